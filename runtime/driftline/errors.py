@@ -1,0 +1,65 @@
+"""What can go wrong, named by whose fault it is.
+
+Each error is raised once, where the fault is known, with a message that names the thing, what was
+expected and what came. At the doors it becomes an HTTP status or an exit code with one line.
+"""
+
+
+class DriftlineError(Exception):
+    """The base of all errors that driftline raises on purpose; `status` is its HTTP status."""
+
+    status = 500
+
+
+class BadRequest(DriftlineError):
+    """The caller sent something that does not fit: a tensor, a file, an argument."""
+
+    status = 400
+
+
+class NotFound(DriftlineError):
+    """No such model, version or alias."""
+
+    status = 404
+
+
+class TooLarge(DriftlineError):
+    """More than this server is set to take in one request."""
+
+    status = 413
+
+
+class RequestTimeout(DriftlineError):
+    """The client took too long to send its request."""
+
+    status = 408
+
+
+class Unavailable(DriftlineError):
+    """Too busy, or not ready; try again after `retry_after` seconds."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(DriftlineError):
+    """The request's own deadline passed before its answer was there."""
+
+    status = 504
+
+
+class ModelError(DriftlineError):
+    """A model's files can't be loaded, or the model failed at work."""
+
+
+class RegistryError(DriftlineError):
+    """A registry can't be read or written."""
+
+
+class ConfigError(DriftlineError):
+    """A setting is wrong; the message names file, key, value and what is allowed."""
+
+    status = 400

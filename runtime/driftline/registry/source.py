@@ -1,0 +1,153 @@
+"""What a registry is: names, numbered versions, aliases that point at them."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftline.errors import BadRequest, DriftlineError, NotFound
+
+PRODUCTION = "production"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Which version of a model is meant: `flights`, `flights@champion` or `flights:3`.
+
+    Without alias and version, the alias `production` if it is set, else the newest version.
+    """
+
+    name: str
+    alias: str | None = None
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read `NAME`, `NAME@ALIAS` or `NAME:VERSION`; BadRequest for anything else."""
+        name, at, alias = text.partition("@")
+        if at:
+            return cls(check_name(name), alias=check_name(alias, "alias"))
+        name, colon, version = text.partition(":")
+        return cls(check_name(name), version=parse_version(version) if colon else None)
+
+    def __str__(self) -> str:
+        if self.alias is not None:
+            return f"{self.name}@{self.alias}"
+        return self.name if self.version is None else f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable version of a model, as the registry knows it.
+
+    `created` is in seconds since the epoch; `aliases` are those that point here now.
+    `fingerprint` differs when the files behind the number do, for sources whose files can change.
+    """
+
+    name: str
+    number: int
+    created: float = 0.0
+    aliases: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+Targets = Mapping[Reference, Version | DriftlineError]
+"""What each reference stands for now: a version, or why there is none."""
+
+
+def check_name(name: str, what: str = "model name") -> str:
+    """Return `name` if it may name a model or an alias; BadRequest if not.
+
+    Names become folder names and parts of URLs, so: letters, digits, `_`, `-`, `.`; no leading dot.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadRequest(
+            f"{what} {name!r}: expected 1 to 200 letters, digits, '_', '-' or '.', not beginning with '.' or '-'"
+        )
+    return name
+
+
+def parse_version(text: str) -> int:
+    """Read a version number, 1 or more; BadRequest if it is not one."""
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
+        raise BadRequest(f"version {text!r}: expected a whole number from 1")
+    return int(text)
+
+
+class Registry(ABC):
+    """A place that holds models. `Registry.open(uri)` gives the right kind for a URI.
+
+    Methods block on the disk or the network: a server calls them in a thread.
+    """
+
+    uri: str
+
+    @staticmethod
+    def open(uri: str | Path) -> Registry:
+        """Open the registry at `uri`: a folder (made when something is first registered).
+
+        Raises BadRequest for a URI of an unknown scheme.
+        """
+        from driftline.registry.directory import DirectoryRegistry
+
+        text = str(uri).removeprefix("file://")
+        scheme, separator, _ = text.partition("://")
+        if separator:
+            raise BadRequest(f"registry {str(uri)!r}: expected a folder, came the scheme {scheme!r}")
+        return DirectoryRegistry(Path(text))
+
+    @abstractmethod
+    def models(self) -> list[str]:
+        """The names of all models that have a version, sorted."""
+
+    @abstractmethod
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a model, oldest first; NotFound if there is no such model."""
+
+    @abstractmethod
+    def aliases(self, name: str) -> dict[str, int]:
+        """Where each alias of a model points; empty if it has none."""
+
+    @abstractmethod
+    def register(self, files: Sequence[Path], name: str) -> Version:
+        """Make a new version of `name` out of files or one folder; nobody ever sees half of it.
+
+        A single .onnx file becomes `model.onnx`. Raises BadRequest if the files are no bundle.
+        """
+
+    @abstractmethod
+    def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
+        """Point `alias` at a version; NotFound if there is no such version."""
+
+    @abstractmethod
+    def fetch(self, version: Version) -> Path:
+        """A local folder with the version's files; NotFound if they are gone."""
+
+    def resolve(self, reference: Reference) -> Version:
+        """The version that a reference stands for now.
+
+        Raises NotFound, with what there is instead, for an unknown model, version or alias.
+        """
+        versions = {version.number: version for version in self.versions(reference.name)}
+        number = reference.version
+        if number is None:
+            aliases = self.aliases(reference.name)
+            if reference.alias is not None and reference.alias not in aliases:
+                known = ", ".join(sorted(aliases)) or "none"
+                raise NotFound(f"model {reference.name!r} has no alias {reference.alias!r}; it has: {known}")
+            number = aliases.get(reference.alias or PRODUCTION, max(versions))
+        if number not in versions:
+            known = ", ".join(map(str, sorted(versions)))
+            raise NotFound(f"model {reference.name!r} has no version {number}; it has: {known}")
+        return versions[number]
+
+    def watch(self, references: Sequence[Reference], interval: float = 0.5) -> AsyncIterator[Targets]:
+        """Follow references (all models, if there are none): yields what they stand for, at once and then
+        whenever it changes. A registry that can't be read is no change."""
+        from driftline.registry.watcher import watch
+
+        return watch(self, references, interval)

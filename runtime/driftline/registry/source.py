@@ -11,7 +11,8 @@ from pathlib import Path
 from driftline.errors import BadRequest, DriftlineError, NotFound
 
 PRODUCTION = "production"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
+"""What may name a model or an alias: it becomes a folder's name and a part of URLs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,11 @@ Targets = Mapping[Reference, Version | DriftlineError]
 
 
 def check_name(name: str, what: str = "model name") -> str:
-    """Return `name` if it may name a model or an alias; BadRequest if not.
-
-    Names become folder names and parts of URLs, so: letters, digits, `_`, `-`, `.`; no leading dot.
-    """
-    if not _NAME.fullmatch(name):
+    """Return `name` if it may name a model or an alias, as `NAME` says; BadRequest if not."""
+    if not NAME.fullmatch(name):
         raise BadRequest(
-            f"{what} {name!r}: expected 1 to 200 letters, digits, '_', '-' or '.', not beginning with '.' or '-'"
+            f"{what} {name!r}: expected 1 to 200 letters, digits, '_', '-' or '.', "
+            "not beginning with '.' or '-'"
         )
     return name
 
@@ -116,38 +115,56 @@ class Registry(ABC):
     def register(self, files: Sequence[Path], name: str) -> Version:
         """Make a new version of `name` out of files or one folder; nobody ever sees half of it.
 
-        A single .onnx file becomes `model.onnx`. Raises BadRequest if the files are no bundle.
+        If no file is called `model.onnx`, the one that ends in .onnx becomes it. Raises BadRequest if the
+        files are no bundle, RegistryError if they can't be written.
         """
 
     @abstractmethod
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
-        """Point `alias` at a version; NotFound if there is no such version."""
+        """Point `alias` at a version; NotFound if there is no such version, RegistryError if it can't be
+        written."""
 
     @abstractmethod
     def fetch(self, version: Version) -> Path:
-        """A local folder with the version's files; NotFound if they are gone."""
+        """Where the version's files are on this machine; NotFound if they are gone.
+
+        A folder that holds `model.onnx` and what belongs to it, or, from a registry that is a single
+        .onnx file, that file itself.
+        """
 
     def resolve(self, reference: Reference) -> Version:
         """The version that a reference stands for now.
 
         Raises NotFound, with what there is instead, for an unknown model, version or alias.
         """
+        # Aliases first: a version is there before an alias points at it, so what is registered and promoted
+        # between these two lines never looks like an alias of a version that is gone.
+        aliases = self.aliases(reference.name)
         versions = {version.number: version for version in self.versions(reference.name)}
+        alias = reference.alias or PRODUCTION
         number = reference.version
         if number is None:
-            aliases = self.aliases(reference.name)
-            if reference.alias is not None and reference.alias not in aliases:
+            if reference.alias is not None and alias not in aliases:
                 known = ", ".join(sorted(aliases)) or "none"
-                raise NotFound(f"model {reference.name!r} has no alias {reference.alias!r}; it has: {known}")
-            number = aliases.get(reference.alias or PRODUCTION, max(versions))
+                raise NotFound(f"model {reference.name!r} has no alias {alias!r}; it has: {known}")
+            number = aliases.get(alias, max(versions))
         if number not in versions:
             known = ", ".join(map(str, sorted(versions)))
+            if reference.version is None:
+                raise NotFound(
+                    f"model {reference.name!r}: alias {alias!r} points at version {number}, which is gone; "
+                    f"there are: {known}"
+                )
             raise NotFound(f"model {reference.name!r} has no version {number}; it has: {known}")
         return versions[number]
 
     def watch(self, references: Sequence[Reference], interval: float = 0.5) -> AsyncIterator[Targets]:
-        """Follow references (all models, if there are none): yields what they stand for, at once and then
-        whenever it changes. A registry that can't be read is no change."""
+        """Follow references (all models, if there are none), looking every `interval` seconds: yields what
+        they stand for, at once and then whenever it changes.
+
+        A reference that can't be resolved stands for its error. A registry that can't be read is no change,
+        so the first Targets come when it can be.
+        """
         from driftline.registry.watcher import watch
 
         return watch(self, references, interval)

@@ -1,0 +1,283 @@
+"""A registry in a folder, laid out like Triton's model repository.
+
+    <root>/<name>/<version>/model.onnx ...    version = 1, 2, 3 ...
+    <root>/<name>/aliases.json                {"production": 3}
+
+Every change is one rename of something complete and already on the disk, so that readers need no lock and
+a crash at any point leaves what was there before. Writers lock folders with flock, which holds among the
+processes of one machine: on a network file system, register and promote from one machine at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from driftline.errors import BadRequest, NotFound, RegistryError
+from driftline.registry.file import fingerprint
+from driftline.registry.source import NAME, PRODUCTION, Reference, Registry, Version, check_name
+
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_MODEL = Path("model.onnx")
+_UNFINISHED = ".new-"
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+
+
+class DirectoryRegistry(Registry):
+    """The models in a folder; a folder made for Triton is read as it is.
+
+    As in Triton, a version is a folder whose name is a number without a leading zero, and anything else
+    beside the versions (`config.pbtxt`, labels) is left alone. Every method raises RegistryError, with the
+    path and the reason, if the disk can't be read or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.uri = str(root)
+        self.root = root
+
+    def models(self) -> list[str]:
+        """The names of all models that have a version, sorted."""
+        try:
+            with os.scandir(self.root) as entries:
+                names = sorted(
+                    entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir()
+                )
+        except FileNotFoundError as error:
+            raise RegistryError(
+                f"registry {self.uri}: no such folder; "
+                f"`driftline register FILES --name NAME --registry {self.uri}` makes it"
+            ) from error
+        except OSError as error:
+            raise RegistryError(f"registry {self.uri} can't be read: {error.strerror}") from error
+        return [name for name in names if self._may_have_versions(name)]
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a model, oldest first; NotFound if there is no such model."""
+        folder = self.root / check_name(name)
+        with _explained(f"model {name!r} can't be read"):
+            numbers = _numbers(folder)
+            aliases = self.aliases(name)
+            versions = []
+            for number in numbers:
+                # A version that someone removes just now is as good as gone.
+                with suppress(FileNotFoundError):
+                    versions.append(_describe(folder, number, aliases))
+        if not versions:
+            known = ", ".join(self.models()) or "none yet, `driftline register` makes one"
+            raise NotFound(f"no model {name!r} in {self.uri}; there are: {known}")
+        return versions
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Where each alias of a model points; empty if it has none."""
+        path = self.root / check_name(name) / "aliases.json"
+        with _explained(f"aliases of {name!r} can't be read"):
+            try:
+                aliases = json.loads(path.read_bytes())
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+            except ValueError:
+                aliases = None
+        if not isinstance(aliases, dict) or not all(type(n) is int and n > 0 for n in aliases.values()):
+            raise RegistryError(
+                f'{path}: expected an object of alias and version number, as {{"production": 3}}'
+            )
+        return aliases
+
+    def register(self, files: Sequence[Path], name: str) -> Version:
+        """Copy files, or all that is in one folder, to a new version: one more than the newest.
+
+        If no file is called `model.onnx`, the one that ends in .onnx becomes it; others keep their names.
+        Registering at the same time in other processes gives different versions. Raises BadRequest for
+        a missing file, a link inside the folder, or anything but one model.
+        """
+        folder = self.root / check_name(name)
+        with _explained(f"can't register {name!r} in {self.uri}"):
+            bundle = _bundle(files)
+            _make(folder)
+            # Past the aliases too: one that outlived its version must not point at a new one.
+            free = max([*_numbers(folder), *self.aliases(name).values()], default=0) + 1
+            with _unfinished(folder) as new:
+                _copy(bundle, new)
+                number = _publish(new, folder, free)
+            return _describe(folder, number, {})
+
+    def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
+        """Point `alias` at a version; NotFound if there is no such version."""
+        check_name(alias, "alias")
+        self.resolve(Reference(name, version=version))
+        folder = self.root / name
+        with _explained(f"can't promote {name!r} in {self.uri}"), _locked(folder):
+            aliases = self.aliases(name) | {alias: version}
+            new = folder / f"{_UNFINISHED}aliases.json"
+            new.write_text(json.dumps(aliases, indent=2, sort_keys=True) + "\n")
+            _sync(new)
+            new.replace(folder / "aliases.json")
+            _sync(folder)
+
+    def fetch(self, version: Version) -> Path:
+        """The version's folder; NotFound if it is gone."""
+        folder = self.root / version.name / str(version.number)
+        if not folder.is_dir():
+            raise NotFound(f"version {version.number} of model {version.name!r} is gone from {self.uri}")
+        return folder
+
+    def _may_have_versions(self, name: str) -> bool:
+        try:
+            return bool(_numbers(self.root / name))
+        except OSError:
+            # Listed all the same: to resolve it says what is wrong with it, and the others stay readable.
+            return True
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The numbers of the versions in a model's folder, ascending; none if there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                int(entry.name) for entry in entries if _VERSION.fullmatch(entry.name) and entry.is_dir()
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _describe(folder: Path, number: int, aliases: Mapping[str, int]) -> Version:
+    path = folder / str(number)
+    created = path.stat().st_mtime
+    try:
+        # Registered versions never change, but in a folder filled by hand a model may still be growing.
+        state = fingerprint((path / _MODEL).stat())
+    except FileNotFoundError:
+        state = ""
+    pointing = tuple(sorted(alias for alias, target in aliases.items() if target == number))
+    return Version(folder.name, number, created, pointing, state)
+
+
+def _bundle(files: Sequence[Path]) -> dict[Path, Path]:
+    """Which file goes where in a version; BadRequest if that makes no bundle."""
+    for path in files:
+        if not path.exists():
+            raise BadRequest(f"{path}: no such file")
+    if len(files) == 1 and files[0].is_dir():
+        bundle = {path.relative_to(files[0]): path for path in _regular_files(files[0])}
+    else:
+        bundle = {}
+        for path in files:
+            if not path.is_file():
+                raise BadRequest(f"{path}: expected files, or one folder and nothing else")
+            place = Path(path.name)
+            if place in bundle:
+                raise BadRequest(f"{path}: expected different names, came {place} twice")
+            bundle[place] = path
+    # The second is how Triton lays out a model with external data.
+    if _MODEL in bundle or _MODEL / _MODEL in bundle:
+        return bundle
+    models = [place for place in bundle if place.parent == Path() and place.suffix == ".onnx"]
+    if len(models) != 1:
+        came = sorted({place.parts[0] for place in bundle}) or ["nothing"]
+        more = f" and {len(came) - 10} more" if len(came) > 10 else ""
+        raise BadRequest(f"expected {_MODEL} or exactly one .onnx file, came {', '.join(came[:10])}{more}")
+    bundle[_MODEL] = bundle.pop(models[0])
+    return bundle
+
+
+def _regular_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            raise BadRequest(f"{path}: expected files and folders, came a link")
+        if path.is_dir():
+            yield from _regular_files(path)
+        elif path.is_file():
+            yield path
+        else:
+            raise BadRequest(f"{path}: expected files and folders, came neither")
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """A new folder beside the versions, locked while it is worked on, removed unless it has been renamed."""
+    with ExitStack() as stack:
+        # Under the model's lock, so that nobody sweeps a folder between its making and its locking.
+        with _locked(folder):
+            _sweep(folder)
+            new = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
+            new.mkdir()
+            stack.callback(shutil.rmtree, new, ignore_errors=True)
+            stack.enter_context(_locked(new))
+        yield new
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what dead processes left unfinished: a living one holds the lock of its folder."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        # What is in use, or another user's, or no folder, stays.
+        with suppress(OSError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _copy(bundle: Mapping[Path, Path], new: Path) -> None:
+    for place, source in bundle.items():
+        target = new / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        _sync(target)
+    for at, _, _ in os.walk(new):
+        _sync(Path(at))
+
+
+def _publish(new: Path, folder: Path, number: int) -> int:
+    """Rename a finished folder to the first free number from `number` on."""
+    while True:
+        try:
+            new.rename(folder / str(number))
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            number += 1
+        else:
+            _sync(folder)
+            return number
+
+
+@contextmanager
+def _locked(folder: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a folder's lock; with LOCK_NB, BlockingIOError if another holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's contents, or a folder's entries, would outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Raise what the disk refuses as a RegistryError that says what was to be done."""
+    try:
+        yield
+    except OSError as error:
+        raise RegistryError(f"{what}: {error}") from error

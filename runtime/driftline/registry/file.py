@@ -1,0 +1,63 @@
+"""One .onnx file, served from where it lies: a model with a single version."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from driftline.errors import BadRequest, NotFound, RegistryError
+from driftline.registry.source import PRODUCTION, Registry, Version
+
+_NOT_IN_A_NAME = re.compile(r"^[.\-]|[^A-Za-z0-9_.\-]")
+
+
+class FileRegistry(Registry):
+    """The model `NAME` in `path/NAME.onnx`, whose version 1 is the file as it is now.
+
+    Characters that may not be in a model's name become `_`. A file that is written anew is the same
+    version with another fingerprint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.uri = str(path)
+        self.path = path
+        self.name = _NOT_IN_A_NAME.sub("_", path.stem)[:200]
+
+    def models(self) -> list[str]:
+        """The file's one model; RegistryError if the file can't be read."""
+        return [version.name for version in self.versions(self.name)]
+
+    def versions(self, name: str) -> list[Version]:
+        """Version 1; NotFound for another model's name, RegistryError if the file can't be read."""
+        if name != self.name:
+            raise NotFound(f"no model {name!r} in {self.uri}; there is: {self.name}")
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise RegistryError(f"model file {self.uri} can't be read: {error.strerror}") from error
+        return [Version(name, 1, created=status.st_mtime, fingerprint=fingerprint(status))]
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """None: a file has no aliases."""
+        return {}
+
+    def register(self, files: Sequence[Path], name: str) -> Version:
+        """Raises BadRequest: a single file has no place for a second version."""
+        raise BadRequest(f"can't register {name!r} in {self.uri}: expected a folder, came a single file")
+
+    def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
+        """Raises BadRequest: a single file has no place for aliases."""
+        raise BadRequest(f"can't promote {name!r} in {self.uri}: expected a folder, came a single file")
+
+    def fetch(self, version: Version) -> Path:
+        """The path of the file itself; NotFound if it is gone."""
+        if not self.path.is_file():
+            raise NotFound(f"model file {self.uri} is gone")
+        return self.path
+
+
+def fingerprint(status: os.stat_result) -> str:
+    """What differs between two states of a path that was written anew or replaced."""
+    return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"

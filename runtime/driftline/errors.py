@@ -6,9 +6,13 @@ expected and what came. At the doors it becomes an HTTP status or an exit code w
 
 
 class DriftlineError(Exception):
-    """The base of all errors that driftline raises on purpose; `status` is its HTTP status."""
+    """The base of all errors that driftline raises on purpose.
+
+    `status` is its HTTP status, `reason` its label in Triton's `nv_inference_request_failure`.
+    """
 
     status = 500
+    reason = "OTHER"
 
 
 class BadRequest(DriftlineError):
@@ -39,6 +43,7 @@ class Unavailable(DriftlineError):
     """Too busy, or not ready; try again after `retry_after` seconds."""
 
     status = 503
+    reason = "REJECTED"
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
@@ -49,10 +54,13 @@ class DeadlineExceeded(DriftlineError):
     """The request's own deadline passed before its answer was there."""
 
     status = 504
+    reason = "REJECTED"
 
 
 class ModelError(DriftlineError):
     """A model's files can't be loaded, or the model failed at work."""
+
+    reason = "BACKEND"
 
 
 class RegistryError(DriftlineError):
@@ -63,3 +71,10 @@ class ConfigError(DriftlineError):
     """A setting is wrong; the message names file, key, value and what is allowed."""
 
     status = 400
+
+
+class Cancelled(DriftlineError):
+    """The client has gone; nobody reads this. 499 is nginx's status for it."""
+
+    status = 499
+    reason = "CANCELED"

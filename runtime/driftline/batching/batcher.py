@@ -1,0 +1,384 @@
+"""Dynamic batching without a clock: what arrives while the engine is busy runs together next.
+
+The life of a request: `submit` puts it in the queue -> `_flush` takes a batch of what waits ->
+`_execute` gathers the rows, runs them and splits the outputs, on the loop if that is predicted to be
+short, else in a thread -> `_complete` hands each request its part. A request that is cancelled, or
+whose deadline passes, leaves at once from wherever it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter_ns, time
+from typing import Any
+
+import numpy as np
+
+from driftline.batching.cost import Cost
+from driftline.batching.counters import Counters
+from driftline.config import Batching
+from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
+from driftline.tensors import Array, Signature, Tensors
+
+INLINE_NS = 200_000
+"""Work predicted to be shorter runs on the event loop: handing it to a thread would cost more."""
+
+Run = Callable[[Tensors, Sequence[str]], Tensors]
+"""Input tensors and the names of the outputs wanted, to those outputs. Must be thread safe."""
+
+
+REQUEST_BYTES = 1_000
+"""What a request takes in the queue besides its tensors."""
+
+
+class Request:
+    """One request in a batcher; `await` it for its outputs, or its error."""
+
+    __slots__ = (
+        "arrived_ns", "batcher", "done", "group", "inputs", "nbytes", "outputs", "parts", "result", "rows",
+        "rows_done", "rows_taken", "started_ns", "timer", "waiter",
+    )  # fmt: skip
+
+    def __init__(self, batcher: Batcher, inputs: Tensors, outputs: Sequence[str], rows: int) -> None:
+        self.batcher = batcher
+        self.inputs = inputs
+        self.outputs = outputs
+        self.rows = rows
+        self.group = batcher.group_of(inputs)
+        self.nbytes = REQUEST_BYTES + size_in_bytes(inputs)
+        self.arrived_ns = perf_counter_ns()
+        self.started_ns = 0
+        self.rows_taken = 0
+        self.rows_done = 0
+        self.parts: list[tuple[int, Tensors]] = []
+        self.done = False
+        self.result: Tensors | DriftlineError = {}
+        self.waiter: asyncio.Future[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.batcher.settle(self, Cancelled("the client has gone"))
+
+    def __await__(self) -> Generator[Any, None, Tensors]:
+        if not self.done:
+            self.waiter = asyncio.get_running_loop().create_future()
+            try:
+                yield from self.waiter
+            finally:
+                self.cancel()
+        if isinstance(self.result, DriftlineError):
+            raise self.result
+        return self.result
+
+
+@dataclass(slots=True)
+class Batch:
+    """What runs together: row ranges of requests, and when it ran, what came out."""
+
+    slices: list[tuple[Request, int, int]]
+    rows: int
+    results: list[Tensors | DriftlineError]
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+    @property
+    def size(self) -> int:
+        """What the cost grows with: elements, since dimensions other than rows may vary too."""
+        request = self.slices[0][0]
+        return self.rows * sum(array.size for array in request.inputs.values()) // max(request.rows, 1)
+
+
+class Batcher:
+    """The queue in front of one version. Lives on one event loop; only `run` is called in threads.
+
+    run        computes a batch
+    signature  says whether and along what requests may be concatenated
+    limits     how much runs together and how much may wait
+    instances  how many batches run at the same time
+    cost       what is known about service times already
+    """
+
+    def __init__(
+        self, run: Run, signature: Signature, limits: Batching, instances: int = 1, cost: Cost | None = None
+    ) -> None:
+        self.limits = limits
+        self.counters = Counters()
+        self.queue_rows = 0
+        self.queue_bytes = 0
+        self.pending = 0
+        self._run = run
+        self._most = limits.max_batch_rows if signature.batched else 1
+        self._delay_ns = limits.max_delay_us * 1000 if signature.batched else 0
+        self._instances = instances
+        self._varying = signature.batched and any(-1 in spec.shape[1:] for spec in signature.inputs)
+        self._signature = signature
+        self._cost = cost or Cost()
+        self._groups: OrderedDict[Hashable, OrderedDict[Request, None]] = OrderedDict()
+        self._running = 0
+        self._flush_handle: asyncio.Handle | None = None
+        self._delayed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._loop = asyncio.get_running_loop()
+        self._threads: ThreadPoolExecutor | None = None
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def submit(self, inputs: Tensors, outputs: Sequence[str], timeout_us: int = 0) -> Request:
+        """Put a request in the queue.
+
+        inputs      arrays that fit the signature
+        outputs     the names of the outputs wanted
+        timeout_us  its deadline from now, in microseconds; 0 for none
+
+        Raises BadRequest if its tensors differ in rows, TooLarge if it could never be queued,
+        Unavailable if the queue is full.
+        """
+        request = Request(self, inputs, outputs, self._signature.rows(inputs))
+        self._admit(request)
+        group = self._groups.get(request.group)
+        if group is None:
+            group = self._groups[request.group] = OrderedDict()
+        group[request] = None
+        self.queue_rows += request.rows
+        self.queue_bytes += request.nbytes
+        self.pending += 1
+        if timeout_us:
+            late = DeadlineExceeded(f"the request's timeout of {timeout_us} microseconds has passed")
+            request.timer = self._loop.call_later(timeout_us / 1e6, self.settle, request, late)
+        self._schedule()
+        return request
+
+    def group_of(self, inputs: Tensors) -> Hashable:
+        """What requests must have in common to be concatenated."""
+        return tuple(array.shape[1:] for array in inputs.values()) if self._varying else None
+
+    def _admit(self, request: Request) -> None:
+        limits = self.limits
+        if request.rows > limits.max_queue_rows or request.nbytes > limits.max_queue_bytes:
+            raise TooLarge(
+                f"request of {request.rows} rows and {request.nbytes} bytes: expected at most "
+                f"{limits.max_queue_rows} rows and {limits.max_queue_bytes} bytes"
+            )
+        if (
+            self.queue_rows + request.rows > limits.max_queue_rows
+            or self.queue_bytes + request.nbytes > limits.max_queue_bytes
+        ):
+            raise Unavailable(f"the queue is full: {self.queue_rows} rows wait", self._retry_after())
+
+    def _retry_after(self) -> int:
+        """Whole seconds until what waits now will have run."""
+        counters = self.counters
+        ns_per_row = counters.infer_ns / counters.inferences if counters.inferences else 0.0
+        return 1 + int(self.queue_rows * ns_per_row / 1e9)
+
+    # -- through ----------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        """See to it that a batch is taken: in the next turn of the loop, or when the delay is over."""
+        full = self.queue_rows >= self._most
+        if self._flush_handle is not None:
+            if not (self._delayed and full):
+                return
+            self._flush_handle.cancel()
+        if self._running >= self._instances:
+            self._flush_handle = None
+            return
+        self._delayed = self._delay_ns > 0 and not full
+        if self._delayed:
+            oldest = min(next(iter(group)).arrived_ns for group in self._groups.values())
+            delay_ns = oldest + self._delay_ns - perf_counter_ns()
+            self._flush_handle = self._loop.call_later(max(delay_ns, 0) / 1e9, self._flush)
+        else:
+            self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Run one batch of what waits."""
+        self._flush_handle = None
+        if not self._groups:
+            return
+        batch = self._take()
+        self._running += 1
+        if self._cost.predict(batch.size) < INLINE_NS:
+            self._complete(self._execute(batch))
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._instances, "driftline-batch")
+        self._threads.submit(self._work, batch)
+        if self._groups:
+            self._schedule()
+
+    def _take(self) -> Batch:
+        """The longest waiting of one group, up to the maximum; only a request above it is cut."""
+        key, group = next(iter(self._groups.items()))
+        most = self._most
+        slices: list[tuple[Request, int, int]] = []
+        rows = 0
+        now = perf_counter_ns()
+        while group:
+            request = next(iter(group))
+            start = request.rows_taken
+            count = request.rows - start
+            if rows + count > most:
+                if request.rows <= most or rows == most:
+                    break
+                count = most - rows
+            request.started_ns = request.started_ns or now
+            request.rows_taken += count
+            self.queue_rows -= count
+            slices.append((request, start, start + count))
+            rows += count
+            if request.rows_taken == request.rows:
+                self._leave(request)
+            else:
+                break
+        if key in self._groups:
+            self._groups.move_to_end(key)
+        return Batch(slices, rows, [])
+
+    def _leave(self, request: Request) -> None:
+        """Take a request out of the queue."""
+        group = self._groups[request.group]
+        del group[request]
+        if not group:
+            del self._groups[request.group]
+        self.queue_rows -= request.rows - request.rows_taken
+        self.queue_bytes -= request.nbytes
+
+    def _work(self, batch: Batch) -> None:
+        """In a thread: run a batch and report back to the loop."""
+        self._loop.call_soon_threadsafe(self._complete, self._execute(batch))
+
+    def _execute(self, batch: Batch) -> list[Batch]:
+        """Run a batch; if that fails, its slices one by one, so that a bad one fails alone."""
+        begin = perf_counter_ns()
+        wanted = tuple({name: None for request, _, _ in batch.slices for name in request.outputs})
+        try:
+            inputs = gather(batch.slices)
+            gathered = perf_counter_ns()
+            outputs = self._run(inputs, wanted)
+            ran = perf_counter_ns()
+            batch.results = self._split(batch, outputs)
+        except Exception as error:
+            if len(batch.slices) > 1:
+                alone = (Batch([part], part[2] - part[1], []) for part in batch.slices)
+                return [done for single in alone for done in self._execute(single)]
+            if not isinstance(error, DriftlineError):
+                error = ModelError(f"{type(error).__name__}: {error}")
+            batch.results = [error]
+            return [batch]
+        batch.input_ns = gathered - begin
+        batch.infer_ns = ran - gathered
+        batch.output_ns = perf_counter_ns() - ran
+        self._cost.learn(batch.size, batch.input_ns + batch.infer_ns + batch.output_ns)
+        return [batch]
+
+    def _split(self, batch: Batch, outputs: Tensors) -> list[Tensors | DriftlineError]:
+        request, first, last = batch.slices[0]
+        if last - first == request.rows and len(batch.slices) == 1:
+            return [outputs]
+        for name, array in outputs.items():
+            if array.shape[:1] != (batch.rows,):
+                raise ModelError(
+                    f"output {name!r}: expected {batch.rows} rows, came shape {list(array.shape)}"
+                )
+        results: list[Tensors | DriftlineError] = []
+        stop = 0
+        for request, first, last in batch.slices:
+            start, stop = stop, stop + last - first
+            results.append({name: outputs[name][start:stop] for name in request.outputs})
+        return results
+
+    # -- out --------------------------------------------------------------------------------------
+
+    def _complete(self, batches: list[Batch]) -> None:
+        """Hand out what a run gave, and go on with what has come in the meantime."""
+        for batch in batches:
+            if batch.infer_ns:
+                self.counters.executed(batch.rows, batch.input_ns, batch.infer_ns, batch.output_ns)
+                self.counters.last_inference = time()
+            for (request, start, stop), result in zip(batch.slices, batch.results, strict=True):
+                if isinstance(result, DriftlineError) or stop - start == request.rows:
+                    self.settle(request, result)
+                else:
+                    request.parts.append((start, result))
+                    request.rows_done += stop - start
+                    if request.rows_done == request.rows:
+                        self.settle(request, join(request.parts))
+        self._running -= 1
+        if self._groups:
+            self._schedule()
+
+    def settle(self, request: Request, result: Tensors | DriftlineError) -> None:
+        """Give a request its outputs or its error, wherever it is; only the first one counts."""
+        if request.done:
+            return
+        request.done = True
+        request.result = result
+        if request.rows_taken < request.rows or not request.started_ns:
+            self._leave(request)
+        if request.timer is not None:
+            request.timer.cancel()
+        if request.waiter is not None and not request.waiter.done():
+            request.waiter.set_result(None)
+        now = perf_counter_ns()
+        counters = self.counters
+        if isinstance(result, DriftlineError):
+            counters.fail(result, now - request.arrived_ns)
+        else:
+            counters.requests += 1
+            counters.request_ns += now - request.arrived_ns
+            counters.queue_ns += request.started_ns - request.arrived_ns
+        self.pending -= 1
+        if not self.pending:
+            self._idle.set()
+
+    async def drain(self) -> None:
+        """Wait until every request that was submitted has been answered."""
+        while self.pending:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def close(self) -> None:
+        """Refuse what still waits and give the threads back."""
+        for group in list(self._groups.values()):
+            for request in list(group):
+                self.settle(request, Unavailable("the server is stopping"))
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
+
+def gather(slices: Sequence[tuple[Request, int, int]]) -> Tensors:
+    """The input tensors of a batch; no copy if it is one request."""
+    first, start, stop = slices[0]
+    if len(slices) > 1:
+        return {
+            name: np.concatenate([request.inputs[name][begin:end] for request, begin, end in slices])
+            for name in first.inputs
+        }
+    if stop - start == first.rows:
+        return first.inputs
+    return {name: array[start:stop] for name, array in first.inputs.items()}
+
+
+def join(parts: list[tuple[int, Tensors]]) -> Tensors:
+    """The outputs of a request that ran in several batches, in the order of its rows."""
+    ordered = [outputs for _, outputs in sorted(parts, key=lambda part: part[0])]
+    return {name: np.concatenate([outputs[name] for outputs in ordered]) for name in ordered[0]}
+
+
+def size_in_bytes(inputs: Tensors) -> int:
+    """What tensors take in memory, strings with their letters and 50 bytes of overhead each."""
+    return sum(array.nbytes if array.dtype != object else _string_bytes(array) for array in inputs.values())
+
+
+def _string_bytes(array: Array) -> int:
+    return array.nbytes + sum(50 + len(text) for text in array.flat)

@@ -1,0 +1,46 @@
+"""How long will a batch of this size take?"""
+
+from __future__ import annotations
+
+_BUCKETS = 64
+_WEIGHT = 0.125
+_OUTLIER = 4.0
+
+
+class Cost:
+    """Learns service time by size, in buckets of a factor of two.
+
+    `size` is whatever work grows with: rows, or rows times elements where shapes vary.
+    """
+
+    __slots__ = ("_ns",)
+
+    def __init__(self) -> None:
+        self._ns = [0.0] * _BUCKETS
+
+    def learn(self, size: int, ns: int) -> None:
+        """Note that a batch of `size` took `ns` nanoseconds."""
+        bucket = size.bit_length()
+        known = self._ns[bucket]
+        if known == 0.0:
+            self._ns[bucket] = float(ns)
+        else:
+            # One preempted run must not send the next hundred to a thread.
+            self._ns[bucket] = known + _WEIGHT * (min(ns, _OUTLIER * known) - known)
+
+    def predict(self, size: int) -> float:
+        """Nanoseconds that a batch of `size` will take; infinite while nothing has been learnt.
+
+        A size never seen costs no more than the nearest larger one known; where there is none, its
+        multiple of the nearest smaller one.
+        """
+        bucket = size.bit_length()
+        if self._ns[bucket]:
+            return self._ns[bucket]
+        for larger in range(bucket + 1, _BUCKETS):
+            if self._ns[larger]:
+                return self._ns[larger]
+        for smaller in range(bucket - 1, -1, -1):
+            if self._ns[smaller]:
+                return float(self._ns[smaller] * 2.0 ** (bucket - smaller))
+        return float("inf")

@@ -1,0 +1,60 @@
+"""What a batcher has done: plain numbers, written on the event loop, read when somebody asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from driftline.errors import DriftlineError
+
+
+@dataclass(slots=True)
+class BatchSize:
+    """What the batches of one size took, in nanoseconds."""
+
+    count: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Running totals of one version, in the terms of Triton's statistics extension.
+
+    A request is what a client sent, an inference is a row, an execution is a batch that ran. A request
+    waits in the queue, its rows are gathered (input), run (infer) and split again (output).
+    """
+
+    requests: int = 0
+    request_ns: int = 0
+    queue_ns: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    failure_ns: int = 0
+    inferences: int = 0
+    executions: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    last_inference: float = 0.0
+    batches: dict[int, BatchSize] = field(default_factory=dict)
+
+    def fail(self, error: DriftlineError, ns: int) -> None:
+        """Note a request that failed `ns` nanoseconds after it came."""
+        self.failures[error.reason] += 1
+        self.failure_ns += ns
+
+    def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Note a batch that ran."""
+        self.executions += 1
+        self.inferences += rows
+        self.input_ns += input_ns
+        self.infer_ns += infer_ns
+        self.output_ns += output_ns
+        size = self.batches.get(rows)
+        if size is None:
+            size = self.batches[rows] = BatchSize()
+        size.count += 1
+        size.input_ns += input_ns
+        size.infer_ns += infer_ns
+        size.output_ns += output_ns

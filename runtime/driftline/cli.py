@@ -1,0 +1,211 @@
+"""The commands. Each checks what it was given, calls one room below and prints; nothing else happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftline import __version__
+from driftline.config import Server, ServerFile
+from driftline.errors import BadRequest, DriftlineError
+
+if TYPE_CHECKING:
+    from driftline.registry.source import Registry, Version
+
+SETTINGS = "driftline.toml"
+DEFAULTS = Server()
+
+
+class Commands(click.Group):
+    """Shows an error as one line and exits with 2; a traceback only with --debug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except DriftlineError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo(f"driftline: {error}", err=True)
+            ctx.exit(2)
+
+
+def option(flag: str, help_text: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option that can be set in the environment too: `--log-format` is DRIFTLINE_LOG_FORMAT."""
+    variable = "DRIFTLINE_" + flag.lstrip("-").replace("-", "_").upper()
+    return click.option(flag, help=help_text, envvar=variable, show_default=True, **settings)
+
+
+registry_option = option("--registry", "Where the models are.", default=DEFAULTS.registry, metavar="URI")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="driftline")
+@option(
+    "--config", f"Settings; ./{SETTINGS} if it is there.", type=click.Path(path_type=Path), metavar="FILE"
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
+    """Serve machine-learning models over HTTP and watch the data that flows through them."""
+    if config is None and Path(SETTINGS).exists():
+        config = Path(SETTINGS)
+    file = ServerFile.read(config) if config else ServerFile()
+    ctx.obj = file
+    registry = {key: value for key, value in file.server.items() if key == "registry"}
+    ctx.default_map = dict.fromkeys(main.commands, registry) | {"serve": dict(file.server)}
+
+
+@main.command()
+@click.argument("models", nargs=-1, metavar="[MODEL[@ALIAS|:VERSION]]...")
+@registry_option
+@option("--host", "Address to listen on.", default=DEFAULTS.host)
+@option(
+    "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
+)
+@option(
+    "--max-body-bytes",
+    "A request's body may have so many.",
+    default=DEFAULTS.max_body_bytes,
+    type=click.IntRange(1),
+)
+@option(
+    "--poll-seconds",
+    "Time between two looks at the registry.",
+    default=DEFAULTS.poll_seconds,
+    type=click.FloatRange(0, min_open=True),
+)
+@option(
+    "--drain-seconds",
+    "Time to finish what is in flight when stopped.",
+    default=DEFAULTS.drain_seconds,
+    type=click.FloatRange(0),
+)
+@option(
+    "--log-format",
+    "For a person or a machine.",
+    default=DEFAULTS.log_format,
+    type=click.Choice(["text", "json"]),
+)
+@option(
+    "--log-level",
+    "The least that is logged.",
+    default=DEFAULTS.log_level,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+)
+@option("--access-log/--no-access-log", "Log every request.", default=DEFAULTS.access_log)
+@click.pass_obj
+def serve(file: ServerFile, /, models: tuple[str, ...], **flags: Any) -> None:
+    """Serve models: those named, else all of the registry, each in its version `production`, else its newest.
+
+    MODEL may also be the path of an .onnx file.
+    """
+    from driftline.registry.file import FileRegistry
+    from driftline.registry.source import Reference, Registry
+    from driftline.serving.process import serve as run
+
+    settings = Server(**flags)
+    if any(model.endswith(".onnx") for model in models):
+        if len(models) > 1:
+            raise BadRequest(f"expected one .onnx file or names of models, came {', '.join(models)}")
+        registry: Registry = FileRegistry(Path(models[0]))
+        models = ()
+    else:
+        registry = Registry.open(settings.registry)
+    run(registry, [Reference.parse(model) for model in models], settings, file)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="The model's name.")
+@click.option("--alias", help="Promote the new version to this alias.")
+@registry_option
+def register(files: tuple[Path, ...], name: str, alias: str | None, registry: str) -> None:
+    """Make a new version of a model out of FILES: an .onnx file and what belongs to it, or a folder."""
+    source = open_registry(registry)
+    version = source.register(files, name)
+    click.echo(f"{name} {version.number} is registered in {source.uri}")
+    if alias:
+        source.promote(name, version.number, alias)
+        click.echo(f"{name}@{alias} is version {version.number}")
+
+
+@main.command()
+@click.argument("name")
+@click.argument("version", type=click.IntRange(1))
+@click.option("--alias", default="production", show_default=True, help="The alias to point at the version.")
+@registry_option
+def promote(name: str, version: int, alias: str, registry: str) -> None:
+    """Point an alias at a version; servers that follow it swap within a second."""
+    open_registry(registry).promote(name, version, alias)
+    click.echo(f"{name}@{alias} is version {version}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@registry_option
+def versions(name: str | None, registry: str) -> None:
+    """Show what is registered, and which alias points where."""
+    from rich.console import Console
+
+    source = open_registry(registry)
+    names = [name] if name else source.models()
+    rows = [version for model in names for version in source.versions(model)]
+    Console().print(versions_table(rows) if rows else f"no models in {source.uri}")
+
+
+@main.command()
+@click.argument("model", metavar="MODEL[@ALIAS|:VERSION]")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Parquet, CSV or Arrow, by ending.",
+)
+@click.option(
+    "--keep", multiple=True, metavar="COLUMN", help="Copy a column of DATA to the output; may be repeated."
+)
+@registry_option
+@click.pass_obj
+def score(
+    file: ServerFile, /, model: str, data: Path, output: Path, keep: tuple[str, ...], registry: str
+) -> None:
+    """Score DATA (Parquet, CSV or Arrow) offline, on the way that requests go."""
+
+
+@main.command()
+@click.option("--rows", type=click.IntRange(1), help="Replay so many flights, then stop; all if not given.")
+@registry_option
+@option("--host", "Address to listen on.", default=DEFAULTS.host)
+@option("--port", "Port to listen on.", default=DEFAULTS.port, type=click.IntRange(1, 65535))
+@click.pass_context
+def demo(ctx: click.Context, rows: int | None, registry: str, host: str, port: int) -> None:
+    """Train a model on real flights, register it, serve it, replay the rest of the year as live traffic."""
+    from driftline.demo.demo import run
+
+    ctx.exit(run(registry, host, port, rows))
+
+
+def open_registry(uri: str) -> Registry:
+    """The registry at a URI."""
+    from driftline.registry.source import Registry
+
+    return Registry.open(uri)
+
+
+def versions_table(rows: list[Version]) -> Any:
+    """Versions as a table for the terminal."""
+    from datetime import datetime
+
+    from rich.table import Table
+
+    table = Table("model", "version", "aliases", "created", box=None, header_style="bold", pad_edge=False)
+    for version in rows:
+        created = datetime.fromtimestamp(version.created).astimezone().isoformat(" ", "seconds")
+        table.add_row(version.name, str(version.number), ", ".join(version.aliases), created)
+    return table

@@ -1,0 +1,189 @@
+"""Settings and the files they come from, checked once, at the door.
+
+A bundle's `driftline.toml` holds the tables [batching] and [engine]. The server's own `driftline.toml`
+holds [server] and, to override a bundle's, [models.NAME.batching] and [models.NAME.engine].
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from driftline.errors import ConfigError
+
+Check = Callable[[Any], bool]
+
+
+def setting(default: Any, allowed: str, check: Check) -> Any:
+    """A dataclass field that knows in words and in code which values are allowed."""
+    return field(default=default, metadata={"allowed": allowed, "check": check})
+
+
+def _whole(least: int) -> dict[str, Any]:
+    return {
+        "allowed": f"a whole number from {least}",
+        "check": lambda value: type(value) is int and value >= least,
+    }
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How much runs together, how much at once, and how much may wait."""
+
+    max_batch_rows: int = setting(128, **_whole(0))
+    """Rows that run together; 0: requests run whole and alone, whatever their shape."""
+    max_delay_us: int = setting(0, **_whole(0))
+    """How long the first request may wait for others, in microseconds."""
+    max_queue_rows: int = setting(65_536, **_whole(1))
+    """Rows that may wait; a request that finds the queue full gets 503."""
+    max_queue_bytes: int = setting(256 * 2**20, **_whole(1))
+    """Bytes that may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What runs a model, and how many at once."""
+
+    device: str = setting(
+        "cpu",
+        "'cpu', 'cuda' or 'cuda:N'",
+        lambda value: _text(value) and re.fullmatch(r"cpu|cuda(:\d+)?", value) is not None,
+    )
+    instances: int = setting(1, **_whole(1))
+    """Batches that run at the same time."""
+    threads: int = setting(0, **_whole(0))
+    """Threads of one batch; 0: the cores this process may use, shared among the instances."""
+
+    def threads_on(self, cores: int) -> int:
+        """Threads of one batch on a machine with so many cores."""
+        return self.threads or max(1, cores // self.instances)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """All settings of one model."""
+
+    batching: Batching = field(default_factory=Batching)
+    engine: Engine = field(default_factory=Engine)
+
+    def override(self, tables: Mapping[str, Any], where: str) -> ModelSettings:
+        """These settings with the values of a TOML document; ConfigError, beginning with `where`."""
+        known = {item.name for item in fields(self)}
+        _refuse_unknown(tables, known, where)
+        return replace(
+            self,
+            **{
+                name: _override(getattr(self, name), table, where, f"{name}.")
+                for name, table in tables.items()
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Settings of a serving process; the flags of `driftline serve` in the same words."""
+
+    registry: str = setting("models", "a folder", _text)
+    host: str = setting("127.0.0.1", "a host name or address", _text)
+    port: int = setting(
+        8080, "a port from 0 to 65535", lambda value: type(value) is int and 0 <= value < 65536
+    )
+    max_body_bytes: int = setting(64 * 2**20, **_whole(1))
+    poll_seconds: float = setting(
+        0.5, "seconds above 0", lambda value: type(value) in (int, float) and value > 0
+    )
+    drain_seconds: float = setting(
+        30.0, "seconds from 0", lambda value: type(value) in (int, float) and value >= 0
+    )
+    log_format: str = setting("text", "'text' or 'json'", lambda value: value in ("text", "json"))
+    log_level: str = setting(
+        "info",
+        "'debug', 'info', 'warning' or 'error'",
+        lambda value: value in ("debug", "info", "warning", "error"),
+    )
+    access_log: bool = setting(False, "true or false", lambda value: type(value) is bool)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFile:
+    """What a server's `driftline.toml` says; without a file, nothing."""
+
+    path: Path | None = None
+    server: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> ServerFile:
+        """Read and check a server's `driftline.toml`; ConfigError names file, key, value, what is allowed."""
+        document = read_toml(path)
+        _refuse_unknown(document, {"server", "models"}, str(path))
+        server = document.get("server", {})
+        _override(Server(), server, str(path), "server.")
+        models = document.get("models", {})
+        if not isinstance(models, dict):
+            raise ConfigError(
+                f"{path}: models = {models!r}: expected tables such as [models.flights.batching]"
+            )
+        for name, tables in models.items():
+            ModelSettings().override(tables, f"{path}: models.{name}")
+        return cls(path, server, models)
+
+    def settings_of(self, name: str, bundle: ModelSettings) -> ModelSettings:
+        """A model's settings: those of its bundle, with what this file says of it."""
+        return bundle.override(self.models.get(name, {}), f"{self.path}: models.{name}")
+
+
+def bundle_settings(path: Path) -> ModelSettings:
+    """The settings of a bundle's `driftline.toml`; the defaults if there is none."""
+    if not path.exists():
+        return ModelSettings()
+    return ModelSettings().override(read_toml(path), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's content; ConfigError if it can't be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def available_cores() -> int:
+    """The cores this process may use: its affinity, and the quota of its control group if it has one."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
+
+
+def _refuse_unknown(table: object, known: set[str], where: str) -> None:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: {table!r}: expected a table with: {', '.join(sorted(known))}")
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(
+                f"{where}: {key} = {value!r}: unknown key; allowed are: {', '.join(sorted(known))}"
+            )
+
+
+def _override(settings: Any, table: object, where: str, prefix: str) -> Any:
+    known = {item.name: item for item in fields(settings)}
+    _refuse_unknown(table, set(known), f"{where}: {prefix.rstrip('.')}")
+    assert isinstance(table, dict)
+    for key, value in table.items():
+        if not known[key].metadata["check"](value):
+            raise ConfigError(
+                f"{where}: {prefix}{key} = {value!r}: expected {known[key].metadata['allowed']}"
+            )
+    return replace(settings, **table)

@@ -1,0 +1,1 @@
+"""A version's files become something that predicts."""

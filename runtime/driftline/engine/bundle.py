@@ -1,0 +1,35 @@
+"""A version's files on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftline.config import ModelSettings, bundle_settings
+from driftline.errors import ModelError
+
+MODEL = "model.onnx"
+SETTINGS = "driftline.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What a version consists of: its model file and its settings."""
+
+    model: Path
+    settings: ModelSettings
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Read a version's folder, or a lone .onnx file.
+
+        Raises ModelError if there is no model in it, ConfigError if its driftline.toml is wrong.
+        """
+        if path.is_file():
+            return cls(path, ModelSettings())
+        model = path / MODEL
+        if model.is_dir():  # Triton's form of a model with external data
+            model = model / MODEL
+        if not model.is_file():
+            raise ModelError(f"{path}: expected a file {MODEL}, there is none")
+        return cls(model, bundle_settings(path / SETTINGS))

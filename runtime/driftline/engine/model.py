@@ -1,0 +1,108 @@
+"""One version of a model, ready to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+
+from driftline.batching.cost import Cost
+from driftline.config import ModelSettings, available_cores
+from driftline.engine.bundle import Bundle
+from driftline.engine.session import Session
+from driftline.errors import DriftlineError
+from driftline.tensors import Array, Signature, Tensors, TensorSpec
+
+WARM_UP_NS = 1_000_000_000
+"""Warming stops before a batch size that would take longer than this."""
+
+
+class Model:
+    """A bundle, loaded. `Model.load(path).predict(columns)` is serving without a server.
+
+    signature  what it takes and gives
+    settings   how it wants to be batched and run
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.settings: ModelSettings = bundle.settings
+        engine = bundle.settings.engine
+        self._session = Session(bundle.model, engine.device, engine.threads_on(available_cores()))
+        self.signature: Signature = self._session.signature
+        if bundle.settings.batching.max_batch_rows == 0:
+            self.signature = replace(self.signature, batched=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Load a version's folder such as `models/flights/3`, or a lone .onnx file.
+
+        Raises ModelError if the files can't be loaded, ConfigError if the settings are wrong.
+        """
+        return cls(Bundle.open(Path(path)))
+
+    def predict(self, columns: object, outputs: Sequence[str] | None = None) -> Tensors:
+        """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
+
+        columns  arrays or nested lists by input name; for a model of one input, it alone will do
+        outputs  the names of those wanted, all if None
+
+        Raises BadRequest if the columns don't fit the signature.
+        """
+        inputs = self.signature.inputs_of(columns)
+        wanted = tuple(outputs or (spec.name for spec in self.signature.outputs))
+        rows = self.signature.rows(inputs)
+        step = self.settings.batching.max_batch_rows
+        if not self.signature.batched or rows <= step:
+            return self.run(inputs, wanted)
+        parts = [
+            self.run({name: array[start : start + step] for name, array in inputs.items()}, wanted)
+            for start in range(0, rows, step)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """Compute the named outputs of one batch that fits the signature; thread safe.
+
+        Raises BadRequest if the model refuses these inputs, ModelError if it fails.
+        """
+        return self._session.run(inputs, outputs)
+
+    def warm_up(self) -> Cost:
+        """Run batches of 1, 2, 4 ... rows up to the maximum, so that no client is the first with its size.
+
+        Returns what was learnt about service times. A model whose outputs turn out not to have a row for
+        each row of input is not batched from here on. Dimensions that may vary are taken as 1; a model
+        that can't compute that (a convolution, say) meets its first real batch cold.
+        """
+        cost = Cost()
+        wanted = tuple(spec.name for spec in self.signature.outputs)
+        most = self.settings.batching.max_batch_rows if self.signature.batched else 1
+        rows, took = 1, 0
+        while 2 * took < WARM_UP_NS:
+            inputs = {spec.name: zeros(spec, rows) for spec in self.signature.inputs}
+            try:
+                outputs = self.run(inputs, wanted)
+                begin = perf_counter_ns()
+                self.run(inputs, wanted)
+            except DriftlineError:
+                break
+            took = perf_counter_ns() - begin
+            if any(array.shape[:1] != (rows,) for array in outputs.values()):
+                self.signature = replace(self.signature, batched=False)
+                most = 1
+            cost.learn(sum(array.size for array in inputs.values()), took)
+            if rows >= most:
+                break
+            rows = min(2 * rows, most)
+        return cost
+
+
+def zeros(spec: TensorSpec, rows: int) -> Array:
+    """Zeros, or empty strings, in the shape of `spec` with `rows` rows and 1 for what else may vary."""
+    shape = [1 if size == -1 else size for size in spec.shape]
+    if spec.shape[:1] == (-1,):
+        shape[0] = rows
+    return np.full(shape, "" if spec.datatype.dtype == object else 0, spec.datatype.dtype)

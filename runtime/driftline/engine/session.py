@@ -1,0 +1,107 @@
+"""ONNX Runtime on a device: one model file, loaded, with its signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from driftline.errors import BadRequest, ConfigError, ModelError
+from driftline.tensors import BY_ONNX, DATATYPES, Array, Datatype, Signature, Tensors, TensorSpec
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_FATAL = 4
+
+
+class Session:
+    """A loaded model file. `run` may be called from several threads at once.
+
+    path     the .onnx file; external data lies beside it
+    device   'cpu', 'cuda' or 'cuda:N'
+    threads  how many threads one run may use
+
+    Raises ModelError if the file can't be loaded, ConfigError if the device is not there.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Threads that spin while they wait would take the cores from the event loop.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Every failure is raised as well, and a client's bad index is no matter for stderr.
+        options.log_severity_level = _FATAL
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider(device)])
+        except Exception as error:
+            raise ModelError(f"{path}: {reason(error)}") from error
+        inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
+        outputs = [
+            tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_outputs()
+        ]
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.log_severity_level = _FATAL
+        self._maps = {node.name for node in self._session.get_outputs() if node.type.startswith("seq(map(")}
+        self.signature = Signature(tuple(inputs), tuple(outputs), self._has_rows())
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """Compute the named outputs.
+
+        Raises BadRequest if the model refuses these inputs, ModelError if it fails.
+        """
+        try:
+            values = self._session.run(outputs, inputs, self._run_options)
+        except Exception as error:
+            if type(error).__name__ == "InvalidArgument":
+                raise BadRequest(f"the model refused the inputs: {reason(error)}") from error
+            raise ModelError(f"the model failed: {reason(error)}") from error
+        return {
+            name: rows_of(value) if name in self._maps else value
+            for name, value in zip(outputs, values, strict=True)
+        }
+
+    def _has_rows(self) -> bool:
+        """Whether the first dimension of every tensor is free, and by its name the same for all inputs."""
+        shapes = [node.shape for node in self._session.get_inputs()]
+        names = {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
+        outputs = [node.shape for node in self._session.get_outputs() if node.name not in self._maps]
+        return len(names) <= 1 and all(shape and not isinstance(shape[0], int) for shape in shapes + outputs)
+
+
+def provider(device: str) -> str | tuple[str, dict[str, str]]:
+    """ONNX Runtime's execution provider for a device; ConfigError if this build has none."""
+    kind, _, index = device.partition(":")
+    name = PROVIDERS[kind]
+    available = onnxruntime.get_available_providers()
+    if name not in available:
+        raise ConfigError(
+            f"device {device!r}: this onnxruntime has no {name}, only {', '.join(available)}; "
+            "install driftline[gpu] instead of driftline[cpu]"
+        )
+    return (name, {"device_id": index}) if index else name
+
+
+def tensor_spec(name: str, onnx_type: str, shape: Sequence[Any] | None, path: Path) -> TensorSpec:
+    """An ONNX input or output in the protocol's words; ModelError if the protocol has no such datatype."""
+    if onnx_type in ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))"):
+        return TensorSpec(name, DATATYPES["FP32"], (-1, -1))
+    datatype: Datatype | None = BY_ONNX.get(onnx_type.removeprefix("tensor(").removesuffix(")"))
+    if datatype is None:
+        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, came {onnx_type}")
+    return TensorSpec(name, datatype, tuple(size if isinstance(size, int) else -1 for size in shape or ()))
+
+
+def rows_of(maps: Sequence[dict[Any, float]]) -> Array:
+    """A classifier's list of {class: score} as a matrix, classes in the model's order."""
+    return np.array([list(row.values()) for row in maps], dtype=np.float32)
+
+
+def reason(error: Exception) -> str:
+    """ONNX Runtime's message, in one line and without its prefix."""
+    text = " ".join(str(error).split())
+    return (
+        text.rpartition("Status Message: ")[2] if "Status Message: " in text else text.rpartition("] : ")[2]
+    )

@@ -1,0 +1,40 @@
+"""What every inference protocol gives to the rooms below it, whatever its wire looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from driftline.tensors import Tensors
+
+
+@dataclass(slots=True)
+class InferRequest:
+    """A decoded request.
+
+    inputs      the model's input tensors, in the signature's order
+    outputs     names of the outputs wanted, in the order they were asked for
+    binary      those of them to be answered as bytes
+    timeout_us  the request's deadline in microseconds from its arrival; 0 for none
+    """
+
+    inputs: Tensors
+    outputs: tuple[str, ...]
+    binary: frozenset[str] = frozenset()
+    id: str | None = None
+    timeout_us: int = 0
+
+
+class Codec(Protocol):
+    """Reads requests to one version of a model and writes its answers."""
+
+    def decode(self, body: bytes, json_length: int | None) -> InferRequest:
+        """Read a request's body; BadRequest for whatever does not fit protocol or signature.
+
+        json_length  where the body's JSON ends and the bytes of its tensors begin; None if it is all JSON
+        """
+        ...
+
+    def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
+        """The body of the answer, and where its JSON ends; None if it is all JSON."""
+        ...

@@ -1,0 +1,64 @@
+"""KServe's v1 protocol, which is TensorFlow Serving's: instances in, predictions out."""
+
+from __future__ import annotations
+
+import orjson
+
+from driftline.errors import BadRequest
+from driftline.protocols.codec import InferRequest
+from driftline.tensors import Signature, Tensors, shorten
+
+
+class V1Codec:
+    """Reads `:predict` requests to one version of a model and writes its answers.
+
+    `{"instances": [...]}` has an entry a row: its value, or an object of values by input name.
+    `{"inputs": ...}` has the tensors: the value of the only one, or an object of them by input name.
+    The answer is `{"predictions": [...]}`, an entry a row: its value, or an object of values by output
+    name if the model has several.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._outputs = tuple(spec.name for spec in signature.outputs)
+
+    def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
+        """Read a request's body; BadRequest for whatever does not fit the signature."""
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"the request is no valid JSON: {error}") from error
+        given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
+        if len(given) != 1:
+            raise BadRequest(
+                f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
+            )
+        tensors = document["inputs"] if given == ["inputs"] else _columns(document["instances"])
+        return InferRequest(self._signature.inputs_of(tensors), self._outputs)
+
+    def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
+        """The body of the answer; NaN and infinity, which JSON has not, are null."""
+        columns = {name: outputs[name].tolist() for name in request.outputs}
+        predictions: object = columns
+        if len(columns) == 1:
+            predictions = columns[self._outputs[0]]
+        elif self._signature.batched:
+            rows = zip(*columns.values(), strict=True)
+            predictions = [dict(zip(columns, row, strict=True)) for row in rows]
+        return orjson.dumps({"predictions": predictions}), None
+
+
+def _columns(instances: object) -> object:
+    """Rows of `{name: value}` as columns by name; other rows as they are."""
+    if type(instances) is not list or not instances:
+        raise BadRequest(f"'instances': expected a list of rows, came {shorten(instances)}")
+    if type(instances[0]) is not dict:
+        return instances
+    names = instances[0].keys()
+    for position, row in enumerate(instances):
+        if type(row) is not dict or row.keys() != names:
+            raise BadRequest(
+                f"instance {position}: expected the keys {', '.join(names)} of the first one, "
+                f"came {shorten(row)}"
+            )
+    return {name: [row[name] for row in instances] for name in names}

@@ -1,0 +1,228 @@
+"""The Open Inference Protocol v2 over REST, with Triton's binary tensors.
+
+Specification: https://github.com/kserve/open-inference-protocol and Triton's "Binary tensor data" extension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import orjson
+
+from driftline.errors import BadRequest
+from driftline.protocols import binary
+from driftline.protocols.codec import InferRequest
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, coerce, shorten
+
+
+class V2Codec:
+    """Reads requests to one version of a model and writes its answers."""
+
+    def __init__(self, signature: Signature, name: str, version: int) -> None:
+        self._inputs = {spec.name: spec for spec in signature.inputs}
+        self._outputs = {spec.name: spec for spec in signature.outputs}
+        self._all_outputs = tuple(self._outputs)
+        self._batched = signature.batched
+        self._name = name
+        self._version = str(version)
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
+        """Read a request's body.
+
+        json_length  the header Inference-Header-Content-Length: where the JSON ends and the bytes of the
+                     tensors begin; 0 if the whole body is one tensor; None if it is all JSON
+
+        Raises BadRequest for whatever does not fit the protocol or the model's signature.
+        """
+        if json_length is None:
+            return self._decode_json(body, None)
+        if not 0 <= json_length <= len(body):
+            raise BadRequest(
+                f"Inference-Header-Content-Length: expected 0 to the body's length of {len(body)}, "
+                f"came {json_length}"
+            )
+        view = memoryview(body)
+        if json_length == 0:
+            return self._decode_raw(view)
+        return self._decode_json(view[:json_length], view[json_length:])
+
+    def _decode_json(self, text: bytes | memoryview, tail: memoryview | None) -> InferRequest:
+        try:
+            document = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"the request is no valid JSON: {error}") from error
+        if type(document) is not dict:
+            raise BadRequest(f"the request: expected an object with 'inputs', came {shorten(document)}")
+        parameters = _parameters(document, "the request")
+        request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
+        everything_binary = _flag(parameters, "binary_data_output")
+        if everything_binary:
+            request.binary = frozenset(self._all_outputs)
+        if document.get("outputs"):
+            request.outputs, request.binary = self._read_outputs(document["outputs"], everything_binary)
+        request.id = _text(document, "id")
+        request.timeout_us = _whole(parameters, "timeout")
+        return request
+
+    def _read_inputs(self, entries: object, tail: memoryview | None) -> Tensors:
+        if type(entries) is not list or not entries:
+            raise BadRequest(f"'inputs': expected a list of tensors, came {shorten(entries)}")
+        given: Tensors = {}
+        for entry in entries:
+            spec = self._spec_of(entry, given)
+            given[spec.name], tail = self._read_input(spec, entry, tail)
+        if tail:
+            raise BadRequest(f"the body has {len(tail)} bytes more than its inputs account for")
+        if len(given) != len(self._inputs):
+            missing = next(spec for name, spec in self._inputs.items() if name not in given)
+            raise BadRequest(
+                f"input {missing.name!r}: expected {missing.datatype.name} {list(missing.shape)}, "
+                "came nothing"
+            )
+        return {name: given[name] for name in self._inputs} if len(given) > 1 else given
+
+    def _spec_of(self, entry: object, given: Mapping[str, object]) -> TensorSpec:
+        name = entry.get("name") if type(entry) is dict else None
+        spec = self._inputs.get(name) if type(name) is str else None
+        if spec is None:
+            raise BadRequest(
+                f"input {shorten(name)}: the model has no such input; it has: {', '.join(self._inputs)}"
+            )
+        if name in given:
+            raise BadRequest(f"input {name!r}: expected once, came twice")
+        return spec
+
+    def _read_input(
+        self, spec: TensorSpec, entry: Mapping[str, Any], tail: memoryview | None
+    ) -> tuple[Array, memoryview | None]:
+        """One input's tensor, and what is left of the bytes behind the JSON."""
+        if entry.get("datatype") != spec.datatype.name:
+            raise BadRequest(
+                f"input {spec.name!r}: expected datatype {spec.datatype.name}, "
+                f"came {shorten(entry.get('datatype'))}"
+            )
+        shape = _shape(spec, entry.get("shape"))
+        count = prod(shape)
+        parameters = entry.get("parameters")
+        if parameters and "binary_data_size" in _parameters(entry, f"input {spec.name!r}"):
+            size = _whole(parameters, "binary_data_size")
+            if tail is None or size > len(tail):
+                raise BadRequest(
+                    f"input {spec.name!r}: expected {size} bytes of binary data behind the JSON, "
+                    f"came {len(tail or b'')}"
+                )
+            return binary.decode(spec, tail[:size], shape, count), tail[size:]
+        data = entry.get("data")
+        if type(data) is not list:
+            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
+        array = coerce(spec, data)
+        if array.size != count:
+            raise BadRequest(
+                f"input {spec.name!r}: expected {count} elements for shape {list(shape)}, came {array.size}"
+            )
+        return array.reshape(shape), tail
+
+    def _read_outputs(
+        self, entries: object, everything_binary: bool
+    ) -> tuple[tuple[str, ...], frozenset[str]]:
+        if type(entries) is not list:
+            raise BadRequest(f"'outputs': expected a list, came {shorten(entries)}")
+        as_bytes: dict[str, bool] = {}
+        for entry in entries:
+            name = entry.get("name") if type(entry) is dict else None
+            if type(name) is not str or name not in self._outputs:
+                raise BadRequest(
+                    f"output {shorten(name)}: the model has no such output; "
+                    f"it has: {', '.join(self._outputs)}"
+                )
+            if name in as_bytes:
+                raise BadRequest(f"output {name!r}: expected once, came twice")
+            parameters = _parameters(entry, f"output {name!r}")
+            if _whole(parameters, "classification"):
+                raise BadRequest(f"output {name!r}: the classification extension is not supported")
+            as_bytes[name] = _flag(parameters, "binary_data", everything_binary)
+        return tuple(as_bytes), frozenset(name for name, wanted in as_bytes.items() if wanted)
+
+    def _decode_raw(self, body: memoryview) -> InferRequest:
+        """A body that is one tensor and nothing else: one row of the model's only input."""
+        if len(self._inputs) != 1:
+            raise BadRequest(f"a raw body: expected a model of one input, it has: {', '.join(self._inputs)}")
+        spec = next(iter(self._inputs.values()))
+        shape = list(spec.shape)
+        if self._batched:
+            shape[0] = 1
+        if shape.count(-1) > 1:
+            raise BadRequest(f"input {spec.name!r}: its shape {shape} can't be told from a raw body")
+        if spec.datatype.dtype == object:
+            body = memoryview(len(body).to_bytes(4, "little") + bytes(body))
+            elements = 1
+        else:
+            elements = len(body) // spec.datatype.dtype.itemsize
+        if -1 in shape:
+            shape[shape.index(-1)] = elements // max(1, prod(size for size in shape if size != -1))
+        array = binary.decode(spec, body, tuple(shape), prod(shape))
+        return InferRequest({spec.name: array}, self._all_outputs, frozenset(self._all_outputs))
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
+        """The body of the answer, and where its JSON ends; None if it is all JSON.
+
+        JSON has no NaN and no infinity: they become null, as binary tensors they stay what they are.
+        """
+        answer: dict[str, object] = {"model_name": self._name, "model_version": self._version}
+        if request.id is not None:
+            answer["id"] = request.id
+        entries = []
+        tail = []
+        for name in request.outputs:
+            array = outputs[name]
+            entry = {"name": name, "datatype": self._outputs[name].datatype.name, "shape": array.shape}
+            if name in request.binary:
+                tail.append(binary.encode(array))
+                entry["parameters"] = {"binary_data_size": len(tail[-1])}
+            else:
+                entry["data"] = array.ravel() if array.dtype != object else array.ravel().tolist()
+            entries.append(entry)
+        answer["outputs"] = entries
+        text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        return (b"".join((text, *tail)), len(text)) if request.binary else (text, None)
+
+
+def _shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:
+    if type(shape) is list and all(type(size) is int and size >= 0 for size in shape):
+        if spec.accepts(tuple(shape)):
+            return tuple(shape)
+    raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}")
+
+
+def _parameters(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    parameters = entry.get("parameters") or {}
+    if type(parameters) is not dict:
+        raise BadRequest(f"{where}: expected 'parameters' as an object, came {shorten(parameters)}")
+    return parameters
+
+
+def _flag(parameters: Mapping[str, Any], key: str, default: bool = False) -> bool:
+    value = parameters.get(key, default)
+    if type(value) is not bool:
+        raise BadRequest(f"parameter {key!r}: expected true or false, came {shorten(value)}")
+    return value
+
+
+def _whole(parameters: Mapping[str, Any], key: str) -> int:
+    value = parameters.get(key, 0)
+    if type(value) is not int or value < 0:
+        raise BadRequest(f"parameter {key!r}: expected a whole number from 0, came {shorten(value)}")
+    return value
+
+
+def _text(document: Mapping[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    if value is not None and type(value) is not str:
+        raise BadRequest(f"{key!r}: expected a string, came {shorten(value)}")
+    return value

@@ -1,0 +1,88 @@
+"""The ASGI application: who answers what, and what errors look like."""
+
+from __future__ import annotations
+
+import logging
+import re
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from driftline.config import Server
+from driftline.errors import DriftlineError, Unavailable
+from driftline.serving.host import Host
+from driftline.serving.infer import Infer
+from driftline.serving.routes import json, routes
+
+log = logging.getLogger("driftline.serving")
+
+_V2 = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_V1 = re.compile(r"/v1/models/([^/]+):predict")
+
+
+class App:
+    """Inference goes straight to its endpoint; Starlette, which takes as long again, has all else."""
+
+    def __init__(self, host: Host, settings: Server) -> None:
+        self._v2 = Infer(host, "v2", settings.max_body_bytes)
+        self._v1 = Infer(host, "v1", settings.max_body_bytes)
+        self._pages = Starlette(
+            routes=routes(host, settings),
+            exception_handlers={DriftlineError: _known_error, HTTPException: _http_error, Exception: _bug},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path: str = scope["path"]
+        if found := _V2.fullmatch(path):
+            infer = self._v2
+        elif found := _V1.fullmatch(path):
+            infer = self._v1
+        else:
+            return await self._pages(scope, receive, send)
+        try:
+            if scope["method"] != "POST":
+                raise HTTPException(405, headers={"allow": "POST"})
+            await infer(scope, receive, send, *found.groups())
+        except HTTPException as error:
+            await (await _http_error(Request(scope), error))(scope, receive, send)
+        except DriftlineError as error:
+            await error_response(error)(scope, receive, send)
+        except Exception as error:
+            log.exception("a request failed", exc_info=error)
+            await bug_response(error)(scope, receive, send)
+        return None
+
+
+def error_response(error: DriftlineError) -> Response:
+    """What a client sees of an error raised on purpose."""
+    response = json({"error": str(error)}, error.status)
+    if isinstance(error, Unavailable):
+        response.headers["retry-after"] = str(error.retry_after)
+    return response
+
+
+def bug_response(error: Exception) -> Response:
+    """What a client sees of an error that nobody meant to raise."""
+    return json({"error": f"internal error: {type(error).__name__}; the server's log says more"}, 500)
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DriftlineError)
+    return error_response(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    response = json({"error": f"{phrase}: {request.method} {request.url.path}"}, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return bug_response(error)

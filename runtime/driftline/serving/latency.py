@@ -1,0 +1,24 @@
+"""How long requests took, in buckets."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+BOUNDS_NS = tuple(int(seconds * 1e9) for seconds in (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+))  # fmt: skip
+
+
+class Latency:
+    """Counts of requests by their duration: a histogram that costs one search a request."""
+
+    __slots__ = ("counts", "sum_ns")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_NS) + 1)
+        self.sum_ns = 0
+
+    def observe(self, ns: int) -> None:
+        """Count one request."""
+        self.counts[bisect_left(BOUNDS_NS, ns)] += 1
+        self.sum_ns += ns

@@ -1,0 +1,137 @@
+"""What Prometheus sees: Triton's metric names for what Triton counts too, driftline's own for the rest.
+
+Nothing is counted here: the totals that batchers and host keep are read when a scrape comes.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from driftline import __version__
+from driftline.batching.counters import Counters
+from driftline.registry.source import Version
+from driftline.serving.host import Host
+from driftline.serving.latency import BOUNDS_NS
+
+VERSION = ["model", "version"]
+REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+ROWS = tuple(2**power for power in range(13))
+SECONDS = tuple(ns / 1e9 for ns in BOUNDS_NS)
+
+_COUNTERS: dict[str, tuple[str, Callable[[Counters], int]]] = {
+    "nv_inference_request_success": ("Requests answered", lambda c: c.requests),
+    "nv_inference_count": ("Rows computed", lambda c: c.inferences),
+    "nv_inference_exec_count": ("Batches computed", lambda c: c.executions),
+    "nv_inference_request_duration_us": ("Time of requests, end to end", lambda c: c.request_ns // 1000),
+    "nv_inference_queue_duration_us": ("Time that requests waited", lambda c: c.queue_ns // 1000),
+    "nv_inference_compute_input_duration_us": ("Time to gather batches", lambda c: c.input_ns // 1000),
+    "nv_inference_compute_infer_duration_us": ("Time that models computed", lambda c: c.infer_ns // 1000),
+    "nv_inference_compute_output_duration_us": ("Time to split batches", lambda c: c.output_ns // 1000),
+}
+
+
+def exposition(host: Host) -> tuple[bytes, str]:
+    """The answer to a scrape and its content type."""
+    registry = CollectorRegistry()
+    registry.register(HostCollector(host))
+    ProcessCollector(registry=registry)
+    text = generate_latest(registry)
+    # The client library adds _total to every counter's header; Triton's names have none.
+    return re.sub(rb"(?m)^(# (?:HELP|TYPE) nv_\w+)_total ", rb"\1 ", text), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class HostCollector(Collector):
+    """Reads a host at every scrape."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of all versions in memory."""
+        yield from self._versions()
+        yield from self._queues()
+        yield from self._models()
+        info = GaugeMetricFamily("driftline_build_info", "The server's version", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+
+    def _versions(self) -> Iterator[Metric]:
+        served = [(_labels(one.version), one.batcher.counters) for one in self._host.served()]
+        for name, (help_text, read) in _COUNTERS.items():
+            family = Metric(name, help_text, "counter")
+            for labels, counters in served:
+                family.add_sample(name, labels, read(counters))
+            yield family
+        name = "nv_inference_request_failure"
+        failures = Metric(name, "Requests that failed, by reason", "counter")
+        batches = HistogramMetricFamily(
+            "driftline_batch_rows", "Rows of the batches that ran", labels=VERSION
+        )
+        for labels, counters in served:
+            for reason in REASONS:
+                failures.add_sample(name, {**labels, "reason": reason}, counters.failures[reason])
+            by_bound = [0] * (len(ROWS) + 1)
+            for rows, size in counters.batches.items():
+                by_bound[bisect_left(ROWS, rows)] += size.count
+            batches.add_metric(list(labels.values()), _cumulative(ROWS, by_bound), counters.inferences)
+        yield from (failures, batches)
+
+    def _queues(self) -> Iterator[Metric]:
+        pending = GaugeMetricFamily(
+            "nv_inference_pending_request_count", "Requests that are not answered yet", labels=VERSION
+        )
+        rows = GaugeMetricFamily("driftline_queue_rows", "Rows that wait for a batch", labels=VERSION)
+        size = GaugeMetricFamily("driftline_queue_bytes", "Bytes that wait for a batch", labels=VERSION)
+        info = GaugeMetricFamily(
+            "driftline_model_version_info",
+            "A version in memory; `default` answers",
+            labels=[*VERSION, "aliases", "default"],
+        )
+        for entry in self._host.entries.values():
+            for served in entry.versions.values():
+                labels = list(_labels(served.version).values())
+                pending.add_metric(labels, served.batcher.pending)
+                rows.add_metric(labels, served.batcher.queue_rows)
+                size.add_metric(labels, served.batcher.queue_bytes)
+                default = str(served is entry.default).lower()
+                info.add_metric([*labels, ",".join(served.version.aliases), default], 1)
+        yield from (pending, rows, size, info)
+
+    def _models(self) -> Iterator[Metric]:
+        swaps = CounterMetricFamily(
+            "driftline_swaps", "Times that another version became the default", labels=["model"]
+        )
+        loads = CounterMetricFamily(
+            "driftline_loads", "Versions loaded, by outcome", labels=["model", "outcome"]
+        )
+        seconds = GaugeMetricFamily("driftline_load_seconds", "Duration of the last load", labels=["model"])
+        latency = HistogramMetricFamily(
+            "driftline_request_duration_seconds", "Time from a request's head to its answer", labels=["model"]
+        )
+        for entry in self._host.entries.values():
+            swaps.add_metric([entry.name], entry.swaps)
+            loads.add_metric([entry.name, "success"], entry.loads)
+            loads.add_metric([entry.name, "failure"], entry.load_failures)
+            seconds.add_metric([entry.name], entry.load_seconds)
+            latency.add_metric(
+                [entry.name], _cumulative(SECONDS, entry.latency.counts), entry.latency.sum_ns / 1e9
+            )
+        yield from (swaps, loads, seconds, latency)
+
+
+def _labels(version: Version) -> dict[str, str]:
+    return {"model": version.name, "version": str(version.number)}
+
+
+def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Prometheus buckets: how many were at most each bound."""
+    return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))

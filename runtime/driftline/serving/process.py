@@ -1,0 +1,130 @@
+"""The serving process: bind, load, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import uvicorn
+
+from driftline import __version__
+from driftline.config import Server, ServerFile
+from driftline.errors import ConfigError
+from driftline.registry.source import Reference, Registry
+from driftline.serving import logs
+from driftline.serving.app import App
+from driftline.serving.host import Host
+
+log = logging.getLogger("driftline.serving")
+
+
+def serve(
+    registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile | None = None
+) -> None:
+    """Serve models until SIGTERM or SIGINT, then answer what is in flight and return.
+
+    The port is open, live and not ready, while the models are being loaded. SIGHUP looks at the registry
+    at once. A second SIGTERM or SIGINT ends the process without waiting.
+
+    Raises ConfigError if the address can't be bound, and whatever keeps a model from being loaded.
+    """
+    logs.configure(settings.log_format, settings.log_level, settings.access_log)
+    with bind(settings.host, settings.port) as listener:
+        # The event loop that uvicorn would choose: uvloop where it is installed.
+        factory = uvicorn.Config(app="", log_config=None).get_loop_factory()
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_serve(registry, references, settings, file, listener))
+
+
+async def _serve(
+    registry: Registry,
+    references: Sequence[Reference],
+    settings: Server,
+    file: ServerFile | None,
+    listener: socket.socket,
+) -> None:
+    host = Host(registry, references, file, settings.poll_seconds)
+    server = StoppableServer(host, settings)
+    address = "http://{}:{}".format(*listener.getsockname()[:2])
+    log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
+    serving = asyncio.create_task(server.serve([listener]))
+    starting = asyncio.create_task(host.start())
+    await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if starting.done():
+            starting.result()
+            log.info("ready", extra={"models": sorted(host.entries)})
+        await serving
+    finally:
+        starting.cancel()
+        server.should_exit = True
+        await serving
+        await host.close()
+    log.info("stopped")
+
+
+class StoppableServer(uvicorn.Server):
+    """uvicorn with our signals: it stops with exit code 0, and a second signal does not wait."""
+
+    def __init__(self, host: Host, settings: Server) -> None:
+        super().__init__(
+            uvicorn.Config(
+                App(host, settings),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=settings.access_log,
+                server_header=False,
+                proxy_headers=False,
+                backlog=2048,
+                timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+            )
+        )
+        self._host = host
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals while the server runs."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._refresh)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    def _stop(self, number: int) -> None:
+        if self.should_exit:
+            log.warning("stopping at once")
+            logging.shutdown()
+            os._exit(128 + number)
+        pending = sum(served.batcher.pending for served in self._host.served())
+        log.info("stopping: %d requests to finish", pending, extra={"pending": pending})
+        self._host.ready = False
+        self.should_exit = True
+
+    def _refresh(self) -> None:
+        log.info("SIGHUP: looking at the registry")
+        self._refreshing = asyncio.create_task(self._host.refresh())
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket's address, taken; ConfigError if it can't be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
+    return listener

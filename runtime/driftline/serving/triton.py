@@ -1,0 +1,119 @@
+"""What Triton's extensions show of the host: repository index, statistics, model configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from driftline.registry.source import Version
+from driftline.serving.host import Entry, Host, Served
+from driftline.tensors import TensorSpec
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+)
+"""The extensions, as server metadata names them."""
+
+PLATFORM = "onnxruntime_onnx"
+
+
+def index(host: Host, known: Iterable[Version], only_ready: bool) -> list[dict[str, str]]:
+    """Every version that the registry or the memory holds, with its state and what is wrong with it."""
+    rows: dict[tuple[str, int], tuple[str, str]] = {
+        (version.name, version.number): ("UNAVAILABLE", "") for version in known
+    }
+    for entry in host.entries.values():
+        rows |= {(entry.name, number): state for number, state in _states(entry).items()}
+    return [
+        {"name": name, "version": str(number), "state": state, "reason": reason}
+        for (name, number), (state, reason) in sorted(rows.items())
+        if state == "READY" or not only_ready
+    ]
+
+
+def _states(entry: Entry) -> dict[int, tuple[str, str]]:
+    states = {number: ("UNAVAILABLE", failure.reason) for number, failure in entry.failures.items()}
+    states |= {served.version.number: ("UNLOADING", "") for served in entry.unloading}
+    states |= dict.fromkeys(entry.loading, ("LOADING", ""))
+    return states | dict.fromkeys(entry.versions, ("READY", ""))
+
+
+def statistics(versions: Iterable[Served]) -> dict[str, object]:
+    """The statistics extension's answer for versions in memory."""
+    return {"model_stats": [_statistics_of(served) for served in versions]}
+
+
+def _statistics_of(served: Served) -> dict[str, object]:
+    counters = served.batcher.counters
+    failures = sum(counters.failures.values())
+    return {
+        "name": served.version.name,
+        "version": str(served.version.number),
+        "last_inference": int(counters.last_inference * 1000),
+        "inference_count": counters.inferences,
+        "execution_count": counters.executions,
+        "inference_stats": {
+            "success": _duration(counters.requests, counters.request_ns),
+            "fail": _duration(failures, counters.failure_ns),
+            "queue": _duration(counters.requests, counters.queue_ns),
+            "compute_input": _duration(counters.executions, counters.input_ns),
+            "compute_infer": _duration(counters.executions, counters.infer_ns),
+            "compute_output": _duration(counters.executions, counters.output_ns),
+            "cache_hit": _duration(0, 0),
+            "cache_miss": _duration(0, 0),
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": _duration(size.count, size.input_ns),
+                "compute_infer": _duration(size.count, size.infer_ns),
+                "compute_output": _duration(size.count, size.output_ns),
+            }
+            for rows, size in sorted(counters.batches.items())
+        ],
+    }
+
+
+def _duration(count: int, ns: int) -> dict[str, int]:
+    return {"count": count, "ns": ns}
+
+
+def config(served: Served) -> dict[str, Any]:
+    """The configuration extension's answer; as in Triton, dims leave the batch dimension out."""
+    signature, settings = served.signature, served.model.settings
+    most = settings.batching.max_batch_rows if signature.batched else 0
+
+    def tensor(spec: TensorSpec) -> dict[str, object]:
+        dims = spec.shape[1:] if signature.batched else spec.shape
+        return {"name": spec.name, "data_type": spec.datatype.triton, "dims": list(dims)}
+
+    kind = "KIND_CPU" if settings.engine.device == "cpu" else "KIND_GPU"
+    answer: dict[str, Any] = {
+        "name": served.version.name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": most,
+        "input": [tensor(spec) for spec in signature.inputs],
+        "output": [tensor(spec) for spec in signature.outputs],
+        "instance_group": [{"name": served.version.name, "kind": kind, "count": settings.engine.instances}],
+        "default_model_filename": "model.onnx",
+    }
+    if most:
+        answer["dynamic_batching"] = {"max_queue_delay_microseconds": settings.batching.max_delay_us}
+    return answer
+
+
+def metadata(served: Served, versions: Iterable[int]) -> dict[str, object]:
+    """The protocol's model metadata."""
+    return {
+        "name": served.version.name,
+        "versions": [str(number) for number in sorted(versions)],
+        "platform": PLATFORM,
+        "inputs": [spec.as_json() for spec in served.signature.inputs],
+        "outputs": [spec.as_json() for spec in served.signature.outputs],
+    }

@@ -1,0 +1,193 @@
+"""What tests share: small ONNX models with answers that are easy to know, and real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+NUMERIC = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+}
+ONNX_TYPES = {**NUMERIC, "BYTES": TensorProto.STRING}
+
+Shape = Sequence[int | str | None]
+
+
+def save_model(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple[int, Shape]],
+    outputs: dict[str, tuple[int, Shape]],
+    constants: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """Write a model; tensors are given as {name: (ONNX type, shape)}."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()],
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def identity(path: Path, datatype: str = "FP32", shape: Shape = ("N", 3)) -> Path:
+    """`y` is `x`."""
+    kind = ONNX_TYPES[datatype]
+    return save_model(
+        path, [helper.make_node("Identity", ["x"], ["y"])], {"x": (kind, shape)}, {"y": (kind, shape)}
+    )
+
+
+def scale(path: Path, factor: float, width: int = 3, ballast_bytes: int = 0) -> Path:
+    """`y` is `factor * x`, and `total` the sum of each row of `y`; optionally a file of some size."""
+    constants = {"factor": np.array(factor, np.float32), "axes": np.array([1])}
+    nodes = [
+        helper.make_node("Mul", ["x", "factor"], ["y"]),
+        helper.make_node("ReduceSum", ["y", "axes"], ["total"], keepdims=0),
+    ]
+    if ballast_bytes:
+        ballast = np.random.default_rng(0).random(ballast_bytes // 4, np.float32)
+        constants |= {"ballast": ballast}
+        nodes += [
+            helper.make_node("ReduceMax", ["ballast"], ["most"], keepdims=1),
+            helper.make_node("Add", ["y", "most"], ["unused"]),
+        ]
+    outputs: dict[str, tuple[int, Shape]] = {
+        "y": (TensorProto.FLOAT, ("N", width)),
+        "total": (TensorProto.FLOAT, ("N",)),
+    }
+    return save_model(path, nodes, {"x": (TensorProto.FLOAT, ("N", width))}, outputs, constants)
+
+
+def gather(path: Path) -> Path:
+    """`y` is the row `i` of a table of 10 rows, 0 to 9; an index beyond them is refused by the model."""
+    table = np.arange(10, dtype=np.float32).reshape(10, 1)
+    return save_model(
+        path,
+        [helper.make_node("Gather", ["table", "i"], ["y"])],
+        {"i": (TensorProto.INT64, ("N",))},
+        {"y": (TensorProto.FLOAT, ("N", 1))},
+        {"table": table},
+    )
+
+
+def slow(path: Path, width: int = 1024, layers: int = 24) -> Path:
+    """A chain of square matrix products: some milliseconds a row, and the more the more layers."""
+    weight = (np.eye(width) * 1.0).astype(np.float32)
+    nodes = [
+        helper.make_node(
+            "MatMul", [f"h{layer}" if layer else "x", "w"], [f"h{layer + 1}" if layer < layers - 1 else "y"]
+        )
+        for layer in range(layers)
+    ]
+    return save_model(
+        path,
+        nodes,
+        {"x": (TensorProto.FLOAT, ("N", width))},
+        {"y": (TensorProto.FLOAT, ("N", width))},
+        {"w": weight},
+    )
+
+
+class Process:
+    """A driftline server in a process of its own."""
+
+    def __init__(self, popen: subprocess.Popen[str], url: str) -> None:
+        self.popen = popen
+        self.url = url
+        self.log: list[str] = []
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT, as tritonclient wants it."""
+        return self.url.removeprefix("http://")
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=30, **options)
+
+    def infer(self, model: str, inputs: dict[str, tuple[str, Any]], **more: Any) -> httpx.Response:
+        """POST an inference request; inputs as {name: (datatype, nested lists)}."""
+        entries = [
+            {"name": name, "datatype": datatype, "shape": list(np.shape(data)), "data": data}
+            for name, (datatype, data) in inputs.items()
+        ]
+        return self.post(f"/v2/models/{model}/infer", json={"inputs": entries, **more})
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.popen.send_signal(number)
+        return self.popen.wait(timeout)
+
+
+@contextmanager
+def serving(
+    *arguments: str | Path, env: dict[str, str] | None = None, ready: bool = True
+) -> Iterator[Process]:
+    """`driftline serve ARGUMENTS` on a free port of its own, ready; killed if it is still there at the end."""
+    command = [
+        sys.executable,
+        "-m",
+        "driftline",
+        "serve",
+        *map(str, arguments),
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+    ]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
+    ) as popen:
+        assert popen.stderr is not None
+        process = Process(popen, "")
+        try:
+            for line in popen.stderr:
+                process.log.append(line)
+                if found := re.search(r'"address":"([^"]+)"', line):
+                    process.url = found[1]
+                if '"message":"ready"' in line or (process.url and not ready):
+                    break
+            else:
+                raise AssertionError(f"the server ended with {popen.wait()}: {''.join(process.log)}")
+            yield process
+        finally:
+            if popen.poll() is None:
+                popen.kill()
+            process.log.extend(popen.stderr)
+
+
+def events(process: Process) -> list[dict[str, Any]]:
+    """The log lines of a process that has ended."""
+    return [json.loads(line) for line in process.log if line.startswith("{")]

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,12 +120,27 @@ def slow(path: Path, width: int = 1024, layers: int = 24) -> Path:
 
 
 class Process:
-    """A driftline server in a process of its own."""
+    """A driftline server in a process of its own; its log is read as it comes."""
 
-    def __init__(self, popen: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, popen: subprocess.Popen[str]) -> None:
         self.popen = popen
-        self.url = url
+        self.url = ""
         self.log: list[str] = []
+        self.listening, self.ready = threading.Event(), threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            self.log.append(line)
+            if found := re.search(r'"address":"([^"]+)"', line):
+                self.url = found[1]
+                self.listening.set()
+            if '"message":"ready"' in line:
+                self.ready.set()
+        self.listening.set()
+        self.ready.set()
 
     @property
     def address(self) -> str:
@@ -139,16 +155,31 @@ class Process:
 
     def infer(self, model: str, inputs: dict[str, tuple[str, Any]], **more: Any) -> httpx.Response:
         """POST an inference request; inputs as {name: (datatype, nested lists)}."""
-        entries = [
-            {"name": name, "datatype": datatype, "shape": list(np.shape(data)), "data": data}
-            for name, (datatype, data) in inputs.items()
-        ]
-        return self.post(f"/v2/models/{model}/infer", json={"inputs": entries, **more})
+        return self.post(f"/v2/models/{model}/infer", json=infer_request(inputs, **more))
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
         """Send a signal and wait for the end; the exit code."""
         self.popen.send_signal(number)
         return self.popen.wait(timeout)
+
+    def close(self) -> None:
+        """Kill what still runs, read the rest of its log."""
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self._reader.join()
+
+    def events(self) -> list[dict[str, Any]]:
+        """The log, parsed."""
+        return [json.loads(line) for line in self.log if line.startswith("{")]
+
+
+def infer_request(inputs: dict[str, tuple[str, Any]], **more: Any) -> dict[str, Any]:
+    """An inference request's JSON; inputs as {name: (datatype, nested lists)}."""
+    entries = [
+        {"name": name, "datatype": datatype, "shape": list(np.shape(data)), "data": data}
+        for name, (datatype, data) in inputs.items()
+    ]
+    return {"inputs": entries, **more}
 
 
 @contextmanager
@@ -156,38 +187,18 @@ def serving(
     *arguments: str | Path, env: dict[str, str] | None = None, ready: bool = True
 ) -> Iterator[Process]:
     """`driftline serve ARGUMENTS` on a free port of its own, ready; killed if it is still there at the end."""
-    command = [
-        sys.executable,
-        "-m",
-        "driftline",
-        "serve",
-        *map(str, arguments),
-        "--port",
-        "0",
-        "--log-format",
-        "json",
-    ]
+    command = [sys.executable, "-m", "driftline", "serve", *map(str, arguments)]
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
+        [*command, "--port", "0", "--log-format", "json"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
     ) as popen:
-        assert popen.stderr is not None
-        process = Process(popen, "")
+        process = Process(popen)
         try:
-            for line in popen.stderr:
-                process.log.append(line)
-                if found := re.search(r'"address":"([^"]+)"', line):
-                    process.url = found[1]
-                if '"message":"ready"' in line or (process.url and not ready):
-                    break
-            else:
-                raise AssertionError(f"the server ended with {popen.wait()}: {''.join(process.log)}")
+            (process.ready if ready else process.listening).wait(60)
+            assert process.url, f"the server did not start: {''.join(process.log)}"
+            assert popen.poll() is None, f"the server has ended: {''.join(process.log)}"
             yield process
         finally:
-            if popen.poll() is None:
-                popen.kill()
-            process.log.extend(popen.stderr)
-
-
-def events(process: Process) -> list[dict[str, Any]]:
-    """The log lines of a process that has ended."""
-    return [json.loads(line) for line in process.log if line.startswith("{")]
+            process.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from driftline.config import Server, ServerFile
 from driftline.errors import BadRequest, DriftlineError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from driftline.engine.model import Model
     from driftline.registry.source import Registry, Version
 
 SETTINGS = "driftline.toml"
@@ -175,7 +179,21 @@ def versions(name: str | None, registry: str) -> None:
 def score(
     file: ServerFile, /, model: str, data: Path, output: Path, keep: tuple[str, ...], registry: str
 ) -> None:
-    """Score DATA (Parquet, CSV or Arrow) offline, on the way that requests go."""
+    """Score DATA (Parquet, CSV or Arrow) offline, on the way that requests go.
+
+    MODEL may also be the path of an .onnx file or of a version's folder.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from driftline.engine.score import count_rows, score
+
+    loaded = load_model(model, registry, file)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr()) as progress:
+        task = progress.add_task(str(data), total=count_rows(data))
+        rows = score(loaded, data, output, keep, lambda done: progress.update(task, advance=done))
+        progress.update(task, total=rows)
+    click.echo(f"{rows} rows are scored in {output}")
 
 
 @main.command()
@@ -196,6 +214,27 @@ def open_registry(uri: str) -> Registry:
     from driftline.registry.source import Registry
 
     return Registry.open(uri)
+
+
+def load_model(model: str, registry: str, file: ServerFile) -> Model:
+    """The model that a reference, an .onnx file's path or a version's folder stands for."""
+    from driftline.engine.bundle import Bundle
+    from driftline.engine.model import Model
+    from driftline.registry.source import Reference
+
+    if Path(model).exists():
+        return Model.load(model)
+    source = open_registry(registry)
+    version = source.resolve(Reference.parse(model))
+    bundle = Bundle.open(source.fetch(version))
+    return Model(replace(bundle, settings=file.settings_of(version.name, bundle.settings)))
+
+
+def stderr() -> Console:
+    """Where progress is shown, so that what a command prints can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def versions_table(rows: list[Version]) -> Any:

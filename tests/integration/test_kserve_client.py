@@ -1,0 +1,64 @@
+"""KServe's own REST client, unmodified, against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from support import Process, identity, scale, serving
+
+from driftline.registry.source import Registry
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    root: Path = tmp_path_factory.mktemp("kserve")
+    registry = Registry.open(root / "models")
+    registry.register([scale(root / "model.onnx", 2.0)], "scale")
+    registry.register([identity(root / "model.onnx", "BYTES")], "words")
+    registry.register([identity(root / "model.onnx", "FP32")], "same")
+    with serving("--registry", root / "models") as process:
+        yield process
+
+
+@pytest.mark.parametrize("binary", [True, False])
+async def test_v2(server: Process, binary: bool) -> None:
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    try:
+        assert await client.is_server_live(server.url)
+        assert await client.is_server_ready(server.url)
+        assert await client.is_model_ready(server.url, "scale")
+        tensor = InferInput("x", [2, 3], "FP32")
+        tensor.set_data_from_numpy(np.arange(6, dtype=np.float32).reshape(2, 3), binary_data=binary)
+        request = InferRequest("scale", [tensor], request_id="42")
+        answer = await client.infer(server.url, request, model_name="scale")
+        assert answer.id == "42"
+        outputs = {output.name: output.as_numpy() for output in answer.outputs}
+        np.testing.assert_array_equal(outputs["y"], [[0, 2, 4], [6, 8, 10]])
+        np.testing.assert_array_equal(outputs["total"], [6, 24])
+        words = InferInput("x", [1, 3], "BYTES")
+        words.set_data_from_numpy(np.array([["EWR", "", "É"]], dtype=object), binary_data=binary)
+        answer = await client.infer(server.url, InferRequest("words", [words]), model_name="words")
+        assert list(answer.outputs[0].data) == ["EWR", "", "É"]
+    finally:
+        await client.close()
+
+
+async def test_v1(server: Process) -> None:
+    client = InferenceRESTClient(RESTConfig(protocol="v1"))
+    try:
+        assert await client.is_model_ready(server.url, "same")
+        answer = await client.infer(server.url, {"instances": [[1, 2, 3], [4, 5, 6]]}, model_name="same")
+        assert answer == {"predictions": [[1, 2, 3], [4, 5, 6]]}
+        answer = await client.infer(server.url, {"instances": [{"x": [1, 2, 3]}]}, model_name="scale")
+        assert answer == {"predictions": [{"y": [2, 4, 6], "total": 12}]}
+        answer = await client.infer(server.url, {"inputs": {"x": [[1, 2, 3]]}}, model_name="same")
+        assert answer == {"predictions": [[1, 2, 3]]}
+        with pytest.raises(httpx.HTTPStatusError, match="input 'x': expected shape"):
+            await client.infer(server.url, {"instances": [[1, 2]]}, model_name="same")
+    finally:
+        await client.close()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,6 +163,13 @@ class Process:
         self.popen.send_signal(number)
         return self.popen.wait(timeout)
 
+    def wait_for(self, message: str, timeout: float = 30) -> None:
+        """Return when a log line has said `message`."""
+        deadline = time.monotonic() + timeout
+        while not any(message in line for line in self.log):
+            assert time.monotonic() < deadline, f"nobody said {message!r}: {''.join(self.log)}"
+            time.sleep(0.005)
+
     def close(self) -> None:
         """Kill what still runs, read the rest of its log."""
         if self.popen.poll() is None:
@@ -186,7 +194,7 @@ def infer_request(inputs: dict[str, tuple[str, Any]], **more: Any) -> dict[str, 
 def serving(
     *arguments: str | Path, env: dict[str, str] | None = None, ready: bool = True
 ) -> Iterator[Process]:
-    """`driftline serve ARGUMENTS` on a free port of its own, ready; killed if it is still there at the end."""
+    """`driftline serve ARGUMENTS` on a free port of its own, ready; killed if it is still there."""
     command = [sys.executable, "-m", "driftline", "serve", *map(str, arguments)]
     with subprocess.Popen(
         [*command, "--port", "0", "--log-format", "json"],

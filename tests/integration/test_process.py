@@ -1,0 +1,253 @@
+"""Whole servers: how they start, fail to start, stop, and what they log."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support import Process, gather, identity, scale, serving, slow
+
+from driftline.registry.source import Registry
+
+ROW = {"x": ("FP32", [[1.0, 2.0, 3.0]])}
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "driftline", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def wait_until_busy(server: Process) -> None:
+    idle = 'nv_inference_pending_request_count{model="slow",version="1"} 0.0'
+    while idle in server.get("/metrics").text:
+        pass
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = Registry.open(tmp_path / "models")
+    registry.register([scale(tmp_path / "model.onnx", 2.0)], "m")
+    return registry
+
+
+def test_a_lone_file_serves_and_serves_anew_when_it_has_changed(tmp_path: Path) -> None:
+    path = scale(tmp_path / "double.onnx", 2.0)
+    with serving(path) as server:
+        assert server.infer("double", ROW).json()["outputs"][0]["data"] == [2, 4, 6]
+        scale(path, 3.0)
+        server.post("/v2/repository/models/double/load").raise_for_status()
+        assert server.infer("double", ROW).json()["outputs"][0]["data"] == [3, 6, 9]
+
+
+def test_a_folder_made_for_triton_serves_as_it_is(tmp_path: Path) -> None:
+    scale(tmp_path / "models/m/1/model.onnx", 1.0)
+    scale(tmp_path / "models/m/10/model.onnx", 10.0)
+    scale(tmp_path / "models/n/2/model.onnx/model.onnx", 2.0)
+    (tmp_path / "models/m/config.pbtxt").write_text('name: "m"\nplatform: "onnxruntime_onnx"\n')
+    (tmp_path / "models/m/labels").mkdir()
+    with serving("--registry", tmp_path / "models") as server:
+        assert server.infer("m", ROW).json()["model_version"] == "10"
+        assert server.infer("n", ROW).json()["model_version"] == "2"
+
+
+def test_references_choose_versions(tmp_path: Path, registry: Registry) -> None:
+    registry.register([scale(tmp_path / "model.onnx", 3.0)], "m")
+    registry.register([scale(tmp_path / "model.onnx", 4.0)], "m")
+    registry.promote("m", 2, "champion")
+    with serving("m@champion", "m:1", "--registry", registry.uri) as server:
+        assert server.infer("m", ROW).json()["model_version"] == "2"
+        one = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
+        assert server.post("/v2/models/m/versions/1/infer", json=one).json()["model_version"] == "1"
+        missing = server.post("/v2/models/m/versions/3/infer", json=one)
+        assert missing.status_code == 404
+        assert "version 3 is not found; loaded: 1, 2" in missing.json()["error"]
+        assert server.get("/v2/models/m").json()["versions"] == ["1", "2"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_answers_what_is_in_flight_and_exits_0(tmp_path: Path, number: int) -> None:
+    path = slow(tmp_path / "slow.onnx")
+    with serving(path) as server:
+        results: list[httpx.Response] = []
+        data = np.ones((128, 1024), np.float32).tolist()
+
+        def ask() -> None:
+            results.append(server.infer("slow", {"x": ("FP32", data)}))
+
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        wait_until_busy(server)
+        assert server.stop(number) == 0
+        for client in clients:
+            client.join()
+        assert [result.status_code for result in results] == [200] * 4
+        server.close()
+        messages = [event["message"] for event in server.events()]
+        assert messages[-1] == "stopped"
+        assert not [event for event in server.events() if event["level"] in ("error", "critical")]
+
+
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    path = slow(tmp_path / "slow.onnx", layers=400)
+    with serving(path) as server:
+        data = np.ones((128, 1024), np.float32).tolist()
+        failures: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                server.infer("slow", {"x": ("FP32", data)})
+            except httpx.HTTPError as error:
+                failures.append(error)
+
+        client = threading.Thread(target=ask)
+        client.start()
+        wait_until_busy(server)
+        server.popen.send_signal(signal.SIGTERM)
+        server.wait_for("stopping:")
+        assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+        client.join()
+        assert failures
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: (folder / "m/1/model.onnx").write_bytes(b"garbage"), "model.onnx"),
+        (lambda folder: (folder / "m/1/model.onnx").unlink(), "expected a file model.onnx"),
+        (
+            lambda folder: (folder / "m/1/driftline.toml").write_text(
+                "[batching]\nmax_batch_rows = 'many'\n"
+            ),
+            "driftline.toml: batching.max_batch_rows = 'many': expected a whole number from 0",
+        ),
+        (
+            lambda folder: (folder / "m/1/driftline.toml").write_text("[engine]\ndevice = 'tpu'\n"),
+            "engine.device = 'tpu': expected 'cpu', 'cuda' or 'cuda:N'",
+        ),
+    ],
+    ids=["corrupt", "missing", "setting", "device"],
+)
+def test_what_cannot_be_served_ends_the_start_with_one_line(
+    registry: Registry, prepare: object, message: str
+) -> None:
+    assert callable(prepare)
+    prepare(Path(registry.uri))
+    ended = run("serve", "m", "--registry", registry.uri, "--port", "0", "--log-level", "error")
+    assert ended.returncode == 2
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("driftline: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no model 'nothing'"),
+        (["m@champion"], "model 'm' has no alias 'champion'; it has: none"),
+        (["m:7"], "model 'm' has no version 7; it has: 1"),
+        (["m:x"], "version 'x': expected a whole number from 1"),
+        (["../m"], "model name '../m': expected"),
+        (["nothing.onnx"], "nothing.onnx"),
+    ],
+)
+def test_wrong_references_are_named(registry: Registry, arguments: list[str], message: str) -> None:
+    ended = run("serve", *arguments, "--registry", registry.uri, "--port", "0")
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_taken_port_is_named(registry: Registry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("serve", "m", "--registry", registry.uri, "--port", str(port))
+    assert ended.returncode == 2
+    assert f"can't listen on 127.0.0.1:{port}" in ended.stderr
+
+
+def test_flags_beat_the_environment_beats_the_file(tmp_path: Path, registry: Registry) -> None:
+    config = tmp_path / "driftline.toml"
+    config.write_text(
+        f'[server]\nregistry = "{registry.uri}"\nmax_body_bytes = 50\n'
+        "[models.m.batching]\nmax_batch_rows = 4\n"
+    )
+    with serving("m", env={"DRIFTLINE_CONFIG": str(config)}) as server:
+        assert server.get("/v2/models/m/config").json()["max_batch_size"] == 4
+        assert server.infer("m", ROW).status_code == 413
+    with serving("m", env={"DRIFTLINE_CONFIG": str(config), "DRIFTLINE_MAX_BODY_BYTES": "10000"}) as server:
+        assert server.infer("m", ROW).status_code == 200
+    with serving(
+        "m",
+        "--max-body-bytes",
+        "1",
+        env={"DRIFTLINE_CONFIG": str(config), "DRIFTLINE_MAX_BODY_BYTES": "10000"},
+    ) as server:
+        assert server.infer("m", ROW).status_code == 413
+
+
+def test_the_access_log_is_off_unless_it_is_wanted(registry: Registry) -> None:
+    for wanted in (False, True):
+        with serving("m", "--registry", registry.uri, *(["--access-log"] if wanted else [])) as server:
+            server.infer("m", ROW)
+            assert server.stop() == 0
+            server.close()
+            assert any("POST /v2/models/m/infer" in line for line in server.log) == wanted
+
+
+def test_prometheus_can_read_the_metrics(tmp_path: Path, registry: Registry) -> None:
+    registry.register([gather(tmp_path / "model.onnx")], "g")
+    with serving("--registry", registry.uri) as server:
+        for _ in range(3):
+            server.infer("m", ROW)
+        server.infer("g", {"i": ("INT64", [99])})
+        text = server.get("/metrics").text
+    # This parser puts _total behind every counter; Triton's names, as served, have none.
+    samples = {
+        (sample.name.removesuffix("_total"), *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    m, g = (("model", "m"), ("version", "1")), (("model", "g"), ("version", "1"))
+    assert samples["nv_inference_request_success", *m] == 3
+    assert samples["nv_inference_count", *m] == 3
+    assert samples["nv_inference_request_failure", *g[:1], ("reason", "OTHER"), *g[1:]] == 1
+    assert samples["driftline_request_duration_seconds_count", ("model", "m")] == 3
+    assert samples["driftline_model_version_info", ("aliases", ""), ("default", "true"), *m] == 1
+    assert "# TYPE nv_inference_request_success counter" in text
+
+
+def test_nothing_a_client_sends_ends_the_process(registry: Registry, tmp_path: Path) -> None:
+    registry.register([identity(tmp_path / "model.onnx", "BYTES")], "words")
+    with serving("--registry", registry.uri, "--max-body-bytes", "1000") as server:
+        host, port = server.address.split(":")
+        for raw in (
+            b"",
+            b"\x00\xff" * 100,
+            b"POST /v2/models/m/infer HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+            b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\nhalf",
+            b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+            b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"3e8\r\n"
+            + b"x" * 1000
+            + b"\r\n3e8\r\n",
+            b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        ):
+            with socket.create_connection((host, int(port)), timeout=10) as client:
+                client.sendall(raw)
+        too_large = server.post("/v2/models/m/infer", content=b"x" * 1001)
+        assert too_large.status_code == 413
+        assert "expected at most 1000 bytes, came 1001" in too_large.json()["error"]
+        assert server.get("/v2/models/m/infer").status_code == 405
+        assert server.get("/nothing").status_code == 404
+        assert server.post("/v2/models/m/infer", content=b"{").status_code == 400
+        assert server.infer("m", ROW).status_code == 200

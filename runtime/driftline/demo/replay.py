@@ -1,0 +1,122 @@
+"""Send flights to a server as live traffic, one request for each, and keep what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+import orjson
+from yarl import URL
+
+_CONNECTIONS = 16
+_IDLE_SECONDS = 2
+"""An idle connection is closed after that: before the server does, which could cross a request."""
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_HEADERS = {"Content-Type": "application/json"}
+_EASY_SHARE = 0.05
+"""The part of the flights still to come that one second may take while the replay goes easy."""
+
+ANSWER = np.dtype(
+    [
+        ("row", np.int64),
+        ("finished", np.float64),
+        ("latency", np.float64),
+        ("easy", np.bool_),
+        ("version", np.int64),
+        ("probability", np.float32),
+    ]
+)
+"""One answer: to which flight; when it came and after how long, in seconds of `time.perf_counter`; whether
+the replay went easy then; from which version; and how likely it calls a late arrival."""
+
+
+def request(row: npt.NDArray[np.float32]) -> bytes:
+    """One flight as an Open Inference Protocol request for its probabilities; NaN becomes null."""
+    tensor = {"name": "input", "shape": [1, len(row)], "datatype": "FP32", "data": row}
+    body = {"inputs": [tensor], "outputs": [{"name": "probabilities"}]}
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+class Replay:
+    """Flights in the order given, on a bounded number of connections, as fast as the server answers.
+
+    url      where to post the requests
+    matrix   (rows, width) float32, what to send
+    ease_at  the flight from which on it goes easy, until the first answer from another version. So a short
+             replay still has flights to send while that version is trained and takes over; a long one
+             hardly notices.
+    """
+
+    def __init__(self, url: URL, matrix: npt.NDArray[np.float32], ease_at: int) -> None:
+        self.rows = len(matrix)
+        self.ease_at = ease_at
+        self.failures: Counter[str] = Counter()
+        self.easing = asyncio.Event()
+        self._new_version = asyncio.Event()
+        self._url = url
+        self._matrix = matrix
+        self._next_turn = 0.0
+        self._answers = np.empty(self.rows, ANSWER)
+        self._answered = 0
+
+    @property
+    def answers(self) -> npt.NDArray[np.void]:
+        """The answers so far, in the order they came, as records of type ANSWER."""
+        return self._answers[: self._answered]
+
+    @property
+    def done(self) -> int:
+        """How many flights were answered or failed."""
+        return self._answered + self.failures.total()
+
+    async def run(self) -> None:
+        """Send all flights. What fails is counted in `failures` by its reason, and not raised."""
+        rows = iter(range(self.rows))
+        connector = aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS)
+        async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, headers=_HEADERS) as session:
+            await asyncio.gather(*(self._send(session, rows) for _ in range(_CONNECTIONS)))
+
+    async def _send(self, session: aiohttp.ClientSession, rows: Iterator[int]) -> None:
+        for row in rows:
+            if row == self.ease_at:
+                self.easing.set()
+            easy = self.easing.is_set() and not self._new_version.is_set()
+            if easy:
+                await self._turn(row)
+            try:
+                await self._ask(session, row, easy)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self.failures[f"{type(error).__name__} {error}".strip()] += 1
+
+    async def _turn(self, row: int) -> None:
+        """Wait for a flight's turn, or for the end of going easy."""
+        now = time.perf_counter()
+        turn = max(now, self._next_turn)
+        self._next_turn = turn + 1 / (_EASY_SHARE * (self.rows - row))
+        if turn > now:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._new_version.wait(), turn - now)
+
+    async def _ask(self, session: aiohttp.ClientSession, row: int, easy: bool) -> None:
+        body = request(self._matrix[row])
+        start = time.perf_counter()
+        async with session.post(self._url, data=body) as response:
+            content = await response.read()
+        finished = time.perf_counter()
+        try:
+            answer = orjson.loads(content)
+            version = int(answer["model_version"])
+            _, probability = answer["outputs"][0]["data"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            self.failures[f"{response.status} {content[:200].decode(errors='replace')}".strip()] += 1
+            return
+        self._answers[self._answered] = (row, finished, finished - start, easy, version, probability)
+        self._answered += 1
+        if version != self._answers["version"][0]:
+            self._new_version.set()

@@ -1,0 +1,161 @@
+"""The story that the demo tells: train, register, serve, replay, and swap to a new version on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from yarl import URL
+
+from driftline.demo.flights import Encoding, known_at, load
+from driftline.demo.replay import Replay, request
+from driftline.demo.score import accuracy, auc
+from driftline.demo.screen import Screen, day
+from driftline.demo.server import free_port, serving
+from driftline.demo.train import train
+from driftline.engine.model import Model
+from driftline.registry.source import PRODUCTION, Registry, Version
+
+MODEL = "flights"
+_LAST_MONTH_OF_TRAINING = 3
+_INTERRUPTED = 130
+
+
+def tell(registry: str, host: str, port: int, rows: int | None) -> int:
+    """Run the demo and return its exit code, as `driftline.demo.demo.run` says."""
+    port = free_port(host, port)
+    # A process of its own, since conversion to ONNX would hold up the clients in this one.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, _give_way) as trainer:
+        try:
+            return asyncio.run(_Demo(Registry.open(registry), trainer, rows).run(host, port))
+        except asyncio.CancelledError:
+            return _INTERRUPTED
+
+
+def _give_way() -> None:
+    """Let those who ask and answer go first, and end without a word on Ctrl-C."""
+    os.nice(10)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class _Demo:
+    """Learns at first from the flights until March, `past` in number; `live` are those to replay then."""
+
+    def __init__(self, registry: Registry, trainer: Executor, rows: int | None) -> None:
+        self._registry = registry
+        self._trainer = trainer
+        self._screen = Screen()
+        with self._screen.working("Reading the flights of 2013"):
+            self._flights = load()
+        self._past = int((self._flights["month"] <= _LAST_MONTH_OF_TRAINING).sum())
+        self._matrix = Encoding.fit(self._flights[: self._past]).encode(self._flights)
+        chosen = _evenly(range(self._past, len(self._flights)), rows)
+        self._live, self._live_matrix = self._flights.iloc[chosen], self._matrix[chosen]
+        self._endless = rows is None
+        self._promoted = 0.0
+
+    async def run(self, host: str, port: int) -> int:
+        _cancel_on_signals()
+        self._screen.step("data", f"{len(self._flights):,} flights from New York in 2013")
+        with self._screen.working("Training"):
+            first = await self._publish(self._past)
+        async with serving(MODEL, self._registry.uri, host, port) as server:
+            url = server.url / f"v2/models/{MODEL}/infer"
+            curl = _curl(url, self._live_matrix[0])
+            self._screen.step("serve", f"{MODEL}@{PRODUCTION} at {server.url}; try it:")
+            self._screen.command(curl)
+            replay = Replay(url, self._live_matrix, ease_at=len(self._live) // 3)
+            days = f"{day(self._live, 0)} to {day(self._live, -1)}"
+            self._screen.step("replay", f"{replay.rows:,} flights from {days}")
+            async with self._screen.following(replay, self._live):
+                second = await server.during(self._replay(replay))
+            passed = self._conclude(replay, first, second)
+            if self._endless:
+                self._screen.step("serve", f"{server.url} goes on until Ctrl-C; try it:")
+                self._screen.command(curl)
+                with suppress(asyncio.CancelledError):
+                    await server.during(asyncio.Event().wait())
+        return 0 if passed else 1
+
+    async def _publish(self, count: int) -> Version:
+        """Train on the first `count` flights, and make the model the version in production."""
+        flights = self._flights[:count]
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            await asyncio.get_running_loop().run_in_executor(
+                self._trainer, train, self._matrix[:count], flights["late"].to_numpy(), path
+            )
+            version = await asyncio.to_thread(self._registry.register, [path], MODEL)
+        await asyncio.to_thread(self._registry.promote, MODEL, version.number)
+        self._promoted = time.perf_counter()
+        self._screen.step(
+            "train",
+            f"version {version.number} on {count:,} flights until {day(flights, -1)}, "
+            f"in {self._promoted - start:.1f} s; now {PRODUCTION} in {self._registry.uri}",
+        )
+        return version
+
+    async def _replay(self, replay: Replay) -> Version:
+        """Send the live flights; when the replay goes easy, train on all whose outcome is known by then."""
+        sending = asyncio.create_task(replay.run())
+        try:
+            await replay.easing.wait()
+            now = self._live["scheduled"].iloc[replay.ease_at]
+            version = await self._publish(known_at(self._flights, now))
+            await sending
+        finally:
+            sending.cancel()
+        return version
+
+    def _conclude(self, replay: Replay, first: Version, second: Version) -> bool:
+        """Show how it went; True if no request failed and both versions answered."""
+        failed, answers = replay.failures.total(), replay.answers
+        self._screen.summary(replay, self._live)
+        newer = answers[answers["version"] == second.number]
+        if len(newer):
+            seconds = newer["finished"][0] - self._promoted
+            self._screen.step("swap", f"version {second.number} answered {seconds:.1f} s after its promotion")
+            self._screen.step("compare", self._instead(first, second, newer["row"]))
+        else:
+            self._screen.step("swap", f"version {second.number} never answered")
+        self._screen.step("result", f"{replay.rows:,} requests, {failed:,} failed")
+        return failed == 0 and {first.number, second.number} <= set(answers["version"].tolist())
+
+    def _instead(self, first: Version, second: Version, rows: npt.NDArray[np.int64]) -> str:
+        """What the first version would have made of those live flights that the second answered."""
+        model = Model.load(self._registry.fetch(first))
+        probability = model.predict(self._live_matrix[rows], ["probabilities"])["probabilities"][:, 1]
+        late = self._live["late"].to_numpy()[rows]
+        return (
+            f"version {first.number} offline, on the flights of version {second.number}: "
+            f"accuracy {accuracy(probability, late):.1%}, AUC {auc(probability, late):.3f}"
+        )
+
+
+def _cancel_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM cancel this task, so that nothing it started is left behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+def _evenly(rows: range, count: int | None) -> npt.NDArray[np.intp]:
+    """So many of `rows`, evenly spread and in order; all if there are no more or `count` is None."""
+    count = len(rows) if count is None else min(count, len(rows))
+    return np.linspace(rows.start, rows.stop - 1, count).astype(np.intp)
+
+
+def _curl(url: URL, row: npt.NDArray[np.float32]) -> str:
+    return f"curl {url} -d '{request(row).decode()}'"

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from driftline.demo.server import free_port
+from driftline.engine.model import Model
+from driftline.registry.source import Reference, Registry
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_swaps_to_a_new_version_under_load_without_a_failure(tmp_path: Path) -> None:
+    port = free_port("127.0.0.1", 0)
+    options = ["--rows", "600", "--port", str(port), "--registry", str(tmp_path / "models")]
+    done = subprocess.run(
+        [sys.executable, "-m", "driftline", "demo", *options], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "600 requests, 0 failed" in done.stdout
+    first, second = (int(re.search(rf"^version {n} +(\d+) ", done.stdout, re.M)[1]) for n in (1, 2))
+    assert first >= 200
+    assert second > 0
+
+    registry = Registry.open(tmp_path / "models")
+    assert registry.resolve(Reference.parse("flights")).number == 2
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("curl ")]
+    _, url, option, body = shlex.split(line)
+    assert (url, option) == (f"http://127.0.0.1:{port}/v2/models/flights/infer", "-d")
+    [entry] = json.loads(body)["inputs"]
+    outputs = Model.load(tmp_path / "models" / "flights" / "1").predict({entry["name"]: [entry["data"]]})
+    assert 0 < outputs["probabilities"][0, 1] < 1

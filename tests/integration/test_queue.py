@@ -1,0 +1,134 @@
+"""The queue of a whole server: full, left by its clients, late, and shared with bad neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support import Process, gather, infer_request, serving, slow
+
+from driftline.registry.source import Registry
+
+ROWS = np.ones((64, 1024), np.float32).tolist()
+LONG = json.dumps(infer_request({"x": ("FP32", ROWS)}))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    root: Path = tmp_path_factory.mktemp("queue")
+    registry = Registry.open(root / "models")
+    (root / "driftline.toml").write_text("[batching]\nmax_batch_rows = 64\nmax_queue_rows = 256\n")
+    registry.register([slow(root / "model.onnx", layers=120), root / "driftline.toml"], "slow")
+    registry.register([gather(root / "model.onnx")], "gather")
+    with serving("--registry", root / "models") as process:
+        yield process
+
+
+@asynccontextmanager
+async def clients() -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield session
+
+
+async def post(
+    session: aiohttp.ClientSession, server: Process, model: str, body: str
+) -> tuple[int, Any, Any]:
+    async with session.post(f"{server.url}/v2/models/{model}/infer", data=body) as response:
+        return response.status, await response.json(), response.headers
+
+
+def samples(server: Process, name: str) -> dict[str, float]:
+    """A metric of the model `slow`, by reason if it has any."""
+    return {
+        sample.labels.get("reason", ""): sample.value
+        for family in text_string_to_metric_families(server.get("/metrics").text)
+        for sample in family.samples
+        if sample.name.removesuffix("_total") == name and sample.labels["model"] == "slow"
+    }
+
+
+async def until(server: Process, name: str, value: float) -> None:
+    while (await asyncio.to_thread(samples, server, name))[""] != value:
+        pass
+
+
+async def test_a_full_queue_says_so_and_when_to_come_back(server: Process) -> None:
+    async with clients() as session:
+        answers = await asyncio.gather(*(post(session, server, "slow", LONG) for _ in range(12)))
+    statuses = [status for status, _, _ in answers]
+    assert set(statuses) == {200, 503}
+    _, body, headers = next(answer for answer in answers if answer[0] == 503)
+    assert "the queue is full" in body["error"]
+    assert int(headers["Retry-After"]) >= 1
+    assert samples(server, "driftline_queue_rows") == {"": 0}
+
+
+async def test_clients_that_go_leave_the_queue(server: Process) -> None:
+    before = samples(server, "nv_inference_request_failure")["CANCELED"]
+    async with clients() as session:
+        first = asyncio.create_task(post(session, server, "slow", LONG))
+        await until(server, "nv_inference_pending_request_count", 1)
+        others = [asyncio.create_task(post(session, server, "slow", LONG)) for _ in range(3)]
+        await until(server, "driftline_queue_rows", 3 * 64)
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await until(server, "driftline_queue_rows", 0)
+        assert not first.done()
+        assert (await first)[0] == 200
+    assert samples(server, "nv_inference_request_failure")["CANCELED"] == before + 3
+    assert samples(server, "nv_inference_pending_request_count") == {"": 0}
+
+
+async def test_a_deadline_that_passes_in_the_queue_is_answered_before_its_turn(server: Process) -> None:
+    late = json.dumps(infer_request({"x": ("FP32", ROWS)}, parameters={"timeout": 1000}))
+    async with clients() as session:
+        first = asyncio.create_task(post(session, server, "slow", LONG))
+        await until(server, "nv_inference_pending_request_count", 1)
+        status, body, _ = await post(session, server, "slow", late)
+        assert status == 504
+        assert body == {"error": "the request's timeout of 1000 microseconds has passed"}
+        assert not first.done()
+        assert (await first)[0] == 200
+
+
+async def test_a_bad_request_never_fails_its_neighbours(server: Process) -> None:
+    indices = [99 if number % 7 == 3 else number % 10 for number in range(200)]
+    async with clients() as session:
+        answers = await asyncio.gather(
+            *(
+                post(session, server, "gather", json.dumps(infer_request({"i": ("INT64", [index])})))
+                for index in indices
+            )
+        )
+    for index, (status, body, _) in zip(indices, answers, strict=True):
+        if index == 99:
+            assert status == 400
+            assert "out of data bounds" in body["error"]
+        else:
+            assert status == 200
+            assert body["outputs"][0]["data"] == [index]
+
+
+async def test_a_request_above_the_maximum_is_split_and_whole_again(server: Process) -> None:
+    rows = [[float(row)] * 1024 for row in range(150)]
+    async with clients() as session:
+        status, body, _ = await post(
+            session, server, "slow", json.dumps(infer_request({"x": ("FP32", rows)}))
+        )
+    assert status == 200
+    assert body["outputs"][0]["shape"] == [150, 1024]
+    assert body["outputs"][0]["data"][::1024] == list(range(150))
+    too_many = np.zeros((257, 1024)).tolist()
+    answer = await asyncio.to_thread(server.infer, "slow", {"x": ("FP32", too_many)})
+    assert answer.status_code == 413
+    assert "expected at most 256 rows" in answer.json()["error"]

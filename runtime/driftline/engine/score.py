@@ -195,18 +195,22 @@ class Stride:
 
 def table(batch: Any, keep: Sequence[str], outputs: Tensors) -> Any:
     """The kept columns and the outputs side by side; an output of several columns is NAME_0, NAME_1, ..."""
-    columns = {name: batch.column(name) for name in keep}
+    columns = [(name, batch.column(name)) for name in keep]
     for name, array in outputs.items():
         if array.shape[:1] != (batch.num_rows,):
             raise BadRequest(
                 f"output {name!r}: expected {batch.num_rows} rows, came shape {list(array.shape)}"
             )
         if array.ndim == 1:
-            columns[name] = pa.array(array)
+            columns.append((name, pa.array(array)))
         else:
-            for index, column in enumerate(array.reshape(len(array), -1).T):
-                columns[f"{name}_{index}"] = pa.array(column)
-    return pa.table(columns)
+            parts = array.reshape(len(array), -1).T
+            columns += [(f"{name}_{index}", pa.array(part)) for index, part in enumerate(parts)]
+    names = [name for name, _ in columns]
+    for name in keep:
+        if names.count(name) > 1:
+            raise BadRequest(f"column {name!r}: can't be kept, an output of the model has the same name")
+    return pa.table([column for _, column in columns], names)
 
 
 class Writer:

@@ -1,0 +1,144 @@
+"""Offline scoring: files in, files out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+from support import identity, scale
+
+from driftline.engine.model import Model
+from driftline.engine.score import CHUNK_ROWS, score
+from driftline.errors import BadRequest
+
+READ = {
+    ".parquet": pa.parquet.read_table,
+    ".csv": pa.csv.read_csv,
+    ".arrow": lambda path: pa.ipc.open_file(path).read_all(),
+    ".feather": pa.feather.read_table,
+}
+
+
+def write(table: Any, path: Path) -> Path:
+    if path.suffix == ".parquet":
+        pa.parquet.write_table(table, path, row_group_size=1000)
+    elif path.suffix == ".csv":
+        pa.csv.write_csv(table, path)
+    else:
+        pa.feather.write_feather(table, path, compression="uncompressed")
+    return path
+
+
+def columns(rows: int) -> Any:
+    random = np.random.default_rng(rows)
+    values = {name: random.standard_normal(rows).astype(np.float32) for name in "abc"}
+    return pa.table({"id": np.arange(rows), **values})
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Model:
+    return Model.load(scale(tmp_path / "double.onnx", 2.0))
+
+
+@pytest.mark.parametrize("source", READ)
+@pytest.mark.parametrize("target", READ)
+def test_every_format_to_every_format(tmp_path: Path, double: Model, source: str, target: str) -> None:
+    table = columns(2500)
+    data, output = write(table, tmp_path / f"data{source}"), tmp_path / f"output{target}"
+    seen: list[int] = []
+    assert score(double, data, output, keep=["id"], progress=seen.append) == 2500
+    assert sum(seen) == 2500
+    scored = READ[target](output)
+    assert scored.column_names == ["id", "y_0", "y_1", "y_2", "total"]
+    np.testing.assert_array_equal(scored["id"], table["id"])
+    matrix = np.stack([table[name].to_numpy() for name in "abc"], axis=1)
+    np.testing.assert_allclose(
+        np.stack([scored[f"y_{i}"].to_numpy() for i in range(3)], axis=1), 2 * matrix, rtol=1e-6
+    )
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_many_chunks_stay_in_order(tmp_path: Path, double: Model) -> None:
+    rows = 3 * CHUNK_ROWS + 17
+    ramp = np.arange(rows, dtype=np.float32)
+    data = write(pa.table(dict.fromkeys("abc", ramp)), tmp_path / "data.parquet")
+    score(double, data, tmp_path / "output.parquet")
+    np.testing.assert_array_equal(READ[".parquet"](tmp_path / "output.parquet")["y_0"], 2 * ramp)
+
+
+def test_a_folder_of_files_is_one_set_of_rows(tmp_path: Path, double: Model) -> None:
+    (tmp_path / "data").mkdir()
+    for part in range(3):
+        write(columns(100).drop_columns("id"), tmp_path / f"data/{part}.parquet")
+    assert score(double, tmp_path / "data", tmp_path / "output.csv") == 300
+
+
+def test_strings_and_list_columns_by_name(tmp_path: Path) -> None:
+    words = Model.load(identity(tmp_path / "words.onnx", "BYTES", ("N",)))
+    write(pa.table({"x": ["EWR", "", "É"], "other": [1, 2, 3]}), tmp_path / "words.parquet")
+    score(words, tmp_path / "words.parquet", tmp_path / "output.parquet")
+    assert READ[".parquet"](tmp_path / "output.parquet")["y"].to_pylist() == ["EWR", "", "É"]
+    lists = Model.load(identity(tmp_path / "lists.onnx", "FP32", ("N", 2)))
+    write(pa.table({"x": pa.array([[1, 2], [3, 4]], pa.list_(pa.float32(), 2))}), tmp_path / "lists.parquet")
+    score(lists, tmp_path / "lists.parquet", tmp_path / "output.parquet")
+    assert READ[".parquet"](tmp_path / "output.parquet")["y_1"].to_pylist() == [2, 4]
+
+
+def test_nulls_are_nan(tmp_path: Path) -> None:
+    model = Model.load(identity(tmp_path / "same.onnx", "FP32", ("N", 2)))
+    table = pa.table({"x_1": pa.array([1, None, 3]), "x_0": pa.array([None, 2.0, 3.0])})
+    score(model, write(table, tmp_path / "data.parquet"), tmp_path / "output.arrow")
+    scored = READ[".arrow"](tmp_path / "output.arrow")
+    np.testing.assert_array_equal(scored["y_0"], [np.nan, 2, 3])
+    np.testing.assert_array_equal(scored["y_1"], [1, np.nan, 3])
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            pa.table({"a": [1.0], "b": [2.0]}),
+            "input 'x': expected a column of this name, or 3 columns; the data has 2",
+        ),
+        (pa.table({"a": [1.0], "b": ["?"], "c": [1.0]}), "column 'b': expected FP32, came string"),
+        (
+            pa.table(
+                {
+                    "a": pa.array([], pa.float32()),
+                    "b": pa.array([], pa.float32()),
+                    "c": pa.array([], pa.float32()),
+                }
+            ),
+            "expected rows, came none",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_and_leaves_no_file(
+    tmp_path: Path, double: Model, table: Any, message: str
+) -> None:
+    data = write(table, tmp_path / "data.parquet")
+    with pytest.raises(BadRequest, match=message):
+        score(double, data, tmp_path / "output.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.parquet", "double.onnx"]
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path: Path, double: Model) -> None:
+    (tmp_path / "garbage.parquet").write_bytes(b"garbage")
+    with pytest.raises(BadRequest, match=r"garbage\.parquet"):
+        score(double, tmp_path / "garbage.parquet", tmp_path / "output.parquet")
+    data = write(columns(10), tmp_path / "data.parquet")
+    with pytest.raises(BadRequest, match=r"output\.txt: expected a file that ends in"):
+        score(double, data, tmp_path / "output.txt", keep=["id"])
+    with pytest.raises(BadRequest, match=r"nowhere/output\.parquet"):
+        score(double, data, tmp_path / "nowhere/output.parquet", keep=["id"])
+    with pytest.raises(BadRequest, match="column 'z': there is none; the data has: id, a, b, c"):
+        score(double, data, tmp_path / "output.parquet", keep=["z"])
+    clash = write(columns(10).rename_columns(["y_0", "a", "b", "c"]), tmp_path / "clash.parquet")
+    with pytest.raises(BadRequest, match="column 'y_0': can't be kept"):
+        score(double, clash, tmp_path / "output.parquet", keep=["y_0"])

@@ -1,0 +1,109 @@
+"""The commands, as a user types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support import scale
+
+from driftline import __version__
+from driftline.cli import main
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return scale(tmp_path / "some name.onnx", 2.0)
+
+
+def test_register_promote_versions(tmp_path: Path, model: Path) -> None:
+    registry = tmp_path / "models"
+    first = run("register", model, "--name", "m", "--registry", registry)
+    assert (first.exit_code, first.stdout) == (0, f"m 1 is registered in {registry}\n")
+    second = run("register", model, "--name", "m", "--alias", "champion", "--registry", registry)
+    assert second.stdout.endswith("m@champion is version 2\n")
+    assert run("promote", "m", "1", "--registry", registry).stdout == "m@production is version 1\n"
+    lines = [line.split()[:3] for line in run("versions", "--registry", registry).stdout.splitlines()]
+    assert lines == [["model", "version", "aliases"], ["m", "1", "production"], ["m", "2", "champion"]]
+    assert (registry / "m/1/model.onnx").read_bytes() == model.read_bytes()
+
+
+def test_the_registry_can_come_from_the_environment_and_from_a_file(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("driftline.toml").write_text('[server]\nregistry = "from-file"\nport = 9000\n')
+    run("register", model, "--name", "m")
+    assert Path("from-file/m/1").is_dir()
+    run("register", model, "--name", "m", env={"DRIFTLINE_REGISTRY": "from-environment"})
+    assert Path("from-environment/m/1").is_dir()
+    run("register", model, "--name", "m", "--registry", "from-flag", env={"DRIFTLINE_REGISTRY": "x"})
+    assert Path("from-flag/m/1").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["register", "nothing.onnx", "--name", "m"], "nothing.onnx"),
+        (["register", "driftline.toml", "--name", "m"], "model.onnx"),
+        (["register", "some name.onnx", "--name", "../m"], "model name '../m'"),
+        (["promote", "m", "3"], "m"),
+        (["versions", "m"], "m"),
+        (["versions", "--registry", "http://127.0.0.1:5000"], "the scheme 'http'"),
+        (["score", "m", "data.parquet", "-o", "out.parquet"], "m"),
+        (["score", "some name.onnx", "nothing.parquet", "-o", "out.parquet"], "nothing.parquet"),
+        (
+            ["score", "some name.onnx", "data.txt", "-o", "out.parquet"],
+            "data.txt: expected a file that ends in",
+        ),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("driftline.toml").write_text("")
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert [line for line in result.stderr.splitlines() if line.startswith("driftline: ")] == [
+        result.stderr.splitlines()[-1]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\nport = 'high'\n", "server.port = 'high': expected a port from 0 to 65535"),
+        ("[server]\nprot = 1\n", "server: prot = 1: unknown key; allowed are: access_log"),
+        (
+            "[models.m.batching]\nmax_delay_us = -1\n",
+            "batching.max_delay_us = -1: expected a whole number from 0",
+        ),
+        ("[[[", "driftline.toml: "),
+    ],
+)
+def test_a_wrong_settings_file_names_file_key_value_and_what_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("driftline.toml").write_text(text)
+    result = run("versions")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("driftline: driftline.toml: ")
+    assert message in result.stderr
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = run("--debug", "versions", "--registry", "/nonexistent")
+    assert result.exception is not None
+    assert not isinstance(result.exception, SystemExit)
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"driftline, version {__version__}\n"

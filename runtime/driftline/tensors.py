@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -137,77 +139,103 @@ def coerce(spec: TensorSpec, data: object) -> Array:
     """Python values, nested lists or an array as a tensor of `spec`'s datatype, of whatever shape they have.
 
     Only what means the same afterwards is taken: no text or booleans for numbers, no fractions and no
-    overflow for integers. None is NaN in floating-point tensors. BYTES takes `str`, and `bytes` in UTF-8.
+    overflow for integers. None is NaN in floating-point tensors, and what is too large for them infinite.
+    BYTES takes `str`, and `bytes` in UTF-8.
 
     Raises BadRequest with the tensor's name, what was expected and what came.
     """
+    if type(data) is list:
+        leaves, shape = _leaves(spec, data)
+        types = set(map(type, leaves))
+        if types <= _PLAIN:
+            return _tensor(spec, leaves, types).reshape(shape)
     want = spec.datatype.dtype
-    if want == object:
-        return _strings(spec, data)
     try:
-        array: Array = np.asarray(data)
+        array: Array = np.asarray(data, object if want == object else None)
     except ValueError:
-        raise BadRequest(
-            f"input {spec.name!r}: expected a regular array, came nested lists that differ"
-        ) from None
-    kind = array.dtype.kind
-    if want.kind == "f" and kind in "fiu":
+        raise _ragged(spec) from None
+    if array.size == 0:
+        return np.empty(array.shape, want)
+    if array.dtype == want != object:
+        return array
+    if want.kind == "f" and array.dtype.kind in "fiu":
         with np.errstate(over="ignore"):
-            return array.astype(want, copy=False)
-    if array.dtype == want or array.size == 0:
-        return array.astype(want, copy=False)
-    if want.kind in "iu" and kind in "iu":
-        return _fitting(spec, array)
-    return _one_by_one(spec, data)
+            return array.astype(want)
+    if want.kind in "iu" and array.dtype.kind in "iu":
+        _check_range(spec, array.min(), array.max())
+        return array.astype(want)
+    values = [value.item() if isinstance(value, np.generic) else value for value in array.ravel().tolist()]
+    return _tensor(spec, values, set(map(type, values))).reshape(array.shape)
 
 
-_NUMBERS: dict[str, tuple[type, ...]] = {
-    "b": (bool, np.bool_),
-    "i": (int,),
-    "u": (int,),
-    "f": (int, float, type(None)),
+_PLAIN = {bool, int, float, str, bytes, type(None), list, dict}
+_ALLOWED: dict[str, set[type]] = {
+    "b": {bool},
+    "i": {int},
+    "u": {int},
+    "f": {int, float, type(None)},
+    "O": {str, bytes},
 }
+_MOST_DIMENSIONS = 32
 
 
-def _one_by_one(spec: TensorSpec, data: object) -> Array:
-    """The values that numpy has no datatype of its own for: None among floats, integers beyond 64 bits."""
-    values = np.asarray(data, dtype=object)
-    allowed = _NUMBERS[spec.datatype.dtype.kind]
-    for position, value in enumerate(values.flat):
-        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+def _leaves(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
+    """The values in nested lists, and the shape that the lists give them.
+
+    Left to numpy, a boolean among numbers would become one, and a long text among a million numbers
+    a million long texts.
+    """
+    shape = [len(data)]
+    while data and type(data[0]) is list:
+        lengths = set(map(len, data)) if set(map(type, data)) == {list} else set()
+        if len(lengths) != 1:
+            raise _ragged(spec)
+        if len(shape) == _MOST_DIMENSIONS:
+            raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came too deep a nest")
+        shape += lengths
+        data = list(chain.from_iterable(data))
+    return data, shape
+
+
+def _ragged(spec: TensorSpec) -> BadRequest:
+    return BadRequest(f"input {spec.name!r}: expected a regular array, came nested lists that differ")
+
+
+def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
+    """A flat tensor of Python values whose types are `types`."""
+    dtype = spec.datatype.dtype
+    if not types <= _ALLOWED[dtype.kind]:
+        wrong = types - _ALLOWED[dtype.kind]
+        position, value = next(pair for pair in enumerate(values) if type(pair[1]) in wrong)
+        if wrong == {list}:
+            raise _ragged(spec)
+        raise BadRequest(
+            f"input {spec.name!r}: expected {spec.datatype.name} values, came {shorten(value)} "
+            f"({type(value).__name__}) at position {position}"
+        )
+    if bytes in types:
+        values = [utf8(spec, value) if type(value) is bytes else value for value in values]
+    try:
+        with np.errstate(over="ignore"):
+            return np.fromiter(values, dtype, len(values))
+    except OverflowError:
+        integers = [value for value in values if type(value) is int]
+        _check_range(spec, min(integers), max(integers))
+        raise
+
+
+def _check_range(spec: TensorSpec, *extremes: float) -> None:
+    dtype = spec.datatype.dtype
+    limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    least, most = limits.min, limits.max
+    if dtype.kind == "f":
+        least, most = float(least), float(most)
+    for extreme in map(int, extremes):
+        if not least <= extreme <= most:
             raise BadRequest(
-                f"input {spec.name!r}: expected {spec.datatype.name} values, came {shorten(value)} "
-                f"({type(value).__name__}) at position {position}"
+                f"input {spec.name!r}: expected {spec.datatype.name} values from {least} "
+                f"to {most}, came {shorten(extreme)}"
             )
-    if spec.datatype.dtype.kind in "iu":
-        return _fitting(spec, values)
-    with np.errstate(over="ignore"):
-        return values.astype(np.float64).astype(spec.datatype.dtype)
-
-
-def _fitting(spec: TensorSpec, values: Array) -> Array:
-    """Integers as `spec`'s datatype, if it can hold them."""
-    range_ = np.iinfo(spec.datatype.dtype)
-    for extreme in (values.min(), values.max()):
-        if not range_.min <= extreme <= range_.max:
-            raise BadRequest(
-                f"input {spec.name!r}: expected {spec.datatype.name} values from {range_.min} "
-                f"to {range_.max}, came {extreme}"
-            )
-    return values.astype(spec.datatype.dtype)
-
-
-def _strings(spec: TensorSpec, data: object) -> Array:
-    values = np.array(data, dtype=object)
-    for position, value in enumerate(values.flat):
-        if isinstance(value, bytes):
-            values.flat[position] = utf8(spec, value)
-        elif not isinstance(value, str):
-            raise BadRequest(
-                f"input {spec.name!r}: expected strings, came {shorten(value)} ({type(value).__name__}) "
-                f"at position {position}"
-            )
-    return values
 
 
 def utf8(spec: TensorSpec, value: bytes) -> str:
@@ -220,7 +248,11 @@ def utf8(spec: TensorSpec, value: bytes) -> str:
         ) from None
 
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring = 4, 8, 8, 80
+
+
 def shorten(value: object, most: int = 60) -> str:
-    """A value for a message: its repr, cut."""
-    text = repr(value)
+    """A value for a message: its repr, cut, however long or deep it is."""
+    text = _REPR.repr(value)
     return text if len(text) <= most else text[: most - 1] + "…"

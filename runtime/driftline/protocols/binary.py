@@ -25,6 +25,8 @@ def decode(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], count: in
             f"input {spec.name!r}: expected {expected} bytes for {spec.datatype.name} {list(shape)}, "
             f"came {len(data)}"
         )
+    if spec.datatype.dtype == bool:  # any byte but 0 is true; numpy and models know only 1
+        return np.not_equal(np.frombuffer(data, np.uint8), 0).reshape(shape)
     array: Array = np.frombuffer(data, spec.datatype.dtype).reshape(shape)
     return array if array.flags.aligned else array.copy()
 
@@ -48,7 +50,10 @@ def _decode_strings(spec: TensorSpec, data: memoryview, count: int) -> list[str]
         start = position + _LENGTH.size
         stop = start + _LENGTH.unpack_from(data, position)[0] if start <= end else end + 1
         if stop > end:
-            raise BadRequest(f"input {spec.name!r}: its BYTES end in the middle of element {len(texts)}")
+            raise BadRequest(
+                f"input {spec.name!r}: expected {count} BYTES elements, "
+                f"came {end} bytes that end in the middle of element {len(texts)}"
+            )
         texts.append(utf8(spec, bytes(data[start:stop])))
         position = stop
     if len(texts) != count:

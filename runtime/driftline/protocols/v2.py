@@ -16,6 +16,8 @@ from driftline.protocols import binary
 from driftline.protocols.codec import InferRequest
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, coerce, shorten
 
+_MOST_ELEMENTS = 2**48
+
 
 class V2Codec:
     """Reads requests to one version of a model and writes its answers."""
@@ -39,7 +41,7 @@ class V2Codec:
         Raises BadRequest for whatever does not fit the protocol or the model's signature.
         """
         if json_length is None:
-            return self._decode_json(body, None)
+            return self._decode_json(body, memoryview(b""))
         if not 0 <= json_length <= len(body):
             raise BadRequest(
                 f"Inference-Header-Content-Length: expected 0 to the body's length of {len(body)}, "
@@ -50,7 +52,7 @@ class V2Codec:
             return self._decode_raw(view)
         return self._decode_json(view[:json_length], view[json_length:])
 
-    def _decode_json(self, text: bytes | memoryview, tail: memoryview | None) -> InferRequest:
+    def _decode_json(self, text: bytes | memoryview, tail: memoryview) -> InferRequest:
         try:
             document = orjson.loads(text)
         except orjson.JSONDecodeError as error:
@@ -59,16 +61,16 @@ class V2Codec:
             raise BadRequest(f"the request: expected an object with 'inputs', came {shorten(document)}")
         parameters = _parameters(document, "the request")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
-        everything_binary = _flag(parameters, "binary_data_output")
+        everything_binary = _flag(parameters, "the request", "binary_data_output")
         if everything_binary:
             request.binary = frozenset(self._all_outputs)
-        if document.get("outputs"):
+        if document.get("outputs") not in (None, []):
             request.outputs, request.binary = self._read_outputs(document["outputs"], everything_binary)
         request.id = _text(document, "id")
-        request.timeout_us = _whole(parameters, "timeout")
+        request.timeout_us = _whole(parameters, "the request", "timeout")
         return request
 
-    def _read_inputs(self, entries: object, tail: memoryview | None) -> Tensors:
+    def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
         if type(entries) is not list or not entries:
             raise BadRequest(f"'inputs': expected a list of tensors, came {shorten(entries)}")
         given: Tensors = {}
@@ -89,16 +91,17 @@ class V2Codec:
         name = entry.get("name") if type(entry) is dict else None
         spec = self._inputs.get(name) if type(name) is str else None
         if spec is None:
+            given_name = shorten(entry if name is None else name)
             raise BadRequest(
-                f"input {shorten(name)}: the model has no such input; it has: {', '.join(self._inputs)}"
+                f"input {given_name}: the model has no such input; it has: {', '.join(self._inputs)}"
             )
         if name in given:
             raise BadRequest(f"input {name!r}: expected once, came twice")
         return spec
 
     def _read_input(
-        self, spec: TensorSpec, entry: Mapping[str, Any], tail: memoryview | None
-    ) -> tuple[Array, memoryview | None]:
+        self, spec: TensorSpec, entry: Mapping[str, Any], tail: memoryview
+    ) -> tuple[Array, memoryview]:
         """One input's tensor, and what is left of the bytes behind the JSON."""
         if entry.get("datatype") != spec.datatype.name:
             raise BadRequest(
@@ -107,13 +110,13 @@ class V2Codec:
             )
         shape = _shape(spec, entry.get("shape"))
         count = prod(shape)
-        parameters = entry.get("parameters")
-        if parameters and "binary_data_size" in _parameters(entry, f"input {spec.name!r}"):
-            size = _whole(parameters, "binary_data_size")
-            if tail is None or size > len(tail):
+        where = f"input {spec.name!r}"
+        parameters = _parameters(entry, where)
+        if "binary_data_size" in parameters:
+            size = _whole(parameters, where, "binary_data_size")
+            if size > len(tail):
                 raise BadRequest(
-                    f"input {spec.name!r}: expected {size} bytes of binary data behind the JSON, "
-                    f"came {len(tail or b'')}"
+                    f"{where}: expected {size} bytes of binary data behind the JSON, came {len(tail)}"
                 )
             return binary.decode(spec, tail[:size], shape, count), tail[size:]
         data = entry.get("data")
@@ -135,16 +138,17 @@ class V2Codec:
         for entry in entries:
             name = entry.get("name") if type(entry) is dict else None
             if type(name) is not str or name not in self._outputs:
+                given_name = shorten(entry if name is None else name)
                 raise BadRequest(
-                    f"output {shorten(name)}: the model has no such output; "
-                    f"it has: {', '.join(self._outputs)}"
+                    f"output {given_name}: the model has no such output; it has: {', '.join(self._outputs)}"
                 )
             if name in as_bytes:
                 raise BadRequest(f"output {name!r}: expected once, came twice")
-            parameters = _parameters(entry, f"output {name!r}")
-            if _whole(parameters, "classification"):
-                raise BadRequest(f"output {name!r}: the classification extension is not supported")
-            as_bytes[name] = _flag(parameters, "binary_data", everything_binary)
+            where = f"output {name!r}"
+            parameters = _parameters(entry, where)
+            if _whole(parameters, where, "classification"):
+                raise BadRequest(f"{where}: the classification extension is not supported")
+            as_bytes[name] = _flag(parameters, where, "binary_data", everything_binary)
         return tuple(as_bytes), frozenset(name for name, wanted in as_bytes.items() if wanted)
 
     def _decode_raw(self, body: memoryview) -> InferRequest:
@@ -196,28 +200,36 @@ class V2Codec:
 def _shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:
     if type(shape) is list and all(type(size) is int and size >= 0 for size in shape):
         if spec.accepts(tuple(shape)):
+            # A dimension of 0 would let the others be whatever they want, past what numpy can count.
+            if 0 in shape and prod(size or 1 for size in shape) > _MOST_ELEMENTS:
+                raise BadRequest(
+                    f"input {spec.name!r}: expected dimensions of at most {_MOST_ELEMENTS} in all, "
+                    f"came {shorten(shape)}"
+                )
             return tuple(shape)
     raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}")
 
 
 def _parameters(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    parameters = entry.get("parameters") or {}
+    parameters = entry.get("parameters")
+    if parameters is None:
+        return {}
     if type(parameters) is not dict:
         raise BadRequest(f"{where}: expected 'parameters' as an object, came {shorten(parameters)}")
     return parameters
 
 
-def _flag(parameters: Mapping[str, Any], key: str, default: bool = False) -> bool:
+def _flag(parameters: Mapping[str, Any], where: str, key: str, default: bool = False) -> bool:
     value = parameters.get(key, default)
     if type(value) is not bool:
-        raise BadRequest(f"parameter {key!r}: expected true or false, came {shorten(value)}")
+        raise BadRequest(f"{where}: parameter {key!r}: expected true or false, came {shorten(value)}")
     return value
 
 
-def _whole(parameters: Mapping[str, Any], key: str) -> int:
+def _whole(parameters: Mapping[str, Any], where: str, key: str) -> int:
     value = parameters.get(key, 0)
     if type(value) is not int or value < 0:
-        raise BadRequest(f"parameter {key!r}: expected a whole number from 0, came {shorten(value)}")
+        raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, came {shorten(value)}")
     return value
 
 

@@ -197,10 +197,12 @@ def score(
 
 
 @main.command()
-@click.option("--rows", type=click.IntRange(1), help="Replay so many flights, then stop; all if not given.")
+@click.option("--rows", type=click.IntRange(10), help="Replay so many flights, then stop; all if not given.")
 @registry_option
 @option("--host", "Address to listen on.", default=DEFAULTS.host)
-@option("--port", "Port to listen on.", default=DEFAULTS.port, type=click.IntRange(1, 65535))
+@option(
+    "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
+)
 @click.pass_context
 def demo(ctx: click.Context, rows: int | None, registry: str, host: str, port: int) -> None:
     """Train a model on real flights, register it, serve it, replay the rest of the year as live traffic."""

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from driftline.demo import train as module
-from driftline.demo.score import auc
+from driftline.demo.quality import auc
 from driftline.demo.train import train
 from driftline.engine.model import Model
 from driftline.errors import ModelError

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from driftline.demo.replay import Replay
-from driftline.demo.score import Speed, accuracy, auc
+from driftline.demo.quality import Speed, accuracy, auc
 
 _LIVE_SECONDS = 0.2
 _LINE_SECONDS = 5

@@ -44,6 +44,10 @@ def option(flag: str, help_text: str, **settings: Any) -> Callable[[Any], Any]:
 
 
 registry_option = option("--registry", "Where the models are.", default=DEFAULTS.registry, metavar="URI")
+host_option = option("--host", "Address to listen on.", default=DEFAULTS.host)
+port_option = option(
+    "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,10 +70,8 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @main.command()
 @click.argument("models", nargs=-1, metavar="[MODEL[@ALIAS|:VERSION]]...")
 @registry_option
-@option("--host", "Address to listen on.", default=DEFAULTS.host)
-@option(
-    "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
-)
+@host_option
+@port_option
 @option(
     "--max-body-bytes",
     "A request's body may have so many.",
@@ -199,10 +201,8 @@ def score(
 @main.command()
 @click.option("--rows", type=click.IntRange(10), help="Replay so many flights, then stop; all if not given.")
 @registry_option
-@option("--host", "Address to listen on.", default=DEFAULTS.host)
-@option(
-    "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
-)
+@host_option
+@port_option
 @click.pass_context
 def demo(ctx: click.Context, rows: int | None, registry: str, host: str, port: int) -> None:
     """Train a model on real flights, register it, serve it, replay the rest of the year as live traffic."""

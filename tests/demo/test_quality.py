@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.demo.replay import ANSWER
 from driftline.demo.quality import Speed, accuracy, auc
+from driftline.demo.replay import ANSWER
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.9]), st.booleans()), min_size=1, max_size=30))

@@ -16,8 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from driftline.demo.replay import Replay
 from driftline.demo.quality import Speed, accuracy, auc
+from driftline.demo.replay import Replay
 
 _LIVE_SECONDS = 0.2
 _LINE_SECONDS = 5

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from yarl import URL
 
 from driftline.demo.flights import Encoding, known_at, load
-from driftline.demo.replay import Replay, request
 from driftline.demo.quality import accuracy, auc
+from driftline.demo.replay import Replay, request
 from driftline.demo.screen import Screen, day
 from driftline.demo.server import free_port, serving
 from driftline.demo.train import train

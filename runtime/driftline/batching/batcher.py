@@ -12,24 +12,26 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from time import perf_counter_ns, time
 from typing import Any
 
-import numpy as np
-
 from driftline.batching.cost import Cost
 from driftline.batching.counters import Counters
+from driftline.batching.rows import Slice, gather, join, size_in_bytes, split
 from driftline.config import Batching
 from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
-from driftline.tensors import Array, Signature, Tensors
+from driftline.tensors import Signature, Tensors
 
 INLINE_NS = 200_000
 """Work predicted to be shorter runs on the event loop: handing it to a thread would cost more."""
 
+TICK_SECONDS = 0.0015
+"""How much too early a timer may come: uvloop rounds to milliseconds, on a clock that counts in them."""
+
 Run = Callable[[Tensors, Sequence[str]], Tensors]
 """Input tensors and the names of the outputs wanted, to those outputs. Must be thread safe."""
-
 
 REQUEST_BYTES = 1_000
 """What a request takes in the queue besides its tensors."""
@@ -39,8 +41,8 @@ class Request:
     """One request in a batcher; `await` it for its outputs, or its error."""
 
     __slots__ = (
-        "arrived_ns", "batcher", "done", "group", "inputs", "nbytes", "outputs", "parts", "result", "rows",
-        "rows_done", "rows_taken", "started_ns", "timer", "waiter",
+        "arrived_ns", "batcher", "deadline_ns", "done", "group", "inputs", "nbytes", "outputs", "parts",
+        "result", "rows", "rows_done", "rows_taken", "started_ns", "timer", "waiter",
     )  # fmt: skip
 
     def __init__(self, batcher: Batcher, inputs: Tensors, outputs: Sequence[str], rows: int) -> None:
@@ -51,6 +53,7 @@ class Request:
         self.group = batcher.group_of(inputs)
         self.nbytes = REQUEST_BYTES + size_in_bytes(inputs)
         self.arrived_ns = perf_counter_ns()
+        self.deadline_ns = 0
         self.started_ns = 0
         self.rows_taken = 0
         self.rows_done = 0
@@ -62,7 +65,8 @@ class Request:
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more."""
-        self.batcher.settle(self, Cancelled("the client has gone"))
+        if not self.done:
+            self.batcher.settle(self, Cancelled("the client has gone"))
 
     def __await__(self) -> Generator[Any, None, Tensors]:
         if not self.done:
@@ -72,7 +76,9 @@ class Request:
             finally:
                 self.cancel()
         if isinstance(self.result, DriftlineError):
-            raise self.result
+            # A copy: what is raised knows its frames, and they know this request. If the request knew it too,
+            # its tensors and its version would stay in memory until the garbage collector comes.
+            raise copy(self.result)
         return self.result
 
 
@@ -80,9 +86,9 @@ class Request:
 class Batch:
     """What runs together: row ranges of requests, and when it ran, what came out."""
 
-    slices: list[tuple[Request, int, int]]
+    slices: list[Slice]
     rows: int
-    results: list[Tensors | DriftlineError]
+    results: Sequence[Tensors | DriftlineError]
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
@@ -90,7 +96,9 @@ class Batch:
     @property
     def size(self) -> int:
         """What the cost grows with: elements, since dimensions other than rows may vary too."""
-        request = self.slices[0][0]
+        for request, _, _ in self.slices:
+            if request.rows:
+                break
         return self.rows * sum(array.size for array in request.inputs.values()) // max(request.rows, 1)
 
 
@@ -123,6 +131,7 @@ class Batcher:
         self._running = 0
         self._flush_handle: asyncio.Handle | None = None
         self._delayed = False
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
@@ -138,7 +147,7 @@ class Batcher:
         timeout_us  its deadline from now, in microseconds; 0 for none
 
         Raises BadRequest if its tensors differ in rows, TooLarge if it could never be queued,
-        Unavailable if the queue is full.
+        Unavailable if the queue is full or closed.
         """
         request = Request(self, inputs, outputs, self._signature.rows(inputs))
         self._admit(request)
@@ -150,8 +159,8 @@ class Batcher:
         self.queue_bytes += request.nbytes
         self.pending += 1
         if timeout_us:
-            late = DeadlineExceeded(f"the request's timeout of {timeout_us} microseconds has passed")
-            request.timer = self._loop.call_later(timeout_us / 1e6, self.settle, request, late)
+            request.deadline_ns = request.arrived_ns + timeout_us * 1000
+            request.timer = self._loop.call_later(timeout_us / 1e6 + TICK_SECONDS, self._expire, request)
         self._schedule()
         return request
 
@@ -160,6 +169,8 @@ class Batcher:
         return tuple(array.shape[1:] for array in inputs.values()) if self._varying else None
 
     def _admit(self, request: Request) -> None:
+        if self._closed:
+            raise Unavailable("the server is stopping")
         limits = self.limits
         if request.rows > limits.max_queue_rows or request.nbytes > limits.max_queue_bytes:
             raise TooLarge(
@@ -201,9 +212,12 @@ class Batcher:
     def _flush(self) -> None:
         """Run one batch of what waits."""
         self._flush_handle = None
-        if not self._groups:
+        while self._groups:
+            batch = self._take()
+            if batch.slices:
+                break
+        else:
             return
-        batch = self._take()
         self._running += 1
         if self._cost.predict(batch.size) < INLINE_NS:
             self._complete(self._execute(batch))
@@ -215,14 +229,20 @@ class Batcher:
             self._schedule()
 
     def _take(self) -> Batch:
-        """The longest waiting of one group, up to the maximum; only a request above it is cut."""
+        """The longest waiting of one group, up to the maximum; only a request above it is cut.
+
+        Empty if all of them are late: their timers can't fire while the loop is busy running batches.
+        """
         key, group = next(iter(self._groups.items()))
         most = self._most
-        slices: list[tuple[Request, int, int]] = []
+        slices: list[Slice] = []
         rows = 0
         now = perf_counter_ns()
         while group:
             request = next(iter(group))
+            if 0 < request.deadline_ns <= now:
+                self._expire(request)
+                continue
             start = request.rows_taken
             count = request.rows - start
             if rows + count > most:
@@ -264,13 +284,15 @@ class Batcher:
             gathered = perf_counter_ns()
             outputs = self._run(inputs, wanted)
             ran = perf_counter_ns()
-            batch.results = self._split(batch, outputs)
+            batch.results = split(batch.slices, outputs)
         except Exception as error:
             if len(batch.slices) > 1:
                 alone = (Batch([part], part[2] - part[1], []) for part in batch.slices)
                 return [done for single in alone for done in self._execute(single)]
             if not isinstance(error, DriftlineError):
                 error = ModelError(f"{type(error).__name__}: {error}")
+            # What it has seen on its way leads back to this batch; see Request.__await__.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
             batch.results = [error]
             return [batch]
         batch.input_ns = gathered - begin
@@ -278,22 +300,6 @@ class Batcher:
         batch.output_ns = perf_counter_ns() - ran
         self._cost.learn(batch.size, batch.input_ns + batch.infer_ns + batch.output_ns)
         return [batch]
-
-    def _split(self, batch: Batch, outputs: Tensors) -> list[Tensors | DriftlineError]:
-        request, first, last = batch.slices[0]
-        if last - first == request.rows and len(batch.slices) == 1:
-            return [outputs]
-        for name, array in outputs.items():
-            if array.shape[:1] != (batch.rows,):
-                raise ModelError(
-                    f"output {name!r}: expected {batch.rows} rows, came shape {list(array.shape)}"
-                )
-        results: list[Tensors | DriftlineError] = []
-        stop = 0
-        for request, first, last in batch.slices:
-            start, stop = stop, stop + last - first
-            results.append({name: outputs[name][start:stop] for name in request.outputs})
-        return results
 
     # -- out --------------------------------------------------------------------------------------
 
@@ -304,16 +310,20 @@ class Batcher:
                 self.counters.executed(batch.rows, batch.input_ns, batch.infer_ns, batch.output_ns)
                 self.counters.last_inference = time()
             for (request, start, stop), result in zip(batch.slices, batch.results, strict=True):
+                if request.done:
+                    continue
                 if isinstance(result, DriftlineError) or stop - start == request.rows:
                     self.settle(request, result)
-                else:
-                    request.parts.append((start, result))
-                    request.rows_done += stop - start
-                    if request.rows_done == request.rows:
-                        self.settle(request, join(request.parts))
+                    continue
+                request.parts.append((start, result))
+                request.rows_done += stop - start
+                if request.rows_done == request.rows:
+                    self.settle(request, join(request.parts))
         self._running -= 1
         if self._groups:
             self._schedule()
+        elif not self._running:
+            self._idle.set()
 
     def settle(self, request: Request, result: Tensors | DriftlineError) -> None:
         """Give a request its outputs or its error, wherever it is; only the first one counts."""
@@ -339,14 +349,20 @@ class Batcher:
         if not self.pending:
             self._idle.set()
 
+    def _expire(self, request: Request) -> None:
+        timeout_us = (request.deadline_ns - request.arrived_ns) // 1000
+        late = DeadlineExceeded(f"the request's timeout of {timeout_us} microseconds has passed")
+        self.settle(request, late)
+
     async def drain(self) -> None:
-        """Wait until every request that was submitted has been answered."""
-        while self.pending:
+        """Wait until every request that was submitted has been answered and nothing runs."""
+        while self.pending or self._running:
             self._idle.clear()
             await self._idle.wait()
 
     def close(self) -> None:
-        """Refuse what still waits and give the threads back."""
+        """Refuse what still waits or comes later, and give the threads back once what runs is done."""
+        self._closed = True
         for group in list(self._groups.values()):
             for request in list(group):
                 self.settle(request, Unavailable("the server is stopping"))
@@ -354,31 +370,3 @@ class Batcher:
             self._flush_handle.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False)
-
-
-def gather(slices: Sequence[tuple[Request, int, int]]) -> Tensors:
-    """The input tensors of a batch; no copy if it is one request."""
-    first, start, stop = slices[0]
-    if len(slices) > 1:
-        return {
-            name: np.concatenate([request.inputs[name][begin:end] for request, begin, end in slices])
-            for name in first.inputs
-        }
-    if stop - start == first.rows:
-        return first.inputs
-    return {name: array[start:stop] for name, array in first.inputs.items()}
-
-
-def join(parts: list[tuple[int, Tensors]]) -> Tensors:
-    """The outputs of a request that ran in several batches, in the order of its rows."""
-    ordered = [outputs for _, outputs in sorted(parts, key=lambda part: part[0])]
-    return {name: np.concatenate([outputs[name] for outputs in ordered]) for name in ordered[0]}
-
-
-def size_in_bytes(inputs: Tensors) -> int:
-    """What tensors take in memory, strings with their letters and 50 bytes of overhead each."""
-    return sum(array.nbytes if array.dtype != object else _string_bytes(array) for array in inputs.values())
-
-
-def _string_bytes(array: Array) -> int:
-    return array.nbytes + sum(50 + len(text) for text in array.flat)

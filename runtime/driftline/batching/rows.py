@@ -1,0 +1,72 @@
+"""The rows of requests, to one batch and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from driftline.errors import ModelError
+from driftline.tensors import Tensors
+
+if TYPE_CHECKING:
+    from driftline.batching.batcher import Request
+
+Slice = tuple["Request", int, int]
+"""A range of a request's rows: the first, and the one after the last."""
+
+STRING_BYTES = 50
+"""What a string takes besides its letters."""
+
+
+def gather(slices: Sequence[Slice]) -> Tensors:
+    """The input tensors of a batch; no copy if it is one request."""
+    first, start, stop = slices[0]
+    if len(slices) > 1:
+        return {
+            name: np.concatenate([request.inputs[name][begin:end] for request, begin, end in slices])
+            for name in first.inputs
+        }
+    if stop - start == first.rows:
+        return first.inputs
+    return {name: array[start:stop] for name, array in first.inputs.items()}
+
+
+def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
+    """The outputs of a batch, slice by slice, each with those that its request wants.
+
+    Raises ModelError if they have not a row for each row that went in.
+    """
+    request, first, last = slices[0]
+    if last - first == request.rows and len(slices) == 1:
+        return [outputs]
+    rows = sum(stop - start for _, start, stop in slices)
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            raise ModelError(f"output {name!r}: expected {rows} rows, came shape {list(array.shape)}")
+    results = []
+    end = 0
+    for request, first, last in slices:
+        begin, end = end, end + last - first
+        results.append({name: outputs[name][begin:end] for name in request.outputs})
+    return results
+
+
+def join(parts: list[tuple[int, Tensors]]) -> Tensors | ModelError:
+    """The outputs of a request that ran in several batches, in the order of its rows."""
+    ordered = [outputs for _, outputs in sorted(parts, key=lambda part: part[0])]
+    try:
+        return {name: np.concatenate([outputs[name] for outputs in ordered]) for name in ordered[0]}
+    except (MemoryError, ValueError) as error:
+        return ModelError(f"the outputs of a request's batches can't be joined: {error}")
+
+
+def size_in_bytes(inputs: Tensors) -> int:
+    """What tensors take in memory, strings with their letters."""
+    size = 0
+    for array in inputs.values():
+        size += array.nbytes
+        if array.dtype.hasobject:
+            size += sum(STRING_BYTES + len(text) for text in array.flat)
+    return size

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,10 @@ class Server:
     )
     max_body_bytes: int = setting(64 * 2**20, **_whole(1))
     poll_seconds: float = setting(
-        0.5, "seconds above 0", lambda value: type(value) in (int, float) and value > 0
+        0.5, "seconds above 0", lambda value: type(value) in (int, float) and 0 < value < inf
     )
     drain_seconds: float = setting(
-        30.0, "seconds from 0", lambda value: type(value) in (int, float) and value >= 0
+        30.0, "seconds from 0", lambda value: type(value) in (int, float) and 0 <= value < inf
     )
     log_format: str = setting("text", "'text' or 'json'", lambda value: value in ("text", "json"))
     log_level: str = setting(
@@ -153,7 +154,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's content; ConfigError if it can't be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a number or a nest may be too much for Python
         raise ConfigError(f"{path}: {error}") from error
 
 

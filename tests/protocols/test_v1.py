@@ -87,7 +87,7 @@ def test_a_model_without_rows_answers_whole_tensors() -> None:
     [
         (ONE, [], f"{ONE_OF} []"),
         (ONE, {}, f"{ONE_OF} {{}}"),
-        (ONE, {"instances": [], "inputs": []}, f"{ONE_OF} {{'inst"),
+        (ONE, {"instances": [], "inputs": []}, f"{ONE_OF} {{'inputs'"),
         (ONE, {"instances": []}, "'instances': expected a list of rows, came []"),
         (ONE, {"instances": {"x": 1}}, "'instances': expected a list of rows, came {'x': 1}"),
         (ONE, {"instances": None}, "'instances': expected a list of rows, came None"),

@@ -27,6 +27,8 @@ class Bundle:
         """
         if path.is_file():
             return cls(path, ModelSettings())
+        if not path.is_dir():
+            raise ModelError(f"{path}: expected a version's folder or an .onnx file, there is nothing")
         model = path / MODEL
         if model.is_dir():  # Triton's form of a model with external data
             model = model / MODEL

@@ -13,8 +13,8 @@ from driftline.batching.cost import Cost
 from driftline.config import ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.session import Session
-from driftline.errors import DriftlineError
-from driftline.tensors import Array, Signature, Tensors, TensorSpec
+from driftline.errors import BadRequest, DriftlineError
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 
 WARM_UP_NS = 1_000_000_000
 """Warming stops before a batch size that would take longer than this."""
@@ -49,10 +49,16 @@ class Model:
         columns  arrays or nested lists by input name; for a model of one input, it alone will do
         outputs  the names of those wanted, all if None
 
-        Raises BadRequest if the columns don't fit the signature.
+        Raises BadRequest if the columns don't fit the signature, or it has no such output.
         """
         inputs = self.signature.inputs_of(columns)
-        wanted = tuple(outputs or (spec.name for spec in self.signature.outputs))
+        known = tuple(spec.name for spec in self.signature.outputs)
+        wanted = tuple(outputs or known)
+        for name in wanted:
+            if name not in known:
+                raise BadRequest(
+                    f"output {shorten(name)}: the model has no such output; it has: {', '.join(known)}"
+                )
         rows = self.signature.rows(inputs)
         step = self.settings.batching.max_batch_rows
         if not self.signature.batched or rows <= step:
@@ -79,7 +85,8 @@ class Model:
         """
         cost = Cost()
         wanted = tuple(spec.name for spec in self.signature.outputs)
-        most = self.settings.batching.max_batch_rows if self.signature.batched else 1
+        # Two rows at least: one row cannot show whether a model gives a row for each.
+        most = max(2, self.settings.batching.max_batch_rows) if self.signature.batched else 1
         rows, took = 1, 0
         while 2 * took < WARM_UP_NS:
             inputs = {spec.name: zeros(spec, rows) for spec in self.signature.inputs}

@@ -34,10 +34,14 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Every failure is raised as well, and a client's bad index is no matter for stderr.
         options.log_severity_level = _FATAL
+        providers = [provider(device)]
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider(device)])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
             raise ModelError(f"{path}: {reason(error)}") from error
+        # ONNX Runtime would serve from the CPU instead, and say so only in its log.
+        if PROVIDERS[device.partition(":")[0]] not in self._session.get_providers():
+            raise ConfigError(f"device {device!r}: ONNX Runtime can't use it here; its log says why")
         inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
         outputs = [
             tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_outputs()
@@ -68,12 +72,16 @@ class Session:
         shapes = [node.shape for node in self._session.get_inputs()]
         names = {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
         outputs = [node.shape for node in self._session.get_outputs() if node.name not in self._maps]
-        return len(names) <= 1 and all(shape and not isinstance(shape[0], int) for shape in shapes + outputs)
+        if not shapes or len(names) > 1:
+            return False
+        return all(shape and not isinstance(shape[0], int) for shape in shapes + outputs)
 
 
 def provider(device: str) -> str | tuple[str, dict[str, str]]:
     """ONNX Runtime's execution provider for a device; ConfigError if this build has none."""
     kind, _, index = device.partition(":")
+    if kind not in PROVIDERS:
+        raise ConfigError(f"device {device!r}: expected 'cpu', 'cuda' or 'cuda:N'")
     name = PROVIDERS[kind]
     available = onnxruntime.get_available_providers()
     if name not in available:
@@ -95,8 +103,9 @@ def tensor_spec(name: str, onnx_type: str, shape: Sequence[Any] | None, path: Pa
 
 
 def rows_of(maps: Sequence[dict[Any, float]]) -> Array:
-    """A classifier's list of {class: score} as a matrix, classes in the model's order."""
-    return np.array([list(row.values()) for row in maps], dtype=np.float32)
+    """A classifier's list of {class: score} as a matrix, classes in ascending order."""
+    scores = [list(row.values()) for row in maps]
+    return np.array(scores, np.float32).reshape(len(scores), len(scores[0]) if scores else 0)
 
 
 def reason(error: Exception) -> str:

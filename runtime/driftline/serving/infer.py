@@ -21,6 +21,7 @@ _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
 _JSON_LENGTH = b"inference-header-content-length"
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
+_MOST_DIGITS = 18
 
 
 class Infer:
@@ -137,7 +138,7 @@ def json_length(headers: Mapping[bytes, bytes]) -> int | None:
     value = headers.get(_JSON_LENGTH)
     if value is None:
         return None
-    if not value.isdigit():
+    if not value.isdigit() or len(value) > _MOST_DIGITS:
         raise BadRequest(
             "Inference-Header-Content-Length: expected a whole number from 0, "
             f"came {shorten(value.decode('latin-1'))}"

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from driftline.config import Batching, ModelSettings
+from driftline.engine.bundle import Bundle
+from driftline.errors import ConfigError, ModelError
+
+
+def touch(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_folder_is_its_model_and_its_settings(tmp_path: Path) -> None:
+    model = touch(tmp_path / "model.onnx")
+    assert Bundle.open(tmp_path) == Bundle(model, ModelSettings())
+    touch(tmp_path / "driftline.toml", "[batching]\nmax_batch_rows = 7")
+    assert Bundle.open(tmp_path) == Bundle(model, ModelSettings(Batching(max_batch_rows=7)))
+
+
+def test_a_lone_file_is_a_model(tmp_path: Path) -> None:
+    touch(tmp_path / "driftline.toml", "[batching]\nmax_batch_rows = 7")
+    model = touch(tmp_path / "flights.onnx")
+    assert Bundle.open(model) == Bundle(model, ModelSettings())
+
+
+def test_triton_keeps_external_data_in_a_folder(tmp_path: Path) -> None:
+    model = touch(tmp_path / "model.onnx" / "model.onnx")
+    touch(tmp_path / "driftline.toml", "[engine]\nthreads = 2")
+    bundle = Bundle.open(tmp_path)
+    assert (bundle.model, bundle.settings.engine.threads) == (model, 2)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none: expected a version's folder or an \.onnx file, there is no"):
+        Bundle.open(tmp_path / "none")
+    for folder in (tmp_path, tmp_path / "model.onnx"):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(ModelError, match=f"^{tmp_path}: expected a file model.onnx, there is none"):
+            Bundle.open(tmp_path)
+
+
+def test_wrong_settings_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "model.onnx")
+    touch(tmp_path / "driftline.toml", "[batching]\nrows = 7")
+    with pytest.raises(ConfigError, match=r"driftline\.toml: batching: rows = 7: unknown key"):
+        Bundle.open(tmp_path)

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftline.config import (
+    Batching,
+    Engine,
+    ModelSettings,
+    Server,
+    ServerFile,
+    available_cores,
+    bundle_settings,
+    read_toml,
+)
+from driftline.errors import ConfigError
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "driftline.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+BUNDLE = """
+[batching]
+max_batch_rows = 0
+max_delay_us = 500
+max_queue_rows = 1
+max_queue_bytes = 2
+[engine]
+device = "cuda:1"
+instances = 2
+threads = 3
+"""
+
+SERVER = """
+[server]
+registry = "shelf"
+host = "::"
+port = 0
+max_body_bytes = 1
+poll_seconds = 1
+drain_seconds = 0
+log_format = "json"
+log_level = "error"
+access_log = true
+[models.flights.batching]
+max_batch_rows = 7
+[models.flights.engine]
+threads = 2
+[models."trains.v2"]
+"""
+
+
+def test_every_setting_of_a_bundle_is_read(toml: Callable[[str], Path]) -> None:
+    assert bundle_settings(toml(BUNDLE)) == ModelSettings(Batching(0, 500, 1, 2), Engine("cuda:1", 2, 3))
+
+
+@pytest.mark.parametrize("text", ["", "[batching]", "[engine]\n[batching]"])
+def test_what_is_not_said_stays_as_it_is(toml: Callable[[str], Path], text: str) -> None:
+    assert bundle_settings(toml(text)) == ModelSettings()
+
+
+def test_no_file_is_no_settings(tmp_path: Path) -> None:
+    assert bundle_settings(tmp_path / "driftline.toml") == ModelSettings()
+
+
+def test_every_setting_of_a_server_is_read(toml: Callable[[str], Path]) -> None:
+    file = ServerFile.read(toml(SERVER))
+    assert Server(**file.server) == Server("shelf", "::", 0, 1, 1, 0, "json", "error", True)
+    assert Server(**ServerFile().server) == Server()
+
+
+def test_a_server_overrides_a_bundle_model_by_model(toml: Callable[[str], Path]) -> None:
+    file = ServerFile.read(toml(SERVER))
+    bundle = ModelSettings(Batching(max_batch_rows=64, max_delay_us=500), Engine(instances=2))
+    assert file.settings_of("flights", bundle) == ModelSettings(
+        Batching(max_batch_rows=7, max_delay_us=500), Engine(instances=2, threads=2)
+    )
+    assert file.settings_of("trains.v2", bundle) == bundle
+    assert file.settings_of("ships", bundle) == bundle
+    assert ServerFile().settings_of("flights", bundle) == bundle
+
+
+WHOLE = "expected a whole number from"
+BATCHING = "max_batch_rows, max_delay_us, max_queue_bytes, max_queue_rows"
+DEVICE = "expected 'cpu', 'cuda' or 'cuda:N'"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[batching]\nmax_batch_rows = -1", f"batching.max_batch_rows = -1: {WHOLE} 0"),
+        ("[batching]\nmax_batch_rows = true", f"batching.max_batch_rows = True: {WHOLE} 0"),
+        ("[batching]\nmax_batch_rows = 1.0", f"batching.max_batch_rows = 1.0: {WHOLE} 0"),
+        ("[batching]\nmax_delay_us = '5'", f"batching.max_delay_us = '5': {WHOLE} 0"),
+        ("[batching]\nmax_queue_rows = 0", f"batching.max_queue_rows = 0: {WHOLE} 1"),
+        ("[batching]\nmax_queue_bytes = [1]", f"batching.max_queue_bytes = [1]: {WHOLE} 1"),
+        ("[batching]\nmax_rows = 5", f"batching: max_rows = 5: unknown key; allowed are: {BATCHING}"),
+        ("[engine]\ninstances = 0", f"engine.instances = 0: {WHOLE} 1"),
+        ("[engine]\nthreads = -1", f"engine.threads = -1: {WHOLE} 0"),
+        ("[engine]\ndevice = 'gpu'", f"engine.device = 'gpu': {DEVICE}"),
+        ("[engine]\ndevice = 'cuda:'", f"engine.device = 'cuda:': {DEVICE}"),
+        ("[engine]\ndevice = 'cpu:0'", f"engine.device = 'cpu:0': {DEVICE}"),
+        ('[engine]\ndevice = "cpu\\n"', rf"engine.device = 'cpu\n': {DEVICE}"),
+        ("[engine]\ndevice = 0", f"engine.device = 0: {DEVICE}"),
+        ("engine = 5", "engine: 5: expected a table with: device, instances, threads"),
+        ("[[engine]]", "engine: [{}]: expected a table with: device, instances, threads"),
+        ("[server]\nport = 1", "server = {'port': 1}: unknown key; allowed are: batching, engine"),
+        ("threads = 1", "threads = 1: unknown key; allowed are: batching, engine"),
+    ],
+)
+def test_a_wrong_bundle_is_refused_by_file_key_and_value(
+    toml: Callable[[str], Path], text: str, message: str
+) -> None:
+    path = toml(text)
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{path}: {message}')}$"):
+        bundle_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\nport = 65536", "server.port = 65536: expected a port from 0 to 65535"),
+        ("[server]\nport = true", "server.port = True: expected a port from 0 to 65535"),
+        ("[server]\nport = '80'", "server.port = '80': expected a port from 0 to 65535"),
+        ("[server]\nhost = ''", "server.host = '': expected a host name or address"),
+        ("[server]\nregistry = 5", "server.registry = 5: expected a folder"),
+        ("[server]\nmax_body_bytes = 0", f"server.max_body_bytes = 0: {WHOLE} 1"),
+        ("[server]\npoll_seconds = 0", "server.poll_seconds = 0: expected seconds above 0"),
+        ("[server]\npoll_seconds = true", "server.poll_seconds = True: expected seconds above 0"),
+        ("[server]\npoll_seconds = nan", "server.poll_seconds = nan: expected seconds above 0"),
+        ("[server]\npoll_seconds = inf", "server.poll_seconds = inf: expected seconds above 0"),
+        ("[server]\ndrain_seconds = -0.1", "server.drain_seconds = -0.1: expected seconds from 0"),
+        ("[server]\ndrain_seconds = inf", "server.drain_seconds = inf: expected seconds from 0"),
+        ("[server]\nlog_format = 'xml'", "server.log_format = 'xml': expected 'text' or 'json'"),
+        ("[server]\nlog_level = []", "server.log_level = []: expected 'debug', 'info', 'warning' or 'error'"),
+        ("[server]\naccess_log = 1", "server.access_log = 1: expected true or false"),
+        ("[server]\nprot = 1", "server: prot = 1: unknown key; allowed are: access_log, drain_seconds, host"),
+        ("server = 5", "server: 5: expected a table with: access_log"),
+        ("[batching]", "batching = {}: unknown key; allowed are: models, server"),
+        ("models = 5", "models = 5: expected tables such as [models.flights.batching]"),
+        ("[models]\nflights = 5", "models.flights: 5: expected a table with: batching, engine"),
+        ("[models.flights]\nbatching = 5", f"models.flights: batching: 5: expected a table with: {BATCHING}"),
+        (
+            "[models.flights.batching]\nmax_batch_rows = -1",
+            f"models.flights: batching.max_batch_rows = -1: {WHOLE} 0",
+        ),
+        (
+            "[models.flights.drift]\n",
+            "models.flights: drift = {}: unknown key; allowed are: batching, engine",
+        ),
+    ],
+)
+def test_a_wrong_server_file_is_refused_by_file_key_and_value(
+    toml: Callable[[str], Path], text: str, message: str
+) -> None:
+    path = toml(text)
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{path}: {message}')}"):
+        ServerFile.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[batching", "Expected ']' at the end of a table declaration (at end of document)"),
+        (b"a = 1\na = 2", "Cannot overwrite a value"),
+        (b"\xff", "'utf-8' codec can't decode byte 0xff"),
+        (b"a = " + b"9" * 10_000, "Exceeds the limit"),
+        (b"a = " + b"[" * 10_000, "maximum recursion depth exceeded"),
+    ],
+)
+def test_a_malformed_file_is_refused_by_its_name(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "driftline.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{path}: {message}')}"):
+        read_toml(path)
+
+
+def test_a_file_that_can_not_be_read_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: .*No such file"):
+        ServerFile.read(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path))}: .*Is a directory"):
+        bundle_settings(tmp_path)
+
+
+VALUES = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+)
+KEYS = st.sampled_from([*Batching.__slots__, *Engine.__slots__]) | st.text(max_size=5)
+
+
+@given(st.dictionaries(st.sampled_from(["batching", "engine"]), st.dictionaries(KEYS, VALUES) | VALUES))
+def test_whatever_a_file_says_is_taken_as_it_is_or_refused(tables: dict[str, object]) -> None:
+    try:
+        settings = ModelSettings().override(tables, "file")
+    except ConfigError as error:
+        refused = str(error)
+        assert refused.startswith("file: ")
+    else:
+        for name, table in tables.items():
+            assert isinstance(table, dict)
+            assert all(getattr(getattr(settings, name), key) is value for key, value in table.items())
+
+
+def test_threads_are_shared_among_instances() -> None:
+    assert Engine(instances=2).threads_on(8) == 4
+    assert Engine(instances=16).threads_on(8) == 1
+    assert replace(Engine(instances=16), threads=5).threads_on(8) == 5
+
+
+def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    for content, cores in {
+        "max 100000": 8,
+        "250000 100000": 2,
+        "1000 100000": 1,
+        "9900000 100000": 8,
+    }.items():
+        monkeypatch.setattr(Path, "read_text", lambda self, content=content, **_: content)
+        assert available_cores() == cores
+    for content in ("", "a b", "1 0 0"):
+        monkeypatch.setattr(Path, "read_text", lambda self, content=content, **_: content)
+        assert available_cores() == 8

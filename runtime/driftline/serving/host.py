@@ -1,8 +1,8 @@
 """The versions in memory: follow the registry, load, swap, drain, give memory back.
 
-The life of a version: a reference stands for it (`_follow`) -> `_load` fetches, verifies, loads and
-warms it beside the old one -> the default flips to it -> when nothing stands for it any more, `_retire`
-waits for its last request and closes it. If anything before the flip fails, the old version serves on.
+The life of a version: a reference stands for it (`_sync`) -> `_load` fetches, verifies, loads and warms
+it beside the old one -> `_flip` -> when no reference stands for it any more, `_retire` waits for its last
+request and closes it. If anything before the flip fails, the old version serves on.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import re
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
+from typing import Any
 
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
@@ -24,13 +26,15 @@ from driftline.errors import DriftlineError, ModelError, NotFound, Unavailable
 from driftline.protocols.codec import Codec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
-from driftline.registry.source import Reference, Registry, Version
+from driftline.registry.source import Reference, Registry, Version, check_name
 from driftline.serving.latency import Latency
 
 log = logging.getLogger("driftline.host")
 
 RETRY_SECONDS = 60.0
-"""The longest wait before a version that failed to load is tried again."""
+"""The longest wait before what failed is tried again."""
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class Served:
@@ -55,23 +59,21 @@ class Served:
 
 
 @dataclass(slots=True)
-class Failure:
-    """Why a version could not be loaded, and how often it was tried."""
-
-    reason: str
-    attempts: int
-
-
-@dataclass(slots=True)
 class Entry:
-    """All that is known of one model: what serves it, what is on its way in or out."""
+    """All that is known of one model: what its references stand for, what is on its way in or out.
+
+    `default`, of `versions` by number, is what its first reference stands for.
+    """
 
     name: str
     default: Served | None = None
     versions: dict[int, Served] = field(default_factory=dict)
+    stands: dict[Reference, Served] = field(default_factory=dict)
     loading: set[int] = field(default_factory=set)
     unloading: list[Served] = field(default_factory=list)
-    failures: dict[int, Failure] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    attempts: int = 0
+    retry: asyncio.TimerHandle | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     latency: Latency = field(default_factory=Latency)
     loads: int = 0
@@ -104,8 +106,7 @@ class Host:
         self._file = file or ServerFile()
         self._interval = interval
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watching: asyncio.Task[None] | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self._following: asyncio.Task[None] | None = None
 
     # -- for requests -------------------------------------------------------------------------
 
@@ -115,15 +116,17 @@ class Host:
         Raises NotFound if it is not in memory, Unavailable if the model is still being loaded.
         """
         entry = self.entries.get(name)
-        if entry is None:
+        if entry is None and self.ready:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
+        if entry is None:
+            raise Unavailable("the server is not ready")
         if version is None:
             served = entry.default
         else:
-            served = entry.versions.get(int(version)) if version.isascii() and version.isdigit() else None
+            served = entry.versions.get(int(version)) if _NUMBER.fullmatch(version) else None
         if served is not None:
             return served
-        if not entry.versions and entry.loading:
+        if not entry.versions and entry.lock.locked():
             raise Unavailable(f"model '{name}' is being loaded")
         if version is None:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
@@ -143,110 +146,115 @@ class Host:
         """Load what the references stand for, then follow them; any failure is raised."""
         await self.refresh(strict=True)
         self.ready = True
-        self._watch()
+        self._follow()
 
     async def refresh(self, strict: bool = False) -> None:
         """Look at the registry now, and try again what failed; with `strict`, raise what fails."""
         names = {reference.name for reference in self._references}
-        if self._everything:
-            names = set(await asyncio.to_thread(self.registry.models)) - self._unloaded
-        outcomes = await asyncio.gather(
-            *(self._sync(name, strict) for name in sorted(names)), return_exceptions=True
-        )
+        try:
+            if self._everything:
+                names = set(await asyncio.to_thread(self.registry.models))
+        except Exception as error:
+            if strict:
+                raise
+            log.warning("%s; what is loaded serves on", error)
+        outcomes = await asyncio.gather(*map(self._sync, sorted(names)), return_exceptions=True)
         for outcome in outcomes:
-            if outcome is not None:
+            if strict and outcome is not None:
                 raise outcome
 
     async def load(self, name: str) -> None:
-        """Serve a model from now on, in the version it stands for now; a failure is raised."""
+        """Serve a model from now on, in the version it stands for now.
+
+        NotFound if there is no such model. Any other failure is raised too, and tried again later.
+        """
         if not any(reference.name == name for reference in self._references):
-            reference = Reference.parse(name)
+            reference = Reference(check_name(name))
             await asyncio.to_thread(self.registry.resolve, reference)
             if not self._everything:
                 self._references.append(reference)
-            self._unloaded.discard(name)
-            self._watch()
-        await self._sync(name, strict=True)
+        self._unloaded.discard(name)
+        self._follow()
+        await self._sync(name)
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more; NotFound if it was not served."""
+        """Serve a model no more, until it is loaded again; NotFound if it was never served."""
         entry = self.entries.get(name)
         if entry is None:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
-        self._references = [reference for reference in self._references if reference.name != name]
         self._unloaded.add(name)
-        self._watch()
         async with entry.lock:
-            entry.default = None
-            for served in list(entry.versions.values()):
-                self._leave(entry, served)
-        log.info("%s is unloaded", name, extra={"model": name})
+            if name in self._unloaded:
+                self._flip(entry, {}, None)
+                self._forget_failures(entry)
+                log.info("%s is unloaded", name, extra={"model": name})
 
     async def close(self) -> None:
         """Stop following, refuse what still waits, give everything back."""
         self.ready = False
-        if self._retry is not None:
-            self._retry.cancel()
-        if self._watching is not None:
-            self._tasks.add(self._watching)
-        for task in list(self._tasks):
+        for entry in self.entries.values():
+            self._forget_failures(entry)
+        for task in self._tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        for served in self.served():
-            served.batcher.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for entry in self.entries.values():
+            for served in (*entry.versions.values(), *entry.unloading):
+                served.batcher.close()
 
     # -- following --------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _follow(self) -> None:
         """(Re)start to follow the references there are now."""
-        if self._watching is not None:
-            self._watching.cancel()
-        self._watching = asyncio.create_task(self._keep_following())
+        if self._following is not None:
+            self._following.cancel()
+        self._following = self._spawn(self._keep_following())
 
     async def _keep_following(self) -> None:
-        if self._references or self._everything:
-            async for _ in self.registry.watch(self._references, self._interval):
-                await self.refresh()
+        """Bring each model to every new word of the registry; one that takes long delays no other."""
+        attempts = 0
+        while self._references or self._everything:
+            try:
+                async for targets in self.registry.watch(self._references, self._interval):
+                    attempts = 0
+                    for name in {reference.name for reference in targets}:
+                        self._spawn(self._sync(name))
+            except Exception:
+                log.exception("the registry can't be followed; what is loaded serves on")
+            attempts += 1
+            await asyncio.sleep(backoff(attempts))
 
-    async def _sync(self, name: str, strict: bool) -> None:
-        """Bring a model to what the registry says now; one at a time, so that the latest word stands."""
+    async def _sync(self, name: str) -> None:
+        """Bring a model to what the registry says now; one at a time, so that the latest word stands.
+
+        A failure is raised when it is noted and another try is on its way: files may still be coming.
+        """
         entry = self.entries.setdefault(name, Entry(name))
         async with entry.lock:
-            versions = []
-            for reference in self._references or [Reference(name)]:
-                if reference.name == name and name not in self._unloaded:
-                    try:
-                        versions.append(await asyncio.to_thread(self.registry.resolve, reference))
-                    except DriftlineError as error:
-                        if strict:
-                            raise
-                        log.warning("%s: %s; what is loaded serves on", reference, error)
-            if versions:
-                await self._serve(entry, versions, strict)
-
-    async def _serve(self, entry: Entry, versions: list[Version], strict: bool) -> None:
-        """Bring versions into memory, flip the default to the first of them, let all others go."""
-        for version in versions:
-            served = entry.versions.get(version.number)
-            if served is not None and served.same_files(version):
-                served.version = version
-                continue
-            try:
-                fresh = await self._load(entry, version)
-            except DriftlineError as error:
-                self._note_failure(entry, version, error)
-                if strict:
-                    raise
+            if name in self._unloaded:
                 return
-            if served is not None:
-                self._leave(entry, served)
-            entry.versions[version.number] = fresh
-        self._flip(entry, entry.versions[versions[0].number])
-        wanted = {version.number for version in versions}
-        for number, served in list(entry.versions.items()):
-            if number not in wanted:
-                self._leave(entry, served)
+            references = [one for one in self._references if one.name == name] or [Reference(name)]
+            stands = dict(entry.stands)  # what fails leaves its reference with what it stood for before
+            failures: dict[int, str] = {}
+            errors: list[Exception] = []
+            for reference in references:
+                try:
+                    version = await asyncio.to_thread(self.registry.resolve, reference)
+                except Exception as error:
+                    errors = errors or [error]
+                    continue
+                held = next((one for one in stands.values() if one.same_files(version)), None)
+                try:
+                    stands[reference] = held or await self._load(entry, version)
+                    stands[reference].version = version
+                except DriftlineError as error:
+                    failures[version.number] = str(error)
+                    errors = errors or [error]
+            self._flip(entry, stands, stands.get(references[0]))
+            if errors:
+                entry.failures = failures
+                self._try_again(entry, errors[0])
+                raise errors.pop()  # what is raised knows this frame: knowing each other, both would stay
+            self._forget_failures(entry)
 
     async def _load(self, entry: Entry, version: Version) -> Served:
         """Fetch, verify, load and warm a version; nobody is served by it yet."""
@@ -261,68 +269,79 @@ class Host:
         entry.loading.add(version.number)
         try:
             model, cost = await asyncio.to_thread(load)
-        except DriftlineError:
-            entry.load_failures += 1
-            raise
+            served = Served(version, model, cost, entry.latency)
         except Exception as error:
             entry.load_failures += 1
+            log.error(
+                "%s %d can't be loaded: %s", version.name, version.number, error,
+                extra={"model": version.name, "version": version.number, "reason": str(error)},
+            )  # fmt: skip
+            if isinstance(error, DriftlineError):
+                raise
             raise ModelError(f"{version.name} {version.number}: {type(error).__name__}: {error}") from error
         finally:
             entry.loading.discard(version.number)
         entry.loads += 1
         entry.load_seconds = monotonic() - begin
-        entry.failures.pop(version.number, None)
         log.info(
             "%s %d is loaded in %.2f s", version.name, version.number, entry.load_seconds,
             extra={"model": version.name, "version": version.number, "seconds": entry.load_seconds},
         )  # fmt: skip
-        return Served(version, model, cost, entry.latency)
+        return served
 
-    def _flip(self, entry: Entry, served: Served) -> None:
-        """The one moment of a swap: from here on, requests without a version go to `served`."""
-        old, entry.default = entry.default, served
-        if old is served:
+    def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:
+        """The one moment of a swap: from here on, new requests go to what the references stand for."""
+        for served in set(entry.stands.values()) - set(stands.values()):
+            entry.unloading.append(served)
+            self._spawn(self._retire(entry, served))
+        entry.stands = stands
+        entry.versions = {served.version.number: served for served in stands.values()}
+        old, entry.default = entry.default, default
+        if default is None or default is old:
             return
         if old is not None:
             entry.swaps += 1
         log.info(
-            "%s %d serves%s", entry.name, served.version.number,
+            "%s %d serves%s", entry.name, default.version.number,
             f", {old.version.number} drains" if old else "",
-            extra={"model": entry.name, "version": served.version.number},
+            extra={"model": entry.name, "version": default.version.number},
         )  # fmt: skip
 
-    def _note_failure(self, entry: Entry, version: Version, error: DriftlineError) -> None:
-        """Remember why a version can't serve, and try again later: its files may still be on their way."""
-        attempts = entry.failures[version.number].attempts + 1 if version.number in entry.failures else 1
-        entry.failures = {version.number: Failure(str(error), attempts)}
-        wait = min(RETRY_SECONDS, 2.0 ** (attempts - 1))
-        log.error(
-            "%s %d can't be loaded: %s; %s; next try in %.0f s", entry.name, version.number, error,
-            f"{entry.default.version.number} serves on" if entry.default else "nothing serves", wait,
-            extra={"model": entry.name, "version": version.number, "reason": str(error)},
-        )  # fmt: skip
-        if self._retry is not None:
-            self._retry.cancel()
-        self._retry = asyncio.get_running_loop().call_later(wait, self._spawn_refresh)
+    def _try_again(self, entry: Entry, error: Exception) -> None:
+        """Try to bring a model to what the registry says once more, later and later."""
+        entry.attempts += 1
+        wait = backoff(entry.attempts)
+        serving = f"{entry.default.version.number} serves on" if entry.default else "nothing serves"
+        log.warning(
+            "%s: %s; %s; next try in %.0f s", entry.name, error, serving, wait, extra={"model": entry.name}
+        )
+        if entry.retry is not None:
+            entry.retry.cancel()
+        loop = asyncio.get_running_loop()
+        entry.retry = loop.call_later(wait, lambda: self._spawn(self._sync(entry.name)))
 
-    def _spawn_refresh(self) -> None:
-        self._spawn(self.refresh())
+    def _forget_failures(self, entry: Entry) -> None:
+        entry.failures = {}
+        entry.attempts = 0
+        if entry.retry is not None:
+            entry.retry.cancel()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, DriftlineError):
+            log.error("unexpected: %s", error, exc_info=error)
 
     # -- leaving ----------------------------------------------------------------------------------
 
-    def _leave(self, entry: Entry, served: Served) -> None:
-        """Take a version out of the way of new requests; it goes when its last one is answered."""
-        if entry.versions.get(served.version.number) is served:
-            del entry.versions[served.version.number]
-        entry.unloading.append(served)
-        self._spawn(self._retire(entry, served))
-
     async def _retire(self, entry: Entry, served: Served) -> None:
+        """Close a version that takes no new requests, when its last one is answered."""
         await served.batcher.drain()
         served.batcher.close()
         entry.unloading.remove(served)
@@ -332,6 +351,11 @@ class Host:
         )  # fmt: skip
         del served
         await asyncio.to_thread(give_memory_back)
+
+
+def backoff(attempts: int) -> float:
+    """Seconds to wait after so many attempts that failed."""
+    return min(RETRY_SECONDS, 2.0 ** min(attempts - 1, 10))
 
 
 def give_memory_back() -> None:

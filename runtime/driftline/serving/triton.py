@@ -36,10 +36,11 @@ def index(host: Host, known: Iterable[Version], only_ready: bool) -> list[dict[s
 
 
 def _states(entry: Entry) -> dict[int, tuple[str, str]]:
-    states = {number: ("UNAVAILABLE", failure.reason) for number, failure in entry.failures.items()}
+    states = {number: ("UNAVAILABLE", reason) for number, reason in entry.failures.items()}
     states |= {served.version.number: ("UNLOADING", "") for served in entry.unloading}
     states |= dict.fromkeys(entry.loading, ("LOADING", ""))
-    return states | dict.fromkeys(entry.versions, ("READY", ""))
+    # A version that serves has a reason too if its files have changed and can't be loaded.
+    return states | {number: ("READY", entry.failures.get(number, "")) for number in entry.versions}
 
 
 def statistics(versions: Iterable[Served]) -> dict[str, object]:

@@ -1,0 +1,38 @@
+"""`python -m bench [NAME ...]`: run benchmarks, show what they find, keep it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+from rich.console import Console
+
+from bench.common import QUICK, Effort, Neighbours, program
+from bench.results import JSON, save, show
+
+NAMES = ("http", "mlp", "cold_start", "swap_memory", "score")
+PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk")}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
+@click.option("--quick", is_flag=True, help="Short rounds, to see that it works; nothing is kept.")
+def main(names: tuple[str, ...], quick: bool) -> None:
+    """Run the benchmarks NAMED, else all: http, mlp, cold_start, swap_memory, score."""
+    console = Console()
+    effort = QUICK if quick else Effort()
+    for name in names or NAMES:
+        for needed in PROGRAMS.get(name, ()):
+            program(needed)
+    for name in names or NAMES:
+        console.print(f"{name} ...", style="dim")  # no spinner: it would take its share of a core
+        with Neighbours() as neighbours:
+            result = import_module(f"bench.{name}").run(effort)
+        show(result, neighbours, console)
+        if not quick and neighbours.quiet:
+            save(name, result, neighbours, effort, NAMES)
+            console.print(f"{name}: kept in {JSON.parent.relative_to(JSON.parents[2])}/\n", style="dim")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench")

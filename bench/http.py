@@ -1,0 +1,144 @@
+"""One row of JSON a request against trees: how close HTTP with a model comes to HTTP with nothing."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import models
+from bench.common import (
+    HOST,
+    SERVER_CORE,
+    Effort,
+    Load,
+    Request,
+    Sample,
+    first_answer,
+    free_port,
+    json_request,
+    load,
+    pinned,
+    program,
+    running,
+    serving,
+)
+from bench.results import Result, Table, Target
+
+CONNECTIONS = (1, 16, 64)
+SHARE_OF_NGINX = 0.10
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/pid;
+error_log stderr;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  server {{
+    listen {host}:{port};
+    location / {{ default_type application/json; return 200 '{answer}'; }}
+  }}
+}}
+"""
+
+
+def run(effort: Effort) -> Result:
+    """Measure the three servers in turn, round by round."""
+    model = models.xgboost()
+    request = json_request(model.stem, models.rows(1, models.FEATURES), "probabilities")
+    with (
+        serving(model, request) as driftline,
+        plain(model, request) as (plain_asgi, answer),
+        nginx(answer, request) as static,
+    ):
+        ports = {"nginx, static 200": static, "driftline": driftline, "plain ASGI": plain_asgi}
+        seen: dict[tuple[str, int], list[Load]] = {}
+        for _ in range(effort.rounds):
+            for connections in CONNECTIONS:
+                for server, port in ports.items():
+                    point = load(port, request, connections, effort.seconds)
+                    seen.setdefault((server, connections), []).append(point)
+    return report(seen, list(ports))
+
+
+def report(seen: dict[tuple[str, int], list[Load]], servers: list[str]) -> Result:
+    """Medians and ratios of all rounds."""
+    rows, figures, share_at = [], [], {}
+    for connections in CONNECTIONS:
+        limit = Sample.of([point.requests_per_second for point in seen[servers[0], connections]])
+        for server in servers:
+            points = seen[server, connections]
+            rate = Sample.of([point.requests_per_second for point in points])
+            p50, p99 = Sample.of([p.p50_ms for p in points]), Sample.of([p.p99_ms for p in points])
+            share = share_at[server, connections] = rate / limit
+            rows.append(
+                [
+                    server,
+                    str(connections),
+                    f"{rate:,.0f}",
+                    f"{p50.median:.2f}",
+                    f"{p99.median:.2f}",
+                    f"{share:.3f}" if server != servers[0] else "1",
+                ]
+            )
+            figures.append(
+                {
+                    "server": server,
+                    "connections": connections,
+                    "requests_per_second": rate,
+                    "p50_ms": p50,
+                    "p99_ms": p99,
+                    "share_of_nginx": share,
+                }
+            )
+    most = CONNECTIONS[-1]
+    return Result(
+        "one row of 30 features as JSON, XGBoost of 100 trees, one core",
+        Table(["server", "connections", "requests/s", "p50 ms", "p99 ms", "of nginx"], rows),
+        [
+            Target(
+                f"of nginx's requests/s at {most} connections",
+                share_at["driftline", most].median,
+                "at least",
+                SHARE_OF_NGINX,
+            )
+        ],
+        [
+            "Server on one core, wrk with one thread on another; median ± half the range of the rounds, "
+            "ratios within a round. nginx answers the same POST with a fixed text of the same size."
+        ],
+        {"points": figures},
+    )
+
+
+@contextmanager
+def plain(model: Path, request: Request) -> Iterator[tuple[int, str]]:
+    """The plain ASGI function on uvicorn; its port and its answer."""
+    port = free_port()
+    options = ("--host", HOST, "--port", str(port), "--no-access-log", "--log-level", "warning")
+    command = pinned(SERVER_CORE, sys.executable, "-m", "uvicorn", "bench.plain_asgi:app", *options)
+    with running(command, {"MODEL": str(model)}) as process:
+        yield port, first_answer(process, port, request).decode()
+
+
+@contextmanager
+def nginx(answer: str, request: Request) -> Iterator[int]:
+    """An nginx of its own that says `answer` to everything; its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder, "nginx.conf")
+        settings.write_text(NGINX.format(folder=folder, host=HOST, port=port, answer=answer))
+        command = pinned(SERVER_CORE, program("nginx"), "-p", folder, "-c", settings, "-e", "stderr")
+        with running(command) as process:
+            first_answer(process, port, request)
+            yield port

@@ -1,0 +1,53 @@
+"""ONNX Runtime with nothing around it: data already in memory, whole batches, outputs thrown away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+
+import onnxruntime
+
+from bench.common import Matrix
+
+
+class Raw:
+    """A model in a session of so many threads."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+    def predict(self, matrix: Matrix) -> list[Matrix]:
+        """All outputs of one batch."""
+        outputs: list[Matrix] = self._session.run(None, {"input": matrix})
+        return outputs
+
+    def run_all(self, matrix: Matrix, batch: int) -> float:
+        """Run all rows once in batches; rows per second."""
+        begin = perf_counter()
+        for start in range(0, len(matrix), batch):
+            self._session.run(None, {"input": matrix[start : start + batch]})
+        return len(matrix) / (perf_counter() - begin)
+
+    def run_for(self, matrix: Matrix, batch: int, seconds: float) -> float:
+        """Run all rows in batches again and again; rows per second."""
+        rounds, begin = 0, perf_counter()
+        while (took := perf_counter() - begin) < seconds or not rounds:
+            self.run_all(matrix, batch)
+            rounds += 1
+        return rounds * len(matrix) / took
+
+    def scan(self, matrix: Matrix, batches: list[int], turns: int = 3) -> dict[int, float]:
+        """Rows per second over all of `matrix` by batch size: the best of some turns through all sizes."""
+        rates = [{batch: self.run_all(matrix, batch) for batch in batches} for _ in range(turns)]
+        return {batch: max(turn[batch] for turn in rates) for batch in batches}
+
+
+def powers_of_two(least: int, most: int) -> list[int]:
+    """`least`, twice that, ... up to `most`."""
+    sizes = [least]
+    while 2 * sizes[-1] <= most:
+        sizes.append(2 * sizes[-1])
+    return sizes

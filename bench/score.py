@@ -1,0 +1,146 @@
+"""Offline scoring of a Parquet file, against ONNX Runtime with the same rows already in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench import models
+from bench.common import Effort, Matrix, Sample
+from bench.raw import Raw, powers_of_two
+from bench.results import Result, Table, Target
+from driftline.config import available_cores
+from driftline.engine.model import Model
+from driftline.engine.score import score
+
+SHARE_OF_RAW = 0.9
+MOST_GROWTH = 1.10
+NETWORK_SHARE = 50
+"""The network takes so many times longer for a row, so its file is that much shorter."""
+SCAN = powers_of_two(64, 32_768)
+SCANNED_ROWS = 200_000
+CHECKED_ROWS = 1000
+
+PEAK = """
+import re, sys
+from driftline.cli import main
+main(sys.argv[1:], standalone_mode=False)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+"""The command, and then the most memory it had: getrusage would also count what forked it."""
+
+
+def run(effort: Effort) -> Result:
+    """Both models in turn, then the memory of the larger and of a quarter of the larger file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trees = Contest("XGBoost, 30 columns", models.xgboost(), models.rows(effort.rows, models.FEATURES))
+        network_rows = models.rows(effort.rows // NETWORK_SHARE, models.MLP[0])
+        network = Contest("MLP, one list column of 512", models.mlp(), network_rows)
+        for contest in (trees, network):
+            contest.run(folder, effort)
+        sizes = (effort.rows // 4, effort.rows)
+        peaks = {rows: peak_megabytes(trees.model, trees.matrix[:rows], folder) for rows in sizes}
+    return report([trees, network], peaks)
+
+
+class Contest:
+    """One model and its rows: what ONNX Runtime makes of them, and what scoring their file does."""
+
+    def __init__(self, name: str, model: Path, matrix: Matrix) -> None:
+        self.name = name
+        self.model = model
+        self.matrix = matrix
+        self.raw_rates: list[float] = []
+        self.rates: list[float] = []
+        self.best = 0
+
+    def run(self, folder: Path, effort: Effort) -> None:
+        """Measure both in turn, round by round."""
+        model = Model.load(self.model)
+        raw = Raw(self.model, model.settings.engine.threads_on(available_cores()))
+        scanned = self.matrix[:SCANNED_ROWS]
+        scan = raw.scan(scanned, [rows for rows in SCAN if rows <= len(scanned)])
+        self.best = max(scan, key=lambda batch: scan[batch])
+        data = write(self.matrix, folder / "rows.parquet")
+        output = folder / "scores.parquet"
+        score(model, data, output)
+        self.check(raw, output)
+        for _ in range(effort.rounds):
+            self.raw_rates.append(raw.run_all(self.matrix, self.best))
+            begin = perf_counter()
+            score(model, data, output)
+            self.rates.append(len(self.matrix) / (perf_counter() - begin))
+
+    def check(self, raw: Raw, output: Path) -> None:
+        """Raise RuntimeError if the file does not hold what the model says."""
+        scored = pq.read_table(output)
+        expected = np.column_stack(raw.predict(self.matrix[-CHECKED_ROWS:]))
+        last = scored.slice(len(self.matrix) - CHECKED_ROWS)
+        found = np.column_stack([column.to_numpy() for column in last.columns])
+        if len(scored) != len(self.matrix) or not np.allclose(found, expected, atol=1e-5):
+            raise RuntimeError(f"{self.name}: the scores are not the model's")
+
+
+def write(matrix: Matrix, path: Path) -> Path:
+    """Rows as Parquet: up to 30 columns as such, more as one column of lists."""
+    if matrix.shape[1] <= models.FEATURES:
+        table = pa.table({f"input_{index}": column for index, column in enumerate(matrix.T)})
+    else:
+        table = pa.table({"input": pa.FixedSizeListArray.from_arrays(matrix.ravel(), matrix.shape[1])})
+    pq.write_table(table, path, row_group_size=131_072)
+    return path
+
+
+def peak_megabytes(model: Path, matrix: Matrix, folder: Path) -> float:
+    """The most memory that `driftline score` has at once for these rows."""
+    data = write(matrix, folder / "rows.parquet")
+    arguments = ("score", model, data, "-o", folder / "scores.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.splitlines()[-1]) * 1024 / 1e6
+
+
+def report(contests: list[Contest], peaks: dict[int, float]) -> Result:
+    """Medians and ratios of all rounds, and the memory."""
+    rows, targets, figures = [], [], []
+    for contest in contests:
+        raw, rate = Sample.of(contest.raw_rates), Sample.of(contest.rates)
+        share = rate / raw
+        best, count = contest.best, len(contest.matrix)
+        rows.append([contest.name, f"{count:,}", f"{raw:,.0f}", str(best), f"{rate:,.0f}", f"{share:.3f}"])
+        targets.append(
+            Target(f"{contest.name}: of ONNX Runtime's rows/s", share.median, "at least", SHARE_OF_RAW)
+        )
+        figures.append(
+            {
+                "model": contest.name,
+                "rows": count,
+                "raw_rows_per_second": raw,
+                "raw_best_batch": best,
+                "rows_per_second": rate,
+                "share_of_raw": share,
+            }
+        )
+    (less, low), (more, high) = peaks.items()
+    targets.append(Target("peak memory at four times the rows", high / low, "at most", MOST_GROWTH))
+    return Result(
+        "offline scoring, all cores",
+        Table(["data", "rows", "ONNX Runtime rows/s", "its batch", "score rows/s", "of ONNX Runtime"], rows),
+        targets,
+        [
+            "ONNX Runtime has as many threads, its best batch size, and its rows in memory; "
+            "scoring reads and writes Parquet.",
+            f"Peak memory of `driftline score`: {low:.0f} MB for {less:,} rows of the first, "
+            f"{high:.0f} MB for {more:,}.",
+        ],
+        {"models": figures, "peak_megabytes_by_rows": peaks},
+    )

@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     root: Path = tmp_path_factory.mktemp("queue")
     registry = Registry.open(root / "models")
     (root / "driftline.toml").write_text("[batching]\nmax_batch_rows = 64\nmax_queue_rows = 256\n")
-    registry.register([slow(root / "model.onnx", layers=120), root / "driftline.toml"], "slow")
+    registry.register([slow(root / "model.onnx", layers=400), root / "driftline.toml"], "slow")
     registry.register([gather(root / "model.onnx")], "gather")
     with serving("--registry", root / "models") as process:
         yield process

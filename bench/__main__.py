@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from importlib import import_module
 
 import click
@@ -19,6 +21,8 @@ PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk")}
 @click.option("--quick", is_flag=True, help="Short rounds, to see that it works; nothing is kept.")
 def main(names: tuple[str, ...], quick: bool) -> None:
     """Run the benchmarks NAMED, else all: http, mlp, cold_start, swap_memory, score."""
+    # An exception, so that whatever was started is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()
     effort = QUICK if quick else Effort()
     for name in names or NAMES:

@@ -17,7 +17,7 @@ from bench.common import Effort, Matrix, Sample
 from bench.raw import Raw, powers_of_two
 from bench.results import Result, Table, Target
 from driftline.config import available_cores
-from driftline.engine.model import Model
+from driftline.engine.bundle import Bundle
 from driftline.engine.score import score
 
 SHARE_OF_RAW = 0.9
@@ -65,19 +65,19 @@ class Contest:
 
     def run(self, folder: Path, effort: Effort) -> None:
         """Measure both in turn, round by round."""
-        model = Model.load(self.model)
-        raw = Raw(self.model, model.settings.engine.threads_on(available_cores()))
+        bundle = Bundle.open(self.model)
+        raw = Raw(self.model, bundle.settings.engine.threads_on(available_cores()))
         scanned = self.matrix[: len(self.matrix) // SCANNED_SHARE]
         scan = raw.scan(scanned, [rows for rows in SCAN if rows <= len(scanned)])
         self.best = max(scan, key=lambda batch: scan[batch])
         data = write(self.matrix, folder / "rows.parquet")
         output = folder / "scores.parquet"
-        score(model, data, output)
+        score(bundle, data, output)
         self.check(raw, output)
         for _ in range(effort.rounds):
             self.raw_rates.append(raw.run_all(self.matrix, self.best))
             begin = perf_counter()
-            score(model, data, output)
+            score(bundle, data, output)
             self.rates.append(len(self.matrix) / (perf_counter() - begin))
 
     def check(self, raw: Raw, output: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_registry_can_come_from_the_environment_and_from_a_file(
         (["score", "some name.onnx", "nothing.parquet", "-o", "out.parquet"], "nothing.parquet"),
         (
             ["score", "some name.onnx", "data.txt", "-o", "out.parquet"],
-            "data.txt: expected a file that ends in",
+            "data.txt: expected a file, or a folder of files, that end in",
         ),
     ],
 )

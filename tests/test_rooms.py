@@ -15,7 +15,7 @@ import driftline_kernels
 
 FLOORS = [
     ["driftline_kernels", "errors"],
-    ["registry", "tensors", "config"],
+    ["registry", "tensors", "config", "tables"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],
     ["serving"],

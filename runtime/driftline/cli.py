@@ -16,7 +16,7 @@ from driftline.errors import BadRequest, DriftlineError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from driftline.engine.model import Model
+    from driftline.engine.bundle import Bundle
     from driftline.registry.source import Registry, Version
 
 SETTINGS = "driftline.toml"
@@ -187,13 +187,14 @@ def score(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from driftline.engine.score import count_rows, score
+    from driftline.engine.score import score
+    from driftline.tables import Source
 
-    loaded = load_model(model, registry, file)
+    bundle = open_bundle(model, registry, file)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn())
     with Progress(*columns, console=stderr()) as progress:
-        task = progress.add_task(str(data), total=count_rows(data))
-        rows = score(loaded, data, output, keep, lambda done: progress.update(task, advance=done))
+        task = progress.add_task(str(data), total=Source(data).rows)
+        rows = score(bundle, data, output, keep, lambda done: progress.update(task, advance=done))
         progress.update(task, total=rows)
     click.echo(f"{rows} rows are scored in {output}")
 
@@ -218,18 +219,17 @@ def open_registry(uri: str) -> Registry:
     return Registry.open(uri)
 
 
-def load_model(model: str, registry: str, file: ServerFile) -> Model:
-    """The model that a reference, an .onnx file's path or a version's folder stands for."""
+def open_bundle(model: str, registry: str, file: ServerFile) -> Bundle:
+    """The files that a reference, an .onnx file's path or a version's folder stands for."""
     from driftline.engine.bundle import Bundle
-    from driftline.engine.model import Model
     from driftline.registry.source import Reference
 
     if Path(model).exists():
-        return Model.load(model)
+        return Bundle.open(Path(model))
     source = open_registry(registry)
     version = source.resolve(Reference.parse(model))
     bundle = Bundle.open(source.fetch(version))
-    return Model(replace(bundle, settings=file.settings_of(version.name, bundle.settings)))
+    return replace(bundle, settings=file.settings_of(version.name, bundle.settings))
 
 
 def stderr() -> Console:

@@ -63,6 +63,8 @@ class Engine:
     """Batches that run at the same time."""
     threads: int = setting(0, **_whole(0))
     """Threads of one batch; 0: the cores this process may use, shared among the instances."""
+    spinning: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether threads spin while they wait for work: quicker, but it takes the cores from the event loop."""
 
     def threads_on(self, cores: int) -> int:
         """Threads of one batch on a machine with so many cores."""

@@ -13,9 +13,10 @@ import pyarrow.parquet
 import pytest
 from support import identity, scale
 
-from driftline.engine.model import Model
-from driftline.engine.score import CHUNK_ROWS, score
+from driftline.engine.bundle import Bundle
+from driftline.engine.score import score
 from driftline.errors import BadRequest
+from driftline.tables import BATCH_ROWS
 
 READ = {
     ".parquet": pa.parquet.read_table,
@@ -42,13 +43,13 @@ def columns(rows: int) -> Any:
 
 
 @pytest.fixture
-def double(tmp_path: Path) -> Model:
-    return Model.load(scale(tmp_path / "double.onnx", 2.0))
+def double(tmp_path: Path) -> Bundle:
+    return Bundle.open(scale(tmp_path / "double.onnx", 2.0))
 
 
 @pytest.mark.parametrize("source", READ)
 @pytest.mark.parametrize("target", READ)
-def test_every_format_to_every_format(tmp_path: Path, double: Model, source: str, target: str) -> None:
+def test_every_format_to_every_format(tmp_path: Path, double: Bundle, source: str, target: str) -> None:
     table = columns(2500)
     data, output = write(table, tmp_path / f"data{source}"), tmp_path / f"output{target}"
     seen: list[int] = []
@@ -64,15 +65,15 @@ def test_every_format_to_every_format(tmp_path: Path, double: Model, source: str
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_many_chunks_stay_in_order(tmp_path: Path, double: Model) -> None:
-    rows = 3 * CHUNK_ROWS + 17
+def test_many_chunks_stay_in_order(tmp_path: Path, double: Bundle) -> None:
+    rows = 3 * BATCH_ROWS + 17
     ramp = np.arange(rows, dtype=np.float32)
     data = write(pa.table(dict.fromkeys("abc", ramp)), tmp_path / "data.parquet")
     score(double, data, tmp_path / "output.parquet")
     np.testing.assert_array_equal(READ[".parquet"](tmp_path / "output.parquet")["y_0"], 2 * ramp)
 
 
-def test_a_folder_of_files_is_one_set_of_rows(tmp_path: Path, double: Model) -> None:
+def test_a_folder_of_files_is_one_set_of_rows(tmp_path: Path, double: Bundle) -> None:
     (tmp_path / "data").mkdir()
     for part in range(3):
         write(columns(100).drop_columns("id"), tmp_path / f"data/{part}.parquet")
@@ -80,18 +81,18 @@ def test_a_folder_of_files_is_one_set_of_rows(tmp_path: Path, double: Model) -> 
 
 
 def test_strings_and_list_columns_by_name(tmp_path: Path) -> None:
-    words = Model.load(identity(tmp_path / "words.onnx", "BYTES", ("N",)))
+    words = Bundle.open(identity(tmp_path / "words.onnx", "BYTES", ("N",)))
     write(pa.table({"x": ["EWR", "", "É"], "other": [1, 2, 3]}), tmp_path / "words.parquet")
     score(words, tmp_path / "words.parquet", tmp_path / "output.parquet")
     assert READ[".parquet"](tmp_path / "output.parquet")["y"].to_pylist() == ["EWR", "", "É"]
-    lists = Model.load(identity(tmp_path / "lists.onnx", "FP32", ("N", 2)))
+    lists = Bundle.open(identity(tmp_path / "lists.onnx", "FP32", ("N", 2)))
     write(pa.table({"x": pa.array([[1, 2], [3, 4]], pa.list_(pa.float32(), 2))}), tmp_path / "lists.parquet")
     score(lists, tmp_path / "lists.parquet", tmp_path / "output.parquet")
     assert READ[".parquet"](tmp_path / "output.parquet")["y_1"].to_pylist() == [2, 4]
 
 
 def test_nulls_are_nan(tmp_path: Path) -> None:
-    model = Model.load(identity(tmp_path / "same.onnx", "FP32", ("N", 2)))
+    model = Bundle.open(identity(tmp_path / "same.onnx", "FP32", ("N", 2)))
     table = pa.table({"x_1": pa.array([1, None, 3]), "x_0": pa.array([None, 2.0, 3.0])})
     score(model, write(table, tmp_path / "data.parquet"), tmp_path / "output.arrow")
     scored = READ[".arrow"](tmp_path / "output.arrow")
@@ -120,7 +121,7 @@ def test_nulls_are_nan(tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_fit_is_named_and_leaves_no_file(
-    tmp_path: Path, double: Model, table: Any, message: str
+    tmp_path: Path, double: Bundle, table: Any, message: str
 ) -> None:
     data = write(table, tmp_path / "data.parquet")
     with pytest.raises(BadRequest, match=message):
@@ -128,7 +129,7 @@ def test_what_does_not_fit_is_named_and_leaves_no_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.parquet", "double.onnx"]
 
 
-def test_files_that_cannot_be_read_or_written(tmp_path: Path, double: Model) -> None:
+def test_files_that_cannot_be_read_or_written(tmp_path: Path, double: Bundle) -> None:
     (tmp_path / "garbage.parquet").write_bytes(b"garbage")
     with pytest.raises(BadRequest, match=r"garbage\.parquet"):
         score(double, tmp_path / "garbage.parquet", tmp_path / "output.parquet")

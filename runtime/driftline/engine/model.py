@@ -30,7 +30,8 @@ class Model:
     def __init__(self, bundle: Bundle) -> None:
         self.settings: ModelSettings = bundle.settings
         engine = bundle.settings.engine
-        self._session = Session(bundle.model, engine.device, engine.threads_on(available_cores()))
+        threads = engine.threads_on(available_cores())
+        self._session = Session(bundle.model, engine.device, threads, engine.spinning)
         self.signature: Signature = self._session.signature
         if bundle.settings.batching.max_batch_rows == 0:
             self.signature = replace(self.signature, batched=False)

@@ -1,59 +1,53 @@
-"""Offline scoring: a file in, a file out, by the way that requests go, without HTTP.
-
-Reading, computing and writing overlap: Arrow decodes ahead in its own threads, the model computes here,
-a thread writes. What is in memory at once does not grow with the file.
-"""
+"""Offline scoring: a file in, a file out, by the way that requests go, without HTTP."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from queue import Queue
-from threading import Thread
 from time import perf_counter_ns
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.dataset
-import pyarrow.parquet
 
+from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.errors import BadRequest
+from driftline.tables import Source, Writer
 from driftline.tensors import Array, Tensors, TensorSpec
 
-FORMATS = {".parquet": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc"}
-CHUNK_ROWS = 65_536
 MOST_ROWS = 8_192
-_AHEAD = 4
+"""The largest batch that is tried."""
 
 
 def score(
-    model: Model,
+    bundle: Bundle,
     data: Path,
     output: Path,
     keep: Sequence[str] = (),
     progress: Callable[[int], None] = lambda rows: None,
 ) -> int:
-    """Write the model's outputs for every row of `data` to `output`, in order; how many rows there were.
+    """Write a model's outputs for every row of `data` to `output`, in order; how many rows there were.
 
-    data      Parquet, CSV or Arrow IPC, or a folder of such files; columns are matched as `Columns` says
-    output    Parquet, CSV or Arrow IPC, by its ending; it appears when it is complete
+    bundle    the model's files
+    data      a Parquet, CSV or Arrow file, or a folder of them; columns are matched as `Columns` says
+    output    a Parquet, CSV or Arrow file, by its ending; it appears when it is complete
     keep      columns of `data` to copy to the output
     progress  called with the number of rows just done
 
     Raises BadRequest if a file or a column does not fit.
     """
-    source = open_data(data)
+    # Nobody else wants the cores: let the model's threads have them.
+    engine = replace(bundle.settings.engine, spinning=True)
+    model = Model(replace(bundle, settings=replace(bundle.settings, engine=engine)))
+    source = Source(data)
     columns = Columns(model.signature.inputs, source.schema, keep)
     wanted = tuple(spec.name for spec in model.signature.outputs)
     stride = Stride(model)
     total = 0
     with Writer(output) as writer:
-        for batch in batches(source, columns.names, data):
+        for batch in source.batches(columns.names):
             outputs = stride.run(columns.tensors(batch), wanted, batch.num_rows)
             writer.write(table(batch, keep, outputs))
             total += batch.num_rows
@@ -61,38 +55,6 @@ def score(
         if not total:
             raise BadRequest(f"{data}: expected rows, came none")
     return total
-
-
-def open_data(data: Path) -> Any:
-    """A pyarrow dataset over a file or a folder; BadRequest names what can't be read."""
-    suffix = data.suffix.lower()
-    if data.is_dir():
-        suffix = next((path.suffix for path in sorted(data.iterdir()) if path.suffix in FORMATS), ".parquet")
-    if suffix not in FORMATS:
-        raise BadRequest(f"{data}: expected a file that ends in {', '.join(FORMATS)}")
-    try:
-        return pa.dataset.dataset(data, format=FORMATS[suffix])
-    except (OSError, pa.ArrowException) as error:
-        raise BadRequest(f"{data}: {' '.join(str(error).split())}") from error
-
-
-def count_rows(data: Path) -> int | None:
-    """How many rows there are, if the files know without being read through."""
-    source = open_data(data)
-    return None if isinstance(source.format, pa.dataset.CsvFileFormat) else int(source.count_rows())
-
-
-def batches(source: Any, names: Sequence[str], data: Path) -> Iterator[Any]:
-    """The record batches of a dataset, a few read ahead."""
-    scan = source.scanner(
-        columns=list(names), batch_size=CHUNK_ROWS, batch_readahead=_AHEAD, fragment_readahead=1
-    )
-    try:
-        for batch in scan.to_batches():
-            if batch.num_rows:
-                yield batch
-    except pa.ArrowException as error:
-        raise BadRequest(f"{data}: {' '.join(str(error).split())}") from error
 
 
 class Columns:
@@ -158,7 +120,8 @@ def values(column: Any, spec: TensorSpec, name: str) -> Array:
 class Stride:
     """Runs many rows in batches of the size that has proved fastest.
 
-    It starts from the model's `max_batch_rows` and doubles with every call as long as rows get cheaper.
+    It starts from the model's `max_batch_rows` and doubles, call by call, as long as rows don't get dearer.
+    A size is judged by its fastest batch: what else the machine does can only make one slower.
     """
 
     def __init__(self, model: Model) -> None:
@@ -171,26 +134,21 @@ class Stride:
         """The outputs for all rows."""
         if not self._model.signature.batched:
             return self._model.run(inputs, wanted)
-        begin = perf_counter_ns()
-        parts = [
-            self._model.run(
-                {name: array[start : start + self._rows] for name, array in inputs.items()}, wanted
-            )
-            for start in range(0, rows, self._rows)
-        ]
-        if self._searching and rows > self._rows:
-            self._learn((perf_counter_ns() - begin) / rows)
+        parts = []
+        fastest = float("inf")
+        for start in range(0, rows, self._rows):
+            stop = min(start + self._rows, rows)
+            begin = perf_counter_ns()
+            parts.append(self._model.run({name: array[start:stop] for name, array in inputs.items()}, wanted))
+            fastest = min(fastest, (perf_counter_ns() - begin) / (stop - start))
+        if self._searching and rows >= self._rows:
+            self._judge(fastest)
         return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
 
-    def _learn(self, ns_per_row: float) -> None:
-        if ns_per_row < self._best[0]:
-            self._best = (ns_per_row, self._rows)
-            self._rows *= 2
-            self._searching = self._rows <= MOST_ROWS
-        else:
-            self._searching = False
-        if not self._searching:
-            self._rows = self._best[1]
+    def _judge(self, ns_per_row: float) -> None:
+        self._best = min(self._best, (ns_per_row, self._rows))
+        self._searching = 2 * self._rows <= MOST_ROWS and ns_per_row < 1.1 * self._best[0]
+        self._rows = 2 * self._rows if self._searching else self._best[1]
 
 
 def table(batch: Any, keep: Sequence[str], outputs: Tensors) -> Any:
@@ -211,64 +169,3 @@ def table(batch: Any, keep: Sequence[str], outputs: Tensors) -> Any:
         if names.count(name) > 1:
             raise BadRequest(f"column {name!r}: can't be kept, an output of the model has the same name")
     return pa.table([column for _, column in columns], names)
-
-
-class Writer:
-    """Writes tables to a file in a thread of its own; the file appears when all of it is there."""
-
-    def __init__(self, path: Path) -> None:
-        if path.suffix.lower() not in FORMATS:
-            raise BadRequest(f"{path}: expected a file that ends in {', '.join(FORMATS)}")
-        self._path = path
-        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        self._queue: Queue[Any] = Queue(maxsize=_AHEAD)
-        self._error: Exception | None = None
-        self._thread = Thread(target=self._work, name="driftline-write")
-
-    def write(self, rows: Any) -> None:
-        """Put a table in line; BadRequest if the file can't be written."""
-        self._raise()
-        self._queue.put(rows)
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise BadRequest(f"{self._path}: {' '.join(str(self._error).split())}") from self._error
-
-    def _work(self) -> None:
-        file = None
-        while (rows := self._queue.get()) is not None:
-            if self._error is None:
-                try:
-                    file = file or open_file(self._unfinished, self._path.suffix.lower(), rows.schema)
-                    file.write_table(rows)
-                except (OSError, pa.ArrowException) as error:
-                    self._error = error
-        try:
-            if file is not None:
-                file.close()
-        except (OSError, pa.ArrowException) as error:
-            self._error = error
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        try:
-            if kind is None:
-                self._raise()
-                os.replace(self._unfinished, self._path)
-        finally:
-            with suppress(OSError):
-                self._unfinished.unlink()
-
-
-def open_file(path: Path, suffix: str, schema: Any) -> Any:
-    """A pyarrow writer with `write_table` and `close`, by the ending of the file's final name."""
-    if suffix == ".parquet":
-        return pa.parquet.ParquetWriter(path, schema)
-    if suffix == ".csv":
-        return pa.csv.CSVWriter(path, schema)
-    return pa.ipc.new_file(path, schema)

@@ -22,16 +22,16 @@ class Session:
     path     the .onnx file; external data lies beside it
     device   'cpu', 'cuda' or 'cuda:N'
     threads  how many threads one run may use
+    spinning whether they spin while they wait for work
 
     Raises ModelError if the file can't be loaded, ConfigError if the device is not there.
     """
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, path: Path, device: str = "cpu", threads: int = 1, spinning: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Threads that spin while they wait would take the cores from the event loop.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         # Every failure is raised as well, and a client's bad index is no matter for stderr.
         options.log_severity_level = _FATAL
         providers = [provider(device)]

@@ -1,0 +1,200 @@
+"""Files of columns: Parquet, CSV and Arrow IPC, read and written batch by batch.
+
+Reading and writing each have a thread of their own, so that they overlap with what is computed in between.
+How much is in memory at once depends on the batches, not on the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+
+from driftline.errors import BadRequest
+
+ENDINGS = (".parquet", ".csv", ".arrow", ".feather")
+"""What the names of files end in, which says what they are; .feather is Arrow IPC too."""
+
+BATCH_ROWS = 65_536
+_AHEAD = 2
+_BUFFER_BYTES = 2**20
+
+
+class Source:
+    """The columns of a file, or of a folder of files of one kind, in the order of their names.
+
+    schema  pyarrow's, of the first file
+    rows    how many there are; None if only reading the files through would tell
+
+    Raises BadRequest if a file can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files = [path]
+        if path.is_dir():
+            self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
+        if not self._files or _ending(self._files[0]) not in ENDINGS:
+            raise BadRequest(
+                f"{path}: expected a file, or a folder of files, that end in {', '.join(ENDINGS)}"
+            )
+        with _named(self._files[0]):
+            self.schema = _schema(self._files[0])
+        self.rows = self._count()
+
+    def _count(self) -> int | None:
+        if any(_ending(file) != ".parquet" for file in self._files):
+            return None
+        with _named(self._path):
+            return sum(int(pa.parquet.read_metadata(file).num_rows) for file in self._files)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Record batches of the named columns, up to BATCH_ROWS each, one or two read ahead."""
+        ahead: Queue[Any] = Queue(_AHEAD)
+        stopped = Event()
+
+        def read() -> None:
+            try:
+                for file in self._files:
+                    with _named(file):
+                        for batch in _read(file, list(columns)):
+                            ahead.put(batch)
+                            if stopped.is_set():
+                                return
+                ahead.put(None)
+            except BadRequest as error:
+                ahead.put(error)
+
+        reader = Thread(target=read, name="driftline-read", daemon=True)
+        reader.start()
+        try:
+            while (batch := ahead.get()) is not None:
+                if isinstance(batch, BadRequest):
+                    raise batch
+                if batch.num_rows:
+                    yield batch
+        finally:
+            stopped.set()
+            while not ahead.empty():
+                ahead.get()
+            reader.join()
+
+
+class Writer:
+    """Writes tables to a file, which appears when all of it is there.
+
+    Raises BadRequest if the name's ending is unknown or the file can't be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if _ending(path) not in ENDINGS:
+            raise BadRequest(f"{path}: expected a file that ends in {', '.join(ENDINGS)}")
+        self._path = path
+        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        self._waiting: Queue[Any] = Queue(_AHEAD)
+        self._error: BadRequest | None = None
+        self._thread = Thread(target=self._work, name="driftline-write")
+
+    def write(self, table: Any) -> None:
+        """Put a table in line."""
+        self._raise()
+        self._waiting.put(table)
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        file = None
+        try:
+            with _named(self._path):
+                while (table := self._waiting.get()) is not None:
+                    file = file or _create(self._unfinished, _ending(self._path), table.schema)
+                    file.write_table(table)
+                if file is not None:
+                    file.close()
+        except BadRequest as error:
+            self._error = error
+            while self._waiting.get() is not None:
+                pass
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        try:
+            if kind is None:
+                self._raise()
+                os.replace(self._unfinished, self._path)
+        finally:
+            with suppress(OSError):
+                self._unfinished.unlink()
+
+
+class _named:  # noqa: N801
+    """Errors of Arrow and the system become one that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, pa.ArrowException)):
+            raise BadRequest(f"{self._path}: {' '.join(str(error).split())}") from error
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _schema(path: Path) -> Any:
+    if _ending(path) == ".parquet":
+        return pa.parquet.read_schema(path)
+    if _ending(path) == ".csv":
+        with pa.csv.open_csv(path) as reader:
+            return reader.schema
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).schema
+
+
+def _read(path: Path, columns: list[str]) -> Iterator[Any]:
+    if _ending(path) == ".parquet":
+        with pa.parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+            yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+    elif _ending(path) == ".csv":
+        # Types are told from the first block: a large one sees more rows.
+        reading = pa.csv.ReadOptions(block_size=4 * _BUFFER_BYTES)
+        converting = pa.csv.ConvertOptions(include_columns=columns)
+        with pa.csv.open_csv(path, reading, convert_options=converting) as reader:
+            yield from reader
+    else:
+        with pa.memory_map(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            for index in range(reader.num_record_batches):
+                batch = reader.get_batch(index).select(columns)
+                for start in range(0, batch.num_rows, BATCH_ROWS):
+                    yield batch.slice(start, BATCH_ROWS)
+
+
+def _create(path: Path, ending: str, schema: Any) -> Any:
+    """A pyarrow writer with `write_table` and `close`."""
+    if ending == ".parquet":
+        # Scores hardly repeat: a dictionary of them would only cost time.
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        return pa.parquet.ParquetWriter(path, schema, use_dictionary=texts)
+    if ending == ".csv":
+        return pa.csv.CSVWriter(path, schema)
+    return pa.ipc.new_file(path, schema)

@@ -300,6 +300,24 @@ async def test_a_split_request_runs_on_all_instances() -> None:
     await empty(batcher)
 
 
+async def test_parts_that_finish_out_of_order_are_joined_in_order() -> None:
+    second_is_done = threading.Event()
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        if inputs["x"][0, 0] == 0:
+            assert second_is_done.wait(FOREVER)
+        return {"y": inputs["x"]}
+
+    batcher = make(run, ns=THREAD, instances=2)
+    request = batcher.submit(rows(*range(8)), ("y",))
+    async with asyncio.timeout(FOREVER):
+        while not request.parts:  # noqa: ASYNC110 - a thread works
+            await asyncio.sleep(0.001)
+    second_is_done.set()
+    assert await settled(request) == [list(range(8))]
+    await empty(batcher)
+
+
 # -- inline or in a thread --------------------------------------------------------------------------
 
 

@@ -439,7 +439,7 @@ async def test_what_changed_while_a_version_loads_is_loaded_next(registry: Doors
 async def test_a_version_that_is_drained_leaves_memory(
     registry: Doors, tmp_path: Path, failing: bool
 ) -> None:
-    """Without the garbage collector's help, whatever its requests did."""
+    """Without the garbage collector's help, whatever its requests and its successors did."""
     registry.register([gather(tmp_path / "model.onnx")], "m")
     async with started(registry, "m", interval=3600) as host:
         await until(lambda: not host.entries["m"].lock.locked())
@@ -456,9 +456,12 @@ async def test_a_version_that_is_drained_leaves_memory(
             requests.append(served.batcher.submit({"i": np.array([1])}, ("y",)))
             requests[-1].cancel()
             del served, requests, outcomes
+            register_corrupt(registry, tmp_path)
+            await host.refresh()
+            assert host.entries["m"].failures
             registry.register([gather(tmp_path / "model.onnx")], "m")
             await host.refresh()
-            assert default(host) == 2
+            assert default(host) == 3
             await until(lambda: all(ref() is None for ref in kept))
         finally:
             gc.enable()
@@ -611,6 +614,21 @@ async def test_a_champion_that_fails_stops_no_challenger(registry: Doors, tmp_pa
         await until(lambda: sorted(host.entries["m"].versions) == [1, 3])
         assert default(host) == 1
         assert await factor(host) == 1
+
+
+async def test_a_default_that_cannot_be_had_is_no_other_version(registry: Doors, tmp_path: Path) -> None:
+    register(registry, tmp_path, count=2)
+    registry.promote("m", 2, "champion")
+    async with started(registry, "m@champion", "m:1") as host:
+        await host.unload("m")
+        (registry.root / "m" / "aliases.json").unlink()
+        with pytest.raises(NotFound, match="no alias 'champion'"):
+            await host.load("m")
+        with pytest.raises(NotFound):
+            host.find("m")
+        assert await factor(host, version="1") == 1
+        registry.promote("m", 2, "champion")
+        await until(lambda: default(host) == 2)
 
 
 # -- files that change under one number -------------------------------------------------------------------

@@ -157,7 +157,7 @@ class Host:
         except Exception as error:
             if strict:
                 raise
-            log.warning("%s; what is loaded serves on", error)
+            log.warning("%s; what is loaded serves on", str(error))
         outcomes = await asyncio.gather(*map(self._sync, sorted(names)), return_exceptions=True)
         for outcome in outcomes:
             if strict and outcome is not None:
@@ -173,8 +173,8 @@ class Host:
             await asyncio.to_thread(self.registry.resolve, reference)
             if not self._everything:
                 self._references.append(reference)
+                self._follow()
         self._unloaded.discard(name)
-        self._follow()
         await self._sync(name)
 
     async def unload(self, name: str) -> None:
@@ -212,9 +212,9 @@ class Host:
     async def _keep_following(self) -> None:
         """Bring each model to every new word of the registry; one that takes long delays no other."""
         attempts = 0
-        while self._references or self._everything:
+        while True:
             try:
-                async for targets in self.registry.watch(self._references, self._interval):
+                async for targets in self.registry.watch(tuple(self._references), self._interval):
                     attempts = 0
                     for name in {reference.name for reference in targets}:
                         self._spawn(self._sync(name))
@@ -252,7 +252,7 @@ class Host:
             self._flip(entry, stands, stands.get(references[0]))
             if errors:
                 entry.failures = failures
-                self._try_again(entry, errors[0])
+                self._try_again(entry, str(errors[0]))
                 raise errors.pop()  # what is raised knows this frame: knowing each other, both would stay
             self._forget_failures(entry)
 
@@ -272,9 +272,10 @@ class Host:
             served = Served(version, model, cost, entry.latency)
         except Exception as error:
             entry.load_failures += 1
+            reason = str(error)  # a log that keeps its records must not keep frames, and so models
             log.error(
-                "%s %d can't be loaded: %s", version.name, version.number, error,
-                extra={"model": version.name, "version": version.number, "reason": str(error)},
+                "%s %d can't be loaded: %s", version.name, version.number, reason,
+                extra={"model": version.name, "version": version.number, "reason": reason},
             )  # fmt: skip
             if isinstance(error, DriftlineError):
                 raise
@@ -307,13 +308,13 @@ class Host:
             extra={"model": entry.name, "version": default.version.number},
         )  # fmt: skip
 
-    def _try_again(self, entry: Entry, error: Exception) -> None:
+    def _try_again(self, entry: Entry, reason: str) -> None:
         """Try to bring a model to what the registry says once more, later and later."""
         entry.attempts += 1
         wait = backoff(entry.attempts)
         serving = f"{entry.default.version.number} serves on" if entry.default else "nothing serves"
         log.warning(
-            "%s: %s; %s; next try in %.0f s", entry.name, error, serving, wait, extra={"model": entry.name}
+            "%s: %s; %s; next try in %.0f s", entry.name, reason, serving, wait, extra={"model": entry.name}
         )
         if entry.retry is not None:
             entry.retry.cancel()

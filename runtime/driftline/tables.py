@@ -25,6 +25,12 @@ ENDINGS = (".parquet", ".csv", ".arrow", ".feather")
 """What the names of files end in, which says what they are; .feather is Arrow IPC too."""
 
 BATCH_ROWS = 65_536
+"""The most rows of a batch."""
+
+BATCH_BYTES = 2**23
+"""About the most bytes of a batch, if its rows are wide."""
+
+_TEXT_BYTES = 32
 _AHEAD = 2
 _BUFFER_BYTES = 2**20
 
@@ -58,7 +64,9 @@ class Source:
             return sum(int(pa.parquet.read_metadata(file).num_rows) for file in self._files)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Record batches of the named columns, up to BATCH_ROWS each, one or two read ahead."""
+        """Record batches of the named columns, of BATCH_ROWS and BATCH_BYTES at most, some read ahead."""
+        width = sum(_bytes(self.schema.field(name).type) for name in columns)
+        rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(width, 1)))
         ahead: Queue[Any] = Queue(_AHEAD)
         stopped = Event()
 
@@ -66,22 +74,21 @@ class Source:
             try:
                 for file in self._files:
                     with _named(file):
-                        for batch in _read(file, list(columns)):
+                        for batch in _read(file, list(columns), rows):
                             ahead.put(batch)
                             if stopped.is_set():
                                 return
                 ahead.put(None)
-            except BadRequest as error:
+            except Exception as error:  # whatever it is, somebody waits for it
                 ahead.put(error)
 
         reader = Thread(target=read, name="driftline-read", daemon=True)
         reader.start()
         try:
             while (batch := ahead.get()) is not None:
-                if isinstance(batch, BadRequest):
+                if isinstance(batch, Exception):
                     raise batch
-                if batch.num_rows:
-                    yield batch
+                yield batch
         finally:
             stopped.set()
             while not ahead.empty():
@@ -101,7 +108,7 @@ class Writer:
         self._path = path
         self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         self._waiting: Queue[Any] = Queue(_AHEAD)
-        self._error: BadRequest | None = None
+        self._error: Exception | None = None
         self._thread = Thread(target=self._work, name="driftline-write")
 
     def write(self, table: Any) -> None:
@@ -122,7 +129,7 @@ class Writer:
                     file.write_table(table)
                 if file is not None:
                     file.close()
-        except BadRequest as error:
+        except Exception as error:  # whatever it is, somebody waits for room in the queue
             self._error = error
             while self._waiting.get() is not None:
                 pass
@@ -152,7 +159,7 @@ class _named:  # noqa: N801
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, pa.ArrowException)):
+        if isinstance(error, (OSError, ValueError, pa.ArrowException)):
             raise BadRequest(f"{self._path}: {' '.join(str(error).split())}") from error
 
 
@@ -170,23 +177,35 @@ def _schema(path: Path) -> Any:
         return pa.ipc.open_file(file).schema
 
 
-def _read(path: Path, columns: list[str]) -> Iterator[Any]:
+def _bytes(kind: Any) -> int:
+    """What a value of a type takes, about."""
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size) * _bytes(kind.value_type)
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:
+        return _TEXT_BYTES
+
+
+def _read(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
     if _ending(path) == ".parquet":
         with pa.parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
-            yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+            yield from file.iter_batches(rows, columns=columns, use_threads=False)
     elif _ending(path) == ".csv":
         # Types are told from the first block: a large one sees more rows.
         reading = pa.csv.ReadOptions(block_size=4 * _BUFFER_BYTES)
         converting = pa.csv.ConvertOptions(include_columns=columns)
         with pa.csv.open_csv(path, reading, convert_options=converting) as reader:
-            yield from reader
+            yield from (part for batch in reader for part in _slices(batch, rows))
     else:
         with pa.memory_map(str(path)) as file:
             reader = pa.ipc.open_file(file)
             for index in range(reader.num_record_batches):
-                batch = reader.get_batch(index).select(columns)
-                for start in range(0, batch.num_rows, BATCH_ROWS):
-                    yield batch.slice(start, BATCH_ROWS)
+                yield from _slices(reader.get_batch(index).select(columns), rows)
+
+
+def _slices(batch: Any, rows: int) -> Iterator[Any]:
+    return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
 def _create(path: Path, ending: str, schema: Any) -> Any:

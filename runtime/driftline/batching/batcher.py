@@ -24,7 +24,7 @@ from driftline.config import Batching
 from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
 from driftline.tensors import Signature, Tensors
 
-INLINE_NS = 200_000
+INLINE_NS = 500_000
 """Work predicted to be shorter runs on the event loop: handing it to a thread would cost more."""
 
 TICK_SECONDS = 0.0015

@@ -18,6 +18,8 @@ from driftline.tensors import Array, Signature, Tensors, TensorSpec, coerce, sho
 
 _MOST_ELEMENTS = 2**48
 
+_INTEGER = {int}
+
 
 class V2Codec:
     """Reads requests to one version of a model and writes its answers."""
@@ -59,15 +61,17 @@ class V2Codec:
             raise BadRequest(f"the request is no valid JSON: {error}") from error
         if type(document) is not dict:
             raise BadRequest(f"the request: expected an object with 'inputs', came {shorten(document)}")
-        parameters = _parameters(document, "the request")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
-        everything_binary = _flag(parameters, "the request", "binary_data_output")
-        if everything_binary:
-            request.binary = frozenset(self._all_outputs)
+        everything_binary = False
+        if "parameters" in document:
+            parameters = _parameters(document, "the request")
+            request.timeout_us = _whole(parameters, "the request", "timeout")
+            everything_binary = _flag(parameters, "the request", "binary_data_output")
+            if everything_binary:
+                request.binary = frozenset(self._all_outputs)
         if document.get("outputs") not in (None, []):
             request.outputs, request.binary = self._read_outputs(document["outputs"], everything_binary)
         request.id = _text(document, "id")
-        request.timeout_us = _whole(parameters, "the request", "timeout")
         return request
 
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
@@ -110,15 +114,16 @@ class V2Codec:
             )
         shape = _shape(spec, entry.get("shape"))
         count = prod(shape)
-        where = f"input {spec.name!r}"
-        parameters = _parameters(entry, where)
-        if "binary_data_size" in parameters:
-            size = _whole(parameters, where, "binary_data_size")
-            if size > len(tail):
-                raise BadRequest(
-                    f"{where}: expected {size} bytes of binary data behind the JSON, came {len(tail)}"
-                )
-            return binary.decode(spec, tail[:size], shape, count), tail[size:]
+        if "parameters" in entry:
+            where = f"input {spec.name!r}"
+            parameters = _parameters(entry, where)
+            if "binary_data_size" in parameters:
+                size = _whole(parameters, where, "binary_data_size")
+                if size > len(tail):
+                    raise BadRequest(
+                        f"{where}: expected {size} bytes of binary data behind the JSON, came {len(tail)}"
+                    )
+                return binary.decode(spec, tail[:size], shape, count), tail[size:]
         data = entry.get("data")
         if type(data) is not list:
             raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
@@ -144,11 +149,13 @@ class V2Codec:
                 )
             if name in as_bytes:
                 raise BadRequest(f"output {name!r}: expected once, came twice")
-            where = f"output {name!r}"
-            parameters = _parameters(entry, where)
-            if _whole(parameters, where, "classification"):
-                raise BadRequest(f"{where}: the classification extension is not supported")
-            as_bytes[name] = _flag(parameters, where, "binary_data", everything_binary)
+            as_bytes[name] = everything_binary
+            if "parameters" in entry:
+                where = f"output {name!r}"
+                parameters = _parameters(entry, where)
+                if _whole(parameters, where, "classification"):
+                    raise BadRequest(f"{where}: the classification extension is not supported")
+                as_bytes[name] = _flag(parameters, where, "binary_data", everything_binary)
         return tuple(as_bytes), frozenset(name for name, wanted in as_bytes.items() if wanted)
 
     def _decode_raw(self, body: memoryview) -> InferRequest:
@@ -198,8 +205,8 @@ class V2Codec:
 
 
 def _shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:
-    if type(shape) is list and all(type(size) is int and size >= 0 for size in shape):
-        if spec.accepts(tuple(shape)):
+    if type(shape) is list and _INTEGER.issuperset(map(type, shape)):
+        if min(shape, default=0) >= 0 and spec.accepts(tuple(shape)):
             # A dimension of 0 would let the others be whatever they want, past what numpy can count.
             if 0 in shape and prod(size or 1 for size in shape) > _MOST_ELEMENTS:
                 raise BadRequest(

@@ -130,10 +130,10 @@ def free_port() -> int:
         return port
 
 
-def serve_command(*arguments: str | Path, port: int) -> list[str]:
+def serve_command(*arguments: str | Path, port: int, config: Path | None = None) -> list[str]:
     """`driftline serve ARGUMENTS` as a user types it, in this environment."""
-    command = Path(sys.executable).with_name("driftline")
-    return [*map(str, (command, "serve", *arguments)), "--port", str(port), "--log-level", "warning"]
+    command = (Path(sys.executable).with_name("driftline"), *(("--config", config) if config else ()))
+    return [*map(str, (*command, "serve", *arguments)), "--port", str(port), "--log-level", "warning"]
 
 
 # -- requests ---------------------------------------------------------------------------------------
@@ -214,12 +214,15 @@ def first_answer(process: Process, port: int, request: Request, pause: float = 0
 
 
 @contextmanager
-def serving(model: Path, request: Request) -> Iterator[int]:
+def serving(model: Path, request: Request, max_batch_rows: int = 128) -> Iterator[int]:
     """`driftline serve MODEL` on the server's core, warm; its port."""
     port = free_port()
-    with running(pinned(SERVER_CORE, *serve_command(model, port=port))) as process:
-        first_answer(process, port, request)
-        yield port
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "driftline.toml"
+        config.write_text(f"[models.{model.stem}.batching]\nmax_batch_rows = {max_batch_rows}\n")
+        with running(pinned(SERVER_CORE, *serve_command(model, port=port, config=config))) as process:
+            first_answer(process, port, request)
+            yield port
 
 
 # -- load -------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from driftline.engine.score import score
 
 SHARE_OF_RAW = 0.9
 MOST_GROWTH = 1.10
-NETWORK_SHARE = 50
+NETWORK_SHARE = 20
 """The network takes so many times longer for a row, so its file is that much shorter."""
 SCAN = powers_of_two(64, 32_768)
 SCANNED_SHARE = 10

@@ -82,13 +82,13 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     "--poll-seconds",
     "Time between two looks at the registry.",
     default=DEFAULTS.poll_seconds,
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, 86_400, min_open=True),
 )
 @option(
     "--drain-seconds",
     "Time to finish what is in flight when stopped.",
     default=DEFAULTS.drain_seconds,
-    type=click.FloatRange(0),
+    type=click.FloatRange(0, 86_400),
 )
 @option(
     "--log-format",

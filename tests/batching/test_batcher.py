@@ -110,7 +110,7 @@ async def empty(batcher: Batcher) -> None:
         await batcher.drain()
     assert (batcher.queue_rows, batcher.queue_bytes, batcher.pending) == (0, 0, 0)
     assert not batcher._groups
-    assert not batcher._running
+    assert not batcher.running
 
 
 async def settled(*requests: Request) -> list[Any]:

@@ -96,6 +96,24 @@ def test_stop_answers_what_is_in_flight_and_exits_0(tmp_path: Path, number: int)
         assert not [event for event in server.events() if event["level"] in ("error", "critical")]
 
 
+def test_a_stop_does_not_wait_for_what_takes_longer_than_it_may(tmp_path: Path) -> None:
+    path = slow(tmp_path / "slow.onnx", layers=3000)
+    with serving(path, "--drain-seconds", "1") as server:
+        data = np.ones((128, 1024), np.float32).tolist()
+        failed = threading.Event()
+
+        def ask() -> None:
+            if server.infer("slow", {"x": ("FP32", data)}).status_code == 500:
+                failed.set()
+
+        client = threading.Thread(target=ask)
+        client.start()
+        wait_until_busy(server)
+        assert server.stop() == 0
+        client.join()
+        assert failed.is_set()
+
+
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     path = slow(tmp_path / "slow.onnx", layers=400)
     with serving(path) as server:

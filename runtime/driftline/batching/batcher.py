@@ -128,7 +128,7 @@ class Batcher:
         self._signature = signature
         self._cost = cost or Cost()
         self._groups: OrderedDict[Hashable, OrderedDict[Request, None]] = OrderedDict()
-        self._running = 0
+        self.running = 0
         self._flush_handle: asyncio.Handle | None = None
         self._delayed = False
         self._closed = False
@@ -198,7 +198,7 @@ class Batcher:
             if not (self._delayed and full):
                 return
             self._flush_handle.cancel()
-        if self._running >= self._instances:
+        if self.running >= self._instances:
             self._flush_handle = None
             return
         self._delayed = self._delay_ns > 0 and not full
@@ -218,7 +218,7 @@ class Batcher:
                 break
         else:
             return
-        self._running += 1
+        self.running += 1
         if self._cost.predict(batch.size) < INLINE_NS:
             self._complete(self._execute(batch))
             return
@@ -319,10 +319,10 @@ class Batcher:
                 request.rows_done += stop - start
                 if request.rows_done == request.rows:
                     self.settle(request, join(request.parts))
-        self._running -= 1
+        self.running -= 1
         if self._groups:
             self._schedule()
-        elif not self._running:
+        elif not self.running:
             self._idle.set()
 
     def settle(self, request: Request, result: Tensors | DriftlineError) -> None:
@@ -356,7 +356,7 @@ class Batcher:
 
     async def drain(self) -> None:
         """Wait until every request that was submitted has been answered and nothing runs."""
-        while self.pending or self._running:
+        while self.pending or self.running:
             self._idle.clear()
             await self._idle.wait()
 

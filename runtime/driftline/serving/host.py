@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import re
 from collections.abc import Coroutine, Iterator, Sequence
@@ -189,6 +190,14 @@ class Host:
                 self._forget_failures(entry)
                 log.info("%s is unloaded", name, extra={"model": name})
 
+    def busy(self) -> bool:
+        """Whether a batch is being computed."""
+        return any(
+            served.batcher.running
+            for entry in self.entries.values()
+            for served in (*entry.versions.values(), *entry.unloading)
+        )
+
     async def close(self) -> None:
         """Stop following, refuse what still waits, give everything back."""
         self.ready = False
@@ -360,6 +369,7 @@ def backoff(attempts: int) -> float:
 
 
 def give_memory_back() -> None:
-    """Return freed memory to the system; glibc would keep it for us."""
+    """Free what only cycles still hold, and return to the system what glibc would keep for us."""
+    gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

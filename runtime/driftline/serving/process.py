@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import uvicorn
 
@@ -23,6 +24,9 @@ from driftline.serving.connection import Connection
 from driftline.serving.host import Host
 
 log = logging.getLogger("driftline.serving")
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep idle connections, so that none is closed under a request."""
 
 GARBAGE = 20_000
 """Objects made and not freed again before the garbage collector looks for cycles among them."""
@@ -72,6 +76,8 @@ async def _serve(
         await serving
         await host.close()
     log.info("stopped")
+    if host.busy():  # past its time to finish; Python would wait for its thread
+        leave(0)
 
 
 def calm_collector() -> None:
@@ -100,6 +106,7 @@ class StoppableServer(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 backlog=2048,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             )
         )
@@ -122,8 +129,7 @@ class StoppableServer(uvicorn.Server):
     def _stop(self, number: int) -> None:
         if self.should_exit:
             log.warning("stopping at once")
-            logging.shutdown()
-            os._exit(128 + number)
+            leave(128 + number)
         pending = sum(served.batcher.pending for served in self._host.served())
         log.info("stopping: %d requests to finish", pending, extra={"pending": pending})
         self._host.ready = False
@@ -132,6 +138,12 @@ class StoppableServer(uvicorn.Server):
     def _refresh(self) -> None:
         log.info("SIGHUP: looking at the registry")
         self._refreshing = asyncio.create_task(self._host.refresh())
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, whatever its threads do."""
+    logging.shutdown()
+    os._exit(code)
 
 
 def bind(host: str, port: int) -> socket.socket:

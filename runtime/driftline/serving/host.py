@@ -8,12 +8,9 @@ request and closes it. If anything before the flip fails, the old version serves
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import logging
 import re
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
@@ -28,6 +25,7 @@ from driftline.protocols.codec import Codec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
 from driftline.registry.source import Reference, Registry, Version, check_name
+from driftline.serving import memory
 from driftline.serving.latency import Latency
 
 log = logging.getLogger("driftline.host")
@@ -360,16 +358,9 @@ class Host:
             extra={"model": entry.name, "version": served.version.number},
         )  # fmt: skip
         del served
-        await asyncio.to_thread(give_memory_back)
+        await asyncio.to_thread(memory.give_back)
 
 
 def backoff(attempts: int) -> float:
     """Seconds to wait after so many attempts that failed."""
     return min(RETRY_SECONDS, 2.0 ** min(attempts - 1, 10))
-
-
-def give_memory_back() -> None:
-    """Free what only cycles still hold, and return to the system what glibc would keep for us."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -18,7 +18,7 @@ from driftline import __version__
 from driftline.config import Server, ServerFile
 from driftline.errors import ConfigError
 from driftline.registry.source import Reference, Registry
-from driftline.serving import logs
+from driftline.serving import logs, memory
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
 from driftline.serving.host import Host
@@ -42,6 +42,7 @@ def serve(
 
     Raises ConfigError if the address can't be bound, and whatever keeps a model from being loaded.
     """
+    memory.one_arena()
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     with bind(settings.host, settings.port) as listener:
         # The event loop that uvicorn would choose: uvloop where it is installed.

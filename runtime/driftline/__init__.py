@@ -6,13 +6,18 @@ The public face; each name is imported when it is first used, so that `import dr
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Registry", "__version__"]
+__all__ = ["Model", "Profile", "Registry", "__version__"]
 
 if TYPE_CHECKING:
     from driftline.engine.model import Model
+    from driftline.monitor.profile import Profile
     from driftline.registry.source import Registry
 
-_HOMES = {"Model": "driftline.engine.model", "Registry": "driftline.registry.source"}
+_HOMES = {
+    "Model": "driftline.engine.model",
+    "Profile": "driftline.monitor.profile",
+    "Registry": "driftline.registry.source",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,92 @@
+"""Data of any form as named columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.tensors import Array, shorten
+
+Column = Any
+"""A one-dimensional numpy array of numbers or booleans, or a pyarrow array of strings."""
+
+Columns = dict[str, Column]
+"""Columns of one length, by name."""
+
+
+def columns_of(data: Any) -> Columns:
+    """Columns out of a pyarrow Table or RecordBatch, a pandas DataFrame, or a mapping of names to arrays.
+
+    A two-dimensional array under one name is its columns: {"input": (rows, 30)} is input_0 ... input_29.
+    Nulls among numbers are NaN; text, and what pandas calls objects or categories, are strings.
+
+    Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
+    that differ in length.
+    """
+    if isinstance(data, Mapping):
+        named = list(data.items())
+    elif hasattr(data, "column_names"):  # pyarrow's Table
+        named = list(zip(data.column_names, data.columns, strict=True))
+    elif hasattr(data, "schema"):  # pyarrow's RecordBatch
+        named = list(zip(data.schema.names, data.columns, strict=True))
+    elif hasattr(data, "items") and hasattr(data, "columns"):  # pandas' DataFrame
+        named = list(data.items())
+    else:
+        raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {shorten(data)}")
+    columns: Columns = {}
+    for name, values in named:
+        columns |= _columns(str(name), values)
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
+        each = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
+        raise BadRequest(f"expected columns of one length, came {shorten(each)}")
+    return columns
+
+
+def _columns(name: str, values: Any) -> Columns:
+    if type(values).__module__.startswith("pyarrow"):
+        return {name: _from_arrow(name, values)}
+    array: Array = np.asarray(values)
+    if array.ndim == 2:
+        return {f"{name}_{index}": _one(f"{name}_{index}", part) for index, part in enumerate(array.T)}
+    if array.ndim != 1:
+        raise BadRequest(f"column {name!r}: expected one or two dimensions, came shape {list(array.shape)}")
+    return {name: _one(name, array)}
+
+
+def _one(name: str, array: Array) -> Column:
+    if array.dtype.kind in "fiub":
+        return array
+    import pyarrow as pa
+
+    try:
+        return _from_arrow(name, pa.array(array, from_pandas=True))
+    except (pa.ArrowException, ValueError) as error:
+        raise BadRequest(f"column {name!r}: expected numbers or strings: {error}") from error
+
+
+def _from_arrow(name: str, values: Any) -> Column:
+    import pyarrow as pa
+
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return _from_arrow(name, values.cast(kind.value_type))
+    if pa.types.is_null(kind):
+        return np.full(len(values), np.nan)
+    if pa.types.is_large_string(kind) or pa.types.is_string(kind):
+        return values
+    if pa.types.is_string_view(kind):
+        return values.cast(pa.string())
+    if pa.types.is_boolean(kind) and values.null_count:
+        return values.cast(pa.string())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return values.to_numpy(zero_copy_only=False)
+    if pa.types.is_decimal(kind):
+        return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if pa.types.is_temporal(kind):
+        return _from_arrow(name, values.cast(pa.timestamp("us")).cast(pa.int64()))
+    raise BadRequest(f"column {name!r}: expected numbers or strings, came {kind}")

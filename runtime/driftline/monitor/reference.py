@@ -1,0 +1,199 @@
+"""What is known of one column of the reference: its natural bins, how many rows each holds, its rank bins.
+
+Values are looked at as float32, wherever they come from: training data in float64 and requests in float32
+must fall into the same bins. Natural bins are what live rows are counted in. A numeric column's are half-open
+intervals between reference quantiles, with a bin of its own for every value that repeats at a quantile, and
+bins for what is missing, infinite or beyond the extremes. A categorical column's are its categories, what is
+none of them, and missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from driftline.monitor.quantiles import Order
+from driftline.monitor.ranks import Group, cut_ranks, gaps, split
+from driftline.tensors import Array
+
+BINS = 32
+"""Natural bins of a numeric column, apart from the special ones; a multiple of ranks.CUTS."""
+
+MOST_CATEGORIES = 1_000
+"""Categories that are counted one by one; the rest are pooled."""
+
+FEW = 5
+"""A set of categories is closed if the reference has each at least so often."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numeric:
+    """The reference of a numeric column.
+
+    edges   (E,) float32, ascending; bin k is [edges[k - 1], edges[k]), the outer two unbounded
+    counts  (E + 4,) int64: reference rows in bins 0 .. E, then missing, +inf, -inf
+    split   (E + 4, 17): the share of each bin's rows that each rank bin gets
+    gaps    (17,): the reference's gaps in each rank bin
+    mean, sd, minimum, maximum  of the finite values; NaN if there are none
+    """
+
+    name: str
+    edges: Array
+    counts: Array
+    split: Array
+    gaps: Array
+    mean: float
+    sd: float
+    minimum: float
+    maximum: float
+
+    @property
+    def rows(self) -> int:
+        """How many reference rows there are."""
+        return int(self.counts.sum())
+
+    @property
+    def missing(self) -> int:
+        """The bin of missing values."""
+        return len(self.edges) + 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Categorical:
+    """The reference of a categorical column.
+
+    categories  in a fixed order: by their text
+    counts      (categories + 2,) int64: reference rows of each, of none of them, and missing
+    split       (categories + 2, 17): the share of each bin's rows that each rank bin gets
+    gaps        (17,): the reference's gaps in each rank bin
+    kind        of the values: 'string', 'integer' or 'boolean'
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    counts: Array
+    split: Array
+    gaps: Array
+    kind: str = "string"
+
+    @property
+    def rows(self) -> int:
+        """How many reference rows there are."""
+        return int(self.counts.sum())
+
+    @property
+    def unseen(self) -> int:
+        """The bin of what is none of the categories."""
+        return len(self.categories)
+
+    @property
+    def missing(self) -> int:
+        """The bin of missing values."""
+        return len(self.categories) + 1
+
+
+Reference = Numeric | Categorical
+
+
+def numeric(
+    name: str, order: Order, missing: int, infinite: tuple[int, int], mean: float, sd: float, seed: int = 0
+) -> Numeric:
+    """The reference of a numeric column.
+
+    order     its finite values
+    missing   how many values were missing
+    infinite  how many were -inf and +inf
+    mean, sd  of the finite values
+    seed      of what is drawn to cut within equal values
+    """
+    minus, plus = infinite
+    rows = order.rows + minus + plus + missing
+    edges = _edges(order, rows, minus)
+    below = np.array([0, *(order.below(edge) for edge in edges), order.rows])
+    inner = np.maximum(np.diff(np.maximum.accumulate(below)), 0)
+    counts = np.array([*inner, missing, plus, minus], np.int64)
+    # What a sketch says is believed as much as a sample of its accuracy.
+    trust = order.trusted_rows / order.rows if order.rows else 1.0
+    single = [False, *(right == _next(left) for left, right in pairwise(edges))]
+    groups = [
+        Group(_trusted(minus, trust), single=True),
+        *(
+            Group(_trusted(int(count), trust), one)
+            for count, one in zip(inner, [*single, False][: len(inner)], strict=True)
+        ),
+        Group(_trusted(plus, trust), single=True),
+        Group(_trusted(missing, trust), single=True),
+    ]
+    shares = split(groups, seed)
+    ends = (order.at(1), order.at(order.rows)) if order.rows else (np.nan, np.nan)
+    return Numeric(
+        name,
+        edges,
+        counts,
+        # From the column's order, -inf first and missing last, to the order of the bins.
+        np.concatenate([shares[1:-2], shares[[-1, -2, 0]]]),
+        gaps(sum(group.rows for group in groups)),
+        mean,
+        sd,
+        *ends,
+    )
+
+
+def _edges(order: Order, rows: int, minus: int) -> Array:
+    """Edges at the ranks that cut the rows, around values that repeat there, and around the extremes."""
+    edges: set[float] = set()
+    for rank in cut_ranks(rows, BINS) if rows else ():
+        if 1 <= rank - minus <= order.rows:
+            value = order.at(rank - minus)
+            edges.add(value)
+            if order.upto(value) - order.below(value) > order.resolution:
+                edges.add(_next(value))
+    if order.rows:
+        edges.add(order.at(1))
+        edges.add(_next(order.at(order.rows)))
+    return np.array(sorted(edge for edge in edges if np.isfinite(edge)), np.float32)
+
+
+def _next(value: float) -> float:
+    """The next float32."""
+    return float(np.nextafter(np.float32(value), np.float32(np.inf)))
+
+
+def _trusted(rows: int, trust: float) -> int:
+    return rows if trust == 1.0 else round(rows * trust)
+
+
+def categorical(
+    name: str,
+    halves: tuple[Mapping[str, int], Mapping[str, int]],
+    missing: int,
+    kind: str = "string",
+    seed: int = 0,
+) -> Categorical:
+    """The reference of a categorical column.
+
+    halves   how often each category occurs among the even and among the odd rows
+    missing  how many values were missing
+    seed     of what is drawn to cut within a category
+
+    If every category occurs at least FEW times, the set is closed: all rows are counted, and a value that is
+    none of them was never seen. Else there are likely more that the reference has missed, and how many can't
+    be told from the rows that named the others. So one half of the rows names the categories and only the
+    other half is counted, those of its values that the first did not name included.
+    """
+    first, second = halves
+    both = {value: first.get(value, 0) + second.get(value, 0) for value in {*first, *second}}
+    closed = len(both) <= MOST_CATEGORIES and all(count >= FEW for count in both.values())
+    named, counted = (both, both) if closed else (first, second)
+    if not closed:
+        missing = missing // 2
+    most = sorted(named, key=lambda value: (-named[value], value))[:MOST_CATEGORIES]
+    categories = tuple(sorted(most))
+    known = [counted.get(value, 0) for value in categories]
+    others = sum(counted.values()) - sum(known)
+    counts = np.array([*known, others, missing], np.int64)
+    shares = split([Group(int(count), single=True) for count in counts], seed)
+    return Categorical(name, categories, counts, shares, gaps(int(counts.sum())), kind)

@@ -1,0 +1,110 @@
+"""A profile as a file: Arrow IPC, a row a column, what is known of whole rows in the metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from driftline.errors import BadRequest
+from driftline.monitor.ranks import CUTS
+from driftline.monitor.reference import Categorical, Numeric, Reference
+from driftline.monitor.whole import Whole
+from driftline.tensors import Array
+
+FORMAT = 1
+"""The version of the format; a file of a newer one is refused."""
+
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("edges", pa.list_(pa.float32())),
+        ("categories", pa.list_(pa.string())),
+        ("counts", pa.list_(pa.int64())),
+        ("split", pa.list_(pa.float64())),
+        ("gaps", pa.list_(pa.float64())),
+        ("mean", pa.float64()),
+        ("sd", pa.float64()),
+        ("minimum", pa.float64()),
+        ("maximum", pa.float64()),
+    ]
+)
+_HEAD = b"driftline.profile"
+_ARRAYS = {
+    "center": np.float32,
+    "scale": np.float32,
+    "features": np.float64,
+    "sums": np.float64,
+    "products": np.float64,
+}
+
+
+def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
+    """Write a profile; the file is replaced when all of it is there. BadRequest if it can't be written."""
+    head = {"format": FORMAT, "names": whole.names, "rows": whole.rows, "seed": whole.seed}
+    metadata = {_HEAD: json.dumps(head).encode()}
+    for name, dtype in _ARRAYS.items():
+        metadata[b"driftline.whole." + name.encode()] = getattr(whole, name).astype(dtype).tobytes()
+    table = pa.Table.from_pylist([_row(one) for one in references], _SCHEMA.with_metadata(metadata))
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise BadRequest(f"{path}: {error}") from error
+
+
+def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:
+    """Read a profile; BadRequest if it is none, or of a newer format."""
+    try:
+        with pa.OSFile(str(path), "rb") as file:
+            table = pa.ipc.open_file(file).read_all()
+        metadata = table.schema.metadata or {}
+        head = json.loads(metadata[_HEAD])
+        if head["format"] > FORMAT:
+            raise BadRequest(
+                f"{path}: a profile of format {head['format']}; this driftline reads up to format {FORMAT}"
+            )
+        references = tuple(_reference(row) for row in table.to_pylist())
+        arrays: dict[str, Array] = {
+            name: np.frombuffer(metadata[b"driftline.whole." + name.encode()], dtype)
+            for name, dtype in _ARRAYS.items()
+        }
+        columns = len(head["names"])
+        arrays["products"] = arrays["products"].reshape(columns, columns)
+        return references, Whole(tuple(head["names"]), **arrays, rows=head["rows"], seed=head["seed"])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise BadRequest(f"{path}: expected a profile: {' '.join(str(error).split())}") from error
+
+
+def _row(reference: Reference) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": reference.name,
+        "counts": reference.counts,
+        "split": reference.split.ravel(),
+        "gaps": reference.gaps,
+    }
+    if isinstance(reference, Categorical):
+        return {**row, "kind": reference.kind, "categories": reference.categories}
+    numbers = {name: getattr(reference, name) for name in ("mean", "sd", "minimum", "maximum")}
+    return {**row, "kind": "numeric", "edges": reference.edges, **numbers}
+
+
+def _reference(row: dict[str, Any]) -> Reference:
+    shared = {
+        "name": row["name"],
+        "counts": np.array(row["counts"], np.int64),
+        "split": np.array(row["split"], np.float64).reshape(-1, CUTS + 1),
+        "gaps": np.array(row["gaps"], np.float64),
+    }
+    if row["kind"] != "numeric":
+        return Categorical(**shared, kind=row["kind"], categories=tuple(row["categories"]))
+    numbers = {name: row[name] for name in ("mean", "sd", "minimum", "maximum")}
+    return Numeric(**shared, edges=np.array(row["edges"], np.float32), **numbers)

@@ -1,0 +1,240 @@
+"""Profiles: fitted, saved, loaded, merged, checked against a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from driftline.errors import BadRequest
+from driftline.monitor.profile import Profile
+from driftline.monitor.ranks import CUTS, cut_ranks
+from driftline.monitor.reference import Categorical, Numeric
+from driftline.tensors import DATATYPES, Signature, TensorSpec
+
+ROWS = 4_000
+
+
+def data(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    holes = random.standard_normal(rows)
+    holes[random.random(rows) < 0.1] = np.nan
+    return {
+        "normal": random.standard_normal(rows).astype(np.float32),
+        "heavy": random.standard_cauchy(rows),
+        "tied": random.poisson(2.0, rows).astype(np.float32),
+        "holes": holes,
+        "constant": np.full(rows, 7.0),
+        "infinite": np.where(random.random(rows) < 0.05, np.inf, random.standard_normal(rows)),
+        "place": random.choice(["EWR", "JFK", "LGA"], rows),
+        "tail": random.zipf(1.7, rows).astype(str),
+        "weekday": random.integers(0, 7, rows),
+        "distance": random.integers(0, 3000, rows),
+        "late": random.random(rows) < 0.2,
+    }
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return Profile.fit(data())
+
+
+def test_types_are_inferred_by_the_rule(profile: Profile) -> None:
+    kinds = {one.name: one.kind if isinstance(one, Categorical) else "numeric" for one in profile.references}
+    assert kinds == {
+        **dict.fromkeys(("normal", "heavy", "tied", "holes", "constant", "infinite", "distance"), "numeric"),
+        **dict.fromkeys(("place", "tail"), "string"),
+        "weekday": "integer",
+        "late": "boolean",
+    }
+    forced = Profile.fit({"weekday": data()["weekday"]}, kinds={"weekday": "numeric"})
+    assert isinstance(forced["weekday"], Numeric)
+
+
+@pytest.mark.parametrize("name", ["normal", "heavy", "tied", "holes", "constant", "infinite", "distance"])
+def test_numeric_bins_hold_what_they_say(profile: Profile, name: str) -> None:
+    reference, values = profile[name], data()[name].astype(np.float32)
+    assert isinstance(reference, Numeric)
+    finite = values[np.isfinite(values)]
+    inner = np.bincount(
+        np.searchsorted(reference.edges, finite, side="right"), minlength=len(reference.edges) + 1
+    )
+    special = [np.isnan(values).sum(), np.isposinf(values).sum(), np.isneginf(values).sum()]
+    np.testing.assert_array_equal(reference.counts, [*inner, *special])
+    assert reference.rows == ROWS
+    assert reference.mean == pytest.approx(finite.mean(dtype=np.float64), rel=1e-6)
+    assert reference.sd == pytest.approx(finite.std(dtype=np.float64), rel=1e-6)
+    assert (reference.minimum, reference.maximum) == (finite.min(), finite.max())
+    assert (np.diff(reference.edges) > 0).all()
+
+
+def test_bins_of_a_continuous_column_hold_equal_shares(profile: Profile) -> None:
+    counts = profile["normal"].counts
+    assert set(counts[1:33]) <= {ROWS // 32 - 1, ROWS // 32, ROWS // 32 + 1}
+    assert counts[0] == counts[33] == 0  # below the least, above the greatest
+
+
+def test_a_value_that_repeats_has_a_bin_of_its_own(profile: Profile) -> None:
+    reference, values = profile["tied"], data()["tied"]
+    assert isinstance(reference, Numeric)
+    for value in (0, 1, 2, 3, 4):
+        bin_ = int(np.searchsorted(reference.edges, np.float32(value), side="right"))
+        assert reference.edges[bin_ - 1] == value
+        assert reference.edges[bin_] == np.nextafter(np.float32(value), np.float32(np.inf))
+        assert reference.counts[bin_] == (values == value).sum()
+
+
+def test_the_reference_itself_has_the_rank_bins_it_was_cut_into(profile: Profile) -> None:
+    ranks = [0, *cut_ranks(ROWS), ROWS, ROWS + 1]
+    for reference in profile.references:
+        m = reference.rows
+        np.testing.assert_allclose(reference.split.sum(axis=1), 1)
+        assert reference.gaps.sum() == pytest.approx(m + 1)
+        if m == ROWS:
+            np.testing.assert_array_equal(reference.gaps, np.diff(ranks))
+        # A cut within equal rows is a Beta draw, some standard deviations from where it is expected.
+        spread = np.sqrt(m) if reference.name != "normal" else 1
+        np.testing.assert_allclose(
+            np.cumsum(reference.counts @ reference.split), np.cumsum(reference.gaps), atol=4 * spread + 1
+        )
+
+
+def test_a_closed_set_of_categories_counts_all_rows(profile: Profile) -> None:
+    reference, values = profile["place"], data()["place"]
+    assert isinstance(reference, Categorical)
+    assert reference.categories == ("EWR", "JFK", "LGA")
+    np.testing.assert_array_equal(
+        reference.counts[:3], [(values == name).sum() for name in reference.categories]
+    )
+    assert list(reference.counts[3:]) == [0, 0]
+    assert reference.split[reference.unseen, CUTS] == 1
+
+
+def test_a_long_tail_is_named_by_one_half_and_counted_in_the_other(profile: Profile) -> None:
+    reference, values = profile["tail"], data()["tail"]
+    assert isinstance(reference, Categorical)
+    assert set(reference.categories) == set(values[0::2])
+    odd = values[1::2]
+    unseen = ~np.isin(odd, values[0::2])
+    assert reference.counts[reference.unseen] == unseen.sum() > 0
+    assert reference.rows == len(odd)
+
+
+def test_a_saved_profile_is_the_same(profile: Profile, tmp_path: Path) -> None:
+    profile.save(tmp_path / "profile.arrow")
+    loaded = Profile.load(tmp_path / "profile.arrow")
+    assert loaded.names == profile.names
+    for one, two in zip(profile.references, loaded.references, strict=True):
+        for field in ("counts", "split", "gaps"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
+        if isinstance(one, Numeric):
+            assert isinstance(two, Numeric)
+            np.testing.assert_array_equal(one.edges, two.edges)
+    np.testing.assert_array_equal(profile.whole.correlation, loaded.whole.correlation)
+    np.testing.assert_array_equal(profile.whole.mean, loaded.whole.mean)
+    assert [path.name for path in tmp_path.iterdir()] == ["profile.arrow"]
+
+
+def test_a_file_that_is_no_profile_or_from_the_future_is_refused(profile: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "profile.arrow"
+    path.write_bytes(b"garbage")
+    with pytest.raises(BadRequest, match=r"profile\.arrow: expected a profile"):
+        Profile.load(path)
+    profile.save(path)
+    table = pa.ipc.open_file(path).read_all()
+    head = table.schema.metadata[b"driftline.profile"].replace(b'"format": 1', b'"format": 2')
+    newer = table.replace_schema_metadata({**table.schema.metadata, b"driftline.profile": head})
+    with pa.ipc.new_file(path, newer.schema) as writer:
+        writer.write_table(newer)
+    with pytest.raises(BadRequest, match="a profile of format 2; this driftline reads up to format 1"):
+        Profile.load(path)
+
+
+def test_every_form_of_data_gives_the_same_profile() -> None:
+    columns = {name: values for name, values in data(500).items() if name != "late"}
+    table = pa.table({name: pa.array(values, from_pandas=False) for name, values in columns.items()})
+    profiles = [Profile.fit(form) for form in (columns, table, table.to_batches()[0], pd.DataFrame(columns))]
+    for other in profiles[1:]:
+        assert other.names == profiles[0].names
+        for one, two in zip(profiles[0].references, other.references, strict=True):
+            np.testing.assert_array_equal(one.counts, two.counts)
+
+
+def test_a_matrix_under_one_name_is_its_columns() -> None:
+    matrix = np.random.default_rng(0).standard_normal((200, 3))
+    assert Profile.fit({"input": matrix}).names == ("input_0", "input_1", "input_2")
+
+
+def test_batches_are_sketched_within_their_promise() -> None:
+    batches = [data(50_000, seed) for seed in range(4)]
+    profile = Profile.fit_batches(batches)
+    everything = np.concatenate([batch["normal"] for batch in batches])
+    reference = profile["normal"]
+    assert isinstance(reference, Numeric)
+    exact = np.bincount(
+        np.searchsorted(reference.edges, everything, side="right"), minlength=len(reference.counts)
+    )
+    assert np.abs(np.cumsum(reference.counts) - np.cumsum(exact)).max() <= 0.0015 * len(everything)
+    assert profile["place"].rows == len(everything)
+    tied = profile["tied"]
+    assert isinstance(tied, Numeric)
+    assert {0.0, 1.0, 2.0, 3.0} <= set(tied.edges.tolist())
+
+
+def test_profiles_of_the_same_bins_add() -> None:
+    values = data()["normal"]
+    profile = Profile.fit({"x": values})
+    doubled = profile.merge(profile)
+    assert doubled.rows == 2 * ROWS
+    np.testing.assert_array_equal(doubled["x"].counts, 2 * profile["x"].counts)
+    assert doubled["x"].gaps.sum() == pytest.approx(2 * ROWS + 1)
+    one, two = profile["x"], doubled["x"]
+    assert isinstance(one, Numeric)
+    assert isinstance(two, Numeric)
+    assert two.sd == pytest.approx(one.sd)
+    with pytest.raises(BadRequest, match="column 'x': expected profiles of the same bins"):
+        profile.merge(Profile.fit({"x": values + 1}))
+    with pytest.raises(BadRequest, match="expected the same ones"):
+        profile.merge(Profile.fit({"y": values}))
+
+
+def test_what_cannot_be_profiled_is_named() -> None:
+    with pytest.raises(BadRequest, match="column 'a': expected one or two dimensions"):
+        Profile.fit({"a": np.zeros((2, 2, 2))})
+    with pytest.raises(BadRequest, match="expected columns of one length"):
+        Profile.fit({"a": np.zeros(2), "b": np.zeros(3)})
+    with pytest.raises(BadRequest, match="expected columns with rows, came none"):
+        Profile.fit({"a": np.zeros(0)})
+    with pytest.raises(BadRequest, match="column 'a': expected numbers, came strings"):
+        Profile.fit({"a": np.array(["x"] * 100)}, kinds={"a": "numeric"})
+    with pytest.raises(BadRequest, match="column 'z' as 'numeric'"):
+        Profile.fit({"a": np.zeros(100)}, kinds={"z": "numeric"})
+    with pytest.raises(BadRequest, match="column 'a': expected numbers as before, came strings"):
+        Profile.fit_batches([{"a": np.zeros(100)}, {"a": np.array(["x"])}])
+    with pytest.raises(BadRequest, match="came more or fewer: b"):
+        Profile.fit_batches([{"a": np.zeros(100)}, {"a": np.zeros(1), "b": np.zeros(1)}])
+
+
+def test_few_rows_and_odd_columns_are_allowed_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="a profile of 3 rows is weak"):
+        profile = Profile.fit({"x": np.array([1.0, np.nan, 3.0]), "missing": np.full(3, np.nan)})
+    assert profile["missing"].counts.sum() == 3
+    for reference in profile.references:
+        assert np.isfinite(reference.split).all()
+        assert reference.gaps.sum() == pytest.approx(4, abs=1e-6)
+
+
+def test_a_profile_is_checked_against_a_signature() -> None:
+    profile = Profile.fit(
+        {"x_0": np.arange(200.0), "x_1": np.arange(200.0), "place": np.array(["a", "b"] * 100)}
+    )
+    numbers = TensorSpec("x", DATATYPES["FP32"], (-1, 2))
+    place = TensorSpec("place", DATATYPES["BYTES"], (-1,))
+    profile.validate(Signature((numbers, place), (), batched=True))
+    with pytest.raises(BadRequest, match="column 'x_2': the profile has no such column"):
+        profile.validate(Signature((TensorSpec("x", DATATYPES["FP32"], (-1, 3)),), (), batched=True))
+    with pytest.raises(BadRequest, match="column 'x_0': the model takes strings, the profile has numbers"):
+        profile.validate(Signature((TensorSpec("x_0", DATATYPES["BYTES"], (-1,)),), (), batched=True))

@@ -114,7 +114,11 @@ class Columns:
 
 def values(column: Any, spec: TensorSpec, name: str) -> Array:
     """An Arrow column as an array that `spec`'s datatype can hold; nulls are NaN."""
-    array: Array = column.to_numpy(zero_copy_only=False)
+    array: Array
+    if pa.types.is_primitive(column.type) and not pa.types.is_boolean(column.type) and not column.null_count:
+        array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
+    else:
+        array = column.to_numpy(zero_copy_only=False)
     allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[spec.datatype.dtype.kind]
     if array.dtype.kind not in allowed or (array.dtype.kind == "O" and column.null_count):
         nulls = f" with {column.null_count} nulls" if column.null_count else ""

@@ -1,0 +1,183 @@
+"""Count numbers into half-open bins [edge_k, edge_k+1); what is not finite has bins of its own."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline_kernels.device import BLOCK, body, driver, grid, on_cpu
+
+cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+
+CELLS = 512
+"""Cells of the uniform grid that a column's finite values fall into before they are compared with edges."""
+
+SPECIAL = 3
+"""Bins after those of the finite values: missing (NaN), +inf, -inf."""
+
+LEAD = 3
+"""Numbers before a column's edges: first cell, cells per unit, levels."""
+
+MOST_EDGES = 252
+"""Edges that a column may have: a bin's number fits in a byte."""
+
+
+class Bins(NamedTuple):
+    """The edges of some columns, prepared for counting; both arrays on one device.
+
+    edges  (columns, more than E + 6) the dtype of the values; where the first cell starts, cells per unit,
+           steps of the binary search in a cell (1, 2, 4 or 8), then the edges, then NaN, which nothing passes
+    first  (columns, CELLS + 3) uint8; the bin of the least value of each cell, and the three special bins
+    """
+
+    edges: Any
+    first: Any
+
+
+def prepare(edges: NDArray[Any]) -> Bins:
+    """Edges as `count` wants them, on the CPU; under 1 KB a column with 32 float32 edges.
+
+    edges  (columns, E) float32 or float64, ascending without ties, padded at the end with +inf; E <= 252.
+           No finite value reaches a padding edge, so the bins behind the first one stay empty.
+    """
+    columns = len(edges)
+    cells = np.empty((columns, LEAD), edges.dtype)
+    first = np.empty((columns, CELLS + SPECIAL), np.uint8)
+    _prepare(edges, cells, first)
+    furthest = SPECIAL + 2 ** (int(cells[:, 2].max(initial=1)) - 1)
+    padding = np.full((columns, furthest), np.nan, edges.dtype)
+    return Bins(np.concatenate([cells, edges, padding], axis=1), first)
+
+
+def count(values: Any, bins: Bins, counts: Any) -> None:
+    """Add the rows of `values` to `counts`, in place: exactly numpy's searchsorted(edges, x, side="right").
+
+    values  (rows, columns) float32 or float64, rows or columns contiguous, on cpu or cuda; a column on its
+            own is (rows, 1)
+    bins    of these columns, in the values' dtype, on their device
+    counts  (columns, E + 4) int64; bin k < E holds edge_k-1 <= x < edge_k, bin E the finite rest (the bin
+            behind the last real edge where a column's edges are padded), then missing, +inf, -inf
+    """
+    if on_cpu(values):
+        _count(values, *bins, counts)
+    else:
+        _count_cuda(values.size, values, *bins, counts)
+
+
+@body
+def cell_of(x: float, start: float, scale: float, lowest: float, highest: float) -> Any:
+    """The cell that x falls into, one of the last three if it isn't finite.
+
+    Subtracting, multiplying and clipping never turn an order round, however they round. So an edge in a
+    lower cell than x is below x, one in a higher cell above, and only the edges of its own cell are open.
+    """
+    t = (x - start) * scale
+    t = t if t > lowest else lowest  # NaN becomes `lowest`, too
+    t = t if t < highest else highest
+    cell = np.int32(t)
+    cell = cell if x < np.inf else np.int32(CELLS + 1)
+    cell = cell if x > -np.inf else np.int32(CELLS + 2)
+    return cell if x == x else np.int32(CELLS)
+
+
+@body
+def bin_of(x: float, cell: int, column: int, edges: Any, first: Any, levels: int) -> Any:
+    """The bin of x, given its cell: a binary search without branches among that cell's edges."""
+    found = np.uint64(first[column, np.uint64(cell)])
+    for level in range(levels - 1, -1, -1):
+        step = np.uint64(1) << np.uint64(level)
+        found += np.uint64(edges[column, found + step + np.uint64(LEAD - 1)] <= x) << np.uint64(level)
+    return found
+
+
+@body
+def count_column(own: Any, rows: int, column: int, edges: Any, first: Any, counts: Any, scratch: Any) -> None:
+    """Count one column's first `rows` values of `own`; `scratch` (BLOCK,) int32 holds their cells.
+
+    Two passes, since the first becomes vector instructions and the second can't. The search is compiled for
+    each number of levels: as a loop it takes twice as long. Measured on 100,000 x 30 float32, 31 edges: a
+    plain binary search 40 million values/s, all edges compared in vectors 440, this 700 (columnar 1,100).
+    """
+    start, scale, levels = edges[column, 0], edges[column, 1], int(edges[column, 2])
+    lowest, highest = edges.dtype.type(0), edges.dtype.type(CELLS - 1)
+    for row in range(rows):
+        scratch[row] = cell_of(own[row], start, scale, lowest, highest)
+    if levels == 1:
+        _tally(own, rows, column, edges, first, 1, counts, scratch)
+    elif levels == 2:
+        _tally(own, rows, column, edges, first, 2, counts, scratch)
+    elif levels == 4:
+        _tally(own, rows, column, edges, first, 4, counts, scratch)
+    else:
+        _tally(own, rows, column, edges, first, 8, counts, scratch)
+
+
+@body
+def _tally(
+    own: Any, rows: int, column: int, edges: Any, first: Any, levels: int, counts: Any, scratch: Any
+) -> None:
+    for row in range(rows):
+        counts[column, bin_of(own[row], scratch[row], column, edges, first, levels)] += 1
+
+
+@driver
+def _count(values: Any, edges: Any, first: Any, counts: Any) -> None:
+    rows, columns = values.shape
+    own, scratch = np.empty(BLOCK, values.dtype), np.empty(BLOCK, np.int32)
+    for start in range(0, rows, BLOCK):
+        block = min(BLOCK, rows - start)
+        for column in range(columns):
+            for row in range(block):
+                own[row] = values[start + row, column]
+            count_column(own, block, column, edges, first, counts, scratch)
+
+
+@grid
+def _count_cuda(values: Any, edges: Any, first: Any, counts: Any) -> None:
+    at = cuda.grid(1)
+    if at < values.size:
+        row, column = at // values.shape[1], at % values.shape[1]
+        x = values[row, column]
+        lowest, highest = edges.dtype.type(0), edges.dtype.type(CELLS - 1)
+        cell = cell_of(x, edges[column, 0], edges[column, 1], lowest, highest)
+        found = bin_of(x, cell, column, edges, first, int(edges[column, 2]))
+        cuda.atomic.add(counts, (column, found), 1)
+
+
+@driver
+def _prepare(edges: Any, cells: Any, first: Any) -> None:
+    columns, width = edges.shape
+    lowest, highest = cells.dtype.type(0), cells.dtype.type(CELLS - 1)
+    for column in range(columns):
+        real = np.searchsorted(edges[column], np.inf)
+        _lay_cells(edges[column], real, cells[column])
+        edge, most = 0, 1
+        for cell in range(CELLS):
+            first[column, cell] = edge
+            while edge < real and cell == cell_of(
+                edges[column, edge], cells[column, 0], cells[column, 1], lowest, highest
+            ):
+                edge += 1
+            most = max(most, edge - first[column, cell])
+        for special in range(SPECIAL):
+            first[column, CELLS + special] = width + 1 + special
+        levels = 1
+        while most >= 1 << levels:
+            levels *= 2
+        cells[column, 2] = levels
+
+
+@body
+def _lay_cells(edges: Any, real: Any, cells: Any) -> None:
+    """Spread the inner cells from the second edge to the last but one: the outermost may lie far out.
+
+    Any start and scale counts exactly; infinite ones, from a span too wide or too narrow, only search longer.
+    """
+    cells[0], cells[1] = 0, 1
+    if real > 0:
+        outer = 1 if real > 3 else 0
+        low, high = edges[outer], edges[real - 1 - outer]
+        width = (high - low) / cells.dtype.type(CELLS - 3)
+        cells[0], cells[1] = low - width * cells.dtype.type(1.5), cells.dtype.type(1) / width

@@ -1,0 +1,261 @@
+"""One look of the two detectors of drift, at all columns at once: Shiryaev-Roberts e-detectors on rank bins.
+
+A column's bins are cut at fixed ranks of its reference, so that their true masses are Dirichlet(gaps) when
+nothing has changed. M of a detector is a sum, over every start that the drift may have had, of bets that are
+fair until then: the expected number of rows before M passes A is at least A (Shin, Ramdas, Rinaldo:
+E-detectors, 2022). Each detector runs once for every half-life of its memory; averages of M are valid, too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from driftline_kernels.device import body, driver, grid, on_cpu
+
+cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+
+KAPPA = 50.0
+"""Rows that the null hypothesis weighs in a bet, beside those that were seen lately."""
+
+
+class State(NamedTuple):
+    """What the detectors remember, of each column; all float64, on one device.
+
+    recent  (columns, H, K) decayed counts of past looks, C
+    seen    (columns, K) counts of past looks, N
+    change  (columns, H) log M of `change`
+    alarm   (columns, H) log M of `alarm`
+    """
+
+    recent: Any
+    seen: Any
+    change: Any
+    alarm: Any
+
+
+def start(columns: int, half_lives: int, bins: int) -> State:
+    """The state before the first look, on the CPU; what a column returns to after its signal."""
+    return State(
+        np.zeros((columns, half_lives, bins)),
+        np.zeros((columns, bins)),
+        np.full((columns, half_lives), -np.inf),
+        np.full((columns, half_lives), -np.inf),
+    )
+
+
+def look(counts: Any, gaps: Any, floored: Any, radius: Any, half_lives: Any, state: State) -> None:
+    """Bet once on every column and update `state`, in place; a column without new rows stays as it is.
+
+    counts      (columns, K) int64, the rows in each rank bin since the last look; on cpu or cuda, as the rest
+    gaps        (columns, K) float64, reference ranks that each bin spans; they sum to m + 1
+    floored     (columns, K) float64, the reference's shares, floored above 0 and summing to 1
+    radius      (columns,) float64 above 0, how far from `floored` a distribution is harmless, as
+                sqrt(sum (p - b)^2 / b)
+    half_lives  (H,) float64, in rows
+    state       of these columns and half-lives
+    """
+    if on_cpu(counts):
+        _look(counts, gaps, floored, radius, half_lives, *state)
+    else:
+        _look_cuda(len(counts), counts, gaps, floored, radius, half_lives, *state)
+
+
+@body
+def log_rising(a: float, n: float) -> float:
+    """lgamma(a + n) - lgamma(a): by Stirling's series where its terms would cancel each other's digits."""
+    if a < 16:
+        return math.lgamma(a + n) - math.lgamma(a)
+    return (a - 0.5) * math.log1p(n / a) + n * (math.log(a + n) - 1) + _stirling(a + n) - _stirling(a)
+
+
+@body
+def _stirling(x: float) -> float:
+    """lgamma(x) - (x - 1/2) log x + x - log(2 pi) / 2, to 1e-15 for x >= 16 (Abramowitz, Stegun 6.1.41)."""
+    y = 1 / (x * x)
+    return (1 / 12 - y * (1 / 360 - y * (1 / 1260 - y * (1 / 1680 - y / 1188)))) / x
+
+
+@body
+def log_sum(a: float, b: float) -> float:
+    """log(exp(a) + exp(b)), b finite."""
+    return max(a, b) + math.log1p(math.exp(-abs(a - b)))
+
+
+@body
+def fair_price(counts: Any, gaps: Any, seen: Any) -> float:
+    """Log probability of the counts, in their order, when live and reference rows are exchangeable."""
+    price, ranks, rows = 0.0, 0.0, 0.0
+    for k in range(len(counts)):
+        a, n = gaps[k] + seen[k], float(counts[k])
+        if n > 0:
+            price += log_rising(a, n)
+        ranks += a
+        rows += n
+    return price - log_rising(ranks, rows)
+
+
+@body
+def bet(recent: float, expected: float, total: float) -> float:
+    """The share of a bin that is bet on: what was seen lately, pulled to what the null hypothesis expects."""
+    return (recent + KAPPA * expected) / (total + KAPPA)
+
+
+@body
+def projected(q: float, b: float, multiplier: float, radius: float) -> float:
+    """A bin's share in the reverse information projection, given the multiplier L of the ball's constraint.
+
+    The p that minimises sum q log(q / p) within sum (p - b)^2 / b <= radius^2 satisfies L p^2 / b - s p = q,
+    with s for sum p = 1; summed over the bins this says s = L (1 + radius^2) - 1. L = 0 leaves q as it is.
+    """
+    s = multiplier * (1 + radius * radius) - 1
+    root = math.sqrt(s * s + 4 * multiplier * q / b)
+    return b * (s + root) / (2 * multiplier) if s > 0 else 2 * q / (root - s)  # neither cancels digits
+
+
+@body
+def multiplier_of(recent: Any, floored: Any, total: float, radius: float) -> float:
+    """L of the projection of a column's bet; 0 if the bet is within the ball, no bet at all.
+
+    With s as above, sum p = 1 + L f(L), f(L) = sum p (1 + radius^2 - p / b). f is radius^2 less the bet's
+    squared distance at 0 and has one root above 0 if that is negative; there L radius^2 = 1 - sum q b / p,
+    which is at most 1. Newton's method, kept between the bounds; it starts from p on the line from b to q.
+    """
+    square = radius * radius
+    distance = 0.0
+    for k in range(len(recent)):
+        b = floored[k]
+        distance += (bet(recent[k], b, total) - b) ** 2 / b
+    if distance <= square:
+        return 0.0
+    shrink, start = radius / math.sqrt(distance), 1.0
+    for k in range(len(recent)):
+        b = floored[k]
+        q = bet(recent[k], b, total)
+        start -= q * b / (b + shrink * (q - b))
+    low, high = 0.0, 1 / square
+    multiplier = min(start / square, high)
+    for _ in range(60):
+        excess, slope = 0.0, 0.0
+        for k in range(len(recent)):
+            b = floored[k]
+            q = bet(recent[k], b, total)
+            p = projected(q, b, multiplier, radius)
+            gain = p * (1 + square - p / b)
+            excess += gain
+            slope += gain * (1 + square - 2 * p / b) / (1 + multiplier * (2 * p / b - 1 - square))
+        if excess < 0:
+            low = multiplier
+        else:
+            high = multiplier
+        following = multiplier - excess / slope if slope > 0 else high
+        if not low < following < high:
+            following = (low + high) / 2
+        moved = abs(following - multiplier)
+        multiplier = following
+        if moved <= 1e-12 * multiplier + 1e-15:
+            break
+    return multiplier
+
+
+@body
+def change_gain(counts: Any, gaps: Any, seen: Any, recent: Any, total: float, fair: float) -> float:
+    """Log of what the bet of `change` returns for one."""
+    ranks = 0.0
+    for k in range(len(counts)):
+        ranks += gaps[k] + seen[k]
+    gain = -fair
+    for k in range(len(counts)):
+        if counts[k] > 0:
+            gain += counts[k] * math.log(bet(recent[k], (gaps[k] + seen[k]) / ranks, total))
+    return gain
+
+
+@body
+def alarm_gain(
+    counts: Any, floored: Any, recent: Any, total: float, radius: float, multiplier: float
+) -> float:
+    """Log of what the bet of `alarm` returns for one, at worst in the ball."""
+    gain, rows, mass = 0.0, 0.0, 0.0
+    for k in range(len(counts)):
+        q = bet(recent[k], floored[k], total)
+        p = projected(q, floored[k], multiplier, radius)
+        mass += p
+        if counts[k] > 0:
+            rows += counts[k]
+            gain += counts[k] * math.log(q / p)
+    return gain + rows * math.log(mass)
+
+
+@body
+def look_at(
+    column: int,
+    counts: Any,
+    gaps: Any,
+    floored: Any,
+    radius: Any,
+    half_lives: Any,
+    recent: Any,
+    seen: Any,
+    change: Any,
+    alarm: Any,
+) -> None:
+    """One look at one column."""
+    n, g, b, old = counts[column], gaps[column], floored[column], seen[column]
+    rows = 0.0
+    for k in range(len(n)):
+        rows += n[k]
+    if rows == 0:
+        return
+    fair = fair_price(n, g, old)
+    for h in range(len(half_lives)):
+        lately = recent[column, h]
+        total = 0.0
+        for k in range(len(n)):
+            total += lately[k]
+        gain = change_gain(n, g, old, lately, total, fair)
+        change[column, h] = log_sum(change[column, h], math.log(rows)) + gain
+        multiplier = multiplier_of(lately, b, total, radius[column])
+        if multiplier > 0:
+            gain = alarm_gain(n, b, lately, total, radius[column], multiplier)
+            alarm[column, h] = log_sum(alarm[column, h], math.log(rows)) + gain
+        decay = 0.5 ** (rows / half_lives[h])
+        for k in range(len(n)):
+            lately[k] = decay * lately[k] + n[k]
+    for k in range(len(n)):
+        old[k] += n[k]
+
+
+@driver
+def _look(
+    counts: Any,
+    gaps: Any,
+    floored: Any,
+    radius: Any,
+    half_lives: Any,
+    recent: Any,
+    seen: Any,
+    change: Any,
+    alarm: Any,
+) -> None:
+    for column in range(len(counts)):
+        look_at(column, counts, gaps, floored, radius, half_lives, recent, seen, change, alarm)
+
+
+@grid
+def _look_cuda(
+    counts: Any,
+    gaps: Any,
+    floored: Any,
+    radius: Any,
+    half_lives: Any,
+    recent: Any,
+    seen: Any,
+    change: Any,
+    alarm: Any,
+) -> None:
+    column = cuda.grid(1)
+    if column < len(counts):
+        look_at(column, counts, gaps, floored, radius, half_lives, recent, seen, change, alarm)

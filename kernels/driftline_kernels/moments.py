@@ -1,0 +1,137 @@
+"""Count, mean, spread and range of the finite values of columns; what two batches saw merges exactly enough.
+
+A moment is (count, mean, M2, least, greatest), M2 the sum of squared deviations from the mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline_kernels.device import BLOCK, STRIPE, body, driver, empty, grid, on_cpu, stripes
+
+cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+
+FIELDS = 5
+"""Numbers of one moment: count, mean, M2, least, greatest."""
+
+
+def start(columns: int) -> NDArray[np.float64]:
+    """Moments (columns, 5) float64 of no rows: range +inf to -inf."""
+    return np.tile(np.array([0, 0, 0, np.inf, -np.inf]), (columns, 1))
+
+
+def update(values: Any, moments: Any) -> None:
+    """Add the finite values of `values` to `moments`, in place; NaN and infinities are passed over.
+
+    values   (rows, columns) float32 or float64, on cpu or cuda; squares of deviations above 1e308 overflow
+    moments  (columns, 5) float64, on the same device: count, mean, M2, least, greatest
+
+    Deviations are summed from the first finite value seen, x: (x - mean)^2 <= M2, so the rounding error of M2
+    is at most rows * 1e-16 of it, whatever the mean.
+    """
+    rows, columns = values.shape
+    if on_cpu(values):
+        _update(values, moments)
+    else:
+        parts = empty((stripes(rows), columns, FIELDS), np.float64)
+        _summarise_cuda(stripes(rows) * columns, values, parts)
+        _merge_parts_cuda(columns, parts, moments)
+
+
+def merge(moments: Any, others: Any) -> None:
+    """Add `others` to `moments`, in place; both (columns, 5) float64 on the same device.
+
+    Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances (1979).
+    """
+    if on_cpu(moments):
+        _merge(moments, others)
+    else:
+        _merge_cuda(len(moments), moments, others)
+
+
+@body
+def summary(values: Any, first: int, stop: int) -> tuple[float, float, float, float, float]:
+    """The moment of some rows of one column."""
+    count, origin, total, squares, least, greatest = 0, 0.0, 0.0, 0.0, np.inf, -np.inf
+    for row in range(first, stop):
+        x = np.float64(values[row])
+        if x - x == 0:  # finite
+            if count == 0:
+                origin = x
+            count += 1
+            deviation = x - origin
+            total += deviation
+            squares += deviation * deviation
+            least = min(least, x)
+            greatest = max(greatest, x)
+    if count == 0:
+        return 0.0, 0.0, 0.0, np.inf, -np.inf
+    return float(count), origin + total / count, max(squares - total * total / count, 0.0), least, greatest
+
+
+@body
+def add(
+    moments: Any, column: int, count: float, mean: float, squares: float, least: float, greatest: float
+) -> None:
+    """Merge one moment into a column's."""
+    if count > 0:
+        before = moments[column, 0]
+        both = before + count
+        step = mean - moments[column, 1]
+        moments[column, 0] = both
+        moments[column, 1] += step * (count / both)
+        moments[column, 2] += squares + step * step * (before * count / both)
+        moments[column, 3] = min(moments[column, 3], least)
+        moments[column, 4] = max(moments[column, 4], greatest)
+
+
+@body
+def add_from(moments: Any, column: int, others: Any) -> None:
+    """Merge a column of `others` into the same of `moments`."""
+    other = others[column]
+    add(moments, column, other[0], other[1], other[2], other[3], other[4])
+
+
+@driver
+def _update(values: Any, moments: Any) -> None:
+    rows, columns = values.shape
+    for first in range(0, rows, BLOCK):
+        stop = min(first + BLOCK, rows)
+        for column in range(columns):
+            count, mean, squares, least, greatest = summary(values[:, column], first, stop)
+            add(moments, column, count, mean, squares, least, greatest)
+
+
+@driver
+def _merge(moments: Any, others: Any) -> None:
+    for column in range(len(moments)):
+        add_from(moments, column, others)
+
+
+@grid
+def _summarise_cuda(values: Any, parts: Any) -> None:
+    at = cuda.grid(1)
+    rows, columns = values.shape
+    if at < len(parts) * columns:
+        stripe, column = at // columns, at % columns
+        stop = min((stripe + 1) * STRIPE, rows)
+        part = parts[stripe, column]
+        part[0], part[1], part[2], part[3], part[4] = summary(values[:, column], stripe * STRIPE, stop)
+
+
+@grid
+def _merge_parts_cuda(parts: Any, moments: Any) -> None:
+    column = cuda.grid(1)
+    if column < len(moments):
+        for stripe in range(len(parts)):
+            add_from(moments, column, parts[stripe])
+
+
+@grid
+def _merge_cuda(moments: Any, others: Any) -> None:
+    column = cuda.grid(1)
+    if column < len(moments):
+        add_from(moments, column, others)

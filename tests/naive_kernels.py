@@ -1,0 +1,120 @@
+"""Slow, obviously right references of the kernels, in plain numpy; and the device that the kernels run on.
+
+The same tests run for both drivers: compiled on the CPU, or, with NUMBA_ENABLE_CUDASIM=1, as CUDA threads in
+Numba's simulator, which are threads of Python and so get fewer and smaller examples.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+from numba import cuda
+from scipy.special import gammaln
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+
+def examples(number: int) -> settings:
+    """So many examples on the CPU, few in the simulator."""
+    return settings(max_examples=max(number // 15, 5) if SIMULATED else number, deadline=None)
+
+
+def there(array: Any) -> Any:
+    """A copy of an array on the device under test, or of all arrays of a named tuple."""
+    if isinstance(array, tuple):
+        return type(array)(*map(there, array))
+    return cuda.to_device(array) if SIMULATED else array.copy(order="K")
+
+
+def back(array: Any) -> Any:
+    """What `there` sent, as numpy arrays."""
+    if isinstance(array, tuple):
+        return type(array)(*map(back, array))
+    return array.copy_to_host() if SIMULATED else array
+
+
+def bin_counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(columns, E + 4) int64: the finite values of each bin, then NaN, +inf, -inf."""
+    columns, width = edges.shape
+    counts = np.zeros((columns, width + 4), np.int64)
+    for column in range(columns):
+        x = values[:, column]
+        bins = np.searchsorted(edges[column], x[np.isfinite(x)], side="right")
+        counts[column, : width + 1] = np.bincount(bins, minlength=width + 1)
+        counts[column, width + 1 :] = np.isnan(x).sum(), (x == np.inf).sum(), (x == -np.inf).sum()
+    return counts
+
+
+def moments(values: np.ndarray) -> np.ndarray:
+    """(columns, 5) float64: count, mean, sum of squared deviations, least, greatest of the finite values."""
+    found = []
+    for column in values.T:
+        x = [float(value) for value in column if np.isfinite(value)]
+        mean = math.fsum(x) / len(x) if x else 0.0
+        squares = math.fsum((value - mean) ** 2 for value in x)
+        found.append([len(x), mean, squares, min(x, default=math.inf), max(x, default=-math.inf)])
+    return np.array(found, np.float64).reshape(-1, 5)
+
+
+def distance(p: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """sqrt(sum (p - b)^2 / b) over the last axis."""
+    return np.sqrt(((p - b) ** 2 / b).sum(-1))
+
+
+def project(q: np.ndarray, b: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """The p with distance(p, b) <= radius that minimises sum q log(q / p), by two nested bisections.
+
+    All of shape (..., bins), radius (..., 1).
+    """
+
+    def at(multiplier: np.ndarray) -> np.ndarray:
+        low, high = -11 * (1 + multiplier), 11 * (1 + multiplier)
+        for _ in range(60):
+            s = (low + high) / 2
+            root = np.sqrt(s * s + 4 * multiplier * q / b)
+            p = np.where(s > 0, b * (s + root) / (2 * multiplier), 2 * q / (root - s))
+            big = p.sum(-1, keepdims=True) > 1
+            low, high = np.where(big, low, s), np.where(big, s, high)
+        return p
+
+    low, high = np.full(radius.shape, 1e-12), np.full(radius.shape, 1e12)
+    for _ in range(55):
+        middle = np.sqrt(low * high)
+        far = distance(at(middle), b)[..., None] > radius
+        low, high = np.where(far, middle, low), np.where(far, high, middle)
+    p = at(high)
+    return np.where(distance(q, b)[..., None] <= radius, q, p / p.sum(-1, keepdims=True))
+
+
+def log_m(
+    looks: np.ndarray, gaps: np.ndarray, floored: np.ndarray, radius: np.ndarray, half_lives: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """log M of `change` and of `alarm`, each (columns, H), after looks (looks, columns, K) of no state."""
+    kappa, shape = 50.0, (looks.shape[1], len(half_lives))
+    b, rho = floored[:, None, :], np.broadcast_to(radius[:, None, None], (*shape, 1))
+    change, alarm = np.full(shape, -np.inf), np.full(shape, -np.inf)
+    seen, recent, remembered = np.zeros(gaps.shape), np.zeros((*shape, gaps.shape[1])), []
+    for n in looks:
+        remembered.append(recent)
+        recent = 0.5 ** (n.sum(1)[:, None] / half_lives)[..., None] * recent + n[:, None, :]
+    bets = np.array([(c + kappa * b) / (c.sum(-1, keepdims=True) + kappa) for c in remembered])
+    harmless = project(bets, np.broadcast_to(b, bets.shape), np.broadcast_to(rho, (*bets.shape[:-1], 1)))
+    for n, c, q, p in zip(looks, remembered, bets, harmless, strict=True):
+        rows = n.sum(1)
+        some = (rows > 0)[:, None]
+        starts = np.log(np.maximum(rows, 1))[:, None]
+        a = gaps + seen
+        fair = (gammaln(a + n) - gammaln(a)).sum(1) - gammaln(a.sum(1) + rows) + gammaln(a.sum(1))
+        price = (a / a.sum(1, keepdims=True))[:, None, :]
+        share = (c + kappa * price) / (c.sum(-1, keepdims=True) + kappa)
+        gain = (n[:, None, :] * np.log(share)).sum(-1) - fair[:, None]
+        change = np.where(some, np.logaddexp(change, starts) + gain, change)
+        gain = (n[:, None, :] * np.log(q / p)).sum(-1)
+        betting = distance(q, b) > radius[:, None]
+        alarm = np.where(some & betting, np.logaddexp(alarm, starts) + gain, alarm)
+        seen = seen + n
+    return change, alarm

@@ -21,6 +21,7 @@ types: $(INSTALLED)
 
 check: $(INSTALLED)
 	$(BIN)/pytest -n auto $(ARGS)
+	NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/kernels  # the CUDA drivers, in a simulator
 
 bench: $(INSTALLED)  ## the figures of README.md (needs wrk and nginx)
 	$(BIN)/python -m bench $(ARGS)

@@ -20,7 +20,7 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 def examples(number: int) -> settings:
     """So many examples on the CPU, few in the simulator."""
-    return settings(max_examples=max(number // 15, 5) if SIMULATED else number, deadline=None)
+    return settings(max_examples=max(number // 15, 5) if SIMULATED else number)
 
 
 def there(array: Any) -> Any:

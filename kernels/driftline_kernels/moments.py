@@ -29,8 +29,9 @@ def update(values: Any, moments: Any) -> None:
     values   (rows, columns) float32 or float64, on cpu or cuda; squares of deviations above 1e308 overflow
     moments  (columns, 5) float64, on the same device: count, mean, M2, least, greatest
 
-    Deviations are summed from the first finite value seen, x: (x - mean)^2 <= M2, so the rounding error of M2
-    is at most rows * 1e-16 of it, whatever the mean.
+    In a block, deviations are summed from its first finite value x: (x - mean)^2 <= M2, so the rounding error
+    of M2 is at most rows * 1e-16 of it, whatever the mean. Merging blocks rounds their means, which adds up
+    to about 1e-15 |mean| / sd of it.
     """
     rows, columns = values.shape
     if on_cpu(values):

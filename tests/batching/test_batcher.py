@@ -762,7 +762,7 @@ plan = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     plans=st.lists(plan, min_size=1, max_size=24),
     instances=st.integers(1, 3),

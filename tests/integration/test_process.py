@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -25,9 +26,10 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def wait_until_busy(server: Process) -> None:
-    idle = 'nv_inference_pending_request_count{model="slow",version="1"} 0.0'
-    while idle in server.get("/metrics").text:
+def wait_until_busy(server: Process, requests: int = 1) -> None:
+    """Return when so many requests have arrived, answered or not."""
+    counts = r'(?m)^nv_inference_(?:pending_request_count|request_success)\{model="slow",version="1"\} (.+)$'
+    while sum(map(float, re.findall(counts, server.get("/metrics").text))) < requests:
         pass
 
 
@@ -74,10 +76,10 @@ def test_references_choose_versions(tmp_path: Path, registry: Registry) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_answers_what_is_in_flight_and_exits_0(tmp_path: Path, number: int) -> None:
-    path = slow(tmp_path / "slow.onnx")
+    path = slow(tmp_path / "slow.onnx", layers=400)
     with serving(path) as server:
         results: list[httpx.Response] = []
-        data = np.ones((128, 1024), np.float32).tolist()
+        data = np.ones((32, 1024), np.float32).tolist()
 
         def ask() -> None:
             results.append(server.infer("slow", {"x": ("FP32", data)}))
@@ -85,7 +87,7 @@ def test_stop_answers_what_is_in_flight_and_exits_0(tmp_path: Path, number: int)
         clients = [threading.Thread(target=ask) for _ in range(4)]
         for client in clients:
             client.start()
-        wait_until_busy(server)
+        wait_until_busy(server, len(clients))
         assert server.stop(number) == 0
         for client in clients:
             client.join()

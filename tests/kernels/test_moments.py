@@ -1,29 +1,74 @@
-"""Moments, against numpy on float64."""
+"""Moments, against exact sums on float64, in whatever pieces the rows come."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import naive_kernels
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from naive_kernels import back, examples, there
 
 from driftline_kernels import moments
 
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # inf - inf, on purpose
+
+
+def updated(*batches: np.ndarray) -> np.ndarray:
+    """The moments of some batches, one after the other."""
+    found = there(moments.start(batches[0].shape[1]))
+    for batch in batches:
+        moments.update(there(batch), found)
+    return np.asarray(back(found))
+
+
+def merged(*parts: np.ndarray) -> np.ndarray:
+    """Moments, merged from the left."""
+    found = there(moments.start(len(parts[0])))
+    for part in parts:
+        moments.merge(found, there(part))
+    return np.asarray(back(found))
+
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rows", [0, 1, 2, 255, 257, 1000])
+@pytest.mark.parametrize("rows", [0, 1, 2, 255, 257, 1000, 2100])
 @pytest.mark.parametrize("parts", [1, 4])
-def test_parts_merge_to_numpys(dtype: type, rows: int, parts: int) -> None:
-    values = (5 + 3 * np.random.default_rng(rows).standard_normal((rows, 3))).astype(dtype)
+@pytest.mark.parametrize("mean", [5, -1e6])
+def test_parts_merge_to_the_whole(dtype: type, rows: int, parts: int, mean: float) -> None:
+    values = (mean + 3 * np.random.default_rng(rows).standard_normal((rows, 3))).astype(dtype)
     values[::7, 1] = np.nan
     values[::11, 2] = np.inf
-    merged = moments.start(3)
-    for part in np.array_split(values, parts):
-        own = moments.start(3)
-        moments.update(np.ascontiguousarray(part), own)
-        moments.merge(merged, own)
-    for found, column in zip(merged, values.astype(np.float64).T, strict=True):
-        x = column[np.isfinite(column)]
-        if len(x):
-            expected = [len(x), x.mean(), ((x - x.mean()) ** 2).sum(), x.min(), x.max()]
-            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-        else:
-            np.testing.assert_array_equal(found, [0, 0, 0, np.inf, -np.inf])
+    expected = naive_kernels.moments(values.astype(np.float64))
+    pieces = [np.ascontiguousarray(piece) for piece in np.array_split(values, parts)]
+    one_by_one = [updated(piece) for piece in pieces]
+    for found in (updated(*pieces), merged(*one_by_one), merged(*one_by_one[::-1])):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@examples(200)
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 12), st.integers(1, 3)),
+        elements=st.floats(width=32) | st.sampled_from([0.0, 1.0, 1e6, np.nan, np.inf, -np.inf]),
+    ),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from("CF"),
+)
+def test_any_floats_in_any_order(values: np.ndarray, dtype: Any, order: Any) -> None:
+    values = np.asarray(values, dtype, order=order)
+    found, expected = updated(values), naive_kernels.moments(values.astype(np.float64))
+    np.testing.assert_array_equal(found[:, [0, 3, 4]], expected[:, [0, 3, 4]])
+    largest = np.maximum(abs(expected[:, 3]), abs(expected[:, 4])) * (expected[:, 0] > 0)
+    largest = np.where(np.isfinite(largest), largest, 0)
+    assert (abs(found[:, 1] - expected[:, 1]) <= 1e-14 * largest).all()
+    slack = 1e-14 * largest * np.sqrt(expected[:, 2] * expected[:, 0]) + (1e-14 * largest) ** 2
+    assert (abs(found[:, 2] - expected[:, 2]) <= 1e-12 * expected[:, 2] + slack).all()
+
+
+def test_a_constant_column_has_no_spread() -> None:
+    found = updated(np.full((1000, 1), 1e9 + 0.1), np.full((7, 1), 1e9 + 0.1))
+    assert found[0].tolist() == [1007, 1e9 + 0.1, 0, 1e9 + 0.1, 1e9 + 0.1]

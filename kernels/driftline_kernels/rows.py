@@ -1,0 +1,122 @@
+"""All that is kept of rows of numbers, in one call: what one row costs is mostly the call."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline_kernels import bins as binning
+from driftline_kernels import comoments, fourier, moments
+from driftline_kernels.bins import Bins, count_column
+from driftline_kernels.comoments import add_products
+from driftline_kernels.device import BLOCK, driver, on_cpu
+from driftline_kernels.fourier import add_features
+from driftline_kernels.moments import FIELDS, add, summary
+from driftline_kernels.standard import standardise
+
+
+class State(NamedTuple):
+    """What rows are compared with, and what is kept of them; all arrays on one device.
+
+    Few arrays, since each costs a call 50 ns.
+
+    edges    of the prepared bins, in the values' dtype
+    first    of the prepared bins
+    scaling  (columns, 2) float64; mean and 1 / sd of the reference, 0 for a column that never varied
+    weights  (columns + 1, D) float32; Fourier weights, and phases as the last row; D = 0 for no features
+    counts   (columns, E + 4) int64; see bins.count
+    sums     1-D float64; moments, comoments and features, one behind the other
+    scratch  1-D float64; room to work in, so that nothing is allocated: one thread at a time
+    """
+
+    edges: Any
+    first: Any
+    scaling: Any
+    weights: Any
+    counts: Any
+    sums: Any
+    scratch: Any
+
+    @property
+    def moments(self) -> Any:
+        """Moments (columns, 5), a view; see moments.update. They merge by moments.merge."""
+        columns = len(self.scaling)
+        return self.sums[: FIELDS * columns].reshape(columns, FIELDS)
+
+    @property
+    def comoments(self) -> Any:
+        """Comoments (columns + 1, columns + 1), a view, or (0, 0); see comoments.update."""
+        columns, features = len(self.scaling), self.weights.shape[1]
+        products = self.sums[FIELDS * columns : len(self.sums) - features]
+        return products.reshape(columns + 1, columns + 1) if len(products) else products.reshape(0, 0)
+
+    @property
+    def features(self) -> Any:
+        """Sums of features (D,), a view; see fourier.update."""
+        return self.sums[len(self.sums) - self.weights.shape[1] :]
+
+
+def start(
+    bins: Bins, edges: int, scaling: NDArray[np.float64], weights: NDArray[np.float32], correlate: bool = True
+) -> State:
+    """The state before the first row, on the CPU, for columns of `edges` edges each.
+
+    Without `correlate`, comoments are left out: they take columns^2 operations a row.
+    """
+    columns, features = len(scaling), weights.shape[1]
+    products = (columns + 1) ** 2 if correlate else 0
+    state = State(
+        *bins,
+        scaling,
+        weights,
+        counts=np.zeros((columns, edges + 1 + binning.SPECIAL), np.int64),
+        sums=np.zeros(FIELDS * columns + products + features),
+        scratch=np.empty(2 * BLOCK + columns + 1 + features),
+    )
+    state.moments[:] = moments.start(columns)
+    return state
+
+
+def observe(values: Any, state: State) -> None:
+    """Add the rows of `values` to all that `state` keeps, in place, as the kernels do one by one.
+
+    values  (rows, columns) float32 or float64, rows or columns contiguous, on cpu or cuda
+    """
+    if on_cpu(values):
+        _observe(values, *state)
+    else:
+        binning.count(values, Bins(state.edges, state.first), state.counts)
+        moments.update(values, state.moments)
+        if state.comoments.size:
+            comoments.update(values, state.scaling, state.comoments)
+        fourier.update(values, state.scaling, state.weights, state.features)
+
+
+@driver
+def _observe(
+    values: Any, edges: Any, first: Any, scaling: Any, weights: Any, counts: Any, sums: Any, scratch: Any
+) -> None:
+    columns, width, dimensions = len(scaling), len(scaling) + 1, weights.shape[1]
+    moments = sums[: FIELDS * columns].reshape(columns, FIELDS)
+    products = sums[FIELDS * columns : len(sums) - dimensions]
+    side = width if len(products) > 0 else 0
+    comoments = products.reshape(side, side)
+    features = sums[len(sums) - dimensions :]
+    own, cells = scratch[:BLOCK].view(values.dtype), scratch[BLOCK : 2 * BLOCK].view(np.int32)
+    z, phases = scratch[2 * BLOCK : 2 * BLOCK + width], scratch[2 * BLOCK + width :].view(np.float32)
+    z[columns] = 1
+    for start in range(0, len(values), BLOCK):
+        block = min(BLOCK, len(values) - start)
+        for column in range(columns):
+            for row in range(block):
+                own[row] = values[start + row, column]
+            count_column(own, block, column, edges, first, counts, cells)
+            number, mean, squares, least, greatest = summary(own, 0, block)
+            add(moments, column, number, mean, squares, least, greatest)
+        if side + dimensions > 0:
+            for row in range(start, start + block):
+                standardise(values, row, scaling, z)
+                add_products(z, comoments)
+                add_features(z, weights, phases, features)

@@ -1,0 +1,304 @@
+"""Strings to numbers, straight from Arrow's buffers: 64-bit hashes, and codes of known categories.
+
+A table of categories is open addressing with linear probing, at most half full; it compares the categories'
+own bytes, so that codes are exact whatever collides. Integers have one, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline_kernels.device import body, driver, grid, on_cpu
+
+cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+
+MISSING = -1
+"""The code of a row that Arrow's validity bitmap marks as null."""
+
+_P1 = np.uint64(0x9E3779B185EBCA87)
+_P2 = np.uint64(0xC2B2AE3D27D4EB4F)
+_P3 = np.uint64(0x165667B19E3779F9)
+_P4 = np.uint64(0x85EBCA77C2B2AE63)
+_P5 = np.uint64(0x27D4EB2F165667C5)
+
+
+class Table(NamedTuple):
+    """Known strings; all arrays on one device.
+
+    slots    (a power of two,) int32; the code of the string that hashes there, or -1
+    offsets  (n + 1,) int64; where each string starts in `data`
+    data     (bytes,) uint8
+    """
+
+    slots: Any
+    offsets: Any
+    data: Any
+
+
+class IntegerTable(NamedTuple):
+    """Known integers; all arrays on one device.
+
+    slots  (a power of two,) int32; the code of the integer that hashes there, or -1
+    known  (n,) int64
+    """
+
+    slots: Any
+    known: Any
+
+
+def build_table(offsets: NDArray[Any], data: NDArray[np.uint8]) -> Table:
+    """The table of n distinct strings, whose codes are their places, on the CPU.
+
+    offsets  (n + 1,) int32 or int64, Arrow's
+    data     (bytes,) uint8, Arrow's
+    """
+    table = Table(_empty_slots(len(offsets) - 1), np.asarray(offsets, np.int64), data)
+    _build(*table)
+    return table
+
+
+def build_integer_table(known: NDArray[np.int64]) -> IntegerTable:
+    """The table of n distinct integers, whose codes are their places, on the CPU."""
+    table = IntegerTable(_empty_slots(len(known)), known)
+    _build_integers(*table)
+    return table
+
+
+def look_up(
+    offsets: Any, data: Any, validity: Any, first_bit: int, table: Table, unseen: int, codes: Any
+) -> None:
+    """Set `codes` to each string's place in the table, `unseen` if it has none, -1 if it is null.
+
+    offsets    (rows + 1,) int32 or int64, Arrow's, of these rows; on cpu or cuda, as all arrays
+    data       (bytes,) uint8, Arrow's UTF-8
+    validity   (bytes,) uint8, Arrow's bitmap, in which row 0 is bit `first_bit`; empty if no row is null
+    table      as build_table makes it
+    codes      (rows,) int32, written
+    """
+    if on_cpu(codes):
+        _look_up(offsets, data, validity, first_bit, *table, unseen, codes)
+    else:
+        _look_up_cuda(len(codes), offsets, data, validity, first_bit, *table, unseen, codes)
+
+
+def look_up_integers(
+    values: Any, validity: Any, first_bit: int, table: IntegerTable, unseen: int, codes: Any
+) -> None:
+    """As `look_up`, for values (rows,) int64 and a table as build_integer_table makes it."""
+    if on_cpu(codes):
+        _look_up_integers(values, validity, first_bit, *table, unseen, codes)
+    else:
+        _look_up_integers_cuda(len(codes), values, validity, first_bit, *table, unseen, codes)
+
+
+def hash64(offsets: Any, data: Any, hashes: Any) -> None:
+    """Set `hashes` to the XXH64 of each string, with seed 0 (Collet: xxHash, doc/xxhash_spec.md).
+
+    offsets  (rows + 1,) int32 or int64, Arrow's; on cpu or cuda, as the rest
+    data     (bytes,) uint8, Arrow's UTF-8
+    hashes   (rows,) uint64, written; what a null row hashes to has no meaning
+    """
+    if on_cpu(hashes):
+        _hash64(offsets, data, hashes)
+    else:
+        _hash64_cuda(len(hashes), offsets, data, hashes)
+
+
+def _empty_slots(known: int) -> NDArray[np.int32]:
+    return np.full(1 << (2 * known).bit_length(), -1, np.int32)
+
+
+@body
+def rotated(x: Any, bits: int) -> Any:
+    """x, its bits rotated to the left."""
+    return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
+
+
+@body
+def word(data: Any, at: int, size: int) -> Any:
+    """`size` bytes as a little-endian number."""
+    total = np.uint64(0)
+    for i in range(size):
+        total |= np.uint64(data[np.uint64(at + i)]) << np.uint64(8 * i)
+    return total
+
+
+@body
+def mixed(lane: Any, x: Any) -> Any:
+    """A lane of the hash after the next eight bytes."""
+    return rotated(lane + x * _P2, 31) * _P1
+
+
+@body
+def stirred(h: Any) -> Any:
+    """All bits of a hash, spread over all others."""
+    h = (h ^ (h >> np.uint64(33))) * _P2
+    h = (h ^ (h >> np.uint64(29))) * _P3
+    return h ^ (h >> np.uint64(32))
+
+
+@body
+def hash_of_lanes(data: Any, start: int, stop: int) -> Any:
+    """The hash of all 32-byte blocks of a string that has one at least."""
+    a, b, c, d = _P1 + _P2, _P2, np.uint64(0), np.uint64(0) - _P1
+    for at in range(start, stop - 31, 32):
+        a, b = mixed(a, word(data, at, 8)), mixed(b, word(data, at + 8, 8))
+        c, d = mixed(c, word(data, at + 16, 8)), mixed(d, word(data, at + 24, 8))
+    h = rotated(a, 1) + rotated(b, 7) + rotated(c, 12) + rotated(d, 18)
+    for lane in (a, b, c, d):
+        h = (h ^ mixed(np.uint64(0), lane)) * _P1 + _P4
+    return h
+
+
+@body
+def hash_of(data: Any, start: int, stop: int) -> Any:
+    """XXH64, seed 0, of data[start:stop]."""
+    size = stop - start
+    h = hash_of_lanes(data, start, stop) if size >= 32 else _P5
+    h += np.uint64(size)
+    at = stop - size % 32
+    while at + 8 <= stop:
+        h = rotated(h ^ mixed(np.uint64(0), word(data, at, 8)), 27) * _P1 + _P4
+        at += 8
+    if at + 4 <= stop:
+        h = rotated(h ^ (word(data, at, 4) * _P1), 23) * _P2 + _P3
+        at += 4
+    while at < stop:
+        h = rotated(h ^ (word(data, at, 1) * _P5), 11) * _P1
+        at += 1
+    return stirred(h)
+
+
+@body
+def is_valid(validity: Any, bit: int) -> bool:
+    """Whether a bit of Arrow's bitmap is set, or there is no bitmap."""
+    return len(validity) == 0 or (validity[bit >> 3] >> (bit & 7)) & 1 == 1
+
+
+@body
+def same(data: Any, start: int, stop: int, known: Any, at: int) -> bool:
+    """Whether data[start:stop] is what stands in `known` from `at` on."""
+    i = 0
+    while i < stop - start and data[start + i] == known[at + i]:
+        i += 1
+    return i == stop - start
+
+
+@body
+def code_of(data: Any, start: int, stop: int, slots: Any, known_offsets: Any, known: Any, unseen: int) -> int:
+    """The code of a string, or `unseen`."""
+    slot = hash_of(data, start, stop) & np.uint64(len(slots) - 1)
+    while slots[slot] >= 0:
+        code = slots[slot]
+        at = known_offsets[code]
+        if known_offsets[code + 1] - at == stop - start and same(data, start, stop, known, at):
+            return int(code)
+        slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
+    return unseen
+
+
+@body
+def code_of_integer(x: int, slots: Any, known: Any, unseen: int) -> int:
+    """The code of an integer, or `unseen`."""
+    slot = stirred(np.uint64(x) * _P1) & np.uint64(len(slots) - 1)
+    while slots[slot] >= 0:
+        code = slots[slot]
+        if known[code] == x:
+            return int(code)
+        slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
+    return unseen
+
+
+@body
+def take_slot(slots: Any, hashed: Any, code: int) -> None:
+    """Put a code into the first free slot from its hash on."""
+    slot = hashed & np.uint64(len(slots) - 1)
+    while slots[slot] >= 0:
+        slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
+    slots[slot] = code
+
+
+@driver
+def _build(slots: Any, offsets: Any, data: Any) -> None:
+    for code in range(len(offsets) - 1):
+        take_slot(slots, hash_of(data, offsets[code], offsets[code + 1]), code)
+
+
+@driver
+def _build_integers(slots: Any, known: Any) -> None:
+    for code in range(len(known)):
+        take_slot(slots, stirred(np.uint64(known[code]) * _P1), code)
+
+
+@driver
+def _look_up(
+    offsets: Any,
+    data: Any,
+    validity: Any,
+    first_bit: int,
+    slots: Any,
+    known_offsets: Any,
+    known: Any,
+    unseen: int,
+    codes: Any,
+) -> None:
+    for row in range(len(codes)):
+        codes[row] = MISSING
+        if is_valid(validity, first_bit + row):
+            codes[row] = code_of(data, offsets[row], offsets[row + 1], slots, known_offsets, known, unseen)
+
+
+@driver
+def _look_up_integers(
+    values: Any, validity: Any, first_bit: int, slots: Any, known: Any, unseen: int, codes: Any
+) -> None:
+    for row in range(len(codes)):
+        codes[row] = MISSING
+        if is_valid(validity, first_bit + row):
+            codes[row] = code_of_integer(values[row], slots, known, unseen)
+
+
+@driver
+def _hash64(offsets: Any, data: Any, hashes: Any) -> None:
+    for row in range(len(hashes)):
+        hashes[row] = hash_of(data, offsets[row], offsets[row + 1])
+
+
+@grid
+def _look_up_cuda(
+    offsets: Any,
+    data: Any,
+    validity: Any,
+    first_bit: int,
+    slots: Any,
+    known_offsets: Any,
+    known: Any,
+    unseen: int,
+    codes: Any,
+) -> None:
+    row = cuda.grid(1)
+    if row < len(codes):
+        codes[row] = MISSING
+        if is_valid(validity, first_bit + row):
+            codes[row] = code_of(data, offsets[row], offsets[row + 1], slots, known_offsets, known, unseen)
+
+
+@grid
+def _look_up_integers_cuda(
+    values: Any, validity: Any, first_bit: int, slots: Any, known: Any, unseen: int, codes: Any
+) -> None:
+    row = cuda.grid(1)
+    if row < len(codes):
+        codes[row] = MISSING
+        if is_valid(validity, first_bit + row):
+            codes[row] = code_of_integer(values[row], slots, known, unseen)
+
+
+@grid
+def _hash64_cuda(offsets: Any, data: Any, hashes: Any) -> None:
+    row = cuda.grid(1)
+    if row < len(hashes):
+        hashes[row] = hash_of(data, offsets[row], offsets[row + 1])

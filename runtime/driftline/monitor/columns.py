@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ Column = Any
 
 Columns = dict[str, Column]
 """Columns of one length, by name."""
+
+BLOCK_ROWS = 1_024
+"""Columns become rows in blocks that stay in the cache from column to column."""
 
 
 def columns_of(data: Any) -> Columns:
@@ -38,12 +41,40 @@ def columns_of(data: Any) -> Columns:
         raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {shorten(data)}")
     columns: Columns = {}
     for name, values in named:
-        columns |= _columns(str(name), values)
+        for one, column in _columns(str(name), values).items():
+            if one in columns:
+                raise BadRequest(f"column {one!r}: expected it once, came twice")
+            columns[one] = column
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         each = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
         raise BadRequest(f"expected columns of one length, came {shorten(each)}")
     return columns
+
+
+def kind_of(column: Column) -> str:
+    """'float', 'integer', 'boolean' or 'string'."""
+    if not isinstance(column, np.ndarray):
+        return "string"
+    return {"f": "float", "b": "boolean"}.get(column.dtype.kind, "integer")
+
+
+def float32(column: Column) -> Array:
+    """A column of numbers as all of them are looked at; what is beyond float32 is infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(column, np.float32)
+
+
+def matrices(columns: Columns, names: Sequence[str]) -> Iterator[Array]:
+    """Columns of numbers as rows: float32 matrices (BLOCK_ROWS at most, names), valid until the next one."""
+    rows = len(columns[names[0]]) if names else 0
+    numbers = [float32(columns[name]) for name in names]
+    matrix = np.empty((min(rows, BLOCK_ROWS), len(names)), np.float32)
+    for start in range(0, rows, BLOCK_ROWS):
+        block = matrix[: rows - start]
+        for index, column in enumerate(numbers):
+            block[:, index] = column[start : start + BLOCK_ROWS]
+        yield block
 
 
 def _columns(name: str, values: Any) -> Columns:
@@ -82,7 +113,9 @@ def _from_arrow(name: str, values: Any) -> Column:
     if pa.types.is_string_view(kind):
         return values.cast(pa.string())
     if pa.types.is_boolean(kind) and values.null_count:
-        return values.cast(pa.string())
+        import pyarrow.compute as pc
+
+        return pc.if_else(values, "True", "False")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return values.to_numpy(zero_copy_only=False)
     if pa.types.is_decimal(kind):

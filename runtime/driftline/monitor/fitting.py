@@ -1,19 +1,21 @@
-"""From data to a reference, all of it in memory or batch by batch."""
+"""From data to a reference: exactly if it is small or in memory, else by sketches, batch by batch."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from driftline.errors import BadRequest
-from driftline.monitor.columns import Column, Columns
+from driftline.monitor.columns import Column, Columns, float32, kind_of, matrices
 from driftline.monitor.quantiles import Exact, Sketch
-from driftline.monitor.reference import Categorical, Numeric, Reference, categorical, numeric
-from driftline.monitor.whole import Whole, WholeFit
+from driftline.monitor.reference import Categorical, Reference, categorical, numeric
+from driftline.monitor.whole import Whole
 from driftline.tensors import Array
+from driftline_kernels import moments, rows
 
 FEW_INTEGERS = 20
 """An integer column with at most so many values is categorical, if nobody says otherwise."""
@@ -21,169 +23,205 @@ FEW_INTEGERS = 20
 MOST_DISTINCT = 100_000
 """Categories kept while fitting; of more, those that occurred least so far are forgotten."""
 
+MOST_BYTES = 2**27
+"""Batches of so many bytes in all are kept, and fitted exactly if no more come."""
+
+FAMILIES = {"float": "numbers", "integer": "numbers", "boolean": "strings", "string": "strings"}
+"""Kinds that batches of one column may have: integers with nulls are floats, booleans with nulls strings."""
+
 
 class Fit:
     """Takes batches of the same columns, then makes their references.
 
-    exact  keep all values and sort them; else sketch their quantiles, in memory that does not grow
-    kinds  by column name 'numeric' or 'categorical', where the rule's choice is not wanted: strings and
-           booleans are categorical, and integers if the first batch has at most FEW_INTEGERS values
+    most_bytes  batches are kept up to so many; if more come, quantiles are sketched, in memory that does
+                not grow, and what was kept says which columns are numeric and how whole rows are scaled
+    kinds       by column name 'numeric' or 'categorical', where the rule's choice is not wanted: strings and
+                booleans are categorical, and integers without nulls of at most FEW_INTEGERS values
     """
 
-    def __init__(self, exact: bool, kinds: Mapping[str, str] | None = None) -> None:
-        self._exact = exact
-        self._kinds = dict(kinds or {})
-        self._columns: dict[str, _Numbers | _Categories] = {}
-        self._whole = WholeFit([], [], [])
+    def __init__(self, kinds: Mapping[str, str] | None = None, most_bytes: float | None = None) -> None:
+        self._wanted = dict(kinds or {})
+        self._most_bytes = MOST_BYTES if most_bytes is None else most_bytes
+        self._families: dict[str, str] = {}
+        self._held: list[Columns] = []
+        self._bytes = 0
+        self._numbers: Numbers | None = None
+        self._sketches: dict[str, Sketch] = {}
+        self._categories: dict[str, Categories] = {}
 
     def update(self, columns: Columns) -> None:
         """Add a batch; BadRequest names a column that differs from the batches before."""
-        if not self._columns:
-            self._start(columns)
-        if columns.keys() != self._columns.keys():
-            odd = ", ".join(sorted(columns.keys() ^ self._columns.keys()))
-            raise BadRequest(f"expected the columns of the first batch; came more or fewer: {odd}")
-        for name, column in columns.items():
-            self._columns[name].update(column)
-        self._whole.update(columns)
-
-    def _start(self, columns: Columns) -> None:
-        for name, kind in self._kinds.items():
-            if name not in columns or kind not in ("numeric", "categorical"):
-                raise BadRequest(
-                    f"column {name!r} as {kind!r}: expected one of {', '.join(columns)} "
-                    "as 'numeric' or 'categorical'"
-                )
-        for name, column in columns.items():
-            if self._is_numeric(name, column):
-                self._columns[name] = _Numbers(name, self._exact)
-            else:
-                self._columns[name] = _Categories(name, kind_of(column))
-        numbers = {name: columns[name] for name, one in self._columns.items() if isinstance(one, _Numbers)}
-        first = [Moments.of(values) for values in numbers.values()]
-        self._whole = WholeFit(list(numbers), [one.mean for one in first], [one.sd for one in first])
-
-    def _is_numeric(self, name: str, column: Column) -> bool:
-        kind, wanted = kind_of(column), self._kinds.get(name)
-        if wanted == "numeric" and kind == "string":
-            raise BadRequest(f"column {name!r}: expected numbers, came strings")
-        if wanted is not None:
-            return wanted == "numeric"
-        return kind == "float" or (kind == "integer" and len(np.unique(column)) > FEW_INTEGERS)
-
-    def references(self) -> tuple[Reference, ...]:
-        """The reference of each column."""
-        return tuple(column.reference() for column in self._columns.values())
-
-    def whole(self) -> Whole:
-        """What is known of whole rows."""
-        return self._whole.result()
-
-
-class Moments:
-    """Rows, mean and sum of squared deviations; merged by Chan, Golub and LeVeque's formula (1979)."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.mean = 0.0
-        self.m2 = 0.0
-
-    def update(self, values: Array) -> None:
-        """Add values."""
-        if not len(values):
+        self._check(columns)
+        if self._numbers is not None:
+            self._add(columns)
             return
-        values = values.astype(np.float64)
-        mean = float(values.mean())
-        rows = self.rows + len(values)
-        shift = mean - self.mean
-        self.m2 += float(((values - mean) ** 2).sum()) + shift * shift * self.rows * len(values) / rows
-        self.mean += shift * len(values) / rows
-        self.rows = rows
+        self._held.append(columns)
+        self._bytes += sum(column.nbytes for column in columns.values())
+        if self._bytes > self._most_bytes:
+            numbers = self._start()
+            self._sketches = {name: Sketch() for name in numbers.names}
+            for batch in self._held:
+                self._add(batch)
+            self._held.clear()
 
-    @classmethod
-    def of(cls, column: Column) -> Moments:
-        """Those of a column's finite values, as float32."""
-        moments, values = cls(), np.asarray(column, np.float32)
-        moments.update(values[np.isfinite(values)])
-        return moments
+    def result(self) -> tuple[tuple[Reference, ...], Whole]:
+        """The reference of each column, and of whole rows."""
+        exact = self._numbers is None
+        numbers = self._numbers or self._start()
+        if exact:
+            for batch in self._held:
+                self._add(batch)
+        references: dict[str, Reference] = {
+            name: one.reference(name) for name, one in self._categories.items()
+        }
+        for index, name in enumerate(numbers.names):
+            order = Exact(self._finite(name)) if exact else self._sketches[name]
+            references[name] = numeric(name, order, numbers.special[index], numbers.moments[index])
+        return tuple(references[name] for name in self._families), numbers.whole()
+
+    def _check(self, columns: Columns) -> None:
+        families = {name: FAMILIES[kind_of(column)] for name, column in columns.items()}
+        if not self._families:
+            self._families = families
+            for name, kind in self._wanted.items():
+                if name not in columns or kind not in ("numeric", "categorical"):
+                    raise BadRequest(
+                        f"column {name!r} as {kind!r}: expected one of {', '.join(columns)} "
+                        "as 'numeric' or 'categorical'"
+                    )
+        if families.keys() != self._families.keys():
+            odd = ", ".join(sorted(families.keys() ^ self._families.keys()))
+            raise BadRequest(f"expected the columns of the first batch; came more or fewer: {odd}")
+        for name, family in families.items():
+            if family != self._families[name]:
+                raise BadRequest(f"column {name!r}: expected {self._families[name]} as before, came {family}")
+            if self._wanted.get(name) == "numeric" and kind_of(columns[name]) == "string":
+                raise BadRequest(f"column {name!r}: expected numbers, came strings")
+
+    def _start(self) -> Numbers:
+        """Tell from the batches that are kept which columns are numeric, and how they are scaled."""
+        names = [name for name in self._families if self._is_numeric(name)]
+        self._categories = {
+            name: Categories(self._kinds(name)) for name in self._families if name not in names
+        }
+        spread = moments.start(len(names))
+        for batch in self._held if names else ():
+            for matrix in matrices(batch, names):
+                moments.update(matrix, spread)
+        self._numbers = Numbers(Whole.start(names, spread))
+        return self._numbers
+
+    def _is_numeric(self, name: str) -> bool:
+        if name in self._wanted:
+            return self._wanted[name] == "numeric"
+        kinds = self._kinds(name)
+        if kinds == {"integer"}:
+            seen: set[int] = set()
+            for batch in self._held:
+                seen.update(np.unique(batch[name]).tolist())
+                if len(seen) > FEW_INTEGERS:
+                    return True
+            return False
+        return "float" in kinds
+
+    def _kinds(self, name: str) -> set[str]:
+        return {kind_of(batch[name]) for batch in self._held}
+
+    def _add(self, columns: Columns) -> None:
+        if self._numbers is not None:
+            self._numbers.update(columns)
+        for name, sketch in self._sketches.items():
+            sketch.update(_finite(columns[name]))
+        for name, one in self._categories.items():
+            one.update(name, columns[name])
+
+    def _finite(self, name: str) -> Array:
+        return np.concatenate([np.empty(0, np.float32), *(_finite(batch[name]) for batch in self._held)])
+
+
+class Numbers:
+    """What the kernels keep of the numeric columns, in one pass over their rows."""
+
+    def __init__(self, whole: Whole) -> None:
+        self.names = whole.names
+        self._whole = whole
+        self._state = whole.state(np.empty((len(whole.names), 0), np.float32))
+        self._rows = 0
+
+    def update(self, columns: Columns) -> None:
+        """Add a batch."""
+        for matrix in matrices(columns, self.names):
+            rows.observe(matrix, self._state)
+        self._rows += len(next(iter(columns.values()), ()))
 
     @property
-    def sd(self) -> float:
-        """The standard deviation; NaN of nothing."""
-        return float(np.sqrt(self.m2 / self.rows)) if self.rows else float("nan")
+    def special(self) -> Array:
+        """How many values were missing, +inf and -inf: (F, 3)."""
+        counts: Array = self._state.counts[:, 1:]
+        return counts
+
+    @property
+    def moments(self) -> Array:
+        """Of the finite values: (F, 5)."""
+        found: Array = self._state.moments.copy()
+        return found
+
+    def whole(self) -> Whole:
+        """The reference of whole rows."""
+        state = self._state
+        return replace(
+            self._whole,
+            features=state.features.copy(),
+            comoments=state.comoments.copy(),
+            rows=self._rows,
+        )
 
 
-class _Numbers:
-    """What is seen of a numeric column."""
+class Categories:
+    """What is seen of a categorical column, in even and in odd rows.
 
-    def __init__(self, name: str, exact: bool) -> None:
-        self._name = name
-        self._moments = Moments()
-        self._values: list[Array] = []
-        self._sketch = None if exact else Sketch()
-        self._missing = self._minus = self._plus = 0
+    kinds  of its first batches, of one family; a float among integers is one of a batch with nulls
+    """
 
-    def update(self, column: Column) -> None:
-        if kind_of(column) == "string":
-            raise BadRequest(f"column {self._name!r}: expected numbers as before, came strings")
-        values = np.asarray(column, np.float32)
-        finite = values[np.isfinite(values)]
-        self._missing += int(np.isnan(values).sum())
-        self._minus += int(np.isneginf(values).sum())
-        self._plus += int(np.isposinf(values).sum())
-        self._moments.update(finite)
-        if self._sketch is None:
-            self._values.append(finite)
-        else:
-            self._sketch.update(finite)
-
-    def reference(self) -> Numeric:
-        order = self._sketch or Exact(np.concatenate(self._values))
-        infinite = (self._minus, self._plus)
-        return numeric(self._name, order, self._missing, infinite, self._moments.mean, self._moments.sd)
-
-
-class _Categories:
-    """What is seen of a categorical column, in even and in odd rows."""
-
-    def __init__(self, name: str, kind: str) -> None:
-        self._name = name
-        self._kind = kind
+    def __init__(self, kinds: set[str]) -> None:
+        self._kind = next(kind for kind in ("boolean", "string", "integer", "float") if kind in kinds)
+        self._kind = "integer" if self._kind == "float" else self._kind
         self._rows = self._missing = 0
         self._halves: tuple[Counter[Any], Counter[Any]] = (Counter(), Counter())
 
-    def update(self, column: Column) -> None:
-        if (kind_of(column) == "string") != (self._kind == "string"):
-            raise BadRequest(
-                f"column {self._name!r}: expected {self._kind}s as before, came {kind_of(column)}s"
-            )
+    def update(self, name: str, column: Column) -> None:
+        """Add a batch; BadRequest names a column of numbers that aren't whole."""
         for parity, half in enumerate(self._halves):
-            half.update(value_counts(column[(parity + self._rows) % 2 :: 2]))
+            half.update(value_counts(name, column[(parity + self._rows) % 2 :: 2]))
             if len(half) > 2 * MOST_DISTINCT:
                 kept = half.most_common(MOST_DISTINCT)
                 half.clear()
                 half.update(dict(kept))
         self._rows += len(column)
 
-    def reference(self) -> Categorical:
+    def reference(self, name: str) -> Categorical:
+        """Of the rows so far."""
         missing = self._rows - sum(half.total() for half in self._halves)
-        even, odd = ({str(value): count for value, count in half.items()} for half in self._halves)
-        return categorical(self._name, (even, odd), missing, self._kind)
+        return categorical(name, self._halves, missing, self._kind)
 
 
-def kind_of(column: Column) -> str:
-    """'float', 'integer', 'boolean' or 'string'."""
+def value_counts(name: str, column: Column) -> dict[str, int]:
+    """How often each value occurs, missing ones apart; BadRequest if it is a number that isn't whole."""
     if not isinstance(column, np.ndarray):
-        return "string"
-    return {"f": "float", "b": "boolean"}.get(column.dtype.kind, "integer")
-
-
-def value_counts(column: Column) -> dict[Any, int]:
-    """How often each value occurs, missing ones apart."""
-    if isinstance(column, np.ndarray):
-        values, counts = np.unique(
-            column[~np.isnan(column)] if column.dtype.kind == "f" else column, return_counts=True
+        counted = column.drop_null().value_counts()
+        return dict(
+            zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
         )
-        return dict(zip(values.tolist(), counts.tolist(), strict=True))
-    counted = column.drop_null().value_counts()
-    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+    if column.dtype.kind == "f":
+        column = column[~np.isnan(column)]
+        if not (np.isfinite(column) & (column == np.trunc(column))).all():
+            raise BadRequest(f"column {name!r} as 'categorical': expected whole numbers, came fractions")
+        column = column.astype(np.int64)
+    values, counts = np.unique(column, return_counts=True)
+    return dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))
+
+
+def _finite(column: Column) -> Array:
+    values = float32(column)
+    finite = np.isfinite(values)
+    return values if finite.all() else values[finite]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,9 +13,11 @@ import numpy as np
 from driftline.errors import BadRequest
 from driftline.monitor.columns import columns_of
 from driftline.monitor.fitting import Fit
-from driftline.monitor.reference import Numeric, Reference
-from driftline.monitor.whole import Whole
+from driftline.monitor.quantiles import Exact
+from driftline.monitor.reference import Numeric, Reference, categorical, numeric
+from driftline.monitor.whole import Whole, scaling
 from driftline.tensors import Signature
+from driftline_kernels import moments
 
 FEW_ROWS = 100
 """A reference of fewer rows is too weak for an alarm worth having."""
@@ -37,28 +40,29 @@ class Profile:
 
         columns  a pyarrow Table, a DataFrame or arrays by name, as `columns_of` says
         kinds    'numeric' or 'categorical' by column name, where the rule's choice is not wanted: strings
-                 and booleans are categorical, and integers of at most 20 different values
+                 and booleans are categorical, and integers without nulls of at most 20 different values
 
         Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, or of a type
         that is neither numbers nor strings.
         """
-        return cls._of(Fit(exact=True, kinds=kinds), [columns])
+        return cls._of(Fit(kinds, most_bytes=math.inf), [columns])
 
     @classmethod
     def fit_batches(cls, batches: Iterable[object], kinds: Mapping[str, str] | None = None) -> Profile:
         """The profile of batches, in memory that does not grow with them.
 
-        Quantiles come from KLL sketches. Their ranks are off by at most 0.07 % of the rows, so the reference
-        counts as no more rows than a sample of that accuracy has, about half a million. Whether integers are
-        categories is told from the first batch.
+        Up to 128 MiB it is exact. Of more, quantiles come from KLL sketches: their ranks are off by at most
+        0.07 % of the rows, so the reference counts as no more rows than a sample of that accuracy has, about
+        half a million. Then the first 128 MiB tell whether integers are categories, and the means and
+        standard deviations by which whole rows are scaled.
         """
-        return cls._of(Fit(exact=False, kinds=kinds), batches)
+        return cls._of(Fit(kinds), batches)
 
     @classmethod
     def _of(cls, fit: Fit, batches: Iterable[object]) -> Profile:
         for batch in batches:
             fit.update(columns_of(batch))
-        profile = cls(fit.references(), fit.whole())
+        profile = cls(*fit.result())
         if not profile.references or not profile.rows:
             raise BadRequest("a profile: expected columns with rows, came none")
         if profile.rows < FEW_ROWS:
@@ -68,6 +72,25 @@ class Profile:
                 stacklevel=3,
             )
         return profile
+
+    @classmethod
+    def empty(cls, kinds: Mapping[str, str]) -> Profile:
+        """A profile of no rows, for counting without a reference.
+
+        kinds  'numeric', 'string', 'integer' or 'boolean' by column name
+        """
+        names = [name for name, kind in kinds.items() if kind == "numeric"]
+        nothing = moments.start(len(names))
+        references = [
+            numeric(name, Exact(np.empty(0, np.float32)), np.zeros(3, np.int64), moments.start(1)[0])
+            if kind == "numeric"
+            else categorical(name, ({}, {}), 0, kind)
+            for name, kind in kinds.items()
+        ]
+        whole = Whole(
+            tuple(names), scaling(nothing), features=np.zeros(0), comoments=np.zeros((0, 0)), rows=0
+        )
+        return cls(tuple(references), whole)
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -131,23 +154,13 @@ class Profile:
 
 def _add(one: Reference, two: Reference) -> Reference:
     if isinstance(one, Numeric) and isinstance(two, Numeric) and np.array_equal(one.edges, two.edges):
-        m, n = one.counts[: one.missing].sum(), two.counts[: two.missing].sum()
-        if not m or not n:
-            mean, sd = (one.mean, one.sd) if m else (two.mean, two.sd)
-        else:
-            mean = (m * one.mean + n * two.mean) / (m + n)
-            variance = (m * one.sd**2 + n * two.sd**2) / (m + n) + m * n * (one.mean - two.mean) ** 2 / (
-                m + n
-            ) ** 2
-            sd = float(np.sqrt(variance))
+        both = one.moments[None].copy()
+        moments.merge(both, two.moments[None])
         return replace(
             one,
             counts=one.counts + two.counts,
             gaps=one.gaps + two.counts @ one.split,
-            mean=mean,
-            sd=sd,
-            minimum=float(np.fmin(one.minimum, two.minimum)),
-            maximum=float(np.fmax(one.maximum, two.maximum)),
+            moments=both[0],
         )
     if not isinstance(one, Numeric) and not isinstance(two, Numeric) and one.categories == two.categories:
         return replace(one, counts=one.counts + two.counts, gaps=one.gaps + two.counts @ one.split)
@@ -155,12 +168,11 @@ def _add(one: Reference, two: Reference) -> Reference:
 
 
 def _add_whole(one: Whole, two: Whole) -> Whole:
-    if not (np.array_equal(one.center, two.center) and np.array_equal(one.scale, two.scale)):
+    if not (np.array_equal(one.scaling, two.scaling) and one.features.shape == two.features.shape):
         raise BadRequest("profiles: expected columns standardised alike, came different ones")
     return replace(
         one,
         features=one.features + two.features,
-        sums=one.sums + two.sums,
-        products=one.products + two.products,
+        comoments=one.comoments + two.comoments,
         rows=one.rows + two.rows,
     )

@@ -37,7 +37,7 @@ class Numeric:
     counts  (E + 4,) int64: reference rows in bins 0 .. E, then missing, +inf, -inf
     split   (E + 4, 17): the share of each bin's rows that each rank bin gets
     gaps    (17,): the reference's gaps in each rank bin
-    mean, sd, minimum, maximum  of the finite values; NaN if there are none
+    moments (5,) float64: count, mean, M2, least, greatest of the finite values; see driftline_kernels.moments
     """
 
     name: str
@@ -45,10 +45,7 @@ class Numeric:
     counts: Array
     split: Array
     gaps: Array
-    mean: float
-    sd: float
-    minimum: float
-    maximum: float
+    moments: Array
 
     @property
     def rows(self) -> int:
@@ -59,6 +56,26 @@ class Numeric:
     def missing(self) -> int:
         """The bin of missing values."""
         return len(self.edges) + 1
+
+    @property
+    def mean(self) -> float:
+        """Of the finite values; NaN if there are none."""
+        return float(self.moments[1]) if self.moments[0] else float("nan")
+
+    @property
+    def sd(self) -> float:
+        """The standard deviation of the finite values; NaN if there are none."""
+        return float(np.sqrt(self.moments[2] / self.moments[0])) if self.moments[0] else float("nan")
+
+    @property
+    def minimum(self) -> float:
+        """The least finite value; NaN if there is none."""
+        return float(self.moments[3]) if self.moments[0] else float("nan")
+
+    @property
+    def maximum(self) -> float:
+        """The greatest finite value; NaN if there is none."""
+        return float(self.moments[4]) if self.moments[0] else float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,18 +115,15 @@ class Categorical:
 Reference = Numeric | Categorical
 
 
-def numeric(
-    name: str, order: Order, missing: int, infinite: tuple[int, int], mean: float, sd: float, seed: int = 0
-) -> Numeric:
+def numeric(name: str, order: Order, special: Array, moments: Array, seed: int = 0) -> Numeric:
     """The reference of a numeric column.
 
-    order     its finite values
-    missing   how many values were missing
-    infinite  how many were -inf and +inf
-    mean, sd  of the finite values
-    seed      of what is drawn to cut within equal values
+    order    its finite values
+    special  (3,) how many values were missing, +inf and -inf
+    moments  (5,) of the finite values
+    seed     of what is drawn to cut within equal values
     """
-    minus, plus = infinite
+    missing, plus, minus = (int(count) for count in special)
     rows = order.rows + minus + plus + missing
     edges = _edges(order, rows, minus)
     below = np.array([0, *(order.below(edge) for edge in edges), order.rows])
@@ -128,7 +142,6 @@ def numeric(
         Group(_trusted(missing, trust), single=True),
     ]
     shares = split(groups, seed)
-    ends = (order.at(1), order.at(order.rows)) if order.rows else (np.nan, np.nan)
     return Numeric(
         name,
         edges,
@@ -136,9 +149,7 @@ def numeric(
         # From the column's order, -inf first and missing last, to the order of the bins.
         np.concatenate([shares[1:-2], shares[[-1, -2, 0]]]),
         gaps(sum(group.rows for group in groups)),
-        mean,
-        sd,
-        *ends,
+        moments,
     )
 
 

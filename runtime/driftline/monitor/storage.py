@@ -28,28 +28,20 @@ _SCHEMA = pa.schema(
         ("counts", pa.list_(pa.int64())),
         ("split", pa.list_(pa.float64())),
         ("gaps", pa.list_(pa.float64())),
-        ("mean", pa.float64()),
-        ("sd", pa.float64()),
-        ("minimum", pa.float64()),
-        ("maximum", pa.float64()),
+        ("moments", pa.list_(pa.float64())),
     ]
 )
 _HEAD = b"driftline.profile"
-_ARRAYS = {
-    "center": np.float32,
-    "scale": np.float32,
-    "features": np.float64,
-    "sums": np.float64,
-    "products": np.float64,
-}
+_WHOLE = b"driftline.whole."
+_ARRAYS = ("scaling", "features", "comoments")
 
 
 def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
     """Write a profile; the file is replaced when all of it is there. BadRequest if it can't be written."""
     head = {"format": FORMAT, "names": whole.names, "rows": whole.rows, "seed": whole.seed}
     metadata = {_HEAD: json.dumps(head).encode()}
-    for name, dtype in _ARRAYS.items():
-        metadata[b"driftline.whole." + name.encode()] = getattr(whole, name).astype(dtype).tobytes()
+    for name in _ARRAYS:
+        metadata[_WHOLE + name.encode()] = getattr(whole, name).astype(np.float64).tobytes()
     table = pa.Table.from_pylist([_row(one) for one in references], _SCHEMA.with_metadata(metadata))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -74,11 +66,11 @@ def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:
             )
         references = tuple(_reference(row) for row in table.to_pylist())
         arrays: dict[str, Array] = {
-            name: np.frombuffer(metadata[b"driftline.whole." + name.encode()], dtype)
-            for name, dtype in _ARRAYS.items()
+            name: np.frombuffer(metadata[_WHOLE + name.encode()], np.float64) for name in _ARRAYS
         }
-        columns = len(head["names"])
-        arrays["products"] = arrays["products"].reshape(columns, columns)
+        side = len(head["names"]) + 1 if len(arrays["comoments"]) else 0
+        arrays["comoments"] = arrays["comoments"].reshape(side, side)
+        arrays["scaling"] = arrays["scaling"].reshape(-1, 2)
         return references, Whole(tuple(head["names"]), **arrays, rows=head["rows"], seed=head["seed"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise BadRequest(f"{path}: expected a profile: {' '.join(str(error).split())}") from error
@@ -93,8 +85,7 @@ def _row(reference: Reference) -> dict[str, Any]:
     }
     if isinstance(reference, Categorical):
         return {**row, "kind": reference.kind, "categories": reference.categories}
-    numbers = {name: getattr(reference, name) for name in ("mean", "sd", "minimum", "maximum")}
-    return {**row, "kind": "numeric", "edges": reference.edges, **numbers}
+    return {**row, "kind": "numeric", "edges": reference.edges, "moments": reference.moments}
 
 
 def _reference(row: dict[str, Any]) -> Reference:
@@ -106,5 +97,5 @@ def _reference(row: dict[str, Any]) -> Reference:
     }
     if row["kind"] != "numeric":
         return Categorical(**shared, kind=row["kind"], categories=tuple(row["categories"]))
-    numbers = {name: row[name] for name in ("mean", "sd", "minimum", "maximum")}
-    return Numeric(**shared, edges=np.array(row["edges"], np.float32), **numbers)
+    edges, moments = np.array(row["edges"], np.float32), np.array(row["moments"], np.float64)
+    return Numeric(**shared, edges=edges, moments=moments)

@@ -1,4 +1,4 @@
-"""Whole rows: random Fourier features and correlations of the numeric columns, all standardised alike."""
+"""Whole rows of a reference: random Fourier features and correlations of its numeric columns."""
 
 from __future__ import annotations
 
@@ -7,117 +7,92 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from driftline.monitor.columns import Columns
 from driftline.tensors import Array
+from driftline_kernels import bins, rows
+from driftline_kernels.rows import State
 
 FEATURES = 32
 """Random Fourier features."""
 
-_CHUNK_ROWS = 16_384
+MOST_CORRELATED = 64
+"""Correlations are kept of so many numeric columns at most: they take columns^2 operations a row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Whole:
-    """The reference of whole rows, over F numeric columns.
+    """The reference of whole rows, over F numeric columns, as the kernels make it.
 
-    names          of the columns, (F,)
-    center, scale  what columns are standardised by, (F,); what is missing or infinite counts as the center
-    features       sum over the rows of sqrt(2 / D) cos(z W + b), (D,)
-    sums           sum over the rows of the standardised columns z, (F,)
-    products       sum over the rows of their products, (F, F)
-    rows           how many rows there are
-    seed           of W and b
+    names      of the columns, (F,)
+    scaling    (F, 2) float64; mean and 1 / sd that columns are standardised by, 0 for one that never varied
+    features   (D,) float64; sums over the rows, see driftline_kernels.fourier; D = 0 if none are kept
+    comoments  (F + 1, F + 1) float64; sums over the rows, see driftline_kernels.comoments; (0, 0) if none
+               are kept, as of more than MOST_CORRELATED columns
+    rows       how many rows there are
+    seed       of the features' weights
     """
 
     names: tuple[str, ...]
-    center: Array
-    scale: Array
+    scaling: Array
     features: Array
-    sums: Array
-    products: Array
+    comoments: Array
     rows: int
     seed: int = 0
 
-    def weights(self) -> tuple[Array, Array]:
-        """W (F, D) and b (D,), float32."""
-        return weights(len(self.names), self.seed)
-
-    @property
-    def mean(self) -> Array:
-        """The mean features, (D,)."""
-        return self.features / max(self.rows, 1)
-
-    @property
-    def correlation(self) -> Array:
-        """Pearson's correlations of the columns, (F, F)."""
-        return correlation(self.sums, self.products, max(self.rows, 1))
-
-
-class WholeFit:
-    """Sums over the rows of the reference.
-
-    names           of the numeric columns
-    centers, scales  what to standardise them by: means and standard deviations, of a first batch at least
-    """
-
-    def __init__(self, names: Sequence[str], centers: Sequence[float], scales: Sequence[float]) -> None:
-        self._names = tuple(names)
-        self._center = np.nan_to_num(np.array(centers, np.float32))
-        scale = np.nan_to_num(np.array(scales, np.float32))
-        self._scale = np.where(scale > 0, scale, np.float32(1))
-        self._weights = weights(len(names), 0)
-        self._features = np.zeros(FEATURES)
-        self._sums = np.zeros(len(names))
-        self._products = np.zeros((len(names), len(names)))
-        self._rows = 0
-
-    def update(self, columns: Columns) -> None:
-        """Add a batch of columns."""
-        rows = len(next(iter(columns.values()), ()))
-        for start in range(0, rows if self._names else 0, _CHUNK_ROWS):
-            stop = min(start + _CHUNK_ROWS, rows)
-            z = np.stack([np.asarray(columns[name][start:stop], np.float32) for name in self._names], axis=1)
-            z = standardise(z, self._center, self._scale)
-            self._features += features(z, *self._weights).sum(axis=0, dtype=np.float64)
-            self._sums += z.sum(axis=0, dtype=np.float64)
-            self._products += (z.T @ z).astype(np.float64)
-        self._rows += rows
-
-    def result(self) -> Whole:
-        """What is known of whole rows now."""
-        return Whole(
-            self._names, self._center, self._scale, self._features, self._sums, self._products, self._rows
+    @classmethod
+    def start(cls, names: Sequence[str], spread: Array) -> Whole:
+        """That of no rows yet; `spread` (F, 5), moments of the columns, says what to standardise them by."""
+        columns = len(names)
+        side = columns + 1 if 0 < columns <= MOST_CORRELATED else 0
+        return cls(
+            tuple(names),
+            scaling(spread),
+            np.zeros(FEATURES if columns else 0),
+            np.zeros((side, side)),
+            rows=0,
         )
 
+    def weights(self) -> Array:
+        """Of a Gaussian kernel as wide as a row is long: (F + 1, D) float32, the phases as the last row.
 
-def weights(columns: int, seed: int) -> tuple[Array, Array]:
-    """Frequencies W (columns, D) and phases b (D,) of a Gaussian kernel as wide as a row is long.
+        Rahimi, Recht: Random features for large-scale kernel machines (2007).
+        """
+        columns, features = len(self.names), len(self.features)
+        random = np.random.default_rng(self.seed)
+        frequencies = random.standard_normal((columns, features)) / np.sqrt(max(columns, 1))
+        phases = random.uniform(0, 2 * np.pi, features)
+        return np.concatenate([frequencies, phases[None]]).astype(np.float32)
 
-    Rahimi and Recht, "Random features for large-scale kernel machines", 2007.
-    """
-    random = np.random.default_rng(seed)
-    frequencies = random.standard_normal((columns, FEATURES)) / np.sqrt(max(columns, 1))
-    phases = random.uniform(0, 2 * np.pi, FEATURES)
-    return frequencies.astype(np.float32), phases.astype(np.float32)
+    def state(self, edges: Array) -> State:
+        """What the kernels start from, to count rows and to compare them with these.
 
-
-def standardise(values: Array, center: Array, scale: Array) -> Array:
-    """(values - center) / scale, float32; 0 for what is missing or infinite."""
-    z = (values - center) / scale
-    z[~np.isfinite(z)] = 0
-    return np.asarray(z, np.float32)
-
-
-def features(z: Array, frequencies: Array, phases: Array) -> Array:
-    """sqrt(2 / D) cos(z W + b), (rows, D), whose square norm is 1 on average."""
-    return np.asarray(np.sqrt(2 / len(phases)) * np.cos(z @ frequencies + phases))
+        edges  (F, E) float32, as driftline_kernels.bins.prepare wants them
+        """
+        correlate = self.comoments.size > 0
+        return rows.start(bins.prepare(edges), edges.shape[1], self.scaling, self.weights(), correlate)
 
 
-def correlation(sums: Array, products: Array, rows: float) -> Array:
-    """Pearson's correlations from sums (F,) and sums of products (F, F); 0 where a column is constant."""
-    covariance = products / rows - np.outer(sums, sums) / rows**2
+def scaling(spread: Array) -> Array:
+    """Mean and 1 / sd, 0 for a column that never varied, (F, 2), from moments (F, 5)."""
+    count, mean, squares = spread[:, 0], spread[:, 1], spread[:, 2]
+    varied = squares > 0
+    inverse = np.zeros(len(spread))
+    inverse[varied] = np.sqrt(count[varied] / squares[varied])
+    return np.stack([mean, inverse], axis=1)
+
+
+def mean_features(features: Array, rows: int) -> Array:
+    """The mean of sqrt(2 / D) cos(z W + b), whose square norm is 1 on average, from sums of cosines (D,)."""
+    mean: Array = np.sqrt(2 / max(len(features), 1)) * features / max(rows, 1)
+    return mean
+
+
+def correlation(comoments: Array) -> Array:
+    """Pearson's correlations (F, F) from comoments (F + 1, F + 1); 0 where a column is constant."""
+    count = max(comoments[-1, -1], 1.0) if comoments.size else 1.0
+    sums, products = comoments[-1:, :-1] / count, comoments[:-1, :-1] / count
+    covariance = products - sums.T @ sums
     sd = np.sqrt(np.maximum(np.diag(covariance), 0))
     both = np.outer(sd, sd)
-    shift = np.where(both > 1e-12, covariance / np.where(both > 1e-12, both, 1), 0.0)
-    np.fill_diagonal(shift, 1.0)
-    return np.clip(shift, -1.0, 1.0)
+    found = np.where(both > 1e-12, covariance / np.where(both > 1e-12, both, 1), 0.0)
+    np.fill_diagonal(found, 1.0)
+    return np.clip(found, -1.0, 1.0)

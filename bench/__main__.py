@@ -12,15 +12,15 @@ from rich.console import Console
 from bench.common import QUICK, Effort, Neighbours, program
 from bench.results import JSON, save, show
 
-NAMES = ("http", "mlp", "cold_start", "swap_memory", "score")
-PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk")}
+NAMES = ("http", "mlp", "cold_start", "swap_memory", "score", "profile")
+PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk"), "profile": ("taskset",)}
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="Short rounds, to see that it works; nothing is kept.")
 def main(names: tuple[str, ...], quick: bool) -> None:
-    """Run the benchmarks NAMED, else all: http, mlp, cold_start, swap_memory, score."""
+    """Run the benchmarks NAMED, else all: http, mlp, cold_start, swap_memory, score, profile."""
     # An exception, so that whatever was started is ended on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()

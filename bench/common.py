@@ -48,7 +48,7 @@ class Effort:
     seconds  of load for one point of one round
     starts   cold starts
     swaps    hot swaps, of which the first `settle` may still grow the memory
-    rows     of the file that is scored with trees; the network's has a fiftieth
+    rows     of the file that is scored with trees; the network's has a twentieth, what is profiled five times
     """
 
     rounds: int = 5
@@ -89,6 +89,23 @@ def on_core(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+_PEAK = """
+import re, sys
+from driftline.cli import main
+main(sys.argv[1:], standalone_mode=False)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+"""A driftline command, and then the most memory it had: getrusage would also count what forked it."""
+MEASURED = [sys.executable, "-c", _PEAK]
+"""What stands before the arguments of a driftline command whose memory `peak_megabytes` tells."""
+
+
+def peak_megabytes(command: Sequence[str]) -> float:
+    """Run a command line with MEASURED in it to its end; the most memory it had at once."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1]) * 1024 / 1e6
 
 
 class Process:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import models
-from bench.common import Effort, Matrix, Sample
+from bench.common import MEASURED, Effort, Matrix, Sample, peak_megabytes
 from bench.raw import Raw, powers_of_two
 from bench.results import Result, Table, Target
 from driftline.config import available_cores
@@ -29,14 +27,6 @@ SCANNED_SHARE = 10
 """A tenth of the rows is enough to find the best batch size."""
 CHECKED_ROWS = 1000
 
-PEAK = """
-import re, sys
-from driftline.cli import main
-main(sys.argv[1:], standalone_mode=False)
-print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
-"""
-"""The command, and then the most memory it had: getrusage would also count what forked it."""
-
 
 def run(effort: Effort) -> Result:
     """Both models in turn, then the memory of the larger and of a quarter of the larger file."""
@@ -48,7 +38,7 @@ def run(effort: Effort) -> Result:
         for contest in (trees, network):
             contest.run(folder, effort)
         sizes = (effort.rows // 4, effort.rows)
-        peaks = {rows: peak_megabytes(trees.model, trees.matrix[:rows], folder) for rows in sizes}
+        peaks = {rows: score_peak(trees.model, trees.matrix[:rows], folder) for rows in sizes}
     return report([trees, network], peaks)
 
 
@@ -100,14 +90,10 @@ def write(matrix: Matrix, path: Path) -> Path:
     return path
 
 
-def peak_megabytes(model: Path, matrix: Matrix, folder: Path) -> float:
-    """The most memory that `driftline score` has at once for these rows."""
+def score_peak(model: Path, matrix: Matrix, folder: Path) -> float:
+    """The most memory that `driftline score` has at once for these rows, in MB."""
     data = write(matrix, folder / "rows.parquet")
-    arguments = ("score", model, data, "-o", folder / "scores.parquet")
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *map(str, arguments)], capture_output=True, text=True, check=True
-    )
-    return int(done.stdout.splitlines()[-1]) * 1024 / 1e6
+    return peak_megabytes([*MEASURED, *map(str, ("score", model, data, "-o", folder / "scores.parquet"))])
 
 
 def report(contests: list[Contest], peaks: dict[int, float]) -> Result:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,18 +186,65 @@ def score(
 
     MODEL may also be the path of an .onnx file or of a version's folder.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from driftline.engine.score import score
-    from driftline.tables import Source
 
     bundle = open_bundle(model, registry, file)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn())
-    with Progress(*columns, console=stderr()) as progress:
-        task = progress.add_task(str(data), total=Source(data).rows)
-        rows = score(bundle, data, output, keep, lambda done: progress.update(task, advance=done))
-        progress.update(task, total=rows)
+    with rows_done(data) as done:
+        rows = score(bundle, data, output, keep, done)
     click.echo(f"{rows} rows are scored in {output}")
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The profile; profile.arrow, say."
+)
+@click.option(
+    "--column", "columns", multiple=True, metavar="COLUMN", help="Use only this column; may be repeated."
+)
+@click.option(
+    "--numeric", multiple=True, metavar="COLUMN", help="This column is of numbers; may be repeated."
+)
+@click.option(
+    "--categorical", multiple=True, metavar="COLUMN", help="This column is of categories; may be repeated."
+)
+@click.option("--model", metavar="MODEL[@ALIAS|:VERSION]", help="Profile its inputs, and its outputs too.")
+@registry_option
+@click.pass_obj
+def profile(
+    file: ServerFile,
+    /,
+    data: Path,
+    output: Path,
+    columns: tuple[str, ...],
+    numeric: tuple[str, ...],
+    categorical: tuple[str, ...],
+    model: str | None,
+    registry: str,
+) -> None:
+    """Profile DATA (Parquet, CSV or Arrow): the reference that drift is measured from.
+
+    Strings and booleans are categories, and so are integers of at most 20 different values, none missing.
+    Up to 128 MiB the profile is exact; of more data, quantiles are within 0.07 % of the rows.
+    """
+    import warnings
+
+    from rich.console import Console
+
+    from driftline.engine.profile import profile
+
+    for name in set(numeric) & set(categorical):
+        raise BadRequest(f"column {name!r}: expected --numeric or --categorical, came both")
+    kinds = dict.fromkeys(numeric, "numeric") | dict.fromkeys(categorical, "categorical")
+    bundle = open_bundle(model, registry, file) if model else None
+    with warnings.catch_warnings(record=True) as caught, rows_done(data) as done:
+        warnings.simplefilter("always", UserWarning)
+        found = profile(data, kinds, columns, bundle, done)
+    found.save(output)
+    for warning in caught:
+        click.echo(f"driftline: {warning.message}", err=True)
+    Console().print(found)
+    click.echo(f"the profile of {found.rows} rows and {len(found.names)} columns is in {output}")
 
 
 @main.command()
@@ -230,6 +278,20 @@ def open_bundle(model: str, registry: str, file: ServerFile) -> Bundle:
     version = source.resolve(Reference.parse(model))
     bundle = Bundle.open(source.fetch(version))
     return replace(bundle, settings=file.settings_of(version.name, bundle.settings))
+
+
+@contextmanager
+def rows_done(data: Path) -> Iterator[Callable[[int], None]]:
+    """A progress bar for the rows of a file; call what it gives with the number of rows just done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from driftline.tables import Source
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr()) as progress:
+        task = progress.add_task(str(data), total=Source(data).rows)
+        yield lambda rows: progress.update(task, advance=rows)
+        progress.update(task, total=progress.tasks[task].completed)
 
 
 def stderr() -> Console:

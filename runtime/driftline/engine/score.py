@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
@@ -40,23 +40,35 @@ def score(
 
     Raises BadRequest if a file or a column does not fit.
     """
-    # Nobody else wants the cores: let the model's threads have them.
-    engine = replace(bundle.settings.engine, spinning=True)
-    model = Model(replace(bundle, settings=replace(bundle.settings, engine=engine)))
     source = Source(data)
-    columns = Columns(model.signature.inputs, source.schema, keep)
-    wanted = tuple(spec.name for spec in model.signature.outputs)
-    stride = Stride(model)
     total = 0
     with Writer(output) as writer:
-        for batch in source.batches(columns.names):
-            outputs = stride.run(columns.tensors(batch), wanted, batch.num_rows)
+        for batch, _, outputs in run(bundle, source, source.schema, keep):
             writer.write(table(batch, keep, outputs))
             total += batch.num_rows
             progress(batch.num_rows)
         if not total:
             raise BadRequest(f"{data}: expected rows, came none")
     return total
+
+
+def run(
+    bundle: Bundle, source: Source, schema: Any, keep: Sequence[str] = ()
+) -> Iterator[tuple[Any, Tensors, Tensors]]:
+    """Record batches of a source, each with the inputs that a model takes of it and with its outputs.
+
+    schema  of the columns that may be inputs
+    keep    columns that the batches have beside those of the inputs
+    """
+    # Nobody else wants the cores: let the model's threads have them.
+    engine = replace(bundle.settings.engine, spinning=True)
+    model = Model(replace(bundle, settings=replace(bundle.settings, engine=engine)))
+    columns = Columns(model.signature.inputs, schema, keep)
+    wanted = tuple(spec.name for spec in model.signature.outputs)
+    stride = Stride(model)
+    for batch in source.batches(columns.names):
+        inputs = columns.tensors(batch)
+        yield batch, inputs, stride.run(inputs, wanted, batch.num_rows)
 
 
 class Columns:

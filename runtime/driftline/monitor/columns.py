@@ -23,8 +23,10 @@ BLOCK_ROWS = 1_024
 def columns_of(data: Any) -> Columns:
     """Columns out of a pyarrow Table or RecordBatch, a pandas DataFrame, or a mapping of names to arrays.
 
-    A two-dimensional array under one name is its columns: {"input": (rows, 30)} is input_0 ... input_29.
-    Nulls among numbers are NaN; text, and what pandas calls objects or categories, are strings.
+    A two-dimensional array under one name is its columns: {"input": (rows, 30)} is input_0 ... input_29; so
+    are Arrow's lists.
+    Nulls among numbers are NaN, dates and times are microseconds; text, and what pandas calls objects or
+    categories, are strings, and so are booleans with nulls: 'True' and 'False'.
 
     Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
     that differ in length.
@@ -79,13 +81,29 @@ def matrices(columns: Columns, names: Sequence[str]) -> Iterator[Array]:
 
 def _columns(name: str, values: Any) -> Columns:
     if type(values).__module__.startswith("pyarrow"):
-        return {name: _from_arrow(name, values)}
+        return _parts(name, values)
     array: Array = np.asarray(values)
     if array.ndim == 2:
         return {f"{name}_{index}": _one(f"{name}_{index}", part) for index, part in enumerate(array.T)}
     if array.ndim != 1:
         raise BadRequest(f"column {name!r}: expected one or two dimensions, came shape {list(array.shape)}")
     return {name: _one(name, array)}
+
+
+def _parts(name: str, values: Any) -> Columns:
+    """An Arrow column, or the columns of one of lists that are all of one length."""
+    import pyarrow as pa
+
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    kind = values.type
+    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return {name: _from_arrow(name, values)}
+    items = _from_arrow(name, values.flatten())
+    width = kind.list_size if pa.types.is_fixed_size_list(kind) else len(items) // max(len(values), 1)
+    lengths = values.value_lengths() if len(values) else pa.array([], pa.int32())
+    if values.null_count or lengths.unique().to_pylist() not in ([], [width]):
+        raise BadRequest(f"column {name!r}: expected lists of one length, none missing, came {kind}")
+    return {f"{name}_{index}": items[index::width] for index in range(width)}
 
 
 def _one(name: str, array: Array) -> Column:
@@ -102,10 +120,19 @@ def _one(name: str, array: Array) -> Column:
 def _from_arrow(name: str, values: Any) -> Column:
     import pyarrow as pa
 
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    try:
+        return _plain(name, values)
+    except pa.ArrowException as error:
+        raise BadRequest(f"column {name!r}: expected numbers or strings, came {values.type}") from error
+
+
+def _plain(name: str, values: Any) -> Column:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     kind = values.type
     if pa.types.is_dictionary(kind):
-        return _from_arrow(name, values.cast(kind.value_type))
+        return _plain(name, values.cast(kind.value_type))
     if pa.types.is_null(kind):
         return np.full(len(values), np.nan)
     if pa.types.is_large_string(kind) or pa.types.is_string(kind):
@@ -113,13 +140,26 @@ def _from_arrow(name: str, values: Any) -> Column:
     if pa.types.is_string_view(kind):
         return values.cast(pa.string())
     if pa.types.is_boolean(kind) and values.null_count:
-        import pyarrow.compute as pc
-
         return pc.if_else(values, "True", "False")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        return values.to_numpy(zero_copy_only=False)
+        if values.null_count or pa.types.is_boolean(kind):
+            return values.to_numpy(zero_copy_only=False)
+        return np.from_dlpack(values)  # pyarrow's own way would import pandas, for a second
     if pa.types.is_decimal(kind):
         return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
     if pa.types.is_temporal(kind):
-        return _from_arrow(name, values.cast(pa.timestamp("us")).cast(pa.int64()))
+        return _plain(name, _microseconds(values))
     raise BadRequest(f"column {name!r}: expected numbers or strings, came {kind}")
+
+
+def _microseconds(values: Any) -> Any:
+    """Dates and times since 1970, times of day since midnight, durations: int64."""
+    import pyarrow as pa
+
+    if pa.types.is_time(values.type):
+        unit = pa.time64("us")
+    elif pa.types.is_duration(values.type):
+        unit = pa.duration("us")
+    else:
+        unit = pa.timestamp("us")
+    return values.cast(unit, safe=False).cast(pa.int64())

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +16,16 @@ from driftline.monitor.columns import columns_of
 from driftline.monitor.fitting import Fit
 from driftline.monitor.quantiles import Exact
 from driftline.monitor.reference import Numeric, Reference, categorical, numeric
+from driftline.monitor.summary import html, table
 from driftline.monitor.whole import Whole, scaling
-from driftline.tensors import Signature
+from driftline.tensors import Signature, shorten
 from driftline_kernels import moments
 
 FEW_ROWS = 100
 """A reference of fewer rows is too weak for an alarm worth having."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Profile:
     """A reference: `Profile.fit(columns)`, `profile.save(path)`, `Profile.load(path)`.
 
@@ -135,6 +137,18 @@ class Profile:
             if reference.name == name:
                 return reference
         raise BadRequest(f"column {name!r}: the profile has no such column; it has: {', '.join(self.names)}")
+
+    def __repr__(self) -> str:
+        """Its rows and columns, shortened."""
+        return f"Profile({self.rows:,} rows: {shorten(', '.join(self.names))})"
+
+    def __rich__(self) -> Any:
+        """A table for the terminal, a line a column."""
+        return table(self.references, f"{self.rows:,} rows")
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook, a line a column."""
+        return html(self.references, f"{self.rows:,} rows")
 
     def validate(self, signature: Signature) -> None:
         """Whether every input of a model has a reference of its kind; BadRequest names the one that has not.

@@ -92,7 +92,7 @@ class Sketch:
     def update(self, values: Array) -> None:
         """Add values."""
         if len(values):
-            self._sketch.update(np.ascontiguousarray(values, np.float32))
+            self._sketch.update(np.require(values, np.float32, ["C", "W"]))
 
     @property
     def rows(self) -> int:
@@ -114,7 +114,9 @@ class Sketch:
         return float(self._sketch.normalized_rank_error(False)) if self._sketch.is_estimation_mode() else 0.0
 
     def at(self, rank: int) -> float:
-        """The value of a rank, about."""
+        """The value of a rank, about; the least and the greatest exactly."""
+        if rank == 1:
+            return float(self._sketch.get_min_value())
         return float(self._sketch.get_quantile(min(1.0, rank / self.rows)))
 
     def below(self, value: float) -> int:

@@ -1,0 +1,68 @@
+"""A profile for a person: a line a column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from driftline.monitor.reference import Categorical, Numeric, Reference
+
+HEADER = ("column", "kind", "rows", "missing", "values")
+
+SHOWN = 3
+"""Categories that are named, the most frequent first."""
+
+
+def cells(reference: Reference) -> tuple[str, ...]:
+    """One column: its name, kind, rows, share of missing values, range or categories."""
+    kind = reference.kind if isinstance(reference, Categorical) else "numeric"
+    missing = reference.counts[reference.missing] / max(reference.rows, 1)
+    values = _categories(reference) if isinstance(reference, Categorical) else _range(reference)
+    return reference.name, kind, f"{reference.rows:,}", f"{missing:.1%}" if missing else "", values
+
+
+def table(references: Iterable[Reference], title: str) -> Any:
+    """Columns as a table for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for name in HEADER:
+        found.add_column(name, justify="right" if name in ("rows", "missing") else "left")
+    for reference in references:
+        found.add_row(*map(Text, cells(reference)))  # as they are: a name is no markup
+    return found
+
+
+def html(references: Iterable[Reference], title: str) -> str:
+    """Columns as a table for a notebook."""
+    head = "".join(f"<th>{name}</th>" for name in HEADER)
+    rows = (
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(reference)) + "</tr>"
+        for reference in references
+    )
+    return f"<table><caption>{escape(title)}</caption><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _range(reference: Numeric) -> str:
+    if not reference.moments[0]:
+        return "none that is finite" if reference.rows else ""
+    if reference.minimum == reference.maximum:
+        found = f"always {reference.minimum:g}"
+    else:
+        ends = f"{reference.minimum:g} to {reference.maximum:g}"
+        found = f"{ends}, mean {reference.mean:.4g}, sd {reference.sd:.4g}"
+    infinite = int(reference.counts[reference.missing + 1 :].sum())
+    return f"{found}, {infinite:,} infinite" if infinite else found
+
+
+def _categories(reference: Categorical) -> str:
+    known = reference.counts[: reference.unseen]
+    most = np.argsort(-known, kind="stable")[:SHOWN]
+    shares = known / max(reference.rows, 1)
+    named = [f"{reference.categories[index]} {shares[index]:.0%}" for index in most]
+    more = len(reference.categories) - len(named)
+    return ", ".join([*named, f"{more:,} more"] if more else named)

@@ -235,6 +235,8 @@ def profile(
 
     for name in set(numeric) & set(categorical):
         raise BadRequest(f"column {name!r}: expected --numeric or --categorical, came both")
+    if not output.parent.is_dir():
+        raise BadRequest(f"{output}: expected a file in a folder, {output.parent} is none")
     kinds = dict.fromkeys(numeric, "numeric") | dict.fromkeys(categorical, "categorical")
     bundle = open_bundle(model, registry, file) if model else None
     with warnings.catch_warnings(record=True) as caught, rows_done(data) as done:

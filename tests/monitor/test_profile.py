@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from driftline.errors import BadRequest
 from driftline.monitor import fitting
@@ -15,6 +18,7 @@ from driftline.monitor.profile import Profile
 from driftline.monitor.ranks import CUTS, cut_ranks
 from driftline.monitor.reference import Categorical, Numeric
 from driftline.tensors import DATATYPES, Signature, TensorSpec
+from driftline_kernels import rows
 
 ROWS = 4_000
 
@@ -202,6 +206,62 @@ def test_profiles_of_the_same_bins_add() -> None:
         profile.merge(Profile.fit({"x": values + 1}))
     with pytest.raises(BadRequest, match="expected the same ones"):
         profile.merge(Profile.fit({"y": values}))
+
+
+def test_merged_profiles_are_one_over_all_rows() -> None:
+    """What is counted in the bins of one profile, and added, is what all rows count in them."""
+    first, second = (np.random.default_rng(seed).normal(seed, 1 + seed, 1500) for seed in (0, 1))
+    everything = np.concatenate([first, second]).astype(np.float32)
+    one = Profile.fit({"x": first})
+    reference = one["x"]
+    assert isinstance(reference, Numeric)
+    parts = []
+    for values in (second.astype(np.float32), everything):
+        state = one.whole.state(reference.edges[None])
+        rows.observe(values[:, None], state)
+        counted = replace(reference, counts=state.counts[0], moments=state.moments[0])
+        whole = replace(one.whole, features=state.features, comoments=state.comoments, rows=len(values))
+        parts.append(Profile((counted,), whole))
+    other, expected = parts
+    merged = one.merge(other)
+    found = merged["x"]
+    assert isinstance(found, Numeric)
+    np.testing.assert_array_equal(found.counts, expected["x"].counts)
+    np.testing.assert_allclose([found.mean, found.sd], [everything.mean(), everything.std()], rtol=1e-5)
+    both = expected["x"]
+    assert isinstance(both, Numeric)
+    np.testing.assert_allclose(found.moments, both.moments, rtol=1e-9)
+    np.testing.assert_allclose(merged.whole.features, expected.whole.features, rtol=1e-9)
+    np.testing.assert_allclose(merged.whole.comoments, expected.whole.comoments, rtol=1e-9)
+    assert merged.rows == len(everything)
+
+
+def test_an_empty_profile_has_columns_and_no_rows(tmp_path: Path) -> None:
+    kinds = {"x": "numeric", "place": "string", "code": "integer", "late": "boolean"}
+    profile = Profile.empty(kinds)
+    profile.save(tmp_path / "profile.arrow")
+    for one in (profile, Profile.load(tmp_path / "profile.arrow")):
+        assert (one.names, one.rows) == (tuple(kinds), 0)
+        assert [reference.counts.tolist() for reference in one.references] == [[0, 0, 0, 0], *([[0, 0]] * 3)]
+        state = one.whole.state(np.empty((1, 0), np.float32))
+        rows.observe(np.array([[1], [np.nan], [3]], np.float32), state)
+        assert state.counts.tolist() == [[2, 1, 0, 0]]
+        assert state.moments.tolist() == [[2, 2, 2, 1, 3]]
+
+
+def test_a_profile_shows_itself(profile: Profile) -> None:
+    names = "normal, heavy, tied, holes, constant, infinite, ..."
+    assert repr(profile) == f"Profile(4,000 rows: {names})"
+    text = StringIO()
+    Console(file=text, width=120).print(profile)
+    lines = {line.split()[0]: line for line in text.getvalue().splitlines()}
+    assert "always 7" in lines["constant"]
+    assert f"{np.isnan(data()['holes']).mean():.1%}" in lines["holes"]
+    assert "infinite" in lines["infinite"]
+    assert "EWR 3" in lines["place"]
+    page = Profile.fit({"<b>": np.array(["&", "x"] * 100)})._repr_html_()
+    assert "&lt;b&gt;" in page
+    assert "&amp; 50%" in page
 
 
 def test_what_cannot_be_profiled_is_named() -> None:

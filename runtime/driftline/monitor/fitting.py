@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -186,23 +185,26 @@ class Categories:
     def __init__(self, kinds: set[str]) -> None:
         self._kind = next(kind for kind in ("boolean", "string", "integer", "float") if kind in kinds)
         self._kind = "integer" if self._kind == "float" else self._kind
-        self._rows = self._missing = 0
-        self._halves: tuple[Counter[Any], Counter[Any]] = (Counter(), Counter())
+        self._rows = 0
+        self._halves: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self._forgotten = [0, 0]
 
     def update(self, name: str, column: Column) -> None:
         """Add a batch; BadRequest names a column of numbers that aren't whole."""
         for parity, half in enumerate(self._halves):
             half.update(value_counts(name, column[(parity + self._rows) % 2 :: 2]))
             if len(half) > 2 * MOST_DISTINCT:
-                kept = half.most_common(MOST_DISTINCT)
+                kept = dict(half.most_common(MOST_DISTINCT))
+                self._forgotten[parity] += half.total() - sum(kept.values())
                 half.clear()
-                half.update(dict(kept))
+                half.update(kept)
         self._rows += len(column)
 
     def reference(self, name: str) -> Categorical:
         """Of the rows so far."""
-        missing = self._rows - sum(half.total() for half in self._halves)
-        return categorical(name, self._halves, missing, self._kind)
+        even, odd = self._forgotten
+        missing = self._rows - sum(half.total() for half in self._halves) - even - odd
+        return categorical(name, self._halves, missing, self._kind, (even, odd))
 
 
 def value_counts(name: str, column: Column) -> dict[str, int]:

@@ -18,11 +18,14 @@ from driftline.monitor.quantiles import Exact
 from driftline.monitor.reference import Numeric, Reference, categorical, numeric
 from driftline.monitor.summary import html, table
 from driftline.monitor.whole import Whole, scaling
-from driftline.tensors import Signature, shorten
+from driftline.tensors import Signature
 from driftline_kernels import moments
 
 FEW_ROWS = 100
 """A reference of fewer rows is too weak for an alarm worth having."""
+
+NAMED = 6
+"""Columns that a profile's repr names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -139,8 +142,9 @@ class Profile:
         raise BadRequest(f"column {name!r}: the profile has no such column; it has: {', '.join(self.names)}")
 
     def __repr__(self) -> str:
-        """Its rows and columns, shortened."""
-        return f"Profile({self.rows:,} rows: {shorten(', '.join(self.names))})"
+        """Its rows and its first columns."""
+        more = ", ..." if len(self.names) > NAMED else ""
+        return f"Profile({self.rows:,} rows: {', '.join(self.names[:NAMED])}{more})"
 
     def __rich__(self) -> Any:
         """A table for the terminal, a line a column."""

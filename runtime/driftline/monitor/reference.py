@@ -169,8 +169,9 @@ def _edges(order: Order, rows: int, minus: int) -> Array:
 
 
 def _next(value: float) -> float:
-    """The next float32."""
-    return float(np.nextafter(np.float32(value), np.float32(np.inf)))
+    """The next float32; infinite after the greatest."""
+    with np.errstate(over="ignore"):
+        return float(np.nextafter(np.float32(value), np.float32(np.inf)))
 
 
 def _trusted(rows: int, trust: float) -> int:
@@ -182,13 +183,15 @@ def categorical(
     halves: tuple[Mapping[str, int], Mapping[str, int]],
     missing: int,
     kind: str = "string",
+    forgotten: tuple[int, int] = (0, 0),
     seed: int = 0,
 ) -> Categorical:
     """The reference of a categorical column.
 
-    halves   how often each category occurs among the even and among the odd rows
-    missing  how many values were missing
-    seed     of what is drawn to cut within a category
+    halves     how often each category occurs among the even and among the odd rows
+    missing    how many values were missing
+    forgotten  even and odd rows of categories that were too many to be kept
+    seed       of what is drawn to cut within a category
 
     If every category occurs at least FEW times, the set is closed: all rows are counted, and a value that is
     none of them was never seen. Else there are likely more that the reference has missed, and how many can't
@@ -197,14 +200,15 @@ def categorical(
     """
     first, second = halves
     both = {value: first.get(value, 0) + second.get(value, 0) for value in {*first, *second}}
-    closed = len(both) <= MOST_CATEGORIES and all(count >= FEW for count in both.values())
+    few = len(both) <= MOST_CATEGORIES and not any(forgotten)
+    closed = few and all(count >= FEW for count in both.values())
     named, counted = (both, both) if closed else (first, second)
     if not closed:
         missing = missing // 2
     most = sorted(named, key=lambda value: (-named[value], value))[:MOST_CATEGORIES]
     categories = tuple(sorted(most))
     known = [counted.get(value, 0) for value in categories]
-    others = sum(counted.values()) - sum(known)
+    others = sum(counted.values()) - sum(known) + forgotten[1]
     counts = np.array([*known, others, missing], np.int64)
     shares = split([Group(int(count), single=True) for count in counts], seed)
     return Categorical(name, categories, counts, shares, gaps(int(counts.sum())), kind)

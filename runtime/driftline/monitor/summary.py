@@ -63,6 +63,6 @@ def _categories(reference: Categorical) -> str:
     known = reference.counts[: reference.unseen]
     most = np.argsort(-known, kind="stable")[:SHOWN]
     shares = known / max(reference.rows, 1)
-    named = [f"{reference.categories[index]} {shares[index]:.0%}" for index in most]
+    named = [f"{reference.categories[index] or repr('')} {shares[index]:.0%}" for index in most]
     more = len(reference.categories) - len(named)
     return ", ".join([*named, f"{more:,} more"] if more else named)

@@ -8,6 +8,8 @@ a bin is empty in either, distances that divide use shares (c + 1/2) / (rows + b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,22 @@ class Statistic:
     threshold: float | None = None
     p: float | None = None
     interval: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Those fields that say something, as what JSON knows; a number that is not finite is None."""
+        fields: dict[str, Any] = {"value": number(self.value)}
+        for name in ("null", "threshold", "p"):
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = number(value)
+        if self.interval is not None:
+            fields["interval"] = [number(end) for end in self.interval]
+        return fields
+
+
+def number(value: float) -> float | None:
+    """A plain float, or None for what JSON has no word for."""
+    return float(value) if isfinite(value) else None
 
 
 def shares(p: Array, q: Array) -> tuple[Array, Array]:

@@ -1,13 +1,16 @@
 """How far a window is from its reference: each distance beside what it would be if nothing had changed.
 
-Every function takes counts of the same bins, `p` of the reference's m rows and `q` of the window's n. Where
-a bin is empty in either, distances that divide use shares (c + 1/2) / (rows + bins / 2) instead of c / rows
-(Jeffreys' prior), so that they stay finite.
+Every function looks at many columns at once and gives a Statistic of each. It takes counts (columns, bins)
+of the same bins, `p` of the reference's m rows and `q` of the window's n; each column has rows in both. Bins
+empty in both say nothing, so columns of fewer bins are filled up with zeros. Where a bin is empty in one of
+them, PSI, which divides, takes for shares (c + 1/2) / (rows + bins / 2) instead of c / rows (Jeffreys' prior)
+in all the column's bins, so that it stays finite.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from math import isfinite
 from typing import Any
 
@@ -17,6 +20,9 @@ from driftline.tensors import Array
 
 EXPECTED_LEAST = 5.0
 """Bins with a smaller expected count are pooled for the chi-square test (Cochran 1954)."""
+
+NORMAL = 1.96
+"""Standard errors either side of a normal variable that hold it with 95 % probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,115 +58,124 @@ def number(value: float) -> float | None:
     return float(value) if isfinite(value) else None
 
 
-def shares(p: Array, q: Array) -> tuple[Array, Array]:
-    """Counts as shares, smoothed if a bin is empty in either."""
-    if (p == 0).any() or (q == 0).any():
-        return (p + 0.5) / (p.sum() + len(p) / 2), (q + 0.5) / (q.sum() + len(q) / 2)
-    return p / p.sum(), q / q.sum()
-
-
-def psi(p: Array, q: Array) -> Statistic:
+def psi(p: Array, q: Array) -> list[Statistic]:
     """Population stability index, sum (q - p) ln(q / p); null expectation (K - 1)(1/n + 1/m) (Yurdakul 2018).
 
     0.1 and 0.2 are folklore: at few rows chance alone exceeds them, at many rows much less is certain drift.
     """
-    p, q = _occupied(p, q)
-    a, b = shares(p, q)
-    null = (len(p) - 1) * (1 / q.sum() + 1 / p.sum())
-    return Statistic(float(((b - a) * np.log(b / a)).sum()), null, 0.2)
+    some = (p > 0) | (q > 0)
+    bins = some.sum(axis=1, keepdims=True)
+    prior = np.where((some & ((p == 0) | (q == 0))).any(axis=1, keepdims=True), 0.5, 0.0)
+    m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
+    a, b = (p + prior) / (m + prior * bins), (q + prior) / (n + prior * bins)
+    a, b = np.where(some, a, 1.0), np.where(some, b, 1.0)
+    value = ((b - a) * np.log(b / a)).sum(axis=1)
+    return _each(value, null=((bins - 1) * (1 / n + 1 / m))[:, 0], threshold=0.2)
 
 
-def jensen_shannon(p: Array, q: Array) -> Statistic:
+def jensen_shannon(p: Array, q: Array) -> list[Statistic]:
     """Jensen-Shannon distance: the root of the divergence, in natural logarithms (Lin 1991)."""
-    a, b = p / p.sum(), q / q.sum()
-    middle = (a + b) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(a > 0, a * np.log(a / middle), 0) + np.where(b > 0, b * np.log(b / middle), 0)
-    return Statistic(float(np.sqrt(max(terms.sum() / 2, 0.0))), threshold=0.1)
+    a, b = _shares(p), _shares(q)
+    middle = a + b
+    middle[middle == 0] = 1.0
+    # 0 ln 0 is 0: an empty bin's logarithm is that of 1.
+    terms = a * np.log(np.where(a > 0, 2 * a / middle, 1.0)) + b * np.log(
+        np.where(b > 0, 2 * b / middle, 1.0)
+    )
+    return _each(np.sqrt(np.maximum(terms.sum(axis=1) / 2, 0.0)), threshold=0.1)
 
 
-def hellinger(p: Array, q: Array) -> Statistic:
+def hellinger(p: Array, q: Array) -> list[Statistic]:
     """Hellinger distance, sqrt(1/2 sum (sqrt q - sqrt p)^2)."""
-    a, b = p / p.sum(), q / q.sum()
-    return Statistic(float(np.sqrt(((np.sqrt(b) - np.sqrt(a)) ** 2).sum() / 2)), threshold=0.1)
+    apart = np.sqrt(_shares(q)) - np.sqrt(_shares(p))
+    return _each(np.sqrt((apart * apart).sum(axis=1) / 2), threshold=0.1)
 
 
-def total_variation(p: Array, q: Array) -> Statistic:
+def total_variation(p: Array, q: Array) -> list[Statistic]:
     """Total variation, 1/2 sum |q - p|: the share of rows that would have to change bins."""
-    return Statistic(float(np.abs(q / q.sum() - p / p.sum()).sum() / 2))
+    return _each(np.abs(_shares(q) - _shares(p)).sum(axis=1) / 2)
 
 
-def l_infinity(p: Array, q: Array) -> Statistic:
+def l_infinity(p: Array, q: Array) -> list[Statistic]:
     """The largest difference of a bin's shares."""
-    return Statistic(float(np.abs(q / q.sum() - p / p.sum()).max()))
+    return _each(np.abs(_shares(q) - _shares(p)).max(axis=1))
 
 
-def kolmogorov_smirnov(p: Array, q: Array) -> Statistic:
+def kolmogorov_smirnov(p: Array, q: Array) -> list[Statistic]:
     """The largest difference of the distribution functions at the edges, and its asymptotic p value.
 
-    Exact at the edges, so a lower bound of the true distance, off by at most the largest bin's share. The
-    p value holds for continuous columns; with ties it errs on the side of no drift (Kolmogorov 1933).
+    Bins are in order. Exact at the edges, so a lower bound of the true distance, off by at most the largest
+    bin's share. The p value holds for continuous columns; with ties it errs on the side of no drift
+    (Kolmogorov 1933).
     """
     from scipy.special import kolmogorov
 
-    m, n = p.sum(), q.sum()
-    distance = float(np.abs(np.cumsum(q) / n - np.cumsum(p) / m).max())
-    return Statistic(distance, p=float(kolmogorov(distance * np.sqrt(n * m / (n + m)))))
+    m, n = p.sum(axis=1), q.sum(axis=1)
+    distance = np.abs(np.cumsum(_shares(q), axis=1) - np.cumsum(_shares(p), axis=1)).max(axis=1)
+    return _each(distance, p=kolmogorov(distance * np.sqrt(n * (m / (n + m)))))
 
 
-def chi_square(p: Array, q: Array) -> Statistic:
+def chi_square(p: Array, q: Array) -> list[Statistic]:
     """Pearson's chi-square test of two samples; `null` is its degrees of freedom.
 
     Bins of which either sample should have fewer than 5 rows are pooled.
     """
     from scipy.special import chdtrc
 
-    m, n = p.sum(), q.sum()
-    pooled = (p + q) * min(m, n) / (m + n) < EXPECTED_LEAST
-    if pooled.any():
-        p = np.append(p[~pooled], p[pooled].sum())
-        q = np.append(q[~pooled], q[pooled].sum())
-    p, q = _occupied(p, q)
-    if len(p) < 2:
-        return Statistic(0.0, 0.0, p=1.0)
+    m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
+    share = n / (m + n)
     both = p + q
-    value = float(((q - both * n / (m + n)) ** 2 / both).sum() * (m + n) ** 2 / (m * n))
-    return Statistic(value, len(p) - 1.0, p=float(chdtrc(len(p) - 1, value)))
+    few = both * np.minimum(share, 1 - share) < EXPECTED_LEAST
+    pool = (both * few).sum(axis=1, keepdims=True)
+    both = np.concatenate([both * ~few, pool], axis=1)
+    seen = np.concatenate([q * ~few, (q * few).sum(axis=1, keepdims=True)], axis=1)
+    squares = (seen - both * share) ** 2 / np.maximum(both, 1)
+    value = squares.sum(axis=1) / (share * (1 - share))[:, 0]
+    freedom = (both > 0).sum(axis=1) - 1.0
+    value[freedom == 0] = 0.0
+    return _each(value, null=freedom, p=np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), value), 1.0))
 
 
-def wasserstein(p: Array, q: Array, points: Array, sd: float) -> Statistic:
+def wasserstein(p: Array, q: Array, points: Array, sd: Array) -> list[Statistic]:
     """Wasserstein-1 distance between finite values, in standard deviations of the reference.
 
-    p, q    counts of the bins between the points, (points - 1,)
-    points  ascending: the least value of either, the inner edges, the greatest of either
+    p, q    counts of the bins between the points
+    points  (columns, bins + 1) ascending: the least value of either, the inner edges, the greatest of either
+    sd      (columns,) of the reference, above 0
 
     The integral of the difference of the distribution functions, which run straight within a bin.
     """
-    if not sd > 0:
-        return Statistic(0.0 if np.array_equal(p > 0, q > 0) else float("inf"), threshold=0.1)
-    difference = np.append(0.0, np.cumsum(q) / q.sum() - np.cumsum(p) / p.sum())
-    left, right, width = difference[:-1], difference[1:], np.diff(points)
+    right = np.cumsum(_shares(q), axis=1) - np.cumsum(_shares(p), axis=1)
+    left = np.concatenate([np.zeros((len(right), 1)), right[:, :-1]], axis=1)
     apart = np.abs(left) + np.abs(right)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        crossing = np.where(apart > 0, (left**2 + right**2) / (2 * apart), 0.0)
-    area = np.where(left * right >= 0, apart / 2, crossing)
-    return Statistic(float((area * width).sum() / sd), threshold=0.1)
+    crossing = (left * left + right * right) / np.where(apart > 0, apart, 1.0)
+    area = np.where(left * right >= 0, apart, crossing) / 2
+    return _each((area * np.diff(points, axis=1)).sum(axis=1) / sd, threshold=0.1)
 
 
-def mean_shift(mean_p: float, sd_p: float, m: float, mean_q: float, sd_q: float, n: float) -> Statistic:
-    """(mean_q - mean_p) / sd_p of the finite values, with its 95 % interval from Welch's standard error."""
-    if not sd_p > 0:
-        return Statistic(0.0 if mean_q == mean_p else float(np.copysign(np.inf, mean_q - mean_p)))
+def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array, n: Array) -> list[Statistic]:
+    """(mean_q - mean_p) / sd_p of the finite values, with its 95 % interval from Welch's standard error.
+
+    All (columns,), of m and n finite values; sd_p is above 0.
+    """
     shift = (mean_q - mean_p) / sd_p
-    error = float(np.sqrt(1 / m + (sd_q / sd_p) ** 2 / n))
-    return Statistic(shift, 0.0, interval=(shift - 1.96 * error, shift + 1.96 * error))
+    error = NORMAL * np.sqrt(1 / m + (sd_q / sd_p) ** 2 / n)
+    return _each(shift, null=np.zeros(len(shift)), interval=(shift - error, shift + error))
 
 
-def rate_change(c: float, m: float, d: float, n: float) -> Statistic:
-    """d / n - c / m, the change of a rate, with its 95 % interval (Agresti and Caffo 2000)."""
+def rate_change(c: Array, m: Array, d: Array, n: Array) -> list[Statistic]:
+    """d / n - c / m, the change of a rate, with its 95 % interval; all (columns,)."""
+    value = d / n - c / m
+    return _each(value, null=np.zeros(len(value)), interval=rate_interval(c, m, d, n))
+
+
+def rate_interval(
+    c: Array, m: Array | int, d: Array, n: Array | int, normal: float = NORMAL
+) -> tuple[Array, Array]:
+    """Between what d / n - c / m lies, `normal` standard errors either side (Agresti and Caffo 2000)."""
     a, b = (c + 1) / (m + 2), (d + 1) / (n + 2)
-    error = 1.96 * float(np.sqrt(a * (1 - a) / (m + 2) + b * (1 - b) / (n + 2)))
-    return Statistic(d / n - c / m, 0.0, interval=(b - a - error, b - a + error))
+    error = normal * np.sqrt(a * (1 - a) / (m + 2) + b * (1 - b) / (n + 2))
+    return b - a - error, b - a + error
 
 
 def mean_embedding(mean_p: Array, mean_q: Array, m: float, n: float) -> Statistic:
@@ -191,7 +206,28 @@ def correlation_shift(p: Array, q: Array, m: float, n: float) -> tuple[Statistic
     )
 
 
-def _occupied(p: Array, q: Array) -> tuple[Array, Array]:
-    """Without the bins that are empty in both."""
-    some = (p > 0) | (q > 0)
-    return p[some], q[some]
+def _shares(counts: Array) -> Array:
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def _each(
+    value: Array,
+    *,
+    null: Array | None = None,
+    threshold: float | None = None,
+    p: Array | None = None,
+    interval: tuple[Array, Array] | None = None,
+) -> list[Statistic]:
+    """Arrays of the columns' numbers as a Statistic of each column, of Python's own floats."""
+    none = repeat(None)
+    return [
+        Statistic(*fields)
+        for fields in zip(
+            value.tolist(),
+            none if null is None else null.tolist(),
+            repeat(threshold),
+            none if p is None else p.tolist(),
+            none if interval is None else zip(*(end.tolist() for end in interval), strict=True),
+            strict=False,
+        )
+    ]

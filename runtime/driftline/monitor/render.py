@@ -1,0 +1,184 @@
+"""A report to look at: a table for the terminal, a page for a notebook. Names are data: they are escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING
+
+from driftline.monitor.histogram import histogram
+from driftline.monitor.signals import Signal
+from driftline.monitor.statistics import Statistic
+from driftline.monitor.wording import NONE
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from driftline.monitor.report import ColumnReport, Report
+
+MOST_SHOWN = 40
+"""Columns that are shown, those of most drift; a report's to_dict has them all."""
+
+_FOOT = (
+    "PSI counts empty bins as half a row; beside it, what chance alone would make of it. "
+    "KS: the chance of a distance like this, had nothing changed. "
+    "Mean: the shift in standard deviations of the reference, ± its 95 % interval."
+)
+
+_STYLE = """
+.driftline{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:1100px}
+.driftline table{color:inherit;font:inherit;border-collapse:collapse;width:100%;
+margin:.6em 0;font-variant-numeric:tabular-nums}
+.driftline th,.driftline td{padding:.35em .7em;text-align:right;vertical-align:middle;background:none;
+border:0;border-bottom:1px solid rgba(128,128,128,.25);color:inherit}
+.driftline th{font-weight:600;opacity:.75;white-space:nowrap}
+.driftline th.l,.driftline td.l{text-align:left}
+.driftline .n{white-space:nowrap}
+.driftline tr{background:none!important}
+.driftline small{opacity:.65;font-size:11px;display:block;white-space:nowrap}
+.driftline svg{display:block}
+.driftline .r{fill:currentColor;fill-opacity:.2}
+.driftline .c{fill:#e8710a}
+.driftline .o{fill:#e8710a;fill-opacity:.14;stroke:#e8710a;stroke-width:1.4;stroke-linejoin:round}
+.driftline .x{fill:currentColor;opacity:.65;font:9px system-ui,sans-serif;text-anchor:middle}
+.driftline .key{display:inline-block;width:.8em;height:.8em;vertical-align:-.05em;margin:0 .3em 0 .9em}
+.driftline p{margin:.3em 0}
+.driftline .signal{border-left:3px solid #8a8a8a;padding:.15em .7em;margin:.35em 0}
+.driftline .alarm{border-color:#d93025}
+"""
+
+
+def terminal(report: Report) -> RenderableType:
+    """What happened, the signals, and a table of the columns, that of most drift first."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(_heading(report), "bold")]
+    for signal in (*report.alarms, *report.changes):
+        label = Text(f"{signal.kind:<8}", "bold red" if signal.kind == "alarm" else "bold yellow")
+        parts.append(label.append(_told(signal), "default"))
+    if report.whole:
+        parts.append(Text(f"whole rows: {_whole(report)}"))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("column", overflow="fold")
+    for name in ("PSI", "by chance", "KS p", "mean, sd", "missing"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("change", overflow="fold")
+    for column in report.ranked()[:MOST_SHOWN]:
+        psi = column.statistics.get("psi")
+        cells = (_psi(column), _number(psi.null) if psi else "", *_cells(column))
+        table.add_row(Text(column.name), *cells, Text(_words(column)))
+    foot = " ".join(filter(None, (_more(report), _FOOT)))
+    return Group(*parts, Text(), table, Text(), Text(foot, "dim"))
+
+
+def html(report: Report) -> str:
+    """The same, with histograms of each column, as a fragment that needs nothing else: no script, no file."""
+    signals = "".join(
+        f'<p class="signal {escape(signal.kind)}"><b>{escape(signal.kind)}</b> {_typeset(_told(signal))}</p>'
+        for signal in (*report.alarms, *report.changes)
+    )
+    whole = f"<p>Whole rows: {escape(_whole(report))}</p>" if report.whole else ""
+    rows = "".join(_row(column) for column in report.ranked()[:MOST_SHOWN])
+    key = (
+        '<svg class="key" viewBox="0 0 10 10"><rect class="r" width="10" height="10"/></svg>reference'
+        '<svg class="key" viewBox="0 0 10 10"><rect class="c" width="10" height="10"/></svg>this window'
+    )
+    more = f"<p>{_more(report)}</p>" if _more(report) else ""
+    return (
+        f'<div class="driftline"><style>{_STYLE}</style><p><b>{escape(_heading(report))}</b>{key}</p>'
+        f'{signals}{whole}<table><thead><tr><th class="l">column</th><th class="l"></th><th>PSI</th>'
+        '<th>KS p</th><th>mean, sd</th><th>missing</th><th class="l">change</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>{more}<small style='white-space:normal'>{_FOOT}</small></div>"
+    )
+
+
+def _row(column: ColumnReport) -> str:
+    psi = column.statistics.get("psi")
+    chance = f"<small>{escape(_number(psi.null))} by chance</small>" if psi else ""
+    cells = "".join(f'<td class="n">{escape(cell)}</td>' for cell in _cells(column))
+    return (
+        f'<tr><td class="l"><b>{escape(column.name)}</b>'
+        f"<small>{column.kind}, {column.rows:,} rows</small></td>"
+        f'<td class="l">{histogram(column)}</td><td>{escape(_psi(column))}{chance}</td>{cells}'
+        f'<td class="l">{_typeset(_words(column))}</td></tr>'
+    )
+
+
+def _heading(report: Report) -> str:
+    between = f"{report.began:%Y-%m-%d %H:%M:%S} to {report.ended:%Y-%m-%d %H:%M:%S} UTC"
+    against = f"against a reference of {report.reference_rows:,}" if report.reference_rows else "no reference"
+    return f"{report.rows:,} rows, {between}, {against}"
+
+
+def _typeset(words: str) -> str:
+    """Escaped; rates don't break over lines."""
+    return escape(words).replace(" % -&gt; ", "\u00a0%\u00a0→\u00a0").replace(" %", "\u00a0%")
+
+
+def _told(signal: Signal) -> str:
+    what = signal.column or "the model as a whole"
+    named = f" ({', '.join(signal.columns)})" if signal.columns else ""
+    when = f"{signal.when:%Y-%m-%d %H:%M:%S} UTC, after {signal.rows:,} rows"
+    return f"{what}{named}, {when}" + (f": {signal.words}" if signal.words else "")
+
+
+def _whole(report: Report) -> str:
+    names = {"mmd": "MMD", "correlation_max": "largest change of a correlation", "correlation_norm": "of all"}
+    return ", ".join(
+        f"{names[name]} {_number(statistic.value)} ({_number(statistic.null)} by chance)"
+        for name, statistic in report.whole.items()
+    )
+
+
+def _more(report: Report) -> str:
+    hidden = len(report.columns) - MOST_SHOWN
+    return f"{hidden:,} columns of less drift are not shown; to_dict() has them all." if hidden > 0 else ""
+
+
+def _words(column: ColumnReport) -> str:
+    """The change and the note; one of them, if the other has nothing to say."""
+    if column.note and column.words in (NONE, column.note):
+        return column.note
+    return "; ".join(filter(None, (column.words, column.note)))
+
+
+def _psi(column: ColumnReport) -> str:
+    return _cell(column, "psi", lambda psi: _number(psi.value))
+
+
+def _cells(column: ColumnReport) -> tuple[str, str, str]:
+    """KS p, mean shift, missing."""
+    missing = column.facts.get("missing_rate")
+    return (
+        _cell(column, "kolmogorov_smirnov", _probability),
+        _cell(column, "mean_shift", _shift),
+        "" if missing is None else _rate(missing),
+    )
+
+
+def _cell(column: ColumnReport, name: str, text: Callable[[Statistic], str]) -> str:
+    return text(column.statistics[name]) if name in column.statistics else ""
+
+
+def _probability(statistic: Statistic) -> str:
+    p = statistic.p if statistic.p is not None else 1.0
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def _shift(statistic: Statistic) -> str:
+    low, high = statistic.interval or (statistic.value, statistic.value)
+    return f"{statistic.value:+z.2f} ± {(high - low) / 2:.2f}"
+
+
+def _rate(rate: float) -> str:
+    return "0 %" if rate == 0 else "<0.1 %" if rate < 0.001 else f"{100 * rate:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    if 0 < value < 0.0001:
+        return "<0.0001"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"

@@ -1,0 +1,153 @@
+"""The change of a column in words: what has changed most, and how much."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import asin, floor, log10, sqrt
+
+import numpy as np
+
+from driftline.monitor.reference import Categorical, Numeric, Reference
+from driftline.monitor.statistics import Statistic, rate_interval
+from driftline.tensors import Array
+
+NONE = "no single change stands out"
+
+_MOST = 3
+_NAME_LENGTH = 40
+_KOLMOGOROV = 1.358
+"""Of a largest difference of distribution functions, the 95 % point, times sqrt(1/m + 1/n)."""
+
+
+def special(reference: Reference, counts: Array) -> dict[str, int]:
+    """How many rows are missing; of numbers, infinite or out of the reference's range; of categories, unseen.
+
+    A reference without rows has no range, and has seen nothing: these two are left out.
+    """
+    found = {"missing": int(counts[reference.missing])}
+    outside = "unseen"
+    bins = {reference.unseen} if isinstance(reference, Categorical) else {0, len(reference.edges)}
+    if isinstance(reference, Numeric):
+        outside = "out_of_range"
+        found["infinite"] = int(counts[reference.missing + 1]) + int(counts[reference.missing + 2])
+    if reference.rows:
+        found[outside] = sum(int(counts[bin_]) for bin_ in bins)
+    return found
+
+
+def describe(reference: Reference, counts: Array, statistics: Mapping[str, Statistic]) -> str:
+    """'mean up 0.4 sd; missing 0 % -> 6 %': up to three changes of which chance is no explanation.
+
+    counts      the window's, in the reference's bins
+    statistics  of the column, as `driftline.monitor.report` makes them
+
+    A change counts if its 95 % interval leaves out zero; over many categories, or many edges, the interval
+    is that of all of them at once. The largest effect comes first: of means Cohen's d, of rates Cohen's h,
+    which is made to be held against d (Cohen: Statistical power analysis, 1988).
+    """
+    changes = [
+        *_special_rates(reference, counts, statistics),
+        *(_shift(reference, counts, statistics) if isinstance(reference, Numeric) else ()),
+        *(_categories(reference, counts) if isinstance(reference, Categorical) else ()),
+    ]
+    changes.sort(key=lambda change: -change[0])
+    return "; ".join(text for _, text in changes[:_MOST]) or NONE
+
+
+def _special_rates(
+    reference: Reference, counts: Array, statistics: Mapping[str, Statistic]
+) -> Iterator[tuple[float, str]]:
+    certain = [
+        name
+        for name in ("missing", "infinite", "out_of_range", "unseen")
+        if name in statistics and _excludes_zero(statistics[name].interval)
+    ]
+    if certain:
+        before, after = special(reference, reference.counts), special(reference, counts)
+        m, n = reference.rows, int(counts.sum())
+        for name in certain:
+            yield _rate(name.replace("_", " "), before[name] / m, after[name] / n)
+
+
+def _shift(
+    reference: Numeric, counts: Array, statistics: Mapping[str, Statistic]
+) -> Iterator[tuple[float, str]]:
+    """That of the mean; if there is none, the share of values below the inner edge where it differs most."""
+    shift = statistics.get("mean_shift")
+    if shift is not None and _excludes_zero(shift.interval):
+        size = abs(shift.value)
+        yield size, f"mean {'up' if shift.value > 0 else 'down'} {_short(size)} sd"
+        return
+    if "kolmogorov_smirnov" in statistics and len(reference.edges) > 2:
+        inner = slice(1, len(reference.edges) - 1)  # beyond the outer two is out of range
+        m, n = (int(each.sum() - each[reference.missing]) for each in (reference.counts, counts))
+        p, q = (
+            (each[-1] + np.cumsum(each[: reference.missing])[inner]) / rows
+            for each, rows in ((reference.counts, m), (counts, n))
+        )
+        at = int(np.abs(q - p).argmax())
+        if abs(q[at] - p[at]) > _KOLMOGOROV * sqrt(1 / m + 1 / n):
+            yield _rate(_below(reference.edges, at + 1), p[at], q[at])
+
+
+def _categories(reference: Categorical, counts: Array) -> Iterator[tuple[float, str]]:
+    from scipy.special import ndtri
+
+    known = len(reference.categories)
+    if not known:
+        return
+    m, n = reference.rows, int(counts.sum())
+    before, after = reference.counts[:known], counts[:known]
+    low, high = rate_interval(before, m, after, n, float(-ndtri(0.025 / known)))
+    certain = np.flatnonzero((low > 0) | (high < 0))
+    effects = np.abs(np.arcsin(np.sqrt(after[certain] / n)) - np.arcsin(np.sqrt(before[certain] / m)))
+    for index in certain[np.argsort(-effects, kind="stable")[:_MOST]]:
+        yield _rate(f"category {quoted(reference.categories[index])}", before[index] / m, after[index] / n)
+
+
+def quoted(name: str) -> str:
+    """A category in quotes on one line, not all of it if it is long."""
+    name = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
+    return json.dumps(name, ensure_ascii=False)
+
+
+def _excludes_zero(interval: tuple[float, float] | None) -> bool:
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
+
+
+def _rate(what: str, before: float, after: float) -> tuple[float, str]:
+    """Cohen's h, and the words."""
+    return 2 * abs(asin(sqrt(after)) - asin(sqrt(before))), f"{what} {percents(before, after)}"
+
+
+def _below(edges: Array, at: int) -> str:
+    """What lies below an edge: below a value, or, where a bin holds that value alone, up to it."""
+    if at and edges[at] == np.nextafter(edges[at - 1], np.float32(np.inf)):
+        return f"up to {edges[at - 1]:.4g}:"
+    return f"below {edges[at]:.4g}:"
+
+
+def percents(before: float, after: float) -> str:
+    """'31 % -> 44 %', with as many digits as it takes to tell them apart."""
+    texts = ("", "")
+    for digits in range(7):
+        texts = _percent(before, digits), _percent(after, digits)
+        if texts[0] != texts[1]:
+            break
+    return f"{texts[0]} % -> {texts[1]} %"
+
+
+def _percent(share: float, digits: int) -> str:
+    """A share in percent; one digit at least, if it is not 0, and one less than all, if it is not 100."""
+    percent = 100 * share
+    least = min(percent, 100 - percent)
+    if 0 < least < 1:
+        digits = max(digits, min(-floor(log10(least)), 6))
+    return f"{percent:.{digits}f}"
+
+
+def _short(value: float) -> str:
+    if value < 1:
+        return f"{value:.1g}"
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"

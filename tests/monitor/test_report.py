@@ -1,0 +1,350 @@
+"""Reports of windows that a plain counter made."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy.stats import ks_2samp
+
+from driftline.errors import BadRequest
+from driftline.monitor import report
+from driftline.monitor.profile import Profile
+from driftline.monitor.reference import Numeric, Reference
+from driftline.monitor.report import Report
+from driftline.monitor.signals import Signal
+from driftline.monitor.window import Window
+from driftline.monitor.wording import NONE
+from driftline_kernels import comoments, fourier
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NUMERIC = {"kolmogorov_smirnov", "wasserstein", "mean_shift", "infinite", "out_of_range"}
+BOTH = {"psi", "jensen_shannon", "hellinger", "total_variation", "l_infinity", "chi_square", "missing"}
+
+
+def count(reference: Reference, values: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Counts, and moments of numbers, the plain way."""
+    if not isinstance(reference, Numeric):
+        bins = {name: index for index, name in enumerate(reference.categories)}
+        found = [reference.missing if x is None else bins.get(str(x), reference.unseen) for x in values]
+        return np.bincount(found, minlength=len(reference.counts)).astype(np.int64), None
+    x = np.asarray(values, np.float32)
+    finite = x[np.isfinite(x)].astype(np.float64)
+    inner = np.bincount(
+        np.searchsorted(reference.edges, finite.astype(np.float32), side="right"),
+        minlength=len(reference.edges) + 1,
+    )
+    special = [np.isnan(x).sum(), (x == np.inf).sum(), (x == -np.inf).sum()]
+    moment = np.array([0, 0, 0, np.inf, -np.inf])
+    if len(finite):
+        moment = np.array(
+            [len(finite), finite.mean(), finite.var() * len(finite), finite.min(), finite.max()]
+        )
+    return np.array([*inner, *special], np.int64), moment
+
+
+def window(profile: Profile, data: dict[str, Any]) -> Window:
+    counted = {reference.name: count(reference, data[reference.name]) for reference in profile.references}
+    whole = profile.whole
+    features, products = np.zeros_like(whole.features), np.zeros_like(whole.comoments)
+    if whole.names:
+        values = np.stack([np.asarray(data[name], np.float64) for name in whole.names], axis=1)
+        fourier.update(values, whole.scaling, whole.weights(), features)
+        if products.size:
+            comoments.update(values, whole.scaling, products)
+    return Window(
+        NOON,
+        NOON + timedelta(hours=1),
+        len(next(iter(data.values()))),
+        {name: counts for name, (counts, _) in counted.items()},
+        {name: moment for name, (_, moment) in counted.items() if moment is not None},
+        features,
+        products,
+    )
+
+
+def data(rows: int, seed: int = 0) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    return {
+        "normal": random.standard_normal(rows),
+        "other": random.standard_normal(rows),
+        "tied": random.poisson(2.0, rows).astype(np.float64),
+        "holes": np.where(random.random(rows) < 0.1, np.nan, random.standard_normal(rows)),
+        "infinite": np.where(random.random(rows) < 0.05, np.inf, random.standard_normal(rows)),
+        "constant": np.full(rows, 7.0),
+        "absent": np.full(rows, np.nan),
+        "place": random.choice(["EWR", "JFK", "LGA"], rows, p=[0.31, 0.3, 0.39]),
+        "tail": random.zipf(1.7, rows).astype(str),
+    }
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return Profile.fit(data(5_000))
+
+
+def only(reference: Any, live: Any) -> report.ColumnReport:
+    """The report of one column."""
+    profile = Profile.fit({"x": reference})
+    counts, moments = count(profile["x"], live)
+    return report.of_column(profile["x"], counts, moments)
+
+
+def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
+    found = report.of(profile, window(profile, data(2_000, seed=1)))
+    assert found.rows == 2_000
+    assert found.reference_rows == 5_000
+    for column in found.columns:
+        psi = column.statistics["psi"]
+        assert psi.value <= 4 * (psi.null or 0), column.name
+        expected = BOTH | (NUMERIC if column.kind == "numeric" else {"unseen"})
+        if column.name == "constant":
+            expected -= {"wasserstein", "mean_shift"}
+        if column.name == "absent":
+            expected -= {"wasserstein", "mean_shift", "kolmogorov_smirnov"}
+        assert column.statistics.keys() == expected, column.name
+        assert column.rows == 2_000
+        assert column.reference_shares.sum() == pytest.approx(1)
+        assert column.current_shares.sum() == pytest.approx(1)
+    for statistic in found.whole.values():
+        assert statistic.value <= 2 * (statistic.null or 0)
+    assert found["normal"].statistics["kolmogorov_smirnov"].p > 0.001  # type: ignore[operator]
+
+
+def test_statistics_are_those_of_the_rows() -> None:
+    random = np.random.default_rng(0)
+    before, after = random.standard_normal(4_000).astype(np.float32), random.normal(0.5, 2, 3_000)
+    statistics = only(before, after).statistics
+    oracle = ks_2samp(before, after)
+    assert statistics["kolmogorov_smirnov"].value == pytest.approx(oracle.statistic, abs=1 / 32)
+    assert statistics["mean_shift"].value == pytest.approx(
+        (after.mean() - before.mean()) / before.std(), abs=1e-5
+    )
+    beyond = (after < before.min()) | (after > before.max())
+    assert statistics["out_of_range"].value == pytest.approx(beyond.mean(), abs=1e-9)
+    exact = np.abs(np.quantile(after, np.linspace(0, 1, 5001)) - np.quantile(before, np.linspace(0, 1, 5001)))
+    assert statistics["wasserstein"].value == pytest.approx(exact.mean() / before.std(), rel=0.2)
+
+
+def test_missing_values_have_no_place_in_the_order() -> None:
+    values = np.random.default_rng(0).standard_normal(2_000)
+    holed = values.copy()
+    holed[::2] = np.nan
+    statistics = only(values, holed).statistics
+    assert statistics["kolmogorov_smirnov"].value < 0.05
+    assert statistics["wasserstein"].value < 0.1
+    assert statistics["missing"].value == 0.5
+    assert only(holed, values).statistics["missing"].value == -0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x + 0.4, "mean up 0.4 sd"),
+        (lambda x: x - 1.5, "mean down 1.5 sd"),
+        (lambda x: np.where(np.arange(len(x)) % 50 < 3, np.nan, x), "missing 0 % -> 6 %"),
+        (lambda x: np.where(np.arange(len(x)) % 100 < 1, -np.inf, x), "infinite 0 % -> 1 %"),
+        (lambda x: x, "no single change stands out"),
+    ],
+)
+def test_a_change_of_numbers_in_words(change: Any, words: str) -> None:
+    values = np.random.default_rng(0).standard_normal(5_000)
+    assert words in only(values, change(values)).words
+
+
+def test_a_change_of_spread_is_told_by_where_it_is_most() -> None:
+    random = np.random.default_rng(0)
+    column = only(random.standard_normal(5_000), 2 * random.standard_normal(4_000))
+    assert "below" in column.words
+    assert "mean" not in column.words
+
+
+def test_a_change_of_categories_in_words_largest_first() -> None:
+    before = ["EWR"] * 310 + ["JFK"] * 300 + ["LGA"] * 390
+    after: list[Any] = ["EWR"] * 440 + ["JFK"] * 300 + ["LGA"] * 150 + ["BOS"] * 50 + [None] * 60
+    changed = only(np.array(before), after).words.split("; ")
+    assert changed[0] == 'category "LGA" 39 % -> 15 %'
+    assert changed[1:] == ["missing 0 % -> 6 %", "unseen 0 % -> 5 %"]
+    shifted = ["EWR"] * 440 + ["JFK"] * 170 + ["LGA"] * 390
+    assert 'category "EWR" 31 % -> 44 %' in only(np.array(before), shifted).words
+
+
+def test_small_rates_are_told_apart_and_names_stay_on_their_line() -> None:
+    name = "evil\n" + "x" * 100
+    before = np.array([name] * 20 + ["b"] * 9_980)
+    after = [name] * 120 + ["b"] * 9_880
+    words = only(before, after).words
+    assert "0.2 % -> 1.2 %" in words or "0.2 % -> 1 %" in words
+    assert "\n" not in words
+    assert "…" in words
+
+
+def test_odd_references_are_explained() -> None:
+    rows = np.full(200, 7.0)
+    constant = only(rows, np.append(rows, [8.0] * 50))
+    assert constant.note.startswith("the reference has one value only, 7")
+    assert constant.words == "out of range 0 % -> 20 %"
+    absent = only(np.full(200, np.nan), np.append(np.full(100, np.nan), np.zeros(100)))
+    assert absent.note == "the reference has no values: all are missing"
+    assert absent.statistics["missing"].value == -0.5
+    assert absent.statistics["out_of_range"].value == 0.5
+    infinite = only(np.full(200, np.inf), np.full(5, np.inf))
+    assert infinite.note == "the reference has no finite values"
+    one = only(np.array(["a"] * 200), ["a", "b"])
+    assert one.note == 'the reference has one category only, "a"'
+    assert only(np.arange(200.0), [np.nan] * 5).note == "all values in this window are missing"
+
+
+def test_an_empty_window_has_no_statistics(profile: Profile) -> None:
+    empty = window(profile, {name: values[:0] for name, values in data(1).items()})
+    found = report.of(profile, empty)
+    assert not found.whole
+    for column in found.columns:
+        assert not column.statistics
+        assert column.note == column.words == "no rows in this window"
+    shows(found)
+
+
+def test_a_reference_without_rows_leaves_counts(profile: Profile) -> None:
+    nothing = Numeric("x", np.zeros(0, np.float32), np.zeros(4, np.int64), *[np.zeros(0)] * 2, np.zeros(5))
+    counts, moments = count(nothing, [1.0, 3.0, np.nan, np.inf])
+    column = report.of_column(nothing, counts, moments)
+    assert not column.statistics
+    assert column.note == "no reference: only counted"
+    assert column.facts == {
+        "missing_rate": 0.25,
+        "infinite_rate": 0.25,
+        "mean": 2.0,
+        "sd": 1.0,
+        "least": 1.0,
+        "greatest": 3.0,
+    }
+    shows(Report(NOON, NOON, 4, 0, (column,), {}, (), ()))
+
+
+def test_one_row_is_certain_of_nothing(profile: Profile) -> None:
+    row = {name: [0.5] if isinstance(profile[name], Numeric) else ["JFK"] for name in profile.names}
+    row["absent"], row["constant"] = [np.nan], [7.0]
+    found = report.of(profile, window(profile, row))
+    for column in found.columns:
+        assert column.words == NONE, column.name
+    shows(found)
+
+
+def test_columns_are_ranked_by_drift_beyond_chance(profile: Profile) -> None:
+    live = data(1_000, seed=1)
+    live["other"] = live["other"] + 1
+    live["tied"] = live["tied"] + 1
+    ranked = [column.name for column in report.of(profile, window(profile, live)).ranked()]
+    assert set(ranked[:2]) == {"other", "tied"}
+    assert len(ranked) == len(live)
+
+
+def test_whole_rows_show_a_change_that_no_column_does() -> None:
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((2, 4_000))
+    profile = Profile.fit({"x": x, "y": y})
+    found = report.of(profile, window(profile, {"x": x, "y": x}))
+    assert found.whole["mmd"].value > 4 * found.whole["mmd"].null  # type: ignore[operator]
+    assert found.whole["correlation_max"].value == pytest.approx(1, abs=0.05)
+    assert found["y"].words == "no single change stands out"
+
+
+def test_windows_of_other_bins_are_refused(profile: Profile) -> None:
+    other = Profile.fit({"z": np.arange(200.0)})
+    with pytest.raises(BadRequest, match="column 'z': expected 37 counts in the window, came 0"):
+        report.of(other, window(profile, data(10)))
+    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: z"):
+        report.of(other, window(other, {"z": np.arange(3.0)}))["q"]
+
+
+def signals() -> list[Signal]:
+    one = Signal("alarm", "m", 1, "<b>n</b>", NOON, 900, 15.0, (), {}, "mean up 0.4 sd")
+    return [one, Signal("change", "m", 1, "", NOON, 400, 14.0, ("<b>n</b>",), {}, "")]
+
+
+def test_signals_are_told_apart(profile: Profile) -> None:
+    found = report.of(profile, window(profile, data(100)), signals())
+    assert [signal.column for signal in found.alarms] == ["<b>n</b>"]
+    assert [signal.column for signal in found.changes] == [""]
+    told = found.to_dict()
+    assert told["alarms"][0]["words"] == "mean up 0.4 sd"
+    page, text = shows(found)
+    assert "the model as a whole (<b>n</b>), 2026-03-01 12:00:00 UTC, after 400 rows" in text
+    assert "mean up 0.4 sd" in text
+    assert page.count('<p class="signal alarm">') == 1
+
+
+def test_history_has_a_row_for_each_statistic(profile: Profile) -> None:
+    found = report.of(profile, window(profile, data(500, seed=2)))
+    table = found.to_arrow()
+    rows = {(row["column"], row["statistic"]): row for row in table.to_pylist()}
+    assert len(rows) == table.num_rows
+    assert {row["began"] for row in rows.values()} == {NOON}
+    shift = found["normal"].statistics["mean_shift"]
+    row = rows["normal", "mean_shift"]
+    assert (row["kind"], row["rows"], row["value"]) == ("numeric", 500, shift.value)
+    assert (row["low"], row["high"]) == shift.interval
+    assert rows["normal", "psi"]["null"] == found["normal"].statistics["psi"].null
+    assert rows["", "mmd"]["kind"] == "whole"
+    assert rows["place", "missing_rate"]["value"] == 0
+    assert rows["normal", "mean"]["value"] == found["normal"].facts["mean"]
+
+
+def shows(found: Report) -> tuple[str, str]:
+    """HTML and terminal text; the first is well-formed and self-contained, what JSON gets is JSON."""
+    json.dumps(found.to_dict(), allow_nan=False)
+    found.to_arrow()
+    page = found._repr_html_()
+    ElementTree.fromstring(page)
+    for foreign in ("<script", "http:", "https:", "url(", "nan"):
+        assert foreign not in page
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(found)
+    return page, console.export_text()
+
+
+def test_names_are_escaped_and_many_columns_are_cut() -> None:
+    values = np.random.default_rng(0).standard_normal(300)
+    columns = {"<b>n</b>": values + 2, "[red]r[/red]": values, **{f"x{i}": values for i in range(60)}}
+    profile = Profile.fit(dict.fromkeys(columns, values))
+    page, text = shows(report.of(profile, window(profile, columns)))
+    assert "&lt;b&gt;n&lt;/b&gt;" in page
+    assert "<b>n</b>" not in page
+    assert "[red]r[/red]" in text
+    assert page.count("<tr>") == 41
+    assert "22 columns of less drift are not shown" in page
+    assert "22 columns of less drift are not shown" in text
+
+
+anything = st.floats(width=32) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1.0, 3.4e38, -3.4e38])
+
+
+@pytest.mark.filterwarnings("ignore:a profile of")
+@settings(max_examples=150, deadline=None)
+@given(st.lists(anything, min_size=1, max_size=60), st.lists(anything, max_size=60))
+def test_whatever_comes_is_reported_and_shown(reference: list[float], live: list[float]) -> None:
+    profile = Profile.fit({"x": np.array(reference), "y": np.array(reference[::-1])})
+    both = np.array(live, np.float64)
+    shows(report.of(profile, window(profile, {"x": both, "y": both})))
+
+
+@pytest.mark.filterwarnings("ignore:a profile of")
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.text(max_size=3), min_size=1, max_size=60),
+    st.lists(st.none() | st.text(max_size=3), max_size=60),
+)
+def test_whatever_text_comes_is_reported(reference: list[str], live: list[str | None]) -> None:
+    column = only(np.array(reference, object), live)
+    json.dumps(column.to_dict(), allow_nan=False)
+    assert "\n" not in column.words

@@ -118,8 +118,8 @@ DEVICE = "expected 'cpu', 'cuda' or 'cuda:N'"
         ("[engine]\ndevice = 0", f"engine.device = 0: {DEVICE}"),
         ("engine = 5", "engine: 5: expected a table with: device, instances, spinning, threads"),
         ("[[engine]]", "engine: [{}]: expected a table with: device, instances, spinning, threads"),
-        ("[server]\nport = 1", "server = {'port': 1}: unknown key; allowed are: batching, engine"),
-        ("threads = 1", "threads = 1: unknown key; allowed are: batching, engine"),
+        ("[server]\nport = 1", "server = {'port': 1}: unknown key; allowed are: batching, engine, monitor"),
+        ("threads = 1", "threads = 1: unknown key; allowed are: batching, engine, monitor"),
     ],
 )
 def test_a_wrong_bundle_is_refused_by_file_key_and_value(
@@ -148,7 +148,10 @@ def test_a_wrong_bundle_is_refused_by_file_key_and_value(
         ("[server]\nlog_format = 'xml'", "server.log_format = 'xml': expected 'text' or 'json'"),
         ("[server]\nlog_level = []", "server.log_level = []: expected 'debug', 'info', 'warning' or 'error'"),
         ("[server]\naccess_log = 1", "server.access_log = 1: expected true or false"),
-        ("[server]\nprot = 1", "server: prot = 1: unknown key; allowed are: access_log, drain_seconds, host"),
+        (
+            "[server]\nprot = 1",
+            "server: prot = 1: unknown key; allowed are: access_log, alarm_webhook, drain_seconds, host",
+        ),
         ("server = 5", "server: 5: expected a table with: access_log"),
         ("[batching]", "batching = {}: unknown key; allowed are: models, server"),
         ("models = 5", "models = 5: expected tables such as [models.flights.batching]"),
@@ -160,7 +163,7 @@ def test_a_wrong_bundle_is_refused_by_file_key_and_value(
         ),
         (
             "[models.flights.drift]\n",
-            "models.flights: drift = {}: unknown key; allowed are: batching, engine",
+            "models.flights: drift = {}: unknown key; allowed are: batching, engine, monitor",
         ),
     ],
 )

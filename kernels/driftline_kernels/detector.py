@@ -24,7 +24,9 @@ KAPPA = 50.0
 class State(NamedTuple):
     """What the detectors remember, of each column; all float64, on one device.
 
-    recent  (columns, H, K) decayed counts of past looks, C
+    Each detector has its own memory, since a signal of one must not make the other forget.
+
+    recent  (columns, 2, H, K) decayed counts of past looks, C: those of `change`, then those of `alarm`
     seen    (columns, K) counts of past looks, N
     change  (columns, H) log M of `change`
     alarm   (columns, H) log M of `alarm`
@@ -37,9 +39,9 @@ class State(NamedTuple):
 
 
 def start(columns: int, half_lives: int, bins: int) -> State:
-    """The state before the first look, on the CPU; what a column returns to after its signal."""
+    """The state before the first look, on the CPU."""
     return State(
-        np.zeros((columns, half_lives, bins)),
+        np.zeros((columns, 2, half_lives, bins)),
         np.zeros((columns, bins)),
         np.full((columns, half_lives), -np.inf),
         np.full((columns, half_lives), -np.inf),
@@ -190,6 +192,22 @@ def alarm_gain(
 
 
 @body
+def total_of(recent: Any) -> float:
+    """The rows that are remembered."""
+    total = 0.0
+    for k in range(len(recent)):
+        total += recent[k]
+    return total
+
+
+@body
+def remember(counts: Any, decay: float, recent: Any) -> None:
+    """Let what is remembered fade, and add a look."""
+    for k in range(len(counts)):
+        recent[k] = decay * recent[k] + counts[k]
+
+
+@body
 def look_at(
     column: int,
     counts: Any,
@@ -211,19 +229,18 @@ def look_at(
         return
     fair = fair_price(n, g, old)
     for h in range(len(half_lives)):
-        lately = recent[column, h]
-        total = 0.0
-        for k in range(len(n)):
-            total += lately[k]
-        gain = change_gain(n, g, old, lately, total, fair)
+        decay = 0.5 ** (rows / half_lives[h])
+        lately = recent[column, 0, h]
+        gain = change_gain(n, g, old, lately, total_of(lately), fair)
         change[column, h] = log_sum(change[column, h], math.log(rows)) + gain
+        remember(n, decay, lately)
+        lately = recent[column, 1, h]
+        total = total_of(lately)
         multiplier = multiplier_of(lately, b, total, radius[column])
         if multiplier > 0:
             gain = alarm_gain(n, b, lately, total, radius[column], multiplier)
             alarm[column, h] = log_sum(alarm[column, h], math.log(rows)) + gain
-        decay = 0.5 ** (rows / half_lives[h])
-        for k in range(len(n)):
-            lately[k] = decay * lately[k] + n[k]
+        remember(n, decay, lately)
     for k in range(len(n)):
         old[k] += n[k]
 

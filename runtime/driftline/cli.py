@@ -104,6 +104,9 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     type=click.Choice(["debug", "info", "warning", "error"]),
 )
 @option("--access-log/--no-access-log", "Log every request.", default=DEFAULTS.access_log)
+@option(
+    "--alarm-webhook", "Post alarms there, as CloudEvents.", default=DEFAULTS.alarm_webhook, metavar="URL"
+)
 @click.pass_obj
 def serve(file: ServerFile, /, models: tuple[str, ...], **flags: Any) -> None:
     """Serve models: those named, else all of the registry, each in its version `production`, else its newest.

@@ -1,7 +1,7 @@
 """Settings and the files they come from, checked once, at the door.
 
-A bundle's `driftline.toml` holds the tables [batching] and [engine]. The server's own `driftline.toml`
-holds [server] and, to override a bundle's, [models.NAME.batching] and [models.NAME.engine].
+A bundle's `driftline.toml` holds the tables [batching], [engine] and [monitor]. The server's own
+`driftline.toml` holds [server] and, to override a bundle's, [models.NAME.batching] and so on.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ def _whole(least: int) -> dict[str, Any]:
     return {
         "allowed": f"a whole number from {least}",
         "check": lambda value: type(value) is int and value >= least,
+    }
+
+
+def _number(least: float, unit: str = "a number") -> dict[str, Any]:
+    return {
+        "allowed": f"{unit} from {least:g}",
+        "check": lambda value: type(value) in (int, float) and least <= value < inf,
     }
 
 
@@ -72,11 +79,35 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
+class Monitoring:
+    """What is watched, how closely, and how sure an alarm is."""
+
+    enabled: bool = setting(True, "true or false", lambda value: type(value) is bool)
+    false_alarm_rows: float = setting(1_000_000, **_number(1))
+    """Rows that pass on average, at least, before a false alarm while nothing changes."""
+    tolerance: float = setting(0.02, **_number(0))
+    """The drift of a column, as a PSI, that is harmless."""
+    look_rows: int = setting(0, **_whole(0))
+    """Rows between two looks of the detectors; 0: by time only."""
+    look_seconds: float = setting(1.0, **_number(0, "seconds"))
+    """Seconds between two looks; 0: by rows only."""
+    window_rows: int = setting(0, **_whole(0))
+    """Rows after which a window ends; 0: by time only."""
+    window_seconds: float = setting(3600.0, **_number(0, "seconds"))
+    """Seconds after which a window ends; 0: by rows only."""
+    keep_windows: int = setting(24, **_whole(0))
+    """Finished windows that are kept in memory."""
+    history: str = setting("", "a folder, or nothing", lambda value: isinstance(value, str))
+    """Where finished windows are written, as Parquet; nowhere if empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """All settings of one model."""
 
     batching: Batching = field(default_factory=Batching)
     engine: Engine = field(default_factory=Engine)
+    monitor: Monitoring = field(default_factory=Monitoring)
 
     def override(self, tables: Mapping[str, Any], where: str) -> ModelSettings:
         """These settings with the values of a TOML document; ConfigError, beginning with `where`."""
@@ -114,6 +145,12 @@ class Server:
         lambda value: value in ("debug", "info", "warning", "error"),
     )
     access_log: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    alarm_webhook: str = setting(
+        "",
+        "an http:// or https:// URL",
+        lambda value: isinstance(value, str) and re.match(r"https?://[^/]|$", value) is not None,
+    )
+    """Where alarms are posted as CloudEvents; nowhere if empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,16 @@ class TensorSpec:
                 return False
         return True
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a table: its own name, or NAME_0, NAME_1, ..., or NAME_* if they may be of any number."""
+        if len(self.shape) == 1 or self.shape[1:] == (1,):
+            return (self.name,)
+        if len(self.shape) != 2:
+            return ()
+        width = self.shape[1]
+        return (f"{self.name}_*",) if width == -1 else tuple(f"{self.name}_{i}" for i in range(width))
+
     def as_json(self) -> dict[str, object]:
         """The tensor's entry in the protocol's model metadata."""
         return {"name": self.name, "datatype": self.datatype.name, "shape": list(self.shape)}

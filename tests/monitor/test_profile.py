@@ -297,7 +297,8 @@ def test_a_profile_is_checked_against_a_signature() -> None:
     numbers = TensorSpec("x", DATATYPES["FP32"], (-1, 2))
     place = TensorSpec("place", DATATYPES["BYTES"], (-1,))
     profile.validate(Signature((numbers, place), (), batched=True))
-    with pytest.raises(BadRequest, match="column 'x_2': the profile has no such column"):
-        profile.validate(Signature((TensorSpec("x", DATATYPES["FP32"], (-1, 3)),), (), batched=True))
-    with pytest.raises(BadRequest, match="column 'x_0': the model takes strings, the profile has numbers"):
-        profile.validate(Signature((TensorSpec("x_0", DATATYPES["BYTES"], (-1,)),), (), batched=True))
+    profile.validate(Signature((place,), (TensorSpec("x", DATATYPES["FP32"], (-1, -1)),), batched=True))
+    with pytest.raises(BadRequest, match="column 'x_0': the model has no such column; it has 'x, place'"):
+        profile.validate(Signature((TensorSpec("x", DATATYPES["FP32"], (-1, 1)), place), (), batched=True))
+    with pytest.raises(BadRequest, match="column 'x_0': the model has strings, the profile numbers"):
+        profile.validate(Signature((TensorSpec("x", DATATYPES["BYTES"], (-1, 2)), place), (), batched=True))

@@ -30,7 +30,7 @@ class Scrape:
     """A scrape, read by Prometheus' own parser: values by sample name and labels."""
 
     def __init__(self, host: Host) -> None:
-        content, self.content_type = exposition(host)
+        content, self.content_type = exposition(host, {})
         self.text = content.decode()
         self.types = {}
         self.samples: dict[str, dict[frozenset[tuple[str, str]], float]] = {}

@@ -10,14 +10,16 @@ from driftline.errors import ModelError
 
 MODEL = "model.onnx"
 SETTINGS = "driftline.toml"
+PROFILE = "profile.arrow"
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a version consists of: its model file and its settings."""
+    """What a version consists of: its model file, its settings, and the profile it is watched by, if any."""
 
     model: Path
     settings: ModelSettings
+    profile: Path | None = None
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
@@ -34,4 +36,5 @@ class Bundle:
             model = model / MODEL
         if not model.is_file():
             raise ModelError(f"{path}: expected a file {MODEL}, there is none")
-        return cls(model, bundle_settings(path / SETTINGS))
+        profile = path / PROFILE
+        return cls(model, bundle_settings(path / SETTINGS), profile if profile.is_file() else None)

@@ -23,10 +23,10 @@ BLOCK_ROWS = 1_024
 def columns_of(data: Any) -> Columns:
     """Columns out of a pyarrow Table or RecordBatch, a pandas DataFrame, or a mapping of names to arrays.
 
-    A two-dimensional array under one name is its columns: {"input": (rows, 30)} is input_0 ... input_29; so
-    are Arrow's lists.
-    Nulls among numbers are NaN, dates and times are microseconds; text, and what pandas calls objects or
-    categories, are strings, and so are booleans with nulls: 'True' and 'False'.
+    A two-dimensional array under one name is its columns: {"input": (rows, 30)} is input_0 ... input_29; of
+    one column, it keeps its name. So are Arrow's lists. Nulls among numbers are NaN, dates and times are
+    microseconds; text, and what pandas calls objects or categories, are strings, and so are booleans with
+    nulls: 'True' and 'False'.
 
     Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
     that differ in length.
@@ -83,6 +83,8 @@ def _columns(name: str, values: Any) -> Columns:
     if type(values).__module__.startswith("pyarrow"):
         return _parts(name, values)
     array: Array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.ndim == 2:
         return {f"{name}_{index}": _one(f"{name}_{index}", part) for index, part in enumerate(array.T)}
     if array.ndim != 1:
@@ -103,6 +105,8 @@ def _parts(name: str, values: Any) -> Columns:
     lengths = values.value_lengths() if len(values) else pa.array([], pa.int32())
     if values.null_count or lengths.unique().to_pylist() not in ([], [width]):
         raise BadRequest(f"column {name!r}: expected lists of one length, none missing, came {kind}")
+    if width == 1:
+        return {name: items}
     return {f"{name}_{index}": items[index::width] for index in range(width)}
 
 

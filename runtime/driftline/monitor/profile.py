@@ -15,10 +15,10 @@ from driftline.errors import BadRequest
 from driftline.monitor.columns import columns_of
 from driftline.monitor.fitting import Fit
 from driftline.monitor.quantiles import Exact
-from driftline.monitor.reference import Numeric, Reference, categorical, numeric
+from driftline.monitor.reference import Categorical, Numeric, Reference, categorical, numeric
 from driftline.monitor.summary import html, table
 from driftline.monitor.whole import Whole, scaling
-from driftline.tensors import Signature
+from driftline.tensors import Signature, shorten
 from driftline_kernels import moments
 
 FEW_ROWS = 100
@@ -155,19 +155,25 @@ class Profile:
         return html(self.references, f"{self.rows:,} rows")
 
     def validate(self, signature: Signature) -> None:
-        """Whether every input of a model has a reference of its kind; BadRequest names the one that has not.
+        """Whether every column of the profile is one of a model's inputs or outputs, and of its kind.
 
-        An input of two dimensions is its columns, NAME_0, NAME_1, ...; outputs need none.
+        A tensor of several columns is NAME_0, NAME_1, ...; what the profile has no column of is not watched.
+        Raises BadRequest, with the column's name, if that is not so.
         """
-        for spec in signature.inputs:
-            width = spec.shape[1] if len(spec.shape) == 2 else 1
-            names = (
-                (spec.name,) if len(spec.shape) < 2 else [f"{spec.name}_{i}" for i in range(max(width, 0))]
+        specs = {name: spec for spec in (*signature.inputs, *signature.outputs) for name in spec.columns}
+        for reference in self.references:
+            name = reference.name
+            spec = specs.get(name) or specs.get(f"{name.rpartition('_')[0]}_*")
+            if spec is None:
+                raise BadRequest(
+                    f"column {name!r}: the model has no such column; it has {shorten(', '.join(specs))}"
+                )
+            came = (
+                "strings" if isinstance(reference, Categorical) and reference.kind == "string" else "numbers"
             )
-            for name in names:
-                reference = self[name]
-                if spec.datatype.name == "BYTES" and isinstance(reference, Numeric):
-                    raise BadRequest(f"column {name!r}: the model takes strings, the profile has numbers")
+            expected = "strings" if spec.datatype.name == "BYTES" else "numbers"
+            if came != expected:
+                raise BadRequest(f"column {name!r}: the model has {expected}, the profile {came}")
 
 
 def _add(one: Reference, two: Reference) -> Reference:

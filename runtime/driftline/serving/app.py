@@ -14,9 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from driftline.config import Server
 from driftline.errors import DriftlineError, Unavailable
+from driftline.serving.answers import json
 from driftline.serving.host import Host
 from driftline.serving.infer import Infer
-from driftline.serving.routes import json, routes
+from driftline.serving.routes import routes
 
 log = logging.getLogger("driftline.serving")
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
@@ -27,6 +27,10 @@ from driftline.protocols.v2 import V2Codec
 from driftline.registry.source import Reference, Registry, Version, check_name
 from driftline.serving import memory
 from driftline.serving.latency import Latency
+from driftline.serving.watch import Watch
+
+if TYPE_CHECKING:
+    from driftline.monitor.signals import Signal
 
 log = logging.getLogger("driftline.host")
 
@@ -37,10 +41,13 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class Served:
-    """One version in memory: a model behind a batcher."""
+    """One version in memory: a model behind a batcher, watched on its way."""
 
-    def __init__(self, version: Version, model: Model, cost: Cost, latency: Latency) -> None:
+    def __init__(
+        self, version: Version, model: Model, cost: Cost, latency: Latency, watch: Watch | None
+    ) -> None:
         self.version = version
+        self.watch = watch
         self.model = model
         self.signature = model.signature
         self.codecs: dict[str, Codec] = {
@@ -48,9 +55,19 @@ class Served:
             "v2": V2Codec(model.signature, version.name, version.number),
         }
         self.batcher = Batcher(
-            model.run, model.signature, model.settings.batching, model.settings.engine.instances, cost
+            watch.run if watch else model.run,
+            model.signature,
+            model.settings.batching,
+            model.settings.engine.instances,
+            cost,
         )
         self.latency = latency
+
+    def close(self) -> None:
+        """Give everything back; what still waits is refused."""
+        self.batcher.close()
+        if self.watch is not None:
+            self.watch.close()
 
     def same_files(self, version: Version) -> bool:
         """Whether this is what `version` says, apart from its aliases."""
@@ -87,6 +104,7 @@ class Host:
     references  which models to serve, the first of a model being its default; all models if empty
     file        the server's settings for models
     interval    seconds between two looks at the registry
+    on_alarm    called with each new alarm of any version
     """
 
     def __init__(
@@ -95,6 +113,7 @@ class Host:
         references: Sequence[Reference] = (),
         file: ServerFile | None = None,
         interval: float = 0.5,
+        on_alarm: Callable[[Signal], None] = lambda signal: None,
     ) -> None:
         self.registry = registry
         self.entries: dict[str, Entry] = {}
@@ -104,6 +123,7 @@ class Host:
         self._unloaded: set[str] = set()
         self._file = file or ServerFile()
         self._interval = interval
+        self._on_alarm = on_alarm
         self._tasks: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
 
@@ -145,6 +165,7 @@ class Host:
         """Load what the references stand for, then follow them; any failure is raised."""
         await self.refresh(strict=True)
         self.ready = True
+        self._start_watching()
         self._follow()
 
     async def refresh(self, strict: bool = False) -> None:
@@ -206,7 +227,7 @@ class Host:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
-                served.batcher.close()
+                served.close()
 
     # -- following --------------------------------------------------------------------------------
 
@@ -266,17 +287,21 @@ class Host:
     async def _load(self, entry: Entry, version: Version) -> Served:
         """Fetch, verify, load and warm a version; nobody is served by it yet."""
 
-        def load() -> tuple[Model, Cost]:
+        def load() -> tuple[Model, Cost, Watch | None]:
             bundle = Bundle.open(self.registry.fetch(version))
             settings = self._file.settings_of(version.name, bundle.settings)
             model = Model(replace(bundle, settings=settings))
-            return model, model.warm_up()
+            cost = model.warm_up()
+            watch = None
+            if settings.monitor.enabled:
+                watch = Watch(version, model, bundle.profile, settings.monitor, self._on_alarm)
+            return model, cost, watch
 
         begin = monotonic()
         entry.loading.add(version.number)
         try:
-            model, cost = await asyncio.to_thread(load)
-            served = Served(version, model, cost, entry.latency)
+            model, cost, watch = await asyncio.to_thread(load)
+            served = Served(version, model, cost, entry.latency, watch)
         except Exception as error:
             entry.load_failures += 1
             reason = str(error)  # a log that keeps its records must not keep frames, and so models
@@ -304,6 +329,8 @@ class Host:
             self._spawn(self._retire(entry, served))
         entry.stands = stands
         entry.versions = {served.version.number: served for served in stands.values()}
+        if self.ready:
+            self._start_watching()
         old, entry.default = entry.default, default
         if default is None or default is old:
             return
@@ -314,6 +341,12 @@ class Host:
             f", {old.version.number} drains" if old else "",
             extra={"model": entry.name, "version": default.version.number},
         )  # fmt: skip
+
+    def _start_watching(self) -> None:
+        """Load the monitors that are not: at the start not before every model can answer."""
+        for served in self.served():
+            if served.watch is not None:
+                served.watch.start()
 
     def _try_again(self, entry: Entry, reason: str) -> None:
         """Try to bring a model to what the registry says once more, later and later."""
@@ -351,7 +384,7 @@ class Host:
     async def _retire(self, entry: Entry, served: Served) -> None:
         """Close a version that takes no new requests, when its last one is answered."""
         await served.batcher.drain()
-        served.batcher.close()
+        served.close()
         entry.unloading.remove(served)
         log.info(
             "%s %d is drained and closed", entry.name, served.version.number,

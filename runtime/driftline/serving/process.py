@@ -22,6 +22,7 @@ from driftline.serving import logs, memory
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
 from driftline.serving.host import Host
+from driftline.serving.webhook import Webhook
 
 log = logging.getLogger("driftline.serving")
 
@@ -58,7 +59,8 @@ async def _serve(
     file: ServerFile | None,
     listener: socket.socket,
 ) -> None:
-    host = Host(registry, references, file, settings.poll_seconds)
+    webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
+    host = Host(registry, references, file, settings.poll_seconds, *((webhook.post,) if webhook else ()))
     server = StoppableServer(host, settings)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
     log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
@@ -76,6 +78,8 @@ async def _serve(
         server.should_exit = True
         await serving
         await host.close()
+        if webhook is not None:
+            await asyncio.to_thread(webhook.close)
     log.info("stopped")
     if host.busy():  # past its time to finish; Python would wait for its thread
         leave(0)

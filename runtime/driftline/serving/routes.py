@@ -13,7 +13,8 @@ from driftline import __version__
 from driftline.config import Server
 from driftline.errors import BadRequest, DriftlineError, Unavailable
 from driftline.registry.source import Version
-from driftline.serving import triton
+from driftline.serving import drift, triton
+from driftline.serving.answers import json
 from driftline.serving.host import Host
 from driftline.serving.infer import read_body
 from driftline.tensors import shorten
@@ -42,6 +43,7 @@ def routes(host: Host, settings: Server) -> list[Route]:
         Route("/v1/models", pages.v1_models),
         Route("/v1/models/{name}", pages.v1_model),
         Route("/metrics", pages.metrics),
+        *drift.routes(host),
     ]
 
 
@@ -132,7 +134,8 @@ class Pages:
         """The totals, for Prometheus."""
         from driftline.serving.metrics import exposition  # 0.1 s to import, and the first scrape can wait
 
-        content, content_type = exposition(self._host)
+        reports = await asyncio.to_thread(drift.reports, list(self._host.served()))
+        content, content_type = exposition(self._host, reports)
         return Response(content, headers={"content-type": content_type})
 
     async def _json(self, request: Request) -> dict[str, object]:
@@ -145,8 +148,3 @@ class Pages:
         if type(document) is not dict:
             raise BadRequest(f"the request: expected an object, came {shorten(document)}")
         return document
-
-
-def json(content: object, status: int = 200) -> Response:
-    """A JSON answer."""
-    return Response(orjson.dumps(content), status, media_type="application/json")

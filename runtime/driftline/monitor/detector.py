@@ -1,0 +1,150 @@
+"""The two detectors of every column: `change`, however small, and `alarm`, beyond what is harmless.
+
+Both are Shiryaev-Roberts e-detectors on rank bins (see driftline_kernels.detector). M of a column is the sum
+of its bets; it grows by at most one for every row on average while nothing has changed. A signal takes at
+least columns x A from the sum over the columns, so the expected number of signals within n rows is at
+most n / A, whatever depends on what among the columns, and however often one looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from driftline.monitor.ranks import CUTS
+from driftline.monitor.reference import Reference
+from driftline.tensors import Array
+from driftline_kernels import detector
+
+HALF_LIVES = np.array([500.0, 5000.0])
+"""Rows after which bets have forgotten half: a short memory for sudden drifts, a long one for slow ones."""
+
+FLOOR = 0.005
+"""The least share of a rank bin that `alarm` bets against: what was never seen alarms at about 2 %."""
+
+DELTA = 0.01
+"""How likely the true distribution of any column is further from the reference than its radius allows for."""
+
+BINS = CUTS + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A detector's signal.
+
+    kind      'change' or 'alarm'
+    columns   those whose M has passed; or, if none has on its own, all, the likeliest first
+    together  whether only the columns together have
+    evidence  log M: of each column, or of all together
+    """
+
+    kind: str
+    columns: tuple[int, ...]
+    together: bool
+    evidence: tuple[float, ...]
+
+
+class Detectors:
+    """Bets on the columns of a reference, look by look.
+
+    references       of the columns, with rows
+    false_alarm_rows A: on average so many rows pass at least before a false signal
+    tolerance        the distance, as a PSI, that is harmless
+    seed             of what is drawn to split equal values among rank bins
+    """
+
+    def __init__(
+        self, references: Sequence[Reference], false_alarm_rows: float, tolerance: float, seed: int = 0
+    ) -> None:
+        self._threshold = float(np.log(false_alarm_rows))
+        self._columns = len(references)
+        self._gaps = np.array([reference.gaps for reference in references])
+        ranks = self._gaps.sum(axis=1, keepdims=True)
+        floored = np.maximum(self._gaps / ranks, FLOOR)
+        self._floored = floored / floored.sum(axis=1, keepdims=True)
+        self._radius = radius(ranks[:, 0] - 1, tolerance, self._columns)
+        self._ranks = RankBins(references, seed)
+        self._state = detector.start(self._columns, len(HALF_LIVES), BINS)
+
+    def look(self, counts: Array) -> list[Finding]:
+        """Bet once more; what has passed its threshold.
+
+        counts  (natural bins,) int64: the rows since the last look, in the bins of all columns, one behind
+                the other
+        """
+        detector.look(
+            self._ranks.of(counts), self._gaps, self._floored, self._radius, HALF_LIVES, self._state
+        )
+        found = []
+        for which, (kind, log_m) in enumerate((("change", self._state.change), ("alarm", self._state.alarm))):
+            # A maximum first: M is far from its threshold at nearly every look.
+            if log_m.max() >= self._threshold:
+                found += self._judge(which, kind, log_m)
+        return found
+
+    def _judge(self, which: int, kind: str, log_m: Array) -> list[Finding]:
+        mean = np.logaddexp.reduce(log_m, axis=1) - np.log(len(HALF_LIVES))
+        together = float(np.logaddexp.reduce(mean) - np.log(self._columns))
+        if together < self._threshold:
+            return []
+        order = np.argsort(-mean)
+        named = [int(column) for column in order if mean[column] >= self._threshold + np.log(self._columns)]
+        self._restart(which, log_m, named or slice(None))
+        if named:
+            return [Finding(kind, tuple(named), False, tuple(float(mean[column]) for column in named))]
+        return [Finding(kind, tuple(map(int, order)), True, (together,))]
+
+    def _restart(self, which: int, log_m: Array, columns: list[int] | slice) -> None:
+        log_m[columns] = -np.inf
+        self._state.recent[columns, which] = 0
+        if which == 0:
+            self._state.seen[columns] = 0
+
+    def evidence(self) -> tuple[Array, Array]:
+        """(columns,) each: M of `change` and of `alarm`, in units of what makes a signal, as a logarithm."""
+        scale = self._threshold + np.log(self._columns * len(HALF_LIVES))
+        return (
+            np.logaddexp.reduce(self._state.change, axis=1) - scale,
+            np.logaddexp.reduce(self._state.alarm, axis=1) - scale,
+        )
+
+
+def radius(rows: Array, tolerance: float, columns: int) -> Array:
+    """(columns,): how far a column may be from its reference, as sqrt(sum (p - b)^2 / b), and be harmless.
+
+    What is tolerated, and what a sample of so many rows may itself be off by: Pearson's statistic of m rows
+    is about chi-square with BINS - 1 degrees of freedom.
+    """
+    from scipy.special import chdtri
+
+    return np.asarray(np.sqrt(chdtri(BINS - 1, DELTA / columns) / rows) + np.sqrt(tolerance))
+
+
+class RankBins:
+    """Splits rows that were counted in natural bins over the rank bins of their columns.
+
+    Most natural bins lie within one rank bin. Those that don't hold equal values: each of their rows goes to
+    a rank bin by a share that was drawn when the reference was made, so a group is split multinomially.
+    """
+
+    def __init__(self, references: Sequence[Reference], seed: int) -> None:
+        splits = np.concatenate([reference.split for reference in references])
+        column = np.repeat(np.arange(len(references)), [len(reference.split) for reference in references])
+        self._columns = len(references)
+        self._whole = splits.max(axis=1) == 1.0
+        self._target = column * BINS + splits.argmax(axis=1)
+        self._tied = np.flatnonzero(~self._whole)
+        self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
+        self._column = column[self._tied]
+        self._random = np.random.default_rng(seed)
+
+    def of(self, counts: Array) -> Array:
+        """(columns, BINS) int64: the rows of each rank bin."""
+        size = self._columns * BINS
+        ranks = np.bincount(self._target, counts * self._whole, size).astype(np.int64)
+        ranks = ranks.reshape(self._columns, BINS)
+        if len(self._tied):
+            np.add.at(ranks, self._column, self._random.multinomial(counts[self._tied], self._shares))
+        return ranks

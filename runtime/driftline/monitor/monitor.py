@@ -1,0 +1,289 @@
+"""The face of monitoring: observe batches, get a report, be told of changes and alarms.
+
+The life of a batch: `observe` converts it (`counting`) -> `_count` counts it up to the next stop -> `_look`
+bets on what has come since the last look (`detector`) -> `_signal` makes signals of what is found, held until
+they are acknowledged or a whole window passes without another -> `_turn` closes a window and begins the next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from threading import Lock
+from time import monotonic
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.monitor import report
+from driftline.monitor.comparing import compare_rows
+from driftline.monitor.counting import Codes, Counter
+from driftline.monitor.detector import Detectors, Finding
+from driftline.monitor.profile import Profile
+from driftline.monitor.report import Report
+from driftline.monitor.signals import Signal
+from driftline.monitor.statistics import Statistic
+from driftline.monitor.window import Window
+from driftline.tensors import Array
+
+log = logging.getLogger("driftline.monitor")
+
+TOLD = 3
+"""Columns whose changes are told in words when only all columns together have changed for certain."""
+
+_NEVER = 1 << 62
+
+
+class Monitor:
+    """Compares what it observes with a profile; thread safe, in memory that does not grow.
+
+    profile           the reference; one without rows is only counted against
+    false_alarm_rows  A: while nothing changes, at least so many rows pass on average before a false signal,
+                      and within n rows there is one with a chance of at most n / A, however often one looks
+    tolerance         a drift, as a PSI, that is harmless: `alarm` is certain that there is more
+    look_rows         the detectors look after so many rows; 0: not by rows
+    look_seconds      and after so many seconds, when a batch comes; 0: not by time
+    window_rows       a window ends after so many rows; 0: not by rows
+    window_seconds    and after so many seconds, when a batch comes; 0: not by time
+    keep_windows      finished windows to keep, for reports over several
+    model, version    named in signals
+    on_signal         called with each new signal, in the thread that observes
+    on_window         called with each finished window, in the thread that observes
+
+    >>> monitor = Monitor(profile)
+    >>> monitor.observe({"age": ages, "city": cities})
+    >>> monitor.report().alarms
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        false_alarm_rows: float = 1_000_000,
+        tolerance: float = 0.02,
+        look_rows: int = 100,
+        look_seconds: float = 0,
+        window_rows: int = 0,
+        window_seconds: float = 0,
+        keep_windows: int = 1,
+        model: str = "",
+        version: int = 0,
+        on_signal: Callable[[Signal], None] | None = None,
+        on_window: Callable[[Window], None] | None = None,
+    ) -> None:
+        if not false_alarm_rows >= 1:
+            raise BadRequest(f"false_alarm_rows = {false_alarm_rows!r}: expected at least 1")
+        numbers = {
+            "tolerance": tolerance, "look_rows": look_rows, "look_seconds": look_seconds,
+            "window_rows": window_rows, "window_seconds": window_seconds, "keep_windows": keep_windows,
+        }  # fmt: skip
+        for name, value in numbers.items():
+            if not value >= 0:
+                raise BadRequest(f"{name} = {value!r}: expected at least 0")
+        self.profile = profile
+        self.keep_windows = keep_windows
+        self.rows = 0
+        self._counter = Counter(profile)
+        self._detectors = (
+            Detectors(self._counter.references, false_alarm_rows, tolerance) if profile.rows else None
+        )
+        self._look_rows = look_rows or _NEVER
+        self._look_seconds = look_seconds
+        self._window_rows = window_rows or _NEVER
+        self._window_seconds = window_seconds
+        self._by_time = look_seconds > 0 or window_seconds > 0
+        self._finished: deque[Window] = deque(maxlen=keep_windows)
+        self._model = model
+        self._version = version
+        self._on_signal = on_signal
+        self._on_window = on_window
+        self._signals: dict[tuple[str, str], Signal] = {}
+        self._seen_in_window: set[tuple[str, str]] = set()
+        self._lock = Lock()
+        self._looked = self._counter.counts
+        self._looked_at = 0
+        self._next_look = monotonic() + look_seconds
+        self._begin_window()
+
+    def warm_up(self) -> None:
+        """Load all that is compiled, so that no batch waits for it."""
+        with self._lock:
+            self._counter.warm_up()
+            if self._detectors is not None:
+                self._detectors.look(np.zeros_like(self._looked))
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    def observe(self, columns: object) -> None:
+        """Count rows.
+
+        columns  a pyarrow Table or RecordBatch, a DataFrame, or arrays by name, of any length; a 2-D array is
+                 its columns, NAME_0, NAME_1, ...; columns that the profile has not are left out
+
+        Raises BadRequest, with the column's name, if one is missing or not of the profile's type; then
+        nothing of its block of rows is counted.
+        """
+        matrix = self._counter.as_it_is(columns)
+        if matrix is not None:
+            with self._lock:
+                self._count(matrix, ())
+            return
+        for matrix, codes in self._counter.blocks(columns):
+            with self._lock:
+                self._count(matrix, codes)
+
+    def _count(self, matrix: Array, codes: Codes) -> None:
+        """Count rows up to the next stop, a look or a window's end, and on from there."""
+        if self._by_time:
+            self._keep_time()
+        length = len(matrix)
+        start = 0
+        while self.rows + length - start >= self._stop:
+            stop = start + self._stop - self.rows
+            self._counter.add(matrix[start:stop], tuple(own[start:stop] for own in codes))
+            self.rows = self._stop
+            self._halt()
+            start = stop
+        if start:
+            matrix, codes = matrix[start:], tuple(own[start:] for own in codes)
+        self._counter.add(matrix, codes)
+        self.rows += length - start
+
+    def _halt(self) -> None:
+        """At a stop: look, or end the window."""
+        if self.rows - self._looked_at >= self._look_rows:
+            self._look()
+        if self.rows - self._window_start >= self._window_rows:
+            self._turn()
+        self._set_stop()
+
+    def _set_stop(self) -> None:
+        self._stop = min(self._looked_at + self._look_rows, self._window_start + self._window_rows)
+
+    def _keep_time(self) -> None:
+        """Look and turn where that goes by the clock."""
+        now = monotonic()
+        if self._look_seconds and now >= self._next_look:
+            self._next_look = now + self._look_seconds
+            self._look()
+        if self._window_seconds and now >= self._window_end:
+            self._turn()
+
+    def _look(self) -> None:
+        """Bet on the rows since the last look."""
+        if self._detectors is not None and self.rows > self._looked_at:
+            counts = self._counter.counts
+            findings = self._detectors.look(counts - self._looked)
+            self._looked = counts
+            for finding in findings:
+                self._signal(finding)
+        self._looked_at = self.rows
+        self._set_stop()
+
+    # -- windows ------------------------------------------------------------------------------------
+
+    def _begin_window(self) -> None:
+        self._began = datetime.now(UTC)
+        self._window_end = monotonic() + self._window_seconds
+        self._window_start = self.rows
+        self._set_stop()
+
+    def _turn(self) -> None:
+        """Close the window and begin another."""
+        window = self._window()
+        self._looked = self._looked - self._counter.counts
+        self._counter.reset()
+        self._finished.append(window)
+        self._signals = {key: one for key, one in self._signals.items() if key in self._seen_in_window}
+        self._seen_in_window.clear()
+        self._begin_window()
+        if self._on_window is not None:
+            self._on_window(window)
+
+    def finish(self) -> None:
+        """End the current window now, if it has rows."""
+        with self._lock:
+            if self.rows > self._window_start:
+                self._look()
+                self._turn()
+
+    def _window(self) -> Window:
+        return self._counter.window(self.rows - self._window_start, self._began)
+
+    # -- out ----------------------------------------------------------------------------------------
+
+    def _signal(self, finding: Finding) -> None:
+        """Make signals of a finding: one for each column, or one for the model as a whole."""
+        window = self._window()
+        names = tuple(self._counter.references[column].name for column in finding.columns)
+        for name, evidence in zip(("",) if finding.together else names, finding.evidence, strict=True):
+            key = (finding.kind, name)
+            self._seen_in_window.add(key)
+            if key in self._signals:
+                continue
+            statistics, words = self._evidence(window, name, names)
+            signal = Signal(
+                finding.kind, self._model, self._version, name, window.ended, window.rows, evidence,
+                () if name else names, statistics, words,
+            )  # fmt: skip
+            self._signals[key] = signal
+            log_signal(signal)
+            if self._on_signal is not None:
+                self._on_signal(signal)
+
+    def _evidence(
+        self, window: Window, name: str, ranked: Sequence[str]
+    ) -> tuple[Mapping[str, Statistic], str]:
+        """The statistics of a column, or of whole rows, and the change in words."""
+        if name:
+            column = report.of_column(self.profile[name], window.counts[name], window.moments.get(name))
+            return column.statistics, column.words
+        told = [(one, self._evidence(window, one, ())[1]) for one in ranked[:TOLD]]
+        whole = compare_rows(self.profile.whole, window.rows, window.features, window.comoments)
+        return whole, "; ".join(f"{one}: {words}" for one, words in told)
+
+    def report(self, windows: int = 1) -> Report:
+        """How the rows of the current window, and of the `windows` - 1 before it, differ from the reference.
+
+        Looks at the detectors first, if rows have come since the last look.
+        """
+        if windows < 1:
+            raise BadRequest(f"windows = {windows!r}: expected a whole number from 1")
+        with self._lock:
+            self._look()
+            window = self._window()
+            before = list(self._finished)[-(windows - 1) :] if windows > 1 else []
+            signals = tuple(self._signals.values())
+        for one in before:
+            window = window.merge(one)
+        return report.of(self.profile, window, signals)
+
+    def acknowledge(self) -> tuple[Signal, ...]:
+        """Let go of all signals, which are returned; each is raised anew on new evidence for it."""
+        with self._lock:
+            signals = tuple(self._signals.values())
+            self._signals.clear()
+            return signals
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The signals that are held."""
+        with self._lock:
+            return tuple(self._signals.values())
+
+
+def log_signal(signal: Signal) -> None:
+    """A log line for a signal: an alarm warns, a change informs."""
+    about = f"{signal.model} {signal.version}: " if signal.model else ""
+    what = (
+        f"column {signal.column}"
+        if signal.column
+        else f"the model as a whole ({', '.join(signal.columns[:3])})"
+    )
+    level = logging.WARNING if signal.kind == "alarm" else logging.INFO
+    log.log(
+        level, "%s%s of %s after %d rows: %s", about, signal.kind, what, signal.rows, signal.words,
+        extra={"signal": signal.to_dict()},
+    )  # fmt: skip

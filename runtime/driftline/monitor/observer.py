@@ -1,0 +1,134 @@
+"""What stands between serving and monitoring: observing never fails a request and never makes one wait."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from threading import Lock, Thread
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from driftline.errors import Unavailable
+from driftline.tensors import Tensors
+
+if TYPE_CHECKING:
+    from driftline.monitor.monitor import Monitor
+
+log = logging.getLogger("driftline.monitor")
+
+MOST_BYTES = 64 * 2**20
+"""Of batches that wait for the monitor to be loaded; more are not observed, but counted as skipped."""
+
+SILENCE_SECONDS = 60.0
+"""Between two log lines about rows that could not be observed."""
+
+
+class Observer:
+    """Observes the batches of one version, as they are served.
+
+    A monitor needs Numba, which takes a second or two to load: until it is there, batches wait in a bounded
+    queue. Batches that do not fit the profile are skipped, counted, and logged now and then.
+
+    make  makes the monitor, in a thread of its own
+    about names the model and version in log lines
+    """
+
+    def __init__(self, make: Callable[[], Monitor], about: str) -> None:
+        self.monitor: Monitor | None = None
+        self.failure = ""
+        self.skipped_rows = 0
+        self.waiting_rows = 0
+        self._make = make
+        self._about = about
+        self._waiting: deque[tuple[Tensors, int]] = deque()
+        self._waiting_bytes = 0
+        self._lock = Lock()
+        self._started = False
+        self._closed = False
+        self._last_line = -SILENCE_SECONDS
+
+    def start(self) -> None:
+        """Load the monitor in the background, if that was not begun yet; batches may come already."""
+        if not self._started:
+            self._started = True
+            Thread(target=self._load, name="driftline-monitor", daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of what waits; nothing more is observed."""
+        with self._lock:
+            self._closed = True
+            self._let_go()
+
+    def observe(self, columns: Tensors, rows: int) -> None:
+        """Count a batch of so many rows: inputs and outputs by name."""
+        monitor = self.monitor
+        if monitor is None:
+            self._wait(columns, rows)
+            return
+        try:
+            monitor.observe(columns)
+        except Exception as error:  # whatever it is, the request has its answer
+            self._skip(rows, str(error))
+
+    def ready(self) -> Monitor:
+        """The monitor; Unavailable if it is still being loaded, or can't be."""
+        if self.monitor is None:
+            raise Unavailable(
+                f"{self._about} is not monitored: {self.failure}"
+                if self.failure
+                else f"the monitor of {self._about} is being loaded"
+            )
+        return self.monitor
+
+    def _load(self) -> None:
+        try:
+            monitor = self._make()
+        except Exception as error:  # a wrong profile, say: serving goes on
+            self.failure = str(error)
+            log.error("%s is not monitored: %s", self._about, error)
+            with self._lock:
+                self._closed = True
+                self._skip(self.waiting_rows, self.failure)
+                self._let_go()
+            return
+        while True:
+            with self._lock:
+                if not self._waiting or self._closed:
+                    self.monitor = None if self._closed else monitor
+                    return
+                columns, rows = self._waiting.popleft()
+                self.waiting_rows -= rows
+                self._waiting_bytes -= size(columns)
+            try:
+                monitor.observe(columns)
+            except Exception as error:
+                self._skip(rows, str(error))
+
+    def _wait(self, columns: Tensors, rows: int) -> None:
+        with self._lock:
+            nbytes = size(columns)
+            if not self._closed and self._waiting_bytes + nbytes <= MOST_BYTES:
+                self._waiting.append((columns, rows))
+                self._waiting_bytes += nbytes
+                self.waiting_rows += rows
+                return
+        self._skip(rows, self.failure or "too many rows wait for the monitor to be loaded")
+
+    def _let_go(self) -> None:
+        self._waiting.clear()
+        self._waiting_bytes = self.waiting_rows = 0
+
+    def _skip(self, rows: int, reason: str) -> None:
+        self.skipped_rows += rows
+        now = monotonic()
+        if rows and now - self._last_line >= SILENCE_SECONDS:
+            self._last_line = now
+            log.warning(
+                "%s: %d rows were not monitored, %d so far: %s", self._about, rows, self.skipped_rows, reason
+            )
+
+
+def size(columns: Tensors) -> int:
+    """Bytes of a batch, about."""
+    return sum(array.nbytes for array in columns.values())

@@ -1,0 +1,62 @@
+"""Work to be done behind, one piece after the other, by a thread that nobody waits for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Generic, TypeVar
+
+log = logging.getLogger("driftline.monitor")
+
+Item = TypeVar("Item")
+
+
+class Outbox(Generic[Item]):
+    """A bounded queue and the thread that works through it.
+
+    work  done for each item; what it raises is logged
+    name  of what is done, for log lines
+    size  items that may wait; more are dropped and counted
+    """
+
+    def __init__(self, work: Callable[[Item], None], name: str, size: int = 1000) -> None:
+        self.dropped = 0
+        self._work = work
+        self._name = name
+        self._items: Queue[Item] = Queue(size)
+        self._closed = Event()
+        self._thread: Thread | None = None
+
+    def put(self, item: Item) -> None:
+        """Leave an item to be worked on; never waits."""
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name=f"driftline-{self._name}", daemon=True)
+            self._thread.start()
+        try:
+            self._items.put_nowait(item)
+        except Full:
+            self.dropped += 1
+            log.warning("%s: %d wait already, one is dropped", self._name, self._items.maxsize)
+
+    def rest(self, seconds: float) -> bool:
+        """For `work` to wait between attempts: False if the outbox was closed meanwhile."""
+        return not self._closed.wait(seconds)
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Take no more; what waits has so long to be done."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not (self._closed.is_set() and self._items.empty()):
+            try:
+                item = self._items.get(timeout=0.2)
+            except Empty:
+                continue
+            try:
+                self._work(item)
+            except Exception as error:
+                log.error("%s: %s: %s", self._name, type(error).__name__, error)

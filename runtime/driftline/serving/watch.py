@@ -1,0 +1,156 @@
+"""A version under watch: its batches pass the monitor between the model and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from driftline.config import Monitoring
+from driftline.engine.model import Model
+from driftline.errors import Unavailable
+from driftline.monitor.capture import Capture
+from driftline.monitor.observer import Observer
+from driftline.monitor.outbox import Outbox
+from driftline.registry.source import Version
+from driftline.tensors import Signature, Tensors, TensorSpec
+
+if TYPE_CHECKING:
+    from driftline.monitor.monitor import Monitor
+    from driftline.monitor.profile import Profile
+    from driftline.monitor.signals import Signal
+    from driftline.monitor.window import Window
+
+MOST_COLUMNS = 256
+"""A tensor of more columns, an image say, is not watched unless the profile names them."""
+
+
+class Watch:
+    """Runs a model and shows its monitor what went in and what came out.
+
+    version   that is watched, to be named in signals
+    model     of this version
+    profile   its reference; without one, rows are only counted
+    settings  of its monitor
+    on_alarm  called with each new alarm
+    """
+
+    def __init__(
+        self,
+        version: Version,
+        model: Model,
+        profile: Path | None,
+        settings: Monitoring,
+        on_alarm: Callable[[Signal], None],
+    ) -> None:
+        self._version = version
+        self._model = model
+        self._profile = profile
+        self._settings = settings
+        self._on_alarm = on_alarm
+        self._history: Outbox[Window] | None = None
+        self._capture: Capture | None = None
+        self.changes: dict[str, int] = {}
+        self.alarms: dict[str, int] = {}
+        self.observer = Observer(self._make, f"{version.name} {version.number}")
+        # Until the profile is read: whatever it may name.
+        likely = is_table if profile is None else (lambda spec: len(spec.columns) > 0)
+        self._inputs = tuple(spec.name for spec in model.signature.inputs if likely(spec))
+        self._outputs = tuple(spec.name for spec in model.signature.outputs if likely(spec))
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """The named outputs of one batch, as the model gives them; see Model.run."""
+        extra = [name for name in self._outputs if name not in outputs]
+        results = self._model.run(inputs, (*outputs, *extra))
+        columns = {name: inputs[name] for name in self._inputs}
+        columns |= {name: results[name] for name in self._outputs}
+        rows = len(next(iter(columns.values()), ()))
+        self.observer.observe(columns, rows)
+        if (capture := self._capture) is not None:
+            capture.add(columns, rows)
+        return {name: results[name] for name in outputs} if extra else results
+
+    def start(self) -> None:
+        """Load the monitor in the background."""
+        self.observer.start()
+
+    def close(self) -> None:
+        """Observe nothing more; what the last window has seen goes into the history."""
+        self.observer.close()
+        if self._history is not None:
+            if self.observer.monitor is not None:
+                self.observer.monitor.finish()
+            self._history.close()
+
+    @contextmanager
+    def capturing(self, rows: int) -> Iterator[Capture]:
+        """Keep the next rows, up to so many, while this lasts; Unavailable if that is being done already."""
+        if self._capture is not None:
+            raise Unavailable("another profile of live traffic is being made", retry_after=60)
+        self._capture = Capture(rows)
+        try:
+            yield self._capture
+        finally:
+            self._capture = None
+
+    def _make(self) -> Monitor:
+        """Load the profile and the monitor: a second or two, in the observer's thread."""
+        from driftline.monitor.history import History
+        from driftline.monitor.monitor import Monitor
+        from driftline.monitor.profile import Profile
+
+        signature, settings = self._model.signature, self._settings
+        if self._profile is None:
+            profile = Profile.empty(kinds(signature))
+        else:
+            profile = Profile.load(self._profile)
+            profile.validate(signature)
+        if settings.history:
+            history = History(settings.history, profile, self._version.name, self._version.number)
+            self._history = Outbox(history.write, "history")
+        monitor = Monitor(
+            profile,
+            false_alarm_rows=settings.false_alarm_rows,
+            tolerance=settings.tolerance,
+            look_rows=settings.look_rows,
+            look_seconds=settings.look_seconds,
+            window_rows=settings.window_rows,
+            window_seconds=settings.window_seconds,
+            keep_windows=settings.keep_windows,
+            model=self._version.name,
+            version=self._version.number,
+            on_signal=self._count,
+            on_window=self._history.put if self._history else None,
+        )
+        monitor.warm_up()
+        self._inputs = tuple(spec.name for spec in signature.inputs if in_profile(spec, profile))
+        self._outputs = tuple(spec.name for spec in signature.outputs if in_profile(spec, profile))
+        return monitor
+
+    def _count(self, signal: Signal) -> None:
+        counts = self.alarms if signal.kind == "alarm" else self.changes
+        counts[signal.column] = counts.get(signal.column, 0) + 1
+        if signal.kind == "alarm":
+            self._on_alarm(signal)
+
+
+def kinds(signature: Signature) -> dict[str, str]:
+    """What is counted of a version that has no profile: the columns of its tables, by name."""
+    found: dict[str, str] = {}
+    for spec in (*signature.inputs, *signature.outputs):
+        if is_table(spec):
+            kind = {"O": "string", "b": "boolean"}.get(spec.datatype.dtype.kind, "numeric")
+            found |= dict.fromkeys(spec.columns, kind)
+    return found
+
+
+def is_table(spec: TensorSpec) -> bool:
+    """Whether a tensor is watched without a profile: it is a table of known width, and not too wide."""
+    return 0 < len(spec.columns) <= MOST_COLUMNS and spec.shape[1:] != (-1,)
+
+
+def in_profile(spec: TensorSpec, profile: Profile) -> bool:
+    """Whether a profile has any column of a tensor."""
+    stems = {name for column in profile.names for name in (column, f"{column.rpartition('_')[0]}_*")}
+    return not stems.isdisjoint(spec.columns)

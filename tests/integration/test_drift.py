@@ -1,0 +1,255 @@
+"""A whole server that watches its data: reports, alarms, metrics, webhook, history, profiles of traffic."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support import Process, scale, serving
+
+from driftline.monitor.profile import Profile
+from driftline.registry.source import Registry
+
+RANDOM = np.random.default_rng(0)
+REFERENCE = RANDOM.standard_normal((5000, 3)).astype(np.float32)
+SETTINGS = "[monitor]\nlook_seconds = 0.05\nfalse_alarm_rows = 100_000\n"
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """Wait for a condition to give something."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def monitored(server: Process, model: str = "m") -> httpx.Response:
+    """The first report, when the monitor is loaded."""
+
+    def ready() -> httpx.Response | None:
+        answer = server.get(f"/v2/models/{model}/drift")
+        return answer if answer.status_code == 200 else None
+
+    return until(ready, "the monitor")  # type: ignore[no-any-return]
+
+
+def send(server: Process, rows: np.ndarray, model: str = "m") -> None:
+    """Rows as requests of some hundred rows each."""
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        for part in np.array_split(rows, max(1, len(rows) // 250)):
+            entry = {
+                "name": "x",
+                "datatype": "FP32",
+                "shape": list(part.shape),
+                "data": part.ravel().tolist(),
+            }
+            client.post(f"/v2/models/{model}/infer", json={"inputs": [entry]}).raise_for_status()
+
+
+class Scrape:
+    """All metrics of a server, by name and the labels that are given."""
+
+    def __init__(self, server: Process) -> None:
+        families = text_string_to_metric_families(server.get("/metrics").text)
+        self._samples = [sample for family in families for sample in family.samples]
+
+    def __call__(self, name: str, **labels: str) -> float:
+        (value,) = (
+            sample.value
+            for sample in self._samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+        return value
+
+
+@contextmanager
+def receiver(refuse: int = 0) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """A server that takes CloudEvents: its URL, and what came; the first few posts get 503."""
+    events: list[tuple[str, Any]] = []
+    left = [refuse]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            left[0] -= 1
+            status = 503 if left[0] >= 0 else 204
+            if status == 204:
+                events.append((self.headers["content-type"], json.loads(body)))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/alarms?key=secret", events
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = Registry.open(tmp_path / "models")
+    model = scale(tmp_path / "model.onnx", 2.0)
+    profile = tmp_path / "profile.arrow"
+    Profile.fit({"x": REFERENCE, "total": 2 * REFERENCE.sum(axis=1)}).save(profile)
+    settings = tmp_path / "driftline.toml"
+    settings.write_text(SETTINGS + f'history = "{tmp_path / "history"}"\n')
+    registry.register([model, profile, settings], "m")
+    return registry
+
+
+def test_drift_is_reported_alarmed_posted_and_kept(registry: Registry, tmp_path: Path) -> None:
+    with (
+        receiver(refuse=1) as (url, events),
+        serving("m", "--registry", registry.uri, "--alarm-webhook", url) as server,
+    ):
+        send(server, RANDOM.standard_normal((500, 3)))  # before the monitor is there: they wait
+        monitored(server)
+        until(lambda: Scrape(server)("driftline_rows_observed_total") == 500, "what waited")
+        send(server, RANDOM.standard_normal((3000, 3)))
+        quiet = server.get("/v2/models/m/drift").json()
+        assert quiet["rows"] == 3500
+        assert quiet["alarms"] == []
+        assert [column["name"] for column in quiet["columns"]] == ["x_0", "x_1", "x_2", "total"]
+
+        drifted = RANDOM.standard_normal((4000, 3))
+        drifted[:, 1] += 1.0
+
+        def alarmed() -> bool:
+            send(server, drifted)
+            return bool(server.get("/v2/models/m/drift").json()["alarms"])
+
+        until(alarmed, "an alarm")
+        until(lambda: [event for _, event in events if event.get("subject") == "x_1"], "the webhook")
+        for content_type, event in events:
+            assert content_type.startswith("application/cloudevents+json")
+            assert event["specversion"] == "1.0"
+            assert event["type"] == "io.driftline.alarm"
+            assert event["source"] == "/v2/models/m/versions/1"
+            assert event["data"]["kind"] == "alarm"
+        alarm = next(event["data"] for _, event in events if event.get("subject") == "x_1")
+        assert "mean up" in alarm["words"]
+        assert alarm["statistics"]["psi"]["value"] > alarm["statistics"]["psi"]["null"]
+
+        metrics = Scrape(server)
+        assert metrics("driftline_alarms_total", column="x_1", model="m", version="1") >= 1
+        assert metrics("driftline_signal", column="x_1", kind="alarm") == 1
+        assert metrics("driftline_drift", column="x_1", statistic="psi") > 0.02
+        assert metrics("driftline_drift_null", column="x_1", statistic="psi") > 0
+        assert metrics("driftline_rows_skipped_total", model="m") == 0
+        assert metrics("driftline_observation_lag_rows", model="m") == 0
+
+        let_go = server.post("/v2/models/m/drift/acknowledge").json()["acknowledged"]
+        assert "x_1" in [signal["column"] for signal in let_go]
+        assert server.stop() == 0
+        server.close()
+        lines = [event for event in server.events() if "signal" in event]
+        assert {event["level"] for event in lines if event["signal"]["kind"] == "alarm"} == {"warning"}
+        assert not any("secret" in line for line in server.log)
+    history = pq.read_table(tmp_path / "history")
+    assert set(history["column"].to_pylist()) >= {"x_0", "x_1", "x_2", "total"}
+    assert set(history["model"].to_pylist()) == {"m"}
+
+
+def test_without_a_profile_rows_are_counted_and_a_profile_comes_of_traffic(tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path / "models")
+    model = scale(tmp_path / "model.onnx", 2.0)
+    registry.register([model], "m")
+    with serving("m", "--registry", registry.uri) as server:
+        monitored(server)
+        rows = RANDOM.standard_normal((1000, 3))
+        rows[:100, 2] = 7.0
+        send(server, rows)
+        report = server.get("/v2/models/m/drift").json()
+        assert report["rows"] == 1000
+        assert report["alarms"] == report["changes"] == []
+        metrics = Scrape(server)
+        assert metrics("driftline_rows_observed_total", model="m") == 1000
+
+        done = threading.Event()
+
+        def traffic() -> None:
+            while not done.is_set():
+                send(server, RANDOM.standard_normal((250, 3)))
+
+        client = threading.Thread(target=traffic)
+        client.start()
+        try:
+            answer = server.get("/v2/models/m/profile?rows=2000&seconds=30")
+        finally:
+            done.set()
+            client.join()
+        assert answer.status_code == 200
+        (tmp_path / "profile.arrow").write_bytes(answer.content)
+        profile = Profile.load(tmp_path / "profile.arrow")
+        assert profile.rows == 2000
+        assert profile.names == ("x_0", "x_1", "x_2", "y_0", "y_1", "y_2", "total")
+
+        registry.register([model, tmp_path / "profile.arrow"], "m")
+        server.post("/v2/repository/models/m/load").raise_for_status()
+        monitored(server)
+        send(server, RANDOM.standard_normal((500, 3)))
+        assert server.get("/v2/models/m/drift").json()["version"] == "2"
+
+
+def test_a_wrong_profile_costs_no_request(tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path / "models")
+    model = scale(tmp_path / "model.onnx", 2.0)
+    profile = tmp_path / "profile.arrow"
+    profile.write_bytes(b"garbage")
+    registry.register([model, profile], "garbage")
+    Profile.fit({"z": REFERENCE[:, 0]}).save(profile)
+    registry.register([model, profile], "other")
+    with serving("--registry", registry.uri) as server:
+        for name in ("garbage", "other"):
+            send(server, REFERENCE[:10], name)
+            until(
+                lambda name=name: "is not monitored" in server.get(f"/v2/models/{name}/drift").text,  # type: ignore[misc]
+                "a refusal",
+            )
+            answer = server.get(f"/v2/models/{name}/drift")
+            assert answer.status_code == 503
+            send(server, REFERENCE[:10], name)
+        assert "column 'z'" in server.get("/v2/models/other/drift").json()["error"]
+        assert Scrape(server)("driftline_rows_skipped_total", model="other") == 20
+
+
+def test_monitoring_can_be_turned_off(tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path / "models")
+    settings = tmp_path / "driftline.toml"
+    settings.write_text("[monitor]\nenabled = false\n")
+    registry.register([scale(tmp_path / "model.onnx", 2.0), settings], "m")
+    with serving("m", "--registry", registry.uri) as server:
+        send(server, REFERENCE[:10])
+        answer = server.get("/v2/models/m/drift")
+        assert answer.status_code == 404
+        assert "is not monitored: its settings say so" in answer.json()["error"]
+
+
+def test_a_wrong_query_is_named(registry: Registry) -> None:
+    with serving("m", "--registry", registry.uri) as server:
+        monitored(server)
+        answer = server.get("/v2/models/m/drift?window=many")
+        assert answer.status_code == 400
+        assert "'window': expected a number from 1 to 25, came 'many'" in answer.json()["error"]
+        assert server.get("/v2/models/nothing/drift").status_code == 404
+        assert server.get("/v2/models/m/versions/1/drift?window=25").status_code == 200
+        none = server.get("/v2/models/m/profile?seconds=0.1")
+        assert none.status_code == 503
+        assert "came none" in none.json()["error"]

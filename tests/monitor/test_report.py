@@ -233,7 +233,7 @@ def test_a_reference_without_rows_leaves_counts(profile: Profile) -> None:
 
 def test_one_row_is_certain_of_nothing(profile: Profile) -> None:
     row = {name: [0.5] if isinstance(profile[name], Numeric) else ["JFK"] for name in profile.names}
-    row["absent"], row["constant"] = [np.nan], [7.0]
+    row |= {"absent": [np.nan], "constant": [7.0], "tail": ["1"]}
     found = report.of(profile, window(profile, row))
     for column in found.columns:
         assert column.words == NONE, column.name

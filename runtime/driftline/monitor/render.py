@@ -20,7 +20,7 @@ MOST_SHOWN = 40
 """Columns that are shown, those of most drift; a report's to_dict has them all."""
 
 _FOOT = (
-    "PSI counts empty bins as half a row; beside it, what chance alone would make of it. "
+    "Where a bin is empty, PSI adds half a row to each; beside it is what chance alone would make of it. "
     "KS: the chance of a distance like this, had nothing changed. "
     "Mean: the shift in standard deviations of the reference, ± its 95 % interval."
 )

@@ -261,11 +261,12 @@ def _columns(columns: Sequence[Counted]) -> list[ColumnReport]:
 def _note(column: Counted) -> str:
     """What is odd about the reference or the window, and what can't be told for it."""
     reference, counts, _ = column
-    if not reference.rows:
+    rows = reference.rows
+    if not rows:
         return "no reference: only counted"
     if not counts.any():
         return "no rows in this window"
-    if reference.counts[reference.missing] == reference.rows:
+    if reference.counts[reference.missing] == rows:
         return "the reference has no values: all are missing"
     if isinstance(reference, Numeric):
         if not len(reference.edges):

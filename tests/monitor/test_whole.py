@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from driftline.monitor.profile import Profile
-from driftline.monitor.whole import FEATURES, MOST_CORRELATED, correlation, mean_features
+from driftline.monitor.whole import FEATURES, MOST_CORRELATED, Whole, correlation, mean_features
+from driftline_kernels import moments
 
 
 def rows(count: int = 3_000) -> np.ndarray:
@@ -34,15 +37,12 @@ def test_features_are_cosines_of_what_is_standardised() -> None:
 
 
 def test_the_square_norm_of_features_is_one_on_average() -> None:
+    names = [str(index) for index in range(40)]
     norms = []
     for seed in range(200):
-        values = np.random.default_rng(seed).standard_normal((2, 40)).astype(np.float32)
-        with pytest.warns(UserWarning, match="weak"):
-            whole = Profile.fit({"x": values}).whole
-        weights = whole.weights()
-        norms.append(
-            float((2 / FEATURES * np.cos(values @ weights[:-1] + weights[-1]) ** 2).sum(axis=1).mean())
-        )
+        weights = replace(Whole.start(names, moments.start(40)), seed=seed).weights()
+        z = np.random.default_rng(seed).standard_normal(40)
+        norms.append(float(np.square(mean_features(np.cos(z @ weights[:-1] + weights[-1]), 1)).sum()))
     assert np.mean(norms) == pytest.approx(1, abs=0.05)
 
 

@@ -16,6 +16,7 @@ import driftline_kernels
 FLOORS = [
     ["driftline_kernels", "errors"],
     ["registry", "tensors", "config", "tables"],
+    ["columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],
     ["serving"],

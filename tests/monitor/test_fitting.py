@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from naive_kernels import bin_counts, moments
 
+from driftline.columns import columns_of
 from driftline.errors import BadRequest
 from driftline.monitor import fitting
-from driftline.monitor.columns import columns_of
 from driftline.monitor.fitting import Fit
 from driftline.monitor.reference import Categorical, Numeric, Reference
 from driftline.monitor.whole import Whole

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from driftline.columns import Column, Columns, columns_of, float32, text_of, validity_of
 from driftline.errors import BadRequest
-from driftline.monitor.columns import Column, Columns, columns_of, float32
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Categorical, Numeric, Reference
 from driftline.monitor.window import Window
@@ -21,7 +20,7 @@ BLOCK_ROWS = 8_192
 """Rows that are converted together: columns of any length take bounded memory."""
 
 _FLOAT32 = np.dtype(np.float32)
-_NO_BITMAP = np.empty(0, np.uint8)
+_ALL_VALID = np.empty(0, np.uint8)
 
 
 Codes = tuple[Array, ...]
@@ -164,19 +163,9 @@ def _places(edges: Sequence[int], width: int) -> Array:
 def _table(reference: Categorical) -> strings.Table | strings.IntegerTable:
     """The codes of a reference's categories."""
     if reference.kind == "string":
-        return strings.build_table(*_text(pa.array(reference.categories, pa.string())))
+        return strings.build_table(*text_of(pa.array(reference.categories, pa.string())))
     numbers = [text == "True" if reference.kind == "boolean" else int(text) for text in reference.categories]
     return strings.build_integer_table(np.array(numbers, np.int64))
-
-
-def _text(values: Any) -> tuple[Array, Array]:
-    """Arrow's offsets of the rows of a string array, and the bytes they point into."""
-    _, offsets, data = values.buffers()
-    wide = np.int64 if pa.types.is_large_string(values.type) else np.int32
-    every = np.frombuffer(offsets, wide) if offsets else np.zeros(1, wide)
-    return every[values.offset : values.offset + len(values) + 1], (
-        np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
-    )
 
 
 def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable, values: Column) -> Array:
@@ -187,16 +176,14 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
             raise BadRequest(
                 f"column {reference.name!r}: expected strings as in the profile, came {values.dtype} numbers"
             )
-        bitmap = values.buffers()[0]
-        validity = np.frombuffer(bitmap, np.uint8) if bitmap else _NO_BITMAP
-        strings.look_up(*_text(values), validity, values.offset, table, reference.unseen, codes)
+        strings.look_up(*text_of(values), *validity_of(values), table, reference.unseen, codes)
         return codes
     if not isinstance(values, np.ndarray):
         raise BadRequest(
             f"column {reference.name!r}: expected {reference.kind}s as in the profile, came strings"
         )
     whole = np.nan_to_num(values).astype(np.int64)
-    strings.look_up_integers(whole, _NO_BITMAP, 0, table, reference.unseen, codes)
+    strings.look_up_integers(whole, _ALL_VALID, 0, table, reference.unseen, codes)
     if values.dtype.kind == "f":
         codes[whole != values] = reference.unseen
         codes[np.isnan(values)] = strings.MISSING

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from driftline.columns import Column, Columns, float32, kind_of, matrices
 from driftline.errors import BadRequest
-from driftline.monitor.columns import Column, Columns, float32, kind_of, matrices
 from driftline.monitor.quantiles import Exact, Sketch
 from driftline.monitor.reference import Categorical, Reference, categorical, numeric
 from driftline.monitor.whole import Whole

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from driftline.columns import columns_of
 from driftline.errors import BadRequest
-from driftline.monitor.columns import columns_of
 from driftline.monitor.fitting import Fit
 from driftline.monitor.quantiles import Exact
 from driftline.monitor.reference import Categorical, Numeric, Reference, categorical, numeric

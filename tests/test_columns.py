@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from driftline.columns import BLOCK_ROWS, columns_of, float32, kind_of, matrices
 from driftline.errors import BadRequest
-from driftline.monitor.columns import BLOCK_ROWS, columns_of, float32, kind_of, matrices
 
 DAY = 86_400_000_000
 

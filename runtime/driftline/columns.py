@@ -79,6 +79,23 @@ def matrices(columns: Columns, names: Sequence[str]) -> Iterator[Array]:
         yield block
 
 
+def text_of(column: Column) -> tuple[Array, Array]:
+    """Arrow's offsets of the rows of a column of strings, and the bytes of UTF-8 that they point into."""
+    import pyarrow as pa
+
+    _, offsets, data = column.buffers()
+    wide = np.int64 if pa.types.is_large_string(column.type) else np.int32
+    every = np.frombuffer(offsets, wide) if offsets else np.zeros(1, wide)
+    text = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
+    return every[column.offset : column.offset + len(column) + 1], text
+
+
+def validity_of(column: Column) -> tuple[Array, int]:
+    """Arrow's bitmap of the rows that aren't null, empty if none is, and the bit of the first row."""
+    bitmap = column.buffers()[0]
+    return np.frombuffer(bitmap, np.uint8) if bitmap else np.empty(0, np.uint8), column.offset
+
+
 def _columns(name: str, values: Any) -> Columns:
     if type(values).__module__.startswith("pyarrow"):
         return _parts(name, values)

@@ -6,17 +6,25 @@ The public face; each name is imported when it is first used, so that `import dr
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Profile", "Registry", "__version__"]
+__all__ = ["History", "Model", "Monitor", "Profile", "Registry", "Report", "Signal", "__version__"]
 
 if TYPE_CHECKING:
     from driftline.engine.model import Model
+    from driftline.monitor.history import History
+    from driftline.monitor.monitor import Monitor
     from driftline.monitor.profile import Profile
+    from driftline.monitor.report import Report
+    from driftline.monitor.signals import Signal
     from driftline.registry.source import Registry
 
 _HOMES = {
+    "History": "driftline.monitor.history",
     "Model": "driftline.engine.model",
+    "Monitor": "driftline.monitor.monitor",
     "Profile": "driftline.monitor.profile",
     "Registry": "driftline.registry.source",
+    "Report": "driftline.monitor.report",
+    "Signal": "driftline.monitor.signals",
 }
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from driftline.engine.bundle import Bundle
+    from driftline.monitor.profile import Profile
     from driftline.registry.source import Registry, Version
 
 SETTINGS = "driftline.toml"
@@ -198,7 +199,7 @@ def score(
 
 
 @main.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The profile; profile.arrow, say."
 )
@@ -212,17 +213,33 @@ def score(
     "--categorical", multiple=True, metavar="COLUMN", help="This column is of categories; may be repeated."
 )
 @click.option("--model", metavar="MODEL[@ALIAS|:VERSION]", help="Profile its inputs, and its outputs too.")
+@click.option(
+    "--from-traffic", metavar="URL", help="Instead of DATA: what this server asks the model from now on."
+)
+@click.option(
+    "--rows", default=10_000, show_default=True, type=click.IntRange(1), help="So many rows of traffic."
+)
+@click.option(
+    "--seconds",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 3600),
+    help="Wait no longer for them.",
+)
 @registry_option
 @click.pass_obj
 def profile(
     file: ServerFile,
     /,
-    data: Path,
+    data: Path | None,
     output: Path,
     columns: tuple[str, ...],
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
     model: str | None,
+    from_traffic: str | None,
+    rows: int,
+    seconds: float,
     registry: str,
 ) -> None:
     """Profile DATA (Parquet, CSV or Arrow): the reference that drift is measured from.
@@ -230,24 +247,25 @@ def profile(
     Strings and booleans are categories, and so are integers of at most 20 different values, none missing.
     Up to 128 MiB the profile is exact; of more data, quantiles are within 0.07 % of the rows.
     """
-    import warnings
-
     from rich.console import Console
 
-    from driftline.engine.profile import profile
-
-    for name in set(numeric) & set(categorical):
-        raise BadRequest(f"column {name!r}: expected --numeric or --categorical, came both")
+    if (data is None) == (from_traffic is None):
+        raise BadRequest("expected either DATA or --from-traffic URL")
     if not output.parent.is_dir():
         raise BadRequest(f"{output}: expected a file in a folder, {output.parent} is none")
-    kinds = dict.fromkeys(numeric, "numeric") | dict.fromkeys(categorical, "categorical")
-    bundle = open_bundle(model, registry, file) if model else None
-    with warnings.catch_warnings(record=True) as caught, rows_done(data) as done:
-        warnings.simplefilter("always", UserWarning)
-        found = profile(data, kinds, columns, bundle, done)
+    if from_traffic is not None:
+        from driftline.serving.traffic import profile_of_traffic
+
+        if model is None:
+            raise BadRequest("--from-traffic: expected --model with it")
+        with stderr().status(f"waiting for {rows} rows, {seconds:g} s at most"):
+            found = profile_of_traffic(from_traffic, model, rows, seconds)
+    else:
+        assert data is not None
+        kinds = kinds_of(numeric, categorical)
+        bundle = open_bundle(model, registry, file) if model else None
+        found = profile_of_file(data, kinds, columns, bundle)
     found.save(output)
-    for warning in caught:
-        click.echo(f"driftline: {warning.message}", err=True)
     Console().print(found)
     click.echo(f"the profile of {found.rows} rows and {len(found.names)} columns is in {output}")
 
@@ -297,6 +315,29 @@ def rows_done(data: Path) -> Iterator[Callable[[int], None]]:
         task = progress.add_task(str(data), total=Source(data).rows)
         yield lambda rows: progress.update(task, advance=rows)
         progress.update(task, total=progress.tasks[task].completed)
+
+
+def kinds_of(numeric: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:
+    """Columns by their kind, as they were asked for."""
+    for name in set(numeric) & set(categorical):
+        raise BadRequest(f"column {name!r}: expected --numeric or --categorical, came both")
+    return dict.fromkeys(numeric, "numeric") | dict.fromkeys(categorical, "categorical")
+
+
+def profile_of_file(
+    data: Path, kinds: dict[str, str], columns: tuple[str, ...], bundle: Bundle | None
+) -> Profile:
+    """The profile of a file, with progress; what it warns of, said in a line."""
+    import warnings
+
+    from driftline.engine.profile import profile
+
+    with warnings.catch_warnings(record=True) as caught, rows_done(data) as done:
+        warnings.simplefilter("always", UserWarning)
+        found = profile(data, kinds, columns, bundle, done)
+    for warning in caught:
+        click.echo(f"driftline: {warning.message}", err=True)
+    return found
 
 
 def stderr() -> Console:

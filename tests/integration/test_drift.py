@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -190,13 +192,16 @@ def test_without_a_profile_rows_are_counted_and_a_profile_comes_of_traffic(tmp_p
 
         client = threading.Thread(target=traffic)
         client.start()
+        command = [sys.executable, "-m", "driftline", "profile", "--from-traffic", server.url, "--model", "m"]
         try:
-            answer = server.get("/v2/models/m/profile?rows=2000&seconds=30")
+            made = subprocess.run(
+                [*command, "--rows", "2000", "-o", tmp_path / "profile.arrow"], capture_output=True, text=True
+            )
         finally:
             done.set()
             client.join()
-        assert answer.status_code == 200
-        (tmp_path / "profile.arrow").write_bytes(answer.content)
+        assert made.returncode == 0, made.stderr
+        assert "the profile of 2000 rows and 7 columns is in" in made.stdout
         profile = Profile.load(tmp_path / "profile.arrow")
         assert profile.rows == 2000
         assert profile.names == ("x_0", "x_1", "x_2", "y_0", "y_1", "y_2", "total")

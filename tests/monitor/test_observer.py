@@ -1,0 +1,103 @@
+"""Between serving and monitoring: nothing waits, nothing fails, nothing is lost without being counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from driftline.errors import BadRequest, Unavailable
+from driftline.monitor import observer as module
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.observer import Observer
+from driftline.monitor.profile import Profile
+
+ROWS = {"x": np.arange(200, dtype=np.float32)}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def monitor() -> Monitor:
+    return Monitor(Profile.fit(ROWS))
+
+
+def test_what_comes_before_the_monitor_is_observed_when_it_is_there() -> None:
+    go = threading.Event()
+
+    def make() -> Monitor:
+        go.wait(30)
+        return monitor()
+
+    observer = Observer(make, "m 1")
+    observer.observe(ROWS, 200)
+    observer.start()
+    observer.start()  # once only
+    observer.observe(ROWS, 200)
+    assert observer.waiting_rows == 400
+    with pytest.raises(Unavailable, match="the monitor of m 1 is being loaded"):
+        observer.ready()
+    go.set()
+    until(lambda: observer.monitor is not None)
+    observer.observe(ROWS, 200)
+    assert observer.ready().rows == 600
+    assert (observer.waiting_rows, observer.skipped_rows) == (0, 0)
+
+
+def test_what_does_not_fit_is_skipped_counted_and_logged_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    observer = Observer(monitor, "m 1")
+    observer.observe({"y": np.zeros(5)}, 5)
+    observer.start()
+    until(lambda: observer.monitor is not None)
+    observer.observe({"y": np.zeros(7)}, 7)
+    observer.observe(ROWS, 200)
+    assert observer.skipped_rows == 12
+    assert observer.ready().rows == 200
+    (line,) = [record.getMessage() for record in caplog.records if "not monitored" in record.getMessage()]
+    assert "m 1: 5 rows were not monitored, 5 so far: column 'x': expected as in the profile" in line
+
+
+def test_without_a_monitor_rows_are_counted_as_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    def make() -> Monitor:
+        raise BadRequest("profile.arrow: expected a profile")
+
+    observer = Observer(make, "m 1")
+    observer.observe(ROWS, 200)
+    observer.start()
+    until(lambda: observer.failure != "")
+    until(lambda: observer.skipped_rows == 200)
+    observer.observe(ROWS, 200)
+    assert observer.skipped_rows == 400
+    with pytest.raises(Unavailable, match=r"m 1 is not monitored: profile\.arrow: expected"):
+        observer.ready()
+    assert "m 1 is not monitored: profile.arrow" in caplog.text
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 2 * ROWS["x"].nbytes)
+    observer = Observer(monitor, "m 1")
+    for _ in range(5):
+        observer.observe(ROWS, 200)
+    assert (observer.waiting_rows, observer.skipped_rows) == (400, 600)
+    observer.start()
+    until(lambda: observer.monitor is not None)
+    assert observer.ready().rows == 400
+
+
+def test_a_closed_observer_lets_go() -> None:
+    observer = Observer(monitor, "m 1")
+    observer.observe(ROWS, 200)
+    observer.close()
+    observer.start()
+    observer.observe(ROWS, 200)
+    assert observer.waiting_rows == 0
+    assert observer.monitor is None

@@ -54,6 +54,11 @@ def columns_of(data: Any) -> Columns:
     return columns
 
 
+def names_of(name: str, width: int) -> tuple[str, ...]:
+    """The names of the columns of an array: of one its own, else NAME_0, NAME_1, ..."""
+    return (name,) if width == 1 else tuple(f"{name}_{index}" for index in range(width))
+
+
 def kind_of(column: Column) -> str:
     """'float', 'integer', 'boolean' or 'string'."""
     if not isinstance(column, np.ndarray):
@@ -100,10 +105,10 @@ def _columns(name: str, values: Any) -> Columns:
     if type(values).__module__.startswith("pyarrow"):
         return _parts(name, values)
     array: Array = np.asarray(values)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
     if array.ndim == 2:
-        return {f"{name}_{index}": _one(f"{name}_{index}", part) for index, part in enumerate(array.T)}
+        return {
+            one: _one(one, part) for one, part in zip(names_of(name, array.shape[1]), array.T, strict=True)
+        }
     if array.ndim != 1:
         raise BadRequest(f"column {name!r}: expected one or two dimensions, came shape {list(array.shape)}")
     return {name: _one(name, array)}
@@ -122,9 +127,7 @@ def _parts(name: str, values: Any) -> Columns:
     lengths = values.value_lengths() if len(values) else pa.array([], pa.int32())
     if values.null_count or lengths.unique().to_pylist() not in ([], [width]):
         raise BadRequest(f"column {name!r}: expected lists of one length, none missing, came {kind}")
-    if width == 1:
-        return {name: items}
-    return {f"{name}_{index}": items[index::width] for index in range(width)}
+    return {one: items[index::width] for index, one in enumerate(names_of(name, width))}
 
 
 def _one(name: str, array: Array) -> Column:

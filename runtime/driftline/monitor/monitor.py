@@ -1,6 +1,6 @@
 """The face of monitoring: observe batches, get a report, be told of changes and alarms.
 
-The life of a batch: `observe` converts it (`counting`) -> `_count` counts it up to the next stop -> `_look`
+The life of a batch: `observe` converts it (`reading`) -> `_count` counts it up to the next stop -> `_look`
 bets on what has come since the last look (`detector`) -> `_signal` makes signals of what is found, held until
 they are acknowledged or a whole window passes without another -> `_turn` closes a window and begins the next.
 """
@@ -19,9 +19,10 @@ import numpy as np
 from driftline.errors import BadRequest
 from driftline.monitor import report
 from driftline.monitor.comparing import compare_rows
-from driftline.monitor.counting import Codes, Counter
+from driftline.monitor.counting import Counter
 from driftline.monitor.detector import Detectors, Finding
 from driftline.monitor.profile import Profile
+from driftline.monitor.reading import Codes, Reader
 from driftline.monitor.report import Report
 from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic
@@ -86,6 +87,7 @@ class Monitor:
         self.keep_windows = keep_windows
         self.rows = 0
         self._counter = Counter(profile)
+        self._reader = Reader(self._counter.numeric, self._counter.categorical)
         self._detectors = (
             Detectors(self._counter.references, false_alarm_rows, tolerance) if profile.rows else None
         )
@@ -110,7 +112,7 @@ class Monitor:
     def warm_up(self) -> None:
         """Load all that is compiled, so that no batch waits for it."""
         with self._lock:
-            self._counter.warm_up()
+            self._counter.add(*self._reader.nothing())
             if self._detectors is not None:
                 self._detectors.look(np.zeros_like(self._looked))
 
@@ -125,12 +127,12 @@ class Monitor:
         Raises BadRequest, with the column's name, if one is missing or not of the profile's type; then
         nothing of its block of rows is counted.
         """
-        matrix = self._counter.as_it_is(columns)
+        matrix = self._reader.as_it_is(columns)
         if matrix is not None:
             with self._lock:
                 self._count(matrix, ())
             return
-        for matrix, codes in self._counter.blocks(columns):
+        for matrix, codes in self._reader.blocks(columns):
             with self._lock:
                 self._count(matrix, codes)
 

@@ -1,0 +1,227 @@
+"""Batches of any form as what is counted: numbers as rows, categories as codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from driftline.columns import Column, Columns, columns_of, float32, names_of, text_of, validity_of
+from driftline.errors import BadRequest
+from driftline.monitor.reference import Categorical, Numeric, Reference
+from driftline.tensors import Array, shorten
+from driftline_kernels import strings
+
+BLOCK_ROWS = 8_192
+"""Rows that are converted together: columns of any length take bounded memory."""
+
+MOST_PLANS = 64
+"""Forms of batches that are remembered."""
+
+Codes = tuple[Array, ...]
+"""(rows,) int32 for each categorical column: the place of each value among the categories."""
+
+_FLOAT32 = np.dtype(np.float32)
+_ALL_VALID = np.empty(0, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An array of a batch, and where its columns go.
+
+    name    of the array
+    dtype   and
+    shape   of a row that it must have
+    moves   columns of it, and the columns of the matrix that they are
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    moves: list[tuple[slice, slice]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the columns of a profile are in a batch of arrays.
+
+    parts       the arrays
+    categories  name of an array and its column, of each categorical column
+    """
+
+    parts: tuple[Part, ...]
+    categories: tuple[tuple[str, int], ...]
+
+
+class Reader:
+    """Reads batches as a profile's references want them.
+
+    numeric      references of the columns of the matrix, in order
+    categorical  references of the codes, in order
+    """
+
+    def __init__(self, numeric: Sequence[Numeric], categorical: Sequence[Categorical]) -> None:
+        self._references: list[Reference] = [*numeric, *categorical]
+        self._names = tuple(reference.name for reference in numeric)
+        self._width = len(numeric)
+        self._categorical = categorical
+        self._tables = [_table(reference) for reference in categorical]
+        stem = self._names[0].rpartition("_")[0] if self._names and not categorical else ""
+        self._stem = stem if self._names == names_of(stem, self._width) else ""
+        self._plans: dict[tuple[str, ...], Plan] = {}
+
+    def as_it_is(self, columns: object) -> Array | None:
+        """The matrix that is the profile's columns without any conversion, if `columns` is one."""
+        if type(columns) is dict and len(columns) == 1 and self._stem:
+            matrix = columns.get(self._stem)
+            if (
+                type(matrix) is np.ndarray
+                and matrix.dtype is _FLOAT32
+                and matrix.ndim == 2
+                and matrix.shape[1] == self._width
+                and matrix.flags.c_contiguous
+            ):
+                return matrix
+        return None
+
+    def blocks(self, columns: object) -> Iterator[tuple[Array, Codes]]:
+        """Columns of any form, block by block: the numeric ones as a matrix, codes of the categorical ones.
+
+        Raises BadRequest, with the column's name, if one of the profile is missing or of another type.
+        """
+        if type(columns) is dict:
+            block = self._by_plan(columns)
+            if block is not None:
+                yield block
+                return
+        named = columns_of(columns)
+        for reference in self._references:
+            if reference.name not in named:
+                raise BadRequest(
+                    f"column {reference.name!r}: expected as in the profile, came none; "
+                    f"there are {shorten(', '.join(named))}"
+                )
+        length = len(next(iter(named.values()), ()))
+        for start in range(0, length, BLOCK_ROWS):
+            part = {name: column[start : start + BLOCK_ROWS] for name, column in named.items()}
+            yield self._matrix(part, min(BLOCK_ROWS, length - start)), self._codes(part)
+
+    def nothing(self) -> tuple[Array, Codes]:
+        """A block of no rows."""
+        empty = {
+            one.name: pa.array([], pa.string()) if one.kind == "string" else np.empty(0, np.int64)
+            for one in self._categorical
+        }
+        return np.empty((0, self._width), np.float32), self._codes(empty)
+
+    def _by_plan(self, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
+        """A batch of few arrays, such as a model's tensors, at once; None for what needs a closer look."""
+        names = tuple(arrays)
+        plan = self._plans.get(names)
+        block = self._follow(plan, arrays) if plan is not None else None
+        if block is None and (plan := self._plan(arrays)) is not None:
+            if len(self._plans) == MOST_PLANS:
+                self._plans.clear()
+            self._plans[names] = plan
+            block = self._follow(plan, arrays)
+        return block
+
+    def _follow(self, plan: Plan, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
+        """A batch by its plan, None if it was made for others."""
+        rows = -1
+        for part in plan.parts:
+            array = arrays[part.name]
+            if type(array) is not np.ndarray or array.dtype != part.dtype or array.shape[1:] != part.shape:
+                return None
+            if rows == -1:
+                rows = len(array)
+                if rows > BLOCK_ROWS:
+                    return None
+                matrix = np.empty((rows, self._width), np.float32)
+            elif len(array) != rows:
+                return None
+            for columns, target in part.moves:
+                matrix[:, target] = array[:, columns] if part.shape else array[:, None]
+        codes = []
+        for (name, column), reference, table in zip(
+            plan.categories, self._categorical, self._tables, strict=True
+        ):
+            values = arrays[name]
+            codes.append(codes_of(reference, table, values[:, column] if values.ndim == 2 else values))
+        return matrix, tuple(codes)
+
+    def _plan(self, arrays: Mapping[str, Any]) -> Plan | None:
+        """Where the columns are, if all are in arrays of numbers that float32 can hold, or of integers."""
+        where: dict[str, tuple[str, int]] = {}
+        for name, array in arrays.items():
+            if type(array) is not np.ndarray or array.ndim not in (1, 2) or array.dtype.kind not in "fiub":
+                return None
+            width = array.shape[1] if array.ndim == 2 else 1
+            where |= {column: (name, index) for index, column in enumerate(names_of(name, width))}
+        if not all(reference.name in where for reference in self._references):
+            return None
+        parts = {name: Part(name, array.dtype, array.shape[1:], []) for name, array in arrays.items()}
+        for target, column in enumerate(self._names):
+            name, index = where[column]
+            if arrays[name].dtype == np.float64:  # it may hold what float32 can't
+                return None
+            moves = parts[name].moves
+            if moves and moves[-1][0].stop == index and moves[-1][1].stop == target:
+                source, goal = moves.pop()
+                moves.append((slice(source.start, index + 1), slice(goal.start, target + 1)))
+            else:
+                moves.append((slice(index, index + 1), slice(target, target + 1)))
+        categories = tuple(where[reference.name] for reference in self._categorical)
+        return Plan(tuple(parts.values()), categories) if parts else None
+
+    def _matrix(self, block: Columns, length: int) -> Array:
+        matrix = np.empty((length, self._width), np.float32)
+        for index, name in enumerate(self._names):
+            if not isinstance(block[name], np.ndarray):
+                raise BadRequest(f"column {name!r}: expected numbers as in the profile, came strings")
+            matrix[:, index] = float32(block[name])
+        return matrix
+
+    def _codes(self, block: Columns) -> Codes:
+        return tuple(
+            codes_of(reference, table, block[reference.name])
+            for reference, table in zip(self._categorical, self._tables, strict=True)
+        )
+
+
+def _table(reference: Categorical) -> strings.Table | strings.IntegerTable:
+    """The codes of a reference's categories."""
+    if reference.kind == "string":
+        return strings.build_table(*text_of(pa.array(reference.categories, pa.string())))
+    numbers = [text == "True" if reference.kind == "boolean" else int(text) for text in reference.categories]
+    return strings.build_integer_table(np.array(numbers, np.int64))
+
+
+def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable, values: Column) -> Array:
+    """(rows,) int32: the place of each value among the categories, the one behind them, or -1 for missing.
+
+    Raises BadRequest, with the column's name, for strings where there were numbers, and the other way round.
+    """
+    codes = np.empty(len(values), np.int32)
+    came = "numbers" if isinstance(values, np.ndarray) else "strings"
+    if came != ("strings" if isinstance(table, strings.Table) else "numbers"):
+        raise BadRequest(
+            f"column {reference.name!r}: expected {reference.kind}s as in the profile, came {came}"
+        )
+    if isinstance(table, strings.Table):
+        strings.look_up(*text_of(values), *validity_of(values), table, reference.unseen, codes)
+        return codes
+    if values.dtype.kind != "f":
+        strings.look_up_integers(
+            values.astype(np.int64, copy=False), _ALL_VALID, 0, table, reference.unseen, codes
+        )
+        return codes
+    whole = np.nan_to_num(values, posinf=0.5, neginf=0.5)
+    fractions = whole != np.trunc(whole)
+    strings.look_up_integers(whole.astype(np.int64), _ALL_VALID, 0, table, reference.unseen, codes)
+    codes[fractions] = reference.unseen
+    codes[np.isnan(values)] = strings.MISSING
+    return codes

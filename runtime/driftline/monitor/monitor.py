@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from threading import Lock
+from threading import RLock
 from time import monotonic
 
 import numpy as np
@@ -103,7 +103,7 @@ class Monitor:
         self._on_window = on_window
         self._signals: dict[tuple[str, str], Signal] = {}
         self._seen_in_window: set[tuple[str, str]] = set()
-        self._lock = Lock()
+        self._lock = RLock()  # who is told of a signal may ask for a report
         self._looked = self._counter.counts
         self._looked_at = 0
         self._next_look = monotonic() + look_seconds
@@ -179,10 +179,12 @@ class Monitor:
             counts = self._counter.counts
             findings = self._detectors.look(counts - self._looked)
             self._looked = counts
-            for finding in findings:
-                self._signal(finding)
+        else:
+            findings = []
         self._looked_at = self.rows
         self._set_stop()
+        for finding in findings:
+            self._signal(finding)
 
     # -- windows ------------------------------------------------------------------------------------
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from driftline.config import Monitoring
@@ -51,6 +53,9 @@ class Watch:
         self._on_alarm = on_alarm
         self._history: Outbox[Window] | None = None
         self._capture: Capture | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+        self._later: list[Tensors] = []
         self.changes: dict[str, int] = {}
         self.alarms: dict[str, int] = {}
         self.observer = Observer(self._make, f"{version.name} {version.number}")
@@ -65,18 +70,35 @@ class Watch:
         results = self._model.run(inputs, (*outputs, *extra))
         columns = {name: inputs[name] for name in self._inputs}
         columns |= {name: results[name] for name in self._outputs}
+        if self._loop is not None and get_ident() == self._loop_thread:
+            # On the loop itself the batch was short: let its answers go first.
+            if not self._later:
+                self._loop.call_soon(self._catch_up)
+            self._later.append(columns)
+        else:
+            self._observe(columns)
+        return {name: results[name] for name in outputs} if extra else results
+
+    def _catch_up(self) -> None:
+        later, self._later = self._later, []
+        for columns in later:
+            self._observe(columns)
+
+    def _observe(self, columns: Tensors) -> None:
         rows = len(next(iter(columns.values()), ()))
         self.observer.observe(columns, rows)
         if (capture := self._capture) is not None:
             capture.add(columns, rows)
-        return {name: results[name] for name in outputs} if extra else results
 
     def start(self) -> None:
-        """Load the monitor in the background."""
+        """Load the monitor in the background; called on the event loop that runs short batches."""
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = get_ident()
         self.observer.start()
 
     def close(self) -> None:
-        """Observe nothing more; what the last window has seen goes into the history."""
+        """Observe what has been answered and nothing more; the last window goes into the history."""
+        self._catch_up()
         self.observer.close()
         if self._history is not None:
             if self.observer.monitor is not None:

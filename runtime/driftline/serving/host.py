@@ -254,7 +254,8 @@ class Host:
     async def _sync(self, name: str) -> None:
         """Bring a model to what the registry says now; one at a time, so that the latest word stands.
 
-        A failure is raised when it is noted and another try is on its way: files may still be coming.
+        A failure is raised when it is noted and, once the host is ready, another try is on its way: files may
+        still be coming.
         """
         entry = self.entries.setdefault(name, Entry(name))
         async with entry.lock:
@@ -280,7 +281,8 @@ class Host:
             self._flip(entry, stands, stands.get(references[0]))
             if errors:
                 entry.failures = failures
-                self._try_again(entry, str(errors[0]))
+                if self.ready:
+                    self._try_again(entry, str(errors[0]))
                 raise errors.pop()  # what is raised knows this frame: knowing each other, both would stay
             self._forget_failures(entry)
 
@@ -305,10 +307,11 @@ class Host:
         except Exception as error:
             entry.load_failures += 1
             reason = str(error)  # a log that keeps its records must not keep frames, and so models
-            log.error(
-                "%s %d can't be loaded: %s", version.name, version.number, reason,
-                extra={"model": version.name, "version": version.number, "reason": reason},
-            )  # fmt: skip
+            if self.ready:  # else it ends the start, which says it once
+                log.error(
+                    "%s %d can't be loaded: %s", version.name, version.number, reason,
+                    extra={"model": version.name, "version": version.number, "reason": reason},
+                )  # fmt: skip
             if isinstance(error, DriftlineError):
                 raise
             raise ModelError(f"{version.name} {version.number}: {type(error).__name__}: {error}") from error

@@ -19,13 +19,18 @@ from driftline.registry.source import Registry
 
 ROWS = np.ones((64, 1024), np.float32).tolist()
 LONG = json.dumps(infer_request({"x": ("FP32", ROWS)}))
+"""One batch."""
+LONGER = json.dumps(infer_request({"x": ("FP32", [[1] * 1024] * 256)}))
+"""Four batches: what comes while it is computed waits for so long that no busy machine is in doubt of it."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     root: Path = tmp_path_factory.mktemp("queue")
     registry = Registry.open(root / "models")
-    (root / "driftline.toml").write_text("[batching]\nmax_batch_rows = 64\nmax_queue_rows = 256\n")
+    (root / "driftline.toml").write_text(
+        "[batching]\nmax_batch_rows = 64\nmax_queue_rows = 256\n[engine]\nthreads = 1\n"
+    )
     registry.register([slow(root / "model.onnx", layers=400), root / "driftline.toml"], "slow")
     registry.register([gather(root / "model.onnx")], "gather")
     with serving("--registry", root / "models") as process:
@@ -74,15 +79,16 @@ async def test_a_full_queue_says_so_and_when_to_come_back(server: Process) -> No
 
 async def test_clients_that_go_leave_the_queue(server: Process) -> None:
     before = samples(server, "nv_inference_request_failure")["CANCELED"]
+    one = json.dumps(infer_request({"x": ("FP32", ROWS[:1])}))
     async with clients() as session:
-        first = asyncio.create_task(post(session, server, "slow", LONG))
+        first = asyncio.create_task(post(session, server, "slow", LONGER))
         await until(server, "nv_inference_pending_request_count", 1)
-        others = [asyncio.create_task(post(session, server, "slow", LONG)) for _ in range(3)]
-        await until(server, "driftline_queue_rows", 3 * 64)
+        others = [asyncio.create_task(post(session, server, "slow", one)) for _ in range(3)]
+        await until(server, "nv_inference_pending_request_count", 4)
         for other in others:
             other.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await until(server, "driftline_queue_rows", 0)
+        await until(server, "nv_inference_pending_request_count", 1)
         assert not first.done()
         assert (await first)[0] == 200
     assert samples(server, "nv_inference_request_failure")["CANCELED"] == before + 3
@@ -92,7 +98,7 @@ async def test_clients_that_go_leave_the_queue(server: Process) -> None:
 async def test_a_deadline_that_passes_in_the_queue_is_answered_before_its_turn(server: Process) -> None:
     late = json.dumps(infer_request({"x": ("FP32", ROWS)}, parameters={"timeout": 1000}))
     async with clients() as session:
-        first = asyncio.create_task(post(session, server, "slow", LONG))
+        first = asyncio.create_task(post(session, server, "slow", LONGER))
         await until(server, "nv_inference_pending_request_count", 1)
         status, body, _ = await post(session, server, "slow", late)
         assert status == 504

@@ -419,9 +419,13 @@ def test_killed_at_any_moment_leaves_only_complete_versions(
     registry.register([bundle], "flights")
     known, swept = 1, 0
 
-    for _ in range(30):
+    for kill in range(30):
         process = start(REGISTER_FOREVER, registry.root, bundle)
-        time.sleep(random.uniform(0, 0.05))
+        if kill % 3:
+            time.sleep(random.uniform(0, 0.05))
+        else:  # or as soon as it is seen at work
+            while not unfinished(registry):
+                pass
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL

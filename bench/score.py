@@ -124,8 +124,8 @@ def report(contests: list[Contest], peaks: dict[int, float]) -> Result:
         Table(["data", "rows", "ONNX Runtime rows/s", "its batch", "score rows/s", "of ONNX Runtime"], rows),
         targets,
         [
-            "ONNX Runtime has as many threads, its best batch size, and its rows in memory; "
-            "scoring reads and writes Parquet.",
+            "ONNX Runtime has all cores for each batch, its best batch size, and its rows in memory; "
+            "scoring reads and writes Parquet, and runs a batch on each core.",
             f"Peak memory of `driftline score`: {low:.0f} MB for {less:,} rows of the first, "
             f"{high:.0f} MB for {more:,}.",
         ],

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from driftline.config import available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
+from driftline.engine.stride import Block, Stride
 from driftline.errors import BadRequest
 from driftline.tables import Source, Writer
 from driftline.tensors import Array, Tensors, TensorSpec
 
-MOST_ROWS = 8_192
-"""The largest batch that is tried."""
-
 BLOCK_ROWS = 1_024
+
+_AHEAD = 1
+"""Record batches that wait for a core, so that none is idle while rows are read and written."""
 
 
 def score(
@@ -60,15 +62,23 @@ def run(
     schema  of the columns that may be inputs
     keep    columns that the batches have beside those of the inputs
     """
-    # Nobody else wants the cores: let the model's threads have them.
-    engine = replace(bundle.settings.engine, spinning=True)
-    model = Model(replace(bundle, settings=replace(bundle.settings, engine=engine)))
+    # One thread a batch, and as many batches at the same time as a server would have threads.
+    engine = bundle.settings.engine
+    model = Model(replace(bundle, settings=replace(bundle.settings, engine=replace(engine, threads=1))))
     columns = Columns(model.signature.inputs, schema, keep)
     wanted = tuple(spec.name for spec in model.signature.outputs)
-    stride = Stride(model)
-    for batch in source.batches(columns.names):
-        inputs = columns.tensors(batch)
-        yield batch, inputs, stride.run(inputs, wanted, batch.num_rows)
+    begun: deque[tuple[Any, Block]] = deque()
+    with Stride(model, engine.instances * engine.threads_on(available_cores())) as stride:
+        for batch in source.batches(columns.names):
+            begun.append((batch, stride.start(columns.tensors(batch), wanted, batch.num_rows)))
+            if len(begun) > _AHEAD:
+                yield _finished(*begun.popleft())
+        while begun:
+            yield _finished(*begun.popleft())
+
+
+def _finished(batch: Any, block: Block) -> tuple[Any, Tensors, Tensors]:
+    return batch, block.inputs, block.result()
 
 
 class Columns:
@@ -136,40 +146,6 @@ def values(column: Any, spec: TensorSpec, name: str) -> Array:
         nulls = f" with {column.null_count} nulls" if column.null_count else ""
         raise BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
     return array
-
-
-class Stride:
-    """Runs many rows in batches of the size that has proved fastest.
-
-    It starts from the model's `max_batch_rows` and doubles, call by call, as long as rows don't get dearer.
-    A size is judged by its fastest batch: what else the machine does can only make one slower.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._rows = max(1, model.settings.batching.max_batch_rows)
-        self._best = (float("inf"), self._rows)
-        self._searching = model.signature.batched
-
-    def run(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> Tensors:
-        """The outputs for all rows."""
-        if not self._model.signature.batched:
-            return self._model.run(inputs, wanted)
-        parts = []
-        fastest = float("inf")
-        for start in range(0, rows, self._rows):
-            stop = min(start + self._rows, rows)
-            begin = perf_counter_ns()
-            parts.append(self._model.run({name: array[start:stop] for name, array in inputs.items()}, wanted))
-            fastest = min(fastest, (perf_counter_ns() - begin) / (stop - start))
-        if self._searching and rows >= self._rows:
-            self._judge(fastest)
-        return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
-
-    def _judge(self, ns_per_row: float) -> None:
-        self._best = min(self._best, (ns_per_row, self._rows))
-        self._searching = 2 * self._rows <= MOST_ROWS and ns_per_row < 1.1 * self._best[0]
-        self._rows = 2 * self._rows if self._searching else self._best[1]
 
 
 def table(batch: Any, keep: Sequence[str], outputs: Tensors) -> Any:

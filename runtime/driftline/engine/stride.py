@@ -1,0 +1,115 @@
+"""Many rows through a model on all cores, in batches of the size that has proved fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from time import thread_time_ns
+from typing import Self
+
+import numpy as np
+
+from driftline.engine.model import Model
+from driftline.tensors import Tensors
+
+MOST_ROWS = 8_192
+"""The largest batch that is tried."""
+
+_TRIES = 3
+_DEARER = 1.1
+
+
+class Stride:
+    """Runs blocks of rows on so many threads; those that are free share a block's batches among them.
+
+    With a model whose runs take one thread each, no core waits for another within a run, which serves many
+    rows better than several threads a batch.
+    """
+
+    def __init__(self, model: Model, threads: int) -> None:
+        self._model = model
+        self._threads = threads
+        self._sizes = Sizes(max(1, model.settings.batching.max_batch_rows))
+        self._pool = ThreadPoolExecutor(threads, "driftline-score")
+        self._stopped = False
+
+    def start(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> Block:
+        """Begin a block of rows; those begun before come first."""
+        block = Block(inputs, wanted, rows)
+        block.workers = [self._pool.submit(self._work, block) for _ in range(self._threads)]
+        return block
+
+    def _work(self, block: Block) -> None:
+        whole = not self._model.signature.batched
+        while not self._stopped and (part := block.take(block.rows if whole else self._sizes.next())):
+            start, stop = part
+            inputs = {name: array[start:stop] for name, array in block.inputs.items()}
+            begin = thread_time_ns()
+            outputs = self._model.run(block.inputs if whole else inputs, block.wanted)
+            self._sizes.learn(stop - start, thread_time_ns() - begin)
+            block.parts.append((start, outputs))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped = True
+        self._pool.shutdown(cancel_futures=True)
+
+
+class Block:
+    """Rows that are being worked on, and what has come out of them."""
+
+    def __init__(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> None:
+        self.inputs = inputs
+        self.wanted = wanted
+        self.rows = rows
+        self.parts: list[tuple[int, Tensors]] = []
+        self.workers: list[Future[None]] = []
+        self._taken = 0
+        self._lock = Lock()
+
+    def take(self, most: int) -> tuple[int, int] | None:
+        """The next rows to run, `most` of them or what is left; None if nothing is."""
+        with self._lock:
+            start = self._taken
+            self._taken = min(start + most, self.rows)
+            return (start, self._taken) if self._taken > start else None
+
+    def result(self) -> Tensors:
+        """Wait for the outputs of all rows, in order; raises what a run has raised."""
+        for worker in self.workers:
+            worker.result()
+        parts = [outputs for _, outputs in sorted(self.parts, key=lambda part: part[0])]
+        return {name: np.concatenate([outputs[name] for outputs in parts]) for name in self.wanted}
+
+
+class Sizes:
+    """Learns how many rows to run together.
+
+    It doubles as long as rows don't get dearer, and settles on the cheapest. A size is judged by its fastest
+    batch, in the processor time of its thread: what else the machine does counts in neither.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._ns: dict[int, list[float]] = {}
+        self._settled = False
+
+    def next(self) -> int:
+        """The size of the next batch."""
+        return self._rows
+
+    def learn(self, rows: int, ns: int) -> None:
+        """Note that a batch took so many nanoseconds; may be called by several threads at once."""
+        if self._settled or rows != self._rows:
+            return
+        tries = self._ns.setdefault(rows, [])
+        tries.append(ns / rows)
+        if len(tries) != _TRIES:
+            return
+        best = min(self._ns, key=lambda size: min(self._ns[size]))
+        dearer = min(tries) > _DEARER * min(self._ns[best])
+        self._settled = dearer or 2 * rows > MOST_ROWS
+        self._rows = best if self._settled else 2 * rows

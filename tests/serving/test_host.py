@@ -436,6 +436,24 @@ async def test_what_changed_while_a_version_loads_is_loaded_next(registry: Doors
 
 
 @pytest.mark.parametrize("failing", [False, True])
+async def test_memory_is_given_back_when_the_last_answer_has_let_go(
+    registry: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(registry, tmp_path)
+    async with started(registry, "m") as host:
+        answering = host.find("m")  # as the endpoint holds it until its answer is sent
+        session = weakref.ref(answering.model._session)
+        alive: list[bool] = []
+        monkeypatch.setattr(host_module.memory, "give_back", lambda: alive.append(session() is not None))
+        register(registry, tmp_path)
+        await until(lambda: default(host) == 2 and not host.entries["m"].unloading)
+        await asyncio.sleep(0.1)
+        assert not alive
+        del answering
+        await until(lambda: alive)
+        assert alive == [False]
+
+
 async def test_a_version_that_is_drained_leaves_memory(
     registry: Doors, tmp_path: Path, failing: bool
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 from contextlib import suppress
 
 _M_ARENA_MAX = -8
@@ -20,7 +19,6 @@ def one_arena() -> None:
 
 
 def give_back() -> None:
-    """Free what only cycles still hold, and return free pages to the system."""
-    gc.collect()
+    """Return free pages to the system."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

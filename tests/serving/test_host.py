@@ -435,7 +435,6 @@ async def test_what_changed_while_a_version_loads_is_loaded_next(registry: Doors
         assert list(host.entries["m"].versions) == [3]
 
 
-@pytest.mark.parametrize("failing", [False, True])
 async def test_memory_is_given_back_when_the_last_answer_has_let_go(
     registry: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,6 +453,7 @@ async def test_memory_is_given_back_when_the_last_answer_has_let_go(
         assert alive == [False]
 
 
+@pytest.mark.parametrize("failing", [False, True])
 async def test_a_version_that_is_drained_leaves_memory(
     registry: Doors, tmp_path: Path, failing: bool
 ) -> None:

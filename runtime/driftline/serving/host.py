@@ -395,7 +395,7 @@ class Host:
             "%s %d is drained and closed", entry.name, served.version.number,
             extra={"model": entry.name, "version": served.version.number},
         )  # fmt: skip
-        # Its last answer may still be on its way to a client, and know it: giving back sooner would leave it out.
+        # Its last answer may still be on its way to a client, and know it: only then does all of it go.
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()
         watched = weakref.ref(served.model, lambda _: loop.call_soon_threadsafe(gone.set))

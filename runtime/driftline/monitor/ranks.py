@@ -39,17 +39,15 @@ def cut_ranks(rows: int, bins: int = CUTS) -> list[int]:
     return [min(round(k * (rows + 1) / bins), rows) for k in range(1, bins)]
 
 
-def gaps(rows: int) -> Array:
-    """(CUTS + 1,) float64: the gaps of each rank bin between `rows` reference rows, the last beyond all."""
-    ranks = np.array([0, *cut_ranks(rows), rows, rows + 1])
-    each: Array = np.diff(ranks).astype(np.float64)
-    return np.maximum(each, NEVER)
-
-
-def split(groups: Sequence[Group], seed: int = 0) -> Array:
-    """(groups, CUTS + 1) float64: the share of each group's rows that each rank bin gets; rows sum to 1.
+def split(groups: Sequence[Group], seed: int = 0) -> tuple[Array, Array]:
+    """How the rows of each group are shared out among the rank bins, and the gaps of each rank bin.
 
     groups  in the column's order; their rows are the reference
+
+    Shares are (groups, CUTS + 1) float64 and sum to 1 for each group; gaps are (CUTS + 1,) float64, the last
+    one beyond all rows. A cut that falls within a group of different values, since a sketch has not kept all
+    of them, moves to the nearer border of the group, and the gaps are those of where it then is: at the rank
+    that was meant, they would be off by more than chance, and what nothing has changed would seem changed.
     """
     random = np.random.default_rng(seed)
     total = sum(group.rows for group in groups)
@@ -57,14 +55,18 @@ def split(groups: Sequence[Group], seed: int = 0) -> Array:
     shares = np.zeros((len(groups), CUTS + 1))
     below = 0
     for index, group in enumerate(groups):
-        within = ranks[(ranks > below) & (ranks <= below + group.rows)] - below
-        first = int(np.searchsorted(ranks, below, side="right"))
+        first, stop = np.searchsorted(ranks, [below, below + group.rows], side="right")
+        within = ranks[first:stop] - below
         if group.single and len(within):
             parts = np.diff([0, *within, group.rows + 1])
-            shares[index, first : first + len(parts)] = random.dirichlet(np.maximum(parts, NEVER))
+            shares[index, first : stop + 1] = random.dirichlet(np.maximum(parts, NEVER))
         else:
-            # A cut at a group's border: before its first row, or, the last of all, behind it.
-            passed = np.count_nonzero(2 * within <= group.rows) if below + group.rows < total else 0
-            shares[index, first + passed] = 1.0
+            # The last cut is no border: what is beyond the last row has not been seen.
+            stop = min(stop, CUTS - 1)
+            passed = first + np.count_nonzero(2 * (ranks[first:stop] - below - 1) < group.rows)
+            ranks[first:passed] = below + 1
+            ranks[passed:stop] = min(below + group.rows + 1, total)
+            shares[index, passed] = 1.0
         below += group.rows
-    return shares
+    gaps: Array = np.diff([0, *ranks, total + 1]).astype(np.float64)
+    return shares, np.maximum(gaps, NEVER)

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from driftline.monitor.quantiles import Order
-from driftline.monitor.ranks import Group, cut_ranks, gaps, split
+from driftline.monitor.ranks import Group, cut_ranks, split
 from driftline.tensors import Array
 
 BINS = 32
@@ -141,14 +141,14 @@ def numeric(name: str, order: Order, special: Array, moments: Array, seed: int =
         Group(_trusted(plus, trust), single=True),
         Group(_trusted(missing, trust), single=True),
     ]
-    shares = split(groups, seed)
+    shares, gaps = split(groups, seed)
     return Numeric(
         name,
         edges,
         counts,
         # From the column's order, -inf first and missing last, to the order of the bins.
         np.concatenate([shares[1:-2], shares[[-1, -2, 0]]]),
-        gaps(sum(group.rows for group in groups)),
+        gaps,
         moments,
     )
 
@@ -210,5 +210,5 @@ def categorical(
     known = [counted.get(value, 0) for value in categories]
     others = sum(counted.values()) - sum(known) + forgotten[1]
     counts = np.array([*known, others, missing], np.int64)
-    shares = split([Group(int(count), single=True) for count in counts], seed)
-    return Categorical(name, categories, counts, shares, gaps(int(counts.sum())), kind)
+    shares, gaps = split([Group(int(count), single=True) for count in counts], seed)
+    return Categorical(name, categories, counts, shares, gaps, kind)

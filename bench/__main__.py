@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.common import QUICK, Effort, Neighbours, program
 from bench.results import JSON, save, show
 
-NAMES = ("http", "mlp", "cold_start", "swap_memory", "watch", "score", "profile")
+NAMES = ("http", "mlp", "cold_start", "swap_memory", "watch", "score", "profile", "promise")
 PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk"), "profile": ("taskset",)}
 
 
@@ -20,7 +20,7 @@ PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk"), "pro
 @click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="Short rounds, to see that it works; nothing is kept.")
 def main(names: tuple[str, ...], quick: bool) -> None:
-    """Run the benchmarks NAMED, else all: http, mlp, cold_start, swap_memory, score, profile."""
+    """Run the benchmarks that are named, else all of them."""
     # An exception, so that whatever was started is ended on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
+from bench.common import Effort
+from bench.results import Result, Table, Target
+from driftline.columns import columns_of
+from driftline.monitor.fitting import Fit
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.signals import Signal
@@ -17,9 +24,18 @@ CAP_ROWS = 60_000
 STEPS = 16
 """Steps of the density that a drift tilts: the rank bins."""
 
+SLOWLY = 200_000
+"""Rows over which a drift creeps in."""
+
+QUIET_PATHS, DRIFT_PATHS = 60, 20
+"""Paths of a case, for each round."""
+
+MOST_LATER = 1.25
+"""Delays may be so many times the expected ones, and a look more."""
+
 Random = np.random.Generator
-Draw = Callable[[Random, int], dict[str, object]]
-"""So many rows, as columns."""
+Draw = Callable[[Random, int, int], dict[str, object]]
+"""So many rows, the first of which comes after so many others, as columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,39 +46,124 @@ class Case:
     rows       of the reference, m
     reference  draws it
     live       draws what is observed
+    fit        makes the profile
+    cap        paths end after so many rows
     """
 
     name: str
     rows: int
     reference: Draw
     live: Draw
+    fit: Callable[[object], Profile] = Profile.fit
+    cap: int = CAP_ROWS
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A case of drift, and after how many rows it must be seen, None where it needn't; inf for never."""
+
+    case: Case
+    change: float | None
+    alarm: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Delays:
-    """Rows to the first change and to the first alarm of each path; CAP_ROWS where there was none."""
+    """Rows to the first change and to the first alarm of each path; the cap where there was none."""
 
-    change: list[int] = field(default_factory=list)
-    alarm: list[int] = field(default_factory=list)
+    change: list[int]
+    alarm: list[int]
+    cap: int
+
+    def shown(self, kind: str) -> str:
+        """The median, as a table shows it."""
+        middle = median(getattr(self, kind))
+        return f"{middle:,.0f}" if middle < self.cap else "never"
+
+    @property
+    def least_mean(self) -> float:
+        """Of the rows to a change, two standard errors below the mean.
+
+        Paths that saw none count as having seen one at the cap, so the true mean is above.
+        """
+        rows = np.array(self.change, np.float64)
+        return float(rows.mean() - 2 * rows.std(ddof=1) / np.sqrt(len(rows)))
+
+    def soon(self, rows: int) -> float:
+        """The share of paths with a change within so many rows."""
+        return float(np.mean(np.array(self.change) <= rows))
+
+    @property
+    def alarms(self) -> int:
+        """Paths with an alarm."""
+        return sum(rows < self.cap for rows in self.alarm)
 
 
-def uniform(random: Random, rows: int) -> dict[str, object]:
+# -- columns --------------------------------------------------------------------------------------
+
+
+def uniform(random: Random, rows: int, before: int = 0) -> dict[str, object]:
     """One continuous column."""
     return {"x": random.random(rows, np.float32)}
 
 
-def tilted(psi: float) -> Draw:
-    """The uniform column, its density tilted exponentially, in steps, to a drift of this PSI."""
+def heavy(random: Random, rows: int, before: int = 0) -> dict[str, object]:
+    """Cauchy: neither mean nor spread."""
+    return {"x": random.standard_cauchy(rows)}
+
+
+def tied(random: Random, rows: int, before: int = 0) -> dict[str, object]:
+    """Poisson of 3: few values, each often."""
+    return {"x": random.poisson(3, rows).astype(np.float32)}
+
+
+def holes(random: Random, rows: int, before: int = 0) -> dict[str, object]:
+    """5 % missing."""
+    x = random.random(rows, np.float32)
+    return {"x": np.where(random.random(rows) < 0.05, np.float32(np.nan), x)}
+
+
+CATEGORIES = np.array([f"c{index}" for index in range(2_000)])
+_ZIPF = np.cumsum(1 / np.arange(1, len(CATEGORIES) + 1) ** 1.1)
+
+
+def tail(random: Random, rows: int, before: int = 0) -> dict[str, object]:
+    """2,000 categories, shares by Zipf's law: most are seen rarely or never."""
+    return {"x": CATEGORIES[np.searchsorted(_ZIPF, random.random(rows) * _ZIPF[-1])]}
+
+
+def dependent(random: Random, rows: int, before: int = 0) -> dict[str, object]:
+    """50 normal columns, each correlated with each by 0.5."""
+    common = random.standard_normal((rows, 1), np.float32)
+    return {"x": (common + random.standard_normal((rows, 50), np.float32)) * np.float32(0.5**0.5)}
+
+
+def mixture(random: Random, rows: int, before: int = 0) -> dict[str, object]:
+    """One column of each kind."""
+    kinds = (uniform, heavy, tied, holes, tail)
+    return {draw.__name__: draw(random, rows)["x"] for draw in kinds}
+
+
+def tilted(psi: float, slowly: int = 0) -> Draw:
+    """The uniform column, its density tilted exponentially, in steps, to a drift of this PSI.
+
+    slowly  the tilt grows over so many rows, from none
+    """
     steps = np.linspace(-1, 1, STEPS)
+
+    def shares_of(slope: float) -> np.ndarray:
+        return np.exp(slope * steps) / np.exp(slope * steps).sum()
+
     low, high = 0.0, 4.0
     for _ in range(60):
         slope = (low + high) / 2
-        shares = np.exp(slope * steps) / np.exp(slope * steps).sum()
+        shares = shares_of(slope)
         less = ((shares - 1 / STEPS) * np.log(shares * STEPS)).sum() < psi
         low, high = (slope, high) if less else (low, slope)
 
-    def draw(random: Random, rows: int) -> dict[str, object]:
-        step = random.choice(STEPS, rows, p=shares)
+    def draw(random: Random, rows: int, before: int = 0) -> dict[str, object]:
+        grown = min((before + rows / 2) / slowly, 1.0) if slowly else 1.0
+        step = random.choice(STEPS, rows, p=shares_of(slope * grown))
         return {"x": ((step + random.random(rows)) / STEPS).astype(np.float32)}
 
     return draw
@@ -71,43 +172,204 @@ def tilted(psi: float) -> Draw:
 def beyond(share: float) -> Draw:
     """The uniform column, a share of it beyond anything that the reference has."""
 
-    def draw(random: Random, rows: int) -> dict[str, object]:
+    def draw(random: Random, rows: int, before: int = 0) -> dict[str, object]:
         x = random.random(rows, np.float32)
         return {"x": np.where(random.random(rows) < share, np.float32(2), x)}
 
     return draw
 
 
-def simulate(case: Case, paths: int, cap: int = CAP_ROWS, seed: int = 0) -> Delays:
-    """Many references and streams: how long each takes to its first signals."""
-    delays = Delays()
-    for path in range(paths):
-        random = np.random.default_rng((seed, path))
-        first: dict[str, int] = {}
-
-        def note(signal: Signal, first: dict[str, int] = first) -> None:
-            first.setdefault(signal.kind, signal.rows)
-
-        monitor = Monitor(
-            Profile.fit(case.reference(random, case.rows)),
-            false_alarm_rows=FALSE_ALARM_ROWS,
-            look_rows=LOOK_ROWS,
-            on_signal=note,
-        )
-        while monitor.rows < cap and len(first) < 2:
-            monitor.observe(case.live(random, LOOK_ROWS * 10))
-        delays.change.append(min(first.get("change", cap), cap))
-        delays.alarm.append(min(first.get("alarm", cap), cap))
-    return delays
+def sketched(columns: object) -> Profile:
+    """A profile as of data that doesn't fit in memory: from a KLL sketch."""
+    return Profile(*_fitted(Fit(most_bytes=0), columns).result())
 
 
-QUIET = [Case(f"no drift, m = {m:,}", m, uniform, uniform) for m in (500, 2_000, 10_000, 100_000)]
+def _fitted(fit: Fit, columns: object) -> Fit:
+    fit.update(columns_of(columns))
+    return fit
+
+
+# -- cases ----------------------------------------------------------------------------------------
+
+QUIET = [
+    *(Case(f"uniform, m = {m:,}", m, uniform, uniform) for m in (500, 2_000, 10_000, 100_000)),
+    *(Case(f"heavy tails, m = {m:,}", m, heavy, heavy) for m in (500, 10_000)),
+    *(Case(f"ties, m = {m:,}", m, tied, tied) for m in (500, 10_000)),
+    *(Case(f"2,000 categories, m = {m:,}", m, tail, tail) for m in (500, 10_000, 100_000)),
+    *(Case(f"5 % missing, m = {m:,}", m, holes, holes) for m in (500, 10_000)),
+    Case("50 dependent columns, m = 10,000", 10_000, dependent, dependent),
+    Case("five kinds of columns, m = 10,000", 10_000, mixture, mixture),
+    Case("from a sketch, m = 100,000", 100_000, uniform, uniform, sketched),
+    Case("ties, from a sketch, m = 100,000", 100_000, tied, tied, sketched),
+]
+"""Nothing changes."""
+
+NEVER = float("inf")
+
 DRIFTS = [
-    Case(f"PSI {psi}, m = {m:,}", m, uniform, tilted(psi))
-    for psi, sizes in ((0.01, (10_000,)), *((psi, (2_000, 10_000, 100_000)) for psi in (0.05, 0.1, 0.25)))
-    for m in sizes
+    *(
+        Drift(Case(f"PSI {psi}, m = {m:,}", m, uniform, tilted(psi)), change, alarm)
+        for psi, m, change, alarm in (
+            (0.01, 10_000, 2_600, NEVER),
+            (0.05, 2_000, 800, None),
+            (0.05, 10_000, 600, 5_700),
+            (0.05, 100_000, 600, 2_350),
+            (0.1, 2_000, 400, 3_200),
+            (0.1, 10_000, 400, 1_250),
+            (0.1, 100_000, 300, 900),
+            (0.25, 2_000, 200, 500),
+            (0.25, 10_000, 200, 400),
+            (0.25, 100_000, 200, 300),
+        )
+    ),
+    *(
+        Drift(Case(f"{share:.1%} never seen, m = 10,000", 10_000, uniform, beyond(share)), change, alarm)
+        for share, change, alarm in ((0.002, 4_600, None), (0.01, 600, None), (0.05, 200, 600))
+    ),
 ]
-NEW_VALUES = [
-    Case(f"{share:.1%} never seen, m = 10,000", 10_000, uniform, beyond(share))
-    for share in (0.002, 0.01, 0.05)
-]
+"""With the medians of the prototype. DRIFT.md's table has 7,600 and 3,000 for the alarms at PSI 0.05."""
+
+CREEPING = Case(
+    f"PSI 0.1 within {SLOWLY:,} rows, m = 100,000",
+    100_000,
+    uniform,
+    tilted(0.1, SLOWLY),
+    cap=SLOWLY,
+)
+SEEN_AT = 0.002
+"""The PSI at which a drift that creeps in must have been seen."""
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Without a line for each signal."""
+    log = logging.getLogger("driftline.monitor")
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
+
+
+def simulate(case: Case, paths: int, seed: int = 0) -> Delays:
+    """Many references and streams: how long each takes to its first signals."""
+    with unlogged():
+        firsts = [first_signals(case, np.random.default_rng((seed, path))) for path in range(paths)]
+    change, alarm = (
+        [min(first.get(kind, case.cap), case.cap) for first in firsts] for kind in ("change", "alarm")
+    )
+    return Delays(change, alarm, case.cap)
+
+
+def first_signals(case: Case, random: Random) -> dict[str, int]:
+    """One reference and one stream: rows to the first signal of each kind."""
+    first: dict[str, int] = {}
+
+    def note(signal: Signal) -> None:
+        first.setdefault(signal.kind, signal.rows)
+
+    monitor = Monitor(
+        case.fit(case.reference(random, case.rows, 0)),
+        false_alarm_rows=FALSE_ALARM_ROWS,
+        look_rows=LOOK_ROWS,
+        on_signal=note,
+    )
+    while monitor.rows < case.cap and len(first) < 2:
+        monitor.observe(case.live(random, LOOK_ROWS * 10, monitor.rows))
+    return first
+
+
+# -- results --------------------------------------------------------------------------------------
+
+
+def run(effort: Effort) -> Result:
+    """All cases."""
+    quiet = [(case, simulate(case, QUIET_PATHS * effort.rounds)) for case in QUIET]
+    drifts = [(drift, simulate(drift.case, DRIFT_PATHS * effort.rounds)) for drift in DRIFTS]
+    creeping = simulate(CREEPING, DRIFT_PATHS * effort.rounds)
+    return report(quiet, drifts, creeping)
+
+
+def report(
+    quiet: Sequence[tuple[Case, Delays]], drifts: Sequence[tuple[Drift, Delays]], creeping: Delays
+) -> Result:
+    """The figures beside what was promised."""
+    rows = [
+        [case.name, f"{np.mean(found.change):,.0f}", found.shown("change"), found.shown("alarm"), "", ""]
+        for case, found in quiet
+    ]
+    for drift, found in drifts:
+        expected = [_shown(drift.change), _shown(drift.alarm)]
+        rows.append([drift.case.name, "", found.shown("change"), found.shown("alarm"), *expected])
+    rows.append([CREEPING.name, "", creeping.shown("change"), creeping.shown("alarm"), "", ""])
+    within = FALSE_ALARM_ROWS // 4
+    # A slope that grows evenly: the PSI grows with its square.
+    seen = 0.1 * (median(creeping.change) / SLOWLY) ** 2
+    targets = [
+        Target(
+            "mean rows to a false change, least of all cases, less two standard errors, of A",
+            min(found.least_mean for _, found in quiet) / FALSE_ALARM_ROWS,
+            "at least",
+            1.0,
+        ),
+        Target(
+            "paths with a false change within A / 4 rows, most of all cases",
+            max(found.soon(within) for _, found in quiet),
+            "at most",
+            0.25,
+        ),
+        Target("false alarms", sum(found.alarms for _, found in quiet), "at most", 0),
+        Target(
+            "rows to a change, of what was expected and a look, at most",
+            max(_later(found.change, drift.change) for drift, found in drifts),
+            "at most",
+            MOST_LATER,
+        ),
+        Target(
+            "rows to an alarm, of what was expected and a look, at most",
+            max(_later(found.alarm, drift.alarm) for drift, found in drifts),
+            "at most",
+            MOST_LATER,
+        ),
+        Target("PSI at which a drift that creeps in is seen", seen, "at most", SEEN_AT),
+    ]
+    paths = len(quiet[0][1].change), len(creeping.change)
+    return Result(
+        "rows to a change and to an alarm",
+        Table(["case", "mean to change", "change", "alarm", "expected", "expected alarm"], rows),
+        targets,
+        [
+            f"A = {FALSE_ALARM_ROWS:,}, a look after {LOOK_ROWS} rows, tolerance 0.02; medians of "
+            f"{paths[0]} paths without and {paths[1]} with a drift, each with a reference of its own.",
+            f"Paths end after {CAP_ROWS:,} rows and count as signalling there: true means are higher.",
+            "Expected are the medians of the prototype.",
+        ],
+        {
+            **{case.name: _figures(found) for case, found in quiet},
+            **{drift.case.name: _figures(found) for drift, found in drifts},
+            CREEPING.name: _figures(creeping),
+        },
+    )
+
+
+def _shown(rows: float | None) -> str:
+    if rows is None:
+        return ""
+    return "never" if rows == NEVER else f"{rows:,.0f}"
+
+
+def _later(found: list[int], expected: float | None) -> float:
+    """How many times the expected delay, which is known to a look; 0 where none is expected."""
+    if expected is None or expected == NEVER:
+        return 0.0
+    return max(median(found) - LOOK_ROWS / 2, 0) / expected
+
+
+def _figures(found: Delays) -> dict[str, float]:
+    return {
+        "change_mean": float(np.mean(found.change)),
+        "change_median": median(found.change),
+        "alarm_median": median(found.alarm),
+        "alarms": found.alarms,
+        "paths": len(found.change),
+    }

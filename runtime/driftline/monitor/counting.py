@@ -32,8 +32,9 @@ class Counter:
     def add(self, matrix: Array, codes: Codes) -> None:
         """Count rows; one thread at a time."""
         rows.observe(matrix, self._state)
-        for own, counts in zip(codes, self._categories, strict=True):
-            categories.count(own, counts)
+        if codes:
+            for own, counts in zip(codes, self._categories, strict=True):
+                categories.count(own, counts)
 
     def reset(self) -> None:
         """Begin anew."""
@@ -78,4 +79,4 @@ def _places(edges: Sequence[int], width: int) -> Array:
         column * (width + 4) + np.concatenate([np.arange(own + 1), width + 1 + np.arange(bins.SPECIAL)])
         for column, own in enumerate(edges)
     ]
-    return np.concatenate(places) if places else np.empty(0, np.intp)
+    return np.concatenate(places).astype(np.int32) if places else np.empty(0, np.int32)

@@ -134,7 +134,7 @@ class RankBins:
         column = np.repeat(np.arange(len(references)), [len(reference.split) for reference in references])
         self._columns = len(references)
         self._whole = splits.max(axis=1) == 1.0
-        self._target = column * BINS + splits.argmax(axis=1)
+        self._target = (column * BINS + splits.argmax(axis=1)).astype(np.int32)
         self._tied = np.flatnonzero(~self._whole)
         self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
         self._column = column[self._tied]

@@ -141,17 +141,15 @@ class Monitor:
         if self._by_time:
             self._keep_time()
         length = len(matrix)
-        start = 0
-        while self.rows + length - start >= self._stop:
-            stop = start + self._stop - self.rows
-            self._counter.add(matrix[start:stop], tuple(own[start:stop] for own in codes))
+        while self.rows + length >= self._stop:
+            ahead = self._stop - self.rows
+            self._counter.add(matrix[:ahead], tuple(own[:ahead] for own in codes))
             self.rows = self._stop
             self._halt()
-            start = stop
-        if start:
-            matrix, codes = matrix[start:], tuple(own[start:] for own in codes)
+            matrix, codes = matrix[ahead:], tuple(own[ahead:] for own in codes)
+            length -= ahead
         self._counter.add(matrix, codes)
-        self.rows += length - start
+        self.rows += length
 
     def _halt(self) -> None:
         """At a stop: look, or end the window."""

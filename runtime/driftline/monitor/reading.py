@@ -214,14 +214,13 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     if isinstance(table, strings.Table):
         strings.look_up(*text_of(values), *validity_of(values), table, reference.unseen, codes)
         return codes
-    if values.dtype.kind != "f":
-        strings.look_up_integers(
-            values.astype(np.int64, copy=False), _ALL_VALID, 0, table, reference.unseen, codes
-        )
+    if values.dtype.kind not in "fu":
+        integers = values.astype(np.int64, copy=False)
+        strings.look_up_integers(integers, _ALL_VALID, 0, table, reference.unseen, codes)
         return codes
-    whole = np.nan_to_num(values, posinf=0.5, neginf=0.5)
-    fractions = whole != np.trunc(whole)
-    strings.look_up_integers(whole.astype(np.int64), _ALL_VALID, 0, table, reference.unseen, codes)
-    codes[fractions] = reference.unseen
+    fits = (values >= -(2.0**63)) & (values < 2.0**63)
+    whole = np.where(fits, values, 0).astype(np.int64)
+    strings.look_up_integers(whole, _ALL_VALID, 0, table, reference.unseen, codes)
+    codes[~fits | (whole != values)] = reference.unseen
     codes[np.isnan(values)] = strings.MISSING
     return codes

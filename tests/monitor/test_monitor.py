@@ -1,0 +1,444 @@
+"""The face of monitoring: counts against plain numpy, windows, signals, errors, threads, memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftline.errors import BadRequest
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.profile import Profile
+from driftline.monitor.reference import Categorical, Numeric
+from driftline.monitor.signals import Signal
+from driftline.monitor.window import Window
+
+COLUMNS = 5
+LOOK = 100
+
+
+def matrix(rows: int, seed: int = 1, shift: float = 0.0) -> np.ndarray:
+    found = np.random.default_rng(seed).standard_normal((rows, COLUMNS)) + shift
+    return found.astype(np.float32)
+
+
+def mixed(rows: int, seed: int = 1) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    holes = random.standard_normal(rows)
+    holes[random.random(rows) < 0.05] = np.nan
+    return {
+        "holes": holes,
+        "tied": random.poisson(3, rows).astype(np.float32),
+        "place": random.choice(["EWR", "JFK", "LGA"], rows),
+        "day": random.integers(0, 7, rows),
+    }
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return Profile.fit({"input": matrix(2_000, 0)})
+
+
+@pytest.fixture(scope="module")
+def mixed_profile() -> Profile:
+    return Profile.fit(mixed(2_000, 0))
+
+
+def window_of(monitor: Monitor) -> Window:
+    """What is counted now, as a window that ends."""
+    windows: list[Window] = []
+    monitor._on_window = windows.append
+    monitor.finish()
+    return windows[0]
+
+
+def same(one: Window, other: Window) -> None:
+    """Counts exactly, the rest to rounding."""
+    assert one.rows == other.rows
+    assert one.counts.keys() == other.counts.keys()
+    for name in one.counts:
+        np.testing.assert_array_equal(one.counts[name], other.counts[name], err_msg=name)
+    for name in one.moments:
+        np.testing.assert_allclose(one.moments[name], other.moments[name], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(one.features, other.features, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(one.comoments, other.comoments, rtol=1e-9, atol=1e-9)
+
+
+# -- counts ---------------------------------------------------------------------------------------
+
+
+def test_what_is_counted_is_what_plain_numpy_counts(profile: Profile) -> None:
+    values = matrix(777)
+    values[::50, 2] = np.nan
+    monitor = Monitor(profile)
+    monitor.observe({"input": values})
+    window = window_of(monitor)
+    assert window.rows == monitor.rows == 777
+    for index, reference in enumerate(profile.references):
+        assert isinstance(reference, Numeric)
+        column = values[:, index]
+        finite = column[np.isfinite(column)]
+        inner = np.bincount(np.searchsorted(reference.edges, finite, side="right"), minlength=33)
+        expected = np.zeros(len(reference.counts), np.int64)
+        expected[: len(inner)] = inner
+        expected[reference.missing] = np.isnan(column).sum()
+        np.testing.assert_array_equal(window.counts[reference.name], expected)
+        wide = finite.astype(np.float64)
+        np.testing.assert_allclose(
+            window.moments[reference.name],
+            [len(wide), wide.mean(), wide.var() * len(wide), wide.min(), wide.max()],
+            rtol=1e-9,
+        )
+    means, scale = profile.whole.scaling.T
+    z = (np.nan_to_num(values.astype(np.float64), nan=0.0) - means) * scale
+    z[np.isnan(values)] = 0
+    weights = profile.whole.weights().astype(np.float64)
+    np.testing.assert_allclose(window.features, np.cos(z @ weights[:-1] + weights[-1]).sum(axis=0), atol=0.01)
+    ones = np.column_stack([z, np.ones(len(z))])
+    np.testing.assert_allclose(window.comoments, ones.T @ ones, rtol=1e-9, atol=1e-9)
+
+
+FORMS = {
+    "float64": lambda x: {"input": x.astype(np.float64)},
+    "columns in memory": lambda x: {"input": np.asfortranarray(x)},
+    "every other row": lambda x: {"input": np.repeat(x, 2, axis=0)[::2]},
+    "columns by name": lambda x: {f"input_{i}": x[:, i] for i in range(COLUMNS)},
+    "another order": lambda x: {f"input_{i}": x[:, i] for i in reversed(range(COLUMNS))},
+    "a column more": lambda x: {"input": x, "extra": np.zeros(len(x))},
+    "a table": lambda x: pa.table({f"input_{i}": x[:, i] for i in range(COLUMNS)}),
+    "lists in a table": lambda x: pa.table(
+        {"input": pa.FixedSizeListArray.from_arrays(x.ravel(), COLUMNS)}
+    ),
+    "a DataFrame": lambda x: pd.DataFrame(x, columns=[f"input_{i}" for i in range(COLUMNS)]),
+    "lists of Python": lambda x: {"input": x.tolist()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_matrix_is_counted_like_every_other_form(profile: Profile, form: str) -> None:
+    values = matrix(450)
+    direct, other = Monitor(profile), Monitor(profile)
+    direct.observe({"input": values})
+    other.observe(FORMS[form](values))
+    same(window_of(direct), window_of(other))
+
+
+@given(st.lists(st.integers(0, 250), max_size=8))
+def test_any_chunking_counts_and_bets_alike(profile: Profile, sizes: list[int]) -> None:
+    values = matrix(2_000, shift=0.2)
+    signals: tuple[list[Signal], list[Signal]] = ([], [])
+    one, other = (Monitor(profile, false_alarm_rows=1e4, on_signal=each.append) for each in signals)
+    one.observe({"input": values})
+    ends = [*np.cumsum(sizes, dtype=int).tolist(), len(values)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        other.observe({"input": values[start:end]})
+    first, second = ([(each.kind, each.column, each.rows) for each in some] for some in signals)
+    assert first == second != []
+    same(window_of(one), window_of(other))
+
+
+def test_no_rows_are_no_harm(mixed_profile: Profile) -> None:
+    monitor = Monitor(mixed_profile)
+    monitor.observe({name: values[:0] for name, values in mixed(1).items()})
+    monitor.finish()
+    assert monitor.rows == 0
+    assert monitor.report().to_dict()["rows"] == 0
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1_000, 333, 70])
+def test_windows_by_rows_end_within_batches_and_add_up_to_all(mixed_profile: Profile, batch: int) -> None:
+    windows: list[Window] = []
+    columns = mixed(1_000)
+    monitor = Monitor(mixed_profile, window_rows=250, on_window=windows.append)
+    whole = Monitor(mixed_profile)
+    for start in range(0, 1_000, batch):
+        monitor.observe({name: values[start : start + batch] for name, values in columns.items()})
+    whole.observe(columns)
+    assert [window.rows for window in windows] == [250] * 4
+    merged = windows[0]
+    for window in windows[1:]:
+        assert window.began >= merged.ended
+        merged = merged.merge(window)
+    same(merged, window_of(whole))
+
+
+def test_a_window_is_what_its_own_rows_are(mixed_profile: Profile) -> None:
+    windows: list[Window] = []
+    columns = mixed(900)
+    monitor = Monitor(mixed_profile, window_rows=300, on_window=windows.append)
+    monitor.observe(columns)
+    for index, window in enumerate(windows):
+        alone = Monitor(mixed_profile)
+        alone.observe({name: values[300 * index : 300 * (index + 1)] for name, values in columns.items()})
+        same(window, window_of(alone))
+
+
+@pytest.mark.parametrize(("windows", "rows"), [(1, 50), (2, 150), (3, 250), (9, 250)])
+def test_a_sliding_window_is_the_sum_of_the_last(profile: Profile, windows: int, rows: int) -> None:
+    values = matrix(450)
+    monitor = Monitor(profile, window_rows=100, keep_windows=2)
+    monitor.observe({"input": values})
+    last = Monitor(profile)
+    last.observe({"input": values[450 - rows :]})
+    slid, expected = (one.to_dict() for one in (monitor.report(windows), last.report()))
+    assert slid["rows"] == rows
+    for one, other in zip(slid["columns"], expected["columns"], strict=True):
+        for name, statistic in other["statistics"].items():
+            assert one["statistics"][name]["value"] == pytest.approx(statistic["value"], rel=1e-9, abs=1e-12)
+
+
+class Clock:
+    """Seconds, as a test sets them."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("driftline.monitor.monitor.monotonic", clock)
+    return clock
+
+
+def test_windows_by_time_end_with_the_first_batch_after_it(profile: Profile, clock: Clock) -> None:
+    windows: list[Window] = []
+    monitor = Monitor(profile, window_seconds=60, on_window=windows.append)
+    for seconds, rows in ((0, 10), (59, 20), (1, 40), (30, 80), (600, 1)):
+        clock.now += seconds
+        monitor.observe({"input": matrix(rows)})
+    assert [window.rows for window in windows] == [30, 120]
+    assert monitor.report().to_dict()["rows"] == 1
+
+
+def test_looks_by_time_do_not_depend_on_rows(profile: Profile, clock: Clock) -> None:
+    signals: list[Signal] = []
+    monitor = Monitor(profile, look_rows=0, look_seconds=10, on_signal=signals.append)
+    for _ in range(5):
+        monitor.observe({"input": matrix(200, shift=1)})
+    assert signals == []
+    for _ in range(3):
+        clock.now += 10
+        monitor.observe({"input": matrix(200, shift=1)})
+    assert {signal.kind for signal in signals} == {"change", "alarm"}
+
+
+def test_windows_that_end_leave_looks_as_they_were(profile: Profile) -> None:
+    """A look spans windows: it bets on the rows since the last one, whatever window they are of."""
+    found = []
+    for window_rows in (0, 70, 100, 250):
+        signals: list[Signal] = []
+        monitor = Monitor(
+            profile, false_alarm_rows=1e3, window_rows=window_rows, keep_windows=0, on_signal=signals.append
+        )
+        at = []
+        for row in range(0, 1_500, 10):
+            monitor.observe({"input": matrix(10, seed=row, shift=0.3)})
+            at += [monitor.rows] * (len(signals) - len(at))
+        found.append([(row, one.kind, one.column) for row, one in zip(at, signals, strict=True)][:1])
+    assert found[0] != []
+    assert found == [found[0]] * 4
+
+
+# -- signals --------------------------------------------------------------------------------------
+
+
+def test_signals_are_held_until_they_are_acknowledged(profile: Profile) -> None:
+    signals: list[Signal] = []
+    monitor = Monitor(profile, model="m", version=3, on_signal=signals.append)
+    monitor.observe({"input": matrix(3_000, shift=1)})
+    raised = [(one.kind, one.column) for one in signals]
+    assert len(set(raised)) == len(raised)
+    assert {kind for kind, _ in raised} == {"change", "alarm"}
+    assert monitor.signals == tuple(signals)
+    assert {one.model for one in signals} == {"m"}
+    assert {one.version for one in signals} == {3}
+    report = monitor.report()
+    assert {*report.changes, *report.alarms} == set(signals)
+    assert monitor.acknowledge() == tuple(signals)
+    assert monitor.signals == ()
+    monitor.observe({"input": matrix(3_000, shift=1)})
+    assert sorted((one.kind, one.column) for one in signals[len(raised) :]) == sorted(raised)
+
+
+def test_signals_are_let_go_after_a_whole_window_without_another(profile: Profile) -> None:
+    monitor = Monitor(profile, window_rows=1_000)
+    monitor.observe({"input": matrix(990, shift=1)})
+    held = set(monitor.signals)
+    assert held
+    monitor.observe({"input": matrix(10)})
+    assert set(monitor.signals) == held  # the window in which they were raised was none without
+    monitor.observe({"input": matrix(999, seed=5)})
+    assert set(monitor.signals) == held
+    monitor.observe({"input": matrix(1, seed=6)})
+    assert monitor.signals == ()
+
+
+def test_signals_are_held_while_they_are_confirmed(profile: Profile) -> None:
+    signals: list[Signal] = []
+    monitor = Monitor(profile, window_rows=1_000, on_signal=signals.append)
+    for seed in range(5):
+        monitor.observe({"input": matrix(1_000, seed=seed, shift=1)})
+    assert set(monitor.signals) == set(signals)
+    assert len({(one.kind, one.column) for one in signals}) == len(signals)
+
+
+def test_a_report_looks_at_what_has_not_been_looked_at(profile: Profile) -> None:
+    monitor = Monitor(profile, look_rows=0)
+    for seed in range(2):
+        monitor.observe({"input": matrix(500, seed=seed, shift=1)})
+        report = monitor.report()
+    assert report.alarms
+
+
+def test_a_profile_without_rows_is_only_counted_against() -> None:
+    monitor = Monitor(Profile.empty({"x": "numeric", "place": "string"}), window_rows=50)
+    monitor.observe({"x": np.array([1.0, np.nan]), "place": ["a", None]})
+    assert monitor.report().alarms == ()
+    assert window_of(monitor).counts["x"].sum() == 2
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"holes": [1.0], "tied": [1.0], "place": ["a"]}, "column 'day': expected as in the profile"),
+        ({"holes": ["a"], "tied": [1.0], "place": ["a"], "day": [1]}, "column 'holes': expected numbers"),
+        ({"holes": [1.0], "tied": [1.0], "place": [3], "day": [1]}, "column 'place': expected strings"),
+        ({"holes": [1.0], "tied": [1.0, 2.0], "place": ["a"], "day": [1]}, "columns of one length"),
+        ({"holes": [b"a"], "tied": [1.0], "place": ["a"], "day": [1]}, "column 'holes'"),
+        (7, "expected a table, a DataFrame or arrays by name"),
+    ],
+)
+def test_errors_name_the_column_and_nothing_is_counted(
+    mixed_profile: Profile, columns: object, words: str
+) -> None:
+    monitor = Monitor(mixed_profile)
+    monitor.observe(mixed(150))
+    before = monitor._counter.counts
+    with pytest.raises(BadRequest, match=words):
+        monitor.observe(columns)
+    assert monitor.rows == 150
+    np.testing.assert_array_equal(monitor._counter.counts, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"false_alarm_rows": 0}, "false_alarm_rows = 0: expected at least 1"),
+        ({"false_alarm_rows": float("nan")}, "false_alarm_rows = nan: expected at least 1"),
+        ({"tolerance": -0.1}, "tolerance = -0.1: expected at least 0"),
+        ({"look_rows": -1}, "look_rows = -1: expected at least 0"),
+        ({"look_seconds": -1}, "look_seconds = -1: expected at least 0"),
+        ({"window_rows": -1}, "window_rows = -1: expected at least 0"),
+        ({"window_seconds": float("nan")}, "window_seconds = nan: expected at least 0"),
+        ({"keep_windows": -1}, "keep_windows = -1: expected at least 0"),
+    ],
+)
+def test_options_are_checked(profile: Profile, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        Monitor(profile, **options)
+
+
+def test_a_report_is_over_at_least_one_window(profile: Profile) -> None:
+    with pytest.raises(BadRequest, match="windows = 0: expected a whole number from 1"):
+        Monitor(profile).report(0)
+
+
+# -- threads and memory ---------------------------------------------------------------------------
+
+
+def test_threads_that_observe_at_once_lose_nothing(mixed_profile: Profile) -> None:
+    windows: list[Window] = []
+    monitor = Monitor(mixed_profile, window_rows=1_111, on_window=windows.append)
+    parts = [mixed(rows, seed=rows) for rows in range(90, 98)]
+
+    def observe(columns: dict[str, Any]) -> None:
+        for _ in range(40):
+            monitor.observe(columns)
+            monitor.report()
+
+    threads = [threading.Thread(target=observe, args=(columns,)) for columns in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monitor.finish()
+    alone = Monitor(mixed_profile)
+    for columns in parts:
+        alone.observe({name: np.tile(values, 40) for name, values in columns.items()})
+    merged = windows[0]
+    for window in windows[1:]:
+        merged = merged.merge(window)
+    expected = window_of(alone)
+    assert merged.rows == monitor.rows == expected.rows == 40 * sum(range(90, 98))
+    same(merged, expected)
+
+
+def arrays(thing: object, seen: set[int]) -> Iterator[np.ndarray]:
+    """All arrays that are reached from an object, the owner of the memory where one is a view."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, np.ndarray):
+        if isinstance(thing.base, np.ndarray):
+            yield from arrays(thing.base, seen)
+        else:
+            yield thing
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from arrays(value, seen)
+    elif isinstance(thing, list | tuple | set) or type(thing).__name__ == "deque":
+        for value in thing:  # type: ignore[attr-defined]
+            yield from arrays(value, seen)
+    elif is_dataclass(thing):
+        for name in type(thing).__dataclass_fields__:
+            yield from arrays(getattr(thing, name), seen)
+    elif type(thing).__module__.startswith("driftline"):
+        for value in vars(thing).values():
+            yield from arrays(value, seen)
+
+
+def own_bytes(monitor: Monitor) -> int:
+    """Of all arrays of a monitor that are not its profile's."""
+    seen: set[int] = set()
+    list(arrays(monitor.profile, seen))
+    return sum(array.nbytes for array in arrays(monitor, seen))
+
+
+def test_the_state_of_30_columns_is_small_and_does_not_grow() -> None:
+    random = np.random.default_rng(0)
+    monitor = Monitor(Profile.fit({"input": random.standard_normal((5_000, 30), dtype=np.float32)}))
+    monitor.observe({"input": random.standard_normal((250, 30), dtype=np.float32)})
+    first = own_bytes(monitor)
+    assert 40_000 < first <= 100_000
+    for _ in range(20):
+        monitor.observe({"input": random.standard_normal((1_000, 30), dtype=np.float32)})
+        monitor.report()
+    assert own_bytes(monitor) == first
+
+
+def test_finished_windows_are_as_many_as_are_kept(profile: Profile) -> None:
+    monitor = Monitor(profile, window_rows=100, keep_windows=3)
+    sizes = []
+    for _ in range(10):
+        monitor.observe({"input": matrix(100)})
+        sizes.append(own_bytes(monitor))
+    assert len(set(sizes[3:])) == 1
+    assert isinstance(profile.references[0], Numeric | Categorical)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support import Process, gather, identity, scale, serving, slow
@@ -221,6 +222,22 @@ def test_flags_beat_the_environment_beats_the_file(tmp_path: Path, registry: Reg
         env={"DRIFTLINE_CONFIG": str(config), "DRIFTLINE_MAX_BODY_BYTES": "10000"},
     ) as server:
         assert server.infer("m", ROW).status_code == 413
+
+
+def test_an_arrow_stream_is_answered_with_one(registry: Registry) -> None:
+    sink = pa.BufferOutputStream()
+    rows = pa.table({f"x_{index}": np.arange(300, dtype=np.float32) for index in range(3)})
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows, max_chunksize=100)
+    headers = {"content-type": "application/vnd.apache.arrow.stream"}
+    with serving("m", "--registry", registry.uri) as server:
+        answer = server.post("/v2/models/m/infer", content=sink.getvalue().to_pybytes(), headers=headers)
+        assert answer.headers["content-type"] == headers["content-type"]
+        outputs = pa.ipc.open_stream(answer.content).read_all()
+        assert outputs["y_2"].to_pylist() == [2.0 * row for row in range(300)]
+        refused = server.post("/v2/models/m/infer", content=b"x", headers=headers)
+        assert refused.status_code == 400
+        assert "no valid Arrow stream" in refused.json()["error"]
 
 
 def test_the_access_log_is_off_unless_it_is_wanted(registry: Registry) -> None:

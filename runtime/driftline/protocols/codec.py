@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from driftline.tensors import Tensors
 
@@ -26,7 +26,12 @@ class InferRequest:
 
 
 class Codec(Protocol):
-    """Reads requests to one version of a model and writes its answers."""
+    """Reads requests to one version of a model and writes its answers.
+
+    media_type  of its answers, unless bytes of tensors follow their JSON
+    """
+
+    media_type: ClassVar[bytes]
 
     def decode(self, body: bytes, json_length: int | None) -> InferRequest:
         """Read a request's body; BadRequest for whatever does not fit protocol or signature.

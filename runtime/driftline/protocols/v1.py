@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import orjson
 
 from driftline.errors import BadRequest
@@ -17,6 +19,8 @@ class V1Codec:
     The answer is `{"predictions": [...]}`, an entry a row: its value, or an object of values by output
     name if the model has several.
     """
+
+    media_type: ClassVar[bytes] = b"application/json"
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -23,6 +23,8 @@ _INTEGER = {int}
 
 class V2Codec:
     """Reads requests to one version of a model and writes its answers."""
+
+    media_type: ClassVar[bytes] = b"application/json"
 
     def __init__(self, signature: Signature, name: str, version: int) -> None:
         self._inputs = {spec.name: spec for spec in signature.inputs}

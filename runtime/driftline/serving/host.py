@@ -52,7 +52,7 @@ class Served:
         self.watch = watch
         self.model = model
         self.signature = model.signature
-        self.codecs: dict[str, Codec] = {
+        self._codecs: dict[str, Codec] = {
             "v1": V1Codec(model.signature),
             "v2": V2Codec(model.signature, version.name, version.number),
         }
@@ -64,6 +64,14 @@ class Served:
             cost,
         )
         self.latency = latency
+
+    def codec(self, protocol: str) -> Codec:
+        """What reads and writes 'v1', 'v2' or 'arrow'."""
+        if protocol not in self._codecs:
+            from driftline.protocols.arrow import ArrowCodec  # Arrow takes 0.3 s to import
+
+            self._codecs[protocol] = ArrowCodec(self.signature, self.version.name, self.version.number)
+        return self._codecs[protocol]
 
     def close(self) -> None:
         """Give everything back; what still waits is refused."""

@@ -17,8 +17,8 @@ from driftline.tensors import Tensors, shorten
 BODY_SECONDS = 60.0
 """How long a client may take to send a body."""
 
-_JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
+_ARROW = b"application/vnd.apache.arrow.stream"
 _JSON_LENGTH = b"inference-header-content-length"
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 _MOST_DIGITS = 18
@@ -28,7 +28,7 @@ class Infer:
     """The endpoint of one inference protocol. Errors are raised: the application answers them.
 
     host            finds the version that answers
-    protocol        'v1' or 'v2'
+    protocol        'v1' or 'v2', which takes Arrow streams, too
     max_body_bytes  a body of more is refused
     """
 
@@ -46,7 +46,7 @@ class Infer:
         body = await read_body(headers, receive, self._max_body_bytes)
         # From here to the queue in one turn of the loop: a swap comes before or after, never between.
         served = self._host.find(name, version)
-        codec = served.codecs[self._protocol]
+        codec = served.codec(self._protocol_of(headers))
         try:
             call = codec.decode(body, json_length(headers))
             request = served.batcher.submit(call.inputs, call.outputs, call.timeout_us)
@@ -57,12 +57,17 @@ class Infer:
         await asyncio.sleep(0)
         outputs = await request if request.done else await unless_gone(request, receive)
         content, text_length = codec.encode(call, outputs)
-        fields = [_JSON, (b"content-length", b"%d" % len(content))]
+        fields = [(b"content-type", codec.media_type), (b"content-length", b"%d" % len(content))]
         if text_length is not None:
             fields = [_BINARY, fields[1], (_JSON_LENGTH, b"%d" % text_length)]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": content})
         served.latency.observe(perf_counter_ns() - begin)
+
+    def _protocol_of(self, headers: Mapping[bytes, bytes]) -> str:
+        if self._protocol == "v2" and headers.get(b"content-type", b"").startswith(_ARROW):
+            return "arrow"
+        return self._protocol
 
 
 async def unless_gone(request: Request, receive: Receive) -> Tensors:

@@ -1,0 +1,149 @@
+"""Arrow's IPC stream: columns of rows in, the outputs' columns out, without copies where datatypes allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from driftline.columns import names_of
+from driftline.errors import BadRequest
+from driftline.protocols.codec import InferRequest
+from driftline.tensors import Array, Signature, Tensors, TensorSpec
+
+BLOCK_ROWS = 1_024
+
+
+class ArrowCodec:
+    """Reads a stream of record batches as one request to a version of a model, and answers with a stream.
+
+    Columns are the model's inputs as `Columns` says. The answer has a column for each output, or NAME_0,
+    NAME_1, ... for one of several, and the metadata model_name and model_version.
+    """
+
+    media_type: ClassVar[bytes] = b"application/vnd.apache.arrow.stream"
+
+    def __init__(self, signature: Signature, name: str, version: int) -> None:
+        self._signature = signature
+        self._outputs = tuple(spec.name for spec in signature.outputs)
+        self._metadata = {"model_name": name, "model_version": str(version)}
+
+    def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
+        """Read a request's body; BadRequest for whatever is no stream or does not fit the signature."""
+        try:
+            with pa.ipc.open_stream(body) as reader:
+                rows = reader.read_all().combine_chunks()
+            rows.validate(full=True)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise BadRequest(f"the request is no valid Arrow stream: {reason}") from error
+        batches = rows.to_batches()
+        if not batches:
+            raise BadRequest("the request: expected rows in the Arrow stream, came none")
+        columns = Columns(self._signature.inputs, rows.schema, ())
+        tensors = columns.tensors(batches[0])
+        for spec in self._signature.inputs:
+            if not spec.accepts(tensors[spec.name].shape):
+                raise BadRequest(
+                    f"input {spec.name!r}: expected shape {list(spec.shape)}, "
+                    f"came {list(tensors[spec.name].shape)}"
+                )
+        return InferRequest(tensors, self._outputs)
+
+    def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
+        """The body of the answer."""
+        rows = len(next(iter(request.inputs.values())))
+        answer = table({}, {name: outputs[name] for name in request.outputs}, rows)
+        answer = answer.replace_schema_metadata(self._metadata)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, answer.schema) as writer:
+            writer.write_table(answer)
+        return sink.getvalue().to_pybytes(), None
+
+
+class Columns:
+    """Which columns of a file are which inputs of a model.
+
+    An input takes the column of its name. An input of several columns takes the list column of its name,
+    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns that are not kept, in order.
+    """
+
+    def __init__(self, inputs: Sequence[TensorSpec], schema: Any, keep: Sequence[str]) -> None:
+        for name in keep:
+            if name not in schema.names:
+                raise BadRequest(f"column {name!r}: there is none; the data has: {', '.join(schema.names)}")
+        self._inputs = inputs
+        self._sources = {spec.name: self._source(spec, schema.names, keep) for spec in inputs}
+        self.names = tuple(
+            dict.fromkeys((*keep, *(name for source in self._sources.values() for name in source)))
+        )
+
+    def _source(self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str]) -> tuple[str, ...]:
+        if spec.name in names:
+            return (spec.name,)
+        width = spec.shape[1] if len(spec.shape) == 2 else 1
+        numbered = names_of(spec.name, width)
+        if width > 0 and set(numbered) <= set(names):
+            return numbered
+        others = tuple(name for name in names if name not in keep)
+        if len(self._inputs) == 1 and len(spec.shape) == 2 and width in (-1, len(others)):
+            return others
+        raise BadRequest(
+            f"input {spec.name!r}: expected a column of this name, or {max(width, 1)} columns; "
+            f"the data has {len(others)}: {', '.join(others)}"
+        )
+
+    def tensors(self, batch: Any) -> Tensors:
+        """A record batch as input tensors; BadRequest names a column of the wrong type."""
+        return {spec.name: self._tensor(spec, batch) for spec in self._inputs}
+
+    def _tensor(self, spec: TensorSpec, batch: Any) -> Array:
+        source = self._sources[spec.name]
+        first = batch.column(source[0])
+        if len(source) == 1 and len(spec.shape) == 1:
+            return values(first, spec, source[0])
+        if pa.types.is_fixed_size_list(first.type) or pa.types.is_list(first.type):
+            return values(first.flatten(), spec, source[0]).reshape(batch.num_rows, *spec.shape[1:])
+        columns = [values(batch.column(name), spec, name) for name in source]
+        matrix = np.empty((batch.num_rows, len(columns)), spec.datatype.dtype)
+        # The only copy there is: in blocks of rows that stay in the cache from column to column.
+        for start in range(0, batch.num_rows, BLOCK_ROWS):
+            block = matrix[start : start + BLOCK_ROWS]
+            for index, column in enumerate(columns):
+                block[:, index] = column[start : start + BLOCK_ROWS]
+        return matrix
+
+
+def values(column: Any, spec: TensorSpec, name: str) -> Array:
+    """An Arrow column as an array that `spec`'s datatype can hold; nulls are NaN."""
+    array: Array
+    if pa.types.is_primitive(column.type) and not pa.types.is_boolean(column.type) and not column.null_count:
+        array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
+    else:
+        array = column.to_numpy(zero_copy_only=False)
+    allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[spec.datatype.dtype.kind]
+    if array.dtype.kind not in allowed or (array.dtype.kind == "O" and column.null_count):
+        nulls = f" with {column.null_count} nulls" if column.null_count else ""
+        raise BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
+    with np.errstate(over="ignore"):
+        return array.astype(spec.datatype.dtype, copy=False)
+
+
+def table(keep: Mapping[str, Any], outputs: Tensors, rows: int) -> Any:
+    """Kept columns and outputs side by side; an output of several columns is NAME_0, NAME_1, ..."""
+    columns = list(keep.items())
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            raise BadRequest(f"output {name!r}: expected {rows} rows, came shape {list(array.shape)}")
+        if array.ndim == 1:
+            columns.append((name, pa.array(array)))
+        else:
+            parts = array.reshape(len(array), -1).T
+            columns += [(f"{name}_{index}", pa.array(part)) for index, part in enumerate(parts)]
+    names = [name for name, _ in columns]
+    for name in keep:
+        if names.count(name) > 1:
+            raise BadRequest(f"column {name!r}: can't be kept, an output of the model has the same name")
+    return pa.table([column for _, column in columns], names)

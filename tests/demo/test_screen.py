@@ -1,12 +1,38 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from yarl import URL
 
+from driftline.demo.drift import Window
+from driftline.demo.flights import Encoding
 from driftline.demo.replay import ANSWER, Replay
 from driftline.demo.screen import Screen
+
+
+def column(name: str, value: float, words: str) -> dict[str, object]:
+    return {"name": name, "words": words, "statistics": {"psi": {"value": value, "null": 0.125}}}
+
+
+@pytest.fixture
+def window() -> Window:
+    """Of the first 40 flights."""
+    answers = np.zeros(40, ANSWER)
+    answers["row"] = np.arange(40)
+    columns = [
+        column("input_2", 0.5, 'category "1" 3 % -> 1 %'),
+        column("input_7", 3.25, "mean up 1.9 sd"),
+        column("input_8", 0.01, "no single change stands out"),
+        column("probabilities_1", 0.25, "mean down 0.1 sd"),
+    ]
+    alarms = [
+        {"column": name, "rows": rows, "words": ""}
+        for name, rows in (("input_7", 200), ("", 300), ("input_3", 1400), ("a", 1), ("b", 2), ("c", 3))
+    ]
+    return Window(4, answers, {"rows": 40, "columns": columns, "changes": [], "alarms": alarms})
 
 
 @pytest.fixture
@@ -42,6 +68,41 @@ def test_the_summary_has_a_row_for_each_version(
     assert rows["while next trains"][0] == "27"
     assert rows["version 5"] == ["40", "100", "10.0", "10.0", "100.0%", "50.0%", "1.000"]
     assert rows["all"][0] == "100"
+
+
+def test_a_window_tells_of_alarms_and_of_the_columns_of_most_drift_by_their_names(
+    window: Window, live: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Screen().drift(window, live, Encoding({"dest": ["BOS", "LAX"]}))
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "drift     1 Apr to 2 Apr, version 4: alarms: temp after 200 flights, all columns 300, "
+        "month 1,400, a 1, b 2, 1 more",
+        "          temp       PSI 3.2, 0.12 by chance: mean up 1.9 sd",
+        '          dest       PSI 0.50, 0.12 by chance: category "LAX" 3 % -> 1 %',
+        "          P(late)    PSI 0.25, 0.12 by chance: mean down 0.1 sd",
+    ]
+
+
+def test_a_window_without_alarms_says_so(
+    window: Window, live: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = replace(window, report={**window.report, "alarms": []})
+    Screen().drift(quiet, live, Encoding({}))
+    assert capsys.readouterr().out.startswith("drift     1 Apr to 2 Apr, version 4: no alarm\n")
+
+
+def test_the_months_have_a_row_for_each_window(
+    window: Window, live: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Screen().months([window, window], live)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    quality, drift = (
+        [line.split()[5:] for line in part.splitlines()[1:]] for part in out.strip().split("\n\n")[:2]
+    )
+    assert quality == 2 * [["4", "40", "50.0%", "50.0%", "0.500", "0", "6"]]
+    assert drift == 2 * [["3.2", "0.01", "0.50", "0.25", "0.12"]]
 
 
 def test_the_summary_of_nothing_but_failures_says_why(

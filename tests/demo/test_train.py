@@ -8,10 +8,14 @@ import pandas as pd
 import pytest
 
 from driftline.demo import train as module
+from driftline.demo.flights import NAMES
 from driftline.demo.quality import auc
-from driftline.demo.train import train
+from driftline.demo.train import bundle, train
+from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.errors import ModelError
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.profile import Profile
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +39,27 @@ def test_the_model_takes_and_gives_plain_tensors_of_any_number_of_rows(
         assert probabilities.shape == (rows, 2)
         assert np.allclose(probabilities.sum(axis=1), 1)
         assert (label == (probabilities[:, 1] > 0.5)).all()
+
+
+def test_a_bundle_is_watched_by_what_it_was_trained_on(
+    few: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    matrix, late = few
+    bundle(matrix, late, 123, tmp_path)
+    made = Bundle.open(tmp_path)
+    assert made.settings.monitor.window_rows == 123
+    assert made.profile is not None
+    profile = Profile.load(made.profile)
+    model = Model.load(tmp_path)
+    profile.validate(model.signature)
+    assert profile.rows == len(matrix)
+    assert {NAMES.get(name, name) for name in profile.names} == {*NAMES.values(), "label"}
+    monitor = Monitor(profile)
+    monitor.observe({"input": matrix, **model.predict(matrix)})
+    report = monitor.report()
+    # Half of the rows chose the categories, the other half was counted: so there chance is at work.
+    assert all(psi.value < psi.null for psi in (column.statistics["psi"] for column in report.columns))
+    assert report["input_2"].kind == "categorical"
 
 
 def test_onnx_predicts_what_xgboost_does_with_and_without_gaps(

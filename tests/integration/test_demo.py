@@ -27,6 +27,19 @@ def test_the_demo_swaps_to_a_new_version_under_load_without_a_failure(tmp_path: 
     first, second = (int(re.search(rf"^version {n} +(\d+) ", done.stdout, re.M)[1]) for n in (1, 2))
     assert first >= 200
     assert second > 0
+    assert "\x1b" not in done.stdout
+    # Every window of 67 flights of version 1, and what of the next it answered; then those of version 2.
+    windows = re.findall(r"^drift +\S+ \S+ to \S+ \S+, version (\d): (.*)$", done.stdout, re.M)
+    assert [version for version, _ in windows] == sorted(version for version, _ in windows)
+    assert {version for version, _ in windows} == {"1", "2"}
+    assert len(windows) >= 9
+    # The month, if nothing else, is far from what a model of January to March has learnt from.
+    assert any("month" in told for version, told in windows if version == "1")
+    rows = re.findall(r"^\d+ \S+ to \d+ \S+ +([12]) +(\d+) +\S+% ", done.stdout, re.M)
+    assert [version for version, _ in rows] == [version for version, _ in windows]
+    assert [count for version, count in rows if version == "1"][:2] == ["67", "67"]
+    # Nothing but what version 1 answered after its last report is missing from the table.
+    assert sum(int(count) for version, count in rows if version == "2") == second
 
     registry = Registry.open(tmp_path / "models")
     assert registry.resolve(Reference.parse("flights")).number == 2

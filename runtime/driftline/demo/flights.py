@@ -6,6 +6,7 @@ the time in the air, is among the features.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -33,6 +34,12 @@ WEATHER = (
 )
 FEATURES = (*CATEGORIES, *CALENDAR, "distance", *WEATHER)
 """The columns of the model's input matrix, in order."""
+
+NAMES = {f"input_{place}": name for place, name in enumerate(FEATURES)} | {
+    "probabilities_0": "P(on time)",
+    "probabilities_1": "P(late)",
+}
+"""What the columns that a server tells of mean, by the names it has for them."""
 
 LATE_MINUTES = 15
 OUTCOME_KNOWN_AFTER = pd.Timedelta(days=2)
@@ -89,6 +96,15 @@ class Encoding:
     def fit(cls, flights: pd.DataFrame) -> Encoding:
         """Learn the categories that occur in `flights`."""
         return cls({name: sorted(flights[name].unique()) for name in CATEGORIES})
+
+    def decode(self, name: str, words: str) -> str:
+        """What a server says of a column, with its categories by their names."""
+        known = self.categories.get(name, ())
+        return (
+            re.sub(r'category "(\d+)"', lambda code: f'category "{known[int(code[1])]}"', words)
+            if known
+            else words
+        )
 
     def encode(self, flights: pd.DataFrame) -> npt.NDArray[np.float32]:
         """The input matrix, (rows, len(FEATURES)): -1 for an unseen category, NaN for a missing value."""

@@ -59,6 +59,8 @@ class Replay:
         self.failures: Counter[str] = Counter()
         self.easing = asyncio.Event()
         self._new_version = asyncio.Event()
+        self._until = self.rows
+        self._going = asyncio.Event()
         self._url = url
         self._matrix = matrix
         self._next_turn = 0.0
@@ -75,6 +77,17 @@ class Replay:
         """How many flights were answered or failed."""
         return self._answered + self.failures.total()
 
+    @property
+    def renewed(self) -> bool:
+        """Whether another version has answered than the first."""
+        return self._new_version.is_set()
+
+    def go_until(self, row: int) -> None:
+        """Send what comes before a flight, and no more until told to. Without this, all are sent."""
+        self._until = row
+        self._going.set()
+        self._going = asyncio.Event()
+
     async def run(self) -> None:
         """Send all flights. What fails is counted in `failures` by its reason, and not raised."""
         rows = iter(range(self.rows))
@@ -84,6 +97,8 @@ class Replay:
 
     async def _send(self, session: aiohttp.ClientSession, rows: Iterator[int]) -> None:
         for row in rows:
+            while row >= self._until:
+                await self._going.wait()
             if row == self.ease_at:
                 self.easing.set()
             easy = self.easing.is_set() and not self._new_version.is_set()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from driftline.demo.drift import Window
+from driftline.demo.flights import NAMES, Encoding
 from driftline.demo.quality import Speed, accuracy, auc
 from driftline.demo.replay import Replay
 
@@ -23,6 +26,17 @@ _LIVE_SECONDS = 0.2
 _LINE_SECONDS = 5
 _RECENT_SECONDS = 2
 _INDENT = 10
+_TOLD = 3
+"""Columns that are told of in words, those of most drift."""
+_SHOWN = ("month", "temp", "dewp", "pressure", "humid", "dest", "P(late)")
+_CHANCE = "temp"
+_NAMED = 5
+"""Alarms that are told of one by one, the first."""
+
+_DRIFT_FOOTNOTES = """\
+[dim]Changes: columns that are certainly no longer what the version learnt from.
+Alarms: columns that are further from it than is harmless, a PSI of 0.02.
+By chance: what the PSI of temp would be if nothing had changed.[/]"""
 
 _FOOTNOTES = """\
 [dim]On time: how many flights were, so the accuracy of never expecting a delay.
@@ -61,15 +75,43 @@ class Screen:
 
     def summary(self, replay: Replay, flights: pd.DataFrame) -> None:
         """How fast each version answered the replay of `flights`, and how well; why requests failed."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("", "requests", "per s", "p50 ms", "p99 ms", "accuracy", "on time", "AUC"):
-            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        table = _table("")
+        for name in ("requests", "per s", "p50 ms", "p99 ms", "accuracy", "on time", "AUC"):
+            table.add_column(name, justify="right", no_wrap=True)
         late = flights["late"].to_numpy()
         for name, answers in _groups(replay.answers):
             table.add_row(name, f"{len(answers):,}", *_cells(answers, late[answers["row"]]))
         self._console.print("", table, "", _FOOTNOTES, "", sep="\n")
         for reason, count in replay.failures.most_common(3):
             self.step("failed", f"{count:,} × {reason}")
+
+    def drift(self, window: Window, flights: pd.DataFrame, encoding: Encoding) -> None:
+        """What the server says of a window: its alarms in order, and what differs most."""
+        about = f"{_days(window.answers, flights)}, version {window.version}"
+        self.step("drift", f"{about}: {_alarms(window.alarms)}")
+        for column in window.ranked()[:_TOLD]:
+            name, psi = _name(column["name"]), column["statistics"]["psi"]
+            chance = f"{_short(psi['null'])} by chance"
+            words = encoding.decode(name, column["words"])
+            self.step("", f"{name:<10} PSI {_short(psi['value'])}, {chance}: {words}")
+
+    def months(self, windows: Sequence[Window], flights: pd.DataFrame) -> None:
+        """For each window how good the answers were, and how much drift the server saw."""
+        quality, drift = _table("window"), _table("PSI")
+        for name in ("version", "flights", "accuracy", "on time", "AUC", "changes", "alarms"):
+            quality.add_column(name, justify="right", no_wrap=True)
+        for name in (*_SHOWN, "by chance"):
+            drift.add_column(name, justify="right")
+        late = flights["late"].to_numpy()
+        for window in windows:
+            days, rows = _days(window.answers, flights), f"{window.report['rows']:,}"
+            judged = _quality(window.answers, late[window.answers["row"]])
+            signals = str(len(window.changes)), str(len(window.alarms))
+            quality.add_row(days, str(window.version), rows, *judged, *signals)
+            psis = [window.psi(_column(name)) for name in (*_SHOWN, _CHANCE)]
+            values = [_short(psi["value"]) if psi else "" for psi in psis[:-1]]
+            drift.add_row(days, *values, _short(psis[-1].get("null")) if psis[-1] else "")
+        self._console.print("", quality, "", drift, "", _DRIFT_FOOTNOTES, sep="\n")
 
     async def _show_live(self, replay: Replay, flights: pd.DataFrame) -> None:
         with Live(console=self._console, auto_refresh=False) as live:
@@ -90,6 +132,41 @@ def day(flights: pd.DataFrame, at: int) -> str:
     """The day on which one of the flights was to depart."""
     scheduled = flights["scheduled"].iloc[at]
     return f"{scheduled.day} {scheduled:%B}"
+
+
+def _days(answers: npt.NDArray[np.void], flights: pd.DataFrame) -> str:
+    """From when to when the flights of some answers were to depart."""
+    first, last = (flights["scheduled"].iloc[at(answers["row"])] for at in (np.min, np.max))
+    return f"{first.day} {first:%b} to {last.day} {last:%b}"
+
+
+def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
+    """Of which columns, in order, and after how many flights of the window."""
+    if not alarms:
+        return "no alarm"
+    first = f"{_name(alarms[0]['column'])} after {alarms[0]['rows']:,} flights"
+    others = [f"{_name(alarm['column'])} {alarm['rows']:,}" for alarm in alarms[1:_NAMED]]
+    more = len(alarms) - _NAMED
+    return f"alarms: {', '.join([first, *others])}" + (f", {more} more" if more > 0 else "")
+
+
+def _name(column: str) -> str:
+    """Of what the server has a column for, '' being all of them together."""
+    return NAMES.get(column, column or "all columns")
+
+
+def _column(name: str) -> str:
+    return next(column for column, meaning in NAMES.items() if meaning == name)
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _table(first: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, no_wrap=True)
+    return table
 
 
 def _view(replay: Replay, flights: pd.DataFrame) -> Padding:
@@ -132,11 +209,13 @@ def _groups(answers: npt.NDArray[np.void]) -> list[tuple[str, npt.NDArray[np.voi
 
 
 def _cells(answers: npt.NDArray[np.void], late: npt.NDArray[np.bool_]) -> list[str]:
-    speed, probability = Speed.of(answers), answers["probability"]
+    speed = Speed.of(answers)
+    return [f"{speed.per_second:,.0f}", f"{speed.p50:.1f}", f"{speed.p99:.1f}", *_quality(answers, late)]
+
+
+def _quality(answers: npt.NDArray[np.void], late: npt.NDArray[np.bool_]) -> list[str]:
+    probability = answers["probability"]
     return [
-        f"{speed.per_second:,.0f}",
-        f"{speed.p50:.1f}",
-        f"{speed.p99:.1f}",
         f"{accuracy(probability, late):.1%}",
         f"{1 - late.mean():.1%}",
         f"{auc(probability, late):.3f}",

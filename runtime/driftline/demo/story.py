@@ -16,17 +16,21 @@ import numpy as np
 import numpy.typing as npt
 from yarl import URL
 
+from driftline.demo.drift import Drift, Window
 from driftline.demo.flights import Encoding, known_at, load
 from driftline.demo.quality import accuracy, auc
 from driftline.demo.replay import Replay, request
 from driftline.demo.screen import Screen, day
 from driftline.demo.server import free_port, serving
-from driftline.demo.train import train
+from driftline.demo.train import bundle
 from driftline.engine.model import Model
 from driftline.registry.source import PRODUCTION, Registry, Version
 
 MODEL = "flights"
 _LAST_MONTH_OF_TRAINING = 3
+_WINDOWS = 9
+"""Of the replay, which takes nine months."""
+_LEAST_WINDOW_ROWS = 50
 _INTERRUPTED = 130
 
 
@@ -58,9 +62,11 @@ class _Demo:
         with self._screen.working("Reading the flights of 2013"):
             self._flights = load()
         self._past = int((self._flights["month"] <= _LAST_MONTH_OF_TRAINING).sum())
-        self._matrix = Encoding.fit(self._flights[: self._past]).encode(self._flights)
+        self._encoding = Encoding.fit(self._flights[: self._past])
+        self._matrix = self._encoding.encode(self._flights)
         chosen = _evenly(range(self._past, len(self._flights)), rows)
         self._live, self._live_matrix = self._flights.iloc[chosen], self._matrix[chosen]
+        self._window_rows = max(-(-len(chosen) // _WINDOWS), _LEAST_WINDOW_ROWS)
         self._endless = rows is None
         self._promoted = 0.0
 
@@ -70,16 +76,19 @@ class _Demo:
         with self._screen.working("Training"):
             first = await self._publish(self._past)
         async with serving(MODEL, self._registry.uri, host, port) as server:
-            url = server.url / f"v2/models/{MODEL}/infer"
-            curl = _curl(url, self._live_matrix[0])
+            url = server.url / f"v2/models/{MODEL}"
+            curl = _curl(url / "infer", self._live_matrix[0])
             self._screen.step("serve", f"{MODEL}@{PRODUCTION} at {server.url}; try it:")
             self._screen.command(curl)
-            replay = Replay(url, self._live_matrix, ease_at=len(self._live) // 3)
+            replay = Replay(url / "infer", self._live_matrix, ease_at=len(self._live) // 3)
+            drift = Drift(url, replay, first.number, self._window_rows, self._tell)
+            with self._screen.working("Loading the monitor"):
+                await server.during(drift.ready())
             days = f"{day(self._live, 0)} to {day(self._live, -1)}"
-            self._screen.step("replay", f"{replay.rows:,} flights from {days}")
+            self._screen.step("replay", f"{replay.rows:,} flights from {days}, each a request")
             async with self._screen.following(replay, self._live):
-                second = await server.during(self._replay(replay))
-            passed = self._conclude(replay, first, second)
+                second = await server.during(self._replay(replay, drift))
+            passed = self._conclude(replay, drift, first, second)
             if self._endless:
                 self._screen.step("serve", f"{server.url} goes on until Ctrl-C; try it:")
                 self._screen.command(curl)
@@ -90,11 +99,12 @@ class _Demo:
     async def _publish(self, count: int) -> Version:
         """Train on the first `count` flights, and make the model the version in production."""
         flights = self._flights[:count]
+        late = flights["late"].to_numpy()
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
+            path = Path(folder)
             await asyncio.get_running_loop().run_in_executor(
-                self._trainer, train, self._matrix[:count], flights["late"].to_numpy(), path
+                self._trainer, bundle, self._matrix[:count], late, self._window_rows, path
             )
             version = await asyncio.to_thread(self._registry.register, [path], MODEL)
         await asyncio.to_thread(self._registry.promote, MODEL, version.number)
@@ -106,21 +116,30 @@ class _Demo:
         )
         return version
 
-    async def _replay(self, replay: Replay) -> Version:
-        """Send the live flights; when the replay goes easy, train on all whose outcome is known by then."""
-        sending = asyncio.create_task(replay.run())
+    async def _replay(self, replay: Replay, drift: Drift) -> Version:
+        """Send the live flights and ask for their drift; renew the model on the way."""
+        tasks = [asyncio.ensure_future(work) for work in (self._renew(replay), replay.run(), drift.run())]
         try:
-            await replay.easing.wait()
-            now = self._live["scheduled"].iloc[replay.ease_at]
-            version = await self._publish(known_at(self._flights, now))
-            await sending
+            second, *_ = await asyncio.gather(*tasks)
         finally:
-            sending.cancel()
-        return version
+            for task in tasks:
+                task.cancel()
+        assert isinstance(second, Version)
+        return second
 
-    def _conclude(self, replay: Replay, first: Version, second: Version) -> bool:
+    async def _renew(self, replay: Replay) -> Version:
+        """When the replay goes easy, train on all flights whose outcome is known by then."""
+        await replay.easing.wait()
+        now = self._live["scheduled"].iloc[replay.ease_at]
+        return await self._publish(known_at(self._flights, now))
+
+    def _tell(self, window: Window) -> None:
+        self._screen.drift(window, self._live, self._encoding)
+
+    def _conclude(self, replay: Replay, drift: Drift, first: Version, second: Version) -> bool:
         """Show how it went; True if no request failed and both versions answered."""
         failed, answers = replay.failures.total(), replay.answers
+        self._screen.months(drift.windows, self._live)
         self._screen.summary(replay, self._live)
         newer = answers[answers["version"] == second.number]
         if len(newer):

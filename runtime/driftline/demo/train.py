@@ -7,11 +7,41 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from driftline.demo.flights import CATEGORIES, FEATURES
+from driftline.engine.bundle import MODEL, PROFILE, SETTINGS
 from driftline.engine.model import Model
 from driftline.errors import ModelError
 
 _CHECKED_ROWS = 4096
 _TOLERANCE = 1e-5
+_KINDS = {f"input_{place}": "categorical" for place, name in enumerate(FEATURES) if name in CATEGORIES}
+_MONITOR = """\
+[monitor]
+look_rows = 100
+look_seconds = 0
+window_rows = {}
+window_seconds = 0
+"""
+"""By rows, not by time: a replay runs through months in seconds."""
+
+
+def bundle(
+    matrix: npt.NDArray[np.float32], late: npt.NDArray[np.bool_], window_rows: int, folder: Path
+) -> None:
+    """Write all of a version to `folder`: a model, the profile of its training, and its settings.
+
+    matrix, late  as `train` has them
+    window_rows   how many rows its monitor holds against the profile at a time
+
+    The profile is of the rows that the model learnt from and of what it says of them, so what differs from
+    it later is new to the model. Raises ModelError as `train` does.
+    """
+    from driftline.monitor.profile import Profile
+
+    train(matrix, late, folder / MODEL)
+    outputs = Model.load(folder / MODEL).predict(matrix)
+    Profile.fit({"input": matrix, **outputs}, _KINDS).save(folder / PROFILE)
+    (folder / SETTINGS).write_text(_MONITOR.format(window_rows), encoding="utf-8")
 
 
 def train(matrix: npt.NDArray[np.float32], late: npt.NDArray[np.bool_], path: Path) -> None:

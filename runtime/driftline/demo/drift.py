@@ -1,0 +1,159 @@
+"""What the server says of drift while a replay goes on, window by window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+from yarl import URL
+
+from driftline.demo.replay import Replay
+from driftline.errors import DriftlineError
+
+_TICK_SECONDS = 0.05
+_LOAD_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Answers of one version, and what its monitor reports of just these.
+
+    report  as `GET /v2/models/{m}/drift` gives it
+    """
+
+    version: int
+    answers: npt.NDArray[np.void]
+    report: Mapping[str, Any]
+
+    @property
+    def changes(self) -> list[Mapping[str, Any]]:
+        """The changes that were raised in it, in order."""
+        return list(self.report["changes"])
+
+    @property
+    def alarms(self) -> list[Mapping[str, Any]]:
+        """The alarms that were raised in it, in order."""
+        return list(self.report["alarms"])
+
+    def ranked(self) -> list[Mapping[str, Any]]:
+        """The columns, that whose PSI exceeds most what chance makes of it first."""
+        told = [column for column in self.report["columns"] if "psi" in column["statistics"]]
+        return sorted(told, key=lambda column: -_beyond_chance(column["statistics"]["psi"]))
+
+    def psi(self, name: str) -> Mapping[str, float] | None:
+        """Of a column, with what chance makes of it as `null`; None if there is none."""
+        for column in self.report["columns"]:
+            if column["name"] == name:
+                psi: Mapping[str, float] | None = column["statistics"].get("psi")
+                return psi
+        return None
+
+
+class Drift:
+    """Asks a server for its report at the end of each window, and lets go of the signals it was told.
+
+    url         of the model
+    replay      holds still at the end of a window until the report is there: so it is of that window alone
+    version     that answers first
+    rows        of a window, as the model's settings have it
+    on_window   called with each, once it is told
+    """
+
+    def __init__(
+        self, url: URL, replay: Replay, version: int, rows: int, on_window: Callable[[Window], None]
+    ) -> None:
+        self.windows: list[Window] = []
+        self._url = url
+        self._replay = replay
+        self._version = version
+        self._rows = rows
+        self._on_window = on_window
+        self._told = 0
+        self._so_far: Mapping[str, Any] | None = None
+
+    async def run(self) -> None:
+        """Follow the replay to its end; DriftlineError if the server has no report."""
+        async with aiohttp.ClientSession() as self._session:
+            self._aim()
+            while self._replay.done < self._replay.rows:
+                await asyncio.sleep(_TICK_SECONDS)
+                await self._look()
+            await self._look()
+            self._so_far = await self._report(1)
+            self._tell_so_far()
+
+    async def ready(self) -> None:
+        """Wait until the monitor is loaded, so that it sees the first flight."""
+        async with aiohttp.ClientSession() as self._session:
+            await self._report(1)
+
+    async def _look(self) -> None:
+        """A new version? The end of a window? The end of a version, before long?"""
+        newest = int(self._replay.answers["version"].max(initial=self._version))
+        if newest != self._version:
+            self._tell_so_far()
+            self._version, self._told = newest, 0
+            self._aim()
+        elif self._replay.done >= self._stop:
+            if len(self._own()) >= self._told + self._rows:
+                # The window has just ended: it is the last one, and the current one is empty.
+                self._tell(await self._report(2), self._rows)
+                await self._acknowledge()
+            self._aim()
+        elif self._replay.easing.is_set() and not self._replay.renewed:
+            # Once the next version is there, this one can't be asked any more.
+            self._so_far = await self._report(1) or self._so_far
+
+    def _aim(self) -> None:
+        """Let the replay go on until the window ends, if all that is still in flight belongs to it."""
+        others = self._replay.done - len(self._own())
+        self._stop = others + self._told + self._rows
+        self._replay.go_until(self._stop)
+
+    def _own(self) -> npt.NDArray[np.void]:
+        answers = self._replay.answers
+        own: npt.NDArray[np.void] = answers[answers["version"] == self._version]
+        return own
+
+    def _tell_so_far(self) -> None:
+        """Tell of a window that is cut short, by another version or by the end of the replay."""
+        report, self._so_far = self._so_far, None
+        if report is not None and report["rows"]:
+            self._tell(report, report["rows"])
+
+    def _tell(self, report: Mapping[str, Any] | None, rows: int) -> None:
+        if report is None:
+            return
+        window = Window(self._version, self._own()[self._told : self._told + rows], report)
+        self._told += rows
+        self._so_far = None
+        self.windows.append(window)
+        self._on_window(window)
+
+    async def _report(self, windows: int) -> Mapping[str, Any] | None:
+        """Of the last windows of this version; None if it is gone. Waits while its monitor is loaded."""
+        url = self._url / f"versions/{self._version}/drift"
+        deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
+        while True:
+            async with self._session.get(url.with_query(window=windows)) as response:
+                answer: dict[str, Any] = await response.json()
+            if response.status == 200:
+                return answer
+            if response.status == 404:
+                return None
+            if response.status != 503 or asyncio.get_running_loop().time() > deadline:
+                raise DriftlineError(f"no report of drift: {answer.get('error', response.status)}")
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _acknowledge(self) -> None:
+        async with self._session.post(self._url / f"versions/{self._version}/drift/acknowledge"):
+            pass
+
+
+def _beyond_chance(psi: Mapping[str, float]) -> float:
+    return (psi["value"] or 0.0) - (psi.get("null") or 0.0)

@@ -6,10 +6,65 @@ The public face; each name is imported when it is first used, so that `import dr
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["History", "Model", "Monitor", "Profile", "Registry", "Report", "Signal", "__version__"]
+__all__ = [
+    "Arithmetic",
+    "Bucketise",
+    "Clip",
+    "Cross",
+    "Cyclic",
+    "DatePart",
+    "Drop",
+    "Frequency",
+    "Hash",
+    "History",
+    "Impute",
+    "Log1p",
+    "MinMax",
+    "Missing",
+    "Model",
+    "Monitor",
+    "OneHot",
+    "Ordinal",
+    "Pass",
+    "Power",
+    "Profile",
+    "Read",
+    "Registry",
+    "Report",
+    "Robust",
+    "Signal",
+    "Standardise",
+    "TargetMean",
+    "Transform",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from driftline.engine.model import Model
+    from driftline.features.spec import (
+        Arithmetic,
+        Bucketise,
+        Clip,
+        Cross,
+        Cyclic,
+        DatePart,
+        Drop,
+        Frequency,
+        Hash,
+        Impute,
+        Log1p,
+        MinMax,
+        Missing,
+        OneHot,
+        Ordinal,
+        Pass,
+        Power,
+        Read,
+        Robust,
+        Standardise,
+        TargetMean,
+    )
+    from driftline.features.transform import Transform
     from driftline.monitor.history import History
     from driftline.monitor.monitor import Monitor
     from driftline.monitor.profile import Profile
@@ -18,13 +73,40 @@ if TYPE_CHECKING:
     from driftline.registry.source import Registry
 
 _HOMES = {
-    "History": "driftline.monitor.history",
     "Model": "driftline.engine.model",
-    "Monitor": "driftline.monitor.monitor",
     "Profile": "driftline.monitor.profile",
-    "Registry": "driftline.registry.source",
     "Report": "driftline.monitor.report",
     "Signal": "driftline.monitor.signals",
+    "History": "driftline.monitor.history",
+    "Monitor": "driftline.monitor.monitor",
+    "Registry": "driftline.registry.source",
+    "Transform": "driftline.features.transform",
+    **dict.fromkeys(
+        (
+            "Arithmetic",
+            "Bucketise",
+            "Clip",
+            "Cross",
+            "Cyclic",
+            "DatePart",
+            "Drop",
+            "Frequency",
+            "Hash",
+            "Impute",
+            "Log1p",
+            "MinMax",
+            "Missing",
+            "OneHot",
+            "Ordinal",
+            "Pass",
+            "Power",
+            "Read",
+            "Robust",
+            "Standardise",
+            "TargetMean",
+        ),
+        "driftline.features.spec",
+    ),
 }
 
 

@@ -1,0 +1,193 @@
+"""Columns where they lie in memory: Arrow's C data interface, and arrays by their address.
+
+A batch of many columns is handed over as one address: asking for each buffer in Python takes a microsecond a
+column, which is more than what is done with one row of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
+
+from driftline_kernels.device import body, driver
+
+FIELDS = 7
+"""Numbers of one source; their places follow."""
+KIND, VALUES, TEXT, VALIDITY, FIRST, STRIDE, PER_SECOND = range(FIELDS)
+"""What stands in a row of sources, int64: one of the kinds below; the addresses of numbers or offsets, of
+UTF-8, and of the validity bitmap (0 for none); the row where the column starts; bytes from value to value;
+and, of times, units in a second (negative: seconds in a unit), else 0."""
+
+FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, BITS, STRING, LARGE_STRING = (
+    range(13)
+)
+"""The kinds of columns: numbers, Arrow's booleans, and strings with offsets of four and of eight bytes."""
+
+ARROW_ARRAY = 10
+"""Words of the struct ArrowArray: length, null_count, offset, n_buffers, n_children, buffers, children,
+dictionary, release, private_data (Arrow: The Arrow C data interface)."""
+
+
+@intrinsic
+def _load(typing: Any, address: Any, dtype: Any) -> Any:
+    """The number of a type that stands at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], context.get_data_type(dtype.dtype).as_pointer())
+        value = builder.load(pointer)
+        value.align = 1
+        return value
+
+    return dtype.dtype(types.int64, dtype), generate
+
+
+load: Any = _load
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any, dtype: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    pointer: Any = types.CPointer
+    return pointer(dtype.dtype)(types.int64, dtype), generate
+
+
+@intrinsic
+def _called(typing: Any, function: Any, argument: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+_at: Any = _pointer
+_call: Any = _called
+
+
+@body
+def bytes_at(address: int) -> Any:
+    """All bytes from an address on, as an array: how many are whose, the reader knows."""
+    return carray(_at(address, np.uint8), 1 << 62)
+
+
+@driver
+def locate(struct: int, children: Any, sources: Any) -> int:
+    """Set the addresses, first rows and bitmaps of `sources` to those of a struct's children; its rows.
+
+    struct    address of an ArrowArray of a record batch or struct array
+    children  (columns,) int64; which child is which source
+    sources   (columns, FIELDS) int64, written but for its kinds, strides and units
+    """
+    for column in range(len(children)):
+        child = load(load(struct + 48, np.int64) + 8 * children[column], np.int64)
+        locate_one(child, load(struct + 16, np.int64), sources[column])
+    return load(struct, np.int64)  # type: ignore[no-any-return]
+
+
+@driver
+def locate_each(structs: int, count: int, sources: Any, which: Any) -> None:
+    """As `locate`, for `count` ArrowArrays of one column each, one behind the other from an address on."""
+    for index in range(count):
+        locate_one(structs + 8 * ARROW_ARRAY * index, 0, sources[which[index]])
+
+
+@body
+def locate_one(struct: int, first: int, source: Any) -> None:
+    """One column's addresses; `first` is the offset of what it is a child of."""
+    buffers = load(struct + 40, np.int64)
+    source[VALIDITY] = load(buffers, np.int64) if load(struct + 8, np.int64) != 0 else 0
+    source[VALUES] = load(buffers + 8, np.int64)
+    source[TEXT] = load(buffers + 16, np.int64) if source[KIND] >= STRING else 0
+    source[FIRST] = load(struct + 16, np.int64) + first
+
+
+@driver
+def release(structs: int, count: int) -> None:
+    """Give back what was exported into `count` ArrowArrays from an address on."""
+    for index in range(count):
+        struct = structs + 8 * ARROW_ARRAY * index
+        callback = load(struct + 64, np.int64)
+        if callback != 0:
+            _call(callback, struct)
+
+
+@body
+def read_numbers(source: Any, first: int, rows: int, values: Any) -> None:
+    """Some rows of a column of numbers or times as float64, times in whole seconds; NaN for nulls."""
+    kind = source[KIND]
+    if kind == FLOAT64:
+        _read(source, first, rows, np.float64, values)
+    elif kind == FLOAT32:
+        _read(source, first, rows, np.float32, values)
+    elif kind == INT64:
+        if source[PER_SECOND] != 0:
+            _read_times(source, first, rows, np.int64, values)
+        else:
+            _read(source, first, rows, np.int64, values)
+    elif kind == INT32:
+        if source[PER_SECOND] != 0:
+            _read_times(source, first, rows, np.int32, values)
+        else:
+            _read(source, first, rows, np.int32, values)
+    elif kind == BITS:
+        for row in range(rows):
+            bit = source[FIRST] + first + row
+            values[row] = (load(source[VALUES] + (bit >> 3), np.uint8) >> (bit & 7)) & 1
+    else:
+        _read_rare(kind, source, first, rows, values)
+    if kind <= FLOAT64 and source[PER_SECOND] != 0:
+        for row in range(rows):
+            values[row] = np.floor(values[row] / source[PER_SECOND])
+    if source[VALIDITY] != 0:
+        for row in range(rows):
+            if not is_set(source[VALIDITY], source[FIRST] + first + row):
+                values[row] = np.nan
+
+
+@body
+def _read_rare(kind: int, source: Any, first: int, rows: int, values: Any) -> None:
+    if kind == INT8:
+        _read(source, first, rows, np.int8, values)
+    elif kind == INT16:
+        _read(source, first, rows, np.int16, values)
+    elif kind == UINT8:
+        _read(source, first, rows, np.uint8, values)
+    elif kind == UINT16:
+        _read(source, first, rows, np.uint16, values)
+    elif kind == UINT32:
+        _read(source, first, rows, np.uint32, values)
+    else:
+        _read(source, first, rows, np.uint64, values)
+
+
+@body
+def is_set(bitmap: int, bit: int) -> Any:
+    """A bit of the bitmap at an address."""
+    return (load(bitmap + (bit >> 3), np.uint8) >> (bit & 7)) & 1 == 1
+
+
+@body
+def _read(source: Any, first: int, rows: int, dtype: Any, values: Any) -> None:
+    stride = source[STRIDE]
+    address = source[VALUES] + (source[FIRST] + first) * stride
+    for row in range(rows):
+        values[row] = load(address + row * stride, dtype)
+
+
+@body
+def _read_times(source: Any, first: int, rows: int, dtype: Any, values: Any) -> None:
+    stride, unit = source[STRIDE], source[PER_SECOND]
+    address = source[VALUES] + (source[FIRST] + first) * stride
+    for row in range(rows):
+        time = np.int64(load(address + row * stride, dtype))
+        if time == np.iinfo(np.int64).min:  # numpy's not a time
+            values[row] = np.nan
+        else:
+            values[row] = time // unit if unit > 0 else time * -unit

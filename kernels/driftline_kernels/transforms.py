@@ -1,0 +1,372 @@
+"""Raw columns to a model's input: a program of a few instructions over registers, block by block.
+
+A register is a column of float64: a number, the code of a category, or the seconds of a time; NaN is missing.
+An instruction is (operation, into, a, b, start, count): it reads registers a and b, has `count` parameters
+from `start` on, and writes register `into`, or output columns from `into` on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from driftline_kernels import memory
+from driftline_kernels.device import BLOCK, body, driver, grid, on_cpu
+from driftline_kernels.strings import code_of, hash_of, stirred
+
+cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+
+WORDS = 6
+"""Numbers of an instruction."""
+
+EMIT, ONE_HOT, CONSTANT, FILL, MISSING, CENTRE, SCALE, CLIP, LOG1P, POWER, BIN, FIND, TABLE = range(13)
+ADD, SUBTRACT, MULTIPLY, DIVIDE, PART, SINE, COSINE, PAIR, MIX, BUCKET, KNOWN = range(13, 24)
+"""The operations; what each means stands beside it in `execute`."""
+
+NUMBERS, CODES, HASHES = range(3)
+"""How a source is read into a register."""
+
+YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, WEEKDAY, YEARDAY, QUARTER, EPOCH = range(10)
+"""Parts of a time: weekdays count from 0, Monday, days of the year from 1, `EPOCH` is seconds since 1970."""
+
+FAULTS = 0
+"""The register that holds, where a program checks anything, 1 + the instruction that a row failed, else 0."""
+
+_HASH_BITS = 52  # of a hash that a float64 holds exactly, with room
+
+
+class Program(NamedTuple):
+    """What `apply` and `run` do, as flat arrays on one device.
+
+    reads       (r, 6) int64; how, into which register, which source, which table, codes of null and unseen
+    code        (n, 6) int64; the instructions
+    parameters  (p,) float64
+    directory   (t, 4) int64; of each table of strings its first slot, the slot after its last, its first
+                offset, how many strings it knows
+    slots       int32, offsets int64, known uint8: tables of driftline_kernels.strings, one behind the other
+    registers   how many the instructions use
+    checked     whether a row can fail
+    """
+
+    reads: Any
+    code: Any
+    parameters: Any
+    directory: Any
+    slots: Any
+    offsets: Any
+    known: Any
+    registers: int
+    checked: bool
+
+
+def apply(sources: Any, program: Program, out: Any) -> int:
+    """Write the features of all rows; the first row that failed a check, or -1, and then it stops.
+
+    sources  (inputs, memory.FIELDS) int64; where the columns lie in this process's memory
+    out      (rows, width) float32, C-contiguous
+    The result is row * len(code) + instruction.
+    """
+    return int(_apply(sources, *program, out))
+
+
+def read(sources: Any, program: Program, registers: Any) -> None:
+    """Read sources into `registers` (registers, rows) float64, on the CPU."""
+    tables = (program.directory, program.slots, program.offsets, program.known)
+    _read(sources, program.reads, *tables, 0, registers.shape[1], registers)
+
+
+def run(registers: Any, program: Program, out: Any) -> None:
+    """Execute instructions on registers that are read already.
+
+    registers  (registers, rows) float64, written, on cpu or cuda
+    out        (rows, width) float32 on the same device, written
+    """
+    if on_cpu(registers):
+        _run(registers, program.code, program.parameters, registers.shape[1], out)
+    else:
+        _run_cuda(registers.shape[1], registers, program.code, program.parameters, out)
+
+
+@body
+def execute(code: Any, parameters: Any, registers: Any, first: int, stop: int, out: Any) -> None:
+    """All instructions on some rows, whose places in `registers` and in `out` are the same."""
+    for index in range(len(code)):
+        operation, into, a, b = code[index, 0], code[index, 1], code[index, 2], code[index, 3]
+        p = parameters[code[index, 4] : code[index, 4] + code[index, 5]]
+        x = registers[a]
+        if operation == EMIT:
+            for row in range(first, stop):
+                out[row, into] = x[row]
+        elif operation == ONE_HOT:  # p: the place of each code among b columns, -1 for none
+            one_hot(x, first, stop, into, b, p, out)
+        elif operation == KNOWN:  # codes from p on are of what was not seen
+            for row in range(first, stop):
+                if x[row] >= p[0] and registers[into, row] == 0:
+                    registers[into, row] = index + 1
+        else:
+            calculate(operation, x, registers[b], p, first, stop, registers[into])
+
+
+@body
+def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any) -> None:
+    """Numbers from numbers."""
+    if operation == CONSTANT:
+        for row in range(first, stop):
+            y[row] = p[0]
+    elif operation == FILL:
+        for row in range(first, stop):
+            y[row] = x[row] if x[row] == x[row] else p[0]
+    elif operation == MISSING:
+        for row in range(first, stop):
+            y[row] = 0.0 if x[row] == x[row] else 1.0
+    elif operation == CENTRE:
+        for row in range(first, stop):
+            y[row] = (x[row] - p[0]) / p[1]
+    elif operation == SCALE:
+        for row in range(first, stop):
+            y[row] = x[row] * p[0] + p[1]
+    elif operation == CLIP:
+        for row in range(first, stop):
+            low = p[0] if x[row] < p[0] else x[row]
+            y[row] = p[1] if low > p[1] else low
+    elif operation == LOG1P:
+        for row in range(first, stop):
+            y[row] = np.log1p(x[row])
+    elif operation == POWER:
+        for row in range(first, stop):
+            y[row] = x[row] ** p[0]
+    elif operation == ADD:
+        for row in range(first, stop):
+            y[row] = x[row] + z[row]
+    elif operation == SUBTRACT:
+        for row in range(first, stop):
+            y[row] = x[row] - z[row]
+    elif operation == MULTIPLY:
+        for row in range(first, stop):
+            y[row] = x[row] * z[row]
+    elif operation == DIVIDE:
+        for row in range(first, stop):
+            y[row] = x[row] / z[row]
+    elif operation == SINE:
+        for row in range(first, stop):
+            y[row] = np.sin(2 * np.pi * x[row] / p[0])
+    elif operation == COSINE:
+        for row in range(first, stop):
+            y[row] = np.cos(2 * np.pi * x[row] / p[0])
+    else:
+        encode(operation, x, z, p, first, stop, y)
+
+
+@body
+def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any) -> None:
+    """Codes, bins, hashes and times to numbers."""
+    if operation == TABLE:  # p: what each code means
+        for row in range(first, stop):
+            y[row] = p[np.int64(x[row])]
+    elif operation == BIN:  # p: edges, ascending
+        for row in range(first, stop):
+            y[row] = np.searchsorted(p, x[row], side="right") if x[row] == x[row] else np.nan
+    elif operation == FIND:  # p: the code of NaN, then known numbers, ascending
+        for row in range(first, stop):
+            y[row] = place_among(p[1:], x[row], np.int64(p[0]))
+    elif operation == PART:
+        part = np.int64(p[0])
+        for row in range(first, stop):
+            y[row] = part_of(x[row], part)
+    elif operation == PAIR:  # of codes, z < p
+        for row in range(first, stop):
+            y[row] = x[row] * p[0] + z[row]
+    elif operation == MIX:  # of hashes
+        for row in range(first, stop):
+            y[row] = short_hash(stirred(hash_bits(x[row]) * np.uint64(31) + hash_bits(z[row])))
+            if x[row] != x[row] or z[row] != z[row]:
+                y[row] = np.nan
+    elif operation == BUCKET:
+        for row in range(first, stop):
+            y[row] = x[row] - p[0] * np.floor(x[row] / p[0])
+
+
+@body
+def one_hot(x: Any, first: int, stop: int, into: int, width: int, places: Any, out: Any) -> None:
+    """A one among zeros."""
+    for row in range(first, stop):
+        for column in range(into, into + width):
+            out[row, column] = 0
+        place = np.int64(places[np.int64(x[row])])
+        if place >= 0:
+            out[row, into + place] = 1
+
+
+@body
+def place_among(known: Any, x: float, missing: Any) -> Any:
+    """The place of x among ascending numbers; how many they are if it has none."""
+    if x != x:
+        return missing
+    place = np.searchsorted(known, x)
+    return place if place < len(known) and known[place] == x else len(known)
+
+
+@body
+def hash_bits(x: float) -> Any:
+    """A short hash as an integer."""
+    return np.uint64(0) if x != x else np.uint64(x)
+
+
+@body
+def short_hash(h: Any) -> Any:
+    """As many bits of a hash as a register holds exactly."""
+    return np.float64(h >> np.uint64(64 - _HASH_BITS))
+
+
+@body
+def part_of(seconds: float, part: Any) -> Any:
+    """A part of the time that is so many seconds after 1970, in UTC and Gregory's calendar.
+
+    Days to dates: Hinnant, chrono-Compatible Low-Level Date Algorithms (2014), civil_from_days.
+    """
+    if seconds - seconds != 0:
+        return np.nan
+    days = np.int64(np.floor(seconds / 86400))
+    clock = np.int64(seconds - np.float64(days) * 86400)
+    if part == EPOCH:
+        return seconds
+    if part == HOUR:
+        return np.float64(clock // 3600)
+    if part == MINUTE:
+        return np.float64(clock // 60 % 60)
+    if part == SECOND:
+        return np.float64(clock % 60)
+    if part == WEEKDAY:
+        return np.float64((days + 3) % 7)
+    from_march = days + 719_468
+    era = from_march // 146_097
+    of_era = from_march - era * 146_097
+    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    shifted = (5 * of_year + 2) // 153
+    month = shifted + 3 if shifted < 10 else shifted - 9
+    year = year_of_era + era * 400 + (1 if month <= 2 else 0)
+    if part == YEAR:
+        return np.float64(year)
+    if part == MONTH:
+        return np.float64(month)
+    if part == QUARTER:
+        return np.float64((month + 2) // 3)
+    if part == DAY:
+        return np.float64(of_year - (153 * shifted + 2) // 5 + 1)
+    leap = 1 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 0
+    return np.float64(of_year - 305 if month <= 2 else of_year + 60 + leap)
+
+
+@body
+def read_codes(
+    source: Any,
+    first: int,
+    rows: int,
+    slots: Any,
+    offsets: Any,
+    known: Any,
+    null: int,
+    unseen: int,
+    codes: Any,
+) -> None:
+    """The codes of some rows of a column of strings."""
+    text = memory.bytes_at(source[memory.TEXT])
+    for row in range(rows):
+        at = source[memory.FIRST] + first + row
+        if source[memory.VALIDITY] != 0 and not memory.is_set(source[memory.VALIDITY], at):
+            codes[row] = null
+        else:
+            start, stop = span(source, at)
+            codes[row] = code_of(text, start, stop, slots, offsets, known, unseen)
+
+
+@body
+def read_hashes(source: Any, first: int, rows: int, hashes: Any) -> None:
+    """The hashes of some rows of a column of strings; NaN for null."""
+    text = memory.bytes_at(source[memory.TEXT])
+    for row in range(rows):
+        at = source[memory.FIRST] + first + row
+        if source[memory.VALIDITY] != 0 and not memory.is_set(source[memory.VALIDITY], at):
+            hashes[row] = np.nan
+        else:
+            start, stop = span(source, at)
+            hashes[row] = short_hash(hash_of(text, start, stop))
+
+
+@body
+def span(source: Any, at: int) -> tuple[Any, Any]:
+    """Where a string starts and stops."""
+    if source[memory.KIND] == memory.STRING:
+        where = source[memory.VALUES] + 4 * at
+        return np.int64(memory.load(where, np.int32)), np.int64(memory.load(where + 4, np.int32))
+    where = source[memory.VALUES] + 8 * at
+    return memory.load(where, np.int64), memory.load(where + 8, np.int64)
+
+
+@driver
+def _read(
+    sources: Any,
+    reads: Any,
+    directory: Any,
+    slots: Any,
+    offsets: Any,
+    known: Any,
+    first: int,
+    rows: int,
+    registers: Any,
+) -> None:
+    """Some rows of all sources into registers, from their first row on."""
+    for index in range(len(reads)):
+        how, into, which = reads[index, 0], reads[index, 1], reads[index, 2]
+        table, null, unseen = reads[index, 3], reads[index, 4], reads[index, 5]
+        if how == NUMBERS:
+            memory.read_numbers(sources[which], first, rows, registers[into])
+        elif how == HASHES:
+            read_hashes(sources[which], first, rows, registers[into])
+        else:
+            start, size = directory[table, 2], directory[table, 3]
+            own, places = offsets[start : start + size + 1], slots[directory[table, 0] : directory[table, 1]]
+            read_codes(sources[which], first, rows, places, own, known, null, unseen, registers[into])
+
+
+@driver
+def _run(registers: Any, code: Any, parameters: Any, rows: int, out: Any) -> None:
+    execute(code, parameters, registers, 0, rows, out)
+
+
+@driver
+def _apply(
+    sources: Any,
+    reads: Any,
+    code: Any,
+    parameters: Any,
+    directory: Any,
+    slots: Any,
+    offsets: Any,
+    known: Any,
+    count: int,
+    checked: bool,
+    out: Any,
+) -> Any:
+    rows = len(out)
+    registers = np.empty((count, min(rows, BLOCK)))
+    for first in range(0, rows, BLOCK):
+        block = min(BLOCK, rows - first)
+        _read(sources, reads, directory, slots, offsets, known, first, block, registers)
+        if checked:
+            registers[FAULTS, :block] = 0
+        _run(registers, code, parameters, block, out[first : first + block])
+        if checked:
+            for row in range(block):
+                if registers[FAULTS, row] > 0:
+                    return (first + row) * len(code) + np.int64(registers[FAULTS, row]) - 1
+    return -1
+
+
+@grid
+def _run_cuda(registers: Any, code: Any, parameters: Any, out: Any) -> None:
+    row = cuda.grid(1)
+    if row < registers.shape[1]:
+        execute(code, parameters, registers, row, row + 1, out)

@@ -1,0 +1,214 @@
+"""What each step adds to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.features import spec
+from driftline.features.program import Builder, Number, OneHot, Pair, State, Text
+from driftline_kernels import transforms as kernel
+
+
+@singledispatch
+def add(step: spec.Step, state: State, builder: Builder) -> None:
+    """Add a step, with what was fitted for it, to a program.
+
+    Raises BadRequest if its column is not of a kind that it takes.
+    """
+    raise NotImplementedError(step.name)
+
+
+@add.register
+def _(step: spec.Read, state: State, builder: Builder) -> None:
+    """The inputs say it already."""
+
+
+@add.register
+def _(step: spec.Pass, state: State, builder: Builder) -> None:
+    builder.put(step.makes, builder[step.reads[0]])
+
+
+@add.register
+def _(step: spec.Drop, state: State, builder: Builder) -> None:
+    builder.made.pop(step.reads[0], None)
+
+
+@add.register
+def _(step: spec.Impute, state: State, builder: Builder) -> None:
+    column, value = step.reads[0], state["value"]
+    if step.indicator:
+        indicator = builder.missing(column)
+    slot = builder[column]
+    if isinstance(slot, Text) and isinstance(value, str):
+        builder.put(step.makes, slot if slot.fill is not None else Text(slot.source, value))
+    elif isinstance(value, str):
+        raise BadRequest(f"value: expected a number for a column of numbers, came {value!r}")
+    else:
+        builder.change(step, kernel.FILL, value)
+    if step.indicator:
+        builder.put(f"{step.makes}_missing", Number(indicator))
+
+
+@add.register
+def _(step: spec.Missing, state: State, builder: Builder) -> None:
+    builder.put(step.makes, Number(builder.missing(step.reads[0])))
+
+
+@add.register
+def _(step: spec.Standardise, state: State, builder: Builder) -> None:
+    builder.change(
+        step, kernel.CENTRE, state["mean"] if step.centre else 0, state["deviation"] if step.scale else 1
+    )
+
+
+@add.register
+def _(step: spec.MinMax, state: State, builder: Builder) -> None:
+    width = state["most"] - state["least"]
+    scale = (step.high - step.low) / (width if width >= 10 * np.finfo(np.float64).eps else 1.0)
+    builder.change(step, kernel.SCALE, scale, step.low - state["least"] * scale)
+    if step.clip:
+        made = builder.number(step.makes)
+        builder.compute(kernel.CLIP, made, step.low, step.high, into=made)
+
+
+@add.register
+def _(step: spec.Robust, state: State, builder: Builder) -> None:
+    builder.change(
+        step, kernel.CENTRE, state["median"] if step.centre else 0, state["range"] if step.scale else 1
+    )
+
+
+@add.register
+def _(step: spec.Clip, state: State, builder: Builder) -> None:
+    low = -np.inf if step.low is None else step.low
+    builder.change(step, kernel.CLIP, low, np.inf if step.high is None else step.high)
+
+
+@add.register
+def _(step: spec.Log1p, state: State, builder: Builder) -> None:
+    builder.change(step, kernel.LOG1P)
+
+
+@add.register
+def _(step: spec.Power, state: State, builder: Builder) -> None:
+    builder.change(step, kernel.POWER, step.exponent)
+
+
+@add.register
+def _(step: spec.Bucketise, state: State, builder: Builder) -> None:
+    builder.change(step, kernel.BIN, *state["edges"])
+
+
+@add.register
+def _(step: spec.Arithmetic, state: State, builder: Builder) -> None:
+    if isinstance(step.other, str):
+        other = builder.number(step.other)
+    else:
+        other = builder.compute(kernel.CONSTANT, 0, step.other)
+    operation = {"+": kernel.ADD, "-": kernel.SUBTRACT, "*": kernel.MULTIPLY, "/": kernel.DIVIDE}[
+        step.operator
+    ]
+    builder.put(step.makes, Number(builder.compute(operation, builder.number(step.reads[0]), b=other)))
+
+
+@add.register
+def _(step: spec.Ordinal, state: State, builder: Builder) -> None:
+    categories, infrequent = state["categories"], state.get("infrequent", [])
+    codes = builder.codes(builder[step.reads[0]], categories)
+    places = _places([category for category in categories if category is not None], infrequent)
+    if None in categories:
+        places.append(_or_nan(step.missing_value))
+    if step.unknown == "error":
+        builder.check(codes, len(categories), step.reads[0])
+    unknown = _or_nan(step.unknown_value)
+    builder.put(step.makes, Number(builder.compute(kernel.TABLE, codes, *places, unknown)))
+
+
+@add.register
+def _(step: spec.OneHot, state: State, builder: Builder) -> None:
+    categories, infrequent = state["categories"], state.get("infrequent", [])
+    codes = builder.codes(builder[step.reads[0]], categories)
+    if step.unknown == "error":
+        builder.check(codes, len(categories), step.reads[0])
+    places = _places(categories, infrequent)
+    labels = [label(category) for category in categories if category not in infrequent]
+    unknown = -1
+    if infrequent:
+        unknown = len(labels) if step.unknown == "infrequent" else -1
+        labels.append("infrequent")
+    places.append(unknown)
+    if step.drop is not None and step.drop < len(labels):
+        dropped = step.drop
+        labels.pop(dropped)
+        places = [-1 if place == dropped else place - (place > dropped) for place in places]
+    builder.put(step.makes, OneHot(codes, tuple(map(int, places)), tuple(labels)))
+
+
+@add.register
+def _(step: spec.Frequency, state: State, builder: Builder) -> None:
+    codes = builder.codes(builder[step.reads[0]], state["categories"])
+    builder.put(step.makes, Number(builder.compute(kernel.TABLE, codes, *state["shares"], 0.0)))
+
+
+@add.register
+def _(step: spec.TargetMean, state: State, builder: Builder) -> None:
+    codes = builder.codes(builder[step.reads[0]], state["categories"])
+    builder.put(step.makes, Number(builder.compute(kernel.TABLE, codes, *state["means"], state["overall"])))
+
+
+@add.register
+def _(step: spec.Hash, state: State, builder: Builder) -> None:
+    hashes = builder.hashes(builder[step.reads[0]])
+    builder.put(step.makes, Number(builder.compute(kernel.BUCKET, hashes, step.buckets)))
+
+
+@add.register
+def _(step: spec.Cross, state: State, builder: Builder) -> None:
+    left, right = (builder[column] for column in step.reads)
+    if not isinstance(left, (Number, Text)) or not isinstance(right, (Number, Text)):
+        raise BadRequest(f"expected two columns of strings or numbers, came {list(step.reads)}")
+    builder.put(step.makes, Pair(left, right))
+
+
+@add.register
+def _(step: spec.DatePart, state: State, builder: Builder) -> None:
+    seconds = builder.time(step.reads[0])
+    part = spec.PARTS.index(step.part)
+    builder.put(step.makes, Number(builder.compute(kernel.PART, seconds, part)))
+
+
+@add.register
+def _(step: spec.Cyclic, state: State, builder: Builder) -> None:
+    register = builder.number(step.reads[0])
+    sine, cosine = (builder.compute(part, register, step.period) for part in (kernel.SINE, kernel.COSINE))
+    if step.into is None:
+        builder.made.pop(step.reads[0], None)
+    builder.put(f"{step.makes}_sin", Number(sine))
+    builder.put(f"{step.makes}_cos", Number(cosine))
+
+
+def label(category: Any) -> str:
+    """A category in the name of its column."""
+    if isinstance(category, (tuple, list)):
+        return "_".join(map(label, category))
+    return "missing" if category is None else str(category)
+
+
+def _places(categories: Sequence[Any], infrequent: Sequence[Any]) -> list[float]:
+    """The place of each category among those that are frequent; the rest share the one after them."""
+    places: list[float] = []
+    frequent = 0
+    for category in categories:
+        rare = category in infrequent
+        places.append(len(categories) - len(infrequent) if rare else frequent)
+        frequent += not rare
+    return places
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value

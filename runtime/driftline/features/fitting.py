@@ -1,0 +1,238 @@
+"""What each step takes from data: scikit-learn's estimates, missing values passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatchmethod
+from typing import Any
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.features import spec
+from driftline.features.program import Builder, Number, Pair, Slot, State, Text, words_of
+from driftline.features.sources import Sources
+from driftline.tensors import Array, shorten
+from driftline_kernels import transforms as kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """Fits steps one after the other, each on what those before it make of the data.
+
+    builder  the program so far
+    sources  the raw columns, and `texts` those of strings as Arrow arrays, by place
+    target   (rows,) float64, or None
+    """
+
+    builder: Builder
+    sources: Sources
+    texts: dict[int, Any]
+    target: Array | None
+
+    def values(self, column: str) -> Array:
+        """A column's values, (rows,) float64; NaN is missing; BadRequest if all are, or one is infinite."""
+        values = self.register(self.builder.number(column))
+        infinite = np.flatnonzero(np.isinf(values))
+        if len(infinite):
+            raise BadRequest(f"row {infinite[0]}: expected finite numbers to fit, came {values[infinite[0]]}")
+        if np.isnan(values).all():
+            raise BadRequest(f"expected numbers to fit, came {len(values)} missing ones")
+        return values
+
+    def register(self, register: int) -> Array:
+        """The values of a register: only the instructions that it depends on are executed."""
+        needed, code = {register}, []
+        for index in range(len(self.builder.code) - 1, -1, -1):
+            instruction = self.builder.code[index]
+            if instruction[1] in needed and instruction[0] != kernel.KNOWN:
+                needed.discard(instruction[1])
+                needed |= {instruction[2], instruction[3]} - {kernel.FAULTS}
+                code.append(instruction)
+        reads = [read for read in self.builder.reads if read[1] in needed]
+        names = sorted({*needed, register, *(word for each in code for word in each[1:4])} | {kernel.FAULTS})
+        place = {name: index for index, name in enumerate(names)}
+        part = Builder(self.builder.inputs, registers=len(names), parameters=self.builder.parameters)
+        part.tables = self.builder.tables
+        part.reads = [(read[0], place[read[1]], *read[2:]) for read in reads]
+        part.code = [(each[0], *(place[word] for word in each[1:4]), *each[4:]) for each in reversed(code)]
+        registers = np.zeros((len(names), self.sources.rows))
+        kernel.read(self.sources.table, part.program(), registers)
+        kernel.run(registers, part.program(), np.empty((self.sources.rows, 0), np.float32))
+        values: Array = registers[place[register]]
+        return values
+
+    def distinct(self, slot: Slot) -> tuple[list[Any], Array]:
+        """The categories of a column, sorted, missing last; and each row's place among them."""
+        if isinstance(slot, Text):
+            return self._distinct_text(slot)
+        if isinstance(slot, Pair):
+            left, a = self.distinct(slot.left)
+            right, b = self.distinct(slot.right)
+            keys, codes = np.unique(a * max(len(right), 1) + b, return_inverse=True)
+            return [(left[key // len(right)], right[key % len(right)]) for key in keys.tolist()], codes
+        if not isinstance(slot, Number):
+            raise BadRequest(f"expected strings or numbers, came {words_of(slot)}")
+        values, codes = np.unique(self.register(slot.register), return_inverse=True)
+        return [_category(value) for value in values.tolist()], codes
+
+    def _distinct_text(self, slot: Text) -> tuple[list[Any], Array]:
+        import pyarrow as pa
+
+        array = self.texts[slot.source]
+        if slot.fill is not None:
+            array = array.fill_null(slot.fill)
+        array = array.cast(pa.large_string()).dictionary_encode(null_encoding="encode")
+        values = array.dictionary.to_pylist()
+        order = sorted(range(len(values)), key=lambda index: (values[index] is None, values[index] or ""))
+        place = np.empty(len(values), np.int64)
+        place[order] = np.arange(len(values))
+        codes = place[array.indices.to_numpy(zero_copy_only=False)]
+        return [values[index] for index in order], codes
+
+    @singledispatchmethod
+    def fit(self, step: spec.Step) -> State:
+        """What a step takes from the data; nothing, for most."""
+        return {}
+
+    @fit.register
+    def _(self, step: spec.Impute) -> State:
+        if step.using == "constant":
+            return {"value": step.value}
+        if step.using == "most_frequent":
+            categories, codes = self.distinct(self.builder[step.reads[0]])
+            counts = np.bincount(codes, minlength=len(categories))[: len(categories) - (None in categories)]
+            if not len(counts):
+                raise BadRequest(f"expected values to fit, came {len(codes)} missing ones")
+            return {"value": categories[int(counts.argmax())]}
+        values = self.values(step.reads[0])
+        return {"value": float(np.nanmean(values) if step.using == "mean" else np.nanmedian(values))}
+
+    @fit.register
+    def _(self, step: spec.Standardise) -> State:
+        values = self.values(step.reads[0])
+        count, mean = np.count_nonzero(~np.isnan(values)), float(np.nanmean(values))
+        variance, epsilon = float(np.nanvar(values)), np.finfo(np.float64).eps
+        # As StandardScaler: what varies by no more than rounding does is constant.
+        constant = variance <= count * epsilon * variance + (count * mean * epsilon) ** 2
+        return {"mean": mean, "deviation": 1.0 if constant else float(np.sqrt(variance))}
+
+    @fit.register
+    def _(self, step: spec.MinMax) -> State:
+        values = self.values(step.reads[0])
+        return {"least": float(np.nanmin(values)), "most": float(np.nanmax(values))}
+
+    @fit.register
+    def _(self, step: spec.Robust) -> State:
+        values = self.values(step.reads[0])
+        low, high = np.nanpercentile(values, [step.lower, step.upper])
+        width = float(high - low)
+        constant = width < 10 * np.finfo(np.float64).eps
+        return {"median": float(np.nanmedian(values)), "range": 1.0 if constant else width}
+
+    @fit.register
+    def _(self, step: spec.Bucketise) -> State:
+        if step.edges:
+            return {"edges": list(step.edges)}
+        values = self.values(step.reads[0])
+        levels = np.linspace(0, 100, step.quantiles + 1)
+        edges = np.nanpercentile(values, levels, method="averaged_inverted_cdf")
+        edges = edges[np.ediff1d(edges, to_begin=np.inf) > 1e-8]  # as KBinsDiscretizer
+        return {"edges": edges[1:-1].tolist()}
+
+    @fit.register
+    def _(self, step: spec.Encoding) -> State:
+        categories, codes = self.distinct(self.builder[step.reads[0]])
+        counts = np.bincount(codes, minlength=len(categories))
+        if step.categories is not None:
+            seen = {
+                _key(category): count for category, count in zip(categories, counts.tolist(), strict=True)
+            }
+            categories = missing_last(step.categories)
+            counts = np.array([seen.get(_key(category), 0) for category in categories], np.int64)
+        # OrdinalEncoder has a value for what is missing, however rare it is.
+        apart = isinstance(step, spec.Ordinal) and None in categories
+        rare = _infrequent(counts[: len(counts) - apart], len(codes), step)
+        state: State = {"categories": categories}
+        if rare.any():
+            state["infrequent"] = [categories[index] for index in np.flatnonzero(rare)]
+        return state
+
+    @fit.register
+    def _(self, step: spec.Frequency) -> State:
+        categories, codes = self.distinct(self.builder[step.reads[0]])
+        counts = np.bincount(codes, minlength=len(categories))
+        return {"categories": categories, "shares": (counts / max(len(codes), 1)).tolist()}
+
+    @fit.register
+    def _(self, step: spec.TargetMean) -> State:
+        if self.target is None:
+            raise BadRequest("expected a target to fit, came none")
+        categories, codes = self.distinct(self.builder[step.reads[0]])
+        overall = float(self.target.mean())
+        counts = np.bincount(codes, minlength=len(categories))
+        sums = np.bincount(codes, self.target, len(categories))
+        if step.smoothing is not None:
+            means = (sums + step.smoothing * overall) / (counts + step.smoothing)
+        else:
+            means = _drawn(self.target, codes, sums / counts, counts, overall)
+        return {"categories": categories, "means": means.tolist(), "overall": overall}
+
+
+def missing_last(categories: Sequence[Any]) -> list[Any]:
+    """Categories in the order of their codes."""
+    own = [category for category in categories if category is not None]
+    return [*own, None] if len(own) < len(categories) else own
+
+
+def target_of(target: Any, rows: int) -> Array | None:
+    """A target as numbers: of a classifier, its two classes are 0 and 1."""
+    if target is None:
+        return None
+    array: Array = np.asarray(target).ravel()
+    if array.dtype.kind not in "fiub":
+        classes, array = np.unique(array, return_inverse=True)
+        if len(classes) > 2:
+            raise BadRequest(f"target: expected numbers or two classes, came {shorten(classes.tolist())}")
+    array = array.astype(np.float64)
+    if len(array) != rows or not np.isfinite(array).all():
+        raise BadRequest(f"target: expected {rows} finite numbers, came {shorten(target)}")
+    return array
+
+
+def _drawn(target: Array, codes: Array, means: Array, counts: Array, overall: float) -> Array:
+    """Means drawn to the overall one as far as their categories' variance says (empirical Bayes).
+
+    Micci-Barreca: A preprocessing scheme for high-cardinality categorical attributes (2001), eq. 5 and 6.
+    """
+    squares = np.bincount(codes, (target - means[codes]) ** 2, len(counts))
+    weight = target.var() * counts
+    with np.errstate(invalid="ignore"):
+        weight = weight / (weight + squares / counts)
+    drawn: Array = np.where(np.isnan(weight), overall, weight * means + (1 - weight) * overall)
+    return drawn
+
+
+def _infrequent(counts: Array, rows: int, step: spec.Encoding) -> Array:
+    """Which categories are counted as one, as scikit-learn's encoders do it."""
+    rare = np.zeros(len(counts), bool)
+    if isinstance(step.min_frequency, int):
+        rare = counts < step.min_frequency
+    elif step.min_frequency is not None:
+        rare = counts < step.min_frequency * rows
+    if step.max_categories is not None and step.max_categories < len(counts) - rare.sum() + 1:
+        kept = step.max_categories - 1
+        rare[np.argsort(counts, kind="mergesort")[: len(counts) - kept]] = True
+    return rare
+
+
+def _category(value: float) -> Any:
+    """A number as it stands in a file and in a name: 5, not 5.0."""
+    if value != value:
+        return None
+    return int(value) if value.is_integer() else value
+
+
+def _key(category: Any) -> Any:
+    return float(category) if isinstance(category, (int, float)) else category

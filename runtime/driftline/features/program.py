@@ -1,0 +1,291 @@
+"""Steps and what was fitted for them, compiled to the program of driftline_kernels.transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.features import spec
+from driftline.features.sources import Input
+from driftline.tensors import Array
+from driftline_kernels import strings
+from driftline_kernels import transforms as kernel
+
+State = dict[str, Any]
+"""What was fitted for a step, as it stands in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A column in a register."""
+
+    register: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A raw column of strings, and what stands for a missing one."""
+
+    source: int
+    fill: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """A raw column of times: a register of seconds."""
+
+    register: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two columns, crossed."""
+
+    left: Number | Text
+    right: Number | Text
+
+
+@dataclass(frozen=True, slots=True)
+class OneHot:
+    """Codes in a register, and which of its columns each of them has."""
+
+    register: int
+    places: tuple[int, ...]
+    labels: tuple[str, ...]
+
+
+Slot = Number | Text | Time | Pair | OneHot
+"""What a column's name stands for, from step to step."""
+
+
+@dataclass(slots=True)
+class Builder:
+    """A program as it grows, step by step."""
+
+    inputs: tuple[Input, ...]
+    columns: dict[str, Slot] = field(default_factory=dict)
+    made: dict[str, None] = field(default_factory=dict)
+    reads: list[tuple[int, ...]] = field(default_factory=list)
+    code: list[tuple[int, ...]] = field(default_factory=list)
+    parameters: list[float] = field(default_factory=list)
+    tables: list[strings.Table] = field(default_factory=list)
+    registers: int = 1  # kernel.FAULTS
+    checks: dict[int, str] = field(default_factory=dict)
+    _codes: dict[Any, int] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> Slot:
+        """What a name stands for; a raw column is read where it is first named."""
+        if column not in self.columns:
+            index = next(index for index, each in enumerate(self.inputs) if each.name == column)
+            kind = self.inputs[index].kind
+            if kind == "string":
+                self.columns[column] = Text(index)
+            else:
+                register = self._read(kernel.NUMBERS, index)
+                self.columns[column] = Number(register) if kind == "number" else Time(register)
+        return self.columns[column]
+
+    def number(self, column: str) -> int:
+        """The register of a column of numbers."""
+        slot = self[column]
+        if isinstance(slot, Number):
+            return slot.register
+        raise BadRequest(f"expected numbers in {column!r}, came {words_of(slot)}")
+
+    def time(self, column: str) -> int:
+        """The register of a raw column of times."""
+        slot = self[column]
+        if isinstance(slot, Time):
+            return slot.register
+        raise BadRequest(f"expected dates or times in {column!r}, came {words_of(slot)}")
+
+    def put(self, name: str, slot: Slot) -> None:
+        """Name what a step has made."""
+        self.columns[name] = slot
+        self.made.setdefault(name)
+
+    def compute(self, operation: int, a: int, *parameters: float, b: int = 0, into: int | None = None) -> int:
+        """Add an instruction; its register, a new one unless told."""
+        into = self._register() if into is None else into
+        self.code.append((operation, into, a, b, len(self.parameters), len(parameters)))
+        self.parameters.extend(map(float, parameters))
+        return into
+
+    def change(self, step: spec.Step, operation: int, *parameters: float) -> None:
+        """Put what an instruction makes of the step's column into its place."""
+        column = step.reads[0]
+        register = self.number(column)
+        alone = sum(_uses(slot, register) for slot in self.columns.values()) == 1
+        into = register if step.makes == column and alone else None
+        self.put(step.makes, Number(self.compute(operation, register, *parameters, into=into)))
+
+    def codes(self, slot: Slot, categories: Sequence[Any]) -> int:
+        """A register with each row's place among the categories, len(categories) for what is none of them."""
+        key = (slot, tuple(map(str, categories)), tuple(map(type, categories)))
+        if isinstance(slot, Number):  # its register may hold something else later
+            return self._codes_of_numbers(slot, categories)
+        if key not in self._codes:
+            if isinstance(slot, Text):
+                self._codes[key] = self._codes_of_text(slot, categories)
+            elif isinstance(slot, Pair):
+                return self._codes_of_pairs(slot, categories)
+            else:
+                raise BadRequest(f"expected categories, came {words_of(slot)}")
+        return self._codes[key]
+
+    def check(self, codes: int, known: int, column: str) -> None:
+        """A row whose code is not known fails."""
+        self.checks[len(self.code)] = column
+        self.compute(kernel.KNOWN, codes, known, into=kernel.FAULTS)
+
+    def hashes(self, slot: Slot) -> int:
+        """A register of the hashes of strings."""
+        if isinstance(slot, Pair):
+            return self.compute(kernel.MIX, self.hashes(slot.left), b=self.hashes(slot.right))
+        if not isinstance(slot, Text):
+            raise BadRequest(f"expected strings, came {words_of(slot)}")
+        return self._read(kernel.HASHES, slot.source)
+
+    def missing(self, column: str) -> int:
+        """A register with 1 where a column is missing."""
+        slot = self[column]
+        if isinstance(slot, Text):
+            code = self._read(kernel.CODES, slot.source, self._table([]), 1, 0)
+            return code if slot.fill is None else self.compute(kernel.CONSTANT, 0, 0.0)
+        if isinstance(slot, (Number, Time)):
+            return self.compute(kernel.MISSING, slot.register)
+        raise BadRequest(f"expected a raw column or numbers in {column!r}, came {words_of(slot)}")
+
+    def finish(self) -> tuple[kernel.Program, tuple[str, ...]]:
+        """The program, and the names of its outputs.
+
+        Raises BadRequest for a column that can't be an output, and for two of one name.
+        """
+        names: list[str] = []
+        for name in self.made:
+            slot = self.columns[name]
+            if isinstance(slot, OneHot):
+                width = len(slot.labels)
+                self.code.append(
+                    (kernel.ONE_HOT, len(names), slot.register, width, len(self.parameters), len(slot.places))
+                )
+                self.parameters.extend(slot.places)
+                names.extend(f"{name}_{label}" for label in slot.labels)
+            elif isinstance(slot, Number):
+                self.code.append((kernel.EMIT, len(names), slot.register, 0, 0, 0))
+                names.append(name)
+            else:
+                raise BadRequest(f"expected a step that makes numbers of {name!r}: it has {words_of(slot)}")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise BadRequest(f"expected each output once, came {name!r} twice")
+        return self.program(), tuple(names)
+
+    def program(self) -> kernel.Program:
+        """What was added so far."""
+        directory: list[tuple[int, ...]] = []
+        slot, offset, start = 0, 0, 0
+        offsets = []
+        for table in self.tables:
+            known = len(table.offsets) - 1
+            directory.append((slot, slot + len(table.slots), offset, known))
+            offsets.append(table.offsets + start)
+            slot, offset, start = slot + len(table.slots), offset + known + 1, start + len(table.data)
+        return kernel.Program(
+            _rows(self.reads, kernel.WORDS),
+            _rows(self.code, kernel.WORDS),
+            np.array(self.parameters, np.float64),
+            _rows(directory, 4),
+            _joined([table.slots for table in self.tables], np.int32),
+            _joined(offsets, np.int64),
+            _joined([table.data for table in self.tables], np.uint8),
+            self.registers,
+            bool(self.checks),
+        )
+
+    def _register(self) -> int:
+        self.registers += 1
+        return self.registers - 1
+
+    def _read(self, how: int, source: int, table: int = 0, null: int = 0, unseen: int = 0) -> int:
+        key = (how, source, table, null, unseen)
+        if key not in self._codes:
+            self._codes[key] = self._register()
+            self.reads.append((how, self._codes[key], source, table, null, unseen))
+        return self._codes[key]
+
+    def _table(self, known: Sequence[str]) -> int:
+        data = [text.encode() for text in known]
+        offsets = np.cumsum([0, *map(len, data)])
+        self.tables.append(strings.build_table(offsets, np.frombuffer(b"".join(data), np.uint8)))
+        return len(self.tables) - 1
+
+    def _codes_of_text(self, slot: Text, categories: Sequence[Any]) -> int:
+        known = [category for category in categories if category is not None]
+        if not all(isinstance(category, str) for category in known):
+            raise BadRequest("expected strings as categories of strings, came numbers")
+        unseen = len(categories)
+        null = _index(categories, slot.fill, unseen)
+        return self._read(kernel.CODES, slot.source, self._table(known), null, unseen)
+
+    def _codes_of_numbers(self, slot: Number, categories: Sequence[Any]) -> int:
+        known = [category for category in categories if category is not None]
+        if any(isinstance(category, str) for category in known):
+            raise BadRequest("expected numbers as categories of numbers, came strings")
+        unseen = len(categories)
+        order = sorted(range(len(known)), key=lambda index: float(known[index]))
+        ascending = [float(known[index]) for index in order]
+        null = len(known) if None in categories else len(known) + 1
+        found = self.compute(kernel.FIND, slot.register, null + 1, *ascending)
+        # The kernel says len(known) for what it does not know; missing is one or two more.
+        places = [*order, unseen, len(known), unseen]
+        return self.compute(kernel.TABLE, found, *places, into=found)
+
+    def _codes_of_pairs(self, slot: Pair, categories: Sequence[Any]) -> int:
+        left, right = (sides_of(categories, side) for side in (0, 1))
+        a, b = self.codes(slot.left, left), self.codes(slot.right, right)
+        radix = len(right) + 1
+        keys = [_index(left, pair[0], 0) * radix + _index(right, pair[1], 0) for pair in categories]
+        pairs = self.compute(kernel.PAIR, a, radix, b=b)
+        return self._codes_of_numbers(Number(pairs), keys)
+
+
+def sides_of(pairs: Sequence[Any], side: int) -> list[Any]:
+    """The categories of one side of pairs, missing last."""
+    own = list(dict.fromkeys(pair[side] for pair in pairs if pair[side] is not None))
+    return [*own, *([None] if any(pair[side] is None for pair in pairs) else [])]
+
+
+def _index(categories: Sequence[Any], category: Any, otherwise: int) -> int:
+    return list(categories).index(category) if category in categories else otherwise
+
+
+def _uses(slot: Slot, register: int) -> int:
+    if isinstance(slot, (Number, Time, OneHot)):
+        return int(slot.register == register)
+    if isinstance(slot, Pair):
+        return _uses(slot.left, register) + _uses(slot.right, register)
+    return 0
+
+
+def words_of(slot: Slot) -> str:
+    """What a column is, for a message."""
+    return {
+        Number: "numbers",
+        Text: "strings",
+        Time: "dates or times",
+        Pair: "a cross of two columns",
+        OneHot: "columns of zeros and ones: such a step goes last, or `into` another column",
+    }[type(slot)]
+
+
+def _rows(rows: list[tuple[int, ...]], width: int) -> Array:
+    return np.array(rows, np.int64).reshape(-1, width)
+
+
+def _joined(arrays: list[Array], dtype: Any) -> Array:
+    return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype, copy=False)

@@ -1,0 +1,449 @@
+"""What to compute: steps that name their columns.
+
+A step reads a column and puts what it makes in its place, so that steps on one column are a chain; with
+`into` it makes a new column and leaves the old one as it was. The features are the columns that steps have
+made, in the order in which they were first made. A list of columns is the same step for each of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from driftline.errors import BadRequest
+from driftline.tensors import shorten
+
+Category = str | int | float | bool | None
+"""One value of a categorical column; None is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A column, or several, and the name of what becomes of it: its own, unless `into` says another."""
+
+    name: ClassVar[str] = ""
+
+    column: str | tuple[str, ...]
+    into: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, each.name, value)
+            expected = _HINTS[type(self)][each.name]
+            if not _fits(value, expected):
+                raise BadRequest(
+                    f"{self.name}: {each.name}: expected {_words(expected)}, came {shorten(value)}"
+                )
+        self.check()
+
+    def check(self) -> None:
+        """Raise BadRequest if values that are right by themselves don't go together."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        return (self.column,) if isinstance(self.column, str) else self.column
+
+    @property
+    def makes(self) -> str:
+        """The column that it makes."""
+        return self.into if self.into is not None else self.reads[0]
+
+    def each(self) -> Iterator[Step]:
+        """This step for each of its columns."""
+        if isinstance(self.column, str):
+            yield self
+        elif self.into is not None:
+            raise BadRequest(
+                f"{self.name}: into: expected one column to go with it, came {list(self.column)}"
+            )
+        else:
+            for column in self.column:
+                yield dataclasses.replace(self, column=column)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What stands in the file: what isn't as it is by default."""
+        entry: dict[str, Any] = {"step": self.name}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if value != each.default:
+                entry[each.name] = list(value) if isinstance(value, tuple) else value
+        return entry
+
+
+def _refuse(step: Step, key: str, expected: str) -> BadRequest:
+    return BadRequest(f"{step.name}: {key}: expected {expected}, came {shorten(getattr(step, key))}")
+
+
+# -- columns ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Step):
+    """How a raw column is read; needed only for what its steps and the data don't say.
+
+    `on_error` "missing" takes numbers and times that can't be read as missing, and counts them.
+    """
+
+    name: ClassVar[str] = "read"
+
+    kind: Literal["number", "string", "datetime"] | None = None
+    on_error: Literal["raise", "missing"] = "raise"
+
+
+@dataclass(frozen=True, slots=True)
+class Pass(Step):
+    """A column as it is."""
+
+    name: ClassVar[str] = "pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(Step):
+    """A column that earlier steps made and later ones used, and that is no feature itself."""
+
+    name: ClassVar[str] = "drop"
+
+
+# -- numbers ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Impute(Step):
+    """What is missing becomes the mean, the median, the most frequent value, or a constant, also of strings.
+
+    `indicator` also makes COLUMN_missing, 0 or 1.
+    """
+
+    name: ClassVar[str] = "impute"
+
+    using: Literal["mean", "median", "most_frequent", "constant"] = "mean"
+    value: float | str = 0.0
+    indicator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Missing(Step):
+    """1 where a column is missing, else 0."""
+
+    name: ClassVar[str] = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Standardise(Step):
+    """(x - mean) / standard deviation, as scikit-learn's StandardScaler."""
+
+    name: ClassVar[str] = "standardise"
+
+    centre: bool = True
+    scale: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MinMax(Step):
+    """The range that was seen becomes low to high, as MinMaxScaler; `clip` keeps the rest within it."""
+
+    name: ClassVar[str] = "min_max"
+
+    low: float = 0.0
+    high: float = 1.0
+    clip: bool = False
+
+    def check(self) -> None:
+        """The range must not be empty."""
+        if self.low >= self.high:
+            raise _refuse(self, "high", f"a number above {self.low}")
+
+
+@dataclass(frozen=True, slots=True)
+class Robust(Step):
+    """(x - median) / the distance of two percentiles, as RobustScaler."""
+
+    name: ClassVar[str] = "robust"
+
+    lower: float = 25.0
+    upper: float = 75.0
+    centre: bool = True
+    scale: bool = True
+
+    def check(self) -> None:
+        """Percentiles ascend."""
+        if not 0 <= self.lower < self.upper <= 100:
+            raise _refuse(self, "upper", f"a percentile above {self.lower}, at most 100")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip(Step):
+    """Nothing below low or above high."""
+
+    name: ClassVar[str] = "clip"
+
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Log1p(Step):
+    """log(1 + x)."""
+
+    name: ClassVar[str] = "log1p"
+
+
+@dataclass(frozen=True, slots=True)
+class Power(Step):
+    """x to the power of an exponent."""
+
+    name: ClassVar[str] = "power"
+
+    exponent: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bucketise(Step):
+    """The number of the bucket edge_k <= x < edge_k+1: 0 below the first of `edges`.
+
+    Without edges, `quantiles` many buckets of equal share, as KBinsDiscretizer's.
+    """
+
+    name: ClassVar[str] = "bucketise"
+
+    edges: tuple[float, ...] = ()
+    quantiles: int = 5
+
+    def check(self) -> None:
+        """Edges ascend."""
+        if any(low >= high for low, high in zip(self.edges, self.edges[1:], strict=False)):
+            raise _refuse(self, "edges", "ascending numbers")
+        if self.quantiles < 2:
+            raise _refuse(self, "quantiles", "2 at least")
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic(Step):
+    """A column and another, or a number: +, -, * or /."""
+
+    name: ClassVar[str] = "arithmetic"
+
+    operator: Literal["+", "-", "*", "/"] = "+"
+    other: str | float = 0.0
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """One or two columns."""
+        columns = Step.reads.fget(self)  # type: ignore[attr-defined]
+        return (*columns, self.other) if isinstance(self.other, str) else tuple(columns)
+
+
+# -- categories ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding(Step):
+    """Of categories, strings or numbers: those given, else those seen, sorted; None is missing.
+
+    Those seen less often than `min_frequency` (a count, or a share of the rows), and the rarest beyond
+    `max_categories`, are one category, as in scikit-learn.
+    """
+
+    categories: tuple[Category, ...] | None = None
+    min_frequency: int | float | None = None
+    max_categories: int | None = None
+
+    def check(self) -> None:
+        """Categories are there once each."""
+        if self.categories is not None and len(set(map(repr, self.categories))) < len(self.categories):
+            raise _refuse(self, "categories", "each category once")
+
+
+@dataclass(frozen=True, slots=True)
+class Ordinal(Encoding):
+    """The place of a category, as OrdinalEncoder."""
+
+    name: ClassVar[str] = "ordinal"
+
+    unknown: Literal["error", "value"] = "value"
+    unknown_value: float | None = -1
+    missing_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OneHot(Encoding):
+    """A column of zeros and ones for each category, as OneHotEncoder.
+
+    unknown  what was not seen is all zeros, or counted among the infrequent, or an error
+    drop     the category, by its place, that gets no column
+    """
+
+    name: ClassVar[str] = "one_hot"
+
+    unknown: Literal["zeros", "infrequent", "error"] = "zeros"
+    drop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency(Step):
+    """The share of the rows that a category had; 0 for what was not seen."""
+
+    name: ClassVar[str] = "frequency"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetMean(Step):
+    """The mean of the target over a category's rows, drawn to that of all rows, as TargetEncoder.
+
+    smoothing  how many rows of the overall mean are added to each category's; None weighs by variance
+               (empirical Bayes)
+    folds      of `Transform.fit_apply`, which encodes each row by the others' targets only
+    """
+
+    name: ClassVar[str] = "target_mean"
+
+    smoothing: float | None = None
+    folds: int = 5
+    seed: int = 0
+
+    def check(self) -> None:
+        """Folds leave something out."""
+        if self.folds < 2:
+            raise _refuse(self, "folds", "2 at least")
+
+
+@dataclass(frozen=True, slots=True)
+class Hash(Step):
+    """The number of the bucket that a string's XXH64 falls into; missing stays missing."""
+
+    name: ClassVar[str] = "hash"
+
+    buckets: int = 16
+
+    def check(self) -> None:
+        """Buckets are at least one."""
+        if self.buckets < 1:
+            raise _refuse(self, "buckets", "1 at least")
+
+
+@dataclass(frozen=True, slots=True)
+class Cross(Step):
+    """Two columns as one whose categories are pairs; a step that encodes it must follow."""
+
+    name: ClassVar[str] = "cross"
+
+    def check(self) -> None:
+        """Exactly two."""
+        if isinstance(self.column, str) or len(self.column) != 2:
+            raise _refuse(self, "column", "two columns")
+
+    @property
+    def makes(self) -> str:
+        """The two names, joined."""
+        return self.into if self.into is not None else "_x_".join(self.reads)
+
+    def each(self) -> Iterator[Step]:
+        """Two columns make one step."""
+        yield self
+
+
+# -- times --------------------------------------------------------------------------------------------
+
+PARTS = ("year", "month", "day", "hour", "minute", "second", "weekday", "yearday", "quarter", "epoch")
+"""In the order of driftline_kernels.transforms."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatePart(Step):
+    """A part of a date or time in UTC, by default into COLUMN_PART.
+
+    Weekdays count from 0, Monday; days of the year from 1; `epoch` is seconds since 1970.
+    """
+
+    name: ClassVar[str] = "date_part"
+
+    part: Literal[
+        "year", "month", "day", "hour", "minute", "second", "weekday", "yearday", "quarter", "epoch"
+    ] = "hour"
+
+    @property
+    def makes(self) -> str:
+        """A name that tells the part."""
+        return self.into if self.into is not None else f"{self.reads[0]}_{self.part}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cyclic(Step):
+    """Sine and cosine of a number that comes round after a period: COLUMN_sin and COLUMN_cos."""
+
+    name: ClassVar[str] = "cyclic"
+
+    period: float = 24.0
+
+    def check(self) -> None:
+        """Nothing comes round after no time."""
+        if self.period == 0:
+            raise _refuse(self, "period", "a number that isn't 0")
+
+
+STEPS: dict[str, type[Step]] = {
+    step.name: step
+    for step in (
+        *(Read, Pass, Drop, Impute, Missing, Standardise, MinMax, Robust, Clip, Log1p, Power, Bucketise),
+        *(Arithmetic, Ordinal, OneHot, Frequency, TargetMean, Hash, Cross, DatePart, Cyclic),
+    )
+}
+"""All steps by the name that stands in files."""
+
+_HINTS: dict[type, dict[str, Any]] = {step: typing.get_type_hints(step) for step in STEPS.values()}
+
+
+def from_dict(entry: Any, place: str) -> Step:
+    """A step as `to_dict` gave it; `place` is where it stands, for the message.
+
+    Raises BadRequest for an unknown step, an unknown key, or a value that doesn't fit.
+    """
+    if not isinstance(entry, dict) or entry.get("step") not in STEPS:
+        came = entry.get("step") if isinstance(entry, dict) else entry
+        raise BadRequest(f"{place}: step: expected one of {', '.join(STEPS)}, came {shorten(came)}")
+    kind = STEPS[entry["step"]]
+    known = {each.name for each in dataclasses.fields(kind)}
+    values = {key: value for key, value in entry.items() if key not in ("step", "fitted")}
+    unknown = sorted(set(values) - known)
+    if unknown or "column" not in values:
+        wrong = f"came {shorten(unknown[0])}" if unknown else "'column' is missing"
+        raise BadRequest(f"{place}: expected {', '.join(sorted(known))}, {wrong}")
+    try:
+        return kind(**values)
+    except BadRequest as error:
+        raise BadRequest(f"{place}: {error}") from None
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of the type that a step's annotation says; an int is a float, a bool is neither."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    if hint is float:
+        return type(value) is int or (type(value) is float and value - value == 0)
+    return type(value) is hint
+
+
+def _words(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_words, arguments))
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin is tuple:
+        return f"a list of {_words(arguments[0])}"
+    return {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}.get(
+        hint, "nothing"
+    )

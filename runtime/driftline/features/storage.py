@@ -1,0 +1,157 @@
+"""transform.json: steps and what was fitted for them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from driftline.errors import BadRequest
+from driftline.features import spec
+from driftline.features.program import State
+from driftline.features.sources import WORDS, Input
+from driftline.tensors import shorten
+
+FORMAT = "driftline transform"
+VERSION = 1
+"""Of the format: raised when an older driftline could not read what is written."""
+
+Loaded = TypeVar("Loaded")
+
+_FITTED: dict[str, dict[str, Any]] = {
+    "impute": {"value": (int, float, str)},
+    "standardise": {"mean": float, "deviation": float},
+    "min_max": {"least": float, "most": float},
+    "robust": {"median": float, "range": float},
+    "bucketise": {"edges": [float]},
+    "ordinal": {"categories": list},
+    "one_hot": {"categories": list},
+    "frequency": {"categories": list, "shares": [float]},
+    "target_mean": {"categories": list, "means": [float], "overall": float},
+}
+"""What must be there of each step."""
+
+
+def save(path: Path, document: dict[str, Any]) -> None:
+    """Write a document; the file is whole or not there."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text_of(document), encoding="utf-8")
+    os.replace(part, path)
+
+
+def text_of(document: dict[str, Any]) -> str:
+    """JSON with each input and each short value of a step on a line; Python's floats are exact."""
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load(path: Path, read: Callable[[Any], Loaded]) -> Loaded:
+    """Read a document; BadRequest names the file."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadRequest(f"{path}: expected a transform, there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{path}: expected a transform in JSON: {error}") from None
+    try:
+        return read(document)
+    except BadRequest as error:
+        raise BadRequest(f"{path}: {error}") from None
+
+
+def to_dict(inputs: Sequence[Input], steps: Sequence[spec.Step], states: Sequence[State]) -> dict[str, Any]:
+    """The document of a fitted transform."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "inputs": [
+            {"name": each.name, "kind": each.kind}
+            | ({"on_error": each.on_error} if each.on_error != "raise" else {})
+            for each in inputs
+        ],
+        "steps": [
+            step.to_dict() | ({"fitted": state} if state else {})
+            for step, state in zip(steps, states, strict=True)
+        ],
+    }
+
+
+def from_dict(document: Any) -> tuple[list[Input], list[spec.Step], list[State]]:
+    """Inputs, steps and states; BadRequest names the place of what does not fit."""
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise BadRequest(f"format: expected {FORMAT!r}, came {shorten(document)}")
+    version = document.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise BadRequest(f"version: expected {VERSION} at most, came {shorten(version)}: a newer driftline's")
+    inputs = [_input(each, f"inputs[{at}]") for at, each in enumerate(_list(document, "inputs"))]
+    steps, states = [], []
+    for at, entry in enumerate(_list(document, "steps")):
+        step = spec.from_dict(entry, f"steps[{at}]")
+        steps.append(step)
+        states.append(_state(step, entry.get("fitted", {}), f"steps[{at}].fitted"))
+    return inputs, steps, states
+
+
+def _list(document: dict[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
+    if not isinstance(value, list) or not value:
+        raise BadRequest(f"{key}: expected a list, came {shorten(value)}")
+    return value
+
+
+def _input(entry: Any, place: str) -> Input:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise BadRequest(f"{place}: expected a name and a kind, came {shorten(entry)}")
+    kind, on_error = entry.get("kind"), entry.get("on_error", "raise")
+    if kind not in WORDS or on_error not in ("raise", "missing"):
+        raise BadRequest(f"{place}: expected a kind of {', '.join(WORDS)}, came {shorten(entry)}")
+    return Input(entry["name"], kind, on_error)
+
+
+def _state(step: spec.Step, entry: Any, place: str) -> State:
+    if not isinstance(entry, dict):
+        raise BadRequest(f"{place}: expected what was fitted by name, came {shorten(entry)}")
+    state: State = dict(entry)
+    for key, kind in _FITTED.get(step.name, {}).items():
+        if not _is(state.get(key), kind):
+            raise BadRequest(f"{place}.{key}: expected {_words(kind)}, came {shorten(state.get(key))}")
+    for key in ("categories", "infrequent"):
+        if key in state:
+            state[key] = _categories(state[key], f"{place}.{key}")
+    for key in ("shares", "means"):
+        if key in state and len(state[key]) != len(state["categories"]):
+            raise BadRequest(f"{place}.{key}: expected one for each category, came {len(state[key])}")
+    edges = state.get("edges", [])
+    if any(low >= high for low, high in itertools.pairwise(edges)):
+        raise BadRequest(f"{place}.edges: expected ascending numbers, came {shorten(edges)}")
+    return state
+
+
+def _categories(values: Any, place: str) -> list[Any]:
+    if not isinstance(values, list):
+        raise BadRequest(f"{place}: expected a list, came {shorten(values)}")
+    categories = [tuple(value) if isinstance(value, list) else value for value in values]
+    for at, category in enumerate(categories):
+        parts = category if isinstance(category, tuple) else (category,)
+        if not all(part is None or isinstance(part, (str, int, float)) for part in parts):
+            raise BadRequest(f"{place}[{at}]: expected text or a number, came {shorten(category)}")
+    if len(set(categories)) < len(categories) or None in categories[:-1]:
+        raise BadRequest(f"{place}: expected each category once, null last, came {shorten(values)}")
+    return categories
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_is(item, kind[0]) for item in value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _words(kind: Any) -> str:
+    if isinstance(kind, list):
+        return "a list of numbers"
+    return "a number or text" if isinstance(kind, tuple) else {float: "a number", list: "a list"}[kind]

@@ -1,0 +1,292 @@
+"""The face: steps, fitted once, applied to raw columns wherever a model needs features."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.features import spec, storage
+from driftline.features.compiling import add
+from driftline.features.fitting import Fitting, missing_last, target_of
+from driftline.features.program import Builder, State
+from driftline.features.sources import Input, Reader, by_name, kind_of, readable
+from driftline.features.wiring import inputs_of
+from driftline.tensors import Array, shorten
+from driftline_kernels import transforms as kernel
+
+
+class Transform:
+    """Raw columns to a matrix of features.
+
+        transform = dl.Transform([dl.Impute(["temp", "wind"], "median"), dl.Standardise(["temp", "wind"]),
+                                  dl.OneHot("carrier", min_frequency=100)]).fit(columns)
+        matrix = transform.apply(columns)
+
+    `columns` is a pyarrow Table or RecordBatch, a pandas DataFrame, or arrays by name. Raises BadRequest for
+    steps that don't fit together: one reads what another makes later, two make one column.
+    """
+
+    def __init__(self, steps: Iterable[spec.Step]) -> None:
+        self.steps: tuple[spec.Step, ...] = tuple(one for step in steps for one in step.each())
+        self._raw = inputs_of(self.steps)
+        self._states: list[State] | None = None
+        self._checks: dict[int, str] = {}
+        self._outputs: tuple[str, ...] = ()
+        self._program: Any = None
+        self._reader = Reader(())
+
+    # -- what it is ---------------------------------------------------------------------------------
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can be applied."""
+        return self._states is not None
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The raw columns, in the order in which steps name them; a kind not known before fit is 'string'."""
+        return self._reader.inputs if self.fitted else tuple(_with_kind(each, "string") for each in self._raw)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the matrix's columns; before fit, BadRequest where they depend on data."""
+        if self.fitted:
+            return self._outputs
+        builder = Builder(self.inputs)
+        for place, step in enumerate(self.steps):
+            self._add(place, step, _state_without_data(step), builder)
+        return builder.finish()[1]
+
+    @property
+    def width(self) -> int:
+        """Columns of the matrix."""
+        return len(self.outputs)
+
+    @property
+    def errors(self) -> Counter[str]:
+        """How many values were taken as missing since they could not be read, by column."""
+        return self._reader.errors
+
+    def __repr__(self) -> str:
+        columns = f"{len(self._raw)} columns to {self.width}" if self.fitted else "not fitted"
+        return f"Transform({len(self.steps)} steps, {columns})"
+
+    # -- fit and apply ------------------------------------------------------------------------------
+
+    def fit(self, columns: Any, target: Any = None) -> Self:
+        """Take from data what steps need; `target` (rows,) numbers or two classes, if a step needs it."""
+        named = by_name(columns)
+        inputs = tuple(_with_kind(each, _kind_in(named, each.name)) for each in self._raw)
+        self._become(inputs, self._fit(inputs, named, target))
+        return self
+
+    def fit_apply(self, columns: Any, target: Any = None) -> Array:
+        """Fit, and the matrix to train a model with.
+
+        It is that of `apply`, but that each row's TargetMean is made of other rows' targets: a model would
+        else learn to trust it more than it deserves.
+        """
+        self.fit(columns, target)
+        matrix = self.apply(columns)
+        folded = [step for step in self.steps if isinstance(step, spec.TargetMean)]
+        if folded and self._states is not None:
+            named = {each.name: _column(by_name(columns), each.name) for each in self.inputs}
+            fold = np.random.default_rng(folded[0].seed).permutation(len(matrix)) % folded[0].folds
+            for number in range(folded[0].folds):
+                within, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+                states = self._fit(self.inputs, _rows_of(named, others), np.asarray(target).ravel()[others])
+                part = Transform(self.steps)
+                part._become(
+                    self.inputs,
+                    [
+                        other if isinstance(step, spec.TargetMean) else state
+                        for step, state, other in zip(self.steps, self._states, states, strict=True)
+                    ],
+                )
+                matrix[within] = part.apply(_rows_of(named, within))
+        return matrix
+
+    def apply(self, columns: Any, out: Array | None = None) -> Array:
+        """The features: (rows, width) float32, C-contiguous, written into `out` if it is given.
+
+        Raises BadRequest with the column, the row and the value for what can't be read, and for a category
+        that is not known where the step says that this is an error.
+        """
+        if self._program is None:
+            raise BadRequest("expected a transform that is fitted; call fit first")
+        if hasattr(columns, "to_batches"):
+            return self._apply_parts(columns, out)
+        sources = self._reader.take(columns)
+        try:
+            shape = (sources.rows, len(self._outputs))
+            if out is None:
+                out = np.empty(shape, np.float32)
+            elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+                raise BadRequest(f"out: expected float32 {list(shape)}, came {out.dtype} {list(out.shape)}")
+            failed = kernel.apply(sources.table, self._program, out)
+        finally:
+            self._reader.give(sources)
+        if failed >= 0:
+            raise self._unknown(columns, *divmod(failed, len(self._program.code)))
+        return out
+
+    def _apply_parts(self, table: Any, out: Array | None) -> Array:
+        """A table, chunk by chunk, without joining them."""
+        batches = table.to_batches()
+        if len(batches) == 1:
+            return self.apply(batches[0], out)
+        if out is None:
+            out = np.empty((table.num_rows, len(self._outputs)), np.float32)
+        elif out.shape != (table.num_rows, len(self._outputs)):
+            raise BadRequest(f"out: expected {table.num_rows} rows, came shape {list(out.shape)}")
+        start = 0
+        for batch in batches:
+            self.apply(batch, out[start : start + len(batch)])
+            start += len(batch)
+        return out
+
+    # -- files --------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write it, with what was fitted, as JSON that reads well in a diff."""
+        storage.save(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Transform:
+        """Read what `save` wrote; BadRequest names the file and the place in it of what does not fit."""
+        return storage.load(Path(path), cls.from_dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What stands in the file."""
+        if self._states is None:
+            raise BadRequest("expected a transform that is fitted; call fit first")
+        return storage.to_dict(self.inputs, self.steps, self._states)
+
+    @classmethod
+    def from_dict(cls, document: Any) -> Transform:
+        """The transform of a document as `to_dict` gave it."""
+        inputs, steps, states = storage.from_dict(document)
+        return cls.of(steps, states, inputs)
+
+    @classmethod
+    def of(cls, steps: Sequence[spec.Step], states: list[State], inputs: Sequence[Input]) -> Transform:
+        """A transform that was fitted elsewhere; one step a column."""
+        transform = cls(steps)
+        wanted, given = [each.name for each in transform._raw], [each.name for each in inputs]
+        if wanted != given:
+            raise BadRequest(f"inputs: expected {shorten(wanted, 200)}, came {shorten(given, 200)}")
+        transform._become(tuple(inputs), states)
+        return transform
+
+    # -- scikit-learn -------------------------------------------------------------------------------
+
+    @classmethod
+    def from_sklearn(cls, fitted: Any) -> Transform:
+        """A fitted ColumnTransformer, Pipeline or transformer of scikit-learn, with the same outputs.
+
+        Raises BadRequest with the step's name for one that can't be expressed.
+        """
+        from driftline.features.sklearn import imported
+
+        return cls.of(*imported(fitted))
+
+    def to_sklearn(self) -> Any:
+        """An estimator with these steps, for a Pipeline of scikit-learn: fits, transforms, can be cloned."""
+        from driftline.features.estimator import TransformEstimator
+
+        return TransformEstimator(self.steps)
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _fit(self, inputs: tuple[Input, ...], named: Any, target: Any) -> list[State]:
+        reader = Reader(inputs)
+        with reader.open(named) as sources:
+            texts = {
+                index: readable(each, _column(named, each.name), reader.errors)
+                for index, each in enumerate(inputs)
+                if each.kind == "string"
+            }
+            builder = Builder(inputs)
+            fitting = Fitting(builder, sources, texts, target_of(target, sources.rows))
+            states = []
+            for place, step in enumerate(self.steps):
+                try:
+                    states.append(fitting.fit(step))
+                except BadRequest as error:
+                    raise BadRequest(f"{_where(place, step)}: {error}") from None
+                self._add(place, step, states[-1], builder)
+        return states
+
+    def _become(self, inputs: tuple[Input, ...], states: list[State]) -> None:
+        builder = Builder(inputs)
+        for place, (step, state) in enumerate(zip(self.steps, states, strict=True)):
+            self._add(place, step, state, builder)
+        self._program, self._outputs = builder.finish()
+        self._checks, self._states, self._reader = builder.checks, states, Reader(inputs)
+
+    def _add(self, place: int, step: spec.Step, state: State, builder: Builder) -> None:
+        try:
+            add(step, state, builder)
+        except BadRequest as error:
+            raise BadRequest(f"{_where(place, step)}: {error}") from None
+
+    def _unknown(self, columns: Any, row: int, instruction: int) -> BadRequest:
+        column = self._checks[instruction]
+        named = by_name(columns)
+        came = shorten(_item(named[column], row)) if column in named else "another"
+        return BadRequest(f"column {column!r}, row {row}: expected a category that was fitted, came {came}")
+
+
+def _where(place: int, step: spec.Step) -> str:
+    return f"steps[{place}]: {step.name} of {', '.join(map(repr, step.reads))}"
+
+
+def _with_kind(each: Input, kind: str) -> Input:
+    return each if each.kind else Input(each.name, kind, each.on_error)
+
+
+def _column(named: Any, name: str) -> Any:
+    if name not in named:
+        raise BadRequest(f"column {name!r}: expected it to fit, came nothing")
+    return named[name]
+
+
+def _kind_in(named: Any, name: str) -> str:
+    return kind_of(_column(named, name))
+
+
+def _item(column: Any, row: int) -> Any:
+    value = column.iloc[row] if hasattr(column, "iloc") else column[row]
+    return value.as_py() if hasattr(value, "as_py") else value
+
+
+def _rows_of(named: dict[str, Any], rows: Array) -> dict[str, Any]:
+    """Some rows of columns."""
+    taken = {}
+    for name, column in named.items():
+        if hasattr(column, "iloc"):
+            taken[name] = column.iloc[rows]
+        elif hasattr(column, "take"):
+            taken[name] = column.take(rows)
+        else:
+            taken[name] = [column[row] for row in rows.tolist()]
+    return taken
+
+
+def _state_without_data(step: spec.Step) -> State:
+    """A state whose outputs have the right names, whatever their values."""
+    if isinstance(step, spec.OneHot):
+        if step.categories is None or step.min_frequency is not None or step.max_categories is not None:
+            raise BadRequest(f"one_hot of {step.reads[0]!r}: its outputs depend on data; call fit first")
+        return {"categories": missing_last(step.categories)}
+    if isinstance(step, spec.Encoding):
+        return {"categories": []}
+    value = step.value if isinstance(step, spec.Impute) and step.using == "constant" else 0.0
+    numbers = dict.fromkeys(("mean", "least", "median", "overall"), 0.0)
+    ones = dict.fromkeys(("deviation", "most", "range"), 1.0)
+    return {"value": value, **numbers, **ones, "edges": [], "categories": [], "shares": [], "means": []}

@@ -1,0 +1,73 @@
+"""Which raw columns steps need, and whether they fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from driftline.errors import BadRequest
+from driftline.features import spec
+from driftline.features.sources import Input
+
+NUMERIC = (
+    *(spec.Standardise, spec.MinMax, spec.Robust, spec.Clip, spec.Log1p, spec.Power, spec.Bucketise),
+    *(spec.Arithmetic, spec.Cyclic),
+)
+
+
+def inputs_of(steps: Sequence[spec.Step]) -> tuple[Input, ...]:
+    """The raw columns of some steps, in the order in which they are read; kind '' where only data can tell.
+
+    Raises BadRequest with the step's place if one reads a column that a later one makes, which any cycle has
+    to, if one makes a column that is there already, and if two say a column's kind differently.
+    """
+    kinds: dict[str, str] = {}
+    on_error: dict[str, str] = {}
+    makers = {step.makes: place for place, step in enumerate(steps) if step.makes not in step.reads}
+    made: set[str] = set()
+    for place, step in enumerate(steps):
+        where = f"steps[{place}]: {step.name}"
+        for column in step.reads:
+            if column in made:
+                continue
+            if makers.get(column, -1) > place:
+                raise BadRequest(f"{where} reads {column!r}, which steps[{makers[column]}] makes only later")
+            kind = kind_needed(step)
+            if kind and kinds.get(column, "") not in ("", kind):
+                raise BadRequest(f"{where} expected {column!r} to be a {kind}, it is a {kinds[column]}")
+            kinds[column] = kind or kinds.get(column, "")
+            if isinstance(step, spec.Read):
+                on_error[column] = step.on_error
+        if isinstance(step, (spec.Read, spec.Drop)):
+            continue
+        if step.makes not in step.reads and (step.makes in made or step.makes in kinds):
+            raise BadRequest(f"{where} makes {step.makes!r}, which is there already")
+        made.update(_made(step))
+    if not kinds:
+        raise BadRequest("steps: expected at least one step")
+    return tuple(Input(name, kind, on_error.get(name, "raise")) for name, kind in kinds.items())
+
+
+def kind_needed(step: spec.Step) -> str:
+    """The kind that a raw column must have for a step; '' for any."""
+    if isinstance(step, spec.Read):
+        return step.kind or ""
+    if isinstance(step, spec.DatePart):
+        return "datetime"
+    if isinstance(step, spec.Hash):
+        return "string"
+    if isinstance(step, spec.Impute):
+        if step.using == "constant":
+            return "string" if isinstance(step.value, str) else "number"
+        return "" if step.using == "most_frequent" else "number"
+    if isinstance(step, spec.Encoding) and step.categories:
+        known = [category for category in step.categories if category is not None]
+        return ("string" if isinstance(known[0], str) else "number") if known else ""
+    return "number" if isinstance(step, NUMERIC) else ""
+
+
+def _made(step: spec.Step) -> set[str]:
+    if isinstance(step, spec.Cyclic):
+        return {step.makes, f"{step.makes}_sin", f"{step.makes}_cos"}
+    if isinstance(step, spec.Impute) and step.indicator:
+        return {step.makes, f"{step.makes}_missing"}
+    return {step.makes}

@@ -1,0 +1,440 @@
+"""Transforms beside scikit-learn's own, fitted on the same data."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import (
+    KBinsDiscretizer,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
+
+import driftline as dl
+from driftline.errors import BadRequest
+
+NUMBERS = st.lists(
+    st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(-3, 3).map(float)), min_size=2, max_size=400
+).filter(lambda values: any(value is not None for value in values))
+TEXTS = st.lists(
+    st.one_of(
+        st.none(), st.sampled_from(["", "a", "b", "ä", "北京", "x" * 300, "a\0", "aa"]), st.text(max_size=9)
+    ),
+    min_size=1,
+    max_size=300,
+)
+
+
+def column(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def close(ours: np.ndarray, theirs: Any) -> None:
+    np.testing.assert_allclose(ours, np.asarray(theirs, np.float32), rtol=2e-6, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(NUMBERS)
+def test_scalers_are_those_of_scikit_learn(values: list[float | None]) -> None:
+    x = column(values)
+    steps = [
+        dl.Standardise("x", into="s"),
+        dl.MinMax("x", -1, 2, clip=True, into="m"),
+        dl.Robust("x", into="r"),
+    ]
+    ours = dl.Transform(steps).fit({"x": x}).apply({"x": x})
+    for index, scaler in enumerate((StandardScaler(), MinMaxScaler((-1, 2), clip=True), RobustScaler())):
+        close(ours[:, index], scaler.fit_transform(x[:, None])[:, 0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(NUMBERS, st.integers(2, 9))
+def test_quantile_buckets_are_those_of_scikit_learn(values: list[float | None], quantiles: int) -> None:
+    x = column(values)
+    known = x[~np.isnan(x)]
+    ours = dl.Transform([dl.Bucketise("x", quantiles=quantiles)]).fit({"x": x})
+    assert np.isnan(ours.apply({"x": x})[np.isnan(x)]).all()
+    if known.min() < known.max():
+        with warnings.catch_warnings(action="ignore"):  # of buckets that are one
+            theirs = KBinsDiscretizer(quantiles, encode="ordinal").fit_transform(known[:, None])
+        assert ours.apply({"x": known})[:, 0].tolist() == theirs[:, 0].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(NUMBERS, st.sampled_from(["mean", "median"]))
+def test_what_is_missing_is_imputed_and_told(values: list[float | None], using: Any) -> None:
+    x = column(values)
+    ours = dl.Transform([dl.Impute("x", using, indicator=True)]).fit({"x": x})
+    assert ours.outputs == ("x", "x_missing")
+    matrix = ours.apply({"x": x})
+    value = np.nanmean(x) if using == "mean" else np.nanmedian(x)
+    assert matrix[:, 0].tolist() == np.where(np.isnan(x), value, x).astype(np.float32).tolist()
+    assert matrix[:, 1].tolist() == np.isnan(x).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS, TEXTS, st.sampled_from([None, 2, 0.1]), st.sampled_from([None, 3]))
+def test_encoders_are_those_of_scikit_learn(
+    seen: list[str | None], came: list[str | None], min_frequency: Any, max_categories: int | None
+) -> None:
+    grouping = {"min_frequency": min_frequency, "max_categories": max_categories}
+    steps = [
+        dl.OneHot("x", unknown="infrequent", into="one", **grouping),
+        dl.Ordinal("x", into="place", unknown_value=-7, missing_value=-9, **grouping),
+    ]
+    transform = dl.Transform(steps).fit({"x": pa.array(seen, pa.string())})
+    ours = transform.apply({"x": pa.array(came, pa.string())})
+    one = OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=False, **grouping)
+    place = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=-7, encoded_missing_value=-9, **grouping
+    )
+    frames = [
+        np.array([np.nan if v is None else v for v in values], object)[:, None] for values in (seen, came)
+    ]
+    theirs = [encoder.fit(frames[0]).transform(frames[1]) for encoder in (one, place)]
+    np.testing.assert_array_equal(ours, np.hstack(theirs).astype(np.float32))
+    single = [transform.apply({"x": pa.array([value], pa.string())}) for value in came]
+    assert np.vstack(single).tobytes() == ours.tobytes()
+
+
+@pytest.mark.parametrize("smoothing", [None, 0.0, 3.5])
+@pytest.mark.parametrize("binary", [True, False])
+def test_target_means_are_those_of_scikit_learn(smoothing: float | None, binary: bool) -> None:
+    random = np.random.default_rng(3)
+    x = random.choice(["a", "b", "c", "d"], 300)
+    y = random.integers(0, 2, 300) if binary else random.normal(size=300)
+    transform = dl.Transform([dl.TargetMean("x", smoothing)])
+    matrix = transform.fit_apply({"x": x}, y)
+    theirs = TargetEncoder(smooth="auto" if smoothing is None else smoothing).fit(x[:, None], y)
+    new = np.array(["a", "d", "never"])
+    close(transform.apply({"x": new}), theirs.transform(new[:, None]))
+    assert len(np.unique(matrix)) > 4  # out of fold: not one number a category
+    assert np.corrcoef(matrix[:, 0], transform.apply({"x": x})[:, 0])[0, 1] > 0.5
+
+
+def test_frequencies_are_shares_of_the_rows() -> None:
+    transform = dl.Transform([dl.Frequency("x")]).fit({"x": ["a", "b", "a", None]})
+    assert transform.apply({"x": ["a", "b", None, "c"]})[:, 0].tolist() == [0.5, 0.25, 0.25, 0]
+
+
+def test_numbers_are_categories_too() -> None:
+    transform = dl.Transform([dl.Ordinal("x", (3, 1, 2.5), into="place"), dl.OneHot("x")])
+    transform.fit({"x": np.array([3, 1, 2, np.nan])})
+    assert transform.outputs == ("place", "x_1", "x_2", "x_3", "x_missing")
+    matrix = transform.apply({"x": np.array([2, np.nan, 9, 2.5, 3])})
+    assert matrix[:, 0].tolist() == [-1, -1, -1, 2, 0]
+    assert matrix[:, 1:].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.datetimes(datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31)), min_size=1))
+def test_parts_of_dates_are_those_of_pythons_calendar(times: list[datetime.datetime]) -> None:
+    parts = ("year", "month", "day", "hour", "minute", "second", "weekday", "yearday", "quarter")
+    transform = dl.Transform([dl.DatePart("t", part) for part in parts])
+    transform.fit({"t": pa.array(times, pa.timestamp("us"))})
+    want = [
+        [
+            t.year,
+            t.month,
+            t.day,
+            t.hour,
+            t.minute,
+            t.second,
+            t.weekday(),
+            t.timetuple().tm_yday,
+            (t.month + 2) // 3,
+        ]
+        for t in times
+    ]
+    for form in (
+        pa.array(times, pa.timestamp("us")),
+        np.array(times, "datetime64[us]"),
+        pa.array([t.isoformat() for t in times]),
+        [t.isoformat(" ") for t in times],
+    ):
+        assert transform.apply({"t": form}).tolist() == want
+
+
+def test_leap_days_and_what_came_before_1970() -> None:
+    days = ["1900-02-28", "1900-03-01", "2000-02-29", "1969-12-31", "1600-02-29", "2024-12-31"]
+    transform = dl.Transform([dl.DatePart("t", "yearday")]).fit({"t": np.array(days, "datetime64[D]")})
+    want = [59, 60, 60, 365, 60, 366]
+    for form in (days, np.array(days, "datetime64[D]"), pa.array(days).cast(pa.date32())):
+        assert transform.apply({"t": form})[:, 0].tolist() == want
+    zoned = {"t": ["2024-01-01T00:30:00+01:00", None]}
+    assert transform.apply(zoned)[0, 0] == 365
+    assert np.isnan(transform.apply(zoned)[1, 0])
+
+
+def test_steps_on_a_column_are_a_chain_and_into_leaves_it_alone() -> None:
+    x = np.array([0.0, np.nan, np.e - 1, 50.0])
+    steps = [
+        dl.Impute("x", "constant", 0),
+        dl.Clip("x", high=np.e - 1),
+        dl.Log1p("x"),
+        dl.Power("x", 2, into="square"),
+        dl.Arithmetic("x", "*", 10, into="ten"),
+        dl.Arithmetic("ten", "-", "x", into="nine"),
+        dl.Drop("ten"),
+        dl.Cyclic("nine", 36),
+    ]
+    transform = dl.Transform(steps)
+    assert transform.outputs == ("x", "square", "nine_sin", "nine_cos")
+    matrix = transform.fit({"x": x}).apply({"x": x})
+    logs = np.log1p(np.clip(np.nan_to_num(x), None, np.e - 1))
+    want = np.column_stack(
+        [logs, logs**2, np.sin(logs * 9 / 36 * 2 * np.pi), np.cos(logs * 9 / 36 * 2 * np.pi)]
+    )
+    close(matrix, want)
+
+
+def test_a_cross_is_encoded_by_its_pairs() -> None:
+    data = {"a": pa.array(["x", "x", "y", None]), "n": np.array([1, 2, 1, 1])}
+    transform = dl.Transform([dl.Cross(["a", "n"]), dl.OneHot("a_x_n")]).fit(data)
+    assert transform.outputs == ("a_x_n_x_1", "a_x_n_x_2", "a_x_n_y_1", "a_x_n_missing_1")
+    assert transform.apply(data).tolist() == np.eye(4).tolist()
+    unseen = {"a": pa.array(["y", "z", "x"]), "n": np.array([2, 1, 3])}
+    assert not transform.apply(unseen).any()
+
+
+def test_hashes_are_spread_over_their_buckets_and_alike_for_one_value() -> None:
+    texts = [f"user {number}" for number in range(5000)]
+    transform = dl.Transform([dl.Hash("x", 10), dl.Hash("x", 7)])
+    with pytest.raises(BadRequest, match="expected strings, came numbers"):
+        transform.fit({"x": texts})
+    transform = dl.Transform([dl.Cross(["x", "y"]), dl.Hash("x_x_y", 7), dl.Hash("x", 10)])
+    matrix = transform.fit({"x": texts, "y": texts}).apply({"x": texts, "y": texts})
+    for index, buckets in enumerate((7, 10)):
+        counts = np.bincount(matrix[:, index].astype(int), minlength=buckets)
+        assert len(counts) == buckets
+        assert counts.min() > 400
+    assert matrix[:1].tolist() == transform.apply({"x": texts[:1], "y": texts[:1]}).tolist()
+
+
+def every_step() -> dl.Transform:
+    return dl.Transform(
+        [
+            dl.Impute(["a", "b"], "median", indicator=True),
+            dl.Standardise("a"),
+            dl.Log1p("b"),
+            dl.Robust("b"),
+            dl.Bucketise("c", quantiles=4),
+            dl.MinMax("c", into="range"),
+            dl.Impute("s", "most_frequent"),
+            dl.OneHot("s", min_frequency=3),
+            dl.Ordinal("u"),
+            dl.Frequency("u", into="share"),
+            dl.TargetMean("u", into="mean"),
+            dl.DatePart("t", "hour"),
+            dl.Cyclic("t_hour", 24),
+            dl.Hash("v", 8),
+        ]
+    )
+
+
+def data(rows: int, seed: int = 0) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+
+    def holes(values: np.ndarray) -> pa.Array:
+        return pa.array(values, mask=random.random(rows) < 0.1)
+
+    return {
+        "a": holes(random.normal(size=rows)),
+        "b": holes(random.exponential(size=rows).astype(np.float32)),
+        "c": pa.array(random.integers(-100, 100, rows).astype(np.int16)),
+        "s": holes(random.choice(["x", "y", "zürich", ""], rows).astype(object)),
+        "u": holes(random.choice(["p", "q"], rows).astype(object)),
+        "v": pa.array([f"v{number}" for number in random.integers(0, 50, rows)], pa.large_string()),
+        "t": pa.array(random.integers(-(10**15), 10**15, rows), pa.int64()).cast(pa.timestamp("us")),
+    }
+
+
+def test_every_form_of_the_data_gives_the_same_bits_and_one_row_too(tmp_path: Path) -> None:
+    columns = data(1000)
+    table = pa.table(columns)
+    target = np.arange(1000) % 3
+    transform = every_step().fit(table, target)
+    matrix = transform.apply(table)
+    assert matrix.dtype == np.float32
+    assert matrix.flags.c_contiguous
+    transform.save(tmp_path / "transform.json")
+    loaded = dl.Transform.load(tmp_path / "transform.json")
+    assert loaded.outputs == transform.outputs
+    assert loaded.inputs == transform.inputs
+    numpy = {
+        name: column.to_numpy(zero_copy_only=False) if name not in "suv" else column
+        for name, column in columns.items()
+    }
+    frame = table.to_pandas()
+    chunks = pa.concat_tables([table.slice(0, 300), table.slice(300)])
+    encoded = {n: c.dictionary_encode() if n in "su" else c for n, c in columns.items()}
+    for form in (
+        columns,
+        table.to_batches()[0],
+        numpy,
+        frame,
+        chunks,
+        encoded,
+        frame.astype({"s": "category"}),
+    ):
+        assert loaded.apply(form).tobytes() == matrix.tobytes()
+    batch = table.to_batches()[0]
+    singles = [loaded.apply(batch.slice(row, 1)) for row in range(0, 1000, 7)]
+    assert np.vstack(singles).tobytes() == matrix[::7].tobytes()
+    out = np.full((1000, transform.width), 7, np.float32)
+    assert loaded.apply(batch, out) is out
+    assert out.tobytes() == matrix.tobytes()
+    assert every_step().fit(frame, target).apply(frame).tobytes() == matrix.tobytes()
+
+
+def test_infinities_pass_and_are_no_data_to_fit() -> None:
+    transform = dl.Transform([dl.Standardise("x")]).fit({"x": np.array([1.0, 3.0])})
+    assert transform.apply({"x": np.array([np.inf, -np.inf])})[:, 0].tolist() == [np.inf, -np.inf]
+    with pytest.raises(BadRequest, match=r"steps\[0\].*row 1.*finite.*inf"):
+        dl.Transform([dl.Standardise("x")]).fit({"x": np.array([1.0, np.inf])})
+
+
+@pytest.fixture
+def small() -> dl.Transform:
+    steps = [dl.Standardise("x"), dl.OneHot("s", unknown="error"), dl.DatePart("t", "day")]
+    return dl.Transform(steps).fit({"x": [1.0, 2.0], "s": ["a", "b"], "t": ["2024-01-01", "2024-01-02"]})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"x": None}, r"column 'x': expected numbers, came nothing"),
+        ({"x": ["1.5", "abc"]}, r"column 'x', row 1: expected numbers, came 'abc'"),
+        ({"x": [datetime.date(2024, 1, 1)] * 2}, r"column 'x': expected numbers, came date32"),
+        ({"s": [1, 2]}, r"column 's': expected strings, came int64"),
+        ({"s": ["a", "c"]}, r"column 's', row 1: expected a category that was fitted, came 'c'"),
+        ({"s": ["a", None]}, r"column 's', row 1: expected a category that was fitted, came None"),
+        (
+            {"t": ["2024-02-30", "2024-01-01"]},
+            r"column 't', row 0: expected dates or times, came '2024-02-30'",
+        ),
+        ({"x": [1.0]}, r"rows"),
+        ({"s": ["a", 3]}, r"column 's'"),
+    ],
+)
+def test_bad_input_is_named(small: dl.Transform, wrong: dict[str, Any], words: str) -> None:
+    good = {"x": [1.0, 2.0], "s": ["a", "b"], "t": ["2024-01-01", "2024-01-02"]}
+    with pytest.raises(BadRequest, match=words):
+        small.apply({name: value for name, value in (good | wrong).items() if value is not None})
+    assert small.apply(good).shape == (2, 4)
+
+
+def test_what_cannot_be_read_is_missing_where_the_spec_says_so() -> None:
+    steps = [dl.Read(["x"], on_error="missing"), dl.Impute("x", "constant", -1)]
+    transform = dl.Transform(steps).fit({"x": np.array([1.0, 2.0])})
+    assert transform.apply({"x": ["1.5", " 2", "abc", "", None]})[:, 0].tolist() == [1.5, 2, -1, -1, -1]
+    assert transform.errors == {"x": 2}
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([dl.Pass("a", into="b"), dl.Pass("c", into="b")], r"steps\[1\]: pass makes 'b', which is there"),
+        ([dl.Pass("a"), dl.Pass("b", into="a")], r"steps\[0\]: pass reads 'a', which steps\[1\] makes"),
+        (
+            [dl.Log1p("a", into="b"), dl.Log1p("b", into="a")],
+            r"steps\[0\]: log1p reads 'a', which steps\[1\]",
+        ),
+        (
+            [dl.Log1p("b", into="c"), dl.Log1p("a", into="b")],
+            r"steps\[0\]: log1p reads 'b', which steps\[1\]",
+        ),
+        ([dl.Log1p("a"), dl.DatePart("a")], r"steps\[1\].*'a'"),
+        ([dl.OneHot("a", ("x",)), dl.Log1p("a")], r"steps\[1\].*'a'"),
+        ([], "at least one"),
+    ],
+)
+def test_steps_that_do_not_fit_together_are_refused(steps: list[Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        assert dl.Transform(steps).outputs
+
+
+def test_two_outputs_of_one_name_are_refused() -> None:
+    with pytest.raises(BadRequest, match="'a_b'"):
+        dl.Transform([dl.OneHot("a"), dl.Pass("a_b")]).fit({"a": ["b"], "a_b": [1.0]})
+
+
+def test_names_are_known_before_data_where_the_spec_says_them() -> None:
+    assert dl.Transform([dl.OneHot("s", ("b", "a", None))]).outputs == ("s_b", "s_a", "s_missing")
+    with pytest.raises(BadRequest, match="depend on data"):
+        assert dl.Transform([dl.OneHot("s")]).width
+    with pytest.raises(BadRequest, match="call fit"):
+        dl.Transform([dl.OneHot("s")]).apply({"s": ["a"]})
+
+
+def _changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("format",), "other", "format: expected 'driftline transform'"),
+        (("version",), 2, "version: expected 1 at most, came 2"),
+        (("steps",), [], "steps: expected a list"),
+        (("steps", 1, "step"), "magic", r"steps\[1\]: step: expected one of .* came 'magic'"),
+        (("steps", 0, "centre"), 3, r"steps\[0\]: standardise: centre: expected true or false, came 3"),
+        (("steps", 0, "color"), 3, r"steps\[0\]: expected .* came 'color'"),
+        (("steps", 0, "fitted"), {}, r"steps\[0\]\.fitted\.mean: expected a number, came None"),
+        (("steps", 0, "fitted", "mean"), "NaN", r"steps\[0\]\.fitted\.mean: expected a number"),
+        (("steps", 1, "fitted", "categories"), ["a", "a"], r"steps\[1\]\.fitted\.categories"),
+        (("steps", 1, "fitted", "categories"), [[], {}], r"steps\[1\]\.fitted\.categories"),
+        (("steps", 0, "column"), "z", r"inputs"),
+        (("inputs", 0, "kind"), "image", r"inputs\[0\]"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_the_place(
+    small: dl.Transform, tmp_path: Path, path: tuple[Any, ...], value: Any, words: str
+) -> None:
+    file = tmp_path / "transform.json"
+    file.write_text(json.dumps(_changed(json.loads(json.dumps(small.to_dict())), path, value)))
+    with pytest.raises(BadRequest, match=words) as caught:
+        dl.Transform.load(file)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "transform.json").write_text(text)
+    with pytest.raises(BadRequest, match=r"transform\.json"):
+        dl.Transform.load(tmp_path / "transform.json")
+    with pytest.raises(BadRequest, match="no such file"):
+        dl.Transform.load(tmp_path / "nowhere.json")
+
+
+def test_a_frame_without_rows_has_no_features(small: dl.Transform) -> None:
+    table = pa.table(
+        {"x": pa.array([], pa.float64()), "s": pa.array([], pa.string()), "t": pa.array([], pa.date32())}
+    )
+    for form in (table, table.to_pandas(), dict(zip(table.column_names, table.columns, strict=True))):
+        assert small.apply(form).shape == (0, 4)
+
+
+def test_frames_with_an_index_of_their_own(small: dl.Transform) -> None:
+    frame = pd.DataFrame(
+        {"x": [1.0], "s": ["a"], "t": [pd.Timestamp(2024, 1, 5)], "more": [object()]}, index=[9]
+    )
+    assert small.apply(frame).tolist() == [[-1, 1, 0, 5]]

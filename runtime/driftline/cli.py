@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from driftline.engine.bundle import Bundle
     from driftline.monitor.profile import Profile
-    from driftline.registry.source import Registry, Version
+    from driftline.registry.source import Check, Registry, Version
 
 SETTINGS = "driftline.toml"
 DEFAULTS = Server()
@@ -133,11 +133,33 @@ def serve(file: ServerFile, /, models: tuple[str, ...], **flags: Any) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="The model's name.")
 @click.option("--alias", help="Promote the new version to this alias.")
+@click.option(
+    "--check",
+    type=click.Path(path_type=Path),
+    metavar="DATA",
+    help="Refuse the files if they predict otherwise than DATA says: inputs, and outputs by their names.",
+)
+@click.option(
+    "--tolerance",
+    default=1e-5,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="The difference to DATA's predictions that is allowed.",
+)
 @registry_option
-def register(files: tuple[Path, ...], name: str, alias: str | None, registry: str) -> None:
-    """Make a new version of a model out of FILES: an .onnx file and what belongs to it, or a folder."""
+def register(
+    files: tuple[Path, ...], name: str, alias: str | None, check: Path | None, tolerance: float, registry: str
+) -> None:
+    """Make a new version of a model out of FILES: an .onnx file and what belongs to it, or a folder.
+
+    What may belong to it: external data, profile.arrow, transform.json, driftline.toml.
+    """
     source = open_registry(registry)
-    version = source.register(files, name)
+    if check is None:
+        version = source.register(files, name)
+    else:
+        with rows_done(check) as done:
+            version = source.register(files, name, parity(check, tolerance, done))
     click.echo(f"{name} {version.number} is registered in {source.uri}")
     if alias:
         source.promote(name, version.number, alias)
@@ -338,6 +360,13 @@ def profile_of_file(
     for warning in caught:
         click.echo(f"driftline: {warning.message}", err=True)
     return found
+
+
+def parity(data: Path, tolerance: float, done: Callable[[int], None]) -> Check:
+    """A check that a version's folder predicts what a file says."""
+    from driftline.engine.parity import check
+
+    return lambda folder: check(folder, data, tolerance, done)
 
 
 def stderr() -> Console:

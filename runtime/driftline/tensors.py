@@ -58,16 +58,20 @@ BY_ONNX = {datatype.onnx: datatype for datatype in DATATYPES.values()}
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """The name, datatype and shape of one tensor; -1 is a dimension that may vary."""
+    """The name, datatype and shape of one tensor; -1 is a dimension that may vary.
+
+    `raw`: a column of a table, (rows,) or (rows, 1), of strings or numbers in any datatype; null is missing.
+    """
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
+    raw: bool = False
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape fits."""
         if len(shape) != len(self.shape):
-            return False
+            return self.raw and len(shape) == 2 and shape[1] == 1
         # A loop, not a generator: every request comes by here.
         for size, want in zip(shape, self.shape, strict=True):  # noqa: SIM110
             if size != want and want != -1:
@@ -147,7 +151,14 @@ class Signature:
                 raise BadRequest(
                     f"input {name!r}: expected shape {list(spec.shape)}, came {list(tensors[name].shape)}"
                 )
+            if spec.raw:
+                tensors[name] = as_column(spec, tensors[name])
         return tensors
+
+
+def as_column(spec: TensorSpec, array: Array) -> Array:
+    """A raw column, (rows,) or (rows, 1), as (rows,) in its own datatype."""
+    return array.reshape(len(array)).astype(spec.datatype.dtype, copy=False)
 
 
 def coerce(spec: TensorSpec, data: object) -> Array:
@@ -191,7 +202,11 @@ _ALLOWED: dict[str, set[type]] = {
     "f": {int, float, type(None)},
     "O": {str, bytes},
 }
+_MISSING = {bool, type(None)}
+"""What a raw column takes besides: null for what is missing, and booleans as numbers."""
+
 _MOST_DIMENSIONS = 32
+
 
 _C_TYPES = {np.dtype(np.float32): "f", np.dtype(np.float64): "d"}
 """What Python's own arrays read from a list in half of numpy's time, an overflow becoming infinite."""
@@ -222,8 +237,9 @@ def _ragged(spec: TensorSpec) -> BadRequest:
 def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
     """A flat tensor of Python values whose types are `types`."""
     dtype = spec.datatype.dtype
-    if not types <= _ALLOWED[dtype.kind]:
-        wrong = types - _ALLOWED[dtype.kind]
+    allowed = _ALLOWED[dtype.kind] | (_MISSING if spec.raw else set())
+    if not types <= allowed:
+        wrong = types - allowed
         position, value = next(pair for pair in enumerate(values) if type(pair[1]) in wrong)
         if wrong == {list}:
             raise _ragged(spec)

@@ -68,5 +68,5 @@ def size_in_bytes(inputs: Tensors) -> int:
     for array in inputs.values():
         size += array.nbytes
         if array.dtype.hasobject:
-            size += sum(STRING_BYTES + len(text) for text in array.flat)
+            size += sum(STRING_BYTES + len(text or "") for text in array.flat)
     return size

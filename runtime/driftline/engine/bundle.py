@@ -11,15 +11,23 @@ from driftline.errors import ModelError
 MODEL = "model.onnx"
 SETTINGS = "driftline.toml"
 PROFILE = "profile.arrow"
+TRANSFORM = "transform.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a version consists of: its model file, its settings, and the profile it is watched by, if any."""
+    """What a version consists of.
+
+    model      its file
+    settings   of it
+    profile    that it is watched by, if any
+    transform  of raw columns to what the model takes, if any
+    """
 
     model: Path
     settings: ModelSettings
     profile: Path | None = None
+    transform: Path | None = None
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
@@ -36,5 +44,7 @@ class Bundle:
             model = model / MODEL
         if not model.is_file():
             raise ModelError(f"{path}: expected a file {MODEL}, there is none")
-        profile = path / PROFILE
-        return cls(model, bundle_settings(path / SETTINGS), profile if profile.is_file() else None)
+        profile, transform = (
+            file if (file := path / name).is_file() else None for name in (PROFILE, TRANSFORM)
+        )
+        return cls(model, bundle_settings(path / SETTINGS), profile, transform)

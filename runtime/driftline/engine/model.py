@@ -10,8 +10,10 @@ from time import perf_counter_ns
 import numpy as np
 
 from driftline.batching.cost import Cost
+from driftline.columns import columns_of
 from driftline.config import ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
+from driftline.engine.features import Features
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, DriftlineError
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
@@ -33,6 +35,9 @@ class Model:
         threads = engine.threads_on(available_cores())
         self._session = Session(bundle.model, engine.device, threads, engine.spinning)
         self.signature: Signature = self._session.signature
+        self._features = Features.of(bundle.transform, self.signature) if bundle.transform else None
+        if self._features is not None:
+            self.signature = self._features.signature
         if bundle.settings.batching.max_batch_rows == 0:
             self.signature = replace(self.signature, batched=False)
 
@@ -47,12 +52,13 @@ class Model:
     def predict(self, columns: object, outputs: Sequence[str] | None = None) -> Tensors:
         """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
 
-        columns  arrays or nested lists by input name; for a model of one input, it alone will do
+        columns  arrays or nested lists by input name; for a model of one input, it alone will do; for one
+                 with a transform, raw columns in any form: a table, a DataFrame, arrays by name
         outputs  the names of those wanted, all if None
 
         Raises BadRequest if the columns don't fit the signature, or it has no such output.
         """
-        inputs = self.signature.inputs_of(columns)
+        inputs = self._inputs_of(columns)
         known = tuple(spec.name for spec in self.signature.outputs)
         wanted = tuple(outputs or known)
         for name in wanted:
@@ -60,7 +66,7 @@ class Model:
                 raise BadRequest(
                     f"output {shorten(name)}: the model has no such output; it has: {', '.join(known)}"
                 )
-        rows = self.signature.rows(inputs)
+        rows = len(next(iter(inputs.values()))) if self.signature.batched else 1
         step = self.settings.batching.max_batch_rows
         if not self.signature.batched or rows <= step:
             return self.run(inputs, wanted)
@@ -70,11 +76,21 @@ class Model:
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
 
+    def _inputs_of(self, columns: object) -> Tensors:
+        if self._features is None:
+            inputs = self.signature.inputs_of(columns)
+            self.signature.rows(inputs)
+            return inputs
+        named = columns_of(columns)
+        return {spec.name: named[spec.name] for spec in self.signature.inputs if spec.name in named}
+
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Compute the named outputs of one batch that fits the signature; thread safe.
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails.
         """
+        if self._features is not None:
+            inputs = self._features.of_columns(inputs)
         return self._session.run(inputs, outputs)
 
     def warm_up(self) -> Cost:

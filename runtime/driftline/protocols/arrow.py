@@ -117,18 +117,29 @@ class Columns:
 
 
 def values(column: Any, spec: TensorSpec, name: str) -> Array:
-    """An Arrow column as an array that `spec`'s datatype can hold; nulls are NaN."""
+    """An Arrow column as an array that `spec`'s datatype can hold; nulls are NaN, of raw strings None."""
     array: Array
+    if spec.raw:
+        column = _raw(column, spec)
     if pa.types.is_primitive(column.type) and not pa.types.is_boolean(column.type) and not column.null_count:
         array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
     else:
         array = column.to_numpy(zero_copy_only=False)
     allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[spec.datatype.dtype.kind]
-    if array.dtype.kind not in allowed or (array.dtype.kind == "O" and column.null_count):
+    if array.dtype.kind not in allowed or (array.dtype.kind == "O" and column.null_count and not spec.raw):
         nulls = f" with {column.null_count} nulls" if column.null_count else ""
         raise BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
     with np.errstate(over="ignore"):
         return array.astype(spec.datatype.dtype, copy=False)
+
+
+def _raw(column: Any, spec: TensorSpec) -> Any:
+    """Of a raw column, what else it may come as: categories, booleans, dates and times."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if spec.datatype.name == "BYTES":
+        return column.cast(pa.string()) if pa.types.is_temporal(column.type) else column
+    return column.cast(pa.float64()) if pa.types.is_boolean(column.type) or column.null_count else column
 
 
 def table(keep: Mapping[str, Any], outputs: Tensors, rows: int) -> Any:

@@ -6,6 +6,7 @@ Specification: https://github.com/kserve/open-inference-protocol and Triton's "B
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import orjson
 from driftline.errors import BadRequest
 from driftline.protocols import binary
 from driftline.protocols.codec import InferRequest
-from driftline.tensors import Array, Signature, Tensors, TensorSpec, coerce, shorten
+from driftline.tensors import DATATYPES, Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
 
 _MOST_ELEMENTS = 2**48
 
@@ -82,7 +83,8 @@ class V2Codec:
         given: Tensors = {}
         for entry in entries:
             spec = self._spec_of(entry, given)
-            given[spec.name], tail = self._read_input(spec, entry, tail)
+            array, tail = self._read_input(spec, entry, tail)
+            given[spec.name] = as_column(spec, array) if spec.raw else array
         if tail:
             raise BadRequest(f"the body has {len(tail)} bytes more than its inputs account for")
         if len(given) != len(self._inputs):
@@ -109,11 +111,7 @@ class V2Codec:
         self, spec: TensorSpec, entry: Mapping[str, Any], tail: memoryview
     ) -> tuple[Array, memoryview]:
         """One input's tensor, and what is left of the bytes behind the JSON."""
-        if entry.get("datatype") != spec.datatype.name:
-            raise BadRequest(
-                f"input {spec.name!r}: expected datatype {spec.datatype.name}, "
-                f"came {shorten(entry.get('datatype'))}"
-            )
+        sent = _sent(spec, entry.get("datatype"))
         shape = _shape(spec, entry.get("shape"))
         count = prod(shape)
         if "parameters" in entry:
@@ -125,7 +123,7 @@ class V2Codec:
                     raise BadRequest(
                         f"{where}: expected {size} bytes of binary data behind the JSON, came {len(tail)}"
                     )
-                return binary.decode(spec, tail[:size], shape, count), tail[size:]
+                return binary.decode(sent, tail[:size], shape, count), tail[size:]
         data = entry.get("data")
         if type(data) is not list:
             raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
@@ -204,6 +202,18 @@ class V2Codec:
         answer["outputs"] = entries
         text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
         return (b"".join((text, *tail)), len(text)) if request.binary else (text, None)
+
+
+def _sent(spec: TensorSpec, datatype: object) -> TensorSpec:
+    """The input as it is sent: in its own datatype, or a raw column of numbers in any."""
+    if datatype == spec.datatype.name:
+        return spec
+    came = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None
+    if came is None or "BYTES" in (came.name, spec.datatype.name):
+        raise BadRequest(
+            f"input {spec.name!r}: expected datatype {spec.datatype.name}, came {shorten(datatype)}"
+        )
+    return replace(spec, datatype=came)
 
 
 def _shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:

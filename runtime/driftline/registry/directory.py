@@ -23,7 +23,16 @@ from pathlib import Path
 
 from driftline.errors import BadRequest, NotFound, RegistryError
 from driftline.registry.file import fingerprint
-from driftline.registry.source import NAME, PRODUCTION, Reference, Registry, Version, check_name
+from driftline.registry.source import (
+    NAME,
+    PRODUCTION,
+    Check,
+    Reference,
+    Registry,
+    Version,
+    accept,
+    check_name,
+)
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _MODEL = Path("model.onnx")
@@ -91,7 +100,7 @@ class DirectoryRegistry(Registry):
             )
         return aliases
 
-    def register(self, files: Sequence[Path], name: str) -> Version:
+    def register(self, files: Sequence[Path], name: str, check: Check = accept) -> Version:
         """Copy files, or all that is in one folder, to a new version: one more than the newest.
 
         If no file is called `model.onnx`, the one that ends in .onnx becomes it; others keep their names.
@@ -106,6 +115,7 @@ class DirectoryRegistry(Registry):
             free = max([*_numbers(folder), *self.aliases(name).values()], default=0) + 1
             with _unfinished(folder) as new:
                 _copy(bundle, new)
+                check(new)
                 number = _publish(new, folder, free)
             return _describe(folder, number, {})
 

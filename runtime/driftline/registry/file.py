@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from driftline.errors import BadRequest, NotFound, RegistryError
-from driftline.registry.source import PRODUCTION, Registry, Version
+from driftline.registry.source import PRODUCTION, Check, Registry, Version, accept
 
 _NOT_IN_A_NAME = re.compile(r"^[.\-]|[^A-Za-z0-9_.\-]")
 
@@ -43,7 +43,7 @@ class FileRegistry(Registry):
         """None: a file has no aliases."""
         return {}
 
-    def register(self, files: Sequence[Path], name: str) -> Version:
+    def register(self, files: Sequence[Path], name: str, check: Check = accept) -> Version:
         """Raises BadRequest: a single file has no place for a second version."""
         raise BadRequest(f"can't register {name!r} in {self.uri}: expected a folder, came a single file")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,14 @@ def parse_version(text: str) -> int:
     return int(text)
 
 
+Check = Callable[[Path], object]
+"""Raises an error if a version's folder must not become a version."""
+
+
+def accept(folder: Path) -> None:
+    """The check that finds nothing."""
+
+
 class Registry(ABC):
     """A place that holds models. `Registry.open(uri)` gives the right kind for a URI.
 
@@ -112,11 +120,12 @@ class Registry(ABC):
         """Where each alias of a model points; empty if it has none."""
 
     @abstractmethod
-    def register(self, files: Sequence[Path], name: str) -> Version:
+    def register(self, files: Sequence[Path], name: str, check: Check = accept) -> Version:
         """Make a new version of `name` out of files or one folder; nobody ever sees half of it.
 
-        If no file is called `model.onnx`, the one that ends in .onnx becomes it. Raises BadRequest if the
-        files are no bundle, RegistryError if they can't be written.
+        If no file is called `model.onnx`, the one that ends in .onnx becomes it. `check` is given the folder
+        before anybody sees it; what it raises is raised, and there is no new version. Raises BadRequest if
+        the files are no bundle, RegistryError if they can't be written.
         """
 
     @abstractmethod

@@ -1,0 +1,55 @@
+"""Raw columns in place of a model's input matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from driftline.errors import ModelError
+from driftline.tensors import DATATYPES, Signature, Tensors, TensorSpec
+
+if TYPE_CHECKING:
+    from driftline.features.transform import Transform
+
+DATATYPE = {"number": "FP64", "string": "BYTES", "datetime": "BYTES"}
+"""What the raw columns of a transform are as tensors; dates and times are ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """A transform in front of a model.
+
+    signature  of both together: a tensor for each raw column
+    """
+
+    signature: Signature
+    _transform: Transform
+    _matrix: str
+
+    @classmethod
+    def of(cls, path: Path, model: Signature) -> Features:
+        """The transform of a file for a model of one matrix of as many columns; ModelError if it is another.
+
+        Raises BadRequest if the file is no transform.
+        """
+        from driftline.features.transform import Transform  # compiled code: who has no transform needs none
+
+        transform = Transform.load(path)
+        matrix = model.inputs[0]
+        fits = len(model.inputs) == 1 and matrix.datatype.name == "FP32" and len(matrix.shape) == 2
+        if not fits or matrix.shape[1] not in (-1, transform.width):
+            takes = ", ".join(f"{spec.name} {spec.datatype.name} {list(spec.shape)}" for spec in model.inputs)
+            raise ModelError(
+                f"{path}: expected a model of one input FP32 [-1, {transform.width}], which the transform "
+                f"makes, came one of {takes}"
+            )
+        columns = tuple(
+            TensorSpec(column.name, DATATYPES[DATATYPE[column.kind]], (-1,), raw=True)
+            for column in transform.inputs
+        )
+        return cls(Signature(columns, model.outputs, model.batched), transform, matrix.name)
+
+    def of_columns(self, columns: Tensors) -> Tensors:
+        """The model's input; BadRequest with the column, the row and the value for what can't be read."""
+        return {self._matrix: self._transform.apply(columns)}

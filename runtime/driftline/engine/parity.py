@@ -1,0 +1,107 @@
+"""Whether a bundle predicts what its maker says it does, before anybody is served by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from driftline.columns import names_of
+from driftline.engine.bundle import Bundle
+from driftline.engine.model import Model
+from driftline.errors import BadRequest
+from driftline.protocols.arrow import Columns
+from driftline.tables import Source
+from driftline.tensors import Array, Tensors, shorten
+
+MOST_ROWS = 100_000
+"""Rows that are compared at most."""
+
+ALONE = 64
+"""Rows that are asked one by one, too, as clients do."""
+
+
+def check(folder: Path, data: Path, tolerance: float, progress: Callable[[int], None]) -> int:
+    """Replay rows through a version's files as a server would; how many were compared.
+
+    folder     of the version
+    data       a Parquet, CSV or Arrow file of the model's inputs, and of predictions by their outputs' names:
+               NAME, or NAME_0, NAME_1, ... of an output of several columns
+    tolerance  of the difference between a prediction and the given one
+    progress   called with the number of rows just compared
+
+    Raises BadRequest with the output, the row and both values where they differ by more, and if the data has
+    no predictions at all.
+    """
+    model = Model(Bundle.open(folder))
+    source = Source(data)
+    given = {
+        column: (spec.name, index)
+        for spec in model.signature.outputs
+        for index, column in enumerate(_columns(spec.name, spec.shape, source.schema.names))
+        if column in source.schema.names
+    }
+    if not given:
+        outputs = ", ".join(spec.name for spec in model.signature.outputs)
+        raise BadRequest(f"{data}: expected predictions in columns named as the outputs: {outputs}")
+    inputs = Columns(model.signature.inputs, source.schema, tuple(given))
+    wanted = tuple({name: None for name, _ in given.values()})
+    rows = 0
+    for batch in source.batches(inputs.names):
+        tensors = inputs.tensors(batch)
+        expected = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in given}
+        step = max(1, model.settings.batching.max_batch_rows)
+        for start in range(0, batch.num_rows, step):
+            stop = min(start + step, batch.num_rows)
+            _compare(model, tensors, wanted, given, expected, (start, stop), rows, tolerance)
+        for row in range(min(ALONE, batch.num_rows) if not rows else 0):
+            _compare(model, tensors, wanted, given, expected, (row, row + 1), rows, tolerance)
+        rows += batch.num_rows
+        progress(batch.num_rows)
+        if rows >= MOST_ROWS:
+            break
+    if not rows:
+        raise BadRequest(f"{data}: expected rows, came none")
+    return rows
+
+
+def _columns(name: str, shape: tuple[int, ...], there: list[str]) -> tuple[str, ...]:
+    """The columns of an output; of one whose width is not known, as many as there are."""
+    if len(shape) < 2:
+        return (name,)
+    width = shape[1]
+    if width == -1:
+        width = sum(f"{name}_{index}" in there for index in range(len(there)))
+    return names_of(name, max(width, 1))
+
+
+def _compare(
+    model: Model,
+    tensors: Tensors,
+    wanted: tuple[str, ...],
+    given: dict[str, tuple[str, int]],
+    expected: dict[str, Array],
+    rows: tuple[int, int],
+    before: int,
+    tolerance: float,
+) -> None:
+    start, stop = rows
+    outputs = model.run({name: array[start:stop] for name, array in tensors.items()}, wanted)
+    for column, (name, index) in given.items():
+        came = outputs[name].reshape(stop - start, -1)[:, index]
+        want = expected[column][start:stop]
+        wrong = np.flatnonzero(~_same(came, want, tolerance))
+        if len(wrong):
+            row = int(wrong[0])
+            raise BadRequest(
+                f"output {column!r}, row {before + start + row}: expected {shorten(want[row])} within "
+                f"{tolerance:g}, came {shorten(came[row])}"
+            )
+
+
+def _same(came: Array, want: Array, tolerance: float) -> Array:
+    if came.dtype == object or want.dtype == object:
+        return np.asarray(came.astype(str) == want.astype(str))
+    both = came.astype(np.float64), want.astype(np.float64)
+    return np.isclose(*both, rtol=0, atol=tolerance, equal_nan=True)

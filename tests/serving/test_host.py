@@ -441,9 +441,9 @@ async def test_memory_is_given_back_when_the_last_answer_has_let_go(
     register(registry, tmp_path)
     async with started(registry, "m") as host:
         answering = host.find("m")  # as the endpoint holds it until its answer is sent
-        session = weakref.ref(answering.model._session)
+        model = weakref.ref(answering.model)
         alive: list[bool] = []
-        monkeypatch.setattr(host_module.memory, "give_back", lambda: alive.append(session() is not None))
+        monkeypatch.setattr(host_module.memory, "give_back", lambda: alive.append(model() is not None))
         register(registry, tmp_path)
         await until(lambda: default(host) == 2 and not host.entries["m"].unloading)
         await asyncio.sleep(0.1)

@@ -8,7 +8,6 @@ request and closes it. If anything before the flip fails, the old version serves
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import re
 import weakref
@@ -403,12 +402,11 @@ class Host:
             "%s %d is drained and closed", entry.name, served.version.number,
             extra={"model": entry.name, "version": served.version.number},
         )  # fmt: skip
-        # Its last answer may still be on its way to a client, and know it: only then does all of it go.
+        # An answer on its way, or a monitor that is being loaded, may hold the model still.
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()
         watched = weakref.ref(served.model, lambda _: loop.call_soon_threadsafe(gone.set))
         del served
-        await asyncio.to_thread(gc.collect)
         if watched() is not None:
             await gone.wait()
         await asyncio.to_thread(memory.give_back)

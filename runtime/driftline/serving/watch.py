@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from driftline.config import Monitoring
 from driftline.engine.model import Model
@@ -58,7 +59,7 @@ class Watch:
         self._later: list[Tensors] = []
         self.changes: dict[str, int] = {}
         self.alarms: dict[str, int] = {}
-        self.observer = Observer(self._make, f"{version.name} {version.number}")
+        self.observer = Observer(weakly(self._make), f"{version.name} {version.number}")
         # Until the profile is read: whatever it may name.
         likely = is_table if profile is None else (lambda spec: len(spec.columns) > 0)
         self._inputs = tuple(spec.name for spec in model.signature.inputs if likely(spec))
@@ -142,7 +143,7 @@ class Watch:
             keep_windows=settings.keep_windows,
             model=self._version.name,
             version=self._version.number,
-            on_signal=self._count,
+            on_signal=weakly(self._count),
             on_window=self._history.put if self._history else None,
         )
         monitor.warm_up()
@@ -155,6 +156,20 @@ class Watch:
         counts[signal.column] = counts.get(signal.column, 0) + 1
         if signal.kind == "alarm":
             self._on_alarm(signal)
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method for those whom its object holds: without a cycle, a version's memory goes with its last user.
+
+    When the object is gone, nothing happens and None comes back.
+    """
+    reference = WeakMethod(method)
+
+    def call(*arguments: object) -> Any:
+        found = reference()
+        return found(*arguments) if found is not None else None
+
+    return call
 
 
 def kinds(signature: Signature) -> dict[str, str]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from bench.micro import own_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
-from driftline.monitor.reference import Categorical, Numeric
+from driftline.monitor.reference import Numeric
 from driftline.monitor.signals import Signal
 from driftline.monitor.window import Window
 
@@ -391,37 +390,6 @@ def test_threads_that_observe_at_once_lose_nothing(mixed_profile: Profile) -> No
     same(merged, expected)
 
 
-def arrays(thing: object, seen: set[int]) -> Iterator[np.ndarray]:
-    """All arrays that are reached from an object, the owner of the memory where one is a view."""
-    if id(thing) in seen:
-        return
-    seen.add(id(thing))
-    if isinstance(thing, np.ndarray):
-        if isinstance(thing.base, np.ndarray):
-            yield from arrays(thing.base, seen)
-        else:
-            yield thing
-    elif isinstance(thing, dict):
-        for value in thing.values():
-            yield from arrays(value, seen)
-    elif isinstance(thing, list | tuple | set) or type(thing).__name__ == "deque":
-        for value in thing:  # type: ignore[attr-defined]
-            yield from arrays(value, seen)
-    elif is_dataclass(thing):
-        for name in type(thing).__dataclass_fields__:
-            yield from arrays(getattr(thing, name), seen)
-    elif type(thing).__module__.startswith("driftline"):
-        for value in vars(thing).values():
-            yield from arrays(value, seen)
-
-
-def own_bytes(monitor: Monitor) -> int:
-    """Of all arrays of a monitor that are not its profile's."""
-    seen: set[int] = set()
-    list(arrays(monitor.profile, seen))
-    return sum(array.nbytes for array in arrays(monitor, seen))
-
-
 def test_the_state_of_30_columns_is_small_and_does_not_grow() -> None:
     random = np.random.default_rng(0)
     monitor = Monitor(Profile.fit({"input": random.standard_normal((5_000, 30), dtype=np.float32)}))
@@ -441,4 +409,3 @@ def test_finished_windows_are_as_many_as_are_kept(profile: Profile) -> None:
         monitor.observe({"input": matrix(100)})
         sizes.append(own_bytes(monitor))
     assert len(set(sizes[3:])) == 1
-    assert isinstance(profile.references[0], Numeric | Categorical)

@@ -14,6 +14,9 @@ from driftline.monitor.window import Window
 from driftline.tensors import Array
 from driftline_kernels import bins, categories, moments, rows
 
+FEW_ROWS = 16
+"""Rows that come one by one wait for so many, to be counted together: a call costs what a row does."""
+
 
 class Counter:
     """What was counted, in the bins of a profile."""
@@ -26,18 +29,37 @@ class Counter:
         self._width = len(self.numeric)
         edges = max((len(reference.edges) for reference in self.numeric), default=0)
         self._state = profile.whole.state(_padded([reference.edges for reference in self.numeric], edges))
+        self._waiting = np.empty((FEW_ROWS, self._width), np.float32)
+        self._held = 0
         self._categories = [np.zeros(len(reference.counts), np.int64) for reference in self.categorical]
         self._places = _places([len(reference.edges) for reference in self.numeric], edges)
 
     def add(self, matrix: Array, codes: Codes) -> None:
         """Count rows; one thread at a time."""
-        rows.observe(matrix, self._state)
+        number = len(matrix)
+        if self._held + number > FEW_ROWS:
+            self._settle()
+        if number > FEW_ROWS:
+            rows.observe(matrix, self._state)
+        else:
+            self._waiting[self._held : self._held + number] = matrix
+            self._held += number
         if codes:
             for own, counts in zip(codes, self._categories, strict=True):
                 categories.count(own, counts)
 
+    def warm_up(self) -> None:
+        """Load what is compiled: count no rows."""
+        self._settle()
+
+    def _settle(self) -> None:
+        """Count the rows that wait."""
+        rows.observe(self._waiting[: self._held], self._state)
+        self._held = 0
+
     def reset(self) -> None:
         """Begin anew."""
+        self._held = 0
         self._state.counts[:] = 0
         self._state.sums[:] = 0
         self._state.moments[:] = moments.start(self._width)
@@ -48,10 +70,12 @@ class Counter:
     def counts(self) -> Array:
         """(natural bins,) int64, a copy: of the numeric columns, then of the categorical ones, one behind the
         other, each as long as its reference's counts."""
+        self._settle()
         return np.concatenate([self._state.counts.ravel()[self._places], *self._categories])
 
     def window(self, rows: int, began: datetime) -> Window:
         """A copy of all that was counted."""
+        self._settle()
         ends = np.cumsum([len(reference.counts) for reference in self.references])[:-1]
         names = [reference.name for reference in self.references]
         return Window(

@@ -113,6 +113,7 @@ class Monitor:
         """Load all that is compiled, so that no batch waits for it."""
         with self._lock:
             self._counter.add(*self._reader.nothing())
+            self._counter.warm_up()
             if self._detectors is not None:
                 self._detectors.look(np.zeros_like(self._looked))
 

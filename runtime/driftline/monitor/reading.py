@@ -67,6 +67,7 @@ class Reader:
         self._references: list[Reference] = [*numeric, *categorical]
         self._names = tuple(reference.name for reference in numeric)
         self._width = len(numeric)
+        self._row = (self._width,)
         self._categorical = categorical
         self._tables = [_table(reference) for reference in categorical]
         stem = self._names[0].rpartition("_")[0] if self._names and not categorical else ""
@@ -80,8 +81,7 @@ class Reader:
             if (
                 type(matrix) is np.ndarray
                 and matrix.dtype is _FLOAT32
-                and matrix.ndim == 2
-                and matrix.shape[1] == self._width
+                and matrix.shape[1:] == self._row
                 and matrix.flags.c_contiguous
             ):
                 return matrix

@@ -1,0 +1,241 @@
+"""What counting and looking cost: values/s beside other tools, a row, a look, a report; bytes of state."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from time import perf_counter
+from timeit import repeat
+
+import numpy as np
+from datasketches import kll_floats_sketch
+from scipy.stats import ks_2samp
+
+from bench.common import HERE, SERVER_CORE, Effort, Matrix, Sample, on_core, pinned
+from bench.results import Result, Table, Target
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.profile import Profile
+from driftline.monitor.reference import BINS, Numeric
+from driftline_kernels import bins
+
+ROWS, COLUMNS, WIDE = 100_000, 30, 300
+REFERENCE_ROWS = 20_000
+WHYLOGS = ("whylogs>=1.6", "numpy<2", "pandas", "setuptools")
+"""It can't be installed beside numpy 2, so it gets a virtual environment of its own."""
+
+Figures = dict[str, float | None]
+
+
+def run(effort: Effort) -> Result:
+    """All figures, on one core; peers in turn, round by round."""
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((ROWS, COLUMNS), np.float32)
+    log = logging.getLogger("driftline.monitor")
+    log.disabled = True
+    try:
+        with on_core(SERVER_CORE):
+            counters = makers(rows)
+            rounds = [{name: count() for name, count in counters.items()} for _ in range(effort.rounds)]
+            rates = {name: Sample.of([one[name] for one in rounds]) for name in counters}
+            own, wide = monitor_of(COLUMNS), monitor_of(WIDE)
+            figures: Figures = {"whylogs": whylogs_rate()}
+            costs = {"one row, us": row_cost(own, 0), "one row, looks included, us": row_cost(own, 100)}
+            for columns, monitor in ((COLUMNS, own), (WIDE, wide)):
+                costs[f"report on {columns} columns, ms"] = least(monitor.report, 3) * 1e3
+                costs[f"look at {columns} columns, us a column"] = look_cost(monitor) / columns * 1e6
+            costs[f"one row of {WIDE} columns, us"] = row_cost(wide, 0)
+            costs[f"state of {COLUMNS} columns, KB"] = own_bytes(own) / 1e3
+    finally:
+        log.disabled = False
+    return report(rates, figures, costs)
+
+
+# -- counting -------------------------------------------------------------------------------------
+
+
+def rate_of(count: Callable[[], object], values: int) -> float:
+    """Values/s of one call, after another that warms up."""
+    count()
+    begin = perf_counter()
+    count()
+    return values / (perf_counter() - begin)
+
+
+def makers(rows: Matrix) -> dict[str, Callable[[], float]]:
+    """By name, what measures values/s of counting all of `rows`, or, where that takes long, a part."""
+    profile = Profile.fit({"input": rows[:REFERENCE_ROWS]})
+    edges = np.array([one.edges[: BINS - 1] for one in profile.references if isinstance(one, Numeric)])
+    prepared, counts = bins.prepare(edges), np.zeros((COLUMNS, edges.shape[1] + 4), np.int64)
+    monitor = Monitor(profile, look_rows=0)
+    own = [np.ascontiguousarray(column) for column in rows.T]
+
+    def with_numpy() -> None:
+        for column, its in zip(own, edges, strict=True):
+            np.bincount(np.searchsorted(its, column, side="right"), minlength=BINS)
+
+    def with_kll() -> None:
+        for column in own:
+            kll_floats_sketch(200).update(column)
+
+    return {
+        "driftline, bins": lambda: rate_of(lambda: bins.count(rows, prepared, counts), rows.size),
+        "driftline, all that a monitor keeps": lambda: rate_of(
+            lambda: monitor.observe({"input": rows}), rows.size
+        ),
+        "datasketches KLL": lambda: rate_of(with_kll, rows.size),
+        "numpy searchsorted, bincount": lambda: rate_of(with_numpy, rows.size),
+        "scipy ks_2samp": lambda: rate_of(lambda: ks_2samp(own[0], own[1], method="asymp"), ROWS),
+    }
+
+
+_WHYLOGS = f"""
+import numpy as np, pandas as pd, time, whylogs
+rows = np.random.default_rng(0).standard_normal(({ROWS} // 5, {COLUMNS}), np.float32)
+frame = pd.DataFrame(rows, columns=[str(index) for index in range({COLUMNS})])
+whylogs.log(frame[:100])
+begin = time.perf_counter()
+whylogs.log(frame)
+print(rows.size / (time.perf_counter() - begin))
+"""
+
+
+def whylogs_rate() -> float | None:
+    """Values/s of whylogs; None if it can't be installed."""
+    folder = HERE / "cache" / "whylogs"
+    python = folder / "bin" / "python"
+    try:
+        if not (folder / ".installed").exists():
+            uv("venv", "--clear", folder)
+            uv("pip", "install", "--python", python, *WHYLOGS)
+            (folder / ".installed").touch()
+        done = subprocess.run(
+            pinned(SERVER_CORE, python, "-c", _WHYLOGS), capture_output=True, text=True, check=True
+        )
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return float(done.stdout.split()[-1])
+
+
+def uv(*arguments: str | Path) -> None:
+    """Run uv, quietly."""
+    command = ["uv", *map(str, arguments), "--quiet"]
+    subprocess.run(command, capture_output=True, check=True, timeout=300)
+
+
+# -- one call -------------------------------------------------------------------------------------
+
+
+def least(call: Callable[[], object], number: int) -> float:
+    """Seconds of one call: of many repetitions the fastest, the one that nothing disturbed."""
+    return min(repeat(call, number=number, repeat=50)) / number
+
+
+def monitor_of(columns: int) -> Monitor:
+    """One that has observed something."""
+    random = np.random.default_rng(0)
+    profile = Profile.fit({"input": random.standard_normal((REFERENCE_ROWS, columns), np.float32)})
+    monitor = Monitor(profile)
+    monitor.observe({"input": random.standard_normal((1_050, columns), np.float32)})
+    return monitor
+
+
+def row_cost(monitor: Monitor, look_rows: int) -> float:
+    """Microseconds of observing a batch of one row; each another row, of 1,000."""
+    columns = len(monitor.profile.references)
+    one = Monitor(monitor.profile, look_rows=look_rows)
+    random = np.random.default_rng(1)
+    batches = [{"input": random.standard_normal((1, columns), np.float32)} for _ in range(1_000)]
+    one.observe(batches[0])
+
+    def observe() -> None:
+        for batch in batches:
+            one.observe(batch)
+
+    return least(observe, 1) / len(batches) * 1e6
+
+
+def look_cost(monitor: Monitor) -> float:
+    """Seconds of a look at 100 rows of each column, which are as the reference is."""
+    detectors = monitor._detectors
+    assert detectors is not None
+    random = np.random.default_rng(2)
+    counts = np.concatenate(
+        [random.multinomial(100, one.counts / one.rows) for one in monitor._counter.references]
+    )
+    return least(lambda: detectors.look(counts), 5)
+
+
+def arrays(thing: object, seen: set[int]) -> Iterator[np.ndarray]:
+    """All arrays that are reached from an object, the owner of the memory where one is a view."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, np.ndarray):
+        if isinstance(thing.base, np.ndarray):
+            yield from arrays(thing.base, seen)
+        else:
+            yield thing
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from arrays(value, seen)
+    elif isinstance(thing, list | tuple | set) or type(thing).__name__ == "deque":
+        for value in thing:  # type: ignore[attr-defined]
+            yield from arrays(value, seen)
+    elif is_dataclass(thing):
+        for name in type(thing).__dataclass_fields__:
+            yield from arrays(getattr(thing, name), seen)
+    elif type(thing).__module__.startswith("driftline"):
+        for value in vars(thing).values():
+            yield from arrays(value, seen)
+
+
+def own_bytes(monitor: Monitor) -> int:
+    """Of all arrays of a monitor that are not its profile's."""
+    seen: set[int] = set()
+    list(arrays(monitor.profile, seen))
+    return sum(array.nbytes for array in arrays(monitor, seen))
+
+
+# -- results --------------------------------------------------------------------------------------
+
+
+def report(rates: dict[str, Sample], peers: Figures, costs: dict[str, float]) -> Result:
+    """The figures beside what was promised."""
+    own = rates["driftline, bins"]
+    whylogs = peers["whylogs"]
+    table = [[f"{name}, million values/s", f"{rate.median / 1e6:,.1f}"] for name, rate in rates.items()]
+    table += [["whylogs, million values/s", "not installed" if whylogs is None else f"{whylogs / 1e6:.2f}"]]
+    table += [[name, f"{cost:,.2f}"] for name, cost in costs.items()]
+    targets = [
+        Target("binning, million values/s", own.median / 1e6, "at least", 250),
+        Target("binning, of datasketches KLL", (own / rates["datasketches KLL"]).median, "at least", 8),
+        Target(f"a batch of 1 x {COLUMNS} observed, us", costs["one row, us"], "at most", 2),
+        Target(f"report on {COLUMNS} columns, ms", costs[f"report on {COLUMNS} columns, ms"], "at most", 5),
+        Target(
+            f"report on {WIDE} columns, of {WIDE // COLUMNS} times that on {COLUMNS}",
+            costs[f"report on {WIDE} columns, ms"]
+            / costs[f"report on {COLUMNS} columns, ms"]
+            / (WIDE / COLUMNS),
+            "at most",
+            1.25,
+        ),
+        Target(f"state of {COLUMNS} columns, KB", costs[f"state of {COLUMNS} columns, KB"], "at most", 100),
+    ]
+    if whylogs is not None:
+        targets.insert(2, Target("binning, of whylogs", own.median / whylogs, "at least", 100))
+    return Result(
+        "counting and looking, one core",
+        Table(["what", "measured"], table),
+        targets,
+        [
+            f"{ROWS:,} x {COLUMNS} float32 in {BINS} bins; KLL sketches of k = 200; ks_2samp of one column "
+            "with another.",
+            "A call's cost is the least of 50 repetitions. A row's is without looks, unless it says so: one "
+            "comes after 100 rows.",
+        ]
+        + ([] if whylogs is not None else ["whylogs could not be installed (uv and an index are needed)."]),
+        {"rates": rates, "peers": peers, "costs": costs},
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from driftline.demo.replay import Replay
 from driftline.errors import DriftlineError
 
 _TICK_SECONDS = 0.05
+_SO_FAR_SECONDS = 0.2
+"""Between two reports on a version that is about to go: what it answers after the last is in none."""
 _LOAD_SECONDS = 120
 
 
@@ -75,6 +78,7 @@ class Drift:
         self._on_window = on_window
         self._told = 0
         self._so_far: Mapping[str, Any] | None = None
+        self._asked = 0.0
 
     async def run(self) -> None:
         """Follow the replay to its end; DriftlineError if the server has no report."""
@@ -106,7 +110,12 @@ class Drift:
                 await self._acknowledge()
             self._aim()
         elif self._replay.easing.is_set() and not self._replay.renewed:
-            # Once the next version is there, this one can't be asked any more.
+            await self._ask_so_far()
+
+    async def _ask_so_far(self) -> None:
+        """Once the next version is there, this one can't be asked any more: now and then, before."""
+        if time.monotonic() - self._asked >= _SO_FAR_SECONDS:
+            self._asked = time.monotonic()
             self._so_far = await self._report(1) or self._so_far
 
     def _aim(self) -> None:

@@ -12,7 +12,10 @@ from rich.console import Console
 from bench.common import QUICK, Effort, Neighbours, program
 from bench.results import JSON, save, show
 
-NAMES = ("http", "mlp", "cold_start", "swap_memory", "watch", "score", "profile", "promise", "micro")
+NAMES = (
+    *("http", "mlp", "cold_start", "swap_memory", "watch", "score"),
+    *("profile", "promise", "micro", "transform"),
+)
 PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk"), "profile": ("taskset",)}
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from driftline_kernels import memory
 from driftline_kernels.device import BLOCK, body, driver, grid, on_cpu
-from driftline_kernels.strings import code_of, hash_of, stirred
+from driftline_kernels.dictionary import code_at
+from driftline_kernels.strings import hash_of, stirred
 
 cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
 
@@ -21,7 +22,7 @@ WORDS = 6
 """Numbers of an instruction."""
 
 EMIT, ONE_HOT, CONSTANT, FILL, MISSING, CENTRE, SCALE, CLIP, LOG1P, POWER, BIN, FIND, TABLE = range(13)
-ADD, SUBTRACT, MULTIPLY, DIVIDE, PART, SINE, COSINE, PAIR, MIX, BUCKET, KNOWN = range(13, 24)
+ADD, SUBTRACT, MULTIPLY, DIVIDE, PART, SINE, COSINE, PAIR, MIX, BUCKET, KNOWN, CLEAR = range(13, 25)
 """The operations; what each means stands beside it in `execute`."""
 
 NUMBERS, CODES, HASHES = range(3)
@@ -43,8 +44,9 @@ class Program(NamedTuple):
     code        (n, 6) int64; the instructions
     parameters  (p,) float64
     directory   (t, 4) int64; of each table of strings its first slot, the slot after its last, its first
-                offset, how many strings it knows
-    slots       int32, offsets int64, known uint8: tables of driftline_kernels.strings, one behind the other
+                string, how many strings it knows
+    slots       int32, keys uint64, offsets int64, known uint8: tables of driftline_kernels.dictionary, one
+                behind the other
     registers   how many the instructions use
     checked     whether a row can fail
     """
@@ -54,6 +56,7 @@ class Program(NamedTuple):
     parameters: Any
     directory: Any
     slots: Any
+    keys: Any
     offsets: Any
     known: Any
     registers: int
@@ -72,7 +75,7 @@ def apply(sources: Any, program: Program, out: Any) -> int:
 
 def read(sources: Any, program: Program, registers: Any) -> None:
     """Read sources into `registers` (registers, rows) float64, on the CPU."""
-    tables = (program.directory, program.slots, program.offsets, program.known)
+    tables = (program.directory, program.slots, program.keys, program.offsets, program.known)
     _read(sources, program.reads, *tables, 0, registers.shape[1], registers)
 
 
@@ -98,8 +101,15 @@ def execute(code: Any, parameters: Any, registers: Any, first: int, stop: int, o
         if operation == EMIT:
             for row in range(first, stop):
                 out[row, into] = x[row]
-        elif operation == ONE_HOT:  # p: the place of each code among b columns, -1 for none
-            one_hot(x, first, stop, into, b, p, out)
+        elif operation == CLEAR:  # before any ONE_HOT: all zeros at once is quicker than some for each
+            for row in range(first, stop):
+                for column in range(out.shape[1]):
+                    out[row, column] = 0
+        elif operation == ONE_HOT:  # p: the column after `into` of each code, -1 for none
+            for row in range(first, stop):
+                place = np.int64(p[np.uint64(x[row])])
+                if place >= 0:
+                    out[row, into + place] = 1
         elif operation == KNOWN:  # codes from p on are of what was not seen
             for row in range(first, stop):
                 if x[row] >= p[0] and registers[into, row] == 0:
@@ -163,7 +173,7 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
     """Codes, bins, hashes and times to numbers."""
     if operation == TABLE:  # p: what each code means
         for row in range(first, stop):
-            y[row] = p[np.int64(x[row])]
+            y[row] = p[np.uint64(x[row])] if x[row] == x[row] else np.nan
     elif operation == BIN:  # p: edges, ascending
         for row in range(first, stop):
             y[row] = np.searchsorted(p, x[row], side="right") if x[row] == x[row] else np.nan
@@ -185,17 +195,6 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
     elif operation == BUCKET:
         for row in range(first, stop):
             y[row] = x[row] - p[0] * np.floor(x[row] / p[0])
-
-
-@body
-def one_hot(x: Any, first: int, stop: int, into: int, width: int, places: Any, out: Any) -> None:
-    """A one among zeros."""
-    for row in range(first, stop):
-        for column in range(into, into + width):
-            out[row, column] = 0
-        place = np.int64(places[np.int64(x[row])])
-        if place >= 0:
-            out[row, into + place] = 1
 
 
 @body
@@ -265,6 +264,7 @@ def read_codes(
     first: int,
     rows: int,
     slots: Any,
+    keys: Any,
     offsets: Any,
     known: Any,
     null: int,
@@ -272,14 +272,14 @@ def read_codes(
     codes: Any,
 ) -> None:
     """The codes of some rows of a column of strings."""
-    text = memory.bytes_at(source[memory.TEXT])
+    text = source[memory.TEXT]
     for row in range(rows):
         at = source[memory.FIRST] + first + row
         if source[memory.VALIDITY] != 0 and not memory.is_set(source[memory.VALIDITY], at):
             codes[row] = null
         else:
             start, stop = span(source, at)
-            codes[row] = code_of(text, start, stop, slots, offsets, known, unseen)
+            codes[row] = code_at(text + start, stop - start, slots, keys, offsets, known, unseen)
 
 
 @body
@@ -311,6 +311,7 @@ def _read(
     reads: Any,
     directory: Any,
     slots: Any,
+    keys: Any,
     offsets: Any,
     known: Any,
     first: int,
@@ -327,8 +328,20 @@ def _read(
             read_hashes(sources[which], first, rows, registers[into])
         else:
             start, size = directory[table, 2], directory[table, 3]
-            own, places = offsets[start : start + size + 1], slots[directory[table, 0] : directory[table, 1]]
-            read_codes(sources[which], first, rows, places, own, known, null, unseen, registers[into])
+            slot, stop = directory[table, 0], directory[table, 1]
+            own, places = keys[start : start + size], offsets[start + table : start + table + size + 1]
+            read_codes(
+                sources[which],
+                first,
+                rows,
+                slots[slot:stop],
+                own,
+                places,
+                known,
+                null,
+                unseen,
+                registers[into],
+            )
 
 
 @driver
@@ -344,6 +357,7 @@ def _apply(
     parameters: Any,
     directory: Any,
     slots: Any,
+    keys: Any,
     offsets: Any,
     known: Any,
     count: int,
@@ -354,7 +368,7 @@ def _apply(
     registers = np.empty((count, min(rows, BLOCK)))
     for first in range(0, rows, BLOCK):
         block = min(BLOCK, rows - first)
-        _read(sources, reads, directory, slots, offsets, known, first, block, registers)
+        _read(sources, reads, directory, slots, keys, offsets, known, first, block, registers)
         if checked:
             registers[FAULTS, :block] = 0
         _run(registers, code, parameters, block, out[first : first + block])

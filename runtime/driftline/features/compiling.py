@@ -13,6 +13,18 @@ from driftline.features import spec
 from driftline.features.program import Builder, Number, OneHot, Pair, State, Text
 from driftline_kernels import transforms as kernel
 
+_BELOW = {
+    "month": 13,
+    "day": 32,
+    "hour": 24,
+    "minute": 60,
+    "second": 60,
+    "weekday": 7,
+    "yearday": 367,
+    "quarter": 5,
+}
+"""Parts of times that have few values: one more than the greatest."""
+
 
 @singledispatch
 def add(step: spec.Step, state: State, builder: Builder) -> None:
@@ -178,14 +190,22 @@ def _(step: spec.Cross, state: State, builder: Builder) -> None:
 @add.register
 def _(step: spec.DatePart, state: State, builder: Builder) -> None:
     seconds = builder.time(step.reads[0])
-    part = spec.PARTS.index(step.part)
-    builder.put(step.makes, Number(builder.compute(kernel.PART, seconds, part)))
+    register = builder.compute(kernel.PART, seconds, spec.PARTS.index(step.part))
+    if step.part in _BELOW:
+        builder.below[register] = _BELOW[step.part]
+    builder.put(step.makes, Number(register))
 
 
 @add.register
 def _(step: spec.Cyclic, state: State, builder: Builder) -> None:
     register = builder.number(step.reads[0])
-    sine, cosine = (builder.compute(part, register, step.period) for part in (kernel.SINE, kernel.COSINE))
+    if register in builder.below:  # few values: to know them is faster
+        turns = 2 * np.pi * np.arange(builder.below[register]) / step.period
+        sine = builder.compute(kernel.TABLE, register, *np.sin(turns))
+        cosine = builder.compute(kernel.TABLE, register, *np.cos(turns))
+    else:
+        sine = builder.compute(kernel.SINE, register, step.period)
+        cosine = builder.compute(kernel.COSINE, register, step.period)
     if step.into is None:
         builder.made.pop(step.reads[0], None)
     builder.put(f"{step.makes}_sin", Number(sine))

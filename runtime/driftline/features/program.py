@@ -12,7 +12,7 @@ from driftline.errors import BadRequest
 from driftline.features import spec
 from driftline.features.sources import Input
 from driftline.tensors import Array
-from driftline_kernels import strings
+from driftline_kernels import dictionary
 from driftline_kernels import transforms as kernel
 
 State = dict[str, Any]
@@ -64,7 +64,11 @@ Slot = Number | Text | Time | Pair | OneHot
 
 @dataclass(slots=True)
 class Builder:
-    """A program as it grows, step by step."""
+    """A program as it grows, step by step.
+
+    checks  the column that an instruction checks
+    below   a register whose values are whole numbers from 0 to below this, or NaN
+    """
 
     inputs: tuple[Input, ...]
     columns: dict[str, Slot] = field(default_factory=dict)
@@ -72,9 +76,10 @@ class Builder:
     reads: list[tuple[int, ...]] = field(default_factory=list)
     code: list[tuple[int, ...]] = field(default_factory=list)
     parameters: list[float] = field(default_factory=list)
-    tables: list[strings.Table] = field(default_factory=list)
+    tables: list[dictionary.Dictionary] = field(default_factory=list)
     registers: int = 1  # kernel.FAULTS
     checks: dict[int, str] = field(default_factory=dict)
+    below: dict[int, int] = field(default_factory=dict)
     _codes: dict[Any, int] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> Slot:
@@ -111,6 +116,7 @@ class Builder:
     def compute(self, operation: int, a: int, *parameters: float, b: int = 0, into: int | None = None) -> int:
         """Add an instruction; its register, a new one unless told."""
         into = self._register() if into is None else into
+        self.below.pop(into, None)
         self.code.append((operation, into, a, b, len(self.parameters), len(parameters)))
         self.parameters.extend(map(float, parameters))
         return into
@@ -166,13 +172,13 @@ class Builder:
         Raises BadRequest for a column that can't be an output, and for two of one name.
         """
         names: list[str] = []
+        if any(isinstance(self.columns[name], OneHot) for name in self.made):
+            self.code.append((kernel.CLEAR, 0, 0, 0, 0, 0))
         for name in self.made:
             slot = self.columns[name]
             if isinstance(slot, OneHot):
-                width = len(slot.labels)
-                self.code.append(
-                    (kernel.ONE_HOT, len(names), slot.register, width, len(self.parameters), len(slot.places))
-                )
+                at, count = len(self.parameters), len(slot.places)
+                self.code.append((kernel.ONE_HOT, len(names), slot.register, 0, at, count))
                 self.parameters.extend(slot.places)
                 names.extend(f"{name}_{label}" for label in slot.labels)
             elif isinstance(slot, Number):
@@ -194,15 +200,16 @@ class Builder:
             known = len(table.offsets) - 1
             directory.append((slot, slot + len(table.slots), offset, known))
             offsets.append(table.offsets + start)
-            slot, offset, start = slot + len(table.slots), offset + known + 1, start + len(table.data)
+            slot, offset, start = slot + len(table.slots), offset + known, start + len(table.known)
         return kernel.Program(
             _rows(self.reads, kernel.WORDS),
             _rows(self.code, kernel.WORDS),
             np.array(self.parameters, np.float64),
             _rows(directory, 4),
             _joined([table.slots for table in self.tables], np.int32),
+            _rows_joined([table.keys for table in self.tables]),
             _joined(offsets, np.int64),
-            _joined([table.data for table in self.tables], np.uint8),
+            _joined([table.known for table in self.tables], np.uint8),
             self.registers,
             bool(self.checks),
         )
@@ -221,7 +228,7 @@ class Builder:
     def _table(self, known: Sequence[str]) -> int:
         data = [text.encode() for text in known]
         offsets = np.cumsum([0, *map(len, data)])
-        self.tables.append(strings.build_table(offsets, np.frombuffer(b"".join(data), np.uint8)))
+        self.tables.append(dictionary.build(offsets, np.frombuffer(b"".join(data), np.uint8)))
         return len(self.tables) - 1
 
     def _codes_of_text(self, slot: Text, categories: Sequence[Any]) -> int:
@@ -285,6 +292,10 @@ def words_of(slot: Slot) -> str:
 
 def _rows(rows: list[tuple[int, ...]], width: int) -> Array:
     return np.array(rows, np.int64).reshape(-1, width)
+
+
+def _rows_joined(arrays: list[Array]) -> Array:
+    return np.concatenate([np.empty((0, 3), np.uint64), *arrays])
 
 
 def _joined(arrays: list[Array], dtype: Any) -> Array:

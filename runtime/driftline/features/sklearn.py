@@ -26,12 +26,15 @@ def imported(fitted: Any) -> tuple[list[spec.Step], list[State], list[Input]]:
         raise BadRequest(f"{_kind(fitted)}: expected a fitted transformer, came {shorten(fitted)}")
     columns = [f"x{index}" for index in range(count)] if names is None else [str(name) for name in names]
     work = _Import()
-    if _kind(fitted) == "ColumnTransformer":
-        work.column_transformer(fitted, columns, "")
+    steps = fitted.steps if _kind(fitted) == "Pipeline" else [("", fitted)]
+    if _kind(steps[0][1]) == "ColumnTransformer":  # which may leave out columns
+        columns = work.column_transformer(steps[0][1], columns, "")
+        steps = steps[1:]
     else:
         for column in columns:
             work.add(spec.Pass(column))
-        work.transformer(fitted, columns, _kind(fitted))
+    for name, step in steps:
+        columns = work.transformer(step, columns, name or _kind(fitted))
     inputs = [Input(name, work.kinds.get(name, "number")) for name in work.raw]
     return work.steps, work.states, inputs
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,9 +35,13 @@ _NUMPY = {
         (np.uint64, memory.UINT64),
     )
 }
+_CHARS = frozenset(dtype.char for dtype in _NUMPY)
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000, "D": -86_400, "h": -3600, "m": -60}
 MICROSECONDS = _UNITS["us"]
 """Whole numbers are times in microseconds since 1970, as driftline.columns makes them."""
+
+FEW = 64
+"""Rows of numpy's columns that are copied: quicker than asking where they lie."""
 
 Layout = tuple[int, int, int]
 """Kind, stride and units per second of a source."""
@@ -61,6 +67,8 @@ class Sources:
         self.exported = 0
         self.rows = 0
         self.kept: list[Any] = []
+        self.packed = np.empty((count, FEW))
+        self.packed_at = self.packed.ctypes.data
 
     def close(self) -> None:
         """Let go of the columns."""
@@ -140,6 +148,7 @@ class Reader:
     def _each(self, data: Any, sources: Sources) -> None:
         columns = data if isinstance(data, Mapping) else by_name(data)
         rows = -1
+        words: list[int] = []
         for index, each in enumerate(self.inputs):
             column = columns.get(each.name)
             if column is None:
@@ -147,30 +156,36 @@ class Reader:
                 column = columns.get(each.name)
             if column is None:
                 raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came nothing")
-            plain = readable(each, column, self.errors)
+            small = type(column) is np.ndarray and column.ndim == 1 and len(column) <= FEW
+            if small and each.kind == "number" and column.dtype.char in _CHARS:
+                plain = column
+            else:
+                plain = readable(each, column, self.errors)
             if rows >= 0 and len(plain) != rows:
                 raise BadRequest(
                     f"column {each.name!r}: expected {rows} rows as before it, came {len(plain)}"
                 )
             rows = len(plain)
-            self._place(index, each, plain, sources)
+            words += self._place(index, each, plain, sources)
+        struct.pack_into(f"{len(words)}q", sources.table.data, 0, *words)
         memory.locate_each(sources.address, sources.exported, sources.table, sources.which)
         sources.rows = max(rows, 0)
 
-    def _place(self, index: int, each: Input, column: Any, sources: Sources) -> None:
-        source = sources.table[index]
+    def _place(self, index: int, each: Input, column: Any, sources: Sources) -> tuple[int, ...]:
+        """What stands in the table of a column."""
         if isinstance(column, np.ndarray):
-            layout = numpy_layout(each, column)
-            source[memory.VALUES], source[memory.VALIDITY] = column.ctypes.data, 0
-            source[memory.FIRST] = 0
+            rows = len(column)
+            if rows <= FEW and each.kind == "number":
+                sources.packed[index, :rows] = column
+                return memory.FLOAT64, sources.packed_at + index * FEW * 8, 0, 0, 0, 8, 0
+            kind, stride, per_second = numpy_layout(each, column)  # type: ignore[misc]  # it is readable
             sources.kept.append(column)
-        else:
-            layout = arrow_layout(each, column.type)
-            column._export_to_c(sources.address + 8 * memory.ARROW_ARRAY * sources.exported)
-            sources.which[sources.exported] = index
-            sources.exported += 1
-        assert layout is not None  # it is readable
-        source[memory.KIND], source[memory.STRIDE], source[memory.PER_SECOND] = layout
+            return kind, column.ctypes.data, 0, 0, 0, stride, per_second
+        kind, stride, per_second = arrow_layout(each, column.type)  # type: ignore[misc]  # it is readable
+        column._export_to_c(sources.address + 8 * memory.ARROW_ARRAY * sources.exported)
+        sources.which[sources.exported] = index
+        sources.exported += 1
+        return kind, 0, 0, 0, 0, stride, per_second
 
 
 def by_name(data: Any) -> Mapping[str, Any]:
@@ -208,6 +223,8 @@ def readable(each: Input, column: Any, errors: Counter[str]) -> Any:
             return column.astype(np.float32)
         if column.ndim == 1 and each.kind == "datetime" and column.dtype.kind == "M":
             return column.astype("datetime64[s]")
+    elif isinstance(column, _arrow_array()) and arrow_layout(each, column.type) is not None:
+        return column
     try:
         array = _arrow(column)
     except BadRequest as error:
@@ -232,6 +249,19 @@ def numpy_layout(each: Input, column: Array) -> Layout | None:
 
 def arrow_layout(each: Input, kind: Any) -> Layout | None:
     """How an Arrow array of a type lies in memory; None if it has to be converted."""
+    key = each.kind, kind.id  # a type's own hash is ten times slower
+    layout = _LAYOUTS.get(key)
+    if layout is None:
+        layout = _layout_of(each, kind)
+        if layout is not None and not hasattr(kind, "unit"):
+            _LAYOUTS[key] = layout
+    return layout
+
+
+_LAYOUTS: dict[tuple[str, int], Layout] = {}
+
+
+def _layout_of(each: Input, kind: Any) -> Layout | None:
     import pyarrow as pa
 
     if each.kind == "string":
@@ -267,6 +297,13 @@ def _is_text(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+@functools.cache
+def _arrow_array() -> Any:
+    import pyarrow as pa
+
+    return pa.Array
 
 
 def _arrow(column: Any) -> Any:

@@ -1,0 +1,93 @@
+"""Known strings by their address on the CPU: a short string is two words and its length, compared at once.
+
+`driftline_kernels.strings` looks strings up on both devices, byte by byte; where each row costs nanoseconds,
+this takes a third of its time for strings of up to 16 bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline_kernels.device import body, driver
+from driftline_kernels.memory import bytes_at, load
+from driftline_kernels.strings import hash_of, same, stirred
+
+SHORT = 16
+"""Bytes of a string that two words hold."""
+
+_P1 = np.uint64(0x9E3779B185EBCA87)
+_P2 = np.uint64(0xC2B2AE3D27D4EB4F)
+
+
+class Dictionary(NamedTuple):
+    """Known strings.
+
+    slots    (a power of two,) int32; the code of the string that hashes there, or -1
+    keys     (n, 3) uint64; the words of each string, and its length
+    offsets  (n + 1,) int64; where each string starts in `known`
+    known    (bytes,) uint8
+    """
+
+    slots: Any
+    keys: Any
+    offsets: Any
+    known: Any
+
+
+def build(offsets: NDArray[np.int64], known: NDArray[np.uint8]) -> Dictionary:
+    """The dictionary of n distinct strings, whose codes are their places."""
+    count = len(offsets) - 1
+    slots = np.full(1 << (2 * count).bit_length(), -1, np.int32)
+    made = Dictionary(slots, np.zeros((count, 3), np.uint64), offsets, known)
+    _build(known.ctypes.data, *made)
+    return made
+
+
+@body
+def words_of(text: int, size: int) -> tuple[Any, Any]:
+    """Two words that differ for any two short strings of one length; of a long one, its hash."""
+    if size > SHORT:
+        return hash_of(bytes_at(text), 0, size), np.uint64(0)
+    if size >= 8:
+        return load(text, np.uint64), load(text + size - 8, np.uint64)
+    if size >= 4:
+        return np.uint64(load(text, np.uint32)), np.uint64(load(text + size - 4, np.uint32))
+    if size > 0:
+        ends = np.uint64(load(text, np.uint8)) | np.uint64(load(text + size - 1, np.uint8)) << np.uint64(8)
+        return ends, np.uint64(load(text + (size >> 1), np.uint8))
+    return np.uint64(0), np.uint64(0)
+
+
+@body
+def slot_of(a: Any, b: Any, size: int, slots: Any) -> Any:
+    """Where to start to look."""
+    return stirred(a * _P1 + (b ^ np.uint64(size)) * _P2) & np.uint64(len(slots) - 1)
+
+
+@body
+def code_at(text: int, size: int, slots: Any, keys: Any, offsets: Any, known: Any, unseen: int) -> Any:
+    """The code of the string of so many bytes at an address, or `unseen`."""
+    a, b = words_of(text, size)
+    slot = slot_of(a, b, size, slots)
+    while slots[slot] >= 0:
+        code = np.uint64(slots[slot])
+        if keys[code, 0] == a and keys[code, 1] == b and keys[code, 2] == np.uint64(size):
+            if size <= SHORT or same(bytes_at(text), 0, size, known, offsets[code]):
+                return np.int64(code)
+        slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
+    return np.int64(unseen)
+
+
+@driver
+def _build(address: int, slots: Any, keys: Any, offsets: Any, known: Any) -> None:
+    for code in range(len(keys)):
+        size = offsets[code + 1] - offsets[code]
+        a, b = words_of(address + offsets[code], size)
+        keys[code, 0], keys[code, 1], keys[code, 2] = a, b, np.uint64(size)
+        slot = slot_of(a, b, size, slots)
+        while slots[slot] >= 0:
+            slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
+        slots[slot] = code

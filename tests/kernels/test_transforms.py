@@ -1,0 +1,153 @@
+"""The program of a transform: every instruction beside plain Python, row by row and all rows at once."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from naive_kernels import SIMULATED, back, examples, there
+
+from driftline_kernels import dictionary, memory
+from driftline_kernels import transforms as kernel
+
+NUMBERS = st.lists(st.one_of(st.just(math.nan), st.floats(-1e3, 1e3)), min_size=1, max_size=300)
+
+
+def program(code: list[tuple[int, ...]], parameters: list[float], registers: int) -> kernel.Program:
+    """Instructions without anything to read."""
+    empty = np.empty((0, 4), np.int64)
+    return kernel.Program(
+        np.empty((0, kernel.WORDS), np.int64),
+        np.array(code, np.int64),
+        np.array(parameters, np.float64),
+        empty,
+        np.empty(0, np.int32),
+        np.empty((0, 3), np.uint64),
+        np.empty(0, np.int64),
+        np.empty(0, np.uint8),
+        registers,
+        False,
+    )
+
+
+def computed(operation: int, x: Any, parameters: list[float], z: Any = None) -> np.ndarray:
+    """What an instruction makes of registers 1 and 2, as float32."""
+    x = np.asarray(x, np.float64)
+    registers = np.zeros((4, len(x)))
+    registers[1], registers[2] = x, 0 if z is None else z
+    code = [(operation, 3, 1, 2, 0, len(parameters)), (kernel.EMIT, 0, 3, 0, 0, 0)]
+    done = program(code, parameters, 4)
+    out = there(np.empty((len(x), 1), np.float32))
+    kernel.run(there(registers), done._replace(code=there(done.code), parameters=there(done.parameters)), out)
+    return back(out)[:, 0]
+
+
+def equal(ours: np.ndarray, theirs: Any) -> None:
+    np.testing.assert_allclose(ours, np.asarray(theirs, np.float32), rtol=1e-6)
+
+
+@examples(60)
+@given(NUMBERS, st.floats(-10, 10), st.floats(0.1, 10))
+def test_arithmetic_of_one_number(values: list[float], p: float, q: float) -> None:
+    x = np.array(values)
+    with np.errstate(all="ignore"):
+        for operation, parameters, want in (
+            (kernel.FILL, [p], np.where(np.isnan(x), p, x)),
+            (kernel.MISSING, [], np.isnan(x)),
+            (kernel.CENTRE, [p, q], (x - p) / q),
+            (kernel.SCALE, [p, q], x * p + q),
+            (kernel.CLIP, [p, p + q], np.clip(x, p, p + q)),
+            (kernel.LOG1P, [], np.log1p(x)),
+            (kernel.POWER, [2.0], x**2),
+            (kernel.SINE, [q], np.sin(2 * np.pi * x / q)),
+            (kernel.COSINE, [q], np.cos(2 * np.pi * x / q)),
+            (kernel.CONSTANT, [p], np.full(len(x), p)),
+        ):
+            equal(computed(operation, x, parameters), want)
+
+
+@examples(60)
+@given(NUMBERS)
+def test_arithmetic_of_two_numbers(values: list[float]) -> None:
+    x, z = np.array(values), np.array(values)[::-1]
+    with np.errstate(all="ignore"):
+        equal(computed(kernel.ADD, x, [], z), x + z)
+        equal(computed(kernel.SUBTRACT, x, [], z), x - z)
+        equal(computed(kernel.MULTIPLY, x, [], z), x * z)
+        equal(computed(kernel.DIVIDE, x, [], z), x / z)
+
+
+@examples(60)
+@given(NUMBERS, st.lists(st.floats(-1e3, 1e3), max_size=9, unique=True))
+def test_bins_and_known_numbers(values: list[float], edges: list[float]) -> None:
+    x, edges = np.array([*values, *edges]), sorted(edges)
+    bins = np.where(np.isnan(x), np.nan, np.searchsorted(edges, x, side="right"))
+    equal(computed(kernel.BIN, x, edges), bins)
+    found = [77 if v != v else edges.index(v) if v in edges else len(edges) for v in x.tolist()]
+    assert computed(kernel.FIND, x, [77, *edges]).tolist() == found
+
+
+@examples(60)
+@given(st.lists(st.datetimes(datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31)), min_size=1))
+def test_parts_of_times(times: list[datetime.datetime]) -> None:
+    epoch = datetime.datetime(1970, 1, 1)
+    seconds = [math.floor((time - epoch) / datetime.timedelta(seconds=1)) for time in times]
+    for part, want in {
+        kernel.YEAR: [time.year for time in times],
+        kernel.MONTH: [time.month for time in times],
+        kernel.DAY: [time.day for time in times],
+        kernel.HOUR: [time.hour for time in times],
+        kernel.MINUTE: [time.minute for time in times],
+        kernel.SECOND: [time.second for time in times],
+        kernel.WEEKDAY: [time.weekday() for time in times],
+        kernel.YEARDAY: [time.timetuple().tm_yday for time in times],
+        kernel.QUARTER: [(time.month + 2) // 3 for time in times],
+    }.items():
+        assert computed(kernel.PART, seconds, [part]).tolist() == want
+    assert np.isnan(computed(kernel.PART, [math.nan, math.inf], [kernel.DAY])).all()
+
+
+def test_codes_become_numbers_pairs_and_columns() -> None:
+    codes = [0, 2, 1, 3]
+    assert computed(kernel.TABLE, codes, [5, 6, 7, 8]).tolist() == [5, 7, 6, 8]
+    assert computed(kernel.PAIR, codes, [10], [4, 3, 2, 1]).tolist() == [4, 23, 12, 31]
+    assert computed(kernel.BUCKET, [0, 7, 2**52 - 1], [7]).tolist() == [0, 0, (2**52 - 1) % 7]
+    mixed = computed(kernel.MIX, [1, 2, math.nan, 1], [], [2, 1, 1, 2])
+    assert mixed[0] == mixed[3] != mixed[1]
+    assert np.isnan(mixed[2])
+    registers = np.array([[0.0] * 4, codes])
+    code = [(kernel.CLEAR, 0, 0, 0, 0, 0), (kernel.ONE_HOT, 1, 1, 0, 0, 4), (kernel.KNOWN, 0, 1, 0, 4, 1)]
+    done = program(code, [1, -1, 0, 2, 3], 2)
+    registers, out = there(registers), there(np.full((4, 4), 9, np.float32))
+    kernel.run(registers, done._replace(code=there(done.code), parameters=there(done.parameters)), out)
+    assert back(out).tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    assert back(registers)[kernel.FAULTS].tolist() == [0, 0, 0, 3]
+
+
+@pytest.mark.skipif(SIMULATED, reason="addresses are the CPU's")
+@examples(100)
+@given(st.lists(st.binary(max_size=40), unique=True), st.lists(st.binary(max_size=40)))
+def test_strings_are_found_by_their_address(known: list[bytes], others: list[bytes]) -> None:
+    def laid(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        return np.cumsum([0, *map(len, texts)]), np.frombuffer(b"".join(texts) + b"?", np.uint8)
+
+    table = dictionary.build(*laid(known))
+    texts = [*known, *others, b"", b"\0", b"a\0"]
+    offsets, data = laid(texts)
+    offsets = offsets.astype(np.int32)
+    source = np.zeros((1, memory.FIELDS), np.int64)
+    source[0, memory.KIND], source[0, memory.VALUES] = memory.STRING, offsets.ctypes.data
+    source[0, memory.TEXT] = data.ctypes.data
+    done = program([(kernel.EMIT, 0, 1, 0, 0, 0)], [], 2)._replace(
+        reads=np.array([[kernel.CODES, 1, 0, 0, -1, len(known)]]),
+        directory=np.array([[0, len(table.slots), 0, len(known)]]),
+        **table._asdict(),
+    )
+    out = np.empty((len(texts), 1), np.float32)
+    assert kernel.apply(source, done, out) == -1
+    assert out[:, 0].tolist() == [known.index(text) if text in known else len(known) for text in texts]

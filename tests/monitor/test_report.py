@@ -18,6 +18,7 @@ from scipy.stats import ks_2samp
 
 from driftline.errors import BadRequest
 from driftline.monitor import report
+from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric, Reference
 from driftline.monitor.report import Report
@@ -348,3 +349,15 @@ def test_whatever_text_comes_is_reported(reference: list[str], live: list[str | 
     column = only(np.array(reference, object), live)
     json.dumps(column.to_dict(), allow_nan=False)
     assert "\n" not in column.words
+
+
+def test_a_report_says_shortly_what_it_is() -> None:
+    columns = {"x": np.arange(200, dtype=np.float32)}
+    monitor = Monitor(Profile.fit(columns))
+    monitor.observe({"x": columns["x"] + 100})
+    found = monitor.report()
+    assert (
+        repr(found)
+        == f"Report(200 rows against 200, {len(found.alarms)} alarms, {len(found.changes)} changes)"
+    )
+    assert repr(found["x"]).startswith("ColumnReport('x', 200 rows: mean up ")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ColumnReport:
     """A column of a window, held against its reference.
 
@@ -43,6 +43,9 @@ class ColumnReport:
     statistics: Mapping[str, Statistic]
     words: str
     note: str
+
+    def __repr__(self) -> str:
+        return f"ColumnReport({self.name!r}, {self.rows:,} rows: {self.words or self.note})"
 
     @property
     def name(self) -> str:
@@ -110,7 +113,7 @@ class ColumnReport:
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Report:
     """A window held against its profile.
 
@@ -133,6 +136,10 @@ class Report:
     whole: Mapping[str, Statistic]
     changes: tuple[Signal, ...]
     alarms: tuple[Signal, ...]
+
+    def __repr__(self) -> str:
+        signals = f"{len(self.alarms)} alarms, {len(self.changes)} changes"
+        return f"Report({self.rows:,} rows against {self.reference_rows:,}, {signals})"
 
     def __getitem__(self, name: str) -> ColumnReport:
         """A column's; BadRequest if there is none."""

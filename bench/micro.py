@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -120,8 +121,8 @@ def whylogs_rate() -> float | None:
 
 
 def uv(*arguments: str | Path) -> None:
-    """Run uv, quietly."""
-    command = ["uv", *map(str, arguments), "--quiet"]
+    """Run uv, which is installed beside this Python, quietly."""
+    command = [str(Path(sys.executable).with_name("uv")), *map(str, arguments), "--quiet"]
     subprocess.run(command, capture_output=True, check=True, timeout=300)
 
 

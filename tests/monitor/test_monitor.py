@@ -409,3 +409,9 @@ def test_finished_windows_are_as_many_as_are_kept(profile: Profile) -> None:
         monitor.observe({"input": matrix(100)})
         sizes.append(own_bytes(monitor))
     assert len(set(sizes[3:])) == 1
+
+
+def test_a_profile_of_no_columns_counts_nothing() -> None:
+    monitor = Monitor(Profile.empty({}))
+    monitor.observe({"x": np.zeros((5, 2))})
+    assert monitor.report().columns == ()

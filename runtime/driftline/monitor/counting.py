@@ -82,7 +82,7 @@ class Counter:
             began,
             datetime.now(UTC),
             rows,
-            dict(zip(names, np.split(self.counts, ends), strict=True)),
+            dict(zip(names, np.split(self.counts, ends) if names else (), strict=True)),
             dict(zip(self._names, self._state.moments.copy(), strict=True)),
             self._state.features.copy(),
             self._state.comoments.copy(),

@@ -2,8 +2,11 @@
 
 Both are Shiryaev-Roberts e-detectors on rank bins (see driftline_kernels.detector). M of a column is the sum
 of its bets; it grows by at most one for every row on average while nothing has changed. A signal takes at
-least columns x A from the sum over the columns, so the expected number of signals within n rows is at
-most n / A, whatever depends on what among the columns, and however often one looks.
+least columns x A from the sum over the columns, so the expected rows to the first are at least A, and it
+comes within n rows with a chance of at most n / A, whatever depends on what among the columns, and however
+often one looks. After a signal its columns begin anew. For `alarm` the same holds again; for `change` it
+would only if the signal had told nothing of the reference's own error. In simulations there were 0.3 to 0.8
+n / A.
 """
 
 from __future__ import annotations

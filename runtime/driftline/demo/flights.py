@@ -6,15 +6,9 @@ the time in the air, is among the features.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from driftline.errors import BadRequest
@@ -33,19 +27,11 @@ WEATHER = (
     "visib",
 )
 FEATURES = (*CATEGORIES, *CALENDAR, "distance", *WEATHER)
-"""The columns of the model's input matrix, in order."""
-
-NAMES = {f"input_{place}": name for place, name in enumerate(FEATURES)} | {
-    "probabilities_0": "P(on time)",
-    "probabilities_1": "P(late)",
-}
-"""What the columns that a server tells of mean, by the names it has for them."""
+"""The raw columns that a version takes, in order."""
 
 LATE_MINUTES = 15
 OUTCOME_KNOWN_AFTER = pd.Timedelta(days=2)
 """By then every flight of this data has landed: the longest delay is 21 hours, the longest flight 12."""
-
-_UNSEEN = -1
 
 
 def load() -> pd.DataFrame:
@@ -80,46 +66,6 @@ def load() -> pd.DataFrame:
 def known_at(flights: pd.DataFrame, time: pd.Timestamp) -> int:
     """How many of `flights`, from the first on, have an outcome that is known for certain at `time`."""
     return int(flights["scheduled"].searchsorted(time - OUTCOME_KNOWN_AFTER, side="right"))
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How flights become numbers: each category by its place in the sorted list of those seen.
-
-    It is fitted once and kept for later versions of the model, since whoever sends a request can't know
-    which version will answer it.
-    """
-
-    categories: Mapping[str, Sequence[str]]
-
-    @classmethod
-    def fit(cls, flights: pd.DataFrame) -> Encoding:
-        """Learn the categories that occur in `flights`."""
-        return cls({name: sorted(flights[name].unique()) for name in CATEGORIES})
-
-    def decode(self, name: str, words: str) -> str:
-        """What a server says of a column, with its categories by their names."""
-        known = self.categories.get(name, ())
-        return (
-            re.sub(r'category "(\d+)"', lambda code: f'category "{known[int(code[1])]}"', words)
-            if known
-            else words
-        )
-
-    def encode(self, flights: pd.DataFrame) -> npt.NDArray[np.float32]:
-        """The input matrix, (rows, len(FEATURES)): -1 for an unseen category, NaN for a missing value."""
-        matrix = np.empty((len(flights), len(FEATURES)), np.float32)
-        for column, name in enumerate(FEATURES):
-            values = flights[name].to_numpy()
-            matrix[:, column] = _code(values, self.categories[name]) if name in CATEGORIES else values
-        return matrix
-
-
-def _code(values: npt.NDArray[Any], categories: Sequence[str]) -> npt.NDArray[np.intp]:
-    """The place of each value in the sorted `categories`, or -1."""
-    known, values = np.asarray(categories), values.astype(str)
-    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return np.where(known[places] == values, places, _UNSEEN)
 
 
 def _data_folder() -> Path:

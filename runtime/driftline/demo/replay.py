@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -19,6 +20,7 @@ _IDLE_SECONDS = 2
 """An idle connection is closed after that: before the server does, which could cross a request."""
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 _HEADERS = {"Content-Type": "application/json"}
+_DATATYPES = {"O": "BYTES", "i": "FP64", "f": "FP64"}
 _EASY_SHARE = 0.05
 """The part of the flights still to come that one second may take while the replay goes easy."""
 
@@ -36,10 +38,20 @@ ANSWER = np.dtype(
 the replay went easy then; from which version; and how likely it calls a late arrival."""
 
 
-def request(row: npt.NDArray[np.float32]) -> bytes:
-    """One flight as an Open Inference Protocol request for its probabilities; NaN becomes null."""
-    tensor = {"name": "input", "shape": [1, len(row)], "datatype": "FP32", "data": row}
-    body = {"inputs": [tensor], "outputs": [{"name": "probabilities"}]}
+Columns = Mapping[str, npt.NDArray[Any]]
+"""Raw columns of one length by name: strings as objects, or numbers."""
+
+
+def request(columns: Columns, row: int) -> bytes:
+    """One flight as an Open Inference Protocol request for its probabilities, a tensor a column.
+
+    NaN becomes null.
+    """
+    tensors = [
+        {"name": name, "shape": [1], "datatype": _DATATYPES[values.dtype.kind], "data": [values[row]]}
+        for name, values in columns.items()
+    ]
+    body = {"inputs": tensors, "outputs": [{"name": "probabilities"}]}
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -47,14 +59,14 @@ class Replay:
     """Flights in the order given, on a bounded number of connections, as fast as the server answers.
 
     url      where to post the requests
-    matrix   (rows, width) float32, what to send
+    columns  of the flights, what to send
     ease_at  the flight from which on it goes easy, until the first answer from another version. So a short
              replay still has flights to send while that version is trained and takes over; a long one
              hardly notices.
     """
 
-    def __init__(self, url: URL, matrix: npt.NDArray[np.float32], ease_at: int) -> None:
-        self.rows = len(matrix)
+    def __init__(self, url: URL, columns: Columns, ease_at: int) -> None:
+        self.rows = len(next(iter(columns.values())))
         self.ease_at = ease_at
         self.failures: Counter[str] = Counter()
         self.easing = asyncio.Event()
@@ -62,7 +74,7 @@ class Replay:
         self._until = self.rows
         self._going = asyncio.Event()
         self._url = url
-        self._matrix = matrix
+        self._columns = columns
         self._next_turn = 0.0
         self._answers = np.empty(self.rows, ANSWER)
         self._answered = 0
@@ -119,7 +131,7 @@ class Replay:
                 await asyncio.wait_for(self._new_version.wait(), turn - now)
 
     async def _ask(self, session: aiohttp.ClientSession, row: int, easy: bool) -> None:
-        body = request(self._matrix[row])
+        body = request(self._columns, row)
         start = time.perf_counter()
         async with session.post(self._url, data=body) as response:
             content = await response.read()

@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from driftline.demo.drift import Window
-from driftline.demo.flights import NAMES, Encoding
 from driftline.demo.quality import Speed, accuracy, auc
 from driftline.demo.replay import Replay
 
@@ -28,7 +27,7 @@ _RECENT_SECONDS = 2
 _INDENT = 10
 _TOLD = 3
 """Columns that are told of in words, those of most drift."""
-_SHOWN = ("month", "temp", "dewp", "pressure", "humid", "dest", "P(late)")
+_SHOWN = ("month", "temp", "dewp", "pressure", "dest", "probabilities_1")
 _CHANCE = "temp"
 _NAMED = 5
 """Alarms that are told of one by one, the first."""
@@ -85,15 +84,14 @@ class Screen:
         for reason, count in replay.failures.most_common(3):
             self.step("failed", f"{count:,} × {reason}")
 
-    def drift(self, window: Window, flights: pd.DataFrame, encoding: Encoding) -> None:
+    def drift(self, window: Window, flights: pd.DataFrame) -> None:
         """What the server says of a window: its alarms in order, and what differs most."""
         about = f"{_days(window.answers, flights)}, version {window.version}"
         self.step("drift", f"{about}: {_alarms(window.alarms)}")
         for column in window.ranked()[:_TOLD]:
-            name, psi = _name(column["name"]), column["statistics"]["psi"]
+            name, psi = column["name"], column["statistics"]["psi"]
             chance = f"{_short(psi['null'])} by chance"
-            words = encoding.decode(name, column["words"])
-            self.step("", f"{name:<10} PSI {_short(psi['value'])}, {chance}: {words}")
+            self.step("", f"{name:<15} PSI {_short(psi['value'])}, {chance}: {column['words']}")
 
     def months(self, windows: Sequence[Window], flights: pd.DataFrame) -> None:
         """For each window how good the answers were, and how much drift the server saw."""
@@ -108,7 +106,7 @@ class Screen:
             judged = _quality(window.answers, late[window.answers["row"]])
             signals = str(len(window.changes)), str(len(window.alarms))
             quality.add_row(days, str(window.version), rows, *judged, *signals)
-            psis = [window.psi(_column(name)) for name in (*_SHOWN, _CHANCE)]
+            psis = [window.psi(name) for name in (*_SHOWN, _CHANCE)]
             values = [_short(psi["value"]) if psi else "" for psi in psis[:-1]]
             drift.add_row(days, *values, _short(psis[-1].get("null")) if psis[-1] else "")
         self._console.print("", quality, "", drift, "", _DRIFT_FOOTNOTES, sep="\n")
@@ -152,11 +150,7 @@ def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
 
 def _name(column: str) -> str:
     """Of what the server has a column for, '' being all of them together."""
-    return NAMES.get(column, column or "all columns")
-
-
-def _column(name: str) -> str:
-    return next(column for column, meaning in NAMES.items() if meaning == name)
+    return column or "all columns"
 
 
 def _short(value: float | None) -> str:

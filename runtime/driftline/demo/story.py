@@ -10,20 +10,23 @@ import tempfile
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from yarl import URL
 
 from driftline.demo.drift import Drift, Window
-from driftline.demo.flights import Encoding, known_at, load
+from driftline.demo.flights import FEATURES, known_at, load
 from driftline.demo.quality import accuracy, auc
-from driftline.demo.replay import Replay, request
+from driftline.demo.replay import Replay
 from driftline.demo.screen import Screen, day
 from driftline.demo.server import free_port, serving
-from driftline.demo.train import bundle
+from driftline.demo.train import TOLERANCE, bundle
 from driftline.engine.model import Model
+from driftline.engine.parity import check
 from driftline.registry.source import PRODUCTION, Registry, Version
 
 MODEL = "flights"
@@ -62,10 +65,8 @@ class _Demo:
         with self._screen.working("Reading the flights of 2013"):
             self._flights = load()
         self._past = int((self._flights["month"] <= _LAST_MONTH_OF_TRAINING).sum())
-        self._encoding = Encoding.fit(self._flights[: self._past])
-        self._matrix = self._encoding.encode(self._flights)
         chosen = _evenly(range(self._past, len(self._flights)), rows)
-        self._live, self._live_matrix = self._flights.iloc[chosen], self._matrix[chosen]
+        self._live = self._flights.iloc[chosen]
         self._window_rows = max(-(-len(chosen) // _WINDOWS), _LEAST_WINDOW_ROWS)
         self._endless = rows is None
         self._promoted = 0.0
@@ -77,10 +78,11 @@ class _Demo:
             first = await self._publish(self._past)
         async with serving(MODEL, self._registry.uri, host, port) as server:
             url = server.url / f"v2/models/{MODEL}"
-            curl = _curl(url / "infer", self._live_matrix[0])
+            curl = _curl(server.url / f"v1/models/{MODEL}:predict", self._live[:1])
             self._screen.step("serve", f"{MODEL}@{PRODUCTION} at {server.url}; try it:")
             self._screen.command(curl)
-            replay = Replay(url / "infer", self._live_matrix, ease_at=len(self._live) // 3)
+            columns = {name: self._live[name].to_numpy() for name in FEATURES}
+            replay = Replay(url / "infer", columns, ease_at=len(self._live) // 3)
             drift = Drift(url, replay, first.number, self._window_rows, self._tell)
             with self._screen.working("Loading the monitor"):
                 await server.during(drift.ready())
@@ -97,16 +99,19 @@ class _Demo:
         return 0 if passed else 1
 
     async def _publish(self, count: int) -> Version:
-        """Train on the first `count` flights, and make the model the version in production."""
+        """Train on the first `count` flights, and make the model the version in production.
+
+        It becomes none if it predicts otherwise, from raw columns as they come, than it did in training.
+        """
         flights = self._flights[:count]
-        late = flights["late"].to_numpy()
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder)
+            files, sample = Path(folder, MODEL), Path(folder, "sample.feather")
             await asyncio.get_running_loop().run_in_executor(
-                self._trainer, bundle, self._matrix[:count], late, self._window_rows, path
+                self._trainer, bundle, flights, self._window_rows, files, sample
             )
-            version = await asyncio.to_thread(self._registry.register, [path], MODEL)
+            parity = partial(check, data=sample, tolerance=TOLERANCE, progress=lambda rows: None)
+            version = await asyncio.to_thread(self._registry.register, [files], MODEL, parity)
         await asyncio.to_thread(self._registry.promote, MODEL, version.number)
         self._promoted = time.perf_counter()
         self._screen.step(
@@ -134,7 +139,7 @@ class _Demo:
         return await self._publish(known_at(self._flights, now))
 
     def _tell(self, window: Window) -> None:
-        self._screen.drift(window, self._live, self._encoding)
+        self._screen.drift(window, self._live)
 
     def _conclude(self, replay: Replay, drift: Drift, first: Version, second: Version) -> bool:
         """Show how it went; True if no request failed and both versions answered."""
@@ -154,8 +159,9 @@ class _Demo:
     def _instead(self, first: Version, second: Version, rows: npt.NDArray[np.int64]) -> str:
         """What the first version would have made of those live flights that the second answered."""
         model = Model.load(self._registry.fetch(first))
-        probability = model.predict(self._live_matrix[rows], ["probabilities"])["probabilities"][:, 1]
-        late = self._live["late"].to_numpy()[rows]
+        flights = self._live.iloc[rows]
+        probability = model.predict(flights[[*FEATURES]], ["probabilities"])["probabilities"][:, 1]
+        late = flights["late"].to_numpy()
         return (
             f"version {first.number} offline, on the flights of version {second.number}: "
             f"accuracy {accuracy(probability, late):.1%}, AUC {auc(probability, late):.3f}"
@@ -176,5 +182,7 @@ def _evenly(rows: range, count: int | None) -> npt.NDArray[np.intp]:
     return np.linspace(rows.start, rows.stop - 1, count).astype(np.intp)
 
 
-def _curl(url: URL, row: npt.NDArray[np.float32]) -> str:
-    return f"curl {url} -d '{request(row).decode()}'"
+def _curl(url: URL, flights: pd.DataFrame) -> str:
+    """A line to copy: some flights, as KServe's v1 has rows by the names of their columns."""
+    rows = flights[[*FEATURES]].to_json(orient="records")
+    return f"""curl {url} -d '{{"instances":{rows}}}'"""

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from driftline.demo.flights import Encoding, load
-from driftline.demo.train import train
+from driftline.demo.flights import load
+from driftline.demo.train import bundle
 
 
 @pytest.fixture(scope="session")
@@ -15,15 +15,18 @@ def flights() -> pd.DataFrame:
     return load()
 
 
-@pytest.fixture(scope="session")
-def matrix(flights: pd.DataFrame) -> np.ndarray:
-    return Encoding.fit(flights[flights["month"] <= 3]).encode(flights)
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A version's folder, and the file of what it has to predict."""
+
+    folder: Path
+    sample: Path
 
 
 @pytest.fixture(scope="session")
-def model(flights: pd.DataFrame, matrix: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained as the demo does it, on January to March."""
-    path = tmp_path_factory.mktemp("model") / "model.onnx"
-    past = (flights["month"] <= 3).to_numpy()
-    train(matrix[past], flights["late"].to_numpy()[past], path)
-    return path
+def made(flights: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """As the demo makes it, from January to March."""
+    path = tmp_path_factory.mktemp("made")
+    version = Made(path / "flights", path / "sample.feather")
+    bundle(flights[flights["month"] <= 3], 123, version.folder, version.sample)
+    return version

@@ -64,8 +64,7 @@ async def follow(monitors: Monitors, flights: int, ease_at: int) -> tuple[Replay
     told: list[Window] = []
     async with monitors.serving() as server:
         url = server.make_url("/m")
-        matrix = np.arange(flights, dtype=np.float32).reshape(flights, 1)
-        replay = Replay(url / "infer", matrix, ease_at)
+        replay = Replay(url / "infer", {"flight": np.arange(flights)}, ease_at)
         drift = Drift(url, replay, 1, ROWS, told.append)
         await drift.ready()
         async with asyncio.timeout(30):
@@ -109,7 +108,7 @@ async def test_a_server_without_reports_is_told_of() -> None:
     monitors = Monitors()
     monitors.refusals = [500]
     async with monitors.serving() as server:
-        replay = Replay(server.make_url("/m/infer"), np.zeros((1, 1), np.float32), 1)
+        replay = Replay(server.make_url("/m/infer"), {"flight": np.zeros(1)}, 1)
         drift = Drift(server.make_url("/m"), replay, 1, ROWS, lambda window: None)
         with pytest.raises(DriftlineError, match="no report of drift: being loaded"):
             await drift.ready()

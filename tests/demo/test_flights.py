@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from driftline.demo import flights as module
-from driftline.demo.flights import FEATURES, OUTCOME_KNOWN_AFTER, WEATHER, Encoding, known_at, load
+from driftline.demo.flights import FEATURES, OUTCOME_KNOWN_AFTER, WEATHER, known_at, load
 from driftline.errors import BadRequest
 
 
@@ -91,43 +91,6 @@ def test_what_is_known_at_a_time_is_what_departed_two_days_before(flights: pd.Da
     count = known_at(flights, time)
     assert count == sum(flights["scheduled"][:5000] + OUTCOME_KNOWN_AFTER <= time) > 0
     assert known_at(flights, flights["scheduled"].iloc[0]) == 0
-
-
-def test_encoding_keeps_numbers_and_marks_what_it_has_not_seen() -> None:
-    known = pd.DataFrame(
-        {
-            "carrier": ["UA", "AA", "UA"],
-            "origin": ["JFK"] * 3,
-            "dest": ["SFO", "BOS", "LAX"],
-            "month": [1, 2, 3],
-            "weekday": [0, 1, 6],
-            "hour": [5, 6, 23],
-            "distance": [100, 200, 300],
-            **{name: [1.5, np.nan, 3.0] for name in WEATHER},
-        }
-    )
-    encoding = Encoding.fit(known)
-    matrix = encoding.encode(known)
-    assert matrix.dtype == np.float32
-    assert matrix.shape == (3, len(FEATURES))
-    assert matrix[:, :3].tolist() == [[1, 0, 2], [0, 0, 0], [1, 0, 1]]
-    assert matrix[:, 3:7].tolist() == [[1, 0, 5, 100], [2, 1, 6, 200], [3, 6, 23, 300]]
-    assert np.isnan(matrix[1, 7:]).all()
-    assert (matrix[[0, 2], 7:] == [[1.5], [3.0]]).all()
-
-    # Before, between and after those known, and one that begins like a known one.
-    strange = known.assign(carrier=["A0", "DL", "UAX"], origin=["ZZZ", "JFK", ""], dest=["BOS", None, "lax"])
-    assert encoding.encode(strange)[:, :3].tolist() == [[-1, -1, 0], [-1, 0, -1], [-1, -1, -1]]
-
-
-def test_what_a_server_says_of_codes_is_told_of_categories() -> None:
-    encoding = Encoding({"dest": ["BOS", "LAX", "SFO"]})
-    words = 'category "2" 3 % -> 1 %; category "0" 0 % -> 1 %; unseen 0 % -> 2 %'
-    assert (
-        encoding.decode("dest", words)
-        == 'category "SFO" 3 % -> 1 %; category "BOS" 0 % -> 1 %; unseen 0 % -> 2 %'
-    )
-    assert encoding.decode("label", words) == words
 
 
 def test_without_the_data_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

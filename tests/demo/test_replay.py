@@ -17,9 +17,9 @@ from driftline.demo.replay import Replay, request
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def numbered(rows: int) -> np.ndarray:
-    """Rows that say which they are."""
-    return np.arange(rows, dtype=np.float32).reshape(rows, 1)
+def numbered(rows: int) -> dict[str, np.ndarray]:
+    """Flights that say which they are."""
+    return {"flight": np.arange(rows)}
 
 
 def answer(version: int, probability: float = 0.25) -> web.Response:
@@ -36,10 +36,20 @@ async def answering(handler: Handler):
 
 
 def test_a_request_asks_for_the_probabilities_of_one_flight_and_a_gap_is_null() -> None:
-    assert orjson.loads(request(np.float32([1.5, np.nan, -0.1]))) == {
-        "inputs": [{"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1.5, None, -0.1]}],
-        "outputs": [{"name": "probabilities"}],
+    columns = {
+        "dest": np.array(["BOS", '\u017d\u00fcrich "1"'], object),
+        "month": np.array([4, 12]),
+        "temp": np.array([-0.1, np.nan]),
     }
+    for row, data in enumerate((["BOS", 4, -0.1], ['\u017d\u00fcrich "1"', 12, None])):
+        tensors = zip(columns, ("BYTES", "FP64", "FP64"), data, strict=True)
+        assert orjson.loads(request(columns, row)) == {
+            "inputs": [
+                {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
+                for name, datatype, value in tensors
+            ],
+            "outputs": [{"name": "probabilities"}],
+        }
 
 
 async def test_each_flight_is_sent_once_in_order_over_few_connections() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from driftline.demo.server import free_port
@@ -45,7 +46,13 @@ def test_the_demo_swaps_to_a_new_version_under_load_without_a_failure(tmp_path: 
     assert registry.resolve(Reference.parse("flights")).number == 2
     [line] = [line for line in done.stdout.splitlines() if line.startswith("curl ")]
     _, url, option, body = shlex.split(line)
-    assert (url, option) == (f"http://127.0.0.1:{port}/v2/models/flights/infer", "-d")
-    [entry] = json.loads(body)["inputs"]
-    outputs = Model.load(tmp_path / "models" / "flights" / "1").predict({entry["name"]: [entry["data"]]})
-    assert 0 < outputs["probabilities"][0, 1] < 1
+    assert (url, option) == (f"http://127.0.0.1:{port}/v1/models/flights:predict", "-d")
+    [flight] = json.loads(body)["instances"]
+    assert flight["month"] == 4
+    assert None in flight.values()
+    columns = {name: np.array([value], float if value is None else None) for name, value in flight.items()}
+    for number in (1, 2):
+        outputs = Model.load(tmp_path / "models" / "flights" / str(number)).predict(columns)
+        assert 0 < outputs["probabilities"][0, 1] < 1
+    transforms = [(tmp_path / f"models/flights/{number}/transform.json").read_text() for number in (1, 2)]
+    assert transforms[0] != transforms[1]

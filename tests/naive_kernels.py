@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from hypothesis import settings
 from numba import cuda
-from scipy.special import gammaln
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
@@ -88,33 +87,3 @@ def project(q: np.ndarray, b: np.ndarray, radius: np.ndarray) -> np.ndarray:
         low, high = np.where(far, middle, low), np.where(far, high, middle)
     p = at(high)
     return np.where(distance(q, b)[..., None] <= radius, q, p / p.sum(-1, keepdims=True))
-
-
-def log_m(
-    looks: np.ndarray, gaps: np.ndarray, floored: np.ndarray, radius: np.ndarray, half_lives: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """log M of `change` and of `alarm`, each (columns, H), after looks (looks, columns, K) of no state."""
-    kappa, shape = 50.0, (looks.shape[1], len(half_lives))
-    b, rho = floored[:, None, :], np.broadcast_to(radius[:, None, None], (*shape, 1))
-    change, alarm = np.full(shape, -np.inf), np.full(shape, -np.inf)
-    seen, recent, remembered = np.zeros(gaps.shape), np.zeros((*shape, gaps.shape[1])), []
-    for n in looks:
-        remembered.append(recent)
-        recent = 0.5 ** (n.sum(1)[:, None] / half_lives)[..., None] * recent + n[:, None, :]
-    bets = np.array([(c + kappa * b) / (c.sum(-1, keepdims=True) + kappa) for c in remembered])
-    harmless = project(bets, np.broadcast_to(b, bets.shape), np.broadcast_to(rho, (*bets.shape[:-1], 1)))
-    for n, c, q, p in zip(looks, remembered, bets, harmless, strict=True):
-        rows = n.sum(1)
-        some = (rows > 0)[:, None]
-        starts = np.log(np.maximum(rows, 1))[:, None]
-        a = gaps + seen
-        fair = (gammaln(a + n) - gammaln(a)).sum(1) - gammaln(a.sum(1) + rows) + gammaln(a.sum(1))
-        price = (a / a.sum(1, keepdims=True))[:, None, :]
-        share = (c + kappa * price) / (c.sum(-1, keepdims=True) + kappa)
-        gain = (n[:, None, :] * np.log(share)).sum(-1) - fair[:, None]
-        change = np.where(some, np.logaddexp(change, starts) + gain, change)
-        gain = (n[:, None, :] * np.log(q / p)).sum(-1)
-        betting = distance(q, b) > radius[:, None]
-        alarm = np.where(some & betting, np.logaddexp(alarm, starts) + gain, alarm)
-        seen = seen + n
-    return change, alarm

@@ -20,7 +20,8 @@ from driftline.registry.file import FileRegistry
 from driftline.registry.source import Reference, Registry, Targets, Version
 from driftline.serving import host as host_module
 from driftline.serving import triton
-from driftline.serving.host import RETRY_SECONDS, Host, Served, backoff
+from driftline.serving.host import RETRY_SECONDS, Host, backoff
+from driftline.serving.served import Served
 from driftline.tensors import Tensors
 
 FOREVER = 60.0

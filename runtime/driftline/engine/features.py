@@ -50,6 +50,11 @@ class Features:
         )
         return cls(Signature(columns, model.outputs, model.batched), transform, matrix.name)
 
+    @property
+    def unreadable(self) -> dict[str, int]:
+        """Values that were taken as missing since they could not be read, by column."""
+        return dict(self._transform.errors)
+
     def of_columns(self, columns: Tensors) -> Tensors:
         """The model's input; BadRequest with the column, the row and the value for what can't be read."""
         return {self._matrix: self._transform.apply(columns)}

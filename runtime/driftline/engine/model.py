@@ -93,6 +93,11 @@ class Model:
             inputs = self._features.of_columns(inputs)
         return self._session.run(inputs, outputs)
 
+    @property
+    def unreadable(self) -> dict[str, int]:
+        """Values of raw columns that were taken as missing since they could not be read, by column."""
+        return self._features.unreadable if self._features is not None else {}
+
     def warm_up(self) -> Cost:
         """Run batches of 1, 2, 4 ... rows up to the maximum, so that no client is the first with its size.
 

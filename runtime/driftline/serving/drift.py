@@ -14,7 +14,8 @@ from starlette.routing import Route
 
 from driftline.errors import BadRequest, NotFound, Unavailable
 from driftline.serving.answers import json
-from driftline.serving.host import Host, Served
+from driftline.serving.host import Host
+from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.tensors import shorten
 

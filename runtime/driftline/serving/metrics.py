@@ -20,8 +20,9 @@ from prometheus_client.registry import Collector
 from driftline import __version__
 from driftline.batching.counters import Counters
 from driftline.registry.source import Version
-from driftline.serving.host import Host, Served
+from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
+from driftline.serving.served import Served
 
 if TYPE_CHECKING:
     from driftline.monitor.report import Report
@@ -77,6 +78,13 @@ class HostCollector(Collector):
             for labels, counters in served:
                 family.add_sample(name, labels, read(counters))
             yield family
+        unreadable = CounterMetricFamily(
+            "driftline_values_unreadable", "Values of raw columns that were taken as missing", labels=COLUMN
+        )
+        for one in self._host.served():
+            for column, count in one.model.unreadable.items():
+                unreadable.add_metric([*_labels(one.version).values(), column], count)
+        yield unreadable
         name = "nv_inference_request_failure"
         failures = Metric(name, "Requests that failed, by reason", "counter")
         batches = HistogramMetricFamily(

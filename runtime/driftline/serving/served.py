@@ -1,0 +1,55 @@
+"""One version in memory, ready to answer."""
+
+from __future__ import annotations
+
+from driftline.batching.batcher import Batcher
+from driftline.batching.cost import Cost
+from driftline.engine.model import Model
+from driftline.protocols.codec import Codec
+from driftline.protocols.v1 import V1Codec
+from driftline.protocols.v2 import V2Codec
+from driftline.registry.source import Version
+from driftline.serving.latency import Latency
+from driftline.serving.watch import Watch
+
+
+class Served:
+    """One version in memory: a model behind a batcher, watched on its way."""
+
+    def __init__(
+        self, version: Version, model: Model, cost: Cost, latency: Latency, watch: Watch | None
+    ) -> None:
+        self.version = version
+        self.watch = watch
+        self.model = model
+        self.signature = model.signature
+        self._codecs: dict[str, Codec] = {
+            "v1": V1Codec(model.signature),
+            "v2": V2Codec(model.signature, version.name, version.number),
+        }
+        self.batcher = Batcher(
+            watch.run if watch else model.run,
+            model.signature,
+            model.settings.batching,
+            model.settings.engine.instances,
+            cost,
+        )
+        self.latency = latency
+
+    def codec(self, protocol: str) -> Codec:
+        """What reads and writes 'v1', 'v2' or 'arrow'."""
+        if protocol not in self._codecs:
+            from driftline.protocols.arrow import ArrowCodec  # Arrow takes 0.3 s to import
+
+            self._codecs[protocol] = ArrowCodec(self.signature, self.version.name, self.version.number)
+        return self._codecs[protocol]
+
+    def close(self) -> None:
+        """Give everything back; what still waits is refused."""
+        self.batcher.close()
+        if self.watch is not None:
+            self.watch.close()
+
+    def same_files(self, version: Version) -> bool:
+        """Whether this is what `version` says, apart from its aliases."""
+        return (self.version.number, self.version.fingerprint) == (version.number, version.fingerprint)

@@ -131,33 +131,34 @@ class Reader:
 
     def _follow(self, plan: Plan, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
         """A batch by its plan, None if it was made for others."""
-        rows = -1
-        for part in plan.parts:
-            array = arrays[part.name]
-            if type(array) is not np.ndarray or array.dtype != part.dtype or array.shape[1:] != part.shape:
-                return None
-            if rows == -1:
-                rows = len(array)
-                if rows > BLOCK_ROWS:
+        first = arrays[plan.parts[0].name]
+        if type(first) is not np.ndarray or not first.ndim or (rows := len(first)) > BLOCK_ROWS:
+            return None
+        matrix = np.empty((rows, self._width), np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite
+            for part in plan.parts:
+                array = arrays[part.name]
+                if type(array) is not np.ndarray or array.dtype != part.dtype:
                     return None
-                matrix = np.empty((rows, self._width), np.float32)
-            elif len(array) != rows:
-                return None
-            for columns, target in part.moves:
-                matrix[:, target] = array[:, columns] if part.shape else array[:, None]
+                if len(array) != rows or array.shape[1:] != part.shape:
+                    return None
+                for columns, target in part.moves:
+                    matrix[:, target] = array[:, columns] if part.shape else array[:, None]
         codes = []
         for (name, column), reference, table in zip(
             plan.categories, self._categorical, self._tables, strict=True
         ):
-            values = arrays[name]
-            codes.append(codes_of(reference, table, values[:, column] if values.ndim == 2 else values))
+            values = arrays[name][:, column] if arrays[name].ndim == 2 else arrays[name]
+            if values.dtype == object and (values := _strings(values)) is None:
+                return None
+            codes.append(codes_of(reference, table, values))
         return matrix, tuple(codes)
 
     def _plan(self, arrays: Mapping[str, Any]) -> Plan | None:
-        """Where the columns are, if all are in arrays of numbers that float32 can hold, or of integers."""
+        """Where the columns are, if all are in arrays of numbers or strings."""
         where: dict[str, tuple[str, int]] = {}
         for name, array in arrays.items():
-            if type(array) is not np.ndarray or array.ndim not in (1, 2) or array.dtype.kind not in "fiub":
+            if type(array) is not np.ndarray or array.ndim not in (1, 2) or array.dtype.kind not in "fiubO":
                 return None
             width = array.shape[1] if array.ndim == 2 else 1
             where |= {column: (name, index) for index, column in enumerate(names_of(name, width))}
@@ -166,7 +167,7 @@ class Reader:
         parts = {name: Part(name, array.dtype, array.shape[1:], []) for name, array in arrays.items()}
         for target, column in enumerate(self._names):
             name, index = where[column]
-            if arrays[name].dtype == np.float64:  # it may hold what float32 can't
+            if arrays[name].dtype == object:
                 return None
             moves = parts[name].moves
             if moves and moves[-1][0].stop == index and moves[-1][1].stop == target:
@@ -190,6 +191,14 @@ class Reader:
             codes_of(reference, table, block[reference.name])
             for reference, table in zip(self._categorical, self._tables, strict=True)
         )
+
+
+def _strings(values: Array) -> Any:
+    """Python's strings as Arrow's, None where there are others."""
+    try:
+        return pa.array(values, pa.string(), from_pandas=True)
+    except (pa.ArrowException, ValueError):
+        return None
 
 
 def _table(reference: Categorical) -> strings.Table | strings.IntegerTable:

@@ -49,7 +49,7 @@ class Pages:
     async def report(self, request: Request) -> Response:
         """How the last `?window=N` windows differ from the reference, the current one included."""
         served = self._host.find(**request.path_params)
-        monitor = watch_of(served).observer.ready()
+        monitor = watch_of(served).ready()
         windows = number(request, "window", 1, 1, monitor.keep_windows + 1)
         report = await asyncio.to_thread(monitor.report, int(windows))
         version = {"model": served.version.name, "version": str(served.version.number)}
@@ -57,7 +57,7 @@ class Pages:
 
     async def acknowledge(self, request: Request) -> Response:
         """Let go of the signals that are held; they are the answer."""
-        signals = watch_of(self._host.find(**request.path_params)).observer.ready().acknowledge()
+        signals = watch_of(self._host.find(**request.path_params)).ready().acknowledge()
         return json({"acknowledged": [signal.to_dict() for signal in signals]})
 
     async def profile(self, request: Request) -> Response:

@@ -134,6 +134,9 @@ class Pages:
         """The totals, for Prometheus."""
         from driftline.serving.metrics import exposition  # 0.1 s to import, and the first scrape can wait
 
+        for served in self._host.served():
+            if served.watch is not None:
+                served.watch.catch_up()
         reports = await asyncio.to_thread(drift.reports, list(self._host.served()))
         content, content_type = exposition(self._host, reports)
         return Response(content, headers={"content-type": content_type})

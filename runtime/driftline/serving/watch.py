@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
+
+import numpy as np
 
 from driftline.config import Monitoring
 from driftline.engine.model import Model
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 256
 """A tensor of more columns, an image say, is not watched unless the profile names them."""
+
+
+TOGETHER = 64
+"""Rows that are observed at once: a batch of one costs as much as one of ten."""
+
+LATER_SECONDS = 0.05
+"""How long the first of them waits at most."""
 
 
 class Watch:
@@ -57,6 +66,8 @@ class Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._later: list[Tensors] = []
+        self._later_rows = 0
+        self._timer: asyncio.TimerHandle | None = None
         self.changes: dict[str, int] = {}
         self.alarms: dict[str, int] = {}
         self.observer = Observer(weakly(self._make), f"{version.name} {version.number}")
@@ -72,21 +83,33 @@ class Watch:
         columns = {name: inputs[name] for name in self._inputs}
         columns |= {name: results[name] for name in self._outputs}
         if self._loop is not None and get_ident() == self._loop_thread:
-            # On the loop itself the batch was short: let its answers go first.
-            if not self._later:
-                self._loop.call_soon(self._catch_up)
-            self._later.append(columns)
+            self._defer(columns, self._loop)
         else:
             self._observe(columns)
         return {name: results[name] for name in outputs} if extra else results
 
-    def _catch_up(self) -> None:
-        later, self._later = self._later, []
-        for columns in later:
+    def _defer(self, columns: Tensors, loop: asyncio.AbstractEventLoop) -> None:
+        """On the loop itself batches are short: let their answers go first, and observe several together."""
+        if not self._later:
+            self._timer = loop.call_later(LATER_SECONDS, self.catch_up)
+        self._later.append(columns)
+        before = self._later_rows
+        self._later_rows += length(columns)
+        if before < TOGETHER <= self._later_rows:
+            loop.call_soon(self.catch_up)
+
+    def catch_up(self) -> None:
+        """Observe what has been answered; called on the event loop."""
+        if not self._later:
+            return
+        later, self._later, self._later_rows = self._later, [], 0
+        if self._timer is not None:
+            self._timer.cancel()
+        for columns in together(later):
             self._observe(columns)
 
     def _observe(self, columns: Tensors) -> None:
-        rows = len(next(iter(columns.values()), ()))
+        rows = length(columns)
         self.observer.observe(columns, rows)
         if (capture := self._capture) is not None:
             capture.add(columns, rows)
@@ -99,12 +122,17 @@ class Watch:
 
     def close(self) -> None:
         """Observe what has been answered and nothing more; the last window goes into the history."""
-        self._catch_up()
+        self.catch_up()
         self.observer.close()
         if self._history is not None:
             if self.observer.monitor is not None:
                 self.observer.monitor.finish()
             self._history.close()
+
+    def ready(self) -> Monitor:
+        """The monitor, with all rows that have been answered; Unavailable if it is not there."""
+        self.catch_up()
+        return self.observer.ready()
 
     @contextmanager
     def capturing(self, rows: int) -> Iterator[Capture]:
@@ -156,6 +184,19 @@ class Watch:
         counts[signal.column] = counts.get(signal.column, 0) + 1
         if signal.kind == "alarm":
             self._on_alarm(signal)
+
+
+def length(columns: Tensors) -> int:
+    """The rows of a batch."""
+    return len(next(iter(columns.values()), ()))
+
+
+def together(batches: list[Tensors]) -> list[Tensors]:
+    """Batches of the same columns as one; as they are if they can't be."""
+    if len(batches) > 1 and all(batch.keys() == batches[0].keys() for batch in batches):
+        with suppress(ValueError):  # dimensions that may vary do
+            return [{name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}]
+    return batches
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,30 @@ def serving(
             yield process
         finally:
             process.close()
+
+
+@contextmanager
+def receiver(*statuses: int) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """A server that takes JSON and answers with these statuses, one after the other, then 200.
+
+    Its URL, with a secret in it, and the content type and the document of each post that came.
+    """
+    answers, posts = list(statuses), []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            posts.append((self.headers["content-type"], json.loads(body)))
+            self.send_response(answers.pop(0) if answers else 200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/alarms?key=secret", posts
+        finally:
+            server.shutdown()
+            thread.join()

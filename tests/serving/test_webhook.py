@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-import orjson
 import pytest
+from support import receiver
 
 from driftline.errors import ConfigError
 from driftline.monitor.outbox import Outbox
@@ -23,29 +18,6 @@ SIGNAL = Signal(
     "alarm", "flights", 3, "dep delay", datetime(2026, 1, 2, tzinfo=UTC), 1000, 14.0, (),
     {"psi": Statistic(0.3, 0.01)}, "mean up 0.4 sd",
 )  # fmt: skip
-
-
-@contextmanager
-def receiver(*statuses: int) -> Iterator[tuple[str, list[Any]]]:
-    """Answers with these statuses, one after the other, then 200; its URL and what came."""
-    answers, bodies = list(statuses), []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(orjson.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(answers.pop(0) if answers else 200)
-            self.end_headers()
-
-        def log_message(self, *arguments: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/?token=secret", bodies
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +46,7 @@ def test_what_fails_is_tried_again_as_the_same_event() -> None:
         webhook.post(SIGNAL)
         webhook.close()
     assert len(bodies) == 4
-    assert len({body["id"] for body in bodies}) == 1
+    assert len({body["id"] for _, body in bodies}) == 1
 
 
 def test_a_refusal_is_final_and_names_the_host_only(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,18 +14,20 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
-from time import perf_counter_ns, time
+from functools import partial
+from time import perf_counter_ns, thread_time_ns, time
 from typing import Any
 
 from driftline.batching.cost import Cost
 from driftline.batching.counters import Counters
 from driftline.batching.rows import Slice, gather, join, size_in_bytes, split
-from driftline.config import Batching
+from driftline.config import Batching, available_cores
 from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
 from driftline.tensors import Signature, Tensors
 
-INLINE_NS = 500_000
-"""Work predicted to be shorter runs on the event loop: handing it to a thread would cost more."""
+INLINE_NS = 1_000_000 if available_cores() > 1 else 5_000_000
+"""Work predicted to be shorter runs on the event loop. In a thread it would wait for Python's lock, up to 5 ms
+while the loop is busy; and where there is one core, nothing else can be done meanwhile."""
 
 TICK_SECONDS = 0.0015
 """How much too early a timer may come: uvloop rounds to milliseconds, on a clock that counts in them."""
@@ -38,11 +40,14 @@ REQUEST_BYTES = 1_000
 
 
 class Request:
-    """One request in a batcher; `await` it for its outputs, or its error."""
+    """One request in a batcher; `await` it for its outputs, or its error.
+
+    on_done  called once when it is done, instead of awaiting it; then `outcome` has its outputs
+    """
 
     __slots__ = (
-        "arrived_ns", "batcher", "deadline_ns", "done", "group", "inputs", "nbytes", "outputs", "parts",
-        "result", "rows", "rows_done", "rows_taken", "started_ns", "timer", "waiter",
+        "arrived_ns", "batcher", "deadline_ns", "done", "group", "inputs", "nbytes", "on_done", "outputs",
+        "parts", "result", "rows", "rows_done", "rows_taken", "started_ns", "timer",
     )  # fmt: skip
 
     def __init__(self, batcher: Batcher, inputs: Tensors, outputs: Sequence[str], rows: int) -> None:
@@ -60,7 +65,7 @@ class Request:
         self.parts: list[tuple[int, Tensors]] = []
         self.done = False
         self.result: Tensors | DriftlineError = {}
-        self.waiter: asyncio.Future[None] | None = None
+        self.on_done: Callable[[], None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
@@ -70,16 +75,26 @@ class Request:
 
     def __await__(self) -> Generator[Any, None, Tensors]:
         if not self.done:
-            self.waiter = asyncio.get_running_loop().create_future()
+            waiter = asyncio.get_running_loop().create_future()
+            self.on_done = partial(_wake, waiter)
             try:
-                yield from self.waiter
+                yield from waiter
             finally:
                 self.cancel()
+        return self.outcome()
+
+    def outcome(self) -> Tensors:
+        """Its outputs, once it is done; its error is raised."""
         if isinstance(self.result, DriftlineError):
             # A copy: what is raised knows its frames, and they know this request. If the request knew it too,
             # its tensors and its version would stay in memory until the garbage collector comes.
             raise copy(self.result)
         return self.result
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 @dataclass(slots=True)
@@ -277,6 +292,7 @@ class Batcher:
 
     def _execute(self, batch: Batch) -> list[Batch]:
         """Run a batch; if that fails, its slices one by one, so that a bad one fails alone."""
+        spent = thread_time_ns()
         begin = perf_counter_ns()
         wanted = tuple({name: None for request, _, _ in batch.slices for name in request.outputs})
         try:
@@ -298,7 +314,7 @@ class Batcher:
         batch.input_ns = gathered - begin
         batch.infer_ns = ran - gathered
         batch.output_ns = perf_counter_ns() - ran
-        self._cost.learn(batch.size, batch.input_ns + batch.infer_ns + batch.output_ns)
+        self._cost.learn(batch.size, thread_time_ns() - spent)
         return [batch]
 
     # -- out --------------------------------------------------------------------------------------
@@ -335,8 +351,6 @@ class Batcher:
             self._leave(request)
         if request.timer is not None:
             request.timer.cancel()
-        if request.waiter is not None and not request.waiter.done():
-            request.waiter.set_result(None)
         now = perf_counter_ns()
         counters = self.counters
         if isinstance(result, DriftlineError):
@@ -348,6 +362,9 @@ class Batcher:
         self.pending -= 1
         if not self.pending:
             self._idle.set()
+        on_done, request.on_done = request.on_done, None
+        if on_done is not None:
+            on_done()
 
     def _expire(self, request: Request) -> None:
         timeout_us = (request.deadline_ns - request.arrived_ns) // 1000

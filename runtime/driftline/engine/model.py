@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter_ns
+from time import thread_time_ns
 
 import numpy as np
 
@@ -114,11 +114,11 @@ class Model:
             inputs = {spec.name: zeros(spec, rows) for spec in self.signature.inputs}
             try:
                 outputs = self.run(inputs, wanted)
-                begin = perf_counter_ns()
+                begin = thread_time_ns()
                 self.run(inputs, wanted)
             except DriftlineError:
                 break
-            took = perf_counter_ns() - begin
+            took = thread_time_ns() - begin
             if any(array.shape[:1] != (rows,) for array in outputs.values()):
                 self.signature = replace(self.signature, batched=False)
                 most = 1

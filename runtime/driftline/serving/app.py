@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import lru_cache
 from http import HTTPStatus
 
 from starlette.applications import Starlette
@@ -25,38 +26,58 @@ _V2 = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _V1 = re.compile(r"/v1/models/([^/]+):predict")
 
 
+MOST_PATHS = 1_000
+"""Paths whose endpoints are remembered."""
+
+Endpoint = tuple[Infer, str, str | None]
+
+
 class App:
-    """Inference goes straight to its endpoint; Starlette, which takes as long again, has all else."""
+    """Inference goes straight to its endpoint; Starlette, which takes as long again, has all else.
+
+    endpoint  what answers a POST to a path, decoded: its protocol, a model's name, a version; None if that is
+              no path of inference
+    """
 
     def __init__(self, host: Host, settings: Server) -> None:
         self._v2 = Infer(host, "v2", settings.max_body_bytes)
         self._v1 = Infer(host, "v1", settings.max_body_bytes)
+        self.endpoint = lru_cache(MOST_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),
             exception_handlers={DriftlineError: _known_error, HTTPException: _http_error, Exception: _bug},
         )
 
+    def _endpoint(self, path: str) -> Endpoint | None:
+        if found := _V2.fullmatch(path):
+            return self._v2, found[1], found[2]
+        if found := _V1.fullmatch(path):
+            return self._v1, found[1], None
+        return None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        path: str = scope["path"]
-        if found := _V2.fullmatch(path):
-            infer = self._v2
-        elif found := _V1.fullmatch(path):
-            infer = self._v1
-        else:
+        endpoint = self.endpoint(scope["path"])
+        if endpoint is None:
             return await self._pages(scope, receive, send)
+        infer, name, version = endpoint
         try:
             if scope["method"] != "POST":
                 raise HTTPException(405, headers={"allow": "POST"})
-            await infer(scope, receive, send, *found.groups())
+            await infer(scope, receive, send, name, version)
         except HTTPException as error:
             await (await _http_error(Request(scope), error))(scope, receive, send)
-        except DriftlineError as error:
-            await error_response(error)(scope, receive, send)
         except Exception as error:
-            log.exception("a request failed", exc_info=error)
-            await bug_response(error)(scope, receive, send)
+            await failure(error)(scope, receive, send)
         return None
+
+
+def failure(error: Exception) -> Response:
+    """What a client sees of an error; one that nobody meant to raise is logged."""
+    if isinstance(error, DriftlineError):
+        return error_response(error)
+    log.exception("a request failed", exc_info=error)
+    return bug_response(error)
 
 
 def error_response(error: DriftlineError) -> Response:

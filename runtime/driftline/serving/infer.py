@@ -1,18 +1,21 @@
-"""The hot path: one inference request, from its body to its answer, in plain ASGI."""
+"""The hot path: one inference request, from its body to its answer."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import perf_counter_ns
 
 from starlette.types import Receive, Scope, Send
 
 from driftline.batching.batcher import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
+from driftline.protocols.codec import Codec, InferRequest
 from driftline.serving.host import Host
-from driftline.tensors import Tensors, shorten
+from driftline.serving.served import Served
+from driftline.tensors import shorten
 
 BODY_SECONDS = 60.0
 """How long a client may take to send a body."""
@@ -22,6 +25,10 @@ _ARROW = b"application/vnd.apache.arrow.stream"
 _JSON_LENGTH = b"inference-header-content-length"
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 _MOST_DIGITS = 18
+
+
+Fields = list[tuple[bytes, bytes]]
+"""The headers of an answer."""
 
 
 class Infer:
@@ -35,7 +42,7 @@ class Infer:
     def __init__(self, host: Host, protocol: str, max_body_bytes: int) -> None:
         self._host = host
         self._protocol = protocol
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send, name: str, version: str | None = None
@@ -43,38 +50,78 @@ class Infer:
         """Answer one request to a model's default version, or to the one named."""
         begin = perf_counter_ns()
         headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self._max_body_bytes)
-        # From here to the queue in one turn of the loop: a swap comes before or after, never between.
-        served = self._host.find(name, version)
-        codec = served.codec(self._protocol_of(headers))
+        body = await read_body(headers, receive, self.max_body_bytes)
+        call = self.call(self.target(headers, name, version), body, begin)
+        # In this turn of the loop a short batch runs; the client of a longer one may leave meanwhile.
+        await asyncio.sleep(0)
+        if not call.request.done:
+            await unless_gone(call.request, receive)
+        fields, content = call.answer()
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": content})
+
+    def target(self, headers: Mapping[bytes, bytes], name: str, version: str | None) -> Target:
+        """Who is asked, and how; BadRequest if a header is wrong."""
+        arrow = self._protocol == "v2" and headers.get(b"content-type", b"").startswith(_ARROW)
+        return Target(name, version, "arrow" if arrow else self._protocol, json_length(headers))
+
+    def call(self, target: Target, body: bytes, begin: int) -> Call:
+        """A request, read and in the queue.
+
+        begin  when it came, by perf_counter_ns
+        """
+        # All in one turn of the loop: a swap comes before or after, never between.
+        served = self._host.find(target.name, target.version)
+        codec = served.codec(target.protocol)
         try:
-            call = codec.decode(body, json_length(headers))
-            request = served.batcher.submit(call.inputs, call.outputs, call.timeout_us)
+            decoded = codec.decode(body, target.json_length)
+            request = served.batcher.submit(decoded.inputs, decoded.outputs, decoded.timeout_us)
         except DriftlineError as error:
             served.batcher.counters.fail(error, perf_counter_ns() - begin)
             raise
-        # In this turn of the loop a short batch runs; the client of a longer one may leave meanwhile.
-        await asyncio.sleep(0)
-        outputs = await request if request.done else await unless_gone(request, receive)
-        content, text_length = codec.encode(call, outputs)
-        fields = [(b"content-type", codec.media_type), (b"content-length", b"%d" % len(content))]
+        return Call(served, codec, decoded, request, begin)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the head of a request says of the model that is asked and of the body.
+
+    version      None for the model's default
+    protocol     'v1', 'v2' or 'arrow'
+    json_length  where the body's JSON ends; None if it is all JSON
+    """
+
+    name: str
+    version: str | None
+    protocol: str
+    json_length: int | None
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way: who answers it, what it asked for, its place in the queue, when it came."""
+
+    served: Served
+    codec: Codec
+    decoded: InferRequest
+    request: Request
+    begin: int
+
+    def answer(self) -> tuple[Fields, bytes]:
+        """The headers and the body of the answer, once the request is done; its error is raised."""
+        content, text_length = self.codec.encode(self.decoded, self.request.outcome())
+        fields = [(b"content-type", self.codec.media_type), (b"content-length", b"%d" % len(content))]
         if text_length is not None:
             fields = [_BINARY, fields[1], (_JSON_LENGTH, b"%d" % text_length)]
-        await send({"type": "http.response.start", "status": 200, "headers": fields})
-        await send({"type": "http.response.body", "body": content})
-        served.latency.observe(perf_counter_ns() - begin)
-
-    def _protocol_of(self, headers: Mapping[bytes, bytes]) -> str:
-        if self._protocol == "v2" and headers.get(b"content-type", b"").startswith(_ARROW):
-            return "arrow"
-        return self._protocol
+        self.served.latency.observe(perf_counter_ns() - self.begin)
+        return fields, content
 
 
-async def unless_gone(request: Request, receive: Receive) -> Tensors:
-    """The request's outputs; if its client goes away first, it leaves the queue."""
+async def unless_gone(request: Request, receive: Receive) -> None:
+    """Wait until a request is done; if its client goes away first, it leaves the queue."""
     gone = asyncio.create_task(_cancel_when_gone(request, receive))
     try:
-        return await request
+        await request
     finally:
         gone.cancel()
 
@@ -101,9 +148,14 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _read_more(body, receive, most)
         except TimeoutError:
-            raise RequestTimeout(f"the body did not come within {BODY_SECONDS:.0f} seconds") from None
+            raise body_late() from None
     encoding = headers.get(b"content-encoding", b"identity")
     return body if encoding == b"identity" else _decompress(body, encoding, most)
+
+
+def body_late() -> RequestTimeout:
+    """The error of a body that does not come."""
+    return RequestTimeout(f"the body did not come within {BODY_SECONDS:.0f} seconds")
 
 
 async def _read_more(first: bytes, receive: Receive, most: int) -> bytes:

@@ -20,7 +20,7 @@ from driftline.errors import ConfigError
 from driftline.registry.source import Reference, Registry
 from driftline.serving import logs, memory
 from driftline.serving.app import App
-from driftline.serving.connection import Connection
+from driftline.serving.fastlane import fast_lane
 from driftline.serving.host import Host
 from driftline.serving.webhook import Webhook
 
@@ -100,10 +100,11 @@ class StoppableServer(uvicorn.Server):
     """uvicorn with our signals: it stops with exit code 0, and a second signal does not wait."""
 
     def __init__(self, host: Host, settings: Server) -> None:
+        app = App(host, settings)
         super().__init__(
             uvicorn.Config(
-                App(host, settings),
-                http=Connection,
+                app,
+                http=fast_lane(app),
                 lifespan="off",
                 ws="none",
                 log_config=None,

@@ -1,0 +1,314 @@
+"""The hot path without ASGI: from the socket to the batcher, from the batch to the socket.
+
+uvicorn makes a task, a scope and a dozen messages of every request, which takes longer than all else that a
+small one needs. Here an `Exchange` stands where uvicorn has its cycle of request and response, so pipelining,
+losing and closing connections remain uvicorn's own. Whatever is not a plain POST to an inference path goes
+uvicorn's way, through the application, to the same answer.
+
+A client sends the same head again and again. One that was parsed before, byte for byte, is not parsed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import perf_counter_ns
+from typing import ClassVar
+
+import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+from uvicorn.server import ServerState
+
+from driftline.errors import BadRequest
+from driftline.serving.app import App, failure
+from driftline.serving.connection import Connection
+from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late
+
+log = logging.getLogger("driftline.serving")
+
+MOST_HEADS = 1_000
+"""Heads of requests that are remembered."""
+
+MOST_HEAD_BYTES = 2_000
+
+_END = b"\r\n\r\n"
+_UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"))
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of a request says: who is asked for what, and how long the body is."""
+
+    infer: Infer
+    target: Target
+    path: str
+    length: int
+
+
+def fast_lane(app: App) -> type[Connection]:
+    """The protocol class of an application: the fast lane, if uvicorn is as it expects."""
+    lane = type("FastLane", (FastLane,), {"heads": {}})
+    try:
+        rehearse(lane, app)
+    except Exception as error:
+        log.warning(
+            "uvicorn %s is not as expected (%s: %s): inference takes the slower way through ASGI",
+            uvicorn.__version__, type(error).__name__, error,
+        )  # fmt: skip
+        return Connection
+    return lane
+
+
+def rehearse(lane: type[FastLane], app: App) -> None:
+    """Ask for a model that is not there, over a connection in memory; raise what keeps that from working."""
+    config = uvicorn.Config(app, http=lane, ws="none", lifespan="off", log_config=None, proxy_headers=False)
+    config.load()
+    state = ServerState()
+    protocol, wire = lane(config, state, {}), Wire()
+    protocol.connection_made(wire)
+    request = b"POST /v2/models/-/infer HTTP/1.1\r\nhost: -\r\ncontent-length: 2\r\n\r\n{}"
+    for part in (request[:9], request[9:-1], request[-1:], request, request):
+        protocol.data_received(part)
+    answers = wire.written.count(b"HTTP/1.1 ")
+    if answers != 3 or not lane.heads:
+        raise RuntimeError(f"expected 3 answers, came {answers}")
+    protocol.connection_lost(None)
+    lane.heads.clear()
+
+
+class FastLane(Connection):
+    """A client's connection that answers inference itself and leaves all else to uvicorn.
+
+    heads  of requests, by their bytes
+    """
+
+    app: App
+    heads: ClassVar[dict[bytes, Head]]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection."""
+        super().connection_made(transport)
+        self.wire = transport
+        self._between = True  # the parser is between two requests
+        self._fresh = b""  # what is being parsed, up to the end of the first request in it
+        self._idle_since = 0.0
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come."""
+        if self._between and (self.cycle is None or self.cycle.response_complete):
+            end = data.find(_END) + len(_END)
+            head = self.heads.get(data[:end])
+            if head is not None and len(data) - end == head.length and not self.flow.write_paused:
+                exchange = self.cycle = Exchange(self, head)  # type: ignore[assignment]
+                exchange.body = data[end:]
+                exchange.more_body = False
+                exchange.start()
+                return
+            self._fresh = data
+        super().data_received(data)
+        self._fresh = b""
+        unfinished: object = self.cycle
+        if type(unfinished) is Exchange and unfinished.more_body:
+            unfinished.wait()
+
+    def on_message_begin(self) -> None:
+        """A request has begun."""
+        self._between = False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Choose the way of a request whose head has come."""
+        head = self._head()
+        if head is None:
+            super().on_headers_complete()
+            return
+        self.cycle = Exchange(self, head)  # type: ignore[assignment]
+        text = self._fresh[: self._fresh.find(_END) + len(_END)]
+        # Its lines are the request's, its headers and an empty one: nothing folded, nothing before or behind.
+        if text.startswith(b"POST /") and text.count(b"\n") == text.count(b"\r\n") == len(self.headers) + 2:
+            if len(self.heads) >= MOST_HEADS:
+                self.heads.clear()
+            if len(text) <= MOST_HEAD_BYTES:
+                self.heads[text] = head
+
+    def on_message_complete(self) -> None:
+        """A request has come whole."""
+        self._between = True
+        self._fresh = b""
+        super().on_message_complete()
+
+    def _head(self) -> Head | None:
+        """What a plain request for inference asks; None if the request has to go uvicorn's way."""
+        parser, cycle, headers = self.parser, self.cycle, dict(self.headers)
+        if (
+            b"%" in self.url or b"?" in self.url
+            or parser.get_method() != b"POST" or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive() or not _UNUSUAL.isdisjoint(headers)
+            or self.flow.write_paused or not (cycle is None or cycle.response_complete)
+        ):  # fmt: skip
+            return None
+        path = self.url.decode("latin-1")
+        endpoint = self.app.endpoint(path)
+        length = headers.get(b"content-length", b"")
+        if endpoint is None or not length.isdigit():
+            return None
+        infer, name, version = endpoint
+        # A longer body takes so long to read that its lane does not matter.
+        if int(length) > min(HIGH_WATER_LIMIT, infer.max_body_bytes):
+            return None
+        try:
+            return Head(infer, infer.target(headers, name, version), path, int(length))
+        except BadRequest:
+            return None
+
+    # -- idle -----------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """Go on with what the client has sent meanwhile, or wait for more."""
+        self._idle_since = self.loop.time()
+        if self.pipeline or self.timeout_keep_alive_task is None:
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer goes on: a new one for every request would take longer than to look now and then."""
+        if self.transport.is_closing():
+            super()._unset_keepalive_if_required()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for long enough; look again later if not."""
+        self.timeout_keep_alive_task = None
+        if not self._between or not self.cycle.response_complete:
+            return  # the answer will set a timer
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+
+class Wire(asyncio.Transport):
+    """A connection in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep what is sent."""
+        self.written += data
+
+    def is_closing(self) -> bool:
+        """It stays open."""
+        return False
+
+    def resume_reading(self) -> None:
+        """It reads always."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Exchange:
+    """One request and its answer, in the place of uvicorn's RequestResponseCycle.
+
+    uvicorn adds to `body`, says in `more_body` and `disconnected` how things are, and sets `message_event`
+    when there is news; it asks `response_complete` whether another request may begin.
+    """
+
+    __slots__ = (
+        "_begin", "_call", "_head", "_protocol", "_timer",
+        "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
+    )  # fmt: skip
+
+    def __init__(self, protocol: FastLane, head: Head) -> None:
+        self._begin = perf_counter_ns()
+        self._protocol = protocol
+        self._head = head
+        self._call: Call | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.message_event = self
+        self.body = b""
+        self.more_body = True
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
+
+    def set(self) -> None:
+        """There is news: more of the body, all of it, or the client has gone."""
+        if self.disconnected:
+            self._stop_waiting()
+            if self._call is not None:
+                self._call.request.cancel()
+        elif not self.more_body and self._call is None and not self.response_complete:
+            self._stop_waiting()
+            self.start()
+
+    def wait(self) -> None:
+        """Give the client its time to send the rest of the body."""
+        if self._timer is None and not self.response_complete:
+            self._timer = self._protocol.loop.call_later(BODY_SECONDS, self._late)
+
+    def _late(self) -> None:
+        self._fail(body_late())
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def start(self) -> None:
+        """The body is there: put the request in the queue."""
+        head = self._head
+        try:
+            self._call = head.infer.call(head.target, self.body, self._begin)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._call.request.on_done = self._finish
+
+    def _finish(self) -> None:
+        """The batch has run: write the answer."""
+        call, self._call = self._call, None
+        if self.disconnected or call is None:
+            return
+        try:
+            fields, content = call.answer()
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._write(200, fields, content)
+
+    def _fail(self, error: Exception) -> None:
+        response = failure(error)
+        self._write(response.status_code, response.raw_headers, bytes(response.body))
+
+    def _write(self, status: int, fields: Iterable[tuple[bytes, bytes]], content: bytes) -> None:
+        protocol = self._protocol
+        self.response_complete = True
+        if protocol.access_log:
+            self._log(status)
+        head = [_STATUS[status]]
+        for name, value in (*protocol.server_state.default_headers, *fields):
+            head += (name, b": ", value, b"\r\n")
+        head += (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n", content)
+        protocol.wire.write(b"".join(head))
+        if not self.keep_alive:
+            protocol.wire.close()
+        protocol.on_response_complete()
+
+    def _log(self, status: int) -> None:
+        protocol = self._protocol
+        scope = {"client": protocol.client, "path": self._head.path, "query_string": b""}
+        protocol.access_logger.info(
+            '%s - "%s %s HTTP/%s" %d',
+            get_client_addr(scope), "POST", get_path_with_query_string(scope), "1.1", status,  # type: ignore[arg-type]
+        )  # fmt: skip

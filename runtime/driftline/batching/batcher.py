@@ -26,8 +26,8 @@ from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelE
 from driftline.tensors import Signature, Tensors
 
 INLINE_NS = 1_000_000 if available_cores() > 1 else 5_000_000
-"""Work predicted to be shorter runs on the event loop. In a thread it would wait for Python's lock, up to 5 ms
-while the loop is busy; and where there is one core, nothing else can be done meanwhile."""
+"""Work predicted to be shorter runs on the event loop. In a thread it would wait for Python's lock, 5 ms if
+the loop is busy; and where there is one core, nothing else can be done meanwhile."""
 
 TICK_SECONDS = 0.0015
 """How much too early a timer may come: uvloop rounds to milliseconds, on a clock that counts in them."""

@@ -278,7 +278,7 @@ class Exchange:
     def _finish(self) -> None:
         """The batch has run: write the answer."""
         call, self._call = self._call, None
-        if self.disconnected or call is None:
+        if call is None or self.disconnected or self._protocol.wire.is_closing():
             return
         try:
             fields, content = call.answer()

@@ -1,0 +1,357 @@
+"""The two lanes, over connections in memory: the same bytes in, cut anywhere, give the same bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+from support import gather, identity, infer_request, scale, slow
+from uvicorn.server import ServerState
+
+from driftline.config import Server
+from driftline.registry.source import Registry
+from driftline.serving import fastlane
+from driftline.serving.app import App
+from driftline.serving.connection import Connection
+from driftline.serving.fastlane import Exchange, FastLane, Wire, fast_lane
+from driftline.serving.host import Host
+
+GATHER = "/v2/models/gather/infer"
+MOST = 20_000
+INVALID = b"Invalid HTTP request received."
+
+
+class Closing(Wire):
+    """A connection in memory that can be closed."""
+
+    closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self.closed:
+            super().write(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+
+@dataclass
+class House:
+    """A host with models, its application, both lanes, and the loop they live on."""
+
+    loop: asyncio.AbstractEventLoop
+    host: Host
+    app: App
+    lane: type[FastLane]
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def connect(self, lane: type[Connection], state: ServerState | None = None) -> tuple[Connection, Closing]:
+        config = uvicorn.Config(
+            self.app, http=lane, ws="none", lifespan="off", log_config=None, proxy_headers=False
+        )
+        config.load()
+        protocol, wire = lane(config, state or ServerState(), {}, self.loop), Closing()
+        protocol.connection_made(wire)
+        return protocol, wire
+
+    async def talk(self, lane: type[Connection], chunks: Sequence[bytes]) -> tuple[bytes, bool]:
+        """What is answered to these bytes, each sent when the one before is dealt with; and whether the
+        connection is closed then."""
+        protocol, wire = self.connect(lane)
+        for chunk in chunks:
+            if not wire.closed:
+                protocol.data_received(chunk)
+            await until(lambda: wire.closed or quiet(protocol))
+        protocol.connection_lost(None)
+        return wire.written, wire.closed
+
+    def both(self, *chunks: bytes) -> tuple[bytes, bool]:
+        """What both lanes answer alike."""
+        fast = self.run(self.talk(self.lane, chunks))
+        plain = self.run(self.talk(Connection, chunks))
+        if plain[0].endswith(INVALID):  # what came before it is lost if uvicorn has not begun to answer
+            assert fast[0].endswith(INVALID)
+            assert fast[1] is plain[1] is True
+        else:
+            assert fast == plain
+        return fast
+
+
+def quiet(protocol: Connection) -> bool:
+    """Whether all that has come whole is answered."""
+    cycle = protocol.cycle
+    return cycle is None or (not protocol.pipeline and (cycle.response_complete or cycle.more_body))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return a turn of the loop after a condition holds: so long a write may be held back."""
+    async with asyncio.timeout(60):
+        while True:
+            held = condition()
+            await asyncio.sleep(0)
+            if held:
+                return
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    root: Path = tmp_path_factory.mktemp("lanes")
+    registry = Registry.open(root / "models")
+    file = root / "model.onnx"
+    registry.register([scale(file, 2)], "scale")
+    registry.register([gather(file)], "gather")
+    registry.register([identity(file, "BYTES", ("N", 1))], "text")
+    registry.register([slow(file, 256, 8)], "slow")
+    loop = asyncio.new_event_loop()
+
+    async def start() -> House:
+        host = Host(registry, [])
+        await host.start()
+        app = App(host, Server(max_body_bytes=MOST))
+        lane = fast_lane(app)
+        assert issubclass(lane, FastLane)
+        return House(loop, host, app, lane)
+
+    house = loop.run_until_complete(start())
+    yield house
+    loop.run_until_complete(house.host.close())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+def post(
+    body: bytes | str, path: str = "/v2/models/scale/infer", *headers: str, version: str = "1.1"
+) -> bytes:
+    body = body.encode() if isinstance(body, str) else body
+    lines = [f"POST {path} HTTP/{version}", "host: x", *headers, f"content-length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def headed(*headers: str) -> bytes:
+    """A good request with more headers."""
+    return post(ask([[1, 2, 3]]), "/v2/models/scale/infer", *headers)
+
+
+def ask(rows: Any, **more: Any) -> str:
+    return json.dumps(infer_request({"x": ("FP32", rows)}, **more))
+
+
+ONE = post(ask([[1, 2, 3]]))
+BINARY = json.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}],
+     "outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
+)  # fmt: skip
+REQUESTS = {
+    "one row": ONE,
+    "rows": post(ask(np.arange(30.0).reshape(10, 3).tolist(), id="7", outputs=[{"name": "total"}])),
+    "binary": post(BINARY.encode() + np.arange(3, dtype="<f4").tobytes(), "/v2/models/scale/versions/1/infer",
+                   f"Inference-Header-Content-Length: {len(BINARY)}"),
+    "a wrong length of JSON": headed("Inference-Header-Content-Length: x"),
+    "v1": post('{"instances": [[1, 2, 3]]}', "/v1/models/scale:predict", "content-type: application/json"),
+    "text": post(json.dumps(infer_request({"x": ("BYTES", [["ä"], [""]])})), "/v2/models/text/infer"),
+    "refused by the model": post(json.dumps(infer_request({"i": ("INT64", [77])})), GATHER),
+    "slow": post(json.dumps(infer_request({"x": ("FP32", [[1.0] * 256] * 8)})), "/v2/models/slow/infer"),
+    "no JSON": post("{"), "nothing": post(""), "another shape": post(ask([1, 2])),
+    "too large": post(" " * (MOST + 1)), "no such model": post("{}", "/v2/models/none/infer"),
+    "no such version": post("{}", "/v2/models/scale/versions/9/infer"),
+    "no inference": b"GET /v2/health/live HTTP/1.1\r\n\r\n",
+    "no such page": post("{}", "/v2/models/scale/inferno"),
+    "another method": ONE.replace(b"POST", b"PUT"), "a query": ONE.replace(b"/infer", b"/infer?a=b"),
+    "an escape": ONE.replace(b"/infer", b"/%69nfer"), "HTTP/1.0": post(ask([[1, 2, 3]]), version="1.0"),
+    "to be closed": headed("Connection: close"),
+    "expected": headed("Expect: 100-continue"),
+    "compressed": post(b"\x1f", "/v2/models/scale/infer", "Content-Encoding: gzip"),
+    "an upgrade": headed("Connection: upgrade", "Upgrade: h2c"),
+    "chunked": b"POST /v2/models/scale/infer HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+               b"%x\r\n%s\r\n0\r\n\r\n" % (len(ask([[1, 2, 3]])), ask([[1, 2, 3]]).encode()),
+    "a huge head": headed("x: " + "y" * 5000),
+    "no HTTP": b"\x16\x03\x01\r\n\r\n", "two lengths": ONE.replace(b"host: x", b"content-length: 1"),
+    "folded": ONE.replace(b"host: x", b"host: x\r\n y"), "bare line feeds": ONE.replace(b"\r\n", b"\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_both_lanes_answer_alike_and_twice(house: House, name: str) -> None:
+    request = REQUESTS[name]
+    once, _ = house.both(request)
+    house.both(request, request)  # by its head, the second time
+    assert once
+
+
+@pytest.mark.parametrize("name", ["one row", "binary", "no JSON", "chunked", "two lengths"])
+def test_a_request_may_be_cut_anywhere(house: House, name: str) -> None:
+    request = REQUESTS[name]
+    whole = house.both(request)
+    for cut in range(1, len(request)):
+        assert house.both(request[:cut], request[cut:]) == whole
+    assert house.both(*(request[i : i + 1] for i in range(len(request)))) == whole
+
+
+@given(st.lists(st.sampled_from(sorted(REQUESTS)), min_size=2, max_size=5), st.data())
+def test_requests_one_behind_the_other_are_answered_in_order(
+    house: House, names: list[str], data: st.DataObject
+) -> None:
+    stream = b"".join(REQUESTS[name] for name in names)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4)))
+    ends = [0, *cuts, len(stream)]
+    house.both(*(stream[a:b] for a, b in pairwise(ends) if a < b))
+
+
+@given(st.sampled_from([ONE, REQUESTS["binary"], REQUESTS["v1"]]), st.data())
+def test_whatever_is_sent_both_lanes_answer_alike(house: House, request: bytes, data: st.DataObject) -> None:
+    mutated = bytearray(request)
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(mutated) - 1))
+        mutated[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    house.both(request, bytes(mutated))
+    house.both(bytes(mutated), request)
+
+
+def test_plain_requests_take_the_fast_lane_whether_their_head_is_known_or_not(house: House) -> None:
+    async def lanes() -> None:
+        house.lane.heads.clear()
+        for known in (False, True):
+            assert bool(house.lane.heads) is known
+            protocol, wire = house.connect(house.lane)
+            protocol.data_received(ONE)
+            assert isinstance(protocol.cycle, Exchange)
+            await until(partial(getattr, wire, "written"))
+            protocol.connection_lost(None)
+        protocol, wire = house.connect(house.lane)
+        protocol.data_received(REQUESTS["a query"])
+        assert not isinstance(protocol.cycle, Exchange)
+        await until(lambda: wire.written)
+        protocol.connection_lost(None)
+
+    house.run(lanes())
+
+
+def test_heads_in_memory_are_few(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastlane, "MOST_HEADS", 3)
+    for number in range(10):
+        house.run(house.talk(house.lane, [post("{}", "/v2/models/scale/infer", f"id: {number}")]))
+    assert 0 < len(house.lane.heads) <= 3
+    house.lane.heads.clear()
+    house.run(house.talk(house.lane, [REQUESTS["a huge head"]]))
+    assert not house.lane.heads
+
+
+def test_a_body_that_does_not_come_is_not_waited_for_for_ever(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastlane, "BODY_SECONDS", 0.05)
+
+    async def wait() -> bytes:
+        protocol, wire = house.connect(house.lane)
+        protocol.data_received(ONE[:-1])
+        await until(lambda: wire.written)
+        first = wire.written
+        protocol.data_received(ONE[-1:] + ONE)  # it comes after all, and another one
+        await until(lambda: wire.written != first)
+        protocol.connection_lost(None)
+        return wire.written
+
+    answers = house.run(wait())
+    assert answers.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == 1
+
+
+def test_who_leaves_takes_the_request_along(house: House) -> None:
+    async def leave() -> tuple[int, bytes]:
+        served = house.host.find("slow")
+        before = served.batcher.counters.failures["CANCELED"]
+        protocol, wire = house.connect(house.lane)
+        protocol.data_received(REQUESTS["slow"])
+        assert isinstance(protocol.cycle, Exchange)
+        protocol.connection_lost(ConnectionResetError())
+        await served.batcher.drain()
+        return served.batcher.counters.failures["CANCELED"] - before, wire.written
+
+    assert house.run(leave()) == (1, b"")
+
+
+def test_a_server_that_stops_answers_first_and_closes_then(house: House) -> None:
+    async def stop() -> tuple[bytes, bool, bool]:
+        protocol, wire = house.connect(house.lane)
+        protocol.data_received(ONE)
+        protocol.shutdown()
+        early = wire.closed
+        await until(lambda: wire.closed)
+        protocol.connection_lost(None)
+        return wire.written, early, wire.closed
+
+    answer, early, closed = house.run(stop())
+    assert (early, closed) == (False, True)
+    assert b"connection: close\r\n\r\n{" in answer
+
+
+def test_idle_connections_are_closed_and_busy_ones_are_not(house: House) -> None:
+    async def idle() -> bool:
+        protocol, wire = house.connect(house.lane)
+        protocol.timeout_keep_alive = 0.05
+        for _ in range(10):
+            protocol.data_received(ONE)
+            await until(lambda: quiet(protocol))
+        protocol.data_received(ONE[:-1])
+        await asyncio.sleep(0.2)
+        assert not wire.closed, "a request is on its way"
+        protocol.data_received(ONE[-1:])
+        await until(lambda: wire.closed)
+        protocol.connection_lost(None)
+        return wire.written.count(b"HTTP/1.1 200 OK") == 11
+
+    assert house.run(idle())
+
+
+def test_a_client_that_does_not_read_is_answered_the_slower_way(house: House) -> None:
+    async def full() -> bool:
+        protocol, _ = house.connect(house.lane)
+        protocol.pause_writing()
+        protocol.data_received(ONE)
+        fast = isinstance(protocol.cycle, Exchange)
+        protocol.connection_lost(None)
+        await asyncio.sleep(0.01)
+        return fast
+
+    assert not house.run(full())
+
+
+def test_the_access_log_has_both_lanes(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "uvicorn.access"):
+        house.run(house.talk(house.lane, [ONE, ONE, REQUESTS["a query"]]))
+    lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    assert lines[0] == lines[1] == ' - "POST /v2/models/scale/infer HTTP/1.1" 200'
+    assert lines[2] == ' - "POST /v2/models/scale/infer?a=b HTTP/1.1" 200'
+
+
+def test_another_uvicorn_is_noticed(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def choose() -> type[Connection]:
+        return fast_lane(house.app)
+
+    def renamed(self: Connection, body: bytes) -> None:
+        raise AttributeError("cycle")
+
+    monkeypatch.setattr(Connection, "on_body", renamed)
+    assert house.run(choose()) is Connection
+    assert f"uvicorn {uvicorn.__version__} is not as expected" in caplog.text

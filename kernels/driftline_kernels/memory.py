@@ -45,7 +45,20 @@ def _load(typing: Any, address: Any, dtype: Any) -> Any:
     return dtype.dtype(types.int64, dtype), generate
 
 
+@intrinsic
+def _store(typing: Any, address: Any, value: Any) -> Any:
+    """Write a number to an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
+        builder.store(arguments[1], pointer).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), generate
+
+
 load: Any = _load
+store: Any = _store
 
 
 @intrinsic
@@ -75,6 +88,12 @@ _call: Any = _called
 def bytes_at(address: int) -> Any:
     """All bytes from an address on, as an array: how many are whose, the reader knows."""
     return carray(_at(address, np.uint8), 1 << 62)
+
+
+@body
+def address_of(data: Any) -> int:
+    """Where the bytes of a `bytes` object or of a contiguous array start."""
+    return int(np.frombuffer(data, np.uint8).ctypes.data)
 
 
 @driver

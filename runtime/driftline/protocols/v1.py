@@ -7,8 +7,11 @@ from typing import ClassVar
 import orjson
 
 from driftline.errors import BadRequest
+from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
 from driftline.tensors import Signature, Tensors, shorten
+
+_KEYS = {name: numbers.key(name) for name in ("instances", "inputs")}
 
 
 class V1Codec:
@@ -25,20 +28,38 @@ class V1Codec:
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
         self._outputs = tuple(spec.name for spec in signature.outputs)
+        self._of_numbers = len(signature.inputs) == 1 and numbers.readable(signature.inputs[0])
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever does not fit the signature."""
+        if self._of_numbers:
+            try:
+                return InferRequest(self._read_numbers(body), self._outputs)
+            except numbers.Unread:
+                pass
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"the request is no valid JSON: {error}") from error
-        given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
+        given = [key for key in _KEYS if type(document) is dict and key in document]
         if len(given) != 1:
             raise BadRequest(
                 f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
             )
         tensors = document["inputs"] if given == ["inputs"] else _columns(document["instances"])
         return InferRequest(self._signature.inputs_of(tensors), self._outputs)
+
+    def _read_numbers(self, body: bytes) -> Tensors:
+        """The input of a model of one, whose numbers are all there is; Unread if there is anything else."""
+        for key, pattern in _KEYS.items():
+            found = numbers.cut(body, pattern)
+            if found is not None:
+                document, arrays = found
+                given = [name for name in _KEYS if type(document) is dict and name in document]
+                if given == [key] and document[key] is None and len(arrays) == 1:
+                    spec = self._signature.inputs[0]
+                    return {spec.name: numbers.read_rows(arrays[0], spec)}
+        raise numbers.Unread
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer; NaN and infinity, which JSON has not, are null."""

@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import orjson
 
 from driftline.errors import BadRequest
-from driftline.protocols import binary
+from driftline.protocols import binary, numbers
 from driftline.protocols.codec import InferRequest
 from driftline.tensors import DATATYPES, Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
 
 _MOST_ELEMENTS = 2**48
 
 _INTEGER = {int}
+_DATA = numbers.key("data")
 
 
 class V2Codec:
@@ -32,6 +33,7 @@ class V2Codec:
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._all_outputs = tuple(self._outputs)
         self._batched = signature.batched
+        self._of_numbers = all(map(numbers.readable, signature.inputs))
         self._name = name
         self._version = str(version)
 
@@ -58,10 +60,20 @@ class V2Codec:
         return self._decode_json(view[:json_length], view[json_length:])
 
     def _decode_json(self, text: bytes | memoryview, tail: memoryview) -> InferRequest:
+        if self._of_numbers and type(text) is bytes:
+            found = numbers.cut(text, _DATA)
+            if found is not None:
+                try:
+                    return self._read_request(_with_arrays(*found), tail)
+                except (numbers.Unread, BadRequest):
+                    pass  # what is wrong is said of the text as it came
         try:
             document = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"the request is no valid JSON: {error}") from error
+        return self._read_request(document, tail)
+
+    def _read_request(self, document: object, tail: memoryview) -> InferRequest:
         if type(document) is not dict:
             raise BadRequest(f"the request: expected an object with 'inputs', came {shorten(document)}")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
@@ -125,6 +137,8 @@ class V2Codec:
                     )
                 return binary.decode(sent, tail[:size], shape, count), tail[size:]
         data = entry.get("data")
+        if type(data) is numbers.Numbers:
+            return numbers.read(data, spec, shape), tail
         if type(data) is not list:
             raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
         array = coerce(spec, data)
@@ -202,6 +216,19 @@ class V2Codec:
         answer["outputs"] = entries
         text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
         return (b"".join((text, *tail)), len(text)) if request.binary else (text, None)
+
+
+def _with_arrays(document: Any, arrays: list[numbers.Numbers]) -> object:
+    """A request with the arrays that were cut out of it; Unread if they are not the data of its inputs."""
+    entries = document.get("inputs") if type(document) is dict else None
+    if type(entries) is not list or len(entries) != len(arrays):
+        raise numbers.Unread
+    for entry, array in zip(entries, arrays, strict=True):
+        # Not with parameters, which may say that what stands here is not read at all.
+        if type(entry) is not dict or entry.get("data", array) is not None or "parameters" in entry:
+            raise numbers.Unread
+        entry["data"] = array
+    return document
 
 
 def _sent(spec: TensorSpec, datatype: object) -> TensorSpec:

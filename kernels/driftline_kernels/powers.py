@@ -1,0 +1,39 @@
+"""Powers of ten as numbers are read with: the first 128 bits of powers of five."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST, MOST = -342, 308
+"""Exponents of ten between which a number of 19 digits is a float64 that is neither 0 nor infinite."""
+
+DIGITS = 19
+"""Decimal digits that fit in 64 bits, whatever they are."""
+
+
+def _first_bits(exponent: int) -> int:
+    """5^exponent * 2^k, with the k that makes it a number of 128 bits.
+
+    Rounded down, but up from -27 to -1, where 5^-exponent fits in 64 bits and may divide the digits: so the
+    proof wants it (Mushtak, Lemire: Fast number parsing without fallback, 2023).
+    """
+    if exponent >= 0:
+        power: int = 5**exponent
+        surplus = power.bit_length() - 128
+        return power >> surplus if surplus > 0 else power << -surplus
+    power = 5**-exponent
+    return (1 << (power.bit_length() + 127)) // power + (exponent >= -27)
+
+
+def _table() -> NDArray[np.uint64]:
+    mask = 2**64 - 1
+    powers = [_first_bits(exponent) for exponent in range(LEAST, MOST + 1)]
+    return np.array([[power >> 64, power & mask] for power in powers], np.uint64)
+
+
+FIVES = _table()
+"""(651, 2) uint64; the upper and lower half of 5^q for each exponent q from LEAST on."""
+
+TENS = np.array([10**exponent for exponent in range(DIGITS + 1)], np.uint64)
+"""(20,) uint64; 10^0 to 10^19."""

@@ -69,27 +69,6 @@ leading_zeros: Any = unsafe.leading_zeros
 trailing_zeros: Any = unsafe.trailing_zeros
 
 
-def read(
-    text: bytes, start: int, stop: int, out: Any, kind: int, row: int, plane: int, block: int, first: int
-) -> int:
-    """Read a JSON array of numbers, flat or nested, up to four levels.
-
-    text   that holds the array in text[start:stop], with its outer brackets; under 2^PLACES bytes
-    out    (bytes,) uint8, written, in part where the array is not read; there are as many numbers as fit
-    kind   of the numbers, as in memory, FLOAT32 to BITS: float64 that are cast, null for NaN; integers in the
-           type's range; or true and false, as bytes
-    row    numbers in the lists of the lowest level, if nested, else 0
-    plane  numbers in those above, if there are, else 0
-    block  numbers in those above these, if there are, else 0
-    first  0; or, to go on behind a number, the place of the next one, and `start` is where that one ended.
-           Only then must `row` be 0 if the array is flat
-
-    The answer is -1 if all was read from a flat array, -levels if from a nested one; UNKNOWN; or, if from 0
-    on, a number that this can't round: (its position in the text << PLACES) + its place.
-    """
-    return _read(text, start, stop, out, kind, row, plane, block, first)
-
-
 @body
 def word(at: int, last: int) -> Any:
     """Eight characters from an address on; `last` is where the last eight are, behind which zeros come."""
@@ -323,9 +302,24 @@ def size_of(kind: int) -> int:
 
 
 @driver
-def _read(
+def read(
     text: Any, start: int, stop: int, out: Any, kind: int, row: int, plane: int, block: int, first: int
 ) -> int:
+    """Read a JSON array of numbers, flat or nested, up to four levels.
+
+    text   that holds the array in text[start:stop], with its outer brackets; under 2^PLACES bytes
+    out    (bytes,) uint8, written, in part where the array is not read; there are as many numbers as fit
+    kind   of the numbers, as in memory, FLOAT32 to BITS: float64 that are cast, null for NaN; integers in the
+           type's range; or true and false, as bytes
+    row    numbers in the lists of the lowest level, if nested, else 0
+    plane  numbers in those above, if there are, else 0
+    block  numbers in those above these, if there are, else 0
+    first  0; or, to go on behind a number, the place of the next one, and `start` is where that one ended.
+           Only then must `row` be 0 if the array is flat
+
+    The answer is -1 if all was read from a flat array, -levels if from a nested one; UNKNOWN; or, if from 0
+    on, a number that this can't round: (its position in the text << PLACES) + its place.
+    """
     base, target = address_of(text), address_of(out)
     last, end, at = base + len(text) - 8, base + stop, base + start
     count, place = len(out) // size_of(kind), first

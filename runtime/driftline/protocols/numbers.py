@@ -2,16 +2,15 @@
 
 The arrays are cut out of the text, nulls take their place, orjson reads what is left. What the kernel does
 not recognise raises Unread, and the codec goes its way without it: so what is refused, and how, is said once.
-Numba takes a second or two to load; until `load` is done, nothing is cut.
+Numba takes a second or two to load; until `load` is done, it is not `ready`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isinf, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -35,8 +34,7 @@ class Unread(Exception):
     """The kernel does not read this: only orjson can say what it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(NamedTuple):
     """A JSON array of numbers, most likely: text[start:stop], with its outer brackets."""
 
     text: bytes
@@ -56,6 +54,11 @@ def load() -> None:
     _kernel = kernel
 
 
+def ready(text: bytes) -> bool:
+    """Whether the kernel is there, and for texts of this length."""
+    return _kernel is not None and len(text) >> _kernel.PLACES == 0
+
+
 def readable(spec: TensorSpec) -> bool:
     """Whether the kernel has numbers of this input's datatype; raw columns have more to them."""
     return not spec.raw and spec.datatype.dtype in _KINDS
@@ -66,16 +69,15 @@ def key(name: str) -> re.Pattern[bytes]:
     return re.compile(rb'"%b"[ \t\n\r]*(?:(:[ \t\n\r]*\[)|([],}]))?' % name.encode())
 
 
-def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]] | None:
+def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]]:
     """A JSON document with None for the arrays of numbers that are the values of a key, and the arrays.
 
-    None if the kernel isn't there yet, there is no such array, a value of the key does not look like one, or
-    the text is no valid JSON. If it is valid with nulls for arrays, each null stands where an array stood:
-    without backslashes the quotes around the key's name can only be its own, so it is no part of a string.
-    And each such key in the document stands for one of the arrays, in this order.
+    If the text is valid with nulls for arrays, each null stands where an array stood: without backslashes the
+    quotes around the key's name can only be its own, so it is no part of a string. And each such key in the
+    document stands for one of the arrays, in this order.
+
+    Raises Unread if there is none, a value of the key does not look like one, or the text is no valid JSON.
     """
-    if _kernel is None or len(text) >> _kernel.PLACES:
-        return None
     parts: list[bytes] = []
     arrays: list[Numbers] = []
     end = 0
@@ -92,77 +94,72 @@ def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]] | None
             arrays.append(Numbers(text, start, behind))
             end = behind
         if found[1] is found[2] or behind == 0:
-            return None
+            raise Unread
         found = key.search(text, behind)
     parts.append(text[end:])
     rest = b"null".join(parts)
     if not arrays or b"\\" in rest:
-        return None
+        raise Unread
     try:
         return orjson.loads(rest), arrays
     except orjson.JSONDecodeError:
-        return None
+        raise Unread from None
 
 
-def read(numbers: Numbers, spec: TensorSpec, shape: Sequence[int]) -> Array:
-    """An array as a tensor of this shape in the input's datatype, whether it is flat or nested so.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What an array of numbers is to become, flat or nested as it may be in the text.
 
-    Raises Unread.
+    count  of its numbers, each of `size` bytes; `nest` is what the kernel wants to know: their kind, and
+           how many there are in a list of each level
     """
-    array, _ = _read(numbers, spec, shape)
-    return array
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    count: int
+    size: int
+    nest: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, spec: TensorSpec, shape: tuple[int, ...]) -> Layout:
+        """The layout of an input of this shape."""
+        dtype = spec.datatype.dtype
+        levels = len(shape) if len(shape) <= _MOST_LEVELS else 1
+        row, plane, block = (prod(shape[-depth:]) if depth < levels else 0 for depth in (1, 2, 3))
+        return cls(shape, dtype, prod(shape), dtype.itemsize, (_KINDS[dtype], row, plane, block))
 
 
-def read_rows(numbers: Numbers, spec: TensorSpec) -> Array:
-    """An array, nested as the input's shape is, as a tensor with as many rows as there are.
+def read(numbers: Numbers, layout: Layout) -> tuple[Array, int]:
+    """The tensor, and how many levels of lists it was: one, or as many as it has dimensions.
 
-    Raises Unread.
+    Raises Unread if it is no array of so many numbers, or not of this datatype.
     """
-    width = prod(spec.shape[1:])
-    rows = (numbers.text.count(b",", numbers.start, numbers.stop) + 1) // max(width, 1)
-    shape = (rows, *spec.shape[1:])
-    if not spec.accepts(shape) or min(shape) < 0:
+    text, start, stop = numbers
+    if 2 * layout.count > stop - start:  # each has a digit, and a comma or bracket behind it
         raise Unread
-    array, levels = _read(numbers, spec, shape)
-    if levels != len(shape):
-        raise Unread
-    return array
-
-
-def _read(numbers: Numbers, spec: TensorSpec, shape: Sequence[int]) -> tuple[Array, int]:
-    """The tensor, and how many levels of lists it was."""
-    dtype, count = spec.datatype.dtype, prod(shape)
-    if 2 * count > numbers.stop - numbers.start:  # a digit and a comma each
-        raise Unread
-    values = np.empty(count * dtype.itemsize, np.uint8)
-    row = plane = block = 0
-    if 1 < len(shape) <= _MOST_LEVELS:
-        row = shape[-1]
-        plane = row * shape[-2] if len(shape) > 2 else 0
-        block = plane * shape[-3] if len(shape) > 3 else 0
-    text, start, stop, kind = numbers.text, numbers.start, numbers.stop, _KINDS[dtype]
-    answer = _kernel.read(text, start, stop, values, kind, row, plane, block, 0)
+    values = np.empty(layout.count * layout.size, np.uint8)
+    answer = _kernel.read(text, start, stop, values, *layout.nest, 0)
     if answer >= 0:
-        if not _NESTED.match(text, start):
-            row = plane = block = 0
-        answer = _finish(answer, numbers, values.view(dtype), (kind, row, plane, block))
+        answer = _finish(answer, numbers, values, layout)
     if answer == _kernel.UNKNOWN:
         raise Unread
-    return np.ndarray(shape, dtype, values.data), -answer
+    return np.ndarray(layout.shape, layout.dtype, values), -answer
 
 
-def _finish(answer: int, numbers: Numbers, values: Array, layout: tuple[int, int, int, int]) -> int:
+def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int:
     """Go on where the kernel could not round a number, which Python can."""
+    text, start, stop = numbers
+    kind, *levels = layout.nest
+    if not _NESTED.match(text, start):
+        levels = [0, 0, 0]
     while answer >= 0:
         position, place = answer >> _kernel.PLACES, answer % (1 << _kernel.PLACES)
-        digits = _NUMBER.match(numbers.text, position)
+        digits = _NUMBER.match(text, position)
         assert digits is not None
         value = float(digits[0])
         if isinf(value):
             return int(_kernel.UNKNOWN)
         with np.errstate(over="ignore"):
-            values[place] = value
-        answer = _kernel.read(
-            numbers.text, digits.end(), numbers.stop, values.view(np.uint8), *layout, place + 1
-        )
-    return answer
+            values.view(layout.dtype)[place] = value
+        answer = _kernel.read(text, digits.end(), stop, values, kind, *levels, place + 1)
+    return int(answer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from math import prod
 from typing import ClassVar
 
 import orjson
@@ -11,7 +13,9 @@ from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
 from driftline.tensors import Signature, Tensors, shorten
 
-_KEYS = {name: numbers.key(name) for name in ("instances", "inputs")}
+_KEYS = ("instances", "inputs")
+_BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(?:instances|inputs)"[ \t\n\r]*:[ \t\n\r]*(?=\[)')
+_BEHIND = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 
 
 class V1Codec:
@@ -32,7 +36,7 @@ class V1Codec:
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever does not fit the signature."""
-        if self._of_numbers:
+        if self._of_numbers and numbers.ready(body):
             try:
                 return InferRequest(self._read_numbers(body), self._outputs)
             except numbers.Unread:
@@ -50,16 +54,19 @@ class V1Codec:
         return InferRequest(self._signature.inputs_of(tensors), self._outputs)
 
     def _read_numbers(self, body: bytes) -> Tensors:
-        """The input of a model of one, whose numbers are all there is; Unread if there is anything else."""
-        for key, pattern in _KEYS.items():
-            found = numbers.cut(body, pattern)
-            if found is not None:
-                document, arrays = found
-                given = [name for name in _KEYS if type(document) is dict and name in document]
-                if given == [key] and document[key] is None and len(arrays) == 1:
-                    spec = self._signature.inputs[0]
-                    return {spec.name: numbers.read_rows(arrays[0], spec)}
-        raise numbers.Unread
+        """The input of a model of one, if its numbers are all there is in the body; else Unread."""
+        before, stop = _BEFORE.match(body), body.rfind(b"]") + 1
+        if before is None or _BEHIND.match(body, stop) is None:
+            raise numbers.Unread
+        start, spec = before.end(), self._signature.inputs[0]
+        rows = (body.count(b",", start, stop) + 1) // max(1, prod(spec.shape[1:]))
+        shape = (rows, *spec.shape[1:])
+        if min(shape) < 1 or not spec.accepts(shape):
+            raise numbers.Unread
+        array, levels = numbers.read(numbers.Numbers(body, start, stop), numbers.Layout.of(spec, shape))
+        if levels != len(shape):
+            raise numbers.Unread
+        return {spec.name: array}
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer; NaN and infinity, which JSON has not, are null."""

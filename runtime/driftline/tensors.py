@@ -112,13 +112,15 @@ class Signature:
         """
         if not self.batched:
             return 1
-        first, *others = inputs.items()
-        rows: int = first[1].shape[0]
-        for name, array in others:
+        rows = -1
+        for name, array in inputs.items():
             if array.shape[0] != rows:
-                raise BadRequest(
-                    f"input {name!r}: expected {rows} rows as in input {first[0]!r}, came {array.shape[0]}"
-                )
+                if rows >= 0:
+                    raise BadRequest(
+                        f"input {name!r}: expected {rows} rows as in input {next(iter(inputs))!r}, "
+                        f"came {array.shape[0]}"
+                    )
+                rows = array.shape[0]
         return rows
 
     def inputs_of(self, columns: object) -> Tensors:

@@ -58,13 +58,10 @@ class Request:
         self.group = batcher.group_of(inputs)
         self.nbytes = REQUEST_BYTES + size_in_bytes(inputs)
         self.arrived_ns = perf_counter_ns()
-        self.deadline_ns = 0
-        self.started_ns = 0
-        self.rows_taken = 0
-        self.rows_done = 0
-        self.parts: list[tuple[int, Tensors]] = []
+        self.deadline_ns = self.started_ns = self.rows_taken = self.rows_done = 0
+        self.parts: tuple[tuple[int, Tensors], ...] = ()
         self.done = False
-        self.result: Tensors | DriftlineError = {}
+        self.result: Tensors | DriftlineError | None = None
         self.on_done: Callable[[], None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -89,6 +86,7 @@ class Request:
             # A copy: what is raised knows its frames, and they know this request. If the request knew it too,
             # its tensors and its version would stay in memory until the garbage collector comes.
             raise copy(self.result)
+        assert self.result is not None, "it is done"
         return self.result
 
 
@@ -331,7 +329,7 @@ class Batcher:
                 if isinstance(result, DriftlineError) or stop - start == request.rows:
                     self.settle(request, result)
                     continue
-                request.parts.append((start, result))
+                request.parts += ((start, result),)
                 request.rows_done += stop - start
                 if request.rows_done == request.rows:
                     self.settle(request, join(request.parts))

@@ -53,7 +53,7 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
     return results
 
 
-def join(parts: list[tuple[int, Tensors]]) -> Tensors | ModelError:
+def join(parts: Sequence[tuple[int, Tensors]]) -> Tensors | ModelError:
     """The outputs of a request that ran in several batches, in the order of its rows."""
     ordered = [outputs for _, outputs in sorted(parts, key=lambda part: part[0])]
     try:

@@ -89,6 +89,7 @@ class FastLane(Connection):
 
     app: App
     heads: ClassVar[dict[bytes, Head]]
+    _defaults: ClassVar[tuple[object, bytes]] = (None, b"")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection."""
@@ -168,6 +169,13 @@ class FastLane(Connection):
         except BadRequest:
             return None
 
+    def default_lines(self) -> bytes:
+        """The headers of every answer, which uvicorn makes anew every second or so."""
+        headers = self.server_state.default_headers
+        if headers is not self._defaults[0]:
+            type(self)._defaults = (headers, lines(headers))
+        return self._defaults[1]
+
     # -- idle -----------------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
@@ -194,6 +202,11 @@ class FastLane(Connection):
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
+
+
+def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they are sent."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 class Wire(asyncio.Transport):
@@ -296,11 +309,10 @@ class Exchange:
         self.response_complete = True
         if protocol.access_log:
             self._log(status)
-        head = [_STATUS[status]]
-        for name, value in (*protocol.server_state.default_headers, *fields):
-            head += (name, b": ", value, b"\r\n")
-        head += (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n", content)
-        protocol.wire.write(b"".join(head))
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        protocol.wire.write(
+            b"".join((_STATUS[status], protocol.default_lines(), lines(fields), end, content))
+        )
         if not self.keep_alive:
             protocol.wire.close()
         protocol.on_response_complete()

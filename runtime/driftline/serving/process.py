@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from typing import NoReturn
 
 import uvicorn
@@ -17,6 +18,7 @@ import uvicorn
 from driftline import __version__
 from driftline.config import Server, ServerFile
 from driftline.errors import ConfigError
+from driftline.protocols import numbers
 from driftline.registry.source import Reference, Registry
 from driftline.serving import logs, memory
 from driftline.serving.app import App
@@ -70,7 +72,7 @@ async def _serve(
     try:
         if starting.done():
             starting.result()
-            calm_collector()
+            settle()
             log.info("ready", extra={"models": sorted(host.entries)})
         await serving
     finally:
@@ -83,6 +85,13 @@ async def _serve(
     log.info("stopped")
     if host.busy():  # past its time to finish; Python would wait for its thread
         leave(0)
+
+
+def settle() -> None:
+    """All is loaded that was asked for: make what is to come fast."""
+    calm_collector()
+    # It takes seconds, as Numba does; until then orjson reads all numbers.
+    Thread(target=numbers.load, name="driftline-numbers", daemon=True).start()
 
 
 def calm_collector() -> None:

@@ -27,6 +27,9 @@ FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, BITS
 )
 """The kinds of columns: numbers, Arrow's booleans, and strings with offsets of four and of eight bytes."""
 
+PACKED, PLACED = -1, -2
+"""In place of an Arrow array's number: a column is packed, or where its source says already."""
+
 ARROW_ARRAY = 10
 """Words of the struct ArrowArray: length, null_count, offset, n_buffers, n_children, buffers, children,
 dictionary, release, private_data (Arrow: The Arrow C data interface)."""
@@ -111,10 +114,21 @@ def locate(struct: int, children: Any, sources: Any) -> int:
 
 
 @driver
-def locate_each(structs: int, count: int, sources: Any, which: Any) -> None:
-    """As `locate`, for `count` ArrowArrays of one column each, one behind the other from an address on."""
-    for index in range(count):
-        locate_one(structs + 8 * ARROW_ARRAY * index, 0, sources[which[index]])
+def place(structs: int, packed: int, rows: int, parts: Any, sources: Any) -> None:
+    """Set the addresses, first rows and bitmaps of columns that lie one behind the other in a few arrays.
+
+    structs  address of ArrowArrays, one behind the other
+    packed   address of numbers of eight bytes
+    parts    (columns, 2) int64; which of the ArrowArrays it is in, or PACKED, or PLACED for one that stays as
+             it is; and how many columns of so many `rows` are before it there
+    sources  (columns, FIELDS) int64, written but for its kinds, strides and units
+    """
+    for column in range(len(parts)):
+        array, first = parts[column, 0], parts[column, 1] * rows
+        if array >= 0:
+            locate_one(structs + 8 * ARROW_ARRAY * array, first, sources[column])
+        elif array == PACKED:
+            sources[column, VALUES], sources[column, FIRST] = packed, first
 
 
 @body

@@ -10,7 +10,7 @@ import numpy as np
 
 from driftline.errors import BadRequest
 from driftline.features import spec
-from driftline.features.sources import Input
+from driftline.features.raw import Input
 from driftline.tensors import Array
 from driftline_kernels import dictionary
 from driftline_kernels import transforms as kernel

@@ -11,7 +11,7 @@ import numpy as np
 from driftline.errors import BadRequest
 from driftline.features import spec
 from driftline.features.program import State
-from driftline.features.sources import Input
+from driftline.features.raw import Input
 from driftline.tensors import shorten
 
 

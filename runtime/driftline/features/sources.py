@@ -1,59 +1,88 @@
-"""Where the raw columns lie in memory, and what has to be read or converted before they can be used."""
+"""Where the raw columns of a transform lie in memory."""
 
 from __future__ import annotations
 
-import datetime
-import functools
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from driftline.columns import columns_of
 from driftline.errors import BadRequest
-from driftline.tensors import Array, shorten
+from driftline.features.raw import (
+    CLOCK,
+    WORDS,
+    Input,
+    Layout,
+    arrow_layout,
+    by_name,
+    numpy_layout,
+    readable,
+)
+from driftline.tensors import Array
 from driftline_kernels import memory
 
-WORDS = {"number": "numbers", "string": "strings", "datetime": "dates or times"}
-"""The kinds of raw columns, and what their values are called."""
+FEW = 256
+"""Rows of numpy's columns that are joined: copying them all is quicker than asking each where it lies."""
 
-_NUMPY = {
-    np.dtype(dtype): kind
-    for dtype, kind in (
-        *((np.float32, memory.FLOAT32), (np.float64, memory.FLOAT64), (np.bool_, memory.UINT8)),
-        *(
-            (np.int8, memory.INT8),
-            (np.int16, memory.INT16),
-            (np.int32, memory.INT32),
-            (np.int64, memory.INT64),
-        ),
-        *((np.uint8, memory.UINT8), (np.uint16, memory.UINT16), (np.uint32, memory.UINT32)),
-        (np.uint64, memory.UINT64),
-    )
-}
-_CHARS = frozenset(dtype.char for dtype in _NUMPY)
-_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000, "D": -86_400, "h": -3600, "m": -60}
-MICROSECONDS = _UNITS["us"]
-"""Whole numbers are times in microseconds since 1970, as driftline.columns makes them."""
-
-FEW = 64
-"""Rows of numpy's columns that are copied: quicker than asking where they lie."""
-
-Layout = tuple[int, int, int]
-"""Kind, stride and units per second of a source."""
+_ROW = struct.Struct(f"{memory.FIELDS}q")
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
-    """A raw column: 'number', 'string' or 'datetime'; what can't be read is 'missing', or an error."""
+class Plan:
+    """How few rows of numpy's columns are read, by what the columns are; places are those of inputs.
 
-    name: str
-    kind: str
-    on_error: str = "raise"
+    table    (inputs, memory.FIELDS) int64; kinds, strides and units, as far as they are known
+    parts    (inputs, 2) int64; where each lies, as memory.place takes it
+    numbers  these are joined to one array of float64, and times to one of int64 behind it
+    texts    these are joined to one Arrow array of strings, and clocks to one that is parsed
+    alone    these are read one by one
+    """
+
+    table: Array
+    parts: Array
+    numbers: tuple[int, ...]
+    times: tuple[int, ...]
+    texts: tuple[int, ...]
+    clocks: tuple[int, ...]
+    alone: tuple[int, ...]
+
+    @classmethod
+    def of(cls, inputs: Sequence[Input], dtypes: Sequence[Any]) -> Plan:
+        """The plan for columns of these dtypes; None is alone."""
+        table, parts = np.zeros((len(inputs), memory.FIELDS), np.int64), np.zeros((len(inputs), 2), np.int64)
+        ways: dict[str, list[int]] = {"number": [], "time": [], "text": [], "clock": [], "alone": []}
+        for index, (each, dtype) in enumerate(zip(inputs, dtypes, strict=True)):
+            way, layout = _way(each, dtype)
+            ways[way].append(index)
+            table[index, [memory.KIND, memory.STRIDE, memory.PER_SECOND]] = layout
+        for part, index in enumerate([*ways["number"], *ways["time"]]):
+            parts[index] = memory.PACKED, part
+        for number, way in enumerate(way for way in ("text", "clock") if ways[way]):
+            for part, index in enumerate(ways[way]):
+                parts[index] = number, part
+        for index in ways["alone"]:
+            parts[index] = memory.PLACED, 0
+        return cls(table, parts, *map(tuple, ways.values()))
+
+
+def _way(each: Input, dtype: Any) -> tuple[str, Layout]:
+    """How a column is read, and how it then lies."""
+    layout = None if dtype is None else numpy_layout(each, dtype, 8)
+    if layout is not None and each.kind == "number":
+        return "number", (memory.FLOAT64, 8, 0)
+    if layout is not None and dtype.kind in "Mi":
+        return "time", (memory.INT64, 8, layout[2])
+    if dtype == object and each.kind == "string":
+        return "text", (memory.STRING, 0, 0)
+    if dtype == object and each.kind == "datetime":
+        return "clock", CLOCK
+    return "alone", (0, 0, 0)
 
 
 class Sources:
@@ -63,12 +92,18 @@ class Sources:
         self.table = np.zeros((count, memory.FIELDS), np.int64)
         self.structs = np.zeros((max(count, 1), memory.ARROW_ARRAY), np.int64)
         self.address = self.structs.ctypes.data
-        self.which = np.zeros(count, np.int64)
         self.exported = 0
         self.rows = 0
         self.kept: list[Any] = []
-        self.packed = np.empty((count, FEW))
+        self.packed = np.empty(count * FEW)
+        self.counted = self.packed.view(np.int64)
         self.packed_at = self.packed.ctypes.data
+
+    def export(self, array: Any) -> int:
+        """Hand over an Arrow array; the number of its struct."""
+        array._export_to_c(self.address + 8 * memory.ARROW_ARRAY * self.exported)
+        self.exported += 1
+        return self.exported - 1
 
     def close(self) -> None:
         """Let go of the columns."""
@@ -84,9 +119,12 @@ class Reader:
     def __init__(self, inputs: Sequence[Input]) -> None:
         self.inputs = tuple(inputs)
         self.errors: Counter[str] = Counter()
+        self._names = [each.name for each in self.inputs]
         self._free: list[Sources] = []
-        self._schema: Any = None
-        self._layout: tuple[Array, Array] | None = None
+        self._laid: tuple[Any, tuple[Array, Array] | None] = None, None
+        dtypes: list[Any] = [None] * len(self.inputs)
+        self._alone = Plan.of(self.inputs, dtypes)
+        self._plan = dtypes, self._alone
 
     @contextmanager
     def open(self, data: Any) -> Iterator[Sources]:
@@ -121,12 +159,14 @@ class Reader:
 
     def _batch(self, batch: Any, sources: Sources) -> None:
         schema = batch.schema
-        if self._schema is None or not schema.equals(self._schema):
-            self._layout, self._schema = self._laid_out(schema), schema
-        if self._layout is None:
+        known, layout = self._laid
+        if known is None or not schema.equals(known):
+            layout = self._laid_out(schema)
+            self._laid = schema, layout
+        if layout is None:
             self._each(dict(zip(schema.names, batch.columns, strict=True)), sources)
             return
-        children, sources.table[:] = self._layout
+        children, sources.table[:] = layout
         batch._export_to_c(sources.address)
         sources.exported = 1
         sources.rows = memory.locate(sources.address, children, sources.table)
@@ -146,230 +186,84 @@ class Reader:
         return np.array(children, np.int64), table
 
     def _each(self, data: Any, sources: Sources) -> None:
+        """Columns by name: few rows of numpy's joined where they can be, the rest one by one."""
+        columns = self._columns(data)
+        dtypes = [column.dtype if type(column) is ndarray else None for column in columns]
+        known, plan = self._plan
+        if dtypes != known:
+            plan = Plan.of(self.inputs, dtypes)
+            self._plan = dtypes, plan
+        try:
+            rows = _join(plan, columns, sources)
+        except (ValueError, TypeError):  # not alike, or values of another kind: one by one, to find them
+            sources.close()
+            plan, rows = self._alone, -1
+        self._read(plan, columns, rows, sources)
+
+    def _columns(self, data: Any) -> list[Any]:
+        """The columns of the inputs, in their order; BadRequest for the first that there isn't."""
         columns = data if isinstance(data, Mapping) else by_name(data)
-        rows = -1
-        words: list[int] = []
-        for index, each in enumerate(self.inputs):
-            column = columns.get(each.name)
-            if column is None:
-                columns = columns_of(data)
-                column = columns.get(each.name)
-            if column is None:
+        try:
+            return list(map(columns.__getitem__, self._names))
+        except KeyError:
+            columns = columns_of(data)  # an array of several columns has them by number
+        for each in self.inputs:
+            if each.name not in columns:
                 raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came nothing")
-            small = type(column) is np.ndarray and column.ndim == 1 and len(column) <= FEW
-            if small and each.kind == "number" and column.dtype.char in _CHARS:
-                plain = column
-            else:
-                plain = readable(each, column, self.errors)
-            if rows >= 0 and len(plain) != rows:
-                raise BadRequest(
-                    f"column {each.name!r}: expected {rows} rows as before it, came {len(plain)}"
-                )
-            rows = len(plain)
-            words += self._place(index, each, plain, sources)
-        struct.pack_into(f"{len(words)}q", sources.table.data, 0, *words)
-        memory.locate_each(sources.address, sources.exported, sources.table, sources.which)
-        sources.rows = max(rows, 0)
+        return [columns[name] for name in self._names]
 
-    def _place(self, index: int, each: Input, column: Any, sources: Sources) -> tuple[int, ...]:
-        """What stands in the table of a column."""
-        if isinstance(column, np.ndarray):
-            rows = len(column)
-            if rows <= FEW and each.kind == "number":
-                sources.packed[index, :rows] = column
-                return memory.FLOAT64, sources.packed_at + index * FEW * 8, 0, 0, 0, 8, 0
-            kind, stride, per_second = numpy_layout(each, column)  # type: ignore[misc]  # it is readable
-            sources.kept.append(column)
-            return kind, column.ctypes.data, 0, 0, 0, stride, per_second
-        kind, stride, per_second = arrow_layout(each, column.type)  # type: ignore[misc]  # it is readable
-        column._export_to_c(sources.address + 8 * memory.ARROW_ARRAY * sources.exported)
-        sources.which[sources.exported] = index
-        sources.exported += 1
-        return kind, 0, 0, 0, 0, stride, per_second
-
-
-def by_name(data: Any) -> Mapping[str, Any]:
-    """The columns of a table or DataFrame as they are."""
-    if hasattr(data, "column_names"):
-        return dict(zip(data.column_names, data.columns, strict=True))
-    if hasattr(data, "items") and hasattr(data, "columns"):
-        return {str(name): column for name, column in data.items()}
-    return columns_of(data)
-
-
-def kind_of(column: Any) -> str:
-    """'number', 'string' or 'datetime': what a column holds."""
-    dtype = getattr(column, "dtype", None)
-    if isinstance(dtype, np.dtype) and dtype.kind in "fiubM":
-        return "datetime" if dtype.kind == "M" else "number"
-    import pyarrow as pa
-
-    kind = _arrow(column).type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_temporal(kind):
-        return "datetime"
-    return "string" if _is_text(kind) else "number"
-
-
-def readable(each: Input, column: Any, errors: Counter[str]) -> Any:
-    """A column as it is if kernels can read it, else converted: numbers and dates in strings are parsed."""
-    if isinstance(column, np.ndarray):
-        if column.ndim == 2 and column.shape[1] == 1:
-            column = column[:, 0]
-        if column.ndim == 1 and numpy_layout(each, column) is not None:
-            return column
-        if column.ndim == 1 and each.kind == "number" and column.dtype == np.float16:
-            return column.astype(np.float32)
-        if column.ndim == 1 and each.kind == "datetime" and column.dtype.kind == "M":
-            return column.astype("datetime64[s]")
-    elif isinstance(column, _arrow_array()) and arrow_layout(each, column.type) is not None:
-        return column
-    try:
-        array = _arrow(column)
-    except BadRequest as error:
-        raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}: {error}") from None
-    if arrow_layout(each, array.type) is not None:
-        return array
-    return _converted(each, array, errors)
-
-
-def numpy_layout(each: Input, column: Array) -> Layout | None:
-    """How an array lies in memory; None if it is not of the input's kind."""
-    dtype, stride = column.dtype, column.strides[0]
-    if each.kind == "string":
-        return None
-    if dtype.kind == "M" and each.kind == "datetime":
-        unit, count = np.datetime_data(dtype)
-        scale = _UNITS.get(unit)
-        return (memory.INT64, stride, scale) if scale and count == 1 and dtype.isnative else None
-    kind = _NUMPY.get(dtype)
-    return None if kind is None else (kind, stride, MICROSECONDS if each.kind == "datetime" else 0)
-
-
-def arrow_layout(each: Input, kind: Any) -> Layout | None:
-    """How an Arrow array of a type lies in memory; None if it has to be converted."""
-    key = each.kind, kind.id  # a type's own hash is ten times slower
-    layout = _LAYOUTS.get(key)
-    if layout is None:
-        layout = _layout_of(each, kind)
-        if layout is not None and not hasattr(kind, "unit"):
-            _LAYOUTS[key] = layout
-    return layout
-
-
-_LAYOUTS: dict[tuple[str, int], Layout] = {}
-
-
-def _layout_of(each: Input, kind: Any) -> Layout | None:
-    import pyarrow as pa
-
-    if each.kind == "string":
-        if pa.types.is_string(kind):
-            return memory.STRING, 0, 0
-        return (memory.LARGE_STRING, 0, 0) if pa.types.is_large_string(kind) else None
-    if pa.types.is_temporal(kind):
-        return _time_layout(kind) if each.kind == "datetime" else None
-    per_second = MICROSECONDS if each.kind == "datetime" else 0
-    if pa.types.is_boolean(kind):
-        return None if per_second else (memory.BITS, 0, 0)
-    if pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind):
-        dtype = np.dtype(kind.to_pandas_dtype())
-        return _NUMPY[dtype], dtype.itemsize, per_second
-    return None
-
-
-def _time_layout(kind: Any) -> Layout | None:
-    import pyarrow as pa
-
-    if pa.types.is_date32(kind):
-        return memory.INT32, 4, _UNITS["D"]
-    if pa.types.is_date64(kind):
-        return memory.INT64, 8, _UNITS["ms"]
-    if pa.types.is_time32(kind):
-        return memory.INT32, 4, _UNITS[kind.unit]
-    if pa.types.is_time64(kind) or pa.types.is_timestamp(kind):
-        return memory.INT64, 8, _UNITS[kind.unit]
-    return None
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-@functools.cache
-def _arrow_array() -> Any:
-    import pyarrow as pa
-
-    return pa.Array
-
-
-def _arrow(column: Any) -> Any:
-    """Anything one-dimensional as an Arrow array."""
-    import pyarrow as pa
-
-    if isinstance(column, pa.ChunkedArray):
-        return column.combine_chunks()
-    if isinstance(column, pa.Array):
-        return column
-    try:
-        return pa.array(column, from_pandas=True)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise BadRequest(f"{error}; came {shorten(column)}") from None
-
-
-def _converted(each: Input, array: Any, errors: Counter[str]) -> Any:
-    import pyarrow as pa
-
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        return readable(each, array.dictionary_decode(), errors)
-    wanted = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[each.kind]
-    if pa.types.is_null(kind):
-        return pa.nulls(len(array), wanted)
-    if pa.types.is_string_view(kind):
-        return readable(each, array.cast(pa.large_string()), errors)
-    if _is_text(kind):
-        return _parsed(each, array, wanted, errors)
-    if pa.types.is_binary(kind) and each.kind == "string":
-        return array.cast(wanted)
-    if each.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
-        return array.cast(wanted)
-    raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came {kind}")
-
-
-def _parsed(each: Input, array: Any, wanted: Any, errors: Counter[str]) -> Any:
-    """Strings as numbers or times: by Arrow, and one by one if there is any that it doesn't take."""
-    import pyarrow as pa
-
-    try:
-        return array.cast(wanted)
-    except pa.ArrowException:
-        pass
-    parse: Callable[[str], Any] = _number if each.kind == "number" else _time
-    values: list[Any] = array.to_pylist()
-    for row, text in enumerate(values):
-        if text is not None:
-            try:
-                values[row] = parse(text)
-            except (ValueError, OverflowError):
-                if each.on_error == "raise":
+    def _read(self, plan: Plan, columns: list[Any], rows: int, sources: Sources) -> None:
+        """Where each column lies, those that are alone among them; `rows` is -1 if none was joined."""
+        sources.table[:] = plan.table
+        parts = plan.parts
+        if plan.alone:
+            parts = parts.copy()
+            for index in plan.alone:
+                each = self.inputs[index]
+                column = readable(each, columns[index], self.errors)
+                if rows >= 0 and len(column) != rows:
                     raise BadRequest(
-                        f"column {each.name!r}, row {row}: expected {WORDS[each.kind]}, came {shorten(text)}"
-                    ) from None
-                errors[each.name] += 1
-                values[row] = None
-    return pa.array(values, wanted)
+                        f"column {each.name!r}: expected {rows} rows as the others, came {len(column)}"
+                    )
+                rows = len(column)
+                self._put(index, column, parts, sources)
+        memory.place(sources.address, sources.packed_at, rows, parts, sources.table)
+        sources.rows = rows
+
+    def _put(self, index: int, column: Any, parts: Array, sources: Sources) -> None:
+        """Where a column lies that is alone."""
+        each, address = self.inputs[index], 0
+        if isinstance(column, ndarray):
+            kind, stride, per_second = numpy_layout(each, column.dtype, column.strides[0])  # type: ignore[misc]
+            sources.kept.append(column)
+            address = column.ctypes.data
+        else:
+            kind, stride, per_second = arrow_layout(each, column.type)  # type: ignore[misc]  # it is readable
+            parts[index, 0] = sources.export(column)
+        _ROW.pack_into(sources.table.data, _ROW.size * index, kind, address, 0, 0, 0, stride, per_second)
 
 
-def _number(text: str) -> float:
-    if "_" in text:
-        raise ValueError(text)
-    return float(text)
+def _join(plan: Plan, columns: list[Any], sources: Sources) -> int:
+    """Copy few rows of columns together; how many they are.
 
+    Raises ValueError or TypeError, Arrow's own among them, for what doesn't go together.
+    """
+    lengths = {*map(len, columns)}
+    if len(lengths) != 1 or max(lengths) > FEW:
+        raise ValueError(lengths)
+    rows = lengths.pop()
+    stop = len(plan.numbers) * rows
+    if plan.numbers:
+        np.concatenate([columns[index] for index in plan.numbers], out=sources.packed[:stop])
+    if plan.times:
+        out = sources.counted[stop : stop + len(plan.times) * rows]
+        np.concatenate([columns[index] for index in plan.times], out=out, casting="unsafe")
+    if plan.texts or plan.clocks:
+        import pyarrow as pa
 
-def _time(text: str) -> datetime.datetime:
-    time = datetime.datetime.fromisoformat(text.strip())
-    return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)
+        for places in (plan.texts, plan.clocks):
+            if places:
+                values = [value for index in places for value in columns[index].tolist()]
+                array = pa.array(values, pa.string(), from_pandas=True)
+                sources.export(array.cast(pa.timestamp("us")) if places is plan.clocks else array)
+    return rows

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from driftline.errors import BadRequest
 from driftline.features import spec
 from driftline.features.program import State
-from driftline.features.sources import WORDS, Input
+from driftline.features.raw import WORDS, Input
 from driftline.tensors import shorten
 
 FORMAT = "driftline transform"

@@ -14,7 +14,8 @@ from driftline.features import spec, storage
 from driftline.features.compiling import add
 from driftline.features.fitting import Fitting, missing_last, target_of
 from driftline.features.program import Builder, State
-from driftline.features.sources import Input, Reader, by_name, kind_of, readable
+from driftline.features.raw import Input, by_name, kind_of, readable
+from driftline.features.sources import Reader
 from driftline.features.wiring import inputs_of
 from driftline.tensors import Array, shorten
 from driftline_kernels import transforms as kernel

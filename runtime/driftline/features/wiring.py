@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from driftline.errors import BadRequest
 from driftline.features import spec
-from driftline.features.sources import Input
+from driftline.features.raw import Input
 
 NUMERIC = (
     *(spec.Standardise, spec.MinMax, spec.Robust, spec.Clip, spec.Log1p, spec.Power, spec.Bucketise),

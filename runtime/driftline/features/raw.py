@@ -1,0 +1,239 @@
+"""Raw columns of any form, as ones that kernels can read where they lie."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from driftline.columns import columns_of
+from driftline.errors import BadRequest
+from driftline.tensors import shorten
+from driftline_kernels import memory
+
+WORDS = {"number": "numbers", "string": "strings", "datetime": "dates or times"}
+"""The kinds of raw columns, and what their values are called."""
+
+_NUMPY = {
+    np.dtype(dtype): kind
+    for dtype, kind in (
+        *((np.float32, memory.FLOAT32), (np.float64, memory.FLOAT64), (np.bool_, memory.UINT8)),
+        *(
+            (np.int8, memory.INT8),
+            (np.int16, memory.INT16),
+            (np.int32, memory.INT32),
+            (np.int64, memory.INT64),
+        ),
+        *((np.uint8, memory.UINT8), (np.uint16, memory.UINT16), (np.uint32, memory.UINT32)),
+        (np.uint64, memory.UINT64),
+    )
+}
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000, "D": -86_400, "h": -3600, "m": -60}
+MICROSECONDS = _UNITS["us"]
+"""Whole numbers are times in microseconds since 1970, as driftline.columns makes them."""
+
+Layout = tuple[int, int, int]
+"""Kind, stride and units per second of a source."""
+
+CLOCK: Layout = (memory.INT64, 8, MICROSECONDS)
+"""Of times that were parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A raw column: 'number', 'string' or 'datetime'; what can't be read is 'missing', or an error."""
+
+    name: str
+    kind: str
+    on_error: str = "raise"
+
+
+def by_name(data: Any) -> Mapping[str, Any]:
+    """The columns of a table or DataFrame as they are."""
+    if hasattr(data, "column_names"):
+        return dict(zip(data.column_names, data.columns, strict=True))
+    if hasattr(data, "items") and hasattr(data, "columns"):
+        return {str(name): column for name, column in data.items()}
+    return columns_of(data)
+
+
+def kind_of(column: Any) -> str:
+    """'number', 'string' or 'datetime': what a column holds."""
+    dtype = getattr(column, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind in "fiubM":
+        return "datetime" if dtype.kind == "M" else "number"
+    import pyarrow as pa
+
+    kind = _arrow(column).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_temporal(kind):
+        return "datetime"
+    return "string" if _is_text(kind) else "number"
+
+
+def readable(each: Input, column: Any, errors: Counter[str]) -> Any:
+    """A column as it is if kernels can read it, else converted: numbers and dates in strings are parsed."""
+    if isinstance(column, np.ndarray):
+        if column.ndim == 2 and column.shape[1] == 1:
+            column = column[:, 0]
+        if column.ndim == 1 and numpy_layout(each, column.dtype, column.strides[0]) is not None:
+            return column
+        if column.ndim == 1 and each.kind == "number" and column.dtype == np.float16:
+            return column.astype(np.float32)
+        if column.ndim == 1 and each.kind == "datetime" and column.dtype.kind == "M":
+            return column.astype("datetime64[s]")
+    elif isinstance(column, _arrow_array()) and arrow_layout(each, column.type) is not None:
+        return column
+    try:
+        array = _arrow(column)
+    except BadRequest as error:
+        raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}: {error}") from None
+    if arrow_layout(each, array.type) is not None:
+        return array
+    return _converted(each, array, errors)
+
+
+def numpy_layout(each: Input, dtype: Any, stride: int) -> Layout | None:
+    """How an array of numpy's lies in memory; None if it is not of the input's kind."""
+    if each.kind == "string":
+        return None
+    if dtype.kind == "M" and each.kind == "datetime":
+        unit, count = np.datetime_data(dtype)
+        scale = _UNITS.get(unit)
+        return (memory.INT64, stride, scale) if scale and count == 1 and dtype.isnative else None
+    kind = _NUMPY.get(dtype)
+    return None if kind is None else (kind, stride, MICROSECONDS if each.kind == "datetime" else 0)
+
+
+def arrow_layout(each: Input, kind: Any) -> Layout | None:
+    """How an Arrow array of a type lies in memory; None if it has to be converted."""
+    key = each.kind, kind.id  # a type's own hash is ten times slower
+    layout = _LAYOUTS.get(key)
+    if layout is None:
+        layout = _layout_of(each, kind)
+        if layout is not None and not hasattr(kind, "unit"):
+            _LAYOUTS[key] = layout
+    return layout
+
+
+_LAYOUTS: dict[tuple[str, int], Layout] = {}
+
+
+def _layout_of(each: Input, kind: Any) -> Layout | None:
+    import pyarrow as pa
+
+    if each.kind == "string":
+        if pa.types.is_string(kind):
+            return memory.STRING, 0, 0
+        return (memory.LARGE_STRING, 0, 0) if pa.types.is_large_string(kind) else None
+    if pa.types.is_temporal(kind):
+        return _time_layout(kind) if each.kind == "datetime" else None
+    per_second = MICROSECONDS if each.kind == "datetime" else 0
+    if pa.types.is_boolean(kind):
+        return None if per_second else (memory.BITS, 0, 0)
+    if pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind):
+        dtype = np.dtype(kind.to_pandas_dtype())
+        return _NUMPY[dtype], dtype.itemsize, per_second
+    return None
+
+
+def _time_layout(kind: Any) -> Layout | None:
+    import pyarrow as pa
+
+    if pa.types.is_date32(kind):
+        return memory.INT32, 4, _UNITS["D"]
+    if pa.types.is_date64(kind):
+        return memory.INT64, 8, _UNITS["ms"]
+    if pa.types.is_time32(kind):
+        return memory.INT32, 4, _UNITS[kind.unit]
+    if pa.types.is_time64(kind) or pa.types.is_timestamp(kind):
+        return memory.INT64, 8, _UNITS[kind.unit]
+    return None
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+@functools.cache
+def _arrow_array() -> Any:
+    import pyarrow as pa
+
+    return pa.Array
+
+
+def _arrow(column: Any) -> Any:
+    """Anything one-dimensional as an Arrow array."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.ChunkedArray):
+        return column.combine_chunks()
+    if isinstance(column, pa.Array):
+        return column
+    try:
+        return pa.array(column, from_pandas=True)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise BadRequest(f"{error}; came {shorten(column)}") from None
+
+
+def _converted(each: Input, array: Any, errors: Counter[str]) -> Any:
+    import pyarrow as pa
+
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return readable(each, array.dictionary_decode(), errors)
+    wanted = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[each.kind]
+    if pa.types.is_null(kind):
+        return pa.nulls(len(array), wanted)
+    if pa.types.is_string_view(kind):
+        return readable(each, array.cast(pa.large_string()), errors)
+    if _is_text(kind):
+        return _parsed(each, array, wanted, errors)
+    if pa.types.is_binary(kind) and each.kind == "string":
+        return array.cast(wanted)
+    if each.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
+        return array.cast(wanted)
+    raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came {kind}")
+
+
+def _parsed(each: Input, array: Any, wanted: Any, errors: Counter[str]) -> Any:
+    """Strings as numbers or times: by Arrow, and one by one if there is any that it doesn't take."""
+    import pyarrow as pa
+
+    try:
+        return array.cast(wanted)
+    except pa.ArrowException:
+        pass
+    parse: Callable[[str], Any] = _number if each.kind == "number" else _time
+    values: list[Any] = array.to_pylist()
+    for row, text in enumerate(values):
+        if text is not None:
+            try:
+                values[row] = parse(text)
+            except (ValueError, OverflowError):
+                if each.on_error == "raise":
+                    raise BadRequest(
+                        f"column {each.name!r}, row {row}: expected {WORDS[each.kind]}, came {shorten(text)}"
+                    ) from None
+                errors[each.name] += 1
+                values[row] = None
+    return pa.array(values, wanted)
+
+
+def _number(text: str) -> float:
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def _time(text: str) -> datetime.datetime:
+    time = datetime.datetime.fromisoformat(text.strip())
+    return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)

@@ -77,8 +77,11 @@ def kind_of(column: Any) -> str:
     return "string" if _is_text(kind) else "number"
 
 
-def readable(each: Input, column: Any, errors: Counter[str]) -> Any:
-    """A column as it is if kernels can read it, else converted: numbers and dates in strings are parsed."""
+def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> Any:
+    """A column as it is if kernels can read it, else converted: numbers and dates in strings are parsed.
+
+    Counts in `errors` what is taken as missing; BadRequest counts rows from `first` on.
+    """
     if isinstance(column, np.ndarray):
         if column.ndim == 2 and column.shape[1] == 1:
             column = column[:, 0]
@@ -96,7 +99,7 @@ def readable(each: Input, column: Any, errors: Counter[str]) -> Any:
         raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}: {error}") from None
     if arrow_layout(each, array.type) is not None:
         return array
-    return _converted(each, array, errors)
+    return _converted(each, array, errors, first)
 
 
 def numpy_layout(each: Input, dtype: Any, stride: int) -> Layout | None:
@@ -184,19 +187,19 @@ def _arrow(column: Any) -> Any:
         raise BadRequest(f"{error}; came {shorten(column)}") from None
 
 
-def _converted(each: Input, array: Any, errors: Counter[str]) -> Any:
+def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any:
     import pyarrow as pa
 
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return readable(each, array.dictionary_decode(), errors)
+        return readable(each, array.dictionary_decode(), errors, first)
     wanted = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[each.kind]
     if pa.types.is_null(kind):
         return pa.nulls(len(array), wanted)
     if pa.types.is_string_view(kind):
-        return readable(each, array.cast(pa.large_string()), errors)
+        return readable(each, array.cast(pa.large_string()), errors, first)
     if _is_text(kind):
-        return _parsed(each, array, wanted, errors)
+        return _parsed(each, array, wanted, errors, first)
     if pa.types.is_binary(kind) and each.kind == "string":
         return array.cast(wanted)
     if each.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
@@ -204,7 +207,7 @@ def _converted(each: Input, array: Any, errors: Counter[str]) -> Any:
     raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came {kind}")
 
 
-def _parsed(each: Input, array: Any, wanted: Any, errors: Counter[str]) -> Any:
+def _parsed(each: Input, array: Any, wanted: Any, errors: Counter[str], first: int) -> Any:
     """Strings as numbers or times: by Arrow, and one by one if there is any that it doesn't take."""
     import pyarrow as pa
 
@@ -220,9 +223,8 @@ def _parsed(each: Input, array: Any, wanted: Any, errors: Counter[str]) -> Any:
                 values[row] = parse(text)
             except (ValueError, OverflowError):
                 if each.on_error == "raise":
-                    raise BadRequest(
-                        f"column {each.name!r}, row {row}: expected {WORDS[each.kind]}, came {shorten(text)}"
-                    ) from None
+                    where = f"column {each.name!r}, row {first + row}"
+                    raise BadRequest(f"{where}: expected {WORDS[each.kind]}, came {shorten(text)}") from None
                 errors[each.name] += 1
                 values[row] = None
     return pa.array(values, wanted)

@@ -139,14 +139,17 @@ class Reader:
         finally:
             self.give(sources)
 
-    def take(self, data: Any) -> Sources:
-        """As `open`, to be given back: the one row that an application waits for is faster so."""
+    def take(self, data: Any, first: int = 0) -> Sources:
+        """As `open`, to be given back: the one row that an application waits for is faster so.
+
+        Rows are counted from `first` on in what is raised.
+        """
         sources = self._free.pop() if self._free else Sources(len(self.inputs))
         try:
             if hasattr(data, "_export_to_c") and hasattr(data, "schema"):
-                self._batch(data, sources)
+                self._batch(data, first, sources)
             else:
-                self._each(data, sources)
+                self._each(data, first, sources)
         except BaseException:
             self.give(sources)
             raise
@@ -157,14 +160,14 @@ class Reader:
         sources.close()
         self._free.append(sources)
 
-    def _batch(self, batch: Any, sources: Sources) -> None:
+    def _batch(self, batch: Any, first: int, sources: Sources) -> None:
         schema = batch.schema
         known, layout = self._laid
         if known is None or not schema.equals(known):
             layout = self._laid_out(schema)
             self._laid = schema, layout
         if layout is None:
-            self._each(dict(zip(schema.names, batch.columns, strict=True)), sources)
+            self._each(dict(zip(schema.names, batch.columns, strict=True)), first, sources)
             return
         children, sources.table[:] = layout
         batch._export_to_c(sources.address)
@@ -185,7 +188,7 @@ class Reader:
         table[:, [memory.KIND, memory.STRIDE, memory.PER_SECOND]] = layouts
         return np.array(children, np.int64), table
 
-    def _each(self, data: Any, sources: Sources) -> None:
+    def _each(self, data: Any, first: int, sources: Sources) -> None:
         """Columns by name: few rows of numpy's joined where they can be, the rest one by one."""
         columns = self._columns(data)
         dtypes = [column.dtype if type(column) is ndarray else None for column in columns]
@@ -198,7 +201,7 @@ class Reader:
         except (ValueError, TypeError):  # not alike, or values of another kind: one by one, to find them
             sources.close()
             plan, rows = self._alone, -1
-        self._read(plan, columns, rows, sources)
+        self._read(plan, columns, rows, first, sources)
 
     def _columns(self, data: Any) -> list[Any]:
         """The columns of the inputs, in their order; BadRequest for the first that there isn't."""
@@ -212,7 +215,7 @@ class Reader:
                 raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came nothing")
         return [columns[name] for name in self._names]
 
-    def _read(self, plan: Plan, columns: list[Any], rows: int, sources: Sources) -> None:
+    def _read(self, plan: Plan, columns: list[Any], rows: int, first: int, sources: Sources) -> None:
         """Where each column lies, those that are alone among them; `rows` is -1 if none was joined."""
         sources.table[:] = plan.table
         parts = plan.parts
@@ -220,7 +223,7 @@ class Reader:
             parts = parts.copy()
             for index in plan.alone:
                 each = self.inputs[index]
-                column = readable(each, columns[index], self.errors)
+                column = readable(each, columns[index], self.errors, first)
                 if rows >= 0 and len(column) != rows:
                     raise BadRequest(
                         f"column {each.name!r}: expected {rows} rows as the others, came {len(column)}"

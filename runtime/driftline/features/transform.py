@@ -20,6 +20,9 @@ from driftline.features.wiring import inputs_of
 from driftline.tensors import Array, shorten
 from driftline_kernels import transforms as kernel
 
+PART = 8192
+"""Rows of Arrow's that are read at a time: what has to be converted takes the memory of so many."""
+
 
 class Transform:
     """Raw columns to a matrix of features.
@@ -120,9 +123,13 @@ class Transform:
         """
         if self._program is None:
             raise BadRequest("expected a transform that is fitted; call fit first")
-        if hasattr(columns, "to_batches"):
+        if hasattr(columns, "to_batches") or getattr(columns, "num_rows", 0) > PART:
             return self._apply_parts(columns, out)
-        sources = self._reader.take(columns)
+        return self._apply(columns, out, 0)
+
+    def _apply(self, columns: Any, out: Array | None, first: int) -> Array:
+        """The features of columns whose first row is, in what was given, row `first`."""
+        sources = self._reader.take(columns, first)
         try:
             shape = (sources.rows, len(self._outputs))
             if out is None:
@@ -133,22 +140,22 @@ class Transform:
         finally:
             self._reader.give(sources)
         if failed >= 0:
-            raise self._unknown(columns, *divmod(failed, len(self._program.code)))
+            raise self._unknown(columns, first, *divmod(failed, len(self._program.code)))
         return out
 
-    def _apply_parts(self, table: Any, out: Array | None) -> Array:
-        """A table, chunk by chunk, without joining them."""
-        batches = table.to_batches()
-        if len(batches) == 1:
-            return self.apply(batches[0], out)
+    def _apply_parts(self, columns: Any, out: Array | None) -> Array:
+        """A table or a long batch, part by part, its chunks not joined."""
         if out is None:
-            out = np.empty((table.num_rows, len(self._outputs)), np.float32)
-        elif out.shape != (table.num_rows, len(self._outputs)):
-            raise BadRequest(f"out: expected {table.num_rows} rows, came shape {list(out.shape)}")
-        start = 0
-        for batch in batches:
-            self.apply(batch, out[start : start + len(batch)])
-            start += len(batch)
+            out = np.empty((columns.num_rows, len(self._outputs)), np.float32)
+        elif out.shape != (columns.num_rows, len(self._outputs)):
+            raise BadRequest(f"out: expected {columns.num_rows} rows, came shape {list(out.shape)}")
+        chunks = columns.to_batches() if hasattr(columns, "to_batches") else [columns]
+        first = 0
+        for chunk in chunks:
+            for start in range(0, len(chunk), PART):
+                part = chunk.slice(start, PART)
+                self._apply(part, out[first : first + len(part)], first)
+                first += len(part)
         return out
 
     # -- files --------------------------------------------------------------------------------------
@@ -236,11 +243,12 @@ class Transform:
         except BadRequest as error:
             raise BadRequest(f"{_where(place, step)}: {error}") from None
 
-    def _unknown(self, columns: Any, row: int, instruction: int) -> BadRequest:
+    def _unknown(self, columns: Any, first: int, row: int, instruction: int) -> BadRequest:
         column = self._checks[instruction]
         named = by_name(columns)
         came = shorten(_item(named[column], row)) if column in named else "another"
-        return BadRequest(f"column {column!r}, row {row}: expected a category that was fitted, came {came}")
+        where = f"column {column!r}, row {first + row}"
+        return BadRequest(f"{where}: expected a category that was fitted, came {came}")
 
 
 def _where(place: int, step: spec.Step) -> str:

@@ -34,6 +34,7 @@ YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, WEEKDAY, YEARDAY, QUARTER, EPOCH = range
 FAULTS = 0
 """The register that holds, where a program checks anything, 1 + the instruction that a row failed, else 0."""
 
+_FAR = 1e15  # seconds, 32 million years: beyond, there are no dates
 _HASH_BITS = 52  # of a hash that a float64 holds exactly, with room
 
 
@@ -224,7 +225,7 @@ def part_of(seconds: float, part: Any) -> Any:
 
     Days to dates: Hinnant, chrono-Compatible Low-Level Date Algorithms (2014), civil_from_days.
     """
-    if seconds - seconds != 0:
+    if not abs(seconds) < _FAR:  # NaN, too
         return np.nan
     days = np.int64(np.floor(seconds / 86400))
     clock = np.int64(seconds - np.float64(days) * 86400)

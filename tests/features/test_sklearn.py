@@ -47,6 +47,7 @@ def frame(rows: int = 400, seed: int = 0) -> pd.DataFrame:
 
 Y = np.random.default_rng(9).integers(0, 2, 400)
 NUMBERS = ["a", "b"]
+SCALER = MinMaxScaler()
 
 
 @pytest.mark.parametrize(
@@ -87,12 +88,22 @@ NUMBERS = ["a", "b"]
             remainder="drop",
         ),
         ColumnTransformer([("t", TargetEncoder(smooth=3.0), ["s", "t"]), ("auto", TargetEncoder(), ["n"])]),
+        ColumnTransformer(
+            [
+                ("t", make_pipeline(TargetEncoder(), StandardScaler()), ["s"]),
+                (
+                    "o",
+                    make_pipeline(OrdinalEncoder(), SimpleImputer(add_indicator=True), MinMaxScaler()),
+                    ["s"],
+                ),
+            ]
+        ),
         make_pipeline(
             ColumnTransformer([("a", SimpleImputer(), NUMBERS)], verbose_feature_names_out=False),
             ColumnTransformer([("b", StandardScaler(), [1]), ("c", "passthrough", [0])]),
         ),
     ],
-    ids=["usual", "numbers", "categories", "target", "nested"],
+    ids=["usual", "numbers", "categories", "target", "encoded", "nested"],
 )
 def test_what_is_imported_gives_the_same_features(transformer: Any, tmp_path: Path) -> None:
     fitted = clone(transformer).fit(frame(), Y)
@@ -122,6 +133,10 @@ def test_what_is_imported_gives_the_same_features(transformer: Any, tmp_path: Pa
         (
             make_pipeline(OneHotEncoder(sparse_output=False), StandardScaler()),
             "standardscaler: StandardScaler after a one-hot encoder",
+        ),
+        (
+            ColumnTransformer([("s", StandardScaler(), ["b"])], transformer_weights={"s": 2}),
+            "ColumnTransformer: transformer_weights can't be imported",
         ),
         (
             ColumnTransformer([("i", SimpleImputer(missing_values=-1), ["n"])]),

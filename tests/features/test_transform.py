@@ -328,7 +328,13 @@ def small() -> dl.Transform:
             r"column 't', row 0: expected dates or times, came '2024-02-30'",
         ),
         ({"x": [1.0]}, r"rows"),
-        ({"s": ["a", 3]}, r"column 's'"),
+        ({"s": ["a", 3]}, r"column 's', row 1: expected strings, came 3"),
+        ({"s": np.array([b"a", b"\xff"], object)}, r"column 's', row 1: expected strings, came b'\\xff'"),
+        ({"s": ["a", "\ud800"]}, r"column 's', row 1: expected strings, came '\\ud800'"),
+        ({"x": [1.5, "abc"]}, r"column 'x', row 1: expected numbers, came 'abc'"),
+        ({"x": np.array([1j, 2])}, r"column 'x', row 0: expected numbers, came"),
+        ({"x": ["y" * 300, "1"]}, r"column 'x', row 0: expected numbers, came 'y{10,60}\.\.\.y+…$"),
+        ({"t": [datetime.date(2024, 1, 1), "7"]}, r"column 't', row 1: expected dates or times, came '7'"),
     ],
 )
 def test_bad_input_is_named(small: dl.Transform, wrong: dict[str, Any], words: str) -> None:
@@ -343,6 +349,44 @@ def test_what_cannot_be_read_is_missing_where_the_spec_says_so() -> None:
     transform = dl.Transform(steps).fit({"x": np.array([1.0, 2.0])})
     assert transform.apply({"x": ["1.5", " 2", "abc", "", None]})[:, 0].tolist() == [1.5, 2, -1, -1, -1]
     assert transform.errors == {"x": 2}
+    mixed = np.array([True, 2, "3", b"4", "five", None, [6]], object)
+    assert transform.apply({"x": mixed})[:, 0].tolist() == [1, 2, 3, 4, -1, -1, -1]
+    assert transform.errors == {"x": 4}
+
+
+def test_values_of_several_kinds_are_read_one_by_one() -> None:
+    zone = datetime.timezone(datetime.timedelta(hours=2))
+    times = ["1969-12-31", datetime.date(1970, 1, 2), datetime.datetime(1970, 1, 1, 3, tzinfo=zone), None]
+    transform = dl.Transform([dl.DatePart("t", "epoch"), dl.OneHot("s", ("ä",))])
+    data = {"t": times, "s": ["ä", "ä".encode(), "b", None]}
+    matrix = transform.fit({"t": times[:1], "s": ["ä"]}).apply(data)
+    assert matrix[:3, 0].tolist() == [-86400, 86400, 3600]
+    assert np.isnan(matrix[3, 0])
+    assert matrix[:, 1].tolist() == [1, 1, 0, 0]
+    with pytest.raises(BadRequest, match="column 't': expected values of one kind"):
+        dl.Transform([dl.Pass("t")]).fit(pd.DataFrame(data))
+
+
+def test_numbers_of_any_datatype_are_numbers() -> None:
+    transform = dl.Transform([dl.Pass("x")]).fit({"x": [1.0]})
+    for dtype in (">f8", ">i4", np.float16, np.longdouble, np.uint64, bool):
+        assert transform.apply({"x": np.array([1, 0], dtype)})[:, 0].tolist() == [1, 0]
+    masked = np.ma.masked_array([1.0, 2.0], [False, True])
+    assert np.isnan(transform.apply({"x": masked})[1, 0])
+
+
+def test_data_with_two_columns_of_one_name_is_refused() -> None:
+    transform = dl.Transform([dl.Pass("x")]).fit({"x": [1.0]})
+    twice = pa.RecordBatch.from_arrays([pa.array([1.0]), pa.array([2.0])], ["x", "x"])
+    for form in (twice, pa.Table.from_batches([twice]), pd.DataFrame([[1.0, 2.0]], columns=["x", "x"])):
+        with pytest.raises(BadRequest, match="column 'x': expected it once, came twice"):
+            transform.apply(form)
+
+
+def test_times_that_are_too_far_away_are_missing() -> None:
+    transform = dl.Transform([dl.DatePart("t", "year")]).fit({"t": ["2024-01-01"]})
+    far = np.array([np.inf, -np.inf, 1e300, np.nan, -1e12])
+    assert np.isnan(transform.apply({"t": far})[:, 0]).tolist() == [True, True, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,22 +54,37 @@ class Input:
 
 
 def by_name(data: Any) -> Mapping[str, Any]:
-    """The columns of a table or DataFrame as they are."""
+    """The columns of a table or DataFrame as they are; BadRequest if two have one name."""
     if hasattr(data, "column_names"):
-        return dict(zip(data.column_names, data.columns, strict=True))
+        return named(data.column_names, data.columns)
     if hasattr(data, "items") and hasattr(data, "columns"):
-        return {str(name): column for name, column in data.items()}
+        return named(map(str, data.columns), (column for _, column in data.items()))
     return columns_of(data)
 
 
-def kind_of(column: Any) -> str:
-    """'number', 'string' or 'datetime': what a column holds."""
+def named(names: Iterable[str], columns: Iterable[Any]) -> dict[str, Any]:
+    """Columns by their names; BadRequest if two have one."""
+    found: dict[str, Any] = {}
+    for name, column in zip(names, columns, strict=True):
+        if name in found:
+            raise BadRequest(f"column {name!r}: expected it once, came twice")
+        found[name] = column
+    return found
+
+
+def kind_of(name: str, column: Any) -> str:
+    """'number', 'string' or 'datetime': what a column holds; BadRequest for values of several kinds."""
     dtype = getattr(column, "dtype", None)
     if isinstance(dtype, np.dtype) and dtype.kind in "fiubM":
         return "datetime" if dtype.kind == "M" else "number"
     import pyarrow as pa
 
-    kind = _arrow(column).type
+    try:
+        kind = _arrow(column).type
+    except (ValueError, TypeError) as error:
+        raise BadRequest(
+            f"column {name!r}: expected values of one kind, came {shorten(column)}: {error}"
+        ) from None
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_temporal(kind):
@@ -82,21 +97,21 @@ def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> 
 
     Counts in `errors` what is taken as missing; BadRequest counts rows from `first` on.
     """
-    if isinstance(column, np.ndarray):
+    if type(column) is np.ndarray:
         if column.ndim == 2 and column.shape[1] == 1:
             column = column[:, 0]
         if column.ndim == 1 and numpy_layout(each, column.dtype, column.strides[0]) is not None:
             return column
-        if column.ndim == 1 and each.kind == "number" and column.dtype == np.float16:
-            return column.astype(np.float32)
+        if column.ndim == 1 and each.kind == "number" and column.dtype.kind in "fiu":
+            return column.astype(np.float64)
         if column.ndim == 1 and each.kind == "datetime" and column.dtype.kind == "M":
             return column.astype("datetime64[s]")
     elif isinstance(column, _arrow_array()) and arrow_layout(each, column.type) is not None:
         return column
     try:
         array = _arrow(column)
-    except BadRequest as error:
-        raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}: {error}") from None
+    except (ValueError, TypeError, NotImplementedError):  # as Arrow's own are: values of several kinds
+        return _one_by_one(each, column, errors, first)
     if arrow_layout(each, array.type) is not None:
         return array
     return _converted(each, array, errors, first)
@@ -174,17 +189,14 @@ def _arrow_array() -> Any:
 
 
 def _arrow(column: Any) -> Any:
-    """Anything one-dimensional as an Arrow array."""
+    """Anything one-dimensional as an Arrow array; ValueError or TypeError for values of several kinds."""
     import pyarrow as pa
 
     if isinstance(column, pa.ChunkedArray):
         return column.combine_chunks()
     if isinstance(column, pa.Array):
         return column
-    try:
-        return pa.array(column, from_pandas=True)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise BadRequest(f"{error}; came {shorten(column)}") from None
+    return pa.array(column, from_pandas=True)
 
 
 def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any:
@@ -198,44 +210,56 @@ def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any
         return pa.nulls(len(array), wanted)
     if pa.types.is_string_view(kind):
         return readable(each, array.cast(pa.large_string()), errors, first)
-    if _is_text(kind):
-        return _parsed(each, array, wanted, errors, first)
-    if pa.types.is_binary(kind) and each.kind == "string":
-        return array.cast(wanted)
+    if _is_text(kind) or (pa.types.is_binary(kind) and each.kind == "string"):
+        try:
+            return array.cast(wanted)
+        except pa.ArrowException:  # there is one that Arrow doesn't take
+            return _one_by_one(each, array.to_pylist(), errors, first)
     if each.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
         return array.cast(wanted)
     raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came {kind}")
 
 
-def _parsed(each: Input, array: Any, wanted: Any, errors: Counter[str], first: int) -> Any:
-    """Strings as numbers or times: by Arrow, and one by one if there is any that it doesn't take."""
+def _one_by_one(each: Input, column: Any, errors: Counter[str], first: int) -> Any:
+    """Values of any kind, each as it can be read."""
     import pyarrow as pa
 
-    try:
-        return array.cast(wanted)
-    except pa.ArrowException:
-        pass
-    parse: Callable[[str], Any] = _number if each.kind == "number" else _time
-    values: list[Any] = array.to_pylist()
-    for row, text in enumerate(values):
-        if text is not None:
-            try:
-                values[row] = parse(text)
-            except (ValueError, OverflowError):
-                if each.on_error == "raise":
-                    where = f"column {each.name!r}, row {first + row}"
-                    raise BadRequest(f"{where}: expected {WORDS[each.kind]}, came {shorten(text)}") from None
-                errors[each.name] += 1
-                values[row] = None
+    if not isinstance(column, Iterable):
+        raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came {shorten(column)}")
+    read, wanted = {
+        "number": (_number, pa.float64()),
+        "string": (_text, pa.string()),
+        "datetime": (_time, pa.timestamp("us")),
+    }[each.kind]
+    values: list[Any] = []
+    for row, value in enumerate(column.tolist() if isinstance(column, np.ndarray) else column):
+        try:
+            values.append(None if value is None or value != value else read(value))
+        except (ValueError, TypeError, OverflowError):
+            if each.on_error == "raise" or each.kind == "string":
+                where = f"column {each.name!r}, row {first + row}"
+                raise BadRequest(f"{where}: expected {WORDS[each.kind]}, came {shorten(value)}") from None
+            errors[each.name] += 1
+            values.append(None)
     return pa.array(values, wanted)
 
 
-def _number(text: str) -> float:
-    if "_" in text:
-        raise ValueError(text)
-    return float(text)
+def _number(value: Any) -> float:
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(value)
+    return float(value)
 
 
-def _time(text: str) -> datetime.datetime:
-    time = datetime.datetime.fromisoformat(text.strip())
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, str):
+        return value.encode().decode()  # what can't be encoded is no text
+    raise TypeError(value)
+
+
+def _time(value: Any) -> datetime.datetime:
+    time = datetime.datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+    if not isinstance(time, datetime.datetime):
+        time = datetime.datetime.combine(time, datetime.time())  # TypeError unless it is a date
     return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)

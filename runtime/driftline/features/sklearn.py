@@ -45,6 +45,7 @@ class _Import:
 
     origins  the raw column that each column was made of
     wide     columns that are many already, and can't be changed any more
+    encoded  columns that are numbers now, whatever they were made of
     """
 
     steps: list[spec.Step] = field(default_factory=list)
@@ -53,6 +54,7 @@ class _Import:
     kinds: dict[str, str] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     wide: set[str] = field(default_factory=set)
+    encoded: set[str] = field(default_factory=set)
 
     def add(self, step: spec.Step, state: State | None = None) -> None:
         """One more step."""
@@ -64,13 +66,17 @@ class _Import:
         self.states.append(state or {})
 
     def set_kind(self, column: str, kind: str) -> None:
-        """What the raw column behind a column holds."""
+        """What the raw column behind a column holds, if that is what the column still is."""
+        if column in self.encoded:
+            return
         origin = self.origins.get(column, column)
         if self.kinds.setdefault(origin, kind) != kind:
             raise BadRequest(f"column {origin!r}: expected one kind, came {self.kinds[origin]} and {kind}")
 
     def column_transformer(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
         """Each branch on columns of its own, named BRANCH__COLUMN."""
+        if fitted.transformer_weights:
+            raise BadRequest(f"{where}ColumnTransformer: transformer_weights can't be imported")
         made: list[str] = []
         indices = fitted._transformer_to_input_indices
         for name, transformer, _ in fitted.transformers_:
@@ -80,8 +86,9 @@ class _Import:
             branch = [f"{name}__{column}" for column in own]
             for column, into in zip(own, branch, strict=True):
                 self.add(spec.Pass(column, into=into))
-                if column in self.wide:
-                    self.wide.add(into)
+                for marked in (self.wide, self.encoded):
+                    if column in marked:
+                        marked.add(into)
             made += self.transformer(transformer, branch, f"{where}{name}")
         return made
 
@@ -125,6 +132,7 @@ def _impute(work: _Import, fitted: Any, columns: list[str]) -> list[str]:
         for index in fitted.indicator_.features_:
             into = f"{columns[index]}_missing"
             work.add(spec.Missing(columns[index], into=into))
+            work.encoded.add(into)
             indicators.append(into)
     for column, value in zip(columns, fitted.statistics_, strict=True):
         if value is None or value != value:
@@ -226,6 +234,7 @@ def _ordinal(work: _Import, fitted: Any, columns: list[str]) -> list[str]:
             missing_value=missing,
         )
         work.add(step, {"categories": categories} | ({"infrequent": infrequent} if infrequent else {}))
+        work.encoded.add(column)
     return columns
 
 
@@ -238,6 +247,7 @@ def _target_mean(work: _Import, fitted: Any, columns: list[str]) -> list[str]:
         means = [float(mean) for mean in fitted.encodings_[index]]
         state = {"categories": categories, "means": means, "overall": float(fitted.target_mean_)}
         work.add(spec.TargetMean(column, smoothing), state)
+        work.encoded.add(column)
     return columns
 
 

@@ -21,6 +21,7 @@ from driftline.features.raw import (
     Layout,
     arrow_layout,
     by_name,
+    named,
     numpy_layout,
     readable,
 )
@@ -167,7 +168,7 @@ class Reader:
             layout = self._laid_out(schema)
             self._laid = schema, layout
         if layout is None:
-            self._each(dict(zip(schema.names, batch.columns, strict=True)), first, sources)
+            self._each(named(schema.names, batch.columns), first, sources)
             return
         children, sources.table[:] = layout
         batch._export_to_c(sources.address)

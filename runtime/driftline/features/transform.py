@@ -266,7 +266,7 @@ def _column(named: Any, name: str) -> Any:
 
 
 def _kind_in(named: Any, name: str) -> str:
-    return kind_of(_column(named, name))
+    return kind_of(name, _column(named, name))
 
 
 def _item(column: Any, row: int) -> Any:

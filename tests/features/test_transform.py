@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -304,14 +303,9 @@ def test_every_form_of_the_data_gives_the_same_bits_and_one_row_too(tmp_path: Pa
 def test_infinities_pass_and_are_no_data_to_fit() -> None:
     transform = dl.Transform([dl.Standardise("x")]).fit({"x": np.array([1.0, 3.0])})
     assert transform.apply({"x": np.array([np.inf, -np.inf])})[:, 0].tolist() == [np.inf, -np.inf]
-    with pytest.raises(BadRequest, match=r"steps\[0\].*row 1.*finite.*inf"):
-        dl.Transform([dl.Standardise("x")]).fit({"x": np.array([1.0, np.inf])})
-
-
-@pytest.fixture
-def small() -> dl.Transform:
-    steps = [dl.Standardise("x"), dl.OneHot("s", unknown="error"), dl.DatePart("t", "day")]
-    return dl.Transform(steps).fit({"x": [1.0, 2.0], "s": ["a", "b"], "t": ["2024-01-01", "2024-01-02"]})
+    for step in (dl.Standardise("x"), dl.OneHot("x"), dl.Frequency("x")):
+        with pytest.raises(BadRequest, match=r"steps\[0\].*row 1.*finite.*inf"):
+            dl.Transform([step]).fit({"x": np.array([1.0, np.inf])})
 
 
 @pytest.mark.parametrize(
@@ -423,50 +417,6 @@ def test_names_are_known_before_data_where_the_spec_says_them() -> None:
         assert dl.Transform([dl.OneHot("s")]).width
     with pytest.raises(BadRequest, match="call fit"):
         dl.Transform([dl.OneHot("s")]).apply({"s": ["a"]})
-
-
-def _changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    inner = document
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
-    return document
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "words"),
-    [
-        (("format",), "other", "format: expected 'driftline transform'"),
-        (("version",), 2, "version: expected 1 at most, came 2"),
-        (("steps",), [], "steps: expected a list"),
-        (("steps", 1, "step"), "magic", r"steps\[1\]: step: expected one of .* came 'magic'"),
-        (("steps", 0, "centre"), 3, r"steps\[0\]: standardise: centre: expected true or false, came 3"),
-        (("steps", 0, "color"), 3, r"steps\[0\]: expected .* came 'color'"),
-        (("steps", 0, "fitted"), {}, r"steps\[0\]\.fitted\.mean: expected a number, came None"),
-        (("steps", 0, "fitted", "mean"), "NaN", r"steps\[0\]\.fitted\.mean: expected a number"),
-        (("steps", 1, "fitted", "categories"), ["a", "a"], r"steps\[1\]\.fitted\.categories"),
-        (("steps", 1, "fitted", "categories"), [[], {}], r"steps\[1\]\.fitted\.categories"),
-        (("steps", 0, "column"), "z", r"inputs"),
-        (("inputs", 0, "kind"), "image", r"inputs\[0\]"),
-    ],
-)
-def test_a_file_that_does_not_fit_is_refused_with_the_place(
-    small: dl.Transform, tmp_path: Path, path: tuple[Any, ...], value: Any, words: str
-) -> None:
-    file = tmp_path / "transform.json"
-    file.write_text(json.dumps(_changed(json.loads(json.dumps(small.to_dict())), path, value)))
-    with pytest.raises(BadRequest, match=words) as caught:
-        dl.Transform.load(file)
-    assert str(file) in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
-def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "transform.json").write_text(text)
-    with pytest.raises(BadRequest, match=r"transform\.json"):
-        dl.Transform.load(tmp_path / "transform.json")
-    with pytest.raises(BadRequest, match="no such file"):
-        dl.Transform.load(tmp_path / "nowhere.json")
 
 
 def test_a_frame_without_rows_has_no_features(small: dl.Transform) -> None:

@@ -33,12 +33,17 @@ class Fitting:
 
     def values(self, column: str) -> Array:
         """A column's values, (rows,) float64; NaN is missing; BadRequest if all are, or one is infinite."""
-        values = self.register(self.builder.number(column))
+        values = self.finite(self.builder.number(column))
+        if np.isnan(values).all():
+            raise BadRequest(f"expected numbers to fit, came {len(values)} missing ones")
+        return values
+
+    def finite(self, register: int) -> Array:
+        """The values of a register; BadRequest if one is infinite."""
+        values = self.register(register)
         infinite = np.flatnonzero(np.isinf(values))
         if len(infinite):
             raise BadRequest(f"row {infinite[0]}: expected finite numbers to fit, came {values[infinite[0]]}")
-        if np.isnan(values).all():
-            raise BadRequest(f"expected numbers to fit, came {len(values)} missing ones")
         return values
 
     def register(self, register: int) -> Array:
@@ -74,7 +79,7 @@ class Fitting:
             return [(left[key // len(right)], right[key % len(right)]) for key in keys.tolist()], codes
         if not isinstance(slot, Number):
             raise BadRequest(f"expected strings or numbers, came {words_of(slot)}")
-        values, codes = np.unique(self.register(slot.register), return_inverse=True)
+        values, codes = np.unique(self.finite(slot.register), return_inverse=True)
         return [_category(value) for value in values.tolist()], codes
 
     def _distinct_text(self, slot: Text) -> tuple[list[Any], Array]:

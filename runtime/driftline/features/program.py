@@ -11,7 +11,7 @@ import numpy as np
 from driftline.errors import BadRequest
 from driftline.features import spec
 from driftline.features.raw import Input
-from driftline.tensors import Array
+from driftline.tensors import Array, shorten
 from driftline_kernels import dictionary
 from driftline_kernels import transforms as kernel
 
@@ -234,15 +234,15 @@ class Builder:
     def _codes_of_text(self, slot: Text, categories: Sequence[Any]) -> int:
         known = [category for category in categories if category is not None]
         if not all(isinstance(category, str) for category in known):
-            raise BadRequest("expected strings as categories of strings, came numbers")
+            raise BadRequest(f"expected strings as categories of strings, came {shorten(known)}")
         unseen = len(categories)
         null = _index(categories, slot.fill, unseen)
         return self._read(kernel.CODES, slot.source, self._table(known), null, unseen)
 
     def _codes_of_numbers(self, slot: Number, categories: Sequence[Any]) -> int:
         known = [category for category in categories if category is not None]
-        if any(isinstance(category, str) for category in known):
-            raise BadRequest("expected numbers as categories of numbers, came strings")
+        if not all(isinstance(category, (int, float)) for category in known):
+            raise BadRequest(f"expected numbers as categories of numbers, came {shorten(known)}")
         unseen = len(categories)
         order = sorted(range(len(known)), key=lambda index: float(known[index]))
         ascending = [float(known[index]) for index in order]
@@ -253,6 +253,8 @@ class Builder:
         return self.compute(kernel.TABLE, found, *places, into=found)
 
     def _codes_of_pairs(self, slot: Pair, categories: Sequence[Any]) -> int:
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in categories):
+            raise BadRequest(f"expected pairs as categories of a cross, came {shorten(categories)}")
         left, right = (sides_of(categories, side) for side in (0, 1))
         a, b = self.codes(slot.left, left), self.codes(slot.right, right)
         radix = len(right) + 1

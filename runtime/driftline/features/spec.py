@@ -8,13 +8,12 @@ made, in the order in which they were first made. A list of columns is the same 
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from driftline.errors import BadRequest
+from driftline.features.hints import fits, words_for
 from driftline.tensors import shorten
 
 Category = str | int | float | bool | None
@@ -37,9 +36,9 @@ class Step:
                 value = tuple(value)
                 object.__setattr__(self, each.name, value)
             expected = _HINTS[type(self)][each.name]
-            if not _fits(value, expected):
+            if not fits(value, expected):
                 raise BadRequest(
-                    f"{self.name}: {each.name}: expected {_words(expected)}, came {shorten(value)}"
+                    f"{self.name}: {each.name}: expected {words_for(expected)}, came {shorten(value)}"
                 )
         self.check()
 
@@ -398,52 +397,4 @@ STEPS: dict[str, type[Step]] = {
 }
 """All steps by the name that stands in files."""
 
-_HINTS: dict[type, dict[str, Any]] = {step: typing.get_type_hints(step) for step in STEPS.values()}
-
-
-def from_dict(entry: Any, place: str) -> Step:
-    """A step as `to_dict` gave it; `place` is where it stands, for the message.
-
-    Raises BadRequest for an unknown step, an unknown key, or a value that doesn't fit.
-    """
-    if not isinstance(entry, dict) or entry.get("step") not in STEPS:
-        came = entry.get("step") if isinstance(entry, dict) else entry
-        raise BadRequest(f"{place}: step: expected one of {', '.join(STEPS)}, came {shorten(came)}")
-    kind = STEPS[entry["step"]]
-    known = {each.name for each in dataclasses.fields(kind)}
-    values = {key: value for key, value in entry.items() if key not in ("step", "fitted")}
-    unknown = sorted(set(values) - known)
-    if unknown or "column" not in values:
-        wrong = f"came {shorten(unknown[0])}" if unknown else "'column' is missing"
-        raise BadRequest(f"{place}: expected {', '.join(sorted(known))}, {wrong}")
-    try:
-        return kind(**values)
-    except BadRequest as error:
-        raise BadRequest(f"{place}: {error}") from None
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a value is of the type that a step's annotation says; an int is a float, a bool is neither."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
-    if hint is float:
-        return type(value) is int or (type(value) is float and value - value == 0)
-    return type(value) is hint
-
-
-def _words(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_words, arguments))
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, arguments))
-    if origin is tuple:
-        return f"a list of {_words(arguments[0])}"
-    return {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}.get(
-        hint, "nothing"
-    )
+_HINTS: dict[type, dict[str, Any]] = {step: get_type_hints(step) for step in STEPS.values()}

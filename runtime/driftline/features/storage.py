@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -89,7 +90,7 @@ def from_dict(document: Any) -> tuple[list[Input], list[spec.Step], list[State]]
     inputs = [_input(each, f"inputs[{at}]") for at, each in enumerate(_list(document, "inputs"))]
     steps, states = [], []
     for at, entry in enumerate(_list(document, "steps")):
-        step = spec.from_dict(entry, f"steps[{at}]")
+        step = _step(entry, f"steps[{at}]")
         steps.append(step)
         states.append(_state(step, entry.get("fitted", {}), f"steps[{at}].fitted"))
     return inputs, steps, states
@@ -106,9 +107,33 @@ def _input(entry: Any, place: str) -> Input:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise BadRequest(f"{place}: expected a name and a kind, came {shorten(entry)}")
     kind, on_error = entry.get("kind"), entry.get("on_error", "raise")
-    if kind not in WORDS or on_error not in ("raise", "missing"):
+    if type(kind) is not str or kind not in WORDS or on_error not in ("raise", "missing"):
         raise BadRequest(f"{place}: expected a kind of {', '.join(WORDS)}, came {shorten(entry)}")
     return Input(entry["name"], kind, on_error)
+
+
+def _step(entry: Any, place: str) -> spec.Step:
+    """A step as `to_dict` gave it; `place` is where it stands, for the message.
+
+    Raises BadRequest for an unknown step, an unknown key, or a value that doesn't fit.
+    """
+    came = entry.get("step") if isinstance(entry, dict) else entry
+    if not isinstance(entry, dict) or type(came) is not str or came not in spec.STEPS:
+        raise BadRequest(f"{place}: step: expected one of {', '.join(spec.STEPS)}, came {shorten(came)}")
+    kind = spec.STEPS[came]
+    known = {each.name for each in dataclasses.fields(kind)}
+    values = {key: value for key, value in entry.items() if key not in ("step", "fitted")}
+    unknown = sorted(set(values) - known)
+    if unknown or "column" not in values:
+        wrong = f"came {shorten(unknown[0])}" if unknown else "'column' is missing"
+        raise BadRequest(f"{place}: expected {', '.join(sorted(known))}, {wrong}")
+    try:
+        step = kind(**values)
+        if list(step.each()) != [step]:
+            raise BadRequest(f"column: expected one, came {shorten(step.column)}")
+    except BadRequest as error:
+        raise BadRequest(f"{place}: {error}") from None
+    return step
 
 
 def _state(step: spec.Step, entry: Any, place: str) -> State:
@@ -136,7 +161,7 @@ def _categories(values: Any, place: str) -> list[Any]:
     categories = [tuple(value) if isinstance(value, list) else value for value in values]
     for at, category in enumerate(categories):
         parts = category if isinstance(category, tuple) else (category,)
-        if not all(part is None or isinstance(part, (str, int, float)) for part in parts):
+        if not all(part is None or isinstance(part, (str, bool)) or _is(part, float) for part in parts):
             raise BadRequest(f"{place}[{at}]: expected text or a number, came {shorten(category)}")
     if len(set(categories)) < len(categories) or None in categories[:-1]:
         raise BadRequest(f"{place}: expected each category once, null last, came {shorten(values)}")

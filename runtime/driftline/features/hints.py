@@ -1,0 +1,35 @@
+"""Whether values are of the types that annotations say: what a step is given, in Python or in a file."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any, Literal
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value is of the type that a step's annotation says; an int is a float, a bool is neither."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
+    if hint is float:
+        return type(value) is int or (type(value) is float and value - value == 0)
+    return type(value) is hint
+
+
+def words_for(hint: Any) -> str:
+    """A type, for a message."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(words_for, arguments))
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin is tuple:
+        return f"a list of {words_for(arguments[0])}"
+    return {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}.get(
+        hint, "nothing"
+    )

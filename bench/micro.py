@@ -1,4 +1,4 @@
-"""What counting and looking cost: values/s beside other tools, a row, a look, a report; bytes of state."""
+"""What counting, looking and reading cost: values/s beside other tools, a row, a look, a report, JSON."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from timeit import repeat
 
 import numpy as np
+import orjson
 from datasketches import kll_floats_sketch
 from scipy.stats import ks_2samp
 
@@ -20,10 +22,14 @@ from bench.results import Result, Table, Target
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import BINS, Numeric
+from driftline.protocols import numbers
+from driftline.protocols.v2 import V2Codec
+from driftline.tensors import DATATYPES, Signature, TensorSpec
 from driftline_kernels import bins
 
 ROWS, COLUMNS, WIDE = 100_000, 30, 300
 REFERENCE_ROWS = 20_000
+SHAPES = ((1, 30), (32, 30), (1, 150_528))
 WHYLOGS = ("whylogs>=1.6", "numpy<2", "pandas", "setuptools")
 """It can't be installed beside numpy 2, so it gets a virtual environment of its own."""
 
@@ -47,11 +53,12 @@ def run(effort: Effort) -> Result:
             for columns, monitor in ((COLUMNS, own), (WIDE, wide)):
                 costs[f"report on {columns} columns, ms"] = least(monitor.report, 3) * 1e3
                 costs[f"look at {columns} columns, us a column"] = look_cost(monitor) / columns * 1e6
+            read = reading(effort)
             costs[f"one row of {WIDE} columns, us"] = row_cost(wide, 0)
             costs[f"state of {COLUMNS} columns, KB"] = own_bytes(own) / 1e3
     finally:
         log.disabled = False
-    return report(rates, figures, costs)
+    return report(rates, figures, costs, read)
 
 
 # -- counting -------------------------------------------------------------------------------------
@@ -200,16 +207,57 @@ def own_bytes(monitor: Monitor) -> int:
     return sum(array.nbytes for array in arrays(monitor, seen))
 
 
+# -- numbers in JSON --------------------------------------------------------------------------------
+
+
+def reading(effort: Effort) -> dict[str, Sample]:
+    """By how much the kernel is faster than what goes without it: an array's text, and a whole request's."""
+    numbers.load()
+    random = np.random.default_rng(3)
+    ratios = {}
+    for shape in SHAPES:
+        data = random.standard_normal(shape).ravel().tolist()
+        spec = TensorSpec("x", DATATYPES["FP32"], (-1, shape[1]))
+        codec = V2Codec(Signature((spec,), (spec,), True), "m", 1)
+        text = orjson.dumps(data)
+        body = orjson.dumps({"inputs": [{"name": "x", "shape": shape, "datatype": "FP32", "data": data}]})
+        array, layout = numbers.Numbers(text, 0, len(text)), numbers.Layout.of(spec, shape)
+        own, peer = partial(numbers.read, array, layout), partial(read_with_numpy, text)
+        with_kernel, without = partial(codec.decode, body), partial(without_kernel, codec, body)
+        calls = max(1, 3_000 // len(data))
+        for name, slow, fast in (("array", peer, own), ("request", without, with_kernel)):
+            rounds = [least(slow, calls) / least(fast, calls) for _ in range(effort.rounds)]
+            ratios[f"{name} of {shape[0]} x {shape[1]:,}"] = Sample.of(rounds)
+    return ratios
+
+
+def read_with_numpy(text: bytes) -> Matrix:
+    """What is left to do without a kernel."""
+    return np.array(orjson.loads(text), np.float32)
+
+
+def without_kernel(codec: V2Codec, body: bytes) -> object:
+    """A request decoded as before the kernel is there."""
+    kernel, numbers._kernel = numbers._kernel, None
+    try:
+        return codec.decode(body)
+    finally:
+        numbers._kernel = kernel
+
+
 # -- results --------------------------------------------------------------------------------------
 
 
-def report(rates: dict[str, Sample], peers: Figures, costs: dict[str, float]) -> Result:
+def report(
+    rates: dict[str, Sample], peers: Figures, costs: dict[str, float], read: dict[str, Sample]
+) -> Result:
     """The figures beside what was promised."""
     own = rates["driftline, bins"]
     whylogs = peers["whylogs"]
     table = [[f"{name}, million values/s", f"{rate.median / 1e6:,.1f}"] for name, rate in rates.items()]
     table += [["whylogs, million values/s", "not installed" if whylogs is None else f"{whylogs / 1e6:.2f}"]]
     table += [[name, f"{cost:,.2f}"] for name, cost in costs.items()]
+    table += [[f"JSON {name}, of orjson + numpy", f"{ratio.median:.1f}"] for name, ratio in read.items()]
     targets = [
         Target("binning, million values/s", own.median / 1e6, "at least", 250),
         Target("binning, of datasketches KLL", (own / rates["datasketches KLL"]).median, "at least", 8),
@@ -225,6 +273,10 @@ def report(rates: dict[str, Sample], peers: Figures, costs: dict[str, float]) ->
         ),
         Target(f"state of {COLUMNS} columns, KB", costs[f"state of {COLUMNS} columns, KB"], "at most", 100),
     ]
+    for name, ratio in read.items():
+        if name.startswith("request"):
+            limit = 5 if name.endswith(f"{SHAPES[-1][1]:,}") else 1
+            targets.append(Target(f"JSON {name}, of orjson + numpy", ratio.median, "at least", limit))
     if whylogs is not None:
         targets.insert(2, Target("binning, of whylogs", own.median / whylogs, "at least", 100))
     return Result(
@@ -238,5 +290,5 @@ def report(rates: dict[str, Sample], peers: Figures, costs: dict[str, float]) ->
             "comes after 100 rows.",
         ]
         + ([] if whylogs is not None else ["whylogs could not be installed (uv and an index are needed)."]),
-        {"rates": rates, "peers": peers, "costs": costs},
+        {"rates": rates, "peers": peers, "costs": costs, "read": read},
     )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
 from driftline.protocols import numbers
+from driftline.protocols import v1 as v1_module
 from driftline.protocols import v2 as v2_module
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
@@ -28,9 +29,11 @@ SETTINGS = settings(max_examples=200)
 def _loaded() -> Iterator[None]:
     """The kernel is there, and short texts go the way of long ones."""
     numbers.load()
-    short, v2_module._SHORT = v2_module._SHORT, 0
-    yield
-    numbers._kernel, v2_module._SHORT = None, short
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (v1_module, v2_module):
+            patch.setattr(module, "_SHORT", 0)
+        yield
+    numbers._kernel = None
 
 
 def outcome(codec: V1Codec | V2Codec, body: bytes) -> Any:
@@ -337,6 +340,12 @@ def test_forms_are_let_go_when_there_are_too_many() -> None:
     for shape in range(1, 200):
         assert both(codec, body_of(json.dumps([1.5] * shape), shape=shape))[0]["x"][1] == (shape,)
     assert len(codec._forms) <= v2_module._MOST_FORMS
+
+
+def test_forms_are_short() -> None:
+    codec = v2(one("FP32", -1))
+    both(codec, body_of("[1,2]", f',"more":"{"x" * 1_000}"'), must_read=True)
+    assert codec._forms == {}
 
 
 def test_requests_with_an_id_have_no_form() -> None:

@@ -33,6 +33,11 @@ class Form:
         before, behind = text[:start], text[stop:]
         return cls(before, behind, spec.name, layout, request.outputs, request.binary, request.timeout_us)
 
+    @property
+    def size(self) -> int:
+        """Characters around the numbers."""
+        return len(self.before) + len(self.behind)
+
     def fits(self, text: bytes) -> bool:
         """Whether a text is one of these, if what stands between turns out to be an array of numbers."""
         return text.startswith(self.before) and text.endswith(self.behind)

@@ -14,6 +14,9 @@ from driftline.protocols.codec import InferRequest
 from driftline.tensors import Signature, Tensors, shorten
 
 _KEYS = ("instances", "inputs")
+_SHORT = 300
+"""Characters below which the kernel saves nothing."""
+
 _BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(?:instances|inputs)"[ \t\n\r]*:[ \t\n\r]*(?=\[)')
 _BEHIND = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 
@@ -36,7 +39,7 @@ class V1Codec:
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever does not fit the signature."""
-        if self._of_numbers and numbers.ready(body):
+        if self._of_numbers and len(body) >= _SHORT and numbers.ready(body):
             try:
                 return InferRequest(self._read_numbers(body), self._outputs)
             except numbers.Unread:

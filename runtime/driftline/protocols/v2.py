@@ -26,6 +26,8 @@ _SHORT = 2_000
 """Characters below which cutting a text costs more than the kernel saves."""
 
 _MOST_FORMS = 64
+_MOST_AROUND = 1_000
+"""Characters around the numbers of a form."""
 
 
 class V2Codec:
@@ -87,15 +89,18 @@ class V2Codec:
         form = self._forms.get(head)
         if form is not None and form.fits(text):
             return form.read(text)
-        if len(text) < _SHORT and (form is not None or b'"id"' in text):
+        alone = len(self._inputs) == 1
+        if len(text) < _SHORT and (form is not None or not alone or b'"id"' in text):
             raise numbers.Unread
         document, arrays = numbers.cut(text, _DATA)
         request = self._read_request(_with_arrays(document, arrays), memoryview(b""))
-        if len(arrays) == 1 and request.id is None:
-            if len(self._forms) == _MOST_FORMS:
-                self._forms.clear()
+        if alone and request.id is None:
             (spec,) = self._inputs.values()
-            self._forms[head] = Form.of(arrays[0], spec, request)
+            form = Form.of(arrays[0], spec, request)
+            if form.size <= _MOST_AROUND:
+                if len(self._forms) == _MOST_FORMS:
+                    self._forms.clear()
+                self._forms[head] = form
         return request
 
     def _read_request(self, document: object, tail: memoryview) -> InferRequest:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -365,6 +367,12 @@ def test_short_texts_without_a_form_are_not_cut(monkeypatch: pytest.MonkeyPatch)
 
 
 # -- before the kernel is there -----------------------------------------------------------------
+
+
+def test_numba_is_not_imported_before_the_kernel_is_loaded() -> None:
+    code = "import sys, driftline.protocols.v1, driftline.protocols.v2; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_nothing_is_cut_before_the_kernel_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
 from driftline.tensors import Signature, Tensors, shorten
 
-_KEYS = ("instances", "inputs")
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
 
@@ -48,7 +47,7 @@ class V1Codec:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"the request is no valid JSON: {error}") from error
-        given = [key for key in _KEYS if type(document) is dict and key in document]
+        given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
         if len(given) != 1:
             raise BadRequest(
                 f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"

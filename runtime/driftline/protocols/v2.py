@@ -42,8 +42,12 @@ class V2Codec:
         self._batched = signature.batched
         self._forms: dict[bytes, Form] = {}
         self._of_numbers = all(map(numbers.readable, signature.inputs))
-        self._name = name
-        self._version = str(version)
+        # What is the same in every answer is written once; orjson would spend more on it than on the numbers.
+        self._opening = orjson.dumps({"model_name": name, "model_version": str(version)})[:-1] + b","
+        self._entries = {
+            spec.name: orjson.dumps({"name": spec.name, "datatype": spec.datatype.name})[:-1] + b',"shape":'
+            for spec in signature.outputs
+        }
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -229,22 +233,19 @@ class V2Codec:
 
         JSON has no NaN and no infinity: they become null, as binary tensors they stay what they are.
         """
-        answer: dict[str, object] = {"model_name": self._name, "model_version": self._version}
-        if request.id is not None:
-            answer["id"] = request.id
         entries = []
         tail = []
         for name in request.outputs:
             array = outputs[name]
-            entry = {"name": name, "datatype": self._outputs[name].datatype.name, "shape": array.shape}
             if name in request.binary:
                 tail.append(binary.encode(array))
-                entry["parameters"] = {"binary_data_size": len(tail[-1])}
+                rest = b'"parameters":{"binary_data_size":%d}' % len(tail[-1])
             else:
-                entry["data"] = array.ravel() if array.dtype != object else array.ravel().tolist()
-            entries.append(entry)
-        answer["outputs"] = entries
-        text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+                data = array.ravel() if array.dtype != object else array.ravel().tolist()
+                rest = b'"data":%b' % orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+            entries.append(b"%b%b,%b}" % (self._entries[name], orjson.dumps(array.shape), rest))
+        number = b'"id":%b,' % orjson.dumps(request.id) if request.id is not None else b""
+        text = b'%b%b"outputs":[%b]}' % (self._opening, number, b",".join(entries))
         return (b"".join((text, *tail)), len(text)) if request.binary else (text, None)
 
 

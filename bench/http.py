@@ -46,10 +46,12 @@ http {{
   scgi_temp_path {folder}/scgi;
   server {{
     listen {host}:{port};
-    location / {{ default_type application/json; return 200 '{answer}'; }}
+    default_type application/json;
+    {locations}
   }}
 }}
 """
+LOCATION = "location {path} {{ return 200 '{answer}'; }}"
 
 
 def run(effort: Effort) -> Result:
@@ -137,7 +139,8 @@ def nginx(answer: str, request: Request) -> Iterator[int]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder, "nginx.conf")
-        settings.write_text(NGINX.format(folder=folder, host=HOST, port=port, answer=answer))
+        everything = LOCATION.format(path="/", answer=answer)
+        settings.write_text(NGINX.format(folder=folder, host=HOST, port=port, locations=everything))
         command = pinned(SERVER_CORE, program("nginx"), "-p", folder, "-c", settings, "-e", "stderr")
         with running(command) as process:
             first_answer(process, port, request)

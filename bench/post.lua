@@ -17,7 +17,8 @@ end
 function done(summary, latency)
   local e = summary.errors
   print(string.format(
-    '{"requests": %d, "microseconds": %d, "failures": %d, "p50_us": %d, "p99_us": %d}',
-    summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
+    '{"requests": %d, "microseconds": %d, "answered": %d, "failures": %d, "p50_us": %d, "p99_us": %d}',
+    summary.requests, summary.duration, summary.requests - e.status,
+    e.connect + e.read + e.write + e.status + e.timeout,
     latency:percentile(50), latency:percentile(99)))
 end

@@ -19,9 +19,9 @@ class Raw:
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
-    def predict(self, matrix: Matrix) -> list[Matrix]:
-        """All outputs of one batch."""
-        outputs: list[Matrix] = self._session.run(None, {"input": matrix})
+    def predict(self, matrix: Matrix, names: list[str] | None = None) -> list[Matrix]:
+        """The outputs of one batch: those that are named, else all."""
+        outputs: list[Matrix] = self._session.run(names, {"input": matrix})
         return outputs
 
     def run_all(self, matrix: Matrix, batch: int) -> float:

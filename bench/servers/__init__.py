@@ -1,0 +1,1 @@
+"""Other model servers on the same work: `python -m bench.servers`."""

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types check bench lock clean
+.PHONY: demo test lint types check bench bench-peers lock clean
 
 demo: $(INSTALLED)  ## train on real flights, register, serve, replay the year, swap under load
 	$(BIN)/driftline demo $(ARGS)
@@ -25,6 +25,9 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)  ## the figures of README.md (needs wrk and nginx)
 	$(BIN)/python -m bench $(ARGS)
+
+bench-peers: $(INSTALLED)  ## other model servers on the same work: bench/README.md
+	$(BIN)/python -m bench.servers $(ARGS)
 
 lock: $(INSTALLED)  ## resolve constraints.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \

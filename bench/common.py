@@ -222,19 +222,20 @@ class Client:
 
 def first_answer(process: Process, port: int, request: Request, pause: float = 0.02) -> bytes:
     """Ask until there is an answer of status 200; its body."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline, last = time.monotonic() + START_SECONDS, "nothing"
     while time.monotonic() < deadline:
         client = Client(port)
         try:
             status, body = client.send(request)
             if status == 200:
                 return body
+            last = f"{status} {body[:200]!r}"
         except (OSError, http.client.HTTPException):
             process.check()
         finally:
             client.close()
         time.sleep(pause)
-    raise RuntimeError(f"{process.popen.args!r} did not answer within {START_SECONDS:.0f} s")
+    raise RuntimeError(f"{process.popen.args!r} did not answer within {START_SECONDS:.0f} s, but with {last}")
 
 
 @contextmanager

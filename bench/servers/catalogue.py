@@ -16,7 +16,7 @@ from bench.servers import own
 from bench.servers.environment import Unavailable, installed, pinned_version
 from bench.servers.forms import V2, Form, Invocations, Records, Rows, Static, static_answer, static_path
 from bench.servers.place import APPS, Place
-from bench.servers.works import BINARY_64, OPEN_LOOP, ROW_1, ROW_64, ROWS_64, TREES, WIDE_4, WORKS, Subject
+from bench.servers.works import BINARY_64, OPEN_LOOP, ROW_1, ROW_64, ROWS_64, WIDE_4, WORKS, Subject
 
 PREPARE_SECONDS = 120
 EVERYTHING = (*(work.name for work in WORKS if work is not BINARY_64), OPEN_LOOP)
@@ -117,7 +117,14 @@ TRITON = "{bin}/../lib/python3.11/site-packages/pytriton/tritonserver"
 
 OURS = (
     Peer(
-        DRIFTLINE, "driftline", V2(), own.COMMAND, WITH_BINARY, WAITING, prepare=own.watched, settle=own.settle
+        DRIFTLINE,
+        "driftline",
+        V2(),
+        own.COMMAND,
+        WITH_BINARY,
+        WAITING,
+        prepare=own.watched,
+        settle=own.settle,
     ),
     Peer(
         MONITOR_OFF,

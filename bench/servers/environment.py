@@ -14,7 +14,7 @@ REQUIREMENTS = Path(__file__).with_name("requirements")
 SECONDS = 900
 
 
-class Unavailable(Exception):  # noqa: N818 - named for what happened, as in driftline.errors
+class Unavailable(Exception):
     """A peer that can't be installed or started, and why."""
 
 

@@ -66,7 +66,7 @@ def named(matrix: Matrix) -> dict[str, Matrix]:
 
 
 def transform() -> Transform:
-    """What a column of numbers gets: its median where it is missing, then a mean of 0 and a deviation of 1."""
+    """What a column of numbers gets: its median where it is missing, a mean of 0, a deviation of 1."""
     columns = named(reference())
     return Transform([Impute([*columns], "median"), Standardise([*columns])]).fit(columns)
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from bench import models
 from bench.common import (
     CLIENT_CORE,
+    ROOT,
     Client,
     Effort,
     Neighbours,
@@ -33,11 +35,24 @@ from bench.servers.environment import Unavailable
 from bench.servers.open_loop import content_of
 from bench.servers.place import Place
 from bench.servers.process import Family, family
-from bench.servers.works import JSON, MEMORY, OPEN_LOOP, OPEN_LOOP_SHARE, PEAK, ROW_1, START, WORKS, Subject, Work
+from bench.servers.works import (
+    JSON,
+    MEMORY,
+    OPEN_LOOP,
+    OPEN_LOOP_SHARE,
+    PEAK,
+    ROW_1,
+    START,
+    WORKS,
+    Subject,
+    Work,
+)
 
 POLL_SECONDS = 0.005
 WARM_SECONDS, WARM_CONNECTIONS = 1, 16
 OPEN_CONNECTIONS = 128
+MOST_REASON = 300
+NEIGHBOURS = "neighbours"
 TOLERANCE = 1e-4
 """How far a probability may be from ONNX Runtime's: what text of few digits loses, and no more."""
 
@@ -53,6 +68,10 @@ class Seen:
     reason: str = ""
 
 
+FAILURES = (Unavailable, RuntimeError, OSError, ValueError, HTTPException, subprocess.SubprocessError)
+"""What a server may do to us: then it has no figure, a reason instead."""
+
+
 def visit(peer: Peer, subjects: dict[str, Subject], number: int, effort: Effort) -> Iterator[Seen]:
     """All that a server is asked in one round, as it is seen; what fails says why, and the rest goes on."""
     for name, subject in subjects.items():
@@ -61,39 +80,57 @@ def visit(peer: Peer, subjects: dict[str, Subject], number: int, effort: Effort)
             continue
         with Neighbours() as neighbours:
             try:
-                for work, figures in _measured(peer, subject, works, effort):
-                    yield Seen(number, peer.name, work, figures)
-            except (Unavailable, RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-                said = " ".join(f"{error}".split())[-300:]
+                with started(peer, subject) as (server, port, seconds):
+                    if ROW_1 in works:
+                        yield Seen(number, peer.name, START, {"seconds": seconds})
+                    peer.settle(port)
+                    yield from _asked_all(Visited(peer, subject, server, port), works, number, effort)
+            except FAILURES as error:
                 for work in works:
-                    yield Seen(number, peer.name, work.name, {}, said)
-        yield Seen(number, peer.name, f"neighbours, {name}", {"cores": neighbours.cores})
+                    yield Seen(number, peer.name, work.name, {}, shortly(error))
+        yield Seen(number, peer.name, f"{NEIGHBOURS}, {name}", {"cores": neighbours.cores})
 
 
-def _measured(
-    peer: Peer, subject: Subject, works: list[Work], effort: Effort
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Start, memory, and the load of each work, by name."""
-    with started(peer, subject) as (server, port, seconds):
-        if ROW_1 in works:
-            yield START, {"seconds": seconds}
-        for work in works:
-            check(peer, subject, work, port)
-        peer.settle(port)
-        attempt(port, asked(peer, subject, works[0]), WARM_CONNECTIONS, WARM_SECONDS)
-        best = 0.0
-        for work in works:
-            drain(peer, subject, port)
-            figures = loaded(server, port, asked(peer, subject, work), work.connections, effort.seconds)
-            if work in PEAK:
-                best = max(best, figures["rate"])
-            yield work.name, figures
-        if OPEN_LOOP in peer.works and best:
-            drain(peer, subject, port)
-            request = asked(peer, subject, ROW_1)
-            yield OPEN_LOOP, opened(port, request, best * OPEN_LOOP_SHARE, effort.seconds)
-        if ROW_1 in works:
-            yield MEMORY, server.memory()
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """A server that runs, and what it serves."""
+
+    peer: Peer
+    subject: Subject
+    server: Family
+    port: int
+
+
+def _asked_all(at: Visited, works: list[Work], number: int, effort: Effort) -> Iterator[Seen]:
+    """Each work, then the open loop at a share of the peak, then the memory that all this has taken."""
+    best = 0.0
+    for work in works:
+        try:
+            check(at, work)
+            if work is works[0]:
+                attempt(at.port, asked(at.peer, at.subject, work), WARM_CONNECTIONS, WARM_SECONDS)
+            drain(at)
+            figures = loaded(at, work, effort.seconds)
+        except FAILURES as error:
+            yield Seen(number, at.peer.name, work.name, {}, shortly(error))
+            continue
+        if work in PEAK:
+            best = max(best, figures["rate"])
+        yield Seen(number, at.peer.name, work.name, figures)
+    if OPEN_LOOP in at.peer.works and best:
+        try:
+            drain(at)
+            yield Seen(number, at.peer.name, OPEN_LOOP, opened(at, best * OPEN_LOOP_SHARE, effort.seconds))
+        except FAILURES as error:
+            yield Seen(number, at.peer.name, OPEN_LOOP, {}, shortly(error))
+    if ROW_1 in works:
+        yield Seen(number, at.peer.name, MEMORY, at.server.memory())
+
+
+def shortly(error: Exception) -> str:
+    """An error on one line, its end if that is long: there stands what was wrong."""
+    text = " ".join(f"{error}".split()) or type(error).__name__
+    return text if len(text) <= MOST_REASON else f"... {text[-MOST_REASON:]}"
 
 
 def asked(peer: Peer, subject: Subject, work: Work) -> Request:
@@ -121,17 +158,17 @@ def started(peer: Peer, subject: Subject) -> Iterator[tuple[Family, int, float]]
             yield server, ports[0], seconds
 
 
-def check(peer: Peer, subject: Subject, work: Work, port: int) -> None:
+def check(at: Visited, work: Work) -> None:
     """Raise RuntimeError if a work's answer is not ONNX Runtime's."""
-    matrix = models.rows(work.rows, subject.width)
-    client = Client(port)
+    client = Client(at.port)
     try:
-        status, body = client.send(asked(peer, subject, work))
+        status, body = client.send(asked(at.peer, at.subject, work))
     finally:
         client.close()
     if status != 200:
-        raise RuntimeError(f"{work.name}: status {status}: {body[:200]!r}")
-    compare(peer, body, work.form, peer.predict(subject, matrix))
+        raise RuntimeError(f"status {status}: {body[:200]!r}")
+    right = at.peer.predict(at.subject, models.rows(work.rows, at.subject.width))
+    compare(at.peer, body, work.form, right)
 
 
 def compare(peer: Peer, body: bytes, form: str, right: Any) -> None:
@@ -144,20 +181,20 @@ def compare(peer: Peer, body: bytes, form: str, right: Any) -> None:
         raise RuntimeError(f"a wrong answer: expected {right.ravel()[:4]}, came {came[:4]}")
 
 
-def drain(peer: Peer, subject: Subject, port: int) -> None:
+def drain(at: Visited) -> None:
     """Wait until what an earlier load has left in the server's queues is done: one row is answered."""
-    client = Client(port)
+    client = Client(at.port)
     try:
-        client.send(peer.form.request(subject, models.rows(1, subject.width), JSON))
+        client.send(at.peer.form.request(at.subject, models.rows(1, at.subject.width), JSON))
     finally:
         client.close()
 
 
-def loaded(server: Family, port: int, request: Request, connections: int, seconds: int) -> dict[str, float]:
+def loaded(at: Visited, work: Work, seconds: int) -> dict[str, float]:
     """A closed loop: good answers/s, latencies, the part that failed, the cores that the server took."""
-    before, begin = server.cpu_seconds(), perf_counter()
-    seen = attempt(port, request, connections, seconds)
-    cores = (server.cpu_seconds() - before) / (perf_counter() - begin)
+    before, begin = at.server.cpu_seconds(), perf_counter()
+    seen = attempt(at.port, asked(at.peer, at.subject, work), work.connections, seconds)
+    cores = (at.server.cpu_seconds() - before) / (perf_counter() - begin)
     return {
         "rate": seen.requests_per_second,
         "p50_ms": seen.p50_ms,
@@ -167,14 +204,14 @@ def loaded(server: Family, port: int, request: Request, connections: int, second
     }
 
 
-def opened(port: int, request: Request, rate: float, seconds: int) -> dict[str, float]:
-    """An open loop at a rate, from the client's core."""
+def opened(at: Visited, rate: float, seconds: int) -> dict[str, float]:
+    """An open loop of single rows at a rate, from the client's core."""
     with tempfile.NamedTemporaryFile() as content:
-        content.write(content_of(request, port))
+        content.write(content_of(asked(at.peer, at.subject, ROW_1), at.port))
         content.flush()
-        arguments = map(str, (port, content.name, rate, seconds, OPEN_CONNECTIONS))
+        arguments = map(str, (at.port, content.name, rate, seconds, OPEN_CONNECTIONS))
         command = pinned(CLIENT_CORE, sys.executable, "-m", "bench.servers.open_loop", *arguments)
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"the open loop: {done.stderr.strip()[-200:]}")
     figures: dict[str, float] = json.loads(done.stdout)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import mlflow.onnx
+import numpy as np
 import onnx
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
-import numpy as np
 
 options = {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
 inputs = Schema([TensorSpec(np.dtype("float32"), (-1, int(os.environ["WIDTH"])), "input")])

@@ -18,7 +18,8 @@ dynamic_batching {{ }}
 """
 
 here, spec = Path(__file__).parent, find_spec("pytriton")
-assert spec and spec.origin
+assert spec
+assert spec.origin
 triton = Path(spec.origin).parent / "tritonserver"
 stub = triton / "backends" / "python" / "triton_python_backend_stub"
 if not stub.exists():
@@ -28,5 +29,6 @@ if not stub.exists():
 version = Path(os.environ["FOLDER"], "models", "model", "1")
 version.mkdir(parents=True)
 shutil.copy(here / "serve_triton.py", version / "model.py")
+shutil.copy(here / "session.py", version)  # the stub does not look at PYTHONPATH
 text = CONFIG.format(width=os.environ["WIDTH"], output=os.environ["OUTPUT"])
 (version.parent / "config.pbtxt").write_text(text)

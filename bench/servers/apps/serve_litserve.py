@@ -20,7 +20,7 @@ class Served(ls.LitAPI):
         """Load the model."""
         self.session = Session()
 
-    def decode_request(self, request: dict[str, Any]) -> Rows:
+    def decode_request(self, request) -> Rows:  # type: ignore[no-untyped-def]  # LitServe reads a type as a schema
         """Rows of a request."""
         return np.array(request["rows"], np.float32)
 
@@ -44,4 +44,10 @@ class Served(ls.LitAPI):
 if __name__ == "__main__":
     api = Served(max_batch_size=64, batch_timeout=0.001)
     server = ls.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=60)
-    server.run(host="127.0.0.1", port=int(os.environ["PORT"]), num_api_servers=1, generate_client_file=False)
+    server.run(
+        host="127.0.0.1",
+        port=int(os.environ["PORT"]),
+        num_api_servers=1,
+        generate_client_file=False,
+        log_level="warning",
+    )

@@ -36,12 +36,12 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.due = 0.0
         self.free_since = perf_counter()
-        self.busy = self.complete = False
+        self.busy = self.complete = self.stays = False
         self.parser: Any = httptools.HttpResponseParser(self)
 
     def on_message_complete(self) -> None:
-        """An answer is whole."""
-        self.complete = True
+        """An answer is whole; only now does the parser know whether the connection stays."""
+        self.complete, self.stays = True, self.parser.should_keep_alive()
 
 
 class Sender:
@@ -108,7 +108,7 @@ class Sender:
             self.failures += not (connection.complete and connection.parser.get_status_code() == 200)
             connection.busy = False
             self._free.append(connection)
-        if data and connection.parser.should_keep_alive():
+        if data and connection.stays:
             connection.free_since = perf_counter()
         else:
             self._replace(connection)

@@ -79,10 +79,14 @@ def test_a_wrong_answer_is_refused(body: bytes) -> None:
 
 
 @contextmanager
-def answering(answer: Callable[[int], bytes]) -> Iterator[int]:
-    """A server that gives the n-th request, over all connections, its answer; its port."""
+def answering(answer: Callable[[int], bytes], talks: list[threading.Thread] | None = None) -> Iterator[int]:
+    """A server that gives the n-th request, over all connections, its answer; its port.
+
+    `talks` gets a thread for each connection.
+    """
+    talks = [] if talks is None else talks
     with socket.create_server((HOST, 0)) as listener:
-        count, lock, talks = [0], threading.Lock(), list[threading.Thread]()
+        count, lock = [0], threading.Lock()
 
         def talk(connection: socket.socket) -> None:
             with connection:
@@ -142,9 +146,11 @@ def test_all_that_wait_for_a_server_that_stands_still_count() -> None:
     assert seen["failed"] == 0
 
 
-def test_failures_are_counted() -> None:
-    with answering(lambda number: BAD if number % 4 == 0 else GOOD) as port:
+def test_failures_are_counted_and_connections_kept() -> None:
+    talks: list[threading.Thread] = []
+    with answering(lambda number: BAD if number % 4 == 0 else GOOD, talks) as port:
         assert sent(port, rate=400, seconds=0.1, connections=2)["failed"] == 0.25
+    assert len(talks) == 2
 
 
 def test_a_connection_that_the_server_closes_is_made_anew() -> None:

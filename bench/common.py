@@ -220,9 +220,11 @@ class Client:
         self._connection.close()
 
 
-def first_answer(process: Process, port: int, request: Request, pause: float = 0.02) -> bytes:
-    """Ask until there is an answer of status 200; its body."""
-    deadline, last = time.monotonic() + START_SECONDS, "nothing"
+def first_answer(
+    process: Process, port: int, request: Request, pause: float = 0.02, seconds: float = START_SECONDS
+) -> bytes:
+    """Ask until there is an answer of status 200; its body. RuntimeError if none comes in so many seconds."""
+    deadline, last = time.monotonic() + seconds, "nothing"
     while time.monotonic() < deadline:
         client = Client(port)
         try:
@@ -235,7 +237,7 @@ def first_answer(process: Process, port: int, request: Request, pause: float = 0
         finally:
             client.close()
         time.sleep(pause)
-    raise RuntimeError(f"{process.popen.args!r} did not answer within {START_SECONDS:.0f} s, but with {last}")
+    raise RuntimeError(f"no answer of status 200 within {seconds:.0f} s; the last that came: {last}")
 
 
 @contextmanager

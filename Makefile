@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+HOT := --benchmark-autosave --benchmark-compare --benchmark-group-by=fullname --benchmark-columns=min,median,iqr
 
 .PHONY: demo test lint types check bench bench-peers lock clean
 
@@ -23,7 +24,8 @@ check: $(INSTALLED)
 	$(BIN)/pytest -n auto $(ARGS)
 	NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/kernels  # the CUDA drivers, in a simulator
 
-bench: $(INSTALLED)  ## the figures of README.md (needs wrk and nginx)
+bench: $(INSTALLED)  ## what a request costs, beside the run before; the figures of README.md (needs wrk and nginx)
+	$(BIN)/pytest bench/hot.py -W default $(HOT)
 	$(BIN)/python -m bench $(ARGS)
 
 bench-peers: $(INSTALLED)  ## other model servers on the same work: bench/README.md

@@ -1,4 +1,4 @@
-"""What every request costs, piece by piece, by pytest-benchmark: `make bench` compares with the run before."""
+"""What every request costs, piece by piece: `make bench` compares it with the run before."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from bench.servers.own import named, transform
 from driftline.engine.model import Model
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
+from driftline.protocols import numbers
 from driftline.protocols.v2 import V2Codec
-from driftline.tensors import Signature, TensorSpec
+from driftline.tensors import DATATYPES, Signature, TensorSpec
 
 SIZES = {"1 x 30": (1, models.FEATURES), "32 x 30": (32, models.FEATURES), "1 x 150,528": (1, models.PIXELS)}
 
@@ -55,6 +56,8 @@ def test_transform(benchmark: Any, rows: int) -> None:
 
 
 def codec_of(width: int) -> V2Codec:
-    """A model's, of `input` rows of so many numbers and `output` rows of two."""
-    inputs, outputs = (TensorSpec(name, "FP32", (-1, n)) for name, n in (("input", width), ("output", 2)))
-    return V2Codec(Signature((inputs,), (outputs,)), "model", 1)
+    """A model's, in full flight, of `input` rows of so many numbers and `output` rows of two."""
+    numbers.load()
+    fp32 = DATATYPES["FP32"]
+    inputs, outputs = (TensorSpec(name, fp32, (-1, n)) for name, n in (("input", width), ("output", 2)))
+    return V2Codec(Signature((inputs,), (outputs,), True), "model", 1)

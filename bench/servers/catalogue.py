@@ -28,10 +28,6 @@ def nothing(place: Place) -> None:
     """A server that needs no preparation."""
 
 
-def at_once(port: int) -> None:
-    """A server that is all there when it answers."""
-
-
 def script(name: str) -> Callable[[Place], None]:
     """Preparation by a program of `apps/`, in the peer's environment; raises Unavailable."""
 
@@ -82,7 +78,6 @@ class Peer:
     package   what it is on PyPI; "" if it is not from there
     python    the Python of its environment
     prepare   makes what `command` needs; not part of the cold start
-    settle    waits until a server that answers is all there
     predict   the right answers
     cores     what it may use
     """
@@ -96,7 +91,6 @@ class Peer:
     package: str = ""
     python: str = sys.executable
     prepare: Callable[[Place], None] = nothing
-    settle: Callable[[int], None] = at_once
     predict: Callable[[Subject, Matrix], Matrix] = Subject.predict
     cores: tuple[int, ...] = (SERVER_CORE,)
     env: dict[str, str] = field(default_factory=dict)
@@ -124,7 +118,6 @@ OURS = (
         WITH_BINARY,
         WAITING,
         prepare=own.watched,
-        settle=own.settle,
     ),
     Peer(
         MONITOR_OFF,
@@ -143,7 +136,6 @@ OURS = (
         ON_TREES,
         WAITING,
         prepare=own.transformed,
-        settle=own.settle,
         predict=own.predict_transformed,
     ),
     Peer(
@@ -154,7 +146,6 @@ OURS = (
         (ROW_64.name,),
         WAITING,
         prepare=two_workers,
-        settle=own.settle,
         cores=(SERVER_CORE, CLIENT_CORE),
     ),
 )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 from bench import models
-from bench.common import START_SECONDS, Client, Matrix
+from bench.common import Matrix
 from bench.servers.forms import MODEL
 from bench.servers.place import Place
 from bench.servers.works import TREES, Subject
@@ -74,20 +73,3 @@ def transform() -> Transform:
 def predict_transformed(subject: Subject, matrix: Matrix) -> Matrix:
     """The right answer to raw columns."""
     return subject.predict(transform().apply(named(matrix)))
-
-
-def settle(port: int) -> None:
-    """Wait until the monitor is there, if there is to be one: its code is loaded in the background.
-
-    Raises RuntimeError if it does not come.
-    """
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        client = Client(port)
-        try:
-            if client.status(f"/v2/models/{MODEL}/drift") != 503:
-                return
-        finally:
-            client.close()
-        time.sleep(0.1)
-    raise RuntimeError(f"the monitor was not there after {START_SECONDS:.0f} s")

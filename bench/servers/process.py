@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -10,7 +11,7 @@ import psutil
 
 from bench.common import Process, running
 
-GRACE_SECONDS = 3.0
+GRACE_SECONDS, GLANCE_SECONDS, SETTLE_SECONDS = 3.0, 0.5, 120.0
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -41,6 +42,15 @@ class Family:
                 times = member.cpu_times()
                 total += times.user + times.system
         return total
+
+    def settle(self) -> None:
+        """Wait until it is all there: what it still loads in the background takes a core, or half of one."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            before = self.cpu_seconds()
+            time.sleep(GLANCE_SECONDS)
+            if self.cpu_seconds() - before < GLANCE_SECONDS / 2:
+                return
 
     def memory(self) -> dict[str, float]:
         """Megabytes: `rss_mb` counts what processes share as often as it is mapped, `pss_mb` once."""

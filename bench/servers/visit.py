@@ -83,7 +83,7 @@ def visit(peer: Peer, subjects: dict[str, Subject], number: int, effort: Effort)
                 with started(peer, subject) as (server, port, seconds):
                     if ROW_1 in works:
                         yield Seen(number, peer.name, START, {"seconds": seconds})
-                    peer.settle(port)
+                    server.settle()
                     yield from _asked_all(Visited(peer, subject, server, port), works, number, effort)
             except FAILURES as error:
                 for work in works:

@@ -172,6 +172,7 @@ def test_no_process_of_a_server_is_left() -> None:
             time.sleep(0.01)
         members = server.members()
         assert len(members) == 2
+        server.settle()
         memory = server.memory()
         assert memory["rss_mb"] >= memory["pss_mb"] > 0
         assert server.cpu_seconds() > 0

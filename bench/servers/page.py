@@ -68,7 +68,7 @@ def markdown(
     yield ""
     yield "Ratios within a round, median ± half the range. Under 1, the other is better."
     yield from section("Where another is better")
-    yield from wins(figures, rivals)
+    yield from wins(figures, [peer for peer in rivals if peer.package])
     yield from section("Promises")
     yield from (f"- **{target}**" for target in targets)
     yield from section("How each was run")
@@ -91,7 +91,7 @@ def markdown(
 
 
 def wins(figures: Figures, rivals: Sequence[Peer]) -> Iterator[str]:
-    """A line for each measure by which another server is better."""
+    """A line for each measure by which another model server is better, for each of them."""
     titles = {peer.name: peer.title for peer in rivals}
     lines = [
         f"- {measure.title}: {titles[other]}, {times:.2f} times better"

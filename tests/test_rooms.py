@@ -19,7 +19,7 @@ FLOORS = [
     ["columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],
-    ["serving"],
+    ["serving", "load"],
     ["demo"],
     ["cli"],  # alone at the top: each command opens a room below
 ]

@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from driftline import __version__
+from driftline.cli.load import bench, tune
+from driftline.cli.shared import DEFAULTS, SETTINGS, host_option, option, port_option, registry_option, stderr
 from driftline.config import Server, ServerFile
 from driftline.errors import BadRequest, DriftlineError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from driftline.engine.bundle import Bundle
     from driftline.monitor.profile import Profile
     from driftline.registry.source import Check, Registry, Version
-
-SETTINGS = "driftline.toml"
-DEFAULTS = Server()
 
 
 class Commands(click.Group):
@@ -37,19 +34,6 @@ class Commands(click.Group):
                 raise
             click.echo(f"driftline: {error}", err=True)
             ctx.exit(2)
-
-
-def option(flag: str, help_text: str, **settings: Any) -> Callable[[Any], Any]:
-    """An option that can be set in the environment too: `--log-format` is DRIFTLINE_LOG_FORMAT."""
-    variable = "DRIFTLINE_" + flag.lstrip("-").replace("-", "_").upper()
-    return click.option(flag, help=help_text, envvar=variable, show_default=True, **settings)
-
-
-registry_option = option("--registry", "Where the models are.", default=DEFAULTS.registry, metavar="URI")
-host_option = option("--host", "Address to listen on.", default=DEFAULTS.host)
-port_option = option(
-    "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
-)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -305,6 +289,10 @@ def demo(ctx: click.Context, rows: int | None, registry: str, host: str, port: i
     ctx.exit(run(registry, host, port, rows))
 
 
+main.add_command(bench)
+main.add_command(tune)
+
+
 def open_registry(uri: str) -> Registry:
     """The registry at a URI."""
     from driftline.registry.source import Registry
@@ -367,13 +355,6 @@ def parity(data: Path, tolerance: float, done: Callable[[int], None]) -> Check:
     from driftline.engine.parity import check
 
     return lambda folder: check(folder, data, tolerance, done)
-
-
-def stderr() -> Console:
-    """Where progress is shown, so that what a command prints can be piped."""
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 def versions_table(rows: list[Version]) -> Any:

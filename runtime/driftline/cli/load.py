@@ -1,0 +1,242 @@
+"""The commands that put a server under load."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftline.cli.shared import SETTINGS, registry_option, stderr
+from driftline.config import ServerFile
+from driftline.errors import BadRequest
+
+if TYPE_CHECKING:
+    from driftline.load.bench import Bench, Point
+    from driftline.load.request import Request
+
+CONNECTIONS = 64
+OPEN_CONNECTIONS = 256
+P99_MS = 20.0
+INTERRUPTED = 130
+SECONDS = click.FloatRange(0.1, 3600)
+FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("url")
+@click.option("--model", metavar="NAME[:VERSION]", help="The model to ask; not needed if there is only one.")
+@click.option(
+    "--rows",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="Rows of a request that is made up.",
+)
+@click.option("--binary", is_flag=True, help="Tensors as bytes, both ways; else as JSON.")
+@click.option("--body", type=FILE, metavar="FILE", help="Send this instead of what is made up.")
+@click.option("--path", metavar="PATH", help="Where to post --body; the model's path if not given.")
+@click.option("--content-type", metavar="TYPE", help="Of --body; application/json if not given.")
+@click.option(
+    "--connections",
+    multiple=True,
+    type=click.IntRange(1, 10_000),
+    help=f"A closed loop over so many; may be repeated. {CONNECTIONS} if nothing is given. "
+    f"With --rate or --find-knee, at most so many; {OPEN_CONNECTIONS} if not given.",
+)
+@click.option(
+    "--rate",
+    "rates",
+    multiple=True,
+    type=click.FloatRange(0.01, 1e6),
+    help="An open loop: so many requests a second, however long they take; may be repeated.",
+)
+@click.option("--find-knee", is_flag=True, help="Find the highest rate that meets --p99-ms, from --rate on.")
+@click.option(
+    "--p99-ms", type=click.FloatRange(0.01, 1e6), help=f"The target of --find-knee; {P99_MS:g} if not given."
+)
+@click.option("--seconds", default=10.0, show_default=True, type=SECONDS, help="Of load, for each line.")
+@click.option(
+    "--warm-up", default=1.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds before that."
+)
+@click.option(
+    "--timeout", default=10.0, show_default=True, type=SECONDS, help="Seconds that an answer may take."
+)
+@click.option(
+    "--sender",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "h2load", "wrk", "own"]),
+    help="Who sends a closed loop: the first that is installed, or this one.",
+)
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write all figures there.")
+@click.option("--plot", "plot_file", type=FILE, metavar="FILE.svg", help="Write a picture there.")
+@click.pass_context
+def bench(
+    ctx: click.Context, /, url: str, json_file: Path | None, plot_file: Path | None, **given: Any
+) -> None:
+    """Put the server at URL under load and show how long its answers take.
+
+    The request is made up from what the server says of the model, or given with --body. In an open loop,
+    durations count from when a request was due: what waits because the server stalls, counts.
+    """
+    from driftline.load.bench import Bench
+    from driftline.load.files import check_folder
+    from driftline.load.show import watching
+
+    for file in filter(None, (json_file, plot_file)):
+        check_folder(file)
+    check_loops(given)
+    request = what_to_send(url, **{key: given[key] for key in SENT})
+    request.try_once()
+    with watching(stderr()) as watch:
+        times = given["seconds"], given["warm_up"], given["timeout"]
+        measuring = Bench(request, *times, given["sender"], watch, [])
+        interrupted, knee = False, None
+        try:
+            knee = measure(measuring, given)
+        except KeyboardInterrupt:
+            interrupted = True
+    show(measuring, json_file, plot_file, target_of(given), knee, interrupted)
+    answered = any(point.tally.answered for point in measuring.points)
+    ctx.exit(INTERRUPTED if interrupted else 0 if answered else 1)
+
+
+SENT = ("model", "rows", "binary", "body", "path", "content_type")
+
+
+def check_loops(given: dict[str, Any]) -> None:
+    """BadRequest for options that don't go together."""
+    opened = given["rates"] or given["find_knee"]
+    if opened and len(given["connections"]) > 1:
+        raise BadRequest("expected one --connections with --rate or --find-knee, came several")
+    if given["find_knee"] and len(given["rates"]) > 1:
+        raise BadRequest("expected one --rate with --find-knee, to begin with; came several")
+    if given["p99_ms"] and not given["find_knee"]:
+        raise BadRequest("--p99-ms: expected --find-knee with it")
+
+
+def what_to_send(
+    url: str,
+    model: str | None,
+    rows: int,
+    binary: bool,
+    body: Path | None,
+    path: str | None,
+    content_type: str | None,
+) -> Request:
+    """The request that was given, or one to the model that was meant."""
+    from driftline.load.request import JSON, Request, check_url, model_path, only_model, request_of
+
+    url = check_url(url)
+    if body is None:
+        if path or content_type:
+            raise BadRequest("--path, --content-type: expected --body FILE with them")
+        return request_of(url, model, rows, binary)
+    try:
+        content = body.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"{body}: {error.strerror}") from error
+    path = path or model_path(model or only_model(url)) + "/infer"
+    if not path.startswith("/") or not path.isascii() or any(mark in path for mark in " \r\n"):
+        raise BadRequest(f"--path {path!r}: expected a path such as /v2/models/m/infer")
+    headers = {"Content-Type": content_type or JSON}
+    return Request(url, path, headers, content, f"{path}, {body}")
+
+
+def target_of(given: dict[str, Any]) -> float | None:
+    """The 99th percentile that is aimed at, in milliseconds; None without an aim."""
+    return (given["p99_ms"] or P99_MS) if given["find_knee"] else None
+
+
+def measure(measuring: Bench, given: dict[str, Any]) -> Point | None:
+    """All points that were asked for; the knee if it was."""
+    rates, connections = given["rates"], given["connections"]
+    most = connections[0] if connections else OPEN_CONNECTIONS
+    if target := target_of(given):
+        return measuring.find_knee(target, rates[0] if rates else None, most)
+    for rate in rates:
+        measuring.open(rate, most)
+    for count in () if rates else connections or (CONNECTIONS,):
+        measuring.closed(count)
+    return None
+
+
+def show(
+    measured: Bench,
+    json_file: Path | None,
+    plot_file: Path | None,
+    p99_ms: float | None,
+    knee: Point | None,
+    interrupted: bool,
+) -> None:
+    """The table, and the files that were asked for."""
+    from rich.console import Console
+
+    from driftline.load.files import replace_file
+    from driftline.load.plot import plot
+    from driftline.load.show import as_json, remarks, table
+
+    request, points = measured.request, measured.points
+    about = f"{request.about}: {len(request.body):,} bytes to {request.url}"
+    console = Console(highlight=False)
+    console.print(about, table(points), sep="\n\n", markup=False, soft_wrap=True)
+    console.print(*remarks(points, p99_ms, knee, interrupted), sep="\n", markup=False, soft_wrap=True)
+    if json_file:
+        replace_file(json_file, as_json(request, points, p99_ms, knee))
+        console.print(f"figures are in {json_file}", markup=False, soft_wrap=True)
+    if plot_file:
+        replace_file(plot_file, plot(points, about, p99_ms))
+        console.print(f"the picture is in {plot_file}", markup=False, soft_wrap=True)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL[@ALIAS|:VERSION]")
+@registry_option
+@click.option(
+    "--p99-ms",
+    default=P99_MS,
+    show_default=True,
+    type=click.FloatRange(0.01, 1e6),
+    help="Milliseconds in which 99 % must be answered.",
+)
+@click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 100_000), help="Of a request.")
+@click.option("--seconds", default=2.0, show_default=True, type=SECONDS, help="Of load at each rate.")
+@click.option("--output", type=FILE, metavar="FILE", help="Where to write; ./driftline.toml if not given.")
+@click.pass_obj
+def tune(
+    file: ServerFile,
+    /,
+    model: str,
+    registry: str,
+    p99_ms: float,
+    rows: int,
+    seconds: float,
+    output: Path | None,
+) -> None:
+    """Find the settings of MODEL that carry most requests on this machine, 99 % of them within --p99-ms.
+
+    Serves it again and again with other max_batch_rows, instances and threads, under load, which takes
+    minutes, and writes what is best to driftline.toml. A change of less than 5 % is not kept.
+
+    MODEL may also be the path of an .onnx file.
+    """
+    from rich.console import Console
+
+    from driftline.load.show import watching
+    from driftline.load.toml import Edit
+    from driftline.load.tune import Tuning, trials_table
+
+    console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its servers are to end with it
+    with watching(stderr()) as watch:
+        tuning = Tuning.of(model, registry, file, p99_ms, rows, seconds, watch)
+        edit = Edit(output or file.path or Path(SETTINGS), tuning.name)
+        try:
+            tuning.run()
+        finally:
+            if tuning.trials:
+                console.print(trials_table(tuning.trials), soft_wrap=True)
+    edit.write(tuning.best.settings.tables())
+    console.print(tuning.why(), f"it is in {edit.path}", sep="\n", markup=False, soft_wrap=True)

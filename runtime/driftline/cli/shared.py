@@ -1,0 +1,36 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftline.config import Server
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULTS = Server()
+SETTINGS = "driftline.toml"
+
+
+def option(flag: str, help_text: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option that can be set in the environment too: `--log-format` is DRIFTLINE_LOG_FORMAT."""
+    variable = "DRIFTLINE_" + flag.lstrip("-").replace("-", "_").upper()
+    return click.option(flag, help=help_text, envvar=variable, show_default=True, **settings)
+
+
+registry_option = option("--registry", "Where the models are.", default=DEFAULTS.registry, metavar="URI")
+host_option = option("--host", "Address to listen on.", default=DEFAULTS.host)
+port_option = option(
+    "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
+)
+
+
+def stderr() -> Console:
+    """Where progress is shown, so that what a command prints can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,202 @@
+"""Keep-alive HTTP/1.1 connections that send one request again and again: driftline's own sender.
+
+Sockets and epoll without an event loop: the sender shares the machine with the server that it measures.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from errno import EINPROGRESS
+
+import httptools
+
+from driftline.load.pace import SECOND, Answer
+
+_CHUNK = 2**18
+_REST_NS = SECOND // 10
+"""How long a connection that could not be opened is left alone."""
+_ANY = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
+_NOT_CONNECTED = "not connected"
+CLOSED = "connection closed"
+TIMEOUT = "timeout"
+
+
+class Connection:
+    """One of them; its socket is opened when it is first needed."""
+
+    __slots__ = ("complete", "connecting", "due", "parser", "rest", "sent", "socket")
+
+    def __init__(self) -> None:
+        self.socket: socket.socket | None = None
+        self.parser: httptools.HttpResponseParser | None = None
+        self.rest = memoryview(b"")
+        self.connecting = self.complete = False
+        self.due = self.sent = 0
+
+    def on_message_complete(self) -> None:
+        """An answer has ended; httptools calls this."""
+        self.complete = True
+
+
+class Connections:
+    """A bounded number of connections to one address.
+
+    address  the socket family and the address of the server
+    request  the bytes to send, head and body
+    most     connections at the same time
+    timeout  seconds that an answer may take from when its request is sent
+    """
+
+    def __init__(
+        self, address: tuple[socket.AddressFamily, tuple[str, int]], request: bytes, most: int, timeout: float
+    ) -> None:
+        self._family, self._address = address
+        self._request = memoryview(request)
+        self._timeout_ns = int(timeout * SECOND)
+        self._epoll = select.epoll()
+        self._open: dict[int, Connection] = {}
+        self._free = [Connection() for _ in range(most)]
+        self._pending: dict[Connection, None] = {}  # in the order in which they sent
+        self._resting: deque[tuple[int, Connection]] = deque()
+        self._answers: list[Answer] = []
+
+    @property
+    def free(self) -> bool:
+        """Whether one has nothing to do."""
+        return bool(self._free)
+
+    @property
+    def pending(self) -> bool:
+        """Whether one waits for an answer, or tells of one that failed at once."""
+        return bool(self._pending or self._answers)
+
+    def now(self) -> int:
+        """The time, in nanoseconds."""
+        return time.perf_counter_ns()
+
+    def send(self, due: int) -> None:
+        """Send a request that was due then on the connection that was used last."""
+        connection = self._free.pop()
+        connection.due, connection.sent = due, self.now()
+        connection.rest, connection.complete = self._request, False
+        self._pending[connection] = None
+        if connection.socket is None:
+            self._connect(connection)
+        else:
+            self._write(connection, watched=False)
+
+    def wait(self, until: int) -> list[Answer]:
+        """The next answers; none if there are none until then, or until something else is to be done."""
+        if self._pending:
+            until = min(until, next(iter(self._pending)).sent + self._timeout_ns)
+        if self._resting:
+            until = min(until, self._resting[0][0])
+        remaining = until - self.now()
+        if remaining > 0 and not self._answers:
+            # An epoll is itself something to wait for, and select knows microseconds; epoll's unit is 1 ms.
+            select.select([self._epoll], [], [], remaining / SECOND)
+        for descriptor, event in self._epoll.poll(0):
+            self._ready(self._open[descriptor], event)
+        now = self.now()
+        while self._pending and (oldest := next(iter(self._pending))).sent + self._timeout_ns <= now:
+            self._fail(oldest, TIMEOUT)
+        while self._resting and self._resting[0][0] <= now:
+            self._free.insert(0, self._resting.popleft()[1])
+        answers, self._answers = self._answers, []
+        return answers
+
+    def close(self) -> None:
+        """Close all of them, whatever they wait for."""
+        for connection in list(self._open.values()):
+            self._hang_up(connection)
+        self._epoll.close()
+
+    def _connect(self, connection: Connection) -> None:
+        try:
+            connection.socket = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = connection.socket.connect_ex(self._address)
+        except OSError as error:
+            code = error.errno or 0
+        if connection.socket is None or code not in (0, EINPROGRESS):
+            self._fail(connection, f"{_NOT_CONNECTED}: {os.strerror(code)}")
+            return
+        connection.parser, connection.connecting = httptools.HttpResponseParser(connection), True
+        self._open[connection.socket.fileno()] = connection
+        self._epoll.register(connection.socket, _ANY | select.EPOLLOUT)
+
+    def _ready(self, connection: Connection, event: int) -> None:
+        assert connection.socket is not None
+        if connection.connecting:
+            if code := connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._fail(connection, f"{_NOT_CONNECTED}: {os.strerror(code)}")
+                return
+            connection.connecting = False
+        if event & select.EPOLLOUT:
+            self._write(connection, watched=True)
+        if event & _ANY and connection.socket is not None:
+            self._read(connection)
+
+    def _write(self, connection: Connection, watched: bool) -> None:
+        """Write what the socket takes; epoll tells when it takes more (`watched`: it does already)."""
+        assert connection.socket is not None
+        try:
+            connection.rest = connection.rest[connection.socket.send(connection.rest) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._fail(connection, CLOSED)
+            return
+        if watched != bool(connection.rest):
+            self._epoll.modify(connection.socket, _ANY if watched else _ANY | select.EPOLLOUT)
+
+    def _read(self, connection: Connection) -> None:
+        assert connection.socket is not None
+        assert connection.parser is not None
+        try:
+            data = connection.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data or connection not in self._pending:  # it has not asked, or the server has gone
+            self._fail(connection, CLOSED)
+            return
+        try:
+            connection.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(connection, f"no HTTP: {type(error).__name__}")
+            return
+        if connection.complete:
+            self._answered(connection, connection.parser)
+
+    def _answered(self, connection: Connection, parser: httptools.HttpResponseParser) -> None:
+        status = parser.get_status_code()
+        if connection.rest or not parser.should_keep_alive():
+            self._hang_up(connection)
+        self._done(connection, None if 200 <= status < 300 else str(status))
+
+    def _fail(self, connection: Connection, reason: str) -> None:
+        """Hang up; if it waited for an answer, that is it."""
+        self._hang_up(connection)
+        if connection in self._pending:
+            self._done(connection, reason)
+
+    def _done(self, connection: Connection, failure: str | None) -> None:
+        del self._pending[connection]
+        now = self.now()
+        self._answers.append(Answer(connection.due, now, failure))
+        if failure is not None and failure.startswith(_NOT_CONNECTED):
+            self._resting.append((now + _REST_NS, connection))
+        else:
+            self._free.append(connection)
+
+    def _hang_up(self, connection: Connection) -> None:
+        if connection.socket is not None:
+            self._open.pop(connection.socket.fileno(), None)
+            connection.socket.close()  # which also takes it from the epoll
+            connection.socket = None

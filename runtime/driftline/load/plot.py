@@ -1,0 +1,119 @@
+"""What was measured, as an SVG picture without script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, log10
+
+from driftline.load.bench import QUANTILES, Point
+
+_WIDTH, _HEIGHT = 460, 300
+_LEFT, _TOP, _RIGHT, _BOTTOM = 62, 34, 120, 44
+_COLOURS = ("#e8710a", "#1a73e8", "#188038", "#9334e6", "#d93025", "#12858d", "#b06000", "#5f6368")
+_MOST_LINES = len(_COLOURS)
+_SHARES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
+_STEPS = 60
+_RATE_TICKS = 4
+_STYLE = (
+    "text{font:11px system-ui,sans-serif;fill:#555}.t{font-weight:600;fill:#222}"
+    ".g{stroke:#888;stroke-opacity:.25}.l{fill:none;stroke-width:1.7;stroke-linejoin:round}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A name and points (x, milliseconds)."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+def plot(points: Sequence[Point], title: str, p99_ms: float | None = None) -> str:
+    """SVG: durations by percentile, a line for each point; if there are several rates, by rate too.
+
+    p99_ms  a target, drawn where there are rates
+    """
+    shown = points[-_MOST_LINES:]
+    lines = [Line(point.name, list(_percentiles(point))) for point in shown]
+    nines = [(-log10(1 - share), f"{share:.2%}".rstrip("0%").rstrip(".") or "0") for share in _SHARES]
+    charts = [_chart("by percentile", lines, [(x, f"{text}") for x, text in nines], None)]
+    if len({point.rate for point in points if point.rate is not None}) > 1:
+        by_rate = sorted((point for point in points if point.rate is not None), key=lambda it: it.rate or 0)
+        lines = [
+            Line(name, [(point.rate or 0.0, point.tally.ms(q)) for point in by_rate if point.tally.answered])
+            for name, q in QUANTILES.items()
+        ]
+        most = max(point.rate or 0 for point in by_rate)
+        ticks = [(most * i / _RATE_TICKS, f"{most * i / _RATE_TICKS:,.0f}") for i in range(_RATE_TICKS + 1)]
+        charts.append(_chart("by requests a second", lines, ticks, p99_ms))
+    width = _WIDTH * len(charts)
+    body = "".join(
+        f'<g transform="translate({index * _WIDTH},14)">{chart}</g>' for index, chart in enumerate(charts)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{_HEIGHT + 14}" '
+        f'viewBox="0 0 {width} {_HEIGHT + 14}" role="img"><style>{_STYLE}</style>'
+        f'<rect width="100%" height="100%" fill="#fff"/>'
+        f'<text class="t" x="12" y="20">{escape(title)}</text>{body}</svg>\n'
+    )
+
+
+def _percentiles(point: Point) -> Iterator[tuple[float, float]]:
+    """(-log10(1 - share), milliseconds) as far as there is more than one request beyond."""
+    count = point.tally.latency.count
+    for step in range(_STEPS + 1):
+        nines = step * (len(_SHARES) - 1.3) / _STEPS
+        if 10**nines <= count:
+            yield nines, point.tally.ms(1 - 10**-nines)
+
+
+def _chart(label: str, lines: list[Line], ticks: list[tuple[float, str]], target: float | None) -> str:
+    values = [y for line in lines for _, y in line.points if y > 0] or [1.0]
+    values += [target] if target else []
+    bottom, top = floor(log10(min(values))), ceil(log10(max(values)) + 1e-9)
+    right, left = max(x for x, _ in ticks), min(x for x, _ in ticks)
+    wide, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+
+    def across(x: float) -> float:
+        return _LEFT + wide * (x - left) / (right - left)
+
+    def up(y: float) -> float:
+        return _TOP + tall * (top - log10(max(y, 10.0**bottom))) / (top - bottom)
+
+    drawn = [f'<text x="{_LEFT + wide / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(label)}</text>']
+    for exponent in range(bottom, top + 1):
+        y = up(10.0**exponent)
+        drawn.append(f'<path class="g" d="M{_LEFT} {y:.1f}h{wide}"/>')
+        drawn.append(
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**exponent:,.10g} ms</text>'
+        )
+    for x, text in ticks:
+        drawn.append(f'<path class="g" d="M{across(x):.1f} {_TOP}v{tall}"/>')
+        drawn.append(
+            f'<text x="{across(x):.1f}" y="{_TOP + tall + 16}" text-anchor="middle">{escape(text)}</text>'
+        )
+    drawn += _curves(lines, across, up)
+    if target:
+        drawn.append(
+            f'<path d="M{_LEFT} {up(target):.1f}h{wide}" stroke="#222" stroke-dasharray="4 3">'
+            f"<title>target: {target:g} ms</title></path>"
+        )
+    return "".join(drawn)
+
+
+def _curves(
+    lines: list[Line], across: Callable[[float], float], up: Callable[[float], float]
+) -> Iterator[str]:
+    """The lines, and their names at the right."""
+    for index, line in enumerate(lines):
+        colour = _COLOURS[index % len(_COLOURS)]
+        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
+        name = escape(line.name)
+        yield f'<polyline class="l" stroke="{colour}" points="{path}"><title>{name}</title></polyline>'
+        y = _TOP + 8 + 16 * index
+        yield (
+            f'<rect x="{_WIDTH - _RIGHT + 10}" y="{y - 8}" width="9" height="9" fill="{colour}"/>'
+            f'<text x="{_WIDTH - _RIGHT + 24}" y="{y}">{name}</text>'
+        )

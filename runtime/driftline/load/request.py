@@ -1,0 +1,215 @@
+"""What to send: a request made from a model's metadata, or one that was given."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import orjson
+
+from driftline.errors import BadRequest, NotFound
+from driftline.protocols import binary
+from driftline.tensors import DATATYPES, Array, shorten
+
+if TYPE_CHECKING:
+    import httpx
+
+_SECONDS = 30.0
+"""How long a server may take to say what it serves, and to answer once."""
+_WORDS = ("a", "bc", "def", "ghij")
+_SEED = 1
+JSON = "application/json"
+_JSON_LENGTH = "Inference-Header-Content-Length"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A POST: the server's URL, the path, headers, the body; `about` says what it is in a few words."""
+
+    server: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    about: str
+
+    @property
+    def url(self) -> str:
+        """Where it goes."""
+        return self.server + self.path
+
+    @property
+    def message(self) -> bytes:
+        """The bytes of HTTP/1.1."""
+        headers = {
+            "Host": urlsplit(self.server).netloc,
+            **self.headers,
+            "Content-Length": str(len(self.body)),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"POST {self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.body
+
+    def address(self) -> tuple[socket.AddressFamily, tuple[str, int]]:
+        """The server's address; BadRequest if its name is unknown."""
+        parts = urlsplit(self.server)
+        try:
+            family, _, _, _, found = socket.getaddrinfo(
+                parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
+            )[0]
+        except OSError as error:
+            raise BadRequest(f"{self.server}: {error.strerror}") from error
+        return family, found  # type: ignore[return-value]
+
+    def try_once(self) -> None:
+        """Send it once; BadRequest, with what came, if the answer is none of status 2xx."""
+        answer = _ask(self.url, self.body, self.headers)
+        if not answer.is_success:
+            raise BadRequest(f"{self.url}: expected an answer of status 2xx, came {_said(answer)}")
+
+
+def check_url(url: str) -> str:
+    """A server's URL without a slash at its end; BadRequest if it is none."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment:
+        raise BadRequest(f"{url}: expected the URL of a server, such as http://127.0.0.1:8080")
+    return url.rstrip("/")
+
+
+def model_path(model: str) -> str:
+    """Where the protocol has a model, NAME or NAME:VERSION."""
+    name, _, version = model.partition(":")
+    return f"/v2/models/{quote(name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+
+
+def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Request:
+    """A request to a model of a server, made up from what the server says of its inputs.
+
+    model     NAME or NAME:VERSION; None for the only one that the server has
+    rows      how many: the first dimension, where it may vary; others that may vary are 1
+    as_bytes  tensors as bytes, both ways; else as JSON
+
+    Raises BadRequest if the server can't be reached or isn't understood, NotFound for an unknown model.
+    """
+    model = model or only_model(url)
+    answer = _ask(url + model_path(model))
+    if answer.status_code == 404:
+        raise NotFound(f"{url} has no model {model!r}; it serves: {_list(models(url))}")
+    try:
+        inputs = answer.raise_for_status().json()["inputs"]
+        tensors = {entry["name"]: tensor(entry, rows) for entry in inputs}
+        if not tensors:
+            raise ValueError("it has no inputs")
+    except Exception as error:  # whatever another server's answer makes of this
+        if isinstance(error, BadRequest):
+            raise
+        raise BadRequest(
+            f"{url}{model_path(model)}: expected the model's metadata, came {_said(answer)}"
+        ) from error
+    datatypes = [entry["datatype"] for entry in inputs]
+    named = {name: (of, array) for (name, array), of in zip(tensors.items(), datatypes, strict=True)}
+    body, json_length = encode(named, as_bytes)
+    headers = {"Content-Type": JSON}
+    if json_length is not None:
+        headers = {"Content-Type": "application/octet-stream", _JSON_LENGTH: str(json_length)}
+    about = f"{model}, {rows} row{'s' * (rows > 1)} as {'bytes' if as_bytes else 'JSON'}"
+    return Request(url, model_path(model) + "/infer", headers, body, about)
+
+
+def only_model(url: str) -> str:
+    """The one model that a server has; BadRequest if it has several, or none."""
+    names = models(url)
+    if len(names) != 1:
+        raise BadRequest(f"{url}: expected --model, the server has: {_list(names)}")
+    return names[0]
+
+
+def models(url: str) -> list[str]:
+    """The models that a server can answer for; empty if it does not say."""
+    answer = _ask(url + "/v2/repository/index", b'{"ready":true}', {"Content-Type": JSON})
+    try:
+        return sorted({entry["name"] for entry in answer.raise_for_status().json()})
+    except Exception:  # a server without this extension, or something else altogether
+        return []
+
+
+def batched(url: str, model: str) -> bool:
+    """Whether a server that serves a model runs rows of several requests together."""
+    inputs = _ask(url + model_path(model)).json()["inputs"]
+    return all(entry["shape"][:1] == [-1] for entry in inputs)
+
+
+def executions(url: str, model: str) -> tuple[int, int]:
+    """How many rows a server has run of a model so far, and in how many batches."""
+    versions = _ask(url + model_path(model) + "/stats").json()["model_stats"]
+    return sum(it["inference_count"] for it in versions), sum(it["execution_count"] for it in versions)
+
+
+def tensor(entry: Mapping[str, Any], rows: int) -> Array:
+    """Values for an input, as its metadata describes it: the same ones each time.
+
+    Floating-point numbers are normal; integers and booleans 0 and 1, which most tables of a model have; text
+    is short.
+    """
+    datatype = DATATYPES.get(entry["datatype"])
+    if datatype is None:
+        raise BadRequest(
+            f"input {shorten(entry['name'])}: expected a datatype that is known, "
+            f"came {shorten(entry['datatype'])}"
+        )
+    shape = [int(size) for size in entry["shape"]]
+    if shape and shape[0] == -1:
+        shape[0] = rows
+    shape = [1 if size == -1 else size for size in shape]
+    draw = np.random.default_rng(_SEED)
+    if datatype.dtype == object:
+        return draw.choice(np.array(_WORDS, object), shape)
+    if datatype.dtype.kind == "f":
+        return draw.normal(size=shape).astype(datatype.dtype)
+    return draw.integers(0, 2, shape).astype(datatype.dtype)
+
+
+def encode(tensors: Mapping[str, tuple[str, Array]], as_bytes: bool) -> tuple[bytes, int | None]:
+    """The body of a request, and where its JSON ends if bytes follow.
+
+    tensors  as {name: (datatype, array)}
+    """
+    document: dict[str, Any] = {"inputs": []}
+    tail = []
+    for name, (datatype, array) in tensors.items():
+        entry: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": datatype}
+        if as_bytes:
+            tail.append(binary.encode(array))
+            entry["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            entry["data"] = array.ravel() if array.dtype != object else array.ravel().tolist()
+        document["inputs"].append(entry)
+    if as_bytes:
+        document["parameters"] = {"binary_data_output": True}
+    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join((text, *tail)), len(text)) if as_bytes else (text, None)
+
+
+def _ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """GET, or POST a body; BadRequest if no answer comes."""
+    import httpx
+
+    try:
+        method = "GET" if body is None else "POST"
+        return httpx.request(method, url, content=body, headers=dict(headers or {}), timeout=_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise BadRequest(f"{url}: {str(error) or type(error).__name__}") from error
+
+
+def _said(answer: httpx.Response) -> str:
+    return f"{answer.status_code}: {answer.text[:300]}"
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "it does not say"

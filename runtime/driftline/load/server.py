@@ -1,0 +1,91 @@
+"""`driftline serve` as a process of its own, on a free port, for as long as it is needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from driftline.errors import DriftlineError
+
+_START_SECONDS = 120
+_STOP_SECONDS = 10
+_LOOK_SECONDS = 0.05
+_LAST = 5
+
+
+@contextmanager
+def serving(model: str, registry: str, settings: str) -> Iterator[str]:
+    """A server of one model, ready to answer, whose driftline.toml says `settings`; its URL.
+
+    It is stopped on leaving, however that comes. Raises DriftlineError, with what it said last, if it does
+    not become ready.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config, log = Path(folder, "driftline.toml"), Path(folder, "log")
+        config.write_text(settings, encoding="utf-8")
+        options = ("--registry", registry, "--host", "127.0.0.1", "--port", "0", "--log-format", "json")
+        with log.open("wb") as out:
+            # A session of its own: Ctrl-C is meant for us, who then stop it.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "driftline", "--config", str(config), "serve", model, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={name: value for name, value in os.environ.items() if not name.startswith("DRIFTLINE_")},
+                start_new_session=True,
+            )
+            try:
+                with log.open("rb") as said:
+                    yield _ready(process, said)
+            finally:
+                _stop(process)
+
+
+def _ready(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
+    """Wait until the log says that it is ready; the address that it named."""
+    deadline, url, last = time.monotonic() + _START_SECONDS, "", list[str]()
+    while time.monotonic() < deadline:
+        ended = process.poll() is not None
+        for event in _events(said):
+            url = str(event.get("address", url))
+            if event["message"] == "ready":
+                return url
+            last = [*last[1 - _LAST :], event["message"]]
+        if ended:
+            break
+        time.sleep(_LOOK_SECONDS)
+    what = "has ended" if process.poll() is not None else f"was not ready after {_START_SECONDS} s"
+    raise DriftlineError(f"the server {what}; it said: {'; '.join(last) or 'nothing'}")
+
+
+def _events(said: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The lines that were written since the last look."""
+    while line := said.readline():
+        if not line.endswith(b"\n"):
+            said.seek(-len(line), os.SEEK_CUR)
+            return
+        try:
+            event = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            event = {"message": line.decode(errors="replace").strip()}
+        yield event
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End it, gently at first."""
+    try:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,117 @@
+"""What was measured, for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import orjson
+
+from driftline import __version__
+from driftline.load.bench import MOST_BUSY, OWN, QUANTILES, Point, Watch
+from driftline.load.pace import Tally
+from driftline.load.request import Request
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[Watch]:
+    """What is being measured, while it is: on a terminal only."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[so_far]}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=1.0, so_far="")
+
+        def watch(what: str, done: float, tally: Tally) -> None:
+            so_far = f"{tally.answered:,} answers" if tally.answered else ""
+            so_far += f", {tally.failed:,} failed" if tally.failed else ""
+            progress.update(task, description=what, completed=done, so_far=so_far)
+
+        yield watch
+
+
+def table(points: Sequence[Point]) -> Table:
+    """A line for each point."""
+    found = plain_table("")
+    for name in ("answers", "per s", *(f"{name} ms" for name in QUANTILES), "failed"):
+        found.add_column(name, justify="right", no_wrap=True)
+    for point in points:
+        tally = point.tally
+        times = [milliseconds(tally.ms(q)) if tally.answered else "" for q in QUANTILES.values()]
+        failed = f"{tally.failed:,}" if tally.failed else "0"
+        found.add_row(point.name, f"{tally.answered:,}", f"{tally.per_second:,.0f}", *times, failed)
+    return found
+
+
+def plain_table(first: str) -> Table:
+    """A table without lines."""
+    from rich.table import Table
+
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    found.add_column(first, no_wrap=True)
+    return found
+
+
+def remarks(
+    points: Sequence[Point], p99_ms: float | None, knee: Point | None, interrupted: bool
+) -> Iterator[str]:
+    """The knee, why requests failed, who sent them, and what to think of the figures."""
+    if interrupted:
+        yield "interrupted: this is what was measured until then"
+    elif p99_ms is not None:
+        yield _knee(points, p99_ms, knee)
+    failures = sum((point.tally.failures for point in points), Counter[str]())
+    for reason, count in failures.most_common():
+        yield f"failed: {count:,} × {named(reason)}"
+    senders = sorted({point.sender for point in points})
+    if senders:
+        yield f"sent by {' and '.join('our own sender' if it == OWN else it for it in senders)}"
+    busy = [point.name for point in points if point.busy > MOST_BUSY]
+    if busy:
+        yield f"the sender was busy itself ({', '.join(busy)}): part of these durations is its own"
+
+
+def _knee(points: Sequence[Point], p99_ms: float, knee: Point | None) -> str:
+    if knee is None:
+        return f"no rate has a p99 of {p99_ms:g} ms or less without failures"
+    above = [it for it in points if (it.rate or 0) > (knee.rate or 0) and not it.meets(p99_ms)]
+    missed = min(above, key=lambda it: it.rate or 0, default=None)
+    text = f"knee: {knee.name}, with a p99 of {milliseconds(knee.tally.ms(0.99))} ms of {p99_ms:g}"
+    if missed is None:
+        return text
+    failed, p99 = missed.tally.failed, milliseconds(missed.tally.ms(0.99))
+    return f"{text}; {missed.name} had {f'{failed:,} failures' if failed else f'{p99} ms'}"
+
+
+def as_json(request: Request, points: Sequence[Point], p99_ms: float | None, knee: Point | None) -> str:
+    """All figures as a JSON document."""
+    document = {
+        "driftline": __version__,
+        "url": request.url,
+        "request": request.about,
+        "body_bytes": len(request.body),
+        "points": [point.as_json() for point in points],
+    }
+    if p99_ms is not None:
+        document["knee"] = {"p99_ms": p99_ms, "rate": knee.rate if knee else None}
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def named(reason: str) -> str:
+    """A status with its name, or another reason as it is."""
+    try:
+        return f"{reason} {HTTPStatus(int(reason)).phrase}"
+    except ValueError:
+        return reason
+
+
+def milliseconds(value: float) -> str:
+    """To three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,149 @@
+"""h2load and wrk as senders of a closed loop: written in C, they leave more of the machine to the server."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+
+from driftline.errors import BadRequest, DriftlineError
+from driftline.load.connections import CLOSED, TIMEOUT
+from driftline.load.pace import Tally
+from driftline.load.request import Request
+
+TOOLS = ("h2load", "wrk")
+_SCRIPT = Path(__file__).with_name("wrk.lua")
+_WRK_FAILURES = ("not connected", CLOSED, "not written", "status 400 or above", TIMEOUT)
+"""In the order in which our script writes them."""
+_GRACE_SECONDS = 5
+_WATCH_SECONDS = 0.25
+
+
+def installed() -> str | None:
+    """The first of the tools that is there."""
+    return next((tool for tool in TOOLS if shutil.which(tool)), None)
+
+
+def run(
+    tool: str,
+    request: Request,
+    connections: int,
+    seconds: float,
+    timeout: float,
+    tally: Tally,
+    watch: Callable[[], object],
+) -> None:
+    """A closed loop over so many connections for whole seconds, rounded up; `tally` is filled.
+
+    On KeyboardInterrupt it holds what the tool told so far. Raises BadRequest if the tool is not installed,
+    DriftlineError if it fails.
+    """
+    path = shutil.which(tool)
+    if path is None:
+        raise BadRequest(f"{tool} is not installed; expected another --sender")
+    whole = ceil(seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        body, log, said = Path(folder, "body"), Path(folder, "log"), Path(folder, "said")
+        body.write_bytes(request.body)
+        if tool == "wrk":
+            options = _wrk(body, request, connections, whole, timeout)
+        else:
+            options = _h2load(body, log, request, connections, whole, timeout)
+        try:
+            _finish([path, *options], said, whole + timeout + _GRACE_SECONDS, watch)
+        except KeyboardInterrupt:
+            with suppress(DriftlineError, OSError, ValueError):  # it may not have said anything
+                _read(tool, said, log, tally)
+            raise
+        _read(tool, said, log, tally)
+
+
+def _read(tool: str, said: Path, log: Path, tally: Tally) -> None:
+    text = said.read_text(encoding="utf-8", errors="replace")
+    if tool == "wrk":
+        _read_wrk(text, tally)
+    else:
+        _read_h2load(text, log, tally)
+
+
+def _wrk(body: Path, request: Request, connections: int, seconds: int, timeout: float) -> list[str]:
+    headers = [text for header in request.headers.items() for text in header]
+    times = [f"-c{connections}", f"-d{seconds}s", "--timeout", f"{ceil(timeout)}s"]
+    return ["-t1", *times, "-s", str(_SCRIPT), request.url, "--", str(body), *headers]
+
+
+def _h2load(
+    body: Path, log: Path, request: Request, connections: int, seconds: int, timeout: float
+) -> list[str]:
+    headers = [text for name, value in request.headers.items() for text in ("-H", f"{name}: {value}")]
+    times = ["-c", str(connections), "-D", str(seconds), "-N", str(ceil(timeout))]
+    return ["--h1", *times, "-d", str(body), f"--log-file={log}", *headers, request.url]
+
+
+def _finish(command: list[str], said: Path, most_seconds: float, watch: Callable[[], object]) -> None:
+    """Run a command to its end; what it says goes to a file. An interrupt asks it to stop and to tell."""
+    with said.open("wb") as out:
+        popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        deadline = time.monotonic() + most_seconds
+        try:
+            while popen.poll() is None and time.monotonic() < deadline:
+                watch()
+                with suppress(subprocess.TimeoutExpired):
+                    popen.wait(_WATCH_SECONDS)
+        finally:
+            if popen.poll() is None:
+                popen.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    popen.wait(_GRACE_SECONDS)
+                popen.kill()
+                popen.wait()
+    if popen.returncode:
+        last = said.read_text(encoding="utf-8", errors="replace")[-500:]
+        raise DriftlineError(f"{command[0]} has ended with {popen.returncode}: {last}")
+
+
+def _read_wrk(said: str, tally: Tally) -> None:
+    """What our script wrote.
+
+    wrk adds durations that a stall kept from being measured, so there may be more of them than answers, and
+    it has those of answers of other statuses among them.
+    """
+    lines = iter(said.splitlines())
+    totals = next((line for line in lines if line.startswith("driftline ")), None)
+    if totals is None:
+        raise DriftlineError(f"wrk has not told what it saw: {said[-500:]}")
+    requests, took_us, *failures = map(int, totals.split()[1:])
+    tally.took_ns = took_us * 1000
+    tally.failures += Counter(
+        {reason: count for reason, count in zip(_WRK_FAILURES, failures, strict=True) if count}
+    )
+    tally.answered = requests - failures[3]
+    for line in lines:
+        us, count = map(int, line.split())
+        tally.latency.add(us * 1000, count)
+
+
+def _read_h2load(said: str, log: Path, tally: Tally) -> None:
+    """What its log has of each request: when it began, its status, how long it took; in microseconds."""
+    first = last = 0
+    with log.open(encoding="ascii") as lines:
+        for line in lines:
+            began, status, us = map(int, line.split()[:3])
+            first, last = first or began, max(last, began + us)
+            if 200 <= status < 300:
+                tally.answered += 1
+                tally.latency.add(us * 1000)
+            elif status > 0:
+                tally.failures[str(status)] += 1
+            tally.took_ns = (last - first) * 1000
+    if found := re.search(r"(\d+) errored, (\d+) timeout", said):
+        errored, late = map(int, found.groups())
+        tally.failures += Counter({CLOSED: errored - late, TIMEOUT: late})

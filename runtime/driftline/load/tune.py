@@ -1,0 +1,262 @@
+"""Find the settings that carry most requests of a model on this machine, by trying.
+
+A coordinate search from the settings that are there: rows that run together, instances, threads, each
+doubled or halved as long as that helps. What a server carries is the highest rate of an open loop that it
+answers in time. It is measured on the machine that sends, too: settings for one where others send may differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from driftline.config import ModelSettings, ServerFile, available_cores
+from driftline.engine.bundle import Bundle
+from driftline.errors import DriftlineError
+from driftline.load.bench import OWN, Bench, Point, Watch
+from driftline.load.knee import knee
+from driftline.load.request import batched, executions, request_of
+from driftline.load.server import serving
+from driftline.load.show import milliseconds, plain_table
+from driftline.load.toml import Tables, lines_of
+from driftline.registry.file import FileRegistry
+from driftline.registry.source import Reference, Registry
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+REPEATS = 3
+LEAST_GAIN = 0.05
+"""A change that gains less is not kept: as much may be chance."""
+MOST_BATCH_ROWS = 1024
+_PASSES = 2
+_CONNECTIONS = 256
+_WARM_UP_SECONDS = 0.5
+_TIMEOUT_SECONDS = 5.0
+_NEAR, _PRECISION = 1.3, 0.025
+"""The steps around a rate that is known from another candidate, and how closely the highest is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is tuned; in the words of driftline.toml."""
+
+    max_batch_rows: int
+    instances: int
+    threads: int
+
+    @classmethod
+    def of(cls, settings: ModelSettings) -> Settings:
+        """Of all settings of a model."""
+        engine = settings.engine
+        return cls(settings.batching.max_batch_rows, engine.instances, engine.threads)
+
+    def tables(self) -> dict[str, dict[str, int]]:
+        """As they stand in driftline.toml."""
+        return {
+            "batching": {"max_batch_rows": self.max_batch_rows},
+            "engine": {"instances": self.instances, "threads": self.threads},
+        }
+
+    def neighbours(self, name: str, up: bool, cores: int) -> Settings | None:
+        """With one of them doubled or halved; None where that would make no sense."""
+        value: int = getattr(self, name)
+        if name == "threads" and value == 0:
+            value = max(1, cores // self.instances)
+        most = MOST_BATCH_ROWS if name == "max_batch_rows" else cores
+        other = value * 2 if up else value // 2
+        return replace(self, **{name: other}) if 1 <= other <= most else None
+
+
+@dataclass(slots=True)
+class Trial:
+    """Settings, and what they carried: the point at the knee of each repeat, None if there was none."""
+
+    settings: Settings
+    knees: list[Point | None] = field(default_factory=list)
+    rows_a_batch: list[float] = field(default_factory=list)
+    verdict: str = ""
+
+    @property
+    def per_second(self) -> float:
+        """Requests a second within the target: the median of the repeats."""
+        return median((point.rate or 0.0) if point else 0.0 for point in self.knees)
+
+    @property
+    def p99_ms(self) -> float | None:
+        """At the knee: the median of the repeats."""
+        found = [point.tally.ms(0.99) for point in self.knees if point]
+        return median(found) if found else None
+
+
+@dataclass(slots=True)
+class Tuning:
+    """One search.
+
+    model, registry  what to serve, as `driftline serve` takes them
+    name             the model's
+    start            its settings as they are now
+    tables           what a server's driftline.toml says of it now
+    p99_ms           the target
+    rows             of a request
+    seconds          of load at each rate
+    """
+
+    model: str
+    registry: str
+    name: str
+    start: Settings
+    tables: Tables
+    p99_ms: float
+    rows: int
+    seconds: float
+    watch: Watch
+    trials: list[Trial] = field(default_factory=list)
+    best: Trial = field(init=False)
+    batched: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        registry: str,
+        file: ServerFile,
+        p99_ms: float,
+        rows: int,
+        seconds: float,
+        watch: Watch,
+    ) -> Tuning:
+        """Of a reference or an .onnx file's path; NotFound if there is none."""
+        if model.endswith(".onnx"):
+            found: Registry = FileRegistry(Path(model))
+            version = found.versions(found.models()[0])[0]
+        else:
+            found = Registry.open(registry)
+            version = found.resolve(Reference.parse(model))
+        bundle = Bundle.open(found.fetch(version))
+        start = Settings.of(file.settings_of(version.name, bundle.settings))
+        tables = file.models.get(version.name, {})
+        return cls(model, registry, version.name, start, tables, p99_ms, rows, seconds, watch)
+
+    def run(self) -> None:
+        """Search; `best` is what carries most, `trials` all that was tried.
+
+        Raises DriftlineError if nothing that was tried meets the target at any rate.
+        """
+        self.best = Trial(self.start, verdict="as it was")
+        self.trials.append(self.best)
+        for _ in range(REPEATS):
+            self.measure(self.best)
+        for _ in range(_PASSES):
+            before = self.best
+            for name in (item.name for item in fields(Settings)):
+                if name != "max_batch_rows" or self.batched:
+                    self._climb(name)
+            if self.best is before:
+                break
+        if not self.best.per_second:
+            raise DriftlineError(
+                f"{self.name}: no settings that were tried have a p99 of {self.p99_ms:g} ms at any rate"
+            )
+
+    def why(self) -> str:
+        """What was chosen, and what it gains."""
+        first, best = self.trials[0], self.best
+        chosen = ", ".join(f"{item.name} = {getattr(best.settings, item.name)}" for item in fields(Settings))
+        carried = f"{best.per_second:,.0f} requests/s with a p99 of at most {self.p99_ms:g} ms"
+        if best is first:
+            return f"{chosen}: as it was, {carried}; nothing that was tried gains {LEAST_GAIN:.0%}"
+        gain = f", {best.per_second / first.per_second - 1:.0%} more than before" if first.per_second else ""
+        return f"{chosen}: {carried}{gain}"
+
+    def measure(self, trial: Trial) -> None:
+        """Serve with these settings, find the knee, stop; once."""
+        with serving(self.model, self.registry, self._config(trial.settings)) as url:
+            request = request_of(url, self.name, self.rows, False)
+            request.try_once()
+            self.batched = batched(url, self.name)
+            watch = self._watch_of(trial.settings)
+            bench = Bench(request, self.seconds, _WARM_UP_SECONDS, _TIMEOUT_SECONDS, OWN, watch, [])
+            known = next((it.per_second for it in (trial, self.best) if it.knees and it.per_second), None)
+            met: dict[float, tuple[Point, float]] = {}
+
+            def meets(rate: float) -> bool:
+                before = executions(url, self.name)
+                point = bench.open(rate, _CONNECTIONS)
+                if point.meets(self.p99_ms):
+                    met[rate] = point, _ratio(before, executions(url, self.name))
+                return rate in met
+
+            found = knee(meets, known or bench.first_rate(), _NEAR if known else 2.0, _PRECISION)
+        point, rows = met[found] if found else (None, 0.0)
+        trial.knees.append(point)
+        trial.rows_a_batch.append(rows)
+
+    def _climb(self, name: str) -> None:
+        """Double and halve one setting as long as it helps."""
+        for up in (True, False):
+            while (settings := self.best.settings.neighbours(name, up, available_cores())) is not None:
+                if any(settings == trial.settings for trial in self.trials) or not self._challenge(settings):
+                    break
+
+    def _challenge(self, settings: Settings) -> bool:
+        """Whether these settings are better, and then `best`.
+
+        What gains too little at once is dropped. Else both are measured again, one after the other, and the
+        medians decide.
+        """
+        trial = Trial(settings)
+        self.trials.append(trial)
+        self.measure(trial)
+        if self._gain(trial) >= LEAST_GAIN:
+            for _ in range(REPEATS - 1):
+                self.measure(self.best)
+                self.measure(trial)
+        gain = self._gain(trial)
+        if better := gain >= LEAST_GAIN:
+            self.best = trial
+        trial.verdict = f"{gain:+.0%}, {'kept' if better else 'not kept'}"
+        return better
+
+    def _gain(self, trial: Trial) -> float:
+        if not self.best.per_second:
+            return 1.0 if trial.per_second else 0.0
+        return trial.per_second / self.best.per_second - 1
+
+    def _config(self, settings: Settings) -> str:
+        """A server's driftline.toml with these; traffic that is made up leaves no history."""
+        tables = {name: dict(table) for name, table in self.tables.items()}
+        for name, values in (settings.tables() | {"monitor": {"history": ""}}).items():
+            tables[name] = tables.get(name, {}) | values
+        return "\n".join((*lines_of(self.name, tables), ""))
+
+    def _watch_of(self, settings: Settings) -> Watch:
+        numbers = " ".join(f"{item.name} {getattr(settings, item.name)}" for item in fields(Settings))
+        return lambda what, done, tally: self.watch(f"{numbers}: {what}", done, tally)
+
+
+def trials_table(trials: list[Trial]) -> Table:
+    """What was tried, in order."""
+    table = plain_table("max_batch_rows")
+    for name in ("instances", "threads", "requests/s", "p99 ms", "rows a batch", "measured"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("against the best before", no_wrap=True)
+    for trial in trials:
+        if trial.knees:
+            settings, p99 = trial.settings, trial.p99_ms
+            table.add_row(
+                *(str(getattr(settings, item.name)) for item in fields(Settings)),
+                f"{trial.per_second:,.0f}",
+                "" if p99 is None else milliseconds(p99),
+                f"{median(trial.rows_a_batch):.1f}",
+                f"{len(trial.knees)} ×",
+                trial.verdict,
+            )
+    return table
+
+
+def _ratio(before: tuple[int, int], after: tuple[int, int]) -> float:
+    rows, batches = after[0] - before[0], after[1] - before[1]
+    return rows / batches if batches else 0.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftline.cli.shared import SETTINGS, registry_option, stderr
+from driftline.cli.shared import SETTINGS, registry_option, stderr, stdout
 from driftline.config import ServerFile
 from driftline.errors import BadRequest
 
@@ -172,15 +172,13 @@ def show(
     interrupted: bool,
 ) -> None:
     """The table, and the files that were asked for."""
-    from rich.console import Console
-
     from driftline.load.files import replace_file
     from driftline.load.plot import plot
     from driftline.load.show import as_json, remarks, table
 
     request, points = measured.request, measured.points
     about = f"{request.about}: {len(request.body):,} bytes to {request.url}"
-    console = Console(highlight=False)
+    console = stdout()
     console.print(about, table(points), sep="\n\n", markup=False, soft_wrap=True)
     console.print(*remarks(points, p99_ms, knee, interrupted), sep="\n", markup=False, soft_wrap=True)
     if json_file:
@@ -222,13 +220,11 @@ def tune(
 
     MODEL may also be the path of an .onnx file.
     """
-    from rich.console import Console
-
     from driftline.load.show import watching
     from driftline.load.toml import Edit
     from driftline.load.tune import Tuning, trials_table
 
-    console = Console(highlight=False)
+    console = stdout()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # its servers are to end with it
     with watching(stderr()) as watch:
         tuning = Tuning.of(model, registry, file, p99_ms, rows, seconds, watch)

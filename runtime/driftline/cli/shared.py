@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = Server()
 SETTINGS = "driftline.toml"
+PIPED_WIDTH = 160
 
 
 def option(flag: str, help_text: str, **settings: Any) -> Callable[[Any], Any]:
@@ -34,3 +35,13 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def stdout() -> Console:
+    """Where tables are shown; what is piped is not cut to a terminal's width."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    return console

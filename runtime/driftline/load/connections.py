@@ -28,18 +28,19 @@ TIMEOUT = "timeout"
 class Connection:
     """One of them; its socket is opened when it is first needed."""
 
-    __slots__ = ("complete", "connecting", "due", "parser", "rest", "sent", "socket")
+    __slots__ = ("connecting", "due", "keep", "parser", "rest", "sent", "socket", "status")
 
     def __init__(self) -> None:
         self.socket: socket.socket | None = None
         self.parser: httptools.HttpResponseParser | None = None
         self.rest = memoryview(b"")
-        self.connecting = self.complete = False
-        self.due = self.sent = 0
+        self.connecting = self.keep = False
+        self.due = self.sent = self.status = 0
 
     def on_message_complete(self) -> None:
-        """An answer has ended; httptools calls this."""
-        self.complete = True
+        """An answer has ended; httptools calls this, and knows only here whether the connection may stay."""
+        assert self.parser is not None
+        self.status, self.keep = self.parser.get_status_code(), self.parser.should_keep_alive()
 
 
 class Connections:
@@ -82,7 +83,7 @@ class Connections:
         """Send a request that was due then on the connection that was used last."""
         connection = self._free.pop()
         connection.due, connection.sent = due, self.now()
-        connection.rest, connection.complete = self._request, False
+        connection.rest, connection.status = self._request, 0
         self._pending[connection] = None
         if connection.socket is None:
             self._connect(connection)
@@ -171,14 +172,10 @@ class Connections:
         except httptools.HttpParserError as error:
             self._fail(connection, f"no HTTP: {type(error).__name__}")
             return
-        if connection.complete:
-            self._answered(connection, connection.parser)
-
-    def _answered(self, connection: Connection, parser: httptools.HttpResponseParser) -> None:
-        status = parser.get_status_code()
-        if connection.rest or not parser.should_keep_alive():
-            self._hang_up(connection)
-        self._done(connection, None if 200 <= status < 300 else str(status))
+        if status := connection.status:
+            if connection.rest or not connection.keep:
+                self._hang_up(connection)
+            self._done(connection, None if 200 <= status < 300 else str(status))
 
     def _fail(self, connection: Connection, reason: str) -> None:
         """Hang up; if it waited for an answer, that is it."""

@@ -35,18 +35,20 @@ def plot(points: Sequence[Point], title: str, p99_ms: float | None = None) -> st
 
     p99_ms  a target, drawn where there are rates
     """
-    shown = points[-_MOST_LINES:]
+    # Of what was measured twice the last, which decided.
+    shown = list({point.name: point for point in points}.values())[-_MOST_LINES:]
     lines = [Line(point.name, list(_percentiles(point))) for point in shown]
     nines = [(-log10(1 - share), f"{share:.2%}".rstrip("0%").rstrip(".") or "0") for share in _SHARES]
-    charts = [_chart("by percentile", lines, [(x, f"{text}") for x, text in nines], None)]
-    if len({point.rate for point in points if point.rate is not None}) > 1:
-        by_rate = sorted((point for point in points if point.rate is not None), key=lambda it: it.rate or 0)
+    charts = [_chart("by percentile", lines, nines, None)]
+    rates = {point.rate: point for point in points if point.rate is not None and point.tally.answered}
+    if len(rates) > 1:
+        by_rate = sorted(rates.items())
         lines = [
-            Line(name, [(point.rate or 0.0, point.tally.ms(q)) for point in by_rate if point.tally.answered])
+            Line(name, [(rate, point.tally.ms(q)) for rate, point in by_rate])
             for name, q in QUANTILES.items()
         ]
-        most = max(point.rate or 0 for point in by_rate)
-        ticks = [(most * i / _RATE_TICKS, f"{most * i / _RATE_TICKS:,.0f}") for i in range(_RATE_TICKS + 1)]
+        most, step = by_rate[-1][0], _round(by_rate[-1][0] / _RATE_TICKS)
+        ticks = [(step * i, f"{step * i:,.10g}") for i in range(ceil(most / step) + 1)]
         charts.append(_chart("by requests a second", lines, ticks, p99_ms))
     width = _WIDTH * len(charts)
     body = "".join(
@@ -67,6 +69,12 @@ def _percentiles(point: Point) -> Iterator[tuple[float, float]]:
         nines = step * (len(_SHARES) - 1.3) / _STEPS
         if 10**nines <= count:
             yield nines, point.tally.ms(1 - 10**-nines)
+
+
+def _round(value: float) -> float:
+    """The next of 1, 2, 5, 10, 20, ..., or a tenth of them and so on."""
+    power = 10.0 ** floor(log10(value))
+    return next(power * digit for digit in (1, 2, 5, 10) if power * digit >= value)
 
 
 def _chart(label: str, lines: list[Line], ticks: list[tuple[float, str]], target: float | None) -> str:

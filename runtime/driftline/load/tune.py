@@ -33,7 +33,8 @@ LEAST_GAIN = 0.05
 MOST_BATCH_ROWS = 1024
 _PASSES = 2
 _CONNECTIONS = 256
-_WARM_UP_SECONDS = 0.5
+_WARM_UP = 0.25
+"""Seconds before, for each second of load."""
 _TIMEOUT_SECONDS = 5.0
 _NEAR, _PRECISION = 1.3, 0.025
 """The steps around a rate that is known from another candidate, and how closely the highest is told."""
@@ -173,12 +174,13 @@ class Tuning:
 
     def measure(self, trial: Trial) -> None:
         """Serve with these settings, find the knee, stop; once."""
-        with serving(self.model, self.registry, self._config(trial.settings)) as url:
+        with serving(self.model, self.registry, self.config(trial.settings)) as url:
             request = request_of(url, self.name, self.rows, False)
             request.try_once()
             self.batched = batched(url, self.name)
             watch = self._watch_of(trial.settings)
-            bench = Bench(request, self.seconds, _WARM_UP_SECONDS, _TIMEOUT_SECONDS, OWN, watch, [])
+            times = self.seconds, _WARM_UP * self.seconds, _TIMEOUT_SECONDS
+            bench = Bench(request, *times, OWN, watch, [])
             known = next((it.per_second for it in (trial, self.best) if it.knees and it.per_second), None)
             met: dict[float, tuple[Point, float]] = {}
 
@@ -225,7 +227,7 @@ class Tuning:
             return 1.0 if trial.per_second else 0.0
         return trial.per_second / self.best.per_second - 1
 
-    def _config(self, settings: Settings) -> str:
+    def config(self, settings: Settings) -> str:
         """A server's driftline.toml with these; traffic that is made up leaves no history."""
         tables = {name: dict(table) for name, table in self.tables.items()}
         for name, values in (settings.tables() | {"monitor": {"history": ""}}).items():
@@ -239,10 +241,10 @@ class Tuning:
 
 def trials_table(trials: list[Trial]) -> Table:
     """What was tried, in order."""
-    table = plain_table("max_batch_rows")
-    for name in ("instances", "threads", "requests/s", "p99 ms", "rows a batch", "measured"):
+    table = plain_table("max rows")
+    for name in ("instances", "threads", "requests/s", "p99 ms", "rows a batch", "runs"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("against the best before", no_wrap=True)
+    table.add_column("gain", no_wrap=True)
     for trial in trials:
         if trial.knees:
             settings, p99 = trial.settings, trial.p99_ms
@@ -251,7 +253,7 @@ def trials_table(trials: list[Trial]) -> Table:
                 f"{trial.per_second:,.0f}",
                 "" if p99 is None else milliseconds(p99),
                 f"{median(trial.rows_a_batch):.1f}",
-                f"{len(trial.knees)} ×",
+                str(len(trial.knees)),
                 trial.verdict,
             )
     return table

@@ -1,0 +1,68 @@
+"""Requests that are made up from metadata: our own codec reads them back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from driftline.errors import BadRequest
+from driftline.load.request import Request, check_url, encode, model_path, tensor
+from driftline.protocols.v2 import V2Codec
+from driftline.tensors import DATATYPES, Signature, TensorSpec
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+@pytest.mark.parametrize("datatype", DATATYPES)
+def test_every_datatype_is_read_back(datatype: str, as_bytes: bool) -> None:
+    entry = {"name": "x", "datatype": datatype, "shape": [-1, 2, -1]}
+    array = tensor(entry, 3)
+    assert array.shape == (3, 2, 1)
+    body, json_length = encode({"x": (datatype, array)}, as_bytes)
+    assert (json_length is None) != as_bytes
+    spec = TensorSpec("x", DATATYPES[datatype], (-1, 2, -1))
+    request = V2Codec(Signature((spec,), (spec,), True), "m", 1).decode(body, json_length)
+    np.testing.assert_array_equal(request.inputs["x"], array)
+    assert request.binary == (frozenset({"x"}) if as_bytes else frozenset())
+
+
+def test_raw_columns_are_of_so_many_rows() -> None:
+    entries = [{"name": name, "datatype": name, "shape": [-1]} for name in ("BYTES", "FP64")]
+    assert [tensor(entry, 5).shape for entry in entries] == [(5,), (5,)]
+
+
+def test_fixed_shapes_stay_and_values_are_the_same_each_time() -> None:
+    entry = {"name": "x", "datatype": "FP32", "shape": [1, 4]}
+    assert tensor(entry, 9).shape == (1, 4)
+    np.testing.assert_array_equal(tensor(entry, 9), tensor(entry, 9))
+
+
+def test_an_unknown_datatype_is_named() -> None:
+    with pytest.raises(BadRequest, match="input 'x': expected a datatype that is known, came 'COMPLEX'"):
+        tensor({"name": "x", "datatype": "COMPLEX", "shape": [1]}, 1)
+
+
+def test_the_message_is_http() -> None:
+    request = Request("http://h:80", "/p", {"Content-Type": "a/b"}, b"body", "")
+    assert request.message == (
+        b"POST /p HTTP/1.1\r\nHost: h:80\r\nContent-Type: a/b\r\nContent-Length: 4\r\n\r\nbody"
+    )
+
+
+def test_paths_name_versions() -> None:
+    assert model_path("m") == "/v2/models/m"
+    assert model_path("a b:3") == "/v2/models/a%20b/versions/3"
+
+
+@pytest.mark.parametrize("url", ["", "x", "https://h", "http://", "http://h:x", "http://h?q", "ftp://h"])
+def test_what_is_no_url_of_a_server(url: str) -> None:
+    with pytest.raises(BadRequest, match="expected the URL of a server"):
+        check_url(url)
+
+
+def test_a_slash_at_the_end_does_not_matter() -> None:
+    assert check_url("http://h:8080/") == "http://h:8080"
+
+
+def test_a_host_that_is_unknown_is_named() -> None:
+    with pytest.raises(BadRequest, match=r"nowhere\.invalid"):
+        Request("http://nowhere.invalid", "/", {}, b"", "").address()

@@ -123,11 +123,11 @@ def test_a_server_that_stalls_is_seen_in_the_tail(tmp_path: Path) -> None:
 
 def test_the_knee_is_shown(server: Process, tmp_path: Path) -> None:
     json_file = tmp_path / "figures.json"
-    options = ("--find-knee", "--p99-ms", 1000, "--rate", 20, "--connections", 16, "--json", json_file)
+    options = ("--find-knee", "--p99-ms", 1000, "--rate", 400, "--connections", 16, "--json", json_file)
     said = bench(server, "--model", "double", *options)
     knee = json.loads(json_file.read_text())["knee"]
     assert knee["p99_ms"] == 1000
-    assert knee["rate"] >= 20
+    assert knee["rate"] in [point["rate"] for point in points(json_file)]
     assert "knee: " in said
     assert any(point["failures"] or point["ms"]["p99"] > 1000 for point in points(json_file))
 
@@ -198,13 +198,14 @@ def tune(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, text=True, **pipes)
 
 
+@pytest.mark.timeout(300)
 def test_tune_writes_what_it_found_and_keeps_what_is_there(tmp_path: Path) -> None:
     # A model that is not batched, on one core: there is nothing to vary but what is there.
     Registry.open(tmp_path / "models").register([identity(tmp_path / "model.onnx", shape=(1, 3))], "m")
     settings = tmp_path / "driftline.toml"
     settings.write_text("# ours\n[server]\nport = 9000\n")
     with tune(tmp_path, "--seconds", "0.1") as process:
-        said, errors = process.communicate(timeout=110)
+        said, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
     assert settings.read_text().startswith("# ours\n[server]\nport = 9000\n\n")
     found = tomllib.loads(settings.read_text())["models"]["m"]

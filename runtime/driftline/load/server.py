@@ -15,11 +15,14 @@ from typing import IO, Any
 import orjson
 
 from driftline.errors import DriftlineError
+from driftline.load.signals import held
 
 _START_SECONDS = 120
 _STOP_SECONDS = 10
 _LOOK_SECONDS = 0.05
 _LAST = 5
+_OURS = "DRIFTLINE_"
+"""Settings in the environment are of another server."""
 
 
 @contextmanager
@@ -33,20 +36,23 @@ def serving(model: str, registry: str, settings: str) -> Iterator[str]:
         config, log = Path(folder, "driftline.toml"), Path(folder, "log")
         config.write_text(settings, encoding="utf-8")
         options = ("--registry", registry, "--host", "127.0.0.1", "--port", "0", "--log-format", "json")
-        with log.open("wb") as out:
-            # A session of its own: Ctrl-C is meant for us, who then stop it.
-            process = subprocess.Popen(
-                [sys.executable, "-m", "driftline", "--config", str(config), "serve", model, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env={name: value for name, value in os.environ.items() if not name.startswith("DRIFTLINE_")},
-                start_new_session=True,
-            )
-            try:
-                with log.open("rb") as said:
-                    yield _ready(process, said)
-            finally:
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            with held(), log.open("wb") as out:
+                # A session of its own: Ctrl-C is meant for us, who then stop it.
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "driftline", "--config", str(config), "serve", model, *options],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+                    start_new_session=True,
+                )
+            with log.open("rb") as said:
+                url = _ready(process, said)
+            yield url
+        finally:
+            if process is not None:
                 _stop(process)
 
 

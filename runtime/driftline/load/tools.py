@@ -18,6 +18,7 @@ from driftline.errors import BadRequest, DriftlineError
 from driftline.load.connections import CLOSED, TIMEOUT
 from driftline.load.pace import Tally
 from driftline.load.request import Request
+from driftline.load.signals import held
 
 TOOLS = ("h2load", "wrk")
 _SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -90,21 +91,22 @@ def _h2load(
 
 def _finish(command: list[str], said: Path, most_seconds: float, watch: Callable[[], object]) -> None:
     """Run a command to its end; what it says goes to a file. An interrupt asks it to stop and to tell."""
-    with said.open("wb") as out:
-        popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
-        deadline = time.monotonic() + most_seconds
-        try:
-            while popen.poll() is None and time.monotonic() < deadline:
-                watch()
-                with suppress(subprocess.TimeoutExpired):
-                    popen.wait(_WATCH_SECONDS)
-        finally:
-            if popen.poll() is None:
-                popen.send_signal(signal.SIGINT)
-                with suppress(subprocess.TimeoutExpired):
-                    popen.wait(_GRACE_SECONDS)
-                popen.kill()
-                popen.wait()
+    popen: subprocess.Popen[bytes] | None = None
+    deadline = time.monotonic() + most_seconds
+    try:
+        with held(), said.open("wb") as out:
+            popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        while popen.poll() is None and time.monotonic() < deadline:
+            watch()
+            with suppress(subprocess.TimeoutExpired):
+                popen.wait(_WATCH_SECONDS)
+    finally:
+        if popen is not None and popen.poll() is None:
+            popen.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                popen.wait(_GRACE_SECONDS)
+            popen.kill()
+            popen.wait()
     if popen.returncode:
         last = said.read_text(encoding="utf-8", errors="replace")[-500:]
         raise DriftlineError(f"{command[0]} has ended with {popen.returncode}: {last}")

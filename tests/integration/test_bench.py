@@ -163,6 +163,7 @@ def test_a_body_of_ones_own(server: Process, tmp_path: Path) -> None:
         (["--path", "/x"], "expected --body FILE with them"),
         (["--body", "{here}/none", "--path", "/x"], "none: No such file"),
         (["--body", "{here}/bad", "--path", "x"], "--path 'x': expected a path"),
+        (["--body", "{here}/bad", "--path", "/x", "--content-type", "é"], "expected a media type"),
         (["--body", "{here}/bad", "--model", "double"], "expected an answer of status 2xx, came 400: "),
         (["--body", "{here}/bad", "--path", "/x"], "expected an answer of status 2xx, came 404: "),
         (["--model", "double", "--rate", "1", "--connections", "1", "--connections", "2"], "expected one"),

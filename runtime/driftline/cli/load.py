@@ -141,6 +141,8 @@ def what_to_send(
     path = path or model_path(model or only_model(url)) + "/infer"
     if not path.startswith("/") or not path.isascii() or any(mark in path for mark in " \r\n"):
         raise BadRequest(f"--path {path!r}: expected a path such as /v2/models/m/infer")
+    if content_type and not (content_type.isascii() and content_type.isprintable()):
+        raise BadRequest(f"--content-type {content_type!r}: expected a media type such as {JSON}")
     headers = {"Content-Type": content_type or JSON}
     return Request(url, path, headers, content, f"{path}, {body}")
 

@@ -66,6 +66,19 @@ def test_a_gain_that_does_not_repeat_is_not_kept(monkeypatch: pytest.MonkeyPatch
     assert len(found.best.knees) > REPEATS
 
 
+def test_a_gain_of_which_one_repeat_is_a_loss_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = cycle([1200, 900, 1300])
+    found = search(monkeypatch, lambda settings: 1000 if settings == START else next(noisy))
+    assert found.trials[1].verdict == "+20%, not kept"
+    assert found.best.settings == START
+
+
+def test_a_machine_that_is_not_quiet_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = cycle([1000, 700, 1300])
+    found = search(monkeypatch, lambda settings: next(noisy) if settings == START else 1)
+    assert found.why().endswith("differed by ± 30% between runs: the machine is not quiet")
+
+
 def test_rows_are_left_alone_where_they_do_not_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
     found = search(monkeypatch, lambda settings: 1000, batched=False)
     assert {trial.settings.max_batch_rows for trial in found.trials} == {128}

@@ -31,6 +31,8 @@ REPEATS = 3
 LEAST_GAIN = 0.05
 """A change that gains less is not kept: as much may be chance."""
 MOST_BATCH_ROWS = 1024
+QUIET = 0.1
+"""The spread of repeats above which the machine had other things to do."""
 _PASSES = 2
 _CONNECTIONS = 256
 _WARM_UP = 0.25
@@ -81,9 +83,19 @@ class Trial:
     verdict: str = ""
 
     @property
+    def rates(self) -> list[float]:
+        """Requests a second within the target, of each repeat."""
+        return [(point.rate or 0.0) if point else 0.0 for point in self.knees]
+
+    @property
     def per_second(self) -> float:
         """Requests a second within the target: the median of the repeats."""
-        return median((point.rate or 0.0) if point else 0.0 for point in self.knees)
+        return median(self.rates)
+
+    @property
+    def spread(self) -> float:
+        """Half the range of the repeats, as a share of their median."""
+        return (max(self.rates) - min(self.rates)) / 2 / self.per_second if self.per_second else 0.0
 
     @property
     def p99_ms(self) -> float | None:
@@ -167,10 +179,15 @@ class Tuning:
         first, best = self.trials[0], self.best
         chosen = ", ".join(f"{item.name} = {getattr(best.settings, item.name)}" for item in fields(Settings))
         carried = f"{best.per_second:,.0f} requests/s with a p99 of at most {self.p99_ms:g} ms"
+        text = f"{chosen}: {carried}"
         if best is first:
-            return f"{chosen}: as it was, {carried}; nothing that was tried gains {LEAST_GAIN:.0%}"
-        gain = f", {best.per_second / first.per_second - 1:.0%} more than before" if first.per_second else ""
-        return f"{chosen}: {carried}{gain}"
+            text = f"{chosen}: as it was, {carried}; nothing that was tried surely gains {LEAST_GAIN:.0%}"
+        elif first.per_second:
+            text += f", {best.per_second / first.per_second - 1:.0%} more than before"
+        spread = max(first.spread, best.spread)
+        if spread > QUIET:
+            text += f"\nthe same settings differed by ± {spread:.0%} between runs: the machine is not quiet"
+        return text
 
     def measure(self, trial: Trial) -> None:
         """Serve with these settings, find the knee, stop; once."""
@@ -206,8 +223,8 @@ class Tuning:
     def _challenge(self, settings: Settings) -> bool:
         """Whether these settings are better, and then `best`.
 
-        What gains too little at once is dropped. Else both are measured again, one after the other, and the
-        medians decide.
+        What gains too little at once is dropped. Else both are measured again, one after the other: the
+        medians must differ by as much, and no repeat be below what is there.
         """
         trial = Trial(settings)
         self.trials.append(trial)
@@ -217,7 +234,7 @@ class Tuning:
                 self.measure(self.best)
                 self.measure(trial)
         gain = self._gain(trial)
-        if better := gain >= LEAST_GAIN:
+        if better := gain >= LEAST_GAIN and min(trial.rates) > self.best.per_second:
             self.best = trial
         trial.verdict = f"{gain:+.0%}, {'kept' if better else 'not kept'}"
         return better
@@ -242,7 +259,7 @@ class Tuning:
 def trials_table(trials: list[Trial]) -> Table:
     """What was tried, in order."""
     table = plain_table("max rows")
-    for name in ("instances", "threads", "requests/s", "p99 ms", "rows a batch", "runs"):
+    for name in ("instances", "threads", "requests/s", "±", "p99 ms", "rows a batch", "runs"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("gain", no_wrap=True)
     for trial in trials:
@@ -251,6 +268,7 @@ def trials_table(trials: list[Trial]) -> Table:
             table.add_row(
                 *(str(getattr(settings, item.name)) for item in fields(Settings)),
                 f"{trial.per_second:,.0f}",
+                f"{trial.spread:.0%}" if len(trial.knees) > 1 else "",
                 "" if p99 is None else milliseconds(p99),
                 f"{median(trial.rows_a_batch):.1f}",
                 str(len(trial.knees)),

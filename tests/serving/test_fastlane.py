@@ -5,154 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
-from support import gather, identity, infer_request, scale, slow
-from uvicorn.server import ServerState
+from lanes import GATHER, MOST, SLOW, House, ask, headed, post, quiet, until
+from support import infer_request
 
-from driftline.config import Server
-from driftline.registry.source import Registry
 from driftline.serving import fastlane
-from driftline.serving.app import App
 from driftline.serving.connection import Connection
-from driftline.serving.fastlane import Exchange, FastLane, Wire, fast_lane
-from driftline.serving.host import Host
-
-GATHER = "/v2/models/gather/infer"
-MOST = 20_000
-INVALID = b"Invalid HTTP request received."
-
-
-class Closing(Wire):
-    """A connection in memory that can be closed."""
-
-    closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self.closed:
-            super().write(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None: ...
-
-
-@dataclass
-class House:
-    """A host with models, its application, both lanes, and the loop they live on."""
-
-    loop: asyncio.AbstractEventLoop
-    host: Host
-    app: App
-    lane: type[FastLane]
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(work)
-
-    def connect(self, lane: type[Connection], state: ServerState | None = None) -> tuple[Connection, Closing]:
-        config = uvicorn.Config(
-            self.app, http=lane, ws="none", lifespan="off", log_config=None, proxy_headers=False
-        )
-        config.load()
-        protocol, wire = lane(config, state or ServerState(), {}, self.loop), Closing()
-        protocol.connection_made(wire)
-        return protocol, wire
-
-    async def talk(self, lane: type[Connection], chunks: Sequence[bytes]) -> tuple[bytes, bool]:
-        """What is answered to these bytes, each sent when the one before is dealt with; and whether the
-        connection is closed then."""
-        protocol, wire = self.connect(lane)
-        for chunk in chunks:
-            if not wire.closed:
-                protocol.data_received(chunk)
-            await until(lambda: wire.closed or quiet(protocol))
-        protocol.connection_lost(None)
-        return wire.written, wire.closed
-
-    def both(self, *chunks: bytes) -> tuple[bytes, bool]:
-        """What both lanes answer alike."""
-        fast = self.run(self.talk(self.lane, chunks))
-        plain = self.run(self.talk(Connection, chunks))
-        if plain[0].endswith(INVALID):  # what came before it is lost if uvicorn has not begun to answer
-            assert fast[0].endswith(INVALID)
-            assert fast[1] is plain[1] is True
-        else:
-            assert fast == plain
-        return fast
-
-
-def quiet(protocol: Connection) -> bool:
-    """Whether all that has come whole is answered."""
-    cycle = protocol.cycle
-    return cycle is None or (not protocol.pipeline and (cycle.response_complete or cycle.more_body))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Return a turn of the loop after a condition holds: so long a write may be held back."""
-    async with asyncio.timeout(60):
-        while True:
-            held = condition()
-            await asyncio.sleep(0)
-            if held:
-                return
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    root: Path = tmp_path_factory.mktemp("lanes")
-    registry = Registry.open(root / "models")
-    file = root / "model.onnx"
-    registry.register([scale(file, 2)], "scale")
-    registry.register([gather(file)], "gather")
-    registry.register([identity(file, "BYTES", ("N", 1))], "text")
-    registry.register([slow(file, 256, 8)], "slow")
-    loop = asyncio.new_event_loop()
-
-    async def start() -> House:
-        host = Host(registry, [])
-        await host.start()
-        app = App(host, Server(max_body_bytes=MOST))
-        lane = fast_lane(app)
-        assert issubclass(lane, FastLane)
-        return House(loop, host, app, lane)
-
-    house = loop.run_until_complete(start())
-    yield house
-    loop.run_until_complete(house.host.close())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
-
-
-def post(
-    body: bytes | str, path: str = "/v2/models/scale/infer", *headers: str, version: str = "1.1"
-) -> bytes:
-    body = body.encode() if isinstance(body, str) else body
-    lines = [f"POST {path} HTTP/{version}", "host: x", *headers, f"content-length: {len(body)}", "", ""]
-    return "\r\n".join(lines).encode() + body
-
-
-def headed(*headers: str) -> bytes:
-    """A good request with more headers."""
-    return post(ask([[1, 2, 3]]), "/v2/models/scale/infer", *headers)
-
-
-def ask(rows: Any, **more: Any) -> str:
-    return json.dumps(infer_request({"x": ("FP32", rows)}, **more))
-
+from driftline.serving.fastlane import Exchange, fast_lane
 
 ONE = post(ask([[1, 2, 3]]))
 BINARY = json.dumps(
@@ -168,7 +34,7 @@ REQUESTS = {
     "v1": post('{"instances": [[1, 2, 3]]}', "/v1/models/scale:predict", "content-type: application/json"),
     "text": post(json.dumps(infer_request({"x": ("BYTES", [["ä"], [""]])})), "/v2/models/text/infer"),
     "refused by the model": post(json.dumps(infer_request({"i": ("INT64", [77])})), GATHER),
-    "slow": post(json.dumps(infer_request({"x": ("FP32", [[1.0] * 256] * 8)})), "/v2/models/slow/infer"),
+    "slow": SLOW,
     "no JSON": post("{"), "nothing": post(""), "another shape": post(ask([1, 2])),
     "too large": post(" " * (MOST + 1)), "no such model": post("{}", "/v2/models/none/infer"),
     "no such version": post("{}", "/v2/models/scale/versions/9/infer"),
@@ -280,8 +146,9 @@ def test_who_leaves_takes_the_request_along(house: House) -> None:
         served = house.host.find("slow")
         before = served.batcher.counters.failures["CANCELED"]
         protocol, wire = house.connect(house.lane)
-        protocol.data_received(REQUESTS["slow"])
+        protocol.data_received(SLOW)
         assert isinstance(protocol.cycle, Exchange)
+        house.app.together.start()
         protocol.connection_lost(ConnectionResetError())
         await served.batcher.drain()
         return served.batcher.counters.failures["CANCELED"] - before, wire.written

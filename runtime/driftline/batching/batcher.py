@@ -42,16 +42,20 @@ REQUEST_BYTES = 1_000
 class Request:
     """One request in a batcher; `await` it for its outputs, or its error.
 
-    on_done  called once when it is done, instead of awaiting it; then `outcome` has its outputs
+    together so many requests of clients it is; if it fails, they will come again, each alone
+    on_done   called once when it is done, instead of awaiting it; then `outcome` has its outputs
     """
 
     __slots__ = (
         "arrived_ns", "batcher", "deadline_ns", "done", "group", "inputs", "nbytes", "on_done", "outputs",
-        "parts", "result", "rows", "rows_done", "rows_taken", "started_ns", "timer",
+        "parts", "result", "rows", "rows_done", "rows_taken", "started_ns", "timer", "together",
     )  # fmt: skip
 
-    def __init__(self, batcher: Batcher, inputs: Tensors, outputs: Sequence[str], rows: int) -> None:
+    def __init__(
+        self, batcher: Batcher, inputs: Tensors, outputs: Sequence[str], rows: int, together: int
+    ) -> None:
         self.batcher = batcher
+        self.together = together
         self.inputs = inputs
         self.outputs = outputs
         self.rows = rows
@@ -152,17 +156,20 @@ class Batcher:
 
     # -- in -------------------------------------------------------------------------------------
 
-    def submit(self, inputs: Tensors, outputs: Sequence[str], timeout_us: int = 0) -> Request:
+    def submit(
+        self, inputs: Tensors, outputs: Sequence[str], timeout_us: int = 0, together: int = 1
+    ) -> Request:
         """Put a request in the queue.
 
         inputs      arrays that fit the signature
         outputs     the names of the outputs wanted
         timeout_us  its deadline from now, in microseconds; 0 for none
+        together    how many requests of clients it is
 
         Raises BadRequest if its tensors differ in rows, TooLarge if it could never be queued,
         Unavailable if the queue is full or closed.
         """
-        request = Request(self, inputs, outputs, self._signature.rows(inputs))
+        request = Request(self, inputs, outputs, self._signature.rows(inputs), together)
         self._admit(request)
         group = self._groups.get(request.group)
         if group is None:
@@ -221,6 +228,12 @@ class Batcher:
             self._flush_handle = self._loop.call_later(max(delay_ns, 0) / 1e9, self._flush)
         else:
             self._flush_handle = self._loop.call_soon(self._flush)
+
+    def hurry(self) -> None:
+        """Run now what would run in the next turn of the loop."""
+        if self._flush_handle is not None and not self._delayed:
+            self._flush_handle.cancel()
+            self._flush()
 
     def _flush(self) -> None:
         """Run one batch of what waits."""
@@ -351,12 +364,13 @@ class Batcher:
             request.timer.cancel()
         now = perf_counter_ns()
         counters = self.counters
-        if isinstance(result, DriftlineError):
+        together = request.together
+        if not isinstance(result, DriftlineError):
+            counters.requests += together
+            counters.request_ns += together * (now - request.arrived_ns)
+            counters.queue_ns += together * (request.started_ns - request.arrived_ns)
+        elif together == 1:
             counters.fail(result, now - request.arrived_ns)
-        else:
-            counters.requests += 1
-            counters.request_ns += now - request.arrived_ns
-            counters.queue_ns += request.started_ns - request.arrived_ns
         self.pending -= 1
         if not self.pending:
             self._idle.set()

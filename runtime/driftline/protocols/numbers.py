@@ -123,10 +123,17 @@ class Layout:
     @classmethod
     def of(cls, spec: TensorSpec, shape: tuple[int, ...]) -> Layout:
         """The layout of an input of this shape."""
-        dtype = spec.datatype.dtype
+        return cls._of(spec.datatype.dtype, shape)
+
+    @classmethod
+    def _of(cls, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
         levels = len(shape) if len(shape) <= _MOST_LEVELS else 1
         row, plane, block = (prod(shape[-depth:]) if depth < levels else 0 for depth in (1, 2, 3))
         return cls(shape, dtype, prod(shape), dtype.itemsize, (_KINDS[dtype], row, plane, block))
+
+    def reshaped(self, shape: tuple[int, ...]) -> Layout:
+        """The layout of another shape of the same datatype."""
+        return self._of(self.dtype, shape)
 
 
 def read(numbers: Numbers, layout: Layout) -> tuple[Array, int]:

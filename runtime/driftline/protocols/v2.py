@@ -41,6 +41,7 @@ class V2Codec:
         self._all_outputs = tuple(self._outputs)
         self._batched = signature.batched
         self._forms: dict[bytes, Form] = {}
+        self._of_values = {spec.name for spec in signature.outputs if spec.datatype.dtype != object}
         self._of_numbers = all(map(numbers.readable, signature.inputs))
         # What is the same in every answer is written once; orjson would spend more on it than on the numbers.
         self._opening = orjson.dumps({"model_name": name, "model_version": str(version)})[:-1] + b","
@@ -106,6 +107,27 @@ class V2Codec:
                     self._forms.clear()
                 self._forms[head] = form
         return request
+
+    # -- several requests together --------------------------------------------------------------
+
+    def form(self, body: bytes) -> Form | None:
+        """The form of a request whose rows may run with others' as one request, and be answered as such."""
+        form = self._forms.get(body[: max(0, body.find(b'"data"'))])
+        if form is None or not (self._batched and form.plain and form.fits(body)):
+            return None
+        return form if self._of_values.issuperset(form.outputs) else None
+
+    def encode_all(self, request: InferRequest, outputs: Tensors, count: int) -> list[bytes]:
+        """The bodies of the answers to `count` requests of one form that ran as one request."""
+        columns = []
+        for name in request.outputs:
+            array = outputs[name]
+            shape = (len(array) // count, *array.shape[1:])
+            before = b'%b%b,"data":[' % (self._entries[name], orjson.dumps(shape))
+            rows = orjson.dumps(array.reshape(count, -1), option=orjson.OPT_SERIALIZE_NUMPY)
+            columns.append([b"%b%b]}" % (before, row) for row in rows[2:-2].split(b"],[")])
+        opening = self._opening + b'"outputs":['
+        return [b"%b%b]}" % (opening, b",".join(entries)) for entries in zip(*columns, strict=True)]
 
     def _read_request(self, document: object, tail: memoryview) -> InferRequest:
         if type(document) is not dict:

@@ -19,6 +19,7 @@ from driftline.serving.answers import json
 from driftline.serving.host import Host
 from driftline.serving.infer import Infer
 from driftline.serving.routes import routes
+from driftline.serving.together import Together
 
 log = logging.getLogger("driftline.serving")
 
@@ -37,11 +38,13 @@ class App:
 
     endpoint  what answers a POST to a path, decoded: its protocol, a model's name, a version; None if that is
               no path of inference
+    together  where requests wait for others of their kind
     """
 
     def __init__(self, host: Host, settings: Server) -> None:
         self._v2 = Infer(host, "v2", settings.max_body_bytes)
         self._v1 = Infer(host, "v1", settings.max_body_bytes)
+        self.together = Together(host)
         self.endpoint = lru_cache(MOST_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),

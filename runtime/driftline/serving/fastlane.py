@@ -24,6 +24,7 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
 from driftline.errors import BadRequest
+from driftline.protocols.v2 import V2Codec
 from driftline.serving.app import App, failure
 from driftline.serving.connection import Connection
 from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late
@@ -74,6 +75,7 @@ def rehearse(lane: type[FastLane], app: App) -> None:
     request = b"POST /v2/models/-/infer HTTP/1.1\r\nhost: -\r\ncontent-length: 2\r\n\r\n{}"
     for part in (request[:9], request[9:-1], request[-1:], request, request):
         protocol.data_received(part)
+        app.together.start()
     answers = wire.written.count(b"HTTP/1.1 ")
     if answers != 3 or not lane.heads:
         raise RuntimeError(f"expected 3 answers, came {answers}")
@@ -110,7 +112,7 @@ class FastLane(Connection):
                 exchange = self.cycle = Exchange(self, head)  # type: ignore[assignment]
                 exchange.body = data[end:]
                 exchange.more_body = False
-                exchange.start()
+                self.app.together.add(head.target, exchange)
                 return
             self._fresh = data
         super().data_received(data)
@@ -239,12 +241,12 @@ class Exchange:
     """
 
     __slots__ = (
-        "_begin", "_call", "_head", "_protocol", "_timer",
+        "_call", "_head", "_protocol", "_timer", "begin",
         "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: FastLane, head: Head) -> None:
-        self._begin = perf_counter_ns()
+        self.begin = perf_counter_ns()
         self._protocol = protocol
         self._head = head
         self._call: Call | None = None
@@ -264,7 +266,7 @@ class Exchange:
                 self._call.request.cancel()
         elif not self.more_body and self._call is None and not self.response_complete:
             self._stop_waiting()
-            self.start()
+            self._protocol.app.together.add(self._head.target, self)
 
     def wait(self) -> None:
         """Give the client its time to send the rest of the body."""
@@ -279,10 +281,12 @@ class Exchange:
             self._timer.cancel()
 
     def start(self) -> None:
-        """The body is there: put the request in the queue."""
+        """Put the request in the queue."""
+        if self._gone():
+            return
         head = self._head
         try:
-            self._call = head.infer.call(head.target, self.body, self._begin)
+            self._call = head.infer.call(head.target, self.body, self.begin)
         except Exception as error:
             self._fail(error)
         else:
@@ -291,7 +295,7 @@ class Exchange:
     def _finish(self) -> None:
         """The batch has run: write the answer."""
         call, self._call = self._call, None
-        if call is None or self.disconnected or self._protocol.wire.is_closing():
+        if call is None or self._gone():
             return
         try:
             fields, content = call.answer()
@@ -299,6 +303,18 @@ class Exchange:
             self._fail(error)
         else:
             self._write(200, fields, content)
+
+    def answer(self, content: bytes) -> None:
+        """Write an answer in JSON."""
+        if not self._gone():
+            self._write(
+                200,
+                [(b"content-type", V2Codec.media_type), (b"content-length", b"%d" % len(content))],
+                content,
+            )
+
+    def _gone(self) -> bool:
+        return self.disconnected or self._protocol.wire.is_closing()
 
     def _fail(self, error: Exception) -> None:
         response = failure(error)

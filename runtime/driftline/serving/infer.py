@@ -96,6 +96,11 @@ class Target:
     protocol: str
     json_length: int | None
 
+    @property
+    def plain_v2(self) -> bool:
+        """Whether the body is the JSON of the Open Inference Protocol, and nothing else."""
+        return self.protocol == "v2" and self.json_length is None
+
 
 @dataclass(slots=True)
 class Call:

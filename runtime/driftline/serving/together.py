@@ -1,0 +1,122 @@
+"""Requests that come in one turn of the loop and differ in their numbers only are one request to the batcher.
+
+Reading, queueing, splitting and writing each of them takes longer than a model needs for a small one; here it
+is done once for all. Whenever anything is unusual or fails, each goes on alone, to the answer that it would
+have had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Protocol
+
+from driftline.batching.batcher import Request
+from driftline.errors import DriftlineError
+from driftline.protocols.codec import InferRequest
+from driftline.protocols.numbers import Unread
+from driftline.protocols.v2 import V2Codec
+from driftline.serving.host import Host
+from driftline.serving.infer import Target
+from driftline.serving.served import Served
+
+
+class Member(Protocol):
+    """A client's request whose body has come.
+
+    begin  when it came, by perf_counter_ns
+    """
+
+    body: bytes
+    begin: int
+
+    def start(self) -> None:
+        """Go on alone."""
+        ...
+
+    def answer(self, content: bytes) -> None:
+        """Send an answer in JSON."""
+        ...
+
+
+class Together:
+    """What has come in this turn of the loop, by whom it asks."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._waiting: dict[Target, list[Member]] = {}
+
+    def add(self, target: Target, member: Member) -> None:
+        """Take a request, to start it in the next turn of the loop."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.start)
+        waiting = self._waiting.get(target)
+        if waiting is None:
+            self._waiting[target] = [member]
+        else:
+            waiting.append(member)
+
+    def start(self) -> None:
+        """Start what waits."""
+        waiting, self._waiting = self._waiting, {}
+        for target, members in waiting.items():
+            try:
+                # From here to the queue in one turn of the loop: a swap comes before or after, never between.
+                served = self._host.find(target.name, target.version)
+            except DriftlineError:
+                served = None  # each will be told so
+            alone: Sequence[Member] = members
+            if served is not None and len(members) > 1 and target.plain_v2:
+                most = served.model.settings.batching.max_batch_rows
+                parts = [members[first : first + most] for first in range(0, len(members), most)]
+                alone = [member for part in parts for member in start_together(served, part)]
+            for member in alone:
+                member.start()
+            if served is not None:
+                served.batcher.hurry()
+
+
+def start_together(served: Served, members: Sequence[Member]) -> Sequence[Member]:
+    """Start those that have the first one's form; the others are returned."""
+    codec = served.codec("v2")
+    assert isinstance(codec, V2Codec)
+    form = codec.form(members[0].body)
+    if form is None:
+        return members
+    fit: list[Member] = []
+    others: list[Member] = []
+    for member in members:
+        (fit if form.fits(member.body) else others).append(member)
+    try:
+        decoded = form.read_all([member.body for member in fit])
+        request = served.batcher.submit(decoded.inputs, decoded.outputs, together=len(fit))
+    except (Unread, DriftlineError):
+        return members
+    request.on_done = Joint(served, codec, decoded, request, fit).finish
+    return others
+
+
+@dataclass(slots=True)
+class Joint:
+    """Requests on their way as one."""
+
+    served: Served
+    codec: V2Codec
+    decoded: InferRequest
+    request: Request
+    members: Sequence[Member]
+
+    def finish(self) -> None:
+        """The batch has run: answer each; if it has failed, each tries again alone."""
+        try:
+            contents = self.codec.encode_all(self.decoded, self.request.outcome(), len(self.members))
+        except Exception:
+            for member in self.members:
+                member.start()
+            return
+        now, latency = perf_counter_ns(), self.served.latency
+        for member, content in zip(self.members, contents, strict=True):
+            latency.observe(now - member.begin)
+            member.answer(content)

@@ -1,0 +1,123 @@
+"""Both lanes of inference over connections in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from support import infer_request
+from uvicorn.server import ServerState
+
+from driftline.serving.app import App
+from driftline.serving.connection import Connection
+from driftline.serving.fastlane import FastLane, Wire
+from driftline.serving.host import Host
+
+MOST = 20_000
+"""Bytes of a body."""
+
+GATHER = "/v2/models/gather/infer"
+INVALID = b"Invalid HTTP request received."
+
+
+class Closing(Wire):
+    """A connection in memory that can be closed."""
+
+    closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self.closed:
+            super().write(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+
+@dataclass
+class House:
+    """A host with models, its application, both lanes, and the loop they live on."""
+
+    loop: asyncio.AbstractEventLoop
+    host: Host
+    app: App
+    lane: type[FastLane]
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def connect(self, lane: type[Connection], state: ServerState | None = None) -> tuple[Connection, Closing]:
+        config = uvicorn.Config(
+            self.app, http=lane, ws="none", lifespan="off", log_config=None, proxy_headers=False
+        )
+        config.load()
+        protocol, wire = lane(config, state or ServerState(), {}, self.loop), Closing()
+        protocol.connection_made(wire)
+        return protocol, wire
+
+    async def talk(self, lane: type[Connection], chunks: Sequence[bytes]) -> tuple[bytes, bool]:
+        """What is answered to these bytes, each sent when the one before is dealt with; and whether the
+        connection is closed then."""
+        protocol, wire = self.connect(lane)
+        for chunk in chunks:
+            if not wire.closed:
+                protocol.data_received(chunk)
+            await until(lambda: wire.closed or quiet(protocol))
+        protocol.connection_lost(None)
+        return wire.written, wire.closed
+
+    def both(self, *chunks: bytes) -> tuple[bytes, bool]:
+        """What both lanes answer alike."""
+        fast = self.run(self.talk(self.lane, chunks))
+        plain = self.run(self.talk(Connection, chunks))
+        if plain[0].endswith(INVALID):  # what came before it is lost if uvicorn has not begun to answer
+            assert fast[0].endswith(INVALID)
+            assert fast[1] is plain[1] is True
+        else:
+            assert fast == plain
+        return fast
+
+
+def quiet(protocol: Connection) -> bool:
+    """Whether all that has come whole is answered."""
+    cycle = protocol.cycle
+    return cycle is None or (not protocol.pipeline and (cycle.response_complete or cycle.more_body))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return a turn of the loop after a condition holds: so long a write may be held back."""
+    async with asyncio.timeout(60):
+        while True:
+            held = condition()
+            await asyncio.sleep(0)
+            if held:
+                return
+
+
+def post(
+    body: bytes | str, path: str = "/v2/models/scale/infer", *headers: str, version: str = "1.1"
+) -> bytes:
+    body = body.encode() if isinstance(body, str) else body
+    lines = [f"POST {path} HTTP/{version}", "host: x", *headers, f"content-length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def headed(*headers: str) -> bytes:
+    """A good request with more headers."""
+    return post(ask([[1, 2, 3]]), "/v2/models/scale/infer", *headers)
+
+
+def ask(rows: Any, **more: Any) -> str:
+    return json.dumps(infer_request({"x": ("FP32", rows)}, **more))
+
+
+SLOW = post(json.dumps(infer_request({"x": ("FP32", [[1.0] * 1024])})), "/v2/models/slow/infer")
+"""It is computed in a thread, for some milliseconds."""

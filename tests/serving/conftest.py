@@ -1,0 +1,43 @@
+"""A host with models, and both lanes to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lanes import MOST, House
+from support import gather, identity, scale, slow
+
+from driftline.config import Server
+from driftline.registry.source import Registry
+from driftline.serving.app import App
+from driftline.serving.fastlane import FastLane, fast_lane
+from driftline.serving.host import Host
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    root: Path = tmp_path_factory.mktemp("lanes")
+    registry = Registry.open(root / "models")
+    file = root / "model.onnx"
+    registry.register([scale(file, 2)], "scale")
+    registry.register([gather(file)], "gather")
+    registry.register([identity(file, "BYTES", ("N", 1))], "text")
+    registry.register([slow(file, layers=100)], "slow")
+    loop = asyncio.new_event_loop()
+
+    async def start() -> House:
+        host = Host(registry, [])
+        await host.start()
+        app = App(host, Server(max_body_bytes=MOST))
+        lane = fast_lane(app)
+        assert issubclass(lane, FastLane)
+        return House(loop, host, app, lane)
+
+    house = loop.run_until_complete(start())
+    yield house
+    loop.run_until_complete(house.host.close())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()

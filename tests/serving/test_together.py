@@ -1,0 +1,128 @@
+"""Requests of one turn of the loop: whatever runs together, each has the answer that it has alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lanes import GATHER, SLOW, House, ask, post, quiet, until
+from support import infer_request
+
+from driftline.protocols import numbers
+from driftline.protocols.v2 import V2Codec
+from driftline.serving.connection import Connection
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernel() -> None:
+    numbers.load()
+
+
+async def at_once(house: House, requests: Sequence[bytes]) -> list[bytes]:
+    """The answers to requests that come over connections of their own in one turn of the loop."""
+    connections = [house.connect(house.lane) for _ in requests]
+    for (protocol, _), request in zip(connections, requests, strict=True):
+        protocol.data_received(request)
+    for protocol, _ in connections:
+        await until(partial(quiet, protocol))
+        protocol.connection_lost(None)
+    return [wire.written for _, wire in connections]
+
+
+def alone(house: House, request: bytes) -> bytes:
+    answer: bytes = house.run(house.talk(Connection, [request]))[0]
+    return answer
+
+
+def index(i: Any, **more: Any) -> bytes:
+    return post(json.dumps(infer_request({"i": ("INT64", [i])}, **more)), GATHER)
+
+
+numbers_of_a_row = st.lists(st.floats(-1e6, 1e6, width=32) | st.integers(-9, 9), min_size=3, max_size=3)
+flat = numbers_of_a_row.map(lambda row: post(ask([[0, 0, 0]]).replace("[[0, 0, 0]]", json.dumps(row))))
+requests = st.one_of(
+    numbers_of_a_row.map(lambda row: post(ask([row]))),
+    st.tuples(numbers_of_a_row, numbers_of_a_row).map(lambda rows: post(ask(list(rows)))),
+    flat,
+    numbers_of_a_row.map(lambda row: post(ask([row], outputs=[{"name": "total"}]))),
+    numbers_of_a_row.map(lambda row: post(ask([row], id="a"))),
+    st.integers(0, 12).map(index),
+    st.sampled_from(
+        [
+            post(ask([["a", 1, 2]])), post(ask([[1, 2]])), post(ask([[[1, 2, 3]]])),
+            post(ask([[1, 2, 3]])[:-1]),
+            post(ask([[1, 2, 3]], parameters={"timeout": 60_000_000})), post(ask([[1, 2, float("nan")]])),
+            post(ask([[1, 2, 3], [4, 5, 6]]).replace("[2, 3]", "[1, 3]")),
+            post(ask([[1, 2, 3]]).replace("[[1, 2, 3]]", "[[1, 2, 3]], []")), post(ask([])),
+            post(json.dumps(infer_request({"x": ("BYTES", [["ä"]])})), "/v2/models/text/infer"),
+        ]
+    ),
+)  # fmt: skip
+
+
+@given(st.lists(requests, min_size=2, max_size=8))
+def test_each_has_the_answer_that_it_has_alone(house: House, several: list[bytes]) -> None:
+    expected = [alone(house, request) for request in several]
+    assert house.run(at_once(house, several)) == expected
+
+
+def test_requests_of_one_form_run_and_count_as_what_they_are(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = []
+    plain = V2Codec.encode_all
+    monkeypatch.setattr(V2Codec, "encode_all", lambda *these: counts.append(these[-1]) or plain(*these))
+    counters = house.host.find("scale").batcher.counters
+    several = [post(ask([[row, 2, 3]])) for row in range(40)]
+    expected = [alone(house, request) for request in several]
+    before = counters.requests, counters.inferences, counters.executions
+    assert house.run(at_once(house, several)) == expected
+    after = counters.requests, counters.inferences, counters.executions
+    assert [b - a for a, b in zip(before, after, strict=True)] == [40, 40, 1]
+    assert counts == [40]
+
+
+def test_a_bad_neighbour_fails_alone_and_once(house: House) -> None:
+    counters = house.host.find("gather").batcher.counters
+    several = [index(3), index(4), index(77), index(5)]
+    expected = [alone(house, request) for request in several]
+    before = counters.requests, counters.failures.total()
+    assert house.run(at_once(house, several)) == expected
+    assert (counters.requests, counters.failures.total()) == (before[0] + 3, before[1] + 1)
+
+
+def test_who_leaves_leaves_the_others(house: House) -> None:
+    async def leave() -> list[bytes]:
+        connections = [house.connect(house.lane) for _ in range(3)]
+        for protocol, _ in connections:
+            protocol.data_received(SLOW)
+        house.app.together.start()
+        connections[1][0].connection_lost(ConnectionResetError())
+        for protocol, _ in (connections[0], connections[2]):
+            await until(partial(quiet, protocol))
+            protocol.connection_lost(None)
+        return [wire.written for _, wire in connections]
+
+    expected = alone(house, SLOW)
+    first, gone, last = house.run(leave())
+    assert first == last == expected
+    assert gone == b""
+
+
+def test_what_can_not_be_queued_together_is_queued_alone(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batcher = house.host.find("scale").batcher
+    several = [post(ask([[row, 2, 3]])) for row in range(4)]
+    expected = [alone(house, request) for request in several]
+    monkeypatch.setattr(type(batcher.limits), "max_queue_rows", 3, raising=False)
+    answers = house.run(at_once(house, several))
+    assert answers[:3] == expected[:3]
+    assert answers[3].startswith((b"HTTP/1.1 503", b"HTTP/1.1 429"))

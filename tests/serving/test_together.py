@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +44,22 @@ def index(i: Any, **more: Any) -> bytes:
     return post(json.dumps(infer_request({"i": ("INT64", [i])}, **more)), GATHER)
 
 
+def binary(row: Sequence[float], *answered: bool, cut: int = 0, **more: Any) -> bytes:
+    """A row as bytes; its outputs, `y` and `total`, too, or as JSON."""
+    entry = {"name": "x", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}
+    outputs = [
+        {"name": name, "parameters": {"binary_data": as_bytes}}
+        for name, as_bytes in zip(("y", "total"), answered, strict=False)
+    ]
+    text = json.dumps({"inputs": [entry], "outputs": outputs, **more})
+    tail = np.array(row, "<f4").tobytes()
+    return post(
+        text.encode() + tail[: len(tail) - cut],
+        "/v2/models/scale/infer",
+        f"Inference-Header-Content-Length: {len(text)}",
+    )
+
+
 numbers_of_a_row = st.lists(st.floats(-1e6, 1e6, width=32) | st.integers(-9, 9), min_size=3, max_size=3)
 flat = numbers_of_a_row.map(lambda row: post(ask([[0, 0, 0]]).replace("[[0, 0, 0]]", json.dumps(row))))
 requests = st.one_of(
@@ -52,6 +69,8 @@ requests = st.one_of(
     numbers_of_a_row.map(lambda row: post(ask([row], outputs=[{"name": "total"}]))),
     numbers_of_a_row.map(lambda row: post(ask([row], id="a"))),
     st.integers(0, 12).map(index),
+    st.builds(binary, numbers_of_a_row, st.booleans(), st.booleans(), cut=st.sampled_from([0, 0, 0, 1])),
+    numbers_of_a_row.map(lambda row: binary(row, True, id="same")),
     st.sampled_from(
         [
             post(ask([["a", 1, 2]])), post(ask([[1, 2]])), post(ask([[[1, 2, 3]]])),
@@ -71,7 +90,11 @@ def test_each_has_the_answer_that_it_has_alone(house: House, several: list[bytes
     assert house.run(at_once(house, several)) == expected
 
 
+@pytest.mark.parametrize(
+    "make", [lambda row: post(ask([[row, 2, 3]])), lambda row: binary([row, 2, 3], True, False)]
+)
 def test_requests_of_one_form_run_and_count_as_what_they_are(
+    make: Callable[[int], bytes],
     house: House,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -79,7 +102,7 @@ def test_requests_of_one_form_run_and_count_as_what_they_are(
     plain = V2Codec.encode_all
     monkeypatch.setattr(V2Codec, "encode_all", lambda *these: counts.append(these[-1]) or plain(*these))
     counters = house.host.find("scale").batcher.counters
-    several = [post(ask([[row, 2, 3]])) for row in range(40)]
+    several = [make(row) for row in range(40)]
     expected = [alone(house, request) for request in several]
     before = counters.requests, counters.inferences, counters.executions
     assert house.run(at_once(house, several)) == expected

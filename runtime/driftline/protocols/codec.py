@@ -24,6 +24,10 @@ class InferRequest:
     id: str | None = None
     timeout_us: int = 0
 
+    def of_inputs(self, inputs: Tensors) -> InferRequest:
+        """The same request of other inputs."""
+        return InferRequest(inputs, self.outputs, self.binary, self.id, self.timeout_us)
+
 
 class Codec(Protocol):
     """Reads requests to one version of a model and writes its answers.

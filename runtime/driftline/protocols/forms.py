@@ -3,62 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
 
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.numbers import Layout, Numbers, Unread, read, ready
 from driftline.tensors import TensorSpec
 
 
+class Form(Protocol):
+    """A request of one input of numbers, but for these."""
+
+    @property
+    def request(self) -> InferRequest:
+        """What it asks for, without inputs."""
+        ...
+
+    def fits(self, body: bytes) -> bool:
+        """Whether a body is one of these, if what stands for the numbers turns out to be such."""
+        ...
+
+    def read(self, body: bytes) -> InferRequest:
+        """The request that a body which fits is; Unread if it is none after all."""
+        ...
+
+    def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
+        """Bodies that fit as one request, of the rows of all; Unread if one of them is none after all."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A request of one array of numbers, but for these.
+class TextForm:
+    """Its numbers are in its JSON.
 
     before, behind  the text around the array
-    name            of the input; the rest is as in InferRequest
+    name            of the input
     """
 
     before: bytes
     behind: bytes
     name: str
     layout: Layout
-    outputs: tuple[str, ...]
-    binary: frozenset[str]
-    timeout_us: int
+    request: InferRequest
 
     @classmethod
-    def of(cls, numbers: Numbers, spec: TensorSpec, request: InferRequest) -> Form:
+    def of(cls, numbers: Numbers, spec: TensorSpec, request: InferRequest) -> TextForm:
         """The form of a request without an id, as it was read with these numbers for its only input."""
         text, start, stop = numbers
         layout = Layout.of(spec, request.inputs[spec.name].shape)
-        before, behind = text[:start], text[stop:]
-        return cls(before, behind, spec.name, layout, request.outputs, request.binary, request.timeout_us)
+        return cls(text[:start], text[stop:], spec.name, layout, replace(request, inputs={}))
 
     @property
     def size(self) -> int:
         """Characters around the numbers."""
         return len(self.before) + len(self.behind)
 
-    @property
-    def plain(self) -> bool:
-        """Whether all is JSON and nothing is in a hurry."""
-        return not self.binary and not self.timeout_us
-
     def fits(self, text: bytes) -> bool:
-        """Whether a text is one of these, if what stands between turns out to be an array of numbers."""
+        """See Form."""
         return text.startswith(self.before) and text.endswith(self.behind)
 
     def read(self, text: bytes) -> InferRequest:
-        """The request that a text which fits is; Unread if it is none after all."""
+        """See Form."""
         numbers = Numbers(text, len(self.before), len(text) - len(self.behind))
         array, _ = read(numbers, self.layout)
-        return InferRequest({self.name: array}, self.outputs, self.binary, None, self.timeout_us)
+        return self.request.of_inputs({self.name: array})
 
     def read_all(self, texts: Sequence[bytes]) -> InferRequest:
-        """Requests that fit, each of as many rows, as one request: their arrays become one of arrays.
-
-        Raises Unread if any of them is none after all, or not nested as the first is.
-        """
+        """See Form: their arrays become one of arrays, all nested as the first is."""
         start, behind = len(self.before), len(self.behind)
         nested = texts[0].startswith(b"[", start + 1)
         shape = (len(texts), *(self.layout.shape if nested else (self.layout.count,)))
@@ -70,5 +83,37 @@ class Form:
         if levels != len(shape):
             raise Unread
         rows, *others = self.layout.shape
-        inputs = {self.name: array.reshape(rows * len(texts), *others)}
-        return InferRequest(inputs, self.outputs, self.binary, None, self.timeout_us)
+        return self.request.of_inputs({self.name: array.reshape(rows * len(texts), *others)})
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryForm:
+    """Its numbers are bytes behind its JSON, which is `text`."""
+
+    text: bytes
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    size: int
+    request: InferRequest
+
+    @classmethod
+    def of(cls, text: bytes, spec: TensorSpec, request: InferRequest) -> BinaryForm:
+        """The form of a request as it was read, with all of its only input behind this text."""
+        array = request.inputs[spec.name]
+        return cls(text, spec.name, array.dtype, array.shape, array.nbytes, replace(request, inputs={}))
+
+    def fits(self, body: bytes) -> bool:
+        """See Form."""
+        return len(body) == len(self.text) + self.size and body.startswith(self.text)
+
+    def read(self, body: bytes) -> InferRequest:
+        """See Form."""
+        return self.read_all((body,))
+
+    def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
+        """See Form."""
+        start = len(self.text)
+        values = np.frombuffer(b"".join([body[start:] for body in bodies]), self.dtype)
+        rows, *others = self.shape
+        return self.request.of_inputs({self.name: values.reshape(rows * len(bodies), *others)})

@@ -15,7 +15,7 @@ import orjson
 from driftline.errors import BadRequest
 from driftline.protocols import binary, numbers
 from driftline.protocols.codec import InferRequest
-from driftline.protocols.forms import Form
+from driftline.protocols.forms import BinaryForm, Form, TextForm
 from driftline.tensors import DATATYPES, Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
 
 _MOST_ELEMENTS = 2**48
@@ -41,6 +41,7 @@ class V2Codec:
         self._all_outputs = tuple(self._outputs)
         self._batched = signature.batched
         self._forms: dict[bytes, Form] = {}
+        self._binary_forms: dict[bytes, Form] = {}
         self._of_values = {spec.name for spec in signature.outputs if spec.datatype.dtype != object}
         self._of_numbers = all(map(numbers.readable, signature.inputs))
         # What is the same in every answer is written once; orjson would spend more on it than on the numbers.
@@ -70,7 +71,17 @@ class V2Codec:
         view = memoryview(body)
         if json_length == 0:
             return self._decode_raw(view)
-        return self._decode_json(view[:json_length], view[json_length:])
+        form = self._binary_forms.get(body[:json_length])
+        if form is not None and form.fits(body):
+            return form.read(body)
+        request = self._decode_json(view[:json_length], view[json_length:])
+        if self._of_numbers and len(self._inputs) == 1 and json_length <= _MOST_AROUND:
+            (spec,) = self._inputs.values()
+            if len(body) - json_length == request.inputs[spec.name].nbytes and spec.datatype.dtype != bool:
+                remember(
+                    self._binary_forms, body[:json_length], BinaryForm.of(body[:json_length], spec, request)
+                )
+        return request
 
     def _decode_json(self, text: bytes | memoryview, tail: memoryview) -> InferRequest:
         if self._of_numbers and type(text) is bytes and numbers.ready(text):
@@ -101,33 +112,47 @@ class V2Codec:
         request = self._read_request(_with_arrays(document, arrays), memoryview(b""))
         if alone and request.id is None:
             (spec,) = self._inputs.values()
-            form = Form.of(arrays[0], spec, request)
-            if form.size <= _MOST_AROUND:
-                if len(self._forms) == _MOST_FORMS:
-                    self._forms.clear()
-                self._forms[head] = form
+            new = TextForm.of(arrays[0], spec, request)
+            if len(new.before) + len(new.behind) <= _MOST_AROUND:
+                remember(self._forms, head, new)
         return request
 
     # -- several requests together --------------------------------------------------------------
 
-    def form(self, body: bytes) -> Form | None:
+    def form(self, body: bytes, json_length: int | None) -> Form | None:
         """The form of a request whose rows may run with others' as one request, and be answered as such."""
-        form = self._forms.get(body[: max(0, body.find(b'"data"'))])
-        if form is None or not (self._batched and form.plain and form.fits(body)):
+        if json_length is None:
+            form = self._forms.get(body[: max(0, body.find(b'"data"'))])
+        else:
+            form = self._binary_forms.get(body[:json_length])
+        if form is None or not self._batched or form.request.timeout_us or not form.fits(body):
             return None
-        return form if self._of_values.issuperset(form.outputs) else None
+        return form if self._of_values.issuperset(form.request.outputs) else None
 
-    def encode_all(self, request: InferRequest, outputs: Tensors, count: int) -> list[bytes]:
-        """The bodies of the answers to `count` requests of one form that ran as one request."""
-        columns = []
+    def encode_all(
+        self, request: InferRequest, outputs: Tensors, count: int
+    ) -> list[tuple[bytes, int | None]]:
+        """What `encode` gives for each of `count` requests of one form that ran as one request."""
+        columns, tails = [], []
         for name in request.outputs:
             array = outputs[name]
-            shape = (len(array) // count, *array.shape[1:])
-            before = b'%b%b,"data":[' % (self._entries[name], orjson.dumps(shape))
-            rows = orjson.dumps(array.reshape(count, -1), option=orjson.OPT_SERIALIZE_NUMPY)
-            columns.append([b"%b%b]}" % (before, row) for row in rows[2:-2].split(b"],[")])
-        opening = self._opening + b'"outputs":['
-        return [b"%b%b]}" % (opening, b",".join(entries)) for entries in zip(*columns, strict=True)]
+            shape = orjson.dumps((len(array) // count, *array.shape[1:]))
+            if name in request.binary:
+                data = binary.encode(array)
+                size = len(data) // count
+                tails.append([data[first : first + size] for first in range(0, size * count, size or 1)])
+                rests = [b'"parameters":{"binary_data_size":%d}' % size] * count
+            else:
+                rows = orjson.dumps(array.reshape(count, -1), option=orjson.OPT_SERIALIZE_NUMPY)
+                rests = [b'"data":[%b]' % row for row in rows[2:-2].split(b"],[")]
+            before = self._entries[name] + shape + b","
+            columns.append([b"%b%b}" % (before, rest) for rest in rests])
+        number = b'"id":%b,' % orjson.dumps(request.id) if request.id is not None else b""
+        opening = b'%b%b"outputs":[' % (self._opening, number)
+        texts = [b"%b%b]}" % (opening, b",".join(entries)) for entries in zip(*columns, strict=True)]
+        if not request.binary:
+            return [(text, None) for text in texts]
+        return [(b"".join(parts), len(parts[0])) for parts in zip(texts, *tails, strict=True)]
 
     def _read_request(self, document: object, tail: memoryview) -> InferRequest:
         if type(document) is not dict:
@@ -269,6 +294,13 @@ class V2Codec:
         number = b'"id":%b,' % orjson.dumps(request.id) if request.id is not None else b""
         text = b'%b%b"outputs":[%b]}' % (self._opening, number, b",".join(entries))
         return (b"".join((text, *tail)), len(text)) if request.binary else (text, None)
+
+
+def remember(forms: dict[bytes, Form], head: bytes, form: Form) -> None:
+    """Keep a form by what its requests start with; of clients whose requests all differ, only the last."""
+    if len(forms) == _MOST_FORMS:
+        forms.clear()
+    forms[head] = form
 
 
 def _with_arrays(document: Any, arrays: list[numbers.Numbers]) -> object:

@@ -24,10 +24,9 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
 from driftline.errors import BadRequest
-from driftline.protocols.v2 import V2Codec
 from driftline.serving.app import App, failure
 from driftline.serving.connection import Connection
-from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late
+from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late, fields_of
 
 log = logging.getLogger("driftline.serving")
 
@@ -304,14 +303,10 @@ class Exchange:
         else:
             self._write(200, fields, content)
 
-    def answer(self, content: bytes) -> None:
-        """Write an answer in JSON."""
+    def answer(self, content: bytes, text_length: int | None) -> None:
+        """Write an answer of the Open Inference Protocol."""
         if not self._gone():
-            self._write(
-                200,
-                [(b"content-type", V2Codec.media_type), (b"content-length", b"%d" % len(content))],
-                content,
-            )
+            self._write(200, fields_of(content, text_length), content)
 
     def _gone(self) -> bool:
         return self.disconnected or self._protocol.wire.is_closing()

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from driftline.batching.batcher import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
 from driftline.protocols.codec import Codec, InferRequest
+from driftline.protocols.v2 import V2Codec
 from driftline.serving.host import Host
 from driftline.serving.served import Served
 from driftline.tensors import shorten
@@ -96,11 +97,6 @@ class Target:
     protocol: str
     json_length: int | None
 
-    @property
-    def plain_v2(self) -> bool:
-        """Whether the body is the JSON of the Open Inference Protocol, and nothing else."""
-        return self.protocol == "v2" and self.json_length is None
-
 
 @dataclass(slots=True)
 class Call:
@@ -115,11 +111,16 @@ class Call:
     def answer(self) -> tuple[Fields, bytes]:
         """The headers and the body of the answer, once the request is done; its error is raised."""
         content, text_length = self.codec.encode(self.decoded, self.request.outcome())
-        fields = [(b"content-type", self.codec.media_type), (b"content-length", b"%d" % len(content))]
-        if text_length is not None:
-            fields = [_BINARY, fields[1], (_JSON_LENGTH, b"%d" % text_length)]
         self.served.latency.observe(perf_counter_ns() - self.begin)
-        return fields, content
+        return fields_of(content, text_length, self.codec.media_type), content
+
+
+def fields_of(content: bytes, text_length: int | None, media_type: bytes = V2Codec.media_type) -> Fields:
+    """The headers of an answer; where its JSON ends, None if no bytes of tensors follow it."""
+    length = (b"content-length", b"%d" % len(content))
+    if text_length is None:
+        return [(b"content-type", media_type), length]
+    return [_BINARY, length, (_JSON_LENGTH, b"%d" % text_length)]
 
 
 async def unless_gone(request: Request, receive: Receive) -> None:

@@ -36,8 +36,8 @@ class Member(Protocol):
         """Go on alone."""
         ...
 
-    def answer(self, content: bytes) -> None:
-        """Send an answer in JSON."""
+    def answer(self, content: bytes, text_length: int | None) -> None:
+        """Send an answer of the Open Inference Protocol, and where its JSON ends; None if it is all JSON."""
         ...
 
 
@@ -68,21 +68,21 @@ class Together:
             except DriftlineError:
                 served = None  # each will be told so
             alone: Sequence[Member] = members
-            if served is not None and len(members) > 1 and target.plain_v2:
+            if served is not None and len(members) > 1 and target.protocol == "v2":
                 most = served.model.settings.batching.max_batch_rows
                 parts = [members[first : first + most] for first in range(0, len(members), most)]
-                alone = [member for part in parts for member in start_together(served, part)]
+                alone = [member for part in parts for member in start_together(served, target, part)]
             for member in alone:
                 member.start()
             if served is not None:
                 served.batcher.hurry()
 
 
-def start_together(served: Served, members: Sequence[Member]) -> Sequence[Member]:
+def start_together(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
     """Start those that have the first one's form; the others are returned."""
     codec = served.codec("v2")
     assert isinstance(codec, V2Codec)
-    form = codec.form(members[0].body)
+    form = codec.form(members[0].body, target.json_length)
     if form is None:
         return members
     fit: list[Member] = []
@@ -111,12 +111,12 @@ class Joint:
     def finish(self) -> None:
         """The batch has run: answer each; if it has failed, each tries again alone."""
         try:
-            contents = self.codec.encode_all(self.decoded, self.request.outcome(), len(self.members))
+            answers = self.codec.encode_all(self.decoded, self.request.outcome(), len(self.members))
         except Exception:
             for member in self.members:
                 member.start()
             return
         now, latency = perf_counter_ns(), self.served.latency
-        for member, content in zip(self.members, contents, strict=True):
+        for member, (content, text_length) in zip(self.members, answers, strict=True):
             latency.observe(now - member.begin)
-            member.answer(content)
+            member.answer(content, text_length)

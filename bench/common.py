@@ -49,6 +49,7 @@ class Effort:
     starts   cold starts
     swaps    hot swaps, of which the first `settle` may still grow the memory
     rows     of the file that is scored with trees; the network's has a twentieth, what is profiled five times
+    soak     seconds of load while versions swap and workers are killed
     """
 
     rounds: int = 5
@@ -57,9 +58,10 @@ class Effort:
     swaps: int = 1000
     settle: int = 50
     rows: int = 2_000_000
+    soak: int = 1800
 
 
-QUICK = Effort(rounds=2, seconds=1, starts=3, swaps=60, settle=20, rows=400_000)
+QUICK = Effort(rounds=2, seconds=1, starts=3, swaps=60, settle=20, rows=400_000, soak=60)
 
 
 # -- programs and processes -----------------------------------------------------------------------

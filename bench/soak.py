@@ -1,0 +1,199 @@
+"""Swaps every few seconds and workers killed at random, under load: is any answer wrong, lost or never given?"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import onnx
+import orjson
+import psutil
+from onnx import TensorProto, helper, numpy_helper
+
+from bench.common import HOST, Effort, Process, Request, first_answer, free_port, json_request, running, serve_command
+from bench.results import Result, Table, Target
+from driftline.registry.source import PRODUCTION, Registry
+
+MODEL = "soaked"
+WORKERS = 2
+CLIENTS = 16
+VERSIONS = 4
+SWAP_SECONDS = 5.0
+KILL_SECONDS = 11.0
+"""Time for a worker to be replaced between two kills."""
+ANSWER_SECONDS = 60.0
+MOST_GROWTH = 1.10
+
+
+@dataclass(slots=True)
+class Seen:
+    """What happened: answers by version, sockets that broke and that killed workers held, answers that were wrong,
+    memory in MB by second."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    broken: int = 0
+    wrong: list[str] = field(default_factory=list)
+    swaps: int = 0
+    kills: int = 0
+    megabytes: list[tuple[float, float]] = field(default_factory=list)
+    held: int = 0
+
+
+def run(effort: Effort) -> Result:
+    """Soak for half an hour; a minute if it is to be quick."""
+    return report(soak(effort.soak))
+
+
+def soak(seconds: float) -> Seen:
+    """Load two workers for so long, swapping and killing."""
+    with tempfile.TemporaryDirectory() as folder:
+        registry = Registry.open(Path(folder) / "models")
+        for number in range(1, VERSIONS + 1):
+            file = Path(folder) / "model.onnx"
+            onnx.save(times(number), file)
+            registry.register([file], MODEL)
+        registry.promote(MODEL, 1, PRODUCTION)
+        port = free_port()
+        workers = ("--workers", str(WORKERS), "--poll-seconds", "0.5")
+        with running(serve_command("--registry", registry.uri, *workers, port=port)) as process:
+            first_answer(process, port, json_request(MODEL, np.ones((1, 3), np.float32), "y", "x"))
+            return asyncio.run(_soak(process, port, registry, seconds))
+
+
+def times(factor: int) -> onnx.ModelProto:
+    """`y` is `factor` times `x`: an answer tells which version gave it."""
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 3)) for name in ("x", "y")]
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])], "graph", tensors[:1], tensors[1:],
+        [numpy_helper.from_array(np.float32(factor), "factor")],
+    )  # fmt: skip
+    model: onnx.ModelProto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    return model
+
+
+async def _soak(process: Process, port: int, registry: Registry, seconds: float) -> Seen:
+    seen, end = Seen(), monotonic() + seconds
+    chaos = random.Random(0)
+    async with asyncio.TaskGroup() as tasks:
+        for seed in range(CLIENTS):
+            tasks.create_task(_client(port, random.Random(seed), seen, end))
+        tasks.create_task(_swap(registry, seen, end))
+        tasks.create_task(_kill(process, chaos, seen, end))
+        tasks.create_task(_weigh(process, seen, end))
+    process.check()
+    return seen
+
+
+async def _client(port: int, numbers: random.Random, seen: Seen, end: float) -> None:
+    """Ask again and again over one connection, and over another when it breaks."""
+    while monotonic() < end:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            while monotonic() < end:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await _ask(reader, writer, numbers, seen)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            seen.broken += 1
+        finally:
+            writer.close()
+
+
+async def _ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, numbers: random.Random, seen: Seen
+) -> None:
+    row = np.array([[numbers.randrange(1000) for _ in range(3)]], np.float32)
+    request: Request = json_request(MODEL, row, "y", "x")
+    head = f"POST {request.path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {len(request.body)}\r\n\r\n"
+    writer.write(head.encode() + request.body)
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+    length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length"))
+    answer = orjson.loads(await reader.readexactly(length))
+    version = answer.get("model_version", "")
+    expected = (row * int(version or 0)).ravel().tolist()
+    if lines[0].split()[1] != "200" or answer["outputs"][0]["data"] != expected:
+        seen.wrong.append(f"{lines[0]} {answer}")
+    seen.answers[version] += 1
+
+
+async def _swap(registry: Registry, seen: Seen, end: float) -> None:
+    for turn in count(1):
+        await asyncio.sleep(SWAP_SECONDS)
+        if monotonic() >= end:
+            return
+        await asyncio.to_thread(registry.promote, MODEL, turn % VERSIONS + 1, PRODUCTION)
+        seen.swaps += 1
+
+
+async def _kill(process: Process, chaos: random.Random, seen: Seen, end: float) -> None:
+    """Kill a worker now and then, when all of them are there."""
+    while True:
+        await asyncio.sleep(KILL_SECONDS)
+        if monotonic() >= end - KILL_SECONDS:
+            return
+        workers = psutil.Process(process.popen.pid).children()
+        if len(workers) == WORKERS:
+            victim = chaos.choice(workers)
+            victim.suspend()  # it accepts no more while its sockets are counted
+            seen.held += sum(one.status == psutil.CONN_ESTABLISHED for one in victim.net_connections())
+            victim.kill()
+            seen.kills += 1
+
+
+async def _weigh(process: Process, seen: Seen, end: float) -> None:
+    """Memory of all processes, while every worker is there."""
+    begin = monotonic()
+    while monotonic() < end:
+        await asyncio.sleep(1)
+        supervisor = psutil.Process(process.popen.pid)
+        workers = supervisor.children()
+        if len(workers) == WORKERS:
+            with suppressed():
+                total = sum(one.memory_info().rss for one in (supervisor, *workers))
+                seen.megabytes.append((monotonic() - begin, total / 2**20))
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """A process may end while it is looked at."""
+    try:
+        yield
+    except psutil.NoSuchProcess:
+        pass
+
+
+def report(seen: Seen) -> Result:
+    """What was wrong, what broke, and whether memory grew from the first third to the last."""
+    third = len(seen.megabytes) // 3 or 1
+    early = float(np.median([size for _, size in seen.megabytes[third : 2 * third]]))
+    late = float(np.median([size for _, size in seen.megabytes[-third:]]))
+    return Result(
+        f"{WORKERS} workers, a swap every {SWAP_SECONDS:.0f} s, workers killed at random",
+        Table(
+            ["answers", "swaps", "kills", "sockets broken", "answers wrong", "MB early", "MB late"],
+            [
+                [
+                    f"{seen.answers.total():,}", str(seen.swaps), str(seen.kills), str(seen.broken),
+                    str(len(seen.wrong)), f"{early:.0f}", f"{late:.0f}",
+                ]
+            ],
+        ),
+        [
+            Target("wrong answers", len(seen.wrong), "at most", 0),
+            Target("sockets broken, of those that killed workers held", seen.broken, "at most", seen.held),
+            Target("memory, late of early", late / early, "at most", MOST_GROWTH),
+        ],
+        ["Each answer is checked against the version that it says it is of; memory is that of all processes."],
+        {"answers": dict(seen.answers), "megabytes": seen.megabytes, "wrong": seen.wrong[:10]},
+        timed=False,
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 
 import numpy as np
 
@@ -19,26 +20,37 @@ FEW_ROWS = 16
 
 
 class Counter:
-    """What was counted, in the bins of a profile."""
+    """What was counted, in the bins of a profile.
 
-    def __init__(self, profile: Profile) -> None:
+    profile  whose bins they are
+    memory   (words,) int64 to count in, as another Counter of the profile says, which may be another
+             process's too, and is as `reset` leaves it; its own if None
+    """
+
+    def __init__(self, profile: Profile, memory: Array | None = None) -> None:
         self.numeric = [one for one in profile.references if isinstance(one, Numeric)]
         self.categorical = [one for one in profile.references if isinstance(one, Categorical)]
         self.references: list[Reference] = [*self.numeric, *self.categorical]
         self._names = tuple(reference.name for reference in self.numeric)
         self._width = len(self.numeric)
         edges = max((len(reference.edges) for reference in self.numeric), default=0)
-        self._state = profile.whole.state(_padded([reference.edges for reference in self.numeric], edges))
+        state = profile.whole.state(_padded([reference.edges for reference in self.numeric], edges))
+        lengths = [state.counts.size, state.sums.size, *(len(one.counts) for one in self.categorical)]
+        self.words: int = sum(lengths)
+        parts = np.zeros(self.words, np.int64) if memory is None else memory
+        counts, sums, *self._categories = np.split(parts, list(accumulate(lengths))[:-1])
+        self._state = state._replace(counts=counts.reshape(state.counts.shape), sums=sums.view(np.float64))
         self._waiting = np.empty((FEW_ROWS, self._width), np.float32)
         self._held = 0
-        self._categories = [np.zeros(len(reference.counts), np.int64) for reference in self.categorical]
         self._places = _places([len(reference.edges) for reference in self.numeric], edges)
+        if memory is None:
+            self.reset()
 
     def add(self, matrix: Array, codes: Codes) -> None:
         """Count rows; one thread at a time."""
         number = len(matrix)
         if self._held + number > FEW_ROWS:
-            self._settle()
+            self.settle()
         if number > FEW_ROWS:
             rows.observe(matrix, self._state)
         else:
@@ -48,14 +60,19 @@ class Counter:
             for own, counts in zip(codes, self._categories, strict=True):
                 categories.count(own, counts)
 
-    def warm_up(self) -> None:
-        """Load what is compiled: count no rows."""
-        self._settle()
-
-    def _settle(self) -> None:
-        """Count the rows that wait."""
+    def settle(self) -> None:
+        """Count the rows that wait; that loads what is compiled, even if there are none."""
         rows.observe(self._waiting[: self._held], self._state)
         self._held = 0
+
+    def merge(self, other: Counter) -> None:
+        """Add what another has counted by the same profile, and settled: moments to rounding."""
+        self._state.counts[:] += other._state.counts
+        for own, counts in zip(self._categories, other._categories, strict=True):
+            own += counts
+        moments.merge(self._state.moments, other._state.moments)
+        rest = moments.FIELDS * self._width
+        self._state.sums[rest:] += other._state.sums[rest:]
 
     def reset(self) -> None:
         """Begin anew."""
@@ -70,12 +87,12 @@ class Counter:
     def counts(self) -> Array:
         """(natural bins,) int64, a copy: of the numeric columns, then of the categorical ones, one behind the
         other, each as long as its reference's counts."""
-        self._settle()
+        self.settle()
         return np.concatenate([self._state.counts.ravel()[self._places], *self._categories])
 
     def window(self, rows: int, began: datetime) -> Window:
         """A copy of all that was counted."""
-        self._settle()
+        self.settle()
         ends = np.cumsum([len(reference.counts) for reference in self.references])[:-1]
         names = [reference.name for reference in self.references]
         return Window(

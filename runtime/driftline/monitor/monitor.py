@@ -113,7 +113,7 @@ class Monitor:
         """Load all that is compiled, so that no batch waits for it."""
         with self._lock:
             self._counter.add(*self._reader.nothing())
-            self._counter.warm_up()
+            self._counter.settle()
             if self._detectors is not None:
                 self._detectors.look(np.zeros_like(self._looked))
 
@@ -184,6 +184,19 @@ class Monitor:
         self._set_stop()
         for finding in findings:
             self._signal(finding)
+
+    def merge(self, counter: Counter, rows: int) -> None:
+        """Add so many rows that another counter has counted by this profile.
+
+        The looks and windows that fall due come behind them, not within.
+        """
+        with self._lock:
+            if self._by_time:
+                self._keep_time()
+            self._counter.merge(counter)
+            self.rows += rows
+            if self.rows >= self._stop:
+                self._halt()
 
     # -- windows ------------------------------------------------------------------------------------
 
@@ -269,6 +282,11 @@ class Monitor:
             signals = tuple(self._signals.values())
             self._signals.clear()
             return signals
+
+    @property
+    def words(self) -> int:
+        """How many words the counters take that it can merge; see Counter."""
+        return self._counter.words
 
     @property
     def signals(self) -> tuple[Signal, ...]:

@@ -19,7 +19,7 @@ from driftline.registry.directory import DirectoryRegistry
 from driftline.registry.file import FileRegistry
 from driftline.registry.source import Reference, Registry, Targets, Version
 from driftline.serving import host as host_module
-from driftline.serving import triton
+from driftline.serving import memory, triton
 from driftline.serving.host import RETRY_SECONDS, Host, backoff
 from driftline.serving.served import Served
 from driftline.tensors import Tensors
@@ -444,7 +444,7 @@ async def test_memory_is_given_back_when_the_last_answer_has_let_go(
         answering = host.find("m")  # as the endpoint holds it until its answer is sent
         model = weakref.ref(answering.model)
         alive: list[bool] = []
-        monkeypatch.setattr(host_module.memory, "give_back", lambda: alive.append(model() is not None))
+        monkeypatch.setattr(memory, "give_back", lambda: alive.append(model() is not None))
         register(registry, tmp_path)
         await until(lambda: default(host) == 2 and not host.entries["m"].unloading)
         await asyncio.sleep(0.1)

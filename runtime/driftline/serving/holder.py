@@ -1,0 +1,209 @@
+"""The versions in memory: who answers, the moment of a swap, drain, give memory back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from driftline.batching.cost import Cost
+from driftline.config import ServerFile
+from driftline.engine.bundle import Bundle
+from driftline.engine.model import Model
+from driftline.errors import DriftlineError, NotFound, Unavailable
+from driftline.registry.source import Reference, Version
+from driftline.serving import memory
+from driftline.serving.latency import Latency
+from driftline.serving.served import Served
+from driftline.serving.watch import Watch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from driftline.monitor.signals import Signal
+
+log = logging.getLogger("driftline.host")
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(slots=True)
+class Entry:
+    """All that is known of one model: what its references stand for, what is on its way in or out.
+
+    `default`, of `versions` by number, is what its first reference stands for.
+    """
+
+    name: str
+    default: Served | None = None
+    versions: dict[int, Served] = field(default_factory=dict)
+    stands: dict[Reference, Served] = field(default_factory=dict)
+    loading: set[int] = field(default_factory=set)
+    unloading: list[Served] = field(default_factory=list)
+    failures: dict[int, str] = field(default_factory=dict)
+    attempts: int = 0
+    retry: asyncio.TimerHandle | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    latency: Latency = field(default_factory=Latency)
+    loads: int = 0
+    load_failures: int = 0
+    load_seconds: float = 0.0
+    swaps: int = 0
+
+
+class Holder:
+    """Holds versions and finds the one that answers; which ones those are, others say.
+
+    file      the server's settings for models
+    on_alarm  called with each new alarm of any version
+    """
+
+    def __init__(self, file: ServerFile, on_alarm: Callable[[Signal], None]) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.ready = False
+        self._file = file
+        self._on_alarm = on_alarm
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- for requests -------------------------------------------------------------------------
+
+    def find(self, name: str, version: str | None = None) -> Served:
+        """The version that answers: the one named, else the model's default.
+
+        Raises NotFound if it is not in memory, Unavailable if the model is still being loaded.
+        """
+        entry = self.entries.get(name)
+        if entry is None and self.ready:
+            raise NotFound(f"Request for unknown model: '{name}' is not found")
+        if entry is None:
+            raise Unavailable("the server is not ready")
+        if version is None:
+            served = entry.default
+        else:
+            served = entry.versions.get(int(version)) if _NUMBER.fullmatch(version) else None
+        if served is not None:
+            return served
+        if not entry.versions and entry.lock.locked():
+            raise Unavailable(f"model '{name}' is being loaded")
+        if version is None:
+            raise NotFound(f"Request for unknown model: '{name}' is not found")
+        loaded = ", ".join(map(str, sorted(entry.versions))) or "none"
+        raise NotFound(
+            f"Request for unknown model: '{name}' version {version} is not found; loaded: {loaded}"
+        )
+
+    def served(self) -> Iterator[Served]:
+        """Every version in memory that takes requests."""
+        for entry in self.entries.values():
+            yield from entry.versions.values()
+
+    def busy(self) -> bool:
+        """Whether a batch is being computed."""
+        return any(
+            served.batcher.running
+            for entry in self.entries.values()
+            for served in (*entry.versions.values(), *entry.unloading)
+        )
+
+    async def close(self) -> None:
+        """Stop what is under way, refuse what still waits, give everything back."""
+        self.ready = False
+        for entry in self.entries.values():
+            self._forget_failures(entry)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for entry in self.entries.values():
+            for served in (*entry.versions.values(), *entry.unloading):
+                served.close()
+
+    # -- coming -----------------------------------------------------------------------------------
+
+    async def _make(self, entry: Entry, version: Version) -> Served:
+        """Fetch, verify, load and warm a version; nobody is served by it yet."""
+
+        def load() -> tuple[Model, Cost, Watch | None]:
+            bundle = Bundle.open(self._folder(version))
+            bundle = replace(bundle, settings=self._file.settings_of(version.name, bundle.settings))
+            model = Model(bundle)
+            return model, model.warm_up(), self._watch(version, model, bundle)
+
+        model, cost, watch = await asyncio.to_thread(load)
+        return Served(version, model, cost, entry.latency, watch)
+
+    def _folder(self, version: Version) -> Path:
+        """Where a version's files are on this machine."""
+        raise NotImplementedError
+
+    def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
+        """What watches a version, if its settings want that."""
+        settings = bundle.settings.monitor
+        return Watch(version, model, bundle.profile, settings, self._on_alarm) if settings.enabled else None
+
+    def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:
+        """The one moment of a swap: from here on, new requests go to what the references stand for."""
+        for served in set(entry.stands.values()) - set(stands.values()):
+            entry.unloading.append(served)
+            self._spawn(self._retire(entry, served))
+        entry.stands = stands
+        entry.versions = {served.version.number: served for served in stands.values()}
+        if self.ready:
+            self._start_watching()
+        old, entry.default = entry.default, default
+        if default is None or default is old:
+            return
+        if old is not None:
+            entry.swaps += 1
+        log.info(
+            "%s %d serves%s", entry.name, default.version.number,
+            f", {old.version.number} drains" if old else "",
+            extra={"model": entry.name, "version": default.version.number},
+        )  # fmt: skip
+
+    def _start_watching(self) -> None:
+        """Load the monitors that are not: at the start not before every model can answer."""
+        for served in self.served():
+            if served.watch is not None:
+                served.watch.start()
+
+    def _forget_failures(self, entry: Entry) -> None:
+        entry.failures = {}
+        entry.attempts = 0
+        if entry.retry is not None:
+            entry.retry.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, DriftlineError):
+            log.error("unexpected: %s", error, exc_info=error)
+
+    # -- leaving ----------------------------------------------------------------------------------
+
+    async def _retire(self, entry: Entry, served: Served) -> None:
+        """Close a version that takes no new requests, when its last one is answered."""
+        await served.batcher.drain()
+        served.close()
+        entry.unloading.remove(served)
+        log.info(
+            "%s %d is drained and closed", entry.name, served.version.number,
+            extra={"model": entry.name, "version": served.version.number},
+        )  # fmt: skip
+        # An answer on its way, or a monitor that is being loaded, may hold the model still.
+        gone = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        watched = weakref.ref(served.model, lambda _: loop.call_soon_threadsafe(gone.set))
+        del served
+        if watched() is not None:
+            await gone.wait()
+        await asyncio.to_thread(memory.give_back)

@@ -58,3 +58,22 @@ class Counters:
         size.input_ns += input_ns
         size.infer_ns += infer_ns
         size.output_ns += output_ns
+
+    def add(self, other: Counters) -> None:
+        """Add the totals of another process."""
+        for name in _TOTALS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failures.update(other.failures)
+        self.last_inference = max(self.last_inference, other.last_inference)
+        for rows, size in other.batches.items():
+            own = self.batches.setdefault(rows, BatchSize())
+            own.count += size.count
+            own.input_ns += size.input_ns
+            own.infer_ns += size.infer_ns
+            own.output_ns += size.output_ns
+
+
+_TOTALS = (
+    "requests", "request_ns", "queue_ns", "failure_ns",
+    "inferences", "executions", "input_ns", "infer_ns", "output_ns",
+)  # fmt: skip

@@ -58,6 +58,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @registry_option
 @host_option
 @port_option
+@option("--workers", "Processes that answer on the port.", default=DEFAULTS.workers, type=click.IntRange(1))
 @option(
     "--max-body-bytes",
     "A request's body may have so many.",

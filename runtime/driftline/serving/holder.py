@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
@@ -101,6 +102,11 @@ class Holder:
         for entry in self.entries.values():
             yield from entry.versions.values()
 
+    @property
+    def processes(self) -> list[int]:
+        """The process ids of all that belongs to this server."""
+        return [os.getpid()]
+
     def busy(self) -> bool:
         """Whether a batch is being computed."""
         return any(
@@ -127,8 +133,7 @@ class Holder:
         """Fetch, verify, load and warm a version; nobody is served by it yet."""
 
         def load() -> tuple[Model, Cost, Watch | None]:
-            bundle = Bundle.open(self._folder(version))
-            bundle = replace(bundle, settings=self._file.settings_of(version.name, bundle.settings))
+            bundle = self._bundle(version)
             model = Model(bundle)
             return model, model.warm_up(), self._watch(version, model, bundle)
 
@@ -138,6 +143,11 @@ class Holder:
     def _folder(self, version: Version) -> Path:
         """Where a version's files are on this machine."""
         raise NotImplementedError
+
+    def _bundle(self, version: Version) -> Bundle:
+        """A version's files, and its settings with what the server's file says of it."""
+        bundle = Bundle.open(self._folder(version))
+        return replace(bundle, settings=self._file.settings_of(version.name, bundle.settings))
 
     def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
         """What watches a version, if its settings want that."""

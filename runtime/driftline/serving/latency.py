@@ -22,3 +22,8 @@ class Latency:
         """Count one request."""
         self.counts[bisect_left(BOUNDS_NS, ns)] += 1
         self.sum_ns += ns
+
+    def add(self, other: Latency) -> None:
+        """Add what another process has counted."""
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.sum_ns += other.sum_ns

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import NoReturn
@@ -23,6 +23,7 @@ from driftline.registry.source import Reference, Registry
 from driftline.serving import logs, memory
 from driftline.serving.app import App
 from driftline.serving.fastlane import fast_lane
+from driftline.serving.holder import Holder
 from driftline.serving.host import Host
 from driftline.serving.webhook import Webhook
 
@@ -30,6 +31,9 @@ log = logging.getLogger("driftline.serving")
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections, so that none is closed under a request."""
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
 
 GARBAGE = 20_000
 """Objects made and not freed again before the garbage collector looks for cycles among them."""
@@ -45,13 +49,23 @@ def serve(
 
     Raises ConfigError if the address can't be bound, and whatever keeps a model from being loaded.
     """
+    if settings.workers > 1:
+        from driftline.serving.supervisor import supervise
+
+        supervise(registry, references, settings, file or ServerFile())
+        return
     memory.one_arena()
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
-    with bind(settings.host, settings.port) as listener:
-        # The event loop that uvicorn would choose: uvloop where it is installed.
-        factory = uvicorn.Config(app="", log_config=None).get_loop_factory()
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_serve(registry, references, settings, file, listener))
+    with (
+        bind(settings.host, settings.port) as listener,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
+    ):
+        runner.run(_serve(registry, references, settings, file, listener))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop that uvicorn would choose: uvloop where it is installed."""
+    return uvicorn.Config(app="", log_config=None).get_loop_factory()
 
 
 async def _serve(
@@ -105,11 +119,14 @@ def calm_collector() -> None:
     gc.set_threshold(GARBAGE)
 
 
-class StoppableServer(uvicorn.Server):
-    """uvicorn with our signals: it stops with exit code 0, and a second signal does not wait."""
+class Stoppable(uvicorn.Server):
+    """uvicorn, stopped when we say so.
 
-    def __init__(self, host: Host, settings: Server) -> None:
-        app = App(host, settings)
+    app   answers
+    host  that it answers from
+    """
+
+    def __init__(self, app: App, host: Holder, settings: Server) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -120,11 +137,25 @@ class StoppableServer(uvicorn.Server):
                 access_log=settings.access_log,
                 server_header=False,
                 proxy_headers=False,
-                backlog=2048,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             )
         )
+        self._holder = host
+
+    def stop(self) -> int:
+        """Take no more, and end when what was taken is answered; how many requests that are."""
+        self._holder.ready = False
+        self.should_exit = True
+        return sum(served.batcher.pending for served in self._holder.served())
+
+
+class StoppableServer(Stoppable):
+    """With our signals: it stops with exit code 0, and a second signal does not wait."""
+
+    def __init__(self, host: Host, settings: Server) -> None:
+        super().__init__(App(host, settings), host, settings)
         self._host = host
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -145,10 +176,8 @@ class StoppableServer(uvicorn.Server):
         if self.should_exit:
             log.warning("stopping at once")
             leave(128 + number)
-        pending = sum(served.batcher.pending for served in self._host.served())
+        pending = self.stop()
         log.info("stopping: %d requests to finish", pending, extra={"pending": pending})
-        self._host.ready = False
-        self.should_exit = True
 
     def _refresh(self) -> None:
         log.info("SIGHUP: looking at the registry")
@@ -161,14 +190,17 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket's address, taken; ConfigError if it can't be had."""
+def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.socket:
+    """A listening socket's address, taken; ConfigError if it can't be had.
+
+    With SO_REUSEPORT as `option` other sockets of this kind may have the address too.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind(address)
     except OSError as error:
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error

@@ -149,14 +149,8 @@ class Watch:
         """Load the profile and the monitor: a second or two, in the observer's thread."""
         from driftline.monitor.history import History
         from driftline.monitor.monitor import Monitor
-        from driftline.monitor.profile import Profile
 
-        signature, settings = self._model.signature, self._settings
-        if self._profile is None:
-            profile = Profile.empty(kinds(signature))
-        else:
-            profile = Profile.load(self._profile)
-            profile.validate(signature)
+        profile, settings = self._read_profile(), self._settings
         if settings.history:
             history = History(settings.history, profile, self._version.name, self._version.number)
             self._history = Outbox(history.write, "history")
@@ -175,9 +169,21 @@ class Watch:
             on_window=self._history.put if self._history else None,
         )
         monitor.warm_up()
+        return monitor
+
+    def _read_profile(self) -> Profile:
+        """The reference, one of no rows if there is none; from here on what it names is shown."""
+        from driftline.monitor.profile import Profile
+
+        signature = self._model.signature
+        if self._profile is None:
+            profile = Profile.empty(kinds(signature))
+        else:
+            profile = Profile.load(self._profile)
+            profile.validate(signature)
         self._inputs = tuple(spec.name for spec in signature.inputs if in_profile(spec, profile))
         self._outputs = tuple(spec.name for spec in signature.outputs if in_profile(spec, profile))
-        return monitor
+        return profile
 
     def _count(self, signal: Signal) -> None:
         counts = self.alarms if signal.kind == "alarm" else self.changes

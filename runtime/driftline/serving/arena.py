@@ -1,0 +1,56 @@
+"""Memory that a supervisor and its workers share.
+
+It is one file without a name, which each of them has open: nothing is left of it when the last has gone,
+however that went. Regions lie one behind the other and none is used twice: a region that is given back is a
+hole in the file and takes no memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from driftline.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the memory: where it begins, and how long it is, in bytes."""
+
+    offset: int
+    size: int
+
+
+class Arena:
+    """The memory, by its file descriptor.
+
+    descriptor  that this process has inherited; a new one if None
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self.descriptor = os.memfd_create("driftline") if descriptor is None else descriptor
+        self._end = 0
+
+    def take(self, size: int) -> Region:
+        """A new region, all zeros."""
+        region = Region(self._end, size)
+        self._end += -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        os.ftruncate(self.descriptor, self._end)
+        return region
+
+    def map(self, region: Region) -> Array:
+        """(size / 8,) int64: what is in a region; it stays mapped as long as the array is used."""
+        mapped = mmap.mmap(self.descriptor, region.size, offset=region.offset)
+        return np.frombuffer(mapped, np.int64)
+
+    def free(self, region: Region) -> None:
+        """Give the memory of a region back, which nobody may use any more."""
+        with mmap.mmap(self.descriptor, region.size, offset=region.offset) as mapped:
+            mapped.madvise(mmap.MADV_REMOVE)
+
+    def close(self) -> None:
+        """Map no more regions; those that are mapped stay."""
+        os.close(self.descriptor)

@@ -1,0 +1,193 @@
+"""Worker processes, from the outside: started, told and asked, replaced when they die, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from driftline.config import Server, ServerFile
+from driftline.errors import DriftlineError
+from driftline.serving.arena import Arena
+from driftline.serving.channel import Channel, Gone, Verbs
+from driftline.serving.host import backoff
+
+log = logging.getLogger("driftline.fleet")
+
+STOP_SECONDS = 10.0
+"""Beyond the time to drain, how long a worker may take to end."""
+
+
+class Worker:
+    """One place among the workers; the processes that take it come and go.
+
+    number    from 0; of the listening socket and the slab that it has
+    channel   to the process
+    loaded    the keys of the versions that the process has
+    live      whether it has all that it should have, and is told what is done
+    """
+
+    def __init__(self, number: int, listener: socket.socket) -> None:
+        self.number = number
+        self.listener = listener
+        self.process: asyncio.subprocess.Process | None = None
+        self.channel: Channel
+        self.loaded: set[int] = set()
+        self.live = False
+
+
+class Crew:
+    """All workers.
+
+    listeners  a socket for each, which stays open here: who waits to be accepted waits for the next process
+    welcome    gives a new process what it should have; it is live when that returns
+    farewell   is told of each process that has ended
+    verbs      what is done about a worker's messages; each is called with the worker first
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        arena: Arena,
+        settings: Server,
+        file: ServerFile,
+        welcome: Callable[[Worker], Awaitable[None]],
+        farewell: Callable[[Worker], None],
+        verbs: Verbs,
+    ) -> None:
+        self.workers = [Worker(number, listener) for number, listener in enumerate(listeners)]
+        self._arena = arena
+        self._settings = settings
+        self._file = file
+        self._welcome = welcome
+        self._farewell = farewell
+        self._verbs = verbs
+        self._stopping = False
+        self._starting: list[asyncio.Future[None]] = []
+        self._lives: list[asyncio.Task[None]] = []
+
+    @property
+    def live(self) -> list[Worker]:
+        """The workers that have all that they should have."""
+        return [worker for worker in self.workers if worker.live]
+
+    @property
+    def processes(self) -> list[int]:
+        """The process ids of those that run."""
+        return [worker.process.pid for worker in self.workers if worker.process is not None]
+
+    async def start(self) -> None:
+        """Start all; DriftlineError if one ends before it is live."""
+        loop = asyncio.get_running_loop()
+        self._starting = [loop.create_future() for _ in self.workers]
+        self._lives = [asyncio.create_task(self._keep(worker)) for worker in self.workers]
+        await asyncio.gather(*self._starting)
+
+    def tell(self, verb: str, *arguments: object) -> None:
+        """Tell every live worker."""
+        for worker in self.live:
+            worker.channel.tell(verb, *arguments)
+
+    async def ask(self, verb: str, *arguments: object) -> dict[Worker, Any]:
+        """Ask every live worker; the answer, or the error, of each that has not died over it."""
+        asked = self.live
+        answers = await asyncio.gather(
+            *(worker.channel.ask(verb, *arguments) for worker in asked), return_exceptions=True
+        )
+        return {
+            worker: answer
+            for worker, answer in zip(asked, answers, strict=True)
+            if not isinstance(answer, Gone)
+        }
+
+    async def stop(self) -> None:
+        """Let all finish what they have taken, and end."""
+        self._stopping = True
+        for worker in self.workers:
+            worker.listener.close()
+            if worker.process is not None:
+                worker.channel.tell("stop")
+        if self._lives:
+            _, late = await asyncio.wait(self._lives, timeout=self._settings.drain_seconds + STOP_SECONDS)
+            if late:
+                log.error("%d workers do not end: they are killed", len(late))
+                self.kill()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def kill(self) -> None:
+        """End all, now."""
+        for worker in self.workers:
+            if worker.process is not None:
+                with suppress(ProcessLookupError):
+                    worker.process.kill()
+
+    async def _keep(self, worker: Worker) -> None:
+        """Have a process in a worker's place, one after the other."""
+        failures = 0
+        while not self._stopping:
+            failures = 0 if await self._live(worker) else failures + 1
+            if failures and not self._stopping:
+                await asyncio.sleep(backoff(failures))
+
+    async def _live(self, worker: Worker) -> bool:
+        """The life of one process; whether it was live."""
+        process = await self._spawn(worker)
+        number, pid = worker.number, process.pid
+        talking = asyncio.create_task(self._talk(worker))
+        if self._stopping:
+            worker.channel.tell("stop")
+        code = await process.wait()
+        lived, worker.live, worker.process = worker.live, False, None
+        with suppress(Exception):
+            await talking
+        self._farewell(worker)
+        worker.loaded.clear()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        if not (starting := self._starting[number]).done():
+            starting.set_exception(DriftlineError(f"worker {number} {how} at the start"))
+            self._stopping = True
+        if not self._stopping:
+            log.error(
+                "worker %d %s; another takes its place", number, how,
+                extra={"worker": number, "pid": pid, "code": code},
+            )  # fmt: skip
+        return lived
+
+    async def _spawn(self, worker: Worker) -> asyncio.subprocess.Process:
+        """Start a process, by exec: this one has threads."""
+        ours, theirs = socket.socketpair()
+        descriptors = (theirs.fileno(), worker.listener.fileno(), self._arena.descriptor)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "driftline.serving.worker", *map(str, descriptors)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=descriptors,
+            )
+        verbs = {verb: self._for(worker, do) for verb, do in self._verbs.items()}
+        worker.channel = Channel(ours, verbs)
+        await worker.channel.open()
+        worker.process = process
+        return process
+
+    def _for(self, worker: Worker, do: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: do(worker, *arguments)
+
+    async def _talk(self, worker: Worker) -> None:
+        """Make a process live, and listen to it until it ends."""
+        listening = asyncio.create_task(worker.channel.run())
+        try:
+            await worker.channel.ask("begin", self._settings, self._file, worker.number, len(self.workers))
+            await self._welcome(worker)
+            worker.live = True
+            if not (starting := self._starting[worker.number]).done():
+                starting.set_result(None)
+        except DriftlineError as error:
+            if not isinstance(error, Gone):
+                log.error("worker %d can't begin: %s", worker.number, error)
+                worker.channel.tell("stop")
+        await listening

@@ -1,0 +1,263 @@
+"""Several workers on one port, as their supervisor sees them, which itself answers nobody.
+
+A worker answers requests and counts what it saw into its slab. All that there is once, is here: who looks at
+the registry, the monitors, the totals. A swap has two phases: every worker loads and warms the version, then
+all are told to flip. A page that tells of all workers, whichever is asked for it, is made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Message
+
+from driftline.config import Server, ServerFile
+from driftline.errors import DriftlineError, ModelError, Unavailable
+from driftline.registry.source import Reference, Registry, Version
+from driftline.serving.app import App
+from driftline.serving.arena import Arena
+from driftline.serving.channel import Gone
+from driftline.serving.crew import Crew, Worker
+from driftline.serving.holder import Entry
+from driftline.serving.host import Host
+from driftline.serving.latency import Latency
+from driftline.serving.served import Served
+from driftline.serving.spread import Parts, Spread, SpreadWatch
+from driftline.serving.totals import Said, Totals, total
+
+if TYPE_CHECKING:
+    import socket
+
+    from driftline.monitor.signals import Signal
+
+COLLECT_SECONDS = 0.02
+"""Between two looks at what the workers have counted."""
+
+ANSWER_SECONDS = 2.0
+"""A worker that has not said in this time what it has done holds up no page any longer."""
+
+
+class FleetHost(Host):
+    """The versions that all workers hold; they follow the registry as those of one process do.
+
+    listeners  a socket for each worker
+    settings   of the server; the rest as Host says
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        references: Sequence[Reference],
+        file: ServerFile,
+        settings: Server,
+        listeners: Sequence[socket.socket],
+        on_alarm: Callable[[Signal], None] = lambda signal: None,
+    ) -> None:
+        super().__init__(registry, references, file, settings.poll_seconds, on_alarm)
+        self._arena = Arena()
+        verbs: dict[str, Callable[..., Any]] = {"said": self._said, "gone": self._gone, "page": self._page}
+        self.crew = Crew(listeners, self._arena, settings, file, self._welcome, self._farewell, verbs)
+        self._pages = App(self, settings)
+        self._keys = count(1)
+        self._made: dict[int, tuple[Version, Path]] = {}
+        self._now: dict[Worker, Said] = {}
+        self._before = Said()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the workers, load what the references stand for, then follow them; any failure is raised."""
+        await self.crew.start()
+        await super().start()
+        self.crew.tell("ready")
+        self._spawn(self._keep_collecting())
+
+    async def load(self, name: str) -> None:
+        """As Host.load; when it returns, every worker has flipped."""
+        await super().load(name)
+        await self.crew.ask("said?")
+
+    async def unload(self, name: str) -> None:
+        """As Host.unload; when it returns, no worker serves the model."""
+        await super().unload(name)
+        await self.crew.ask("said?")
+
+    async def stop(self) -> None:
+        """Let the workers finish what they have taken, and end."""
+        self.ready = False
+        await self.crew.stop()
+
+    @property
+    def pending(self) -> int:
+        """Requests that were not answered when the workers last told."""
+        return sum(totals.pending for said in self._now.values() for totals in said.versions.values())
+
+    @property
+    def processes(self) -> list[int]:
+        """The process ids of all that belongs to this server."""
+        return [os.getpid(), *self.crew.processes]
+
+    # -- a version's life -------------------------------------------------------------------------
+
+    async def _make(self, entry: Entry, version: Version) -> Served:
+        bundle = await asyncio.to_thread(self._bundle, version)
+        folder = await asyncio.to_thread(self._folder, version)
+        key = next(self._keys)
+        self._made[key] = version, folder
+        try:
+            signature = await self._load_everywhere(key, version, folder)
+        except BaseException:
+            del self._made[key]
+            for worker in self.crew.live:
+                worker.loaded.discard(key)
+                worker.channel.tell("drop", key)
+            raise
+        holders = {worker.number for worker in self.crew.live if key in worker.loaded}
+        parts, settings = Parts(signature, holders), bundle.settings.monitor
+        watch = None
+        if settings.enabled:
+            watch = SpreadWatch(
+                version, parts, bundle.profile, settings, self._on_alarm, self._arena, len(self.crew.workers),
+                lambda slabs: self.crew.tell("slabs", key, slabs),
+            )  # fmt: skip
+        return Spread(key, version, parts, entry.latency, watch)
+
+    async def _load_everywhere(self, key: int, version: Version, folder: Path) -> Any:
+        """The signature that the workers have found; raises the first error that one has met."""
+        answers = await self.crew.ask("load", key, version, folder)
+        for worker, answer in answers.items():
+            if isinstance(answer, BaseException):
+                raise answer
+            worker.loaded.add(key)
+        if not answers:
+            raise ModelError(f"{version.name} {version.number}: no worker has outlived it")
+        return next(iter(answers.values()))
+
+    def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:
+        for served in set(entry.stands.values()) - set(stands.values()):
+            del self._made[_key(served)]
+        self.crew.tell("flip", entry.name, *_flip_of(stands, default))
+        super()._flip(entry, stands, default)
+
+    # -- workers' lives ---------------------------------------------------------------------------
+
+    async def _welcome(self, worker: Worker) -> None:
+        """Have a new process load all that there is, what is just being made included."""
+        while missing := self._made.keys() - worker.loaded:
+            key = missing.pop()
+            try:
+                await worker.channel.ask("load", key, *self._made[key])
+            except DriftlineError as error:
+                if isinstance(error, Gone) or any(key == _key(one) for one in self.served()):
+                    raise
+                # The others say whether it comes to anything; if so, this process leaves at the flip.
+            worker.loaded.add(key)
+        # In one turn of the loop, so that it misses nothing that the others are told.
+        for key in worker.loaded - self._made.keys():
+            worker.channel.tell("drop", key)
+        worker.loaded &= self._made.keys()
+        for entry in self.entries.values():
+            worker.channel.tell("flip", entry.name, *_flip_of(entry.stands, entry.default))
+        if self.ready:
+            worker.channel.tell("ready")
+        for spread in self._spreads():
+            if spread.key in worker.loaded:
+                spread.parts.holders.add(worker.number)
+                watch = spread.monitoring
+                if watch is not None and (watch.slabs is not None or watch.failed):
+                    worker.channel.tell("slabs", spread.key, watch.slabs)
+
+    def _farewell(self, worker: Worker) -> None:
+        """Keep what a process has done."""
+        said = self._now.pop(worker, Said())
+        for totals in said.versions.values():
+            totals.bury()
+        self._before.add(said)
+        for spread in self._spreads():
+            if spread.monitoring is not None:
+                spread.monitoring.bury(worker.number)
+            spread.parts.leave(worker.number)
+
+    def _spreads(self) -> Iterator[Spread]:
+        """Every version that a worker may have, those on their way out included."""
+        for entry in self.entries.values():
+            for served in (*entry.versions.values(), *entry.unloading):
+                assert isinstance(served, Spread)
+                yield served
+
+    # -- what workers say -------------------------------------------------------------------------
+
+    def _said(self, worker: Worker, said: Said) -> None:
+        self._now[worker] = said
+
+    def _gone(self, worker: Worker, key: int) -> None:
+        worker.loaded.discard(key)
+        for spread in self._spreads():
+            if spread.key == key:
+                spread.parts.leave(worker.number)
+
+    async def _hear(self) -> None:
+        """Bring totals and monitors to what all workers have done; Unavailable if one does not say."""
+        watches = [one.monitoring for one in self._spreads() if one.monitoring is not None]
+        for watch in watches:
+            watch.ask()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answers = await self.crew.ask("said?")
+        except TimeoutError:
+            raise Unavailable(f"a worker has not answered the supervisor in {ANSWER_SECONDS:g} s") from None
+        self._now |= {worker: said for worker, said in answers.items() if isinstance(said, Said)}
+        for watch in watches:
+            watch.collect()
+        held = {spread.key for spread in self._spreads()}
+        self._before.versions = {key: one for key, one in self._before.versions.items() if key in held}
+        said = total([self._before, *self._now.values()])
+        for spread in self._spreads():
+            spread.parts.say(said.versions.get(spread.key, Totals()))
+            if spread.watch is not None:
+                spread.watch.observer.skipped_rows = spread.parts.skipped_rows
+                spread.watch.observer.waiting_rows = spread.parts.waiting_rows
+        for name, entry in self.entries.items():
+            latency = said.models.get(name, Latency())
+            entry.latency.counts, entry.latency.sum_ns = latency.counts, latency.sum_ns
+
+    async def _keep_collecting(self) -> None:
+        while True:
+            await asyncio.sleep(COLLECT_SECONDS)
+            for spread in self._spreads():
+                if spread.monitoring is not None:
+                    spread.monitoring.collect()
+
+    async def _page(
+        self, worker: Worker, scope: dict[str, Any], body: bytes
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """A page that tells of all workers: its status, headers and body."""
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await self._hear()
+        await self._pages(scope, receive, send)
+        return sent[0]["status"], sent[0]["headers"], b"".join(one.get("body", b"") for one in sent[1:])
+
+
+def _key(served: Served) -> int:
+    assert isinstance(served, Spread)
+    return served.key
+
+
+def _flip_of(
+    stands: dict[Reference, Served], default: Served | None
+) -> tuple[dict[Reference, tuple[int, Version]], int | None]:
+    """What a flip tells a worker."""
+    told = {reference: (_key(served), served.version) for reference, served in stands.items()}
+    return told, _key(default) if default is not None else None

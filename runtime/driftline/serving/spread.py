@@ -1,0 +1,158 @@
+"""A version that several workers hold, as their supervisor sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftline.config import Monitoring
+from driftline.registry.source import Version
+from driftline.serving.arena import Arena, Region
+from driftline.serving.latency import Latency
+from driftline.serving.served import Served
+from driftline.serving.totals import Totals
+from driftline.serving.watch import Watch
+from driftline.tensors import Signature
+
+if TYPE_CHECKING:
+    from driftline.monitor.monitor import Monitor
+    from driftline.monitor.signals import Signal
+    from driftline.monitor.slab import Collector
+
+
+class Parts(Totals):
+    """What stands for a version's model and batcher, which are in the workers.
+
+    signature  of the model
+    holders    the numbers of the workers that have it
+    """
+
+    def __init__(self, signature: Signature, holders: set[int]) -> None:
+        super().__init__()
+        self.signature = signature
+        self.holders = holders
+        self.running = 0
+        self._left = asyncio.Event()
+
+    def say(self, totals: Totals) -> None:
+        """What the workers have done in all, from now on."""
+        for item in fields(Totals):
+            setattr(self, item.name, getattr(totals, item.name))
+
+    def leave(self, number: int) -> None:
+        """A worker has it no more."""
+        self.holders.discard(number)
+        if not self.holders:
+            self._left.set()
+
+    async def drain(self) -> None:
+        """Return when no worker has it any more."""
+        if self.holders:
+            await self._left.wait()
+
+    def close(self) -> None:
+        """Nothing is here to be closed."""
+
+
+class SpreadWatch(Watch):
+    """The monitor of a version whose rows several workers count, each into its slab.
+
+    arena     where the slabs are
+    workers   how many
+    on_slabs  called on the event loop with where they are, or with None if there is no monitor
+    """
+
+    def __init__(
+        self,
+        version: Version,
+        parts: Parts,
+        profile: Path | None,
+        settings: Monitoring,
+        on_alarm: Callable[[Signal], None],
+        arena: Arena,
+        workers: int,
+        on_slabs: Callable[[Region | None], None],
+    ) -> None:
+        stand_in: Any = parts
+        super().__init__(version, stand_in, profile, settings, on_alarm)
+        self.slabs: Region | None = None
+        self.failed = False
+        self._arena = arena
+        self._workers = workers
+        self._on_slabs = on_slabs
+        self._collectors: list[Collector] = []
+        self._closed = False
+
+    def collect(self) -> None:
+        """Take what the workers have counted, and ask for what has come since."""
+        for collector in self._collectors:
+            collector.collect()
+            if collector.waits:
+                collector.ask()
+
+    def ask(self) -> None:
+        """Want all that is counted, waiting or not."""
+        for collector in self._collectors:
+            collector.collect()
+            collector.ask()
+
+    def bury(self, number: int) -> None:
+        """Take all that a worker has counted, since it has gone."""
+        if self._collectors:
+            self._collectors[number].bury()
+
+    def close(self) -> None:
+        """Take what is left; the last window goes into the history."""
+        self._closed = True
+        for collector in self._collectors:
+            collector.bury()
+        super().close()
+        self._collectors = []
+        if self.slabs is not None:
+            self._arena.free(self.slabs)
+
+    def _make(self) -> Monitor:
+        assert self._loop is not None
+        try:
+            monitor = super()._make()
+        except Exception:
+            self._loop.call_soon_threadsafe(self._begin, None)
+            raise
+        self._loop.call_soon_threadsafe(self._begin, monitor)
+        return monitor
+
+    def _begin(self, monitor: Monitor | None) -> None:
+        """Make the slabs; on the event loop, when the monitor is there or can't be."""
+        from driftline.monitor.slab import Collector, slab_bytes
+
+        if self._closed:
+            return
+        self.failed = monitor is None
+        if monitor is not None:
+            size = slab_bytes(monitor.words)
+            self.slabs = self._arena.take(self._workers * size)
+            memory = self._arena.map(self.slabs).reshape(self._workers, size // 8)
+            self._collectors = [Collector(monitor, part) for part in memory]
+        self._on_slabs(self.slabs)
+
+
+class Spread(Served):
+    """A version that several workers hold: what is asked now and then can be asked of it, inference can't.
+
+    key  tells it from all others that were ever loaded
+    """
+
+    def __init__(
+        self, key: int, version: Version, parts: Parts, latency: Latency, watch: SpreadWatch | None
+    ) -> None:
+        stand_in: Any = parts
+        self.key = key
+        self.version = version
+        self.signature = parts.signature
+        self.model = self.batcher = stand_in
+        self.latency = latency
+        self.watch = self.monitoring = watch
+        self.parts = parts

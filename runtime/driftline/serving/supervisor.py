@@ -1,0 +1,104 @@
+"""The supervisor's process: bind, start workers, follow, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from driftline import __version__
+from driftline.config import Server, ServerFile
+from driftline.registry.source import Reference, Registry
+from driftline.serving import logs, memory
+from driftline.serving.fleet import FleetHost
+from driftline.serving.process import BACKLOG, bind, calm_collector, leave, loop_factory
+from driftline.serving.webhook import Webhook
+
+log = logging.getLogger("driftline.serving")
+
+
+def supervise(
+    registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile
+) -> None:
+    """As `process.serve`, with `settings.workers` processes that answer."""
+    memory.one_arena()
+    logs.configure(settings.log_format, settings.log_level, settings.access_log)
+    with ExitStack() as listeners:
+        sockets = bind_together(settings.host, settings.port, settings.workers)
+        for one in sockets:
+            listeners.enter_context(one)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_supervise(registry, references, settings, file, sockets))
+
+
+async def _supervise(
+    registry: Registry,
+    references: Sequence[Reference],
+    settings: Server,
+    file: ServerFile,
+    listeners: Sequence[socket.socket],
+) -> None:
+    webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
+    host = FleetHost(registry, references, file, settings, listeners, *((webhook.post,) if webhook else ()))
+    stopping = asyncio.Event()
+    _take_signals(host, stopping)
+    address = "http://{}:{}".format(*listeners[0].getsockname()[:2])
+    log.info(
+        "driftline %s listens on %s, %d workers", __version__, address, settings.workers,
+        extra={"address": address, "workers": settings.workers},
+    )  # fmt: skip
+    starting = asyncio.create_task(host.start())
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if starting.done():
+            starting.result()
+            calm_collector()
+            log.info("ready", extra={"models": sorted(host.entries)})
+        await waiting
+    finally:
+        starting.cancel()
+        waiting.cancel()
+        await host.stop()
+        await host.close()
+        if webhook is not None:
+            await asyncio.to_thread(webhook.close)
+    log.info("stopped")
+
+
+def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    refreshing: set[asyncio.Task[None]] = set()
+
+    def stop(number: int) -> None:
+        if stopping.is_set():
+            log.warning("stopping at once")
+            host.crew.kill()
+            leave(128 + number)
+        log.info("stopping: %d requests to finish", host.pending, extra={"pending": host.pending})
+        stopping.set()
+
+    def refresh() -> None:
+        log.info("SIGHUP: looking at the registry")
+        refreshing.add(task := asyncio.create_task(host.refresh()))
+        task.add_done_callback(refreshing.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, refresh)
+
+
+def bind_together(host: str, port: int, number: int) -> list[socket.socket]:
+    """So many sockets that listen on one address, among which the system spreads connections.
+
+    Raises ConfigError if the address can't be had.
+    """
+    with bind(host, port) as first:  # alone, so that no other server's address is shared by mistake
+        address = first.getsockname()
+    sockets = [bind(address[0], address[1], socket.SO_REUSEPORT) for _ in range(number)]
+    for one in sockets:
+        one.listen(BACKLOG)
+    return sockets

@@ -1,0 +1,302 @@
+"""A worker's process: answers on its socket from what its supervisor tells it to hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from driftline.config import Monitoring, Server, ServerFile, available_cores
+from driftline.engine.bundle import Bundle
+from driftline.engine.model import Model
+from driftline.errors import DriftlineError, NotFound, Unavailable
+from driftline.registry.source import Reference, Version
+from driftline.serving import logs, memory
+from driftline.serving.app import App, error_response
+from driftline.serving.arena import Arena, Region
+from driftline.serving.channel import Channel
+from driftline.serving.holder import Entry, Holder
+from driftline.serving.infer import read_body
+from driftline.serving.process import Stoppable, calm_collector, leave, loop_factory
+from driftline.serving.served import Served
+from driftline.serving.totals import Said, Totals
+from driftline.serving.watch import Watch
+from driftline.tensors import Signature
+
+log = logging.getLogger("driftline.fleet")
+
+FOLLOW_SECONDS = 0.05
+"""Between two looks at what the monitors want."""
+
+SAY_SECONDS = 0.5
+"""Between two tellings of what was done: what a killed worker did since is not in the totals."""
+
+PAGE_SECONDS = 10.0
+"""The supervisor has so long to answer a page that tells of all workers."""
+
+_VERSION = r"/v2/models/[^/]+(?:/versions/[^/]+)?"
+_SHARED = re.compile(
+    rf"/metrics|/v2/models/stats|/v2/repository/index|{_VERSION}/(?:stats|drift|drift/acknowledge)"
+)
+_CHANGING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
+
+
+class Counting(Watch):
+    """Counts the rows of a version for a monitor that is in the supervisor."""
+
+    def __init__(
+        self, version: Version, model: Model, profile: Path | None, settings: Monitoring, slab: Future[Any]
+    ) -> None:
+        super().__init__(version, model, profile, settings, lambda signal: None)
+        self.slab = slab
+
+    def follow(self) -> None:
+        """Let the supervisor have what was counted, if it wants that."""
+        self.catch_up()
+        share: Any = self.observer.monitor
+        if share is not None:
+            share.follow()
+
+    def close(self) -> None:
+        """Count what has been answered, and nothing more."""
+        super().close()
+        if not self.slab.done():
+            self.slab.set_exception(Unavailable("the version is closed"))
+
+    def _make(self) -> Any:
+        """The Share: of a monitor, it has what this class needs. The monitor comes first: if it must compile
+        what counts, it does that once for all."""
+        memory = self.slab.result()
+        from driftline.monitor.slab import Share
+
+        share = Share(self._read_profile(), memory)
+        share.warm_up()
+        return share
+
+
+class WorkerHost(Holder):
+    """Holds what the supervisor says.
+
+    number, workers  which of how many workers this is
+    arena            where slabs are
+    channel          to the supervisor
+    """
+
+    def __init__(self, file: ServerFile, number: int, workers: int, arena: Arena, channel: Channel) -> None:
+        super().__init__(file, lambda signal: None)
+        self._number = number
+        self._workers = workers
+        self._arena = arena
+        self._channel = channel
+        self._orders: dict[Version, tuple[int, Path]] = {}
+        self._held: dict[int, Served] = {}
+        self._slabs: dict[int, Future[Any]] = {}
+
+    def find(self, name: str, version: str | None = None) -> Served:
+        """See Holder.find; until the supervisor says that all are loaded, any may still come."""
+        try:
+            return super().find(name, version)
+        except NotFound:
+            if not self.ready:
+                raise Unavailable("the server is not ready") from None
+            raise
+
+    # -- what the supervisor says -----------------------------------------------------------------
+
+    async def load(self, key: int, version: Version, folder: Path) -> Signature:
+        """Load and warm a version; nobody is served by it before the flip."""
+        self._orders[version] = key, folder
+        entry = self.entries.setdefault(version.name, Entry(version.name))
+        self._held[key] = served = await self._make(entry, version)
+        return served.signature
+
+    def drop(self, key: int) -> None:
+        """Let a version go that is not to serve after all."""
+        if key in self._held:
+            self._let_go(self._held[key]).close()
+
+    def flip(self, name: str, stands: dict[Reference, tuple[int, Version]], default: int | None) -> None:
+        """From here on, new requests to a model go to these versions, all of which are loaded."""
+        for key, version in stands.values():
+            self._held[key].version = version
+        held = {reference: self._held[key] for reference, (key, _) in stands.items()}
+        entry = self.entries.setdefault(name, Entry(name))
+        self._flip(entry, held, self._held[default] if default is not None else None)
+
+    def slabs(self, key: int, region: Region | None) -> None:
+        """Where the slabs of a version's monitor are; None if it has no monitor."""
+        if key not in self._held or (slab := self._slab_of(key)).done():
+            return
+        if region is None:
+            slab.set_exception(Unavailable("the supervisor's log says why"))
+        else:
+            slab.set_result(self._arena.map(region).reshape(self._workers, -1)[self._number])
+
+    def begin(self) -> None:
+        """Every model can answer, here and in the other workers."""
+        self.ready = True
+        self._start_watching()
+        calm_collector()
+
+    def follow(self) -> None:
+        """Let the supervisor have what was counted, if it wants that."""
+        for served in self._held.values():
+            if isinstance(served.watch, Counting):
+                served.watch.follow()
+
+    def said(self) -> Said:
+        """All that was done until now."""
+        self.follow()
+        return Said(
+            {key: Totals.of(served) for key, served in self._held.items()},
+            {name: entry.latency for name, entry in self.entries.items()},
+        )
+
+    # -- a version's life -------------------------------------------------------------------------
+
+    def _folder(self, version: Version) -> Path:
+        return self._orders[version][1]
+
+    def _bundle(self, version: Version) -> Bundle:
+        """With this worker's share of the cores, unless the settings say how many threads there are to be."""
+        bundle = super()._bundle(version)
+        engine = bundle.settings.engine
+        threads = engine.threads_on(max(1, available_cores() // self._workers))
+        return replace(bundle, settings=replace(bundle.settings, engine=replace(engine, threads=threads)))
+
+    def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
+        settings = bundle.settings.monitor
+        slab = self._slab_of(self._orders[version][0])
+        return Counting(version, model, bundle.profile, settings, slab) if settings.enabled else None
+
+    def _slab_of(self, key: int) -> Future[Any]:
+        return self._slabs.setdefault(key, Future())
+
+    async def _retire(self, entry: Entry, served: Served) -> None:
+        await served.batcher.drain()
+        key = next(key for key, held in self._held.items() if held is served)
+        self._let_go(served)
+        leaving = super()._retire(entry, served)
+        del served  # whoever knows it keeps its memory
+        await leaving
+        self._channel.tell("gone", key)
+
+    def _let_go(self, served: Served) -> Served:
+        (key,) = [key for key, held in self._held.items() if held is served]
+        del self._held[key]
+        self._slabs.pop(key, None)
+        return served
+
+
+class SharedApp(App):
+    """Has pages that tell of all workers made by the supervisor."""
+
+    def __init__(self, host: Holder, settings: Server, channel: Channel) -> None:
+        pages: Any = host  # those that a Holder has not enough for are made elsewhere
+        super().__init__(pages, settings)
+        self._max_body_bytes = settings.max_body_bytes
+        self._channel = channel
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path: str = scope["path"]
+        changing = _CHANGING.fullmatch(path) is not None
+        if not changing and not _SHARED.fullmatch(path):
+            return await super().__call__(scope, receive, send)
+        try:
+            body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
+            page = {name: scope[name] for name in ("type", "method", "path", "query_string")}
+            async with asyncio.timeout(None if changing else PAGE_SECONDS):
+                status, headers, content = await self._channel.ask("page", page | {"headers": []}, body)
+            response = Response(content, status)
+            response.raw_headers = headers
+        except TimeoutError:
+            response = error_response(Unavailable(f"the supervisor has not answered in {PAGE_SECONDS:g} s"))
+        except DriftlineError as error:
+            response = error_response(error)
+        await response(scope, receive, send)
+        return None
+
+
+class WorkerServer(Stoppable):
+    """Stops on SIGTERM; what a terminal sends to all processes of its group is the supervisor's matter."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals while the server runs."""
+        loop = asyncio.get_running_loop()
+        ignored = (signal.SIGINT, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        for number in ignored:
+            loop.add_signal_handler(number, lambda: None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, *ignored):
+                loop.remove_signal_handler(number)
+
+
+async def work(control: int, listener: int, shared: int) -> None:
+    """Serve until the supervisor says stop, or has gone."""
+    begun: asyncio.Future[tuple[Server, ServerFile, int, int]] = asyncio.get_running_loop().create_future()
+    verbs: dict[str, Any] = {"begin": lambda *arguments: begun.set_result(arguments)}
+    channel = Channel(socket.socket(fileno=control), verbs)
+    await channel.open()
+    listening = asyncio.create_task(channel.run())
+    settings, file, number, workers = await begun
+    logs.configure(settings.log_format, settings.log_level, settings.access_log)
+    # What becomes of versions and of their monitors, the supervisor says once for all.
+    logging.getLogger("driftline.host").setLevel(logging.WARNING)
+    logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
+    host = WorkerHost(file, number, workers, Arena(shared), channel)
+    server = WorkerServer(SharedApp(host, settings, channel), host, settings)
+    verbs |= {
+        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "ready": host.begin,
+        "said?": host.said, "stop": server.stop,
+    }  # fmt: skip
+    following = asyncio.create_task(keep_following(host, channel))
+    listening.add_done_callback(lambda _: server.stop())
+    try:
+        await server.serve([socket.socket(fileno=listener)])
+    finally:
+        following.cancel()
+        await host.close()
+        channel.tell("said", host.said())
+        await channel.finish()
+    if host.busy():  # past its time to finish; Python would wait for its thread
+        leave(0)
+
+
+async def keep_following(host: WorkerHost, channel: Channel) -> None:
+    """Tell the supervisor again and again what was done."""
+    turn = 0
+    while True:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        host.follow()
+        turn += 1
+        if turn * FOLLOW_SECONDS >= SAY_SECONDS:
+            channel.tell("said", host.said())
+            turn = 0
+
+
+def main(*descriptors: int) -> None:
+    """Work with what was inherited: the control channel, the listening socket, the shared memory."""
+    memory.one_arena()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(work(*descriptors))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

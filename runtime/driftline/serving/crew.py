@@ -45,6 +45,7 @@ class Crew:
     """All workers.
 
     listeners  a socket for each, which stays open here: who waits to be accepted waits for the next process
+    settings   of the server, and what its file says of models
     welcome    gives a new process what it should have; it is live when that returns
     farewell   is told of each process that has ended
     verbs      what is done about a worker's messages; each is called with the worker first
@@ -54,8 +55,7 @@ class Crew:
         self,
         listeners: Sequence[socket.socket],
         arena: Arena,
-        settings: Server,
-        file: ServerFile,
+        settings: tuple[Server, ServerFile],
         welcome: Callable[[Worker], Awaitable[None]],
         farewell: Callable[[Worker], None],
         verbs: Verbs,
@@ -63,7 +63,6 @@ class Crew:
         self.workers = [Worker(number, listener) for number, listener in enumerate(listeners)]
         self._arena = arena
         self._settings = settings
-        self._file = file
         self._welcome = welcome
         self._farewell = farewell
         self._verbs = verbs
@@ -113,7 +112,7 @@ class Crew:
             if worker.process is not None:
                 worker.channel.tell("stop")
         if self._lives:
-            _, late = await asyncio.wait(self._lives, timeout=self._settings.drain_seconds + STOP_SECONDS)
+            _, late = await asyncio.wait(self._lives, timeout=self._settings[0].drain_seconds + STOP_SECONDS)
             if late:
                 log.error("%d workers do not end: they are killed", len(late))
                 self.kill()
@@ -181,7 +180,9 @@ class Crew:
         """Make a process live, and listen to it until it ends."""
         listening = asyncio.create_task(worker.channel.run())
         try:
-            await worker.channel.ask("begin", self._settings, self._file, worker.number, len(self.workers))
+            # The first ones answer that they are not ready; who comes later takes no one before it is.
+            later = self._starting[worker.number].done()
+            await worker.channel.ask("begin", *self._settings, worker.number, len(self.workers), later)
             await self._welcome(worker)
             worker.live = True
             if not (starting := self._starting[worker.number]).done():

@@ -61,7 +61,7 @@ class FleetHost(Host):
         super().__init__(registry, references, file, settings.poll_seconds, on_alarm)
         self._arena = Arena()
         verbs: dict[str, Callable[..., Any]] = {"said": self._said, "gone": self._gone, "page": self._page}
-        self.crew = Crew(listeners, self._arena, settings, file, self._welcome, self._farewell, verbs)
+        self.crew = Crew(listeners, self._arena, (settings, file), self._welcome, self._farewell, verbs)
         self._pages = App(self, settings)
         self._keys = count(1)
         self._made: dict[int, tuple[Version, Path]] = {}

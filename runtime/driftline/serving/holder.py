@@ -205,10 +205,7 @@ class Holder:
         await served.batcher.drain()
         served.close()
         entry.unloading.remove(served)
-        log.info(
-            "%s %d is drained and closed", entry.name, served.version.number,
-            extra={"model": entry.name, "version": served.version.number},
-        )  # fmt: skip
+        self._has_left(served)
         # An answer on its way, or a monitor that is being loaded, may hold the model still.
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -217,3 +214,10 @@ class Holder:
         if watched() is not None:
             await gone.wait()
         await asyncio.to_thread(memory.give_back)
+
+    def _has_left(self, served: Served) -> None:
+        """Say that a version is drained and closed."""
+        log.info(
+            "%s %d is drained and closed", served.version.name, served.version.number,
+            extra={"model": served.version.name, "version": served.version.number},
+        )  # fmt: skip

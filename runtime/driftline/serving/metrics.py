@@ -5,6 +5,7 @@ Nothing is counted here: the totals that batchers and host keep are read when a 
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ def exposition(host: Host, reports: Mapping[Served, Report]) -> tuple[bytes, str
     registry = CollectorRegistry()
     registry.register(HostCollector(host))
     registry.register(DriftCollector(host, reports))
-    ProcessCollector(registry=registry)
+    registry.register(ProcessesCollector(host.processes))
     text = generate_latest(registry)
     # The client library adds _total to every counter's header; Triton's names have none.
     return re.sub(rb"(?m)^(# (?:HELP|TYPE) nv_\w+)_total ", rb"\1 ", text), CONTENT_TYPE_PLAIN_0_0_4
@@ -140,6 +141,26 @@ class HostCollector(Collector):
                 [entry.name], _cumulative(SECONDS, entry.latency.counts), entry.latency.sum_ns / 1e9
             )
         yield from (swaps, loads, seconds, latency)
+
+
+class ProcessesCollector(Collector):
+    """The client library's metrics of a process, summed over those of one server; the first began it."""
+
+    def __init__(self, processes: Sequence[int]) -> None:
+        self._collectors = [ProcessCollector(pid=str(pid).__str__, registry=None) for pid in processes]
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them; what ended processes took is in the CPU's time, too."""
+        first, *others = [list(one.collect()) for one in self._collectors]
+        values = {metric.name: metric.samples[0].value for metric in first}
+        for metric in (metric for other in others for metric in other):
+            if metric.name not in ("process_start_time_seconds", "process_max_fds"):
+                values[metric.name] += metric.samples[0].value
+        times = os.times()
+        values["process_cpu_seconds"] += times.children_user + times.children_system
+        for metric in first:
+            metric.samples[0] = metric.samples[0]._replace(value=values[metric.name])
+            yield metric
 
 
 class DriftCollector(Collector):

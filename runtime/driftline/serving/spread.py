@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftline.config import Monitoring
+from driftline.errors import Unavailable
 from driftline.registry.source import Version
 from driftline.serving.arena import Arena, Region
 from driftline.serving.latency import Latency
@@ -85,6 +86,17 @@ class SpreadWatch(Watch):
         self._on_slabs = on_slabs
         self._collectors: list[Collector] = []
         self._closed = False
+        self._parts = parts
+        self._watching = False
+
+    def ready(self) -> Monitor:
+        """The monitor; Unavailable until each worker has once begun to count for it."""
+        monitor = super().ready()
+        self._watching = self._watching or not self._parts.unwatched
+        if not self._watching:
+            about = f"{self._version.name} {self._version.number}"
+            raise Unavailable(f"the monitor of {about} is being loaded by {self._parts.unwatched} workers")
+        return monitor
 
     def collect(self) -> None:
         """Take what the workers have counted, and ask for what has come since."""

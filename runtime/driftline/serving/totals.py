@@ -22,6 +22,8 @@ class Totals:
     queue_rows: int = 0
     queue_bytes: int = 0
     waiting_rows: int = 0
+    unwatched: int = 0
+    """Workers in which what counts rows is still being loaded."""
 
     @classmethod
     def of(cls, served: Served) -> Totals:
@@ -35,6 +37,7 @@ class Totals:
             batcher.queue_rows,
             batcher.queue_bytes,
             watch.observer.waiting_rows if watch else 0,
+            int(watch is not None and watch.observer.monitor is None and not watch.observer.failure),
         )
 
     def add(self, other: Totals) -> None:
@@ -46,11 +49,12 @@ class Totals:
         self.queue_rows += other.queue_rows
         self.queue_bytes += other.queue_bytes
         self.waiting_rows += other.waiting_rows
+        self.unwatched += other.unwatched
 
     def bury(self) -> None:
         """Forget what was of the moment: rows that waited with a worker have gone with it."""
         self.skipped_rows += self.waiting_rows
-        self.pending = self.queue_rows = self.queue_bytes = self.waiting_rows = 0
+        self.pending = self.queue_rows = self.queue_bytes = self.waiting_rows = self.unwatched = 0
 
 
 @dataclass(slots=True)

@@ -73,15 +73,17 @@ class Counting(Watch):
         """Count what has been answered, and nothing more."""
         super().close()
         if not self.slab.done():
-            self.slab.set_exception(Unavailable("the version is closed"))
+            self.slab.set_result(None)
 
     def _make(self) -> Any:
         """The Share: of a monitor, it has what this class needs. The monitor comes first: if it must compile
         what counts, it does that once for all."""
-        memory = self.slab.result()
         from driftline.monitor.slab import Share
 
-        share = Share(self._read_profile(), memory)
+        profile, slab = self._read_profile(), self.slab.result()
+        if slab is None:
+            raise Unavailable("the supervisor's log says why")
+        share = Share(profile, slab)
         share.warm_up()
         return share
 
@@ -124,8 +126,9 @@ class WorkerHost(Holder):
 
     def drop(self, key: int) -> None:
         """Let a version go that is not to serve after all."""
-        if key in self._held:
-            self._let_go(self._held[key]).close()
+        if (served := self._held.get(key)) is not None:
+            self._let_go(served)
+            served.close()
 
     def flip(self, name: str, stands: dict[Reference, tuple[int, Version]], default: int | None) -> None:
         """From here on, new requests to a model go to these versions, all of which are loaded."""
@@ -139,10 +142,8 @@ class WorkerHost(Holder):
         """Where the slabs of a version's monitor are; None if it has no monitor."""
         if key not in self._held or (slab := self._slab_of(key)).done():
             return
-        if region is None:
-            slab.set_exception(Unavailable("the supervisor's log says why"))
-        else:
-            slab.set_result(self._arena.map(region).reshape(self._workers, -1)[self._number])
+        slabs = self._arena.map(region).reshape(self._workers, -1) if region is not None else None
+        slab.set_result(slabs[self._number] if slabs is not None else None)
 
     def begin(self) -> None:
         """Every model can answer, here and in the other workers."""
@@ -184,20 +185,15 @@ class WorkerHost(Holder):
     def _slab_of(self, key: int) -> Future[Any]:
         return self._slabs.setdefault(key, Future())
 
-    async def _retire(self, entry: Entry, served: Served) -> None:
-        await served.batcher.drain()
-        key = next(key for key, held in self._held.items() if held is served)
-        self._let_go(served)
-        leaving = super()._retire(entry, served)
-        del served  # whoever knows it keeps its memory
-        await leaving
-        self._channel.tell("gone", key)
+    def _has_left(self, served: Served) -> None:
+        self._channel.tell("gone", self._let_go(served))
 
-    def _let_go(self, served: Served) -> Served:
+    def _let_go(self, served: Served) -> int:
+        """Forget a version; its key."""
         (key,) = [key for key, held in self._held.items() if held is served]
         del self._held[key]
         self._slabs.pop(key, None)
-        return served
+        return key
 
 
 class SharedApp(App):
@@ -250,25 +246,42 @@ class WorkerServer(Stoppable):
 
 async def work(control: int, listener: int, shared: int) -> None:
     """Serve until the supervisor says stop, or has gone."""
-    begun: asyncio.Future[tuple[Server, ServerFile, int, int]] = asyncio.get_running_loop().create_future()
-    verbs: dict[str, Any] = {"begin": lambda *arguments: begun.set_result(arguments)}
+    begun: asyncio.Future[tuple[Server, ServerFile, int, int, bool]] = (
+        asyncio.get_running_loop().create_future()
+    )
+    verbs: dict[str, Any] = {
+        "begin": lambda *arguments: begun.set_result(arguments),
+        "stop": lambda: leave(0),
+    }
     channel = Channel(socket.socket(fileno=control), verbs)
     await channel.open()
     listening = asyncio.create_task(channel.run())
-    settings, file, number, workers = await begun
+    settings, file, number, workers, later = await begun
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     # What becomes of versions and of their monitors, the supervisor says once for all.
     logging.getLogger("driftline.host").setLevel(logging.WARNING)
     logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
     host = WorkerHost(file, number, workers, Arena(shared), channel)
     server = WorkerServer(SharedApp(host, settings, channel), host, settings)
+    welcome = asyncio.Event()
+
+    def live() -> None:
+        host.begin()
+        welcome.set()
+
+    def stop() -> None:
+        server.stop()
+        welcome.set()
+
     verbs |= {
-        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "ready": host.begin,
-        "said?": host.said, "stop": server.stop,
+        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "ready": live,
+        "said?": host.said, "stop": stop,
     }  # fmt: skip
     following = asyncio.create_task(keep_following(host, channel))
-    listening.add_done_callback(lambda _: server.stop())
+    listening.add_done_callback(lambda _: stop())
     try:
+        if later:
+            await welcome.wait()
         await server.serve([socket.socket(fileno=listener)])
     finally:
         following.cancel()

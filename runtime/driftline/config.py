@@ -131,8 +131,6 @@ class Server:
     port: int = setting(
         8080, "a port from 0 to 65535", lambda value: type(value) is int and 0 <= value < 65536
     )
-    workers: int = setting(1, **_whole(1))
-    """Processes that answer on the one port."""
     max_body_bytes: int = setting(64 * 2**20, **_whole(1))
     poll_seconds: float = setting(
         0.5, "seconds above 0", lambda value: type(value) in (int, float) and 0 < value < inf
@@ -153,6 +151,8 @@ class Server:
         lambda value: isinstance(value, str) and re.match(r"https?://[^/]|$", value) is not None,
     )
     """Where alarms are posted as CloudEvents; nowhere if empty."""
+    workers: int = setting(1, **_whole(1))
+    """Processes that answer on the one port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,3 +19,18 @@ def test_failures_count_by_whose_fault_they_are() -> None:
     assert counters.failures == {"OTHER": 1, "REJECTED": 2, "BACKEND": 1, "CANCELED": 1}
     assert counters.failure_ns == 35
     assert counters.requests == 0
+
+
+def test_totals_of_several_processes_add_up() -> None:
+    one, two, both = Counters(), Counters(), Counters()
+    for part in (one, two):
+        for counters in (part, both):
+            counters.executed(4, 1, 10, 100)
+            counters.executed(1 if part is one else 2, 3, 30, 300)
+            counters.fail(ModelError("x"), 5)
+            counters.requests += 2
+            counters.request_ns += 7
+            counters.queue_ns += 3
+            counters.last_inference = 1.0 if part is one else 2.0
+    one.add(two)
+    assert one == both

@@ -59,6 +59,8 @@ class Channel:
                 self._take(*pickle.loads(await self._reader.readexactly(length)))  # noqa: S301 - our own
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
+        except Exception:
+            log.exception("a message can't be followed: the talk ends, and so does the worker")
         finally:
             self.close()
 

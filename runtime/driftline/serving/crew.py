@@ -107,10 +107,12 @@ class Crew:
     async def stop(self) -> None:
         """Let all finish what they have taken, and end."""
         self._stopping = True
-        for worker in self.workers:
+        for worker, life in zip(self.workers, self._lives, strict=False):
             worker.listener.close()
             if worker.process is not None:
                 worker.channel.tell("stop")
+            else:
+                life.cancel()  # it waits to try again
         if self._lives:
             _, late = await asyncio.wait(self._lives, timeout=self._settings[0].drain_seconds + STOP_SECONDS)
             if late:
@@ -187,8 +189,12 @@ class Crew:
             worker.live = True
             if not (starting := self._starting[worker.number]).done():
                 starting.set_result(None)
-        except DriftlineError as error:
-            if not isinstance(error, Gone):
-                log.error("worker %d can't begin: %s", worker.number, error)
-                worker.channel.tell("stop")
+        except Gone:
+            pass
+        except Exception as error:
+            log.error(
+                "worker %d can't begin: %s", worker.number, error,
+                exc_info=None if isinstance(error, DriftlineError) else error,
+            )  # fmt: skip
+            worker.channel.tell("stop")
         await listening

@@ -256,7 +256,11 @@ async def work(control: int, listener: int, shared: int) -> None:
     channel = Channel(socket.socket(fileno=control), verbs)
     await channel.open()
     listening = asyncio.create_task(channel.run())
-    settings, file, number, workers, later = await begun
+    waiting: set[asyncio.Future[Any]] = {begun, listening}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if not begun.done():
+        return
+    settings, file, number, workers, later = begun.result()
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     # What becomes of versions and of their monitors, the supervisor says once for all.
     logging.getLogger("driftline.host").setLevel(logging.WARNING)

@@ -1,0 +1,82 @@
+"""Two processes that talk: in order, with answers, and to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from driftline.errors import ModelError, Unavailable
+from driftline.serving.channel import Channel, Gone
+
+
+@asynccontextmanager
+async def talking(**verbs: Any) -> AsyncIterator[tuple[Channel, asyncio.Task[None]]]:
+    """An end whose other side does these; and that other side, running."""
+    ours, theirs = socket.socketpair()
+    asking, answering = Channel(ours, {}), Channel(theirs, verbs)
+    await asking.open()
+    await answering.open()
+    running = [asyncio.create_task(one.run()) for one in (asking, answering)]
+    try:
+        yield asking, running[1]
+    finally:
+        await asking.finish()
+        await answering.finish()
+        await asyncio.gather(*running)
+
+
+async def test_messages_are_taken_in_order_and_answers_find_who_asked() -> None:
+    said: list[int] = []
+    gate = asyncio.Event()
+
+    async def wait(number: int) -> int:
+        await gate.wait()
+        return -number
+
+    async with talking(say=said.append, wait=wait, length=len) as (channel, _):
+        waiting = asyncio.gather(*(channel.ask("wait", number) for number in range(5)))
+        for number in range(100):
+            channel.tell("say", number)
+        assert await channel.ask("length", b"x" * 10_000_000) == 10_000_000
+        assert said == list(range(100))
+        gate.set()
+        assert await waiting == [0, -1, -2, -3, -4]
+
+
+async def test_an_error_is_raised_where_was_asked() -> None:
+    async def fail(error: Exception) -> None:
+        raise error
+
+    async with talking(fail=fail) as (channel, _):
+        with pytest.raises(ModelError, match="no model"):
+            await channel.ask("fail", ModelError("no model"))
+        with pytest.raises(Unavailable) as found:
+            await channel.ask("fail", Unavailable("busy", retry_after=7))
+        assert found.value.retry_after == 7
+        with pytest.raises(Exception, match="KeyError: 'x'"):
+            await channel.ask("fail", KeyError("x"))
+
+
+async def test_who_asks_one_that_goes_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    begun = asyncio.Event()
+
+    async def never() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with talking(never=never) as (channel, other):
+        asked = asyncio.create_task(channel.ask("never"))
+        await begun.wait()
+        channel.tell("no such verb")
+        with pytest.raises(Gone):
+            await asked
+        await other
+        with pytest.raises(Gone):
+            await channel.ask("never")
+        channel.tell("never")  # nobody hears it
+    assert "can't be followed" in caplog.text

@@ -338,7 +338,8 @@ def test_stop_answers_what_is_in_flight_and_exits_0(tmp_path: Path, number: int)
         assert results == [200] * 4
         server.close()
         assert server.events()[-1]["message"] == "stopped"
-        assert not [event for event in server.events() if event["level"] in ("error", "critical")]
+        errors = [event for event in server.events() if event["level"] in ("error", "critical")]
+        assert not errors, "".join(server.log)
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from driftline.serving.arena import Arena, Region
 from driftline.serving.channel import Channel
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
-from driftline.serving.process import Stoppable, calm_collector, leave, loop_factory
+from driftline.serving.process import Stoppable, leave, loop_factory, settle
 from driftline.serving.served import Served
 from driftline.serving.totals import Said, Totals
 from driftline.serving.watch import Watch
@@ -149,7 +149,7 @@ class WorkerHost(Holder):
         """Every model can answer, here and in the other workers."""
         self.ready = True
         self._start_watching()
-        calm_collector()
+        settle()
 
     def follow(self) -> None:
         """Let the supervisor have what was counted, if it wants that."""
@@ -246,19 +246,21 @@ class WorkerServer(Stoppable):
 
 async def work(control: int, listener: int, shared: int) -> None:
     """Serve until the supervisor says stop, or has gone."""
-    begun: asyncio.Future[tuple[Server, ServerFile, int, int, bool]] = (
-        asyncio.get_running_loop().create_future()
-    )
-    verbs: dict[str, Any] = {
-        "begin": lambda *arguments: begun.set_result(arguments),
-        "stop": lambda: leave(0),
-    }
+    begun: asyncio.Future[tuple[Server, ServerFile, int, int, bool]] = asyncio.Future()
+    built = asyncio.Event()
+
+    async def begin(*arguments: Any) -> None:
+        begun.set_result(arguments)
+        await built.wait()
+
+    verbs: dict[str, Any] = {"begin": begin, "stop": lambda: leave(0)}
     channel = Channel(socket.socket(fileno=control), verbs)
     await channel.open()
     listening = asyncio.create_task(channel.run())
-    waiting: set[asyncio.Future[Any]] = {begun, listening}
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    if not begun.done():
+    listening.add_done_callback(lambda _: begun.cancel())
+    with suppress(asyncio.CancelledError):
+        await begun
+    if begun.cancelled():
         return
     settings, file, number, workers, later = begun.result()
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
@@ -267,26 +269,24 @@ async def work(control: int, listener: int, shared: int) -> None:
     logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
     host = WorkerHost(file, number, workers, Arena(shared), channel)
     server = WorkerServer(SharedApp(host, settings, channel), host, settings)
-    welcome = asyncio.Event()
-
-    def live() -> None:
-        host.begin()
-        welcome.set()
-
-    def stop() -> None:
-        server.stop()
-        welcome.set()
-
     verbs |= {
-        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "ready": live,
-        "said?": host.said, "stop": stop,
+        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "said?": host.said,
+        "ready": host.begin, "stop": server.stop,
     }  # fmt: skip
+    built.set()
+    listening.add_done_callback(lambda _: server.stop())
+    await answer(host, server, channel, socket.socket(fileno=listener), later)
+
+
+async def answer(
+    host: WorkerHost, server: WorkerServer, channel: Channel, listener: socket.socket, later: bool
+) -> None:
+    """Answer on a socket until the server stops; if `later`, from when every model can answer."""
     following = asyncio.create_task(keep_following(host, channel))
-    listening.add_done_callback(lambda _: stop())
     try:
-        if later:
-            await welcome.wait()
-        await server.serve([socket.socket(fileno=listener)])
+        while later and not (host.ready or server.should_exit):  # noqa: ASYNC110 - either ends it
+            await asyncio.sleep(FOLLOW_SECONDS)
+        await server.serve([listener])
     finally:
         following.cancel()
         await host.close()

@@ -13,7 +13,7 @@ from bench.common import QUICK, Effort, Neighbours, program
 from bench.results import JSON, save, show
 
 NAMES = (
-    *("http", "mlp", "cold_start", "swap_memory", "watch", "score"),
+    *("http", "mlp", "cold_start", "swap_memory", "soak", "watch", "score"),
     *("profile", "promise", "micro", "transform"),
 )
 PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk"), "profile": ("taskset",)}

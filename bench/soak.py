@@ -1,4 +1,4 @@
-"""Swaps every few seconds and workers killed at random, under load: is any answer wrong, lost or never given?"""
+"""Swaps every few seconds and workers killed at random, under load: is any answer wrong or lost?"""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,7 +18,17 @@ import orjson
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.common import HOST, Effort, Process, Request, first_answer, free_port, json_request, running, serve_command
+from bench.common import (
+    HOST,
+    Effort,
+    Process,
+    Request,
+    first_answer,
+    free_port,
+    json_request,
+    running,
+    serve_command,
+)
 from bench.results import Result, Table, Target
 from driftline.registry.source import PRODUCTION, Registry
 
@@ -36,8 +45,7 @@ MOST_GROWTH = 1.10
 
 @dataclass(slots=True)
 class Seen:
-    """What happened: answers by version, sockets that broke and that killed workers held, answers that were wrong,
-    memory in MB by second."""
+    """What happened: answers by version, sockets that broke and that killed workers held, memory in MB."""
 
     answers: Counter[str] = field(default_factory=Counter)
     broken: int = 0
@@ -145,7 +153,10 @@ async def _kill(process: Process, chaos: random.Random, seen: Seen, end: float) 
         if len(workers) == WORKERS:
             victim = chaos.choice(workers)
             victim.suspend()  # it accepts no more while its sockets are counted
-            seen.held += sum(one.status == psutil.CONN_ESTABLISHED for one in victim.net_connections())
+            seen.held += sum(
+                (one.pid, one.status) == (victim.pid, psutil.CONN_ESTABLISHED)
+                for one in psutil.net_connections("tcp4")
+            )
             victim.kill()
             seen.kills += 1
 
@@ -158,18 +169,9 @@ async def _weigh(process: Process, seen: Seen, end: float) -> None:
         supervisor = psutil.Process(process.popen.pid)
         workers = supervisor.children()
         if len(workers) == WORKERS:
-            with suppressed():
+            with suppress(psutil.NoSuchProcess):  # killed while it is looked at
                 total = sum(one.memory_info().rss for one in (supervisor, *workers))
                 seen.megabytes.append((monotonic() - begin, total / 2**20))
-
-
-@contextmanager
-def suppressed() -> Iterator[None]:
-    """A process may end while it is looked at."""
-    try:
-        yield
-    except psutil.NoSuchProcess:
-        pass
 
 
 def report(seen: Seen) -> Result:
@@ -193,7 +195,7 @@ def report(seen: Seen) -> Result:
             Target("sockets broken, of those that killed workers held", seen.broken, "at most", seen.held),
             Target("memory, late of early", late / early, "at most", MOST_GROWTH),
         ],
-        ["Each answer is checked against the version that it says it is of; memory is that of all processes."],
+        ["Each answer is checked against the version that it names; memory is that of all processes."],
         {"answers": dict(seen.answers), "megabytes": seen.megabytes, "wrong": seen.wrong[:10]},
         timed=False,
     )  # fmt: skip

@@ -50,7 +50,7 @@ def serve(
     Raises ConfigError if the address can't be bound, and whatever keeps a model from being loaded.
     """
     if settings.workers > 1:
-        from driftline.serving.supervisor import supervise
+        from driftline.serving.fleet.supervisor import supervise
 
         supervise(registry, references, settings, file or ServerFile())
         return

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 
-from driftline.serving.arena import Arena
+from driftline.serving.fleet.arena import Arena
 
 CHILD = """
 import sys
-from driftline.serving.arena import Arena, Region
+from driftline.serving.fleet.arena import Arena, Region
 Arena(int(sys.argv[1])).map(Region(*map(int, sys.argv[2:])))[:] += 1
 """
 

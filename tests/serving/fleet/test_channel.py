@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from driftline.errors import ModelError, Unavailable
-from driftline.serving.channel import Channel, Gone
+from driftline.serving.fleet.channel import Channel, Gone
 
 
 @asynccontextmanager

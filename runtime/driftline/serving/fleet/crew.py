@@ -13,8 +13,8 @@ from typing import Any
 
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError
-from driftline.serving.arena import Arena
-from driftline.serving.channel import Channel, Gone, Verbs
+from driftline.serving.fleet.arena import Arena
+from driftline.serving.fleet.channel import Channel, Gone, Verbs
 from driftline.serving.host import backoff
 
 log = logging.getLogger("driftline.fleet")
@@ -165,7 +165,7 @@ class Crew:
         descriptors = (theirs.fileno(), worker.listener.fileno(), self._arena.descriptor)
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "driftline.serving.worker", *map(str, descriptors)),
+                *(sys.executable, "-P", "-m", "driftline.serving.fleet.worker", *map(str, descriptors)),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=descriptors,
             )

@@ -13,7 +13,7 @@ from driftline import __version__
 from driftline.config import Server, ServerFile
 from driftline.registry.source import Reference, Registry
 from driftline.serving import logs, memory
-from driftline.serving.fleet import FleetHost
+from driftline.serving.fleet.host import FleetHost
 from driftline.serving.process import BACKLOG, bind, calm_collector, leave, loop_factory
 from driftline.serving.webhook import Webhook
 

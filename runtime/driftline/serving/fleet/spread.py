@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from driftline.config import Monitoring
 from driftline.errors import Unavailable
 from driftline.registry.source import Version
-from driftline.serving.arena import Arena, Region
+from driftline.serving.fleet.arena import Arena, Region
+from driftline.serving.fleet.totals import Totals
 from driftline.serving.latency import Latency
 from driftline.serving.served import Served
-from driftline.serving.totals import Totals
 from driftline.serving.watch import Watch
 from driftline.tensors import Signature
 

@@ -20,15 +20,15 @@ from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError, ModelError, Unavailable
 from driftline.registry.source import Reference, Registry, Version
 from driftline.serving.app import App
-from driftline.serving.arena import Arena
-from driftline.serving.channel import Gone
-from driftline.serving.crew import Crew, Worker
+from driftline.serving.fleet.arena import Arena
+from driftline.serving.fleet.channel import Gone
+from driftline.serving.fleet.crew import Crew, Worker
+from driftline.serving.fleet.spread import Parts, Spread, SpreadWatch
+from driftline.serving.fleet.totals import Said, Totals, total
 from driftline.serving.holder import Entry
 from driftline.serving.host import Host
 from driftline.serving.latency import Latency
 from driftline.serving.served import Served
-from driftline.serving.spread import Parts, Spread, SpreadWatch
-from driftline.serving.totals import Said, Totals, total
 
 if TYPE_CHECKING:
     import socket

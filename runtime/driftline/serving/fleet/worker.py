@@ -25,13 +25,13 @@ from driftline.errors import DriftlineError, NotFound, Unavailable
 from driftline.registry.source import Reference, Version
 from driftline.serving import logs, memory
 from driftline.serving.app import App, error_response
-from driftline.serving.arena import Arena, Region
-from driftline.serving.channel import Channel
+from driftline.serving.fleet.arena import Arena, Region
+from driftline.serving.fleet.channel import Channel
+from driftline.serving.fleet.totals import Said, Totals
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
 from driftline.serving.process import Stoppable, leave, loop_factory, settle
 from driftline.serving.served import Served
-from driftline.serving.totals import Said, Totals
 from driftline.serving.watch import Watch
 from driftline.tensors import Signature
 

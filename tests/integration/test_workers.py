@@ -345,14 +345,14 @@ def test_stop_answers_what_is_in_flight_and_exits_0(tmp_path: Path, number: int)
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     config = tmp_path / "driftline.toml"
     config.write_text("[models.slow.engine]\nthreads = 1\n")
-    path = slow(tmp_path / "slow.onnx", layers=3000)
+    path = slow(tmp_path / "slow.onnx", layers=400)
     with serving(path, "--workers", "2", env={"DRIFTLINE_CONFIG": str(config)}) as server:
         workers = workers_of(server)
         failures: list[Exception] = []
 
         def ask_long() -> None:
             try:
-                server.infer("slow", {"x": ("FP32", np.ones((128, 1024), np.float32).tolist())})
+                server.infer("slow", {"x": ("FP32", [[1] * 1024] * 1024)})  # eight batches
             except httpx.HTTPError as error:
                 failures.append(error)
 

@@ -15,7 +15,7 @@ import driftline_kernels
 
 FLOORS = [
     ["driftline_kernels", "errors"],
-    ["registry", "tensors", "config", "tables"],
+    ["registry", "tensors", "config", "tables", "mlmodel"],
     ["columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],

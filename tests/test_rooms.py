@@ -15,8 +15,8 @@ import driftline_kernels
 
 FLOORS = [
     ["driftline_kernels", "errors"],
-    ["registry", "tensors", "config", "tables", "mlmodel"],
-    ["columns"],
+    ["tensors", "config", "tables", "mlmodel"],
+    ["registry", "columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],
     ["serving", "load"],

@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from driftline.errors import BadRequest, NotFound, RegistryError
+from driftline.errors import NotFound, RegistryError
 from driftline.registry.file import fingerprint
+from driftline.registry.files import MODEL, gather, locked
 from driftline.registry.source import (
     NAME,
     PRODUCTION,
@@ -35,7 +36,6 @@ from driftline.registry.source import (
 )
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
-_MODEL = Path("model.onnx")
 _UNFINISHED = ".new-"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
@@ -109,7 +109,7 @@ class DirectoryRegistry(Registry):
         """
         folder = self.root / check_name(name)
         with _explained(f"can't register {name!r} in {self.uri}"):
-            bundle = _bundle(files)
+            bundle = gather(files)
             _make(folder)
             # Past the aliases too: one that outlived its version must not point at a new one.
             free = max([*_numbers(folder), *self.aliases(name).values()], default=0) + 1
@@ -124,7 +124,7 @@ class DirectoryRegistry(Registry):
         check_name(alias, "alias")
         self.resolve(Reference(name, version=version))
         folder = self.root / name
-        with _explained(f"can't promote {name!r} in {self.uri}"), _locked(folder):
+        with _explained(f"can't promote {name!r} in {self.uri}"), locked(folder):
             aliases = self.aliases(name) | {alias: version}
             new = folder / f"{_UNFINISHED}aliases.json"
             new.write_text(json.dumps(aliases, indent=2, sort_keys=True) + "\n")
@@ -163,51 +163,11 @@ def _describe(folder: Path, number: int, aliases: Mapping[str, int]) -> Version:
     created = path.stat().st_mtime
     try:
         # Registered versions never change, but in a folder filled by hand a model may still be growing.
-        state = fingerprint((path / _MODEL).stat())
+        state = fingerprint((path / MODEL).stat())
     except FileNotFoundError:
         state = ""
     pointing = tuple(sorted(alias for alias, target in aliases.items() if target == number))
     return Version(folder.name, number, created, pointing, state)
-
-
-def _bundle(files: Sequence[Path]) -> dict[Path, Path]:
-    """Which file goes where in a version; BadRequest if that makes no bundle."""
-    for path in files:
-        if not path.exists():
-            raise BadRequest(f"{path}: no such file")
-    if len(files) == 1 and files[0].is_dir():
-        bundle = {path.relative_to(files[0]): path for path in _regular_files(files[0])}
-    else:
-        bundle = {}
-        for path in files:
-            if not path.is_file():
-                raise BadRequest(f"{path}: expected files, or one folder and nothing else")
-            place = Path(path.name)
-            if place in bundle:
-                raise BadRequest(f"{path}: expected different names, came {place} twice")
-            bundle[place] = path
-    # The second is how Triton lays out a model with external data.
-    if _MODEL in bundle or _MODEL / _MODEL in bundle:
-        return bundle
-    models = [place for place in bundle if place.parent == Path() and place.suffix == ".onnx"]
-    if len(models) != 1:
-        came = sorted({place.parts[0] for place in bundle}) or ["nothing"]
-        more = f" and {len(came) - 10} more" if len(came) > 10 else ""
-        raise BadRequest(f"expected {_MODEL} or exactly one .onnx file, came {', '.join(came[:10])}{more}")
-    bundle[_MODEL] = bundle.pop(models[0])
-    return bundle
-
-
-def _regular_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink():
-            raise BadRequest(f"{path}: expected files and folders, came a link")
-        if path.is_dir():
-            yield from _regular_files(path)
-        elif path.is_file():
-            yield path
-        else:
-            raise BadRequest(f"{path}: expected files and folders, came neither")
 
 
 def _make(folder: Path) -> None:
@@ -223,12 +183,12 @@ def _unfinished(folder: Path) -> Iterator[Path]:
     """A new folder beside the versions, locked while it is worked on, removed unless it has been renamed."""
     with ExitStack() as stack:
         # Under the model's lock, so that nobody sweeps a folder between its making and its locking.
-        with _locked(folder):
+        with locked(folder):
             _sweep(folder)
             new = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
             new.mkdir()
             stack.callback(shutil.rmtree, new, ignore_errors=True)
-            stack.enter_context(_locked(new))
+            stack.enter_context(locked(new))
         yield new
 
 
@@ -236,7 +196,7 @@ def _sweep(folder: Path) -> None:
     """Remove what dead processes left unfinished: a living one holds the lock of its folder."""
     for left in folder.glob(f"{_UNFINISHED}*"):
         # What is in use, or another user's, or no folder, stays.
-        with suppress(OSError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with suppress(OSError), locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -262,17 +222,6 @@ def _publish(new: Path, folder: Path, number: int) -> int:
         else:
             _sync(folder)
             return number
-
-
-@contextmanager
-def _locked(folder: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold a folder's lock; with LOCK_NB, BlockingIOError if another holds it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, operation)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

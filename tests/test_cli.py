@@ -54,7 +54,8 @@ def test_the_registry_can_come_from_the_environment_and_from_a_file(
         (["register", "some name.onnx", "--name", "../m"], "model name '../m'"),
         (["promote", "m", "3"], "m"),
         (["versions", "m"], "m"),
-        (["versions", "--registry", "http://127.0.0.1:5000"], "the scheme 'http'"),
+        (["versions", "--registry", "ftp://127.0.0.1:5000"], "the scheme 'ftp'"),
+        (["versions", "--registry", "http://127.0.0.1:1"], "http://127.0.0.1:1 can't be reached"),
         (["score", "m", "data.parquet", "-o", "out.parquet"], "m"),
         (["score", "some name.onnx", "nothing.parquet", "-o", "out.parquet"], "nothing.parquet"),
         (

@@ -126,15 +126,16 @@ class ModelSettings:
 class Server:
     """Settings of a serving process; the flags of `driftline serve` in the same words."""
 
-    registry: str = setting("models", "a folder", _text)
+    registry: str = setting("models", "a folder or an http:// URL", _text)
     host: str = setting("127.0.0.1", "a host name or address", _text)
     port: int = setting(
         8080, "a port from 0 to 65535", lambda value: type(value) is int and 0 <= value < 65536
     )
     max_body_bytes: int = setting(64 * 2**20, **_whole(1))
     poll_seconds: float = setting(
-        0.5, "seconds above 0", lambda value: type(value) in (int, float) and 0 < value < inf
+        0.0, "seconds from 0", lambda value: type(value) in (int, float) and 0 <= value < inf
     )
+    """Time between two looks at the registry; 0: 0.5 s for a folder, 5 s for an MLflow server."""
     drain_seconds: float = setting(
         30.0, "seconds from 0", lambda value: type(value) in (int, float) and 0 <= value < inf
     )
@@ -153,6 +154,8 @@ class Server:
     """Where alarms are posted as CloudEvents; nowhere if empty."""
     workers: int = setting(1, **_whole(1))
     """Processes that answer on the one port."""
+    require_registry: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether nothing is served from the cache if the registry is away at the start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,12 @@ class BadRequest(DriftlineError):
     status = 400
 
 
+class Forbidden(DriftlineError):
+    """The caller has not shown that it may ask for this."""
+
+    status = 403
+
+
 class NotFound(DriftlineError):
     """No such model, version or alias."""
 

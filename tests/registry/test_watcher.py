@@ -91,7 +91,9 @@ async def test_by_default_it_looks_twice_a_second(registry: Counted, monkeypatch
     await told(watch)
     registry.promote("flights", 1)
     await told(watch)
-    assert set(slept) == {0.5} == {Server().poll_seconds}
+    assert all(0.4 <= seconds <= 0.6 for seconds in slept)
+    assert len(set(slept)) == len(slept)  # not all servers look at the same time
+    assert Server().poll_seconds == 0  # the registry's own interval
 
 
 async def test_without_references_it_follows_all_models(registry: Counted, model: Path) -> None:

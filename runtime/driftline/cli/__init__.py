@@ -66,10 +66,15 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     type=click.IntRange(1),
 )
 @option(
+    "--require-registry/--no-require-registry",
+    "Refuse to start from the cache if an MLflow server is away.",
+    default=DEFAULTS.require_registry,
+)
+@option(
     "--poll-seconds",
-    "Time between two looks at the registry.",
+    "Time between two looks at the registry; 0: 0.5 for a folder, 5 for MLflow.",
     default=DEFAULTS.poll_seconds,
-    type=click.FloatRange(0, 86_400, min_open=True),
+    type=click.FloatRange(0, 86_400),
 )
 @option(
     "--drain-seconds",
@@ -110,7 +115,7 @@ def serve(file: ServerFile, /, models: tuple[str, ...], **flags: Any) -> None:
         registry: Registry = FileRegistry(Path(models[0]))
         models = ()
     else:
-        registry = Registry.open(settings.registry)
+        registry = Registry.open(settings.registry, remember=not settings.require_registry)
     run(registry, [Reference.parse(model) for model in models], settings, file)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from driftline.config import ModelSettings, bundle_settings
 from driftline.errors import ModelError
+from driftline.mlmodel import MLMODEL, MlModel
 
 MODEL = "model.onnx"
 SETTINGS = "driftline.toml"
@@ -22,16 +23,18 @@ class Bundle:
     settings   of it
     profile    that it is watched by, if any
     transform  of raw columns to what the model takes, if any
+    mlmodel    what MLflow says of it, if it comes from there
     """
 
     model: Path
     settings: ModelSettings
     profile: Path | None = None
     transform: Path | None = None
+    mlmodel: MlModel | None = None
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Read a version's folder, or a lone .onnx file.
+        """Read a version's folder, of driftline's, Triton's or MLflow's form, or a lone .onnx file.
 
         Raises ModelError if there is no model in it, ConfigError if its driftline.toml is wrong.
         """
@@ -39,12 +42,25 @@ class Bundle:
             return cls(path, ModelSettings())
         if not path.is_dir():
             raise ModelError(f"{path}: expected a version's folder or an .onnx file, there is nothing")
-        model = path / MODEL
+        mlmodel = MlModel.read(path / MLMODEL) if (path / MLMODEL).is_file() else None
+        model = path / (MODEL if mlmodel is None else data_of(mlmodel, path))
         if model.is_dir():  # Triton's form of a model with external data
             model = model / MODEL
         if not model.is_file():
-            raise ModelError(f"{path}: expected a file {MODEL}, there is none")
+            raise ModelError(f"{path}: expected a file {model.name}, there is none")
         profile, transform = (
             file if (file := path / name).is_file() else None for name in (PROFILE, TRANSFORM)
         )
-        return cls(model, bundle_settings(path / SETTINGS), profile, transform)
+        return cls(model, bundle_settings(path / SETTINGS), profile, transform, mlmodel)
+
+
+def data_of(mlmodel: MlModel, folder: Path) -> str:
+    """The model's file in an MLflow model's folder; ModelError if that is none of ONNX."""
+    flavor = mlmodel.flavors.get("onnx")
+    if flavor is None:
+        known = ", ".join(mlmodel.flavors) or "none"
+        raise ModelError(f"{folder}: expected a model of MLflow's onnx flavor, its flavors are: {known}")
+    data = flavor.get("data", MODEL)
+    if not isinstance(data, str) or Path(data).is_absolute() or ".." in Path(data).parts:
+        raise ModelError(f"{folder}: flavors.onnx.data: expected a file in this folder, came {data!r}")
+    return data

@@ -14,8 +14,10 @@ from driftline.columns import columns_of
 from driftline.config import ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.features import Features
+from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, DriftlineError
+from driftline.mlmodel import MLMODEL
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 
 WARM_UP_NS = 1_000_000_000
@@ -27,6 +29,7 @@ class Model:
 
     signature  what it takes and gives
     settings   how it wants to be batched and run
+    mlflow     what MLflow's description says it takes and gives, if it has one
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -35,6 +38,9 @@ class Model:
         threads = engine.threads_on(available_cores())
         self._session = Session(bundle.model, engine.device, threads, engine.spinning)
         self.signature: Signature = self._session.signature
+        self.mlflow = bundle.mlmodel.signature if bundle.mlmodel else None
+        if self.mlflow is not None and bundle.transform is None:
+            self.signature = agreed(self.signature, self.mlflow, str(bundle.model.parent / MLMODEL))
         self._features = Features.of(bundle.transform, self.signature) if bundle.transform else None
         if self._features is not None:
             self.signature = self._features.signature

@@ -54,11 +54,12 @@ def _regular_files(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold a folder's lock; with LOCK_NB, BlockingIOError if another holds it."""
+def locked(folder: Path, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """Hold the lock of a folder, which is open under the descriptor; with LOCK_NB, BlockingIOError if another
+    holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, operation)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from driftline.errors import BadRequest, DriftlineError, NotFound
 
@@ -47,6 +48,8 @@ class Version:
 
     `created` is in seconds since the epoch; `aliases` are those that point here now.
     `fingerprint` differs when the files behind the number do, for sources whose files can change.
+    `tags` are those of whoever registered it; `lineage` says where it comes from, as far as the registry
+    knows: {"run_id": ..., "datasets": [{"name": ..., "digest": ...}]}, say.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Version:
     created: float = 0.0
     aliases: tuple[str, ...] = ()
     fingerprint: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    lineage: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 Targets = Mapping[Reference, Version | DriftlineError]
@@ -92,10 +97,15 @@ class Registry(ABC):
     """
 
     uri: str
+    interval = 0.5
+    """Seconds between two looks that this kind of registry bears well."""
 
     @staticmethod
-    def open(uri: str | Path) -> Registry:
-        """Open the registry at `uri`: a folder (made when something is first registered).
+    def open(uri: str | Path, remember: bool = False) -> Registry:
+        """Open the registry at `uri`: a folder (made when something is first registered), or an MLflow
+        tracking server's address, as http://host:5000.
+
+        A server that is away fails everything; with `remember`, what it said last holds as long.
 
         Raises BadRequest for a URI of an unknown scheme.
         """
@@ -103,8 +113,14 @@ class Registry(ABC):
 
         text = str(uri).removeprefix("file://")
         scheme, separator, _ = text.partition("://")
+        if scheme in ("http", "https") and separator:
+            from driftline.registry.mlflow import MlflowRegistry  # httpx takes a while to import
+
+            return MlflowRegistry(text, remember=remember)
         if separator:
-            raise BadRequest(f"registry {str(uri)!r}: expected a folder, came the scheme {scheme!r}")
+            raise BadRequest(
+                f"registry {str(uri)!r}: expected a folder or an http:// URL, came the scheme {scheme!r}"
+            )
         return DirectoryRegistry(Path(text))
 
     @abstractmethod
@@ -167,13 +183,13 @@ class Registry(ABC):
             raise NotFound(f"model {reference.name!r} has no version {number}; it has: {known}")
         return versions[number]
 
-    def watch(self, references: Sequence[Reference], interval: float = 0.5) -> AsyncIterator[Targets]:
-        """Follow references (all models, if there are none), looking every `interval` seconds: yields what
-        they stand for, at once and then whenever it changes.
+    def watch(self, references: Sequence[Reference], interval: float = 0.0) -> AsyncIterator[Targets]:
+        """Follow references (all models, if there are none), looking about every `interval` seconds (0: as
+        often as this registry bears well): yields what they stand for, at once and then whenever it changes.
 
         A reference that can't be resolved stands for its error. A registry that can't be read is no change,
         so the first Targets come when it can be.
         """
         from driftline.registry.watcher import watch
 
-        return watch(self, references, interval)
+        return watch(self, references, interval or self.interval)

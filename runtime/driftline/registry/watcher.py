@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Sequence
 
 from driftline.errors import DriftlineError, RegistryError
@@ -32,7 +33,8 @@ async def watch(
             if (news := _comparable(targets)) != told:
                 told = news
                 yield targets
-        await asyncio.sleep(interval)
+        # Not all that follow one registry look at the same time.
+        await asyncio.sleep(interval * random.uniform(0.8, 1.2))  # noqa: S311
 
 
 def _look(registry: Registry, references: Sequence[Reference]) -> Targets:

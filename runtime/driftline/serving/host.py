@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,11 @@ class Host(Holder):
         for outcome in outcomes:
             if strict and outcome is not None:
                 raise outcome
+
+    async def look(self, name: str) -> None:
+        """Look at the registry now for one model that is served; what fails is logged, and tried again."""
+        with suppress(DriftlineError):
+            await self._sync(name)
 
     async def load(self, name: str) -> None:
         """Serve a model from now on, in the version it stands for now.

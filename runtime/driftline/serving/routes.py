@@ -13,7 +13,7 @@ from driftline import __version__
 from driftline.config import Server
 from driftline.errors import BadRequest, DriftlineError, Unavailable
 from driftline.registry.source import Version
-from driftline.serving import drift, triton
+from driftline.serving import drift, hooks, triton
 from driftline.serving.answers import json
 from driftline.serving.host import Host
 from driftline.serving.infer import read_body
@@ -44,6 +44,7 @@ def routes(host: Host, settings: Server) -> list[Route]:
         Route("/v1/models/{name}", pages.v1_model),
         Route("/metrics", pages.metrics),
         *drift.routes(host),
+        *hooks.routes(host),
     ]
 
 

@@ -23,18 +23,25 @@ EXTENSIONS = (
 PLATFORM = "onnxruntime_onnx"
 
 
-def index(host: Host, known: Iterable[Version], only_ready: bool) -> list[dict[str, str]]:
+def index(host: Host, known: Iterable[Version], only_ready: bool) -> list[dict[str, Any]]:
     """Every version that the registry or the memory holds, with its state and what is wrong with it."""
-    rows: dict[tuple[str, int], tuple[str, str]] = {
-        (version.name, version.number): ("UNAVAILABLE", "") for version in known
-    }
+    versions = {(version.name, version.number): version for version in known}
+    rows: dict[tuple[str, int], tuple[str, str]] = dict.fromkeys(versions, ("UNAVAILABLE", ""))
     for entry in host.entries.values():
         rows |= {(entry.name, number): state for number, state in _states(entry).items()}
+        versions |= {(entry.name, number): served.version for number, served in entry.versions.items()}
     return [
         {"name": name, "version": str(number), "state": state, "reason": reason}
+        | (origin(versions[name, number]) if (name, number) in versions else {})
         for (name, number), (state, reason) in sorted(rows.items())
         if state == "READY" or not only_ready
     ]
+
+
+def origin(version: Version) -> dict[str, Any]:
+    """A version's tags and lineage, for registries that know some; Triton has no word for them."""
+    known = {"tags": dict(version.tags), "lineage": dict(version.lineage)}
+    return {key: value for key, value in known.items() if value}
 
 
 def _states(entry: Entry) -> dict[int, tuple[str, str]]:
@@ -119,4 +126,5 @@ def metadata(served: Served, versions: Iterable[int]) -> dict[str, object]:
         "platform": PLATFORM,
         "inputs": [spec.as_json() for spec in served.signature.inputs],
         "outputs": [spec.as_json() for spec in served.signature.outputs],
+        **origin(served.version),
     }

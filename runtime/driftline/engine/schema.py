@@ -1,0 +1,59 @@
+"""What MLflow's signature of a model says, held against what the model itself says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from driftline.errors import ModelError
+from driftline.mlmodel import MlflowSignature, Schema, Tensor
+from driftline.tensors import Signature, TensorSpec
+
+
+def agreed(signature: Signature, mlflow: MlflowSignature, where: str) -> Signature:
+    """A model's signature, with the dimensions that MLflow's leaves free no longer.
+
+    Types are the model's own: MLflow's signature is often inferred from data of more bits than the model
+    computes with. Raises ModelError, beginning with `where`, if no input could fit both.
+    """
+    inputs = _narrowed(signature.inputs, mlflow.inputs, f"{where}: signature.inputs")
+    free = all(spec.shape[:1] == (-1,) for spec in inputs)
+    return replace(signature, inputs=inputs, batched=signature.batched and free)
+
+
+def _narrowed(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tuple[TensorSpec, ...]:
+    tensors = [one for one in schema if isinstance(one, Tensor)]
+    if not tensors:
+        _check_columns(specs, schema, where)
+        return specs
+    if len(tensors) == len(specs) == 1 and tensors[0].name is None:
+        return (_both(specs[0], tensors[0], where),)
+    named = {tensor.name: tensor for tensor in tensors}
+    # What the model needs must be named; it may have defaults that the signature says nothing of.
+    for name in named:
+        if name not in {spec.name for spec in specs}:
+            known = ", ".join(spec.name for spec in specs)
+            raise ModelError(f"{where}: tensor {name!r}: the model has no such input; it has: {known}")
+    return tuple(_both(spec, named[spec.name], where) if spec.name in named else spec for spec in specs)
+
+
+def _both(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
+    text = spec.datatype.dtype == object
+    if tensor.dtype.kind not in ("OSU" if text else "biuf"):
+        raise ModelError(
+            f"{where}: tensor {spec.name!r}: expected {spec.datatype.name} as in the model, "
+            f"came {tensor.dtype}"
+        )
+    shape = tuple(own if own != -1 else said for own, said in zip(spec.shape, tensor.shape, strict=False))
+    fits = all(said in (-1, size) for size, said in zip(shape, tensor.shape, strict=False))
+    if len(spec.shape) != len(tensor.shape) or not fits:
+        raise ModelError(
+            f"{where}: tensor {spec.name!r}: expected a shape of {list(spec.shape)} as in the model, "
+            f"came {list(tensor.shape)}"
+        )
+    return replace(spec, shape=shape)
+
+
+def _check_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> None:
+    """A table is one matrix of all its columns, or an input for each of them."""
+    if len(specs) == 1 and len(specs[0].shape) == 2 and schema and specs[0].shape[1] not in (-1, len(schema)):
+        raise ModelError(f"{where}: expected {specs[0].shape[1]} columns as in the model, came {len(schema)}")

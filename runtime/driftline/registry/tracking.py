@@ -1,0 +1,197 @@
+"""An MLflow tracking server over REST, as its own client speaks to it, and what to do when it is away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import ssl
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from threading import Lock
+from typing import Any
+from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
+
+import httpx
+
+from driftline.errors import BadRequest, ConfigError, NotFound, RegistryError
+from driftline.registry.memory import Memory
+
+log = logging.getLogger("driftline.registry")
+
+API = "/api/2.0/mlflow/"
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+LONGEST_REST = 30.0
+"""Seconds after which a server that is away is asked again, at the latest."""
+MOST_ATTEMPTS = 10
+
+
+class Away(RegistryError):
+    """The registry can't be reached, or fails at everything just now."""
+
+
+class Tracking:
+    """Asks a tracking server; thread safe.
+
+    Who asks is said by MLflow's own variables: MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN,
+    MLFLOW_TRACKING_INSECURE_TLS, _SERVER_CERT_PATH, _CLIENT_CERT_PATH, MLFLOW_WORKSPACE.
+
+    uri     its address; a user and a password in it are used, and not shown
+    memory  what it said last, to answer from while it is away
+    """
+
+    def __init__(self, uri: str, memory: Memory | None = None) -> None:
+        parts = urlsplit(uri)
+        if not parts.hostname:
+            raise BadRequest(f"registry {parts.scheme}://: expected an address such as http://host:5000")
+        self.uri = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        self._memory = memory
+        self._client = httpx.Client(
+            base_url=self.uri,
+            auth=_auth(unquote(parts.username or ""), unquote(parts.password or "")),
+            headers=_headers(),
+            verify=_verify() if parts.scheme == "https" else False,  # roots take a while to read
+            timeout=TIMEOUT,
+            limits=httpx.Limits(max_keepalive_connections=0),  # it is asked every few seconds
+        )
+        self._lock = Lock()
+        self._attempts = 0
+        self._again = 0.0
+
+    def ask(self, path: str, **query: str) -> dict[str, Any]:
+        """The answer to a GET; while the server is away, with a memory, what it answered last.
+
+        Raises NotFound if it knows no such thing, Away if it can't be reached, RegistryError for what it
+        refuses otherwise.
+        """
+        if self._memory is None:
+            return self._json("GET", path, params=query)
+        question = f"{path}?{urlencode(query)}"
+        if self._attempts and time.monotonic() < self._again:
+            known = self._memory.recall(question)
+            if known is not None:
+                return dict(known)
+        try:
+            answer = self._json("GET", path, params=query)
+        except Away as error:
+            known = self._memory.recall(question)
+            if known is None:
+                raise
+            self._gone(error)
+            return dict(known)
+        except NotFound:
+            self._memory.forget(question)
+            raise
+        self._back()
+        self._memory.put(question, answer)
+        return answer
+
+    def tell(self, method: str, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Have something changed; the answer. Raises as `ask` does, BadRequest for what it won't take."""
+        return self._json(method, path, json=dict(document))
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request, answered well; for errors see `ask`. The path is taken as it is."""
+        try:
+            response = self._client.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise self.away(error) from error
+        self.check(response)
+        return response
+
+    def stream(self, path: str, headers: Mapping[str, str]) -> Any:
+        """A GET whose body is read as it comes: a context manager of the response."""
+        return self._client.stream("GET", path, headers={"accept-encoding": "identity", **headers})
+
+    def away(self, error: Exception) -> Away:
+        """The network's error in our words; httpx's own may hold an address with a password."""
+        return Away(f"registry {self.uri} can't be reached: {type(error).__name__}")
+
+    def check(self, response: httpx.Response) -> None:
+        """Raise what an answer says went wrong."""
+        if response.is_success:
+            return
+        status, code, message = response.status_code, "", ""
+        try:
+            document = response.json()
+            code, message = str(document["error_code"]), str(document["message"])
+        except (ValueError, KeyError, TypeError):
+            message = response.reason_phrase
+        if code == "RESOURCE_DOES_NOT_EXIST":
+            raise NotFound(f"{message} in {self.uri}")
+        if status in (401, 403):
+            raise RegistryError(
+                f"registry {self.uri} refuses: {status} {response.reason_phrase}; "
+                "MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks"
+            )
+        if status == 429 or status >= 500:
+            raise Away(f"registry {self.uri} fails: {status} {message}")
+        if code == "INVALID_PARAMETER_VALUE":
+            raise BadRequest(f"registry {self.uri}: {message}")
+        raise RegistryError(f"registry {self.uri}: {status} {message}")
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        response = self.send(method, API + path, **options)
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise RegistryError(
+                f"registry {self.uri}: expected an MLflow server's answer, came {path} without JSON"
+            )
+        return document
+
+    def _gone(self, error: Away) -> None:
+        """It is away: ask again later and later, and not all of its followers at once."""
+        assert self._memory is not None
+        with self._lock:
+            first = self._attempts == 0
+            self._attempts = min(self._attempts + 1, MOST_ATTEMPTS)
+            rest = min(LONGEST_REST, 0.5 * 2**self._attempts) * random.uniform(0.5, 1.0)  # noqa: S311
+            self._again = time.monotonic() + rest
+        if first:
+            since = datetime.fromtimestamp(self._memory.since).astimezone()
+            log.warning("%s; what it said last, at %s, holds", error, since.isoformat(" ", "seconds"))
+
+    def _back(self) -> None:
+        with self._lock:
+            was_away, self._attempts = self._attempts > 0, 0
+        if was_away:
+            log.info("registry %s can be read again", self.uri)
+
+
+def _auth(user: str, password: str) -> httpx.Auth | None:
+    user = user or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+    password = password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    return httpx.BasicAuth(user, password) if user and password else None
+
+
+def _headers() -> dict[str, str]:
+    """What MLflow's client sends; httpx lets a user and password go before the bearer, as MLflow does."""
+    headers = {}
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        headers["authorization"] = f"Bearer {token}"
+    if workspace := os.environ.get("MLFLOW_WORKSPACE", "").strip():
+        headers["x-mlflow-workspace"] = workspace
+    return headers
+
+
+def _verify() -> ssl.SSLContext | bool:
+    """How the server proves who it is; ConfigError for a certificate that can't be read."""
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        return False
+    roots, own = (os.environ.get(f"MLFLOW_TRACKING_{one}_CERT_PATH") for one in ("SERVER", "CLIENT"))
+    if not roots and not own:
+        return True
+    try:
+        folder = roots is not None and os.path.isdir(roots)
+        context = ssl.create_default_context(
+            cafile=None if folder else roots, capath=roots if folder else None
+        )
+        if own:
+            context.load_cert_chain(own)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"MLFLOW_TRACKING_SERVER_CERT_PATH or _CLIENT_CERT_PATH: {error}") from error
+    return context

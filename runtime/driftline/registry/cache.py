@@ -57,16 +57,15 @@ class Cache:
 
     def find(self, key: str) -> Path | None:
         """The tree that a source gave, checked to its last bit; None if it is not here or no longer whole."""
-        source = self._source(key)
         try:
-            known = json.loads(source.read_bytes())
+            known = json.loads(self._source(key).read_bytes())
             tree, digests = self.root / "trees" / str(known["tree"]), dict(known["files"])
-            wrong = next((path for path in digests if _digest(tree / path) != digests[path]), None)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if wrong is not None:
-            log.warning("%s: its content has changed; it is fetched anew", tree / wrong)
-            self._remove(tree)
+        if not _whole(tree, digests):
+            if tree.exists():
+                log.warning("%s: what is in it has changed; it is fetched anew", tree)
+                self._remove(tree)
             return None
         with suppress(OSError):
             os.utime(tree)
@@ -92,7 +91,7 @@ class Cache:
         digest = digest_of(digests)
         tree = self.root / "trees" / digest
         tree.parent.mkdir(parents=True, exist_ok=True)
-        if not (tree.is_dir() and digests_of(tree) == dict(digests)):  # the same may have come from elsewhere
+        if not _whole(tree, digests):  # else the same has come from elsewhere
             self._remove(tree)
             files.rename(tree)
         os.utime(tree)
@@ -157,11 +156,20 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _whole(tree: Path, digests: Digests) -> bool:
+    """Whether all files of a tree are there, and what they were."""
+    try:
+        return all(_digest(tree / path) == digest for path, digest in digests.items())
+    except OSError:
+        return False
+
+
 def _size(tree: Path) -> int:
     total = 0
-    for path in tree.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size
+    for at, _, names in os.walk(tree):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(at, name)).st_size
     return total
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ class TrackingServer:
     def stop(self) -> None:
         """End it and all of its processes."""
         if self._popen is not None:
-            os.killpg(self._popen.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.wait(30)
             self._popen = None
 

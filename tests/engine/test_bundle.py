@@ -35,6 +35,36 @@ def test_triton_keeps_external_data_in_a_folder(tmp_path: Path) -> None:
     assert (bundle.model, bundle.settings.engine.threads) == (model, 2)
 
 
+MLMODEL = "flavors:\n  onnx: {data: net.onnx}\n  python_function: {}\n"
+
+
+def test_a_folder_of_mlflow_names_its_model(tmp_path: Path) -> None:
+    model = touch(tmp_path / "net.onnx")
+    touch(tmp_path / "MLmodel", MLMODEL)
+    profile = touch(tmp_path / "profile.arrow")
+    bundle = Bundle.open(tmp_path)
+    assert (bundle.model, bundle.profile) == (model, profile)
+    assert bundle.mlmodel is not None
+    assert list(bundle.mlmodel.flavors) == ["onnx", "python_function"]
+
+
+@pytest.mark.parametrize(
+    ("mlmodel", "message"),
+    [
+        (MLMODEL, "expected a file net.onnx, there is none"),
+        ("flavors: {sklearn: {}, python_function: {}}", "its flavors are: sklearn, python_function"),
+        ("flavors: {onnx: {data: ../net.onnx}}", r"expected a file in this folder, came '../net.onnx'"),
+        ("flavors: {onnx: {data: /net.onnx}}", r"expected a file in this folder, came '/net.onnx'"),
+        ("flavors: {onnx: {data: 3}}", "expected a file in this folder, came 3"),
+        ("nothing", "MLmodel: expected a mapping"),
+    ],
+)
+def test_a_wrong_folder_of_mlflow_is_refused(tmp_path: Path, mlmodel: str, message: str) -> None:
+    touch(tmp_path / "MLmodel", mlmodel)
+    with pytest.raises(ModelError, match=message):
+        Bundle.open(tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none: expected a version's folder or an \.onnx file, there is no"):
         Bundle.open(tmp_path / "none")

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
 # -- index --------------------------------------------------------------------------------------------
 
 
-def row(name: str, version: int, state: str, reason: str = "") -> dict[str, str]:
+def row(name: str, version: int, state: str, reason: str = "") -> dict[str, object]:
     return {"name": name, "version": str(version), "state": state, "reason": reason}
 
 
@@ -50,6 +51,21 @@ async def test_the_index_has_what_registry_and_memory_hold(host: Host) -> None:
         row("m", 1, "READY"),
         row("m", 2, "READY"),
     ]
+
+
+async def test_tags_and_lineage_are_shown_where_there_are_some(host: Host) -> None:
+    served = host.find("m", "2")
+    lineage = {"run_id": "r", "datasets": [{"name": "train", "digest": "d"}]}
+    served.version = replace(served.version, tags={"team": "a"}, lineage=lineage)
+    origin = {"tags": {"team": "a"}, "lineage": lineage}
+    known = [Version("m", 1), Version("m", 2), Version("m", 3, tags={"team": "b"})]
+    assert triton.index(host, known, only_ready=False)[1:] == [
+        row("m", 1, "READY"),
+        row("m", 2, "READY") | origin,
+        row("m", 3, "UNAVAILABLE") | {"tags": {"team": "b"}},
+        row("text", 1, "READY"),
+    ]
+    assert triton.metadata(served, [1, 2]).items() >= origin.items()
 
 
 async def test_the_index_says_what_goes_on_with_a_version(host: Host) -> None:

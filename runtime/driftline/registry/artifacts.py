@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import httpx
-
 from driftline.errors import RegistryError
 from driftline.registry.cache import write
 from driftline.registry.tracking import Tracking
@@ -90,6 +88,8 @@ class Artifacts:
         What is there from an earlier attempt is gone on with, if the server says that the file is still the
         same. Raises Away if it breaks off again and again, RegistryError if it has another size.
         """
+        from driftline.registry.http import httpx
+
         part = folder / hashlib.sha256(artifact.path.encode()).hexdigest()
         for attempt in range(ATTEMPTS):
             try:

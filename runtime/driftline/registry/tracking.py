@@ -5,23 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import random
+import socket
 import ssl
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
-
-import httpx
+from urllib.request import getproxies
 
 from driftline.errors import BadRequest, ConfigError, NotFound, RegistryError
 from driftline.registry.memory import Memory
 
+if TYPE_CHECKING:
+    from driftline.registry.http import httpx
+
 log = logging.getLogger("driftline.registry")
 
 API = "/api/2.0/mlflow/"
-TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+TIMEOUT_SECONDS = 30.0
+CONNECT_SECONDS = 5.0
 LONGEST_REST = 30.0
 """Seconds after which a server that is away is asked again, at the latest."""
 MOST_ATTEMPTS = 10
@@ -46,18 +51,35 @@ class Tracking:
         if not parts.hostname:
             raise BadRequest(f"registry {parts.scheme}://: expected an address such as http://host:5000")
         self.uri = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        self._address = (parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme])
+        self._user = (unquote(parts.username or ""), unquote(parts.password or ""))
         self._memory = memory
-        self._client = httpx.Client(
-            base_url=self.uri,
-            auth=_auth(unquote(parts.username or ""), unquote(parts.password or "")),
-            headers=_headers(),
-            verify=_verify() if parts.scheme == "https" else False,  # roots take a while to read
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_keepalive_connections=0),  # it is asked every few seconds
-        )
+        self._verify = _verify() if parts.scheme == "https" else False  # the roots take a while to read
         self._lock = Lock()
+        self._knocked = memory is None or bool(getproxies())
         self._attempts = 0
         self._again = 0.0
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        from driftline.registry.http import httpx
+
+        return httpx.Client(
+            base_url=self.uri,
+            auth=_auth(*self._user),
+            headers=_headers(),
+            verify=self._verify,
+            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_keepalive_connections=0),  # it is asked every few seconds
+        )
+
+    def _knock(self) -> None:
+        """Whether anybody is there at all, before httpx is imported: a start without a registry is quick."""
+        try:
+            socket.create_connection(self._address, CONNECT_SECONDS).close()
+        except OSError as error:
+            raise self.away(error) from error
+        self._knocked = True
 
     def ask(self, path: str, **query: str) -> dict[str, Any]:
         """The answer to a GET; while the server is away, with a memory, what it answered last.
@@ -73,6 +95,8 @@ class Tracking:
             if known is not None:
                 return dict(known)
         try:
+            if not self._knocked:
+                self._knock()
             answer = self._json("GET", path, params=query)
         except Away as error:
             known = self._memory.recall(question)
@@ -93,6 +117,8 @@ class Tracking:
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, answered well; for errors see `ask`. The path is taken as it is."""
+        from driftline.registry.http import httpx
+
         try:
             response = self._client.request(method, path, **options)
         except httpx.HTTPError as error:
@@ -162,10 +188,10 @@ class Tracking:
             log.info("registry %s can be read again", self.uri)
 
 
-def _auth(user: str, password: str) -> httpx.Auth | None:
+def _auth(user: str, password: str) -> tuple[str, str] | None:
     user = user or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
-    return httpx.BasicAuth(user, password) if user and password else None
+    return (user, password) if user and password else None
 
 
 def _headers() -> dict[str, str]:

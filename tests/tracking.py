@@ -31,7 +31,17 @@ HOOKS = {
     "MLFLOW_WEBHOOK_CACHE_TTL": "0",
     "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(bytes(32)).decode(),
 }
+AUTH_CONFIG = """
+[mlflow]
+default_permission = READ
+database_uri = sqlite:///basic_auth.db
+admin_username = admin
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 600
+"""
+"""Each password is verified once: that takes the server the better part of a second."""
 AUTH = {
+    "MLFLOW_AUTH_CONFIG_PATH": "auth.ini",
     "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
     "MLFLOW_FLASK_SERVER_SECRET_KEY": "for cookies",
 }
@@ -44,6 +54,7 @@ class TrackingServer:
     def __init__(self, folder: Path, *options: str) -> None:
         self._folder, self._options = folder, options
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "auth.ini").write_text(AUTH_CONFIG)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

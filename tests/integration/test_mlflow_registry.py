@@ -41,7 +41,9 @@ signature = mlflow.models.infer_signature(
 with mlflow.start_run() as run:
     frame = pd.DataFrame({"x": [1.0, 2.0]})
     mlflow.log_input(mlflow.data.from_pandas(frame, name="flights of 2013"), context="training")
-    mlflow.onnx.log_model(model, name="model", signature=signature, registered_model_name=name)
+    mlflow.onnx.log_model(
+        model, name="model", signature=signature, registered_model_name=name, pip_requirements=["onnx"]
+    )  # else it runs the model to find out
 answer = run.info.run_id
 """
 
@@ -114,7 +116,7 @@ async def load_on(*servers: Process) -> AsyncIterator[list[Counter[str]]]:
 
     async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
         for server, counts in zip(servers, answers, strict=True):
-            for _ in range(4):
+            for _ in range(2):
                 tasks.create_task(ask(session, server, counts))
         yield answers
         going_on = False

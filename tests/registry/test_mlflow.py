@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -83,6 +86,14 @@ def fake() -> FakeTracking:
 
 @pytest.fixture
 def url(fake: FakeTracking) -> Iterator[str]:
+    with answering(fake) as url:
+        yield url
+
+
+@contextmanager
+def answering(fake: FakeTracking, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server on a free port, with TLS if there is a context; its address."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
@@ -135,11 +146,16 @@ def url(fake: FakeTracking) -> Iterator[str]:
 
         def log_message(self, *arguments: Any) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, *arguments: Any) -> None: ...  # a client that does not trust us hangs up
+
+    with Quiet(("127.0.0.1", 0), Handler) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
@@ -268,6 +284,39 @@ def test_a_certificate_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/nowhere.pem")
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_SERVER_CERT_PATH"):
         Registry.open("https://localhost")
+
+
+def test_a_server_that_is_not_mlflow_is_named(
+    registry: MlflowRegistry, fake: FakeTracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "answer", lambda path, query: {"hello": "world"})
+    with pytest.raises(RegistryError, match="with 'registered_model', came one with: hello"):
+        registry.resolve(FLIGHTS)
+    monkeypatch.setattr(fake, "answer", lambda path, query: [])
+    with pytest.raises(RegistryError, match="came registered-models/get without JSON"):
+        registry.resolve(FLIGHTS)
+
+
+def test_a_server_proves_who_it_is(
+    fake: FakeTracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with answering(fake, context) as url:
+        with pytest.raises(RegistryError, match="can't be reached: ConnectError"):
+            MlflowRegistry(url, Cache(tmp_path)).resolve(FLIGHTS)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        assert MlflowRegistry(url, Cache(tmp_path)).resolve(FLIGHTS).number == 1
+        monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+        assert MlflowRegistry(url, Cache(tmp_path)).resolve(FLIGHTS).number == 1
 
 
 # -- away -----------------------------------------------------------------------------------------------

@@ -36,6 +36,15 @@ class Away(RegistryError):
     """The registry can't be reached, or fails at everything just now."""
 
 
+class Answer(dict[str, Any]):
+    """What a server answered; what is missing in it was not said by MLflow."""
+
+    def __missing__(self, key: str) -> Any:
+        raise RegistryError(
+            f"expected an MLflow server's answer, with {key!r}, came one with: {', '.join(self)}"
+        )
+
+
 class Tracking:
     """Asks a tracking server; thread safe.
 
@@ -81,7 +90,7 @@ class Tracking:
             raise self.away(error) from error
         self._knocked = True
 
-    def ask(self, path: str, **query: str) -> dict[str, Any]:
+    def ask(self, path: str, **query: str) -> Answer:
         """The answer to a GET; while the server is away, with a memory, what it answered last.
 
         Raises NotFound if it knows no such thing, Away if it can't be reached, RegistryError for what it
@@ -93,7 +102,7 @@ class Tracking:
         if self._attempts and time.monotonic() < self._again:
             known = self._memory.recall(question)
             if known is not None:
-                return dict(known)
+                return Answer(known)
         try:
             if not self._knocked:
                 self._knock()
@@ -103,7 +112,7 @@ class Tracking:
             if known is None:
                 raise
             self._gone(error)
-            return dict(known)
+            return Answer(known)
         except NotFound:
             self._memory.forget(question)
             raise
@@ -111,7 +120,7 @@ class Tracking:
         self._memory.put(question, answer)
         return answer
 
-    def tell(self, method: str, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    def tell(self, method: str, path: str, document: Mapping[str, Any]) -> Answer:
         """Have something changed; the answer. Raises as `ask` does, BadRequest for what it won't take."""
         return self._json(method, path, json=dict(document))
 
@@ -157,7 +166,7 @@ class Tracking:
             raise BadRequest(f"registry {self.uri}: {message}")
         raise RegistryError(f"registry {self.uri}: {status} {message}")
 
-    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _json(self, method: str, path: str, **options: Any) -> Answer:
         response = self.send(method, API + path, **options)
         try:
             document = response.json()
@@ -167,7 +176,7 @@ class Tracking:
             raise RegistryError(
                 f"registry {self.uri}: expected an MLflow server's answer, came {path} without JSON"
             )
-        return document
+        return Answer(document)
 
     def _gone(self, error: Away) -> None:
         """It is away: ask again later and later, and not all of its followers at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import orjson
 from starlette.requests import Request
@@ -11,13 +12,15 @@ from starlette.routing import Route
 
 from driftline import __version__
 from driftline.config import Server
-from driftline.errors import BadRequest, DriftlineError, Unavailable
+from driftline.errors import BadRequest, DriftlineError, RegistryError, Unavailable
 from driftline.registry.source import Version
 from driftline.serving import drift, hooks, triton
 from driftline.serving.answers import json
 from driftline.serving.host import Host
 from driftline.serving.infer import read_body
 from driftline.tensors import shorten
+
+log = logging.getLogger("driftline.serving")
 
 
 def routes(host: Host, settings: Server) -> list[Route]:
@@ -104,7 +107,11 @@ class Pages:
 
     def _known(self) -> list[Version]:
         registry = self._host.registry
-        return [version for name in registry.models() for version in registry.versions(name)]
+        try:
+            return [version for name in registry.models() for version in registry.versions(name)]
+        except RegistryError as error:
+            log.warning("%s; the index is of what is loaded", error)
+            return []
 
     async def load(self, request: Request) -> Response:
         """Serve a model in the version that the registry says now."""

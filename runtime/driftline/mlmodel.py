@@ -122,7 +122,7 @@ class MlModel:
     @classmethod
     def read(cls, path: Path) -> MlModel:
         """Read an MLmodel file; ModelError, with its path and the place, if it is none."""
-        document = _yaml(path)
+        document = read_yaml(path)
         flavors = document.get("flavors")
         if not isinstance(flavors, dict) or not all(isinstance(value, dict) for value in flavors.values()):
             raise ModelError(f"{path}: flavors: expected mappings by flavor, came {flavors!r}")
@@ -139,7 +139,8 @@ class MlModel:
         )
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in an MLmodel file; ModelError, with its path, if there is none."""
     import yaml  # most models have no MLmodel
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

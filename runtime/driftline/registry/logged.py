@@ -14,7 +14,7 @@ import onnxruntime
 import yaml
 
 from driftline.errors import ModelError
-from driftline.mlmodel import MLMODEL
+from driftline.mlmodel import MLMODEL, read_yaml
 from driftline.registry.files import MODEL
 from driftline.tensors import BY_ONNX
 
@@ -24,11 +24,11 @@ _PACKAGES = ("mlflow", "onnx", "onnxruntime")
 def complete(folder: Path, model_id: str, artifact_uri: str) -> None:
     """Add what makes a folder with a model an MLflow model; an MLmodel that is there is told its new place.
 
-    Raises ModelError if ONNX Runtime can't load the model.
+    Raises ModelError if ONNX Runtime can't load the model, or the MLmodel is none.
     """
     _flatten(folder)
     path = folder / MLMODEL
-    document = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else _described(folder)
+    document = read_yaml(path) if path.is_file() else _described(folder)
     document |= {
         "artifact_path": artifact_uri,
         "model_id": model_id,

@@ -145,7 +145,8 @@ async def test_an_alias_that_mlflow_moves_is_followed_under_load(
         model = str(scale(tmp_path / "model.onnx", float(version), ballast_bytes=200_000))
         run_id = client.run(LOG, url=url, name="m", path=model)
     promote(client, url, "m", 1)
-    hooked = ("m", "--registry", url, "--poll-seconds", "3600")
+    workers = "2" if kind == "plain" else "1"
+    hooked = ("m", "--registry", url, "--poll-seconds", "3600", "--workers", workers)
     with (
         serving("m", "--registry", url, "--poll-seconds", "0.2", env=environment) as polling,
         serving(*hooked, env=environment) as told,

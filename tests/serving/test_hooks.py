@@ -74,7 +74,7 @@ class Looked:
         self.entries = {"m": None}
         self.looks: list[str] = []
 
-    async def look(self, name: str) -> None:
+    def look(self, name: str) -> None:
         self.looks.append(name)
 
 

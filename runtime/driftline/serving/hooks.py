@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 
 import orjson
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -49,7 +48,7 @@ class Hook:
         self._seen: OrderedDict[str, float] = OrderedDict()
 
     async def receive(self, request: Request) -> Response:
-        """One delivery: answered at once, looked at afterwards, since MLflow waits for the answer.
+        """One delivery: answered at once, looked into afterwards, since MLflow waits for the answer.
 
         Raises Forbidden for what is not signed with the secret, or not now; NotFound if there is no secret.
         """
@@ -62,7 +61,7 @@ class Hook:
         name = _model_of(body)
         if self._is_new(delivery, time.monotonic()) and name in self._host.entries:
             log.info("MLflow says that %s has changed", name, extra={"model": name, "delivery": delivery})
-            return Response(background=BackgroundTask(self._host.look, name))
+            self._host.look(name)
         return Response()
 
     def _is_new(self, delivery: str, now: float) -> bool:

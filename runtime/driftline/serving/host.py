@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -80,10 +79,9 @@ class Host(Holder):
             if strict and outcome is not None:
                 raise outcome
 
-    async def look(self, name: str) -> None:
-        """Look at the registry now for one model that is served; what fails is logged, and tried again."""
-        with suppress(DriftlineError):
-            await self._sync(name)
+    def look(self, name: str) -> None:
+        """Have a look at the registry, for one model that is served; what fails is tried again."""
+        self._spawn(self._sync(name))
 
     async def load(self, name: str) -> None:
         """Serve a model from now on, in the version it stands for now.

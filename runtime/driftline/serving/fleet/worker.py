@@ -48,7 +48,7 @@ PAGE_SECONDS = 10.0
 
 _VERSION = r"/v2/models/[^/]+(?:/versions/[^/]+)?"
 _SHARED = re.compile(
-    rf"/metrics|/v2/models/stats|/v2/repository/index|{_VERSION}/(?:stats|drift|drift/acknowledge)"
+    rf"/metrics|/hooks/mlflow|/v2/models/stats|/v2/repository/index|{_VERSION}/(?:stats|drift|drift/acknowledge)"
 )
 _CHANGING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 
@@ -214,8 +214,10 @@ class SharedApp(App):
         try:
             body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
             page = {name: scope[name] for name in ("type", "method", "path", "query_string")}
+            # The body is no longer as most of them say.
+            page["headers"] = [(key, value) for key, value in scope["headers"] if key.startswith(b"x-")]
             async with asyncio.timeout(None if changing else PAGE_SECONDS):
-                status, headers, content = await self._channel.ask("page", page | {"headers": []}, body)
+                status, headers, content = await self._channel.ask("page", page, body)
             response = Response(content, status)
             response.raw_headers = headers
         except TimeoutError:

@@ -274,10 +274,13 @@ def test_refusals_are_said(
         registry.resolve(FLIGHTS)
 
 
-@pytest.mark.parametrize("uri", ["http://", "https://:5000"])
+@pytest.mark.parametrize(
+    "uri", ["http://", "https://:5000", "http://host:port", "http://u:secret@host:99999"]
+)
 def test_an_address_without_a_host_is_refused(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="expected an address"):
+    with pytest.raises(BadRequest, match="expected an address") as error:
         Registry.open(uri)
+    assert "secret" not in str(error.value)
 
 
 def test_a_certificate_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

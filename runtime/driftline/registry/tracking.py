@@ -57,10 +57,14 @@ class Tracking:
 
     def __init__(self, uri: str, memory: Memory | None = None) -> None:
         parts = urlsplit(uri)
-        if not parts.hostname:
+        try:
+            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        except ValueError:
+            port = 0
+        if not parts.hostname or not port:
             raise BadRequest(f"registry {parts.scheme}://: expected an address such as http://host:5000")
         self.uri = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        self._address = (parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme])
+        self._address = (parts.hostname, port)
         self._user = (unquote(parts.username or ""), unquote(parts.password or ""))
         self._memory = memory
         self._verify = _verify() if parts.scheme == "https" else False  # the roots take a while to read
@@ -188,7 +192,7 @@ class Tracking:
             self._again = time.monotonic() + rest
         if first:
             since = datetime.fromtimestamp(self._memory.since).astimezone()
-            log.warning("%s; what it said last, at %s, holds", error, since.isoformat(" ", "seconds"))
+            log.warning("%s; what it said last holds, news of %s", error, since.isoformat(" ", "seconds"))
 
     def _back(self) -> None:
         with self._lock:

@@ -21,6 +21,10 @@ class BadRequest(DriftlineError):
     status = 400
 
 
+class SignatureViolation(BadRequest):
+    """What came is not what the signature says that a model was logged with in MLflow."""
+
+
 class Forbidden(DriftlineError):
     """The caller has not shown that it may ask for this."""
 
@@ -31,6 +35,18 @@ class NotFound(DriftlineError):
     """No such model, version or alias."""
 
     status = 404
+
+
+class WrongMethod(DriftlineError):
+    """Only POST is answered here."""
+
+    status = 405
+
+
+class UnsupportedMedia(DriftlineError):
+    """A body of a content type that nobody reads here."""
+
+    status = 415
 
 
 class TooLarge(DriftlineError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import thread_time_ns
@@ -98,6 +98,11 @@ class Model:
         if self._features is not None:
             inputs = self._features.of_columns(inputs)
         return self._session.run(inputs, outputs)
+
+    @property
+    def classes(self) -> Mapping[str, tuple[int | str, ...]]:
+        """The classes of outputs that are maps of scores, once a row has been computed."""
+        return self._session.classes
 
     @property
     def unreadable(self) -> dict[str, int]:

@@ -24,6 +24,8 @@ class Session:
     threads  how many threads one run may use
     spinning whether they spin while they wait for work
 
+    classes  of outputs that are maps of scores: what a first run showed
+
     Raises ModelError if the file can't be loaded, ConfigError if the device is not there.
     """
 
@@ -49,6 +51,7 @@ class Session:
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = _FATAL
         self._maps = {node.name for node in self._session.get_outputs() if node.type.startswith("seq(map(")}
+        self.classes: dict[str, tuple[int | str, ...]] = {}
         self.signature = Signature(tuple(inputs), tuple(outputs), self._has_rows())
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
@@ -62,6 +65,9 @@ class Session:
             if type(error).__name__ == "InvalidArgument":
                 raise BadRequest(f"the model refused the inputs: {reason(error)}") from error
             raise ModelError(f"the model failed: {reason(error)}") from error
+        for name, value in zip(outputs, values, strict=True):
+            if name in self._maps and value and name not in self.classes:
+                self.classes[name] = tuple(value[0])
         return {
             name: rows_of(value) if name in self._maps else value
             for name, value in zip(outputs, values, strict=True)

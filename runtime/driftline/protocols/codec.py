@@ -16,6 +16,7 @@ class InferRequest:
     outputs     names of the outputs wanted, in the order they were asked for
     binary      those of them to be answered as bytes
     timeout_us  the request's deadline in microseconds from its arrival; 0 for none
+    by_row      whether a protocol that has both answers row by row, not output by output
     """
 
     inputs: Tensors
@@ -23,6 +24,7 @@ class InferRequest:
     binary: frozenset[str] = frozenset()
     id: str | None = None
     timeout_us: int = 0
+    by_row: bool = False
 
     def of_inputs(self, inputs: Tensors) -> InferRequest:
         """The same request of other inputs."""

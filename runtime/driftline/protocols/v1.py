@@ -11,7 +11,7 @@ import orjson
 from driftline.errors import BadRequest
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
-from driftline.tensors import Signature, Tensors, shorten
+from driftline.tensors import Signature, Tensors, TensorSpec, shorten
 
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
@@ -40,7 +40,7 @@ class V1Codec:
         """Read a request's body; BadRequest for whatever does not fit the signature."""
         if self._of_numbers and len(body) >= _SHORT and numbers.ready(body):
             try:
-                return InferRequest(self._read_numbers(body), self._outputs)
+                return InferRequest(read_numbers(body, self._signature.inputs[0]), self._outputs)
             except numbers.Unread:
                 pass
         try:
@@ -52,23 +52,8 @@ class V1Codec:
             raise BadRequest(
                 f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
             )
-        tensors = document["inputs"] if given == ["inputs"] else _columns(document["instances"])
+        tensors = document["inputs"] if given == ["inputs"] else columns_of(document["instances"])
         return InferRequest(self._signature.inputs_of(tensors), self._outputs)
-
-    def _read_numbers(self, body: bytes) -> Tensors:
-        """The input of a model of one, if its numbers are all there is in the body; else Unread."""
-        before, stop = _BEFORE.match(body), body.rfind(b"]") + 1
-        if before is None or _BEHIND.match(body, stop) is None:
-            raise numbers.Unread
-        start, spec = before.end(), self._signature.inputs[0]
-        rows = (body.count(b",", start, stop) + 1) // max(1, prod(spec.shape[1:]))
-        shape = (rows, *spec.shape[1:])
-        if min(shape) < 1 or not spec.accepts(shape):
-            raise numbers.Unread
-        array, levels = numbers.read(numbers.Numbers(body, start, stop), numbers.Layout.of(spec, shape))
-        if levels != len(shape):
-            raise numbers.Unread
-        return {spec.name: array}
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer; NaN and infinity, which JSON has not, are null."""
@@ -82,7 +67,28 @@ class V1Codec:
         return orjson.dumps({"predictions": predictions}), None
 
 
-def _columns(instances: object) -> object:
+def read_numbers(body: bytes, spec: TensorSpec) -> Tensors:
+    """The input of a model of one, if its numbers are all there is in the body; else Unread."""
+    before, stop = _BEFORE.match(body), body.rfind(b"]") + 1
+    if before is None or _BEHIND.match(body, stop) is None:
+        raise numbers.Unread
+    return read_rows(numbers.Numbers(body, before.end(), stop), spec)
+
+
+def read_rows(array: numbers.Numbers, spec: TensorSpec) -> Tensors:
+    """Rows of numbers, each in brackets of its own, as an input; Unread if they are anything else."""
+    text, start, stop = array
+    rows = (text.count(b",", start, stop) + 1) // max(1, prod(spec.shape[1:]))
+    shape = (rows, *spec.shape[1:])
+    if min(shape) < 1 or not spec.accepts(shape):
+        raise numbers.Unread
+    tensor, levels = numbers.read(array, numbers.Layout.of(spec, shape))
+    if levels != len(shape):
+        raise numbers.Unread
+    return {spec.name: tensor}
+
+
+def columns_of(instances: object) -> object:
     """Rows of `{name: value}` as columns by name; other rows as they are."""
     if type(instances) is not list or not instances:
         raise BadRequest(f"'instances': expected a list of rows, came {shorten(instances)}")

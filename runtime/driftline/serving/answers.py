@@ -1,11 +1,61 @@
-"""Answers in JSON."""
+"""Answers in JSON, and what clients see of errors."""
 
 from __future__ import annotations
 
+import logging
+
 import orjson
 from starlette.responses import Response
+
+from driftline.errors import DriftlineError, SignatureViolation, Unavailable, WrongMethod
+
+log = logging.getLogger("driftline.serving")
+
+_MLFLOW_CODES = {
+    404: "RESOURCE_DOES_NOT_EXIST",
+    499: "CANCELLED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 
 def json(content: object, status: int = 200) -> Response:
     """A JSON answer."""
     return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def failure(error: Exception) -> Response:
+    """What a client sees of an error; one that nobody meant to raise is logged."""
+    known = _known(error)
+    return _refusal(known, {"error": str(known)})
+
+
+def mlflow_failure(error: Exception) -> Response:
+    """The same in MLflow's form, whose error codes tell no more than the status, but for signatures."""
+    known = _known(error)
+    code = _MLFLOW_CODES.get(known.status, "BAD_REQUEST")
+    if isinstance(known, SignatureViolation):
+        code = "INVALID_PARAMETER_VALUE"
+    return _refusal(known, {"error_code": code, "message": str(known)})
+
+
+def bug(error: Exception) -> DriftlineError:
+    """What an error that nobody meant to raise is to a client."""
+    return DriftlineError(f"internal error: {type(error).__name__}; the server's log says more")
+
+
+def _known(error: Exception) -> DriftlineError:
+    if isinstance(error, DriftlineError):
+        return error
+    log.error("a request failed", exc_info=error)
+    return bug(error)
+
+
+def _refusal(error: DriftlineError, content: dict[str, str]) -> Response:
+    response = json(content, error.status)
+    if isinstance(error, Unavailable):
+        response.headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, WrongMethod):
+        response.headers["allow"] = "POST"
+    return response

@@ -23,8 +23,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
-from driftline.errors import BadRequest
-from driftline.serving.app import App, failure
+from driftline.errors import DriftlineError
+from driftline.serving.app import App
 from driftline.serving.connection import Connection
 from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late, fields_of
 
@@ -167,7 +167,7 @@ class FastLane(Connection):
             return None
         try:
             return Head(infer, infer.target(headers, name, version), path, int(length))
-        except BadRequest:
+        except DriftlineError:
             return None
 
     def default_lines(self) -> bytes:
@@ -312,7 +312,7 @@ class Exchange:
         return self.disconnected or self._protocol.wire.is_closing()
 
     def _fail(self, error: Exception) -> None:
-        response = failure(error)
+        response = self._head.infer.failure(error)
         self._write(response.status_code, response.raw_headers, bytes(response.body))
 
     def _write(self, status: int, fields: Iterable[tuple[bytes, bytes]], content: bytes) -> None:

@@ -65,6 +65,7 @@ class Holder:
 
     def __init__(self, file: ServerFile, on_alarm: Callable[[Signal], None]) -> None:
         self.entries: dict[str, Entry] = {}
+        self.default_name: str | None = None
         self.ready = False
         self._file = file
         self._on_alarm = on_alarm
@@ -72,12 +73,16 @@ class Holder:
 
     # -- for requests -------------------------------------------------------------------------
 
-    def find(self, name: str, version: str | None = None) -> Served:
+    def find(self, name: str | None, version: str | None = None) -> Served:
         """The version that answers: the one named, else the model's default.
+
+        Where no model is named, `default_name` is asked, else the first by name.
 
         Raises NotFound if it is not in memory, Unavailable if the model is still being loaded.
         """
-        entry = self.entries.get(name)
+        if name is None and self.ready:
+            name = self.default_name or min(self.entries, default="")
+        entry = self.entries.get(name) if name is not None else None
         if entry is None and self.ready:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
         if entry is None:

@@ -51,6 +51,7 @@ class Host(Holder):
         self.registry = registry
         self._references = list(references)
         self._everything = not references
+        self.default_name = references[0].name if references else None
         self._unloaded: set[str] = set()
         self._interval = interval
         self._following: asyncio.Task[None] | None = None

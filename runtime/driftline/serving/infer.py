@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from driftline.batching.batcher import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
+from driftline.protocols import mlflow
 from driftline.protocols.codec import Codec, InferRequest
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.host import Host
@@ -36,17 +38,21 @@ class Infer:
     """The endpoint of one inference protocol. Errors are raised: the application answers them.
 
     host            finds the version that answers
-    protocol        'v1' or 'v2', which takes Arrow streams, too
+    protocol        'v1', 'v2', which takes Arrow streams, too, or 'mlflow', which takes CSV and Parquet
     max_body_bytes  a body of more is refused
+    failure         what a client of this protocol sees of an error
     """
 
-    def __init__(self, host: Host, protocol: str, max_body_bytes: int) -> None:
+    def __init__(
+        self, host: Host, protocol: str, max_body_bytes: int, failure: Callable[[Exception], Response]
+    ) -> None:
         self._host = host
         self._protocol = protocol
         self.max_body_bytes = max_body_bytes
+        self.failure = failure
 
     async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, name: str, version: str | None = None
+        self, scope: Scope, receive: Receive, send: Send, name: str | None, version: str | None = None
     ) -> None:
         """Answer one request to a model's default version, or to the one named."""
         begin = perf_counter_ns()
@@ -61,10 +67,14 @@ class Infer:
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": content})
 
-    def target(self, headers: Mapping[bytes, bytes], name: str, version: str | None) -> Target:
-        """Who is asked, and how; BadRequest if a header is wrong."""
-        arrow = self._protocol == "v2" and headers.get(b"content-type", b"").startswith(_ARROW)
-        return Target(name, version, "arrow" if arrow else self._protocol, json_length(headers))
+    def target(self, headers: Mapping[bytes, bytes], name: str | None, version: str | None) -> Target:
+        """Who is asked, and how; BadRequest or UnsupportedMedia if a header is wrong."""
+        protocol, content_type = self._protocol, headers.get(b"content-type", b"")
+        if protocol == "mlflow":
+            protocol = mlflow.protocol_of(content_type)
+        elif protocol == "v2" and content_type.startswith(_ARROW):
+            protocol = "arrow"
+        return Target(name, version, protocol, json_length(headers))
 
     def call(self, target: Target, body: bytes, begin: int) -> Call:
         """A request, read and in the queue.
@@ -87,12 +97,13 @@ class Infer:
 class Target:
     """What the head of a request says of the model that is asked and of the body.
 
+    name         None for the default model
     version      None for the model's default
-    protocol     'v1', 'v2' or 'arrow'
+    protocol     'v1', 'v2', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'
     json_length  where the body's JSON ends; None if it is all JSON
     """
 
-    name: str
+    name: str | None
     version: str | None
     protocol: str
     json_length: int | None

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from driftline import __version__
 from driftline.config import Server
 from driftline.errors import BadRequest, DriftlineError, RegistryError, Unavailable
+from driftline.protocols import mlflow
 from driftline.registry.source import Version
 from driftline.serving import drift, hooks, triton
 from driftline.serving.answers import json
@@ -46,6 +47,9 @@ def routes(host: Host, settings: Server) -> list[Route]:
         Route("/v1/models", pages.v1_models),
         Route("/v1/models/{name}", pages.v1_model),
         Route("/metrics", pages.metrics),
+        Route("/ping", pages.ping),
+        Route("/health", pages.ping),
+        Route("/version", pages.mlflow_version),
         *drift.routes(host),
         *hooks.routes(host),
     ]
@@ -137,6 +141,14 @@ class Pages:
     async def v1_model(self, request: Request) -> Response:
         """Whether a model can answer, in KServe's v1 words."""
         return await self.model_ready(request)
+
+    async def ping(self, request: Request) -> Response:
+        """Whether every model can answer, in MLflow's words."""
+        return Response("\n", 200 if self._host.ready else 503, media_type="application/json")
+
+    async def mlflow_version(self, request: Request) -> Response:
+        """The version of MLflow whose protocol is answered."""
+        return Response(mlflow.VERSION, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
         """The totals, for Prometheus."""

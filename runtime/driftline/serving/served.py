@@ -6,6 +6,7 @@ from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
 from driftline.engine.model import Model
 from driftline.protocols.codec import Codec
+from driftline.protocols.mlflow import MlflowCodec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
 from driftline.registry.source import Version
@@ -26,6 +27,7 @@ class Served:
         self._codecs: dict[str, Codec] = {
             "v1": V1Codec(model.signature),
             "v2": V2Codec(model.signature, version.name, version.number),
+            "mlflow": MlflowCodec(model.signature, model.mlflow, model.classes),
         }
         self.batcher = Batcher(
             watch.run if watch else model.run,
@@ -37,12 +39,19 @@ class Served:
         self.latency = latency
 
     def codec(self, protocol: str) -> Codec:
-        """What reads and writes 'v1', 'v2' or 'arrow'."""
+        """What reads and writes 'v1', 'v2', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'."""
         if protocol not in self._codecs:
-            from driftline.protocols.arrow import ArrowCodec  # Arrow takes 0.3 s to import
-
-            self._codecs[protocol] = ArrowCodec(self.signature, self.version.name, self.version.number)
+            self._codecs[protocol] = self._with_arrow(protocol)
         return self._codecs[protocol]
+
+    def _with_arrow(self, protocol: str) -> Codec:
+        from driftline.protocols.arrow import ArrowCodec  # Arrow takes 0.3 s to import
+        from driftline.protocols.tabular import CsvCodec, ParquetCodec
+
+        if protocol == "arrow":
+            return ArrowCodec(self.signature, self.version.name, self.version.number)
+        codec = CsvCodec if protocol == "mlflow-csv" else ParquetCodec
+        return codec(self.signature, self.model.mlflow, self.model.classes)
 
     def close(self) -> None:
         """Give everything back; what still waits is refused."""

@@ -74,7 +74,7 @@ class FleetHost(Host):
         """Start the workers, load what the references stand for, then follow them; any failure is raised."""
         await self.crew.start()
         await super().start()
-        self.crew.tell("ready")
+        self.crew.tell("ready", self.default_name)
         self._spawn(self._keep_collecting())
 
     async def load(self, name: str) -> None:
@@ -164,7 +164,7 @@ class FleetHost(Host):
         for entry in self.entries.values():
             worker.channel.tell("flip", entry.name, *_flip_of(entry.stands, entry.default))
         if self.ready:
-            worker.channel.tell("ready")
+            worker.channel.tell("ready", self.default_name)
         for spread in self._spreads():
             if spread.key in worker.loaded:
                 spread.parts.holders.add(worker.number)

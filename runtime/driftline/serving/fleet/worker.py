@@ -24,7 +24,8 @@ from driftline.engine.model import Model
 from driftline.errors import DriftlineError, NotFound, Unavailable
 from driftline.registry.source import Reference, Version
 from driftline.serving import logs, memory
-from driftline.serving.app import App, error_response
+from driftline.serving.answers import failure
+from driftline.serving.app import App
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.channel import Channel
 from driftline.serving.fleet.totals import Said, Totals
@@ -106,7 +107,7 @@ class WorkerHost(Holder):
         self._held: dict[int, Served] = {}
         self._slabs: dict[int, Future[Any]] = {}
 
-    def find(self, name: str, version: str | None = None) -> Served:
+    def find(self, name: str | None, version: str | None = None) -> Served:
         """See Holder.find; until the supervisor says that all are loaded, any may still come."""
         try:
             return super().find(name, version)
@@ -145,8 +146,9 @@ class WorkerHost(Holder):
         slabs = self._arena.map(region).reshape(self._workers, -1) if region is not None else None
         slab.set_result(slabs[self._number] if slabs is not None else None)
 
-    def begin(self) -> None:
-        """Every model can answer, here and in the other workers."""
+    def begin(self, default_name: str | None) -> None:
+        """Every model can answer, here and in the other workers; `default_name`: see Holder.find."""
+        self.default_name = default_name
         self.ready = True
         self._start_watching()
         settle()
@@ -221,9 +223,9 @@ class SharedApp(App):
             response = Response(content, status)
             response.raw_headers = headers
         except TimeoutError:
-            response = error_response(Unavailable(f"the supervisor has not answered in {PAGE_SECONDS:g} s"))
+            response = failure(Unavailable(f"the supervisor has not answered in {PAGE_SECONDS:g} s"))
         except DriftlineError as error:
-            response = error_response(error)
+            response = failure(error)
         await response(scope, receive, send)
         return None
 

@@ -1,0 +1,187 @@
+"""Values that become what an MLmodel's signature declares, in the ways that MLflow allows.
+
+What comes as text, JSON or CSV, is converted, as numpy converts it: whole numbers to fractions, fractions
+to whole numbers by cutting them off, text that is a number to that. What comes with types of its own,
+Parquet, is converted only where no value can change. The rules are those of MLflow, in
+`cast_df_types_according_to_schema` and `_enforce_mlflow_datatype`. Differently from there, text is no
+boolean, a null is no text, and what is too large for an integer is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from driftline.errors import BadRequest, SignatureViolation
+from driftline.mlmodel import Tensor
+from driftline.tensors import DATATYPES, Array, TensorSpec, coerce, shorten
+
+DTYPES = {
+    "boolean": np.dtype(np.bool_),
+    "integer": np.dtype(np.int32),
+    "long": np.dtype(np.int64),
+    "float": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+}
+"""The types of columns of numbers."""
+
+_NUMBERS = {bool, int, float}
+_NO_DATES = {"", "NaT", "nan", "None"}
+_BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
+
+
+def convert(name: object, values: Any, declared: str) -> Any:
+    """A column that came as text, as its declared type; BadRequest with the value that can't be converted."""
+    if declared in DTYPES:
+        return _numbers(name, values, declared)
+    if declared in _TEXTS:
+        one, kind = _TEXTS[declared], set(map(type, values))
+        return values if declared == "string" and kind == {str} else [one(name, value) for value in values]
+    return values
+
+
+def _numbers(name: object, values: Any, declared: str) -> Array:
+    dtype = DTYPES[declared]
+    if (
+        declared == "boolean"
+        and not isinstance(values, np.ndarray)
+        and not set(map(type, values)) <= _NUMBERS
+    ):
+        raise _wrong(name, declared, next(value for value in values if type(value) not in _NUMBERS))
+    try:
+        return _flat(values, dtype)
+    except (ValueError, TypeError, OverflowError):
+        raise _wrong(name, declared, next(filter(_fails(dtype), values))) from None
+
+
+def _flat(values: Any, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(over="ignore"):
+        array = np.array(values, dtype)
+    if array.ndim != 1:
+        raise ValueError("nested")
+    return array
+
+
+def _fails(dtype: np.dtype[Any]) -> Callable[[object], bool]:
+    def fails(value: object) -> bool:
+        try:
+            _flat([value], dtype)
+        except (ValueError, TypeError, OverflowError):
+            return True
+        return False
+
+    return fails
+
+
+def _wrong(name: object, declared: str, value: object) -> BadRequest:
+    return BadRequest(
+        f"column {shorten(name)}: expected {declared}, came {shorten(value)} ({type(value).__name__})"
+    )
+
+
+def _missing(value: object) -> bool:
+    return value is None or value != value  # NaN
+
+
+def _text(name: object, value: object) -> str | None:
+    """A value of a column of strings: numbers are what Python writes for them."""
+    if _missing(value):
+        return None
+    if type(value) in (list, dict):
+        raise _wrong(name, "string", value)
+    return value if type(value) is str else str(value)
+
+
+def _date(name: object, value: object) -> str | None:
+    """A value of a column of dates and times: ISO 8601, as pandas writes it."""
+    if _missing(value) or value in _NO_DATES:
+        return None
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        raise _wrong(name, "datetime", value) from None
+    if moment.tzinfo is not None:
+        raise SignatureViolation(
+            f"column {shorten(name)}: expected datetime without a time zone, came {shorten(value)}"
+        )
+    return str(moment)
+
+
+def _bytes(name: object, value: object) -> bytes | None:
+    """A value of a column of bytes, which JSON has in base64."""
+    if _missing(value) or type(value) is bytes:
+        return value if type(value) is bytes else None
+    try:
+        return base64.decodebytes(value.encode())  # type: ignore[attr-defined]
+    except (AttributeError, binascii.Error):
+        raise _wrong(name, "binary", value) from None
+
+
+_TEXTS: dict[str, Callable[[object, object], str | bytes | None]] = {
+    "string": _text,
+    "datetime": _date,
+    "binary": _bytes,
+}
+
+
+def keep(name: object, values: Any, declared: str) -> Any:
+    """A column that came with a type of its own, as its declared type; SignatureViolation names both.
+
+    values  numbers as an array, others as a list
+    """
+    if declared not in DTYPES:
+        if isinstance(values, list):
+            return convert(name, values, declared)
+        came = str(values.dtype)
+    elif isinstance(values, list):
+        came = next((type(value).__name__ for value in values if value is not None), "null")
+    else:
+        want, came = DTYPES[declared], str(values.dtype)
+        zeros_and_ones = came == "int64" and want.kind == "f" and bool(np.isin(values, (0, 1)).all())
+        if zeros_and_ones or _safe(values.dtype, want):
+            return values.astype(want)
+    raise SignatureViolation(f"column {shorten(name)}: expected {declared}, came {came}")
+
+
+def _safe(came: np.dtype[Any], want: np.dtype[Any]) -> bool:
+    """Whether no value changes; a wide whole number would in a double."""
+    if came.kind == want.kind:
+        return came.itemsize <= want.itemsize
+    if came.kind == "u" and want.kind == "i":
+        return came.itemsize < want.itemsize
+    return came.kind in "iu" and want == np.float64 and came.itemsize <= 4
+
+
+def tensor(declared: Tensor, name: str, value: object) -> Array:
+    """Nested lists as a tensor of the declared dtype and shape.
+
+    Raises BadRequest for values that are not of this dtype, SignatureViolation for another shape.
+    """
+    datatype = _BY_DTYPE.get(declared.dtype, DATATYPES["BYTES"] if declared.dtype.kind in "US" else None)
+    try:
+        if datatype is None:
+            raise BadRequest("")
+        array = coerce(TensorSpec(name, datatype, declared.shape), value)
+    except BadRequest as error:
+        if datatype is DATATYPES["BYTES"]:
+            raise
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(value, declared.dtype)
+        except (ValueError, TypeError, OverflowError):
+            message = str(error) or f"input {name!r}: expected {declared.dtype}, came {shorten(value)}"
+            raise BadRequest(message) from None
+    fits = len(array.shape) == len(declared.shape) and all(
+        want in (-1, size) for size, want in zip(array.shape, declared.shape, strict=True)
+    )
+    if not fits:
+        raise SignatureViolation(
+            f"input {name!r}: expected shape {list(declared.shape)}, as the model's signature says, "
+            f"came {list(array.shape)}"
+        )
+    return array

@@ -1,0 +1,106 @@
+"""Tables in CSV and Parquet as requests of MLflow's scoring protocol."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from driftline.errors import BadRequest
+from driftline.mlmodel import Column
+from driftline.protocols.codec import InferRequest
+from driftline.protocols.frames import Frame
+from driftline.protocols.mlflow import MlflowCodec
+from driftline.tensors import Array
+
+
+class CsvCodec(MlflowCodec):
+    """Reads tables in CSV, with the columns' names in the first line; answers as MlflowCodec does.
+
+    What is declared decides what a column's values are, else how they look. A date is text.
+    """
+
+    def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
+        """Read a request's body; BadRequest for whatever is no table or does not fit the signature."""
+        try:
+            table = _read_csv(body, self._types)
+        except (pa.ArrowException, ValueError) as error:
+            raise BadRequest(f"the request is no valid CSV: {_line(error)}") from error
+        inputs, by_row = self._intake.table(_frame(table))
+        return InferRequest(inputs, self._outputs, by_row=by_row)
+
+    @property
+    def _types(self) -> Mapping[str, Any]:
+        schema = self._declared.inputs if self._declared is not None else ()
+        declared = {one.name: one.type.name for one in schema if isinstance(one, Column) and one.name}
+        return {name: _TYPES[kind] for name, kind in declared.items() if kind in _TYPES}
+
+
+class ParquetCodec(MlflowCodec):
+    """Reads tables in Parquet, whose columns have types; answers as MlflowCodec does."""
+
+    def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
+        """Read a request's body; BadRequest for whatever is no table or does not fit the signature."""
+        try:
+            table = pa.parquet.read_table(pa.BufferReader(body))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise BadRequest(f"the request is no valid Parquet file: {_line(error)}") from error
+        inputs, by_row = self._intake.table(_frame(table.select(_no_index(table.schema))), typed=True)
+        return InferRequest(inputs, self._outputs, by_row=by_row)
+
+
+_TYPES = {
+    "boolean": pa.bool_(),
+    "integer": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "string": pa.string(),
+    "datetime": pa.string(),
+    "binary": pa.string(),
+}
+
+
+def _read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
+    options = pa.csv.ConvertOptions(column_types=dict(types), strings_can_be_null=True)
+    table = pa.csv.read_csv(pa.BufferReader(body), convert_options=options)
+    dates = {field.name: pa.string() for field in table.schema if pa.types.is_temporal(field.type)}
+    return _read_csv(body, {**types, **dates}) if dates else table
+
+
+def _no_index(schema: Any) -> list[str]:
+    """The names of the columns but those that were the index of a DataFrame."""
+    said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    index = {name for name in said.get("index_columns", ()) if isinstance(name, str)}
+    return [name for name in schema.names if name not in index]
+
+
+def _frame(table: Any) -> Frame:
+    return Frame(tuple(table.column_names), [_values(column.combine_chunks()) for column in table.columns])
+
+
+def _values(column: Any) -> Array | list[Any]:
+    """A column as pandas would have it: numbers are an array, nulls among them NaN, dates and times text."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_boolean(column.type) and not column.null_count:
+        return np.array(column.to_pylist(), np.bool_)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        column = column.cast(pa.float64(), safe=False).fill_null(math.nan) if column.null_count else column
+        return np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

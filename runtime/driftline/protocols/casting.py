@@ -55,12 +55,12 @@ def _numbers(name: object, values: Any, declared: str) -> Array:
         raise _wrong(name, declared, next(value for value in values if type(value) not in _NUMBERS))
     try:
         return _flat(values, dtype)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, ArithmeticError):
         raise _wrong(name, declared, next(filter(_fails(dtype), values))) from None
 
 
 def _flat(values: Any, dtype: np.dtype[Any]) -> Array:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="raise"):
         array = np.array(values, dtype)
     if array.ndim != 1:
         raise ValueError("nested")
@@ -71,7 +71,7 @@ def _fails(dtype: np.dtype[Any]) -> Callable[[object], bool]:
     def fails(value: object) -> bool:
         try:
             _flat([value], dtype)
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, ArithmeticError):
             return True
         return False
 
@@ -136,7 +136,10 @@ def keep(name: object, values: Any, declared: str) -> Any:
     """
     if declared not in DTYPES:
         if isinstance(values, list):
-            return convert(name, values, declared)
+            try:
+                return convert(name, values, declared)
+            except BadRequest as error:
+                raise SignatureViolation(str(error)) from None
         came = str(values.dtype)
     elif isinstance(values, list):
         came = next((type(value).__name__ for value in values if value is not None), "null")

@@ -157,9 +157,9 @@ class DeclaredTensors:
 
     def tensors(self, value: object) -> tuple[Tensors, bool]:
         """Values by tensor name, or the values of the only one."""
+        if not self._named and (type(value) is dict or value is None):
+            raise BadRequest(f"expected a list, as the model's input has no name, came {shorten(value)}")
         if type(value) is dict:
-            if not self._named:
-                raise BadRequest(f"expected a list, as the model's input has no name, came {shorten(value)}")
             return self._read(value)
         if len(self._schema) > 1:
             raise SignatureViolation(

@@ -78,8 +78,10 @@ def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
 
 def from_records(value: object, key: str) -> Frame:
     """A list of objects, a row each, as columns; a row without a name lacks that value."""
-    if type(value) is not list or not set(map(type, value)) <= {dict}:
+    if type(value) is not list:
         raise BadRequest(f"{key!r}: expected a list of objects, one for each row, came {shorten(value)}")
+    if not set(map(type, value)) <= {dict}:
+        return from_rows(None, value)
     names = tuple(dict.fromkeys(chain.from_iterable(value)))
     return Frame(names, [[row.get(name) for row in value] for name in names])
 

@@ -20,6 +20,7 @@ from driftline.serving import fastlane
 from driftline.serving.connection import Connection
 from driftline.serving.fastlane import Exchange, fast_lane
 
+JSON = "content-type: application/json"
 ONE = post(ask([[1, 2, 3]]))
 BINARY = json.dumps(
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}],
@@ -35,6 +36,16 @@ REQUESTS = {
     "text": post(json.dumps(infer_request({"x": ("BYTES", [["ä"], [""]])})), "/v2/models/text/infer"),
     "refused by the model": post(json.dumps(infer_request({"i": ("INT64", [77])})), GATHER),
     "slow": SLOW,
+    "MLflow, tensors": post('{"inputs": [[1, 2, 3]]}', "/models/scale/invocations", JSON),
+    "MLflow, rows": post('{"dataframe_split": {"data": [[1, NaN, 3]]}}', "/models/scale/invocations", JSON),
+    "MLflow, the default": post('{"inputs": [7]}', "/invocations", JSON),
+    "MLflow, CSV": post("a,b,c\n1,2,3\n", "/models/scale/invocations", "content-type: text/csv"),
+    "MLflow, refused": post('{"inputs": [[1, 2]]}', "/models/scale/invocations", JSON),
+    "MLflow, no JSON": post("{", "/models/scale/invocations", JSON),
+    "MLflow, no content type": post("{}", "/models/scale/invocations"),
+    "MLflow, no such model": post("{}", "/models/none/invocations", JSON),
+    "MLflow, too large": post(" " * (MOST + 1), "/invocations", JSON),
+    "MLflow, another method": post("{}", "/invocations", JSON).replace(b"POST", b"GET"),
     "no JSON": post("{"), "nothing": post(""), "another shape": post(ask([1, 2])),
     "too large": post(" " * (MOST + 1)), "no such model": post("{}", "/v2/models/none/infer"),
     "no such version": post("{}", "/v2/models/scale/versions/9/infer"),
@@ -81,7 +92,7 @@ def test_requests_one_behind_the_other_are_answered_in_order(
     house.both(*(stream[a:b] for a, b in pairwise(ends) if a < b))
 
 
-@given(st.sampled_from([ONE, REQUESTS["binary"], REQUESTS["v1"]]), st.data())
+@given(st.sampled_from([ONE, REQUESTS["binary"], REQUESTS["v1"], REQUESTS["MLflow, rows"]]), st.data())
 def test_whatever_is_sent_both_lanes_answer_alike(house: House, request: bytes, data: st.DataObject) -> None:
     mutated = bytearray(request)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -108,6 +119,29 @@ def test_plain_requests_take_the_fast_lane_whether_their_head_is_known_or_not(ho
         protocol.connection_lost(None)
 
     house.run(lanes())
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "answer"),
+    [
+        ("tensors", 200, {"predictions": {"y": [[2, 4, 6]], "total": [12]}}),
+        ("the default", 200, {"predictions": {"y": [[7]]}}),
+        ("CSV", 200, {"predictions": [{"y": [2, 4, 6], "total": 12}]}),
+        ("refused", 400, "BAD_REQUEST"),
+        ("no JSON", 400, "BAD_REQUEST"),
+        ("no content type", 415, "BAD_REQUEST"),
+        ("no such model", 404, "RESOURCE_DOES_NOT_EXIST"),
+        ("too large", 413, "BAD_REQUEST"),
+        ("another method", 405, "BAD_REQUEST"),
+    ],
+)
+def test_mlflow_has_errors_of_its_own_form(house: House, name: str, status: int, answer: object) -> None:
+    written, _ = house.both(REQUESTS[f"MLflow, {name}"])
+    head, body = written.split(b"\r\n\r\n")
+    document = json.loads(body)
+    assert head.split()[1] == b"%d" % status
+    assert (document if status == 200 else document["error_code"]) == answer
+    assert status == 200 or set(document) == {"error_code", "message"}
 
 
 def test_heads_in_memory_are_few(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,14 @@ def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
     return Frame(tuple(names), columns)
 
 
+def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None:
+    """The names and the rows of records that all have the same names in the same order; else None."""
+    if type(value) is not list or not value or set(map(type, value)) != {dict}:
+        return None
+    names = tuple(value[0])
+    return (names, [list(row.values()) for row in value]) if set(map(tuple, value)) == {names} else None
+
+
 def from_records(value: object, key: str) -> Frame:
     """A list of objects, a row each, as columns; a row without a name lacks that value."""
     if type(value) is not list:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
 
 from driftline.errors import BadRequest, UnsupportedMedia
-from driftline.mlmodel import MlflowSignature, Tensor
+from driftline.mlmodel import MlflowSignature
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.enforcing import check_parameters, intake
-from driftline.protocols.frames import from_records, from_rows, split_of
-from driftline.protocols.v1 import read_numbers, read_rows
-from driftline.tensors import Array, Signature, Tensors, coerce, shorten
+from driftline.protocols.frames import from_records, from_rows, same_records, split_of
+from driftline.protocols.matrix import Matrix
+from driftline.tensors import Array, Signature, Tensors, shorten
 
 VERSION = "3.17.2"
 """The version of MLflow whose protocol this is."""
@@ -34,9 +35,8 @@ MEDIA_TYPES = {
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
-_DATA = numbers.key("data")
-_SHORT = 2_000
-"""Characters below which cutting a text costs more than the kernel saves."""
+_MOST_FORMS = 64
+_MOST_HEAD = 65_536
 
 
 def protocol_of(content_type: bytes) -> str:
@@ -56,6 +56,28 @@ def protocol_of(content_type: bytes) -> str:
     return protocol
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Requests that differ in the numbers of their rows only: the text around those.
+
+    name    of the input that they are
+    by_row  how they are answered
+    """
+
+    before: bytes
+    behind: bytes
+    name: str
+    rows: numbers.Rows
+    by_row: bool
+
+    def read(self, body: bytes) -> Tensors:
+        """The input of a request of this form; Unread if it is of another."""
+        if not (body.startswith(self.before) and body.endswith(self.behind)):
+            raise numbers.Unread
+        array = numbers.Numbers(body, len(self.before), len(body) - len(self.behind))
+        return {self.name: self.rows.read(array)}
+
+
 class MlflowCodec:
     """Reads requests in JSON to one version of a model and writes its answers.
 
@@ -71,21 +93,21 @@ class MlflowCodec:
         declared: MlflowSignature | None = None,
         classes: Mapping[str, Sequence[object]] | None = None,
     ) -> None:
-        self._signature = signature
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._classes = {} if classes is None else classes
-        self._declared = declared
-        self._parameters = declared.params if declared is not None else ()
+        self._declared = declared or MlflowSignature()
         self._intake = intake(signature, declared)
-        self._columns = _columns_of_numbers(signature, declared)
-        self._of_numbers = _of_numbers(signature, declared)
+        self._matrix = Matrix.of(signature, self._declared)
+        self._forms: dict[bytes, Form] = {}
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever fits neither protocol nor signature."""
-        if numbers.ready(body):
+        head = body[: max(0, body.find(b"[["))]
+        form = self._forms.get(head)
+        if form is not None and numbers.ready(body):
             try:
-                return self._read_numbers(body)
-            except (numbers.Unread, BadRequest):
+                return InferRequest(form.read(body), self._outputs, by_row=form.by_row)
+            except numbers.Unread:
                 pass  # what is wrong is said of the text as it came
         document = _loads(body)
         given = [key for key in FORMATS if type(document) is dict and key in document]
@@ -95,7 +117,10 @@ class MlflowCodec:
                 f"came {shorten(document)}"
             )
         inputs, by_row = self._read(given[0], document[given[0]])
-        check_parameters(document.get("params"), self._parameters)
+        check_parameters(document.get("params"), self._declared.params)
+        if form is None and self._matrix is not None and self._matrix.is_all(given[0], document[given[0]]):
+            spec, behind = self._matrix.spec, body[body.rfind(b"]]") + 2 :]
+            self._remember(Form(head, behind, spec.name, numbers.Rows(spec), by_row), document)
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
     def _read(self, key: str, value: Any) -> tuple[Tensors, bool]:
@@ -103,63 +128,55 @@ class MlflowCodec:
             return self._intake.tensors(value)
         if key == "instances":
             return self._intake.instances(value)
-        if key == "dataframe_records":
+        if key == "dataframe_split":
+            names, rows = split_of(value)
+        elif (found := same_records(value)) is not None:
+            names, rows = found
+        else:
             return self._intake.table(from_records(value, key))
-        names, rows = split_of(value)
-        if (inputs := self._read_matrix(names, rows)) is not None:
-            return inputs, True
-        return self._intake.table(from_rows(names, rows))
+        inputs = self._matrix.read(names, rows) if self._matrix is not None else None
+        return (inputs, True) if inputs is not None else self._intake.table(from_rows(names, rows))
 
-    # -- tables of numbers -------------------------------------------------------------------------
-
-    def _read_matrix(self, names: tuple[Any, ...] | None, rows: Any) -> Tensors | None:
-        """Rows of numbers as a model's only input, without columns in between; None if they are not that."""
-        if self._columns is None or self._columns not in ((), names):
-            return None
-        spec = self._signature.inputs[0]
+    def _remember(self, form: Form, document: dict[str, Any]) -> None:
+        """Keep a form, if what is between its texts is all the rows of a request and nothing else."""
+        ((key, value),) = ((key, document[key]) for key in FORMATS if key in document)
+        without = {**document, key: {**value, "data": None} if type(value) is dict else None}
         try:
-            array = coerce(spec, rows)
-        except BadRequest:
-            return None
-        fits = array.ndim == 2 and spec.accepts(array.shape) and len(array) > 0
-        return {spec.name: array} if fits and (names is None or len(names) == array.shape[1]) else None
-
-    def _read_numbers(self, body: bytes) -> InferRequest:
-        """A request that the kernel can read; Unread or BadRequest if this is none."""
-        if self._of_numbers and not self._parameters:
-            try:
-                return InferRequest(read_numbers(body, self._signature.inputs[0]), self._outputs)
-            except numbers.Unread:
-                pass
-        if self._columns is None or len(body) < _SHORT or self._parameters:
-            raise numbers.Unread
-        document, arrays = numbers.cut(body, _DATA)
-        split = document.get("dataframe_split") if type(document) is dict else None
-        # Nothing but a table, so that the one array that was cut out is the table's.
-        if (
-            len(arrays) != 1
-            or len(document) != 1
-            or type(split) is not dict
-            or split.get("data", 0) is not None
-        ):
-            raise numbers.Unread
-        inputs = read_rows(arrays[0], self._signature.inputs[0])
-        (array,) = inputs.values()
-        names, _ = split_of(split | {"data": [None] * len(array)})
-        if self._columns not in ((), names) or (names is not None and len(names) != array.shape[1]):
-            raise numbers.Unread
-        return InferRequest(inputs, self._outputs, by_row=True)
+            if len(form.before) > _MOST_HEAD or orjson.loads(form.before + b"null" + form.behind) != without:
+                return
+        except orjson.JSONDecodeError:
+            return
+        if len(self._forms) == _MOST_FORMS:
+            self._forms.clear()
+        self._forms[form.before] = form
 
     # -- answers -----------------------------------------------------------------------------------
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer. Like Python's, MLflow's JSON has NaN, Infinity and -Infinity."""
-        columns = {name: self._values(name, outputs[name]) for name in request.outputs}
-        answer = {"predictions": _rows(columns, outputs) if request.by_row else columns}
+        names = request.outputs
+        if request.by_row:
+            predictions: object = self._by_row(names, [outputs[name] for name in names])
+        else:
+            predictions = {name: self._values(name, outputs[name]) for name in names}
+        answer = {"predictions": predictions}
         text = orjson.dumps(answer)
         if b"null" in text:  # what JSON has not; or a word in a text, which costs time only
-            text = json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            text = json.dumps(answer, ensure_ascii=False).encode()
         return text, None
+
+    def _by_row(self, names: Sequence[str], arrays: list[Array]) -> list[dict[str, Any]]:
+        """MLflow makes outputs flat, and has no answer if their sizes differ then; here, rows stay rows."""
+        maps = self._classes
+        sizes = {
+            len(array) if name in maps else array.size for name, array in zip(names, arrays, strict=True)
+        }
+        if len(sizes) == 1:
+            arrays = [
+                array if name in maps else array.ravel() for name, array in zip(names, arrays, strict=True)
+            ]
+        columns = [self._values(name, array) for name, array in zip(names, arrays, strict=True)]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def _values(self, name: str, array: Array) -> list[Any]:
         values: list[Any] = array.tolist()
@@ -167,20 +184,6 @@ class MlflowCodec:
             classes = [str(one) for one in self._classes[name]]
             return [dict(zip(classes, row, strict=True)) for row in values]
         return values
-
-
-def _rows(columns: dict[str, list[Any]], outputs: Tensors) -> list[dict[str, Any]]:
-    """Outputs as rows: MLflow makes each flat, which it can only if all are of the same size then."""
-    maps = {name for name, values in columns.items() if values and type(values[0]) is dict}
-    if len({len(values) if name in maps else outputs[name].size for name, values in columns.items()}) == 1:
-        columns = {
-            name: values if name in maps else outputs[name].ravel().tolist()
-            for name, values in columns.items()
-        }
-    names = tuple(columns)
-    if len(names) == 1:
-        return [{names[0]: value} for value in columns[names[0]]]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _loads(body: bytes) -> Any:
@@ -192,36 +195,3 @@ def _loads(body: bytes) -> Any:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"the request is no valid JSON: {error}") from None
-
-
-def _columns_of_numbers(signature: Signature, declared: MlflowSignature | None) -> tuple[str, ...] | None:
-    """What the columns of a table have to be named to be the model's only input as they stand.
-
-    () if they may have any names, None if there is more to it.
-    """
-    spec = signature.inputs[0]
-    if len(signature.inputs) > 1 or not numbers.readable(spec) or len(spec.shape) != 2:
-        return None
-    schema = declared.inputs if declared is not None else ()
-    if not schema:
-        return ()
-    exact = {"double"} if spec.datatype.name == "FP64" else {"double", "float"}
-    if spec.datatype.dtype.kind != "f" or any(
-        isinstance(one, Tensor) or one.type.name not in exact for one in schema
-    ):
-        return None
-    names = tuple(one.name for one in schema if one.name is not None)
-    return names or None
-
-
-def _of_numbers(signature: Signature, declared: MlflowSignature | None) -> bool:
-    """Whether `inputs` and `instances` of numbers are the model's only input as they stand."""
-    spec = signature.inputs[0]
-    if len(signature.inputs) > 1 or not numbers.readable(spec):
-        return False
-    schema = declared.inputs if declared is not None else ()
-    return not schema or (
-        len(schema) == 1
-        and isinstance(schema[0], Tensor)
-        and (schema[0].dtype, schema[0].shape) == (spec.datatype.dtype, spec.shape)
-    )

@@ -26,6 +26,7 @@ _KINDS = {
 """The kinds of driftline_kernels.memory, FLOAT32 to UINT64 and BITS."""
 
 _MOST_LEVELS = 4
+_MOST_LAYOUTS = 256
 _NUMBER = re.compile(rb"[-+.0-9eE]+")
 _NESTED = re.compile(rb"\[\s*\[")
 
@@ -151,6 +152,35 @@ def read(numbers: Numbers, layout: Layout) -> tuple[Array, int]:
     if answer == _kernel.UNKNOWN:
         raise Unread
     return np.ndarray(layout.shape, layout.dtype, values), -answer
+
+
+class Rows:
+    """Reads rows of an input, however many there are."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self._spec = spec
+        self._layouts: dict[int, Layout] = {}  # by how many commas there are
+
+    def read(self, numbers: Numbers) -> Array:
+        """The input, if each of its dimensions has brackets of its own; else Unread."""
+        text, start, stop = numbers
+        commas = text.count(b",", start, stop)
+        layout = self._layouts.get(commas)
+        if layout is None:
+            if len(self._layouts) == _MOST_LAYOUTS:
+                self._layouts.clear()
+            layout = self._layouts[commas] = self._layout(commas)
+        array, levels = read(numbers, layout)
+        if levels != len(layout.shape):
+            raise Unread
+        return array
+
+    def _layout(self, commas: int) -> Layout:
+        size = self._spec.shape[1:]
+        shape = ((commas + 1) // max(1, prod(size)), *size)
+        if min(shape) < 1 or not self._spec.accepts(shape):
+            raise Unread
+        return Layout.of(self._spec, shape)
 
 
 def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int:

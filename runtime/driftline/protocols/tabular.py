@@ -37,7 +37,7 @@ class CsvCodec(MlflowCodec):
 
     @property
     def _types(self) -> Mapping[str, Any]:
-        schema = self._declared.inputs if self._declared is not None else ()
+        schema = self._declared.inputs
         declared = {one.name: one.type.name for one in schema if isinstance(one, Column) and one.name}
         return {name: _TYPES[kind] for name, kind in declared.items() if kind in _TYPES}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from math import prod
 from typing import ClassVar
 
 import orjson
@@ -11,7 +10,7 @@ import orjson
 from driftline.errors import BadRequest
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
-from driftline.tensors import Signature, Tensors, TensorSpec, shorten
+from driftline.tensors import Signature, Tensors, shorten
 
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
@@ -35,12 +34,13 @@ class V1Codec:
         self._signature = signature
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._of_numbers = len(signature.inputs) == 1 and numbers.readable(signature.inputs[0])
+        self._rows = numbers.Rows(signature.inputs[0])
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever does not fit the signature."""
         if self._of_numbers and len(body) >= _SHORT and numbers.ready(body):
             try:
-                return InferRequest(read_numbers(body, self._signature.inputs[0]), self._outputs)
+                return InferRequest(self._read_numbers(body), self._outputs)
             except numbers.Unread:
                 pass
         try:
@@ -55,6 +55,13 @@ class V1Codec:
         tensors = document["inputs"] if given == ["inputs"] else columns_of(document["instances"])
         return InferRequest(self._signature.inputs_of(tensors), self._outputs)
 
+    def _read_numbers(self, body: bytes) -> Tensors:
+        """The input of a model of one, if its numbers are all there is in the body; else Unread."""
+        before, stop = _BEFORE.match(body), body.rfind(b"]") + 1
+        if before is None or _BEHIND.match(body, stop) is None:
+            raise numbers.Unread
+        return {self._signature.inputs[0].name: self._rows.read(numbers.Numbers(body, before.end(), stop))}
+
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer; NaN and infinity, which JSON has not, are null."""
         columns = {name: outputs[name].tolist() for name in request.outputs}
@@ -65,27 +72,6 @@ class V1Codec:
             rows = zip(*columns.values(), strict=True)
             predictions = [dict(zip(columns, row, strict=True)) for row in rows]
         return orjson.dumps({"predictions": predictions}), None
-
-
-def read_numbers(body: bytes, spec: TensorSpec) -> Tensors:
-    """The input of a model of one, if its numbers are all there is in the body; else Unread."""
-    before, stop = _BEFORE.match(body), body.rfind(b"]") + 1
-    if before is None or _BEHIND.match(body, stop) is None:
-        raise numbers.Unread
-    return read_rows(numbers.Numbers(body, before.end(), stop), spec)
-
-
-def read_rows(array: numbers.Numbers, spec: TensorSpec) -> Tensors:
-    """Rows of numbers, each in brackets of its own, as an input; Unread if they are anything else."""
-    text, start, stop = array
-    rows = (text.count(b",", start, stop) + 1) // max(1, prod(spec.shape[1:]))
-    shape = (rows, *spec.shape[1:])
-    if min(shape) < 1 or not spec.accepts(shape):
-        raise numbers.Unread
-    tensor, levels = numbers.read(array, numbers.Layout.of(spec, shape))
-    if levels != len(shape):
-        raise numbers.Unread
-    return {spec.name: tensor}
 
 
 def columns_of(instances: object) -> object:

@@ -1,0 +1,309 @@
+"""Every way to the same tensors; the answers of MLflow itself are in tests/integration."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftline.errors import BadRequest, DriftlineError, SignatureViolation, UnsupportedMedia
+from driftline.mlmodel import Column, ColumnType, MlflowSignature, Parameter, Tensor
+from driftline.protocols import numbers
+from driftline.protocols.codec import InferRequest
+from driftline.protocols.mlflow import MlflowCodec, protocol_of
+from driftline.protocols.tabular import CsvCodec, ParquetCodec
+from driftline.tensors import DATATYPES, Signature, TensorSpec
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernel() -> Iterator[None]:
+    numbers.load()
+    yield
+    numbers._kernel = None
+
+
+def spec(name: str, datatype: str = "FP32", shape: tuple[int, ...] = (-1,), raw: bool = False) -> TensorSpec:
+    return TensorSpec(name, DATATYPES[datatype], shape, raw)
+
+
+def declared(**types: str) -> MlflowSignature:
+    """Columns by name; an optional one ends in a question mark."""
+    return MlflowSignature(
+        tuple(Column(name, ColumnType(kind.rstrip("?")), kind[-1] != "?") for name, kind in types.items())
+    )
+
+
+def tensor(name: str | None, *shape: int) -> MlflowSignature:
+    return MlflowSignature((Tensor(name, np.dtype(np.float32), shape),))
+
+
+OUTPUTS = (spec("y"),)
+MATRIX = Signature((spec("x", shape=(-1, 3)),), OUTPUTS, True)
+PAIR = Signature((spec("a", shape=(-1, 1)), spec("b", "BYTES")), OUTPUTS, True)
+RAW = Signature(
+    tuple(spec(n, k, raw=True) for n, k in (("t", "FP64"), ("c", "BYTES"), ("d", "BYTES"))), OUTPUTS, True
+)
+ABC = declared(a="double", b="long", c="float")
+
+
+def decode(codec: MlflowCodec, document: Any) -> InferRequest:
+    return codec.decode(document if isinstance(document, bytes) else json.dumps(document).encode())
+
+
+def split(rows: list[Any], names: str | None = "abc", **more: Any) -> dict[str, Any]:
+    return {"dataframe_split": {**more, **({} if names is None else {"columns": list(names)}), "data": rows}}
+
+
+def refused(codec: MlflowCodec, document: Any, kind: type[DriftlineError] = BadRequest) -> str:
+    with pytest.raises(kind) as error:
+        decode(codec, document)
+    assert type(error.value) is kind
+    return str(error.value)
+
+
+ROWS = [[1.5, 2, -3.25], [0.5, 4, 7]]
+
+
+@pytest.mark.parametrize("signature", [None, ABC], ids=["undeclared", "declared"])
+def test_every_form_of_a_table_is_the_same_matrix(signature: MlflowSignature | None) -> None:
+    codec = MlflowCodec(MATRIX, signature)
+    forms = [
+        split(ROWS), split(ROWS, index=[3, 4]),
+        {"dataframe_records": [dict(zip("abc", row)) for row in ROWS]},  # noqa: B905
+    ]  # fmt: skip
+    if signature is not None:  # else columns have no names
+        forms += [
+            split([[c, a, 0, b] for a, b, c in ROWS], "cazb"),
+            {"inputs": {"b": [2, 4], "a": [1.5, 0.5], "c": [-3.25, 7]}},
+            {"instances": [dict(zip("abc", row)) for row in ROWS]},  # noqa: B905
+        ]
+    for form in forms:
+        for _ in range(3):  # by its form from the second time on
+            request = decode(codec, form)
+            assert request.by_row
+            assert request.inputs["x"].dtype == np.float32
+            assert request.inputs["x"].tolist() == ROWS
+
+
+def test_tensors_are_answered_by_output() -> None:
+    codec = MlflowCodec(MATRIX)
+    for form in (
+        {"inputs": ROWS},
+        {"instances": ROWS},
+        {"inputs": {"x": ROWS}},
+        {"instances": [{"x": r} for r in ROWS]},
+    ):
+        for _ in range(2):
+            request = decode(codec, form)
+            assert not request.by_row
+            assert request.inputs["x"].tolist() == ROWS
+    text, length = codec.encode(request, {"y": np.array([[0.1, math.nan]], np.float32)})
+    assert length is None
+    assert text == b'{"predictions": {"y": [[0.10000000149011612, NaN]]}}'
+
+
+values = st.one_of(st.floats(width=32), st.integers(-(2**40), 2**40), st.none())
+
+
+@given(
+    st.lists(st.lists(values, min_size=3, max_size=3), min_size=1, max_size=5),
+    st.sampled_from(["split", "inputs"]),
+)
+def test_numbers_read_by_the_kernel_are_those_of_json(rows: list[list[Any]], key: str) -> None:
+    document = split(rows) if key == "split" else {"inputs": rows}
+    fresh, used = MlflowCodec(MATRIX), MlflowCodec(MATRIX)
+    decode(used, split(ROWS) if key == "split" else {"inputs": ROWS})
+    np.testing.assert_array_equal(decode(fresh, document).inputs["x"], decode(used, document).inputs["x"])
+
+
+@given(st.data())
+def test_a_form_changes_no_answer(data: st.DataObject) -> None:
+    codec = MlflowCodec(
+        MATRIX, data.draw(st.sampled_from([None, declared(a="double", b="double", c="float")]))
+    )
+    first = orjson.dumps(split(ROWS, "abc", index=[0, 1]))
+    decode(codec, first)
+    text = bytearray(first)
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text) - 1))
+        text[start : start + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    fresh = MlflowCodec(MATRIX, codec._declared if codec._declared.inputs else None)
+
+    def outcome(codec: MlflowCodec) -> object:
+        try:
+            return repr(codec.decode(bytes(text)))
+        except BadRequest as error:
+            return str(error)
+
+    assert outcome(codec) == outcome(fresh)
+
+
+def test_forms_are_few() -> None:
+    codec = MlflowCodec(MATRIX)
+    for number in range(200):
+        decode(codec, split(ROWS, index=[number, 0]))
+    assert 0 < len(codec._forms) <= 64
+
+
+def test_columns_by_name_are_reshaped_as_the_model_has_them() -> None:
+    request = decode(MlflowCodec(PAIR), split([["x", 1, 0], ["é", 2.5, 0]], "baz"))
+    assert request.inputs["a"].tolist() == [[1], [2.5]]
+    assert request.inputs["b"].tolist() == ["x", "é"]
+    message = refused(MlflowCodec(PAIR), split([[1]], "a"))
+    assert message == "column 'b': expected BYTES, came nothing; the data has: a"
+    assert "column 'a': expected once, came 2 times" in refused(
+        MlflowCodec(PAIR), split([[1, 2, "x"]], "aab")
+    )
+
+
+def test_raw_columns_may_lack_values() -> None:
+    kinds = declared(t="double", c="string", d="datetime?")
+    rows = [[1, None, "2024-01-05"], [None, 5, "NaT"], [math.nan, math.nan, None]]
+    inputs = decode(MlflowCodec(RAW, kinds), split(rows, "tcd")).inputs
+    np.testing.assert_array_equal(inputs["t"], [1, np.nan, np.nan])
+    assert inputs["c"].tolist() == [None, "5", None]
+    assert inputs["d"].tolist() == ["2024-01-05 00:00:00", None, None]
+    assert decode(MlflowCodec(RAW, kinds), split([[1, "x"]], "tc")).inputs["d"].tolist() == [None]
+
+
+def test_numbers_that_are_cut_off_and_bytes_in_base64() -> None:
+    assert decode(MlflowCodec(MATRIX, ABC), split([[1, 2.75, 3]])).inputs["x"].tolist() == [[1, 2, 3]]
+    pair = MlflowCodec(PAIR, declared(a="float", b="binary"))
+    assert decode(pair, split([["1.5", "w6k="]], "ab")).inputs["b"].tolist() == ["é"]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (split([[1, "x", 3]]), "column 'b': expected long, came 'x' (str)"),
+        (split([[1, None, 3]]), "column 'b': expected long, came None (NoneType)"),
+        (split([[1, 2, 3], [1, 2**70, 3]]), "column 'b': expected long, came 1.1805916207174113e+21 (float)"),
+        (split([[1, 2, [3]]]), "column 'c': expected float, came [3] (list)"),
+        (split(ROWS, "ab"), "'dataframe_split': expected 2 values a row, came 3"),
+        (split(ROWS, index=[1]), "'dataframe_split': expected 'index' as a list of 2"),
+        ({"dataframe_split": {"columns": "ab", "data": ROWS}}, "expected 'columns' as a list of names"),
+        ({"dataframe_split": {"data": 5}}, "'dataframe_split': expected 'data' as a list of rows, came 5"),
+        ({"dataframe_records": 5}, "'dataframe_records': expected a list of objects"),
+        ({"inputs": ROWS, "instances": ROWS}, "expected an object with exactly one of dataframe_split"),
+        (b"{", "the request is no valid JSON: Expecting property name"),
+        (b"[" * 100_000, "the request is no valid JSON: maximum recursion depth"),
+        (b"\xff", "the request is no valid JSON: 'utf-8' codec"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_read_is_named(document: Any, message: str) -> None:
+    assert message in refused(MlflowCodec(MATRIX, ABC), document)
+
+
+@pytest.mark.parametrize(
+    ("signature", "document", "message"),
+    [
+        (ABC, split([[1, 2]], "ac"), "missing columns: 'b'; expected a: double; b: long; c: float; came"),
+        (ABC, {"inputs": ROWS}, "expected values by column name: a: double; b: long; c: float"),
+        (ABC, {"inputs": {"a": [1], "b": [1, 2], "c": 1}}, "expected columns of one length, came {"),
+        (ABC, {"instances": [{"a": [1], "b": 2, "c": 3}]}, "column 'a': expected double, came lists"),
+        (declared(a="datetime"), split([["2024-01-05T00:00:00Z"]], "a"), "expected datetime without a time"),
+        (tensor("x", -1, 3), {"inputs": {"z": ROWS}}, "missing inputs: 'x'"),
+        (tensor(None, 2, 3), {"inputs": ROWS[:1]}, "expected shape [2, 3]"),
+        (
+            MlflowSignature(params=(Parameter("k", ColumnType("long"), 1),)),
+            {"inputs": ROWS, "params": {"k": True}},
+            "parameter 'k': expected long, came True",
+        ),
+    ],
+)  # fmt: skip
+def test_what_violates_a_signature_is_named(signature: MlflowSignature, document: Any, message: str) -> None:
+    assert message in refused(MlflowCodec(MATRIX, signature), document, SignatureViolation)
+
+
+def encode(outputs: dict[str, np.ndarray], classes: dict[str, Any] | None = None) -> Any:
+    specs = tuple(spec(name) for name in outputs)
+    codec = MlflowCodec(Signature(MATRIX.inputs, specs, True), None, classes)
+    text, _ = codec.encode(InferRequest({}, tuple(outputs), by_row=True), outputs)
+    return json.loads(text)["predictions"]
+
+
+def test_rows_of_outputs() -> None:
+    label, scores = np.array([1, 0]), np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+    assert encode({"y": scores[:, :1]}) == [{"y": 0.25}, {"y": 0.5}]
+    assert encode({"y": scores}) == [{"y": 0.25}, {"y": 0.75}, {"y": 0.5}, {"y": 0.5}]
+    assert encode({"label": label, "p": scores}) == [
+        {"label": 1, "p": [0.25, 0.75]},
+        {"label": 0, "p": [0.5, 0.5]},
+    ]
+    assert encode({"label": label, "p": scores}, {"p": (0, "b")}) == [
+        {"label": 1, "p": {"0": 0.25, "b": 0.75}}, {"label": 0, "p": {"0": 0.5, "b": 0.5}},
+    ]  # fmt: skip
+    assert encode({"y": np.array(["null", "é"], object)}) == [{"y": "null"}, {"y": "é"}]
+    assert repr(encode({"y": np.array([np.inf, -np.inf])})) == "[{'y': inf}, {'y': -inf}]"
+
+
+def test_csv() -> None:
+    codec = CsvCodec(RAW, declared(t="double", c="string", d="datetime?"))
+    inputs = codec.decode(b"d,t,c,z\n2024-01-05,1,007,x\n,,,\n").inputs
+    np.testing.assert_array_equal(inputs["t"], [1, np.nan])
+    assert inputs["c"].tolist() == ["007", None]
+    assert inputs["d"].tolist() == ["2024-01-05 00:00:00", None]
+    undeclared = CsvCodec(RAW).decode(b"d,t,c\n2024-01-05,1,x\n").inputs
+    assert undeclared["d"].tolist() == ["2024-01-05"]
+    with pytest.raises(BadRequest, match=r"no valid CSV: .*'x'"):
+        CsvCodec(MATRIX, ABC).decode(b"a,b,c\n1,x,3\n")
+    with pytest.raises(BadRequest, match="no valid CSV"):
+        codec.decode(b"")
+
+
+def parquet(**columns: Any) -> bytes:
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def test_parquet_keeps_to_types() -> None:
+    moments = pa.array([1_704_412_800, None], pa.timestamp("s"))
+    body = parquet(t=pa.array([1, None], pa.int32()), c=pa.array(["x", None]).dictionary_encode(), d=moments)
+    inputs = ParquetCodec(RAW, declared(t="double", c="string", d="datetime")).decode(body).inputs
+    np.testing.assert_array_equal(inputs["t"], [1, np.nan])
+    assert inputs["c"].tolist() == ["x", None]
+    assert inputs["d"].tolist() == ["2024-01-05 00:00:00", None]
+    for columns, message in (
+        ({"a": pa.array([2**40])}, "column 'a': expected double, came int64"),
+        ({"b": pa.array([1.5])}, "column 'b': expected long, came float64"),
+        ({"c": pa.array(["x"])}, "column 'c': expected float, came str"),
+    ):
+        good = {"a": pa.array([1.0]), "b": pa.array([1], pa.int32()), "c": pa.array([1.0], pa.float32())}
+        with pytest.raises(SignatureViolation, match=re.escape(message)):
+            ParquetCodec(MATRIX, ABC).decode(parquet(**good | columns))
+    assert ParquetCodec(MATRIX, ABC).decode(parquet(**good)).inputs["x"].tolist() == [[1, 1, 1]]
+    with pytest.raises(BadRequest, match="no valid Parquet file"):
+        ParquetCodec(MATRIX).decode(b"PAR1")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "protocol"),
+    [
+        (b"application/json", "mlflow"),
+        (b"application/json; charset=UTF-8", "mlflow"),
+        (b"text/csv;charset=utf-8", "mlflow-csv"),
+        (b"application/vnd.apache.parquet", "mlflow-parquet"),
+    ],
+)
+def test_content_types(content_type: bytes, protocol: str) -> None:
+    assert protocol_of(content_type) == protocol
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"", b"text/plain", b"text/csv; charset=latin1", b"application/json; a=b"]
+)
+def test_other_content_types(content_type: bytes) -> None:
+    with pytest.raises(UnsupportedMedia, match="Content-Type: expected"):
+        protocol_of(content_type)

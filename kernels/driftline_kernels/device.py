@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
+
+from driftline_kernels import compiling
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,26 +22,20 @@ THREADS = 128
 STRIPE = 1024
 """Rows that one CUDA thread sums, where threads share a sum."""
 
-_SOURCES = hashlib.blake2b(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-).hexdigest()
-
 
 def body(function: Function) -> Function:
     """A scalar function that drivers of both devices call: inlined on the CPU, compiled anew for a GPU."""
-    compiled: Any = numba.njit(forceinline=True, error_model="numpy")(function)
-    return cast(Function, compiled)
+    return cast(Function, compiling.declare(function, compiling.as_body))
 
 
 def driver(function: Function) -> Function:
     """A loop on one CPU core, without the GIL; compiled at its first call, kept on disk where that can be."""
-    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    if compiled is not function:  # as it is where NUMBA_DISABLE_JIT is set
-        with contextlib.suppress(RuntimeError):  # neither the package's folder nor a home can be written
-            compiled.enable_caching()
-            # Numba keeps code until the driver's own file changes, but bodies of other files are part of it.
-            compiled._cache._cache_file._source_stamp = _SOURCES
-    return cast(Function, compiled)
+    return cast(Function, compiling.declare(function, compiling.as_driver, driver=True))
+
+
+def machine(function: Function) -> Function:
+    """What Numba can't compile as it stands here: the same in LLVM's words is in `intrinsics`."""
+    return cast(Function, compiling.declare(function, compiling.as_machine))
 
 
 def grid(function: Callable[..., None]) -> Callable[..., None]:
@@ -55,9 +47,10 @@ def grid(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.cache
     def compiled() -> Any:
-        cuda = importlib.import_module("numba.cuda")
-        function.__globals__["cuda"] = cuda
-        return cuda.jit(function)
+        compiling.load()
+        kernel = compiling.home(function)
+        kernel.__globals__["cuda"] = cuda = importlib.import_module("numba.cuda")
+        return cuda.jit(kernel)
 
     def launch(threads: int, *arguments: Any) -> None:
         if threads:

@@ -6,14 +6,12 @@ column, which is more than what is done with one row of it.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, types
-from numba.extending import intrinsic
 
-from driftline_kernels.device import body, driver
+from driftline_kernels.device import body, driver, machine
 
 FIELDS = 7
 """Numbers of one source; their places follow."""
@@ -35,62 +33,30 @@ ARROW_ARRAY = 10
 dictionary, release, private_data (Arrow: The Arrow C data interface)."""
 
 
-@intrinsic
-def _load(typing: Any, address: Any, dtype: Any) -> Any:
+@machine
+def load(address: int, dtype: Any) -> Any:
     """The number of a type that stands at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], context.get_data_type(dtype.dtype).as_pointer())
-        value = builder.load(pointer)
-        value.align = 1
-        return value
-
-    return dtype.dtype(types.int64, dtype), generate
+    return np.frombuffer(ctypes.string_at(int(address), np.dtype(dtype).itemsize), dtype)[0]
 
 
-@intrinsic
-def _store(typing: Any, address: Any, value: Any) -> Any:
-    """Write a number to an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
-        builder.store(arguments[1], pointer).align = 1
-        return context.get_dummy_value()
-
-    return types.void(types.int64, value), generate
+@machine
+def call(function: int, argument: int) -> None:
+    """Call the function at an address with another address."""
+    ctypes.CFUNCTYPE(None, ctypes.c_int64)(int(function))(int(argument))
 
 
-load: Any = _load
-store: Any = _store
-
-
-@intrinsic
-def _pointer(typing: Any, address: Any, dtype: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    pointer: Any = types.CPointer
-    return pointer(dtype.dtype)(types.int64, dtype), generate
-
-
-@intrinsic
-def _called(typing: Any, function: Any, argument: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-_at: Any = _pointer
-_call: Any = _called
-
-
-@body
+@machine
 def bytes_at(address: int) -> Any:
     """All bytes from an address on, as an array: how many are whose, the reader knows."""
-    return carray(_at(address, np.uint8), 1 << 62)
+    return _Bytes(address)
+
+
+class _Bytes:
+    def __init__(self, address: int) -> None:
+        self._address = int(address)
+
+    def __getitem__(self, place: Any) -> Any:
+        return load(self._address + int(place), np.uint8)
 
 
 @body
@@ -148,7 +114,7 @@ def release(structs: int, count: int) -> None:
         struct = structs + 8 * ARROW_ARRAY * index
         callback = load(struct + 64, np.int64)
         if callback != 0:
-            _call(callback, struct)
+            call(callback, struct)
 
 
 @body

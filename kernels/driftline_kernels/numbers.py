@@ -15,6 +15,7 @@ from numba.cpython.unsafe import numbers as unsafe
 from numba.extending import intrinsic
 
 from driftline_kernels.device import body, driver
+from driftline_kernels.intrinsics import store
 from driftline_kernels.memory import (
     BITS,
     FLOAT32,
@@ -29,7 +30,6 @@ from driftline_kernels.memory import (
     UINT64,
     address_of,
     load,
-    store,
 )
 from driftline_kernels.powers import DIGITS, FIVES, LEAST, MOST, TENS
 

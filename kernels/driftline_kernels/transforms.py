@@ -7,6 +7,7 @@ from `start` on, and writes register `into`, or output columns from `into` on.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,7 +144,7 @@ def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: 
             y[row] = p[1] if low > p[1] else low
     elif operation == LOG1P:
         for row in range(first, stop):
-            y[row] = np.log1p(x[row])
+            y[row] = log1p(x[row])
     elif operation == POWER:
         for row in range(first, stop):
             y[row] = x[row] ** p[0]
@@ -161,12 +162,33 @@ def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: 
             y[row] = x[row] / z[row]
     elif operation == SINE:
         for row in range(first, stop):
-            y[row] = np.sin(2 * np.pi * x[row] / p[0])
+            y[row] = sine(2 * np.pi * x[row] / p[0])
     elif operation == COSINE:
         for row in range(first, stop):
-            y[row] = np.cos(2 * np.pi * x[row] / p[0])
+            y[row] = cosine(2 * np.pi * x[row] / p[0])
     else:
         encode(operation, x, z, p, first, stop, y)
+
+
+# From `math`, since what numpy itself computes differs from what is compiled by a last bit now and then.
+
+
+@body
+def log1p(x: float) -> Any:
+    """log(1 + x)."""
+    return math.log1p(x) if -1 < x < np.inf else np.log1p(x)
+
+
+@body
+def sine(x: float) -> Any:
+    """The sine of an angle; NaN if it is infinite."""
+    return math.sin(x) if x - x == 0 else np.nan
+
+
+@body
+def cosine(x: float) -> Any:
+    """The cosine of an angle; NaN if it is infinite."""
+    return math.cos(x) if x - x == 0 else np.nan
 
 
 @body

@@ -383,6 +383,10 @@ class Batcher:
         late = DeadlineExceeded(f"the request's timeout of {timeout_us} microseconds has passed")
         self.settle(request, late)
 
+    def expect(self, cost: Cost) -> None:
+        """Forget what was learnt about service times, and know this from here on."""
+        self._cost = cost
+
     async def drain(self) -> None:
         """Wait until every request that was submitted has been answered and nothing runs."""
         while self.pending or self.running:

@@ -19,6 +19,7 @@ from driftline.engine.session import Session
 from driftline.errors import BadRequest, DriftlineError
 from driftline.mlmodel import MLMODEL
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
+from driftline_kernels import compiling
 
 WARM_UP_NS = 1_000_000_000
 """Warming stops before a batch size that would take longer than this."""
@@ -30,10 +31,12 @@ class Model:
     signature  what it takes and gives
     settings   how it wants to be batched and run
     mlflow     what MLflow's description says it takes and gives, if it has one
+    warm       whether `warm_up` has done all there is to do
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.settings: ModelSettings = bundle.settings
+        self.warm = False
         engine = bundle.settings.engine
         threads = engine.threads_on(available_cores())
         self._session = Session(bundle.model, engine.device, threads, engine.spinning)
@@ -115,11 +118,16 @@ class Model:
         Returns what was learnt about service times. A model whose outputs turn out not to have a row for
         each row of input is not batched from here on. Dimensions that may vary are taken as 1; a model
         that can't compute that (a convolution, say) meets its first real batch cold.
+
+        While Python runs the kernels of its transform, one and two rows are enough, and nothing is learnt: it
+        is not `warm`, and to be warmed again when they are loaded.
         """
         cost = Cost()
+        self.warm = self._features is None or not compiling.interpreted()
         wanted = tuple(spec.name for spec in self.signature.outputs)
         # Two rows at least: one row cannot show whether a model gives a row for each.
-        most = max(2, self.settings.batching.max_batch_rows) if self.signature.batched else 1
+        most = max(2, self.settings.batching.max_batch_rows if self.warm else 0)
+        most = most if self.signature.batched else 1
         rows, took = 1, 0
         while 2 * took < WARM_UP_NS:
             inputs = {spec.name: zeros(spec, rows) for spec in self.signature.inputs}
@@ -137,7 +145,7 @@ class Model:
             if rows >= most:
                 break
             rows = min(2 * rows, most)
-        return cost
+        return cost if self.warm else Cost()
 
 
 def zeros(spec: TensorSpec, rows: int) -> Array:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from driftline.errors import Unavailable
 from driftline.tensors import Tensors
+from driftline_kernels import compiling
 
 if TYPE_CHECKING:
     from driftline.monitor.monitor import Monitor
@@ -83,6 +84,7 @@ class Observer:
 
     def _load(self) -> None:
         try:
+            compiling.load()
             monitor = self._make()
         except Exception as error:  # a wrong profile, say: serving goes on
             self.failure = str(error)

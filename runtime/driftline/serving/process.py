@@ -25,7 +25,9 @@ from driftline.serving.app import App
 from driftline.serving.fastlane import fast_lane
 from driftline.serving.holder import Holder
 from driftline.serving.host import Host
+from driftline.serving.served import Served
 from driftline.serving.webhook import Webhook
+from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.serving")
 
@@ -55,6 +57,7 @@ def serve(
         supervise(registry, references, settings, file or ServerFile())
         return
     memory.one_arena()
+    compiling.interpret()
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     with (
         bind(settings.host, settings.port) as listener,
@@ -86,7 +89,7 @@ async def _serve(
     try:
         if starting.done():
             starting.result()
-            settle()
+            settle(list(host.served()))
             log.info("ready", extra={"models": sorted(host.entries)})
         await serving
     finally:
@@ -101,11 +104,22 @@ async def _serve(
         leave(0)
 
 
-def settle() -> None:
+def settle(served: Sequence[Served]) -> None:
     """All is loaded that was asked for: make what is to come fast."""
     calm_collector()
-    # It takes seconds, as Numba does; until then orjson reads all numbers.
-    Thread(target=numbers.load, name="driftline-numbers", daemon=True).start()
+    Thread(target=compile_kernels, args=(served,), name="driftline-kernels", daemon=True).start()
+
+
+def compile_kernels(served: Sequence[Served]) -> None:
+    """Load Numba and what waits for it, beside the first requests: it takes seconds.
+
+    Until then Python makes the features of these versions, and orjson reads all numbers.
+    """
+    compiling.load()
+    for each in served:
+        if not each.model.warm:
+            each.warm_up()
+    numbers.load()
 
 
 def calm_collector() -> None:

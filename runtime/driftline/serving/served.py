@@ -53,6 +53,10 @@ class Served:
         codec = CsvCodec if protocol == "mlflow-csv" else ParquetCodec
         return codec(self.signature, self.model.mlflow, self.model.classes)
 
+    def warm_up(self) -> None:
+        """Warm the model up while it serves; in a thread."""
+        self.batcher.expect(self.model.warm_up())
+
     def close(self) -> None:
         """Give everything back; what still waits is refused."""
         self.batcher.close()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from driftline.monitor.chances import chi_square_above
 from driftline.monitor.ranks import CUTS
 from driftline.monitor.reference import Reference
 from driftline.tensors import Array
@@ -120,9 +121,7 @@ def radius(rows: Array, tolerance: float, columns: int) -> Array:
     What is tolerated, and what a sample of so many rows may itself be off by: Pearson's statistic of m rows
     is about chi-square with BINS - 1 degrees of freedom.
     """
-    from scipy.special import chdtri
-
-    return np.asarray(np.sqrt(chdtri(BINS - 1, DELTA / columns) / rows) + np.sqrt(tolerance))
+    return np.asarray(np.sqrt(chi_square_above(DELTA / columns, BINS - 1) / rows) + np.sqrt(tolerance))
 
 
 class RankBins:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from driftline.columns import Column, Columns, columns_of, float32, names_of, text_of, validity_of
 from driftline.errors import BadRequest
@@ -112,7 +111,7 @@ class Reader:
     def nothing(self) -> tuple[Array, Codes]:
         """A block of no rows."""
         empty = {
-            one.name: pa.array([], pa.string()) if one.kind == "string" else np.empty(0, np.int64)
+            one.name: _strings([]) if one.kind == "string" else np.empty(0, np.int64)
             for one in self._categorical
         }
         return np.empty((0, self._width), np.float32), self._codes(empty)
@@ -193,8 +192,10 @@ class Reader:
         )
 
 
-def _strings(values: Array) -> Any:
+def _strings(values: Array | Sequence[str]) -> Any:
     """Python's strings as Arrow's, None where there are others."""
+    import pyarrow as pa  # 24 MB: who watches numbers needs none
+
     try:
         return pa.array(values, pa.string(), from_pandas=True)
     except (pa.ArrowException, ValueError):
@@ -204,7 +205,7 @@ def _strings(values: Array) -> Any:
 def _table(reference: Categorical) -> strings.Table | strings.IntegerTable:
     """The codes of a reference's categories."""
     if reference.kind == "string":
-        return strings.build_table(*text_of(pa.array(reference.categories, pa.string())))
+        return strings.build_table(*text_of(_strings(reference.categories)))
     numbers = [text == "True" if reference.kind == "boolean" else int(text) for text in reference.categories]
     return strings.build_integer_table(np.array(numbers, np.int64))
 

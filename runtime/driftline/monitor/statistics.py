@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from driftline.monitor.chances import chi_square_tail, kolmogorov_tail
 from driftline.tensors import Array
 
 EXPECTED_LEAST = 5.0
@@ -108,11 +109,9 @@ def kolmogorov_smirnov(p: Array, q: Array) -> list[Statistic]:
     bin's share. The p value holds for continuous columns; with ties it errs on the side of no drift
     (Kolmogorov 1933).
     """
-    from scipy.special import kolmogorov
-
     m, n = p.sum(axis=1), q.sum(axis=1)
     distance = np.abs(np.cumsum(_shares(q), axis=1) - np.cumsum(_shares(p), axis=1)).max(axis=1)
-    return _each(distance, p=kolmogorov(distance * np.sqrt(n * (m / (n + m)))))
+    return _each(distance, p=kolmogorov_tail(distance * np.sqrt(n * (m / (n + m)))))
 
 
 def chi_square(p: Array, q: Array) -> list[Statistic]:
@@ -120,8 +119,6 @@ def chi_square(p: Array, q: Array) -> list[Statistic]:
 
     Bins of which either sample should have fewer than 5 rows are pooled.
     """
-    from scipy.special import chdtrc
-
     m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
     share = n / (m + n)
     both = p + q
@@ -133,7 +130,10 @@ def chi_square(p: Array, q: Array) -> list[Statistic]:
     value = squares.sum(axis=1) / (share * (1 - share))[:, 0]
     freedom = (both > 0).sum(axis=1) - 1.0
     value[freedom == 0] = 0.0
-    return _each(value, null=freedom, p=np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), value), 1.0))
+    chance = [
+        chi_square_tail(*each) for each in zip(value.tolist(), freedom.astype(int).tolist(), strict=True)
+    ]
+    return _each(value, null=freedom, p=np.array(chance))
 
 
 def wasserstein(p: Array, q: Array, points: Array, sd: Array) -> list[Statistic]:

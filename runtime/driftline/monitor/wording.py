@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from math import asin, floor, log10, sqrt
+from statistics import NormalDist
 
 import numpy as np
 
@@ -92,14 +93,12 @@ def _shift(
 
 
 def _categories(reference: Categorical, counts: Array) -> Iterator[tuple[float, str]]:
-    from scipy.special import ndtri
-
     known = len(reference.categories)
     if not known:
         return
     m, n = reference.rows, int(counts.sum())
     before, after = reference.counts[:known], counts[:known]
-    low, high = rate_interval(before, m, after, n, float(-ndtri(0.025 / known)))
+    low, high = rate_interval(before, m, after, n, -NormalDist().inv_cdf(0.025 / known))
     certain = np.flatnonzero((low > 0) | (high < 0))
     effects = np.abs(np.arcsin(np.sqrt(after[certain] / n)) - np.arcsin(np.sqrt(before[certain] / m)))
     for index in certain[np.argsort(-effects, kind="stable")[:_MOST]]:

@@ -147,11 +147,12 @@ class Watch:
 
     def _make(self) -> Monitor:
         """Load the profile and the monitor: a second or two, in the observer's thread."""
-        from driftline.monitor.history import History
         from driftline.monitor.monitor import Monitor
 
         profile, settings = self._read_profile(), self._settings
         if settings.history:
+            from driftline.monitor.history import History
+
             history = History(settings.history, profile, self._version.name, self._version.number)
             self._history = Outbox(history.write, "history")
         monitor = Monitor(

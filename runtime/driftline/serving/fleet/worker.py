@@ -35,6 +35,7 @@ from driftline.serving.process import Stoppable, leave, loop_factory, settle
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.tensors import Signature
+from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.fleet")
 
@@ -151,7 +152,7 @@ class WorkerHost(Holder):
         self.default_name = default_name
         self.ready = True
         self._start_watching()
-        settle()
+        settle(list(self.served()))
 
     def follow(self) -> None:
         """Let the supervisor have what was counted, if it wants that."""
@@ -315,6 +316,7 @@ async def keep_following(host: WorkerHost, channel: Channel) -> None:
 def main(*descriptors: int) -> None:
     """Work with what was inherited: the control channel, the listening socket, the shared memory."""
     memory.one_arena()
+    compiling.interpret()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(work(*descriptors))
 

@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline_kernels import compiling
 from driftline_kernels.device import body, driver
 from driftline_kernels.memory import bytes_at, load
 from driftline_kernels.strings import hash_of, same, stirred
 
 SHORT = 16
 """Bytes of a string that two words hold."""
+
+MANY = 10_000
+"""Strings from which on Python would take longer than Numba to load."""
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -40,6 +44,8 @@ class Dictionary(NamedTuple):
 def build(offsets: NDArray[np.int64], known: NDArray[np.uint8]) -> Dictionary:
     """The dictionary of n distinct strings, whose codes are their places."""
     count = len(offsets) - 1
+    if count > MANY:
+        compiling.load()
     slots = np.full(1 << (2 * count).bit_length(), -1, np.int32)
     made = Dictionary(slots, np.zeros((count, 3), np.uint64), offsets, known)
     _build(known.ctypes.data, *made)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from driftline.errors import ModelError
 from driftline.tensors import DATATYPES, Signature, Tensors, TensorSpec
 
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
 
 DATATYPE = {"number": "FP64", "string": "BYTES", "datetime": "BYTES"}
 """What the raw columns of a transform are as tensors; dates and times are ISO 8601."""
+
+EXAMPLE = {
+    "number": np.float64(0),
+    "string": np.array("", object),
+    "datetime": np.array("1970-01-01", object),
+}
+"""A value of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,10 @@ class Features:
             for column in transform.inputs
         )
         return cls(Signature(columns, model.outputs, model.batched), transform, matrix.name)
+
+    def example(self, rows: int) -> Tensors:
+        """Columns that can be read."""
+        return {each.name: np.full(rows, EXAMPLE[each.kind]) for each in self._transform.inputs}
 
     @property
     def unreadable(self) -> dict[str, int]:

@@ -85,6 +85,11 @@ class Model:
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
 
+    def _example(self, rows: int) -> Tensors:
+        if self._features is not None:
+            return self._features.example(rows)
+        return {spec.name: zeros(spec, rows) for spec in self.signature.inputs}
+
     def _inputs_of(self, columns: object) -> Tensors:
         if self._features is None:
             inputs = self.signature.inputs_of(columns)
@@ -130,7 +135,7 @@ class Model:
         most = most if self.signature.batched else 1
         rows, took = 1, 0
         while 2 * took < WARM_UP_NS:
-            inputs = {spec.name: zeros(spec, rows) for spec in self.signature.inputs}
+            inputs = self._example(rows)
             try:
                 outputs = self.run(inputs, wanted)
                 begin = thread_time_ns()

@@ -14,9 +14,9 @@ def chi_square_tail(value: float, freedom: int) -> float:
 
     Repeated integration by parts (Abramowitz, Stegun: Handbook of Mathematical Functions, 26.4.4 and 26.4.5).
     """
-    if value <= 0:
-        return 1.0
     half = value / 2
+    if half <= 0:
+        return 1.0
     powers = np.arange(freedom % 2 / 2, freedom / 2)
     logarithms = powers * log(half) - half - np.array([lgamma(power + 1) for power in powers])
     return min(1.0, (erfc(sqrt(half)) if freedom % 2 else 0.0) + float(np.exp(logarithms).sum()))

@@ -120,6 +120,7 @@ def compile_kernels(served: Sequence[Served]) -> None:
         if not each.model.warm:
             each.warm_up()
     numbers.load()
+    memory.give_back()
 
 
 def calm_collector() -> None:

@@ -115,3 +115,9 @@ def test_what_most_commands_do_not_need_is_not_imported_at_once(module: str) -> 
     code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_no_room_needs_scipy() -> None:
+    for path in MODULES:
+        names = imports(ast.parse(path.read_text(encoding="utf-8")), name_of(path))
+        assert not [name for name in names if name.split(".")[0] == "scipy"], path

@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from driftline.tensors import Array, TensorSpec
+from driftline_kernels import compiling
 
 _kernel: Any = None  # driftline_kernels.numbers, when it is compiled
 
@@ -49,6 +50,7 @@ def load() -> None:
     It takes what importing Numba takes, and some seconds more when a machine does it for the first time.
     """
     global _kernel
+    compiling.load()
     from driftline_kernels import numbers as kernel
 
     kernel.read(b"[1, 2.5]", 0, 8, np.empty(8, np.uint8), _KINDS[np.dtype("f4")], 0, 0, 0, 0)

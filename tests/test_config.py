@@ -96,6 +96,7 @@ def test_a_server_overrides_a_bundle_model_by_model(toml: Callable[[str], Path])
 
 WHOLE = "expected a whole number from"
 BATCHING = "max_batch_rows, max_delay_us, max_queue_bytes, max_queue_rows"
+ENGINE = "device, instances, memory_bytes, python, spinning, threads, trust"
 DEVICE = "expected 'cpu', 'cuda' or 'cuda:N'"
 
 
@@ -116,8 +117,14 @@ DEVICE = "expected 'cpu', 'cuda' or 'cuda:N'"
         ("[engine]\ndevice = 'cpu:0'", f"engine.device = 'cpu:0': {DEVICE}"),
         ('[engine]\ndevice = "cpu\\n"', rf"engine.device = 'cpu\n': {DEVICE}"),
         ("[engine]\ndevice = 0", f"engine.device = 0: {DEVICE}"),
-        ("engine = 5", "engine: 5: expected a table with: device, instances, spinning, threads"),
-        ("[[engine]]", "engine: [{}]: expected a table with: device, instances, spinning, threads"),
+        (
+            "engine = 5",
+            "engine: 5: expected a table with: device, instances, memory_bytes, python, spinning, threads, trust",
+        ),
+        (
+            "[[engine]]",
+            "engine: [{}]: expected a table with: device, instances, memory_bytes, python, spinning, threads, trust",
+        ),
         ("[server]\nport = 1", "server = {'port': 1}: unknown key; allowed are: batching, engine, monitor"),
         ("threads = 1", "threads = 1: unknown key; allowed are: batching, engine, monitor"),
     ],

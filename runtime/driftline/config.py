@@ -19,6 +19,9 @@ from driftline.errors import ConfigError
 
 Check = Callable[[Any], bool]
 
+TRUST = "`driftline serve --trust` does, or [models.NAME.engine] trust = true in the server's driftline.toml"
+"""Who may say that code in a model may be run."""
+
 
 def setting(default: Any, allowed: str, check: Check) -> Any:
     """A dataclass field that knows in words and in code which values are allowed."""
@@ -73,9 +76,20 @@ class Engine:
     spinning: bool = setting(False, "true or false", lambda value: type(value) is bool)
     """Whether threads spin while they wait for work: quicker, but it takes the cores from the event loop."""
 
+    trust: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether code that comes with the model may be run; not for its own driftline.toml to say."""
+    python: str = setting("", "the path of a Python interpreter", lambda value: isinstance(value, str))
+    """What runs that code, each instance in a process of its own; the server's own interpreter if empty."""
+    memory_bytes: int = setting(0, **_whole(0))
+    """Memory of such a process; 0: half of what there is, shared among the instances."""
+
     def threads_on(self, cores: int) -> int:
         """Threads of one batch on a machine with so many cores."""
         return self.threads or max(1, cores // self.instances)
+
+    def memory_on(self, there: int) -> int:
+        """Memory of one process of Python code on a machine with so many bytes."""
+        return self.memory_bytes or there // 2 // self.instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,8 @@ class ServerFile:
     path: Path | None = None
     server: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """What the command line says of every model's engine."""
 
     @classmethod
     def read(cls, path: Path) -> ServerFile:
@@ -184,14 +200,18 @@ class ServerFile:
 
     def settings_of(self, name: str, bundle: ModelSettings) -> ModelSettings:
         """A model's settings: those of its bundle, with what this file says of it."""
-        return bundle.override(self.models.get(name, {}), f"{self.path}: models.{name}")
+        settings = bundle.override(self.models.get(name, {}), f"{self.path}: models.{name}")
+        return settings.override({"engine": self.engine}, "the command line")
 
 
 def bundle_settings(path: Path) -> ModelSettings:
     """The settings of a bundle's `driftline.toml`; the defaults if there is none."""
     if not path.exists():
         return ModelSettings()
-    return ModelSettings().override(read_toml(path), str(path))
+    settings = ModelSettings().override(read_toml(path), str(path))
+    if settings.engine.trust:
+        raise ConfigError(f"{path}: engine.trust = true: a model can't vouch for itself; {TRUST}")
+    return settings
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -210,6 +230,15 @@ def available_cores() -> int:
         return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError):
         return cores
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or those of its control group if fewer."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return there
 
 
 def _refuse_unknown(table: object, known: set[str], where: str) -> None:

@@ -127,10 +127,18 @@ class Batcher:
     limits     how much runs together and how much may wait
     instances  how many batches run at the same time
     cost       what is known about service times already
+    waits      whether `run` waits for another process: then it never runs on the loop, and what is learnt is
+               the time that passes, not its thread's
     """
 
     def __init__(
-        self, run: Run, signature: Signature, limits: Batching, instances: int = 1, cost: Cost | None = None
+        self,
+        run: Run,
+        signature: Signature,
+        limits: Batching,
+        instances: int = 1,
+        cost: Cost | None = None,
+        waits: bool = False,
     ) -> None:
         self.limits = limits
         self.counters = Counters()
@@ -144,6 +152,8 @@ class Batcher:
         self._varying = signature.batched and any(-1 in spec.shape[1:] for spec in signature.inputs)
         self._signature = signature
         self._cost = cost or Cost()
+        self._waits = waits
+        self._clock = perf_counter_ns if waits else thread_time_ns
         self._groups: OrderedDict[Hashable, OrderedDict[Request, None]] = OrderedDict()
         self.running = 0
         self._flush_handle: asyncio.Handle | None = None
@@ -245,7 +255,7 @@ class Batcher:
         else:
             return
         self.running += 1
-        if self._cost.predict(batch.size) < INLINE_NS:
+        if not self._waits and self._cost.predict(batch.size) < INLINE_NS:
             self._complete(self._execute(batch))
             return
         if self._threads is None:
@@ -303,7 +313,7 @@ class Batcher:
 
     def _execute(self, batch: Batch) -> list[Batch]:
         """Run a batch; if that fails, its slices one by one, so that a bad one fails alone."""
-        spent = thread_time_ns()
+        spent = self._clock()
         begin = perf_counter_ns()
         wanted = tuple({name: None for request, _, _ in batch.slices for name in request.outputs})
         try:
@@ -325,7 +335,7 @@ class Batcher:
         batch.input_ns = gathered - begin
         batch.infer_ns = ran - gathered
         batch.output_ns = perf_counter_ns() - ran
-        self._cost.learn(batch.size, thread_time_ns() - spent)
+        self._cost.learn(batch.size, self._clock() - spent)
         return [batch]
 
     # -- out --------------------------------------------------------------------------------------

@@ -98,8 +98,12 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @option(
     "--alarm-webhook", "Post alarms there, as CloudEvents.", default=DEFAULTS.alarm_webhook, metavar="URL"
 )
+@option("--trust", "Run the Python code that models may consist of.", is_flag=True)
+@option("--python", "The interpreter that runs it; driftline's own if not given.", metavar="PATH")
 @click.pass_obj
-def serve(file: ServerFile, /, models: tuple[str, ...], **flags: Any) -> None:
+def serve(
+    file: ServerFile, /, models: tuple[str, ...], trust: bool, python: str | None, **flags: Any
+) -> None:
     """Serve models: those named, else all of the registry, each in its version `production`, else its newest.
 
     MODEL may also be the path of an .onnx file.
@@ -109,6 +113,8 @@ def serve(file: ServerFile, /, models: tuple[str, ...], **flags: Any) -> None:
     from driftline.serving.process import serve as run
 
     settings = Server(**flags)
+    engine = ({"trust": True} if trust else {}) | ({"python": python} if python else {})
+    file = replace(file, engine=engine)
     if any(model.endswith(".onnx") for model in models):
         if len(models) > 1:
             raise BadRequest(f"expected one .onnx file or names of models, came {', '.join(models)}")

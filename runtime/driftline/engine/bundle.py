@@ -19,7 +19,7 @@ TRANSFORM = "transform.json"
 class Bundle:
     """What a version consists of.
 
-    model      its file
+    model      its file; of an MLflow model that is Python code, the MLmodel
     settings   of it
     profile    that it is watched by, if any
     transform  of raw columns to what the model takes, if any
@@ -55,8 +55,11 @@ class Bundle:
 
 
 def data_of(mlmodel: MlModel, folder: Path) -> str:
-    """The model's file in an MLflow model's folder; ModelError if that is none of ONNX."""
+    """The model's file in an MLflow model's folder, MLmodel itself if it is Python code; ModelError if it is
+    neither."""
     flavor = mlmodel.flavors.get("onnx")
+    if flavor is None and "python_function" in mlmodel.flavors:
+        return MLMODEL
     if flavor is None:
         known = ", ".join(mlmodel.flavors) or "none"
         raise ModelError(f"{folder}: expected a model of MLflow's onnx flavor, its flavors are: {known}")

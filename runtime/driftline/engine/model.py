@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import thread_time_ns
+from time import perf_counter_ns, thread_time_ns
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from driftline.batching.cost import Cost
 from driftline.columns import columns_of
-from driftline.config import ModelSettings, available_cores
+from driftline.config import TRUST, Engine, ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.features import Features
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
-from driftline.errors import BadRequest, DriftlineError
+from driftline.errors import BadRequest, ConfigError, DriftlineError
 from driftline.mlmodel import MLMODEL
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 from driftline_kernels import compiling
+
+if TYPE_CHECKING:
+    from driftline.engine.python import PythonSession
 
 WARM_UP_NS = 1_000_000_000
 """Warming stops before a batch size that would take longer than this."""
@@ -32,14 +36,15 @@ class Model:
     settings   how it wants to be batched and run
     mlflow     what MLflow's description says it takes and gives, if it has one
     warm       whether `warm_up` has done all there is to do
+    waits      whether a run waits for another process instead of computing
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.settings: ModelSettings = bundle.settings
         self.warm = False
         engine = bundle.settings.engine
-        threads = engine.threads_on(available_cores())
-        self._session = Session(bundle.model, engine.device, threads, engine.spinning)
+        self.waits = bundle.model.name == MLMODEL
+        self._session = _python(bundle.model.parent, engine) if self.waits else _onnx(bundle.model, engine)
         self.signature: Signature = self._session.signature
         self.mlflow = bundle.mlmodel.signature if bundle.mlmodel else None
         if self.mlflow is not None and bundle.transform is None:
@@ -133,16 +138,17 @@ class Model:
         # Two rows at least: one row cannot show whether a model gives a row for each.
         most = max(2, self.settings.batching.max_batch_rows if self.warm else 0)
         most = most if self.signature.batched else 1
+        clock = perf_counter_ns if self.waits else thread_time_ns
         rows, took = 1, 0
         while 2 * took < WARM_UP_NS:
             inputs = self._example(rows)
             try:
                 outputs = self.run(inputs, wanted)
-                begin = thread_time_ns()
+                begin = clock()
                 self.run(inputs, wanted)
             except DriftlineError:
                 break
-            took = thread_time_ns() - begin
+            took = clock() - begin
             if any(array.shape[:1] != (rows,) for array in outputs.values()):
                 self.signature = replace(self.signature, batched=False)
                 most = 1
@@ -151,6 +157,18 @@ class Model:
                 break
             rows = min(2 * rows, most)
         return cost if self.warm else Cost()
+
+
+def _onnx(path: Path, engine: Engine) -> Session:
+    return Session(path, engine.device, engine.threads_on(available_cores()), engine.spinning)
+
+
+def _python(folder: Path, engine: Engine) -> PythonSession:
+    if not engine.trust:
+        raise ConfigError(f"{folder}: this model is Python code, which runs once somebody allows it: {TRUST}")
+    from driftline.engine.python import PythonSession  # Arrow takes 0.3 s to import
+
+    return PythonSession(folder, engine)
 
 
 def zeros(spec: TensorSpec, rows: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from time import thread_time_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import Self
 
 import numpy as np
@@ -42,12 +42,13 @@ class Stride:
 
     def _work(self, block: Block) -> None:
         whole = not self._model.signature.batched
+        clock = perf_counter_ns if self._model.waits else thread_time_ns
         while not self._stopped and (part := block.take(block.rows if whole else self._sizes.next())):
             start, stop = part
             inputs = {name: array[start:stop] for name, array in block.inputs.items()}
-            begin = thread_time_ns()
+            begin = clock()
             outputs = self._model.run(block.inputs if whole else inputs, block.wanted)
-            self._sizes.learn(stop - start, thread_time_ns() - begin)
+            self._sizes.learn(stop - start, clock() - begin)
             block.parts.append((start, outputs))
 
     def __enter__(self) -> Self:

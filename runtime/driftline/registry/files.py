@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from driftline import mlmodel
 from driftline.errors import BadRequest
 
 MODEL = Path("model.onnx")
+MLMODEL = Path(mlmodel.MLMODEL)
 
 
 def gather(files: Sequence[Path]) -> dict[Path, Path]:
@@ -33,6 +35,8 @@ def gather(files: Sequence[Path]) -> dict[Path, Path]:
     if MODEL in bundle or MODEL / MODEL in bundle:
         return bundle
     models = [place for place in bundle if place.parent == Path() and place.suffix == ".onnx"]
+    if MLMODEL in bundle and not models:  # MLflow's, of Python code
+        return bundle
     if len(models) != 1:
         came = sorted({place.parts[0] for place in bundle}) or ["nothing"]
         more = f" and {len(came) - 10} more" if len(came) > 10 else ""

@@ -35,6 +35,7 @@ class Served:
             model.settings.batching,
             model.settings.engine.instances,
             cost,
+            model.waits,
         )
         self.latency = latency
 

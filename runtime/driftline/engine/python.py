@@ -1,0 +1,133 @@
+"""Models that are Python code: MLflow's pyfuncs, each in a process of its own interpreter."""
+
+from __future__ import annotations
+
+import math
+import sys
+import weakref
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from time import monotonic
+
+from driftline.config import Engine, available_memory
+from driftline.engine.model import zeros
+from driftline.engine.python_process import Died, PythonProcess
+from driftline.engine.python_signature import fit, found_in, signature_of
+from driftline.errors import ModelError, Unavailable
+from driftline.mlmodel import MLMODEL, MlModel
+from driftline.tensors import Tensors
+
+RETRY_SECONDS = 60.0
+"""The longest wait before a process that keeps dying is started again."""
+
+
+class PythonSession:
+    """An MLflow model's folder, served by as many processes as there are instances; as Session, to its users.
+
+    A process that dies is started again: at once after its first death, then later and later, until it has
+    answered. Who was asking gets ModelError; who asks while nothing may be started yet, Unavailable.
+
+    Raises ModelError if the model can't be loaded or says not what it takes.
+    """
+
+    def __init__(self, folder: Path, settings: Engine) -> None:
+        model = MlModel.read(folder / MLMODEL)
+        if model.signature is None or not model.signature.inputs:
+            raise ModelError(
+                f"{folder / MLMODEL}: expected a signature, there is none; log the model with "
+                "`signature=mlflow.models.infer_signature(...)` or an input example"
+            )
+        python = settings.python or sys.executable
+        memory_bytes = settings.memory_on(available_memory())
+        self._slots = [Slot(python, folder, memory_bytes) for _ in range(settings.instances)]
+        self._free: SimpleQueue[Slot] = SimpleQueue()
+        self._end = weakref.finalize(self, _kill, self._slots)
+        try:
+            for slot in self._slots:
+                slot.wait_ready()
+                self._free.put(slot)
+            outputs = None
+            if not model.signature.outputs:
+                inputs = signature_of(model.signature, (), folder).inputs
+                outputs = found_in(self._ask({spec.name: zeros(spec, 1) for spec in inputs}), folder)
+            self.signature = signature_of(model.signature, outputs, folder)
+        except BaseException:
+            self._end()
+            raise
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """Compute the named outputs.
+
+        Raises BadRequest if the model refuses these inputs, ModelError if it fails or its process dies,
+        Unavailable if it keeps dying.
+        """
+        found = fit(self._ask(inputs), self.signature.outputs)
+        return {name: found[name] for name in outputs}
+
+    def _ask(self, inputs: Tensors) -> Tensors:
+        slot = self._free.get()
+        try:
+            return slot.ask(inputs)
+        finally:
+            self._free.put(slot)
+
+
+class Slot:
+    """The place of one process, and of those that come after it. Used by one thread at a time."""
+
+    def __init__(self, python: str, folder: Path, memory_bytes: int) -> None:
+        self._start = partial(PythonProcess, python, folder, memory_bytes)
+        self._deaths = 0
+        self._not_before = 0.0
+        self._process: PythonProcess | None = self._start()
+
+    def wait_ready(self) -> None:
+        """Return when its first process has loaded the model; Died if it can't."""
+        assert self._process is not None
+        self._process.wait_ready()
+
+    def ask(self, inputs: Tensors) -> Tensors:
+        """What the process of the moment answers; see PythonProcess.ask."""
+        if self._process is not None and self._process.dead():
+            self._bury()
+        if self._process is None:
+            self._revive()
+        assert self._process is not None
+        try:
+            answer = self._process.ask(inputs)
+        except Died as error:
+            self._bury()
+            if self._deaths == 1:
+                self._revive()  # it loads while nobody waits for it yet
+            raise ModelError(f"{error}; it is started again") from error
+        self._deaths = 0
+        return answer
+
+    def kill(self) -> None:
+        """End its process for good."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def _bury(self) -> None:
+        self.kill()
+        self._deaths += 1
+        wait = 0.0 if self._deaths == 1 else min(RETRY_SECONDS, 2.0 ** min(self._deaths - 2, 10))
+        self._not_before = monotonic() + wait
+
+    def _revive(self) -> None:
+        left = self._not_before - monotonic()
+        if left > 0:
+            raise Unavailable(
+                f"the model's process has died {self._deaths} times in a row; "
+                f"it is started again in {left:.0f} s",
+                math.ceil(left),
+            )
+        self._process = self._start()
+
+
+def _kill(slots: list[Slot]) -> None:
+    for slot in slots:
+        slot.kill()

@@ -19,7 +19,7 @@ FLOORS = [
     ["registry", "columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],
-    ["serving", "load"],
+    ["serving", "load", "convert"],
     ["demo"],
     ["cli"],  # alone at the top: each command opens a room below
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from driftline import __version__
+from driftline.cli.convert import convert
 from driftline.cli.load import bench, tune
 from driftline.cli.shared import DEFAULTS, SETTINGS, host_option, option, port_option, registry_option, stderr
 from driftline.config import Server, ServerFile
@@ -302,6 +303,7 @@ def demo(ctx: click.Context, rows: int | None, registry: str, host: str, port: i
 
 
 main.add_command(bench)
+main.add_command(convert)
 main.add_command(tune)
 
 

@@ -1,0 +1,1 @@
+"""Models of other libraries into ONNX, checked to predict the same."""

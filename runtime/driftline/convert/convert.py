@@ -1,0 +1,96 @@
+"""From a model of another library to a bundle: find, load, export, compare, and only then be there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftline.convert.example import Example
+from driftline.convert.kinds import KINDS, TRUST, load
+from driftline.convert.parity import Difference, largest
+from driftline.convert.source import Source, describe
+from driftline.engine.bundle import MODEL, Bundle
+from driftline.engine.model import Model
+from driftline.errors import BadRequest, DriftlineError
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a conversion.
+
+    kind        the model's library
+    rows        that were compared
+    difference  the largest there was
+    """
+
+    kind: str
+    rows: int
+    difference: Difference
+
+
+def convert(
+    source: Path,
+    output: Path,
+    data: Path | None,
+    tolerance: float,
+    trust: bool,
+    progress: Callable[[str], None],
+) -> Report:
+    """Convert a model to ONNX and write a version's folder, ready to be registered.
+
+    source     an MLflow model's folder, or a file of a library
+    output     the folder to make
+    data       a file of rows to compare on; the input example of the MLflow model if None
+    tolerance  of the largest difference to the library's own predictions: absolute below 1, relative above
+    trust      whether a pickle may be loaded, which runs whatever code is in it
+    progress   called with what is being done
+
+    Raises BadRequest if anything is missing, if the library can't convert the model, and if the result
+    predicts otherwise: then nothing is left behind.
+    """
+    if output.exists():
+        raise BadRequest(f"{output}: expected a folder that is not there yet")
+    found = Source.open(source)
+    progress(f"loading with {KINDS[found.kind].name}")
+    native = load(found, trust)
+    example = Example.read(found, data, native.columns)
+    with _new_folder(output) as folder:
+        progress("converting")
+        try:
+            native.export(example, folder / MODEL)
+        except DriftlineError:
+            raise
+        except Exception as error:  # whatever these libraries raise
+            reason = " ".join(str(error).split())[:500]
+            raise BadRequest(
+                f"{source}: can't be converted to ONNX: {type(error).__name__}: {reason}; "
+                f"an MLflow model is served as it is by {TRUST}"
+            ) from error
+        progress(f"comparing {example.rows} rows")
+        model = Model(Bundle.open(folder))
+        difference = largest(model, native, example)
+        if not difference.value <= tolerance:
+            raise BadRequest(
+                f"{source}: the ONNX model predicts otherwise: {difference}, at most {tolerance:g}"
+            )
+        describe(found, folder)
+    return Report(KINDS[native.kind].name, example.rows, difference)
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """A folder to work in that becomes `output` if all goes well, and else is gone."""
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        unfinished.mkdir()
+    except OSError as error:
+        raise BadRequest(f"{output}: can't be made: {error.strerror}") from error
+    try:
+        yield unfinished
+        unfinished.rename(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,124 @@
+"""Rows that a conversion is checked on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driftline.convert.source import Source
+from driftline.errors import BadRequest
+from driftline.mlmodel import Column, MlflowSignature
+from driftline.tensors import Array
+
+MOST_ROWS = 10_000
+"""Rows that are compared at most."""
+
+_DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Rows in the form that the model's library takes: a DataFrame, an array, or arrays by name."""
+
+    data: Any
+
+    @classmethod
+    def read(cls, source: Source, data: Path | None, columns: tuple[str, ...]) -> Example:
+        """The rows of a file, else the input example of an MLflow model.
+
+        columns  that the model takes, if it knows; others in the file are left out
+
+        Raises BadRequest if there are none.
+        """
+        if data is not None:
+            example = cls(_of_file(data))
+        elif source.mlflow is not None and source.folder is not None and source.mlflow.example is not None:
+            example = cls(_of_mlflow(source.folder / source.mlflow.example, source.mlflow.signature))
+        else:
+            raise BadRequest(
+                f"{source.path}: no input example is with it; expected rows to compare on: --data FILE"
+            )
+        if not columns and source.mlflow is not None and source.mlflow.signature is not None:
+            columns = tuple(item.name for item in source.mlflow.signature.inputs if item.name is not None)
+        if example.is_table and columns:
+            for name in columns:
+                if name not in example.data.columns:
+                    raise BadRequest(
+                        f"{data or source.path}: column {name!r}: the model takes it, there is none"
+                    )
+            example = cls(example.data[list(columns)])
+        if not example.rows:
+            raise BadRequest(f"{data or source.path}: expected rows, came none")
+        return example
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a DataFrame."""
+        return hasattr(self.data, "columns")
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.data.values()))) if isinstance(self.data, dict) else len(self.data)
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Columns as (rows, 1), named arrays as they are, a single array under ''."""
+        if self.is_table:
+            return {str(name): self.data[name].to_numpy().reshape(-1, 1) for name in self.data.columns}
+        return dict(self.data) if isinstance(self.data, dict) else {"": np.asarray(self.data)}
+
+    def matrix(self, dtype: type[np.generic] = np.float32) -> Array:
+        """All of it as one array of numbers; BadRequest, with the column, if there is anything else in it."""
+        arrays = self.arrays
+        for name, array in arrays.items():
+            if array.dtype == object and not isinstance(array.flat[0], (int, float, type(None))):
+                raise BadRequest(f"column {name!r}: expected numbers, came {array.flat[0]!r:.60}")
+        numbers = [array.astype(dtype) for array in arrays.values()]
+        return numbers[0] if len(numbers) == 1 else np.concatenate(numbers, axis=1)
+
+
+def _of_file(path: Path) -> Any:
+    if path.suffix.lower() in (".npy", ".npz"):
+        try:
+            loaded = np.load(path, allow_pickle=False)
+            return dict(loaded) if path.suffix.lower() == ".npz" else loaded[:MOST_ROWS]
+        except (OSError, ValueError) as error:
+            raise BadRequest(f"{path}: {error}") from error
+    import pyarrow as pa
+
+    from driftline.tables import Source as Table
+
+    table = Table(path)
+    batches = list(islice(table.batches(table.schema.names), 1))
+    return pa.Table.from_batches(batches, schema=None if batches else table.schema)[:MOST_ROWS].to_pandas()
+
+
+def _of_mlflow(path: Path, signature: MlflowSignature | None) -> Any:
+    """MLflow's JSON of an example: a table split in columns and data, arrays by name, or one array."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{path}: {error}") from error
+    if isinstance(document, dict) and "data" in document:
+        import pandas as pd
+
+        frame = pd.DataFrame(document["data"], columns=document.get("columns"))
+        typed = (
+            {item.name: item.type.name for item in signature.inputs if isinstance(item, Column)}
+            if signature
+            else {}
+        )
+        known = {name: _DTYPES[kind] for name, kind in typed.items() if kind in _DTYPES and name in frame}
+        return frame.astype(known)
+    if isinstance(document, dict):
+        return {name: np.asarray(values) for name, values in document.items()}
+    dtype = None
+    if signature is not None and len(signature.inputs) == 1 and not isinstance(signature.inputs[0], Column):
+        dtype = signature.inputs[0].dtype
+    return np.asarray(document, dtype)

@@ -1,0 +1,47 @@
+"""Keras' models, on TensorFlow: files that end in .keras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from driftline.convert.example import Example
+from driftline.convert.source import Source
+from driftline.tensors import Array
+
+
+def native(found: Any, source: Source) -> KerasModel:
+    """A file, whose Python lambdas, if it has any, Keras refuses to load; or a model."""
+    return KerasModel(keras.models.load_model(found) if isinstance(found, Path) else found)
+
+
+class KerasModel:
+    """A model: tensors in and out, rows along the first dimension of each."""
+
+    kind = "keras"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None: tensors have no columns."""
+        return ()
+
+    def export(self, example: Example, path: Path) -> None:
+        """Write it as ONNX."""
+        self._predict(example)  # it exports only what has been called
+        self._model.export(path, format="onnx", verbose=False)
+
+    def predict(self, example: Example) -> list[Array]:
+        """What it gives: one tensor, several, or several by name."""
+        found = self._predict(example)
+        if isinstance(found, dict):
+            found = list(found.values())
+        return [np.asarray(array) for array in (found if isinstance(found, list) else [found])]
+
+    def _predict(self, example: Example) -> Any:
+        return self._model(example.matrix() if example.is_table else example.data, training=False)

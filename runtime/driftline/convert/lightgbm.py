@@ -1,0 +1,56 @@
+"""LightGBM's models: its own files, and what its scikit-learn interface makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+from onnxmltools import convert_lightgbm
+from onnxmltools.convert.common.data_types import FloatTensorType
+
+from driftline.convert.example import Example
+from driftline.convert.source import Source
+from driftline.tensors import Array
+
+
+def native(found: Any, source: Source) -> LightgbmModel:
+    """A file, a booster, or a model of the scikit-learn interface."""
+    return LightgbmModel(lightgbm.Booster(model_file=found) if isinstance(found, Path) else found)
+
+
+class LightgbmModel:
+    """Boosted trees: a matrix in; `label` and `probabilities` of a classifier, else `variable` out."""
+
+    kind = "lightgbm"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._booster = model if isinstance(model, lightgbm.Booster) else model.booster_
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it was fitted on; made up by LightGBM if it was a matrix."""
+        names = tuple(self._booster.feature_name())
+        return () if names == tuple(f"Column_{index}" for index in range(len(names))) else names
+
+    def export(self, example: Example, path: Path) -> None:
+        """Write it as ONNX."""
+        kind = [("input", FloatTensorType([None, self._booster.num_feature()]))]
+        model = convert_lightgbm(self._model, initial_types=kind, zipmap=False)
+        for output in model.graph.output:  # it says that there is one label, whatever the rows
+            output.type.tensor_type.shape.dim[0].ClearField("dim_value")
+        path.write_bytes(model.SerializeToString())
+
+    def predict(self, example: Example) -> list[Array]:
+        """Labels and probabilities, or numbers."""
+        matrix = example.matrix(np.float64)
+        scores = np.asarray(self._booster.predict(matrix))
+        objective = self._booster.dump_model(num_iteration=1).get("objective", "")
+        if not objective.startswith(("binary", "multiclass")):
+            return [scores]
+        probabilities = np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores
+        labels = probabilities.argmax(axis=1)
+        classes = getattr(self._model, "classes_", None)
+        return [labels if classes is None else classes[labels], probabilities]

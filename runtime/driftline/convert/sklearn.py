@@ -1,0 +1,113 @@
+"""scikit-learn's models: estimators and pipelines, with XGBoost's and LightGBM's in them too."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skl2onnx import convert_sklearn, update_registered_converter
+from skl2onnx.common import data_types
+from skl2onnx.common.shape_calculator import (
+    calculate_linear_classifier_output_shapes,
+    calculate_linear_regressor_output_shapes,
+)
+from skl2onnx.proto import get_latest_tested_opset_version
+from sklearn.base import is_classifier
+from sklearn.compose import ColumnTransformer
+
+from driftline.convert.example import Example
+from driftline.convert.source import Source
+from driftline.errors import BadRequest
+from driftline.tensors import Array
+
+_ML_OPSET = 3
+"""The newest that XGBoost's and LightGBM's converters know."""
+
+
+def native(found: Any, source: Source) -> SklearnModel:
+    """The estimator itself, or in a file of skops, which holds no code but names what it needs."""
+    return SklearnModel(_skops(found) if isinstance(found, Path) else found)
+
+
+class SklearnModel:
+    """An estimator: one matrix of numbers in, or a column for each if it picks them itself."""
+
+    kind = "sklearn"
+
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it was fitted on, if it was a DataFrame."""
+        return tuple(map(str, getattr(self._estimator, "feature_names_in_", ())))
+
+    def export(self, example: Example, path: Path) -> None:
+        """Write it as ONNX: a classifier gives `label` and `probabilities`, with a column for each class."""
+        register_boosters()
+        classifier = is_classifier(self._estimator)
+        model = convert_sklearn(
+            self._estimator,
+            initial_types=self._types(example),
+            options={"zipmap": False} if classifier else None,
+            target_opset={"": get_latest_tested_opset_version(), "ai.onnx.ml": _ML_OPSET},
+        )
+        path.write_bytes(model.SerializeToString())
+
+    def predict(self, example: Example) -> list[Array]:
+        """Labels and probabilities, or what else a model of its sort says."""
+        rows = example.data
+        if not hasattr(self._estimator, "predict"):
+            return [self._estimator.transform(rows)]
+        found = [np.asarray(self._estimator.predict(rows))]
+        if is_classifier(self._estimator) and hasattr(self._estimator, "predict_proba"):
+            found.append(self._estimator.predict_proba(rows))
+        return found
+
+    def _types(self, example: Example) -> list[tuple[str, Any]]:
+        if not example.is_table or not self._picks_columns():
+            return [("input", data_types.FloatTensorType([None, example.matrix().shape[1]]))]
+        return [(name, _type(array)) for name, array in example.arrays.items()]
+
+    def _picks_columns(self) -> bool:
+        parts = [self._estimator, *self._estimator.get_params(deep=True).values()]
+        return any(isinstance(part, ColumnTransformer) for part in parts)
+
+
+def _type(array: Array) -> Any:
+    """Text is text, and all else a number: converters mix no others."""
+    text = array.dtype.kind not in "fiub"
+    return (data_types.StringTensorType if text else data_types.FloatTensorType)([None, 1])
+
+
+def _skops(path: Path) -> Any:
+    try:
+        from skops import io
+    except ImportError as error:
+        raise BadRequest(f"{path}: read with skops ({error}); pip install 'driftline[sklearn]'") from error
+    return io.load(path)
+
+
+def register_boosters() -> None:
+    """Let scikit-learn's converter convert XGBoost's and LightGBM's models, where they are installed."""
+    with suppress(ImportError):
+        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
+        from xgboost import XGBClassifier, XGBRegressor
+
+        _register(XGBClassifier, XGBRegressor, convert_xgboost, {})
+    with suppress(ImportError):
+        from lightgbm import LGBMClassifier, LGBMRegressor
+        from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
+
+        _register(LGBMClassifier, LGBMRegressor, convert_lightgbm, {"split": None})
+
+
+def _register(classifier: Any, regressor: Any, converter: Any, allowed: dict[str, Any]) -> None:
+    options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
+    for model, shapes, own in (
+        (classifier, calculate_linear_classifier_output_shapes, options),
+        (regressor, calculate_linear_regressor_output_shapes, allowed),
+    ):
+        update_registered_converter(model, f"driftline{model.__name__}", shapes, converter, options=own)

@@ -1,0 +1,139 @@
+"""What a model to be converted lies in: an MLflow model's folder, or a file whose ending says whose it is."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driftline.errors import BadRequest
+from driftline.mlmodel import MLMODEL, MlModel
+
+ENDINGS = {
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+    ".joblib": "pickle",
+    ".skops": "sklearn",
+    ".json": "xgboost",
+    ".ubj": "xgboost",
+    ".txt": "lightgbm",
+    ".pt2": "torch",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".keras": "keras",
+}
+"""Whose files end in what."""
+
+PICKLES = (".pkl", ".pickle", ".joblib")
+
+FLAVORS = {
+    "sklearn": ("sklearn", "pickled_model"),
+    "xgboost": ("xgboost", "data"),
+    "lightgbm": ("lightgbm", "data"),
+    "pytorch": ("torch", "model_data"),
+    "tensorflow": ("keras", "data"),
+    "keras": ("keras", "data"),
+    "spark": ("spark", "model_data"),
+}
+"""MLflow's flavors: whose model it is, and which key says where in the folder it lies."""
+
+_INSIDE = ("model.pt2", "model.pth", "model.keras")
+"""What MLflow calls the one file in a flavor's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model that is to be converted.
+
+    kind     whose it is; 'pickle' if only loading it tells
+    path     the file, or, of Spark, the folder
+    pickled  whether loading it runs code that is in it
+    mlflow   what MLflow says of it
+    folder   of that
+    """
+
+    kind: str
+    path: Path
+    pickled: bool
+    mlflow: MlModel | None = None
+    folder: Path | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Source:
+        """Find what lies there.
+
+        Raises BadRequest if that can't be converted, ModelError if it is MLflow's and its MLmodel is broken.
+        """
+        if path.is_dir():
+            return cls._of_mlflow(path)
+        if not path.is_file():
+            raise BadRequest(f"{path}: expected a model, there is nothing")
+        kind = ENDINGS.get(path.suffix.lower())
+        if kind is None:
+            raise BadRequest(
+                f"{path}: expected an MLflow model's folder, or a file that ends in {', '.join(ENDINGS)}"
+            )
+        return cls(kind, path, _pickled(path))
+
+    @classmethod
+    def _of_mlflow(cls, folder: Path) -> Source:
+        if not (folder / MLMODEL).is_file():
+            raise BadRequest(f"{folder}: expected an MLflow model's folder, there is no {MLMODEL} in it")
+        model = MlModel.read(folder / MLMODEL)
+        known = {name: flavor for name, flavor in model.flavors.items() if name in FLAVORS}
+        if not known:
+            raise BadRequest(
+                f"{folder}: expected a flavor of {', '.join(FLAVORS)}, came {', '.join(model.flavors)}; "
+                "it is served as it is by `driftline serve --trust`"
+            )
+        name, flavor = next(iter(known.items()))
+        kind, key = FLAVORS[name]
+        path = folder / str(flavor.get(key))
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.exists():
+            raise BadRequest(f"{folder / MLMODEL}: {name}.{key}: expected a path in the folder, came {path}")
+        if path.is_dir() and kind != "spark":
+            inside = (path / "data", path) if (path / "data").is_dir() else (path,)
+            files = [at / one for at in inside for one in _INSIDE if (at / one).is_file()]
+            if not files:
+                raise BadRequest(f"{path}: expected one of {', '.join(_INSIDE)}, there is none")
+            path = files[0]
+        return cls(kind, path, _pickled(path), model, folder)
+
+
+def _pickled(path: Path) -> bool:
+    """Whether a file is a pickle by its name, or, of PyTorch, by what is in it: TorchScript is none."""
+    ending = path.suffix.lower()
+    if ending not in (".pt", ".pth"):
+        return ending in PICKLES
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return not any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def describe(source: Source, bundle: Path) -> None:
+    """Write the bundle's own MLmodel, if its source has one: the same inputs, in the flavor of ONNX.
+
+    So clients go on to send what they sent before, and `mlflow.onnx.load_model` loads it.
+    """
+    if source.folder is None:
+        return
+    import onnx
+    import yaml
+
+    document: dict[str, Any] = yaml.safe_load((source.folder / MLMODEL).read_text(encoding="utf-8"))
+    data = "model.onnx"
+    document["flavors"] = {
+        "onnx": {
+            "code": None,
+            "data": data,
+            "onnx_version": onnx.__version__,
+            "providers": ["CPUExecutionProvider"],
+        },
+        "python_function": {"loader_module": "mlflow.onnx", "data": data},
+    }
+    document.pop("saved_input_example_info", None)
+    if isinstance(signature := document.get("signature"), dict):
+        signature["outputs"] = None  # by other names now, and maybe more of them
+    (bundle / MLMODEL).write_text(yaml.safe_dump(document), encoding="utf-8")

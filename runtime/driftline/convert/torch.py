@@ -1,0 +1,80 @@
+"""PyTorch's models: exported programs (.pt2), TorchScript, and whole modules in a pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from driftline.convert.example import Example
+from driftline.convert.source import Source
+from driftline.tensors import Array
+
+
+def native(found: Any, source: Source) -> TorchModel:
+    """A file, or a module."""
+    if not isinstance(found, Path):
+        return TorchModel(found.eval())
+    if found.suffix == ".pt2":
+        return TorchModel(torch.export.load(found))
+    if not source.pickled:
+        return TorchModel(torch.jit.load(found, map_location="cpu").eval())
+    return TorchModel(torch.load(found, map_location="cpu", weights_only=False).eval())
+
+
+class TorchModel:
+    """A module: tensors in and out, rows along the first dimension of each."""
+
+    kind = "torch"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None: tensors have no columns."""
+        return ()
+
+    def export(self, example: Example, path: Path) -> None:
+        """Write it as ONNX, its weights in the same file."""
+        tensors = self._tensors(example)
+        if isinstance(self._model, torch.jit.ScriptModule):
+            names = ["input"] if len(tensors) == 1 else [f"input_{index}" for index in range(len(tensors))]
+            free = {name: {0: "rows"} for name in (*names, "output")}
+            torch.onnx.export(
+                self._model, tensors, path, dynamo=False, input_names=names, output_names=["output"],
+                dynamic_axes=free,
+            )  # fmt: skip
+            return
+        if isinstance(self._model, torch.export.ExportedProgram):
+            program = torch.onnx.export(self._model, dynamo=True, verbose=False)
+        else:
+            rows = torch.export.Dim("rows")
+            program = torch.onnx.export(
+                self._model,
+                tensors,
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=tuple({0: rows} for _ in tensors),
+            )
+        program.save(path, external_data=False)
+
+    def predict(self, example: Example) -> list[Array]:
+        """What it gives: one tensor, several, or several by name."""
+        exported = isinstance(self._model, torch.export.ExportedProgram)
+        module = self._model.module() if exported else self._model
+        with torch.no_grad():
+            found = module(*self._tensors(example))
+        if isinstance(found, torch.Tensor):
+            found = (found,)
+        return [tensor.numpy() for tensor in (found.values() if isinstance(found, dict) else found)]
+
+    def _tensors(self, example: Example) -> tuple[Any, ...]:
+        arrays = {"": example.matrix()} if example.is_table else example.arrays
+        # Numbers come as doubles from JSON and from most files; modules have floats.
+        narrow = {
+            name: array.astype("float32") if array.dtype == "float64" else array
+            for name, array in arrays.items()
+        }
+        return tuple(torch.from_numpy(array.copy()) for array in narrow.values())

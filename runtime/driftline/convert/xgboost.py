@@ -1,0 +1,66 @@
+"""XGBoost's models: its own files, and what its scikit-learn interface makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xgboost
+from onnxmltools import convert_xgboost
+from onnxmltools.convert.common.data_types import FloatTensorType
+
+from driftline.convert.example import Example
+from driftline.convert.source import Source
+from driftline.tensors import Array
+
+
+def native(found: Any, source: Source) -> XgboostModel:
+    """A file, a booster, or a model of the scikit-learn interface."""
+    if isinstance(found, xgboost.XGBModel):
+        return XgboostModel(found)
+    booster = found if isinstance(found, xgboost.Booster) else xgboost.Booster(model_file=found)
+    return XgboostModel(_of_booster(booster))
+
+
+class XgboostModel:
+    """Boosted trees: a matrix in; `label` and `probabilities` of a classifier, else `variable` out."""
+
+    kind = "xgboost"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        booster = model.get_booster()
+        self._columns = tuple(booster.feature_names or ())
+        self._width = booster.num_features()
+        # Its converter knows columns by number only.
+        booster.feature_names = booster.feature_types = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it was fitted on, if it was a DataFrame."""
+        return self._columns
+
+    def export(self, example: Example, path: Path) -> None:
+        """Write it as ONNX."""
+        kind = [("input", FloatTensorType([None, self._width]))]
+        path.write_bytes(convert_xgboost(self._model, initial_types=kind).SerializeToString())
+
+    def predict(self, example: Example) -> list[Array]:
+        """Labels and probabilities, or numbers."""
+        matrix = example.matrix()
+        found = [np.asarray(self._model.predict(matrix))]
+        if isinstance(self._model, xgboost.XGBClassifier):
+            found.append(self._model.predict_proba(matrix))
+        return found
+
+
+def _of_booster(booster: Any) -> Any:
+    """The model of the scikit-learn interface that has a booster's objective."""
+    objective = json.loads(booster.save_config())["learner"]["learner_train_param"]["objective"]
+    family = objective.partition(":")[0]
+    interfaces = {"binary": xgboost.XGBClassifier, "multi": xgboost.XGBClassifier, "rank": xgboost.XGBRanker}
+    model = interfaces.get(family, xgboost.XGBRegressor)()
+    model.load_model(booster.save_raw("ubj"))
+    return model

@@ -1,0 +1,245 @@
+"""Models of other libraries, converted: what they say must be what they said."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from driftline.convert.convert import Report, convert
+from driftline.engine.model import Model
+from driftline.errors import BadRequest
+
+draw = np.random.default_rng(0)
+ROWS = 300
+TABLE = pd.DataFrame({"dep": draw.normal(size=ROWS), "dist": draw.integers(0, 3000, ROWS).astype(float)})
+MIXED = TABLE.assign(carrier=draw.choice(["US", "UA", "B6"], ROWS))
+LATE = (TABLE["dep"] + TABLE["dist"] / 3000 > 0.4).astype(int)
+KINDS = np.array(["early", "late", "never"])[draw.integers(0, 3, ROWS)]
+DELAY = TABLE["dep"] * 20 + TABLE["dist"] / 100
+
+
+def run(
+    source: Path, output: Path, data: Path | None = None, tolerance: float = 1e-5, trust: bool = True
+) -> Report:
+    return convert(source, output, data, tolerance, trust, lambda stage: None)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Rows to compare on, with a column that no model takes."""
+    path = tmp_path / "rows.parquet"
+    MIXED.assign(late=LATE).to_parquet(path)
+    return path
+
+
+def save(model: Any, path: Path) -> Path:
+    joblib.dump(model, path)
+    return path
+
+
+ESTIMATORS: dict[str, Callable[[], Any]] = {
+    "logistic": lambda: LogisticRegression().fit(TABLE, LATE),
+    "forest of three classes": lambda: RandomForestClassifier(10, random_state=0).fit(TABLE, KINDS),
+    "forest of numbers": lambda: RandomForestRegressor(10, random_state=0).fit(TABLE, DELAY),
+    "linear": lambda: LinearRegression().fit(TABLE, DELAY),
+    "scaler": lambda: StandardScaler().fit(TABLE),
+    "clusters": lambda: make_pipeline(StandardScaler(), KMeans(3, random_state=0)).fit(TABLE),
+    "xgboost in a pipeline": lambda: make_pipeline(
+        StandardScaler(), xgboost.XGBClassifier(n_estimators=5)
+    ).fit(TABLE, LATE),
+    "lightgbm in a pipeline": lambda: make_pipeline(
+        StandardScaler(), lightgbm.LGBMRegressor(n_estimators=5, verbose=-1)
+    ).fit(TABLE.to_numpy(), DELAY),
+    "xgboost": lambda: xgboost.XGBRegressor(n_estimators=5).fit(TABLE, DELAY),
+    "lightgbm": lambda: lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(TABLE, KINDS),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_pickle_is_converted(name: str, tmp_path: Path) -> None:
+    data = tmp_path / "rows.parquet"
+    TABLE.to_parquet(data)
+    report = run(save(ESTIMATORS[name](), tmp_path / "model.joblib"), tmp_path / "bundle", data, 1e-4)
+    assert report.rows == ROWS
+    assert report.difference.value < 1e-4
+    model = Model.load(tmp_path / "bundle")
+    assert [spec.as_json() for spec in model.signature.inputs] == [
+        {"name": "input", "datatype": "FP32", "shape": [-1, 2]}
+    ]
+    assert model.signature.batched
+
+
+def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table: Path) -> None:
+    picks = ColumnTransformer([("n", StandardScaler(), ["dep", "dist"]), ("t", OneHotEncoder(), ["carrier"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    report = run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
+    assert (report.kind, report.rows) == ("scikit-learn", ROWS)
+    model = Model.load(tmp_path / "bundle")
+    assert [(spec.name, spec.datatype.name) for spec in model.signature.inputs] == [
+        ("dep", "FP32"), ("dist", "FP32"), ("carrier", "BYTES"),
+    ]  # fmt: skip
+    assert [spec.name for spec in model.signature.outputs] == ["label", "probabilities"]
+    found = model.predict({"dep": [[1.0]], "dist": [[100.0]], "carrier": [["UA"]]})
+    one = pd.DataFrame({"dep": [1.0], "dist": [100.0], "carrier": ["UA"]})
+    assert found["probabilities"] == pytest.approx(pipeline.predict_proba(one), abs=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".json", ".ubj"])
+@pytest.mark.parametrize("target", [LATE, KINDS == "late", DELAY, np.unique(KINDS, return_inverse=True)[1]])
+def test_xgboosts_files_are_converted(ending: str, target: Any, tmp_path: Path, table: Path) -> None:
+    discrete = np.asarray(target).dtype.kind in "ib"
+    model = (xgboost.XGBClassifier if discrete else xgboost.XGBRegressor)(n_estimators=5).fit(TABLE, target)
+    model.save_model(tmp_path / f"model{ending}")
+    report = run(tmp_path / f"model{ending}", tmp_path / "bundle", table, trust=False)
+    assert report.kind == "XGBoost"
+    found = Model.load(tmp_path / "bundle").predict(TABLE.to_numpy(np.float32))
+    if discrete:
+        assert found["probabilities"] == pytest.approx(model.predict_proba(TABLE), abs=1e-5)
+    else:
+        assert found["variable"].ravel() == pytest.approx(model.predict(TABLE), rel=1e-5)
+
+
+@pytest.mark.parametrize("target", [LATE, np.unique(KINDS, return_inverse=True)[1], DELAY])
+def test_lightgbms_files_are_converted(target: Any, tmp_path: Path, table: Path) -> None:
+    discrete = np.asarray(target).dtype.kind == "i"
+    maker = lightgbm.LGBMClassifier if discrete else lightgbm.LGBMRegressor
+    model = maker(n_estimators=5, verbose=-1).fit(TABLE, target)
+    model.booster_.save_model(tmp_path / "model.txt")
+    assert run(tmp_path / "model.txt", tmp_path / "bundle", table, trust=False).kind == "LightGBM"
+    found = Model.load(tmp_path / "bundle").predict(TABLE.to_numpy(np.float32))
+    wanted = model.predict_proba(TABLE) if discrete else model.predict(TABLE).reshape(-1, 1)
+    assert found["probabilities" if discrete else "variable"] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+def test_what_predicts_otherwise_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    # A double that no float holds: trees that split there say something else of it.
+    edge = np.array([[16_777_217.0], [16_777_216.0]])
+    model = lightgbm.LGBMRegressor(n_estimators=1, verbose=-1, min_data_in_leaf=1, min_data_in_bin=1)
+    model.fit(np.repeat(edge, 50, axis=0), np.repeat([100.0, 0.0], 50))
+    np.save(tmp_path / "rows.npy", edge)
+    before = sorted(tmp_path.iterdir())
+    source = save(model, tmp_path / "model.pkl")
+    message = (
+        r"model\.pkl: the ONNX model predicts otherwise: .* in output 'variable', row 0: expected .*, came"
+    )
+    with pytest.raises(BadRequest, match=message):
+        run(source, tmp_path / "bundle", tmp_path / "rows.npy")
+    assert sorted(tmp_path.iterdir()) == sorted([*before, source])
+    assert run(source, tmp_path / "bundle", tmp_path / "rows.npy", tolerance=1e9).difference.value > 0.1
+
+
+def test_a_pickle_is_not_loaded_without_trust(tmp_path: Path, table: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(BadRequest, match=r"a pickle, which runs whatever code is in it .*--trust"):
+        run(tmp_path / "model.pkl", tmp_path / "bundle", table, trust=False)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_library_is_named_with_its_extra(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.pt2").touch()
+    (tmp_path / "model.keras").touch()
+    for module in ("torch", "tensorflow", "xgboost"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for ending, library, extra in ((".pt2", "PyTorch", "torch"), (".keras", "Keras", "keras")):
+        message = rf"^{library} models are converted with .* pip install 'driftline\[{extra}\]'$"
+        with pytest.raises(BadRequest, match=message):
+            run(tmp_path / f"model{ending}", tmp_path / "bundle", table)
+
+
+def write(text: str) -> Callable[[Path], None]:
+    return lambda path: path.write_text(text) and None
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("model.exe", Path.touch, "expected an MLflow model's folder, or a file that ends in .pkl"),
+        ("model.json", write("{}"), "can't be loaded: XGBoostError: "),
+        ("model.txt", write("hello"), "can't be loaded: LightGBMError: "),
+        ("model.pkl", write("hello"), "can't be loaded: "),
+        ("nothing.pkl", lambda path: None, "expected a model, there is nothing"),
+        ("folder", Path.mkdir, "expected an MLflow model's folder, there is no MLmodel in it"),
+        ("list.pkl", lambda path: path.write_bytes(pickle.dumps([1])), "expected a model of scikit-learn, "),
+    ],
+)
+def test_what_is_no_model_is_refused(
+    tmp_path: Path, table: Path, name: str, make: Callable[[Path], object], message: str
+) -> None:
+    make(tmp_path / name)
+    with pytest.raises(BadRequest, match=f"{name}: {message}"):
+        run(tmp_path / name, tmp_path / "bundle", table)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_rows_to_compare_on_are_needed(tmp_path: Path, table: Path) -> None:
+    source = save(ESTIMATORS["linear"](), tmp_path / "model.pkl")
+    with pytest.raises(BadRequest, match=r"no input example is with it; expected .* --data FILE"):
+        run(source, tmp_path / "bundle")
+    TABLE[["dep"]].to_parquet(tmp_path / "few.parquet")
+    with pytest.raises(BadRequest, match=r"few\.parquet: column 'dist': the model takes it, there is none"):
+        run(source, tmp_path / "bundle", tmp_path / "few.parquet")
+    TABLE[:0].to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(BadRequest, match=r"none\.parquet: expected rows, came none"):
+        run(source, tmp_path / "bundle", tmp_path / "none.parquet")
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(BadRequest, match="bundle: expected a folder that is not there yet"):
+        run(source, tmp_path / "bundle", table)
+
+
+def test_what_its_library_cannot_convert_says_how_it_can_be_served(tmp_path: Path, table: Path) -> None:
+    ranker = xgboost.XGBRanker(n_estimators=2).fit(TABLE, LATE, group=[ROWS])
+    ranker.save_model(tmp_path / "model.ubj")
+    with pytest.raises(BadRequest, match=r"can't be converted to ONNX: .*`driftline serve --trust`"):
+        run(tmp_path / "model.ubj", tmp_path / "bundle", table)
+
+
+@pytest.mark.parametrize("flavor", ["sklearn", "xgboost"])
+def test_an_mlflow_model_brings_its_example_and_its_signature(flavor: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mlflow"
+    folder.mkdir()
+    if flavor == "sklearn":
+        save(LogisticRegression().fit(TABLE, LATE), folder / "model.pkl")
+        about: dict[str, Any] = {"pickled_model": "model.pkl", "serialization_format": "cloudpickle"}
+    else:
+        xgboost.XGBClassifier(n_estimators=3).fit(TABLE, LATE).save_model(folder / "model.ubj")
+        about = {"data": "model.ubj", "model_class": "xgboost.sklearn.XGBClassifier"}
+    columns = json.dumps([{"type": "double", "name": name} for name in TABLE])
+    (folder / "MLmodel").write_text(
+        json.dumps(
+            {
+                "flavors": {flavor: about, "python_function": {"loader_module": f"mlflow.{flavor}"}},
+                "run_id": "r1",
+                "signature": {"inputs": columns, "outputs": json.dumps([{"type": "long"}])},
+                "saved_input_example_info": {"artifact_path": "input_example.json", "type": "dataframe"},
+            }
+        )
+    )
+    (folder / "input_example.json").write_text(TABLE[:7].to_json(orient="split", index=False))
+    assert run(folder, tmp_path / "bundle", trust=flavor == "sklearn").rows == 7
+    written = (tmp_path / "bundle/MLmodel").read_text()
+    assert "mlflow.onnx" in written
+    assert "run_id: r1" in written
+    assert '"dep"' in written

@@ -49,7 +49,7 @@ inputs = [ColSpec("double", "x"), ColSpec("string", "do", required=False), ColSp
 outputs = [ColSpec("double", "twice"), ColSpec("string", "said"), ColSpec("long", "day"),
            ColSpec("long", "tags"), ColSpec("long", "pid")]
 mlflow.pyfunc.save_model({str(path)!r}, python_model={str(Path(__file__).with_name("pyfunc_code.py"))!r},
-                         signature=ModelSignature(Schema(inputs), Schema(outputs)))
+                         signature=ModelSignature(Schema(inputs), Schema(outputs)), pip_requirements=[])
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     return path

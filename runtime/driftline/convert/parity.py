@@ -88,4 +88,5 @@ def _between(name: str, came: Array, want: Array) -> Difference:
     else:
         differences = np.where(came.astype(str) == want.astype(came.dtype).astype(str), 0.0, np.inf)
     at = np.unravel_index(int(differences.argmax()), differences.shape)
-    return Difference(float(differences[at]), name, int(at[0]), shorten(want[at]), shorten(came[at]))
+    expected, found = (array[at].item() if array.dtype != object else array[at] for array in (want, came))
+    return Difference(float(differences[at]), name, int(at[0]), shorten(expected), shorten(found))

@@ -59,6 +59,8 @@ class SklearnModel:
     def predict(self, example: Example) -> list[Array]:
         """Labels and probabilities, or what else a model of its sort says."""
         rows = example.data
+        if example.is_table and not self.columns:  # fitted on a matrix, it wants one
+            rows = rows.to_numpy()
         if not hasattr(self._estimator, "predict"):
             return [self._estimator.transform(rows)]
         found = [np.asarray(self._estimator.predict(rows))]

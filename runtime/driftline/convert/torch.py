@@ -68,7 +68,7 @@ class TorchModel:
             found = module(*self._tensors(example))
         if isinstance(found, torch.Tensor):
             found = (found,)
-        return [tensor.numpy() for tensor in (found.values() if isinstance(found, dict) else found)]
+        return [tensor.detach().numpy() for tensor in (found.values() if isinstance(found, dict) else found)]
 
     def _tensors(self, example: Example) -> tuple[Any, ...]:
         arrays = {"": example.matrix()} if example.is_table else example.arrays

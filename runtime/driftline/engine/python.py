@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,6 +31,9 @@ class PythonSession:
 
     Raises ModelError if the model can't be loaded or says not what it takes.
     """
+
+    classes: Mapping[str, tuple[int | str, ...]] = {}
+    """None of its outputs are maps of scores."""
 
     def __init__(self, folder: Path, settings: Engine) -> None:
         model = MlModel.read(folder / MLMODEL)

@@ -249,6 +249,28 @@ def test_tensors_pass_through_memory_unchanged(tensors: Tensors) -> None:
         os.close(descriptor)
 
 
+@given(st.lists(st.none() | st.text(st.characters(codec="utf-8"))))
+def test_texts_pass_through_memory_unchanged(texts: list[str | None]) -> None:
+    descriptor = os.memfd_create("test")
+    try:
+        size = Memory(descriptor).write({"x": np.array(texts, object)})
+        assert Memory(descriptor).read(size)["x"].tolist() == texts
+    finally:
+        os.close(descriptor)
+
+
+def test_memory_needs_no_pandas() -> None:
+    code = """
+import os, sys
+import numpy as np
+from driftline.engine.python_worker import Memory
+memory = Memory(os.memfd_create("test"))
+memory.read(memory.write({"x": np.ones(3), "y": np.array(["a", None], object)}))
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_what_models_give_becomes_numbers_or_text() -> None:
     assert plain([True, None, 2]).tolist()[::2] == [1.0, 2.0]
     assert plain(["a", None, 1]).tolist() == ["a", None, "1"]

@@ -78,16 +78,29 @@ def _stream(sink: Any, batch: Any) -> None:
 
 
 def _cell(array: Any) -> tuple[Any, dict[str, str]]:
-    """An array as a list of one row, and what it was."""
+    """An array as a list of one row, and what it was.
+
+    Out of buffers, since `pa.array` would import pandas, for a second.
+    """
     about = {"dtype": array.dtype.str, "shape": json.dumps(array.shape)}
     if array.dtype == object:
-        values = pa.array(array.ravel().tolist(), pa.large_string())
+        values = _texts(array.ravel().tolist())
     else:
         flat = np.ascontiguousarray(array).reshape(-1)
         stored = flat.view(np.uint8) if flat.dtype == bool else flat
         kind = pa.from_numpy_dtype(stored.dtype)
         values = pa.Array.from_buffers(kind, stored.size, [None, pa.py_buffer(stored)])
-    return pa.LargeListArray.from_arrays(pa.array([0, array.size], pa.int64()), values), about
+    bounds = pa.py_buffer(np.array([0, array.size]))
+    return pa.Array.from_buffers(pa.large_list(values.type), 1, [None, bounds], children=[values]), about
+
+
+def _texts(values: list[str | None]) -> Any:
+    encoded = [b"" if value is None else value.encode() for value in values]
+    offsets = np.zeros(len(values) + 1, np.int64)
+    np.cumsum([len(one) for one in encoded], out=offsets[1:])
+    valid = np.packbits(np.array([value is not None for value in values], bool), bitorder="little")
+    buffers = [pa.py_buffer(valid), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.large_string(), len(values), buffers)
 
 
 def _array(field: Any, cell: Any) -> Any:

@@ -212,7 +212,7 @@ def test_a_model_that_cannot_be_loaded_says_why(folder: Path, tmp_path: Path) ->
 def test_code_runs_only_if_somebody_vouches_for_it(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"this model is Python code.* `driftline serve --trust` does"):
         Model.load(folder)
-    (tmp_path / "MLmodel").write_text("")
+    (tmp_path / "MLmodel").write_text("flavors: {python_function: {}}")
     (tmp_path / "driftline.toml").write_text("[engine]\ntrust = true")
     with pytest.raises(ConfigError, match=r"engine\.trust = true: a model can't vouch for itself"):
         Bundle.open(tmp_path)

@@ -48,11 +48,16 @@ def test_a_folder_of_mlflow_names_its_model(tmp_path: Path) -> None:
     assert list(bundle.mlmodel.flavors) == ["onnx", "python_function"]
 
 
+def test_python_code_is_its_description(tmp_path: Path) -> None:
+    mlmodel = touch(tmp_path / "MLmodel", "flavors: {sklearn: {}, python_function: {}}")
+    assert Bundle.open(tmp_path).model == mlmodel
+
+
 @pytest.mark.parametrize(
     ("mlmodel", "message"),
     [
         (MLMODEL, "expected a file net.onnx, there is none"),
-        ("flavors: {sklearn: {}, python_function: {}}", "its flavors are: sklearn, python_function"),
+        ("flavors: {sklearn: {}, spark: {}}", "its flavors are: sklearn, spark"),
         ("flavors: {onnx: {data: ../net.onnx}}", r"expected a file in this folder, came '../net.onnx'"),
         ("flavors: {onnx: {data: /net.onnx}}", r"expected a file in this folder, came '/net.onnx'"),
         ("flavors: {onnx: {data: 3}}", "expected a file in this folder, came 3"),

@@ -16,6 +16,7 @@ from bench.common import (
     Load,
     Request,
     Sample,
+    binary_request,
     first_answer,
     free_port,
     json_request,
@@ -28,7 +29,8 @@ from bench.common import (
 from bench.results import Result, Table, Target
 
 CONNECTIONS = (1, 16, 64)
-SHARE_OF_NGINX = 0.10
+SHARE_OF_NGINX = 0.45
+TIMES_NGINX_P50 = 2.5
 
 NGINX = """
 daemon off;
@@ -63,14 +65,20 @@ def run(effort: Effort) -> Result:
         plain(model, request) as (plain_asgi, answer),
         nginx(answer, request) as static,
     ):
-        ports = {"nginx, static 200": static, "driftline": driftline, "plain ASGI": plain_asgi}
+        binary = binary_request(model.stem, models.rows(1, models.FEATURES), "probabilities")
+        asked = {
+            "nginx, static 200": (static, request),
+            "driftline": (driftline, request),
+            "driftline, binary tensors": (driftline, binary),
+            "plain ASGI": (plain_asgi, request),
+        }
         seen: dict[tuple[str, int], list[Load]] = {}
         for _ in range(effort.rounds):
             for connections in CONNECTIONS:
-                for server, port in ports.items():
-                    point = load(port, request, connections, effort.seconds)
+                for server, (port, what) in asked.items():
+                    point = load(port, what, connections, effort.seconds)
                     seen.setdefault((server, connections), []).append(point)
-    return report(seen, list(ports))
+    return report(seen, list(asked))
 
 
 def report(seen: dict[tuple[str, int], list[Load]], servers: list[str]) -> Result:
@@ -103,7 +111,9 @@ def report(seen: dict[tuple[str, int], list[Load]], servers: list[str]) -> Resul
                     "share_of_nginx": share,
                 }
             )
-    most = CONNECTIONS[-1]
+    least, most = CONNECTIONS[0], CONNECTIONS[-1]
+    alone = [Sample.of([p.p50_ms for p in seen[server, least]]) for server in ("driftline", servers[0])]
+    forms = [share_at[server, most] for server in ("driftline, binary tensors", "driftline")]
     return Result(
         "one row of 30 features as JSON, XGBoost of 100 trees, one core",
         Table(["server", "connections", "requests/s", "p50 ms", "p99 ms", "of nginx"], rows),
@@ -113,7 +123,19 @@ def report(seen: dict[tuple[str, int], list[Load]], servers: list[str]) -> Resul
                 share_at["driftline", most].median,
                 "at least",
                 SHARE_OF_NGINX,
-            )
+            ),
+            Target(
+                f"times nginx's p50 at {least} connection",
+                (alone[0] / alone[1]).median,
+                "at most",
+                TIMES_NGINX_P50,
+            ),
+            Target(
+                f"binary tensors, of JSON's requests/s at {most} connections",
+                (forms[0] / forms[1]).median,
+                "at least",
+                1.0,
+            ),
         ],
         [
             "Server on one core, wrk with one thread on another; median ± half the range of the rounds, "

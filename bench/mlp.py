@@ -22,7 +22,7 @@ from bench.raw import Raw, powers_of_two
 from bench.results import Result, Table, Target
 
 CLIENTS = 64
-SHARE_OF_RAW = 0.9
+SHARE_OF_RAW = 0.95
 WAYS = {
     "binary, 1 row": "what every request costs beside the model, and whether 64 clients fill a batch",
     "binary, 8 rows": "the same with an eighth of the requests a row",

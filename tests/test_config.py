@@ -155,6 +155,7 @@ def test_a_wrong_bundle_is_refused_by_file_key_and_value(
         ("[server]\nlog_format = 'xml'", "server.log_format = 'xml': expected 'text' or 'json'"),
         ("[server]\nlog_level = []", "server.log_level = []: expected 'debug', 'info', 'warning' or 'error'"),
         ("[server]\naccess_log = 1", "server.access_log = 1: expected true or false"),
+        ("[server]\ntrack = 'http://host'", "server.track = 'http://host': expected true or false"),
         (
             "[server]\nprot = 1",
             "server: prot = 1: unknown key; allowed are: access_log, alarm_webhook, drain_seconds, host",

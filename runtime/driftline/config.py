@@ -170,6 +170,8 @@ class Server:
     """Processes that answer on the one port."""
     require_registry: bool = setting(False, "true or false", lambda value: type(value) is bool)
     """Whether nothing is served from the cache if the registry is away at the start."""
+    track: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether windows and alarms are written to runs of an MLflow server."""
 
 
 @dataclass(frozen=True, slots=True)

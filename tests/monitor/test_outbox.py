@@ -33,7 +33,7 @@ def test_an_item_that_fails_is_logged_and_the_next_is_done(caplog: pytest.LogCap
     assert "test: ZeroDivisionError" in caplog.text
 
 
-def test_what_finds_it_full_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_oldest_is_dropped_for_what_finds_it_full(caplog: pytest.LogCaptureFixture) -> None:
     go, taken, done = threading.Event(), threading.Event(), []
 
     def work(item: int) -> None:
@@ -46,11 +46,12 @@ def test_what_finds_it_full_is_dropped_and_counted(caplog: pytest.LogCaptureFixt
     assert taken.wait(30)
     for item in range(1, 6):
         outbox.put(item)
+    assert outbox.waiting == 2
     go.set()
     outbox.close()
-    assert done == [0, 1, 2]
+    assert done == [0, 4, 5]
     assert outbox.dropped == 3
-    assert "test: 2 wait already, one is dropped" in caplog.text
+    assert "test: 2 wait already, the oldest is dropped" in caplog.text
 
 
 def test_closing_wakes_whoever_rests_between_attempts() -> None:

@@ -13,6 +13,7 @@ from support import scale
 from driftline.engine.model import Model
 from driftline.errors import Unavailable
 from driftline.registry.source import Reference, Registry
+from driftline.serving.news import News
 from driftline.serving.watch import LATER_SECONDS, TOGETHER, Watch, together
 
 ROW = {"x": np.ones((1, 3), np.float32)}
@@ -24,7 +25,7 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
     registry.register([scale(tmp_path / "model.onnx", 2.0)], "m")
     version = registry.resolve(Reference("m"))
     model = Model.load(registry.fetch(version))
-    watch = Watch(version, model, None, model.settings.monitor, lambda signal: None)
+    watch = Watch(version, model, None, model.settings.monitor, News())
     watch.start()
     for _ in range(600):
         try:

@@ -99,6 +99,11 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @option(
     "--alarm-webhook", "Post alarms there, as CloudEvents.", default=DEFAULTS.alarm_webhook, metavar="URL"
 )
+@option(
+    "--track/--no-track",
+    "Write windows and alarms to an MLflow run for each version: at MLFLOW_TRACKING_URI, else the registry.",
+    default=DEFAULTS.track,
+)
 @option("--trust", "Run the Python code that models may consist of.", is_flag=True)
 @option("--python", "The interpreter that runs it; driftline's own if not given.", metavar="PATH")
 @click.pass_obj

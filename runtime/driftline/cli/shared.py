@@ -19,7 +19,8 @@ PIPED_WIDTH = 160
 
 def option(flag: str, help_text: str, **settings: Any) -> Callable[[Any], Any]:
     """An option that can be set in the environment too: `--log-format` is DRIFTLINE_LOG_FORMAT."""
-    variable = "DRIFTLINE_" + flag.lstrip("-").replace("-", "_").upper()
+    name = flag.partition("/")[0].lstrip("-")
+    variable = "DRIFTLINE_" + name.replace("-", "_").upper()
     return click.option(flag, help=help_text, envvar=variable, show_default=True, **settings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import Generic, TypeVar
@@ -18,7 +19,7 @@ class Outbox(Generic[Item]):
 
     work  done for each item; what it raises is logged
     name  of what is done, for log lines
-    size  items that may wait; more are dropped and counted
+    size  items that may wait; for more, the oldest are dropped and counted
     """
 
     def __init__(self, work: Callable[[Item], None], name: str, size: int = 1000) -> None:
@@ -34,11 +35,17 @@ class Outbox(Generic[Item]):
         if self._thread is None:
             self._thread = Thread(target=self._run, name=f"driftline-{self._name}", daemon=True)
             self._thread.start()
-        try:
-            self._items.put_nowait(item)
-        except Full:
-            self.dropped += 1
-            log.warning("%s: %d wait already, one is dropped", self._name, self._items.maxsize)
+        while True:
+            try:
+                self._items.put_nowait(item)
+                return
+            except Full:
+                self._drop()
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait."""
+        return self._items.qsize()
 
     def rest(self, seconds: float) -> bool:
         """For `work` to wait between attempts: False if the outbox was closed meanwhile."""
@@ -49,6 +56,12 @@ class Outbox(Generic[Item]):
         self._closed.set()
         if self._thread is not None:
             self._thread.join(seconds)
+
+    def _drop(self) -> None:
+        with suppress(Empty):  # one was taken just now
+            self._items.get_nowait()
+            self.dropped += 1
+            log.warning("%s: %d wait already, the oldest is dropped", self._name, self._items.maxsize)
 
     def _run(self) -> None:
         while not (self._closed.is_set() and self._items.empty()):

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,12 @@ from driftline.errors import DriftlineError, NotFound, Unavailable
 from driftline.registry.source import Reference, Version
 from driftline.serving import memory
 from driftline.serving.latency import Latency
+from driftline.serving.news import News
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from driftline.monitor.signals import Signal
 
 log = logging.getLogger("driftline.host")
 
@@ -59,16 +58,16 @@ class Entry:
 class Holder:
     """Holds versions and finds the one that answers; which ones those are, others say.
 
-    file      the server's settings for models
-    on_alarm  called with each new alarm of any version
+    file  the server's settings for models
+    news  tells of windows and alarms
     """
 
-    def __init__(self, file: ServerFile, on_alarm: Callable[[Signal], None]) -> None:
+    def __init__(self, file: ServerFile, news: News) -> None:
         self.entries: dict[str, Entry] = {}
         self.default_name: str | None = None
         self.ready = False
+        self.news = news
         self._file = file
-        self._on_alarm = on_alarm
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- for requests -------------------------------------------------------------------------
@@ -157,7 +156,7 @@ class Holder:
     def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
         """What watches a version, if its settings want that."""
         settings = bundle.settings.monitor
-        return Watch(version, model, bundle.profile, settings, self._on_alarm) if settings.enabled else None
+        return Watch(version, model, bundle.profile, settings, self.news) if settings.enabled else None
 
     def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:
         """The one moment of a swap: from here on, new requests go to what the references stand for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,11 @@ from driftline.config import ServerFile
 from driftline.errors import DriftlineError, ModelError, NotFound
 from driftline.registry.source import Reference, Registry, Version, check_name
 from driftline.serving.holder import Entry, Holder
+from driftline.serving.news import News
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from driftline.monitor.signals import Signal
 
 log = logging.getLogger("driftline.host")
 
@@ -36,7 +35,7 @@ class Host(Holder):
     references  which models to serve, the first of a model being its default; all models if empty
     file        the server's settings for models
     interval    seconds between two looks at the registry
-    on_alarm    called with each new alarm of any version
+    news        tells of windows and alarms; nobody if not given
     """
 
     def __init__(
@@ -45,9 +44,9 @@ class Host(Holder):
         references: Sequence[Reference] = (),
         file: ServerFile | None = None,
         interval: float = 0.5,
-        on_alarm: Callable[[Signal], None] = lambda signal: None,
+        news: News | None = None,
     ) -> None:
-        super().__init__(file or ServerFile(), on_alarm)
+        super().__init__(file or ServerFile(), news or News())
         self.registry = registry
         self._references = list(references)
         self._everything = not references

@@ -25,8 +25,8 @@ from driftline.serving.app import App
 from driftline.serving.fastlane import fast_lane
 from driftline.serving.holder import Holder
 from driftline.serving.host import Host
+from driftline.serving.news import News
 from driftline.serving.served import Served
-from driftline.serving.webhook import Webhook
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.serving")
@@ -78,8 +78,8 @@ async def _serve(
     file: ServerFile | None,
     listener: socket.socket,
 ) -> None:
-    webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
-    host = Host(registry, references, file, settings.poll_seconds, *((webhook.post,) if webhook else ()))
+    news = News(settings)
+    host = Host(registry, references, file, settings.poll_seconds, news)
     server = StoppableServer(host, settings)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
     log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
@@ -97,8 +97,7 @@ async def _serve(
         server.should_exit = True
         await serving
         await host.close()
-        if webhook is not None:
-            await asyncio.to_thread(webhook.close)
+        await asyncio.to_thread(news.close)
     log.info("stopped")
     if host.busy():  # past its time to finish; Python would wait for its thread
         leave(0)

@@ -19,6 +19,7 @@ from driftline.monitor.capture import Capture
 from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
+from driftline.serving.news import News
 from driftline.tensors import Signature, Tensors, TensorSpec
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Watch:
     model     of this version
     profile   its reference; without one, rows are only counted
     settings  of its monitor
-    on_alarm  called with each new alarm
+    news      tells of its windows and alarms
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class Watch:
         model: Model,
         profile: Path | None,
         settings: Monitoring,
-        on_alarm: Callable[[Signal], None],
+        news: News,
     ) -> None:
         self._version = version
         self._model = model
         self._profile = profile
         self._settings = settings
-        self._on_alarm = on_alarm
+        self._news = news
         self._history: Outbox[Window] | None = None
         self._capture: Capture | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,13 +122,16 @@ class Watch:
         self.observer.start()
 
     def close(self) -> None:
-        """Observe what has been answered and nothing more; the last window goes into the history."""
+        """Observe what has been answered and nothing more; the last window is kept and told."""
         self.catch_up()
         self.observer.close()
+        runs = self._news.runs
+        if self.observer.monitor is not None and (self._history is not None or runs is not None):
+            self.observer.monitor.finish()
         if self._history is not None:
-            if self.observer.monitor is not None:
-                self.observer.monitor.finish()
             self._history.close()
+        if runs is not None:
+            runs.left(self._version)
 
     def ready(self) -> Monitor:
         """The monitor, with all rows that have been answered; Unavailable if it is not there."""
@@ -167,10 +171,22 @@ class Watch:
             model=self._version.name,
             version=self._version.number,
             on_signal=weakly(self._count),
-            on_window=self._history.put if self._history else None,
+            on_window=self._on_window(profile),
         )
         monitor.warm_up()
         return monitor
+
+    def _on_window(self, profile: Profile) -> Callable[[Window], None]:
+        """What becomes of finished windows; it does not hold this object, see `weakly`."""
+        version, history, runs = self._version, self._history, self._news.runs
+
+        def tell(window: Window) -> None:
+            if history is not None:
+                history.put(window)
+            if runs is not None:
+                runs.window(version, profile, window)
+
+        return tell
 
     def _read_profile(self) -> Profile:
         """The reference, one of no rows if there is none; from here on what it names is shown."""
@@ -190,7 +206,7 @@ class Watch:
         counts = self.alarms if signal.kind == "alarm" else self.changes
         counts[signal.column] = counts.get(signal.column, 0) + 1
         if signal.kind == "alarm":
-            self._on_alarm(signal)
+            self._news.alarm(self._version, signal)
 
 
 def length(columns: Tensors) -> int:

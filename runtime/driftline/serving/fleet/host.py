@@ -28,12 +28,11 @@ from driftline.serving.fleet.totals import Said, Totals, total
 from driftline.serving.holder import Entry
 from driftline.serving.host import Host
 from driftline.serving.latency import Latency
+from driftline.serving.news import News
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:
     import socket
-
-    from driftline.monitor.signals import Signal
 
 COLLECT_SECONDS = 0.02
 """Between two looks at what the workers have counted."""
@@ -56,9 +55,9 @@ class FleetHost(Host):
         file: ServerFile,
         settings: Server,
         listeners: Sequence[socket.socket],
-        on_alarm: Callable[[Signal], None] = lambda signal: None,
+        news: News | None = None,
     ) -> None:
-        super().__init__(registry, references, file, settings.poll_seconds, on_alarm)
+        super().__init__(registry, references, file, settings.poll_seconds, news)
         self._arena = Arena()
         verbs: dict[str, Callable[..., Any]] = {"said": self._said, "gone": self._gone, "page": self._page}
         self.crew = Crew(listeners, self._arena, (settings, file), self._welcome, self._farewell, verbs)
@@ -122,7 +121,7 @@ class FleetHost(Host):
         watch = None
         if settings.enabled:
             watch = SpreadWatch(
-                version, parts, bundle.profile, settings, self._on_alarm, self._arena, len(self.crew.workers),
+                version, parts, bundle.profile, settings, self.news, self._arena, len(self.crew.workers),
                 lambda slabs: self.crew.tell("slabs", key, slabs),
             )  # fmt: skip
         return Spread(key, version, parts, entry.latency, watch)

@@ -14,13 +14,13 @@ from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.totals import Totals
 from driftline.serving.latency import Latency
+from driftline.serving.news import News
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.tensors import Signature
 
 if TYPE_CHECKING:
     from driftline.monitor.monitor import Monitor
-    from driftline.monitor.signals import Signal
     from driftline.monitor.slab import Collector
 
 
@@ -72,13 +72,13 @@ class SpreadWatch(Watch):
         parts: Parts,
         profile: Path | None,
         settings: Monitoring,
-        on_alarm: Callable[[Signal], None],
+        news: News,
         arena: Arena,
         workers: int,
         on_slabs: Callable[[Region | None], None],
     ) -> None:
         stand_in: Any = parts
-        super().__init__(version, stand_in, profile, settings, on_alarm)
+        super().__init__(version, stand_in, profile, settings, news)
         self.slabs: Region | None = None
         self.failed = False
         self._arena = arena

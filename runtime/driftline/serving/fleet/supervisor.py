@@ -14,8 +14,8 @@ from driftline.config import Server, ServerFile
 from driftline.registry.source import Reference, Registry
 from driftline.serving import logs, memory
 from driftline.serving.fleet.host import FleetHost
+from driftline.serving.news import News
 from driftline.serving.process import BACKLOG, bind, calm_collector, leave, loop_factory
-from driftline.serving.webhook import Webhook
 
 log = logging.getLogger("driftline.serving")
 
@@ -41,8 +41,8 @@ async def _supervise(
     file: ServerFile,
     listeners: Sequence[socket.socket],
 ) -> None:
-    webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
-    host = FleetHost(registry, references, file, settings, listeners, *((webhook.post,) if webhook else ()))
+    news = News(settings)
+    host = FleetHost(registry, references, file, settings, listeners, news)
     stopping = asyncio.Event()
     _take_signals(host, stopping)
     address = "http://{}:{}".format(*listeners[0].getsockname()[:2])
@@ -64,8 +64,7 @@ async def _supervise(
         waiting.cancel()
         await host.stop()
         await host.close()
-        if webhook is not None:
-            await asyncio.to_thread(webhook.close)
+        await asyncio.to_thread(news.close)
     log.info("stopped")
 
 

@@ -31,6 +31,7 @@ from driftline.serving.fleet.channel import Channel
 from driftline.serving.fleet.totals import Said, Totals
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
+from driftline.serving.news import News
 from driftline.serving.process import Stoppable, leave, loop_factory, settle
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
@@ -61,7 +62,7 @@ class Counting(Watch):
     def __init__(
         self, version: Version, model: Model, profile: Path | None, settings: Monitoring, slab: Future[Any]
     ) -> None:
-        super().__init__(version, model, profile, settings, lambda signal: None)
+        super().__init__(version, model, profile, settings, News())
         self.slab = slab
 
     def follow(self) -> None:
@@ -99,7 +100,7 @@ class WorkerHost(Holder):
     """
 
     def __init__(self, file: ServerFile, number: int, workers: int, arena: Arena, channel: Channel) -> None:
-        super().__init__(file, lambda signal: None)
+        super().__init__(file, News())
         self._number = number
         self._workers = workers
         self._arena = arena

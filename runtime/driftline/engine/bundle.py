@@ -58,6 +58,8 @@ def data_of(mlmodel: MlModel, folder: Path) -> str:
     """The model's file in an MLflow model's folder, MLmodel itself if it is Python code; ModelError if it is
     neither."""
     flavor = mlmodel.flavors.get("onnx")
+    if flavor is None and (folder / MODEL).exists():  # driftline's own, with what MLflow says of it
+        return MODEL
     if flavor is None and "python_function" in mlmodel.flavors:
         return MLMODEL
     if flavor is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from functools import partial
@@ -256,3 +257,13 @@ def test_another_uvicorn_is_noticed(
     monkeypatch.setattr(Connection, "on_body", renamed)
     assert house.run(choose()) is Connection
     assert f"uvicorn {uvicorn.__version__} is not as expected" in caplog.text
+
+
+def test_an_exchange_goes_with_its_answer_and_not_with_the_garbage(house: House) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        house.run(house.talk(house.lane, [ONE] * 50))
+        assert sum(type(one) is Exchange for one in gc.get_objects()) < 10
+    finally:
+        gc.enable()

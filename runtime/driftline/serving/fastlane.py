@@ -241,7 +241,7 @@ class Exchange:
 
     __slots__ = (
         "_call", "_head", "_protocol", "_timer", "begin",
-        "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
+        "body", "disconnected", "keep_alive", "more_body", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: FastLane, head: Head) -> None:
@@ -250,12 +250,16 @@ class Exchange:
         self._head = head
         self._call: Call | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.message_event = self
         self.body = b""
         self.more_body = True
         self.disconnected = False
         self.keep_alive = True
         self.response_complete = False
+
+    @property
+    def message_event(self) -> Exchange:
+        """Itself; kept as an attribute, it would be a cycle for the garbage collector to find."""
+        return self
 
     def set(self) -> None:
         """There is news: more of the body, all of it, or the client has gone."""

@@ -119,6 +119,7 @@ def compile_kernels(served: Sequence[Served]) -> None:
         if not each.model.warm:
             each.warm_up()
     numbers.load()
+    calm_collector()  # all of Numba has come since
     memory.give_back()
 
 

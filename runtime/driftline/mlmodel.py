@@ -102,6 +102,18 @@ class MlflowSignature:
 
 
 @dataclass(frozen=True, slots=True)
+class Predictions:
+    """How a model that is Python code gives what it predicts, on which MLflow's answers depend.
+
+    form   'table', of rows and columns; 'mapping', of lists; or 'array', of no names
+    names  of its columns or lists, in their order
+    """
+
+    form: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MlModel:
     """What an MLmodel says.
 

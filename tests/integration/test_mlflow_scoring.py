@@ -96,6 +96,13 @@ def models(root: Path) -> dict[str, Path]:
         folders[name] = root / "mlflow" / name
         mlflow.onnx.save_model(model, folders[name], signature=signature, pip_requirements=["onnx"])
     folders["raw"] = raw(root)
+    folders["python"] = root / "mlflow" / "python"
+    mlflow.pyfunc.save_model(
+        folders["python"],
+        python_model=str(HERE / "mlflow_forms.py"),
+        signature=ModelSignature(Schema([ColSpec("double", "x"), ColSpec("string", "form")])),
+        pip_requirements=["pandas"],
+    )
     return folders
 
 
@@ -183,7 +190,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         registry.register([root / "version" if name == "raw" else folder], name)
     with (
         peer(folders) as theirs,
-        serving("wide", *folders, "--registry", root / "models") as ours,
+        serving("wide", *folders, "--registry", root / "models", "--trust") as ours,
         httpx.Client(timeout=60) as client,
     ):
         yield Both(theirs, ours, client)
@@ -312,6 +319,11 @@ CASES: list[tuple[str, Any, str]] = [
     *(("flags", split([row], "ab"), JSON) for row in ([True, False], [1, 0], [0.5, 0])),
     *(("integers", split([row], "ab"), JSON) for row in WHOLE),
     *(("raw", form, JSON) for form in RAW),
+    *(
+        ("python", form, JSON)
+        for kind in ("array", "list", "series", "named", "frame", "records", "mapping")
+        for form in (split([[1.5, kind], [2, kind]], ["x", "form"]), {"inputs": {"x": [1], "form": [kind]}})
+    ),
     *FILES,
 ]
 MORE = "Encountered an unexpected error while evaluating the model"

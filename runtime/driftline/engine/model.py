@@ -18,7 +18,7 @@ from driftline.engine.features import Features
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, ConfigError, DriftlineError
-from driftline.mlmodel import MLMODEL
+from driftline.mlmodel import MLMODEL, Predictions
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 from driftline_kernels import compiling
 
@@ -116,6 +116,11 @@ class Model:
     def classes(self) -> Mapping[str, tuple[int | str, ...]]:
         """The classes of outputs that are maps of scores, once a row has been computed."""
         return self._session.classes
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """How a model that is Python code gave what it predicted last, once it has."""
+        return None if isinstance(self._session, Session) else self._session.predictions
 
     @property
     def unreadable(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from driftline.engine.model import zeros
 from driftline.engine.python_process import Died, PythonProcess
 from driftline.engine.python_signature import fit, found_in, signature_of
 from driftline.errors import ModelError, Unavailable
-from driftline.mlmodel import MLMODEL, MlModel
+from driftline.mlmodel import MLMODEL, MlModel, Predictions
 from driftline.tensors import Tensors
 
 RETRY_SECONDS = 60.0
@@ -29,11 +29,14 @@ class PythonSession:
     A process that dies is started again: at once after its first death, then later and later, until it has
     answered. Who was asking gets ModelError; who asks while nothing may be started yet, Unavailable.
 
+    predictions  how it gave what it predicted last, once it has
+
     Raises ModelError if the model can't be loaded or says not what it takes.
     """
 
     classes: Mapping[str, tuple[int | str, ...]] = {}
     """None of its outputs are maps of scores."""
+    predictions: Predictions | None = None
 
     def __init__(self, folder: Path, settings: Engine) -> None:
         model = MlModel.read(folder / MLMODEL)
@@ -72,9 +75,11 @@ class PythonSession:
     def _ask(self, inputs: Tensors) -> Tensors:
         slot = self._free.get()
         try:
-            return slot.ask(inputs)
+            form, found = slot.ask(inputs)
         finally:
             self._free.put(slot)
+        self.predictions = Predictions(form, tuple(found))
+        return found
 
 
 class Slot:
@@ -91,7 +96,7 @@ class Slot:
         assert self._process is not None
         self._process.wait_ready()
 
-    def ask(self, inputs: Tensors) -> Tensors:
+    def ask(self, inputs: Tensors) -> tuple[str, Tensors]:
         """What the process of the moment answers; see PythonProcess.ask."""
         if self._process is not None and self._process.dead():
             self._bury()

@@ -83,8 +83,8 @@ class PythonProcess:
             raise Died(f"{self._folder}: can't be loaded: {self._explained(answer['error'])}")
         self._ready = True
 
-    def ask(self, inputs: Tensors) -> Tensors:
-        """The model's predictions by name, or under '' if it has no names for them.
+    def ask(self, inputs: Tensors) -> tuple[str, Tensors]:
+        """The model's predictions: 'table', 'mapping' or 'array', and by name; an array's name is ''.
 
         Raises BadRequest if the model refuses the inputs, ModelError if it fails, Died with the process.
         """
@@ -97,7 +97,8 @@ class PythonProcess:
             if answer["refused"]:
                 raise BadRequest(f"the model refused the inputs: {answer['error']}")
             raise ModelError(f"the model failed: {self._explained(str(answer['error']))}")
-        return {name: array.copy() for name, array in self._answers.read(answer["size"]).items()}
+        found = self._answers.read(answer["size"])
+        return answer["form"], {name: array.copy() for name, array in found.items()}
 
     def dead(self) -> bool:
         """Whether the process has ended."""

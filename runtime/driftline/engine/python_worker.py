@@ -2,9 +2,9 @@
 
 Run by its path, by an interpreter that may have none of our packages: of these, nothing is imported here.
 It needs mlflow and pyarrow, and whatever the model needs. What it is asked, in JSON, a line each, is how
-many bytes of input lie in the shared memory; what it answers is `{"size": bytes of output}`, or
-`{"error": text, "refused": whether the inputs are to blame}`. Its first line, `{"size": 0}`, says that it
-is ready.
+many bytes of input lie in the shared memory; what it answers is `{"size": bytes of output, "form": what they
+were}`, or `{"error": text, "refused": whether the inputs are to blame}`. Its first line, `{"size": 0}`, says
+that it is ready.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ class Pyfunc:
         self._model = mlflow.pyfunc.load_model(folder)
         self._schema = self._model.metadata.get_input_schema()
 
-    def predict(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Its predictions by name; what has no name is under ''.
+    def predict(self, tensors: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The form of its predictions, and these by name; see `named`.
 
         Raises Refused if the inputs are to blame, and whatever the model raises.
         """
@@ -177,19 +177,22 @@ def column(spec: Any, values: Any) -> Any:
         raise Refused(f"column {spec.name!r}: expected {kind or 'JSON'} as text: {error}") from error
 
 
-def named(result: Any) -> dict[str, Any]:
-    """What a model gave as arrays by name: the columns of a table, what a mapping holds, else one, ''."""
+def named(result: Any) -> tuple[str, dict[str, Any]]:
+    """What a model gave: its form, and arrays by name.
+
+    That is a 'table' of columns, a 'mapping', or an 'array', whose name is ''.
+    """
     import pandas as pd
 
-    if isinstance(result, list) and result and isinstance(result[0], dict):
-        result = pd.DataFrame(result)
+    if isinstance(result, pd.Series) or (isinstance(result, list) and result and isinstance(result[0], dict)):
+        result = pd.DataFrame(result)  # a series without a name is column 0, as MLflow answers it
     if isinstance(result, pd.DataFrame):
-        return {str(name): plain(result[name].to_numpy()) for name in result.columns}
+        return "table", {str(name): plain(result[name].to_numpy()) for name in result.columns}
     if isinstance(result, dict):
-        return {str(name): plain(values) for name, values in result.items()}
+        return "mapping", {str(name): plain(values) for name, values in result.items()}
     if hasattr(result, "toarray"):
         result = result.toarray()
-    return {"": plain(result.to_numpy() if isinstance(result, pd.Series) else result)}
+    return "array", {"": plain(result)}
 
 
 def plain(values: Any) -> Any:
@@ -266,7 +269,8 @@ def main(folder: str, control: int, lifeline: int, requests: int, answers: int, 
         given, found = Memory(requests), Memory(answers)
         for line in asked:
             try:
-                answer = json.dumps({"size": found.write(model.predict(given.read(int(line))))}).encode()
+                form, predictions = model.predict(given.read(int(line)))
+                answer = json.dumps({"size": found.write(predictions), "form": form}).encode()
             except Exception as error:
                 if not isinstance(error, Refused):
                     traceback.print_exc()

@@ -1,21 +1,23 @@
 """MLflow's scoring protocol, `/invocations`, as `mlflow models serve` answers it for the ONNX flavor.
 
 The form is that of mlflow/pyfunc/scoring_server, the answers are those of mlflow/onnx: a table is answered
-with an object for each row, tensors with a list for each output. More is taken than there: whole numbers for
-fractions where nothing is declared, tables for a model whose inputs are (rows, 1), dates in CSV.
+with an object for each row, tensors with a list for each output. A model that is Python code decides that
+itself, by what it gives: a table is objects, a mapping lists by name, an array a list. More is taken than
+there: whole numbers for fractions where nothing is declared, tables for a model whose inputs are (rows, 1),
+dates in CSV.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
 
 from driftline.errors import BadRequest, UnsupportedMedia
-from driftline.mlmodel import MlflowSignature
+from driftline.mlmodel import MlflowSignature, Predictions
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.enforcing import check_parameters, intake
@@ -81,8 +83,9 @@ class Form:
 class MlflowCodec:
     """Reads requests in JSON to one version of a model and writes its answers.
 
-    declared  the signature that the model was logged with in MLflow, if any
-    classes   of outputs that are a map of scores for each row, once they are known
+    declared     the signature that the model was logged with in MLflow, if any
+    classes      of outputs that are a map of scores for each row, once they are known
+    predictions  gives how a model that is Python code predicts, once it has; None for all others
     """
 
     media_type: ClassVar[bytes] = b"application/json"
@@ -92,9 +95,11 @@ class MlflowCodec:
         signature: Signature,
         declared: MlflowSignature | None = None,
         classes: Mapping[str, Sequence[object]] | None = None,
+        predictions: Callable[[], Predictions | None] = lambda: None,
     ) -> None:
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._classes = {} if classes is None else classes
+        self._predictions = predictions
         self._declared = declared or MlflowSignature()
         self._intake = intake(signature, declared)
         self._matrix = Matrix.of(signature, self._declared)
@@ -154,16 +159,20 @@ class MlflowCodec:
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer. Like Python's, MLflow's JSON has NaN, Infinity and -Infinity."""
-        names = request.outputs
-        if request.by_row:
-            predictions: object = self._by_row(names, [outputs[name] for name in names])
-        else:
-            predictions = {name: self._values(name, outputs[name]) for name in names}
-        answer = {"predictions": predictions}
+        given = self._predictions()
+        answer = {
+            "predictions": self._of_onnx(request, outputs) if given is None else _of_python(given, outputs)
+        }
         text = orjson.dumps(answer)
         if b"null" in text:  # what JSON has not; or a word in a text, which costs time only
             text = json.dumps(answer, ensure_ascii=False).encode()
         return text, None
+
+    def _of_onnx(self, request: InferRequest, outputs: Tensors) -> object:
+        names = request.outputs
+        if request.by_row:
+            return self._by_row(names, [outputs[name] for name in names])
+        return {name: self._values(name, outputs[name]) for name in names}
 
     def _by_row(self, names: Sequence[str], arrays: list[Array]) -> list[dict[str, Any]]:
         """MLflow makes outputs flat, and has no answer if their sizes differ then; here, rows stay rows."""
@@ -184,6 +193,17 @@ class MlflowCodec:
             classes = [str(one) for one in self._classes[name]]
             return [dict(zip(classes, row, strict=True)) for row in values]
         return values
+
+
+def _of_python(given: Predictions, outputs: Tensors) -> object:
+    """What the model gave, as it gave it: under its own names, though the signature may have others."""
+    columns = [array.tolist() for array in outputs.values()]
+    if given.form == "array":
+        return columns[0]
+    names = given.names if len(given.names) == len(columns) else tuple(outputs)
+    if given.form == "mapping":
+        return dict(zip(names, columns, strict=True))
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _loads(body: bytes) -> Any:

@@ -27,7 +27,7 @@ class Served:
         self._codecs: dict[str, Codec] = {
             "v1": V1Codec(model.signature),
             "v2": V2Codec(model.signature, version.name, version.number),
-            "mlflow": MlflowCodec(model.signature, model.mlflow, model.classes),
+            "mlflow": self._of_mlflow(MlflowCodec),
         }
         self.batcher = Batcher(
             watch.run if watch else model.run,
@@ -51,8 +51,11 @@ class Served:
 
         if protocol == "arrow":
             return ArrowCodec(self.signature, self.version.name, self.version.number)
-        codec = CsvCodec if protocol == "mlflow-csv" else ParquetCodec
-        return codec(self.signature, self.model.mlflow, self.model.classes)
+        return self._of_mlflow(CsvCodec if protocol == "mlflow-csv" else ParquetCodec)
+
+    def _of_mlflow(self, codec: type[MlflowCodec]) -> Codec:
+        model = self.model
+        return codec(model.signature, model.mlflow, model.classes, lambda: model.predictions)
 
     def warm_up(self) -> None:
         """Warm the model up while it serves; in a thread."""

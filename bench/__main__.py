@@ -13,10 +13,15 @@ from bench.common import QUICK, Effort, Neighbours, program
 from bench.results import JSON, save, show
 
 NAMES = (
-    *("http", "mlp", "cold_start", "swap_memory", "soak", "watch", "score"),
+    *("http", "mlp", "cold_start", "swap_memory", "soak", "watch", "score", "scoring"),
     *("profile", "promise", "micro", "transform"),
 )
-PROGRAMS = {"http": ("taskset", "wrk", "nginx"), "mlp": ("taskset", "wrk"), "profile": ("taskset",)}
+PROGRAMS = {
+    "http": ("taskset", "wrk", "nginx"),
+    "mlp": ("taskset", "wrk"),
+    "scoring": ("taskset", "wrk"),
+    "profile": ("taskset",),
+}
 
 
 @click.command()

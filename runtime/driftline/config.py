@@ -19,7 +19,7 @@ from driftline.errors import ConfigError
 
 Check = Callable[[Any], bool]
 
-TRUST = "`driftline serve --trust` does, or [models.NAME.engine] trust = true in the server's driftline.toml"
+TRUST = "`--trust` does, or [models.NAME.engine] trust = true in the server's driftline.toml"
 """Who may say that code in a model may be run."""
 
 

@@ -210,7 +210,7 @@ def test_a_model_that_cannot_be_loaded_says_why(folder: Path, tmp_path: Path) ->
 
 
 def test_code_runs_only_if_somebody_vouches_for_it(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"this model is Python code.* `driftline serve --trust` does"):
+    with pytest.raises(ConfigError, match=r"this model is Python code.* `--trust` does"):
         Model.load(folder)
     (tmp_path / "MLmodel").write_text("flavors: {python_function: {}}")
     (tmp_path / "driftline.toml").write_text("[engine]\ntrust = true")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from support import Process, serving
@@ -109,14 +110,19 @@ def registry(saved: Path, tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def test_python_code_is_not_served_without_trust(registry: Path) -> None:
+def test_python_code_does_not_run_without_trust(registry: Path, tmp_path: Path) -> None:
+    data, output = tmp_path / "data.csv", tmp_path / "scored.parquet"
+    data.write_text("a,b,c\n1,2,3\n4,5,6\n")
     command = [sys.executable, "-m", "driftline", "serve", "--registry", str(registry), "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert (
-        "this model is Python code, which runs once somebody allows it: `driftline serve --trust`"
-        in done.stderr
-    )
+    served = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    score = ["score", "sum", str(data), "-o", str(output), "--registry", str(registry)]
+    scored = CliRunner().invoke(main, score)
+    for code, said in ((served.returncode, served.stderr), (scored.exit_code, scored.output)):
+        assert code == 2
+        assert "this model is Python code, which runs once somebody allows it: `--trust` does" in said
+    scored = CliRunner().invoke(main, [*score, "--trust"])
+    assert scored.exit_code == 0, scored.output
+    assert pq.read_table(output).column("predictions").to_pylist() == [6, 15]
 
 
 @pytest.fixture

@@ -13,7 +13,18 @@ import click
 from driftline import __version__
 from driftline.cli.convert import convert
 from driftline.cli.load import bench, tune
-from driftline.cli.shared import DEFAULTS, SETTINGS, host_option, option, port_option, registry_option, stderr
+from driftline.cli.shared import (
+    DEFAULTS,
+    SETTINGS,
+    engine_of,
+    host_option,
+    option,
+    port_option,
+    python_option,
+    registry_option,
+    stderr,
+    trust_option,
+)
 from driftline.config import Server, ServerFile
 from driftline.errors import BadRequest, DriftlineError
 
@@ -104,8 +115,8 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     "Write windows and alarms to an MLflow run for each version: at MLFLOW_TRACKING_URI, else the registry.",
     default=DEFAULTS.track,
 )
-@option("--trust", "Run the Python code that models may consist of.", is_flag=True)
-@option("--python", "The interpreter that runs it; driftline's own if not given.", metavar="PATH")
+@trust_option
+@python_option
 @click.pass_obj
 def serve(
     file: ServerFile, /, models: tuple[str, ...], trust: bool, python: str | None, **flags: Any
@@ -119,8 +130,7 @@ def serve(
     from driftline.serving.process import serve as run
 
     settings = Server(**flags)
-    engine = ({"trust": True} if trust else {}) | ({"python": python} if python else {})
-    file = replace(file, engine=engine)
+    file = replace(file, engine=engine_of(trust, python))
     if any(model.endswith(".onnx") for model in models):
         if len(models) > 1:
             raise BadRequest(f"expected one .onnx file or names of models, came {', '.join(models)}")
@@ -205,10 +215,20 @@ def versions(name: str | None, registry: str) -> None:
 @click.option(
     "--keep", multiple=True, metavar="COLUMN", help="Copy a column of DATA to the output; may be repeated."
 )
+@trust_option
+@python_option
 @registry_option
 @click.pass_obj
 def score(
-    file: ServerFile, /, model: str, data: Path, output: Path, keep: tuple[str, ...], registry: str
+    file: ServerFile,
+    /,
+    model: str,
+    data: Path,
+    output: Path,
+    keep: tuple[str, ...],
+    trust: bool,
+    python: str | None,
+    registry: str,
 ) -> None:
     """Score DATA (Parquet, CSV or Arrow) offline, on the way that requests go.
 
@@ -216,7 +236,7 @@ def score(
     """
     from driftline.engine.score import score
 
-    bundle = open_bundle(model, registry, file)
+    bundle = open_bundle(model, registry, replace(file, engine=engine_of(trust, python)))
     with rows_done(data) as done:
         rows = score(bundle, data, output, keep, done)
     click.echo(f"{rows} rows are scored in {output}")
@@ -250,6 +270,8 @@ def score(
     type=click.FloatRange(0.1, 3600),
     help="Wait no longer for them.",
 )
+@trust_option
+@python_option
 @registry_option
 @click.pass_obj
 def profile(
@@ -264,6 +286,8 @@ def profile(
     from_traffic: str | None,
     rows: int,
     seconds: float,
+    trust: bool,
+    python: str | None,
     registry: str,
 ) -> None:
     """Profile DATA (Parquet, CSV or Arrow): the reference that drift is measured from.
@@ -287,6 +311,7 @@ def profile(
     else:
         assert data is not None
         kinds = kinds_of(numeric, categorical)
+        file = replace(file, engine=engine_of(trust, python))
         bundle = open_bundle(model, registry, file) if model else None
         found = profile_of_file(data, kinds, columns, bundle)
     found.save(output)
@@ -325,11 +350,12 @@ def open_bundle(model: str, registry: str, file: ServerFile) -> Bundle:
     from driftline.registry.source import Reference
 
     if Path(model).exists():
-        return Bundle.open(Path(model))
-    source = open_registry(registry)
-    version = source.resolve(Reference.parse(model))
-    bundle = Bundle.open(source.fetch(version))
-    return replace(bundle, settings=file.settings_of(version.name, bundle.settings))
+        bundle, name = Bundle.open(Path(model)), ""
+    else:
+        source = open_registry(registry)
+        version = source.resolve(Reference.parse(model))
+        bundle, name = Bundle.open(source.fetch(version)), version.name
+    return replace(bundle, settings=file.settings_of(name, bundle.settings))
 
 
 @contextmanager

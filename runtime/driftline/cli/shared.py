@@ -29,6 +29,15 @@ host_option = option("--host", "Address to listen on.", default=DEFAULTS.host)
 port_option = option(
     "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
 )
+trust_option = option("--trust", "Run the Python code that models may consist of.", is_flag=True)
+python_option = option(
+    "--python", "The interpreter that runs it; driftline's own if not given.", metavar="PATH"
+)
+
+
+def engine_of(trust: bool, python: str | None) -> dict[str, object]:
+    """What the command line says of every model's engine."""
+    return ({"trust": True} if trust else {}) | ({"python": python} if python else {})
 
 
 def stderr() -> Console:

@@ -18,7 +18,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from driftline.config import Monitoring, Server, ServerFile, available_cores
+from driftline.config import Monitoring, Server, ServerFile, available_cores, available_memory
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.errors import DriftlineError, NotFound, Unavailable
@@ -175,11 +175,15 @@ class WorkerHost(Holder):
         return self._orders[version][1]
 
     def _bundle(self, version: Version) -> Bundle:
-        """With this worker's share of the cores, unless the settings say how many threads there are to be."""
+        """With this worker's share of cores and memory, unless the settings say how much there is to be."""
         bundle = super()._bundle(version)
         engine = bundle.settings.engine
-        threads = engine.threads_on(max(1, available_cores() // self._workers))
-        return replace(bundle, settings=replace(bundle.settings, engine=replace(engine, threads=threads)))
+        engine = replace(
+            engine,
+            threads=engine.threads_on(max(1, available_cores() // self._workers)),
+            memory_bytes=engine.memory_on(available_memory() // self._workers),
+        )
+        return replace(bundle, settings=replace(bundle.settings, engine=engine))
 
     def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
         settings = bundle.settings.monitor

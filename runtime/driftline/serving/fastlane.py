@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter_ns
@@ -26,7 +25,7 @@ from uvicorn.server import ServerState
 from driftline.errors import DriftlineError
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
-from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late, fields_of
+from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late, lines
 
 log = logging.getLogger("driftline.serving")
 
@@ -205,11 +204,6 @@ class FastLane(Connection):
             super().timeout_keep_alive_handler()
 
 
-def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers as they are sent."""
-    return b"".join([b"%b: %b\r\n" % header for header in headers])
-
-
 class Wire(asyncio.Transport):
     """A connection in memory."""
 
@@ -305,29 +299,27 @@ class Exchange:
         except Exception as error:
             self._fail(error)
         else:
-            self._write(200, fields, content)
+            self._write(200, lines(fields), content)
 
-    def answer(self, content: bytes, text_length: int | None) -> None:
-        """Write an answer of the Open Inference Protocol."""
+    def answer(self, fields: bytes, content: bytes) -> None:
+        """Write an answer."""
         if not self._gone():
-            self._write(200, fields_of(content, text_length), content)
+            self._write(200, fields, content)
 
     def _gone(self) -> bool:
         return self.disconnected or self._protocol.wire.is_closing()
 
     def _fail(self, error: Exception) -> None:
         response = self._head.infer.failure(error)
-        self._write(response.status_code, response.raw_headers, bytes(response.body))
+        self._write(response.status_code, lines(response.raw_headers), bytes(response.body))
 
-    def _write(self, status: int, fields: Iterable[tuple[bytes, bytes]], content: bytes) -> None:
+    def _write(self, status: int, fields: bytes, content: bytes) -> None:
         protocol = self._protocol
         self.response_complete = True
         if protocol.access_log:
             self._log(status)
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        protocol.wire.write(
-            b"".join((_STATUS[status], protocol.default_lines(), lines(fields), end, content))
-        )
+        protocol.wire.write(b"".join((_STATUS[status], protocol.default_lines(), fields, end, content)))
         if not self.keep_alive:
             protocol.wire.close()
         protocol.on_response_complete()

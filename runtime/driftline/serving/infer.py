@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
 
@@ -132,6 +132,11 @@ def fields_of(content: bytes, text_length: int | None, media_type: bytes = V2Cod
     if text_length is None:
         return [(b"content-type", media_type), length]
     return [_BINARY, length, (_JSON_LENGTH, b"%d" % text_length)]
+
+
+def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they are sent."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 async def unless_gone(request: Request, receive: Receive) -> None:

@@ -19,7 +19,7 @@ from driftline.protocols.codec import InferRequest
 from driftline.protocols.numbers import Unread
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.host import Host
-from driftline.serving.infer import Target
+from driftline.serving.infer import Target, fields_of, lines
 from driftline.serving.served import Served
 
 
@@ -36,8 +36,8 @@ class Member(Protocol):
         """Go on alone."""
         ...
 
-    def answer(self, content: bytes, text_length: int | None) -> None:
-        """Send an answer of the Open Inference Protocol, and where its JSON ends; None if it is all JSON."""
+    def answer(self, fields: bytes, content: bytes) -> None:
+        """Send an answer: the lines of its headers, and its body."""
         ...
 
 
@@ -117,6 +117,11 @@ class Joint:
                 member.start()
             return
         now, latency = perf_counter_ns(), self.served.latency
+        known: dict[tuple[int, int | None], bytes] = {}
         for member, (content, text_length) in zip(self.members, answers, strict=True):
             latency.observe(now - member.begin)
-            member.answer(content, text_length)
+            key = (len(content), text_length)  # all that their headers depend on
+            fields = known.get(key)
+            if fields is None:
+                fields = known[key] = lines(fields_of(content, text_length))
+            member.answer(fields, content)

@@ -33,6 +33,21 @@ def test_register_promote_versions(tmp_path: Path, model: Path) -> None:
     assert (registry / "m/1/model.onnx").read_bytes() == model.read_bytes()
 
 
+def test_fetch_takes_models_and_folders_in_turn(tmp_path: Path, model: Path) -> None:
+    registry, places = tmp_path / "models", [tmp_path / "a", tmp_path / "b"]
+    run("register", model, "--name", "m", "--alias", "champion", "--registry", registry)
+    where = {"MLFLOW_TRACKING_URI": str(registry)}
+    both = run("fetch", "models:/m@champion", places[0], "models:/m/1", places[1], env=where)
+    assert (both.exit_code, both.stdout) == (0, "".join(f"m 1 is in {place}\n" for place in places))
+    for place in places:
+        assert (place / "model.onnx").read_bytes() == model.read_bytes()
+    odd = run("fetch", "models:/m", env=where)
+    assert (odd.exit_code, odd.stderr) == (
+        2,
+        "driftline: models:/m: expected a folder after each model, came none\n",
+    )
+
+
 def test_the_registry_can_come_from_the_environment_and_from_a_file(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

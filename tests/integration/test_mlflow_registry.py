@@ -214,6 +214,22 @@ def test_what_driftline_registers_mlflow_loads(
     assert Model.load(folder).predict({"x": [[1, 2, 3]]})["total"].tolist() == [30]
 
 
+def test_a_storage_initializer_fetches_what_an_alias_points_at(
+    plain: TrackingServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    registry = MlflowRegistry(plain.url)
+    registry.register([scale(tmp_path / "a.onnx", 2.0)], "fetched")
+    registry.promote("fetched", 1, "champion")
+    command = [sys.executable, "-m", "driftline", "fetch", "models:/fetched@champion", tmp_path / "mnt"]
+    where = {**os.environ, "MLFLOW_TRACKING_URI": plain.url, "DRIFTLINE_CACHE": "/dev/null/never"}
+    for _ in "a pod", "the same pod, started again":
+        done = subprocess.run(command, env=where, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (0, f"fetched 1 is in {tmp_path}/mnt\n"), done.stderr
+        assert (tmp_path / "mnt/model.onnx").read_bytes() == (tmp_path / "a.onnx").read_bytes()
+        assert (tmp_path / "mnt/MLmodel").is_file()
+        assert list((tmp_path / "mnt/.driftline").iterdir()) == []
+
+
 def test_a_refused_check_registers_nothing(
     plain: TrackingServer, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -12,6 +12,7 @@ import click
 
 from driftline import __version__
 from driftline.cli.convert import convert
+from driftline.cli.deploy import compile_kernels, fetch
 from driftline.cli.load import bench, tune
 from driftline.cli.shared import (
     DEFAULTS,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from driftline.engine.bundle import Bundle
     from driftline.monitor.profile import Profile
     from driftline.registry.source import Check, Registry, Version
+
+
+MODEL_NAME, MODEL_DIR = "model", Path("/mnt/models")
+"""What KServe's own servers take for --model_name and --model_dir."""
 
 
 class Commands(click.Group):
@@ -69,7 +74,13 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @click.argument("models", nargs=-1, metavar="[MODEL[@ALIAS|:VERSION]]...")
 @registry_option
 @host_option
-@port_option
+@option(
+    "--port",
+    "Port to listen on; 0 for a free one.",
+    "--http_port",
+    default=DEFAULTS.port,
+    type=click.IntRange(0, 65535),
+)
 @option("--workers", "Processes that answer on the port.", default=DEFAULTS.workers, type=click.IntRange(1))
 @option(
     "--max-body-bytes",
@@ -115,26 +126,48 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     "Write windows and alarms to an MLflow run for each version: at MLFLOW_TRACKING_URI, else the registry.",
     default=DEFAULTS.track,
 )
+@click.option(
+    "--model_dir",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Serve the one model whose files lie there, as KServe mounts them; /mnt/models with --model_name.",
+)
+@click.option("--model_name", metavar="NAME", help="What it is called; `model` with --model_dir.")
 @trust_option
 @python_option
 @click.pass_obj
 def serve(
-    file: ServerFile, /, models: tuple[str, ...], trust: bool, python: str | None, **flags: Any
+    file: ServerFile,
+    /,
+    models: tuple[str, ...],
+    model_dir: Path | None,
+    model_name: str | None,
+    trust: bool,
+    python: str | None,
+    **flags: Any,
 ) -> None:
     """Serve models: those named, else all of the registry, each in its version `production`, else its newest.
 
     MODEL may also be the path of an .onnx file.
     """
     from driftline.registry.file import FileRegistry
+    from driftline.registry.folder import mounted
     from driftline.registry.source import Reference, Registry
     from driftline.serving.process import serve as run
 
     settings = Server(**flags)
     file = replace(file, engine=engine_of(trust, python))
-    if any(model.endswith(".onnx") for model in models):
+    registry: Registry
+    if model_dir is not None or model_name is not None:
+        name = model_name or MODEL_NAME
+        if models:
+            raise BadRequest(f"expected --model_name and --model_dir, or MODELs, came {models[0]} too")
+        registry = mounted(model_dir or MODEL_DIR, name)
+        models = (name,)
+    elif any(model.endswith(".onnx") for model in models):
         if len(models) > 1:
             raise BadRequest(f"expected one .onnx file or names of models, came {', '.join(models)}")
-        registry: Registry = FileRegistry(Path(models[0]))
+        registry = FileRegistry(Path(models[0]))
         models = ()
     else:
         registry = Registry.open(settings.registry, remember=not settings.require_registry)
@@ -333,7 +366,9 @@ def demo(ctx: click.Context, rows: int | None, registry: str, host: str, port: i
 
 
 main.add_command(bench)
+main.add_command(compile_kernels)
 main.add_command(convert)
+main.add_command(fetch)
 main.add_command(tune)
 
 

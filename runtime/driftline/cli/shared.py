@@ -17,11 +17,14 @@ SETTINGS = "driftline.toml"
 PIPED_WIDTH = 160
 
 
-def option(flag: str, help_text: str, **settings: Any) -> Callable[[Any], Any]:
-    """An option that can be set in the environment too: `--log-format` is DRIFTLINE_LOG_FORMAT."""
+def option(flag: str, help_text: str, *same: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option that can be set in the environment too: `--log-format` is DRIFTLINE_LOG_FORMAT.
+
+    `same` are other flags that mean it.
+    """
     name = flag.partition("/")[0].lstrip("-")
     variable = "DRIFTLINE_" + name.replace("-", "_").upper()
-    return click.option(flag, help=help_text, envvar=variable, show_default=True, **settings)
+    return click.option(flag, *same, help=help_text, envvar=variable, show_default=True, **settings)
 
 
 registry_option = option("--registry", "Where the models are.", default=DEFAULTS.registry, metavar="URI")

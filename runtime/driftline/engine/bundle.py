@@ -43,7 +43,7 @@ class Bundle:
         if not path.is_dir():
             raise ModelError(f"{path}: expected a version's folder or an .onnx file, there is nothing")
         mlmodel = MlModel.read(path / MLMODEL) if (path / MLMODEL).is_file() else None
-        model = path / (MODEL if mlmodel is None else data_of(mlmodel, path))
+        model = lone(path) if mlmodel is None else path / data_of(mlmodel, path)
         if model.is_dir():  # Triton's form of a model with external data
             model = model / MODEL
         if not model.is_file():
@@ -52,6 +52,12 @@ class Bundle:
             file if (file := path / name).is_file() else None for name in (PROFILE, TRANSFORM)
         )
         return cls(model, bundle_settings(path / SETTINGS), profile, transform, mlmodel)
+
+
+def lone(folder: Path) -> Path:
+    """The model's file in a folder that says nothing else of it: model.onnx, or the only one that ends so."""
+    models = [] if (folder / MODEL).exists() else sorted(folder.glob("*.onnx"))
+    return models[0] if len(models) == 1 else folder / MODEL
 
 
 def data_of(mlmodel: MlModel, folder: Path) -> str:

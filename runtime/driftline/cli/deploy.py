@@ -1,0 +1,47 @@
+"""The commands that containers need before they serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from driftline.cli.shared import DEFAULTS
+from driftline.errors import BadRequest
+
+
+@click.command()
+@click.argument("pairs", nargs=-1, required=True, metavar="MODEL FOLDER...")
+@click.option(
+    "--registry",
+    default=DEFAULTS.registry,
+    show_default=True,
+    metavar="URI",
+    envvar=["DRIFTLINE_REGISTRY", "MLFLOW_TRACKING_URI"],
+    help="Where the models are.",
+)
+def fetch(pairs: tuple[str, ...], registry: str) -> None:
+    """Put the files of a version into a folder, to be served from there with --model_dir.
+
+    MODEL is models:/NAME, models:/NAME@ALIAS or models:/NAME/VERSION, as MLflow writes them, or a reference
+    as of other commands. What an earlier fetch has put into FOLDER goes. Several models may be given, each
+    followed by its folder, since that is how KServe calls a storage initializer.
+    """
+    from driftline.registry.fetching import fetch as put
+
+    if len(pairs) % 2:
+        raise BadRequest(f"{pairs[-1]}: expected a folder after each model, came none")
+    for model, folder in zip(pairs[::2], pairs[1::2], strict=True):
+        version = put(registry, model, Path(folder))
+        click.echo(f"{version.name} {version.number} is in {folder}")
+
+
+@click.command("compile")
+def compile_kernels() -> None:
+    """Compile all kernels and keep them, so that no server has to: for the building of images.
+
+    They are kept in NUMBA_CACHE_DIR, if that is set, else beside driftline's code, else in the user's cache.
+    """
+    from driftline.engine.precompile import precompile
+
+    click.echo(f"all kernels are compiled; they are kept in {precompile()}")

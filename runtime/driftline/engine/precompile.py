@@ -1,0 +1,71 @@
+"""All kernels compiled once, on rows that are made up: when an image is built, for what starts from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from driftline.protocols import numbers
+
+if TYPE_CHECKING:
+    from driftline.tensors import Tensors
+
+ROWS = 128
+
+
+def precompile() -> Path:
+    """Compile what reads numbers, makes features and watches columns, for this processor or the one that
+    NUMBA_CPU_NAME says; the folder where that is kept, if it could be written."""
+    from driftline_kernels import keeping
+
+    numbers.load()
+    columns = rows()
+    _features(columns)
+    _monitor(columns)
+    return keeping.places()[0]
+
+
+def rows() -> Tensors:
+    """A column of each kind, with repeated values and, but for the last, missing ones."""
+    number = np.arange(ROWS, dtype=np.float64) % 7
+    return {
+        "number": np.where(number == 0, np.nan, number),
+        "string": np.array([None if each == 0 else f"s{each:g}" for each in number], object),
+        "count": number.astype(np.int64),
+    }
+
+
+def _features(columns: Tensors) -> None:
+    from driftline.features import spec
+    from driftline.features.transform import Transform
+
+    steps: list[spec.Step] = [
+        spec.Impute("number", "mean"),
+        spec.Hash("string", into="hashed"),
+        spec.OneHot("string"),
+        spec.TargetMean("count", into="mean"),
+    ]
+    transform = Transform(steps)
+    transform.fit(columns, columns["count"])
+    for count in (1, ROWS):
+        transform.apply({name: column[:count] for name, column in columns.items()})
+
+
+def _monitor(columns: Tensors) -> None:
+    from driftline.monitor.monitor import Monitor
+    from driftline.monitor.profile import Profile
+
+    matrix = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
+    received = np.frombuffer(matrix.tobytes(), np.float32).reshape(matrix.shape)  # it can't be written
+    for table in (columns, {"matrix": matrix}, {"matrix": received}):
+        with TemporaryDirectory() as folder:
+            Profile.fit(table).save(file := Path(folder) / "profile.arrow")
+            profile = Profile.load(file)  # servers load it, and then it can't be written either
+        monitor = Monitor(profile, look_rows=1, window_rows=ROWS // 2)
+        monitor.warm_up()
+        for count in (1, ROWS):
+            monitor.observe({name: column[:count] for name, column in table.items()})
+        monitor.report(2)

@@ -1,0 +1,48 @@
+"""One folder with a model's files, served from where it lies: what KServe mounts at /mnt/models."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from driftline.errors import NotFound, RegistryError
+from driftline.registry.directory import DirectoryRegistry
+from driftline.registry.file import FileRegistry, fingerprint
+from driftline.registry.source import Registry, Version, check_name
+
+
+def mounted(path: Path, name: str) -> Registry:
+    """The registry of a folder mounted for one model: the model's own files, or a registry that has it."""
+    own = any(path.glob("*.onnx")) or (path / "MLmodel").exists()
+    return DirectoryRegistry(path) if not own and (path / name).is_dir() else FolderRegistry(path, name)
+
+
+class FolderRegistry(FileRegistry):
+    """The model `name`, whose version 1 is what lies in a folder now.
+
+    Files that are written anew, added or removed are the same version with another fingerprint.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(path)
+        self.name = check_name(name)
+
+    def versions(self, name: str) -> list[Version]:
+        """Version 1; NotFound for another model's name, RegistryError if the folder can't be read."""
+        if name != self.name:
+            raise NotFound(f"no model {name!r} in {self.uri}; there is: {self.name}")
+        files, newest = hashlib.sha256(), 0.0
+        try:
+            for path in sorted(self.path.iterdir()):
+                status = path.stat()
+                files.update(f"{path.name} {fingerprint(status)}\n".encode())
+                newest = max(newest, status.st_mtime)
+        except OSError as error:
+            raise RegistryError(f"model folder {self.uri} can't be read: {error.strerror}") from error
+        return [Version(name, 1, created=newest, fingerprint=files.hexdigest())]
+
+    def fetch(self, version: Version) -> Path:
+        """The path of the folder itself; NotFound if it is gone."""
+        if not self.path.is_dir():
+            raise NotFound(f"model folder {self.uri} is gone")
+        return self.path

@@ -1,0 +1,124 @@
+"""What a cluster is given, held against the schemas of Kubernetes and KServe, and against our commands."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from manifests import DEPLOY, documents, refusals
+
+from driftline import __version__
+from driftline.cli import main
+
+KSERVE = DEPLOY / "kserve"
+FILES = sorted([*KSERVE.glob("*.yaml"), *(KSERVE / "samples").glob("*.yaml")])
+OURS = {"kustomization.yaml", "images.yaml"}
+"""Read by kustomize, not by a cluster."""
+MANIFESTS = [path for path in FILES if path.name not in OURS]
+APIS = {
+    "ClusterServingRuntime": "serving.kserve.io/v1alpha1",
+    "ClusterStorageContainer": "serving.kserve.io/v1alpha1",
+    "InferenceService": "serving.kserve.io/v1beta1",
+    "Deployment": "apps/v1",
+    "HorizontalPodAutoscaler": "autoscaling/v2",
+    "Service": "v1",
+}
+
+
+def containers(value: Any) -> list[dict[str, Any]]:
+    """All containers in an object that run our image."""
+    if isinstance(value, list):
+        return [found for each in value for found in containers(each)]
+    if not isinstance(value, dict):
+        return []
+    own = [value] if str(value.get("image", "")).startswith("driftline") else []
+    return own + [found for each in value.values() for found in containers(each)]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_a_cluster_takes_every_manifest(path: Path) -> None:
+    for document in documents(path):
+        assert document["apiVersion"] == APIS[document["kind"]]
+        assert refusals(document) == []
+
+
+def test_what_is_wrong_is_refused() -> None:
+    (right,) = documents(KSERVE / "runtime-cpu.yaml")
+    for where, key, value in (
+        (["spec"], "protocolVersion", ["v2"]),
+        (["spec", "containers", 0], "port", 8080),
+        (["spec", "containers", 0, "readinessProbe", "httpGet"], "uri", "/"),
+        (["spec", "containers", 0, "securityContext"], "runAsUser", "nobody"),
+        (["spec", "containers", 0, "resources", "limits"], "cpu", "much"),
+        (["spec", "volumes", 0, "emptyDir"], "size", "1Gi"),
+    ):
+        wrong = copy.deepcopy(right)
+        at = wrong
+        for step in where:
+            at = at[step]
+        at[key] = value
+        assert len(refusals(wrong)) >= 1, (where, key)
+    del right["spec"]["containers"]
+    assert len(refusals(right)) == 1
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_our_containers_have_no_rights_and_our_commands_understand_them(path: Path) -> None:
+    for container in containers(documents(path)):
+        assert container["image"].partition(":")[2] == __version__
+        rights = container["securityContext"]
+        assert rights["runAsNonRoot"] is rights["readOnlyRootFilesystem"] is True
+        assert rights["allowPrivilegeEscalation"] is False
+        assert rights["capabilities"] == {"drop": ["ALL"]}
+        assert rights["runAsUser"] > 0
+        words = [*container.get("command", ["driftline"])[1:], *container.get("args", [])]
+        if words[0] == "monitor" and "monitor" not in main.commands:
+            pytest.skip("driftline has no monitor command yet")
+        command = main.commands[words[0]]
+        arguments = [word.replace("{{.Name}}", "flights") for word in words[1:]]
+        if words[0] == "fetch":  # as KServe calls it
+            arguments = ["models:/flights@production", "/mnt/models"]
+        try:
+            command.make_context(words[0], arguments)
+        except click.UsageError as error:
+            raise AssertionError(f"{path.name}: {error.message}") from error
+
+
+def test_kserve_knows_when_a_runtime_is_ready() -> None:
+    for name in ("cpu", "gpu"):
+        (runtime,) = documents(KSERVE / f"runtime-{name}.yaml")
+        (container,) = runtime["spec"]["containers"]
+        assert container["name"] == "kserve-container"
+        port = container["ports"][0]["containerPort"]
+        assert f"--http_port={port}" in container["args"]
+        assert container["readinessProbe"]["httpGet"] == {"path": "/v2/models/{{.Name}}/ready", "port": port}
+        assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == str(port)
+
+
+def test_samples_name_what_is_there() -> None:
+    (storage,) = documents(KSERVE / "storage-mlflow.yaml")
+    runtimes = {
+        each["metadata"]["name"]: {known["name"] for known in each["spec"]["supportedModelFormats"]}
+        for name in ("cpu", "gpu")
+        for each in documents(KSERVE / f"runtime-{name}.yaml")
+    }
+    samples = [each for path in (KSERVE / "samples").glob("*.yaml") for each in documents(path)]
+    models = [each["spec"]["predictor"]["model"] for each in samples if each["kind"] == "InferenceService"]
+    assert len(models) == 4
+    (prefix,) = storage["spec"]["supportedUriFormats"]
+    for model in models:
+        assert model["modelFormat"]["name"] in runtimes[model["runtime"]]
+        assert model["storageUri"].startswith(prefix["prefix"])
+
+
+def test_kustomize_finds_everything_once() -> None:
+    kustomization = yaml.safe_load((KSERVE / "kustomization.yaml").read_text())
+    assert set(kustomization) == {"apiVersion", "kind", "resources", "images", "configurations"}
+    named = {*kustomization["resources"], *kustomization["configurations"], "kustomization.yaml"}
+    assert named == {path.name for path in KSERVE.glob("*.yaml")}
+    images = {each["image"].partition(":")[0] for path in MANIFESTS for each in containers(documents(path))}
+    assert images == {each["name"] for each in kustomization["images"]}

@@ -1,0 +1,53 @@
+"""The manifests of `deploy/`, and what Kubernetes would say of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+SCHEMAS = ROOT / "tests/deploy/schemas"
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file."""
+    return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
+
+
+def refusals(document: dict[str, Any]) -> list[str]:
+    """What is wrong with an object: where, and why."""
+    return [
+        f"{error.json_path}: {error.message}" for error in validator(document["kind"]).iter_errors(document)
+    ]
+
+
+@cache
+def validator(kind: str) -> Draft202012Validator:
+    """Refuses what the schema of a kind does not know."""
+    schema = json.loads((SCHEMAS / f"{kind}.json").read_text(encoding="utf-8"))
+    for each in objects(schema):
+        if "properties" in each and not each.get("x-kubernetes-preserve-unknown-fields"):
+            each.setdefault("additionalProperties", False)
+    return Draft202012Validator(schema)
+
+
+def objects(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every schema within a schema. Properties may be called `properties`: they are no keyword then."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for key, value in schema.items():
+        if key in ("properties", "$defs"):
+            children = value.values()
+        else:
+            children = value if key in ("oneOf", "anyOf", "allOf") else [value]
+        for child in children:
+            if key in ("properties", "$defs", "items", "additionalProperties", "oneOf", "anyOf", "allOf"):
+                yield from objects(child)

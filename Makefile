@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PROMETHEUS := $(VENV)/prometheus
 HOT := --benchmark-autosave --benchmark-compare --benchmark-group-by=fullname --benchmark-columns=min,median,iqr
 
 .PHONY: demo test lint types check bench bench-peers lock clean
@@ -20,7 +21,7 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-check: $(INSTALLED)
+check: $(INSTALLED) $(PROMETHEUS)
 	$(BIN)/pytest -n auto $(ARGS)
 	NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/kernels  # the CUDA drivers, in a simulator
 
@@ -34,6 +35,9 @@ bench-peers: $(INSTALLED)  ## other model servers on the same work: bench/README
 lock: $(INSTALLED)  ## resolve constraints.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \
 		--no-header --no-annotate pyproject.toml -o constraints.txt
+
+$(PROMETHEUS): | $(INSTALLED)  # what tests/deploy asks whether rules and queries are right
+	tests/get_prometheus.sh $@
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \

@@ -1,0 +1,83 @@
+"""Rules and dashboard, judged by Prometheus itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from manifests import DEPLOY
+from prometheus import promtool
+
+MONITORING = DEPLOY / "monitoring"
+
+
+def test_rules_do_what_their_tests_say() -> None:
+    for arguments in (("check", "rules", "rules.yaml"), ("test", "rules", "rules_test.yaml")):
+        done = promtool(*arguments, cwd=MONITORING)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_rule_has_a_test() -> None:
+    rules, tests = ((MONITORING / name).read_text() for name in ("rules.yaml", "rules_test.yaml"))
+    known = [rule for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
+    expected = {
+        each["alertname"]
+        for test in yaml.safe_load(tests)["tests"]
+        for each in test["alert_rule_test"]
+        if each.get("exp_alerts")
+    }
+    assert {rule["alert"] for rule in known if "alert" in rule} == expected
+    assert all(rule["record"] in tests for rule in known if "record" in rule)
+    assert all(
+        {"summary", "description"} == set(rule["annotations"])
+        and rule["labels"]["severity"] in ("info", "warning", "critical")
+        for rule in known
+        if "alert" in rule
+    )
+
+
+def test_the_configuration_is_one(tmp_path: Path) -> None:
+    text = (MONITORING / "prometheus.yml").read_text()
+    pods = "kubernetes_sd_configs:\n      - role: pod\n"
+    assert pods in text
+    # Debian's Prometheus is built without Kubernetes; all else is as it is.
+    (tmp_path / "prometheus.yml").write_text(text.replace(pods, "static_configs: []\n"))
+    (tmp_path / "rules.yaml").write_text((MONITORING / "rules.yaml").read_text())
+    done = promtool("check", "config", "prometheus.yml", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_is_whole() -> None:
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    sources = {"type": "prometheus", "uid": "${datasource}"}
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (place["x"] + across, place["y"] + down)
+            for across in range(place["w"])
+            for down in range(place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24, panel["title"]
+        taken |= cells
+        if panel["type"] != "row":
+            assert panel["datasource"] == sources
+            assert [target["refId"] for target in panel["targets"]] == list("ABCDEF"[: len(panel["targets"])])
+
+
+def test_the_adapter_makes_the_metric_that_is_scaled_on() -> None:
+    (rule,) = yaml.safe_load((MONITORING / "adapter.yaml").read_text())
+    _, scaler = yaml.safe_load_all((DEPLOY / "kserve/samples/scaled-by-hpa.yaml").read_text())
+    metrics: list[Any] = scaler["spec"]["metrics"]
+    assert [each["pods"]["metric"]["name"] for each in metrics] == [rule["name"]["as"]]
+
+
+def test_kustomize_finds_what_it_packs() -> None:
+    kustomization = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())
+    for generator in kustomization["configMapGenerator"]:
+        assert all((MONITORING / name).is_file() for name in generator["files"])

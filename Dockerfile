@@ -27,6 +27,7 @@ ENV PATH=/opt/driftline/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     NUMBA_CPU_NAME=$CPU \
     NUMBA_CPU_FEATURES= \
+    ORT_DISABLE_TELEMETRY=1 \
     DRIFTLINE_HOST=0.0.0.0 \
     DRIFTLINE_CACHE=/tmp/driftline
 COPY --from=build /opt/driftline /opt/driftline

@@ -3,7 +3,7 @@
 #     tests/get_prometheus.sh FOLDER
 # Where they are installed, or where there is no apt, the folder stays empty.
 set -eu
-new=$(mktemp -d "$(dirname "$1")/prometheus-XXXXXX")
+new=$(mktemp -d "$(cd "$(dirname "$1")" && pwd)/prometheus-XXXXXX")
 trap 'rm -rf "$new"' EXIT
 mkdir "$new/files"
 if command -v prometheus >/dev/null && command -v promtool >/dev/null; then

@@ -15,7 +15,7 @@ import driftline_kernels
 
 FLOORS = [
     ["driftline_kernels", "errors"],
-    ["tensors", "config", "tables", "mlmodel"],
+    ["tensors", "config", "tables", "mlmodel", "answers", "logs", "sockets"],
     ["registry", "columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],

@@ -38,6 +38,7 @@ class Counter:
         lengths = [state.counts.size, state.sums.size, *(len(one.counts) for one in self.categorical)]
         self.words: int = sum(lengths)
         parts = np.zeros(self.words, np.int64) if memory is None else memory
+        self._memory = parts
         counts, sums, *self._categories = np.split(parts, list(accumulate(lengths))[:-1])
         self._state = state._replace(counts=counts.reshape(state.counts.shape), sums=sums.view(np.float64))
         self._waiting = np.empty((FEW_ROWS, self._width), np.float32)
@@ -82,6 +83,12 @@ class Counter:
         self._state.moments[:] = moments.start(self._width)
         for counts in self._categories:
             counts[:] = 0
+
+    @property
+    def memory(self) -> Array:
+        """(words,) int64, a view: all that is counted; another Counter of the profile can go on from it."""
+        self.settle()
+        return self._memory
 
     @property
     def counts(self) -> Array:

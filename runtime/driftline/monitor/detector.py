@@ -11,8 +11,9 @@ n / A.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,6 +107,20 @@ class Detectors:
         if which == 0:
             self._state.seen[columns] = 0
 
+    def freeze(self) -> dict[str, Any]:
+        """All that they remember, as arrays, and what is drawn next, to go on from with `thaw`."""
+        arrays = {name: array.copy() for name, array in self._state._asdict().items()}
+        return {**arrays, "random": self._ranks.random.bit_generator.state}
+
+    def thaw(self, frozen: Mapping[str, Any]) -> None:
+        """Go on from what was frozen, by the same references; ValueError if it was of others."""
+        for name, array in self._state._asdict().items():
+            if array.shape != frozen[name].shape:
+                raise ValueError(f"{name}: expected {array.shape}, came {frozen[name].shape}")
+        for name, array in self._state._asdict().items():
+            array[:] = frozen[name]
+        self._ranks.random.bit_generator.state = frozen["random"]
+
     def evidence(self) -> tuple[Array, Array]:
         """(columns,) each: M of `change` and of `alarm`, in units of what makes a signal, as a logarithm."""
         scale = self._threshold + np.log(self._columns * len(HALF_LIVES))
@@ -140,7 +155,7 @@ class RankBins:
         self._tied = np.flatnonzero(~self._whole)
         self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
         self._column = column[self._tied]
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
 
     def of(self, counts: Array) -> Array:
         """(columns, BINS) int64: the rows of each rank bin."""
@@ -148,5 +163,5 @@ class RankBins:
         ranks = np.bincount(self._target, counts * self._whole, size).astype(np.int64)
         ranks = ranks.reshape(self._columns, BINS)
         if len(self._tied):
-            np.add.at(ranks, self._column, self._random.multinomial(counts[self._tied], self._shares))
+            np.add.at(ranks, self._column, self.random.multinomial(counts[self._tied], self._shares))
         return ranks

@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import RLock
 from time import monotonic
+from typing import Any, Self
 
 import numpy as np
 
+from driftline.config import Monitoring
 from driftline.errors import BadRequest
 from driftline.monitor import report
 from driftline.monitor.comparing import compare_rows
@@ -108,6 +111,15 @@ class Monitor:
         self._looked_at = 0
         self._next_look = monotonic() + look_seconds
         self._begin_window()
+
+    @classmethod
+    def of(cls, profile: Profile, settings: Monitoring, **named: Any) -> Self:
+        """A monitor with the settings of a `driftline.toml`; `named` are the other arguments."""
+        names = (
+            "false_alarm_rows", "tolerance", "look_rows", "look_seconds",
+            "window_rows", "window_seconds", "keep_windows",
+        )  # fmt: skip
+        return cls(profile, **{name: getattr(settings, name) for name in names}, **named)
 
     def warm_up(self) -> None:
         """Load all that is compiled, so that no batch waits for it."""
@@ -268,13 +280,17 @@ class Monitor:
         if windows < 1:
             raise BadRequest(f"windows = {windows!r}: expected a whole number from 1")
         with self._lock:
-            self._look()
-            window = self._window()
+            window, signals = self.current()
             before = list(self._finished)[-(windows - 1) :] if windows > 1 else []
-            signals = tuple(self._signals.values())
         for one in before:
             window = window.merge(one)
         return report.of(self.profile, window, signals)
+
+    def current(self) -> tuple[Window, tuple[Signal, ...]]:
+        """The current window, after a look, and the signals that are held."""
+        with self._lock:
+            self._look()
+            return self._window(), tuple(self._signals.values())
 
     def acknowledge(self) -> tuple[Signal, ...]:
         """Let go of all signals, which are returned; each is raised anew on new evidence for it."""
@@ -282,6 +298,45 @@ class Monitor:
             signals = tuple(self._signals.values())
             self._signals.clear()
             return signals
+
+    # -- over a restart -----------------------------------------------------------------------------
+
+    def freeze(self) -> Frozen:
+        """All that it knows, for another monitor of the same profile to go on from."""
+        with self._lock:
+            self._look()
+            return Frozen(
+                self.rows,
+                self.rows - self._window_start,
+                self._began,
+                self._counter.memory.copy(),
+                self._detectors.freeze() if self._detectors is not None else {},
+                tuple(self._signals.values()),
+                frozenset(self._seen_in_window),
+                tuple(self._finished),
+            )
+
+    def thaw(self, frozen: Frozen) -> None:
+        """Go on from there, if nothing was observed yet; a window that goes by the clock ends when it was to.
+
+        Raises ValueError for what another profile's monitor has counted; then nothing has changed.
+        """
+        with self._lock:
+            memory = self._counter.memory
+            if len(memory) != len(frozen.counted):
+                raise ValueError(f"expected {len(memory)} counts, came {len(frozen.counted)}")
+            if self._detectors is not None:
+                self._detectors.thaw(frozen.detectors)
+            memory[:] = frozen.counted
+            self.rows = self._looked_at = frozen.rows
+            self._looked = self._counter.counts
+            self._signals = {(one.kind, one.column): one for one in frozen.signals}
+            self._seen_in_window = set(frozen.seen)
+            self._finished.extend(frozen.finished)
+            self._begin_window()
+            self._window_end -= (self._began - frozen.began).total_seconds()
+            self._began, self._window_start = frozen.began, frozen.rows - frozen.window_rows
+            self._set_stop()
 
     @property
     def words(self) -> int:
@@ -293,6 +348,28 @@ class Monitor:
         """The signals that are held."""
         with self._lock:
             return tuple(self._signals.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen:
+    """What a monitor knows, right after a look.
+
+    rows         that it has observed
+    window_rows  of them, in the current window, which began at `began`
+    counted      (words,) int64; see Counter.memory
+    detectors    see Detectors.freeze; empty if there are none
+    signals      that are held, and which of their keys were seen in this window
+    finished     windows that are kept
+    """
+
+    rows: int
+    window_rows: int
+    began: datetime
+    counted: Array
+    detectors: Mapping[str, Any]
+    signals: tuple[Signal, ...]
+    seen: frozenset[tuple[str, str]]
+    finished: tuple[Window, ...]
 
 
 def log_signal(signal: Signal) -> None:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,20 @@ class Profile:
     def rows(self) -> int:
         """How many rows the reference has."""
         return self.whole.rows
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for every profile of the same content: rows counted by one may be added to the other's."""
+        digest = sha256(repr((self.whole.names, self.whole.rows, self.whole.seed)).encode())
+        arrays = [self.whole.scaling, self.whole.features, self.whole.comoments]
+        for one in self.references:
+            kind, categories = ("numeric", ()) if isinstance(one, Numeric) else (one.kind, one.categories)
+            digest.update(repr((one.name, kind, categories)).encode())
+            arrays += [one.counts, one.split, one.gaps]
+            arrays += [one.edges, one.moments] if isinstance(one, Numeric) else []
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, name: str) -> Reference:
         """The reference of a column; BadRequest if there is none."""

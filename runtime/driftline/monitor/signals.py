@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from math import inf
+from typing import Any, Self
 
 from driftline.monitor.statistics import Statistic, number
 
@@ -51,3 +52,16 @@ class Signal:
             "statistics": {name: statistic.to_dict() for name, statistic in self.statistics.items()},
             "words": self.words,
         }
+
+    @classmethod
+    def of_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The signal that `to_dict` has written."""
+        statistics = {name: Statistic.of_dict(one) for name, one in fields["statistics"].items()}
+        evidence = fields["evidence"]
+        return cls(
+            **{key: fields[key] for key in ("kind", "model", "version", "column", "rows", "words")},
+            when=datetime.fromisoformat(fields["when"]),
+            evidence=inf if evidence is None else evidence,
+            columns=tuple(fields["columns"]),
+            statistics=statistics,
+        )

@@ -9,10 +9,11 @@ in all the column's bins, so that it stays finite.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import repeat
-from math import isfinite
-from typing import Any
+from math import isfinite, nan
+from typing import Any, Self
 
 import numpy as np
 
@@ -52,6 +53,14 @@ class Statistic:
         if self.interval is not None:
             fields["interval"] = [number(end) for end in self.interval]
         return fields
+
+    @classmethod
+    def of_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The statistic that `to_dict` has written; None was a number that is not finite."""
+        found: dict[str, Any] = {name: nan if value is None else value for name, value in fields.items()}
+        if (ends := fields.get("interval")) is not None:
+            found["interval"] = tuple(nan if end is None else end for end in ends)
+        return cls(**found)
 
 
 def number(value: float) -> float | None:

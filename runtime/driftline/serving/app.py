@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from http import HTTPStatus
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from driftline.answers import HANDLERS, failure, mlflow_failure
 from driftline.config import Server
-from driftline.errors import DriftlineError, WrongMethod
-from driftline.serving.answers import bug, failure, json, mlflow_failure
+from driftline.errors import WrongMethod
 from driftline.serving.host import Host
 from driftline.serving.infer import Infer
 from driftline.serving.routes import routes
@@ -46,7 +42,7 @@ class App:
         self.endpoint = lru_cache(MOST_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),
-            exception_handlers={DriftlineError: _known_error, HTTPException: _http_error, Exception: _bug},
+            exception_handlers=HANDLERS,
         )
 
     def _endpoint(self, path: str) -> Endpoint | None:
@@ -71,19 +67,3 @@ class App:
         except Exception as error:
             await infer.failure(error)(scope, receive, send)
         return None
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    response = json({"error": f"{phrase}: {request.method} {request.url.path}"}, error.status_code)
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _known_error(request: Request, error: Exception) -> Response:
-    return failure(error)
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    return failure(bug(error))  # Starlette logs it

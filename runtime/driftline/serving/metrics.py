@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from driftline import __version__
 from driftline.batching.counters import Counters
+from driftline.monitor.metrics import COLUMN, VERSION, DriftCollector
 from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
@@ -28,8 +29,6 @@ from driftline.serving.served import Served
 if TYPE_CHECKING:
     from driftline.monitor.report import Report
 
-VERSION = ["model", "version"]
-COLUMN = [*VERSION, "column"]
 REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 ROWS = tuple(2**power for power in range(13))
 SECONDS = tuple(ns / 1e9 for ns in BOUNDS_NS)
@@ -50,7 +49,8 @@ def exposition(host: Host, reports: Mapping[Served, Report]) -> tuple[bytes, str
     """The answer to a scrape and its content type; `reports` of the versions that are monitored."""
     registry = CollectorRegistry()
     registry.register(HostCollector(host))
-    registry.register(DriftCollector(host, reports))
+    watched = {_key(one): one.watch for one in host.served() if one.watch is not None}
+    registry.register(DriftCollector(watched, {_key(one): report for one, report in reports.items()}))
     registry.register(ProcessesCollector(host.processes))
     text = generate_latest(registry)
     # The client library adds _total to every counter's header; Triton's names have none.
@@ -167,72 +167,8 @@ class ProcessesCollector(Collector):
             yield metric
 
 
-class DriftCollector(Collector):
-    """What monitors say, at every scrape."""
-
-    def __init__(self, host: Host, reports: Mapping[Served, Report]) -> None:
-        self._watches = [(served.version, served.watch) for served in host.served() if served.watch]
-        self._reports = reports
-
-    def collect(self) -> Iterator[Metric]:
-        """All metrics of all versions that are watched."""
-        yield from self._rows()
-        yield from self._signals()
-        yield from self._statistics()
-
-    def _rows(self) -> Iterator[Metric]:
-        observed = CounterMetricFamily("driftline_rows_observed", "Rows monitored", labels=VERSION)
-        skipped = CounterMetricFamily(
-            "driftline_rows_skipped", "Rows that could not be monitored", labels=VERSION
-        )
-        lag = GaugeMetricFamily(
-            "driftline_observation_lag_rows", "Rows that wait to be monitored", labels=VERSION
-        )
-        for version, watch in self._watches:
-            labels = list(_labels(version).values())
-            observed.add_metric(labels, watch.observer.monitor.rows if watch.observer.monitor else 0)
-            skipped.add_metric(labels, watch.observer.skipped_rows)
-            lag.add_metric(labels, watch.observer.waiting_rows)
-        yield from (observed, skipped, lag)
-
-    def _signals(self) -> Iterator[Metric]:
-        changes = CounterMetricFamily(
-            "driftline_changes",
-            "Columns that are certainly not as in the reference; of column '', the model as a whole",
-            labels=COLUMN,
-        )
-        alarms = CounterMetricFamily(
-            "driftline_alarms", "Columns that are certainly further from it than is harmless", labels=COLUMN
-        )
-        held = GaugeMetricFamily(
-            "driftline_signal", "Changes and alarms that are held now", labels=[*COLUMN, "kind"]
-        )
-        for version, watch in self._watches:
-            labels = list(_labels(version).values())
-            for family, counts in ((changes, watch.changes), (alarms, watch.alarms)):
-                for column, count in list(counts.items()):
-                    family.add_metric([*labels, column], count)
-            for signal in watch.observer.monitor.signals if watch.observer.monitor else ():
-                held.add_metric([*labels, signal.column, signal.kind], 1)
-        yield from (changes, alarms, held)
-
-    def _statistics(self) -> Iterator[Metric]:
-        labels = [*COLUMN, "statistic"]
-        values = GaugeMetricFamily(
-            "driftline_drift", "Distance of the current window from the reference", labels=labels
-        )
-        nulls = GaugeMetricFamily(
-            "driftline_drift_null", "What it would be on average if nothing had changed", labels=labels
-        )
-        for served, report in self._reports.items():
-            version = list(_labels(served.version).values())
-            of_columns = [(column.name, column.statistics) for column in report.columns]
-            for name, statistics in [*of_columns, ("", report.whole)]:
-                for statistic, found in statistics.items():
-                    values.add_metric([*version, name, statistic], found.value)
-                    if found.null is not None:
-                        nulls.add_metric([*version, name, statistic], found.null)
-        yield from (values, nulls)
+def _key(served: Served) -> tuple[str, str]:
+    return served.version.name, str(served.version.number)
 
 
 def _labels(version: Version) -> dict[str, str]:

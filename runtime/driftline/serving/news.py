@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from driftline.config import Server
+from driftline.monitor.webhook import Webhook
 from driftline.registry.source import Version
 from driftline.serving.runs import Runs
-from driftline.serving.webhook import Webhook
 
 if TYPE_CHECKING:
     from driftline.monitor.signals import Signal

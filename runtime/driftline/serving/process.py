@@ -15,27 +15,24 @@ from typing import NoReturn
 
 import uvicorn
 
-from driftline import __version__
+from driftline import __version__, logs
 from driftline.config import Server, ServerFile
-from driftline.errors import ConfigError
 from driftline.protocols import numbers
 from driftline.registry.source import Reference, Registry
-from driftline.serving import logs, memory
+from driftline.serving import memory
 from driftline.serving.app import App
 from driftline.serving.fastlane import fast_lane
 from driftline.serving.holder import Holder
 from driftline.serving.host import Host
 from driftline.serving.news import News
 from driftline.serving.served import Served
+from driftline.sockets import BACKLOG, bind
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.serving")
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections, so that none is closed under a request."""
-
-BACKLOG = 2048
-"""Connections that may wait to be accepted."""
 
 GARBAGE = 20_000
 """Objects made and not freed again before the garbage collector looks for cycles among them."""
@@ -203,20 +200,3 @@ def leave(code: int) -> NoReturn:
     """End the process now, whatever its threads do."""
     logging.shutdown()
     os._exit(code)
-
-
-def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.socket:
-    """A listening socket's address, taken; ConfigError if it can't be had.
-
-    With SO_REUSEPORT as `option` other sockets of this kind may have the address too.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, option, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
-    return listener

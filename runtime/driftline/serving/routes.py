@@ -11,12 +11,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from driftline import __version__
+from driftline.answers import json
 from driftline.config import Server
 from driftline.errors import BadRequest, DriftlineError, RegistryError, Unavailable
 from driftline.protocols import mlflow
 from driftline.registry.source import Version
 from driftline.serving import drift, hooks, triton
-from driftline.serving.answers import json
 from driftline.serving.host import Host
 from driftline.serving.infer import read_body
 from driftline.tensors import shorten

@@ -159,15 +159,9 @@ class Watch:
 
             history = History(settings.history, profile, self._version.name, self._version.number)
             self._history = Outbox(history.write, "history")
-        monitor = Monitor(
+        monitor = Monitor.of(
             profile,
-            false_alarm_rows=settings.false_alarm_rows,
-            tolerance=settings.tolerance,
-            look_rows=settings.look_rows,
-            look_seconds=settings.look_seconds,
-            window_rows=settings.window_rows,
-            window_seconds=settings.window_seconds,
-            keep_windows=settings.keep_windows,
+            settings,
             model=self._version.name,
             version=self._version.number,
             on_signal=weakly(self._count),

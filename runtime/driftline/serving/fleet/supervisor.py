@@ -9,13 +9,14 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from driftline import __version__
+from driftline import __version__, logs
 from driftline.config import Server, ServerFile
 from driftline.registry.source import Reference, Registry
-from driftline.serving import logs, memory
+from driftline.serving import memory
 from driftline.serving.fleet.host import FleetHost
 from driftline.serving.news import News
-from driftline.serving.process import BACKLOG, bind, calm_collector, leave, loop_factory
+from driftline.serving.process import calm_collector, leave, loop_factory
+from driftline.sockets import BACKLOG, bind
 
 log = logging.getLogger("driftline.serving")
 

@@ -18,13 +18,14 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from driftline import logs
+from driftline.answers import failure
 from driftline.config import Monitoring, Server, ServerFile, available_cores, available_memory
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.errors import DriftlineError, NotFound, Unavailable
 from driftline.registry.source import Reference, Version
-from driftline.serving import logs, memory
-from driftline.serving.answers import failure
+from driftline.serving import memory
 from driftline.serving.app import App
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.channel import Channel
@@ -51,7 +52,7 @@ PAGE_SECONDS = 10.0
 
 _VERSION = r"/v2/models/[^/]+(?:/versions/[^/]+)?"
 _SHARED = re.compile(
-    rf"/metrics|/hooks/mlflow|/v2/models/stats|/v2/repository/index|{_VERSION}/(?:stats|drift|drift/acknowledge)"
+    rf"/metrics|/hooks/mlflow|/v2/models/stats|/v2/repository/index|{_VERSION}/(?:stats|drift|drift/(?:acknowledge|window|reference))"
 )
 _CHANGING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 

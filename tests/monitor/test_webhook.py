@@ -8,11 +8,11 @@ import pytest
 from support import receiver
 
 from driftline.errors import ConfigError
+from driftline.monitor import webhook as module
 from driftline.monitor.outbox import Outbox
 from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic
-from driftline.serving import webhook as module
-from driftline.serving.webhook import Webhook, event
+from driftline.monitor.webhook import Webhook, event
 
 SIGNAL = Signal(
     "alarm", "flights", 3, "dep delay", datetime(2026, 1, 2, tzinfo=UTC), 1000, 14.0, (),

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
 
 import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from driftline.errors import DriftlineError, SignatureViolation, Unavailable, WrongMethod
@@ -59,3 +64,27 @@ def _refusal(error: DriftlineError, content: dict[str, str]) -> Response:
     if isinstance(error, WrongMethod):
         response.headers["allow"] = "POST"
     return response
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    response = json({"error": f"{phrase}: {request.method} {request.url.path}"}, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    return failure(error)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return failure(bug(error))  # Starlette logs it
+
+
+HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+    DriftlineError: _known_error,
+    HTTPException: _http_error,
+    Exception: _bug,
+}
+"""What a Starlette application is to answer to errors."""

@@ -1,0 +1,104 @@
+"""What a monitor knows, in a file: after a restart another goes on from there, its guarantee included."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.monitor import shipping
+from driftline.monitor.monitor import Frozen, Monitor
+from driftline.monitor.shipping import Shipped
+from driftline.monitor.signals import Signal
+from driftline.tensors import Array
+
+FORMAT = 1
+"""The version of the format; a checkpoint of another one is refused."""
+
+
+def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the file is replaced when all of it is on the disk.
+
+    more  what else is to be remembered with it, as what JSON knows
+
+    Raises BadRequest if it can't be written.
+    """
+    frozen = monitor.freeze()
+    fingerprint = monitor.profile.fingerprint
+    detectors = dict(frozen.detectors)
+    head = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "rows": frozen.rows,
+        "window_rows": frozen.window_rows,
+        "began": frozen.began.isoformat(),
+        "random": detectors.pop("random", None),
+        "signals": [signal.to_dict() for signal in frozen.signals],
+        "seen": sorted(frozen.seen),
+        "more": more,
+    }
+    arrays: dict[str, Array] = {f"detectors.{name}": array for name, array in detectors.items()}
+    arrays |= {"head": _bytes(json.dumps(head).encode()), "counted": frozen.counted}
+    for index, window in enumerate(frozen.finished):
+        arrays[f"window.{index}"] = _bytes(shipping.write(Shipped("", "", fingerprint, window, ())))
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise BadRequest(f"checkpoint {path}: {error.strerror}") from error
+
+
+def load(path: Path, monitor: Monitor) -> dict[str, Any]:
+    """Let a monitor that has observed nothing go on from a checkpoint; what else was remembered with it.
+
+    Raises BadRequest if it is none, or that of another profile; then the monitor is as it was.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        head = json.loads(arrays["head"].tobytes())
+        if head["format"] != FORMAT:
+            raise BadRequest(f"checkpoint {path}: expected format {FORMAT}, came {head['format']}")
+        if head["fingerprint"] != monitor.profile.fingerprint:
+            raise BadRequest(f"checkpoint {path}: it was counted against another profile")
+        kept = sum(name.startswith("window.") for name in arrays)
+        windows = (arrays[f"window.{index}"].tobytes() for index in range(kept))
+        detectors = {
+            name.removeprefix("detectors."): one
+            for name, one in arrays.items()
+            if name.startswith("detectors.")
+        }
+        monitor.thaw(
+            Frozen(
+                head["rows"],
+                head["window_rows"],
+                datetime.fromisoformat(head["began"]),
+                arrays["counted"],
+                {**detectors, "random": head["random"]},
+                tuple(Signal.of_dict(one) for one in head["signals"]),
+                frozenset((kind, column) for kind, column in head["seen"]),
+                tuple(shipping.read(one, str(path)).window for one in windows),
+            )
+        )
+        return dict(head["more"])
+    except (OSError, zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        raise BadRequest(f"checkpoint {path}: expected a checkpoint: {error}") from error
+
+
+def _bytes(content: bytes) -> Array:
+    return np.frombuffer(content, np.uint8)

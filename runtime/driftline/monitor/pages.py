@@ -1,0 +1,103 @@
+"""What HTTP shows of a monitor: its reports, the signals it holds, its window, a profile of its rows."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from driftline.answers import json
+from driftline.errors import BadRequest, Unavailable
+from driftline.monitor.capture import Capture
+from driftline.tensors import shorten
+
+if TYPE_CHECKING:
+    from driftline.monitor.monitor import Monitor
+    from driftline.monitor.profile import Profile
+
+MOST_ROWS = 10_000_000
+MOST_SECONDS = 3600.0
+LOOK_SECONDS = 0.05
+ARROW_FILE = "application/vnd.apache.arrow.file"
+
+
+class Watched(Protocol):
+    """What is watched: a monitor, and rows that can be kept."""
+
+    def ready(self) -> Monitor:
+        """The monitor; Unavailable if it is not there."""
+        ...
+
+    def capturing(self, rows: int) -> AbstractContextManager[Capture]:
+        """Keep the next rows while this lasts."""
+        ...
+
+
+async def report(request: Request, watched: Watched, model: str, version: str) -> Response:
+    """How the last `?window=N` windows differ from the reference, the current one included."""
+    monitor = watched.ready()
+    windows = number(request, "window", 1, 1, monitor.keep_windows + 1)
+    found = await asyncio.to_thread(monitor.report, int(windows))
+    return json({"model": model, "version": version} | found.to_dict())
+
+
+async def acknowledge(watched: Watched) -> Response:
+    """Let go of the signals that are held; they are the answer."""
+    signals = watched.ready().acknowledge()
+    return json({"acknowledged": [signal.to_dict() for signal in signals]})
+
+
+async def window(watched: Watched, model: str, version: str) -> Response:
+    """The current window as an Arrow file, to be merged with those of others."""
+    from driftline.monitor.shipping import pack
+
+    monitor = watched.ready()
+    return Response(await asyncio.to_thread(pack, monitor, model, version), media_type=ARROW_FILE)
+
+
+async def reference(watched: Watched) -> Response:
+    """The profile that rows are held against, as an Arrow file."""
+    profile = watched.ready().profile
+    return Response(await asyncio.to_thread(saved, profile), media_type=ARROW_FILE)
+
+
+async def profile(request: Request, watched: Watched) -> Response:
+    """A profile of the next `?rows=N` rows, or of what comes within `?seconds=S`, as an Arrow file."""
+    rows = int(number(request, "rows", 10_000, 1, MOST_ROWS))
+    seconds = number(request, "seconds", 60.0, 0.1, MOST_SECONDS)
+    with watched.capturing(rows) as capture:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not capture.full and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(LOOK_SECONDS)
+            if await request.is_disconnected():
+                return Response(status_code=499)
+    if not capture.rows:
+        raise Unavailable(f"a profile of live traffic: expected rows within {seconds:g} s, came none")
+    content = await asyncio.to_thread(lambda: saved(capture.profile()))
+    headers = {"driftline-profile-rows": str(capture.rows)}
+    return Response(content, media_type=ARROW_FILE, headers=headers)
+
+
+def number(request: Request, name: str, default: float, least: float, most: float) -> float:
+    """A number of the query; BadRequest if it is none, or out of range."""
+    text = request.query_params.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise BadRequest(f"'{name}': expected a number from {least:g} to {most:g}, came {shorten(text)}")
+    return value
+
+
+def saved(profile: Profile) -> bytes:
+    """A profile's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "profile.arrow"
+        profile.save(path)
+        return path.read_bytes()

@@ -1,0 +1,111 @@
+"""A window as an Arrow file: what agents and servers give to whoever merges the windows of several.
+
+A row a column: its name, counts and moments; what is known of whole rows, and of the window, in the metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from driftline.errors import BadRequest
+from driftline.monitor.signals import Signal
+from driftline.monitor.window import Window
+from driftline.tensors import Array
+
+if TYPE_CHECKING:
+    from driftline.monitor.monitor import Monitor
+
+FORMAT = 1
+"""The version of the format; a window of a newer one is refused."""
+
+_SCHEMA = pa.schema(
+    [("name", pa.string()), ("counts", pa.list_(pa.int64())), ("moments", pa.list_(pa.float64()))]
+)
+_HEAD = b"driftline.window"
+_WHOLE = b"driftline.whole."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shipped:
+    """A window, and whose it is.
+
+    model, version  that was watched
+    fingerprint     of the profile in whose bins it was counted
+    signals         that are held
+    """
+
+    model: str
+    version: str
+    fingerprint: str
+    window: Window
+    signals: tuple[Signal, ...]
+
+
+def pack(monitor: Monitor, model: str, version: str) -> bytes:
+    """A monitor's current window, and what is held."""
+    window, signals = monitor.current()
+    return write(Shipped(model, version, monitor.profile.fingerprint, window, signals))
+
+
+def write(shipped: Shipped) -> bytes:
+    """As a file."""
+    window = shipped.window
+    head = {
+        "format": FORMAT,
+        "model": shipped.model,
+        "version": shipped.version,
+        "fingerprint": shipped.fingerprint,
+        "began": window.began.isoformat(),
+        "ended": window.ended.isoformat(),
+        "rows": window.rows,
+        "signals": [signal.to_dict() for signal in shipped.signals],
+    }
+    metadata = {
+        _HEAD: json.dumps(head).encode(),
+        _WHOLE + b"features": window.features.tobytes(),
+        _WHOLE + b"comoments": window.comoments.tobytes(),
+    }
+    rows = [
+        {"name": name, "counts": counts, "moments": window.moments.get(name)}
+        for name, counts in window.counts.items()
+    ]
+    table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata(metadata))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def read(content: bytes, where: str) -> Shipped:
+    """What `write` has written; BadRequest, beginning with `where`, if it is something else."""
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+        metadata = table.schema.metadata or {}
+        head: dict[str, Any] = json.loads(metadata[_HEAD])
+        if head["format"] > FORMAT:
+            raise BadRequest(f"{where}: a window of format {head['format']}; this driftline reads {FORMAT}")
+        rows: list[dict[str, Any]] = table.to_pylist()
+        window = Window(
+            datetime.fromisoformat(head["began"]),
+            datetime.fromisoformat(head["ended"]),
+            head["rows"],
+            {row["name"]: np.array(row["counts"], np.int64) for row in rows},
+            {row["name"]: np.array(row["moments"]) for row in rows if row["moments"] is not None},
+            np.frombuffer(metadata[_WHOLE + b"features"], np.float64),
+            _square(np.frombuffer(metadata[_WHOLE + b"comoments"], np.float64)),
+        )
+        signals = tuple(Signal.of_dict(one) for one in head["signals"])
+        return Shipped(head["model"], head["version"], head["fingerprint"], window, signals)
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise BadRequest(f"{where}: expected a window: {' '.join(str(error).split())}") from error
+
+
+def _square(values: Array) -> Array:
+    side = round(len(values) ** 0.5)
+    return values.reshape(side, side)

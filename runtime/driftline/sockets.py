@@ -1,0 +1,27 @@
+"""Addresses to listen on."""
+
+from __future__ import annotations
+
+import socket
+
+from driftline.errors import ConfigError
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
+
+def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.socket:
+    """A listening socket's address, taken; ConfigError if it can't be had.
+
+    With SO_REUSEPORT as `option` other sockets of this kind may have the address too.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
+    return listener

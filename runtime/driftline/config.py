@@ -1,7 +1,7 @@
 """Settings and the files they come from, checked once, at the door.
 
 A bundle's `driftline.toml` holds the tables [batching], [engine] and [monitor]. The server's own
-`driftline.toml` holds [server] and, to override a bundle's, [models.NAME.batching] and so on.
+`driftline.toml` holds [server] and [sidecar] and, to override a bundle's, [models.NAME.batching] and so on.
 """
 
 from __future__ import annotations
@@ -175,12 +175,62 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Sidecar:
+    """Settings of an agent beside another server; the flags of `driftline monitor` in the same words."""
+
+    profile: str = setting("", "a file", lambda value: isinstance(value, str))
+    upstream: str = setting(
+        "",
+        "an http:// URL of a server",
+        lambda value: isinstance(value, str) and re.match(r"http://[^/?#]+/?$|$", value) is not None,
+    )
+    """The server that is watched, from between it and its clients; none if empty."""
+    model: str = setting("", "a model's name", lambda value: isinstance(value, str))
+    """What is watched; if empty all that passes, named as the profile's file is."""
+    host: str = setting("127.0.0.1", "a host name or address", _text)
+    port: int = setting(
+        8081, "a port from 0 to 65535", lambda value: type(value) is int and 0 <= value < 65536
+    )
+    """Of the agent's own pages."""
+    proxy_port: int = setting(
+        8080, "a port from 0 to 65535", lambda value: type(value) is int and 0 <= value < 65536
+    )
+    """Of what is passed to the upstream."""
+    copy_body_bytes: int = setting(2**20, **_whole(1))
+    """A body of more passes unobserved."""
+    copy_queue_bytes: int = setting(32 * 2**20, **_whole(1))
+    """Bytes of copies that may wait to be observed; more are dropped."""
+    checkpoint: str = setting("", "a file, or nothing", lambda value: isinstance(value, str))
+    checkpoint_seconds: float = setting(10.0, **_number(0.01, "seconds"))
+    """Between two checkpoints."""
+    drain_seconds: float = setting(30.0, **_number(0, "seconds"))
+    """What passes has so long to finish when stopped."""
+    log_format: str = setting("text", "'text' or 'json'", lambda value: value in ("text", "json"))
+    log_level: str = setting(
+        "info",
+        "'debug', 'info', 'warning' or 'error'",
+        lambda value: value in ("debug", "info", "warning", "error"),
+    )
+    alarm_webhook: str = setting(
+        "",
+        "an http:// or https:// URL",
+        lambda value: isinstance(value, str) and re.match(r"https?://[^/]|$", value) is not None,
+    )
+    """Where alarms are posted as CloudEvents; nowhere if empty."""
+
+    def check(self) -> None:
+        """ConfigError for the first that is not allowed."""
+        _override(self, {item.name: getattr(self, item.name) for item in fields(self)}, "monitor", "--")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerFile:
     """What a server's `driftline.toml` says; without a file, nothing."""
 
     path: Path | None = None
     server: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
     """What the command line says of every model's engine."""
 
@@ -188,9 +238,10 @@ class ServerFile:
     def read(cls, path: Path) -> ServerFile:
         """Read and check a server's `driftline.toml`; ConfigError names file, key, value, what is allowed."""
         document = read_toml(path)
-        _refuse_unknown(document, {"server", "models"}, str(path))
-        server = document.get("server", {})
+        _refuse_unknown(document, {"server", "sidecar", "models"}, str(path))
+        server, sidecar = document.get("server", {}), document.get("sidecar", {})
         _override(Server(), server, str(path), "server.")
+        _override(Sidecar(), sidecar, str(path), "sidecar.")
         models = document.get("models", {})
         if not isinstance(models, dict):
             raise ConfigError(
@@ -198,7 +249,7 @@ class ServerFile:
             )
         for name, tables in models.items():
             ModelSettings().override(tables, f"{path}: models.{name}")
-        return cls(path, server, models)
+        return cls(path, server, models, sidecar)
 
     def settings_of(self, name: str, bundle: ModelSettings) -> ModelSettings:
         """A model's settings: those of its bundle, with what this file says of it."""

@@ -26,6 +26,7 @@ from driftline.cli.shared import (
     stderr,
     trust_option,
 )
+from driftline.cli.sidecar import monitor
 from driftline.config import Server, ServerFile
 from driftline.errors import BadRequest, DriftlineError
 
@@ -67,7 +68,10 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     file = ServerFile.read(config) if config else ServerFile()
     ctx.obj = file
     registry = {key: value for key, value in file.server.items() if key == "registry"}
-    ctx.default_map = dict.fromkeys(main.commands, registry) | {"serve": dict(file.server)}
+    ctx.default_map = dict.fromkeys(main.commands, registry) | {
+        "serve": dict(file.server),
+        "monitor": dict(file.sidecar),
+    }
 
 
 @main.command()
@@ -369,6 +373,7 @@ main.add_command(bench)
 main.add_command(compile_kernels)
 main.add_command(convert)
 main.add_command(fetch)
+main.add_command(monitor)
 main.add_command(tune)
 
 

@@ -230,6 +230,11 @@ class Monitor:
         if self._on_window is not None:
             self._on_window(window)
 
+    @property
+    def window_rows(self) -> int:
+        """The rows of the current window."""
+        return self.rows - self._window_start
+
     def finish(self) -> None:
         """End the current window now, if it has rows."""
         with self._lock:
@@ -238,7 +243,7 @@ class Monitor:
                 self._turn()
 
     def _window(self) -> Window:
-        return self._counter.window(self.rows - self._window_start, self._began)
+        return self._counter.window(self.window_rows, self._began)
 
     # -- out ----------------------------------------------------------------------------------------
 
@@ -307,7 +312,7 @@ class Monitor:
             self._look()
             return Frozen(
                 self.rows,
-                self.rows - self._window_start,
+                self.window_rows,
                 self._began,
                 self._counter.memory.copy(),
                 self._detectors.freeze() if self._detectors is not None else {},

@@ -61,16 +61,27 @@ class Observer:
             self._closed = True
             self._let_go()
 
-    def observe(self, columns: Tensors, rows: int) -> None:
-        """Count a batch of so many rows: inputs and outputs by name."""
+    def observe(self, columns: Tensors, rows: int) -> bool:
+        """Count a batch of so many rows: inputs and outputs by name; False if it was skipped."""
         monitor = self.monitor
         if monitor is None:
-            self._wait(columns, rows)
-            return
+            return self._wait(columns, rows)
         try:
             monitor.observe(columns)
         except Exception as error:  # whatever it is, the request has its answer
-            self._skip(rows, str(error))
+            self.skip(rows, str(error))
+            return False
+        return True
+
+    def skip(self, rows: int, reason: str) -> None:
+        """Count rows that are not observed, and log it now and then."""
+        self.skipped_rows += rows
+        now = monotonic()
+        if rows and now - self._last_line >= SILENCE_SECONDS:
+            self._last_line = now
+            log.warning(
+                "%s: %d rows were not monitored, %d so far: %s", self._about, rows, self.skipped_rows, reason
+            )
 
     def ready(self) -> Monitor:
         """The monitor; Unavailable if it is still being loaded, or can't be."""
@@ -91,7 +102,7 @@ class Observer:
             log.error("%s is not monitored: %s", self._about, error)
             with self._lock:
                 self._closed = True
-                self._skip(self.waiting_rows, self.failure)
+                self.skip(self.waiting_rows, self.failure)
                 self._let_go()
             return
         while True:
@@ -105,30 +116,22 @@ class Observer:
             try:
                 monitor.observe(columns)
             except Exception as error:
-                self._skip(rows, str(error))
+                self.skip(rows, str(error))
 
-    def _wait(self, columns: Tensors, rows: int) -> None:
+    def _wait(self, columns: Tensors, rows: int) -> bool:
         with self._lock:
             nbytes = size(columns)
             if not self._closed and self._waiting_bytes + nbytes <= MOST_BYTES:
                 self._waiting.append((columns, rows))
                 self._waiting_bytes += nbytes
                 self.waiting_rows += rows
-                return
-        self._skip(rows, self.failure or "too many rows wait for the monitor to be loaded")
+                return True
+        self.skip(rows, self.failure or "too many rows wait for the monitor to be loaded")
+        return False
 
     def _let_go(self) -> None:
         self._waiting.clear()
         self._waiting_bytes = self.waiting_rows = 0
-
-    def _skip(self, rows: int, reason: str) -> None:
-        self.skipped_rows += rows
-        now = monotonic()
-        if rows and now - self._last_line >= SILENCE_SECONDS:
-            self._last_line = now
-            log.warning(
-                "%s: %d rows were not monitored, %d so far: %s", self._about, rows, self.skipped_rows, reason
-            )
 
 
 def size(columns: Tensors) -> int:

@@ -29,7 +29,7 @@ class CsvCodec(MlflowCodec):
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever is no table or does not fit the signature."""
         try:
-            table = _read_csv(body, self._types)
+            table = read_csv(body, self._types)
         except (pa.ArrowException, ValueError) as error:
             raise BadRequest(f"the request is no valid CSV: {_line(error)}") from error
         inputs, by_row = self._intake.table(_frame(table))
@@ -67,11 +67,12 @@ _TYPES = {
 }
 
 
-def _read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
+def read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
+    """A table in CSV, as pyarrow has it: of these types, else as its values look; a date is text."""
     options = pa.csv.ConvertOptions(column_types=dict(types), strings_can_be_null=True)
     table = pa.csv.read_csv(pa.BufferReader(body), convert_options=options)
     dates = {field.name: pa.string() for field in table.schema if pa.types.is_temporal(field.type)}
-    return _read_csv(body, {**types, **dates}) if dates else table
+    return read_csv(body, {**types, **dates}) if dates else table
 
 
 def _no_index(schema: Any) -> list[str]:

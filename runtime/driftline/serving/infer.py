@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -15,6 +14,7 @@ from driftline.batching.batcher import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
 from driftline.protocols import mlflow
 from driftline.protocols.codec import Codec, InferRequest
+from driftline.protocols.encoding import decompress
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.host import Host
 from driftline.serving.served import Served
@@ -26,7 +26,6 @@ BODY_SECONDS = 60.0
 _BINARY = (b"content-type", b"application/octet-stream")
 _ARROW = b"application/vnd.apache.arrow.stream"
 _JSON_LENGTH = b"inference-header-content-length"
-_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 _MOST_DIGITS = 18
 
 
@@ -172,7 +171,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
         except TimeoutError:
             raise body_late() from None
     encoding = headers.get(b"content-encoding", b"identity")
-    return body if encoding == b"identity" else _decompress(body, encoding, most)
+    return body if encoding == b"identity" else decompress(body, encoding, most)
 
 
 def body_late() -> RequestTimeout:
@@ -193,23 +192,6 @@ async def _read_more(first: bytes, receive: Receive, most: int) -> bytes:
             raise TooLarge(f"the body: expected at most {most} bytes, came more")
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _decompress(body: bytes, encoding: bytes, most: int) -> bytes:
-    if encoding not in _WINDOW_BITS:
-        raise BadRequest(
-            f"Content-Encoding: expected gzip or deflate, came {shorten(encoding.decode('latin-1'))}"
-        )
-    stream = zlib.decompressobj(_WINDOW_BITS[encoding])
-    try:
-        plain = stream.decompress(body, most)
-    except zlib.error as error:
-        raise BadRequest(f"the body is no valid {encoding.decode()}: {error}") from error
-    if stream.unconsumed_tail:
-        raise TooLarge(f"the body: expected at most {most} bytes, came more when decompressed")
-    if not stream.eof:
-        raise BadRequest(f"the body is no valid {encoding.decode()}: it ends too early")
-    return plain
 
 
 def json_length(headers: Mapping[bytes, bytes]) -> int | None:

@@ -1,0 +1,101 @@
+"""The commands beside other servers: the agent, and the report of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from driftline.cli.shared import option
+from driftline.config import Monitoring, ServerFile, Sidecar, bundle_settings
+from driftline.errors import BadRequest
+
+DEFAULTS = Sidecar()
+WATCHING = Monitoring()
+
+
+def monitoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for every setting of a monitor; given ones go over what files say."""
+    for item in reversed(fields(Monitoring)):
+        if item.name != "enabled":
+            kind = {"int": int, "float": float, "str": str}[str(item.type)]
+            flag, text = f"--{item.name.replace('_', '-')}", f"[monitor] {item.name}; {item.default!r}"
+            command = click.option(flag, type=kind, help=text, metavar=kind.__name__.upper())(command)
+    return command
+
+
+@click.command()
+@option("--profile", "What the data was: the reference.", required=True, metavar="FILE")
+@option("--upstream", "Pass requests to this server and watch them.", default="", metavar="URL")
+@option("--model", "Watch this model only; all that passes if not given.", default="", metavar="NAME")
+@option("--host", "Address to listen on.", default=DEFAULTS.host)
+@option(
+    "--port", "Of drift and metrics; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
+)
+@option(
+    "--proxy-port",
+    "Of what is passed to --upstream; 0 for a free one.",
+    default=DEFAULTS.proxy_port,
+    type=click.IntRange(0, 65535),
+)
+@option(
+    "--copy-body-bytes",
+    "A body of more passes unobserved.",
+    default=DEFAULTS.copy_body_bytes,
+    type=click.IntRange(1),
+)
+@option(
+    "--copy-queue-bytes",
+    "Bytes of copies that may wait to be observed; more are dropped.",
+    default=DEFAULTS.copy_queue_bytes,
+    type=click.IntRange(1),
+)
+@option("--checkpoint", "Keep what was counted there, over a restart.", default="", metavar="FILE")
+@option(
+    "--checkpoint-seconds",
+    "Time between two checkpoints.",
+    default=DEFAULTS.checkpoint_seconds,
+    type=click.FloatRange(0.01),
+)
+@option(
+    "--drain-seconds",
+    "Time to finish what passes when stopped.",
+    default=DEFAULTS.drain_seconds,
+    type=click.FloatRange(0, 86_400),
+)
+@option(
+    "--log-format",
+    "For a person or a machine.",
+    default=DEFAULTS.log_format,
+    type=click.Choice(["text", "json"]),
+)
+@option(
+    "--log-level",
+    "The least that is logged.",
+    default=DEFAULTS.log_level,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+)
+@option("--alarm-webhook", "Post alarms there, as CloudEvents.", default="", metavar="URL")
+@monitoring_options
+@click.pass_obj
+def monitor(file: ServerFile, /, **flags: Any) -> None:
+    """Watch a model that another server serves: its requests and answers, against a profile.
+
+    Settings of the monitor are those of a model: driftline.toml beside the profile has [monitor], the
+    server's own [models.NAME.monitor], and flags go over both.
+    """
+    from driftline.sidecar.process import monitor as run
+
+    given = {item.name: flags.pop(item.name, None) for item in fields(Monitoring)}
+    settings = Sidecar(**flags)
+    settings.check()
+    profile = Path(settings.profile)
+    if not profile.is_file():
+        raise BadRequest(f"--profile {profile}: expected a file, there is none")
+    name = settings.model or profile.stem
+    known = file.settings_of(name, bundle_settings(profile.with_name("driftline.toml")))
+    tables = {"monitor": {key: value for key, value in given.items() if value is not None}}
+    run(settings, known.override(tables, "the command line").monitor)

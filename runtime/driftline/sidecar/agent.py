@@ -1,0 +1,245 @@
+"""The agent: a profile, its monitor, and whoever hands in what a model was asked and answered.
+
+A way in is a Source. To add one: write a class with what `Source` says, and let `process.sources` make it
+where its setting is given. It takes payloads from wherever they are, in a thread or on the event loop, makes
+an Exchange of each, and calls `Agent.observe`, which decodes and counts it in the thread that calls and never
+raises. The agent's pages, metrics, alarms and checkpoints are there for every source:
+
+    endpoints   its own paths on the agent's port, as plain ASGI applications
+    metrics     its own metrics, read at every scrape
+    state       what it must know after a restart, as what JSON knows: an offset, say. It is kept in the
+                checkpoint beside what was counted. A source that must lose and repeat nothing counts and
+                moves its offset while it holds `Agent.steady`, which is held while a checkpoint is made, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, RLock, Thread
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
+
+from prometheus_client.metrics_core import Metric
+from starlette.types import ASGIApp
+
+from driftline.config import Monitoring
+from driftline.errors import DriftlineError, Unavailable
+from driftline.monitor.capture import Capture
+from driftline.monitor.history import History
+from driftline.monitor.observer import Observer
+from driftline.monitor.outbox import Outbox
+from driftline.monitor.profile import Profile
+from driftline.monitor.signals import Signal
+from driftline.monitor.webhook import Webhook
+from driftline.sidecar.decoding import Decoder
+from driftline.sidecar.exchange import Exchange
+
+if TYPE_CHECKING:
+    from driftline.monitor.monitor import Monitor
+    from driftline.monitor.window import Window
+
+log = logging.getLogger("driftline.sidecar")
+
+_MODEL = re.compile(r"(?:/v[12])?/models/([^/:]+)")
+
+
+class Source(Protocol):
+    """A way in.
+
+    name       of it, in the checkpoint
+    endpoints  its paths on the agent's port
+    """
+
+    name: str
+    endpoints: Mapping[str, ASGIApp]
+
+    async def start(self, agent: Agent, state: Any) -> None:
+        """Begin to hand in; `state` is what `state` last said before a restart, or None."""
+        ...
+
+    async def close(self) -> None:
+        """Hand in what was taken, and end."""
+        ...
+
+    def state(self) -> Any:
+        """What is to be known after a restart; called while `Agent.steady` is held."""
+        ...
+
+    def metrics(self) -> Iterator[Metric]:
+        """Its own metrics."""
+        ...
+
+
+class Agent:
+    """Watches one model by what sources hand in.
+
+    profile   the reference
+    model     its name, in signals and pages
+    settings  of the monitor
+    webhook   where alarms are posted, if anywhere
+    only      whether what was asked of other models is left out
+
+    steady            held while a checkpoint is made
+    exchanges         how many there were, by outcome: 'observed', 'failed', 'other model'
+    changes, alarms   how many there were, by column
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        model: str,
+        settings: Monitoring,
+        webhook: Webhook | None = None,
+        only: bool = False,
+    ) -> None:
+        self.profile = profile
+        self.model = model
+        self.steady = RLock()
+        self.exchanges: Counter[str] = Counter(dict.fromkeys(("observed", "failed", "other model"), 0))
+        self.changes: dict[str, int] = {}
+        self.alarms: dict[str, int] = {}
+        self.observer = Observer(self._make, model)
+        self._settings = settings
+        self._webhook = webhook
+        self._only = model if only else None
+        self._decoder = Decoder(profile)
+        self._history: Outbox[Window] | None = None
+        if settings.history:
+            history = History(settings.history, profile, model)
+            self._history = Outbox(history.write, "history")
+        self._capture: Capture | None = None
+
+    def observe(self, exchange: Exchange) -> None:
+        """Count what was asked and answered; thread safe, never raises: what can't be counted is."""
+        if self._only is not None and (found := _MODEL.match(exchange.path)) is not None:
+            if unquote(found[1]) != self._only:
+                self.exchanges["other model"] += 1
+                return
+        try:
+            columns = self._decoder.columns(exchange)
+        except Exception as error:  # whatever came
+            self.exchanges["failed"] += 1
+            self.observer.skip(1, str(error))
+            return
+        rows = len(next(iter(columns.values()), ()))
+        self.exchanges["observed" if self.observer.observe(columns, rows) else "failed"] += 1
+        if (capture := self._capture) is not None:
+            capture.add(columns, rows)
+
+    def ready(self) -> Monitor:
+        """The monitor; Unavailable if it is not there."""
+        return self.observer.ready()
+
+    @contextmanager
+    def capturing(self, rows: int) -> Iterator[Capture]:
+        """Keep the next rows, up to so many, while this lasts; Unavailable if that is being done already."""
+        if self._capture is not None:
+            raise Unavailable("another profile of live traffic is being made", retry_after=60)
+        self._capture = Capture(rows)
+        try:
+            yield self._capture
+        finally:
+            self._capture = None
+
+    async def load(self) -> Monitor:
+        """Load the monitor, which takes a second or two; DriftlineError if that fails."""
+        self.observer.start()
+        while self.observer.monitor is None:
+            if self.observer.failure:
+                raise DriftlineError(f"{self.model} can't be monitored: {self.observer.failure}")
+            await asyncio.sleep(0.02)
+        return self.observer.monitor
+
+    def close(self, finish: bool) -> None:
+        """Observe no more, and tell what waits to be told; with `finish`, the last window too."""
+        self.observer.close()
+        if finish and self.observer.monitor is not None:
+            self.observer.monitor.finish()
+        for outbox in (self._history, self._webhook):
+            if outbox is not None:
+                outbox.close()
+
+    def _make(self) -> Monitor:
+        from driftline.monitor.monitor import Monitor
+
+        monitor = Monitor.of(
+            self.profile,
+            self._settings,
+            model=self.model,
+            on_signal=self._count,
+            on_window=self._history.put if self._history is not None else None,
+        )
+        monitor.warm_up()
+        return monitor
+
+    def _count(self, signal: Signal) -> None:
+        counts = self.alarms if signal.kind == "alarm" else self.changes
+        counts[signal.column] = counts.get(signal.column, 0) + 1
+        if signal.kind == "alarm" and self._webhook is not None:
+            self._webhook.post(signal)
+
+
+class Checkpoints:
+    """Keeps what an agent and its sources know in a file, every so many seconds.
+
+    path     of the file
+    seconds  between two writes; what was counted since the last is lost with a killed process
+    """
+
+    def __init__(self, path: Path, seconds: float, agent: Agent, sources: Sequence[Source]) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._agent = agent
+        self._sources = sources
+        self._closed = Event()
+        self._thread = Thread(target=self._run, name="driftline-checkpoints", daemon=True)
+
+    def load(self) -> Mapping[str, Any]:
+        """Let the agent's monitor go on from the file; what its sources knew, by their names.
+
+        A file that is not there is a beginning, one that can't be used is said to be ignored.
+        """
+        from driftline.monitor import checkpoint
+
+        if not self._path.exists():
+            return {}
+        try:
+            monitor = self._agent.ready()
+            known = checkpoint.load(self._path, monitor)
+        except DriftlineError as error:
+            log.warning("%s; it is ignored, and replaced in %g s", error, self._seconds)
+            return {}
+        log.info(
+            "going on from %s: %d rows, %d in this window", self._path, monitor.rows, monitor.window_rows
+        )
+        return known
+
+    def start(self) -> None:
+        """Write from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write once more, and end."""
+        self._closed.set()
+        self._thread.join()
+        self._write()
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._seconds):
+            self._write()
+
+    def _write(self) -> None:
+        from driftline.monitor import checkpoint
+
+        try:
+            with self._agent.steady:
+                states = {source.name: source.state() for source in self._sources}
+                checkpoint.save(self._path, self._agent.ready(), states)
+        except Exception as error:  # a full disk, say: counting goes on
+            log.error("%s", error)

@@ -1,0 +1,183 @@
+"""From bodies to columns. There is no signature here: what is read is what the bodies say of themselves.
+
+The Open Inference Protocol names its tensors and their datatypes, MLflow's tables name their columns. Where
+values have no names, as in KServe's v1 and in MLflow's `instances`, they are the profile's columns in its
+order: a profile has a model's inputs first and its outputs behind them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from driftline.columns import columns_of
+from driftline.errors import BadRequest
+from driftline.monitor.profile import Profile
+from driftline.monitor.reference import Categorical
+from driftline.protocols.described import tensors_of
+from driftline.protocols.encoding import decompress
+from driftline.protocols.frames import Frame, from_records, from_rows, split_of
+from driftline.sidecar.exchange import Body, Exchange
+from driftline.tensors import Array, shorten
+
+MOST_BYTES = 64 * 2**20
+"""Of a body, decompressed."""
+
+Named = dict[str, Any]
+"""Arrays by name; one of two dimensions is several columns, as `columns_of` has it."""
+
+
+class Decoder:
+    """Reads the columns of a profile out of exchanges."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._names = profile.names
+        self._texts = {
+            one.name for one in profile.references if isinstance(one, Categorical) and one.kind == "string"
+        }
+        stems = {name.rpartition("_")[0] for name in profile.names} - {""}
+        self._wanted = frozenset(stems.union(profile.names))
+
+    def columns(self, exchange: Exchange) -> Named:
+        """The columns of an exchange that the profile has, by name.
+
+        Raises BadRequest for a body that can't be read.
+        """
+        found = self._read(exchange.request, self._asked, 0)
+        known = self._covered(found)
+        if known < len(self._names) and exchange.answer is not None:
+            found |= self._read(exchange.answer, self._answered, known)
+        return found
+
+    def _covered(self, found: Named) -> int:
+        """How many of the profile's columns are there."""
+        names = set()
+        for name, array in found.items():
+            width = array.shape[1] if getattr(array, "ndim", 1) == 2 else 1
+            names |= {name} if width == 1 else {f"{name}_{index}" for index in range(width)}
+        return len(names.intersection(self._names))
+
+    def _read(self, body: Body, read: Callable[[Any, memoryview, int], Named], first: int) -> Named:
+        content = body.content
+        if body.encoding not in (b"", b"identity"):
+            content = decompress(content, body.encoding, MOST_BYTES)
+        if body.media_type.startswith(_TABLES):
+            table = self._table(body.media_type, content)
+            return {
+                name: column if isinstance(column, np.ndarray) else np.array(column.to_pylist(), object)
+                for name, column in table.items()
+                if name in self._wanted
+            }
+        end = body.json_length
+        if end is not None and not 0 < end <= len(content):
+            raise BadRequest("a raw body: expected one that says what it is")
+        try:
+            document = orjson.loads(content[:end])
+        except orjson.JSONDecodeError as error:
+            document = _with_nan(content[:end], error)
+        if type(document) is not dict:
+            raise BadRequest(f"a body: expected an object, came {shorten(document)}")
+        tail = memoryview(b"" if end is None else content)[end or 0 :]
+        return read(document, tail, first)
+
+    def _table(self, media_type: bytes, content: bytes) -> Named:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        from driftline.protocols.tabular import read_csv
+
+        try:
+            if media_type.startswith(_CSV):
+                return columns_of(read_csv(content, dict.fromkeys(self._texts, pa.string())))
+            return columns_of(pa.parquet.read_table(pa.BufferReader(content)))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise BadRequest(f"a table: {' '.join(str(error).split())}") from error
+
+    # -- requests -----------------------------------------------------------------------------------
+
+    def _asked(self, document: Mapping[str, Any], tail: memoryview, first: int) -> Named:
+        if "dataframe_split" in document:
+            return self._frame(from_rows(*split_of(document["dataframe_split"])))
+        if "dataframe_records" in document:
+            return self._frame(from_records(document["dataframe_records"], "dataframe_records"))
+        if "instances" in document:
+            return self._values(document["instances"], first)
+        inputs = document.get("inputs")
+        if type(inputs) is list and inputs and type(inputs[0]) is dict and "datatype" in inputs[0]:
+            return tensors_of(inputs, tail, self._wanted)
+        if inputs is None:
+            raise BadRequest(
+                f"a request: expected inputs, instances or a dataframe, came {shorten(document)}"
+            )
+        return self._values(inputs, first)
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def _answered(self, document: Mapping[str, Any], tail: memoryview, first: int) -> Named:
+        if "outputs" in document:
+            return tensors_of(document["outputs"], tail, self._wanted)
+        if "predictions" in document:
+            return self._values(document["predictions"], first)
+        raise BadRequest(f"an answer: expected outputs or predictions, came {shorten(document)}")
+
+    # -- values without a datatype --------------------------------------------------------------------
+
+    def _values(self, values: Any, first: int) -> Named:
+        """Columns by name, rows of `{name: value}`, or values without names: the columns from `first` on."""
+        if type(values) is dict:
+            return {name: _array(name, column) for name, column in values.items() if name in self._wanted}
+        if type(values) is not list or not values:
+            raise BadRequest(f"expected a list of rows, came {shorten(values)}")
+        if type(values[0]) is dict:
+            return self._frame(from_records(values, "rows"))
+        if type(values[0]) is not list:
+            return self._unnamed([values], first)
+        widths = set(map(len, values)) if set(map(type, values)) == {list} else {-1, -2}
+        if len(widths) != 1:
+            raise BadRequest("expected rows of one length, came others")
+        return self._unnamed(list(zip(*values, strict=True)), first)
+
+    def _unnamed(self, columns: Sequence[Any], first: int) -> Named:
+        names = self._names[first : first + len(columns)]
+        if len(names) < len(columns):
+            raise BadRequest(
+                f"{len(columns)} columns without names: expected at most the {len(self._names) - first} "
+                f"of the profile from {first} on"
+            )
+        return {name: _array(name, column) for name, column in zip(names, columns, strict=True)}
+
+    def _frame(self, frame: Frame) -> Named:
+        if frame.names == tuple(range(len(frame.columns))):  # no names
+            return self._unnamed(frame.columns, 0)
+        named = frame.by_name()
+        return {str(name): _array(name, one) for name, one in named.items() if str(name) in self._wanted}
+
+
+_CSV = b"text/csv"
+_TABLES = (_CSV, b"application/vnd.apache.parquet")
+_NUMBERS = {int, bool}
+
+
+def _array(name: object, values: Any) -> Array:
+    """A column of what JSON has: text as objects, whole numbers as such, other numbers and null as floats."""
+    kinds = set(map(type, values))
+    try:
+        if str in kinds:
+            return np.array(values, object)
+        return np.array(values) if kinds <= _NUMBERS else np.array(values, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadRequest(f"column {shorten(name)}: expected numbers or text: {error}") from error
+
+
+def _with_nan(text: bytes, error: orjson.JSONDecodeError) -> Any:
+    """JSON as Python and MLflow write it, with NaN and Infinity; BadRequest if it is none either."""
+    if b"NaN" in text or b"Infinity" in text:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            pass
+    raise BadRequest(f"a body is no valid JSON: {error}") from error

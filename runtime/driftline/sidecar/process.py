@@ -1,0 +1,118 @@
+"""The agent's process: load, go on from the checkpoint, take in, show, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from driftline import __version__, logs
+from driftline.config import Monitoring, Sidecar
+from driftline.errors import ConfigError
+from driftline.monitor.profile import Profile
+from driftline.monitor.webhook import Webhook
+from driftline.sidecar.agent import Agent, Checkpoints, Source
+from driftline.sidecar.pages import Pages
+from driftline.sockets import BACKLOG, bind
+
+log = logging.getLogger("driftline.sidecar")
+
+
+def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
+    """Watch what the settings name until SIGTERM or SIGINT, then count what was taken, and return.
+
+    Raises ConfigError if the address can't be bound, BadRequest if the profile can't be read.
+    """
+    logs.configure(settings.log_format, settings.log_level, access_log=False)
+    found = sources(settings)
+    if not found:
+        raise ConfigError("expected a way in: --upstream URL")
+    agent = make(settings, monitoring)
+    with bind(settings.host, settings.port) as listener:
+        log.info("driftline %s shows drift on %s", __version__, address_of(listener))
+        asyncio.run(run(agent, found, settings, listener))
+
+
+def sources(settings: Sidecar) -> list[Source]:
+    """The ways in that the settings name."""
+    return []
+
+
+def make(settings: Sidecar, monitoring: Monitoring) -> Agent:
+    """The agent of these settings."""
+    profile = Profile.load(settings.profile)
+    webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
+    model = settings.model or Path(settings.profile).stem
+    return Agent(profile, model, monitoring, webhook, only=bool(settings.model))
+
+
+async def run(agent: Agent, sources: Sequence[Source], settings: Sidecar, listener: socket.socket) -> None:
+    """An agent's life, until it is told to stop."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = Server(Pages(agent, sources))
+    serving = asyncio.create_task(server.serve([listener]))
+    checkpoints = None
+    started: list[Source] = []
+    try:
+        await agent.load()
+        known: Mapping[str, Any] = {}
+        if settings.checkpoint:
+            path, seconds = Path(settings.checkpoint), settings.checkpoint_seconds
+            checkpoints = Checkpoints(path, seconds, agent, sources)
+            known = checkpoints.load()
+            checkpoints.start()
+        for source in sources:
+            await source.start(agent, known.get(source.name))
+            started.append(source)
+        log.info("ready: watching %s", agent.model)
+        await asyncio.wait(
+            (serving, asyncio.create_task(stopping.wait())), return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        for source in started:
+            await source.close()
+        if checkpoints is not None:
+            await asyncio.to_thread(checkpoints.close)
+        server.should_exit = True
+        await serving
+        await asyncio.to_thread(agent.close, finish=checkpoints is None)
+    log.info("stopped")
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a socket listens, as a URL."""
+    return "http://{}:{}".format(*listener.getsockname()[:2])
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which leaves signals to us."""
+
+    def __init__(self, app: Pages) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=5,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take none."""
+        yield

@@ -40,6 +40,8 @@ def configure(log_format: str, level: str, access_log: bool) -> None:
     root.setLevel(level.upper())
     # uvicorn tells its life at info; ours is told by driftline's own loggers.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Numba tells at debug how it compiles, in 20,000 lines.
+    logging.getLogger("numba").setLevel(logging.WARNING)
     # httpx tells every URL it asks at info, secrets and all.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)

@@ -25,3 +25,8 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
     except OSError as error:
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
     return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a socket listens, as a URL."""
+    return "http://{}:{}".format(*listener.getsockname()[:2])

@@ -26,7 +26,7 @@ from driftline.cli.shared import (
     stderr,
     trust_option,
 )
-from driftline.cli.sidecar import monitor
+from driftline.cli.sidecar import drift, monitor
 from driftline.config import Server, ServerFile
 from driftline.errors import BadRequest, DriftlineError
 
@@ -373,6 +373,7 @@ main.add_command(bench)
 main.add_command(compile_kernels)
 main.add_command(convert)
 main.add_command(fetch)
+main.add_command(drift)
 main.add_command(monitor)
 main.add_command(tune)
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from driftline.cli.shared import option
+from driftline.cli.shared import option, stdout
 from driftline.config import Monitoring, ServerFile, Sidecar, bundle_settings
 from driftline.errors import BadRequest
 
 DEFAULTS = Sidecar()
+SOME_AWAY = 1
 WATCHING = Monitoring()
 
 
@@ -87,8 +88,6 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
     Settings of the monitor are those of a model: driftline.toml beside the profile has [monitor], the
     server's own [models.NAME.monitor], and flags go over both.
     """
-    from driftline.sidecar.process import monitor as run
-
     given = {item.name: flags.pop(item.name, None) for item in fields(Monitoring)}
     settings = Sidecar(**flags)
     settings.check()
@@ -98,4 +97,42 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
     name = settings.model or profile.stem
     known = file.settings_of(name, bundle_settings(profile.with_name("driftline.toml")))
     tables = {"monitor": {key: value for key, value in given.items() if value is not None}}
-    run(settings, known.override(tables, "the command line").monitor)
+    monitoring = known.override(tables, "the command line").monitor
+    if settings.upstream:
+        from driftline.sidecar.front import watch_between  # without what the agent needs, in its own process
+
+        watch_between(settings, monitoring)
+    else:
+        from driftline.sidecar.process import monitor as watch
+
+        watch(settings, monitoring)
+
+
+@click.command()
+@click.argument("urls", nargs=-1, required=True, metavar="URL...")
+@click.option("--model", default="", metavar="NAME", help="Only this model; all if not given.")
+@click.option("--json", "as_json", is_flag=True, help="All figures, as JSON.")
+@click.pass_context
+def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool) -> None:
+    """Show the drift that agents and servers at URL... see together, in their current windows.
+
+    The exit code is 1 if one of them could not be asked.
+    """
+    from driftline.sidecar.fleet import ask
+
+    fleet = ask(urls, model)
+    if as_json:
+        import orjson
+
+        groups = [group.to_dict() for group in fleet.groups]
+        click.echo(orjson.dumps({"reports": groups, "away": fleet.away}, option=orjson.OPT_INDENT_2))
+    else:
+        console = stdout()
+        for group in fleet.groups:
+            told = "1 monitor" if len(group.pages) == 1 else f"{len(group.pages)} monitors"
+            console.print(f"{group.model}, as {told} have seen it", style="bold")
+            console.print(group.report)
+            console.print()
+    for url, why in fleet.away.items():
+        click.echo(f"driftline: {url} is left out: {why}", err=True)
+    ctx.exit(SOME_AWAY if fleet.away else 0)

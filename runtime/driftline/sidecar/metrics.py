@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from driftline.monitor.metrics import DriftCollector
 from driftline.sidecar.agent import Agent, Source
+from driftline.sidecar.tally import Tally
 
 
 def exposition(agent: Agent, sources: Sequence[Source], version: str) -> tuple[bytes, str]:
@@ -24,6 +25,31 @@ def exposition(agent: Agent, sources: Sequence[Source], version: str) -> tuple[b
     registry.register(DriftCollector({key: agent}, reports))
     registry.register(ProcessCollector(registry=None))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def proxy_metrics(tally: Tally, waiting: int) -> Iterator[Metric]:
+    """What a proxy counts; `waiting` are copies that are on their way to the agent."""
+    answers = CounterMetricFamily("driftline_proxy_answers", "Answers to clients", labels=["status"])
+    for digit in "12345":
+        answers.add_metric([f"{digit}xx"], tally[f"answers_{digit}xx"])
+    failures = CounterMetricFamily(
+        "driftline_proxy_failures", "Requests without the upstream's answer, by reason", labels=["reason"]
+    )
+    for reason in ("unreachable", "timeout", "broken", "gone", "malformed"):
+        failures.add_metric([reason], tally[reason])
+    copied = CounterMetricFamily("driftline_proxy_copied", "Exchanges handed to the agent")
+    copied.add_metric([], tally["copied"])
+    dropped = CounterMetricFamily(
+        "driftline_proxy_dropped", "Exchanges that passed unobserved, by reason", labels=["reason"]
+    )
+    for reason in ("queue", "large", "status", "away"):
+        dropped.add_metric([reason], tally[f"dropped_{reason}"])
+    connections = GaugeMetricFamily("driftline_proxy_connections", "Open connections", labels=["side"])
+    connections.add_metric(["client"], tally["clients"])
+    connections.add_metric(["upstream"], tally["upstreams"])
+    lag = GaugeMetricFamily("driftline_proxy_waiting", "Exchanges that wait to be observed")
+    lag.add_metric([], waiting)
+    yield from (answers, failures, copied, dropped, connections, lag)
 
 
 class AgentCollector(Collector):

@@ -20,7 +20,7 @@ from driftline.monitor.profile import Profile
 from driftline.monitor.webhook import Webhook
 from driftline.sidecar.agent import Agent, Checkpoints, Source
 from driftline.sidecar.pages import Pages
-from driftline.sockets import BACKLOG, bind
+from driftline.sockets import BACKLOG, address_of, bind
 
 log = logging.getLogger("driftline.sidecar")
 
@@ -37,7 +37,7 @@ def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
     agent = make(settings, monitoring)
     with bind(settings.host, settings.port) as listener:
         log.info("driftline %s shows drift on %s", __version__, address_of(listener))
-        asyncio.run(run(agent, found, settings, listener))
+        asyncio.run(_run_alone(agent, found, settings, listener))
 
 
 def sources(settings: Sidecar) -> list[Source]:
@@ -53,12 +53,23 @@ def make(settings: Sidecar, monitoring: Monitoring) -> Agent:
     return Agent(profile, model, monitoring, webhook, only=bool(settings.model))
 
 
-async def run(agent: Agent, sources: Sequence[Source], settings: Sidecar, listener: socket.socket) -> None:
-    """An agent's life, until it is told to stop."""
+async def _run_alone(
+    agent: Agent, sources: Sequence[Source], settings: Sidecar, listener: socket.socket
+) -> None:
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await run(agent, sources, settings, listener, stopping)
+
+
+async def run(
+    agent: Agent,
+    sources: Sequence[Source],
+    settings: Sidecar,
+    listener: socket.socket,
+    stopping: asyncio.Event,
+) -> None:
+    """An agent's life, until it is told to stop; DriftlineError if it can't begin."""
     server = Server(Pages(agent, sources))
     serving = asyncio.create_task(server.serve([listener]))
     checkpoints = None
@@ -87,11 +98,6 @@ async def run(agent: Agent, sources: Sequence[Source], settings: Sidecar, listen
         await serving
         await asyncio.to_thread(agent.close, finish=checkpoints is None)
     log.info("stopped")
-
-
-def address_of(listener: socket.socket) -> str:
-    """Where a socket listens, as a URL."""
-    return "http://{}:{}".format(*listener.getsockname()[:2])
 
 
 class Server(uvicorn.Server):

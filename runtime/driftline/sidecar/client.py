@@ -1,0 +1,295 @@
+"""A client's connection, and its requests on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+import httptools
+import orjson
+
+from driftline.sidecar import headers
+from driftline.sidecar.headers import Field
+from driftline.sidecar.tap import NOTED, Copy
+
+if TYPE_CHECKING:
+    from driftline.sidecar.proxy import Proxy
+    from driftline.sidecar.upstream import Upstream
+
+MOST_HEAD = 64 * 2**10
+"""Bytes of a request's line and headers."""
+
+_REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large", 502: b"Bad Gateway"}
+_REASONS |= {501: b"Not Implemented", 504: b"Gateway Timeout"}
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+
+class Passage:
+    """One request on its way to the upstream, and the way back of its answer.
+
+    method, target  of the request
+    old             whether the client speaks HTTP/1.0
+    keep            whether the client's connection stays open behind the answer
+    chunked         whether the request is sent in chunks
+    out             what is to be written to the upstream next
+    complete        whether all of the request has come
+    answered        whether an answer has begun: another one can't be given
+    done            whether nothing more is to be done about it
+    sent            what was written first, of a request that may be sent again; None behind a second write
+    copy            the request's body for the agent; None if it is not wanted
+    upstream        the connection that it has, once it has one
+    began           by `monotonic`
+    """
+
+    __slots__ = (
+        "answered", "began", "chunked", "client", "complete", "copy", "done", "keep", "method", "old", "out",
+        "sent", "target", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.method = b""
+        self.target = b""
+        self.old = False
+        self.keep = True
+        self.chunked = False
+        self.out: list[bytes] = []
+        self.complete = False
+        self.answered = False
+        self.done = False
+        self.sent: bytes | None = b""
+        self.copy: Copy | None = None
+        self.upstream: Upstream | None = None
+        self.began = monotonic()
+
+    @property
+    def again(self) -> bool:
+        """Whether it may be sent once more, if its connection was being closed while it was written."""
+        return self.method in IDEMPOTENT and self.complete and bool(self.sent)
+
+
+class Client(asyncio.Protocol):
+    """Reads requests, and gives each to the proxy when those before it are answered."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._parser = httptools.HttpRequestParser(self)
+        self._coming: Passage | None = None
+        self._waiting: deque[Passage] = deque()
+        self._url = b""
+        self._fields: list[Field] = []
+        self._connection = b""
+        self._head = 0
+        self._peer = b""
+        self._forwarded = b""
+        self.transport: asyncio.Transport
+        self.passage: Passage | None = None
+        self.last = False
+        self.idle_since = monotonic()
+        self.slow = False
+        self.parsing = False
+
+    # -- asyncio --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection."""
+        self.transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = str(peer[0]).encode() if isinstance(peer, tuple) else b"unknown"
+        self._proxy.clients.add(self)
+        self._proxy.tally.add("clients")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client has gone: so does what it asked for."""
+        self._proxy.clients.discard(self)
+        self._proxy.tally.add("clients", -1)
+        passage, self.passage = self.passage, None
+        self._waiting.clear()
+        if passage is not None and not passage.done:
+            self._proxy.abandon(passage)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request, or several requests."""
+        if self.last and self._coming is None:
+            return  # nothing more is answered
+        self.parsing = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.last = True  # nobody speaks anything else here; the answer says close
+        except httptools.HttpParserError:
+            self._refuse()
+        finally:
+            self.parsing = False
+        passage = self.passage
+        if passage is not None and passage.out and passage.upstream is not None:
+            passage.upstream.flush()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: so does the upstream's connection from here on."""
+        self.slow = True
+        if self.passage is not None and self.passage.upstream is not None:
+            self.passage.upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.slow = False
+        if self.passage is not None and self.passage.upstream is not None:
+            self.passage.upstream.transport.resume_reading()
+
+    def resume(self) -> None:
+        """Read on, unless requests wait already."""
+        if not self._waiting and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # -- the parser -----------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._coming = Passage(self)
+        self._url, self._connection, self._forwarded, self._head = b"", b"", b"", 0
+        self._fields = []
+
+    def on_url(self, part: bytes) -> None:
+        """A part of the target."""
+        self._url += part
+        self._grow(len(part))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; behind the body it is a trailer, which is not passed on."""
+        passage = self._coming
+        assert passage is not None
+        self._grow(len(name) + len(value))
+        if passage.target:
+            return
+        if b"\r" in value or b"\n" in value:
+            raise ValueError("a header of several lines")
+        low = name.lower()
+        if low == b"connection":
+            self._connection += b"," + value
+        elif low == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise ValueError("a transfer coding that nobody knows here")
+            passage.chunked = True
+        elif low == b"x-forwarded-for":
+            self._forwarded += value + b", "
+        elif low not in headers.HOP_BY_HOP:
+            self._fields.append((low, name, value))
+
+    def on_headers_complete(self) -> None:
+        """All is known but the body."""
+        passage, parser = self._coming, self._parser
+        assert passage is not None
+        passage.method, passage.target = parser.get_method(), self._url or b"/"
+        passage.old = parser.get_http_version() == "1.0"
+        passage.keep = parser.should_keep_alive() and not self.last
+        without = headers.named(self._connection) if self._connection else frozenset()
+        passage.out = [
+            passage.method, b" ", passage.target, b" HTTP/1.1\r\n",
+            *headers.lines(self._fields, without),
+            b"Via: 1.1 driftline\r\nX-Forwarded-For: ", self._forwarded, self._peer,
+            b"\r\nTransfer-Encoding: chunked\r\n\r\n" if passage.chunked else b"\r\n\r\n",
+        ]  # fmt: skip
+        if passage.old and not any(field[0] == b"host" for field in self._fields):
+            passage.out.insert(4, b"Host: " + self._proxy.authority + b"\r\n")
+        if passage.method == b"POST" and self._proxy.watched(passage.target):
+            passage.copy = copy = Copy(self._proxy.copy_body_bytes)
+            for low, _, value in self._fields:
+                if low in NOTED:
+                    copy.header(low, value)
+        if self.passage is None:
+            self._begin(passage)
+        else:
+            self._waiting.append(passage)
+            self.transport.pause_reading()
+
+    def on_body(self, part: bytes) -> None:
+        """A part of the body."""
+        passage = self._coming
+        assert passage is not None
+        if passage.done:
+            return
+        passage.out += (b"%x\r\n" % len(part), part, b"\r\n") if passage.chunked else (part,)
+        if passage.copy is not None:
+            passage.copy.add(part)
+
+    def on_message_complete(self) -> None:
+        """All of the request has come."""
+        passage, self._coming = self._coming, None
+        assert passage is not None
+        passage.complete = True
+        if passage.chunked and not passage.done:
+            passage.out.append(b"0\r\n\r\n")
+        if passage.done and self.last:
+            self.transport.close()  # it was answered before it was there
+
+    # -- one request after the other --------------------------------------------------------------------
+
+    def finished(self, passage: Passage) -> None:
+        """A request is answered: what comes next?"""
+        passage.done = True
+        if not passage.keep or self.last or not passage.complete:
+            self.last = True
+            if passage.complete:
+                self.transport.close()
+            else:  # it is heard out: closed at once, the client might not read its answer
+                self.resume()
+            return
+        self.passage = None
+        self.idle_since = monotonic()
+        if self._waiting:
+            self._begin(self._waiting.popleft())
+            self.resume()
+
+    def fail(self, passage: Passage, status: int, message: str) -> None:
+        """Answer for the upstream, if it has not begun to; else break off: nobody is to take that for all."""
+        if passage.answered:
+            passage.done = True
+            self.transport.abort()
+            return
+        passage.answered = True
+        keep = passage.keep and passage.complete
+        passage.keep = keep
+        self._proxy.tally.add(f"answers_{status // 100}xx")
+        body = orjson.dumps({"error": message})
+        self.transport.write(_answer(status, b"" if passage.method == b"HEAD" else body, len(body), keep))
+        self.finished(passage)
+
+    def _begin(self, passage: Passage) -> None:
+        self.passage = passage
+        passage.began = monotonic()
+        if passage.method == b"CONNECT":
+            self.fail(passage, 501, "CONNECT: this is no proxy for other servers")
+        else:
+            self._proxy.begin(passage)
+
+    def _grow(self, size: int) -> None:
+        self._head += size
+        if self._head > MOST_HEAD:
+            raise ValueError("a head of too many bytes")
+
+    def _refuse(self) -> None:
+        """What came is no HTTP, or more of it than is read."""
+        self._proxy.tally.add("malformed")
+        self.last = True
+        self._coming = None
+        if self.passage is not None:
+            self.transport.abort()
+            return
+        status = 431 if self._head > MOST_HEAD else 400
+        self._proxy.tally.add("answers_4xx")
+        body = orjson.dumps({"error": _REASONS[status].decode()})
+        self.transport.write(_answer(status, body, len(body), keep=False))
+        self.transport.close()
+
+
+def _answer(status: int, body: bytes, length: int, keep: bool) -> bytes:
+    return b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b" % (
+        status,
+        _REASONS[status],
+        length,
+        b"" if keep else b"Connection: close\r\n",
+        body,
+    )

@@ -1,0 +1,123 @@
+"""The report of several agents and servers: their windows added up, against the profile that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial, reduce
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from driftline.errors import BadRequest, DriftlineError
+from driftline.monitor import report, shipping
+from driftline.monitor.profile import Profile
+from driftline.monitor.report import Report
+from driftline.monitor.shipping import Shipped
+from driftline.monitor.window import Window
+
+TIMEOUT_SECONDS = 10.0
+AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A window that was fetched: the page of its monitor, and what it said."""
+
+    page: str
+    shipped: Shipped
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The windows of one model that were counted against one profile.
+
+    pages   where they are from
+    report  of their sum
+    """
+
+    model: str
+    pages: tuple[str, ...]
+    report: Report
+
+    def to_dict(self) -> dict[str, Any]:
+        """As what JSON knows."""
+        return {"model": self.model, "agents": list(self.pages), **self.report.to_dict()}
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What several say together.
+
+    groups  by model and profile
+    away    those that could not be asked, and why
+    """
+
+    groups: tuple[Group, ...]
+    away: dict[str, str]
+
+
+def ask(urls: Sequence[str], model: str = "") -> Fleet:
+    """The current windows of agents and servers, added up.
+
+    urls   of agents or servers, such as http://127.0.0.1:8081
+    model  only this one is asked about; if empty, all that they watch
+    """
+    parts: list[Part] = []
+    away: dict[str, str] = {}
+    with (
+        httpx.Client(timeout=TIMEOUT_SECONDS) as client,
+        ThreadPoolExecutor(AT_ONCE) as threads,
+    ):
+        for url, found in zip(urls, threads.map(partial(_windows, client, model), urls), strict=True):
+            if isinstance(found, list):
+                parts += found
+            else:
+                away[url] = found
+        groups: dict[tuple[str, str], list[Part]] = {}
+        for part in parts:
+            groups.setdefault((part.shipped.model, part.shipped.fingerprint), []).append(part)
+        return Fleet(tuple(_group(client, name, one) for (name, _), one in groups.items()), away)
+
+
+def _windows(client: httpx.Client, model: str, url: str) -> list[Part] | str:
+    """The windows of one of them, or why there are none."""
+    base = url.rstrip("/")
+    try:
+        names = [model] if model else _models(client, base)
+        pages = [f"{base}/v2/models/{quote(name, safe='')}/drift" for name in names]
+        parts = [Part(page, shipping.read(_get(client, f"{page}/window"), page)) for page in pages]
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"{type(error).__name__}: {error}"
+    except DriftlineError as error:
+        return str(error)
+    return parts or "it watches no model"
+
+
+def _models(client: httpx.Client, base: str) -> list[str]:
+    answer = client.post(f"{base}/v2/repository/index", json={"ready": True})
+    if not answer.is_success:
+        raise BadRequest(f"{answer.status_code}: {answer.text[:200]}")
+    return list(dict.fromkeys(entry["name"] for entry in answer.json()))
+
+
+def _get(client: httpx.Client, url: str) -> bytes:
+    answer = client.get(url)
+    if not answer.is_success:
+        raise BadRequest(f"{answer.status_code}: {answer.text[:200]}")
+    return answer.content
+
+
+def _group(client: httpx.Client, model: str, parts: Sequence[Part]) -> Group:
+    """The report of windows that were counted in the same bins; one of them tells the profile."""
+    window = reduce(Window.merge, (part.shipped.window for part in parts))
+    signals = [signal for part in parts for signal in part.shipped.signals]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "profile.arrow"
+        path.write_bytes(_get(client, f"{parts[0].page}/reference"))
+        profile = Profile.load(path)
+    return Group(model, tuple(part.page for part in parts), report.of(profile, window, signals))

@@ -1,0 +1,143 @@
+"""The proxy's process, with the agent as a process beside it.
+
+Two processes, since decoding a body holds Python's lock for as long as it takes, and statistics for longer:
+no request waits for that. An agent that dies is replaced while requests pass, and the next goes on from its
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+
+import uvloop
+
+from driftline import __version__, logs
+from driftline.config import Monitoring, Sidecar
+from driftline.errors import ConfigError
+from driftline.sidecar.proxy import Proxy
+from driftline.sidecar.tally import Tally
+from driftline.sidecar.tap import LENGTH, Tap
+from driftline.sockets import address_of, bind
+
+log = logging.getLogger("driftline.sidecar")
+
+LONGEST_REST = 30.0
+"""Seconds between an agent's end and the next one's start, at the most; the first time there are none."""
+
+END_SECONDS = 30.0
+"""An agent has so long to count what waits, when all ends."""
+
+
+def watch_between(settings: Sidecar, monitoring: Monitoring) -> None:
+    """Pass requests to the upstream, and have them watched, until SIGTERM or SIGINT.
+
+    Raises ConfigError if an address can't be bound, or if the agent can't begin.
+    """
+    logs.configure(settings.log_format, settings.log_level, access_log=False)
+    with (
+        bind(settings.host, settings.proxy_port) as traffic,
+        bind(settings.host, settings.port) as pages,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(Front(settings, monitoring, traffic, pages).run())
+
+
+class Front:
+    """The proxy, and one agent after the other.
+
+    traffic  the socket that clients connect to
+    pages    that of the agent, which it inherits
+    """
+
+    def __init__(
+        self, settings: Sidecar, monitoring: Monitoring, traffic: socket.socket, pages: socket.socket
+    ) -> None:
+        self._settings = settings
+        self._monitoring = monitoring
+        self._traffic = traffic
+        self._pages = pages
+        self._tally = Tally.new()
+        self._tap = Tap(settings.copy_queue_bytes, self._tally)
+        self._proxy = Proxy(settings.upstream, self._tap, self._tally, settings.copy_body_bytes)
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Its life."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        self._pages.listen()
+        await self._proxy.start(self._traffic)
+        log.info(
+            "driftline %s passes %s to %s, and shows drift on %s", __version__,
+            address_of(self._traffic), self._settings.upstream, address_of(self._pages),
+            extra={"address": address_of(self._pages), "traffic": address_of(self._traffic)},
+        )  # fmt: skip
+        keeping = asyncio.create_task(self._keep())
+        told = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((keeping, told), return_when=asyncio.FIRST_COMPLETED)
+        self._stopping.set()
+        await self._proxy.stop(0 if keeping.done() else self._settings.drain_seconds)
+        self._tap.close()
+        await keeping
+        log.info("stopped")
+
+    def _stop(self, number: int) -> None:
+        if self._stopping.is_set():
+            log.warning("stopping at once")
+            os._exit(128 + number)
+        self._stopping.set()
+
+    async def _keep(self) -> None:
+        """Have an agent, always; ConfigError if the first can't begin."""
+        rest = 0.0
+        while True:
+            process = await self._spawn()
+            ended = asyncio.create_task(process.wait())
+            told = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
+            if self._stopping.is_set():
+                await self._last(process, ended)
+                return
+            told.cancel()
+            code = ended.result()
+            if code == 2:
+                raise ConfigError("the agent can't begin: its log says why")
+            log.error("the agent has ended with code %d; another goes on in %g s", code, rest)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), rest or 0.01)
+                return
+            except TimeoutError:
+                rest = min(LONGEST_REST, max(1.0, 2 * rest))
+
+    async def _last(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
+        """Let the agent count what waits."""
+        _, late = await asyncio.wait((ended,), timeout=self._settings.drain_seconds + END_SECONDS)
+        if late:
+            log.error("the agent does not end: it is killed")
+            process.kill()
+            await ended
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        """Start an agent, by exec: a process of its own, which shares two sockets and a page of memory."""
+        # Both are this program, of one user, and started as a pair.
+        content = pickle.dumps((self._settings, self._monitoring))
+        ours, theirs = socket.socketpair()
+        descriptors = (theirs.fileno(), self._tally.descriptor, self._pages.fileno())
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "driftline.sidecar.child", *map(str, descriptors)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=descriptors,
+            )
+        ours.setblocking(True)
+        ours.sendall(LENGTH.pack(len(content)) + content)
+        ours.setblocking(False)
+        await self._tap.open(ours)
+        return process

@@ -1,0 +1,190 @@
+"""The observing reverse proxy: requests pass to the upstream and answers back, bytes as they are.
+
+Nothing on this way waits for the agent. A Client's request is a Passage; it gets an Upstream, idle or new;
+when it is answered, the copies of both bodies go into the Tap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+from functools import lru_cache
+from time import monotonic
+from urllib.parse import urlsplit
+
+from driftline.sidecar.client import Client, Passage
+from driftline.sidecar.tally import Tally
+from driftline.sidecar.tap import Tap
+from driftline.sidecar.upstream import Upstream
+from driftline.sockets import BACKLOG
+
+log = logging.getLogger("driftline.sidecar")
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 600.0
+"""How long the upstream may take to begin its answer."""
+
+IDLE_SECONDS = 4.0
+"""How long an idle connection to the upstream is used again: less than servers keep theirs, 5 s at least."""
+
+CLIENT_SECONDS = 75.0
+"""How long an idle client's connection stays open: longer than load balancers keep theirs."""
+
+SWEEP_SECONDS = 1.0
+MOST_PATHS = 1_000
+
+_INFERENCE = re.compile(
+    rb"(?:/v2/models/[^/?]+(?:/versions/[^/?]+)?/infer"
+    rb"|/v1/models/[^/?]+:predict|(?:/models/[^/?]+)?/invocations)(?:\?.*)?"
+)
+
+
+class Proxy:
+    """Everything between the clients and one upstream.
+
+    url              of the upstream, http://HOST[:PORT]
+    tap              takes the copies
+    tally            counts
+    copy_body_bytes  a body of more is not copied
+
+    clients          the connections that are open
+    idle             connections to the upstream that wait for a request, that of the last answer last
+    stopping         whether connections are to be closed behind their answers
+    """
+
+    def __init__(self, url: str, tap: Tap, tally: Tally, copy_body_bytes: int) -> None:
+        parts = urlsplit(url)
+        self.authority = parts.netloc.encode()
+        self.tap = tap
+        self.tally = tally
+        self.copy_body_bytes = copy_body_bytes
+        self.clients: set[Client] = set()
+        self.idle: list[Upstream] = []
+        self.stopping = False
+        self.watched = lru_cache(MOST_PATHS)(_is_inference)
+        self._url = url
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server
+        self._sweeper: asyncio.TimerHandle
+        self._quiet = 0.0
+
+    async def start(self, listener: socket.socket) -> None:
+        """Take connections."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Client(self), sock=listener, backlog=BACKLOG)
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more connections, and let what passes finish, for so many seconds."""
+        self.stopping = True
+        self._server.close()
+        deadline = monotonic() + seconds
+        while self.clients and monotonic() < deadline:
+            for client in list(self.clients):
+                if client.passage is None:
+                    client.transport.close()
+            await asyncio.sleep(0.02)
+        if self.clients:
+            log.warning("%d requests have not finished in %g s", len(self.clients), seconds)
+        for client in list(self.clients):
+            client.transport.abort()
+        for upstream in list(self.idle):
+            upstream.transport.abort()
+        self._sweeper.cancel()
+
+    # -- passages ---------------------------------------------------------------------------------------
+
+    def begin(self, passage: Passage) -> None:
+        """Send a request on its way."""
+        while self.idle:
+            upstream = self.idle.pop()
+            if not upstream.transport.is_closing():
+                upstream.take(passage)
+                return
+        self._connect(passage)
+
+    def abandon(self, passage: Passage) -> None:
+        """The client of a request has gone: the upstream is to notice."""
+        self.tally.add("gone")
+        passage.done = True
+        if passage.upstream is not None:
+            passage.upstream.passage = None
+            passage.upstream.transport.abort()
+
+    def broken(self, passage: Passage, again: bool) -> None:
+        """The upstream has closed the connection before the answer was there."""
+        passage.upstream = None
+        if again and passage.sent:
+            passage.out, passage.sent = [passage.sent], None
+            self._connect(passage)
+            return
+        self.tally.add("broken")
+        passage.client.fail(passage, 502, f"{self._url} closed the connection without an answer")
+
+    def forget(self, upstream: Upstream) -> None:
+        """A connection has gone."""
+        if upstream in self.idle:
+            self.idle.remove(upstream)
+
+    def _connect(self, passage: Passage) -> None:
+        passage.client.transport.pause_reading()
+        task = asyncio.get_running_loop().create_task(self._open(passage))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _open(self, passage: Passage) -> None:
+        """Make a connection for a request; if that fails, its client is told."""
+        loop, client = asyncio.get_running_loop(), passage.client
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, upstream = await loop.create_connection(lambda: Upstream(self), self._host, self._port)
+        except TimeoutError:
+            self.tally.add("timeout")
+            self._say(f"no connection within {CONNECT_SECONDS:g} s")
+            if not passage.done:
+                client.fail(passage, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
+        except OSError as error:
+            self.tally.add("unreachable")
+            self._say(str(error))
+            if not passage.done:
+                client.fail(passage, 502, f"{self._url} can't be reached: {error.strerror or error}")
+        else:
+            if passage.done:  # the client has gone meanwhile
+                upstream.idle_since = monotonic()
+                self.idle.append(upstream)
+            else:
+                upstream.take(passage)
+        client.resume()
+
+    def _say(self, what: str) -> None:
+        """Log that the upstream is away, but not for every request."""
+        if monotonic() - self._quiet > 10:
+            self._quiet = monotonic()
+            log.warning("%s: %s", self._url, what)
+
+    def _sweep(self) -> None:
+        """Close what was idle, and give up what is not answered."""
+        now = monotonic()
+        while self.idle and now - self.idle[0].idle_since > IDLE_SECONDS:
+            self.idle.pop(0).transport.close()
+        for client in list(self.clients):
+            passage = client.passage
+            if passage is None or passage.done:
+                since = client.idle_since if passage is None else passage.began
+                if now - since > CLIENT_SECONDS:
+                    client.transport.close()
+            elif not passage.answered and now - passage.began > ANSWER_SECONDS:
+                self.tally.add("timeout")
+                upstream, passage.upstream = passage.upstream, None
+                if upstream is not None:
+                    upstream.passage = None
+                    upstream.transport.abort()
+                client.fail(passage, 504, f"{self._url} has not answered within {ANSWER_SECONDS:g} s")
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+
+def _is_inference(target: bytes) -> bool:
+    return _INFERENCE.fullmatch(target) is not None

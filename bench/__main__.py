@@ -14,13 +14,14 @@ from bench.results import JSON, save, show
 
 NAMES = (
     *("http", "mlp", "cold_start", "swap_memory", "soak", "watch", "score", "scoring"),
-    *("profile", "promise", "micro", "transform"),
+    *("profile", "promise", "micro", "transform", "sidecar"),
 )
 PROGRAMS = {
     "http": ("taskset", "wrk", "nginx"),
     "mlp": ("taskset", "wrk"),
     "scoring": ("taskset", "wrk"),
     "profile": ("taskset",),
+    "sidecar": ("taskset", "wrk", "nginx"),
 }
 
 

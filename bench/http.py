@@ -156,14 +156,14 @@ def plain(model: Path, request: Request) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def nginx(answer: str, request: Request) -> Iterator[int]:
+def nginx(answer: str, request: Request, core: int = SERVER_CORE) -> Iterator[int]:
     """An nginx of its own that says `answer` to everything; its port."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder, "nginx.conf")
         everything = LOCATION.format(path="/", answer=answer)
         settings.write_text(NGINX.format(folder=folder, host=HOST, port=port, locations=everything))
-        command = pinned(SERVER_CORE, program("nginx"), "-p", folder, "-c", settings, "-e", "stderr")
+        command = pinned(core, program("nginx"), "-p", folder, "-c", settings, "-e", "stderr")
         with running(command) as process:
             first_answer(process, port, request)
             yield port

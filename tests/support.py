@@ -196,9 +196,9 @@ def serving(
     *arguments: str | Path, env: dict[str, str] | None = None, ready: bool = True
 ) -> Iterator[Process]:
     """`driftline serve ARGUMENTS` on a free port of its own, ready; killed if it is still there."""
-    command = [sys.executable, "-m", "driftline", "serve", *map(str, arguments)]
+    command = [sys.executable, "-m", "driftline", "serve", "--port", "0", "--log-format", "json"]
     with subprocess.Popen(
-        [*command, "--port", "0", "--log-format", "json"],
+        [*command, *map(str, arguments)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(env or {})},

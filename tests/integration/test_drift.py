@@ -5,16 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from scraping import Scrape, until
 from support import Process, receiver, scale, serving
 
 from driftline.monitor.profile import Profile
@@ -23,15 +20,6 @@ from driftline.registry.source import Registry
 RANDOM = np.random.default_rng(0)
 REFERENCE = RANDOM.standard_normal((5000, 3)).astype(np.float32)
 SETTINGS = "[monitor]\nlook_seconds = 0.05\nfalse_alarm_rows = 100_000\n"
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait for a condition to give something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def monitored(server: Process, model: str = "m") -> httpx.Response:
@@ -55,22 +43,6 @@ def send(server: Process, rows: np.ndarray, model: str = "m") -> None:
                 "data": part.ravel().tolist(),
             }
             client.post(f"/v2/models/{model}/infer", json={"inputs": [entry]}).raise_for_status()
-
-
-class Scrape:
-    """All metrics of a server, by name and the labels that are given."""
-
-    def __init__(self, server: Process) -> None:
-        families = text_string_to_metric_families(server.get("/metrics").text)
-        self._samples = [sample for family in families for sample in family.samples]
-
-    def __call__(self, name: str, **labels: str) -> float:
-        (value,) = (
-            sample.value
-            for sample in self._samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-        return value
 
 
 @pytest.fixture

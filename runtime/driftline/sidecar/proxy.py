@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import socket
 from functools import lru_cache
@@ -148,9 +149,9 @@ class Proxy:
                 client.fail(passage, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
         except OSError as error:
             self.tally.add("unreachable")
-            self._say(str(error))
+            self._say(_reason(error))
             if not passage.done:
-                client.fail(passage, 502, f"{self._url} can't be reached: {error.strerror or error}")
+                client.fail(passage, 502, f"{self._url} can't be reached: {_reason(error)}")
         else:
             if passage.done:  # the client has gone meanwhile
                 upstream.idle_since = monotonic()
@@ -184,6 +185,12 @@ class Proxy:
                     upstream.transport.abort()
                 client.fail(passage, 504, f"{self._url} has not answered within {ANSWER_SECONDS:g} s")
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words; asyncio has its own, with addresses in them."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else str(error.strerror or error)
 
 
 def _is_inference(target: bytes) -> bool:

@@ -1,0 +1,141 @@
+"""What it costs to pass by `driftline monitor --upstream`: beside direct, on the same work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import psutil
+
+from bench import models
+from bench.common import (
+    CLIENT_CORE,
+    HOST,
+    SERVER_CORE,
+    Effort,
+    Load,
+    Process,
+    Request,
+    Sample,
+    first_answer,
+    free_port,
+    json_request,
+    load,
+    pinned,
+    running,
+)
+from bench.http import nginx
+from bench.results import Result, Table, Target
+from driftline.monitor.profile import Profile
+
+ADDED_MS = 0.3
+REQUESTS_PER_SECOND = 5_000
+CONNECTIONS = (1, 64)
+FLAT = 1.10
+
+
+def run(effort: Effort) -> Result:
+    """Direct and through the proxy, in turn, round by round; then twice the load, for memory."""
+    request = json_request("trees", models.rows(1, models.FEATURES), "probabilities")
+    answer = (
+        '{"model_name":"trees","model_version":"1","outputs":[{"name":"probabilities","datatype":"FP32",'
+        '"shape":[1,2],"data":[0.25,0.75]}]}'
+    )
+    with nginx(answer, request, CLIENT_CORE) as direct, proxy(direct, request) as (port, process):
+        seen: dict[tuple[str, int], list[Load]] = {}
+        for _ in range(effort.rounds):
+            for connections in CONNECTIONS:
+                for name, target in (("direct", direct), ("through the proxy", port)):
+                    point = load(target, request, connections, effort.seconds)
+                    seen.setdefault((name, connections), []).append(point)
+        memory = [resident(process)]
+        for _ in range(4):
+            load(port, request, 2 * CONNECTIONS[-1], effort.seconds)
+            memory.append(resident(process))
+        counters = scraped(process)
+    return report(seen, memory, counters)
+
+
+def report(
+    seen: dict[tuple[str, int], list[Load]], memory: list[float], counters: dict[str, float]
+) -> Result:
+    """Medians of all rounds, and what is added within a round."""
+    rows = []
+    for (name, connections), points in seen.items():
+        rate = Sample.of([point.requests_per_second for point in points])
+        p50, p99 = Sample.of([p.p50_ms for p in points]), Sample.of([p.p99_ms for p in points])
+        rows.append([name, str(connections), f"{rate:,.0f}", f"{p50.median:.3f}", f"{p99.median:.3f}"])
+    pairs = zip(seen["through the proxy", 1], seen["direct", 1], strict=True)
+    added = Sample.of([through.p50_ms - direct.p50_ms for through, direct in pairs])
+    most = Sample.of([p.requests_per_second for p in seen["through the proxy", CONNECTIONS[-1]]])
+    observed, copied = counters["observed"], counters["copied"] + counters["dropped"]
+    return Result(
+        "one row of 30 features as JSON through the observing proxy on one core, to nginx",
+        Table(["way", "connections", "requests/s", "p50 ms", "p99 ms"], rows),
+        [
+            Target("ms added at p50, 1 connection", added.median, "at most", ADDED_MS),
+            Target(
+                f"requests/s, {CONNECTIONS[-1]} connections", most.median, "at least", REQUESTS_PER_SECOND
+            ),
+            Target("memory behind twice the connections", memory[-1] / memory[1], "at most", FLAT),
+        ],
+        [
+            "Proxy and agent share one core, wrk and nginx have the other. Proxy and agent have "
+            f"{memory[0]:.0f} MB, after the load {memory[-1]:.0f} MB. Of {copied:,.0f} exchanges "
+            f"{observed:,.0f} were observed when the load ended; what the core had no time for was dropped "
+            f"and counted ({counters['dropped']:,.0f})."
+        ],
+        {"added_p50_ms": added, "requests_per_second": most, "memory_mb": memory, "counters": counters},
+    )
+
+
+@contextmanager
+def proxy(upstream: int, request: Request) -> Iterator[tuple[int, tuple[Process, int]]]:
+    """The proxy and its agent on one core: the port of the traffic; the process and the agent's port."""
+    port, pages = free_port(), free_port()
+    with TemporaryDirectory() as folder:
+        profile = Path(folder) / "trees.arrow"
+        Profile.fit({"input": models.rows(5_000, models.FEATURES)}).save(profile)
+        command = [str(Path(sys.executable).with_name("driftline")), "monitor", "--profile", str(profile)]
+        command += ["--upstream", f"http://{HOST}:{upstream}", "--port", str(pages)]
+        command += ["--proxy-port", str(port), "--log-level", "warning"]
+        with running(pinned(SERVER_CORE, *command)) as process:
+            first_answer(process, port, request)
+            wait_ready(pages)
+            yield port, (process, pages)
+
+
+def wait_ready(pages: int) -> None:
+    """Return when the agent watches."""
+    for _ in range(600):
+        try:
+            if httpx.get(f"http://{HOST}:{pages}/v2/health/ready", timeout=10).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+    raise RuntimeError("the agent does not watch")
+
+
+def resident(process: tuple[Process, int]) -> float:
+    """Megabytes of proxy and agent."""
+    parent = psutil.Process(process[0].popen.pid)
+    return float(sum(one.memory_info().rss for one in (parent, *parent.children())) / 1e6)
+
+
+def scraped(process: tuple[Process, int]) -> dict[str, float]:
+    """What was observed, copied and dropped."""
+    text = httpx.get(f"http://{HOST}:{process[1]}/metrics", timeout=60).text
+    found = {"observed": 0.0, "copied": 0.0, "dropped": 0.0}
+    for line in text.splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith("driftline_exchanges_total") and "observed" in name:
+            found["observed"] += float(value)
+        elif name.startswith("driftline_proxy_copied_total"):
+            found["copied"] += float(value)
+        elif name.startswith("driftline_proxy_dropped_total"):
+            found["dropped"] += float(value)
+    return found

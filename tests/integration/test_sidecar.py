@@ -1,0 +1,239 @@
+"""A server with `driftline monitor --upstream` beside it: what passes is the same, and is watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from beside import Beside, beside
+from scraping import Scrape, until
+from support import Process, infer_request, scale, serving
+
+from driftline.monitor.profile import Profile
+from driftline.registry.source import Registry
+
+RANDOM = np.random.default_rng(0)
+REFERENCE = RANDOM.standard_normal((5000, 3)).astype(np.float32)
+WATCHING = ("--look-seconds", "0.05", "--false-alarm-rows", "100000", "--model", "m")
+
+
+def profile_in(folder: Path) -> Path:
+    path = folder / "profile.arrow"
+    Profile.fit({"x": REFERENCE, "total": 2 * REFERENCE.sum(axis=1)}).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sidecar")
+
+
+@pytest.fixture(scope="module")
+def profile(folder: Path) -> Path:
+    return profile_in(folder)
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, profile: Path) -> Iterator[Process]:
+    registry = Registry.open(folder / "models")
+    for name in ("m", "other"):
+        registry.register([scale(folder / "model.onnx", 2.0), profile], name)
+    with serving("--registry", registry.uri) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def agent(folder: Path, profile: Path, server: Process) -> Iterator[Beside]:
+    with beside(profile, server.url, *WATCHING, "--checkpoint", folder / "kept") as process:
+        yield process
+
+
+def send(url: str, rows: np.ndarray, model: str = "m") -> None:
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for part in np.array_split(rows, max(1, len(rows) // 250)):
+            body = infer_request({"x": ("FP32", part.tolist())})
+            client.post(f"/v2/models/{model}/infer", json=body).raise_for_status()
+
+
+def observed(agent: Beside) -> int:
+    return int(Scrape(agent)("driftline_exchanges_total", outcome="observed"))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_client_of_triton_can_not_tell_the_difference(server: Process, agent: Beside, binary: bool) -> None:
+    before = observed(agent)
+    rows = RANDOM.standard_normal((7, 3)).astype(np.float32)
+    answers = []
+    for address in (server.address, agent.traffic.removeprefix("http://")):
+        with triton.InferenceServerClient(address) as client:
+            tensor = triton.InferInput("x", [7, 3], "FP32")
+            tensor.set_data_from_numpy(rows, binary_data=binary)
+            outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("y", "total")]
+            for compression in (None, "gzip"):
+                answer = client.infer(
+                    "m", [tensor], outputs=outputs, request_compression_algorithm=compression
+                )
+                tensors = [answer.as_numpy(name).tobytes() for name in ("y", "total")]
+                answers.append([answer.get_response(), *tensors])
+            answers.append([client.get_model_metadata("m"), client.is_server_ready()])
+    assert answers[:3] == answers[3:]
+    until(lambda: observed(agent) == before + 2, "both requests, observed")
+    assert Scrape(agent)("driftline_rows_skipped_total") == 0
+
+
+def test_other_protocols_and_errors_pass_as_they_are(server: Process, agent: Beside) -> None:
+    before = observed(agent)
+    split = {"columns": ["a", "b", "c"], "data": [[1, 2, 3]]}
+    same: list[tuple[str, dict[str, Any], int]] = [
+        ("/v1/models/m:predict", {"json": {"instances": [[1, 2, 3]]}}, 200),
+        ("/models/m/invocations", {"json": {"inputs": [[1, 2, 3]]}}, 200),
+        ("/models/m/invocations", {"json": {"dataframe_split": split}}, 200),
+        ("/v2/models/m/infer", {"content": b"{"}, 400),
+        ("/v2/models/none/infer", {"json": {}}, 404),
+        ("/models/m/invocations", {"content": b"", "headers": {"content-type": "text/none"}}, 415),
+    ]
+    for path, content, status in same:
+        direct = server.post(path, **content)
+        through = httpx.post(agent.traffic + path, timeout=30, **content)
+        assert (direct.status_code, direct.content) == (through.status_code, through.content)
+        assert direct.status_code == status, direct.text
+        assert direct.headers.keys() == through.headers.keys()
+    until(lambda: observed(agent) >= before + 2, "those that could be read")
+    assert Scrape(agent)("driftline_proxy_dropped_total", reason="status") >= 3
+
+
+def test_what_is_asked_of_another_model_is_left_out(agent: Beside) -> None:
+    rows = Scrape(agent)("driftline_rows_observed_total")
+    send(agent.traffic, REFERENCE[:10], "other")
+    until(lambda: Scrape(agent)("driftline_exchanges_total", outcome="other model") == 1, "the other")
+    assert Scrape(agent)("driftline_rows_observed_total") == rows
+
+
+def test_drift_is_found_where_the_server_does_not_look(server: Process, agent: Beside) -> None:
+    assert agent.get("/drift").json()["alarms"] == []
+    drifted = RANDOM.standard_normal((3000, 3)).astype(np.float32)
+    drifted[:, 1] += 1.0
+    send(agent.traffic, drifted)
+
+    def alarmed() -> bool:
+        found = agent.get("/v2/models/m/drift").json()
+        return "x_1" in [signal["column"] for signal in found["alarms"]]
+
+    until(alarmed, "an alarm")
+    assert Scrape(agent)("driftline_alarms_total", column="x_1", model="m") >= 1
+    assert agent.get("/v2/models/none/drift").status_code == 404
+
+
+def test_large_bodies_pass_unobserved(server: Process, agent: Beside) -> None:
+    rows = RANDOM.standard_normal((60_000, 3)).astype(np.float32)
+    body = infer_request({"x": ("FP32", rows.tolist())})
+    answer = httpx.post(f"{agent.traffic}/v2/models/m/infer", json=body, timeout=60)
+    assert len(answer.json()["outputs"][1]["data"]) == 60_000
+    assert Scrape(agent)("driftline_proxy_dropped_total", reason="large") == 1
+
+
+def test_a_dead_agent_is_replaced_while_requests_pass(server: Process, agent: Beside) -> None:
+    rows = Scrape(agent)("driftline_rows_observed_total")
+    (child,) = Path(f"/proc/{agent.popen.pid}/task/{agent.popen.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    agent.wait_for("another goes on", 60)
+    send(agent.traffic, REFERENCE[:10])
+    until(lambda: sum('"ready: watching' in line for line in agent.log) == 2, "another agent", 90)
+    send(agent.traffic, REFERENCE[:10])
+
+    def goes_on() -> bool:
+        return Scrape(agent)("driftline_rows_observed_total") >= min(rows, 10)
+
+    until(goes_on, "what comes now")
+
+
+def drift(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "driftline", "drift", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_report_of_a_fleet(profile: Path, server: Process, agent: Beside) -> None:
+    """The server watches by the same profile, and its window is added to the agent's."""
+
+    def rows(url: str) -> int:
+        return int(httpx.get(f"{url}/v2/models/m/drift", timeout=30).json()["rows"])
+
+    until(lambda: server.get("/v2/models/m/drift").status_code == 200, "the server's own monitor")
+    send(agent.traffic, REFERENCE[:100])
+    until(lambda: Scrape(agent)("driftline_proxy_waiting") == 0, "what waits")
+    expected = rows(server.url) + rows(agent.url)
+    done = drift(server.url, agent.url, "--model", "m", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    (found,) = json.loads(done.stdout)["reports"]
+    assert (found["model"], found["rows"], len(found["agents"])) == ("m", expected, 2)
+    table = drift(agent.url, "http://127.0.0.1:1", server.url)
+    assert table.returncode == 1
+    assert "m, as 2 monitors have seen it" in table.stdout
+    assert "other, as 1 monitor" in table.stdout
+    assert "x_1" in table.stdout
+    assert "http://127.0.0.1:1 is left out" in table.stderr
+
+
+def test_kill_9_and_a_restart(folder: Path, profile: Path, server: Process) -> None:
+    """All that a checkpoint has is there again: rows, signals, windows."""
+    kept = folder / "checkpoint"
+    options = (*WATCHING, "--look-rows", "100", "--checkpoint", kept, "--checkpoint-seconds", "0.1")
+    drifted = REFERENCE[:1000] + np.array([0, 1, 0], np.float32)
+    with beside(profile, server.url, *options) as first:
+        send(first.traffic, drifted)
+        until(lambda: first.get("/drift").json()["alarms"], "an alarm")
+        before = first.get("/drift").json()
+        assert before["rows"] == 1000
+        written = kept.stat().st_mtime_ns
+        until(lambda: kept.stat().st_mtime_ns > written, "a checkpoint")
+        first.kill_all()
+    with beside(profile, server.url, *options) as second:
+        after = second.get("/drift").json()
+        for key in ("rows", "began", "alarms", "changes", "columns"):
+            assert after[key] == before[key], key
+        send(second.traffic, drifted[:10])
+        until(lambda: second.get("/drift").json()["rows"] == 1010, "more rows")
+        assert second.stop() == 0  # and is written once more
+
+
+def test_what_can_not_begin_says_why(folder: Path, server: Process) -> None:
+    wrong = folder / "wrong.arrow"
+    wrong.write_bytes(b"no profile")
+    command = [sys.executable, "-m", "driftline", "monitor", "--port", "0", "--proxy-port", "0"]
+    cases = {
+        ("--profile", str(wrong), "--upstream", server.url): "expected a profile",
+        ("--profile", str(wrong)): "expected a way in: --upstream URL",
+        ("--profile", str(wrong), "--upstream", "https://h"): "expected an http:// URL of a server",
+        ("--profile", str(folder / "none"), "--upstream", server.url): "expected a file, there is none",
+    }
+    for arguments, message in cases.items():
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_upstream_that_is_killed_and_comes_back(folder: Path, server: Process, agent: Beside) -> None:
+    """The last test, since it takes everybody's server."""
+    port = server.url.rpartition(":")[2]
+    server.popen.kill()
+    server.popen.wait()
+    body = infer_request({"x": ("FP32", REFERENCE[:1].tolist())})
+    answer = httpx.post(f"{agent.traffic}/v2/models/m/infer", json=body, timeout=30)
+    assert answer.status_code == 502
+    assert "can't be reached: Connection refused" in answer.json()["error"]
+    with serving("m", "--registry", folder / "models", "--port", port):
+        send(agent.traffic, REFERENCE[:10])
+    assert agent.stop() == 0
+    agent.close()
+    assert '"stopped"' in agent.log[-1]

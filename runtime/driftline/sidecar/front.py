@@ -14,6 +14,7 @@ import pickle
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 import uvloop
 
@@ -96,7 +97,7 @@ class Front:
 
     async def _keep(self) -> None:
         """Have an agent, always; ConfigError if the first can't begin."""
-        rest = 0.0
+        rest = 0.0  # until the first has ended: later ones are tried again whatever they say
         while True:
             process = await self._spawn()
             ended = asyncio.create_task(process.wait())
@@ -107,7 +108,7 @@ class Front:
                 return
             told.cancel()
             code = ended.result()
-            if code == 2:
+            if code == 2 and not rest:
                 raise ConfigError("the agent can't begin: its log says why")
             log.error("the agent has ended with code %d; another goes on in %g s", code, rest)
             try:
@@ -137,7 +138,8 @@ class Front:
                 pass_fds=descriptors,
             )
         ours.setblocking(True)
-        ours.sendall(LENGTH.pack(len(content)) + content)
+        with suppress(ConnectionError):  # it has ended already
+            ours.sendall(LENGTH.pack(len(content)) + content)
         ours.setblocking(False)
         await self._tap.open(ours)
         return process

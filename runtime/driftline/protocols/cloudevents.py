@@ -1,0 +1,228 @@
+"""CloudEvents 1.0 over HTTP, both ways: in binary mode, structured as JSON, and batches of these.
+
+Specifications: https://github.com/cloudevents/spec, `spec.md`, `bindings/http-protocol-binding.md` and
+`formats/json-format.md` at version 1.0.2.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as NoBase64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import orjson
+
+from driftline.errors import BadRequest, UnsupportedMedia
+from driftline.tensors import shorten
+
+Fields = list[tuple[bytes, bytes]]
+"""Headers of HTTP, their names in lower case."""
+
+STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
+
+REQUIRED = ("id", "source", "type")
+"""The attributes that every event has, besides its specversion."""
+
+_PREFIX = b"ce-"
+_NAME = re.compile(r"[a-z0-9]+")
+_JSON = re.compile(r"[^/]+/(?:[^;]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
+_UNESCAPED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+_LEAST, _MOST = -(2**31), 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A CloudEvent.
+
+    attributes    by name, but for `specversion` and `datacontenttype`: `id`, `source` and `type` are texts,
+                  not empty, others may be whole numbers or booleans, which binary mode sends as texts
+    content_type  of the data, `datacontenttype`; empty if it is not said
+    data          empty if there is none
+    """
+
+    attributes: Mapping[str, str | int]
+    content_type: str = ""
+    data: bytes = b""
+
+    @property
+    def id(self) -> str:
+        """Its id, with its source unique; whoever sends it twice sends the same."""
+        return str(self.attributes["id"])
+
+    @property
+    def source(self) -> str:
+        """Where it comes from."""
+        return str(self.attributes["source"])
+
+    @property
+    def type(self) -> str:
+        """What has happened."""
+        return str(self.attributes["type"])
+
+
+# -- out --------------------------------------------------------------------------------------------
+
+
+def to_binary(event: Event) -> tuple[Fields, bytes]:
+    """The headers and the body of a request in binary mode: attributes are headers, the data is the body."""
+    fields = [(b"ce-specversion", b"1.0")]
+    for name, value in event.attributes.items():
+        fields.append((_PREFIX + name.encode(), _to_header(_text(value))))
+    if event.content_type:
+        fields.append((b"content-type", event.content_type.encode("latin-1")))
+    return fields, event.data
+
+
+def to_structured(event: Event) -> tuple[Fields, bytes]:
+    """The headers and the body of a request in structured mode: a JSON object."""
+    return [(b"content-type", STRUCTURED.encode() + b"; charset=utf-8")], orjson.dumps(_document(event))
+
+
+def to_batch(events: Sequence[Event]) -> tuple[Fields, bytes]:
+    """The headers and the body of a request with several events: a JSON array of objects."""
+    body = orjson.dumps([_document(event) for event in events])
+    return [(b"content-type", BATCH.encode() + b"; charset=utf-8")], body
+
+
+def _text(value: str | int) -> str:
+    if value is True or value is False:
+        return "true" if value else "false"
+    return str(value)
+
+
+def _to_header(text: str) -> bytes:
+    """A text as a header's value: what is not printable ASCII, and spaces, quotes and %, are escaped."""
+    return quote_from_bytes(text.encode(), safe=_UNESCAPED).encode()
+
+
+def _document(event: Event) -> dict[str, Any]:
+    """An event as JSON has it: data that is JSON stands there as such, all other in base64."""
+    document: dict[str, Any] = {"specversion": "1.0", **event.attributes}
+    if event.content_type:
+        document["datacontenttype"] = event.content_type
+    if not event.data:
+        return document
+    if not event.content_type or _JSON.fullmatch(event.content_type):
+        try:
+            orjson.loads(event.data)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            return document | {"data": orjson.Fragment(event.data)}
+    return document | {"data_base64": b64encode(event.data).decode()}
+
+
+# -- in ---------------------------------------------------------------------------------------------
+
+
+def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event]:
+    """The events of a request: one, in a batch as many as there are.
+
+    headers  their names in lower case
+
+    Raises BadRequest for what is no event, with the attribute, what was expected and what came, and
+    UnsupportedMedia for another format of structured events than JSON.
+    """
+    content_type, given = "", {}
+    for name, value in headers:
+        if name.startswith(_PREFIX):
+            given[name[3:].decode("latin-1")] = _from_header(value)
+        elif name == b"content-type":
+            content_type = value.decode("latin-1")
+    media_type = content_type.partition(";")[0].strip().lower()
+    if not media_type.startswith("application/cloudevents"):
+        return [_event(given, content_type, body)]
+    if media_type == STRUCTURED:
+        return [_from_document(_loads(body), "the event")]
+    if media_type != BATCH:
+        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, came {shorten(media_type)}")
+    documents = _loads(body)
+    if type(documents) is not list:
+        raise BadRequest(f"the batch: expected a list of events, came {shorten(documents)}")
+    return [_from_document(document, f"event {index}") for index, document in enumerate(documents)]
+
+
+def _from_header(value: bytes) -> str:
+    """A header's value as the text that it stands for; also where it was quoted, as once was the rule."""
+    value = value.strip()
+    if len(value) > 1 and value[:1] == value[-1:] == b'"':
+        value = _QUOTED_PAIR.sub(rb"\1", value[1:-1])
+    if b"%" in value:
+        value = unquote_to_bytes(value)
+    return value.decode("utf-8", "replace")
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the event is no valid JSON: {error}") from error
+
+
+def _from_document(document: Any, where: str) -> Event:
+    if type(document) is not dict:
+        raise BadRequest(f"{where}: expected an object, came {shorten(document)}")
+    given = {name: value for name, value in document.items() if value is not None or name == "data"}
+    content_type, data, encoded = (given.pop(key, None) for key in ("datacontenttype", "data", "data_base64"))
+    if content_type is not None and type(content_type) is not str:
+        raise BadRequest(f"{where}: 'datacontenttype': expected a text, came {shorten(content_type)}")
+    content_type = content_type or ""
+    if encoded is not None:
+        if "data" in document:
+            raise BadRequest(f"{where}: expected one of 'data' and 'data_base64', came both")
+        return _event(given, content_type, _from_base64(encoded, where), where)
+    if "data" not in document:
+        return _event(given, content_type, b"", where)
+    if type(data) is str and content_type and not _JSON.fullmatch(content_type):
+        return _event(given, content_type, data.encode(), where)
+    return _event(given, content_type, orjson.dumps(data), where)
+
+
+def _from_base64(encoded: object, where: str) -> bytes:
+    try:
+        if type(encoded) is str:
+            return b64decode(encoded, validate=True)
+    except NoBase64:
+        pass
+    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, came {shorten(encoded)}")
+
+
+def _event(given: dict[str, Any], content_type: str, data: bytes, where: str = "the event") -> Event:
+    """An event of what was given, checked."""
+    version = given.pop("specversion", None)
+    if version != "1.0":
+        came = "nothing" if version is None else shorten(version)
+        raise BadRequest(f"{where}: 'specversion': expected '1.0', came {came}")
+    for name in REQUIRED:
+        value = given.get(name)
+        if type(value) is not str or not value:
+            came = "nothing" if value is None else shorten(value)
+            raise BadRequest(f"{where}: {name!r}: expected a text, came {came}")
+    for name, value in given.items():
+        if not _NAME.fullmatch(name):
+            raise BadRequest(f"{where}: expected names of letters a to z and digits, came {shorten(name)}")
+        if type(value) is not str and type(value) is not bool:
+            if type(value) is not int or not _LEAST <= value <= _MOST:
+                raise BadRequest(
+                    f"{where}: {name!r}: expected a text, a boolean or an integer of 32 bits, "
+                    f"came {shorten(value)}"
+                )
+    if (time := given.get("time")) is not None:
+        _check_time(time, where)
+    return Event(given, content_type, data)
+
+
+def _check_time(time: object, where: str) -> None:
+    try:
+        if datetime.fromisoformat(str(time)).tzinfo is not None:
+            return
+    except ValueError:
+        pass
+    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, came {shorten(time)}")

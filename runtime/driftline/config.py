@@ -172,6 +172,28 @@ class Server:
     """Whether nothing is served from the cache if the registry is away at the start."""
     track: bool = setting(False, "true or false", lambda value: type(value) is bool)
     """Whether windows and alarms are written to runs of an MLflow server."""
+    log_payloads: str = setting(
+        "none",
+        "'none', 'all', 'request' or 'response'",
+        lambda value: value in ("none", "all", "request", "response"),
+    )
+    """Which payloads are logged."""
+    log_sink: str = setting(
+        "", "an http:// or https:// URL, or a folder", lambda value: isinstance(value, str)
+    )
+    """Where they go: to a URL as the events of KServe's logger, to a folder as Parquet."""
+    log_sample: float = setting(
+        1.0, "a part from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1
+    )
+    """The part of all requests whose payloads are logged."""
+    log_queue_bytes: int = setting(64 * 2**20, **_whole(1))
+    """Bytes of payloads that may wait to be logged, in each worker; for more, the oldest go."""
+    log_file_bytes: int = setting(32 * 2**20, **_whole(1))
+    """Bytes of payloads that make a file full."""
+    log_file_seconds: float = setting(60.0, **_number(0.1, "seconds"))
+    """Seconds after which a file is written though it is not full."""
+    log_namespace: str = setting("", "a text", lambda value: isinstance(value, str))
+    """The Kubernetes namespace that events name; if empty the pod's, else `default`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,48 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     help="Serve the one model whose files lie there, as KServe mounts them; /mnt/models with --model_name.",
 )
 @click.option("--model_name", metavar="NAME", help="What it is called; `model` with --model_dir.")
+@option(
+    "--log-payloads",
+    "Log what is asked and answered.",
+    default=DEFAULTS.log_payloads,
+    type=click.Choice(["none", "all", "request", "response"]),
+)
+@option(
+    "--log-sink",
+    "To a URL, as events of KServe's logger, or a folder, as Parquet.",
+    default=DEFAULTS.log_sink,
+    metavar="URL|FOLDER",
+)
+@option(
+    "--log-sample",
+    "Of this part of all requests.",
+    default=DEFAULTS.log_sample,
+    type=click.FloatRange(0, 1),
+)
+@option(
+    "--log-queue-bytes",
+    "So many may wait to be logged, in each worker; for more, the oldest go.",
+    default=DEFAULTS.log_queue_bytes,
+    type=click.IntRange(1),
+)
+@option(
+    "--log-file-bytes",
+    "A Parquet file is full with so many.",
+    default=DEFAULTS.log_file_bytes,
+    type=click.IntRange(1),
+)
+@option(
+    "--log-file-seconds",
+    "And is written after so many seconds, full or not.",
+    default=DEFAULTS.log_file_seconds,
+    type=click.FloatRange(0.1, 86_400),
+)
+@option(
+    "--log-namespace",
+    "The namespace that events name; the pod's if not given.",
+    default=DEFAULTS.log_namespace,
+    metavar="NAME",
+)
 @trust_option
 @python_option
 @click.pass_obj

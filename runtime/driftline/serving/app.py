@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
@@ -12,7 +12,7 @@ from driftline.answers import HANDLERS, failure, mlflow_failure
 from driftline.config import Server
 from driftline.errors import WrongMethod
 from driftline.serving.host import Host
-from driftline.serving.infer import Infer
+from driftline.serving.infer import Infer, LoggedInfer
 from driftline.serving.routes import routes
 from driftline.serving.together import Together
 
@@ -32,12 +32,15 @@ class App:
     endpoint  what answers a POST to a path, decoded: its protocol, a model's name, a version, None for the
               defaults; None if that is no path of inference
     together  where requests wait for others of their kind
+    payloads  where what is asked and answered is logged, if it is
     """
 
     def __init__(self, host: Host, settings: Server) -> None:
-        self._v2 = Infer(host, "v2", settings.max_body_bytes, failure)
-        self._v1 = Infer(host, "v1", settings.max_body_bytes, failure)
-        self._mlflow = Infer(host, "mlflow", settings.max_body_bytes, mlflow_failure)
+        self.payloads = host.payloads
+        infer = Infer if self.payloads is None else partial(LoggedInfer, payloads=self.payloads)
+        self._v2 = infer(host, "v2", settings.max_body_bytes, failure)
+        self._v1 = infer(host, "v1", settings.max_body_bytes, failure)
+        self._mlflow = infer(host, "mlflow", settings.max_body_bytes, mlflow_failure)
         self.together = Together(host)
         self.endpoint = lru_cache(MOST_PATHS)(self._endpoint)
         self._pages = Starlette(

@@ -23,9 +23,11 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
 from driftline.errors import DriftlineError
+from driftline.registry.source import Version
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
 from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late, lines
+from driftline.serving.payloads.queue import Asked
 
 log = logging.getLogger("driftline.serving")
 
@@ -41,12 +43,13 @@ _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the head of a request says: who is asked for what, and how long the body is."""
+    """What the head of a request says: who is asked for what, how long the body is, what is logged of it."""
 
     infer: Infer
     target: Target
     path: str
     length: int
+    asked: Asked
 
 
 def fast_lane(app: App) -> type[Connection]:
@@ -60,6 +63,8 @@ def fast_lane(app: App) -> type[Connection]:
             uvicorn.__version__, type(error).__name__, error,
         )  # fmt: skip
         return Connection
+    if app.payloads is not None:
+        lane = type("FastLane", (lane,), {"exchange": LoggedExchange})
     return lane
 
 
@@ -84,11 +89,13 @@ def rehearse(lane: type[FastLane], app: App) -> None:
 class FastLane(Connection):
     """A client's connection that answers inference itself and leaves all else to uvicorn.
 
-    heads  of requests, by their bytes
+    heads     of requests, by their bytes
+    exchange  what a request and its answer are
     """
 
     app: App
     heads: ClassVar[dict[bytes, Head]]
+    exchange: ClassVar[type[Exchange]]
     _defaults: ClassVar[tuple[object, bytes]] = (None, b"")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -107,7 +114,7 @@ class FastLane(Connection):
             end = data.find(_END) + len(_END)
             head = self.heads.get(data[:end])
             if head is not None and len(data) - end == head.length and not self.flow.write_paused:
-                exchange = self.cycle = Exchange(self, head)  # type: ignore[assignment]
+                exchange = self.cycle = self.exchange(self, head)  # type: ignore[assignment]
                 exchange.body = data[end:]
                 exchange.more_body = False
                 self.app.together.add(head.target, exchange)
@@ -116,7 +123,7 @@ class FastLane(Connection):
         super().data_received(data)
         self._fresh = b""
         unfinished: object = self.cycle
-        if type(unfinished) is Exchange and unfinished.more_body:
+        if isinstance(unfinished, Exchange) and unfinished.more_body:
             unfinished.wait()
 
     def on_message_begin(self) -> None:
@@ -130,7 +137,7 @@ class FastLane(Connection):
         if head is None:
             super().on_headers_complete()
             return
-        self.cycle = Exchange(self, head)  # type: ignore[assignment]
+        self.cycle = self.exchange(self, head)  # type: ignore[assignment]
         text = self._fresh[: self._fresh.find(_END) + len(_END)]
         # Its lines are the request's, its headers and an empty one: nothing folded, nothing before or behind.
         if text.startswith(b"POST /") and text.count(b"\n") == text.count(b"\r\n") == len(self.headers) + 2:
@@ -165,9 +172,10 @@ class FastLane(Connection):
         if int(length) > min(HIGH_WATER_LIMIT, infer.max_body_bytes):
             return None
         try:
-            return Head(infer, infer.target(headers, name, version), path, int(length))
+            target = infer.target(headers, name, version)
         except DriftlineError:
             return None
+        return Head(infer, target, path, int(length), Asked.of(name, headers, target.json_length))
 
     def default_lines(self) -> bytes:
         """The headers of every answer, which uvicorn makes anew every second or so."""
@@ -299,12 +307,12 @@ class Exchange:
         except Exception as error:
             self._fail(error)
         else:
-            self._write(200, lines(fields), content)
+            self._write(200, lines(fields), content, call.served.version)
 
-    def answer(self, fields: bytes, content: bytes) -> None:
-        """Write an answer."""
+    def answer(self, fields: bytes, content: bytes, version: Version) -> None:
+        """Write an answer; see Member."""
         if not self._gone():
-            self._write(200, fields, content)
+            self._write(200, fields, content, version)
 
     def _gone(self) -> bool:
         return self.disconnected or self._protocol.wire.is_closing()
@@ -313,7 +321,7 @@ class Exchange:
         response = self._head.infer.failure(error)
         self._write(response.status_code, lines(response.raw_headers), bytes(response.body))
 
-    def _write(self, status: int, fields: bytes, content: bytes) -> None:
+    def _write(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
         protocol = self._protocol
         self.response_complete = True
         if protocol.access_log:
@@ -331,3 +339,17 @@ class Exchange:
             '%s - "%s %s HTTP/%s" %d',
             get_client_addr(scope), "POST", get_path_with_query_string(scope), "1.1", status,  # type: ignore[arg-type]
         )  # fmt: skip
+
+
+class LoggedExchange(Exchange):
+    """One whose payloads are logged."""
+
+    __slots__ = ()
+
+    def _write(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
+        super()._write(status, fields, content)
+        if (payloads := self._protocol.app.payloads) is not None:
+            payloads.record(self._head.asked, self.body, status, fields, content, version)
+
+
+FastLane.exchange = Exchange

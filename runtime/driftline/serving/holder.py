@@ -20,6 +20,8 @@ from driftline.registry.source import Reference, Version
 from driftline.serving import memory
 from driftline.serving.latency import Latency
 from driftline.serving.news import News
+from driftline.serving.payloads.log import PayloadLog
+from driftline.serving.payloads.queue import Counts
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 
@@ -58,15 +60,17 @@ class Entry:
 class Holder:
     """Holds versions and finds the one that answers; which ones those are, others say.
 
-    file  the server's settings for models
-    news  tells of windows and alarms
+    file      the server's settings for models
+    news      tells of windows and alarms
+    payloads  where what is asked and answered is logged, if it is
     """
 
-    def __init__(self, file: ServerFile, news: News) -> None:
+    def __init__(self, file: ServerFile, news: News, payloads: PayloadLog | None = None) -> None:
         self.entries: dict[str, Entry] = {}
         self.default_name: str | None = None
         self.ready = False
         self.news = news
+        self.payloads = payloads
         self._file = file
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,6 +114,11 @@ class Holder:
     def processes(self) -> list[int]:
         """The process ids of all that belongs to this server."""
         return [os.getpid()]
+
+    @property
+    def payload_counts(self) -> Counts | None:
+        """What became of payloads; None if they are not logged."""
+        return self.payloads.counts if self.payloads is not None else None
 
     def busy(self) -> bool:
         """Whether a batch is being computed."""

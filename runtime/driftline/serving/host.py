@@ -18,6 +18,7 @@ from driftline.errors import DriftlineError, ModelError, NotFound
 from driftline.registry.source import Reference, Registry, Version, check_name
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.news import News
+from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Host(Holder):
     file        the server's settings for models
     interval    seconds between two looks at the registry
     news        tells of windows and alarms; nobody if not given
+    payloads    where what is asked and answered is logged, if it is
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Host(Holder):
         file: ServerFile | None = None,
         interval: float = 0.5,
         news: News | None = None,
+        payloads: PayloadLog | None = None,
     ) -> None:
-        super().__init__(file or ServerFile(), news or News())
+        super().__init__(file or ServerFile(), news or News(), payloads)
         self.registry = registry
         self._references = list(references)
         self._everything = not references

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +18,8 @@ from driftline.protocols.codec import Codec, InferRequest
 from driftline.protocols.encoding import decompress
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.host import Host
+from driftline.serving.payloads.log import PayloadLog
+from driftline.serving.payloads.queue import Asked
 from driftline.serving.served import Served
 from driftline.tensors import shorten
 
@@ -57,14 +60,18 @@ class Infer:
         begin = perf_counter_ns()
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, self.max_body_bytes)
-        call = self.call(self.target(headers, name, version), body, begin)
-        # In this turn of the loop a short batch runs; the client of a longer one may leave meanwhile.
-        await asyncio.sleep(0)
-        if not call.request.done:
-            await unless_gone(call.request, receive)
-        fields, content = call.answer()
+        target = self.target(headers, name, version)
+        fields, content = await self._answer(headers, target, body, begin, receive)
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": content})
+
+    async def _answer(
+        self, headers: dict[bytes, bytes], target: Target, body: bytes, begin: int, receive: Receive
+    ) -> tuple[Fields, bytes]:
+        """The headers and the body of the answer to a request that has come whole."""
+        call = self.call(target, body, begin)
+        await call.ended(receive)
+        return call.answer()
 
     def target(self, headers: Mapping[bytes, bytes], name: str | None, version: str | None) -> Target:
         """Who is asked, and how; BadRequest or UnsupportedMedia if a header is wrong."""
@@ -92,6 +99,30 @@ class Infer:
         return Call(served, codec, decoded, request, begin)
 
 
+class LoggedInfer(Infer):
+    """One whose payloads are logged."""
+
+    def __init__(self, *arguments: Any, payloads: PayloadLog) -> None:
+        super().__init__(*arguments)
+        self._payloads = payloads
+
+    async def _answer(
+        self, headers: dict[bytes, bytes], target: Target, body: bytes, begin: int, receive: Receive
+    ) -> tuple[Fields, bytes]:
+        asked = Asked.of(target.name, headers, target.json_length)
+        try:
+            call = self.call(target, body, begin)
+            await call.ended(receive)
+            fields, content = call.answer()
+        except Exception as error:
+            if not isinstance(error, Cancelled):
+                status = error.status if isinstance(error, DriftlineError) else 500
+                self._payloads.record(asked, body, status, b"", b"", None)
+            raise
+        self._payloads.record(asked, body, 200, lines(fields), content, call.served.version)
+        return fields, content
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What the head of a request says of the model that is asked and of the body.
@@ -117,6 +148,13 @@ class Call:
     decoded: InferRequest
     request: Request
     begin: int
+
+    async def ended(self, receive: Receive) -> None:
+        """Wait until the request is done; if its client goes away first, it leaves the queue."""
+        # In this turn of the loop a short batch runs; the client of a longer one may leave meanwhile.
+        await asyncio.sleep(0)
+        if not self.request.done:
+            await unless_gone(self.request, receive)
 
     def answer(self) -> tuple[Fields, bytes]:
         """The headers and the body of the answer, once the request is done; its error is raised."""

@@ -24,6 +24,7 @@ from driftline.monitor.metrics import COLUMN, VERSION, DriftCollector
 from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
+from driftline.serving.payloads.queue import Counts
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class HostCollector(Collector):
             yield CounterMetricFamily(
                 "driftline_tracking_dropped", "Windows and alarms that no run has", value=runs.dropped
             )
+        if (payloads := self._host.payload_counts) is not None:
+            yield from _payloads(payloads)
 
     def _versions(self) -> Iterator[Metric]:
         served = [(_labels(one.version), one.batcher.counters) for one in self._host.served()]
@@ -169,6 +172,19 @@ class ProcessesCollector(Collector):
 
 def _key(served: Served) -> tuple[str, str]:
     return served.version.name, str(served.version.number)
+
+
+def _payloads(counts: Counts) -> Iterator[Metric]:
+    yield CounterMetricFamily("driftline_payloads_sent", "Payloads that were logged", value=counts.sent)
+    yield CounterMetricFamily(
+        "driftline_payloads_dropped", "Payloads that were not, for too many or refused", value=counts.dropped
+    )
+    yield GaugeMetricFamily(
+        "driftline_payloads_queued", "Payloads that wait to be logged", value=counts.queued
+    )
+    yield GaugeMetricFamily(
+        "driftline_payloads_queued_bytes", "Bytes that they take, about", value=counts.queued_bytes
+    )
 
 
 def _labels(version: Version) -> dict[str, str]:

@@ -25,6 +25,7 @@ from driftline.serving.fastlane import fast_lane
 from driftline.serving.holder import Holder
 from driftline.serving.host import Host
 from driftline.serving.news import News
+from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
 from driftline.sockets import BACKLOG, bind
 from driftline_kernels import compiling
@@ -75,8 +76,8 @@ async def _serve(
     file: ServerFile | None,
     listener: socket.socket,
 ) -> None:
-    news = News(settings)
-    host = Host(registry, references, file, settings.poll_seconds, news)
+    news, payloads = News(settings), PayloadLog.of(settings)
+    host = Host(registry, references, file, settings.poll_seconds, news, payloads)
     server = StoppableServer(host, settings)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
     log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
@@ -94,6 +95,8 @@ async def _serve(
         server.should_exit = True
         await serving
         await host.close()
+        if payloads is not None:
+            await asyncio.to_thread(payloads.close)
         await asyncio.to_thread(news.close)
     log.info("stopped")
     if host.busy():  # past its time to finish; Python would wait for its thread

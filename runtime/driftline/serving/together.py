@@ -18,6 +18,7 @@ from driftline.errors import DriftlineError
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.numbers import Unread
 from driftline.protocols.v2 import V2Codec
+from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.infer import Target, fields_of, lines
 from driftline.serving.served import Served
@@ -36,8 +37,8 @@ class Member(Protocol):
         """Go on alone."""
         ...
 
-    def answer(self, fields: bytes, content: bytes) -> None:
-        """Send an answer: the lines of its headers, and its body."""
+    def answer(self, fields: bytes, content: bytes, version: Version) -> None:
+        """Send an answer: the lines of its headers, its body, and the version that has answered."""
         ...
 
 
@@ -116,7 +117,7 @@ class Joint:
             for member in self.members:
                 member.start()
             return
-        now, latency = perf_counter_ns(), self.served.latency
+        now, latency, version = perf_counter_ns(), self.served.latency, self.served.version
         known: dict[tuple[int, int | None], bytes] = {}
         for member, (content, text_length) in zip(self.members, answers, strict=True):
             latency.observe(now - member.begin)
@@ -124,4 +125,4 @@ class Joint:
             fields = known.get(key)
             if fields is None:
                 fields = known[key] = lines(fields_of(content, text_length))
-            member.answer(fields, content)
+            member.answer(fields, content, version)

@@ -29,6 +29,7 @@ from driftline.serving.holder import Entry
 from driftline.serving.host import Host
 from driftline.serving.latency import Latency
 from driftline.serving.news import News
+from driftline.serving.payloads.queue import Counts
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class FleetHost(Host):
         self._pages = App(self, settings)
         self._keys = count(1)
         self._made: dict[int, tuple[Version, Path]] = {}
+        self._logs_payloads = settings.log_payloads != "none"
         self._now: dict[Worker, Said] = {}
         self._before = Said()
 
@@ -95,6 +97,11 @@ class FleetHost(Host):
     def pending(self) -> int:
         """Requests that were not answered when the workers last told."""
         return sum(totals.pending for said in self._now.values() for totals in said.versions.values())
+
+    @property
+    def payload_counts(self) -> Counts | None:
+        """See Holder: of all workers, when they last told."""
+        return total([self._before, *self._now.values()]).payloads if self._logs_payloads else None
 
     @property
     def processes(self) -> list[int]:
@@ -176,6 +183,7 @@ class FleetHost(Host):
         said = self._now.pop(worker, Said())
         for totals in said.versions.values():
             totals.bury()
+        said.payloads.bury()
         self._before.add(said)
         for spread in self._spreads():
             if spread.monitoring is not None:

@@ -15,6 +15,7 @@ from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
 from driftline.serving.fleet.host import FleetHost
 from driftline.serving.news import News
+from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.process import calm_collector, leave, loop_factory
 from driftline.sockets import BACKLOG, bind
 
@@ -43,6 +44,7 @@ async def _supervise(
     listeners: Sequence[socket.socket],
 ) -> None:
     news = News(settings)
+    PayloadLog.of(settings)  # each worker has its own; what is wrong with it is said once, here
     host = FleetHost(registry, references, file, settings, listeners, news)
     stopping = asyncio.Event()
     _take_signals(host, stopping)

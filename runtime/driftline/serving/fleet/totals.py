@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from driftline.batching.counters import Counters
 from driftline.serving.latency import Latency
+from driftline.serving.payloads.queue import Counts as Payloads
 from driftline.serving.served import Served
 
 
@@ -59,10 +60,12 @@ class Totals:
 
 @dataclass(slots=True)
 class Said:
-    """What a worker says of all that it holds: of versions by the supervisor's number, of models by name."""
+    """What a worker says of all that it holds: of versions by the supervisor's number, of models by name, and
+    of payloads."""
 
     versions: dict[int, Totals] = field(default_factory=dict)
     models: dict[str, Latency] = field(default_factory=dict)
+    payloads: Payloads = field(default_factory=Payloads)
 
     def add(self, other: Said) -> None:
         """Add what another has said."""
@@ -70,6 +73,7 @@ class Said:
             self.versions.setdefault(key, Totals()).add(totals)
         for name, latency in other.models.items():
             self.models.setdefault(name, Latency()).add(latency)
+        self.payloads.add(other.payloads)
 
 
 def total(said: Iterable[Said]) -> Said:

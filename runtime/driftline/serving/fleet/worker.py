@@ -33,6 +33,8 @@ from driftline.serving.fleet.totals import Said, Totals
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
 from driftline.serving.news import News
+from driftline.serving.payloads.log import PayloadLog
+from driftline.serving.payloads.queue import Counts
 from driftline.serving.process import Stoppable, leave, loop_factory, settle
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
@@ -98,10 +100,19 @@ class WorkerHost(Holder):
     number, workers  which of how many workers this is
     arena            where slabs are
     channel          to the supervisor
+    payloads         see Holder
     """
 
-    def __init__(self, file: ServerFile, number: int, workers: int, arena: Arena, channel: Channel) -> None:
-        super().__init__(file, News())
+    def __init__(
+        self,
+        file: ServerFile,
+        number: int,
+        workers: int,
+        arena: Arena,
+        channel: Channel,
+        payloads: PayloadLog | None,
+    ) -> None:
+        super().__init__(file, News(), payloads)
         self._number = number
         self._workers = workers
         self._arena = arena
@@ -168,6 +179,7 @@ class WorkerHost(Holder):
         return Said(
             {key: Totals.of(served) for key, served in self._held.items()},
             {name: entry.latency for name, entry in self.entries.items()},
+            self.payload_counts or Counts(),
         )
 
     # -- a version's life -------------------------------------------------------------------------
@@ -278,7 +290,7 @@ async def work(control: int, listener: int, shared: int) -> None:
     # What becomes of versions and of their monitors, the supervisor says once for all.
     logging.getLogger("driftline.host").setLevel(logging.WARNING)
     logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
-    host = WorkerHost(file, number, workers, Arena(shared), channel)
+    host = WorkerHost(file, number, workers, Arena(shared), channel, PayloadLog.of(settings))
     server = WorkerServer(SharedApp(host, settings, channel), host, settings)
     verbs |= {
         "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "said?": host.said,
@@ -301,6 +313,8 @@ async def answer(
     finally:
         following.cancel()
         await host.close()
+        if host.payloads is not None:
+            await asyncio.to_thread(host.payloads.close)
         channel.tell("said", host.said())
         await channel.finish()
     if host.busy():  # past its time to finish; Python would wait for its thread

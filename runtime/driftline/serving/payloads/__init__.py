@@ -1,0 +1,1 @@
+"""Payloads, logged: what was asked and answered goes to a URL or a folder, behind the requests' backs."""

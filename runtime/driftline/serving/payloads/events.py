@@ -1,0 +1,184 @@
+"""Payloads posted to a URL, each as an event of KServe's logger; tried again, later and later."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import ssl
+from base64 import b64encode
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from driftline.errors import ConfigError
+from driftline.protocols import cloudevents
+from driftline.protocols.payloads import Payload, to_event
+from driftline.serving.payloads.queue import Queue
+
+log = logging.getLogger("driftline.payloads")
+
+SENDERS = 4
+"""Connections to the sink; KServe's logger has 5."""
+
+ATTEMPTS = 8
+FIRST_REST = 0.25
+LONGEST_REST = 30.0
+TIMEOUT_SECONDS = 10.0
+
+SILENCE_SECONDS = 60.0
+"""Between two log lines about what was not taken."""
+
+_LOOK_SECONDS = 1.0
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class EventSink:
+    """Posts each payload in binary mode.
+
+    It is tried again on errors of the network, on 429 and 5xx; other answers are final. Log lines name the
+    host only, since URLs may hold secrets.
+
+    url        http or https; a user and a password in it become basic authentication
+    namespace  Kubernetes's; if empty, the pod's, else `default`
+
+    Raises ConfigError for what is no such URL.
+    """
+
+    def __init__(self, url: str, queue: Queue, namespace: str = "") -> None:
+        self._url = urlsplit(url)
+        try:
+            valid = bool(self._url.hostname) and self._url.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ConfigError("log_sink: expected a URL such as http://host:8080/path")
+        self._queue = queue
+        self._source = socket.gethostname()
+        self._namespace = namespace or pod_namespace()
+        self._last_line = -SILENCE_SECONDS
+        self._untold = 0
+
+    def threads(self) -> list[Thread]:
+        """See Sink."""
+        return [
+            Thread(target=self._send_all, name=f"driftline-payloads-{number}", daemon=True)
+            for number in range(SENDERS)
+        ]
+
+    def _send_all(self) -> None:
+        sender = Sender(self._url)
+        try:
+            while not (self._queue.closed and self._queue.late):
+                exchange = self._queue.take(_LOOK_SECONDS)
+                if exchange is not None:
+                    for payload in exchange.payloads():
+                        try:
+                            self._deliver(sender, payload)
+                        except Exception as error:  # nobody meant to raise it; the next may do better
+                            self._queue.done(given_up=1)
+                            self._tell(f"{type(error).__name__}: {error}")
+                elif self._queue.closed:
+                    return
+        finally:
+            sender.close()
+
+    def _deliver(self, sender: Sender, payload: Payload) -> None:
+        """Send a payload; say what became of it."""
+        fields, body = cloudevents.to_binary(to_event(payload, self._source, self._namespace))
+        reason = "the server stops"
+        for attempt in range(ATTEMPTS):
+            if attempt and not self._rest(attempt):
+                break
+            try:
+                status = sender.post(fields, body)
+            except (OSError, HTTPException) as error:
+                sender.close()
+                reason = type(error).__name__
+                continue
+            if 200 <= status < 300:
+                self._queue.done(sent=1)
+                return
+            reason = str(status)
+            if status != 429 and status < 500:
+                break
+        self._queue.done(given_up=1)
+        self._tell(reason)
+
+    def _rest(self, attempt: int) -> bool:
+        """Wait between two attempts; False if there is no time for another one."""
+        rest = min(FIRST_REST * 2 ** (attempt - 1), LONGEST_REST) * random.uniform(0.5, 1.0)  # noqa: S311
+        until = monotonic() + rest
+        while (left := until - monotonic()) > 0 and not self._queue.closed:
+            sleep(min(left, 0.1))
+        if self._queue.closed:
+            sleep(min(max(0.0, until - monotonic()), 0.1))
+        return not self._queue.late
+
+    def _tell(self, reason: str) -> None:
+        self._untold += 1
+        now = monotonic()
+        if now - self._last_line >= SILENCE_SECONDS:
+            count, self._untold, self._last_line = self._untold, 0, now
+            log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
+
+
+class Sender:
+    """A connection that is kept alive; opened when there is something to send."""
+
+    def __init__(self, url: SplitResult) -> None:
+        self._url = url
+        self._target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        self._context = ssl.create_default_context() if url.scheme == "https" else None
+        self._always = [(b"user-agent", b"driftline")]
+        if url.username is not None:
+            secret = f"{unquote(url.username)}:{unquote(url.password or '')}".encode()
+            self._always.append((b"authorization", b"Basic " + b64encode(secret)))
+        self._connection: HTTPConnection | None = None
+
+    def post(self, fields: cloudevents.Fields, body: bytes) -> int:
+        """The status of the answer to a POST; OSError or HTTPException if there is none.
+
+        A server may close a connection that has been idle just when it is used again: then this is sent once
+        more, over a new one.
+        """
+        if self._connection is not None:
+            with suppress(OSError, HTTPException):
+                return self._post(self._connection, fields, body)
+            self.close()
+        self._connection = self._open()
+        return self._post(self._connection, fields, body)
+
+    def _open(self) -> HTTPConnection:
+        host = str(self._url.hostname)
+        if self._context is not None:
+            return HTTPSConnection(host, self._url.port, timeout=TIMEOUT_SECONDS, context=self._context)
+        return HTTPConnection(host, self._url.port, timeout=TIMEOUT_SECONDS)
+
+    def _post(self, connection: HTTPConnection, fields: cloudevents.Fields, body: bytes) -> int:
+        connection.putrequest("POST", self._target, skip_accept_encoding=True)
+        for name, value in (*self._always, *fields, (b"content-length", b"%d" % len(body))):
+            connection.putheader(name.decode(), value)
+        connection.endheaders(body)
+        answer: HTTPResponse = connection.getresponse()
+        answer.read()
+        if answer.will_close:
+            self.close()
+        return answer.status
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def pod_namespace() -> str:
+    """The namespace of the pod that this runs in, `default` if in none."""
+    try:
+        return _NAMESPACE.read_text(encoding="ascii").strip() or "default"
+    except (OSError, ValueError):
+        return "default"

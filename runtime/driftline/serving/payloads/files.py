@@ -1,0 +1,101 @@
+"""Payloads in Parquet files: a new one when enough have come, or when the first has waited for long."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
+
+from driftline.errors import ConfigError
+from driftline.protocols.payloads import Payload, to_table
+from driftline.serving.payloads.queue import Queue
+
+log = logging.getLogger("driftline.payloads")
+
+LONGEST_REST = 60.0
+"""Seconds between two attempts to write a file, at the most."""
+
+
+class FileSink:
+    """Writes files whose names begin with the time, in order; each appears when all of it is there.
+
+    folder   made if it is not there
+    bytes    of bodies that make a file full
+    seconds  after which one is written though it is not full
+
+    While a file can't be written its payloads stay, and others wait in the queue, where the oldest go. Raises
+    ConfigError if the folder can't be made or written to.
+    """
+
+    def __init__(self, folder: str, queue: Queue, most_bytes: int, seconds: float) -> None:
+        self._folder = Path(folder)
+        self._queue = queue
+        self._most_bytes = most_bytes
+        self._seconds = seconds
+        self._suffix = f"{socket.gethostname()}-{os.getpid()}.parquet"  # others may write here, too
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self._folder, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise ConfigError(f"log_sink = {folder!r}: {error.strerror}") from error
+
+    def threads(self) -> list[Thread]:
+        """See Sink."""
+        return [Thread(target=self._write_all, name="driftline-payloads", daemon=True)]
+
+    def _write_all(self) -> None:
+        payloads: list[Payload] = []
+        size, until = 0, 0.0
+        while True:
+            left = until - monotonic() if payloads else self._seconds
+            exchange = self._queue.take(max(0.0, left)) if left > 0 else None
+            if exchange is not None:
+                if not payloads:
+                    until = monotonic() + self._seconds
+                payloads += exchange.payloads()
+                size += exchange.size
+            ended = exchange is None and self._queue.closed
+            if payloads and (ended or size >= self._most_bytes or monotonic() >= until):
+                self._write(payloads)
+                payloads, size = [], 0
+            if ended:
+                return
+
+    def _write(self, payloads: list[Payload]) -> None:
+        """Write a file; if that fails, again and again, unless the server stops meanwhile."""
+        rest = 1.0
+        while True:
+            try:
+                self._write_file(payloads)
+            except OSError as error:
+                log.error("%d payloads can't be written to %s: %s", len(payloads), self._folder, error)
+            except Exception as error:  # another try would not help
+                log.error("%d payloads can't be written: %s: %s", len(payloads), type(error).__name__, error)
+                self._queue.done(given_up=len(payloads))
+                return
+            else:
+                self._queue.done(sent=len(payloads))
+                return
+            until = monotonic() + rest
+            while monotonic() < until and not self._queue.closed:
+                sleep(0.1)
+            if self._queue.closed:
+                self._queue.done(given_up=len(payloads))
+                return
+            rest = min(2 * rest, LONGEST_REST)
+
+    def _write_file(self, payloads: list[Payload]) -> None:
+        import pyarrow.parquet as pq  # 0.3 s that no request waits for
+
+        path = self._folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{self._suffix}"
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            pq.write_table(to_table(payloads), unfinished, compression="zstd", use_dictionary=["model"])
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)

@@ -1,0 +1,74 @@
+"""A real receiver of CloudEvents over HTTP, one that can refuse, be slow and be away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from driftline.protocols.cloudevents import Event, from_http
+
+
+class EventReceiver:
+    """What has come, by its headers; it answers with `statuses`, one after the other, then 200."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.headers: list[dict[str, str]] = []
+        self.events: list[Event] = []
+        self.gate = threading.Event()  # nobody is answered until it is set
+        self.gate.set()
+        self.url = ""
+
+    def wait(self, count: int) -> list[Event]:
+        """The events, once there are so many."""
+        until(lambda: len(self.events) >= count, f"{count} events")
+        return self.events
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """Wait for a condition to give something."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.005)
+    return found
+
+
+@contextmanager
+def receiving(*statuses: int) -> Iterator[EventReceiver]:
+    receiver = EventReceiver(*statuses)
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            receiver.gate.wait(60)
+            with lock:
+                status = receiver.statuses.pop(0) if receiver.statuses else 200
+                if status == 200:
+                    receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
+                    fields = [(k.lower().encode(), v.encode("latin-1")) for k, v in self.headers.items()]
+                    receiver.events += from_http(fields, body)
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        receiver.url = f"http://127.0.0.1:{server.server_port}/events?key=secret"
+        try:
+            yield receiver
+        finally:
+            receiver.gate.set()
+            server.shutdown()
+            thread.join()

@@ -222,6 +222,14 @@ class Sidecar:
     """A body of more passes unobserved."""
     copy_queue_bytes: int = setting(32 * 2**20, **_whole(1))
     """Bytes of copies that may wait to be observed; more are dropped."""
+    listen: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether events of loggers are taken, on the port of the agent's pages."""
+    event_queue_bytes: int = setting(32 * 2**20, **_whole(1))
+    """Bytes of events that may wait to be joined; more are refused."""
+    join_bytes: int = setting(32 * 2**20, **_whole(1))
+    """Bytes of requests and answers that may wait for each other; for more, the oldest are dropped."""
+    join_seconds: float = setting(60.0, **_number(0.01, "seconds"))
+    """How long they wait for each other."""
     checkpoint: str = setting("", "a file, or nothing", lambda value: isinstance(value, str))
     checkpoint_seconds: float = setting(10.0, **_number(0.01, "seconds"))
     """Between two checkpoints."""

@@ -31,6 +31,25 @@ def monitoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @option("--profile", "What the data was: the reference.", required=True, metavar="FILE")
 @option("--upstream", "Pass requests to this server and watch them.", default="", metavar="URL")
+@option("--listen/--no-listen", "Take what KServe's logger sends, on --port.", default=DEFAULTS.listen)
+@option(
+    "--event-queue-bytes",
+    "Bytes of events that may wait to be joined; more are refused.",
+    default=DEFAULTS.event_queue_bytes,
+    type=click.IntRange(1),
+)
+@option(
+    "--join-bytes",
+    "Bytes of requests and answers that may wait for each other; for more, the oldest are dropped.",
+    default=DEFAULTS.join_bytes,
+    type=click.IntRange(1),
+)
+@option(
+    "--join-seconds",
+    "How long they wait for each other.",
+    default=DEFAULTS.join_seconds,
+    type=click.FloatRange(0.01),
+)
 @option("--model", "Watch this model only; all that passes if not given.", default="", metavar="NAME")
 @option("--host", "Address to listen on.", default=DEFAULTS.host)
 @option(

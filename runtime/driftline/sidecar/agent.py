@@ -124,13 +124,17 @@ class Agent:
         try:
             columns = self._decoder.columns(exchange)
         except Exception as error:  # whatever came
-            self.exchanges["failed"] += 1
-            self.observer.skip(1, str(error))
+            self.fail(str(error))
             return
         rows = len(next(iter(columns.values()), ()))
         self.exchanges["observed" if self.observer.observe(columns, rows) else "failed"] += 1
         if (capture := self._capture) is not None:
             capture.add(columns, rows)
+
+    def fail(self, reason: str) -> None:
+        """Count an exchange that can't be observed; the reason is logged now and then."""
+        self.exchanges["failed"] += 1
+        self.observer.skip(1, reason)
 
     def ready(self) -> Monitor:
         """The monitor; Unavailable if it is not there."""

@@ -19,6 +19,7 @@ from driftline.errors import ConfigError
 from driftline.monitor.profile import Profile
 from driftline.monitor.webhook import Webhook
 from driftline.sidecar.agent import Agent, Checkpoints, Source
+from driftline.sidecar.events import Events
 from driftline.sidecar.pages import Pages
 from driftline.sockets import BACKLOG, address_of, bind
 
@@ -33,16 +34,22 @@ def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     found = sources(settings)
     if not found:
-        raise ConfigError("expected a way in: --upstream URL")
+        raise ConfigError("expected a way in: --upstream URL or --listen")
     agent = make(settings, monitoring)
     with bind(settings.host, settings.port) as listener:
-        log.info("driftline %s shows drift on %s", __version__, address_of(listener))
-        asyncio.run(_run_alone(agent, found, settings, listener))
+        address = address_of(listener)
+        log.info("driftline %s shows drift on %s", __version__, address, extra={"address": address})
+        loop_factory = uvicorn.Config(app="", log_config=None).get_loop_factory()  # uvloop where it is
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_run_alone(agent, found, settings, listener))
 
 
 def sources(settings: Sidecar) -> list[Source]:
     """The ways in that the settings name."""
-    return []
+    found: list[Source] = []
+    if settings.listen:
+        found.append(Events(settings.event_queue_bytes, settings.join_bytes, settings.join_seconds))
+    return found
 
 
 def make(settings: Sidecar, monitoring: Monitoring) -> Agent:

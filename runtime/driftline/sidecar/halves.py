@@ -1,0 +1,121 @@
+"""Requests and answers that come apart, in any order, are joined by their ids."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any
+
+from driftline.protocols.payloads import REQUEST, Payload
+
+RECORD_BYTES = 700
+"""What a half takes in memory besides its body, about."""
+
+JOINED_BYTES = 250
+"""What it takes to know that an id has been there."""
+
+Pair = tuple[Payload, Payload | None]
+"""A request, and its answer if it has one."""
+
+
+class Halves:
+    """A bounded table of halves that wait for the others.
+
+    An id is known until it expires, so that what a logger sends twice is counted once. A request whose answer
+    does not come is given up, but if no answer ever came: then none are logged, and it stands alone.
+
+    most_bytes  that may wait; for more, the oldest are dropped
+    seconds     that a half waits for the other
+
+    counts  halves by what became of them: 'joined', 'alone', 'duplicate', 'dropped' for want of room,
+            'expired' without the other; and 'late', the requests among them that came behind their answers
+    """
+
+    def __init__(self, most_bytes: int, seconds: float) -> None:
+        self.counts: Counter[str] = Counter(
+            dict.fromkeys(("joined", "alone", "duplicate", "dropped", "expired", "late"), 0)
+        )
+        self.bytes = 0
+        self._most_bytes = most_bytes
+        self._seconds = seconds
+        self._known: OrderedDict[str, tuple[float, Payload | None]] = OrderedDict()
+        self._answers = False
+
+    @property
+    def waiting(self) -> int:
+        """Ids that are known."""
+        return len(self._known)
+
+    def add(self, key: str, payload: Payload, now: float) -> Pair | None:
+        """The pair that a half makes with the one that waits for it, if it does.
+
+        key  what both halves have: their id, and where that is from
+        now  in seconds, never less than before
+        """
+        self._answers = self._answers or payload.type != REQUEST
+        known = self._known.get(key)
+        if known is None:
+            self._known[key] = now, payload
+            self.bytes += _size(payload)
+            self._make_room()
+            return None
+        since, other = known
+        if other is None or other.type == payload.type:
+            self.counts["duplicate"] += 1
+            return None
+        self._known[key] = since, None
+        self.bytes -= _size(other) - JOINED_BYTES
+        self.counts["joined"] += 2
+        if payload.type == REQUEST:
+            self.counts["late"] += 1
+            return payload, other
+        return other, payload
+
+    def expire(self, now: float) -> list[Pair]:
+        """Forget what has been there for too long; requests that stand alone are returned."""
+        found: list[Pair] = []
+        while self._known:
+            since, payload = next(iter(self._known.values()))
+            if now - since < self._seconds:
+                break
+            self._pop()
+            if payload is None:
+                continue
+            if payload.type == REQUEST and not self._answers:
+                self.counts["alone"] += 1
+                found.append((payload, None))
+            else:
+                self.counts["expired"] += 1
+        return found
+
+    def _make_room(self) -> None:
+        while self.bytes > self._most_bytes:
+            if self._pop() is not None:
+                self.counts["dropped"] += 1
+
+    def _pop(self) -> Payload | None:
+        """Forget the oldest; what waited there."""
+        _, (_, payload) = self._known.popitem(last=False)
+        self.bytes -= JOINED_BYTES if payload is None else _size(payload)
+        return payload
+
+    # -- over a restart -----------------------------------------------------------------------------
+
+    def freeze(self) -> list[Any]:
+        """What waits, as JSON knows it."""
+        return [
+            [key, *astuple(payload)[:-1], b64encode(payload.body).decode()]
+            for key, (_, payload) in self._known.items()
+            if payload is not None
+        ]
+
+    def thaw(self, frozen: Sequence[Any], now: float) -> None:
+        """Go on with what waited; TypeError or ValueError for what can't be."""
+        for key, *values, body in frozen:
+            self.add(key, Payload(*[*values, b64decode(body)]), now)
+
+
+def _size(payload: Payload) -> int:
+    return len(payload.body) + RECORD_BYTES

@@ -14,7 +14,7 @@ from bench.results import JSON, save, show
 
 NAMES = (
     *("http", "mlp", "cold_start", "swap_memory", "soak", "watch", "score", "scoring"),
-    *("profile", "promise", "micro", "transform", "sidecar"),
+    *("profile", "promise", "micro", "transform", "sidecar", "events"),
 )
 PROGRAMS = {
     "http": ("taskset", "wrk", "nginx"),
@@ -22,6 +22,7 @@ PROGRAMS = {
     "scoring": ("taskset", "wrk"),
     "profile": ("taskset",),
     "sidecar": ("taskset", "wrk", "nginx"),
+    "events": ("taskset", "wrk"),
 }
 
 

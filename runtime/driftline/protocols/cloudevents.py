@@ -12,6 +12,7 @@ from binascii import Error as NoBase64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -132,13 +133,14 @@ def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event
     """
     content_type, given = "", {}
     for name, value in headers:
-        if name.startswith(_PREFIX):
-            given[name[3:].decode("latin-1")] = _from_header(value)
+        if name[:3] == _PREFIX:
+            plain = b"%" not in value and value[:1] != b'"'
+            given[_attribute(name)] = value.decode("utf-8", "replace") if plain else _from_header(value)
         elif name == b"content-type":
             content_type = value.decode("latin-1")
-    media_type = content_type.partition(";")[0].strip().lower()
-    if not media_type.startswith("application/cloudevents"):
+    if content_type[:23].lower() != "application/cloudevents":
         return [_event(given, content_type, body)]
+    media_type = content_type.partition(";")[0].strip().lower()
     if media_type == STRUCTURED:
         return [_from_document(_loads(body), "the event")]
     if media_type != BATCH:
@@ -149,9 +151,20 @@ def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event
     return [_from_document(document, f"event {index}") for index, document in enumerate(documents)]
 
 
+@lru_cache(1_000)
+def _attribute(header: bytes) -> str:
+    """The attribute that a header is named after."""
+    return header[len(_PREFIX) :].decode("latin-1")
+
+
+@lru_cache(1_000)
+def _may_be(name: str) -> bool:
+    """Whether an attribute may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _from_header(value: bytes) -> str:
     """A header's value as the text that it stands for; also where it was quoted, as once was the rule."""
-    value = value.strip()
     if len(value) > 1 and value[:1] == value[-1:] == b'"':
         value = _QUOTED_PAIR.sub(rb"\1", value[1:-1])
     if b"%" in value:
@@ -206,7 +219,7 @@ def _event(given: dict[str, Any], content_type: str, data: bytes, where: str = "
             came = "nothing" if value is None else shorten(value)
             raise BadRequest(f"{where}: {name!r}: expected a text, came {came}")
     for name, value in given.items():
-        if not _NAME.fullmatch(name):
+        if not _may_be(name):
             raise BadRequest(f"{where}: expected names of letters a to z and digits, came {shorten(name)}")
         if type(value) is not str and type(value) is not bool:
             if type(value) is not int or not _LEAST <= value <= _MOST:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -27,8 +28,13 @@ _DECODER = json.JSONDecoder(strict=False)
 def exchange_of(pair: Pair) -> Exchange:
     """The exchange of a request and its answer; BadRequest if the end of a body's JSON is not found."""
     request, answer = pair
-    path = f"/v2/models/{quote(request.model, safe='')}/infer" if request.model else ""
-    return Exchange(path, body_of(request), body_of(answer) if answer is not None else None)
+    return Exchange(_path(request.model), body_of(request), body_of(answer) if answer is not None else None)
+
+
+@lru_cache(1_000)
+def _path(model: str) -> str:
+    """A path that asks a model; empty if it is not known."""
+    return f"/v2/models/{quote(model, safe='')}/infer" if model else ""
 
 
 def body_of(payload: Payload) -> Body:

@@ -1,0 +1,124 @@
+"""How many events of a logger an agent takes on one core, and its memory under more than that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import orjson
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.common import (
+    CLIENT_CORE,
+    HERE,
+    HOST,
+    SERVER_CORE,
+    Effort,
+    Sample,
+    free_port,
+    pinned,
+    program,
+    running,
+)
+from bench.results import Result, Table, Target
+from driftline.monitor.profile import Profile
+
+COLUMNS = 30
+CONNECTIONS = 16
+BATCHES = (1, 64)
+LEAST = 10_000
+SETTLE_SECONDS = 2
+FORMS = {1: "one event a post", 64: "64 events a post"}
+
+
+def run(effort: Effort) -> Result:
+    """Load an agent with each form in turn, round by round."""
+    seen: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        matrix = np.random.default_rng(0).standard_normal((50_000, COLUMNS)).astype(np.float32)
+        Profile.fit({"x": matrix, "score": matrix.mean(axis=1)}).save(folder / "m.arrow")
+        row = [round(float(value), 4) for value in matrix[0]]
+        (folder / "asked").write_bytes(tensor("inputs", "x", [1, COLUMNS], row))
+        (folder / "answered").write_bytes(tensor("outputs", "score", [1], [0.1]))
+        port = free_port()
+        command = ["-m", "driftline", "monitor", "--profile", folder / "m.arrow", "--listen", "--port", port]
+        with running(pinned(SERVER_CORE, sys.executable, *map(str, command))) as process:
+            agent = psutil.Process(process.popen.pid)
+            while not ready(port):
+                process.check()
+                time.sleep(0.1)
+            for _ in range(effort.rounds):
+                for batch in BATCHES:
+                    seen[batch].append(measure(port, folder, batch, effort.seconds, agent))
+    return report(seen)
+
+
+def tensor(key: str, name: str, shape: list[int], data: list[float]) -> bytes:
+    return orjson.dumps({key: [{"name": name, "datatype": "FP32", "shape": shape, "data": data}]})
+
+
+def ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://{HOST}:{port}/v2/health/ready").is_success
+    except httpx.HTTPError:
+        return False
+
+
+def counts(port: int) -> dict[str, float]:
+    families = text_string_to_metric_families(httpx.get(f"http://{HOST}:{port}/metrics", timeout=60).text)
+    names = ("driftline_events_total", "driftline_exchanges_total", "driftline_halves_total")
+    return {
+        sample.labels["outcome"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name in names
+    }
+
+
+def measure(port: int, folder: Path, batch: int, seconds: int, agent: psutil.Process) -> dict[str, float]:
+    """Events a second that were taken and observed under as much as wrk can send, and the memory."""
+    env = {"BATCH": str(batch), "ASKED": str(folder / "asked"), "ANSWERED": str(folder / "answered")}
+    env["RUN"] = f"{time.time_ns()}-"
+    load = pinned(
+        CLIENT_CORE, program("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds + SETTLE_SECONDS}s",
+        "-s", HERE / "events.lua", f"http://{HOST}:{port}/",
+    )  # fmt: skip
+    with subprocess.Popen(load, env={**os.environ, **env}, stdout=subprocess.DEVNULL) as sender:
+        time.sleep(SETTLE_SECONDS)
+        before, begin = counts(port), time.perf_counter()
+        memory = agent.memory_info().rss
+        time.sleep(max(0.5, seconds - 1))
+        after, elapsed = counts(port), time.perf_counter() - begin
+        grown = agent.memory_info().rss / memory
+        sender.wait()
+    rate = {name: (after[name] - before.get(name, 0)) / elapsed for name in after}
+    taken, refused, observed = rate["taken"], rate["refused"], 2 * rate["observed"]
+    return {"taken": taken, "refused": refused, "observed": observed, "grown": grown}
+
+
+def report(seen: dict[int, list[dict[str, float]]]) -> Result:
+    """Medians of all rounds."""
+    rows, targets = [], []
+    for batch, points in seen.items():
+        taken, refused, observed, grown = (
+            Sample.of([point[name] for point in points]) for name in ("taken", "refused", "observed", "grown")
+        )
+        lost = f"{refused.median:,.0f}"  # of mostly none there is no spread
+        rows.append([FORMS[batch], f"{taken:,.0f}", f"{observed:,.0f}", lost, f"{grown:.2f}"])
+        targets.append(Target(f"events/s, {FORMS[batch]}", observed.median, "at least", LEAST))
+        targets.append(Target(f"memory, {FORMS[batch]}", grown.median, "at most", 1.10))
+    return Result(
+        f"events: exchanges of {COLUMNS} columns, joined and counted on one core, {CONNECTIONS} connections",
+        Table(["", "taken/s", "observed/s", "refused/s", "memory"], rows),
+        targets,
+        ["observed: events of exchanges that were counted; memory: at the end, of that after 2 s of load"],
+        {str(batch): points for batch, points in seen.items()},
+    )

@@ -224,6 +224,8 @@ class Sidecar:
     """Bytes of copies that may wait to be observed; more are dropped."""
     listen: bool = setting(False, "true or false", lambda value: type(value) is bool)
     """Whether events of loggers are taken, on the port of the agent's pages."""
+    files: str = setting("", "paths, or a folder", lambda value: isinstance(value, str))
+    """Files that are read, and read on: a pattern of their paths, or their folder."""
     event_queue_bytes: int = setting(32 * 2**20, **_whole(1))
     """Bytes of events that may wait to be joined; more are refused."""
     join_bytes: int = setting(32 * 2**20, **_whole(1))

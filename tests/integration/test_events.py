@@ -1,4 +1,4 @@
-"""`driftline monitor --listen`: what KServe's logger sends, in order and disorder, and what ours does."""
+"""`driftline monitor --listen` and `--files`: what KServe's logger and ours send and write."""
 
 from __future__ import annotations
 
@@ -199,6 +199,28 @@ def test_drift_is_found_through_our_own_log(profile: Path, tmp_path: Path) -> No
     with monitoring(profile, "--listen", "--model", "m", *checkpoint) as agent:
         assert rows(agent) == 700
         assert agent.stop() == 0
+
+
+def test_what_our_server_wrote_is_read_each_row_once_whatever_is_killed(
+    profile: Path, tmp_path: Path
+) -> None:
+    registry, folder = Registry.open(tmp_path / "models"), tmp_path / "logged"
+    registry.register([scale(tmp_path / "model.onnx", 2.0)], "m")
+    watching = ("--files", folder, "--checkpoint", tmp_path / "checkpoint", "--checkpoint-seconds", "0.05")
+    flags = ("--log-payloads", "all", "--log-sink", folder, "--log-file-seconds", "0.3")
+    with serving("--registry", registry.uri, *flags) as server:
+        with monitoring(profile, *watching) as agent:
+            send(server, RANDOM.standard_normal((100, 3)))
+            until(lambda: rows(agent) > 0, "some rows")
+            send(server, RANDOM.standard_normal((100, 3)))
+            assert agent.stop(signal.SIGKILL) == -signal.SIGKILL
+        with monitoring(profile, *watching) as agent:
+            send(server, RANDOM.standard_normal((100, 3)))
+            until(lambda: rows(agent) >= 300, "all rows")
+            assert rows(agent) == 300
+            assert metrics(agent)["driftline_exchanges_total failed"] == 0
+            assert agent.stop() == 0
+        assert server.stop() == 0
 
 
 def _columns(signals: list[Any]) -> list[str]:

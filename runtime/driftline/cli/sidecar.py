@@ -32,6 +32,7 @@ def monitoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @option("--profile", "What the data was: the reference.", required=True, metavar="FILE")
 @option("--upstream", "Pass requests to this server and watch them.", default="", metavar="URL")
 @option("--listen/--no-listen", "Take what KServe's logger sends, on --port.", default=DEFAULTS.listen)
+@option("--files", "Read these, and go on as they grow.", default=DEFAULTS.files, metavar="GLOB|FOLDER")
 @option(
     "--event-queue-bytes",
     "Bytes of events that may wait to be joined; more are refused.",

@@ -126,6 +126,10 @@ class Agent:
         except Exception as error:  # whatever came
             self.fail(str(error))
             return
+        self.observe_columns(columns)
+
+    def observe_columns(self, columns: dict[str, Any]) -> None:
+        """Count rows that are columns already; thread safe, never raises."""
         rows = len(next(iter(columns.values()), ()))
         self.exchanges["observed" if self.observer.observe(columns, rows) else "failed"] += 1
         if (capture := self._capture) is not None:

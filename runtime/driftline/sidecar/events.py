@@ -54,7 +54,7 @@ class Events:
     def __init__(self, queue_bytes: int, join_bytes: int, join_seconds: float) -> None:
         self.endpoints: Mapping[str, ASGIApp] = dict.fromkeys(PATHS, self.receive)
         self.halves = Halves(join_bytes, join_seconds)
-        self.counts: Counter[str] = Counter(dict.fromkeys(("taken", "refused", "malformed", "other"), 0))
+        self.counts: Counter[str] = Counter(dict.fromkeys(("taken", "refused", "malformed"), 0))
         self._queue_bytes = queue_bytes
         self._waiting: deque[tuple[str, Payload]] = deque()
         self._put_bytes = self._taken_bytes = 0  # each is written by one thread only

@@ -34,7 +34,7 @@ def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     found = sources(settings)
     if not found:
-        raise ConfigError("expected a way in: --upstream URL or --listen")
+        raise ConfigError("expected a way in: --upstream URL, --listen or --files GLOB")
     agent = make(settings, monitoring)
     with bind(settings.host, settings.port) as listener:
         address = address_of(listener)
@@ -49,6 +49,10 @@ def sources(settings: Sidecar) -> list[Source]:
     found: list[Source] = []
     if settings.listen:
         found.append(Events(settings.event_queue_bytes, settings.join_bytes, settings.join_seconds))
+    if settings.files:
+        from driftline.sidecar.files import Files  # Parquet takes 0.3 s to import
+
+        found.append(Files(settings.files, settings.join_bytes, settings.join_seconds))
     return found
 
 

@@ -1,0 +1,270 @@
+"""The way in for logs in files: read from where it was left, and on as they grow and new ones come.
+
+What has been read of a file is counted in one step with the place where it ended: a checkpoint has both or
+neither. A file is known by its inode and its first bytes, so one that is renamed is not read twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+from starlette.types import ASGIApp
+
+from driftline.columns import columns_of
+from driftline.errors import BadRequest, DriftlineError
+from driftline.protocols import cloudevents
+from driftline.protocols.payloads import Payload, of_event, of_table
+from driftline.sidecar.agent import Agent
+from driftline.sidecar.events import halves_metrics, hand_in
+from driftline.sidecar.exchange import Body, Exchange
+from driftline.sidecar.halves import Halves
+
+log = logging.getLogger("driftline.sidecar")
+
+KINDS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "lines", ".ndjson": "lines"}
+"""What the names of files end in, or have before a number that a rotation gave them."""
+
+POLL_SECONDS = 1.0
+CHUNK_BYTES = 4 * 2**20
+MOST_LINE_BYTES = 64 * 2**20
+CHUNK_ROWS = 16_384
+
+_HEAD_BYTES = 256
+_PAYLOAD = {"id", "type", "body"}
+
+
+@dataclass(slots=True)
+class Place:
+    """How far a file is read.
+
+    done    rows of Parquet, else bytes
+    first   so many bytes at its beginning have this digest
+    header  the first line of CSV
+    """
+
+    inode: int
+    first: int
+    digest: str
+    done: int = 0
+    header: str = ""
+
+
+class Files:
+    """The source; see agent.Source.
+
+    pattern       of paths, or a folder
+    join_bytes    of halves of exchanges that may wait for the others
+    join_seconds  that one waits
+    """
+
+    name = "files"
+
+    def __init__(self, pattern: str, join_bytes: int, join_seconds: float) -> None:
+        self.endpoints: Mapping[str, ASGIApp] = {}
+        self.halves = Halves(join_bytes, join_seconds)
+        self.counts: Counter[str] = Counter(dict.fromkeys(("read", "malformed"), 0))
+        self._pattern = pattern
+        self._places: dict[int, Place] = {}
+        self._seen: dict[Path, tuple[int, int, int]] = {}
+        self._closed = Event()
+        self._thread: Thread | None = None
+
+    # -- the source ---------------------------------------------------------------------------------
+
+    async def start(self, agent: Agent, state: Any) -> None:
+        """See Source."""
+        if state is not None:
+            self._places = {place["inode"]: Place(**place) for place in state["places"]}
+            self.halves.thaw(state["halves"], monotonic())
+        self._thread = Thread(target=self._run, args=(agent,), name="driftline-files", daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """See Source: what is not read is left for the next start."""
+        self._closed.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def state(self) -> Any:
+        """See Source."""
+        places = [asdict(place) for place in self._places.values()]
+        return {"places": places, "halves": self.halves.freeze()}
+
+    def metrics(self) -> Iterator[Metric]:
+        """See Source."""
+        yield from halves_metrics("files", self.halves)
+        parts = CounterMetricFamily(
+            "driftline_file_parts", "Parts of files that were read, by outcome", labels=["outcome"]
+        )
+        for outcome, count in self.counts.items():
+            parts.add_metric([outcome], count)
+        yield parts
+
+    # -- in the thread ------------------------------------------------------------------------------
+
+    def _run(self, agent: Agent) -> None:
+        while not self._closed.is_set():
+            for path in self._paths():
+                try:
+                    self._read(path, agent)
+                except (OSError, DriftlineError, pa.ArrowException) as error:
+                    self.counts["malformed"] += 1
+                    log.warning("%s: %s", path, " ".join(str(error).split()))
+            with agent.steady:
+                hand_in(agent, self.halves.expire(monotonic()))
+            self._closed.wait(POLL_SECONDS)
+
+    def _paths(self) -> list[Path]:
+        """Files that have changed since the last look, by name."""
+        folder = Path(self._pattern)
+        found = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(self._pattern, recursive=True))
+        changed, there = [], set()
+        for path in sorted(found):
+            if path.name.startswith(".") or _kind(path) is None:
+                continue
+            try:
+                stat = path.stat()
+            except OSError:  # it has gone meanwhile
+                continue
+            there.add(stat.st_ino)
+            mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
+            if self._seen.get(path) != mark:
+                self._seen[path] = mark
+                changed.append(path)
+        self._places = {inode: place for inode, place in self._places.items() if inode in there}
+        self._seen = {path: mark for path, mark in self._seen.items() if mark[0] in there}
+        return changed
+
+    def _read(self, path: Path, agent: Agent) -> None:
+        """Read what a file has behind the place where it was left."""
+        with path.open("rb") as file:
+            with agent.steady:
+                place = self._place(file)
+            if _kind(path) == "parquet":
+                self._read_parquet(file, place, agent)
+            else:
+                self._read_text(file, place, agent, _kind(path) == "csv")
+
+    def _place(self, file: Any) -> Place:
+        """Where a file was left; its beginning if it is another one than was there."""
+        stat = os.fstat(file.fileno())
+        place = self._places.get(stat.st_ino)
+        if place is not None:
+            if sha256(file.read(place.first)).hexdigest() == place.digest and place.done <= stat.st_size:
+                return place
+            file.seek(0)
+        head = file.read(_HEAD_BYTES)
+        self._places[stat.st_ino] = place = Place(stat.st_ino, len(head), sha256(head).hexdigest())
+        return place
+
+    def _read_parquet(self, file: Any, place: Place, agent: Agent) -> None:
+        with pq.ParquetFile(file) as table:
+            before = 0
+            for batch in table.iter_batches(CHUNK_ROWS):
+                rows = batch.slice(max(0, place.done - before))
+                before += len(batch)
+                if self._closed.is_set():
+                    return
+                if len(rows):
+                    self._count(agent, place, before, rows, None)
+
+    def _read_text(self, file: Any, place: Place, agent: Agent, csv: bool) -> None:
+        while not self._closed.is_set():
+            file.seek(place.done)
+            chunk, wanted = file.read(CHUNK_BYTES), CHUNK_BYTES
+            while (end := _end(chunk, csv)) == 0 and len(chunk) == wanted:
+                if wanted >= MOST_LINE_BYTES:
+                    raise BadRequest(f"expected lines of at most {MOST_LINE_BYTES} bytes")
+                more = file.read(wanted)
+                chunk, wanted = chunk + more, 2 * wanted
+            if end == 0:
+                return  # the last line is not whole yet
+            part = chunk[:end]
+            if csv and not place.header:
+                header, _, part = part.partition(b"\n")
+                place.header = header.decode("utf-8", "replace").rstrip("\r")
+            self._count(agent, place, place.done + end, None, part)
+
+    def _count(self, agent: Agent, place: Place, done: int, rows: Any, text: bytes | None) -> None:
+        """Count a part of a file and move its place, in one step; what can't be read is passed over."""
+        with agent.steady:
+            try:
+                if rows is not None:
+                    self._count_table(agent, pa.table(rows))
+                elif text and place.header:
+                    self._count_csv(agent, place.header, text)
+                elif text:
+                    self._count_lines(agent, text)
+                self.counts["read"] += 1
+            except (DriftlineError, pa.ArrowException) as error:
+                self.counts["malformed"] += 1
+                agent.fail(str(error))
+            place.done = done
+
+    def _count_table(self, agent: Agent, table: Any) -> None:
+        if set(table.column_names) >= _PAYLOAD:
+            self._join(agent, of_table(table))
+        else:
+            agent.observe_columns(columns_of(table))
+
+    def _count_csv(self, agent: Agent, header: str, text: bytes) -> None:
+        if {name.strip('" ') for name in header.split(",")} >= _PAYLOAD:
+            raise BadRequest("payloads: expected Parquet or JSON lines, came CSV")
+        agent.observe(Exchange("", Body(header.encode() + b"\n" + text, b"text/csv")))
+
+    def _count_lines(self, agent: Agent, text: bytes) -> None:
+        """Lines that are events, or objects of columns."""
+        records: list[bytes] = []
+        payloads: list[Payload] = []
+        for line in text.splitlines():
+            if not line.strip():
+                continue
+            try:
+                if b'"specversion"' in line:
+                    payloads.append(of_event(cloudevents.from_http(_STRUCTURED, line)[0]))
+                elif type(orjson.loads(line)) is dict:
+                    records.append(line)
+                else:
+                    raise BadRequest("a line: expected an object")
+            except (DriftlineError, orjson.JSONDecodeError) as error:
+                agent.fail(str(error))
+        self._join(agent, payloads)
+        if records:
+            body = b'{"dataframe_records":[%b]}' % b",".join(records)
+            agent.observe(Exchange("", Body(body)))
+
+    def _join(self, agent: Agent, payloads: Iterator[Payload] | Sequence[Payload]) -> None:
+        now = monotonic()
+        pairs = (self.halves.add(payload.id, payload, now) for payload in payloads)
+        hand_in(agent, [pair for pair in pairs if pair is not None])
+
+
+_STRUCTURED = [(b"content-type", cloudevents.STRUCTURED.encode())]
+
+
+def _kind(path: Path) -> str | None:
+    return next((KINDS[suffix] for suffix in reversed(path.suffixes) if suffix in KINDS), None)
+
+
+def _end(chunk: bytes, csv: bool) -> int:
+    """Where the last whole line ends; in CSV, a line may end within quotes and go on."""
+    end = chunk.rfind(b"\n") + 1
+    while csv and end and chunk.count(b'"', 0, end) % 2:
+        end = chunk.rfind(b"\n", 0, end - 1) + 1
+    return end

@@ -1,0 +1,174 @@
+"""Logs in files: read on as they grow, over renames and restarts, each row once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from driftline.config import Monitoring
+from driftline.monitor.profile import Profile
+from driftline.protocols.cloudevents import to_structured
+from driftline.protocols.payloads import Payload, to_event, to_table
+from driftline.sidecar import files as module
+from driftline.sidecar.agent import Agent
+from driftline.sidecar.files import Files
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.standard_normal((500, 2))
+PROFILE = Profile.fit({"x": X, "y": X.sum(axis=1)})
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+
+
+@asynccontextmanager
+async def reading(pattern: str | Path, state: Any = None) -> AsyncIterator[tuple[Files, Agent]]:
+    agent = Agent(PROFILE, "m", Monitoring())
+    await agent.load()
+    files = Files(str(pattern), 10**6, 60.0)
+    await files.start(agent, state)
+    try:
+        yield files, agent
+    finally:
+        await files.close()
+        agent.close(finish=False)
+
+
+async def rows(agent: Agent, count: int) -> None:
+    """Return when so many rows, and no more, are counted."""
+    async with asyncio.timeout(60):
+        while agent.ready().rows < count:  # noqa: ASYNC110 - a thread counts
+            await asyncio.sleep(0.005)
+    assert agent.ready().rows == count
+
+
+def table(count: int) -> pa.Table:
+    values = RANDOM.standard_normal((count, 2))
+    return pa.table(
+        {"x_0": values[:, 0], "x_1": values[:, 1], "y": values.sum(axis=1), "other": ["a"] * count}
+    )
+
+
+def lines(count: int) -> str:
+    return "".join(json.dumps(row) + "\n" for row in table(count).to_pylist())
+
+
+def csv(count: int) -> str:
+    return "x_0,x_1,y,other\n" + "".join(f"{n},1.5,{n}.5,a\n" for n in range(count))
+
+
+def exchange(name: str) -> list[Payload]:
+    asked = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 2], "data": [1.0, 2.0]}]}
+    answer = {"outputs": [{"name": "y", "datatype": "FP64", "shape": [1], "data": [3.0]}]}
+    return [
+        Payload(name, kind, 1.0, "m", "1", "application/json", None, 200, json.dumps(body).encode())
+        for kind, body in (("request", asked), ("response", answer))
+    ]
+
+
+async def test_plain_columns_of_every_kind(tmp_path: Path) -> None:
+    pq.write_table(table(40_000), tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text(csv(30))
+    (tmp_path / "c.jsonl").write_text(lines(20))
+    (tmp_path / ".hidden.csv").write_text(csv(5))
+    (tmp_path / "notes.txt").write_text("none of this")
+    async with reading(tmp_path) as (files, agent):
+        await rows(agent, 40_050)
+        assert agent.exchanges["failed"] == files.counts["malformed"] == 0
+
+
+async def test_payloads_in_parquet_and_as_events(tmp_path: Path) -> None:
+    payloads = [half for number in range(100) for half in exchange(f"p{number}")]
+    pq.write_table(to_table(payloads), tmp_path / "a.parquet")
+    events = [to_structured(to_event(half, "s", "n"))[1] for half in exchange("e")]
+    (tmp_path / "b.jsonl").write_bytes(b"\n".join(events) + b"\n")
+    async with reading(tmp_path / "*") as (files, agent):
+        await rows(agent, 101)
+        assert files.halves.counts["joined"] == 202
+
+
+async def test_a_file_is_read_on_as_it_grows_and_over_a_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(lines(3))
+    async with reading(tmp_path) as (_, agent):
+        await rows(agent, 3)
+        text = lines(2)
+        with path.open("a") as file:
+            file.write(text[:-10])
+            file.flush()
+            await rows(agent, 4)  # the last line is not whole
+            file.write(text[-10:])
+        await rows(agent, 5)
+        with path.open("a") as file:
+            file.write(lines(1))
+        path.rename(tmp_path / "log.jsonl.1")
+        path.write_text(lines(7))
+        await rows(agent, 13)
+
+
+async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text(csv(30))
+    first, second = exchange("1")
+    pq.write_table(to_table([first]), tmp_path / "a.parquet")
+    async with reading(tmp_path) as (files, agent):
+        await rows(agent, 30)
+        while files.halves.waiting < 1:
+            pass
+        with agent.steady:
+            state = json.loads(json.dumps(files.state()))
+    with (tmp_path / "b.csv").open("a") as file:
+        file.write("1,2,3,a\n")
+    pq.write_table(to_table([second]), tmp_path / "c.parquet")
+    async with reading(tmp_path, state) as (_, agent):
+        await rows(agent, 2)  # the new line, and the answer to what was asked before
+
+
+async def test_what_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(lines(3))
+    async with reading(path) as (_, agent):
+        await rows(agent, 3)
+        path.write_text(lines(2))  # in the same file
+        await rows(agent, 5)
+
+
+async def test_what_can_not_be_read_is_counted_and_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no more")
+    (tmp_path / "b.jsonl").write_text("{\n[1]\n" + lines(2))
+    (tmp_path / "c.csv").write_text("id,type,body\n1,request,x\n")
+    async with reading(tmp_path) as (files, agent):
+        await rows(agent, 2)
+        while files.counts["malformed"] < 2:
+            pass
+        assert agent.exchanges["failed"] == 3
+
+
+def test_a_line_of_csv_may_go_on_within_quotes() -> None:
+    assert module._end(b'a,"b\nc"\nd', csv=True) == 8
+    assert module._end(b'a,"b\nc', csv=True) == 0
+    assert module._end(b'a,"b\nc', csv=False) == 5
+
+
+def test_inodes_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a\n")
+    files = Files(str(tmp_path), 10**6, 60.0)
+    assert files._paths() == [path]
+    with path.open("rb") as file:
+        files._place(file)
+    os.remove(path)
+    assert files._paths() == []
+    assert files.state() == {"places": [], "halves": []}

@@ -5,14 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PROMETHEUS := $(VENV)/prometheus
+PTX := $(VENV)/ptx
 HOT := --benchmark-autosave --benchmark-compare --benchmark-group-by=fullname --benchmark-columns=min,median,iqr
 
-.PHONY: demo test lint types check bench bench-peers lock clean
+.PHONY: demo test lint types check ptx bench bench-peers lock clean
 
 demo: $(INSTALLED)  ## train on real flights, register, serve, replay the year, swap under load
 	$(BIN)/driftline demo $(ARGS)
 
-test: lint types check  ## all that a change must pass
+test: lint types check ptx  ## all that a change must pass
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -24,6 +25,9 @@ types: $(INSTALLED)
 check: $(INSTALLED) $(PROMETHEUS)
 	$(BIN)/pytest -n auto $(ARGS)
 	NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/kernels  # the CUDA drivers, in a simulator
+
+ptx: $(PTX)/.installed  ## compile the CUDA kernels for two cards, without one; what each takes of it
+	PYTHONPATH=kernels $(PTX)/bin/python tests/kernels/ptx.py
 
 bench: $(INSTALLED)  ## what a request costs, beside the run before; the figures of README.md (needs wrk and nginx)
 	$(BIN)/pytest bench/hot.py -W default $(HOT)
@@ -48,6 +52,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,demo,dev,bench]'
+	@touch $@
+
+# Of its own, since numba-cuda replaces numba.cuda, and with it the simulator that the tests run in.
+$(PTX)/.installed: $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PTX)
+	$(BIN)/uv pip install --quiet --python $(PTX)/bin/python 'numba-cuda[cu13]==0.30.4' \
+		nvidia-cuda-nvcc==13.5.37 numpy==2.4.6 "$$(grep '^numba==' constraints.txt)"
 	@touch $@
 
 clean:

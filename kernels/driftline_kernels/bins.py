@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline_kernels.device import BLOCK, body, driver, grid, on_cpu
-
-cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+from driftline_kernels.device import BLOCK, body, driver, on_cpu
 
 CELLS = 512
 """Cells of the uniform grid that a column's finite values fall into before they are compared with edges."""
@@ -63,7 +61,9 @@ def count(values: Any, bins: Bins, counts: Any) -> None:
     if on_cpu(values):
         _count(values, *bins, counts)
     else:
-        _count_cuda(values.size, values, *bins, counts)
+        from driftline_kernels import blocks  # which need these bodies
+
+        blocks.count(values, len(values), bins, counts)
 
 
 @body
@@ -132,18 +132,6 @@ def _count(values: Any, edges: Any, first: Any, counts: Any) -> None:
             for row in range(block):
                 own[row] = values[start + row, column]
             count_column(own, block, column, edges, first, counts, scratch)
-
-
-@grid
-def _count_cuda(values: Any, edges: Any, first: Any, counts: Any) -> None:
-    at = cuda.grid(1)
-    if at < values.size:
-        row, column = at // values.shape[1], at % values.shape[1]
-        x = values[row, column]
-        lowest, highest = edges.dtype.type(0), edges.dtype.type(CELLS - 1)
-        cell = cell_of(x, edges[column, 0], edges[column, 1], lowest, highest)
-        found = bin_of(x, cell, column, edges, first, int(edges[column, 2]))
-        cuda.atomic.add(counts, (column, found), 1)
 
 
 @driver

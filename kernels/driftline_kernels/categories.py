@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from driftline_kernels.device import body, driver, grid, on_cpu
+import numpy as np
 
-cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body, driver, grid, on_cpu
+from driftline_kernels.sharing import share
+
+cuda: Any = None  # numba.cuda, bound before the first launch
+
+HISTOGRAM = 4096
+"""Categories that a CUDA block counts in its own memory, 16 KB, before it adds them to those of all."""
+
+_DEPTH = 16  # codes that a thread has at least, where there are as many
 
 
 def count(codes: Any, counts: Any) -> None:
@@ -18,7 +26,7 @@ def count(codes: Any, counts: Any) -> None:
     if on_cpu(codes):
         _count(codes, counts)
     else:
-        _count_cuda(len(codes), codes, counts)
+        _count_cuda(min(-(-blocks_for(len(codes)) // _DEPTH), BLOCKS), codes, counts)
 
 
 @body
@@ -35,6 +43,19 @@ def _count(codes: Any, counts: Any) -> None:
 
 @grid
 def _count_cuda(codes: Any, counts: Any) -> None:
-    row = cuda.grid(1)
-    if row < len(codes):
-        cuda.atomic.add(counts, place_of(codes[row], len(counts)), 1)
+    histogram = cuda.shared.array(HISTOGRAM, np.int32)
+    few = len(counts) <= HISTOGRAM
+    start, stop = share(len(codes), cuda.blockIdx.x, cuda.gridDim.x)
+    for place in range(cuda.threadIdx.x, HISTOGRAM, THREADS):
+        histogram[place] = 0
+    cuda.syncthreads()
+    for row in range(start + cuda.threadIdx.x, stop, THREADS):
+        place = place_of(codes[row], len(counts))
+        if few:
+            cuda.atomic.add(histogram, place, 1)
+        else:
+            cuda.atomic.add(counts, place, 1)
+    cuda.syncthreads()
+    for place in range(cuda.threadIdx.x, min(HISTOGRAM, len(counts)), THREADS):
+        if histogram[place] > 0:
+            cuda.atomic.add(counts, place, np.int64(histogram[place]))

@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from driftline_kernels.device import STRIPE, body, driver, grid, on_cpu, stripes
+from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body, driver, grid, on_cpu
+from driftline_kernels.sharing import share
 from driftline_kernels.standard import standardise, standardised
 
-cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+cuda: Any = None  # numba.cuda, bound before the first launch
+
+TILE = 2048
+"""Standardised values that a CUDA block keeps in its own memory, 16 KB: rows of up to so many."""
 
 
 def update(values: Any, scaling: Any, comoments: Any) -> None:
@@ -27,7 +31,15 @@ def update(values: Any, scaling: Any, comoments: Any) -> None:
     if on_cpu(values):
         _update(values, scaling, comoments)
     else:
-        _update_cuda(stripes(len(values)) * comoments.size, values, scaling, comoments)
+        update_there(values, len(values), scaling, comoments)
+
+
+def update_there(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
+    """As `update`, of the first rows of what lies on a GPU; rows of fewer than TILE columns."""
+    pairs = blocks_for(comoments.size)
+    if rows and pairs:
+        blocks = min(-(-rows // (TILE // len(comoments))), -(-BLOCKS // pairs))
+        _update_cuda((blocks, pairs), values, rows, scaling, comoments)
 
 
 @body
@@ -48,13 +60,23 @@ def _update(values: Any, scaling: Any, comoments: Any) -> None:
 
 
 @grid
-def _update_cuda(values: Any, scaling: Any, comoments: Any) -> None:
-    at = cuda.grid(1)
-    stripe, i, j = at // comoments.size, at // len(comoments) % len(comoments), at % len(comoments)
-    rows, columns = values.shape
+def _update_cuda(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
+    z = cuda.shared.array(TILE, np.float64)  # some rows; a thread has a pair of columns
+    width, columns = len(comoments), len(comoments) - 1
+    depth = TILE // width
+    pair = cuda.blockIdx.y * THREADS + cuda.threadIdx.x
+    i, j = pair // width, pair % width
+    first, stop = share(rows, cuda.blockIdx.x, cuda.gridDim.x)
     total = 0.0
-    for row in range(stripe * STRIPE, min((stripe + 1) * STRIPE, rows)):
-        left = standardised(values[row, i], i, scaling) if i < columns else 1.0
-        right = standardised(values[row, j], j, scaling) if j < columns else 1.0
-        total += left * right
-    cuda.atomic.add(comoments, (i, j), total)
+    for start in range(first, stop, depth):
+        some = min(depth, stop - start)
+        for place in range(cuda.threadIdx.x, some * width, THREADS):
+            row, column = start + place // width, place % width
+            z[place] = standardised(values[row, column], column, scaling) if column < columns else 1.0
+        cuda.syncthreads()
+        if i < width:
+            for row in range(some):
+                total += z[row * width + i] * z[row * width + j]
+        cuda.syncthreads()
+    if i < width:
+        cuda.atomic.add(comoments, (i, j), total)

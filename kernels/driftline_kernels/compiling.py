@@ -7,6 +7,7 @@ are there at once, slow, but with the same bits, until `load` is done.
 from __future__ import annotations
 
 import pkgutil
+import sys
 import threading
 from collections.abc import Callable
 from functools import update_wrapper
@@ -96,6 +97,12 @@ class Interpreted:
                 return self.function(*arguments)
         finally:
             _running.driver = False
+
+
+def modules() -> list[ModuleType]:
+    """The modules of kernels that are imported, and those of what is compiled where these are others."""
+    imported = [held for name, held in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
+    return [*imported, *_twins.values()]
 
 
 def home(held: Any) -> Any:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from driftline_kernels.device import body, driver, grid, on_cpu
+from driftline_kernels.device import blocks_for, body, driver, grid, on_cpu
 
-cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+cuda: Any = None  # numba.cuda, bound before the first launch
 
 KAPPA = 50.0
 """Rows that the null hypothesis weighs in a bet, beside those that were seen lately."""
@@ -62,7 +62,7 @@ def look(counts: Any, gaps: Any, floored: Any, radius: Any, half_lives: Any, sta
     if on_cpu(counts):
         _look(counts, gaps, floored, radius, half_lives, *state)
     else:
-        _look_cuda(len(counts), counts, gaps, floored, radius, half_lives, *state)
+        _look_cuda(blocks_for(len(counts)), counts, gaps, floored, radius, half_lives, *state)
 
 
 @body

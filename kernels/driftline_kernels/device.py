@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -19,8 +21,8 @@ BLOCK = 256
 THREADS = 128
 """Threads of a CUDA block."""
 
-STRIPE = 1024
-"""Rows that one CUDA thread sums, where threads share a sum."""
+BLOCKS = 1024
+"""Blocks of a launch that go through many rows: a few for each processor of a card."""
 
 
 def body(function: Function) -> Function:
@@ -38,35 +40,61 @@ def machine(function: Function) -> Function:
     return cast(Function, compiling.declare(function, compiling.as_machine))
 
 
-def grid(function: Callable[..., None]) -> Callable[..., None]:
-    """A kernel of CUDA threads, launched by their number and its arguments.
+def grid(function: Callable[..., None]) -> Any:
+    """A kernel of CUDA threads, called as kernel(blocks, *arguments): blocks of THREADS, one number or two.
 
-    The first launch imports numba.cuda and binds it to `cuda` of the kernel's module, so that whoever has no
-    GPU never waits for it, nor needs it.
+    It runs on the stream of `launching`; none of no blocks. The first launch imports numba.cuda, so that
+    whoever has no GPU never waits for it, nor needs it.
     """
 
     @functools.cache
     def compiled() -> Any:
-        compiling.load()
-        kernel = compiling.home(function)
-        kernel.__globals__["cuda"] = cuda = importlib.import_module("numba.cuda")
-        return cuda.jit(kernel)
+        return load_cuda().jit(kernel_of(function))
 
-    def launch(threads: int, *arguments: Any) -> None:
-        if threads:
-            compiled()[-(-threads // THREADS), THREADS](*arguments)
+    def launch(blocks: int | tuple[int, int], *arguments: Any) -> None:
+        if np.prod(blocks):
+            compiled()[blocks, THREADS, getattr(_current, "stream", 0)](*arguments)
 
-    return launch
+    return functools.update_wrapper(launch, function)
 
 
-def stripes(rows: int) -> int:
-    """How many stripes so many rows are."""
-    return -(-rows // STRIPE)
+_current = threading.local()
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array on the GPU, not filled."""
-    return importlib.import_module("numba.cuda").device_array(shape, dtype)
+@contextmanager
+def launching(stream: Any) -> Iterator[None]:
+    """Let kernels of this thread run on a stream, one of Numba's."""
+    before = getattr(_current, "stream", 0)
+    _current.stream = stream
+    try:
+        yield
+    finally:
+        _current.stream = before
+
+
+def load_cuda() -> Any:
+    """numba.cuda, bound to `cuda` of every kernel's module when first asked for."""
+    compiling.load()
+    found = importlib.import_module("numba.cuda")
+    for module in compiling.modules():
+        if "cuda" in vars(module):
+            vars(module)["cuda"] = found
+    return found
+
+
+def kernel_of(launch: Any) -> Any:
+    """The function of a grid, or a function itself, among the names that are compiled."""
+    return compiling.home(getattr(launch, "__wrapped__", launch))
+
+
+def blocks_for(threads: int) -> int:
+    """How many blocks have so many threads."""
+    return -(-threads // THREADS)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of zeros on the GPU."""
+    return importlib.import_module("numba.cuda").to_device(np.zeros(shape, dtype))
 
 
 def on_cpu(array: Any) -> bool:

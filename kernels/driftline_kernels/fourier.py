@@ -9,11 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from driftline_kernels.device import STRIPE, body, driver, grid, on_cpu, stripes
+from driftline_kernels.device import BLOCKS, THREADS, body, driver, grid, on_cpu
+from driftline_kernels.sharing import share
 from driftline_kernels.standard import standardise, standardised
 
-cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+cuda: Any = None  # numba.cuda, bound before the first launch
 
+WARP = 32
+"""CUDA threads that have neighbouring features of the same rows, and columns that are in a block's memory."""
+
+EACH = 8
+"""Rows of a CUDA thread at a time: a weight is read once for all of them."""
+
+_LANES = THREADS // WARP
+_ROWS = _LANES * EACH
 _ROUND = np.float32(1.5 * 2**23)  # added and taken away again, it rounds a float32 to an integer
 
 
@@ -28,7 +37,15 @@ def update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
     if on_cpu(values):
         _update(values, scaling, weights, sums)
     else:
-        _update_cuda(stripes(len(values)) * len(sums), values, scaling, weights, sums)
+        update_there(values, len(values), scaling, weights, sums)
+
+
+def update_there(values: Any, rows: int, scaling: Any, weights: Any, sums: Any) -> None:
+    """As `update`, of the first rows of what lies on a GPU."""
+    warps = -(-len(sums) // WARP)
+    if rows and warps:
+        blocks = min(-(-rows // _ROWS), -(-BLOCKS // warps))
+        _update_cuda((blocks, warps), values, rows, scaling, weights, sums)
 
 
 @body
@@ -71,14 +88,32 @@ def _update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
 
 
 @grid
-def _update_cuda(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
-    at = cuda.grid(1)
-    stripe, d = at // len(sums), at % len(sums)
-    rows, columns = values.shape
+def _update_cuda(values: Any, rows: int, scaling: Any, weights: Any, sums: Any) -> None:
+    z = cuda.shared.array((_ROWS, WARP), np.float32)
+    phases = cuda.local.array(EACH, np.float32)
+    lane, columns = cuda.threadIdx.x // WARP, len(scaling)
+    d = cuda.blockIdx.y * WARP + cuda.threadIdx.x % WARP
+    mine = d if d < len(sums) else 0
+    first, stop = share(rows, cuda.blockIdx.x, cuda.gridDim.x)
     total = 0.0
-    for row in range(stripe * STRIPE, min((stripe + 1) * STRIPE, rows)):
-        phase = weights[columns, d]
-        for column in range(columns):
-            phase += np.float32(standardised(values[row, column], column, scaling)) * weights[column, d]
-        total += np.float64(cosine(phase))
-    cuda.atomic.add(sums, d, total)
+    for start in range(first, stop, _ROWS):
+        for each in range(EACH):
+            phases[each] = weights[columns, mine]
+        for left in range(0, columns, WARP):
+            some = min(WARP, columns - left)
+            for place in range(cuda.threadIdx.x, _ROWS * WARP, THREADS):
+                row, column = place // WARP, place % WARP
+                if start + row < stop and column < some:
+                    x = values[start + row, left + column]
+                    z[row, column] = np.float32(standardised(x, left + column, scaling))
+            cuda.syncthreads()
+            for column in range(some):
+                weight = weights[left + column, mine]
+                for each in range(EACH):
+                    phases[each] += z[lane * EACH + each, column] * weight
+            cuda.syncthreads()
+        for each in range(EACH):
+            if start + lane * EACH + each < stop:
+                total += np.float64(cosine(phases[each]))
+    if d < len(sums):
+        cuda.atomic.add(sums, d, total)

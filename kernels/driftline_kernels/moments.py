@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline_kernels.device import BLOCK, STRIPE, body, driver, empty, grid, on_cpu, stripes
+from driftline_kernels.device import BLOCK, blocks_for, body, driver, grid, on_cpu
 
-cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+cuda: Any = None  # numba.cuda, bound before the first launch
 
 FIELDS = 5
 """Numbers of one moment: count, mean, M2, least, greatest."""
@@ -33,13 +33,12 @@ def update(values: Any, moments: Any) -> None:
     of M2 is at most rows * 1e-16 of it, whatever the mean. Merging blocks rounds their means, which adds up
     to about 1e-15 |mean| / sd of it.
     """
-    rows, columns = values.shape
     if on_cpu(values):
         _update(values, moments)
     else:
-        parts = empty((stripes(rows), columns, FIELDS), np.float64)
-        _summarise_cuda(stripes(rows) * columns, values, parts)
-        _merge_parts_cuda(columns, parts, moments)
+        from driftline_kernels import blocks  # which need these bodies
+
+        blocks.update(values, len(values), moments)
 
 
 def merge(moments: Any, others: Any) -> None:
@@ -50,7 +49,7 @@ def merge(moments: Any, others: Any) -> None:
     if on_cpu(moments):
         _merge(moments, others)
     else:
-        _merge_cuda(len(moments), moments, others)
+        _merge_cuda(blocks_for(len(moments)), moments, others)
 
 
 @body
@@ -90,9 +89,8 @@ def add(
 
 
 @body
-def add_from(moments: Any, column: int, others: Any) -> None:
-    """Merge a column of `others` into the same of `moments`."""
-    other = others[column]
+def add_one(moments: Any, column: int, other: Any) -> None:
+    """Merge a moment that lies somewhere into a column's."""
     add(moments, column, other[0], other[1], other[2], other[3], other[4])
 
 
@@ -109,30 +107,11 @@ def _update(values: Any, moments: Any) -> None:
 @driver
 def _merge(moments: Any, others: Any) -> None:
     for column in range(len(moments)):
-        add_from(moments, column, others)
-
-
-@grid
-def _summarise_cuda(values: Any, parts: Any) -> None:
-    at = cuda.grid(1)
-    rows, columns = values.shape
-    if at < len(parts) * columns:
-        stripe, column = at // columns, at % columns
-        stop = min((stripe + 1) * STRIPE, rows)
-        part = parts[stripe, column]
-        part[0], part[1], part[2], part[3], part[4] = summary(values[:, column], stripe * STRIPE, stop)
-
-
-@grid
-def _merge_parts_cuda(parts: Any, moments: Any) -> None:
-    column = cuda.grid(1)
-    if column < len(moments):
-        for stripe in range(len(parts)):
-            add_from(moments, column, parts[stripe])
+        add_one(moments, column, others[column])
 
 
 @grid
 def _merge_cuda(moments: Any, others: Any) -> None:
     column = cuda.grid(1)
     if column < len(moments):
-        add_from(moments, column, others)
+        add_one(moments, column, others[column])

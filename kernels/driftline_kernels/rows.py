@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +80,14 @@ def start(
     return state
 
 
+def sent(state: State, send: Callable[[Any], Any]) -> State:
+    """The state on a GPU; `send` copies an array there."""
+    from driftline_kernels.blocks import room  # numba.cuda may be needed
+
+    arrays = map(send, state._replace(scratch=np.zeros(room(len(state.scaling)))))
+    return State(*arrays)
+
+
 def observe(values: Any, state: State) -> None:
     """Add the rows of `values` to all that `state` keeps, in place, as the kernels do one by one.
 
@@ -87,11 +96,17 @@ def observe(values: Any, state: State) -> None:
     if on_cpu(values):
         _observe(values, *state)
     else:
-        binning.count(values, Bins(state.edges, state.first), state.counts)
-        moments.update(values, state.moments)
-        if state.comoments.size:
-            comoments.update(values, state.scaling, state.comoments)
-        fourier.update(values, state.scaling, state.weights, state.features)
+        observe_there(values, len(values), state)
+
+
+def observe_there(values: Any, rows: int, state: State) -> None:
+    """As `observe`, of the first rows of what lies on a GPU: one launch for bins and moments of all columns,
+    and one each for the products and the features of whole rows."""
+    from driftline_kernels import blocks
+
+    blocks.observe(values, rows, Bins(state.edges, state.first), state.counts, state.scratch, state.moments)
+    comoments.update_there(values, rows, state.scaling, state.comoments)
+    fourier.update_there(values, rows, state.scaling, state.weights, state.features)
 
 
 @driver

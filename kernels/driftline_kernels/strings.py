@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline_kernels.device import body, driver, grid, on_cpu
+from driftline_kernels.device import blocks_for, body, driver, grid, on_cpu
 
-cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+cuda: Any = None  # numba.cuda, bound before the first launch
 
 MISSING = -1
 """The code of a row that Arrow's validity bitmap marks as null."""
@@ -81,7 +81,7 @@ def look_up(
     if on_cpu(codes):
         _look_up(offsets, data, validity, first_bit, *table, unseen, codes)
     else:
-        _look_up_cuda(len(codes), offsets, data, validity, first_bit, *table, unseen, codes)
+        _look_up_cuda(blocks_for(len(codes)), offsets, data, validity, first_bit, *table, unseen, codes)
 
 
 def look_up_integers(
@@ -91,7 +91,7 @@ def look_up_integers(
     if on_cpu(codes):
         _look_up_integers(values, validity, first_bit, *table, unseen, codes)
     else:
-        _look_up_integers_cuda(len(codes), values, validity, first_bit, *table, unseen, codes)
+        _look_up_integers_cuda(blocks_for(len(codes)), values, validity, first_bit, *table, unseen, codes)
 
 
 def hash64(offsets: Any, data: Any, hashes: Any) -> None:
@@ -104,7 +104,7 @@ def hash64(offsets: Any, data: Any, hashes: Any) -> None:
     if on_cpu(hashes):
         _hash64(offsets, data, hashes)
     else:
-        _hash64_cuda(len(hashes), offsets, data, hashes)
+        _hash64_cuda(blocks_for(len(hashes)), offsets, data, hashes)
 
 
 def _empty_slots(known: int) -> NDArray[np.int32]:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from driftline_kernels import memory
-from driftline_kernels.device import BLOCK, body, driver, grid, on_cpu
+from driftline_kernels.device import BLOCK, blocks_for, body, driver, grid, on_cpu
 from driftline_kernels.dictionary import code_at
 from driftline_kernels.strings import hash_of, stirred
 
-cuda: Any = None  # numba.cuda, bound by `grid` at the first launch
+cuda: Any = None  # numba.cuda, bound before the first launch
 
 WORDS = 6
 """Numbers of an instruction."""
@@ -35,6 +35,7 @@ YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, WEEKDAY, YEARDAY, QUARTER, EPOCH = range
 FAULTS = 0
 """The register that holds, where a program checks anything, 1 + the instruction that a row failed, else 0."""
 
+_WHOLE = 2.0**52  # from there on, there are only whole numbers
 _FAR = 1e15  # seconds, 32 million years: beyond, there are no dates
 _HASH_BITS = 52  # of a hash that a float64 holds exactly, with room
 
@@ -81,16 +82,18 @@ def read(sources: Any, program: Program, registers: Any) -> None:
     _read(sources, program.reads, *tables, 0, registers.shape[1], registers)
 
 
-def run(registers: Any, program: Program, out: Any) -> None:
+def run(registers: Any, program: Program, out: Any, rows: int | None = None) -> None:
     """Execute instructions on registers that are read already.
 
     registers  (registers, rows) float64, written, on cpu or cuda
     out        (rows, width) float32 on the same device, written
+    rows       the first so many, if not all
     """
+    rows = registers.shape[1] if rows is None else rows
     if on_cpu(registers):
-        _run(registers, program.code, program.parameters, registers.shape[1], out)
+        _run(registers, program.code, program.parameters, rows, out)
     else:
-        _run_cuda(registers.shape[1], registers, program.code, program.parameters, out)
+        _run_cuda(blocks_for(rows), rows, registers, program.code, program.parameters, out)
 
 
 @body
@@ -170,13 +173,16 @@ def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: 
         encode(operation, x, z, p, first, stop, y)
 
 
-# From `math`, since what numpy itself computes differs from what is compiled by a last bit now and then.
+# From `math`, since what numpy itself computes differs from what is compiled by a last bit now and then, and
+# CUDA has little of numpy's.
 
 
 @body
 def log1p(x: float) -> Any:
-    """log(1 + x)."""
-    return math.log1p(x) if -1 < x < np.inf else np.log1p(x)
+    """log(1 + x); -inf at -1, NaN below."""
+    if -1 < x < np.inf:
+        return math.log1p(x)
+    return -np.inf if x == -1 else (x if x > -1 else np.nan)
 
 
 @body
@@ -189,6 +195,12 @@ def sine(x: float) -> Any:
 def cosine(x: float) -> Any:
     """The cosine of an angle; NaN if it is infinite."""
     return math.cos(x) if x - x == 0 else np.nan
+
+
+@body
+def floor(x: float) -> Any:
+    """The whole number below."""
+    return np.float64(math.floor(x)) if abs(x) < _WHOLE else x
 
 
 @body
@@ -217,7 +229,7 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
                 y[row] = np.nan
     elif operation == BUCKET:
         for row in range(first, stop):
-            y[row] = x[row] - p[0] * np.floor(x[row] / p[0])
+            y[row] = x[row] - p[0] * floor(x[row] / p[0])
 
 
 @body
@@ -249,7 +261,7 @@ def part_of(seconds: float, part: Any) -> Any:
     """
     if not abs(seconds) < _FAR:  # NaN, too
         return np.nan
-    days = np.int64(np.floor(seconds / 86400))
+    days = np.int64(floor(seconds / 86400))
     clock = np.int64(seconds - np.float64(days) * 86400)
     if part == EPOCH:
         return seconds
@@ -403,7 +415,7 @@ def _apply(
 
 
 @grid
-def _run_cuda(registers: Any, code: Any, parameters: Any, out: Any) -> None:
+def _run_cuda(rows: int, registers: Any, code: Any, parameters: Any, out: Any) -> None:
     row = cuda.grid(1)
-    if row < registers.shape[1]:
+    if row < rows:
         execute(code, parameters, registers, row, row + 1, out)

@@ -28,6 +28,11 @@ def batch(size: int, dtype: Any, order: Any = "C") -> np.ndarray:
     return values
 
 
+def begun(state: rows.State) -> rows.State:
+    """The state on the device under test."""
+    return rows.sent(state, there) if SIMULATED else there(state)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("size", [0, 1, 30] if SIMULATED else [0, 1, 255, 257, 1000])
@@ -37,8 +42,7 @@ def test_one_call_gives_what_the_kernels_give(
     features: int, correlate: bool, size: int, order: Any, dtype: Any
 ) -> None:
     prepared, edges, scaling, weights = reference(dtype, features)
-    state = there(rows.start(prepared, edges, scaling, weights, correlate))
-    alone = there(rows.start(prepared, edges, scaling, weights, correlate))
+    state, alone = (begun(rows.start(prepared, edges, scaling, weights, correlate)) for _ in range(2))
     values = there(batch(size, dtype, order))
     for _ in range(2):
         rows.observe(values, state)

@@ -97,7 +97,7 @@ def test_a_server_overrides_a_bundle_model_by_model(toml: Callable[[str], Path])
 WHOLE = "expected a whole number from"
 BATCHING = "max_batch_rows, max_delay_us, max_queue_bytes, max_queue_rows"
 ENGINE = "device, instances, memory_bytes, python, spinning, threads, trust"
-DEVICE = "expected 'cpu', 'cuda' or 'cuda:N'"
+DEVICE = "expected 'cpu', 'cuda', 'cuda:N' or 'auto'"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ TRUST = "`--trust` does, or [models.NAME.engine] trust = true in the server's dr
 """Who may say that code in a model may be run."""
 
 
+DEVICES = "'cpu', 'cuda', 'cuda:N' or 'auto'"
+"""Where a model may run; 'auto' is the first card if it can be used, else the CPU."""
+
+
 def setting(default: Any, allowed: str, check: Check) -> Any:
     """A dataclass field that knows in words and in code which values are allowed."""
     return field(default=default, metadata={"allowed": allowed, "check": check})
@@ -66,8 +70,8 @@ class Engine:
 
     device: str = setting(
         "cpu",
-        "'cpu', 'cuda' or 'cuda:N'",
-        lambda value: _text(value) and re.fullmatch(r"cpu|cuda(:\d+)?", value) is not None,
+        DEVICES,
+        lambda value: _text(value) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
     )
     instances: int = setting(1, **_whole(1))
     """Batches that run at the same time."""

@@ -209,22 +209,6 @@ def test_external_data_elsewhere_is_refused(tmp_path: Path) -> None:
             Session(external(tmp_path / "m", location))
 
 
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [
-        ("cuda", "device 'cuda': this onnxruntime has no CUDAExecutionProvider, only .*CPU.*install"),
-        ("cuda:1", "device 'cuda:1': this onnxruntime has no CUDAExecutionProvider"),
-        ("tpu", "device 'tpu': expected 'cpu', 'cuda' or 'cuda:N'"),
-    ],
-)
-def test_a_device_that_is_not_there_is_a_wrong_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, message: str
-) -> None:
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ConfigError, match=f"^{message}"):
-        Session(identity(tmp_path / "m.onnx"), device)
-
-
 @pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this machine has CUDA"
 )
@@ -232,7 +216,7 @@ def test_a_device_that_is_not_there_is_a_wrong_setting(
 def test_a_gpu_is_not_silently_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ConfigError, match=r"^device 'cuda': ONNX Runtime can't use it here"):
-        Session(identity(tmp_path / "m.onnx"), "cuda")
+        Session(identity(tmp_path / "m.onnx"), "cuda", cuda={"device_id": "0"})
 
 
 # -- running ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from driftline.cli.load import bench, tune
 from driftline.cli.shared import (
     DEFAULTS,
     SETTINGS,
+    device_option,
     engine_of,
     host_option,
     option,
@@ -179,6 +180,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     default=DEFAULTS.log_namespace,
     metavar="NAME",
 )
+@device_option
 @trust_option
 @python_option
 @click.pass_obj
@@ -188,6 +190,7 @@ def serve(
     models: tuple[str, ...],
     model_dir: Path | None,
     model_name: str | None,
+    device: str | None,
     trust: bool,
     python: str | None,
     **flags: Any,
@@ -202,7 +205,7 @@ def serve(
     from driftline.serving.process import serve as run
 
     settings = Server(**flags)
-    file = replace(file, engine=engine_of(trust, python))
+    file = replace(file, engine=engine_of(trust, python, device))
     registry: Registry
     if model_dir is not None or model_name is not None:
         name = model_name or MODEL_NAME
@@ -294,6 +297,7 @@ def versions(name: str | None, registry: str) -> None:
 @click.option(
     "--keep", multiple=True, metavar="COLUMN", help="Copy a column of DATA to the output; may be repeated."
 )
+@device_option
 @trust_option
 @python_option
 @registry_option
@@ -305,6 +309,7 @@ def score(
     data: Path,
     output: Path,
     keep: tuple[str, ...],
+    device: str | None,
     trust: bool,
     python: str | None,
     registry: str,
@@ -315,7 +320,7 @@ def score(
     """
     from driftline.engine.score import score
 
-    bundle = open_bundle(model, registry, replace(file, engine=engine_of(trust, python)))
+    bundle = open_bundle(model, registry, replace(file, engine=engine_of(trust, python, device)))
     with rows_done(data) as done:
         rows = score(bundle, data, output, keep, done)
     click.echo(f"{rows} rows are scored in {output}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftline.config import Server
+from driftline.config import ModelSettings, Server
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,11 +36,22 @@ trust_option = option("--trust", "Run the Python code that models may consist of
 python_option = option(
     "--python", "The interpreter that runs it; driftline's own if not given.", metavar="PATH"
 )
+device_option = option(
+    "--device",
+    "Where models run: cpu, cuda, cuda:N, or auto; their settings say so if not given.",
+    metavar="NAME",
+)
 
 
-def engine_of(trust: bool, python: str | None) -> dict[str, object]:
-    """What the command line says of every model's engine."""
-    return ({"trust": True} if trust else {}) | ({"python": python} if python else {})
+def engine_of(trust: bool, python: str | None, device: str | None = None) -> dict[str, object]:
+    """What the command line says of every model's engine; ConfigError for a device that can't be used."""
+    said: dict[str, object] = ({"trust": True} if trust else {}) | ({"python": python} if python else {})
+    if device is None:
+        return said
+    from driftline.engine.device import settled
+
+    ModelSettings().override({"engine": {"device": device}}, "the command line")
+    return said | {"device": settled(device, lambda why: click.echo(f"driftline: {why}", err=True))}
 
 
 def stderr() -> Console:

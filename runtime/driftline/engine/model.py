@@ -14,7 +14,9 @@ from driftline.batching.cost import Cost
 from driftline.columns import columns_of
 from driftline.config import TRUST, Engine, ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
+from driftline.engine.device import Device, find
 from driftline.engine.features import Features
+from driftline.engine.lane import Lane
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, ConfigError, DriftlineError
@@ -36,7 +38,8 @@ class Model:
     settings   how it wants to be batched and run
     mlflow     what MLflow's description says it takes and gives, if it has one
     warm       whether `warm_up` has done all there is to do
-    waits      whether a run waits for another process instead of computing
+    waits      whether a run waits for another process or a card instead of computing
+    lane       its way over a card, if it has one
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -44,8 +47,14 @@ class Model:
         self.warm = False
         engine = bundle.settings.engine
         self.waits = bundle.model.name == MLMODEL
-        self._session = _python(bundle.model.parent, engine) if self.waits else _onnx(bundle.model, engine)
+        device = None if self.waits else find(engine.device)
+        self._session = (
+            _python(bundle.model.parent, engine) if self.waits else _onnx(bundle.model, engine, device)
+        )
         self.signature: Signature = self._session.signature
+        self.lane = Lane(device, self._session) if device and isinstance(self._session, Session) else None
+        self.waits = self.waits or self.lane is not None
+        self._compute = self.lane.run if self.lane else self._session.run
         self.mlflow = bundle.mlmodel.signature if bundle.mlmodel else None
         if self.mlflow is not None and bundle.transform is None:
             self.signature = agreed(self.signature, self.mlflow, str(bundle.model.parent / MLMODEL))
@@ -110,7 +119,7 @@ class Model:
         """
         if self._features is not None:
             inputs = self._features.of_columns(inputs)
-        return self._session.run(inputs, outputs)
+        return self._compute(inputs, outputs)
 
     @property
     def classes(self) -> Mapping[str, tuple[int | str, ...]]:
@@ -164,8 +173,12 @@ class Model:
         return cost if self.warm else Cost()
 
 
-def _onnx(path: Path, engine: Engine) -> Session:
-    return Session(path, engine.device, engine.threads_on(available_cores()), engine.spinning)
+def _onnx(path: Path, engine: Engine, device: Device | None) -> Session:
+    threads = engine.threads_on(available_cores())
+    if device is None or device.memory == "cpu":
+        return Session(path, "cpu", threads, engine.spinning)
+    options = {"device_id": str(device.index), "user_compute_stream": str(device.stream)}
+    return Session(path, device.name, threads, engine.spinning, options)
 
 
 def _python(folder: Path, engine: Engine) -> PythonSession:

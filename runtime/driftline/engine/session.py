@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +20,39 @@ class Session:
     """A loaded model file. `run` may be called from several threads at once.
 
     path     the .onnx file; external data lies beside it
-    device   'cpu', 'cuda' or 'cuda:N'
+    device   'cpu', or the card of `cuda`
+    cuda     the settings of ONNX Runtime's provider for a card
     threads  how many threads one run may use
     spinning whether they spin while they wait for work
 
+    dtypes   of its outputs by name; object for what is no tensor of numbers
     classes  of outputs that are maps of scores: what a first run showed
 
     Raises ModelError if the file can't be loaded, ConfigError if the device is not there.
     """
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int = 1, spinning: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: str = "cpu",
+        threads: int = 1,
+        spinning: bool = False,
+        cuda: Mapping[str, str] | None = None,
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         # Every failure is raised as well, and a client's bad index is no matter for stderr.
         options.log_severity_level = _FATAL
-        providers = [provider(device)]
+        kind = PROVIDERS["cpu" if cuda is None else "cuda"]
+        providers = [kind if cuda is None else (kind, dict(cuda))]
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
             raise ModelError(f"{path}: {reason(error)}") from error
         # ONNX Runtime would serve from the CPU instead, and say so only in its log.
-        if PROVIDERS[device.partition(":")[0]] not in self._session.get_providers():
+        if kind not in self._session.get_providers():
             raise ConfigError(f"device {device!r}: ONNX Runtime can't use it here; its log says why")
         inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
         outputs = [
@@ -51,6 +61,10 @@ class Session:
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = _FATAL
         self._maps = {node.name for node in self._session.get_outputs() if node.type.startswith("seq(map(")}
+        self.dtypes = {
+            spec.name: np.dtype(object) if spec.name in self._maps else spec.datatype.dtype
+            for spec in outputs
+        }
         self.classes: dict[str, tuple[int | str, ...]] = {}
         self.signature = Signature(tuple(inputs), tuple(outputs), self._has_rows())
 
@@ -73,6 +87,10 @@ class Session:
             for name, value in zip(outputs, values, strict=True)
         }
 
+    def bind(self) -> Binding:
+        """A way to run with arrays that lie on a device."""
+        return Binding(self._session)
+
     def _has_rows(self) -> bool:
         """Whether the first dimension of every tensor is free, and by its name the same for all inputs."""
         shapes = [node.shape for node in self._session.get_inputs()]
@@ -83,19 +101,43 @@ class Session:
         return all(shape and not isinstance(shape[0], int) for shape in shapes + outputs)
 
 
-def provider(device: str) -> str | tuple[str, dict[str, str]]:
-    """ONNX Runtime's execution provider for a device; ConfigError if this build has none."""
-    kind, _, index = device.partition(":")
-    if kind not in PROVIDERS:
-        raise ConfigError(f"device {device!r}: expected 'cpu', 'cuda' or 'cuda:N'")
-    name = PROVIDERS[kind]
-    available = onnxruntime.get_available_providers()
-    if name not in available:
-        raise ConfigError(
-            f"device {device!r}: this onnxruntime has no {name}, only {', '.join(available)}; "
-            "install driftline[gpu] instead of driftline[cpu]"
-        )
-    return (name, {"device_id": index}) if index else name
+class Binding:
+    """One form of batch: inputs and outputs in arrays that stay where they are.
+
+    `place` and `give` name them, `run` only asks for the work, in the order of the device's stream.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _FATAL
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def place(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
+        """An input lies in an array at an address of a device ('cuda', N) or ('cpu', 0)."""
+        self._binding.bind_input(name, *where, array.dtype, array.shape, address)
+
+    def give(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
+        """An output is to be written into an array at an address."""
+        self._binding.bind_output(name, *where, array.dtype, array.shape, address)
+
+    def shapes(self, outputs: Sequence[str]) -> list[tuple[int, ...]]:
+        """Run once, with outputs wherever ONNX Runtime puts them; the shapes that they have."""
+        for name in outputs:
+            self._binding.bind_output(name)
+        self.run()
+        self._binding.synchronize_outputs()
+        found = [tuple(value.shape()) for value in self._binding.get_outputs()]
+        self._binding.clear_binding_outputs()
+        return found
+
+    def run(self) -> None:
+        """Ask for the work; ModelError if it fails, whosever fault that is."""
+        try:
+            self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:
+            raise ModelError(f"the model failed: {reason(error)}") from error
 
 
 def tensor_spec(name: str, onnx_type: str, shape: Sequence[Any] | None, path: Path) -> TensorSpec:

@@ -59,6 +59,9 @@ def statistics(versions: Iterable[Served]) -> dict[str, object]:
 
 def _statistics_of(served: Served) -> dict[str, object]:
     counters = served.batcher.counters
+    # Of a batch on a card, what copying took is told by the card, too.
+    lane = served.model.lane
+    copied_in, copied_out = (lane.times.input_ns, lane.times.output_ns) if lane else (0, 0)
     failures = sum(counters.failures.values())
     return {
         "name": served.version.name,
@@ -70,9 +73,11 @@ def _statistics_of(served: Served) -> dict[str, object]:
             "success": _duration(counters.requests, counters.request_ns),
             "fail": _duration(failures, counters.failure_ns),
             "queue": _duration(counters.requests, counters.queue_ns),
-            "compute_input": _duration(counters.executions, counters.input_ns),
-            "compute_infer": _duration(counters.executions, counters.infer_ns),
-            "compute_output": _duration(counters.executions, counters.output_ns),
+            "compute_input": _duration(counters.executions, counters.input_ns + copied_in),
+            "compute_infer": _duration(
+                counters.executions, max(counters.infer_ns - copied_in - copied_out, 0)
+            ),
+            "compute_output": _duration(counters.executions, counters.output_ns + copied_out),
             "cache_hit": _duration(0, 0),
             "cache_miss": _duration(0, 0),
         },

@@ -1,0 +1,250 @@
+"""Memory, a stream and copies where models run: an NVIDIA card, or the CPU's own, which stand in for one.
+
+The arrays of a card are Numba's, which kernels take as they are; so Numba's simulator runs all of this, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+
+from driftline.errors import ConfigError
+from driftline.tensors import Array
+from driftline_kernels import device as kernels
+
+log = logging.getLogger("driftline.device")
+
+PROVIDER = "CUDAExecutionProvider"
+INSTALL = "pip install 'driftline[gpu]' instead of 'driftline[cpu]'"
+
+
+class Device(Protocol):
+    """What a card does for a model: everything on one stream, in the order in which it is asked for.
+
+    name    as settings have it, 'cuda:0'
+    memory  where ONNX Runtime finds its arrays, 'cuda' or 'cpu', and
+    index   on which of them
+    stream  the address of the stream, 0 if there is none
+    """
+
+    name: str
+    memory: str
+    index: int
+    stream: int
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Makes it the device of this thread: kernels run there, on its stream."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array there, not filled."""
+
+    def pinned(self, size: int) -> Array:
+        """(size,) uint8 here, from where the device copies without the CPU's help."""
+
+    def copy_in(self, here: Array, there: Any) -> None:
+        """Copy as soon as its turn comes; both contiguous and of one size."""
+
+    def copy_out(self, there: Any, here: Array) -> None:
+        """Copy as soon as its turn comes; both contiguous and of one size."""
+
+    def mark(self) -> Any:
+        """A point in the stream, behind all that was asked for."""
+
+    def wait(self, mark: Any) -> None:
+        """Wait until a mark is reached."""
+
+    def between(self, first: Any, last: Any) -> int:
+        """Nanoseconds between two marks that are reached."""
+
+    def address(self, array: Any) -> int:
+        """Where an array starts."""
+
+
+class Host:
+    """The CPU as a device: whatever is asked for is done at once."""
+
+    name, memory, index, stream = "cpu", "cpu", 0, 0
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Nothing to do."""
+        return nullcontext()
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array, not filled."""
+        return np.empty(shape, dtype)
+
+    def pinned(self, size: int) -> Array:
+        """(size,) uint8."""
+        return np.empty(size, np.uint8)
+
+    def copy_in(self, here: Array, there: Any) -> None:
+        """Copy."""
+        np.copyto(there, here)
+
+    def copy_out(self, there: Any, here: Array) -> None:
+        """Copy."""
+        np.copyto(here, there)
+
+    def mark(self) -> int:
+        """The time."""
+        return perf_counter_ns()
+
+    def wait(self, mark: Any) -> None:
+        """It is reached."""
+
+    def between(self, first: int, last: int) -> int:
+        """Nanoseconds."""
+        return last - first
+
+    def address(self, array: Any) -> int:
+        """Where an array starts."""
+        return int(array.ctypes.data)
+
+
+class Card:
+    """An NVIDIA card; ConfigError says what is missing."""
+
+    memory = "cuda"
+
+    def __init__(self, index: int) -> None:
+        self.name, self.index = f"cuda:{index}", index
+        self._cuda = kernels.load_cuda()
+        with self._cuda.gpus[index]:
+            self._stream = self._cuda.stream()
+        self.stream = handle_of(self._stream)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Makes it the device of this thread: kernels run there, on its stream."""
+        with self._cuda.gpus[self.index], kernels.launching(self._stream):
+            yield
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array there, not filled; no kernel may be running that used what was freed before."""
+        return self._cuda.device_array(shape, dtype)
+
+    def pinned(self, size: int) -> Array:
+        """(size,) uint8 in memory that stays where it is."""
+        pinned: Array = self._cuda.pinned_array(size, np.uint8)
+        return pinned
+
+    def copy_in(self, here: Array, there: Any) -> None:
+        """Copy as soon as its turn comes; both contiguous and of one size."""
+        there.copy_to_device(here, stream=self._stream)
+
+    def copy_out(self, there: Any, here: Array) -> None:
+        """Copy as soon as its turn comes; both contiguous and of one size."""
+        there.copy_to_host(here, stream=self._stream)
+
+    def mark(self) -> Any:
+        """An event."""
+        event = self._cuda.event()
+        event.record(self._stream)
+        return event
+
+    def wait(self, mark: Any) -> None:
+        """Wait until an event has come; other threads go on."""
+        mark.synchronize()
+
+    def between(self, first: Any, last: Any) -> int:
+        """Nanoseconds, to about half a microsecond."""
+        return int(1e6 * first.elapsed_time(last))
+
+    def address(self, array: Any) -> int:
+        """Where an array starts."""
+        return int(array.__cuda_array_interface__["data"][0])
+
+
+def handle_of(stream: Any) -> int:
+    """The address of one of Numba's streams."""
+    handle = getattr(stream, "handle", 0)
+    return int(getattr(handle, "value", handle) or 0)
+
+
+# -- finding them -------------------------------------------------------------------------------------
+
+
+def find(wanted: str) -> Device | None:
+    """The card that a setting names; None for the CPU.
+
+    wanted  'cpu', 'cuda' (the first card), 'cuda:N', or 'auto': the first card, else the CPU
+
+    Raises ConfigError, in a line that says what is missing, where a card that is named can't be used.
+    """
+    kind, _, index = settled(wanted, log.info).partition(":")
+    return None if kind == "cpu" else Card(int(index or 0))
+
+
+def settled(wanted: str, tell: Callable[[str], Any]) -> str:
+    """'cpu' or a card that is there, for what settings say; `tell` hears why it is not a card for 'auto'."""
+    kind, _, which = wanted.partition(":")
+    if kind == "cpu":
+        return wanted
+    lacking = missing(int(which) if which.isdigit() else 0)
+    if kind == "cuda":
+        if lacking:
+            raise ConfigError(f"device {wanted!r}: {'; '.join(lacking)}")
+        return wanted
+    if lacking:
+        tell(f"device 'auto' is the CPU: {'; '.join(lacking)}")
+    return "cpu" if lacking else "cuda"
+
+
+def missing(index: int = 0) -> list[str]:
+    """What of driver, card, provider and library is not there, each in some words; nothing if all is."""
+    return [what for what in (no_driver(index), no_provider(), no_library()) if what]
+
+
+def no_driver(index: int) -> str:
+    """Why there is no such card."""
+    try:
+        cards = count()
+    except OSError as error:
+        return f"no driver ({error})"
+    return "" if index < cards else f"no card {index} (there are {cards})"
+
+
+def count() -> int:
+    """How many cards the driver has; OSError if it can't say."""
+    driver, cards = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+    for result in (driver.cuInit(0), driver.cuDeviceGetCount(ctypes.byref(cards))):
+        if result:
+            raise OSError(f"libcuda.so.1 answers with error {result}")
+    return cards.value
+
+
+def no_provider() -> str:
+    """Why ONNX Runtime can't use a card."""
+    available = onnxruntime.get_available_providers()
+    if PROVIDER not in available:
+        return f"no provider (onnxruntime has {', '.join(available)}; {INSTALL})"
+    onnxruntime.preload_dlls()
+    shared = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(shared.with_name("libonnxruntime_providers_shared.so")))
+        ctypes.CDLL(str(shared))
+    except OSError as error:
+        return f"no library for the provider ({error})"
+    return ""
+
+
+def no_library() -> str:
+    """Why kernels can't be compiled for a card."""
+    if find_spec("numba_cuda") is None:
+        return f"no library for kernels (numba-cuda; {INSTALL})"
+    for name in ("cuda.bindings.nvvm", "cuda.bindings.nvrtc"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            return f"no library for kernels ({error}; {INSTALL})"
+    return ""

@@ -1,0 +1,83 @@
+"""Which device is used, and what is said where there is none; the CPU stands in for a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support import scale
+
+from driftline.cli import main
+from driftline.engine import device
+from driftline.errors import ConfigError
+
+LACKING = device.missing()
+without = pytest.mark.skipif(not LACKING, reason="this machine has a card")
+
+
+@without
+def test_one_line_says_what_is_missing(tmp_path: Path) -> None:
+    for command in (["serve"], ["score", "data.csv", "-o", "out.csv"]):
+        command.insert(1, str(scale(tmp_path / "m.onnx", 2.0)))
+        done = CliRunner().invoke(main, [*command, "--device", "cuda"])
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith("driftline: device 'cuda': no ")
+        assert all(what in done.stderr for what in LACKING)
+
+
+@without
+def test_auto_is_the_cpu_and_says_so(tmp_path: Path) -> None:
+    model, data, out = scale(tmp_path / "m.onnx", 2.0), tmp_path / "x.csv", tmp_path / "y.csv"
+    data.write_text("x_0,x_1,x_2\n1,2,3\n")
+    done = CliRunner().invoke(main, ["score", str(model), str(data), "-o", str(out), "--device", "auto"])
+    assert done.exit_code == 0, done.output
+    assert f"driftline: device 'auto' is the CPU: {'; '.join(LACKING)}" in done.stderr
+    assert "2" in out.read_text()
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    done = CliRunner().invoke(main, ["serve", "--device", "tpu"])
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "driftline: the command line: engine.device = 'tpu': expected 'cpu', 'cuda', 'cuda:N' or 'auto'\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("driver", "provider", "library", "said"),
+    [
+        ("no driver (x)", "", "", "device 'cuda:1': no driver (x)"),
+        ("", "no provider (y)", "no library (z)", "device 'cuda:1': no provider (y); no library (z)"),
+    ],
+)
+def test_each_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, driver: str, provider: str, library: str, said: str
+) -> None:
+    monkeypatch.setattr(device, "no_driver", lambda index: driver)
+    monkeypatch.setattr(device, "no_provider", lambda: provider)
+    monkeypatch.setattr(device, "no_library", lambda: library)
+    with pytest.raises(ConfigError) as raised:
+        device.settled("cuda:1", print)
+    assert str(raised.value) == said
+    assert device.settled("auto", print) == "cpu"
+
+
+def test_a_card_that_the_driver_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "count", lambda: 2)
+    assert device.no_driver(1) == ""
+    assert device.no_driver(2) == "no card 2 (there are 2)"
+
+
+def test_the_host_copies_and_tells_the_time() -> None:
+    host = device.Host()
+    here, there = host.pinned(8), host.empty((8,), np.uint8)
+    here[:] = range(8)
+    first = host.mark()
+    with host.active():
+        host.copy_in(here, there)
+        here[:] = 0
+        host.copy_out(there, here)
+    assert here.tolist() == list(range(8))
+    assert host.between(first, host.mark()) >= 0

@@ -1,0 +1,115 @@
+"""The way over a card, with the CPU's memory and ONNX Runtime's CPU provider in its place."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from support import gather, identity, save_model, scale
+
+from driftline.engine import model as engine
+from driftline.engine.device import Host
+from driftline.engine.lane import MOST_FORMS, Lane, Layout, bucket_of
+from driftline.engine.model import Model
+from driftline.engine.session import Session
+from driftline.errors import BadRequest
+
+
+def test_buckets_are_powers_of_two() -> None:
+    assert [bucket_of(rows) for rows in (1, 2, 3, 4, 5, 128, 129)] == [1, 2, 4, 4, 8, 128, 256]
+
+
+def test_arrays_lie_behind_each_other() -> None:
+    layout = Layout.of(["a", "b"], [np.float32, np.int64], [(3, 2), (1,)])
+    assert (layout.starts, layout.size) == ((0, 256), 512)
+    block = np.zeros(layout.size, np.uint8)
+    views = layout.views(block)
+    views["a"][:], views["b"][:] = 1, 2
+    assert block.nonzero()[0].max() == 256
+    assert views["a"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 5, 17, 128])
+def test_a_batch_gives_what_the_session_gives(tmp_path: Path, rows: int) -> None:
+    session = Session(scale(tmp_path / "m.onnx", 2.0))
+    lane = Lane(Host(), session)
+    x = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
+    for wanted in (["y"], ["y", "total"], ["total"]):
+        expected, found = session.run({"x": x}, wanted), lane.run({"x": x}, wanted)
+        assert list(found) == wanted
+        for name in wanted:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_answers_are_kept_by_whoever_has_them(tmp_path: Path) -> None:
+    lane = Lane(Host(), Session(scale(tmp_path / "m.onnx", 2.0)))
+    first = lane.run({"x": np.ones((2, 3), np.float32)}, ["y"])["y"]
+    for _ in range(3):
+        lane.run({"x": np.zeros((2, 3), np.float32)}, ["y"])
+    assert (first == 2).all()
+
+
+def test_threads_do_not_mix_batches(tmp_path: Path) -> None:
+    lane = Lane(Host(), Session(scale(tmp_path / "m.onnx", 2.0)))
+
+    def work(number: int) -> bool:
+        x = np.full((number % 7 + 1, 3), number, np.float32)
+        return bool((lane.run({"x": x}, ["y"])["y"] == 2 * number).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(200)))
+    assert min(lane.times.input_ns, lane.times.infer_ns, lane.times.output_ns) > 0
+
+
+def test_what_the_model_refuses_leaves_the_lane_as_it_was(tmp_path: Path) -> None:
+    lane = Lane(Host(), Session(gather(tmp_path / "m.onnx")))
+    name = lane._session.signature.inputs[0].name
+    wanted = [spec.name for spec in lane._session.signature.outputs]
+    good, bad = np.zeros((2, *lane_row(lane)), np.int64), np.full((2, *lane_row(lane)), 10**6, np.int64)
+    for _ in range(3):
+        lane.run({name: good}, wanted)
+        with pytest.raises(BadRequest, match="refused"):
+            lane.run({name: bad}, wanted)
+
+
+def lane_row(lane: Lane) -> tuple[int, ...]:
+    return lane._session.signature.inputs[0].shape[1:]
+
+
+def test_strings_and_what_has_no_row_for_each_go_the_old_way(tmp_path: Path) -> None:
+    strings = Lane(Host(), Session(identity(tmp_path / "s.onnx", "BYTES")))
+    given = np.array([["a", "b", "c"]], object)
+    assert strings.run({"x": given}, ["y"])["y"].tolist() == given.tolist()
+    path = save_model(
+        tmp_path / "t.onnx",
+        [helper.make_node("Transpose", ["x"], ["y"])],
+        {"x": (TensorProto.FLOAT, ("N", 3))},
+        {"y": (TensorProto.FLOAT, ("M", "K"))},
+    )
+    lane, x = Lane(Host(), Session(path)), np.arange(15, dtype=np.float32).reshape(5, 3)
+    assert lane.run({"x": x}, ["y"])["y"].tolist() == x.T.tolist()
+
+
+def test_memory_does_not_grow_with_forms(tmp_path: Path) -> None:
+    lane = Lane(Host(), Session(identity(tmp_path / "m.onnx", "FP32", ("N", "M"))))
+    for width in range(1, MOST_FORMS + 10):
+        x = np.full((2, width), width, np.float32)
+        assert lane.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
+    assert len(lane._forms) == MOST_FORMS
+
+
+def test_a_model_takes_the_lane_of_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = scale(tmp_path / "m.onnx", 2.0)
+    plain = Model.load(path)
+    assert plain.lane is None
+    assert not plain.waits
+    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    model, x = Model.load(path), np.arange(900, dtype=np.float32).reshape(300, 3)
+    assert model.waits
+    assert model.lane is not None
+    model.warm_up()
+    for name, array in plain.predict(x).items():
+        np.testing.assert_array_equal(model.predict(x)[name], array)

@@ -22,6 +22,7 @@ from driftline import __version__
 from driftline.batching.counters import Counters
 from driftline.monitor.metrics import COLUMN, VERSION, DriftCollector
 from driftline.registry.source import Version
+from driftline.serving.gpus import CardsCollector
 from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
 from driftline.serving.payloads.queue import Counts
@@ -53,6 +54,7 @@ def exposition(host: Host, reports: Mapping[Served, Report]) -> tuple[bytes, str
     watched = {_key(one): one.watch for one in host.served() if one.watch is not None}
     registry.register(DriftCollector(watched, {_key(one): report for one, report in reports.items()}))
     registry.register(ProcessesCollector(host.processes))
+    registry.register(CardsCollector())
     text = generate_latest(registry)
     # The client library adds _total to every counter's header; Triton's names have none.
     return re.sub(rb"(?m)^(# (?:HELP|TYPE) nv_\w+)_total ", rb"\1 ", text), CONTENT_TYPE_PLAIN_0_0_4

@@ -1,0 +1,64 @@
+"""What NVIDIA's cards of this machine do, in Triton's names, from the driver by NVML; nothing without it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+_GAUGES: dict[str, tuple[str, Callable[[Any, Any], float]]] = {
+    "nv_gpu_utilization": (
+        "Share of the time that a card computes, 0 to 1",
+        lambda nvml, card: nvml.nvmlDeviceGetUtilizationRates(card).gpu / 100,
+    ),
+    "nv_gpu_memory_total_bytes": (
+        "Memory of a card",
+        lambda nvml, card: nvml.nvmlDeviceGetMemoryInfo(card).total,
+    ),
+    "nv_gpu_memory_used_bytes": (
+        "Memory of a card that is taken",
+        lambda nvml, card: nvml.nvmlDeviceGetMemoryInfo(card).used,
+    ),
+    "nv_gpu_power_usage": (
+        "Power that a card takes, in watts",
+        lambda nvml, card: nvml.nvmlDeviceGetPowerUsage(card) / 1000,
+    ),
+}
+
+
+@cache
+def nvml() -> Any:
+    """NVML, begun; None if the library or a driver is missing."""
+    try:
+        found = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        found.nvmlInit()
+    except found.NVMLError:
+        return None
+    return found
+
+
+class CardsCollector(Collector):
+    """Asks the driver at every scrape; what a card does not tell is left out."""
+
+    def collect(self) -> Iterator[Metric]:
+        """A gauge of each kind, by the card's UUID."""
+        library = nvml()
+        if library is None:
+            return
+        cards = [library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount())]
+        for name, (words, ask) in _GAUGES.items():
+            gauge = GaugeMetricFamily(name, words, labels=["gpu_uuid"])
+            for card in cards:
+                try:
+                    gauge.add_metric([library.nvmlDeviceGetUUID(card)], ask(library, card))
+                except library.NVMLError:
+                    continue
+            yield gauge

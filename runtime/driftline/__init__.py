@@ -3,7 +3,12 @@
 The public face; each name is imported when it is first used, so that `import driftline` costs nothing.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+# From 1.29 on ONNX Runtime tells its maker of every model that is loaded, unless this is said before it is
+# imported. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = [

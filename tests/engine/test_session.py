@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +280,15 @@ def test_a_division_by_zero_is_no_crash(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^the model failed: .*division by zero"):
         session.run({"a": np.array([1]), "b": np.array([0])}, ["y"])
     assert session.run({"a": np.array([6]), "b": np.array([3])}, ["y"])["y"].tolist() == [2]
+
+
+def test_nobody_is_told_of_a_model(tmp_path: Path) -> None:
+    model = identity(tmp_path / "m.onnx")
+    code = f"from driftline import Model; Model.load({str(model)!r})"
+    left_out = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment | {"HOME": str(home)})
+    # What is to be sent is kept in a folder there first.
+    assert not list(home.rglob("Microsoft"))

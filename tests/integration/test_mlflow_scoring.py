@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -40,6 +42,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.timeout(300)
 
 HERE = Path(__file__).parent.parent
+SCRIPTS = Path(sys.executable).parent
 RANDOM = np.random.default_rng(0)
 FLOAT, TEXT = TensorProto.FLOAT, TensorProto.STRING
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -151,6 +154,7 @@ class Both:
     peer: str
     ours: Process
     client: httpx.Client
+    folders: dict[str, Path]
 
     def ask(self, model: str, body: Any, media_type: str = JSON) -> tuple[httpx.Response, httpx.Response]:
         content = body if isinstance(body, (str, bytes)) else json.dumps(body)
@@ -160,12 +164,13 @@ class Both:
 
 
 @contextmanager
-def peer(folders: dict[str, Path]) -> Iterator[str]:
+def peer(*command: str | Path) -> Iterator[str]:
     """MLflow's server; its address."""
-    arguments = [f"{name}={folder}" for name, folder in folders.items()]
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"  # where `mlflow` looks for its uvicorn
     with subprocess.Popen(
-        [sys.executable, str(HERE / "mlflow_peer.py"), *arguments], stderr=subprocess.PIPE, text=True
-    ) as popen:
+        list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"},
+    ) as popen:  # fmt: skip
         assert popen.stderr is not None
         try:
             lines = []
@@ -176,7 +181,7 @@ def peer(folders: dict[str, Path]) -> Iterator[str]:
             assert found, "".join(lines)
             yield found[1]
         finally:
-            popen.kill()
+            os.killpg(popen.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -186,14 +191,15 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         warnings.simplefilter("ignore")
         folders = models(root)
     registry = Registry.open(root / "models")
+    arguments = [f"{name}={folder}" for name, folder in folders.items()]
     for name, folder in folders.items():
         registry.register([root / "version" if name == "raw" else folder], name)
     with (
-        peer(folders) as theirs,
+        peer(sys.executable, HERE / "mlflow_peer.py", *arguments) as theirs,
         serving("wide", *folders, "--registry", root / "models", "--trust") as ours,
         httpx.Client(timeout=60) as client,
     ):
-        yield Both(theirs, ours, client)
+        yield Both(theirs, ours, client, folders)
 
 
 def split(rows: list[Any], names: str | list[str] | None = None, **more: Any) -> dict[str, Any]:
@@ -350,6 +356,20 @@ def test_answers_are_those_of_mlflow(both: Both, model: str, body: Any, media_ty
             found = ours.json()
             assert (ours.status_code, found["error_code"]) == (theirs.status_code, error["error_code"])
             assert found["message"]
+
+
+def test_answers_are_those_of_the_command(both: Both) -> None:
+    """All others ask the application that this command starts."""
+    options = ("-h", "127.0.0.1", "-p", "0", "--env-manager", "local")
+    with peer(SCRIPTS / "mlflow", "models", "serve", "-m", both.folders["classifier"], *options) as theirs:
+        for body in (TABLES[0], TABLES[5], MALFORMED[0]):
+            asked: Any = {"content": body if isinstance(body, str) else json.dumps(body)}
+            asked["headers"] = {"content-type": JSON}
+            answer = both.client.post(f"{theirs}/invocations", **asked)
+            ours = both.client.post(f"{both.ours.url}/models/classifier/invocations", **asked)
+            assert ours.status_code == answer.status_code
+            key = "predictions" if answer.status_code == 200 else "error_code"
+            assert ours.json()[key] == answer.json()[key]
 
 
 def test_the_scoring_client_of_mlflow(both: Both) -> None:

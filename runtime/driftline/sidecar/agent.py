@@ -117,21 +117,37 @@ class Agent:
 
     def observe(self, exchange: Exchange) -> None:
         """Count what was asked and answered; thread safe, never raises: what can't be counted is."""
-        if self._only is not None and (found := _MODEL.match(exchange.path)) is not None:
-            if unquote(found[1]) != self._only:
-                self.exchanges["other model"] += 1
-                return
+        if self._is_ours(exchange):
+            self._observe(exchange)
+
+    def observe_all(self, exchanges: Sequence[Exchange]) -> None:
+        """What `observe` of each does, in less time: what differs in values only is counted together."""
+        for members, columns in self._decoder.together([one for one in exchanges if self._is_ours(one)]):
+            if columns is not None:
+                self.observe_columns(columns, len(members))
+                continue
+            for exchange in members:
+                self._observe(exchange)
+
+    def _is_ours(self, exchange: Exchange) -> bool:
+        if self._only is None or (found := _MODEL.match(exchange.path)) is None:
+            return True
+        ours = unquote(found[1]) == self._only
+        self.exchanges["other model"] += not ours
+        return ours
+
+    def _observe(self, exchange: Exchange) -> None:
         try:
             columns = self._decoder.columns(exchange)
         except Exception as error:  # whatever came
             self.fail(str(error))
-            return
-        self.observe_columns(columns)
+        else:
+            self.observe_columns(columns)
 
-    def observe_columns(self, columns: dict[str, Any]) -> None:
-        """Count rows that are columns already; thread safe, never raises."""
+    def observe_columns(self, columns: dict[str, Any], exchanges: int = 1) -> None:
+        """Count rows that are columns already, of so many exchanges; thread safe, never raises."""
         rows = len(next(iter(columns.values()), ()))
-        self.exchanges["observed" if self.observer.observe(columns, rows) else "failed"] += 1
+        self.exchanges["observed" if self.observer.observe(columns, rows) else "failed"] += exchanges
         if (capture := self._capture) is not None:
             capture.add(columns, rows)
 

@@ -8,7 +8,8 @@ order: a profile has a model's inputs first and its outputs behind them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from driftline.protocols.described import tensors_of
 from driftline.protocols.encoding import decompress
 from driftline.protocols.frames import Frame, from_records, from_rows, split_of
 from driftline.sidecar.exchange import Body, Exchange
+from driftline.sidecar.together import ANSWERED, ASKED, Form, Lists, document_of, form_of
 from driftline.tensors import Array, shorten
 
 MOST_BYTES = 64 * 2**20
@@ -51,6 +53,39 @@ class Decoder:
         known = self._covered(found)
         if known < len(self._names) and exchange.answer is not None:
             found |= self._read(exchange.answer, self._answered, known)
+        return found
+
+    def together(self, exchanges: Sequence[Exchange]) -> Iterator[tuple[Sequence[Exchange], Named | None]]:
+        """Exchanges by their forms, and the columns of all of a form; None if each has to be read alone."""
+        groups = defaultdict[Any, list[tuple[Exchange, list[Lists]]]](list)
+        for exchange in exchanges:
+            forms = self._forms(exchange)
+            key = tuple(form for form, _ in forms) if forms is not None else None
+            groups[key].append((exchange, [values for _, values in forms or ()]))
+        for key, group in groups.items():
+            members = [exchange for exchange, _ in group]
+            try:
+                found = self._columns_of(key, [values for _, values in group]) if key is not None else None
+            except Exception:  # of one of them, most likely
+                found = None
+            yield members, found
+
+    def _forms(self, exchange: Exchange) -> list[tuple[Form, Lists]] | None:
+        """The forms of a request and of its answer, if there is one, and their values."""
+        found = [form_of(exchange.request, ASKED, self._wanted)]
+        if exchange.answer is not None:
+            found.append(form_of(exchange.answer, ANSWERED, self._wanted))
+        forms = [form for form in found if form is not None]
+        return forms if len(forms) == len(found) else None
+
+    def _columns_of(self, forms: Sequence[Form], values: Sequence[Sequence[Lists]]) -> Named:
+        """The columns of all exchanges of these forms."""
+        asked, *answered = map(document_of, forms, zip(*values, strict=True))
+        found = self._asked(asked, _NO_TAIL, 0)
+        known = self._covered(found)
+        if known < len(self._names):
+            for document in answered:
+                found |= self._answered(document, _NO_TAIL, known)
         return found
 
     def _covered(self, found: Named) -> int:
@@ -157,6 +192,7 @@ class Decoder:
         return {str(name): _array(name, one) for name, one in named.items() if str(name) in self._wanted}
 
 
+_NO_TAIL = memoryview(b"")
 _CSV = b"text/csv"
 _TABLES = (_CSV, b"application/vnd.apache.parquet")
 _NUMBERS = {int, bool}

@@ -17,6 +17,7 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from driftline.answers import failure
@@ -24,6 +25,7 @@ from driftline.errors import BadRequest, DriftlineError, TooLarge, Unavailable, 
 from driftline.protocols.cloudevents import from_http
 from driftline.protocols.payloads import Payload, of_event
 from driftline.sidecar.agent import Agent
+from driftline.sidecar.exchange import Exchange
 from driftline.sidecar.halves import RECORD_BYTES, Halves, Pair
 from driftline.sidecar.payloads import exchange_of
 
@@ -31,14 +33,16 @@ PATHS = ("/", "/events")
 
 MOST_BODY_BYTES = 64 * 2**20
 
-NAP_SECONDS = 0.005
+NAP_SECONDS = 0.05
 """What has come meanwhile is worked on together."""
 
-AT_ONCE = 256
+AT_ONCE = 1024
 """Events that are worked on before those that wait are looked at again."""
 
-_LENGTH = b"inference-header-content-length"
-_OK = ([(b"content-length", b"0")], b"")
+INFERENCE_LENGTH = b"inference-header-content-length"
+
+TAKEN = Response()
+"""What is answered when all is well."""
 
 
 class Events:
@@ -75,20 +79,22 @@ class Events:
         except DriftlineError as error:
             await failure(error)(scope, receive, send)
             return
-        headers, content = _OK
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        await TAKEN(scope, receive, send)
 
     def _take(self, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Put events in the queue; Unavailable if it is full, BadRequest for what is no event of a logger."""
+        """Put the events of a post in the queue; see put, and BadRequest for what is no event of a logger."""
         try:
             events = from_http(headers, body)
-            length = dict(headers).get(_LENGTH, b"") if len(events) == 1 else b""
+            length = dict(headers).get(INFERENCE_LENGTH, b"") if len(events) == 1 else b""
             json_length = int(length) if length.isdigit() and int(length) <= len(body) else None
             found = [(f"{event.source} {event.id}", of_event(event, json_length)) for event in events]
         except DriftlineError:
             self.counts["malformed"] += 1
             raise
+        self.put(found)
+
+    def put(self, found: list[tuple[str, Payload]]) -> None:
+        """Put events in the queue, with their sources and ids; Unavailable if it is full."""
         if self._agent is None:
             raise Unavailable("the monitor is being loaded")
         size = sum(len(payload.body) for _, payload in found) + RECORD_BYTES * len(found)
@@ -158,13 +164,13 @@ class Events:
 
 def hand_in(agent: Agent, pairs: list[Pair]) -> None:
     """Have an agent observe exchanges; what can't be one is counted as failed."""
+    exchanges: list[Exchange] = []
     for pair in pairs:
         try:
-            exchange = exchange_of(pair)
+            exchanges.append(exchange_of(pair))
         except BadRequest as error:
             agent.fail(str(error))
-        else:
-            agent.observe(exchange)
+    agent.observe_all(exchanges)
 
 
 def halves_metrics(source: str, halves: Halves) -> Iterator[Metric]:

@@ -1,0 +1,91 @@
+"""Bodies that differ in their values only are one body, with the rows of all.
+
+That is so for tensors of the Open Inference Protocol in JSON, and for rows of values without names, as
+KServe's v1 has them: what is said around the values, and of which kinds they are, is their form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import chain
+from math import prod
+from typing import Any
+
+import orjson
+
+from driftline.sidecar.exchange import Body
+
+MOST_BYTES = 4096
+"""Of a body: reading a longer one takes so long that nothing is won."""
+
+ASKED = ("dataframe_split", "dataframe_records", "instances", "inputs")
+ANSWERED = ("outputs", "predictions")
+"""The keys of what a request or an answer says, the first that is there."""
+
+Form = tuple[Any, ...]
+"""Equal where documents differ in their values only."""
+
+Lists = tuple[list[Any], ...]
+"""The values of a document, row by row, of each of its tensors."""
+
+_ROWS = ("instances", "predictions")
+_INTEGER = {int}
+_VALUES = {int, float, bool, str, type(None)}
+
+
+def form_of(body: Body, keys: Sequence[str], wanted: Collection[str]) -> tuple[Form, Lists] | None:
+    """The form of a JSON body, and its values; None if it has to be read alone, for whatever reason.
+
+    keys    ASKED or ANSWERED
+    wanted  names of tensors; others are left out
+    """
+    if body.encoding or body.json_length is not None or len(body.content) > MOST_BYTES:
+        return None
+    if body.media_type != b"application/json":
+        return None
+    try:
+        document = orjson.loads(body.content)
+        key = next(key for key in keys if key in document)
+        found = _rows(document[key]) if key in _ROWS else _tensors(document[key], wanted)
+    except Exception:  # whoever reads it alone says what is wrong
+        return None
+    return ((key, *found[0]), found[1]) if found is not None else None
+
+
+def document_of(form: Form, values: Sequence[Lists]) -> dict[str, Any]:
+    """The document with the rows of all, which have this form."""
+    key, *entries = form
+    columns = [list(chain.from_iterable(lists)) for lists in zip(*values, strict=True)]
+    if key in _ROWS:
+        return {key: columns[0]}
+    return {
+        key: [
+            {"name": name, "datatype": datatype, "shape": [rows * len(values), *others], "data": data}
+            for (name, datatype, (rows, *others), _), data in zip(entries, columns, strict=True)
+        ]
+    }
+
+
+def _tensors(entries: Sequence[Any], wanted: Collection[str]) -> tuple[Form, Lists] | None:
+    form, values = [], []
+    for entry in entries:
+        if "binary_data_size" in (entry.get("parameters") or ()):
+            return None
+        if entry["name"] in wanted:
+            datatype, shape, data = entry["datatype"], entry["shape"], entry["data"]
+            nested = type(data[0]) is list
+            if type(datatype) is not str or not _INTEGER.issuperset(map(type, shape)):
+                return None
+            if len(data) != (shape[0] if nested else prod(shape)):
+                return None
+            form.append((entry["name"], datatype, tuple(shape), nested))
+            values.append(data)
+    return (tuple(form), tuple(values)) if form else None
+
+
+def _rows(rows: Sequence[Any]) -> tuple[Form, Lists] | None:
+    nested = type(rows[0]) is list
+    kinds = [tuple(map(type, row)) for row in rows] if nested else [tuple(map(type, rows))]
+    if not _VALUES.issuperset(chain.from_iterable(kinds)):
+        return None
+    return (nested, *kinds), (list(rows),)

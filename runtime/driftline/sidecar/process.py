@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from driftline import __version__, logs
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
 from driftline.monitor.profile import Profile
 from driftline.monitor.webhook import Webhook
+from driftline.sidecar import posts
 from driftline.sidecar.agent import Agent, Checkpoints, Source
 from driftline.sidecar.events import Events
 from driftline.sidecar.pages import Pages
@@ -81,7 +83,7 @@ async def run(
     stopping: asyncio.Event,
 ) -> None:
     """An agent's life, until it is told to stop; DriftlineError if it can't begin."""
-    server = Server(Pages(agent, sources))
+    server = Server(Pages(agent, sources), protocol_of(sources))
     serving = asyncio.create_task(server.serve([listener]))
     checkpoints = None
     started: list[Source] = []
@@ -111,13 +113,22 @@ async def run(
     log.info("stopped")
 
 
+def protocol_of(sources: Sequence[Source]) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol class for these sources."""
+    for source in sources:
+        if isinstance(source, Events):
+            return posts.connection(source)
+    return HttpToolsProtocol
+
+
 class Server(uvicorn.Server):
     """uvicorn, which leaves signals to us."""
 
-    def __init__(self, app: Pages) -> None:
+    def __init__(self, app: Pages, protocol: type[HttpToolsProtocol]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
+                http=protocol,
                 lifespan="off",
                 ws="none",
                 log_config=None,

@@ -94,31 +94,43 @@ def measure(port: int, folder: Path, batch: int, seconds: int, agent: psutil.Pro
     with subprocess.Popen(load, env={**os.environ, **env}, stdout=subprocess.DEVNULL) as sender:
         time.sleep(SETTLE_SECONDS)
         before, begin = counts(port), time.perf_counter()
-        memory = agent.memory_info().rss
+        memory, worked = agent.memory_info().rss, cpu_seconds(agent)
         time.sleep(max(0.5, seconds - 1))
         after, elapsed = counts(port), time.perf_counter() - begin
+        worked = cpu_seconds(agent) - worked
         grown = agent.memory_info().rss / memory
         sender.wait()
     rate = {name: (after[name] - before.get(name, 0)) / elapsed for name in after}
     taken, refused, observed = rate["taken"], rate["refused"], 2 * rate["observed"]
-    return {"taken": taken, "refused": refused, "observed": observed, "grown": grown}
+    cpu = 1e6 * worked / elapsed / max(observed, 1)
+    return {"taken": taken, "refused": refused, "observed": observed, "cpu": cpu, "grown": grown}
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """What a process has taken of its core, in the system too."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def report(seen: dict[int, list[dict[str, float]]]) -> Result:
     """Medians of all rounds."""
     rows, targets = [], []
     for batch, points in seen.items():
-        taken, refused, observed, grown = (
-            Sample.of([point[name] for point in points]) for name in ("taken", "refused", "observed", "grown")
+        taken, refused, observed, cpu, grown = (
+            Sample.of([point[name] for point in points])
+            for name in ("taken", "refused", "observed", "cpu", "grown")
         )
         lost = f"{refused.median:,.0f}"  # of mostly none there is no spread
-        rows.append([FORMS[batch], f"{taken:,.0f}", f"{observed:,.0f}", lost, f"{grown:.2f}"])
+        rows.append([FORMS[batch], f"{taken:,.0f}", f"{observed:,.0f}", lost, f"{cpu:.1f}", f"{grown:.2f}"])
         targets.append(Target(f"events/s, {FORMS[batch]}", observed.median, "at least", LEAST))
         targets.append(Target(f"memory, {FORMS[batch]}", grown.median, "at most", 1.10))
     return Result(
         f"events: exchanges of {COLUMNS} columns, joined and counted on one core, {CONNECTIONS} connections",
-        Table(["", "taken/s", "observed/s", "refused/s", "memory"], rows),
+        Table(["", "taken/s", "observed/s", "refused/s", "CPU us", "memory"], rows),
         targets,
-        ["observed: events of exchanges that were counted; memory: at the end, of that after 2 s of load"],
+        [
+            "observed: events of exchanges that were counted; memory: at the end, of that after 2 s of load",
+            "CPU us: of the agent, for each of those: the same beside busy neighbours, nearly",
+        ],
         {str(batch): points for batch, points in seen.items()},
     )

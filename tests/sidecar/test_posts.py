@@ -186,6 +186,17 @@ async def test_a_post_in_parts(cut: int) -> None:
     assert await check_alike(post(), whole[:cut], whole[cut:], post(ce_id="3")) == 2
 
 
+@pytest.mark.parametrize("cut", [-len(BODY), -3])
+async def test_a_body_whose_client_goes_before_its_end_is_none(cut: int) -> None:
+    async with connected(fast=True) as (events, protocol, _):
+        for part in (post(), post(ce_id="2")[:cut]):
+            protocol.data_received(part)
+            await settle(protocol)
+        protocol.connection_lost(None)
+        await settle(protocol)
+        assert len(events.found) == 1
+
+
 async def test_a_body_that_looks_like_a_post() -> None:
     whole = post(body=BODY + post(ce_id="never"))
     cut = whole.index(BODY) + len(BODY)

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from driftline.answers import failure
-from driftline.errors import BadRequest, DriftlineError, TooLarge, Unavailable, WrongMethod
+from driftline.errors import BadRequest, Cancelled, DriftlineError, TooLarge, Unavailable, WrongMethod
 from driftline.protocols.cloudevents import from_http
 from driftline.protocols.payloads import Payload, of_event
 from driftline.sidecar.agent import Agent
@@ -191,14 +191,15 @@ def halves_metrics(source: str, halves: Halves) -> Iterator[Metric]:
 
 
 async def _body(receive: Receive) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body
-    chunks, size = [body], len(body)
-    while message.get("more_body", False):
+    """A post's body; TooLarge if it is, Cancelled if the client goes before its end."""
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client has gone")
         chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
         size += len(chunks[-1])
         if size > MOST_BODY_BYTES:
             raise TooLarge(f"the body: expected at most {MOST_BODY_BYTES} bytes, came more")

@@ -100,10 +100,16 @@ def observe(values: Any, state: State) -> None:
 
 
 def observe_there(values: Any, rows: int, state: State) -> None:
-    """As `observe`, of the first rows of what lies on a GPU: one launch for bins and moments of all columns,
-    and one each for the products and the features of whole rows."""
+    """As `observe`, of the first rows of what lies where a state was `sent`.
+
+    On a GPU that is one launch for bins and moments of all columns, and one each for the products and the
+    features of whole rows.
+    """
     from driftline_kernels import blocks
 
+    if on_cpu(values):  # in a GPU's place
+        _observe(values[:rows], *state)
+        return
     blocks.observe(values, rows, Bins(state.edges, state.first), state.counts, state.scratch, state.moments)
     comoments.update_there(values, rows, state.scaling, state.comoments)
     fourier.update_there(values, rows, state.scaling, state.weights, state.features)

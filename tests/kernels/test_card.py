@@ -13,6 +13,9 @@ from support import scale
 from driftline.engine import model as engine
 from driftline.engine.device import Card
 from driftline.engine.model import Model
+from driftline.engine.tally import Tally
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.profile import Profile
 
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="there may be no card")
 
@@ -39,3 +42,31 @@ def test_a_model_on_a_card_gives_what_it_gives_on_the_cpu(
             np.testing.assert_array_equal(model.predict(x)[name], array)
     assert model.lane is not None
     assert len([form for form in model.lane._forms.values() if form]) > 3
+
+
+@pytest.mark.filterwarnings("ignore:Simulator timings are bogus")
+@pytest.mark.parametrize("names", [("x",), ("x", "total")])
+def test_what_crosses_to_a_card_is_counted_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(engine, "find", lambda wanted: Simulated(0))
+    model = Model.load(scale(tmp_path / "m.onnx", 2.0))
+    assert model.lane is not None
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    columns = {"x": x, "total": 2 * x.sum(1)}
+    profile = Profile.fit({name: columns[name] for name in names})
+    monitor, expected = Monitor(profile), Monitor(profile)
+    tally = Tally.of(model.lane, monitor, names)
+    assert tally is not None
+    for rows in (5, 8):
+        model.lane.run({"x": x[:rows]}, ["total"], tally.count)
+        expected.observe({name: columns[name][:rows] for name in names})
+    assert (tally.rows, monitor.rows) == (13, 0)
+    tally.drain()
+    assert (tally.rows, monitor.rows) == (0, 13)
+    found, wanted = monitor._window(), expected._window()
+    for name, counts in wanted.counts.items():
+        np.testing.assert_array_equal(found.counts[name], counts)
+    for name, moments in wanted.moments.items():
+        np.testing.assert_allclose(found.moments[name], moments, rtol=1e-6)
+    np.testing.assert_allclose(found.features, wanted.features, rtol=1e-4, atol=1e-4)

@@ -100,6 +100,18 @@ def test_a_monitor_looks_and_turns_when_enough_has_come_in_all() -> None:
     assert monitor.report(4).rows == 400 - 240  # a window is kept, and the current one
 
 
+def test_by_the_clock_a_look_comes_behind_what_is_merged() -> None:
+    monitor = Monitor(PROFILE, look_rows=0, look_seconds=1e-9, window_rows=0)
+    memory = memory_for(monitor)
+    collector, share = Collector(monitor, memory), Share(PROFILE, memory)
+    assert monitor.due(0)
+    share.observe(part(live(), 0, 40))
+    collector.bury()
+    assert monitor._looked_at == monitor.rows == 40
+    assert not Monitor(PROFILE, look_rows=100).due(99)
+    assert Monitor(PROFILE, look_rows=100).due(100)
+
+
 def test_drift_is_found_as_one_process_finds_it() -> None:
     random = np.random.default_rng(0)
     profile = Profile.fit({"x": random.standard_normal(5000)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from queue import SimpleQueue
@@ -104,11 +104,14 @@ class Lane:
     What can't lie on a card, strings and maps of scores, and a batch of no rows go by ONNX Runtime's own
     copies, as does every batch of a model that turns out not to give a row for each. So does one that fails:
     only there, ONNX Runtime says whose fault it is.
+
+    device  that it crosses to
+    times   what that took
     """
 
     def __init__(self, device: Device, session: Session) -> None:
         self.times = Times()
-        self._device = device
+        self.device = device
         self._session = session
         self._forms: dict[Any, Form | None] = {}
         self._lock = Lock()
@@ -118,8 +121,19 @@ class Lane:
             for _ in range(SLOTS):
                 self._slots.put(Slot(device))
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+    @property
+    def forms(self) -> list[Form]:
+        """The forms of batches that have come so far."""
+        with self._lock:
+            return [form for form in self._forms.values() if form is not None]
+
+    def run(
+        self, inputs: Tensors, outputs: Sequence[str], behind: Callable[[Form, int], object] | None = None
+    ) -> Tensors:
         """Compute the named outputs of one batch.
+
+        behind  called with the form of a batch that has crossed and its rows, when its answer is on the way
+                back: what it asks of the device comes next, while inputs and outputs still lie there
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails.
         """
@@ -129,21 +143,28 @@ class Lane:
             return self._session.run(inputs, outputs)
         slot = self._slots.get()
         try:
-            with self._device.active():
-                return self._through(form, slot, inputs, rows)
+            with self.device.active():
+                return self._through(form, slot, inputs, rows, behind)
         except ModelError:
             return self._session.run(inputs, outputs)
         finally:
             self._slots.put(slot)
 
-    def _through(self, form: Form, slot: Slot, inputs: Tensors, rows: int) -> Tensors:
-        device = self._device
+    def _through(
+        self,
+        form: Form,
+        slot: Slot,
+        inputs: Tensors,
+        rows: int,
+        behind: Callable[[Form, int], object] | None,
+    ) -> Tensors:
+        device = self.device
         sent, received = slot.block(0, form.inputs.size), slot.block(1, form.outputs.size)
         for name, array in form.inputs.views(sent).items():
             array[:rows] = inputs[name]
             array[rows:] = inputs[name][-1:]
         try:
-            with self._lock:  # from here to the last mark, the stream is this batch's
+            with self._lock:  # from here on, the stream is this batch's
                 marks = [device.mark()]
                 device.copy_in(sent, form.came)
                 marks.append(device.mark())
@@ -151,6 +172,8 @@ class Lane:
                 marks.append(device.mark())
                 device.copy_out(form.goes, received)
                 marks.append(device.mark())
+                if behind is not None:
+                    behind(form, rows)
         except BaseException:
             device.wait(device.mark())  # the slot may still be read
             raise
@@ -177,7 +200,7 @@ class Lane:
         dtypes = [self._session.dtypes[name] for name in outputs]
         if not outputs or any(dtype.kind == "O" for dtype in (*dtypes, *(kind[1] for kind in kinds))):
             return None
-        device = self._device
+        device = self.device
         with device.active():
             names, types, rest = zip(*kinds, strict=True)
             given = Layout.of(names, types, [(bucket, *shape) for shape in rest])

@@ -14,6 +14,7 @@ from driftline.monitor.reference import Categorical, Numeric, Reference
 from driftline.monitor.window import Window
 from driftline.tensors import Array
 from driftline_kernels import bins, categories, moments, rows
+from driftline_kernels.rows import State
 
 FEW_ROWS = 16
 """Rows that come one by one wait for so many, to be counted together: a call costs what a row does."""
@@ -83,6 +84,11 @@ class Counter:
         self._state.moments[:] = moments.start(self._width)
         for counts in self._categories:
             counts[:] = 0
+
+    @property
+    def state(self) -> State:
+        """What the kernels compare numbers with, and what they count into; see driftline_kernels.rows."""
+        return self._state
 
     @property
     def memory(self) -> Array:

@@ -197,16 +197,25 @@ class Monitor:
         for finding in findings:
             self._signal(finding)
 
+    def due(self, rows: int) -> bool:
+        """Whether a look or a window's end falls due behind so many more rows, to be merged then."""
+        if self.rows + rows >= self._stop:
+            return True
+        now = monotonic() if self._by_time else 0.0
+        return (self._look_seconds > 0 and now >= self._next_look) or (
+            self._window_seconds > 0 and now >= self._window_end
+        )
+
     def merge(self, counter: Counter, rows: int) -> None:
         """Add so many rows that another counter has counted by this profile.
 
         The looks and windows that fall due come behind them, not within.
         """
         with self._lock:
-            if self._by_time:
-                self._keep_time()
             self._counter.merge(counter)
             self.rows += rows
+            if self._by_time:
+                self._keep_time()
             if self.rows >= self._stop:
                 self._halt()
 

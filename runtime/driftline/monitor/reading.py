@@ -121,7 +121,7 @@ class Reader:
         names = tuple(arrays)
         plan = self._plans.get(names)
         block = self._follow(plan, arrays) if plan is not None else None
-        if block is None and (plan := self._plan(arrays)) is not None:
+        if block is None and (plan := self.plan(arrays)) is not None:
             if len(self._plans) == MOST_PLANS:
                 self._plans.clear()
             self._plans[names] = plan
@@ -153,8 +153,8 @@ class Reader:
             codes.append(codes_of(reference, table, values))
         return matrix, tuple(codes)
 
-    def _plan(self, arrays: Mapping[str, Any]) -> Plan | None:
-        """Where the columns are, if all are in arrays of numbers or strings."""
+    def plan(self, arrays: Mapping[str, Any]) -> Plan | None:
+        """Where the columns are, if all are in arrays of numbers or strings, of however many rows."""
         where: dict[str, tuple[str, int]] = {}
         for name, array in arrays.items():
             if type(array) is not np.ndarray or array.ndim not in (1, 2) or array.dtype.kind not in "fiubO":

@@ -24,6 +24,7 @@ from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.payloads.queue import Counts
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
+from driftline.serving.watch_card import CardWatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,7 +166,11 @@ class Holder:
     def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
         """What watches a version, if its settings want that."""
         settings = bundle.settings.monitor
-        return Watch(version, model, bundle.profile, settings, self.news) if settings.enabled else None
+        if not settings.enabled:
+            return None
+        if model.lane is not None and bundle.transform is None:
+            return CardWatch(version, model, model.lane, bundle.profile, settings, self.news)
+        return Watch(version, model, bundle.profile, settings, self.news)
 
     def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:
         """The one moment of a swap: from here on, new requests go to what the references stand for."""

@@ -1,0 +1,165 @@
+"""What is counted on a card is what is counted here: with the CPU's memory in the card's place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from monitor.test_slab import same
+from support import identity, scale
+
+from driftline.engine import model as engine
+from driftline.engine.device import Host
+from driftline.engine.model import Model
+from driftline.engine.tally import Tally
+from driftline.errors import Unavailable
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.profile import Profile
+from driftline.registry.source import Version
+from driftline.serving.news import News
+from driftline.serving.watch import Watch
+from driftline.serving.watch_card import CardWatch
+
+ROWS = 4000
+OUTPUTS = ("y", "total")
+
+
+def normal(rows: int, seed: int, mean: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, 1, (rows, 3)).astype(np.float32)
+
+
+Watched = Callable[..., Any]
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """Makes a watch of a model and a profile, here or on the card, its monitor loaded."""
+
+    async def make(model: Path, columns: dict[str, np.ndarray] | None, card: bool, **settings: Any) -> Watch:
+        monkeypatch.setattr(engine, "find", lambda wanted: Host() if card else None)
+        loaded, profile = Model.load(model), None
+        if columns is not None:
+            profile = tmp_path / "profile.arrow"
+            Profile.fit(columns).save(profile)
+        by_rows = {"look_rows": 100, "look_seconds": 0.0, "window_seconds": 0.0, **settings}
+        monitoring = replace(loaded.settings.monitor, **by_rows)
+        version = Version("m", 1)
+        watch = (
+            CardWatch(version, loaded, loaded.lane, profile, monitoring, News())
+            if loaded.lane is not None
+            else Watch(version, loaded, profile, monitoring, News())
+        )
+        watch.start()
+        for _ in range(1200):
+            try:
+                watch.ready()
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+        return watch
+
+    return make
+
+
+def send(watch: Watch, batches: list[np.ndarray]) -> None:
+    for x in batches:
+        outputs = watch.run({"x": x}, ("y",))
+        assert list(outputs) == ["y"]
+        np.testing.assert_array_equal(outputs["y"], 2 * x)
+
+
+def signals(monitor: Monitor) -> list[tuple[object, ...]]:
+    return [(one.kind, one.column, one.rows, one.evidence, one.columns) for one in monitor.signals]
+
+
+@pytest.mark.parametrize("named", [("x",), ("x", *OUTPUTS), ("total",), None])
+async def test_a_card_counts_and_finds_what_the_cpu_does(
+    tmp_path: Path, watched: Watched, named: tuple[str, ...] | None
+) -> None:
+    """With batches that meet the looks, signals are alike to the bit: counts are all that they hang on."""
+    path = scale(tmp_path / "m.onnx", 2.0)
+    x = normal(ROWS, 0)
+    columns = {"x": x, **Model.load(path).predict(x)}
+    reference = {name: columns[name] for name in named} if named is not None else None
+    plain, card = [await watched(path, reference, card, window_rows=3000) for card in (False, True)]
+    assert card._tally is not None
+    before = [normal(50, seed) for seed in range(40)]
+    after = [normal(50, seed, 0.8) for seed in range(40, 80)]
+    for batches in (before, after):
+        for watch in (plain, card):
+            await asyncio.to_thread(send, watch, batches)
+        assert signals(plain.ready()) == signals(card.ready())
+        same(card.ready(), plain.ready())
+    assert bool(card.ready().signals) is (named is not None)
+    assert card.alarms == plain.alarms
+    assert card.changes == plain.changes
+    assert len(card.ready()._finished) == 1
+    same(card.ready(), plain.ready())
+    assert card.observer.skipped_rows == 0
+    for watch in (plain, card):
+        watch.close()
+
+
+async def test_counts_stay_there_until_somebody_asks(tmp_path: Path, watched: Watched) -> None:
+    x = normal(ROWS, 0)
+    watch = await watched(scale(tmp_path / "m.onnx", 2.0), {"x": x}, True, look_rows=1000)
+    await asyncio.to_thread(send, watch, [x[:300], x[:17], x[:1]])
+    assert watch.observer.monitor.rows == 0
+    with watch.capturing(1000) as capture:
+        await asyncio.to_thread(send, watch, [x[:200]])
+        assert capture.rows == 200
+    assert watch.ready().rows == 518
+    await asyncio.to_thread(send, watch, [x[:481]])
+    assert watch.observer.monitor.rows == 518
+    await asyncio.to_thread(send, watch, [x[:1]])
+    assert watch.observer.monitor.rows == 1000
+    watch.close()
+
+
+async def test_threads_lose_no_row(tmp_path: Path, watched: Watched) -> None:
+    x = normal(ROWS, 0)
+    watch = await watched(scale(tmp_path / "m.onnx", 2.0), {"x": x}, True)
+    await asyncio.gather(*(asyncio.to_thread(send, watch, [x[:31]] * 20) for _ in range(4)))
+    assert watch.ready().rows == 4 * 20 * 31
+    expected = Monitor(watch.ready().profile)
+    expected.observe({"x": np.concatenate([x[:31]] * 80)})
+    same(watch.ready(), expected)
+    watch.close()
+
+
+async def test_what_does_not_cross_is_counted_here(tmp_path: Path, watched: Watched) -> None:
+    """Columns that are no numbers; batches whose tensors are of another type than the profile's."""
+    text = np.array([["a", "b", "c"]] * 150, object)
+    watch = await watched(identity(tmp_path / "s.onnx", "BYTES"), {"x": text}, True)
+    assert watch._tally is None
+    await asyncio.to_thread(watch.run, {"x": text}, ("y",))
+    assert watch.ready().rows == 150
+    watch.close()
+    half = normal(150, 0).astype(np.float16)
+    watch = await watched(identity(tmp_path / "h.onnx", "FP16"), {"x": half}, True)
+    assert watch._tally is not None
+    await asyncio.to_thread(watch.run, {"x": half}, ("y",))
+    assert watch._tally.rows == 0
+    assert watch.ready().rows == 150
+    watch.close()
+
+
+async def test_a_failing_count_fails_no_request(
+    tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = normal(ROWS, 0)
+    watch = await watched(scale(tmp_path / "m.onnx", 2.0), {"x": x}, True)
+
+    def fail(*arguments: object) -> bool:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Tally, "count", fail)
+    await asyncio.to_thread(send, watch, [x[:50]])
+    assert watch.observer.skipped_rows == 50
+    assert watch.ready().rows == 0
+    watch.close()

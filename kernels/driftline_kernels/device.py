@@ -98,5 +98,5 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def on_cpu(array: Any) -> bool:
-    """Whether an array lives on the CPU; one of CuPy, Numba or any other CUDA array interface doesn't."""
+    """Whether an array lives on the CPU; one of Numba's for a card doesn't."""
     return isinstance(array, np.ndarray)

@@ -16,6 +16,8 @@ NAMES = (
     *("http", "mlp", "cold_start", "swap_memory", "soak", "watch", "score", "scoring"),
     *("profile", "promise", "micro", "transform", "sidecar", "events"),
 )
+ON_REQUEST = ("gpu",)
+"""Those that need more than most machines have, and keep their figures apart."""
 PROGRAMS = {
     "http": ("taskset", "wrk", "nginx"),
     "mlp": ("taskset", "wrk"),
@@ -27,10 +29,10 @@ PROGRAMS = {
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
+@click.argument("names", nargs=-1, type=click.Choice((*NAMES, *ON_REQUEST)), metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="Short rounds, to see that it works; nothing is kept.")
 def main(names: tuple[str, ...], quick: bool) -> None:
-    """Run the benchmarks that are named, else all of them."""
+    """Run the benchmarks that are named, else all of them that need no card."""
     # An exception, so that whatever was started is ended on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()
@@ -38,12 +40,18 @@ def main(names: tuple[str, ...], quick: bool) -> None:
     for name in names or NAMES:
         for needed in PROGRAMS.get(name, ()):
             program(needed)
+    if "gpu" in names:
+        import_module("bench.gpu").needs()
     for name in names or NAMES:
         console.print(f"{name} ...", style="dim")  # no spinner: it would take its share of a core
         with Neighbours() as neighbours:
             result = import_module(f"bench.{name}").run(effort)
         show(result, neighbours, console)
-        if not quick and result.stands(neighbours):
+        if quick or not result.stands(neighbours):
+            continue
+        if name == "gpu":
+            import_module("bench.gpu").keep(result)
+        else:
             save(name, result, neighbours, effort, NAMES)
             console.print(f"{name}: kept in {JSON.parent.relative_to(JSON.parents[2])}/\n", style="dim")
 

@@ -13,9 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -33,7 +33,18 @@ ROOT = HERE.parent
 HOST = "127.0.0.1"
 SERVER_CORE, CLIENT_CORE = 0, 1
 START_SECONDS = 60.0
-LIBRARIES = ("driftline", "numpy", "onnxruntime", "orjson", "pyarrow", "starlette", "uvicorn", "uvloop")
+LIBRARIES = (
+    "driftline",
+    "numba-cuda",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "orjson",
+    "pyarrow",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+)
 QUIET = 0.1
 """Cores that other processes may take, on average, before figures stop meaning anything."""
 PACKAGES = {"nginx": "nginx-light", "taskset": "util-linux", "wrk": "wrk"}
@@ -350,6 +361,13 @@ class Neighbours:
         return float(everybody - sum(ours[:4]))
 
 
+def versions() -> Iterator[tuple[str, str]]:
+    """What is installed of the libraries that figures hang on."""
+    for library in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            yield library, version(library)
+
+
 def machine() -> dict[str, str]:
     """What the figures were measured on: hardware and versions, no names."""
     cpu = next(
@@ -367,5 +385,5 @@ def machine() -> dict[str, str]:
         "memory": f"{memory:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{library: version(library) for library in LIBRARIES},
+        **dict(versions()),
     }

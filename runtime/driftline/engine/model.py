@@ -49,7 +49,7 @@ class Model:
         self.waits = bundle.model.name == MLMODEL
         device = None if self.waits else find(engine.device)
         self._session = (
-            _python(bundle.model.parent, engine) if self.waits else _onnx(bundle.model, engine, device)
+            _python(bundle.model.parent, engine) if self.waits else session_of(bundle.model, engine, device)
         )
         self.signature: Signature = self._session.signature
         self.lane = Lane(device, self._session) if device and isinstance(self._session, Session) else None
@@ -173,7 +173,8 @@ class Model:
         return cost if self.warm else Cost()
 
 
-def _onnx(path: Path, engine: Engine, device: Device | None) -> Session:
+def session_of(path: Path, engine: Engine, device: Device | None) -> Session:
+    """A model file loaded where it is to run: on a card's stream, or on the CPU."""
     threads = engine.threads_on(available_cores())
     if device is None or device.memory == "cpu":
         return Session(path, "cpu", threads, engine.spinning)

@@ -1,0 +1,221 @@
+"""What a card takes: every kernel checked and timed, and batches of 1 to 4096 rows on the CPU and the card.
+
+Needs a card: without one, a line says what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import click
+import numpy as np
+import onnxruntime
+
+from bench import models
+from bench.common import HERE, Effort, Sample, machine
+from bench.gpu_kernels import back, cases, check, sent, there, transform
+from bench.results import Result, Table, Target, replace
+from driftline.config import Engine
+from driftline.engine.device import PROVIDER, Card, Device, missing
+from driftline.engine.lane import Lane
+from driftline.engine.model import session_of
+from driftline.engine.tally import Tally
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.profile import Profile
+from driftline_kernels.device import load_cuda
+
+JSON = HERE / "results" / "gpu.json"
+COLUMNS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured.
+
+    batches    rows of batches that go end to end
+    rows       that kernels are timed on, and
+    checked    that their results are checked on: no multiple of anything
+    reference  rows of the monitors' profiles
+    copy       bytes that a device copies
+    calls      that are timed together
+    """
+
+    batches: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
+    rows: int = 1_000_000
+    checked: int = 4099
+    reference: int = 10_000
+    copy: int = 256 * 2**20
+    calls: int = 20
+
+
+class NoCard(click.ClickException):
+    """There is no card to measure."""
+
+    exit_code = 2
+
+
+def needs() -> None:
+    """Raises NoCard, in a line, if a card can't be used here."""
+    if lacking := missing():
+        raise NoCard(f"gpu: {'; '.join(lacking)}")
+
+
+def run(effort: Effort) -> Result:
+    """Check and measure the first card."""
+    needs()
+    return measure(Card(0), effort.rounds, models.mlp(), Sizes())
+
+
+def keep(result: Result) -> None:
+    """Write what was found to a file of its own, with the card's name."""
+    name = load_cuda().gpus[0].name
+    document = {
+        "card": name.decode() if isinstance(name, bytes) else name,
+        "measured": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "targets": [str(target) for target in result.targets],
+        **result.figures,
+    }
+    replace(JSON, json.dumps(document, indent=2, default=lambda sample: list(sample.values)) + "\n")
+
+
+def measure(device: Device, rounds: int, model: Path, sizes: Sizes) -> Result:
+    """Check the kernels on few rows and time them on many; then batches of a network on CPU and device."""
+    for case in cases(sizes.checked, COLUMNS):
+        check(device, case)
+    copy = copied(device, rounds, sizes)
+    kernels: dict[str, Sample] = {}
+    shown = [["device copy", "", "", f"{copy:.0f}", ""]]
+    for case in cases(sizes.rows, COLUMNS):
+        with device.active():
+            given = sent(case.arguments, lambda array: there(device, array))
+            took = timed(device, lambda given=given, case=case: case.call(*given), rounds, sizes.calls)
+        kernels[case.kernel] = rate = Sample.of([case.nbytes / one for one in took.values])
+        shown.append(
+            [case.kernel, f"{sizes.rows:,}", f"{took.median / 1e3:.1f}", f"{rate:.0f}", f"{rate / copy:.2f}"]
+        )
+    ways = end_to_end(device, rounds, model, sizes)
+    for way, points in ways.items():
+        shown += [[way, f"{batch:,}", f"{took.median / 1e3:.1f}", "", ""] for batch, took in points.items()]
+    targets = [
+        Target(
+            "bins and moments, of the device copy's GB/s",
+            (kernels["blocks._observe_cuda"] / copy).median, "at least", 0.7,
+        )
+    ]  # fmt: skip
+    if 256 in sizes.batches:
+        raw, plain, watched = (ways[way][256] for way in ("raw, card", "inference, card", "watched, card"))
+        targets.append(Target("256 rows, of ONNX Runtime's rows/s", (raw / plain).median, "at least", 0.9))
+        share = (watched / plain).median
+        targets.append(Target("256 rows watched, of the time unwatched", share, "at most", 1.03))
+    return Result(
+        f"kernels on {sizes.rows:,} x {COLUMNS}, batches end to end: {device.name}",
+        Table(["what", "rows", "us", "GB/s", "of copy"], shown),
+        targets,
+        [
+            "All kernels found what the CPU finds.",
+            "GB/s: every array once, of kernels; what is read and what is written, of the copy.",
+        ],
+        {"copy_gb_s": copy, "kernels_gb_s": kernels, "ns": ways},
+    )
+
+
+def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[str, dict[int, Sample]]:
+    """Nanoseconds of a batch from memory to memory, by way and rows."""
+    there_session, session = session_of(model, Engine(), device), session_of(model, Engine(), None)
+    lane = Lane(device, there_session)
+    (spec,) = session.signature.inputs
+    outputs = [one.name for one in session.signature.outputs]
+    raw = raw_session(model, device)
+    reference = models.rows(sizes.reference, COLUMNS, seed=3)
+    monitor = Monitor(Profile.fit({"x": reference}))
+    random = np.random.default_rng()
+    whole = Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1], seed=4)}))
+    tally = Tally.of(lane, whole, (spec.name,))
+    assert tally is not None
+    found: dict[str, dict[int, Sample]] = {}
+    for batch in sizes.batches:
+        given = {spec.name: models.rows(batch, spec.shape[1])}
+        table = {"x": models.rows(batch, COLUMNS)}
+        case = transform(random, batch, COLUMNS)
+        ways: dict[str, Callable[[], Any]] = {
+            "raw, card": lambda given=given: raw_run(raw, given, outputs),
+            "inference, card": lambda given=given: lane.run(given, outputs),
+            "watched, card": lambda given=given: lane.run(given, outputs, tally.count),
+            "inference, CPU": lambda given=given: session.run(given, outputs),
+            "drift, CPU": lambda table=table: monitor.observe(table),
+            "transform, card": lambda case=case: crossed(device, case),
+            "transform, CPU": lambda case=case: case.call(*case.arguments),
+        }
+        for way, work in ways.items():
+            found.setdefault(way, {})[batch] = wall(work, rounds, sizes.calls)
+        tally.drain()
+    return found
+
+
+def raw_session(model: Path, device: Device) -> Any:
+    """ONNX Runtime's own session, with nothing around it."""
+    options = {"device_id": str(device.index)}
+    cards = device.memory != "cpu"
+    return onnxruntime.InferenceSession(
+        str(model), providers=[(PROVIDER, options)] if cards else ["CPUExecutionProvider"]
+    )
+
+
+def raw_run(session: Any, given: dict[str, Any], outputs: Sequence[str]) -> None:
+    """A batch by its bindings and its copies."""
+    binding = session.io_binding()
+    for name, array in given.items():
+        binding.bind_cpu_input(name, array)
+    for output in outputs:
+        binding.bind_output(output, "cpu")
+    session.run_with_iobinding(binding)
+    binding.copy_outputs_to_cpu()
+
+
+def crossed(device: Device, case: Any) -> Any:
+    """A kernel with all its arguments sent, and its results fetched."""
+    with device.active():
+        given = sent(case.arguments, lambda array: there(device, array))
+        case.call(*given)
+        return [back(device, given[place]) for place in case.written]
+
+
+def copied(device: Device, rounds: int, sizes: Sizes) -> Sample:
+    """GB/s of a copy from one place on a device to another, what is read and what is written."""
+    with device.active():
+        one, two = (device.empty((sizes.copy,), np.uint8) for _ in range(2))
+        took = timed(device, lambda: device.copy_in(one, two), rounds, sizes.calls)
+    return Sample.of([2 * sizes.copy / each for each in took.values])
+
+
+def timed(device: Device, work: Callable[[], Any], rounds: int, calls: int) -> Sample:
+    """Nanoseconds of work on a device, by its own clock."""
+    work()
+    found = []
+    for _ in range(rounds):
+        first = device.mark()
+        for _ in range(calls):
+            work()
+        last = device.mark()
+        device.wait(last)
+        found.append(device.between(first, last) / calls)
+    return Sample.of(found)
+
+
+def wall(work: Callable[[], Any], rounds: int, calls: int) -> Sample:
+    """Nanoseconds of work, by ours."""
+    work()
+    found = []
+    for _ in range(rounds):
+        begin = perf_counter_ns()
+        for _ in range(calls):
+            work()
+        found.append((perf_counter_ns() - begin) / calls)
+    return Sample.of(found)

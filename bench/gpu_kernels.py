@@ -1,0 +1,199 @@
+"""Every kernel with fresh random data: whether a device finds what the CPU's loops find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from driftline.engine.device import Device
+from driftline_kernels import (
+    bins,
+    categories,
+    comoments,
+    detector,
+    fourier,
+    moments,
+    moving,
+    rows,
+    strings,
+    transforms,
+)
+
+EDGES, FEATURES, KNOWN = 31, 32, 200
+"""Edges of a column's bins, Fourier features, categories."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A kernel and what it is given.
+
+    kernel     as `make ptx` names it
+    call       what launches it, or loops on the CPU
+    arguments  arrays, named tuples of them, numbers; on the CPU
+    written    the places of those that it writes
+    rounding   that its results may differ by, of each row
+    """
+
+    kernel: str
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    written: tuple[int, ...]
+    rounding: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its arrays: what has to cross the memory once, at least."""
+        return sum(array.nbytes for array in arrays(self.arguments))
+
+
+def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
+    """One for each kernel, of so many rows."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal((number, columns)).astype(np.float32)
+    values[::7, 0], values[3::11, -1] = np.nan, np.inf
+    edges = np.sort(random.standard_normal((columns, EDGES)).astype(np.float32))
+    scaling = np.tile([0.1, 1.5], (columns, 1))
+    weights = random.standard_normal((columns + 1, FEATURES)).astype(np.float32)
+    state = rows.start(bins.prepare(edges), EDGES, scaling, weights)
+    yield Case("blocks._count_cuda", bins.count, (values, bins.prepare(edges), state.counts.copy()), (2,))
+    yield Case("blocks._update_cuda", moments.update, (values, moments.start(columns)), (1,), 1e-9)
+    yield Case("blocks._observe_cuda", rows.observe, (values, state), (1,), 1e-6)
+    yield Case(
+        "comoments._update_cuda", comoments.update, (values, scaling, state.comoments.copy()), (2,), 1e-9
+    )
+    features = np.zeros(FEATURES)
+    yield Case("fourier._update_cuda", fourier.update, (values, scaling, weights, features), (3,), 1e-6)
+    some, others = (moments.start(columns) for _ in range(2))
+    moments.update(values[: number // 2], some)
+    moments.update(values[number // 2 :], others)
+    yield Case("moments._merge_cuda", moments.merge, (some, others), (0,), 1e-9)
+    moves = np.array([[column, columns - 1 - column] for column in range(columns)], np.int64)
+    yield Case("moving._move_cuda", moving.move, (values, number, moves, np.zeros_like(values)), (3,))
+    codes = random.integers(-1, KNOWN, number).astype(np.int32)
+    counted = np.zeros(KNOWN + 1, np.int64)
+    yield Case("categories._count_cuda", categories.count, (codes, counted), (1,))
+    yield _look(random, number, columns)
+    yield from _strings(random, number)
+    yield transform(random, number, columns)
+
+
+def _look(random: np.random.Generator, number: int, columns: int) -> Case:
+    half_lives, bins_of = np.array([500.0, 5000.0]), 17
+    counts = random.multinomial(number, np.full(bins_of, 1 / bins_of), columns)
+    gaps = np.full((columns, bins_of), 100.0)
+    shares = np.full((columns, bins_of), 1 / bins_of)
+    state = detector.start(columns, len(half_lives), bins_of)
+    detector.look(random.permuted(counts, axis=1), gaps, shares, np.full(columns, 0.1), half_lives, state)
+    given = (counts, gaps, shares, np.full(columns, 0.1), half_lives, state)
+    return Case("detector._look_cuda", detector.look, given, (5,), 1e-8)
+
+
+def _strings(random: np.random.Generator, number: int) -> Iterator[Case]:
+    known = [f"category {place}" for place in range(KNOWN)]
+    table = strings.build_table(*_text(known))
+    offsets, data = _text([f"category {place}" for place in random.integers(0, 2 * KNOWN, number)])
+    valid = np.empty(0, np.uint8)
+    yield Case("strings._hash64_cuda", strings.hash64, (offsets, data, np.zeros(number, np.uint64)), (2,))
+    given = (offsets, data, valid, 0, table, KNOWN, np.zeros(number, np.int32))
+    yield Case("strings._look_up_cuda", strings.look_up, given, (6,))
+    integers = random.integers(-KNOWN, KNOWN, number)
+    whole = strings.build_integer_table(np.arange(KNOWN, dtype=np.int64))
+    more = (integers, valid, 0, whole, KNOWN, np.zeros(number, np.int32))
+    yield Case("strings._look_up_integers_cuda", strings.look_up_integers, more, (5,))
+
+
+def _text(values: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Arrow's offsets and bytes."""
+    offsets = np.cumsum([0, *map(len, values)]).astype(np.int32)
+    return offsets, np.frombuffer("".join(values).encode(), np.uint8).copy()
+
+
+def transform(random: np.random.Generator, number: int, columns: int) -> Case:
+    """Columns imputed and standardised: registers that are read already, to features."""
+    registers = np.zeros((1 + columns, number))
+    registers[1:] = random.standard_normal((columns, number))
+    registers[1:, ::9] = np.nan
+    code = []
+    for column in range(columns):
+        register = column + 1
+        code.append((transforms.FILL, register, register, 0, 0, 1))
+        code.append((transforms.CENTRE, register, register, 0, 1, 2))
+        code.append((transforms.EMIT, column, register, 0, 0, 0))
+    nothing = np.empty((0, transforms.WORDS), np.int64)
+    program = transforms.Program(
+        nothing, np.array(code, np.int64), np.array([0.25, 0.1, 1.5]), np.empty((0, 4), np.int64),
+        np.empty(0, np.int32), np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint8),
+        1 + columns, False,
+    )  # fmt: skip
+    out = np.zeros((number, columns), np.float32)
+    return Case("transforms._run_cuda", transforms.run, (registers, program, out), (2,), 1e-6)
+
+
+def arrays(value: Any) -> Iterator[np.ndarray]:
+    """All arrays of some arguments."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from arrays(one)
+
+
+def sent(value: Any, send: Callable[[np.ndarray], Any]) -> Any:
+    """Arguments with their arrays sent somewhere else."""
+    if isinstance(value, np.ndarray):
+        return send(value)
+    if isinstance(value, rows.State):
+        return rows.sent(value, send)
+    if isinstance(value, tuple):
+        parts = [sent(one, send) for one in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def there(device: Device, array: np.ndarray) -> Any:
+    """A copy of an array on a device."""
+    found = device.empty(array.shape, array.dtype)
+    device.copy_in(np.ascontiguousarray(array), found)
+    return found
+
+
+def back(device: Device, value: Any) -> Any:
+    """What lies on a device, here."""
+    if isinstance(value, rows.State):
+        return [back(device, value.counts), back(device, value.sums)]  # the rest is only read
+    if isinstance(value, tuple):
+        return [back(device, one) for one in value]
+    found = np.empty(value.shape, value.dtype)
+    device.copy_out(value, found)
+    device.wait(device.mark())
+    return found
+
+
+def check(device: Device, case: Case) -> None:
+    """Raises AssertionError, with the kernel's name, if a device finds something else than the CPU does."""
+    with device.active():
+        given = sent(case.arguments, lambda array: there(device, array))
+        case.call(*given)
+        found = [back(device, given[place]) for place in case.written]
+    reference = sent(case.arguments, np.copy)
+    if isinstance(reference[-1], rows.State):
+        reference = (*reference[:-1], rows.State(*map(np.copy, case.arguments[-1])))
+    case.call(*reference)
+    for one, place in zip(found, case.written, strict=True):
+        expected = reference[place]
+        if isinstance(expected, rows.State):
+            expected = [expected.counts, expected.sums]
+        number = max(len(array) for array in arrays(case.arguments))
+        for mine, theirs in zip(
+            one if isinstance(one, list) else [one],
+            expected if isinstance(expected, (list, tuple)) else [expected],
+            strict=True,
+        ):
+            if mine.dtype.kind in "iu":
+                np.testing.assert_array_equal(mine, theirs, err_msg=case.kernel)
+            else:
+                near = {"rtol": 100 * case.rounding, "atol": number * case.rounding}
+                np.testing.assert_allclose(mine, theirs, **near, err_msg=case.kernel)

@@ -13,7 +13,9 @@ import pytest
 from monitor.test_slab import same
 from support import identity, scale
 
+from driftline.config import ServerFile
 from driftline.engine import model as engine
+from driftline.engine.bundle import Bundle
 from driftline.engine.device import Host
 from driftline.engine.model import Model
 from driftline.engine.tally import Tally
@@ -21,6 +23,7 @@ from driftline.errors import Unavailable
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Version
+from driftline.serving.holder import Holder
 from driftline.serving.news import News
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import CardWatch
@@ -163,3 +166,11 @@ async def test_a_failing_count_fails_no_request(
     assert watch.observer.skipped_rows == 50
     assert watch.ready().rows == 0
     watch.close()
+
+
+def test_a_model_on_a_card_is_watched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = scale(tmp_path / "m.onnx", 2.0)
+    holder, bundle = Holder(ServerFile(), News(), None), Bundle.open(path)
+    assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
+    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch

@@ -75,12 +75,11 @@ class CardWatch(Watch):
             self._drain(self._tally)
 
     def _drain(self, tally: Tally) -> None:
+        rows = tally.rows
         try:
             tally.drain()
-        except (
-            Exception
-        ) as error:  # the card's: the request has its answer, the report what was counted before
-            self.observer.skip(tally.rows, str(error))
+        except Exception as error:  # the card's: the request has its answer
+            self.observer.skip(rows, str(error))
 
     def _make(self) -> Monitor:
         from driftline.engine.tally import Tally

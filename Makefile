@@ -8,7 +8,7 @@ PROMETHEUS := $(VENV)/prometheus
 PTX := $(VENV)/ptx
 HOT := --benchmark-autosave --benchmark-compare --benchmark-group-by=fullname --benchmark-columns=min,median,iqr
 
-.PHONY: demo test lint types check ptx bench bench-peers lock clean
+.PHONY: demo test lint types check test-peers ptx bench bench-peers lock clean
 
 demo: $(INSTALLED)  ## train on real flights, register, serve, replay the year, swap under load
 	$(BIN)/driftline demo $(ARGS)
@@ -25,6 +25,9 @@ types: $(INSTALLED)
 check: $(INSTALLED) $(PROMETHEUS)
 	$(BIN)/pytest -n auto $(ARGS)
 	NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/kernels  # the CUDA drivers, in a simulator
+
+test-peers: $(INSTALLED)  ## of those, the ones with a Triton and an MLServer, which are installed in bench/cache
+	$(BIN)/pytest tests/integration/test_sidecar_peers.py $(ARGS)
 
 ptx: $(PTX)/.installed  ## compile the CUDA kernels for two cards, without one; what each takes of it
 	PYTHONPATH=kernels $(PTX)/bin/python tests/kernels/ptx.py

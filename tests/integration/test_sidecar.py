@@ -24,7 +24,7 @@ from driftline.registry.source import Registry
 
 RANDOM = np.random.default_rng(0)
 REFERENCE = RANDOM.standard_normal((5000, 3)).astype(np.float32)
-WATCHING = ("--look-seconds", "0.05", "--false-alarm-rows", "100000", "--model", "m")
+WATCHING = ("--look-rows", "100", "--look-seconds", "0", "--false-alarm-rows", "100000", "--model", "m")
 
 
 def profile_in(folder: Path) -> Path:
@@ -187,7 +187,7 @@ def test_the_report_of_a_fleet(profile: Path, server: Process, agent: Beside) ->
 def test_kill_9_and_a_restart(folder: Path, profile: Path, server: Process) -> None:
     """All that a checkpoint has is there again: rows, signals, windows."""
     kept = folder / "checkpoint"
-    options = (*WATCHING, "--look-rows", "100", "--checkpoint", kept, "--checkpoint-seconds", "0.1")
+    options = (*WATCHING, "--checkpoint", kept, "--checkpoint-seconds", "0.1")
     drifted = REFERENCE[:1000] + np.array([0, 1, 0], np.float32)
     with beside(profile, server.url, *options) as first:
         send(first.traffic, drifted)

@@ -98,6 +98,28 @@ def test_the_open_inference_protocol_in_bytes() -> None:
         read(MATRIX, Body(request.content[:-1], json_length=request.json_length), None)
 
 
+def test_a_raw_request_is_a_row_of_the_one_input() -> None:
+    def raw(values: list[float], datatype: str) -> Body:
+        return Body(np.array(values, datatype).tobytes(), b"application/octet-stream", json_length=0)
+
+    answer = body({"outputs": [entry("total", "FP32", [1, 1], [6])]})
+    columns = {"x_0": [1], "x_1": [2], "x_2": [3], "total": [6]}
+    for datatype in ("<f4", "<f8"):
+        assert read(MATRIX, raw([1, 2, 3], datatype), answer) == columns
+    alone = Profile.fit({"x": X[:, 0]})
+    assert read(alone, raw([0.5], "<f4"), body({"outputs": []})) == {"x": [0.5]}
+    wrong = {
+        "expected the profile of one input": (MATRIX, raw([1, 2, 3], "<f4"), body({"outputs": []})),
+        "expected 3 floats, came 8 bytes": (MATRIX, raw([1, 2], "<f4"), answer),
+        "expected floats, came what may be integers": (MATRIX, raw([1, 2, 3], "<i4"), answer),
+    }
+    with pytest.raises(BadRequest, match=r"one input, came \[\]"):
+        read(alone, raw([0.5], "<f4"), body({"outputs": [entry("x", "FP32", [1], [1])]}))
+    for message, (profile, request, answered) in wrong.items():
+        with pytest.raises(BadRequest, match=message):
+            read(profile, request, answered)
+
+
 def test_kserve_v1() -> None:
     answer = body({"predictions": [6, 15]})
     assert read(MATRIX, body({"instances": [[1, 2, 3], [4, 5, 6]]}), answer) == MATRIX_COLUMNS

@@ -49,8 +49,10 @@ class Decoder:
 
         Raises BadRequest for a body that can't be read.
         """
+        if exchange.request.json_length == 0:
+            return self._raw(exchange)
         found = self._read(exchange.request, self._asked, 0)
-        known = self._covered(found)
+        known = len(self._covered(found))
         if known < len(self._names) and exchange.answer is not None:
             found |= self._read(exchange.answer, self._answered, known)
         return found
@@ -82,24 +84,42 @@ class Decoder:
         """The columns of all exchanges of these forms."""
         asked, *answered = map(document_of, forms, zip(*values, strict=True))
         found = self._asked(asked, _NO_TAIL, 0)
-        known = self._covered(found)
+        known = len(self._covered(found))
         if known < len(self._names):
             for document in answered:
                 found |= self._answered(document, _NO_TAIL, known)
         return found
 
-    def _covered(self, found: Named) -> int:
-        """How many of the profile's columns are there."""
+    def _raw(self, exchange: Exchange) -> Named:
+        """Triton's raw binary request: a row of the model's one input, of which nothing is said.
+
+        What the answer does not name is that input, if its columns are those of one tensor of floats.
+        """
+        found = self._read(exchange.answer, self._answered, 0) if exchange.answer is not None else {}
+        covered = self._covered(found)
+        names = [name for name in self._names if name not in covered]
+        stem = "".join(names[:1]).rpartition("_")[0]
+        if not names or (names[1:] and names != [f"{stem}_{index}" for index in range(len(names))]):
+            raise BadRequest(f"a raw body: expected the profile of one input, came {shorten(names)}")
+        content = _plain(exchange.request)
+        kind = {4: np.float32, 8: np.float64}.get(len(content) // len(names))
+        if kind is None or len(content) % len(names):
+            raise BadRequest(f"a raw body: expected {len(names)} floats, came {len(content)} bytes")
+        row = np.frombuffer(content, np.dtype(kind).newbyteorder("<")).astype(kind)
+        if (np.abs(row[row != 0]) < np.finfo(row.dtype).tiny).any():
+            raise BadRequest("a raw body: expected floats, came what may be integers")
+        return found | dict(zip(names, row[:, np.newaxis], strict=True))
+
+    def _covered(self, found: Named) -> set[str]:
+        """The profile's columns that are there."""
         names = set()
         for name, array in found.items():
             width = array.shape[1] if getattr(array, "ndim", 1) == 2 else 1
             names |= {name} if width == 1 else {f"{name}_{index}" for index in range(width)}
-        return len(names.intersection(self._names))
+        return names.intersection(self._names)
 
     def _read(self, body: Body, read: Callable[[Any, memoryview, int], Named], first: int) -> Named:
-        content = body.content
-        if body.encoding not in (b"", b"identity"):
-            content = decompress(content, body.encoding, MOST_BYTES)
+        content = _plain(body)
         if body.media_type.startswith(_TABLES):
             table = self._table(body.media_type, content)
             return {
@@ -109,7 +129,7 @@ class Decoder:
             }
         end = body.json_length
         if end is not None and not 0 < end <= len(content):
-            raise BadRequest("a raw body: expected one that says what it is")
+            raise BadRequest(f"a binary body: expected JSON of {end} bytes, came {len(content)} in all")
         try:
             document = orjson.loads(content[:end])
         except orjson.JSONDecodeError as error:
@@ -196,6 +216,13 @@ _NO_TAIL = memoryview(b"")
 _CSV = b"text/csv"
 _TABLES = (_CSV, b"application/vnd.apache.parquet")
 _NUMBERS = {int, bool}
+
+
+def _plain(body: Body) -> bytes:
+    """A body's bytes, decompressed."""
+    if body.encoding in (b"", b"identity"):
+        return body.content
+    return decompress(body.content, body.encoding, MOST_BYTES)
 
 
 def _array(name: object, values: Any) -> Array:

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from prometheus_client.metrics_core import Metric
 from starlette.types import ASGIApp
+from support import receiver
 
 from driftline.config import Monitoring
 from driftline.monitor.profile import Profile
+from driftline.monitor.webhook import Webhook
 from driftline.sidecar.agent import Agent, Checkpoints
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.metrics import exposition
@@ -91,3 +94,18 @@ async def test_checkpoints_keep_what_the_agent_and_its_sources_know(
     assert other.ready().rows == 0
     for agent in (first, second, other):
         agent.close(finish=True)
+
+
+async def test_alarms_are_posted_and_windows_kept(tmp_path: Path) -> None:
+    with receiver() as (url, posts):
+        settings = Monitoring(look_rows=100, history=str(tmp_path / "history"))
+        agent = Agent(PROFILE, "m", settings, Webhook(url))
+        await agent.load()
+        moved = np.random.default_rng(1).standard_normal((1000, 3)) + np.array([0, 3, 0])
+        agent.observe(asked("", *moved.tolist()))
+        agent.close(finish=True)
+    posted = {event["data"]["column"] for _, event in posts}
+    assert "x_1" in posted
+    assert posted == agent.alarms.keys()
+    history = pq.read_table(tmp_path / "history").to_pylist()
+    assert {(row["model"], row["column"]) for row in history} >= {("m", f"x_{index}") for index in range(3)}

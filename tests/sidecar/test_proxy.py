@@ -329,6 +329,36 @@ async def test_an_upstream_that_is_not_there(proxy: Proxy, upstream: RawUpstream
     assert proxy.tally["unreachable"] == 1
 
 
+async def test_an_upstream_that_does_not_answer(
+    proxy: Proxy, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        read_all(connection)
+        left.set()
+
+    upstream.handle = handle
+    monkeypatch.setattr("driftline.sidecar.proxy.ANSWER_SECONDS", 0.1)
+    answered = await talk(proxy, once(INFER.replace(b"Host: h", b"Host: h\r\nConnection: close")))
+    assert answered.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+    assert answered.endswith(b'has not answered within 0.1 s"}')
+    assert await asyncio.to_thread(left.wait, 60), "the upstream may stop"
+    assert proxy.tally["timeout"] == 1
+    assert not proxy.tap.taken  # type: ignore[attr-defined]
+
+
+async def test_an_upstream_that_takes_no_connection(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftline.sidecar.proxy.CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        proxy._port = full.getsockname()[1]
+        with socket.create_connection(full.getsockname()):  # the system keeps one, and drops who comes next
+            answered = await talk(proxy, once(INFER.replace(b"Host: h", b"Host: h\r\nConnection: close")))
+    assert answered.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+    assert answered.endswith(b'no connection within 0.1 s"}')
+    assert proxy.tally["timeout"] == 1
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [

@@ -1,20 +1,22 @@
-"""A real Prometheus scrapes a real server: the alert fires, and every query of the dashboard finds rows."""
+"""A real Prometheus scrapes a server and a sidecar: alerts fire, all queries of the dashboard find rows."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import yaml
+from beside import beside
 from manifests import DEPLOY
 from prometheus import Prometheus, prometheus
-from support import Process, scale, serving
+from scraping import until
+from support import Process, infer_request, scale, serving
 
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Registry
@@ -40,63 +42,69 @@ global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: ["{rules}"]
 scrape_configs:
   - job_name: driftline
-    static_configs: [{{targets: ["{address}"]}}]
+    static_configs: [{{targets: ["{server}", "{sidecar}"]}}]
 """
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition to give something."""
-    deadline = time.monotonic() + 200
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.1)
-    return found
-
-
-def send(server: Process, rows: np.ndarray) -> None:
-    for part in np.array_split(rows, 20):
-        server.infer("flights", {"x": ("FP32", part.tolist())}).raise_for_status()
+def send(url: str, rows: np.ndarray) -> None:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for part in np.split(rows, 20):
+            body = infer_request({"x": ("FP32", part.tolist())})
+            client.post("/v2/models/flights/infer", json=body).raise_for_status()
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, Prometheus]]:
-    """A server that has swapped and whose data have drifted, and a Prometheus that has seen it."""
+    """A server that has swapped, a sidecar before it, data that have drifted: and who has seen all that."""
     folder = tmp_path_factory.mktemp("scraped")
     registry = Registry.open(folder / "models")
-    (folder / "driftline.toml").write_text("[monitor]\nlook_seconds = 0.05\nfalse_alarm_rows = 100_000\n")
+    (folder / "driftline.toml").write_text("[monitor]\nlook_rows = 100\nfalse_alarm_rows = 100_000\n")
     outputs = {"y": 2 * REFERENCE, "total": 2 * REFERENCE.sum(axis=1)}
     Profile.fit({"x": REFERENCE, **outputs}).save(folder / "profile.arrow")
     files = [scale(folder / "model.onnx", 2.0), folder / "profile.arrow", folder / "driftline.toml"]
     registry.register(files, "flights")
-    with serving("--registry", folder / "models", "--poll-seconds", "0.05") as server:
-        configuration = SCRAPE.format(rules=MONITORING / "rules.yaml", address=server.address)
+    logging = ("--log-payloads", "all", "--log-sink", folder / "payloads")
+    sharp = ("--model", "flights", "--look-rows", "100", "--false-alarm-rows", "100000")
+    with (
+        serving("--registry", folder / "models", "--poll-seconds", "0.05", *logging) as server,
+        beside(folder / "profile.arrow", server.url, *sharp) as sidecar,
+    ):
+        configuration = SCRAPE.format(
+            rules=MONITORING / "rules.yaml", server=server.address, sidecar=sidecar.address
+        )
         with prometheus(configuration, folder) as scraping:
-            send(server, REFERENCE[:1000])
+            send(server.url, REFERENCE[:1000])
             until(lambda: scraping.query("driftline_swaps_total"), "a scrape before the swap")
             registry.register(files, "flights")
             server.wait_for("flights 2 serves", 60)
-            send(server, REFERENCE[:1000])
+            send(sidecar.traffic, REFERENCE[:1000])
             until(lambda: server.get("/v2/models/flights/drift").status_code == 200, "the monitor")
+            until(lambda: scraping.query('nv_inference_request_success{version="2"} > 0'), "one after it")
             assert not scraping.query('ALERTS{alertname="DriftlineDrift"}')
-            send(server, REFERENCE[1000:4000] + np.float32([0, 2, 0]))
+            send(sidecar.traffic, REFERENCE[1000:4000] + np.float32([0, 2, 0]))
             yield server, scraping
 
 
-def test_the_drift_alert_fires(both: tuple[Process, Prometheus]) -> None:
+@pytest.mark.parametrize("version", ["2", ""])
+def test_the_drift_alert_fires_for_the_server_and_for_the_sidecar(
+    both: tuple[Process, Prometheus], version: str
+) -> None:
+    """A sidecar knows no version."""
     _, scraping = both
 
     def fired() -> list[dict[str, Any]]:
-        alerts = scraping.get("alerts")["alerts"]
+        of = {"alertname": "DriftlineDrift", "model": "flights", "column": "x_1"}
         return [
             each
-            for each in alerts
+            for each in scraping.get("alerts")["alerts"]
             if each["state"] == "firing"
-            and each["labels"].items()
-            >= {"alertname": "DriftlineDrift", "model": "flights", "version": "2", "column": "x_1"}.items()
+            and each["labels"].items() >= of.items()
+            and each["labels"].get("version", "") == version
         ]
 
     (alert,) = until(fired, "the alert")
-    assert alert["annotations"]["summary"] == "x_1 of flights 2: further from the reference than is harmless"
+    name = " ".join(filter(None, ("flights", version)))
+    assert alert["annotations"]["summary"] == f"x_1 of {name}: further from the reference than is harmless"
 
 
 def expressions() -> list[tuple[str, str]]:

@@ -219,8 +219,8 @@ def test_what_can_not_begin_says_why(folder: Path, server: Process) -> None:
         assert "Traceback" not in started.stderr
 
 
-def test_an_upstream_that_is_killed_and_comes_back(folder: Path, server: Process, agent: Beside) -> None:
-    """Of the last tests, since it takes everybody's server."""
+def test_all_is_killed_and_comes_back(folder: Path, profile: Path, server: Process, agent: Beside) -> None:
+    """First the upstream, then the agent, whose checkpoint has all. The last test: it takes both."""
     port = server.url.rpartition(":")[2]
     server.popen.kill()
     server.popen.wait()
@@ -228,14 +228,8 @@ def test_an_upstream_that_is_killed_and_comes_back(folder: Path, server: Process
     answer = httpx.post(f"{agent.traffic}/v2/models/m/infer", json=body, timeout=30)
     assert answer.status_code == 502
     assert "can't be reached: Connection refused" in answer.json()["error"]
-    with serving("m", "--registry", folder / "models", "--port", port):
-        send(agent.traffic, REFERENCE[:10])
-
-
-def test_kill_9_and_a_restart(folder: Path, profile: Path, server: Process, agent: Beside) -> None:
-    """All that a checkpoint has is there again: rows, signals, windows. The last test: it takes the agent."""
     drifted = REFERENCE[:1000] + np.array([0, 1, 0], np.float32)
-    with serving("m", "--registry", folder / "models", "--port", server.url.rpartition(":")[2]):
+    with serving("m", "--registry", folder / "models", "--port", port):
         send(agent.traffic, drifted)
         until(lambda: agent.get("/drift").json()["alarms"], "an alarm")
         until(lambda: Scrape(agent)("driftline_proxy_waiting") == 0, "what waits")

@@ -14,9 +14,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from driftline.errors import DriftlineError, Forbidden
+from driftline.answers import HANDLERS
+from driftline.errors import Forbidden
 from driftline.serving import hooks
-from driftline.serving.app import _known_error
 from driftline.serving.hooks import WINDOW_SECONDS, Hook, verify
 
 WORDS = "both know it"
@@ -87,7 +87,7 @@ async def post(hook: Hook, document: object, delivery: str = "1", secret: str = 
     """Deliver a document; the status."""
     app = Starlette(
         routes=[Route("/hooks/mlflow", hook.receive, methods=["POST"])],
-        exception_handlers={DriftlineError: _known_error},
+        exception_handlers=HANDLERS,
     )
     body, sent = json.dumps(document).encode(), str(int(time.time()))
     headers = {

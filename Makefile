@@ -23,7 +23,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 check: $(INSTALLED) $(PROMETHEUS)
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 	NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/kernels  # the CUDA drivers, in a simulator
 
 test-peers: $(INSTALLED)  ## of those, the ones with a Triton and an MLServer, which are installed in bench/cache

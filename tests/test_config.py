@@ -16,6 +16,7 @@ from driftline.config import (
     ModelSettings,
     Server,
     ServerFile,
+    Sidecar,
     available_cores,
     bundle_settings,
     read_toml,
@@ -246,3 +247,9 @@ def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -
     for content in ("", "a b", "1 0 0"):
         monkeypatch.setattr(Path, "read_text", lambda self, content=content, **_: content)
         assert available_cores() == 8
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="without a user or a password") as refused:
+        Sidecar(profile="p", upstream="http://user:secret@h:8000").check()
+    assert "secret" not in str(refused.value)

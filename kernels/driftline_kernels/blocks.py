@@ -154,6 +154,7 @@ def gather(own: Any, column: int, width: int, lanes: int, last: Any, scratch: An
     if thread == 0:
         before = cuda.atomic.add(arrived, cuda.blockIdx.y, 1.0)
         last[0] = 1 if before == blocks - 1 else 0
+    cuda.threadfence()  # what is read next is what the other blocks have left there
     cuda.syncthreads()
     if last[0] == 1:
         restart(own)

@@ -207,8 +207,8 @@ class Sidecar:
     profile: str = setting("", "a file", lambda value: isinstance(value, str))
     upstream: str = setting(
         "",
-        "an http:// URL of a server",
-        lambda value: isinstance(value, str) and re.match(r"http://[^/?#]+/?$|$", value) is not None,
+        "an http:// URL of a server, without a user or a password",
+        lambda value: isinstance(value, str) and re.match(r"http://[^/?#@]+/?$|$", value) is not None,
     )
     """The server that is watched, from between it and its clients; none if empty."""
     model: str = setting("", "a model's name", lambda value: isinstance(value, str))
@@ -346,7 +346,6 @@ def _override(settings: Any, table: object, where: str, prefix: str) -> Any:
     assert isinstance(table, dict)
     for key, value in table.items():
         if not known[key].metadata["check"](value):
-            raise ConfigError(
-                f"{where}: {prefix}{key} = {value!r}: expected {known[key].metadata['allowed']}"
-            )
+            came = re.sub("//[^/]*@", "//...@", repr(value))  # a URL may hold a password
+            raise ConfigError(f"{where}: {prefix}{key} = {came}: expected {known[key].metadata['allowed']}")
     return replace(settings, **table)

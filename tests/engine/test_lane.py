@@ -44,6 +44,44 @@ def test_a_batch_gives_what_the_session_gives(tmp_path: Path, rows: int) -> None
             np.testing.assert_array_equal(found[name], expected[name])
 
 
+def test_rows_that_belong_together_are_not_filled_up(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=1),
+        helper.make_node("Div", ["x", "sum"], ["y"]),
+    ]
+    folder = tmp_path / "m"
+    save_model(folder / "model.onnx", nodes, *({name: (TensorProto.FLOAT, ("N", 1))} for name in "xy"))
+    (folder / "driftline.toml").write_text("[batching]\nmax_batch_rows = 0\n")
+    lane = Lane(Host(), Session(folder / "model.onnx"), by_rows=False)
+    model = Model.load(folder)
+    x = np.array([[1], [2], [5]], np.float32)
+    assert lane.run({"x": x}, ["y"])["y"].tolist() == model.run({"x": x}, ["y"])["y"].tolist()
+    assert lane.forms == []
+
+
+def test_the_order_of_names_makes_no_form_of_its_own(tmp_path: Path) -> None:
+    lane = Lane(Host(), Session(scale(tmp_path / "m.onnx", 2.0)))
+    x = np.ones((2, 3), np.float32)
+    assert [list(lane.run({"x": x}, names)) for names in (["y", "total"], ["total", "y"])] == [
+        ["y", "total"], ["total", "y"],
+    ]  # fmt: skip
+    assert len(lane.forms) == 1
+
+
+def test_where_the_card_has_no_room_batches_go_the_other_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Host()
+    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+
+    def full(*_: object) -> None:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(device, "empty", full)
+    assert lane.run({"x": np.ones((2, 3), np.float32)}, ["total"])["total"].tolist() == [6.0, 6.0]
+    assert lane.forms == []
+
+
 def test_answers_are_kept_by_whoever_has_them(tmp_path: Path) -> None:
     lane = Lane(Host(), Session(scale(tmp_path / "m.onnx", 2.0)))
     first = lane.run({"x": np.ones((2, 3), np.float32)}, ["y"])["y"]

@@ -56,6 +56,7 @@ def test_a_version_comes_whole_and_nothing_stays_of_another(tmp_path: Path, mode
         os.umask(umask)
     assert names(folder) == ["model.onnx", "profile.arrow"]
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()} == {0o644}
+    assert folder.stat().st_mode & 0o777 == 0o755
     assert fetch(str(models), "models:/flights", folder).number == 2
     assert names(folder) == ["model.onnx"]
     assert (folder / "model.onnx").read_bytes() == (models / "flights/2/model.onnx").read_bytes()

@@ -63,10 +63,11 @@ async def test_what_can_not_be_observed_is_counted_and_raises_nothing() -> None:
     agent.observe(asked("/v2/models/m%20/infer", [1, 2, 3]))
     agent.observe(asked("/v1/models/m:predict", [1, 2]))
     agent.observe(Exchange("/invocations", Body(b"\xff")))
-    assert agent.exchanges == {"observed": 2, "failed": 2, "other model": 1}
+    agent.observe_columns({"x_0": np.array(1.0), "x_1": np.array(1.0), "x_2": np.array(1.0)})  # no rows
+    assert agent.exchanges == {"observed": 2, "failed": 3, "other model": 1}
     assert agent.ready().rows == 3
     text = exposition(agent, [Counting()], "0")[0].decode()
-    assert 'driftline_exchanges_total{model="m",outcome="failed"} 2.0' in text
+    assert 'driftline_exchanges_total{model="m",outcome="failed"} 3.0' in text
     assert 'driftline_rows_observed_total{model="m",version=""} 3.0' in text
     with agent.capturing(2) as capture:
         agent.observe(asked("", [7, 8, 9], [7, 8, 9], [7, 8, 9]))

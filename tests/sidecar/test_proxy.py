@@ -113,6 +113,16 @@ async def test_headers_of_a_connection_do_not_pass_and_others_do(proxy: Proxy, u
     assert proxy.tap.taken == [(b"/v2/models/m/infer?a=%20b", b"body", b"ok")]  # type: ignore[attr-defined]
 
 
+async def test_no_header_says_that_a_length_is_not_passed_on(proxy: Proxy, upstream: RawUpstream) -> None:
+    bodies: list[bytes] = []
+    upstream.handle = answering(OK, bodies=bodies)
+    within = b"GET /another HTTP/1.1\r\nHost: h\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: content-length, host, close\r\n"
+    answered = await talk(proxy, once(head + b"Content-Length: %d\r\n\r\n%b" % (len(within), within)))
+    assert answered.count(b"200 OK") == 1
+    assert bodies == [within]
+
+
 async def test_connections_are_used_again_and_pipelined_requests_are_answered_in_order(
     proxy: Proxy, upstream: RawUpstream
 ) -> None:

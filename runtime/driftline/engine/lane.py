@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -15,6 +16,8 @@ from driftline.engine.device import Device
 from driftline.engine.session import Binding, Session
 from driftline.errors import ModelError
 from driftline.tensors import Array, Tensors
+
+log = logging.getLogger("driftline.device")
 
 SLOTS = 2
 """Batches under way: one is copied to where the card fetches it while the other is computed."""
@@ -79,7 +82,7 @@ class Slot:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._blocks = [device.pinned(0), device.pinned(0)]
+        self._blocks = [device.pinned(_ALIGNED), device.pinned(_ALIGNED)]
 
     def block(self, which: int, size: int) -> Array:
         """So many bytes to send (0) or to receive in (1)."""
@@ -106,16 +109,18 @@ class Lane:
     only there, ONNX Runtime says whose fault it is.
 
     device  that it crosses to
+    by_rows whether rows are independent: if not, batches go in exactly their shape
     times   what that took
     """
 
-    def __init__(self, device: Device, session: Session) -> None:
+    def __init__(self, device: Device, session: Session, by_rows: bool = True) -> None:
         self.times = Times()
         self.device = device
         self._session = session
         self._forms: dict[Any, Form | None] = {}
         self._lock = Lock()
-        self._by_rows = session.signature.batched
+        self._by_rows = by_rows and session.signature.batched
+        self._names = tuple(spec.name for spec in session.signature.outputs)
         self._slots: SimpleQueue[Slot] = SimpleQueue()
         with device.active():
             for _ in range(SLOTS):
@@ -138,17 +143,18 @@ class Lane:
         Raises BadRequest if the model refuses these inputs, ModelError if it fails.
         """
         rows = len(next(iter(inputs.values()), ())) if self._by_rows else 0
-        form = self._form(inputs, tuple(outputs), rows) if rows else None
+        form = self._form(inputs, outputs, rows) if rows else None
         if form is None:
             return self._session.run(inputs, outputs)
         slot = self._slots.get()
         try:
             with self.device.active():
-                return self._through(form, slot, inputs, rows, behind)
+                found = self._through(form, slot, inputs, rows, behind)
         except ModelError:
             return self._session.run(inputs, outputs)
         finally:
             self._slots.put(slot)
+        return {name: found[name] for name in outputs}
 
     def _through(
         self,
@@ -185,14 +191,19 @@ class Lane:
             self.times.output_ns += spent[2]
         return {name: array[:rows].copy() for name, array in form.outputs.views(received).items()}
 
-    def _form(self, inputs: Tensors, outputs: tuple[str, ...], rows: int) -> Form | None:
-        """The form of a batch; None if it has none."""
+    def _form(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> Form | None:
+        """The form of a batch, whatever the order of its tensors; None if it has none."""
         bucket = bucket_of(rows)
-        kinds = tuple((name, array.dtype, array.shape[1:]) for name, array in inputs.items())
+        outputs = tuple(name for name in self._names if name in wanted)
+        kinds = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
         key = bucket, kinds, outputs
         with self._lock:
             if key not in self._forms and len(self._forms) < MOST_FORMS:
-                self._forms[key] = self._make(bucket, kinds, outputs)
+                try:
+                    self._forms[key] = self._make(bucket, kinds, outputs)
+                except Exception as error:
+                    log.warning("batches of %d rows go by ONNX Runtime's copies: %s", bucket, error)
+                    self._forms[key] = None
             return self._forms.get(key) if self._by_rows else None
 
     def _make(self, bucket: int, kinds: tuple[Any, ...], outputs: tuple[str, ...]) -> Form | None:

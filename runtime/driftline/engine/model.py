@@ -16,7 +16,7 @@ from driftline.config import TRUST, Engine, ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.device import Device, find
 from driftline.engine.features import Features
-from driftline.engine.lane import Lane
+from driftline.engine.lane import Lane, Times
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, ConfigError, DriftlineError
@@ -52,7 +52,10 @@ class Model:
             _python(bundle.model.parent, engine) if self.waits else session_of(bundle.model, engine, device)
         )
         self.signature: Signature = self._session.signature
-        self.lane = Lane(device, self._session) if device and isinstance(self._session, Session) else None
+        by_rows = bundle.settings.batching.max_batch_rows > 0
+        self.lane = (
+            Lane(device, self._session, by_rows) if device and isinstance(self._session, Session) else None
+        )
         self.waits = self.waits or self.lane is not None
         self._compute = self.lane.run if self.lane else self._session.run
         self.mlflow = bundle.mlmodel.signature if bundle.mlmodel else None
@@ -61,7 +64,7 @@ class Model:
         self._features = Features.of(bundle.transform, self.signature) if bundle.transform else None
         if self._features is not None:
             self.signature = self._features.signature
-        if bundle.settings.batching.max_batch_rows == 0:
+        if not by_rows:
             self.signature = replace(self.signature, batched=False)
 
     @classmethod
@@ -170,6 +173,8 @@ class Model:
             if rows >= most:
                 break
             rows = min(2 * rows, most)
+        if self.lane is not None:
+            self.lane.times = Times()  # from here on, those of clients
         return cost if self.warm else Cost()
 
 

@@ -35,15 +35,19 @@ def fetch(uri: str, source: str, folder: Path) -> Version:
     """
     reference = parse(source)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            folder.chmod(0o755)
         _claim(folder)
         registry = _opened(uri, folder / PARTS)
         version = registry.resolve(reference)
         files = registry.fetch(version)
         _empty(folder)
-        shutil.copytree(files, folder, copy_function=_place, dirs_exist_ok=True)
-        for path in folder.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        place = os.link if files.is_relative_to(folder / PARTS) else shutil.copyfile
+        for path in sorted(files.rglob("*")):  # but not what the folder itself is: others may own it
+            target = folder / path.relative_to(files)
+            target.mkdir() if path.is_dir() else place(path, target)
+            target.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(folder / PARTS)
         (folder / PARTS).mkdir()
     except OSError as error:
@@ -73,11 +77,3 @@ def _opened(uri: str, parts: Path) -> Registry:
 
         return MlflowRegistry(uri, Cache(parts))
     return Registry.open(uri)
-
-
-def _place(source: str, target: str) -> None:
-    """A file's content under another name: the same file if it is in our own cache, which goes."""
-    if PARTS in Path(source).parts:
-        os.link(source, target)
-    else:
-        shutil.copyfile(source, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -53,12 +54,14 @@ class CardsCollector(Collector):
         library = nvml()
         if library is None:
             return
-        cards = [library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount())]
+        cards = []
+        with suppress(library.NVMLError):
+            for index in range(library.nvmlDeviceGetCount()):
+                with suppress(library.NVMLError):  # it has fallen off the bus, say
+                    cards.append(library.nvmlDeviceGetHandleByIndex(index))
         for name, (words, ask) in _GAUGES.items():
             gauge = GaugeMetricFamily(name, words, labels=["gpu_uuid"])
             for card in cards:
-                try:
+                with suppress(library.NVMLError):
                     gauge.add_metric([library.nvmlDeviceGetUUID(card)], ask(library, card))
-                except library.NVMLError:
-                    continue
             yield gauge

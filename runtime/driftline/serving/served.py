@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
+from driftline.engine.lane import SLOTS
 from driftline.engine.model import Model
 from driftline.protocols.codec import Codec
 from driftline.protocols.mlflow import MlflowCodec
@@ -33,7 +34,7 @@ class Served:
             watch.run if watch else model.run,
             model.signature,
             model.settings.batching,
-            model.settings.engine.instances,
+            max(model.settings.engine.instances, SLOTS if model.lane else 1),
             cost,
             model.waits,
         )

@@ -106,7 +106,9 @@ def config(served: Served) -> dict[str, Any]:
         dims = spec.shape[1:] if signature.batched else spec.shape
         return {"name": spec.name, "data_type": spec.datatype.triton, "dims": list(dims)}
 
-    kind = "KIND_CPU" if settings.engine.device == "cpu" else "KIND_GPU"
+    device = settings.engine.device
+    on_card = served.model.lane is not None if device == "auto" else device != "cpu"
+    kind = "KIND_GPU" if on_card else "KIND_CPU"
     answer: dict[str, Any] = {
         "name": served.version.name,
         "platform": PLATFORM,

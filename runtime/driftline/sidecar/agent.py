@@ -146,15 +146,20 @@ class Agent:
 
     def observe_columns(self, columns: dict[str, Any], exchanges: int = 1) -> None:
         """Count rows that are columns already, of so many exchanges; thread safe, never raises."""
-        rows = len(next(iter(columns.values()), ()))
-        self.exchanges["observed" if self.observer.observe(columns, rows) else "failed"] += exchanges
-        if (capture := self._capture) is not None:
-            capture.add(columns, rows)
+        try:
+            rows = len(next(iter(columns.values()), ()))
+            observed = self.observer.observe(columns, rows)
+            if (capture := self._capture) is not None:
+                capture.add(columns, rows)
+        except Exception as error:  # a single number has no rows, say
+            self.fail(str(error), exchanges)
+        else:
+            self.exchanges["observed" if observed else "failed"] += exchanges
 
-    def fail(self, reason: str) -> None:
-        """Count an exchange that can't be observed; the reason is logged now and then."""
-        self.exchanges["failed"] += 1
-        self.observer.skip(1, reason)
+    def fail(self, reason: str, exchanges: int = 1) -> None:
+        """Count exchanges that can't be observed; the reason is logged now and then."""
+        self.exchanges["failed"] += exchanges
+        self.observer.skip(exchanges, reason)
 
     def ready(self) -> Monitor:
         """The monitor; Unavailable if it is not there."""

@@ -184,7 +184,7 @@ class Client(asyncio.Protocol):
         assert passage is not None
         passage.method, passage.target = parser.get_method(), self._url or b"/"
         passage.old = parser.get_http_version() == "1.0"
-        passage.keep = parser.should_keep_alive() and not self.last
+        passage.keep = parser.should_keep_alive() and not self.last and not parser.should_upgrade()
         without = headers.named(self._connection) if self._connection else frozenset()
         passage.out = [
             passage.method, b" ", passage.target, b" HTTP/1.1\r\n",
@@ -241,7 +241,7 @@ class Client(asyncio.Protocol):
         self.idle_since = monotonic()
         if self._waiting:
             self._begin(self._waiting.popleft())
-            self.resume()
+        self.resume()
 
     def fail(self, passage: Passage, status: int, message: str) -> None:
         """Answer for the upstream, if it has not begun to; else break off: nobody is to take that for all."""

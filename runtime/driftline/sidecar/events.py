@@ -8,6 +8,8 @@ for an answer, it would keep its model's clients waiting, too.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from threading import Event as Flag
@@ -21,13 +23,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from driftline.answers import failure
-from driftline.errors import BadRequest, Cancelled, DriftlineError, TooLarge, Unavailable, WrongMethod
+from driftline.errors import Cancelled, DriftlineError, TooLarge, Unavailable, WrongMethod
 from driftline.protocols.cloudevents import from_http
 from driftline.protocols.payloads import Payload, of_event
 from driftline.sidecar.agent import Agent
 from driftline.sidecar.exchange import Exchange
 from driftline.sidecar.halves import RECORD_BYTES, Halves, Pair
 from driftline.sidecar.payloads import exchange_of
+
+log = logging.getLogger("driftline.sidecar")
 
 PATHS = ("/", "/events")
 
@@ -120,7 +124,12 @@ class Events:
             if not self._waiting:
                 self._came.wait(1.0)
                 sleep(NAP_SECONDS)
-            self._work()
+            try:
+                self._work()
+            except Exception:  # whatever was posted, the next is to be counted
+                log.exception("events can't be counted")
+        assert self._agent is not None
+        hand_in(self._agent, self.halves.expire(math.inf))
 
     def _work(self) -> None:
         """Join and hand in what waits."""
@@ -168,7 +177,7 @@ def hand_in(agent: Agent, pairs: list[Pair]) -> None:
     for pair in pairs:
         try:
             exchanges.append(exchange_of(pair))
-        except BadRequest as error:
+        except Exception as error:  # whatever was posted
             agent.fail(str(error))
     agent.observe_all(exchanges)
 

@@ -12,12 +12,13 @@ HOP_BY_HOP = frozenset(
 )
 """Headers of a connection, not of a message. Trailers are not passed on, so `Trailer` is not either."""
 
-_PLAIN = frozenset((b"close", b"keep-alive", b""))
+_STAY = frozenset((b"close", b"keep-alive", b"", b"content-length", b"host"))
+"""What `Connection` may say without a header going: without its length, one request would be read as two."""
 
 
 def named(connection: bytes) -> frozenset[bytes]:
     """The headers that a Connection header makes hop-by-hop."""
-    return frozenset(token.strip() for token in connection.lower().split(b",")) - _PLAIN
+    return frozenset(token.strip() for token in connection.lower().split(b",")) - _STAY
 
 
 def lines(fields: Iterable[Field], without: frozenset[bytes]) -> list[bytes]:

@@ -35,9 +35,9 @@ def begun(state: rows.State) -> rows.State:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("size", [0, 1, 30] if SIMULATED else [0, 1, 255, 257, 1000])
+@pytest.mark.parametrize("size", [0, 30] if SIMULATED else [0, 1, 255, 257, 1000])
 @pytest.mark.parametrize("correlate", [True, False])
-@pytest.mark.parametrize("features", [0, 8])
+@pytest.mark.parametrize("features", [8] if SIMULATED else [0, 8])
 def test_one_call_gives_what_the_kernels_give(
     features: int, correlate: bool, size: int, order: Any, dtype: Any
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -162,13 +161,35 @@ def test_a_line_of_csv_may_go_on_within_quotes() -> None:
     assert module._end(b'a,"b\nc', csv=False) == 5
 
 
-def test_inodes_that_are_gone_are_forgotten(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("a\n")
-    files = Files(str(tmp_path), 10**6, 60.0)
-    assert files._paths() == [path]
-    with path.open("rb") as file:
-        files._place(file)
-    os.remove(path)
-    assert files._paths() == []
-    assert files.state() == {"places": [], "halves": []}
+async def test_places_outlive_a_volume_that_is_away(tmp_path: Path) -> None:
+    folder, away = tmp_path / "logs", tmp_path / "away"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(lines(3))
+    pq.write_table(
+        pa.table({"x_0": [1.0] * 20_000, "x_1": [1.0] * 20_000, "y": [2.0] * 20_000}), folder / "b.parquet"
+    )
+    assert (folder / "b.parquet").stat().st_size < 20_000  # fewer bytes than rows
+    async with reading(folder / "*") as (files, agent):
+        await rows(agent, 20_003)
+        folder.rename(away)
+        while files._seen:  # noqa: ASYNC110 - a thread looks
+            await asyncio.sleep(0.005)
+        away.rename(folder)
+        (folder / "c.jsonl").write_text(lines(2))
+        await rows(agent, 20_005)
+
+
+def test_inodes_that_are_gone_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files("nothing", 10**6, 60.0)
+    files._places = {inode: module.Place(inode, 0, "") for inode in range(10)}
+    files._forget({0, 1}, 0.0)
+    files._forget({0, 2}, 3599.0)
+    assert len(files._places) == 10
+    files._forget({0}, 3600.0)
+    assert list(files._places) == [0, 1, 2]  # 1 has been gone for a second only
+    files._forget(set(), 10_000.0)
+    files._forget({0}, 10_001.0)  # the hour begins anew
+    assert list(files._places) == [0, 1, 2]
+    monkeypatch.setattr(module, "MOST_UNSEEN", 1)
+    files._forget({0}, 10_002.0)
+    assert len(files._places) == 2

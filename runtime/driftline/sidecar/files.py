@@ -45,6 +45,12 @@ CHUNK_BYTES = 4 * 2**20
 MOST_LINE_BYTES = 64 * 2**20
 CHUNK_ROWS = 16_384
 
+FORGET_SECONDS = 3600.0
+"""A place is kept so long after its file was last seen: a volume may come late, a rename hides it."""
+
+MOST_UNSEEN = 20_000
+"""Places of files that are not seen; of more, those unseen for longest are forgotten."""
+
 _HEAD_BYTES = 256
 _PAYLOAD = {"id", "type", "body"}
 
@@ -82,6 +88,7 @@ class Files:
         self._pattern = pattern
         self._places: dict[int, Place] = {}
         self._seen: dict[Path, tuple[int, int, int]] = {}
+        self._unseen: dict[int, float] = {}  # inodes, and since when; the earliest is the first
         self._closed = Event()
         self._thread: Thread | None = None
 
@@ -134,7 +141,8 @@ class Files:
         """Files that have changed since the last look, by name."""
         folder = Path(self._pattern)
         found = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(self._pattern, recursive=True))
-        changed, there = [], set()
+        changed: list[Path] = []
+        there: dict[Path, tuple[int, int, int]] = {}
         for path in sorted(found):
             if path.name.startswith(".") or _kind(path) is None:
                 continue
@@ -142,31 +150,46 @@ class Files:
                 stat = path.stat()
             except OSError:  # it has gone meanwhile
                 continue
-            there.add(stat.st_ino)
-            mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
+            there[path] = mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
             if self._seen.get(path) != mark:
-                self._seen[path] = mark
                 changed.append(path)
-        self._places = {inode: place for inode, place in self._places.items() if inode in there}
-        self._seen = {path: mark for path, mark in self._seen.items() if mark[0] in there}
+        self._seen = there
+        self._forget({inode for inode, _, _ in there.values()}, monotonic())
         return changed
+
+    def _forget(self, there: set[int], now: float) -> None:
+        """Drop the places of inodes that have been gone for long; a look that saw nothing says nothing."""
+        if not there:
+            self._unseen.clear()
+            return
+        gone = self._places.keys() - there
+        self._unseen = {inode: since for inode, since in self._unseen.items() if inode in gone}
+        for inode in gone - self._unseen.keys():
+            self._unseen[inode] = now
+        kept = dict(self._places)
+        for inode, since in list(self._unseen.items()):
+            if now - since < FORGET_SECONDS and len(self._unseen) <= MOST_UNSEEN:
+                break
+            del self._unseen[inode], kept[inode]
+        self._places = kept  # at once: a checkpoint may be looking
 
     def _read(self, path: Path, agent: Agent) -> None:
         """Read what a file has behind the place where it was left."""
         with path.open("rb") as file:
             with agent.steady:
-                place = self._place(file)
+                place = self._place(file, _kind(path) == "parquet")
             if _kind(path) == "parquet":
                 self._read_parquet(file, place, agent)
             else:
                 self._read_text(file, place, agent, _kind(path) == "csv")
 
-    def _place(self, file: Any) -> Place:
-        """Where a file was left; its beginning if it is another one than was there."""
+    def _place(self, file: Any, rows: bool) -> Place:
+        """Where a file was left, in rows or bytes; its beginning if it is another one than was there."""
         stat = os.fstat(file.fileno())
         place = self._places.get(stat.st_ino)
         if place is not None:
-            if sha256(file.read(place.first)).hexdigest() == place.digest and place.done <= stat.st_size:
+            same = sha256(file.read(place.first)).hexdigest() == place.digest
+            if same and (rows or place.done <= stat.st_size):
                 return place
             file.seek(0)
         head = file.read(_HEAD_BYTES)

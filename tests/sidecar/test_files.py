@@ -193,3 +193,47 @@ def test_inodes_that_are_gone_are_forgotten_in_time(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "MOST_UNSEEN", 1)
     files._forget({0}, 10_002.0)
     assert len(files._places) == 2
+
+
+async def test_the_thread_outlives_looks_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(3))
+    paths = Files._paths
+    left = [PermissionError(13, "Permission denied"), RuntimeError("whatever")]
+
+    def stale(self: Files) -> list[Path]:
+        if left:
+            raise left.pop()
+        return paths(self)
+
+    monkeypatch.setattr(Files, "_paths", stale)
+    async with reading(tmp_path) as (files, agent):
+        await rows(agent, 3)
+        assert files.counts["failed"] == 2
+
+
+async def test_foreign_payloads_with_nulls_are_passed_over(tmp_path: Path) -> None:
+    names = ("id", "type", "time", "content_type", "body")
+    halves = to_table([half for number in range(7) for half in exchange(f"p{number}")])
+    found = halves.to_pylist()
+    for number, name in enumerate(names):
+        found[2 * number][name] = None
+    pq.write_table(pa.Table.from_pylist(found, halves.schema), tmp_path / "a.parquet")
+    async with reading(tmp_path) as (_, agent):
+        await rows(agent, 2)
+        assert agent.exchanges["failed"] == len(names)
+
+
+async def test_a_part_that_nobody_expected_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(table(3), tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text(csv(2))
+
+    def fails(self: Files, agent: Agent, table: pa.Table) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(Files, "_count_table", fails)
+    async with reading(tmp_path) as (files, agent):
+        await rows(agent, 2)
+        assert (files.counts["malformed"], agent.exchanges["failed"]) == (1, 1)
+        assert next(iter(files._places.values())).done == 3

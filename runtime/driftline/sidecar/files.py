@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
@@ -21,6 +22,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -29,7 +31,7 @@ from starlette.types import ASGIApp
 from driftline.columns import columns_of
 from driftline.errors import BadRequest, DriftlineError
 from driftline.protocols import cloudevents
-from driftline.protocols.payloads import Payload, of_event, of_table
+from driftline.protocols.payloads import COLUMNS, Payload, of_event, of_table
 from driftline.sidecar.agent import Agent
 from driftline.sidecar.events import halves_metrics, hand_in
 from driftline.sidecar.exchange import Body, Exchange
@@ -53,6 +55,7 @@ MOST_UNSEEN = 20_000
 
 _HEAD_BYTES = 256
 _PAYLOAD = {"id", "type", "body"}
+_NEEDED = tuple(name for name in COLUMNS if name not in ("json_length", "status"))
 
 
 @dataclass(slots=True)
@@ -84,10 +87,11 @@ class Files:
     def __init__(self, pattern: str, join_bytes: int, join_seconds: float) -> None:
         self.endpoints: Mapping[str, ASGIApp] = {}
         self.halves = Halves(join_bytes, join_seconds)
-        self.counts: Counter[str] = Counter(dict.fromkeys(("read", "malformed"), 0))
+        self.counts: Counter[str] = Counter(dict.fromkeys(("read", "malformed", "failed"), 0))
         self._pattern = pattern
         self._places: dict[int, Place] = {}
         self._seen: dict[Path, tuple[int, int, int]] = {}
+        self._told: dict[str, str] = {}  # why a file, or a look, has failed
         self._unseen: dict[int, float] = {}  # inodes, and since when; the earliest is the first
         self._closed = Event()
         self._thread: Thread | None = None
@@ -127,15 +131,31 @@ class Files:
 
     def _run(self, agent: Agent) -> None:
         while not self._closed.is_set():
-            for path in self._paths():
-                try:
-                    self._read(path, agent)
-                except (OSError, DriftlineError, pa.ArrowException) as error:
-                    self.counts["malformed"] += 1
-                    log.warning("%s: %s", path, " ".join(str(error).split()))
-            with agent.steady:
-                hand_in(agent, self.halves.expire(monotonic()))
+            try:
+                self._look(agent)
+            except Exception as error:  # a folder that can't be listed, say: the next look may do better
+                self._fail("failed", self._pattern, error)
+            else:
+                self._told.pop(self._pattern, None)
             self._closed.wait(POLL_SECONDS)
+
+    def _look(self, agent: Agent) -> None:
+        """Read what has come since the last look; OSError if the files can't be listed."""
+        with agent.steady:
+            hand_in(agent, self.halves.expire(monotonic()))
+        for path in self._paths():
+            try:
+                self._read(path, agent)
+            except Exception as error:  # whatever is in it; it is looked at again when it has changed
+                self._fail("malformed", str(path), error)
+
+    def _fail(self, outcome: str, name: str, error: Exception) -> None:
+        """Count a failure; say so if it is another one than the last of that file or pattern."""
+        self.counts[outcome] += 1
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if self._told.get(name) != reason:
+            self._told[name] = reason
+            log.warning("%s: %s", name, reason)
 
     def _paths(self) -> list[Path]:
         """Files that have changed since the last look, by name."""
@@ -154,6 +174,7 @@ class Files:
             if self._seen.get(path) != mark:
                 changed.append(path)
         self._seen = there
+        self._told = {str(path): self._told[str(path)] for path in there if str(path) in self._told}
         self._forget({inode for inode, _, _ in there.values()}, monotonic())
         return changed
 
@@ -235,14 +256,17 @@ class Files:
                 elif text:
                     self._count_lines(agent, text)
                 self.counts["read"] += 1
-            except (DriftlineError, pa.ArrowException) as error:
+            except Exception as error:  # whatever is in it: the thread must not stop at it for ever
                 self.counts["malformed"] += 1
-                agent.fail(str(error))
+                agent.fail(str(error) or type(error).__name__)
             place.done = done
 
     def _count_table(self, agent: Agent, table: Any) -> None:
         if set(table.column_names) >= _PAYLOAD:
-            self._join(agent, of_table(table))
+            whole = table.filter(_whole(table))
+            for _ in range(len(table) - len(whole)):
+                agent.fail(f"a payload: expected {', '.join(_NEEDED)}, came a null among them")
+            self._join(agent, of_table(whole))
         else:
             agent.observe_columns(columns_of(table))
 
@@ -276,6 +300,12 @@ class Files:
         now = monotonic()
         pairs = (self.halves.add(payload.id, payload, now) for payload in payloads)
         hand_in(agent, [pair for pair in pairs if pair is not None])
+
+
+def _whole(table: Any) -> Any:
+    """Which rows of a table of payloads have all that a payload must have."""
+    valid = (pc.is_valid(table.column(name)) for name in _NEEDED if name in table.column_names)
+    return reduce(pc.and_, valid)
 
 
 _STRUCTURED = [(b"content-type", cloudevents.STRUCTURED.encode())]

@@ -47,7 +47,7 @@ def body_of(payload: Payload) -> Body:
         return Body(content, _JSON, b"", length)
     if content.startswith(b"PAR1"):
         return Body(content, _PARQUET)
-    return Body(content, payload.content_type.encode("latin-1"), b"", payload.json_length)
+    return Body(content, payload.content_type.encode("latin-1", "replace"), b"", payload.json_length)
 
 
 def json_end(content: bytes) -> int | None:

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from driftline.config import Monitoring
 from driftline.monitor.profile import Profile
@@ -155,10 +157,48 @@ async def test_what_can_not_be_read_is_counted_and_passed_over(tmp_path: Path) -
         assert agent.exchanges["failed"] == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.jsonl", "lines"), ("a.jsonl.1", "lines"), ("a.csv.20261125.2", "csv"), ("v1.parquet", "parquet"),
+        ("a.jsonl.2.gz", None), ("a.csv.bak", None), ("a.csv.1x", None), ("a.1", None), ("csv", None),
+    ],
+)  # fmt: skip
+def test_only_numbers_may_follow_an_ending(name: str, kind: str | None) -> None:
+    assert module._kind(Path(name)) == kind
+
+
 def test_a_line_of_csv_may_go_on_within_quotes() -> None:
     assert module._end(b'a,"b\nc"\nd', csv=True) == 8
     assert module._end(b'a,"b\nc', csv=True) == 0
     assert module._end(b'a,"b\nc', csv=False) == 5
+    assert module._end(b"", csv=True) == module._end(b"a", csv=True) == 0
+
+
+@given(st.lists(st.sampled_from([b'"', b"\n", b"a", b","]), max_size=30).map(b"".join))
+def test_where_a_line_of_csv_ends_is_where_quotes_are_even(chunk: bytes) -> None:
+    ends = [
+        at
+        for at in range(1, len(chunk) + 1)
+        if chunk[at - 1 : at] == b"\n" and chunk[:at].count(b'"') % 2 == 0
+    ]
+    assert module._end(chunk, csv=True) == max(ends, default=0)
+
+
+async def test_a_line_that_is_too_long_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", 256)
+    monkeypatch.setattr(module, "MOST_LINE_BYTES", 1024)
+    grows = tmp_path / "a.jsonl"
+    grows.write_text(lines(2) + "x" * 3000)
+    (tmp_path / "b.csv").write_text(csv(1) + '7,1.5,"7.5,a\n' + "7,1.5,7.5,a\n" * 200)  # a quote too much
+    async with reading(tmp_path) as (files, agent):
+        await rows(agent, 203)
+        with grows.open("a") as file:
+            file.write("x" * 3000 + "\n" + lines(3))
+        await rows(agent, 206)
+        assert files.counts["malformed"] == 2
 
 
 async def test_places_outlive_a_volume_that_is_away(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import glob
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +42,7 @@ from driftline.sidecar.halves import Halves
 log = logging.getLogger("driftline.sidecar")
 
 KINDS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "lines", ".ndjson": "lines"}
-"""What the names of files end in, or have before a number that a rotation gave them."""
+"""What the names of files end in, or have before the numbers that a rotation gave them."""
 
 POLL_SECONDS = 1.0
 CHUNK_BYTES = 4 * 2**20
@@ -53,6 +55,7 @@ FORGET_SECONDS = 3600.0
 MOST_UNSEEN = 20_000
 """Places of files that are not seen; of more, those unseen for longest are forgotten."""
 
+_ROTATED = re.compile(r"(\.\d+)+\Z")
 _HEAD_BYTES = 256
 _PAYLOAD = {"id", "type", "body"}
 _NEEDED = tuple(name for name in COLUMNS if name not in ("json_length", "status"))
@@ -62,9 +65,10 @@ _NEEDED = tuple(name for name in COLUMNS if name not in ("json_length", "status"
 class Place:
     """How far a file is read.
 
-    done    rows of Parquet, else bytes
-    first   so many bytes at its beginning have this digest
-    header  the first line of CSV
+    done     rows of Parquet, else bytes
+    first    so many bytes at its beginning have this digest
+    header   the first line of CSV
+    passing  whether this is within a line that is too long: up to the next newline it is passed over
     """
 
     inode: int
@@ -72,6 +76,7 @@ class Place:
     digest: str
     done: int = 0
     header: str = ""
+    passing: bool = False
 
 
 class Files:
@@ -231,19 +236,33 @@ class Files:
     def _read_text(self, file: Any, place: Place, agent: Agent, csv: bool) -> None:
         while not self._closed.is_set():
             file.seek(place.done)
-            chunk, wanted = file.read(CHUNK_BYTES), CHUNK_BYTES
-            while (end := _end(chunk, csv)) == 0 and len(chunk) == wanted:
-                if wanted >= MOST_LINE_BYTES:
-                    raise BadRequest(f"expected lines of at most {MOST_LINE_BYTES} bytes")
-                more = file.read(wanted)
-                chunk, wanted = chunk + more, 2 * wanted
-            if end == 0:
+            if place.passing:
+                if not self._pass_over(file, place, agent):
+                    return
+                continue
+            part = _part(file, csv)
+            if part is None:
+                with agent.steady:
+                    self.counts["malformed"] += 1
+                    agent.fail(f"a line: expected at most {MOST_LINE_BYTES} bytes, came more")
+                    place.passing = True
+                continue
+            if not part:
                 return  # the last line is not whole yet
-            part = chunk[:end]
+            end = len(part)
             if csv and not place.header:
                 header, _, part = part.partition(b"\n")
                 place.header = header.decode("utf-8", "replace").rstrip("\r")
             self._count(agent, place, place.done + end, None, part)
+
+    def _pass_over(self, file: Any, place: Place, agent: Agent) -> bool:
+        """Go on in a line that is too long, behind its end if that is near; False at the end of the file."""
+        chunk = file.read(CHUNK_BYTES)
+        end = chunk.find(b"\n") + 1
+        with agent.steady:
+            place.done += end or len(chunk)
+            place.passing = not end
+        return bool(chunk)
 
     def _count(self, agent: Agent, place: Place, done: int, rows: Any, text: bytes | None) -> None:
         """Count a part of a file and move its place, in one step; what can't be read is passed over."""
@@ -312,12 +331,26 @@ _STRUCTURED = [(b"content-type", cloudevents.STRUCTURED.encode())]
 
 
 def _kind(path: Path) -> str | None:
-    return next((KINDS[suffix] for suffix in reversed(path.suffixes) if suffix in KINDS), None)
+    return KINDS.get(Path(_ROTATED.sub("", path.name)).suffix)
+
+
+def _part(file: Any, csv: bool) -> bytes | None:
+    """The whole lines that come next; empty if there is none yet, None if it is too long."""
+    chunk, wanted = file.read(CHUNK_BYTES), CHUNK_BYTES
+    while (end := _end(chunk, csv)) == 0:
+        if len(chunk) < wanted:
+            return b""
+        if wanted >= MOST_LINE_BYTES:
+            return None
+        chunk, wanted = chunk + file.read(wanted), 2 * wanted
+    return bytes(chunk[:end])
 
 
 def _end(chunk: bytes, csv: bool) -> int:
     """Where the last whole line ends; in CSV, a line may end within quotes and go on."""
-    end = chunk.rfind(b"\n") + 1
-    while csv and end and chunk.count(b'"', 0, end) % 2:
-        end = chunk.rfind(b"\n", 0, end - 1) + 1
-    return end
+    if not csv:
+        return chunk.rfind(b"\n") + 1
+    values = np.frombuffer(chunk, np.uint8)
+    within = np.logical_xor.accumulate(values == ord('"'))
+    ends = (values == ord("\n")) & ~within
+    return len(chunk) - int(ends[::-1].argmax()) if ends.any() else 0

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -277,3 +278,38 @@ async def test_a_part_that_nobody_expected_is_passed_over(
         await rows(agent, 2)
         assert (files.counts["malformed"], agent.exchanges["failed"]) == (1, 1)
         assert next(iter(files._places.values())).done == 3
+
+
+async def test_a_file_that_can_not_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text(csv(3))
+    part = module._part
+    left = [OSError(5, "Input/output error"), OSError(116, "Stale file handle")]
+
+    def fails(file: Any, csv: bool) -> bytes | None:
+        if left:
+            raise left.pop()
+        return part(file, csv)
+
+    monkeypatch.setattr(module, "_part", fails)
+    async with reading(tmp_path) as (files, agent):
+        await rows(agent, 3)
+        assert (files.counts["failed"], files.counts["malformed"]) == (2, 0)
+
+
+def test_a_header_is_known_only_with_the_rows_behind_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(csv(3))
+    files = Files(str(tmp_path), 10**6, 60.0)
+    known: list[tuple[int, str]] = []
+
+    class Watching:
+        steady = RLock()
+
+        def observe(self, exchange: Any) -> None:
+            (place,) = files.state()["places"]
+            known.append((place["done"], place["header"]))
+
+    files._read(tmp_path / "a.csv", Watching())  # type: ignore[arg-type]
+    assert known == [(0, "")]
+    assert files.state()["places"][0]["header"] == "x_0,x_1,y,other"

@@ -152,7 +152,10 @@ class Files:
             try:
                 self._read(path, agent)
             except Exception as error:  # whatever is in it; it is looked at again when it has changed
-                self._fail("malformed", str(path), error)
+                again = isinstance(error, OSError) and error.errno is not None  # Arrow's own have none
+                if again:
+                    self._seen.pop(path, None)
+                self._fail("failed" if again else "malformed", str(path), error)
 
     def _fail(self, outcome: str, name: str, error: Exception) -> None:
         """Count a failure; say so if it is another one than the last of that file or pattern."""
@@ -249,11 +252,11 @@ class Files:
                 continue
             if not part:
                 return  # the last line is not whole yet
-            end = len(part)
-            if csv and not place.header:
-                header, _, part = part.partition(b"\n")
-                place.header = header.decode("utf-8", "replace").rstrip("\r")
-            self._count(agent, place, place.done + end, None, part)
+            done, header = place.done + len(part), place.header
+            if csv and not header:
+                first, _, part = part.partition(b"\n")
+                header = first.decode("utf-8", "replace").rstrip("\r")
+            self._count(agent, place, done, None, part, header)
 
     def _pass_over(self, file: Any, place: Place, agent: Agent) -> bool:
         """Go on in a line that is too long, behind its end if that is near; False at the end of the file."""
@@ -264,21 +267,23 @@ class Files:
             place.passing = not end
         return bool(chunk)
 
-    def _count(self, agent: Agent, place: Place, done: int, rows: Any, text: bytes | None) -> None:
+    def _count(
+        self, agent: Agent, place: Place, done: int, rows: Any, text: bytes | None, header: str = ""
+    ) -> None:
         """Count a part of a file and move its place, in one step; what can't be read is passed over."""
         with agent.steady:
             try:
                 if rows is not None:
                     self._count_table(agent, pa.table(rows))
-                elif text and place.header:
-                    self._count_csv(agent, place.header, text)
+                elif text and header:
+                    self._count_csv(agent, header, text)
                 elif text:
                     self._count_lines(agent, text)
                 self.counts["read"] += 1
             except Exception as error:  # whatever is in it: the thread must not stop at it for ever
                 self.counts["malformed"] += 1
                 agent.fail(str(error) or type(error).__name__)
-            place.done = done
+            place.done, place.header = done, header
 
     def _count_table(self, agent: Agent, table: Any) -> None:
         if set(table.column_names) >= _PAYLOAD:

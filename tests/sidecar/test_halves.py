@@ -54,7 +54,7 @@ def test_where_no_answers_are_logged_requests_stand_alone() -> None:
 
 
 def test_for_want_of_room_the_oldest_are_dropped() -> None:
-    halves = Halves(10 * (RECORD_BYTES + 100), 60)
+    halves = Halves(10 * (RECORD_BYTES + 130), 60)  # 130: the body and texts
     for number in range(100):
         halves.add(str(number), half("request", str(number), 100), number)
     assert (halves.waiting, halves.counts["dropped"]) == (10, 90)
@@ -93,3 +93,12 @@ def test_what_waits_outlives_a_restart() -> None:
     halves.add("b", RESPONSE, 0)
     after.thaw(json.loads(json.dumps(halves.freeze())), 0)
     assert after.add("a", RESPONSE, 0) == (REQUEST, RESPONSE)
+
+
+def test_long_texts_take_room() -> None:
+    halves = Halves(10 * RECORD_BYTES, 60)
+    for number in range(10):
+        halves.add(f"{number}" + "s" * 5_000, REQUEST, 0)
+    assert (halves.waiting, halves.counts["dropped"]) == (1, 9)
+    halves.expire(60)
+    assert halves.bytes == 0

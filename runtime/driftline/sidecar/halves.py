@@ -11,10 +11,10 @@ from typing import Any
 from driftline.protocols.payloads import REQUEST, Payload
 
 RECORD_BYTES = 700
-"""What a half takes in memory besides its body, about."""
+"""What a half takes in memory besides its body and its texts, about."""
 
 JOINED_BYTES = 250
-"""What it takes to know that an id has been there."""
+"""What it takes to know that an id has been there, besides the id."""
 
 Pair = tuple[Payload, Payload | None]
 """A request, and its answer if it has one."""
@@ -58,7 +58,7 @@ class Halves:
         known = self._known.get(key)
         if known is None:
             self._known[key] = now, payload
-            self.bytes += _size(payload)
+            self.bytes += _size(key, payload)
             self._make_room()
             return None
         since, other = known
@@ -66,7 +66,7 @@ class Halves:
             self.counts["duplicate"] += 1
             return None
         self._known[key] = since, None
-        self.bytes -= _size(other) - JOINED_BYTES
+        self.bytes += _size(key, None) - _size(key, other)
         self.counts["joined"] += 2
         if payload.type == REQUEST:
             self.counts["late"] += 1
@@ -97,8 +97,8 @@ class Halves:
 
     def _pop(self) -> Payload | None:
         """Forget the oldest; what waited there."""
-        _, (_, payload) = self._known.popitem(last=False)
-        self.bytes -= JOINED_BYTES if payload is None else _size(payload)
+        key, (_, payload) = self._known.popitem(last=False)
+        self.bytes -= _size(key, payload)
         return payload
 
     # -- over a restart -----------------------------------------------------------------------------
@@ -117,5 +117,9 @@ class Halves:
             self.add(key, Payload(*[*values, b64decode(body)]), now)
 
 
-def _size(payload: Payload) -> int:
-    return len(payload.body) + RECORD_BYTES
+def _size(key: str, payload: Payload | None) -> int:
+    """What an id takes, and the half that waits there if one does; texts may be of any length."""
+    if payload is None:
+        return JOINED_BYTES + len(key)
+    texts = key, payload.id, payload.model, payload.version, payload.content_type
+    return RECORD_BYTES + len(payload.body) + sum(map(len, texts))

@@ -29,7 +29,7 @@ def binary(data: bytes, **more: object) -> bytes:
 
 @given(st.binary(min_size=1, max_size=40), st.text(max_size=10))
 def test_where_json_ends_is_found_whatever_follows(data: bytes, name: str) -> None:
-    head = binary(data, id=name)
+    head = b" \r\n\t" + binary(data, id=name)
     assert json_end(head + data) == len(head)
     assert body_of(payload(head + data)).json_length == len(head)
 

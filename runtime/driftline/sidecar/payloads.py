@@ -55,8 +55,9 @@ def json_end(content: bytes) -> int | None:
 
     Found by reading: what follows has to be as long as the tensors say. Raises BadRequest if it is not.
     """
+    text = content.decode("latin-1")  # a character a byte
     try:
-        document, end = _DECODER.raw_decode(content.decode("latin-1"))  # a character a byte
+        document, end = _DECODER.raw_decode(text, len(text) - len(text.lstrip(" \t\r\n")))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"a body that may be binary: its JSON can't be read: {error}") from error
     size = sum(map(_size_of, _list(document.get("inputs")) + _list(document.get("outputs"))))

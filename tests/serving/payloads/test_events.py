@@ -23,7 +23,6 @@ ASKED = Asked("m", b"application/json", b"", None)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hardly any rest between attempts."""
     monkeypatch.setattr(module, "FIRST_REST", 0.001)
-    monkeypatch.setattr(module, "LONGEST_REST", 0.001)
 
 
 @contextmanager

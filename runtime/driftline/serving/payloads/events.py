@@ -26,7 +26,6 @@ SENDERS = 4
 
 ATTEMPTS = 8
 FIRST_REST = 0.25
-LONGEST_REST = 30.0
 TIMEOUT_SECONDS = 10.0
 
 SILENCE_SECONDS = 60.0
@@ -110,7 +109,7 @@ class EventSink:
 
     def _rest(self, attempt: int) -> bool:
         """Wait between two attempts; False if there is no time for another one."""
-        rest = min(FIRST_REST * 2 ** (attempt - 1), LONGEST_REST) * random.uniform(0.5, 1.0)  # noqa: S311
+        rest = FIRST_REST * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311
         until = monotonic() + rest
         while (left := until - monotonic()) > 0 and not self._queue.closed:
             sleep(min(left, 0.1))

@@ -78,10 +78,16 @@ def ask(urls: Sequence[str], model: str = "") -> Fleet:
                 parts += found
             else:
                 away[url] = found
-        groups: dict[tuple[str, str], list[Part]] = {}
+        alike: dict[tuple[str, str], list[Part]] = {}
         for part in parts:
-            groups.setdefault((part.shipped.model, part.shipped.fingerprint), []).append(part)
-        return Fleet(tuple(_group(client, name, one) for (name, _), one in groups.items()), away)
+            alike.setdefault((part.shipped.model, part.shipped.fingerprint), []).append(part)
+        groups: list[Group] = []
+        for (name, _), members in alike.items():
+            try:
+                groups.append(_group(client, name, members))
+            except (httpx.HTTPError, DriftlineError) as error:  # it has gone meanwhile
+                away |= dict.fromkeys((part.page for part in members), f"{type(error).__name__}: {error}")
+        return Fleet(tuple(groups), away)
 
 
 def _windows(client: httpx.Client, model: str, url: str) -> list[Part] | str:
@@ -102,7 +108,10 @@ def _models(client: httpx.Client, base: str) -> list[str]:
     answer = client.post(f"{base}/v2/repository/index", json={"ready": True})
     if not answer.is_success:
         raise BadRequest(f"{answer.status_code}: {answer.text[:200]}")
-    return list(dict.fromkeys(entry["name"] for entry in answer.json()))
+    try:
+        return list(dict.fromkeys(entry["name"] for entry in answer.json()))
+    except (ValueError, KeyError, TypeError):
+        raise BadRequest("its /v2/repository/index is no agent's and no driftline server's") from None
 
 
 def _get(client: httpx.Client, url: str) -> bytes:

@@ -20,6 +20,8 @@ from driftline.cli.shared import (
     device_option,
     engine_of,
     host_option,
+    log_format_option,
+    log_level_option,
     option,
     port_option,
     python_option,
@@ -110,18 +112,8 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     default=DEFAULTS.drain_seconds,
     type=click.FloatRange(0, 86_400),
 )
-@option(
-    "--log-format",
-    "For a person or a machine.",
-    default=DEFAULTS.log_format,
-    type=click.Choice(["text", "json"]),
-)
-@option(
-    "--log-level",
-    "The least that is logged.",
-    default=DEFAULTS.log_level,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-)
+@log_format_option
+@log_level_option
 @option("--access-log/--no-access-log", "Log every request.", default=DEFAULTS.access_log)
 @option(
     "--alarm-webhook", "Post alarms there, as CloudEvents.", default=DEFAULTS.alarm_webhook, metavar="URL"

@@ -32,6 +32,18 @@ host_option = option("--host", "Address to listen on.", default=DEFAULTS.host)
 port_option = option(
     "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
 )
+log_format_option = option(
+    "--log-format",
+    "For a person or a machine.",
+    default=DEFAULTS.log_format,
+    type=click.Choice(["text", "json"]),
+)
+log_level_option = option(
+    "--log-level",
+    "The least that is logged.",
+    default=DEFAULTS.log_level,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+)
 trust_option = option("--trust", "Run the Python code that models may consist of.", is_flag=True)
 python_option = option(
     "--python", "The interpreter that runs it; driftline's own if not given.", metavar="PATH"

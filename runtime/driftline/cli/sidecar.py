@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from driftline.cli.shared import option, stdout
+from driftline.cli.shared import log_format_option, log_level_option, option, stdout
 from driftline.config import Monitoring, ServerFile, Sidecar, bundle_settings
 from driftline.errors import BadRequest
 
@@ -87,18 +87,8 @@ def monitoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
     default=DEFAULTS.drain_seconds,
     type=click.FloatRange(0, 86_400),
 )
-@option(
-    "--log-format",
-    "For a person or a machine.",
-    default=DEFAULTS.log_format,
-    type=click.Choice(["text", "json"]),
-)
-@option(
-    "--log-level",
-    "The least that is logged.",
-    default=DEFAULTS.log_level,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-)
+@log_format_option
+@log_level_option
 @option("--alarm-webhook", "Post alarms there, as CloudEvents.", default="", metavar="URL")
 @monitoring_options
 @click.pass_obj

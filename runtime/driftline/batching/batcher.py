@@ -23,6 +23,7 @@ from driftline.batching.counters import Counters
 from driftline.batching.rows import Slice, gather, join, size_in_bytes, split
 from driftline.config import Batching, available_cores
 from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
+from driftline.table import arrays_of
 from driftline.tensors import Signature, Tensors
 
 INLINE_NS = 1_000_000 if available_cores() > 1 else 5_000_000
@@ -116,7 +117,7 @@ class Batch:
         for request, _, _ in self.slices:
             if request.rows:
                 break
-        return self.rows * sum(array.size for array in request.inputs.values()) // max(request.rows, 1)
+        return self.rows * sum(array.size for array in arrays_of(request.inputs)) // max(request.rows, 1)
 
 
 class Batcher:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from driftline import table
 from driftline.errors import ModelError
+from driftline.table import arrays_of, cut
 from driftline.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -22,15 +24,11 @@ STRING_BYTES = 50
 
 def gather(slices: Sequence[Slice]) -> Tensors:
     """The input tensors of a batch; no copy if it is one request."""
-    first, start, stop = slices[0]
-    if len(slices) > 1:
-        return {
-            name: np.concatenate([request.inputs[name][begin:end] for request, begin, end in slices])
-            for name in first.inputs
-        }
-    if stop - start == first.rows:
-        return first.inputs
-    return {name: array[start:stop] for name, array in first.inputs.items()}
+    parts = [
+        request.inputs if stop - start == request.rows else cut(request.inputs, start, stop)
+        for request, start, stop in slices
+    ]
+    return table.join(parts) if len(parts) > 1 else parts[0]
 
 
 def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
@@ -45,7 +43,7 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
     for name, array in outputs.items():
         if array.shape[:1] != (rows,):
             raise ModelError(f"output {name!r}: expected {rows} rows, came shape {list(array.shape)}")
-    results = []
+    results: list[Tensors] = []
     end = 0
     for request, first, last in slices:
         begin, end = end, end + last - first
@@ -65,7 +63,7 @@ def join(parts: Sequence[tuple[int, Tensors]]) -> Tensors | ModelError:
 def size_in_bytes(inputs: Tensors) -> int:
     """What tensors take in memory, strings with their letters."""
     size = 0
-    for array in inputs.values():
+    for array in arrays_of(inputs):
         size += array.nbytes
         if array.dtype.hasobject:
             size += sum(STRING_BYTES + len(text or "") for text in array.flat)

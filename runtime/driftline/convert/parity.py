@@ -42,7 +42,7 @@ def largest(model: Model, native: Native, example: Example) -> Difference:
     Raises BadRequest if the ONNX model does not take them, or gives other shapes.
     """
     inputs = inputs_of(model, example)
-    came = model.predict(inputs)
+    came = dict(model.predict(inputs))
     if model.signature.batched:
         alone = model.predict({name: array[:1] for name, array in inputs.items()})
         for name, array in alone.items():

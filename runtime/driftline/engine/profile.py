@@ -46,7 +46,7 @@ def _columns(
             progress(batch.num_rows)
     else:
         for batch, inputs, outputs in run(bundle, source, schema):
-            yield {name: array for name, array in (inputs | outputs).items() if array.ndim <= 2}
+            yield {name: array for name, array in {**inputs, **outputs}.items() if array.ndim <= 2}
             progress(batch.num_rows)
 
 

@@ -24,6 +24,7 @@ import traceback
 if __name__ == "__main__":  # what lies beside this file is no package for the model to import
     sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Memory:
         self._descriptor = descriptor
         self._mapped: Any = b""
 
-    def write(self, tensors: dict[str, Any]) -> int:
+    def write(self, tensors: Mapping[str, Any]) -> int:
         """Put tensors there, in place of what was; how many bytes they take."""
         cells = {name: _cell(np.asarray(array)) for name, array in tensors.items()}
         fields = [pa.field(name, cell.type, metadata=about) for name, (cell, about) in cells.items()]

@@ -36,6 +36,9 @@ HANDFUL = 16
 """Strings that are laid out here: Arrow is no quicker for them, and no server's first answer has to wait for
 its import, which takes 0.3 s, and 1 s more where there is pandas."""
 
+NO_ARRAY = "no array"
+"""In place of a dtype. Not None, which numpy takes for float64 when it is compared with one."""
+
 _ROW = struct.Struct(f"{memory.FIELDS}q")
 
 
@@ -60,7 +63,7 @@ class Plan:
 
     @classmethod
     def of(cls, inputs: Sequence[Input], dtypes: Sequence[Any]) -> Plan:
-        """The plan for columns of these dtypes; None is alone."""
+        """The plan for columns of these dtypes; NO_ARRAY is alone."""
         table, parts = np.zeros((len(inputs), memory.FIELDS), np.int64), np.zeros((len(inputs), 2), np.int64)
         ways: dict[str, list[int]] = {"number": [], "time": [], "text": [], "clock": [], "alone": []}
         for index, (each, dtype) in enumerate(zip(inputs, dtypes, strict=True)):
@@ -79,7 +82,7 @@ class Plan:
 
 def _way(each: Input, dtype: Any) -> tuple[str, Layout]:
     """How a column is read, and how it then lies."""
-    layout = None if dtype is None else numpy_layout(each, dtype, 8)
+    layout = None if dtype is NO_ARRAY else numpy_layout(each, dtype, 8)
     if layout is not None and each.kind == "number":
         return "number", (memory.FLOAT64, 8, 0)
     if layout is not None and dtype.kind in "Mi":
@@ -156,9 +159,8 @@ class Reader:
         self._names = [each.name for each in self.inputs]
         self._free: list[Sources] = []
         self._laid: tuple[Any, tuple[Array, Array] | None] = None, None
-        dtypes: list[Any] = [None] * len(self.inputs)
-        self._alone = Plan.of(self.inputs, dtypes)
-        self._plan = dtypes, self._alone
+        self._alone = Plan.of(self.inputs, [NO_ARRAY] * len(self.inputs))
+        self._plan: tuple[list[Any], Plan] = [], self._alone
 
     @contextmanager
     def open(self, data: Any) -> Iterator[Sources]:
@@ -225,7 +227,7 @@ class Reader:
     def _each(self, data: Any, first: int, sources: Sources) -> None:
         """Columns by name: few rows of numpy's joined where they can be, the rest one by one."""
         columns = self._columns(data)
-        dtypes = [column.dtype if type(column) is ndarray else None for column in columns]
+        dtypes = [column.dtype if type(column) is ndarray else NO_ARRAY for column in columns]
         known, plan = self._plan
         if dtypes != known:
             plan = Plan.of(self.inputs, dtypes)

@@ -12,12 +12,12 @@ from typing import Any
 
 from driftline.errors import BadRequest
 from driftline.protocols import binary
-from driftline.tensors import DATATYPES, Array, Tensors, TensorSpec, coerce, shorten
+from driftline.tensors import DATATYPES, Array, TensorSpec, coerce, shorten
 
 _INTEGER = {int}
 
 
-def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> Tensors:
+def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> dict[str, Array]:
     """The wanted ones of these tensors, by name; what is said of others is not looked at.
 
     entries  the value of 'inputs' or 'outputs'
@@ -27,7 +27,7 @@ def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> Ten
     """
     if type(entries) is not list or not set(map(type, entries)) <= {dict}:
         raise BadRequest(f"expected a list of tensors, came {shorten(entries)}")
-    found: Tensors = {}
+    found: dict[str, Array] = {}
     for entry in entries:
         data = entry.get("data")
         size = (entry.get("parameters") or {}).get("binary_data_size")

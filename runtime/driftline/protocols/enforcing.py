@@ -13,7 +13,7 @@ from driftline.errors import BadRequest, SignatureViolation
 from driftline.mlmodel import Column, MlflowSignature, Parameter, Tensor
 from driftline.protocols import casting
 from driftline.protocols.frames import Frame, from_records, from_rows, tensors_of
-from driftline.protocols.v1 import columns_of
+from driftline.protocols.v1 import columns_of, inputs_of_rows
 from driftline.tensors import Signature, Tensors, shorten
 
 
@@ -62,7 +62,7 @@ class Undeclared:
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
         """The same, row by row."""
-        return self._signature.inputs_of(columns_of(value)), False
+        return inputs_of_rows(self._signature, value), False
 
 
 class Columns:

@@ -52,8 +52,11 @@ class V1Codec:
             raise BadRequest(
                 f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
             )
-        tensors = document["inputs"] if given == ["inputs"] else columns_of(document["instances"])
-        return InferRequest(self._signature.inputs_of(tensors), self._outputs)
+        if given == ["inputs"]:
+            inputs = self._signature.inputs_of(document["inputs"])
+        else:
+            inputs = inputs_of_rows(self._signature, document["instances"])
+        return InferRequest(inputs, self._outputs)
 
     def _read_numbers(self, body: bytes) -> Tensors:
         """The input of a model of one, if its numbers are all there is in the body; else Unread."""
@@ -72,6 +75,15 @@ class V1Codec:
             rows = zip(*columns.values(), strict=True)
             predictions = [dict(zip(columns, row, strict=True)) for row in rows]
         return orjson.dumps({"predictions": predictions}), None
+
+
+def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
+    """A model's input tensors out of rows: values, or objects of values by input name.
+
+    Raises BadRequest for what does not fit the signature.
+    """
+    table = signature.table_of_rows(instances) if type(instances) is list else None
+    return signature.inputs_of(columns_of(instances)) if table is None else table
 
 
 def columns_of(instances: object) -> object:

@@ -16,12 +16,14 @@ from driftline.errors import BadRequest
 from driftline.protocols import binary, numbers
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.forms import BinaryForm, Form, TextForm
+from driftline.table import Table
 from driftline.tensors import DATATYPES, Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
 
 _MOST_ELEMENTS = 2**48
 
 _INTEGER = {int}
 _DATA = numbers.key("data")
+_OF_COLUMN = ("name", "datatype", "shape", "data")
 _SHORT = 2_000
 """Characters below which cutting a text costs more than the kernel saves."""
 
@@ -36,6 +38,7 @@ class V2Codec:
     media_type: ClassVar[bytes] = b"application/json"
 
     def __init__(self, signature: Signature, name: str, version: int) -> None:
+        self._signature = signature
         self._inputs = {spec.name: spec for spec in signature.inputs}
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._all_outputs = tuple(self._outputs)
@@ -173,7 +176,10 @@ class V2Codec:
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
         if type(entries) is not list or not entries:
             raise BadRequest(f"'inputs': expected a list of tensors, came {shorten(entries)}")
-        given: Tensors = {}
+        table = None if tail else self._read_columns(entries)
+        if table is not None:
+            return table
+        given: dict[str, Array] = {}
         for entry in entries:
             spec = self._spec_of(entry, given)
             array, tail = self._read_input(spec, entry, tail)
@@ -187,6 +193,23 @@ class V2Codec:
                 "came nothing"
             )
         return {name: given[name] for name in self._inputs} if len(given) > 1 else given
+
+    def _read_columns(self, entries: list[Any]) -> Table | None:
+        """Raw columns as JSON, all at once; None for what has more to it, or is wrong."""
+        columns: dict[str, Any] = {}
+        for entry in entries:
+            if type(entry) is not dict or len(entry) != len(_OF_COLUMN):
+                return None
+            name, datatype, shape, data = map(entry.get, _OF_COLUMN)
+            spec = self._inputs.get(name) if type(name) is str else None
+            if spec is None or not spec.raw or datatype != spec.datatype.name or type(data) is not list:
+                return None
+            if shape not in ([len(data)], [len(data), 1]) or not _INTEGER.issuperset(map(type, shape)):
+                return None
+            if name in columns:
+                return None
+            columns[spec.name] = data
+        return self._signature.table(columns)
 
     def _spec_of(self, entry: object, given: Mapping[str, object]) -> TensorSpec:
         name = entry.get("name") if type(entry) is dict else None

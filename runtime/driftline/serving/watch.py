@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
-
-import numpy as np
 
 from driftline.config import Monitoring
 from driftline.engine.model import Model
@@ -20,6 +19,7 @@ from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
 from driftline.serving.news import News
+from driftline.table import Table, join
 from driftline.tensors import Signature, Tensors, TensorSpec
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ TOGETHER = 256
 
 LATER_SECONDS = 0.05
 """How long the first of them waits at most."""
+
+Batch = tuple[Tensors, Tensors]
+"""What went in and what came out."""
 
 
 class Watch:
@@ -66,7 +69,7 @@ class Watch:
         self._capture: Capture | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
-        self._later: list[Tensors] = []
+        self._later: list[Batch] = []
         self._later_rows = 0
         self._timer: asyncio.TimerHandle | None = None
         self.changes: dict[str, int] = {}
@@ -81,21 +84,22 @@ class Watch:
         """The named outputs of one batch, as the model gives them; see Model.run."""
         extra = [name for name in self._outputs if name not in outputs]
         results = self._model.run(inputs, (*outputs, *extra))
-        columns = {name: inputs[name] for name in self._inputs}
-        columns |= {name: results[name] for name in self._outputs}
+        # A table goes as it is: taking its columns out costs more than joining it with the next ones.
+        took = inputs if type(inputs) is Table else {name: inputs[name] for name in self._inputs}
+        gave = {name: results[name] for name in self._outputs}
         if self._loop is not None and get_ident() == self._loop_thread:
-            self._defer(columns, self._loop)
+            self._defer((took, gave), self._loop)
         else:
-            self._observe(columns)
+            self._observe(took, gave)
         return {name: results[name] for name in outputs} if extra else results
 
-    def _defer(self, columns: Tensors, loop: asyncio.AbstractEventLoop) -> None:
+    def _defer(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
         """On the loop itself batches are short: let their answers go first, and observe several together."""
         if not self._later:
             self._timer = loop.call_later(LATER_SECONDS, self.catch_up)
-        self._later.append(columns)
+        self._later.append(batch)
         before = self._later_rows
-        self._later_rows += length(columns)
+        self._later_rows += length(*batch)
         if before < TOGETHER <= self._later_rows:
             loop.call_soon(self.catch_up)
 
@@ -106,11 +110,12 @@ class Watch:
         later, self._later, self._later_rows = self._later, [], 0
         if self._timer is not None:
             self._timer.cancel()
-        for columns in together(later):
-            self._observe(columns)
+        for took, gave in together(later):
+            self._observe(took, gave)
 
-    def _observe(self, columns: Tensors) -> None:
-        rows = length(columns)
+    def _observe(self, took: Tensors, gave: Tensors) -> None:
+        rows = length(took, gave)
+        columns = {**{name: took[name] for name in self._inputs}, **gave}
         self.observer.observe(columns, rows)
         if (capture := self._capture) is not None:
             capture.add(columns, rows)
@@ -203,16 +208,17 @@ class Watch:
             self._news.alarm(self._version, signal)
 
 
-def length(columns: Tensors) -> int:
+def length(took: Tensors, gave: Tensors) -> int:
     """The rows of a batch."""
-    return len(next(iter(columns.values()), ()))
+    return len(next(chain(took.values(), gave.values()), ()))
 
 
-def together(batches: list[Tensors]) -> list[Tensors]:
+def together(batches: list[Batch]) -> list[Batch]:
     """Batches of the same columns as one; as they are if they can't be."""
-    if len(batches) > 1 and all(batch.keys() == batches[0].keys() for batch in batches):
+    took, gave = ([batch[side] for batch in batches] for side in (0, 1))
+    if len(batches) > 1 and all(part.keys() == side[0].keys() for side in (took, gave) for part in side):
         with suppress(ValueError):  # dimensions that may vary do
-            return [{name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}]
+            return [(join(took), join(gave))]
     return batches
 
 

@@ -58,12 +58,12 @@ class CardWatch(Watch):
                 counted.append(True)
 
         results = self._lane.run(inputs, (*outputs, *extra), count)
-        columns = {name: inputs[name] for name in self._inputs}
-        columns |= {name: results[name] for name in self._outputs}
+        took = {name: inputs[name] for name in self._inputs}
+        gave = {name: results[name] for name in self._outputs}
         if not any(counted):
-            self._observe(columns)
+            self._observe(took, gave)
         elif (capture := self._capture) is not None:
-            capture.add(columns, length(columns))
+            capture.add(took | gave, length(took, gave))
         if tally.due:
             self._drain(tally)
         return {name: results[name] for name in outputs} if extra else results

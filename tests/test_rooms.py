@@ -14,7 +14,7 @@ import driftline
 import driftline_kernels
 
 FLOORS = [
-    ["driftline_kernels", "errors"],
+    ["driftline_kernels", "errors", "blocks"],
     ["tensors", "config", "tables", "mlmodel", "answers", "logs", "sockets"],
     ["registry", "columns"],
     ["monitor", "protocols", "batching", "features"],

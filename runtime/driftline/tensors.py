@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from driftline.blocks import Array as Array
+from driftline.blocks import Blocks
+from driftline.blocks import Tensors as Tensors
 from driftline.errors import BadRequest
-from driftline.table import Array as Array
-from driftline.table import Table
-from driftline.table import Tensors as Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Signature:
         """
         if not self.batched:
             return 1
-        if type(inputs) is Table:
+        if type(inputs) is Blocks:
             return inputs.rows
         rows = -1
         for name, array in inputs.items():
@@ -140,9 +140,9 @@ class Signature:
                     f"expected values by input name ({', '.join(specs)}), came {shorten(columns)}"
                 )
             columns = {self.inputs[0].name: columns}
-        table = self.table(columns)
-        if table is not None:
-            return table
+        blocks = self.blocks(columns)
+        if blocks is not None:
+            return blocks
         for name in columns:
             if name not in specs:
                 raise BadRequest(
@@ -163,7 +163,7 @@ class Signature:
                 tensors[name] = as_column(spec, tensors[name])
         return tensors
 
-    def table(self, columns: Mapping[str, object]) -> Table | None:
+    def blocks(self, columns: Mapping[str, object]) -> Blocks | None:
         """Raw columns that come as lists, all at once: reading one takes as long as reading thirty.
 
         None for a model that takes anything else, and for columns that need a closer look.
@@ -177,14 +177,14 @@ class Signature:
                 if {*map(type, lists)} != {list}:
                     return None
                 lengths = {*map(len, lists)}
-                if len(lengths) != 1:
+                if len(lengths) != 1 or 0 in lengths:
                     return None
                 blocks.append(group.block(lists).reshape(len(lists), *lengths))
         except (KeyError, BadRequest):  # which column it is, and what of it, is said when it is read alone
             return None
-        return self._table(blocks)
+        return self._whole(blocks)
 
-    def table_of_rows(self, rows: Sequence[object]) -> Table | None:
+    def blocks_of_rows(self, rows: Sequence[object]) -> Blocks | None:
         """The same of raw columns that come row by row, each an object of values by name."""
         if {*map(type, rows)} != {dict} or {*map(len, rows)} != {len(self._specs)}:  # type: ignore[arg-type]
             return None
@@ -195,11 +195,10 @@ class Signature:
             ]
         except (KeyError, BadRequest):
             return None
-        return self._table(blocks)
+        return self._whole(blocks)
 
-    def _table(self, blocks: list[Array]) -> Table | None:
-        rows = {block.shape[1] for block in blocks}
-        return Table(self._names, blocks) if len(rows) == 1 and 0 not in rows else None
+    def _whole(self, blocks: list[Array]) -> Blocks | None:
+        return Blocks(self._names, blocks) if len({block.shape[1] for block in blocks}) == 1 else None
 
     @cached_property
     def _specs(self) -> dict[str, TensorSpec]:
@@ -217,7 +216,7 @@ class Signature:
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
-        """Of the columns of a table, in its order."""
+        """Of the columns of blocks, in their order."""
         return tuple(chain.from_iterable(group.names for group in self._alike))
 
 

@@ -854,3 +854,58 @@ async def _anything(
 
 async def _answer(request: Request) -> Tensors:
     return await request
+
+
+# -- at once ---------------------------------------------------------------------------------------
+
+
+async def test_a_request_alone_needs_no_queue() -> None:
+    run = Doubler()
+    batcher = make(run)
+    outputs = batcher.at_once(rows(1, 3), ("z", "y"))
+    assert outputs is not None
+    assert [*outputs] == ["z", "y"]
+    assert outputs["y"][:, 0].tolist() == [2, 6]
+    counters = batcher.counters
+    assert (counters.requests, counters.inferences, counters.executions) == (1, 2, 1)
+    assert counters.request_ns == counters.infer_ns > 0
+    assert counters.queue_ns == 0
+    assert counters.last_inference > 0
+    assert run.threads == {threading.get_ident()}
+    await empty(batcher)
+
+
+async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
+    run = Doubler()
+    closed = make(run)
+    closed.close()
+    for batcher, values in (
+        (make(run, most=1), (1, 2)),  # it would be cut
+        (make(run), ()),
+        (make(run, ns=THREAD), (1,)),
+        (make(run, max_delay_us=HOUR_US), (1,)),
+        (make(run, max_queue_bytes=10_000), (1,)),
+        (Batcher(run, signature(), Batching(), 1, known(INLINE), waits=True), (1,)),
+        (closed, (1,)),
+    ):
+        assert batcher.at_once(rows(*values), ("y",)) is None
+    assert not run.batches
+    waited = make(run)
+    request = waited.submit(rows(1), ("y",))
+    assert waited.at_once(rows(2), ("y",)) is None
+    assert await settled(request) == [[2]]
+    busy = make(run, ns=THREAD)
+    async with held(run, busy):
+        busy.expect(known(INLINE))
+        assert busy.at_once(rows(2), ("y",)) is None
+    await empty(busy)
+
+
+async def test_what_fails_at_once_says_why() -> None:
+    def broken(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        raise ValueError("no")
+
+    with pytest.raises(ModelError, match="ValueError: no"):
+        make(broken).at_once(rows(1), ("y",))
+    with pytest.raises(BadRequest, match="below 0"):
+        make(Doubler()).at_once(rows(-1), ("y",))

@@ -145,3 +145,13 @@ def test_memory_is_that_of_the_matrix_and_a_tenth(coded: bool, chunks: int) -> N
     transform.apply(data)  # compiled
     matrix = 4 * rows * transform.width
     assert matrix <= allocated(lambda: transform.apply(data)) <= 1.1 * matrix
+
+
+@pytest.mark.parametrize("kind", ["float64", "object"])
+def test_columns_are_joined_from_the_first_time_on(kind: str) -> None:
+    """numpy takes None for float64, and so had a plan for columns of float64 that was none."""
+    columns = {name: np.array([1, 2], kind) for name in "ab"}
+    transform = dl.Transform([dl.Standardise(["a", "b"])]).fit({"a": [0.0, 1], "b": [0.0, 1]})
+    transform.apply(columns)
+    plan = transform._reader._plan[1]
+    assert (plan.numbers, plan.alone) == (((0, 1), ()) if kind == "float64" else ((), (0, 1)))

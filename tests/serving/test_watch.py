@@ -67,9 +67,12 @@ async def test_whoever_asks_sees_all_that_was_answered(watch: Watch) -> None:
 
 
 def test_batches_of_one_form_are_put_together_and_others_are_not() -> None:
-    (both,) = together([ROW, {"x": np.zeros((2, 3), np.float32)}])
-    assert both["x"].tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    gave = {"y": np.ones(1, np.float32)}
+    ((took, answers),) = together([(ROW, gave), ({"x": np.zeros((2, 3), np.float32)}, {"y": np.zeros(2)})])
+    assert took["x"].tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert answers["y"].tolist() == [1, 0, 0]
     for other in ({"y": ROW["x"]}, {"x": np.zeros((2, 4), np.float32)}, {**ROW, "y": ROW["x"]}):
-        batches = [ROW, other]
+        batches = [(ROW, gave), (other, gave)]
         assert together(batches) == batches
-    assert together([ROW]) == [ROW]
+    assert together([(ROW, gave), (ROW, {})]) == [(ROW, gave), (ROW, {})]
+    assert together([(ROW, gave)]) == [(ROW, gave)]

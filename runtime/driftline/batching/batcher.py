@@ -21,9 +21,9 @@ from typing import Any
 from driftline.batching.cost import Cost
 from driftline.batching.counters import Counters
 from driftline.batching.rows import Slice, gather, join, size_in_bytes, split
+from driftline.blocks import arrays_of
 from driftline.config import Batching, available_cores
 from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
-from driftline.table import arrays_of
 from driftline.tensors import Signature, Tensors
 
 INLINE_NS = 1_000_000 if available_cores() > 1 else 5_000_000
@@ -35,6 +35,9 @@ TICK_SECONDS = 0.0015
 
 Run = Callable[[Tensors, Sequence[str]], Tensors]
 """Input tensors and the names of the outputs wanted, to those outputs. Must be thread safe."""
+
+HASTY_BYTES = 2**22
+"""Where less than this may wait, a request's size is looked at before it runs."""
 
 REQUEST_BYTES = 1_000
 """What a request takes in the queue besides its tensors."""
@@ -93,6 +96,11 @@ class Request:
             raise copy(self.result)
         assert self.result is not None, "it is done"
         return self.result
+
+
+def as_driftline(error: Exception) -> DriftlineError:
+    """What a client is told of what a model raised."""
+    return error if isinstance(error, DriftlineError) else ModelError(f"{type(error).__name__}: {error}")
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
@@ -160,6 +168,7 @@ class Batcher:
         self._flush_handle: asyncio.Handle | None = None
         self._delayed = False
         self._closed = False
+        self._hasty = not (self._delay_ns or waits or limits.max_queue_bytes < HASTY_BYTES)
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
@@ -194,6 +203,31 @@ class Batcher:
             request.timer = self._loop.call_later(timeout_us / 1e6 + TICK_SECONDS, self._expire, request)
         self._schedule()
         return request
+
+    def at_once(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors | None:
+        """The outputs of a request that needs no queue: it is short, nothing waits and nothing runs.
+
+        None for one that has to be submitted; what its model raises is raised, as DriftlineError.
+        """
+        if self._groups or self.running or self._closed or not self._hasty:
+            return None
+        rows = self._signature.rows(inputs)
+        size = sum([array.size for array in arrays_of(inputs)])
+        if not 0 < rows <= self._most or self._cost.predict(size) >= INLINE_NS:
+            return None
+        spent, begin = self._clock(), perf_counter_ns()
+        try:
+            results = self._run(inputs, outputs)
+        except Exception as error:
+            raise as_driftline(error) from None
+        took = perf_counter_ns() - begin
+        self._cost.learn(size, self._clock() - spent)
+        counters = self.counters
+        counters.executed(rows, 0, took, 0)
+        counters.last_inference = time()
+        counters.requests += 1
+        counters.request_ns += took
+        return results
 
     def group_of(self, inputs: Tensors) -> Hashable:
         """What requests must have in common to be concatenated."""
@@ -327,8 +361,7 @@ class Batcher:
             if len(batch.slices) > 1:
                 alone = (Batch([part], part[2] - part[1], []) for part in batch.slices)
                 return [done for single in alone for done in self._execute(single)]
-            if not isinstance(error, DriftlineError):
-                error = ModelError(f"{type(error).__name__}: {error}")
+            error = as_driftline(error)
             # What it has seen on its way leads back to this batch; see Request.__await__.
             error.__traceback__ = error.__cause__ = error.__context__ = None
             batch.results = [error]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from driftline import table
+from driftline import blocks
+from driftline.blocks import arrays_of, cut
 from driftline.errors import ModelError
-from driftline.table import arrays_of, cut
 from driftline.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def gather(slices: Sequence[Slice]) -> Tensors:
         request.inputs if stop - start == request.rows else cut(request.inputs, start, stop)
         for request, start, stop in slices
     ]
-    return table.join(parts) if len(parts) > 1 else parts[0]
+    return blocks.join(parts) if len(parts) > 1 else parts[0]
 
 
 def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:

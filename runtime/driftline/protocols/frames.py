@@ -106,9 +106,9 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
     if len(signature.inputs) == 1 and not first.raw:
         return {first.name: _fit(first, _matrix(first, frame))}
     columns = frame.by_name()
-    table = signature.table({spec.name: columns.get(spec.name) for spec in signature.inputs})
-    if table is not None:
-        return table
+    blocks = signature.blocks({spec.name: columns.get(spec.name) for spec in signature.inputs})
+    if blocks is not None:
+        return blocks
     tensors = {}
     for spec in signature.inputs:
         if spec.name not in columns:

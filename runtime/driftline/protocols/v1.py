@@ -82,8 +82,8 @@ def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
 
     Raises BadRequest for what does not fit the signature.
     """
-    table = signature.table_of_rows(instances) if type(instances) is list else None
-    return signature.inputs_of(columns_of(instances)) if table is None else table
+    blocks = signature.blocks_of_rows(instances) if type(instances) is list else None
+    return signature.inputs_of(columns_of(instances)) if blocks is None else blocks
 
 
 def columns_of(instances: object) -> object:

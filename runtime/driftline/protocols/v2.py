@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import orjson
 
+from driftline.blocks import Blocks
 from driftline.errors import BadRequest
 from driftline.protocols import binary, numbers
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.forms import BinaryForm, Form, TextForm
-from driftline.table import Table
 from driftline.tensors import DATATYPES, Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
 
 _MOST_ELEMENTS = 2**48
@@ -176,9 +176,9 @@ class V2Codec:
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
         if type(entries) is not list or not entries:
             raise BadRequest(f"'inputs': expected a list of tensors, came {shorten(entries)}")
-        table = None if tail else self._read_columns(entries)
-        if table is not None:
-            return table
+        blocks = None if tail else self._read_columns(entries)
+        if blocks is not None:
+            return blocks
         given: dict[str, Array] = {}
         for entry in entries:
             spec = self._spec_of(entry, given)
@@ -194,7 +194,7 @@ class V2Codec:
             )
         return {name: given[name] for name in self._inputs} if len(given) > 1 else given
 
-    def _read_columns(self, entries: list[Any]) -> Table | None:
+    def _read_columns(self, entries: list[Any]) -> Blocks | None:
         """Raw columns as JSON, all at once; None for what has more to it, or is wrong."""
         columns: dict[str, Any] = {}
         for entry in entries:
@@ -209,7 +209,7 @@ class V2Codec:
             if name in columns:
                 return None
             columns[spec.name] = data
-        return self._signature.table(columns)
+        return self._signature.blocks(columns)
 
     def _spec_of(self, entry: object, given: Mapping[str, object]) -> TensorSpec:
         name = entry.get("name") if type(entry) is dict else None

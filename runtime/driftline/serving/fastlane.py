@@ -22,11 +22,12 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
+from driftline.batching.batcher import Request
 from driftline.errors import DriftlineError
 from driftline.registry.source import Version
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
-from driftline.serving.infer import BODY_SECONDS, Call, Infer, Target, body_late, lines
+from driftline.serving.infer import BODY_SECONDS, Call, Infer, Ran, Target, body_late, lines
 from driftline.serving.payloads.queue import Asked
 
 log = logging.getLogger("driftline.serving")
@@ -267,7 +268,7 @@ class Exchange:
         """There is news: more of the body, all of it, or the client has gone."""
         if self.disconnected:
             self._stop_waiting()
-            if self._call is not None:
+            if self._call is not None and isinstance(self._call.request, Request):
                 self._call.request.cancel()
         elif not self.more_body and self._call is None and not self.response_complete:
             self._stop_waiting()
@@ -285,17 +286,20 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
 
-    def start(self) -> None:
-        """Put the request in the queue."""
+    def start(self, alone: bool = False) -> None:
+        """Put the request in the queue, or run it at once if it is alone and short."""
         if self._gone():
             return
         head = self._head
         try:
-            self._call = head.infer.call(head.target, self.body, self.begin)
+            call = self._call = head.infer.call(head.target, self.body, self.begin, alone)
         except Exception as error:
             self._fail(error)
+            return
+        if isinstance(call.request, Ran):
+            self._finish()
         else:
-            self._call.request.on_done = self._finish
+            call.request.on_done = self._finish
 
     def _finish(self) -> None:
         """The batch has run: write the answer."""

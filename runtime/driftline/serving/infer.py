@@ -21,7 +21,7 @@ from driftline.serving.host import Host
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.payloads.queue import Asked
 from driftline.serving.served import Served
-from driftline.tensors import shorten
+from driftline.tensors import Tensors, shorten
 
 BODY_SECONDS = 60.0
 """How long a client may take to send a body."""
@@ -82,16 +82,21 @@ class Infer:
             protocol = "arrow"
         return Target(name, version, protocol, json_length(headers))
 
-    def call(self, target: Target, body: bytes, begin: int) -> Call:
+    def call(self, target: Target, body: bytes, begin: int, alone: bool = False) -> Call:
         """A request, read and in the queue.
 
         begin  when it came, by perf_counter_ns
+        alone  nothing else has come: if it can run at once, it has when this returns
         """
         # All in one turn of the loop: a swap comes before or after, never between.
         served = self._host.find(target.name, target.version)
         codec = served.codec(target.protocol)
         try:
             decoded = codec.decode(body, target.json_length)
+            if alone and not decoded.timeout_us:
+                outputs = served.batcher.at_once(decoded.inputs, decoded.outputs)
+                if outputs is not None:
+                    return Call(served, codec, decoded, Ran(outputs), begin)
             request = served.batcher.submit(decoded.inputs, decoded.outputs, decoded.timeout_us)
         except DriftlineError as error:
             served.batcher.counters.fail(error, perf_counter_ns() - begin)
@@ -139,6 +144,17 @@ class Target:
     json_length: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """In place of a request that needed no queue."""
+
+    outputs: Tensors
+
+    def outcome(self) -> Tensors:
+        """Its outputs."""
+        return self.outputs
+
+
 @dataclass(slots=True)
 class Call:
     """A request on its way: who answers it, what it asked for, its place in the queue, when it came."""
@@ -146,14 +162,14 @@ class Call:
     served: Served
     codec: Codec
     decoded: InferRequest
-    request: Request
+    request: Request | Ran
     begin: int
 
     async def ended(self, receive: Receive) -> None:
         """Wait until the request is done; if its client goes away first, it leaves the queue."""
         # In this turn of the loop a short batch runs; the client of a longer one may leave meanwhile.
         await asyncio.sleep(0)
-        if not self.request.done:
+        if isinstance(self.request, Request) and not self.request.done:
             await unless_gone(self.request, receive)
 
     def answer(self) -> tuple[Fields, bytes]:

@@ -33,8 +33,8 @@ class Member(Protocol):
     body: bytes
     begin: int
 
-    def start(self) -> None:
-        """Go on alone."""
+    def start(self, alone: bool = False) -> None:
+        """Go on for itself; `alone` if nothing else waits."""
         ...
 
     def answer(self, fields: bytes, content: bytes, version: Version) -> None:
@@ -62,6 +62,7 @@ class Together:
     def start(self) -> None:
         """Start what waits."""
         waiting, self._waiting = self._waiting, {}
+        single = sum(map(len, waiting.values())) == 1
         for target, members in waiting.items():
             try:
                 # From here to the queue in one turn of the loop: a swap comes before or after, never between.
@@ -74,7 +75,7 @@ class Together:
                 parts = [members[first : first + most] for first in range(0, len(members), most)]
                 alone = [member for part in parts for member in start_together(served, target, part)]
             for member in alone:
-                member.start()
+                member.start(single)
             if served is not None:
                 served.batcher.hurry()
 

@@ -11,6 +11,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
+from driftline.blocks import Blocks, join
 from driftline.config import Monitoring
 from driftline.engine.model import Model
 from driftline.errors import Unavailable
@@ -19,7 +20,6 @@ from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
 from driftline.serving.news import News
-from driftline.table import Table, join
 from driftline.tensors import Signature, Tensors, TensorSpec
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class Watch:
         """The named outputs of one batch, as the model gives them; see Model.run."""
         extra = [name for name in self._outputs if name not in outputs]
         results = self._model.run(inputs, (*outputs, *extra))
-        # A table goes as it is: taking its columns out costs more than joining it with the next ones.
-        took = inputs if type(inputs) is Table else {name: inputs[name] for name in self._inputs}
+        # Blocks go as they are: taking their columns out costs more than joining them with the next.
+        took = inputs if type(inputs) is Blocks else {name: inputs[name] for name in self._inputs}
         gave = {name: results[name] for name in self._outputs}
         if self._loop is not None and get_ident() == self._loop_thread:
             self._defer((took, gave), self._loop)

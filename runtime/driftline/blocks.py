@@ -14,7 +14,7 @@ Tensors = Mapping[str, Array]
 """Arrays by tensor name. BYTES tensors are object arrays of `str`."""
 
 
-class Table(Mapping[str, Array]):
+class Blocks(Mapping[str, Array]):
     """Columns of one length by name, each (rows,), those of a datatype in one block.
 
     names   of the columns, in the order of the blocks
@@ -42,20 +42,20 @@ class Table(Mapping[str, Array]):
 
 def arrays_of(tensors: Tensors) -> Iterable[Array]:
     """What tensors consist of, in as few arrays as that is."""
-    return tensors.blocks if type(tensors) is Table else tensors.values()
+    return tensors.blocks if type(tensors) is Blocks else tensors.values()
 
 
 def cut(tensors: Tensors, start: int, stop: int) -> Tensors:
     """A range of the rows of tensors."""
-    if type(tensors) is Table:
-        return Table(tensors.names, [block[:, start:stop] for block in tensors.blocks])
+    if type(tensors) is Blocks:
+        return Blocks(tensors.names, [block[:, start:stop] for block in tensors.blocks])
     return {name: array[start:stop] for name, array in tensors.items()}
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:
     """Tensors of the same names below each other; ValueError if they differ in more than rows."""
-    tables = [part for part in parts if type(part) is Table]
-    if len(tables) == len(parts) and len({table.names for table in tables}) == 1:
-        blocks = zip(*(table.blocks for table in tables), strict=True)
-        return Table(tables[0].names, [np.concatenate(alike, axis=1) for alike in blocks])
+    given = [part for part in parts if type(part) is Blocks]
+    if len(given) == len(parts) and len({one.names for one in given}) == 1:
+        blocks = zip(*(one.blocks for one in given), strict=True)
+        return Blocks(given[0].names, [np.concatenate(alike, axis=1) for alike in blocks])
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

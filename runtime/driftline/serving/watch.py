@@ -19,6 +19,7 @@ from driftline.monitor.capture import Capture
 from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
+from driftline.serving import memory
 from driftline.serving.news import News
 from driftline.tensors import Signature, Tensors, TensorSpec
 
@@ -173,6 +174,7 @@ class Watch:
             on_window=self._on_window(profile),
         )
         monitor.warm_up()
+        memory.give_back()
         return monitor
 
     def _on_window(self, profile: Profile) -> Callable[[Window], None]:

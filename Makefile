@@ -54,13 +54,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 		|| { echo "$(PYTHON) can't make virtual environments: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,demo,dev,bench]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
+		--editable '.[cpu,demo,dev,bench]'
+	$(BIN)/python -m compileall -q runtime kernels  # where nobody may write bytecode, each process would compile
 	@touch $@
 
 # Of its own, since numba-cuda replaces numba.cuda, and with it the simulator that the tests run in.
 $(PTX)/.installed: $(INSTALLED)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PTX)
-	$(BIN)/uv pip install --quiet --python $(PTX)/bin/python 'numba-cuda[cu13]==0.30.4' \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PTX)/bin/python 'numba-cuda[cu13]==0.30.4' \
 		nvidia-cuda-nvcc==13.5.37 numpy==2.4.6 "$$(grep '^numba==' constraints.txt)"
 	@touch $@
 

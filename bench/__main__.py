@@ -14,7 +14,7 @@ from bench.results import JSON, save, show
 
 NAMES = (
     *("http", "mlp", "cold_start", "swap_memory", "soak", "watch", "score", "scoring"),
-    *("profile", "promise", "micro", "transform", "sidecar", "events"),
+    *("profile", "promise", "micro", "transform", "sidecar", "events", "payloads"),
 )
 ON_REQUEST = ("gpu",)
 """Those that need more than most machines have, and keep their figures apart."""
@@ -25,6 +25,7 @@ PROGRAMS = {
     "profile": ("taskset",),
     "sidecar": ("taskset", "wrk", "nginx"),
     "events": ("taskset", "wrk"),
+    "payloads": ("taskset", "wrk", "nginx"),
 }
 
 

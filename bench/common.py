@@ -254,13 +254,13 @@ def first_answer(
 
 
 @contextmanager
-def serving(model: Path, request: Request, max_batch_rows: int = 128) -> Iterator[int]:
-    """`driftline serve MODEL` on the server's core, warm; its port."""
+def serving(model: Path, request: Request, *flags: str, max_batch_rows: int = 128) -> Iterator[int]:
+    """`driftline serve MODEL FLAGS` on the server's core, warm; its port."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "driftline.toml"
         config.write_text(f"[models.{model.stem}.batching]\nmax_batch_rows = {max_batch_rows}\n")
-        with running(pinned(SERVER_CORE, *serve_command(model, port=port, config=config))) as process:
+        with running(pinned(SERVER_CORE, *serve_command(model, *flags, port=port, config=config))) as process:
             first_answer(process, port, request)
             yield port
 

@@ -21,12 +21,14 @@ from bench.common import (
     HOST,
     SERVER_CORE,
     Effort,
+    Request,
     Sample,
     free_port,
     pinned,
     program,
     running,
 )
+from bench.open_loop import GRACE_SECONDS, NUMBER, content_of, open_loop
 from bench.results import Result, Table, Target
 from driftline.monitor.profile import Profile
 
@@ -34,6 +36,8 @@ COLUMNS = 30
 CONNECTIONS = 16
 BATCHES = (1, 64)
 LEAST = 10_000
+FLOODS = 4
+FLOOD_CONNECTIONS = 512
 SETTLE_SECONDS = 2
 FORMS = {1: "one event a post", 64: "64 events a post"}
 
@@ -58,7 +62,44 @@ def run(effort: Effort) -> Result:
             for _ in range(effort.rounds):
                 for batch in BATCHES:
                     seen[batch].append(measure(port, folder, batch, effort.seconds, agent))
-    return report(seen)
+            most = Sample.of([point["observed"] for point in seen[1]]).median
+            floods = flood(port, folder, 2 * most, effort, agent)
+    return report(seen, floods)
+
+
+def flood(
+    port: int, folder: Path, rate: float, effort: Effort, agent: psutil.Process
+) -> list[dict[str, float]]:
+    """A rate of events, offered again and again: what became of them, and the memory behind each time."""
+    found = []
+    for number in range(FLOODS):
+        contents = [
+            content_of(Request("/", (folder / name).read_bytes()), port, headers_of(kind, f"{number}-"))
+            for name, kind in (("asked", "request"), ("answered", "response"))
+        ]
+        before = counts(port)
+        sent = open_loop(port, contents, rate, effort.seconds, FLOOD_CONNECTIONS)
+        gone = {name: value - before.get(name, 0) for name, value in counts(port).items()}
+        found.append(
+            {
+                "offered": rate * effort.seconds,
+                "unanswered": (sent["failed"] - sent["refused"]) * rate * effort.seconds,
+                "taken": gone["taken"],
+                "refused": gone["refused"],
+                "resident": agent.memory_info().rss,
+            }
+        )
+    return found
+
+
+def headers_of(kind: str, run: str) -> dict[str, str]:
+    """What KServe's logger sends above the body, of one event after the other."""
+    return {
+        "Ce-Specversion": "1.0", "Ce-Id": run + NUMBER.decode(),
+        "Ce-Source": "pod", "Ce-Type": f"org.kubeflow.serving.inference.{kind}",
+        "Ce-Time": "2026-11-24T10:11:12.123456789Z", "Ce-Inferenceservicename": "m", "Ce-Namespace": "prod",
+        "Ce-Component": "predictor", "Ce-Endpoint": "default", "Ce-Metadata": "{}",
+    }  # fmt: skip
 
 
 def tensor(key: str, name: str, shape: list[int], data: list[float]) -> bytes:
@@ -112,7 +153,7 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def report(seen: dict[int, list[dict[str, float]]]) -> Result:
+def report(seen: dict[int, list[dict[str, float]]], floods: list[dict[str, float]]) -> Result:
     """Medians of all rounds."""
     rows, targets = [], []
     for batch, points in seen.items():
@@ -124,13 +165,22 @@ def report(seen: dict[int, list[dict[str, float]]]) -> Result:
         rows.append([FORMS[batch], f"{taken:,.0f}", f"{observed:,.0f}", lost, f"{cpu:.1f}", f"{grown:.2f}"])
         targets.append(Target(f"events/s, {FORMS[batch]}", observed.median, "at least", LEAST))
         targets.append(Target(f"memory, {FORMS[batch]}", grown.median, "at most", 1.10))
+    grown = floods[-1]["resident"] / floods[0]["resident"]
+    targets.append(Target("memory behind twice the rate of single events", grown, "at most", 1.10))
+    offered, refused, unanswered, taken = (
+        sum(one[name] for one in floods) for name in ("offered", "refused", "unanswered", "taken")
+    )
     return Result(
         f"events: exchanges of {COLUMNS} columns, joined and counted on one core, {CONNECTIONS} connections",
         Table(["", "taken/s", "observed/s", "refused/s", "CPU us", "memory"], rows),
         targets,
         [
             "observed: events of exchanges that were counted; memory: at the end, of that after 2 s of load",
+            f"twice the rate: of {offered:,.0f} events offered over {FLOOD_CONNECTIONS} connections "
+            f"{taken:,.0f} were taken and {refused:,.0f} refused with 503, as /metrics counts them; "
+            f"{unanswered:,.0f} were not answered {GRACE_SECONDS:.0f} s after the last was due; the agent "
+            f"has {floods[-1]['resident'] / 1e6:.0f} MB",
             "CPU us: of the agent, for each of those: the same beside busy neighbours, nearly",
         ],
-        {str(batch): points for batch, points in seen.items()},
+        {**{str(batch): points for batch, points in seen.items()}, "floods": floods},
     )

@@ -28,7 +28,7 @@ def installed(name: str, python: str) -> Path:
     wanted = hashlib.sha256(requirements.read_bytes() + python.encode()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
         _uv("venv", "--clear", "--python", python, folder)
-        _uv("pip", "install", "--python", folder / "bin" / "python", "-r", requirements)
+        _uv("pip", "install", "--compile-bytecode", "--python", folder / "bin" / "python", "-r", requirements)
         stamp.write_text(wanted)
     return folder / "bin"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +17,6 @@ import numpy as np
 from bench import models
 from bench.common import (
     CLIENT_CORE,
-    ROOT,
     Client,
     Effort,
     Neighbours,
@@ -30,9 +27,9 @@ from bench.common import (
     on_core,
     pinned,
 )
+from bench.open_loop import content_of, open_loop
 from bench.servers.catalogue import Peer
 from bench.servers.environment import Unavailable
-from bench.servers.open_loop import content_of
 from bench.servers.place import Place
 from bench.servers.process import Family, family
 from bench.servers.works import (
@@ -206,13 +203,5 @@ def loaded(at: Visited, work: Work, seconds: int) -> dict[str, float]:
 
 def opened(at: Visited, rate: float, seconds: int) -> dict[str, float]:
     """An open loop of single rows at a rate, from the client's core."""
-    with tempfile.NamedTemporaryFile() as content:
-        content.write(content_of(asked(at.peer, at.subject, ROW_1), at.port))
-        content.flush()
-        arguments = map(str, (at.port, content.name, rate, seconds, OPEN_CONNECTIONS))
-        command = pinned(CLIENT_CORE, sys.executable, "-m", "bench.servers.open_loop", *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        raise RuntimeError(f"the open loop: {done.stderr.strip()[-200:]}")
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+    content = content_of(asked(at.peer, at.subject, ROW_1), at.port)
+    return open_loop(at.port, [content], rate, seconds, OPEN_CONNECTIONS)

@@ -22,6 +22,7 @@ from typing import Any
 import numba
 from numba.core import serialize
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 
 _dumps: Any = serialize.dumps
 _rebuild: Any = CompileResult._rebuild
@@ -42,7 +43,9 @@ class Kept:
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """The driver for a signature and this processor, from the first place that has it; or None."""
-        context.refresh()
+        # All that compiled code asks of this process. Numba's own cache loads here what compiling takes, too:
+        # a second of imports, SciPy among them.
+        rtsys.initialize(context)
         name = self._file(signature, context.codegen())
         for place in places():
             with suppress(OSError):

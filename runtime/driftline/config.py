@@ -196,6 +196,8 @@ class Server:
     """Bytes of payloads that make a file full."""
     log_file_seconds: float = setting(60.0, **_number(0.1, "seconds"))
     """Seconds after which a file is written though it is not full."""
+    log_batch: int = setting(1, **_whole(1))
+    """Events a post, if so many wait: 1 is how KServe's logger sends them, more are a CloudEvents batch."""
     log_namespace: str = setting("", "a text", lambda value: isinstance(value, str))
     """The Kubernetes namespace that events name; if empty the pod's, else `default`."""
 

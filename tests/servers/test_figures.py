@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from bench.open_loop import percentile
 from bench.servers.figures import MEASURES, Figures
 from bench.servers.judge import targets
-from bench.servers.open_loop import percentile
 from bench.servers.visit import Seen
 from bench.servers.works import BINARY_64, MEMORY, OPEN_LOOP, ROW_1, ROW_64, START
 from hypothesis import given

@@ -16,9 +16,9 @@ import orjson
 import psutil
 import pytest
 from bench.common import HOST, Request
+from bench.open_loop import content_of, main
 from bench.servers.catalogue import PEERS
 from bench.servers.forms import V2, Invocations, Records, Rows, Static, static_answer
-from bench.servers.open_loop import content_of, main
 from bench.servers.process import family
 from bench.servers.visit import compare
 from bench.servers.works import BINARY, JSON, Subject
@@ -126,7 +126,7 @@ LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
 def sent(port: int, rate: float, seconds: float, connections: int) -> dict[str, float]:
     """What the open loop sees."""
-    return main(port, content_of(Request("/", b"{}"), port), rate, seconds, connections)
+    return main(port, [content_of(Request("/", b"{}"), port)], rate, seconds, connections)
 
 
 def test_all_that_wait_for_a_server_that_stands_still_count() -> None:

@@ -313,3 +313,19 @@ def test_a_header_is_known_only_with_the_rows_behind_it(tmp_path: Path) -> None:
     files._read(tmp_path / "a.csv", Watching())  # type: ignore[arg-type]
     assert known == [(0, "")]
     assert files.state()["places"][0]["header"] == "x_0,x_1,y,other"
+
+
+async def test_a_file_that_was_cut_short_and_has_grown_again_is_another(tmp_path: Path) -> None:
+    """As `copytruncate` leaves it: the same inode, and a beginning that all its files have."""
+    path = tmp_path / "log.csv"
+    header = "x_0,x_1,y,other\n" + "1,1.5,2.5,a\n" * 30  # more than what a file's beginning is known by
+    path.write_text(header + "2,1.5,3.5,a\n" * 20)
+    async with reading(tmp_path) as (files, agent):
+        await rows(agent, 50)
+        with path.open("r+") as file:  # at once, so that no look sees it empty
+            file.write(header + "3,1.5,4.5,a\n" * 60)
+        await rows(agent, 140)
+        with path.open("a") as file:
+            file.write("4,1.5,5.5,a\n")
+        await rows(agent, 141)
+        assert (files.counts["malformed"], agent.exchanges["failed"]) == (0, 0)

@@ -24,7 +24,9 @@ def test_either_may_come_first() -> None:
     assert halves.add("a", REQUEST, 0) is None
     assert halves.add("b", RESPONSE, 0) is None
     assert halves.add("a", RESPONSE, 0) == (REQUEST, RESPONSE)
+    assert (halves.apart, halves.waiting) == (1, 2)
     assert halves.add("b", REQUEST, 0) == (REQUEST, RESPONSE)
+    assert halves.apart == 0
     assert (halves.counts["joined"], halves.counts["late"]) == (4, 1)
 
 
@@ -39,6 +41,7 @@ def test_an_id_is_known_for_so_long_only() -> None:
     halves = Halves(10**6, 60)
     halves.add("a", REQUEST, 0)
     halves.add("b", RESPONSE, 30)
+    assert halves.apart == 2
     assert halves.expire(59) == []
     assert halves.expire(60) == []
     assert (halves.waiting, halves.counts["expired"]) == (1, 1)

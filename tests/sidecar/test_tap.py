@@ -8,7 +8,7 @@ from typing import Any
 
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.tally import Tally
-from driftline.sidecar.tap import Copy, Tap, TapSource
+from driftline.sidecar.tap import Copy, Tap, TapSource, on_the_way
 
 
 class Seeing:
@@ -50,7 +50,7 @@ async def test_exchanges_arrive_as_they_were() -> None:
         Exchange("/v2/models/m/infer", Body(b"x" * 100_000, b"a/b", b"", 17), Body(b"answer", b"", b"gzip")),
         Exchange("/invocations", Body(b"", b""), Body(b"", b"")),
     ]
-    assert (tally["copied"], tally["dropped_large"]) == (2, 1)
+    assert (tally["copied"], tally["taken"], tally["dropped_large"]) == (2, 2, 1)
     names = {sample.name for metric in source.metrics() for sample in metric.samples}
     assert {"driftline_proxy_dropped_total", "driftline_proxy_waiting"} <= names
 
@@ -72,4 +72,27 @@ async def test_an_agent_that_lags_costs_copies_and_no_memory() -> None:
     while tally["dropped_away"] == 1:
         tap.put(b"/", copy(b"1"), copy(b"2"))
         await asyncio.sleep(0.001)
+    tap.close()
+
+
+async def test_what_was_on_its_way_to_an_agent_that_dies_is_counted() -> None:
+    tally = Tally.new()
+    tap = Tap(10_000_000, tally)
+    for taken in (3, 5):  # one agent after the other
+        before = tally["copied"]
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        await tap.open(ours)
+        for _ in range(10):
+            tap.put(b"/", copy(b"1"), copy(b"2"))
+        tally.add("taken", taken)
+        assert on_the_way(tally) == 10 - taken
+        theirs.close()
+        async with asyncio.timeout(60):
+            while on_the_way(tally):  # noqa: ASYNC110 - the transport notices
+                await asyncio.sleep(0.001)
+        assert tally["copied"] == before + 10
+    assert (tally["taken"], tally["dropped_lost"]) == (8, 12)
+    tap.put(b"/", copy(b"1"), copy(b"2"))
+    assert tally["dropped_away"] == 1
     tap.close()

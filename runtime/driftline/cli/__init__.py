@@ -167,6 +167,12 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     type=click.FloatRange(0.1, 86_400),
 )
 @option(
+    "--log-batch",
+    "Events a post; 1 as KServe's logger, more are a CloudEvents batch.",
+    default=DEFAULTS.log_batch,
+    type=click.IntRange(1),
+)
+@option(
     "--log-namespace",
     "The namespace that events name; the pod's if not given.",
     default=DEFAULTS.log_namespace,

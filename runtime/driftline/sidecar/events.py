@@ -28,7 +28,7 @@ from driftline.protocols.cloudevents import from_http
 from driftline.protocols.payloads import Payload, of_event
 from driftline.sidecar.agent import Agent
 from driftline.sidecar.exchange import Exchange
-from driftline.sidecar.halves import RECORD_BYTES, Halves, Pair
+from driftline.sidecar.halves import Halves, Pair, size_of
 from driftline.sidecar.payloads import exchange_of
 
 log = logging.getLogger("driftline.sidecar")
@@ -101,7 +101,7 @@ class Events:
         """Put events in the queue, with their sources and ids; Unavailable if it is full."""
         if self._agent is None:
             raise Unavailable("the monitor is being loaded")
-        size = sum(len(payload.body) for _, payload in found) + RECORD_BYTES * len(found)
+        size = sum(size_of(key, payload) for key, payload in found)
         if self._put_bytes - self._taken_bytes + size > self._queue_bytes:
             self.counts["refused"] += len(found)
             raise Unavailable(f"{self.queued} events wait already")
@@ -137,7 +137,7 @@ class Events:
         now = monotonic()
         for _ in range(min(AT_ONCE, len(self._waiting))):
             key, payload = self._waiting.popleft()
-            self._taken_bytes += len(payload.body) + RECORD_BYTES
+            self._taken_bytes += size_of(key, payload)
             if (pair := self.halves.add(key, payload, now)) is not None:
                 pairs.append(pair)
         pairs += self.halves.expire(now)
@@ -149,6 +149,8 @@ class Events:
     async def start(self, agent: Agent, state: Any) -> None:
         """See Source."""
         self._agent = agent
+        if state is not None:
+            self.halves.counts["lost"] += state["waiting"]
         self._thread.start()
 
     async def close(self) -> None:
@@ -158,8 +160,8 @@ class Events:
         await asyncio.to_thread(self._thread.join)
 
     def state(self) -> Any:
-        """See Source: nothing is to be known."""
-        return None
+        """See Source: what a kill would lose. At the end nothing waits any more."""
+        return {"waiting": self.queued + self.halves.apart}
 
     def metrics(self) -> Iterator[Metric]:
         """See Source."""

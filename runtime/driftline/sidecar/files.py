@@ -1,7 +1,8 @@
 """The way in for logs in files: read from where it was left, and on as they grow and new ones come.
 
 What has been read of a file is counted in one step with the place where it ended: a checkpoint has both or
-neither. A file is known by its inode and its first bytes, so one that is renamed is not read twice.
+neither. A file is known by its inode, its first bytes and the last that were read of it: one that is renamed
+is not read twice, and one that was cut short and has grown again is another.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ MOST_UNSEEN = 20_000
 """Places of files that are not seen; of more, those unseen for longest are forgotten."""
 
 _ROTATED = re.compile(r"(\.\d+)+\Z")
-_HEAD_BYTES = 256
+_HEAD_BYTES = _LAST_BYTES = 256
 _PAYLOAD = {"id", "type", "body"}
 _NEEDED = tuple(name for name in COLUMNS if name not in ("json_length", "status"))
 
@@ -69,6 +70,7 @@ class Place:
     first    so many bytes at its beginning have this digest
     header   the first line of CSV
     passing  whether this is within a line that is too long: up to the next newline it is passed over
+    last     the digest of the bytes before `done`; empty for Parquet, which is not written to in parts
     """
 
     inode: int
@@ -77,6 +79,7 @@ class Place:
     done: int = 0
     header: str = ""
     passing: bool = False
+    last: str = ""
 
 
 class Files:
@@ -219,7 +222,8 @@ class Files:
         if place is not None:
             same = sha256(file.read(place.first)).hexdigest() == place.digest
             if same and (rows or place.done <= stat.st_size):
-                return place
+                if not place.last or _last(file, place.done) == place.last:
+                    return place
             file.seek(0)
         head = file.read(_HEAD_BYTES)
         self._places[stat.st_ino] = place = Place(stat.st_ino, len(head), sha256(head).hexdigest())
@@ -256,19 +260,27 @@ class Files:
             if csv and not header:
                 first, _, part = part.partition(b"\n")
                 header = first.decode("utf-8", "replace").rstrip("\r")
-            self._count(agent, place, done, None, part, header)
+            self._count(agent, place, done, None, part, header, _last(file, done))
 
     def _pass_over(self, file: Any, place: Place, agent: Agent) -> bool:
         """Go on in a line that is too long, behind its end if that is near; False at the end of the file."""
         chunk = file.read(CHUNK_BYTES)
         end = chunk.find(b"\n") + 1
+        done = place.done + (end or len(chunk))
+        last = _last(file, done)
         with agent.steady:
-            place.done += end or len(chunk)
-            place.passing = not end
+            place.done, place.passing, place.last = done, not end, last
         return bool(chunk)
 
     def _count(
-        self, agent: Agent, place: Place, done: int, rows: Any, text: bytes | None, header: str = ""
+        self,
+        agent: Agent,
+        place: Place,
+        done: int,
+        rows: Any,
+        text: bytes | None,
+        header: str = "",
+        last: str = "",
     ) -> None:
         """Count a part of a file and move its place, in one step; what can't be read is passed over."""
         with agent.steady:
@@ -283,7 +295,7 @@ class Files:
             except Exception as error:  # whatever is in it: the thread must not stop at it for ever
                 self.counts["malformed"] += 1
                 agent.fail(str(error) or type(error).__name__)
-            place.done, place.header = done, header
+            place.done, place.header, place.last = done, header, last
 
     def _count_table(self, agent: Agent, table: Any) -> None:
         if set(table.column_names) >= _PAYLOAD:
@@ -333,6 +345,13 @@ def _whole(table: Any) -> Any:
 
 
 _STRUCTURED = [(b"content-type", cloudevents.STRUCTURED.encode())]
+
+
+def _last(file: Any, done: int) -> str:
+    """The digest of the bytes before a place."""
+    start = max(0, done - _LAST_BYTES)
+    file.seek(start)
+    return sha256(file.read(done - start)).hexdigest()
 
 
 def _kind(path: Path) -> str | None:

@@ -30,13 +30,16 @@ class Halves:
     seconds     that a half waits for the other
 
     counts  halves by what became of them: 'joined', 'alone', 'duplicate', 'dropped' for want of room,
-            'expired' without the other; and 'late', the requests among them that came behind their answers
+            'expired' without the other, 'lost' with an agent that was killed; and 'late', the requests among
+            the joined ones that came behind their answers
+    apart   halves that wait for the others
     """
 
     def __init__(self, most_bytes: int, seconds: float) -> None:
         self.counts: Counter[str] = Counter(
-            dict.fromkeys(("joined", "alone", "duplicate", "dropped", "expired", "late"), 0)
+            dict.fromkeys(("joined", "alone", "duplicate", "dropped", "expired", "lost", "late"), 0)
         )
+        self.apart = 0
         self.bytes = 0
         self._most_bytes = most_bytes
         self._seconds = seconds
@@ -58,7 +61,8 @@ class Halves:
         known = self._known.get(key)
         if known is None:
             self._known[key] = now, payload
-            self.bytes += _size(key, payload)
+            self.apart += 1
+            self.bytes += size_of(key, payload)
             self._make_room()
             return None
         since, other = known
@@ -66,7 +70,8 @@ class Halves:
             self.counts["duplicate"] += 1
             return None
         self._known[key] = since, None
-        self.bytes += _size(key, None) - _size(key, other)
+        self.apart -= 1
+        self.bytes += size_of(key, None) - size_of(key, other)
         self.counts["joined"] += 2
         if payload.type == REQUEST:
             self.counts["late"] += 1
@@ -98,7 +103,8 @@ class Halves:
     def _pop(self) -> Payload | None:
         """Forget the oldest; what waited there."""
         key, (_, payload) = self._known.popitem(last=False)
-        self.bytes -= _size(key, payload)
+        self.bytes -= size_of(key, payload)
+        self.apart -= payload is not None
         return payload
 
     # -- over a restart -----------------------------------------------------------------------------
@@ -117,7 +123,7 @@ class Halves:
             self.add(key, Payload(*[*values, b64decode(body)]), now)
 
 
-def _size(key: str, payload: Payload | None) -> int:
+def size_of(key: str, payload: Payload | None) -> int:
     """What an id takes, and the half that waits there if one does; texts may be of any length."""
     if payload is None:
         return JOINED_BYTES + len(key)

@@ -42,7 +42,7 @@ def proxy_metrics(tally: Tally, waiting: int) -> Iterator[Metric]:
     dropped = CounterMetricFamily(
         "driftline_proxy_dropped", "Exchanges that passed unobserved, by reason", labels=["reason"]
     )
-    for reason in ("queue", "large", "status", "away"):
+    for reason in ("queue", "large", "status", "away", "lost"):
         dropped.add_metric([reason], tally[f"dropped_{reason}"])
     connections = GaugeMetricFamily("driftline_proxy_connections", "Open connections", labels=["side"])
     connections.add_metric(["client"], tally["clients"])

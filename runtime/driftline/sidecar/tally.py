@@ -9,7 +9,8 @@ NAMES = (
     "answers_1xx", "answers_2xx", "answers_3xx", "answers_4xx", "answers_5xx",
     "unreachable", "timeout", "broken", "gone", "malformed",
     "clients", "upstreams",
-    "copied", "dropped_queue", "dropped_large", "dropped_status", "dropped_away",
+    "copied", "dropped_queue", "dropped_large", "dropped_status", "dropped_away", "dropped_lost",
+    "taken",
 )  # fmt: skip
 """answers_*    to clients, by status
 unreachable  requests for which there was no connection
@@ -19,14 +20,16 @@ gone         whose client left first
 malformed    that were no HTTP
 clients      connections that are open now; upstreams: likewise
 copied       exchanges handed to the agent
-dropped_*    exchanges that were not: too many wait, a body is too large, not answered with 200, no agent
+dropped_*    exchanges that were not: too many wait, a body is too large, not answered with 200, no agent;
+             lost are those that were on their way to an agent that has ended
+taken        of the copied ones, those that an agent has read: the agent adds to this, the proxy to all others
 """
 
 _WORD = 8
 
 
 class Tally:
-    """Counters by name, as attributes that are added to; only one process may do that.
+    """Counters by name; only one process may add to each.
 
     descriptor  of memory that `Tally.new` has made
     """

@@ -97,8 +97,9 @@ class Tap:
         self._transport = transport
 
     def lost(self) -> None:
-        """The agent has gone."""
+        """The agent has gone, and with it what was on its way."""
         self._transport = None
+        self._tally.add("dropped_lost", on_the_way(self._tally))
         self._frames.clear()
         self._bytes = 0
 
@@ -145,6 +146,11 @@ class Tap:
         self._bytes = 0
 
 
+def on_the_way(tally: Tally) -> int:
+    """Copies that an agent is still to read."""
+    return tally["copied"] - tally["taken"] - tally["dropped_lost"]
+
+
 class _End(asyncio.Protocol):
     """Notices that the agent has gone."""
 
@@ -170,7 +176,6 @@ class TapSource:
         self._end = end
         self._tally = tally
         self._on_end = on_end
-        self._taken = tally["copied"]
         self._thread: Thread | None = None
 
     async def start(self, agent: Agent, state: Any) -> None:
@@ -192,7 +197,7 @@ class TapSource:
         """What the proxy counts, and how far behind it the agent is."""
         from driftline.sidecar.metrics import proxy_metrics
 
-        yield from proxy_metrics(self._tally, max(0, self._tally["copied"] - self._taken))
+        yield from proxy_metrics(self._tally, max(0, on_the_way(self._tally)))
 
     def _run(self, agent: Agent) -> None:
         from driftline.sidecar.exchange import Exchange
@@ -205,7 +210,7 @@ class TapSource:
                     target = file.read(path).decode("latin-1")
                     request = _body(file.read, lengths[:3], ends[0])
                     agent.observe(Exchange(target, request, _body(file.read, lengths[3:], ends[1])))
-                    self._taken += 1
+                    self._tally.add("taken")
         except (OSError, ValueError) as error:
             log.error("the proxy's copies can't be read: %s", error)
         finally:

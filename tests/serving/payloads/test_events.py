@@ -12,6 +12,7 @@ from payload_sink import receiving, until
 
 from driftline.config import Server
 from driftline.errors import ConfigError
+from driftline.protocols.cloudevents import BATCH
 from driftline.serving.payloads import events as module
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.payloads.queue import Asked
@@ -167,3 +168,34 @@ def test_what_can_not_be_logged_to_is_refused(settings: dict[str, str], message:
 
 def test_nothing_is_logged_if_nobody_says_so() -> None:
     assert PayloadLog.of(Server()) is None
+
+
+@pytest.mark.parametrize("batch", [2, 5, 64])
+def test_what_waits_goes_together(batch: int) -> None:
+    with receiving() as receiver:
+        receiver.gate.clear()
+        with logging_to(receiver.url, log_batch=batch) as payloads:
+            for _ in range(module.SENDERS + 100):
+                say(payloads)
+            receiver.gate.set()
+            count = 2 * (module.SENDERS + 100)
+            found = receiver.wait(count)
+        assert payloads.counts.sent == count
+        assert len({(event.id, event.type) for event in found}) == count
+        posts = receiver.headers
+        assert {headers["content-type"].partition(";")[0] for headers in posts} == {BATCH}
+        assert len(posts) >= count / batch
+        assert len(posts) <= count / 2
+    with receiving(400) as receiver, logging_to(receiver.url, log_batch=batch) as payloads:
+        say(payloads)
+        until(lambda: payloads.counts.dropped == 2, "a refusal")
+
+
+def test_large_ones_do_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_POST_BYTES", 10_000)
+    with receiving() as receiver:
+        with logging_to(receiver.url, "request", log_batch=1000) as payloads:
+            for _ in range(20):
+                say(payloads, size=6_000)
+            receiver.wait(20)
+        assert len(receiver.headers) >= 10

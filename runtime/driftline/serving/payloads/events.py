@@ -1,4 +1,4 @@
-"""Payloads posted to a URL, each as an event of KServe's logger; tried again, later and later."""
+"""Payloads posted to a URL as events of KServe's logger, alone or several; tried again, later and later."""
 
 from __future__ import annotations
 
@@ -31,23 +31,27 @@ TIMEOUT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
 """Between two log lines about what was not taken."""
 
+MOST_POST_BYTES = 2**20
+"""Of bodies in one post, if they are several."""
+
 _LOOK_SECONDS = 1.0
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class EventSink:
-    """Posts each payload in binary mode.
+    """Posts each payload in binary mode, or what waits as a batch.
 
-    It is tried again on errors of the network, on 429 and 5xx; other answers are final. Log lines name the
-    host only, since URLs may hold secrets.
+    A post is tried again on errors of the network, on 429 and 5xx; other answers are final. Log lines name
+    the host only, since URLs may hold secrets.
 
     url        http or https; a user and a password in it become basic authentication
     namespace  Kubernetes's; if empty, the pod's, else `default`
+    batch      payloads a post at the most; 1 posts each alone, in binary mode
 
     Raises ConfigError for what is no such URL.
     """
 
-    def __init__(self, url: str, queue: Queue, namespace: str = "") -> None:
+    def __init__(self, url: str, queue: Queue, namespace: str = "", batch: int = 1) -> None:
         self._url = urlsplit(url)
         try:
             valid = bool(self._url.hostname) and self._url.port != 0
@@ -58,6 +62,7 @@ class EventSink:
         self._queue = queue
         self._source = socket.gethostname()
         self._namespace = namespace or pod_namespace()
+        self._batch = batch
         self._last_line = -SILENCE_SECONDS
         self._untold = 0
 
@@ -72,22 +77,36 @@ class EventSink:
         sender = Sender(self._url)
         try:
             while not (self._queue.closed and self._queue.late):
-                exchange = self._queue.take(_LOOK_SECONDS)
-                if exchange is not None:
-                    for payload in exchange.payloads():
-                        try:
-                            self._deliver(sender, payload)
-                        except Exception as error:  # nobody meant to raise it; the next may do better
-                            self._queue.done(given_up=1)
-                            self._tell(f"{type(error).__name__}: {error}")
-                elif self._queue.closed:
+                posts = self._take()
+                for payloads in posts:
+                    try:
+                        self._deliver(sender, payloads)
+                    except Exception as error:  # nobody meant to raise it; the next may do better
+                        self._queue.done(given_up=len(payloads))
+                        self._tell(f"{type(error).__name__}: {error}", len(payloads))
+                if not posts and self._queue.closed:
                     return
         finally:
             sender.close()
 
-    def _deliver(self, sender: Sender, payload: Payload) -> None:
-        """Send a payload; say what became of it."""
-        fields, body = cloudevents.to_binary(to_event(payload, self._source, self._namespace))
+    def _take(self) -> list[list[Payload]]:
+        """What waits, in posts; none if nothing came for a while."""
+        exchange = self._queue.take(_LOOK_SECONDS)
+        if exchange is None:
+            return []
+        payloads, size = list(exchange.payloads()), exchange.size
+        while len(payloads) < self._batch and size < MOST_POST_BYTES:
+            if (exchange := self._queue.take(0)) is None:
+                break
+            payloads += exchange.payloads()
+            size += exchange.size
+        return [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
+
+    def _deliver(self, sender: Sender, payloads: list[Payload]) -> None:
+        """Send a post; say what became of it."""
+        events = [to_event(payload, self._source, self._namespace) for payload in payloads]
+        one = self._batch == 1
+        fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
         reason = "the server stops"
         for attempt in range(ATTEMPTS):
             if attempt and not self._rest(attempt):
@@ -99,13 +118,13 @@ class EventSink:
                 reason = type(error).__name__
                 continue
             if 200 <= status < 300:
-                self._queue.done(sent=1)
+                self._queue.done(sent=len(payloads))
                 return
             reason = str(status)
             if status != 429 and status < 500:
                 break
-        self._queue.done(given_up=1)
-        self._tell(reason)
+        self._queue.done(given_up=len(payloads))
+        self._tell(reason, len(payloads))
 
     def _rest(self, attempt: int) -> bool:
         """Wait between two attempts; False if there is no time for another one."""
@@ -117,12 +136,12 @@ class EventSink:
             sleep(min(max(0.0, until - monotonic()), 0.1))
         return not self._queue.late
 
-    def _tell(self, reason: str) -> None:
-        self._untold += 1
+    def _tell(self, reason: str, count: int) -> None:
+        self._untold += count
         now = monotonic()
         if now - self._last_line >= SILENCE_SECONDS:
-            count, self._untold, self._last_line = self._untold, 0, now
-            log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
+            untold, self._untold, self._last_line = self._untold, 0, now
+            log.error("%d payloads could not be posted to %s: %s", untold, self._url.hostname, reason)
 
 
 class Sender:

@@ -103,7 +103,7 @@ def open_sink(settings: Server, queue: Queue) -> Sink:
     if sink.startswith(("http://", "https://")):
         from driftline.serving.payloads.events import EventSink
 
-        return EventSink(sink, queue, settings.log_namespace)
+        return EventSink(sink, queue, settings.log_namespace, settings.log_batch)
     if "://" in sink:
         scheme = sink.partition("://")[0]  # the rest may hold a password
         raise ConfigError(f"log_sink: expected an http:// or https:// URL or a folder, came {scheme!r}://")

@@ -4,8 +4,9 @@ A closed loop waits for a server that stands still and so leaves out just the re
 wait longest (Gil Tene's coordinated omission). Here they count: what can't be sent since every connection is
 busy waits in the sender, and its clock runs.
 
-Run as `python -m bench.servers.open_loop PORT FILE RATE SECONDS CONNECTIONS`; FILE holds a whole request. It
-takes a core of its own, since it never sleeps.
+Run as `python -m bench.open_loop PORT RATE SECONDS CONNECTIONS FILE...`; each FILE holds a whole request, and
+they are sent in turn. NUMBER in it is the number of the turn, so that none is like another. It takes a core
+of its own, since it never sleeps.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import gc
 import json
 import select
 import socket
+import subprocess
 import sys
+import tempfile
 from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import httptools
 
-from bench.common import HOST, Request
+from bench.common import CLIENT_CORE, HOST, ROOT, Request, pinned
+
+NUMBER = b"@number@"
+"""Eight bytes, in whose place eight digits are sent."""
 
 GRACE_SECONDS = 10.0
 """How long to wait for answers after the last request was to be sent."""
@@ -47,8 +54,9 @@ class Connection:
 class Sender:
     """Sends until all is sent, and waits until all is answered or the grace is over."""
 
-    def __init__(self, port: int, content: bytes, connections: int) -> None:
-        self._port, self._content = port, content
+    def __init__(self, port: int, contents: Sequence[bytes], connections: int) -> None:
+        self._port, self._contents = port, contents
+        self._numbered = any(NUMBER in content for content in contents)
         self._poll = select.epoll()
         self._open: dict[int, Connection] = {}
         self._free: deque[Connection] = deque()
@@ -56,7 +64,7 @@ class Sender:
             self._connect()
         self.latencies: list[float] = []
         self.lags: list[float] = []
-        self.failures = 0
+        self.failures = self.refusals = 0
 
     def run(self, rate: float, seconds: float) -> None:
         """Send `rate` requests a second."""
@@ -64,7 +72,7 @@ class Sender:
         while len(self.latencies) < total:
             now = perf_counter()
             while self._free and sent < total and begin + sent / rate <= now:
-                self._send(begin + sent / rate)
+                self._send(begin + sent / rate, self._content(sent))
                 sent += 1
             for number, _ in self._poll.poll(0):
                 self._receive(self._open[number])
@@ -88,12 +96,17 @@ class Sender:
         self._poll.register(connection.socket, select.EPOLLIN)
         self._free.append(connection)
 
-    def _send(self, due: float) -> None:
+    def _content(self, sent: int) -> bytes:
+        turn, place = divmod(sent, len(self._contents))
+        content = self._contents[place]
+        return content.replace(NUMBER, b"%08d" % turn) if self._numbered else content
+
+    def _send(self, due: float, content: bytes) -> None:
         connection = self._free.popleft()
         connection.due, connection.busy, connection.complete = due, True, False
         # The sender's own part of the latency: the rest of the wait was for a connection.
         self.lags.append(perf_counter() - max(due, connection.free_since))
-        connection.socket.sendall(self._content)
+        connection.socket.sendall(content)
 
     def _receive(self, connection: Connection) -> None:
         try:
@@ -105,7 +118,9 @@ class Sender:
             return
         if connection.busy:
             self.latencies.append(perf_counter() - connection.due)
-            self.failures += not (connection.complete and connection.parser.get_status_code() == 200)
+            status = connection.parser.get_status_code() if connection.complete else 0
+            self.failures += status != 200
+            self.refusals += status == 503
             connection.busy = False
             self._free.append(connection)
         if data and connection.stays:
@@ -122,9 +137,10 @@ class Sender:
         self._connect()
 
 
-def content_of(request: Request, port: int) -> bytes:
-    """A request as it goes over the wire."""
+def content_of(request: Request, port: int, more: Mapping[str, str] | None = None) -> bytes:
+    """A request as it goes over the wire, with more headers than its own."""
     headers = {"Host": f"{HOST}:{port}", "Content-Length": str(len(request.body)), **request.headers}
+    headers |= more or {}
     lines = [f"POST {request.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + request.body
 
@@ -135,9 +151,28 @@ def percentile(values: list[float], percent: float) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100).__trunc__() - 1)]
 
 
-def main(port: int, content: bytes, rate: float, seconds: float, connections: int) -> dict[str, float]:
-    """Send, and say what was seen; times in milliseconds."""
-    sender = Sender(port, content, connections)
+def open_loop(
+    port: int, contents: Sequence[bytes], rate: float, seconds: float, connections: int
+) -> dict[str, float]:
+    """What `main` says, sent by a process of its own from the client's core."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / str(number) for number in range(len(contents))]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        arguments = map(str, (port, rate, seconds, connections, *paths))
+        command = pinned(CLIENT_CORE, sys.executable, "-m", "bench.open_loop", *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"the open loop: {done.stderr.strip()[-200:]}")
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def main(
+    port: int, contents: Sequence[bytes], rate: float, seconds: float, connections: int
+) -> dict[str, float]:
+    """Send, and say what was seen; times in milliseconds, failures and refusals as parts of all requests."""
+    sender = Sender(port, contents, connections)
     gc.disable()
     try:
         sender.run(rate, seconds)
@@ -150,10 +185,12 @@ def main(port: int, content: bytes, rate: float, seconds: float, connections: in
         "p99_ms": percentile(sender.latencies, 99) * 1e3,
         "sender_p99_ms": percentile(sender.lags, 99) * 1e3,
         "failed": sender.failures / len(sender.latencies),
+        "refused": sender.refusals / len(sender.latencies),
     }
 
 
 if __name__ == "__main__":
-    _port, _file, _rate, _seconds, _connections = sys.argv[1:]
-    _seen = main(int(_port), Path(_file).read_bytes(), float(_rate), float(_seconds), int(_connections))
+    _port, _rate, _seconds, _connections, *_files = sys.argv[1:]
+    _requests = [Path(file).read_bytes() for file in _files]
+    _seen = main(int(_port), _requests, float(_rate), float(_seconds), int(_connections))
     print(json.dumps(_seen))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from driftline.load.connections import CLOSED, TIMEOUT, Connections
+from driftline.load.connections import CLOSED, TIMEOUT, Connection, Connections
 from driftline.load.pace import SECOND, Closed, Open, Tally, drive
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -165,3 +165,12 @@ def test_a_closed_loop_at_a_server_that_is_not_there_does_not_spin() -> None:
     drive(Closed(wire.now(), SECOND // 2), wire, tally, lambda: None)
     wire.close()
     assert 2 <= tally.failed <= 12
+
+
+def test_an_interrupt_while_the_parser_calls_back_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(connection: Connection) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Connection, "on_message_complete", interrupted)
+    with answering(lambda number: GOOD) as server, pytest.raises(KeyboardInterrupt):
+        load(server, requests=1)

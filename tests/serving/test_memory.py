@@ -21,7 +21,7 @@ import numba
 square = numba.njit(lambda x: x * x)
 assert square(3) == 9
 before = resident()
-memory.give_back()
+memory.leave_compiler()
 after = resident()
 cube = numba.njit(lambda x: x * x * x)
 assert (square(4), cube(3)) == (16, 27)

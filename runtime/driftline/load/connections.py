@@ -170,6 +170,8 @@ class Connections:
         try:
             connection.parser.feed_data(data)
         except httptools.HttpParserError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # it came while the parser called back
+                raise error.__context__ from None
             self._fail(connection, f"no HTTP: {type(error).__name__}")
             return
         if status := connection.status:

@@ -24,10 +24,15 @@ def one_arena() -> None:
 
 
 def give_back() -> None:
-    """Return free pages to the system, and those of the compiler's code, which come back if it is called."""
+    """Return free pages to the system."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def leave_compiler() -> None:
+    """Return the pages of the compiler's code to the system; they come back if it is called."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        libc.malloc_trim(0)
         for start, stop in code_of(COMPILER):
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_DONTNEED)
 

@@ -120,6 +120,7 @@ def compile_kernels(served: Sequence[Served]) -> None:
             each.warm_up()
     numbers.load()
     calm_collector()  # all of Numba has come since
+    memory.leave_compiler()
     memory.give_back()
 
 

@@ -174,7 +174,7 @@ class Watch:
             on_window=self._on_window(profile),
         )
         monitor.warm_up()
-        memory.give_back()
+        memory.leave_compiler()
         return monitor
 
     def _on_window(self, profile: Profile) -> Callable[[Window], None]:

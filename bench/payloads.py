@@ -34,6 +34,7 @@ def run(effort: Effort) -> Result:
                 flags = ("--log-payloads", "all", "--log-sink", *sent_to) if sent_to else ()
                 # One at a time: what waits to be logged takes its share of the core when the load has ended.
                 with serving(model, request, *flags) as port:
+                    load(port, request, CONNECTIONS[-1], effort.seconds)  # its first seconds are no measure
                     for connections in CONNECTIONS:
                         point = load(port, request, connections, effort.seconds)
                         seen.setdefault((way, connections), []).append(point)
@@ -64,8 +65,8 @@ def report(seen: dict[tuple[str, int], list[Load]]) -> Result:
             for connections in CONNECTIONS
         ],
         [
-            "Threads that log share the core with the requests, so what they do shows here; on a machine "
-            "with cores to spare they have their own. Of more than may wait, 64 MiB, the oldest go, counted."
+            "The process that logs shares the core with the requests, behind which it stands back; on a machine "
+            "with cores to spare it has its own. Of more than may wait, 64 MiB, the oldest go, counted."
         ],
         {"shares": {f"{way}, {connections}": share for (way, connections), share in shares.items()}},
     )

@@ -1,4 +1,4 @@
-"""A real receiver of CloudEvents over HTTP, one that can refuse, be slow and be away."""
+"""A real receiver of CloudEvents over HTTP, one that can refuse, be slow and be away; what logs to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from driftline.beside import Tally
+from driftline.config import Server
 from driftline.protocols.cloudevents import Event, from_http
+from driftline.serving.payloads.exchange import Exchange
+from driftline.serving.payloads.log import COUNTED
+from driftline.serving.payloads.queue import Queue
+from driftline.serving.payloads.sink import open_sink
 
 
 class EventReceiver:
@@ -72,3 +78,29 @@ def receiving(*statuses: int) -> Iterator[EventReceiver]:
             receiver.gate.set()
             server.shutdown()
             thread.join()
+
+
+def exchange(request: bytes | None = b"qq", response: bytes | None = b"aa") -> Exchange:
+    return Exchange(1.0, "m", "1", b"application/json", b"", None, request, 200, b"", response)
+
+
+class Sinking:
+    """A sink with its queue and its threads, as the process that logs has them."""
+
+    def __init__(self, sink: str, **settings: Any) -> None:
+        self.tally = Tally.new(COUNTED)
+        self.queue = Queue(self.tally)
+        self._threads = open_sink(Server(log_payloads="all", log_sink=sink, **settings)).threads(self.queue)
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, request: bytes | None = b"qq", response: bytes | None = b"aa") -> None:
+        self.queue.put([exchange(request, response)])
+
+    def close(self) -> None:
+        """Return when what waits is logged, or given up."""
+        self.queue.close(5.0)
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        self.tally.close()

@@ -163,6 +163,11 @@ class Signature:
                 tensors[name] = as_column(spec, tensors[name])
         return tensors
 
+    @property
+    def raw(self) -> bool:
+        """Whether all inputs are raw columns."""
+        return bool(self._alike)
+
     def blocks(self, columns: Mapping[str, object]) -> Blocks | None:
         """Raw columns that come as lists, all at once: reading one takes as long as reading thirty.
 

@@ -20,8 +20,8 @@ from driftline.registry.source import Registry
 ROWS = np.ones((64, 1024), np.float32).tolist()
 LONG = json.dumps(infer_request({"x": ("FP32", ROWS)}))
 """One batch."""
-LONGER = json.dumps(infer_request({"x": ("FP32", [[1] * 1024] * 256)}))
-"""Four batches: what comes while it is computed waits for so long that no busy machine is in doubt of it."""
+LONGER = json.dumps(infer_request({"x": ("FP32", [[1] * 1024] * 448)}), separators=(",", ":"))
+"""Seven batches: what comes while it is computed waits for so long that no busy machine is in doubt of it."""
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         "[batching]\nmax_batch_rows = 64\nmax_queue_rows = 256\n[engine]\nthreads = 1\n"
     )
     registry.register([slow(root / "model.onnx", layers=400), root / "driftline.toml"], "slow")
+    (root / "driftline.toml").write_text(
+        "[batching]\nmax_batch_rows = 64\nmax_queue_rows = 1024\n[engine]\nthreads = 1\n"
+    )
+    registry.register([root / "model.onnx", root / "driftline.toml"], "patient")
     registry.register([gather(root / "model.onnx")], "gather")
     with serving("--registry", root / "models") as process:
         yield process
@@ -51,56 +55,62 @@ async def post(
         return response.status, await response.json(), response.headers
 
 
-def samples(server: Process, name: str) -> dict[str, float]:
-    """A metric of the model `slow`, by reason if it has any."""
+async def samples(session: aiohttp.ClientSession, server: Process, model: str, name: str) -> dict[str, float]:
+    """A metric of a model, by reason if it has any."""
+    async with session.get(server.url + "/metrics") as answer:
+        text = await answer.text()
     return {
         sample.labels.get("reason", ""): sample.value
-        for family in text_string_to_metric_families(server.get("/metrics").text)
+        for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name.removesuffix("_total") == name and sample.labels["model"] == "slow"
+        if sample.name.removesuffix("_total") == name and sample.labels["model"] == model
     }
 
 
-async def until(server: Process, name: str, value: float) -> None:
-    while (await asyncio.to_thread(samples, server, name))[""] != value:
-        pass
+async def pending(
+    session: aiohttp.ClientSession, server: Process, count: int, first: asyncio.Task[Any]
+) -> None:
+    """Return when so many requests are at the model `patient`, while the first of them is."""
+    while (await samples(session, server, "patient", "nv_inference_pending_request_count"))[""] != count:
+        assert not first.done(), f"the machine was too fast: there were never {count} requests at once"
 
 
 async def test_a_full_queue_says_so_and_when_to_come_back(server: Process) -> None:
     async with clients() as session:
         answers = await asyncio.gather(*(post(session, server, "slow", LONG) for _ in range(12)))
-    statuses = [status for status, _, _ in answers]
-    assert set(statuses) == {200, 503}
+        assert await samples(session, server, "slow", "driftline_queue_rows") == {"": 0}
+    assert {status for status, _, _ in answers} == {200, 503}
     _, body, headers = next(answer for answer in answers if answer[0] == 503)
     assert "the queue is full" in body["error"]
     assert int(headers["Retry-After"]) >= 1
-    assert samples(server, "driftline_queue_rows") == {"": 0}
 
 
 async def test_clients_that_go_leave_the_queue(server: Process) -> None:
-    before = samples(server, "nv_inference_request_failure")["CANCELED"]
     one = json.dumps(infer_request({"x": ("FP32", ROWS[:1])}))
     async with clients() as session:
-        first = asyncio.create_task(post(session, server, "slow", LONGER))
-        await until(server, "nv_inference_pending_request_count", 1)
-        others = [asyncio.create_task(post(session, server, "slow", one)) for _ in range(3)]
-        await until(server, "nv_inference_pending_request_count", 4)
+        failed = "nv_inference_request_failure"
+        before = (await samples(session, server, "patient", failed))["CANCELED"]
+        first = asyncio.create_task(post(session, server, "patient", LONGER))
+        await pending(session, server, 1, first)
+        others = [asyncio.create_task(post(session, server, "patient", one)) for _ in range(3)]
+        await pending(session, server, 4, first)
         for other in others:
             other.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await until(server, "nv_inference_pending_request_count", 1)
+        await pending(session, server, 1, first)
         assert not first.done()
         assert (await first)[0] == 200
-    assert samples(server, "nv_inference_request_failure")["CANCELED"] == before + 3
-    assert samples(server, "nv_inference_pending_request_count") == {"": 0}
+        assert (await samples(session, server, "patient", failed))["CANCELED"] == before + 3
+        now = await samples(session, server, "patient", "nv_inference_pending_request_count")
+        assert now == {"": 0}
 
 
 async def test_a_deadline_that_passes_in_the_queue_is_answered_before_its_turn(server: Process) -> None:
     late = json.dumps(infer_request({"x": ("FP32", ROWS)}, parameters={"timeout": 1000}))
     async with clients() as session:
-        first = asyncio.create_task(post(session, server, "slow", LONGER))
-        await until(server, "nv_inference_pending_request_count", 1)
-        status, body, _ = await post(session, server, "slow", late)
+        first = asyncio.create_task(post(session, server, "patient", LONGER))
+        await pending(session, server, 1, first)
+        status, body, _ = await post(session, server, "patient", late)
         assert status == 504
         assert body == {"error": "the request's timeout of 1000 microseconds has passed"}
         assert not first.done()

@@ -10,6 +10,7 @@ import pytest
 from lanes import MOST, House
 from support import gather, identity, scale, slow
 
+import driftline as dl
 from driftline.config import Server
 from driftline.registry.source import Registry
 from driftline.serving.app import App
@@ -26,6 +27,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     registry.register([gather(file)], "gather")
     registry.register([identity(file, "BYTES", ("N", 1))], "text")
     registry.register([slow(file, layers=100)], "slow")
+    transform = dl.Transform([dl.Pass("a"), dl.OneHot("c", ("x", "[y]"))]).fit({"a": [0.0], "c": ["x"]})
+    transform.save(root / "transform.json")
+    registry.register([scale(file, 2), root / "transform.json"], "raw")
     loop = asyncio.new_event_loop()
 
     async def start() -> House:

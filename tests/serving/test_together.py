@@ -15,6 +15,7 @@ from lanes import GATHER, SLOW, House, ask, post, quiet, until
 from support import infer_request
 
 from driftline.protocols import numbers
+from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.connection import Connection
 
@@ -60,6 +61,19 @@ def binary(row: Sequence[float], *answered: bool, cut: int = 0, **more: Any) -> 
     )
 
 
+def rows(*rows: Any, **more: Any) -> bytes:
+    """Rows in KServe's v1, to a model with raw columns."""
+    return text_of_rows(json.dumps({"instances": rows, **more}))
+
+
+def text_of_rows(text: str) -> bytes:
+    return post(text, "/v1/models/raw:predict")
+
+
+def row(a: Any = 1, c: Any = "x") -> dict[str, Any]:
+    return {"a": a, "c": c}
+
+
 numbers_of_a_row = st.lists(st.floats(-1e6, 1e6, width=32) | st.integers(-9, 9), min_size=3, max_size=3)
 flat = numbers_of_a_row.map(lambda row: post(ask([[0, 0, 0]]).replace("[[0, 0, 0]]", json.dumps(row))))
 requests = st.one_of(
@@ -83,6 +97,64 @@ requests = st.one_of(
     ),
 )  # fmt: skip
 
+raw_rows = st.builds(
+    row,
+    st.one_of(st.floats(allow_nan=False), st.integers(-9, 9), st.none(), st.booleans()),
+    st.sampled_from(["x", "[y]", "y", "]", "", None, 'a"],\n[', 1]),
+)
+raw_requests = st.one_of(
+    raw_rows.map(rows),
+    raw_rows.map(rows),
+    st.tuples(raw_rows, raw_rows).map(lambda two: rows(*two)),
+    st.sampled_from(
+        [
+            rows(), rows(1), rows([row()]), rows(row([1])), rows(row({})), rows({"a": 1}), rows(row(), a=1),
+            rows({**row(), "d": 1}), text_of_rows('{"inputs": {"a": [1], "c": ["x"]}}'),
+            text_of_rows('{"inputs": [{"a": 1, "c": "x"}]}'),
+            text_of_rows('{"instances": [{"a": 1, "c": "x"}'),
+            text_of_rows('{"instances": [{"a": 1, "c": "x]}'), text_of_rows('{"instances": ["}]}'),
+            text_of_rows('{"instances": [{"a": 1, "a": 2, "c": "x"}]}'),
+            text_of_rows(' { "instances" : [ { "a" : 1e3 , "c" : "x" } ] } '),
+        ]
+    ),
+)  # fmt: skip
+
+
+@given(st.lists(raw_requests, min_size=2, max_size=8))
+def test_so_it_is_with_rows_of_raw_columns(house: House, several: list[bytes]) -> None:
+    expected = [alone(house, request) for request in several]
+    assert house.run(at_once(house, several)) == expected
+
+
+GOOD = post(ask([[1, 2, 3]]))
+
+
+def data(text: str) -> bytes:
+    """A request whose numbers are this text, whatever that is."""
+    return post(ask([[1, 2, 3]]).replace("[[1, 2, 3]]", text))
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        [GOOD, data("[[1, 2, 3]], [[4, 5, 6]]"), data("[[7, 8, 9]]"), data("[[10, 11"), data("12]]")],
+        [GOOD, data("[[1, 2, 3], [4, 5, 6]]"), data("[[7, 8, 9]]"), data("[[10"), data("11, 12]]")],
+        [data("[1, 2, 3], [4, 5, 6]"), data("[7, 8, 9]"), data("[10, 11"), data("12]")],
+        [
+            text_of_rows('{"instances": [{"a": [[1]}'), rows(row(7)),
+            text_of_rows('{"instances": [2]], "a": 5, "c": "x"}], [{"a": 7, "c": "x"}, {"a": 8, "c": "x"}]}'),
+        ],
+        [
+            text_of_rows('{"instances": [{"a": 1, "c": "x"}], [{"a": 2, "c": "x"}]}'), rows(row(7)),
+            text_of_rows('{"instances": [{"a": 1, "c": "}]}'), text_of_rows('{"instances": [x"}]}'),
+        ],
+    ],
+)  # fmt: skip
+def test_who_conspires_gets_no_other_clients_answer(house: House, several: list[bytes]) -> None:
+    house.run(at_once(house, [GOOD, GOOD]))  # its form is known
+    expected = [alone(house, request) for request in several]
+    assert house.run(at_once(house, several)) == expected
+
 
 @given(st.lists(requests, min_size=2, max_size=8))
 def test_each_has_the_answer_that_it_has_alone(house: House, several: list[bytes]) -> None:
@@ -91,17 +163,24 @@ def test_each_has_the_answer_that_it_has_alone(house: House, several: list[bytes
 
 
 @pytest.mark.parametrize(
-    "make", [lambda row: post(ask([[row, 2, 3]])), lambda row: binary([row, 2, 3], True, False)]
+    ("model", "codec", "make"),
+    [
+        ("scale", V2Codec, lambda at: post(ask([[at, 2, 3]]))),
+        ("scale", V2Codec, lambda at: binary([at, 2, 3], True, False)),
+        ("raw", V1Codec, lambda at: rows(row(at))),
+    ],
 )
 def test_requests_of_one_form_run_and_count_as_what_they_are(
+    model: str,
+    codec: type[Any],
     make: Callable[[int], bytes],
     house: House,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = []
-    plain = V2Codec.encode_all
-    monkeypatch.setattr(V2Codec, "encode_all", lambda *these: counts.append(these[-1]) or plain(*these))
-    counters = house.host.find("scale").batcher.counters
+    plain = codec.encode_all
+    monkeypatch.setattr(codec, "encode_all", lambda *these: counts.append(these[-1]) or plain(*these))
+    counters = house.host.find(model).batcher.counters
     several = [make(row) for row in range(40)]
     expected = [alone(house, request) for request in several]
     before = counters.requests, counters.inferences, counters.executions

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from beside import RawUpstream, read_all, read_exactly, read_head
 
+from driftline.beside import Tally
 from driftline.sidecar.proxy import Proxy
-from driftline.sidecar.tally import Tally
-from driftline.sidecar.tap import Copy, Tap
+from driftline.sidecar.tap import COUNTED, Copy, Tap
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 INFER = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"
@@ -39,7 +39,7 @@ def upstream() -> Iterator[RawUpstream]:
 
 @pytest.fixture
 async def proxy(upstream: RawUpstream) -> AsyncIterator[Proxy]:
-    tally = Tally.new()
+    tally = Tally.new(COUNTED)
     proxy = Proxy(upstream.url, Taken(tally), tally, copy_body_bytes=1000)
     await proxy.start(listener := socket.create_server(("127.0.0.1", 0)))
     proxy.port = listener.getsockname()[1]  # type: ignore[attr-defined]

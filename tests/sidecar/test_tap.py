@@ -6,9 +6,9 @@ import asyncio
 import socket
 from typing import Any
 
+from driftline.beside import Tally
 from driftline.sidecar.exchange import Body, Exchange
-from driftline.sidecar.tally import Tally
-from driftline.sidecar.tap import Copy, Tap, TapSource, on_the_way
+from driftline.sidecar.tap import COUNTED, Copy, Tap, TapSource, on_the_way
 
 
 class Seeing:
@@ -32,7 +32,7 @@ def copy(content: bytes, room: int = 10_000_000, **headers: bytes) -> Copy:
 
 async def test_exchanges_arrive_as_they_were() -> None:
     ours, theirs = socket.socketpair()
-    tally, ended = Tally.new(), asyncio.Event()
+    tally, ended = Tally.new(COUNTED), asyncio.Event()
     tap, agent = Tap(1_000_000, tally), Seeing()
     loop = asyncio.get_running_loop()
     source: Any = TapSource(theirs, tally, lambda: loop.call_soon_threadsafe(ended.set))
@@ -57,7 +57,7 @@ async def test_exchanges_arrive_as_they_were() -> None:
 
 async def test_an_agent_that_lags_costs_copies_and_no_memory() -> None:
     ours, theirs = socket.socketpair()
-    tally = Tally.new()
+    tally = Tally.new(COUNTED)
     tap = Tap(500_000, tally)
     tap.put(b"/", copy(b"1"), copy(b"2"))
     assert tally["dropped_away"] == 1
@@ -76,7 +76,7 @@ async def test_an_agent_that_lags_costs_copies_and_no_memory() -> None:
 
 
 async def test_what_was_on_its_way_to_an_agent_that_dies_is_counted() -> None:
-    tally = Tally.new()
+    tally = Tally.new(COUNTED)
     tap = Tap(10_000_000, tally)
     for taken in (3, 5):  # one agent after the other
         before = tally["copied"]

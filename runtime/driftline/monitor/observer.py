@@ -28,8 +28,8 @@ SILENCE_SECONDS = 60.0
 class Observer:
     """Observes the batches of one version, as they are served.
 
-    A monitor needs Numba, which takes a second or two to load: until it is there, batches wait in a bounded
-    queue. Batches that do not fit the profile are skipped, counted, and logged now and then.
+    A monitor needs Numba, which takes half a second or more to load: until it is there, batches wait in a
+    bounded queue. Batches that do not fit the profile are skipped, counted, and logged now and then.
 
     make  makes the monitor, in a thread of its own
     about names the model and version in log lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -48,4 +49,30 @@ class Codec(Protocol):
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer, and where its JSON ends; None if it is all JSON."""
+        ...
+
+
+class Form(Protocol):
+    """Requests that may run with others as one, as far as their bodies show."""
+
+    def fits(self, body: bytes) -> bool:
+        """Whether a body is one of these, if what stands for its values turns out to be such."""
+        ...
+
+    def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
+        """Bodies that fit as one request, of the rows of all; Unread if one of them is none after all."""
+        ...
+
+
+class JoiningCodec(Codec, Protocol):
+    """One that reads and answers several requests together."""
+
+    def form(self, body: bytes, json_length: int | None) -> Form | None:
+        """The form of a request; None if it has to go alone."""
+        ...
+
+    def encode_all(
+        self, request: InferRequest, outputs: Tensors, count: int
+    ) -> list[tuple[bytes, int | None]]:
+        """What `encode` gives for each of `count` requests of one form that ran as one request."""
         ...

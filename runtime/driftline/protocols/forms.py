@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from driftline.protocols import codec
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.numbers import Layout, Numbers, Unread, read, ready
 from driftline.tensors import TensorSpec
 
 
-class Form(Protocol):
+class Form(codec.Form, Protocol):
     """A request of one input of numbers, but for these."""
 
     @property
@@ -21,16 +22,8 @@ class Form(Protocol):
         """What it asks for, without inputs."""
         ...
 
-    def fits(self, body: bytes) -> bool:
-        """Whether a body is one of these, if what stands for the numbers turns out to be such."""
-        ...
-
     def read(self, body: bytes) -> InferRequest:
         """The request that a body which fits is; Unread if it is none after all."""
-        ...
-
-    def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
-        """Bodies that fit as one request, of the rows of all; Unread if one of them is none after all."""
         ...
 
 
@@ -73,10 +66,14 @@ class TextForm:
     def read_all(self, texts: Sequence[bytes]) -> InferRequest:
         """See Form: their arrays become one of arrays, all nested as the first is."""
         start, behind = len(self.before), len(self.behind)
-        nested = texts[0].startswith(b"[", start + 1)
+        arrays = [text[start : len(text) - behind] for text in texts]
+        # As many numbers in each as it has to have: a client's row must never become its neighbour's.
+        if {array.count(b",") + 1 for array in arrays} != {self.layout.count}:
+            raise Unread
+        nested = arrays[0].startswith(b"[", 1)
         shape = (len(texts), *(self.layout.shape if nested else (self.layout.count,)))
         layout = self.layout.reshaped(shape)
-        text = b"[%b]" % b",".join([text[start : len(text) - behind] for text in texts])
+        text = b"[%b]" % b",".join(arrays)
         if not ready(text):
             raise Unread
         array, levels = read(Numbers(text, 0, len(text)), layout)

@@ -2,7 +2,7 @@
 
 The arrays are cut out of the text, nulls take their place, orjson reads what is left. What the kernel does
 not recognise raises Unread, and the codec goes its way without it: so what is refused, and how, is said once.
-Numba takes a second or two to load; until `load` is done, it is not `ready`.
+Numba takes half a second or more to load; until `load` is done, it is not `ready`.
 """
 
 from __future__ import annotations

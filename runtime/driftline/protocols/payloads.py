@@ -7,10 +7,9 @@ id and, as KServe's logger will have it, its request's content type, whatever it
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from driftline.errors import BadRequest
 from driftline.protocols.cloudevents import Event
@@ -26,8 +25,7 @@ JSON_LENGTH = "jsonlength"
 _TYPE_OF = {kind: name for name, kind in TYPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """One half of an exchange.
 
     id            of the exchange: both halves have it
@@ -104,7 +102,7 @@ def of_event(event: Event, json_length: int | None = None) -> Payload:
 
 # -- rows -------------------------------------------------------------------------------------------
 
-COLUMNS = tuple(item.name for item in fields(Payload))
+COLUMNS = Payload._fields
 """The columns of a table of payloads; `time` has microseconds in UTC."""
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import orjson
 
@@ -15,7 +16,7 @@ from driftline.tensors import Signature, Tensors, shorten
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
 
-_BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(?:instances|inputs)"[ \t\n\r]*:[ \t\n\r]*(?=\[)')
+_BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(instances|inputs)"[ \t\n\r]*:[ \t\n\r]*(?=\[)')
 _BEHIND = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 
 
@@ -35,6 +36,7 @@ class V1Codec:
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._of_numbers = len(signature.inputs) == 1 and numbers.readable(signature.inputs[0])
         self._rows = numbers.Rows(signature.inputs[0])
+        self._joins = signature.batched and signature.raw
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever does not fit the signature."""
@@ -67,14 +69,56 @@ class V1Codec:
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer; NaN and infinity, which JSON has not, are null."""
+        return orjson.dumps({"predictions": self._predictions(request, outputs)}), None
+
+    def _predictions(self, request: InferRequest, outputs: Tensors) -> Any:
         columns = {name: outputs[name].tolist() for name in request.outputs}
-        predictions: object = columns
         if len(columns) == 1:
-            predictions = columns[self._outputs[0]]
-        elif self._signature.batched:
-            rows = zip(*columns.values(), strict=True)
-            predictions = [dict(zip(columns, row, strict=True)) for row in rows]
-        return orjson.dumps({"predictions": predictions}), None
+            return columns[self._outputs[0]]
+        if not self._signature.batched:
+            return columns
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    # -- several requests together --------------------------------------------------------------
+
+    def form(self, body: bytes, json_length: int | None) -> Self | None:
+        """Itself, since all requests of one row of raw columns may run as one."""
+        return self if self._joins and self.fits(body) else None
+
+    def fits(self, body: bytes) -> bool:
+        """Whether a body is rows, if what stands for them turns out to be such."""
+        before = _BEFORE.match(body)
+        return (
+            before is not None
+            and before[1] == b"instances"
+            and body.count(b"[") == body.count(b"]") == 1
+            and _BEHIND.match(body, body.find(b"]") + 1) is not None
+        )
+
+    def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
+        """Bodies that fit as one request of a row for each; Unread if one of them is otherwise.
+
+        Each has one pair of brackets, and a line's end comes between, which no JSON text may have in it: so
+        each is one list of those that are read here, and a client's row never becomes its neighbour's.
+        """
+        texts = [body[body.find(b"[") : body.find(b"]") + 1] for body in bodies]
+        try:
+            lists = orjson.loads(b"[%b]" % b",\n".join(texts))
+        except orjson.JSONDecodeError:
+            raise numbers.Unread from None
+        if len(lists) != len(bodies) or {*map(type, lists)} != {list} or {*map(len, lists)} != {1}:
+            raise numbers.Unread
+        inputs = self._signature.blocks_of_rows([row for (row,) in lists])
+        if inputs is None:
+            raise numbers.Unread
+        return InferRequest(inputs, self._outputs)
+
+    def encode_all(
+        self, request: InferRequest, outputs: Tensors, count: int
+    ) -> list[tuple[bytes, int | None]]:
+        """What `encode` gives for each of `count` requests of a row that ran as one request."""
+        rows = self._predictions(request, outputs)
+        return [(orjson.dumps({"predictions": [row]}), None) for row in rows]
 
 
 def inputs_of_rows(signature: Signature, instances: object) -> Tensors:

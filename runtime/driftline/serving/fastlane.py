@@ -28,7 +28,7 @@ from driftline.registry.source import Version
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
 from driftline.serving.infer import BODY_SECONDS, Call, Infer, Ran, Target, body_late, lines
-from driftline.serving.payloads.queue import Asked
+from driftline.serving.payloads.exchange import Asked
 
 log = logging.getLogger("driftline.serving")
 

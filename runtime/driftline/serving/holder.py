@@ -20,8 +20,7 @@ from driftline.registry.source import Reference, Version
 from driftline.serving import memory
 from driftline.serving.latency import Latency
 from driftline.serving.news import News
-from driftline.serving.payloads.log import PayloadLog
-from driftline.serving.payloads.queue import Counts
+from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import CardWatch

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -18,8 +18,8 @@ from driftline.protocols.codec import Codec, InferRequest
 from driftline.protocols.encoding import decompress
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.host import Host
+from driftline.serving.payloads.exchange import Asked
 from driftline.serving.payloads.log import PayloadLog
-from driftline.serving.payloads.queue import Asked
 from driftline.serving.served import Served
 from driftline.tensors import Tensors, shorten
 
@@ -128,8 +128,7 @@ class LoggedInfer(Infer):
         return fields, content
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What the head of a request says of the model that is asked and of the body.
 
     name         None for the default model
@@ -144,7 +143,7 @@ class Target:
     json_length: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ran:
     """In place of a request that needed no queue."""
 

@@ -25,7 +25,7 @@ from driftline.registry.source import Version
 from driftline.serving.gpus import CardsCollector
 from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
-from driftline.serving.payloads.queue import Counts
+from driftline.serving.payloads.log import Counts
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:

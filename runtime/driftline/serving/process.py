@@ -83,6 +83,8 @@ async def _serve(
     log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
     serving = asyncio.create_task(server.serve([listener]))
     starting = asyncio.create_task(host.start())
+    if payloads is not None:
+        payloads.start()
     await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
     try:
         if starting.done():
@@ -96,7 +98,7 @@ async def _serve(
         await serving
         await host.close()
         if payloads is not None:
-            await asyncio.to_thread(payloads.close)
+            await payloads.close()
         await asyncio.to_thread(news.close)
     log.info("stopped")
     if host.busy():  # past its time to finish; Python would wait for its thread
@@ -110,7 +112,7 @@ def settle(served: Sequence[Served]) -> None:
 
 
 def compile_kernels(served: Sequence[Served]) -> None:
-    """Load Numba and what waits for it, beside the first requests: it takes seconds.
+    """Load Numba and what waits for it, beside the first requests.
 
     Until then Python makes the features of these versions, and orjson reads all numbers.
     """

@@ -11,17 +11,19 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Protocol
+from typing import Protocol, cast
 
 from driftline.batching.batcher import Request
 from driftline.errors import DriftlineError
-from driftline.protocols.codec import InferRequest
+from driftline.protocols.codec import InferRequest, JoiningCodec
 from driftline.protocols.numbers import Unread
-from driftline.protocols.v2 import V2Codec
 from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.infer import Target, fields_of, lines
 from driftline.serving.served import Served
+
+JOINING = frozenset(("v1", "v2"))
+"""The protocols whose codecs read and answer several requests together."""
 
 
 class Member(Protocol):
@@ -70,7 +72,7 @@ class Together:
             except DriftlineError:
                 served = None  # each will be told so
             alone: Sequence[Member] = members
-            if served is not None and len(members) > 1 and target.protocol == "v2":
+            if served is not None and len(members) > 1 and target.protocol in JOINING:
                 most = served.model.settings.batching.max_batch_rows
                 parts = [members[first : first + most] for first in range(0, len(members), most)]
                 alone = [member for part in parts for member in start_together(served, target, part)]
@@ -82,8 +84,7 @@ class Together:
 
 def start_together(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
     """Start those that have the first one's form; the others are returned."""
-    codec = served.codec("v2")
-    assert isinstance(codec, V2Codec)
+    codec = cast(JoiningCodec, served.codec(target.protocol))
     form = codec.form(members[0].body, target.json_length)
     if form is None:
         return members
@@ -105,7 +106,7 @@ class Joint:
     """Requests on their way as one."""
 
     served: Served
-    codec: V2Codec
+    codec: JoiningCodec
     decoded: InferRequest
     request: Request
     members: Sequence[Member]

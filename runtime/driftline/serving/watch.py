@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from threading import get_ident
@@ -14,8 +14,7 @@ from weakref import WeakMethod
 from driftline.blocks import Blocks, join
 from driftline.config import Monitoring
 from driftline.engine.model import Model
-from driftline.errors import Unavailable
-from driftline.monitor.capture import Capture
+from driftline.monitor.capture import Capturing
 from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
@@ -43,7 +42,7 @@ Batch = tuple[Tensors, Tensors]
 """What went in and what came out."""
 
 
-class Watch:
+class Watch(Capturing):
     """Runs a model and shows its monitor what went in and what came out.
 
     version   that is watched, to be named in signals
@@ -67,7 +66,6 @@ class Watch:
         self._settings = settings
         self._news = news
         self._history: Outbox[Window] | None = None
-        self._capture: Capture | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._later: list[Batch] = []
@@ -144,19 +142,8 @@ class Watch:
         self.catch_up()
         return self.observer.ready()
 
-    @contextmanager
-    def capturing(self, rows: int) -> Iterator[Capture]:
-        """Keep the next rows, up to so many, while this lasts; Unavailable if that is being done already."""
-        if self._capture is not None:
-            raise Unavailable("another profile of live traffic is being made", retry_after=60)
-        self._capture = Capture(rows)
-        try:
-            yield self._capture
-        finally:
-            self._capture = None
-
     def _make(self) -> Monitor:
-        """Load the profile and the monitor: a second or two, in the observer's thread."""
+        """Load the profile and the monitor, in the observer's thread."""
         from driftline.monitor.monitor import Monitor
 
         profile, settings = self._read_profile(), self._settings

@@ -19,7 +19,6 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, RLock, Thread
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,8 +28,8 @@ from prometheus_client.metrics_core import Metric
 from starlette.types import ASGIApp
 
 from driftline.config import Monitoring
-from driftline.errors import DriftlineError, Unavailable
-from driftline.monitor.capture import Capture
+from driftline.errors import DriftlineError
+from driftline.monitor.capture import Capturing
 from driftline.monitor.history import History
 from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
@@ -76,7 +75,7 @@ class Source(Protocol):
         ...
 
 
-class Agent:
+class Agent(Capturing):
     """Watches one model by what sources hand in.
 
     profile   the reference
@@ -113,7 +112,6 @@ class Agent:
         if settings.history:
             history = History(settings.history, profile, model)
             self._history = Outbox(history.write, "history")
-        self._capture: Capture | None = None
 
     def observe(self, exchange: Exchange) -> None:
         """Count what was asked and answered; thread safe, never raises: what can't be counted is."""
@@ -165,19 +163,8 @@ class Agent:
         """The monitor; Unavailable if it is not there."""
         return self.observer.ready()
 
-    @contextmanager
-    def capturing(self, rows: int) -> Iterator[Capture]:
-        """Keep the next rows, up to so many, while this lasts; Unavailable if that is being done already."""
-        if self._capture is not None:
-            raise Unavailable("another profile of live traffic is being made", retry_after=60)
-        self._capture = Capture(rows)
-        try:
-            yield self._capture
-        finally:
-            self._capture = None
-
     async def load(self) -> Monitor:
-        """Load the monitor, which takes a second or two; DriftlineError if that fails."""
+        """Load the monitor; DriftlineError if that fails."""
         self.observer.start()
         while self.observer.monitor is None:
             if self.observer.failure:

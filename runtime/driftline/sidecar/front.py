@@ -10,20 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pickle
 import signal
 import socket
-import sys
-from contextlib import suppress
 
 import uvloop
 
-from driftline import __version__, logs
+from driftline import __version__, beside, logs
+from driftline.beside import Tally
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
 from driftline.sidecar.proxy import Proxy
-from driftline.sidecar.tally import Tally
-from driftline.sidecar.tap import LENGTH, Tap
+from driftline.sidecar.tap import COUNTED, Tap
 from driftline.sockets import address_of, bind
 
 log = logging.getLogger("driftline.sidecar")
@@ -63,7 +60,7 @@ class Front:
         self._monitoring = monitoring
         self._traffic = traffic
         self._pages = pages
-        self._tally = Tally.new()
+        self._tally = Tally.new(COUNTED)
         self._tap = Tap(settings.copy_queue_bytes, self._tally)
         self._proxy = Proxy(settings.upstream, self._tap, self._tally, settings.copy_body_bytes)
         self._stopping = asyncio.Event()
@@ -126,20 +123,9 @@ class Front:
             await ended
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        """Start an agent, by exec: a process of its own, which shares two sockets and a page of memory."""
-        # Both are this program, of one user, and started as a pair.
-        content = pickle.dumps((self._settings, self._monitoring))
-        ours, theirs = socket.socketpair()
-        descriptors = (theirs.fileno(), self._tally.descriptor, self._pages.fileno())
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "driftline.sidecar.child", *map(str, descriptors)),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=descriptors,
-            )
-        ours.setblocking(True)
-        with suppress(ConnectionError):  # it has ended already
-            ours.sendall(LENGTH.pack(len(content)) + content)
-        ours.setblocking(False)
-        await self._tap.open(ours)
+        """Start an agent, which shares two sockets and a page of memory."""
+        settings = (self._settings, self._monitoring)
+        shared = (self._tally.descriptor, self._pages.fileno())
+        process, end = await beside.start("driftline.sidecar.child", settings, *shared)
+        await self._tap.open(end)
         return process

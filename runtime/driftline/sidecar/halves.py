@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any
 
 from driftline.protocols.payloads import REQUEST, Payload
@@ -112,7 +111,7 @@ class Halves:
     def freeze(self) -> list[Any]:
         """What waits, as JSON knows it."""
         return [
-            [key, *astuple(payload)[:-1], b64encode(payload.body).decode()]
+            [key, *payload[:-1], b64encode(payload.body).decode()]
             for key, (_, payload) in self._known.items()
             if payload is not None
         ]

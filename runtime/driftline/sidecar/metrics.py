@@ -10,9 +10,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from driftline.beside import Tally
 from driftline.monitor.metrics import DriftCollector
 from driftline.sidecar.agent import Agent, Source
-from driftline.sidecar.tally import Tally
 
 
 def exposition(agent: Agent, sources: Sequence[Source], version: str) -> tuple[bytes, str]:

@@ -15,8 +15,8 @@ from functools import lru_cache
 from time import monotonic
 from urllib.parse import urlsplit
 
+from driftline.beside import Tally
 from driftline.sidecar.client import Client, Passage
-from driftline.sidecar.tally import Tally
 from driftline.sidecar.tap import Tap
 from driftline.sidecar.upstream import Upstream
 from driftline.sockets import BACKLOG

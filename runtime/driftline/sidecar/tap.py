@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from driftline.sidecar.tally import Tally
+from driftline.beside import Tally
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -34,8 +33,27 @@ FLUSH_SECONDS = 0.005
 FLUSH_BYTES = 2**16
 """Copies of so many bytes wait no longer."""
 
-LENGTH = struct.Struct("=Q")
-"""Of the settings, which the agent gets first."""
+COUNTED = (
+    "answers_1xx", "answers_2xx", "answers_3xx", "answers_4xx", "answers_5xx",
+    "unreachable", "timeout", "broken", "gone", "malformed",
+    "clients", "upstreams",
+    "copied", "dropped_queue", "dropped_large", "dropped_status", "dropped_away", "dropped_lost",
+    "taken",
+)  # fmt: skip
+"""What the proxy counts, where the agent's process reads it.
+
+answers_*    to clients, by status
+unreachable  requests for which there was no connection
+timeout      that were not answered in time
+broken       whose connection broke before the answer was there
+gone         whose client left first
+malformed    that were no HTTP
+clients      connections that are open now; upstreams: likewise
+copied       exchanges handed to the agent
+dropped_*    exchanges that were not: too many wait, a body is too large, not answered with 200, no agent;
+             lost are those that were on their way to an agent that has ended
+taken        of the copied ones, those that an agent has read: the agent adds to this, the proxy to all others
+"""
 
 _HEAD = struct.Struct("=H 2q HHI HHI")
 """The path's length; both bodies' json_length, -1 for None; media type, encoding and content of each."""
@@ -222,8 +240,3 @@ def _body(read: Callable[[int], bytes], lengths: list[int], json_length: int) ->
 
     media_type, encoding, content = map(read, lengths)
     return Body(content, media_type, encoding, json_length if json_length >= 0 else None)
-
-
-def lower_priority() -> None:
-    """Let the proxy go first where both share a core."""
-    os.nice(10)

@@ -6,25 +6,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from payload_sink import until
+from payload_sink import Sinking, until
 
-from driftline.config import Server
 from driftline.protocols.payloads import Payload, of_table, schema
 from driftline.serving.payloads import files as module
-from driftline.serving.payloads.log import PayloadLog
-from driftline.serving.payloads.queue import Asked
-
-ASKED = Asked("m", b"application/json", b"", None)
-
-
-def log(folder: Path, **settings: float) -> PayloadLog:
-    made = PayloadLog.of(Server(log_payloads="all", log_sink=str(folder), **settings))  # type: ignore[arg-type]
-    assert made is not None
-    return made
-
-
-def say(payloads: PayloadLog, number: int, size: int = 2) -> None:
-    payloads.record(ASKED, b"%d" % number + b"q" * size, 200, b"", b"a", None)
 
 
 def read(folder: Path) -> list[Payload]:
@@ -32,23 +17,23 @@ def read(folder: Path) -> list[Payload]:
 
 
 def test_files_are_full_and_complete_and_in_order(tmp_path: Path) -> None:
-    payloads = log(tmp_path, log_file_bytes=20_000)
+    payloads = Sinking(str(tmp_path), log_file_bytes=20_000)
     for number in range(100):
-        say(payloads, number, 1000)
+        payloads.put(b"%d" % number + b"q" * 1000)
     payloads.close()
     found = read(tmp_path)
     assert [one.body[:-1000] for one in found[::2]] == [b"%d" % number for number in range(100)]
     assert [one.type for one in found] == ["request", "response"] * 100
-    assert payloads.counts.sent == 200
+    assert payloads.tally["sent"] == 200
     assert 6 <= len(list(tmp_path.iterdir())) <= 10
     assert all(pq.read_schema(file).equals(schema()) for file in tmp_path.iterdir())
 
 
 def test_a_file_does_not_wait_until_it_is_full(tmp_path: Path) -> None:
-    payloads = log(tmp_path, log_file_seconds=0.1)
-    say(payloads, 1)
+    payloads = Sinking(str(tmp_path), log_file_seconds=0.1)
+    payloads.put(b"1")
     until(lambda: len(read(tmp_path)) == 2, "the first file")
-    say(payloads, 2)
+    payloads.put(b"2")
     until(lambda: len(read(tmp_path)) == 4, "the second file")
     payloads.close()
     assert len(list(tmp_path.iterdir())) == 2
@@ -59,20 +44,28 @@ def test_what_can_not_be_written_is_tried_again(
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_REST", 0.1)
     folder = tmp_path / "logged"
-    payloads = log(folder, log_file_seconds=0.1)
+    payloads = Sinking(str(folder), log_file_seconds=0.1)
     folder.rmdir()
-    say(payloads, 1)
+    payloads.put(b"1")
     until(lambda: "can't be written" in caplog.text, "the error")
     folder.mkdir()
     until(lambda: len(read(folder)) == 2, "the file")
     payloads.close()
-    assert payloads.counts.sent == 2
+    assert payloads.tally["sent"] == 2
 
 
 def test_what_can_not_be_written_at_the_end_is_counted(tmp_path: Path) -> None:
     folder = tmp_path / "logged"
-    payloads = log(folder)
+    payloads = Sinking(str(folder))
     folder.rmdir()
-    say(payloads, 1)
+    payloads.put(b"1")
     payloads.close()
-    assert (payloads.counts.sent, payloads.counts.dropped) == (0, 2)
+    assert (payloads.tally["sent"], payloads.tally["given_up"]) == (0, 2)
+
+
+def test_what_waits_at_the_end_is_written_though_the_last_file_is_late(tmp_path: Path) -> None:
+    payloads = Sinking(str(tmp_path), log_file_seconds=0.1, log_file_bytes=1)
+    for _ in range(50):
+        payloads.put()
+    payloads.close()
+    assert len(read(tmp_path)) == payloads.tally["sent"] == 100

@@ -29,7 +29,7 @@ from driftline.serving.holder import Entry
 from driftline.serving.host import Host
 from driftline.serving.latency import Latency
 from driftline.serving.news import News
-from driftline.serving.payloads.queue import Counts
+from driftline.serving.payloads.log import Counts
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:

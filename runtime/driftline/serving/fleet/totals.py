@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from driftline.batching.counters import Counters
 from driftline.serving.latency import Latency
-from driftline.serving.payloads.queue import Counts as Payloads
+from driftline.serving.payloads.log import Counts as Payloads
 from driftline.serving.served import Served
 
 

@@ -33,8 +33,7 @@ from driftline.serving.fleet.totals import Said, Totals
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
 from driftline.serving.news import News
-from driftline.serving.payloads.log import PayloadLog
-from driftline.serving.payloads.queue import Counts
+from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.process import Stoppable, leave, loop_factory, settle
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
@@ -306,6 +305,8 @@ async def answer(
 ) -> None:
     """Answer on a socket until the server stops; if `later`, from when every model can answer."""
     following = asyncio.create_task(keep_following(host, channel))
+    if host.payloads is not None:
+        host.payloads.start()
     try:
         while later and not (host.ready or server.should_exit):  # noqa: ASYNC110 - either ends it
             await asyncio.sleep(FOLLOW_SECONDS)
@@ -314,7 +315,7 @@ async def answer(
         following.cancel()
         await host.close()
         if host.payloads is not None:
-            await asyncio.to_thread(host.payloads.close)
+            await host.payloads.close()
         channel.tell("said", host.said())
         await channel.finish()
     if host.busy():  # past its time to finish; Python would wait for its thread

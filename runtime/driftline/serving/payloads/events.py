@@ -51,7 +51,7 @@ class EventSink:
     Raises ConfigError for what is no such URL.
     """
 
-    def __init__(self, url: str, queue: Queue, namespace: str = "", batch: int = 1) -> None:
+    def __init__(self, url: str, namespace: str = "", batch: int = 1) -> None:
         self._url = urlsplit(url)
         try:
             valid = bool(self._url.hostname) and self._url.port != 0
@@ -59,57 +59,56 @@ class EventSink:
             valid = False
         if not valid:
             raise ConfigError("log_sink: expected a URL such as http://host:8080/path")
-        self._queue = queue
         self._source = socket.gethostname()
         self._namespace = namespace or pod_namespace()
         self._batch = batch
         self._last_line = -SILENCE_SECONDS
         self._untold = 0
 
-    def threads(self) -> list[Thread]:
+    def threads(self, queue: Queue) -> list[Thread]:
         """See Sink."""
         return [
-            Thread(target=self._send_all, name=f"driftline-payloads-{number}", daemon=True)
+            Thread(target=self._send_all, args=(queue,), name=f"driftline-payloads-{number}", daemon=True)
             for number in range(SENDERS)
         ]
 
-    def _send_all(self) -> None:
+    def _send_all(self, queue: Queue) -> None:
         sender = Sender(self._url)
         try:
-            while not (self._queue.closed and self._queue.late):
-                posts = self._take()
+            while not (queue.closed and queue.late):
+                posts = self._take(queue)
                 for payloads in posts:
                     try:
-                        self._deliver(sender, payloads)
+                        self._deliver(queue, sender, payloads)
                     except Exception as error:  # nobody meant to raise it; the next may do better
-                        self._queue.done(given_up=len(payloads))
+                        queue.done(given_up=len(payloads))
                         self._tell(f"{type(error).__name__}: {error}", len(payloads))
-                if not posts and self._queue.closed:
+                if not posts and queue.closed:
                     return
         finally:
             sender.close()
 
-    def _take(self) -> list[list[Payload]]:
+    def _take(self, queue: Queue) -> list[list[Payload]]:
         """What waits, in posts; none if nothing came for a while."""
-        exchange = self._queue.take(_LOOK_SECONDS)
+        exchange = queue.take(_LOOK_SECONDS)
         if exchange is None:
             return []
         payloads, size = list(exchange.payloads()), exchange.size
         while len(payloads) < self._batch and size < MOST_POST_BYTES:
-            if (exchange := self._queue.take(0)) is None:
+            if (exchange := queue.take(0)) is None:
                 break
             payloads += exchange.payloads()
             size += exchange.size
         return [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
 
-    def _deliver(self, sender: Sender, payloads: list[Payload]) -> None:
+    def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> None:
         """Send a post; say what became of it."""
         events = [to_event(payload, self._source, self._namespace) for payload in payloads]
         one = self._batch == 1
         fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
         reason = "the server stops"
         for attempt in range(ATTEMPTS):
-            if attempt and not self._rest(attempt):
+            if attempt and not self._rest(queue, attempt):
                 break
             try:
                 status = sender.post(fields, body)
@@ -118,23 +117,23 @@ class EventSink:
                 reason = type(error).__name__
                 continue
             if 200 <= status < 300:
-                self._queue.done(sent=len(payloads))
+                queue.done(sent=len(payloads))
                 return
             reason = str(status)
             if status != 429 and status < 500:
                 break
-        self._queue.done(given_up=len(payloads))
+        queue.done(given_up=len(payloads))
         self._tell(reason, len(payloads))
 
-    def _rest(self, attempt: int) -> bool:
+    def _rest(self, queue: Queue, attempt: int) -> bool:
         """Wait between two attempts; False if there is no time for another one."""
         rest = FIRST_REST * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311
         until = monotonic() + rest
-        while (left := until - monotonic()) > 0 and not self._queue.closed:
+        while (left := until - monotonic()) > 0 and not queue.closed:
             sleep(min(left, 0.1))
-        if self._queue.closed:
+        if queue.closed:
             sleep(min(max(0.0, until - monotonic()), 0.1))
-        return not self._queue.late
+        return not queue.late
 
     def _tell(self, reason: str, count: int) -> None:
         self._untold += count

@@ -31,9 +31,8 @@ class FileSink:
     ConfigError if the folder can't be made or written to.
     """
 
-    def __init__(self, folder: str, queue: Queue, most_bytes: int, seconds: float) -> None:
+    def __init__(self, folder: str, most_bytes: int, seconds: float) -> None:
         self._folder = Path(folder)
-        self._queue = queue
         self._most_bytes = most_bytes
         self._seconds = seconds
         self._suffix = f"{socket.gethostname()}-{os.getpid()}.parquet"  # others may write here, too
@@ -44,29 +43,29 @@ class FileSink:
         except OSError as error:
             raise ConfigError(f"log_sink = {folder!r}: {error.strerror}") from error
 
-    def threads(self) -> list[Thread]:
+    def threads(self, queue: Queue) -> list[Thread]:
         """See Sink."""
-        return [Thread(target=self._write_all, name="driftline-payloads", daemon=True)]
+        return [Thread(target=self._write_all, args=(queue,), name="driftline-payloads", daemon=True)]
 
-    def _write_all(self) -> None:
+    def _write_all(self, queue: Queue) -> None:
         payloads: list[Payload] = []
         size, until = 0, 0.0
         while True:
             left = until - monotonic() if payloads else self._seconds
-            exchange = self._queue.take(max(0.0, left)) if left > 0 else None
+            exchange = queue.take(max(0.0, left)) if left > 0 else None
             if exchange is not None:
                 if not payloads:
                     until = monotonic() + self._seconds
                 payloads += exchange.payloads()
                 size += exchange.size
-            ended = exchange is None and self._queue.closed
+            ended = exchange is None and left > 0 and queue.closed
             if payloads and (ended or size >= self._most_bytes or monotonic() >= until):
-                self._write(payloads)
+                self._write(queue, payloads)
                 payloads, size = [], 0
             if ended:
                 return
 
-    def _write(self, payloads: list[Payload]) -> None:
+    def _write(self, queue: Queue, payloads: list[Payload]) -> None:
         """Write a file; if that fails, again and again, unless the server stops meanwhile."""
         rest = 1.0
         while True:
@@ -76,16 +75,16 @@ class FileSink:
                 log.error("%d payloads can't be written to %s: %s", len(payloads), self._folder, error)
             except Exception as error:  # another try would not help
                 log.error("%d payloads can't be written: %s: %s", len(payloads), type(error).__name__, error)
-                self._queue.done(given_up=len(payloads))
+                queue.done(given_up=len(payloads))
                 return
             else:
-                self._queue.done(sent=len(payloads))
+                queue.done(sent=len(payloads))
                 return
             until = monotonic() + rest
-            while monotonic() < until and not self._queue.closed:
+            while monotonic() < until and not queue.closed:
                 sleep(0.1)
-            if self._queue.closed:
-                self._queue.done(given_up=len(payloads))
+            if queue.closed:
+                queue.done(given_up=len(payloads))
                 return
             rest = min(2 * rest, LONGEST_REST)
 

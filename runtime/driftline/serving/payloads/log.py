@@ -1,59 +1,119 @@
-"""The payloads of a server, logged."""
+"""The payloads of a server, logged.
+
+No request waits for the log: what is to be logged goes to a process of its own, over a socket, several
+exchanges at once. That process says in shared memory how far it is, and gets no more than a window; others
+wait here, and for more than may wait the oldest go.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import pickle
 import random
-from threading import Thread
+import struct
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic, time
-from typing import Protocol
 
+from driftline import beside
+from driftline.beside import Tally
 from driftline.config import Server
 from driftline.errors import ConfigError
 from driftline.registry.source import Version
-from driftline.serving.payloads.queue import Asked, Counts, Exchange, Queue
+from driftline.serving.payloads.exchange import Asked, Exchange
+from driftline.serving.payloads.sink import open_sink
 
 log = logging.getLogger("driftline.payloads")
 
 CLOSE_SECONDS = 5.0
 """So long may it take to log what waits when the server stops."""
 
+FLUSH_SECONDS = 0.005
+"""How long exchanges wait for others, to be handed over with them."""
 
-class Sink(Protocol):
-    """Where payloads go."""
+FRAME_BYTES = 2**18
+"""Of exchanges that are handed over at once, about: requests come between."""
 
-    def threads(self) -> list[Thread]:
-        """The threads that will take what waits and log it, until the queue is closed and empty."""
-        ...
+WINDOW_BYTES = 4 * 2**20
+"""Of exchanges that wait at the process that logs, or on the way there."""
+
+LONGEST_REST = 30.0
+"""Seconds between the end of a process that logs and the next one's start, at the most."""
+
+LENGTH = struct.Struct("=Q")
+"""Of a frame, which is a pickled list of exchanges as tuples."""
+
+COUNTED = ("taken_bytes", "sent", "given_up")
+"""What the process that logs counts.
+
+taken_bytes  of exchanges that wait no more
+sent         payloads that were logged; given_up: that were not
+"""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Payloads by what became of them; `queued` and `queued_bytes` are of this moment."""
+
+    sent: int = 0
+    dropped: int = 0
+    queued: int = 0
+    queued_bytes: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add another process's."""
+        self.sent += other.sent
+        self.dropped += other.dropped
+        self.queued += other.queued
+        self.queued_bytes += other.queued_bytes
+
+    def bury(self) -> None:
+        """Their process has gone, and with it what was queued."""
+        self.dropped += self.queued
+        self.queued = self.queued_bytes = 0
 
 
 class PayloadLog:
-    """Takes what was asked and answered, and has it logged by threads of its own.
+    """Takes what was asked and answered, and has it logged by another process, which is replaced if it ends.
 
-    requests, responses  which halves
-    sample               the part of all exchanges that is logged; both halves are or none
+    settings  say which halves are logged (`log_payloads`), of what part of all exchanges (`log_sample`; both
+              halves are or none), how many bytes may wait (`log_queue_bytes`), and where they go
+
+    Used on the event loop only.
     """
 
-    def __init__(self, queue: Queue, sink: Sink, requests: bool, responses: bool, sample: float) -> None:
-        self._queue = queue
-        self._sink = sink
-        self._requests = requests
-        self._responses = responses
-        self._sample = sample
-        self._threads: list[Thread] = []
+    def __init__(self, settings: Server) -> None:
+        self._settings = settings
+        self._requests = settings.log_payloads != "response"
+        self._responses = settings.log_payloads != "request"
+        self._sample = settings.log_sample
+        self._most_bytes = settings.log_queue_bytes
+        self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)
+        self._waiting: deque[Exchange] = deque()
+        self._waiting_bytes = self._handed_bytes = 0
+        self._put = self._handed = self._dropped = 0
+        self._tally = Tally.new(COUNTED)
+        self._transport: asyncio.WriteTransport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self._until = 0.0
 
     @classmethod
     def of(cls, settings: Server) -> PayloadLog | None:
         """As the settings say; None if nothing is to be logged. ConfigError if that is not possible."""
-        mode, sink = settings.log_payloads, settings.log_sink
-        if mode == "none":
-            if sink:
+        if settings.log_payloads == "none":
+            if settings.log_sink:
                 raise ConfigError("log_sink: expected log_payloads = 'all', 'request' or 'response' with it")
             return None
-        queue = Queue(settings.log_queue_bytes)
-        return cls(
-            queue, open_sink(settings, queue), mode != "response", mode != "request", settings.log_sample
-        )
+        open_sink(settings)  # what is plainly wrong with it is said at the start
+        return cls(settings)
+
+    def start(self) -> None:
+        """Have a process that logs, from now on."""
+        self._keeping = asyncio.create_task(self._keep())
 
     def record(
         self,
@@ -64,49 +124,127 @@ class PayloadLog:
         content: bytes,
         version: Version | None,
     ) -> None:
-        """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200.
-
-        Called on the event loop only; never waits.
-        """
+        """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200."""
         if self._sample < 1.0 and random.random() >= self._sample:  # noqa: S311
             return
         request = body if self._requests else None
         response = content if self._responses and status == 200 else None
         if request is None and response is None:
             return
-        if not self._threads:
-            self._threads = self._sink.threads()
-            for thread in self._threads:
-                thread.start()
-        self._queue.put(Exchange(time(), asked, request, status, fields, response, version))
+        name, content_type, exchange_id, json_length = asked
+        model, number = (name or "", "") if version is None else (version.name, str(version.number))
+        exchange = Exchange(
+            time(), model, number, content_type, exchange_id, json_length, request, status, fields, response
+        )
+        self._put += exchange.halves
+        self._waiting.append(exchange)
+        self._waiting_bytes += exchange.size
+        while self._waiting and self._queued_bytes > self._most_bytes:
+            oldest = self._waiting.popleft()
+            self._waiting_bytes -= oldest.size
+            self._dropped += oldest.halves
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Write what waits and has room in the window, a frame now and the next one soon."""
+        self._timer = None
+        if self._transport is None:
+            return  # called again when there is one
+        frame: list[tuple[object, ...]] = []
+        size, under_way = 0, self._handed_bytes - self._tally["taken_bytes"]
+        while self._waiting and size < FRAME_BYTES:
+            exchange = self._waiting[0]
+            if under_way + size + exchange.size > self._window and under_way + size:
+                break
+            self._waiting.popleft()
+            size += exchange.size
+            self._handed += exchange.halves
+            frame.append(tuple(exchange))
+        if frame:
+            self._waiting_bytes -= size
+            self._handed_bytes += size
+            content = pickle.dumps(frame)
+            self._transport.writelines((LENGTH.pack(len(content)), content))
+        if self._waiting:
+            rest = 0.0 if size >= FRAME_BYTES else FLUSH_SECONDS
+            self._timer = asyncio.get_running_loop().call_later(rest, self._hand_over)
 
     @property
     def counts(self) -> Counts:
         """Payloads by what became of them."""
-        return self._queue.counts
+        sent, dropped = self._tally["sent"], self._dropped + self._tally["given_up"]
+        return Counts(sent, dropped, max(0, self._put - dropped - sent), max(0, self._queued_bytes))
 
-    def close(self) -> None:
+    @property
+    def _queued_bytes(self) -> int:
+        return self._waiting_bytes + self._handed_bytes - self._tally["taken_bytes"]
+
+    async def close(self) -> None:
         """Log what waits, for some seconds at most."""
-        self._queue.close(CLOSE_SECONDS)
-        until = monotonic() + CLOSE_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, until - monotonic()))
-        if left := self._queue.counts.queued:
-            log.error("%d payloads were not logged", left)
+        self._until = monotonic() + CLOSE_SECONDS
+        self._closing.set()
+        if self._keeping is not None:
+            before = self._dropped
+            await self._keeping
+            if left := self.counts.queued + self._dropped - before:
+                log.error("%d payloads were not logged", left)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tally.close()
 
+    async def _keep(self) -> None:
+        """Have a process that logs, until all is closed."""
+        rest = 0.0
+        while True:
+            try:
+                how = f"has ended with code {await self._live()}"
+            except OSError as error:
+                how = f"can't be started: {error.strerror}"
+            self._transport = None
+            lost = self._bury()
+            if self._closing.is_set():
+                return
+            log.error(
+                "the process that logs payloads %s; %d payloads were lost with it; another starts in %g s",
+                how, lost, rest,
+            )  # fmt: skip
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), rest)
+            rest = min(LONGEST_REST, max(1.0, 2 * rest))
 
-def open_sink(settings: Server, queue: Queue) -> Sink:
-    """What logs to `log_sink`; ConfigError if that is not possible."""
-    sink = settings.log_sink
-    if not sink:
-        raise ConfigError("log_payloads: expected log_sink, a URL or a folder, with it")
-    if sink.startswith(("http://", "https://")):
-        from driftline.serving.payloads.events import EventSink
+    async def _live(self) -> int:
+        """The life of a process that logs; its exit code."""
+        process, end = await beside.start(
+            "driftline.serving.payloads.child", self._settings, self._tally.descriptor
+        )
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=end)
+        if self._timer is None:
+            self._hand_over()
+        ended = asyncio.create_task(process.wait())
+        told = asyncio.create_task(self._closing.wait())
+        await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if self._closing.is_set():
+            await self._drain(self._transport, process, ended)
+        return await ended
 
-        return EventSink(sink, queue, settings.log_namespace, settings.log_batch)
-    if "://" in sink:
-        scheme = sink.partition("://")[0]  # the rest may hold a password
-        raise ConfigError(f"log_sink: expected an http:// or https:// URL or a folder, came {scheme!r}://")
-    from driftline.serving.payloads.files import FileSink
+    async def _drain(
+        self, transport: asyncio.WriteTransport, process: asyncio.subprocess.Process, ended: asyncio.Task[int]
+    ) -> None:
+        """Hand over what waits, say that this was all, and let it be logged; not for longer than was said."""
+        while self._waiting and not ended.done() and monotonic() < self._until:  # noqa: ASYNC110 - any of these
+            await asyncio.sleep(FLUSH_SECONDS)
+        transport.close()
+        _, late = await asyncio.wait((ended,), timeout=self._until - monotonic() + 1.0)
+        if late:
+            process.kill()
 
-    return FileSink(sink, queue, settings.log_file_bytes, settings.log_file_seconds)
+    def _bury(self) -> int:
+        """Count as dropped what was handed to a process that has ended; how many payloads that are."""
+        lost = self._handed - self._tally["sent"] - self._tally["given_up"]
+        self._handed -= lost
+        self._dropped += lost
+        self._handed_bytes = self._tally["taken_bytes"]
+        return lost

@@ -1,0 +1,94 @@
+"""Processes of this program beside this one: each has a socket to it, and ends when that is closed.
+
+Such a process does what would hold Python's lock while requests wait, and lets them go first where both share
+a core. What each of the two counts, the other sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+NICENESS = 10
+"""Who shares a core with requests lets them go first: at most a tenth of it is not theirs."""
+
+_LENGTH = struct.Struct("=Q")
+_WORD = 8
+
+
+async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """Start `python -m MODULE END SHARED...`; the process, and our end of a pair of sockets.
+
+    By exec, not by fork: this process may have threads.
+
+    settings  are what comes over the socket first
+    shared    descriptors that the process inherits
+    """
+    # Both are this program, of one user, and started as a pair: what is unpickled is our own.
+    content = pickle.dumps(settings)
+    ours, theirs = socket.socketpair()
+    descriptors = (theirs.fileno(), *shared)
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", module, *map(str, descriptors)),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=descriptors,
+        )
+    ours.setblocking(True)
+    with suppress(ConnectionError):  # it has ended already
+        ours.sendall(_LENGTH.pack(len(content)) + content)
+    ours.setblocking(False)
+    return process, ours
+
+
+def begin(end: int) -> tuple[socket.socket, Any]:
+    """In such a process, first of all: its end of the sockets, and its settings.
+
+    Signals are for the process that has started this one, so none ends it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
+    ours = socket.socket(fileno=end)
+    (length,) = _LENGTH.unpack(ours.recv(_LENGTH.size, socket.MSG_WAITALL))
+    return ours, pickle.loads(ours.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own
+
+
+class Tally:
+    """Counters in memory that two processes map, by name; only one of them may add to each.
+
+    names       of all counters, the same in both processes
+    descriptor  of memory that `Tally.new` has made
+    """
+
+    def __init__(self, names: Sequence[str], descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._places = {name: place for place, name in enumerate(names)}
+        self._words = memoryview(mmap.mmap(descriptor, _WORD * len(names))).cast("q")
+
+    @classmethod
+    def new(cls, names: Sequence[str]) -> Tally:
+        """Of zeros."""
+        descriptor = os.memfd_create("driftline-tally", 0)
+        os.ftruncate(descriptor, _WORD * len(names))
+        return cls(names, descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back; what was counted can still be read."""
+        os.close(self.descriptor)
+
+    def add(self, name: str, number: int = 1) -> None:
+        """Count."""
+        self._words[self._places[name]] += number
+
+    def __getitem__(self, name: str) -> int:
+        return self._words[self._places[name]]

@@ -1,0 +1,47 @@
+"""The process that logs payloads: `python -m driftline.serving.payloads.child END TALLY`."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+from time import monotonic
+
+from driftline import beside, logs
+from driftline.beside import Tally
+from driftline.errors import DriftlineError
+from driftline.serving.payloads.exchange import Exchange
+from driftline.serving.payloads.log import CLOSE_SECONDS, COUNTED, LENGTH
+from driftline.serving.payloads.queue import Queue
+from driftline.serving.payloads.sink import open_sink
+
+log = logging.getLogger("driftline.payloads")
+
+
+def main(end: int, tally: int) -> int:
+    """Log what comes until the server goes; the exit code."""
+    connection, settings = beside.begin(end)
+    logs.configure(settings.log_format, settings.log_level, access_log=False)
+    queue = Queue(Tally(COUNTED, tally))
+    try:
+        threads = open_sink(settings).threads(queue)
+    except DriftlineError as error:
+        log.error("%s", error)
+        return 2
+    for thread in threads:
+        thread.start()
+    with connection, connection.makefile("rb", buffering=2**18) as file:
+        while len(head := file.read(LENGTH.size)) == LENGTH.size:
+            (length,) = LENGTH.unpack(head)
+            if len(content := file.read(length)) < length:
+                break
+            queue.put(Exchange(*one) for one in pickle.loads(content))  # noqa: S301 - our own
+    queue.close(CLOSE_SECONDS)
+    until = monotonic() + CLOSE_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, until - monotonic()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))

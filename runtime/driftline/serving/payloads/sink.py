@@ -1,0 +1,35 @@
+"""Where payloads go, by the settings."""
+
+from __future__ import annotations
+
+from threading import Thread
+from typing import Protocol
+
+from driftline.config import Server
+from driftline.errors import ConfigError
+from driftline.serving.payloads.queue import Queue
+
+
+class Sink(Protocol):
+    """Logs payloads."""
+
+    def threads(self, queue: Queue) -> list[Thread]:
+        """The threads that will take what waits and log it, until the queue is closed and empty."""
+        ...
+
+
+def open_sink(settings: Server) -> Sink:
+    """What logs to `log_sink`; ConfigError if that is not possible."""
+    sink = settings.log_sink
+    if not sink:
+        raise ConfigError("log_payloads: expected log_sink, a URL or a folder, with it")
+    if sink.startswith(("http://", "https://")):
+        from driftline.serving.payloads.events import EventSink
+
+        return EventSink(sink, settings.log_namespace, settings.log_batch)
+    if "://" in sink:
+        scheme = sink.partition("://")[0]  # the rest may hold a password
+        raise ConfigError(f"log_sink: expected an http:// or https:// URL or a folder, came {scheme!r}://")
+    from driftline.serving.payloads.files import FileSink
+
+    return FileSink(sink, settings.log_file_bytes, settings.log_file_seconds)

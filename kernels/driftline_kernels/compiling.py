@@ -1,7 +1,7 @@
 """When kernels are compiled: as they are imported, or later, and Python runs the very same bodies until then.
 
-Numba takes half a second or more to load. A process that must answer before calls `interpret` first: its kernels
-are there at once, slow, but with the same bits, until `load` is done.
+Numba takes half a second or more to load. A process that must answer before calls `interpret` first: its
+kernels are there at once, slow, but with the same bits, until `load` is done.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def report(seen: dict[tuple[str, int], list[Load]]) -> Result:
         ],
         [
             "The process that logs shares the core with the requests, behind which it stands back; on a "
-            "machine with cores to spare it has its own. Of more than may wait, 64 MiB, the oldest go, counted."
+            "machine with cores to spare it has its own. Of more than may wait, the oldest go, counted."
         ],
         {"shares": {f"{way}, {connections}": share for (way, connections), share in shares.items()}},
     )

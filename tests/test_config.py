@@ -97,7 +97,8 @@ def test_a_server_overrides_a_bundle_model_by_model(toml: Callable[[str], Path])
 
 WHOLE = "expected a whole number from"
 BATCHING = "max_batch_rows, max_delay_us, max_queue_bytes, max_queue_rows"
-ENGINE = "device, instances, memory_bytes, python, spinning, threads, trust"
+ENGINE = "buckets, device, instances, memory_bytes, python, spinning, threads, trust"
+BUCKETS = "expected ascending whole numbers from 1, in a list"
 DEVICE = "expected 'cpu', 'cuda', 'cuda:N' or 'auto'"
 
 
@@ -112,6 +113,11 @@ DEVICE = "expected 'cpu', 'cuda', 'cuda:N' or 'auto'"
         ("[batching]\nmax_queue_bytes = [1]", f"batching.max_queue_bytes = [1]: {WHOLE} 1"),
         ("[batching]\nmax_rows = 5", f"batching: max_rows = 5: unknown key; allowed are: {BATCHING}"),
         ("[engine]\ninstances = 0", f"engine.instances = 0: {WHOLE} 1"),
+        *(
+            (f"[engine]\nbuckets = {wrong}", f"engine.buckets = {wrong}: {BUCKETS}")
+            for wrong in ("8", "[0, 1]", "[8, 1]", "[1, 1]", "[1.5]")
+        ),
+        ("[engine]\nbuckets = [true]", f"engine.buckets = [True]: {BUCKETS}"),
         ("[engine]\nthreads = -1", f"engine.threads = -1: {WHOLE} 0"),
         ("[engine]\ndevice = 'gpu'", f"engine.device = 'gpu': {DEVICE}"),
         ("[engine]\ndevice = 'cuda:'", f"engine.device = 'cuda:': {DEVICE}"),

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def _text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _ascending(value: object) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and all(type(one) is int and one > 0 for one in value)
+        and all(first < second for first, second in pairwise(value))
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Batching:
     """How much runs together, how much at once, and how much may wait."""
@@ -86,6 +95,9 @@ class Engine:
     """What runs that code, each instance in a process of its own; the server's own interpreter if empty."""
     memory_bytes: int = setting(0, **_whole(0))
     """Memory of such a process; 0: half of what there is, shared among the instances."""
+
+    buckets: tuple[int, ...] = setting((), "ascending whole numbers from 1, in a list", _ascending)
+    """Rows of the batches that a card computes, which others are filled up to; beyond them, powers of two."""
 
     def threads_on(self, cores: int) -> int:
         """Threads of one batch on a machine with so many cores."""
@@ -350,4 +362,7 @@ def _override(settings: Any, table: object, where: str, prefix: str) -> Any:
         if not known[key].metadata["check"](value):
             came = re.sub("//[^/]*@", "//...@", repr(value))  # a URL may hold a password
             raise ConfigError(f"{where}: {prefix}{key} = {came}: expected {known[key].metadata['allowed']}")
-    return replace(settings, **table)
+    # What a file gives as lists, settings keep as tuples: nobody can change them.
+    return replace(
+        settings, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    )

@@ -22,6 +22,11 @@ def test_buckets_are_powers_of_two() -> None:
     assert [bucket_of(rows) for rows in (1, 2, 3, 4, 5, 128, 129)] == [1, 2, 4, 4, 8, 128, 256]
 
 
+def test_a_batch_goes_in_the_smallest_bucket_that_holds_it() -> None:
+    found = [bucket_of(rows, (1, 8, 100)) for rows in (1, 2, 8, 9, 100, 101, 129)]
+    assert found == [1, 8, 8, 100, 100, 128, 256]
+
+
 def test_arrays_lie_behind_each_other() -> None:
     layout = Layout.of(["a", "b"], [np.float32, np.int64], [(3, 2), (1,)])
     assert (layout.starts, layout.size) == ((0, 256), 512)
@@ -137,6 +142,24 @@ def test_memory_does_not_grow_with_forms(tmp_path: Path) -> None:
         x = np.full((2, width), width, np.float32)
         assert lane.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
     assert len(lane._forms) == MOST_FORMS
+
+
+def test_a_model_is_warmed_up_for_every_bucket_of_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "m"
+    scale(folder / "model.onnx", 2.0)
+    (folder / "driftline.toml").write_text(
+        "[engine]\nbuckets = [1, 5, 6, 24]\n[batching]\nmax_batch_rows = 40\n"
+    )
+    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    model = Model.load(folder)
+    model.warm_up()
+    assert model.lane is not None
+    assert [form.rows for form in model.lane.forms] == [1, 5, 6, 24, 32, 64]
+    x = np.arange(54, dtype=np.float32).reshape(18, 3)
+    np.testing.assert_array_equal(model.predict(x)["y"], 2 * x)
+    assert len(model.lane.forms) == 6
 
 
 def test_a_model_takes_the_lane_of_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

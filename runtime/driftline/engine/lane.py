@@ -103,23 +103,27 @@ class Times:
 class Lane:
     """Runs a model on a device; thread safe. Batches overtake each other nowhere.
 
-    Shapes are few: rows are filled up to the next power of two with copies of the last one, and cut again.
+    Shapes are few: rows are filled up to a bucket with copies of the last one, and cut again.
     What can't lie on a card, strings and maps of scores, and a batch of no rows go by ONNX Runtime's own
     copies, as does every batch of a model that turns out not to give a row for each. So does one that fails:
     only there, ONNX Runtime says whose fault it is.
 
     device  that it crosses to
     by_rows whether rows are independent: if not, batches go in exactly their shape
+    buckets see bucket_of
     times   what that took
     """
 
-    def __init__(self, device: Device, session: Session, by_rows: bool = True) -> None:
+    def __init__(
+        self, device: Device, session: Session, by_rows: bool = True, buckets: Sequence[int] = ()
+    ) -> None:
         self.times = Times()
         self.device = device
         self._session = session
         self._forms: dict[Any, Form | None] = {}
         self._lock = Lock()
         self._by_rows = by_rows and session.signature.batched
+        self._buckets = buckets
         self._names = tuple(spec.name for spec in session.signature.outputs)
         self._slots: SimpleQueue[Slot] = SimpleQueue()
         with device.active():
@@ -193,7 +197,7 @@ class Lane:
 
     def _form(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> Form | None:
         """The form of a batch, whatever the order of its tensors; None if it has none."""
-        bucket = bucket_of(rows)
+        bucket = bucket_of(rows, self._buckets)
         outputs = tuple(name for name in self._names if name in wanted)
         kinds = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
         key = bucket, kinds, outputs
@@ -234,6 +238,6 @@ class Lane:
         return Form(bucket, given, made, came, goes, binding)
 
 
-def bucket_of(rows: int) -> int:
-    """The next power of two."""
-    return 1 << (rows - 1).bit_length()
+def bucket_of(rows: int, buckets: Sequence[int] = ()) -> int:
+    """The smallest of ascending `buckets` that holds so many rows; if none does, the next power of two."""
+    return next((bucket for bucket in buckets if bucket >= rows), 1 << (rows - 1).bit_length())

@@ -16,7 +16,7 @@ from driftline.config import TRUST, Engine, ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.device import Device, find
 from driftline.engine.features import Features
-from driftline.engine.lane import Lane, Times
+from driftline.engine.lane import Lane, Times, bucket_of
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, ConfigError, DriftlineError
@@ -54,7 +54,9 @@ class Model:
         self.signature: Signature = self._session.signature
         by_rows = bundle.settings.batching.max_batch_rows > 0
         self.lane = (
-            Lane(device, self._session, by_rows) if device and isinstance(self._session, Session) else None
+            Lane(device, self._session, by_rows, engine.buckets)
+            if device and isinstance(self._session, Session)
+            else None
         )
         self.waits = self.waits or self.lane is not None
         self._compute = self.lane.run if self.lane else self._session.run
@@ -140,7 +142,8 @@ class Model:
         return self._features.unreadable if self._features is not None else {}
 
     def warm_up(self) -> Cost:
-        """Run batches of 1, 2, 4 ... rows up to the maximum, so that no client is the first with its size.
+        """Run batches of 1, 2, 4 ... rows up to the maximum, on a card of each bucket's, so that no client is
+        the first with its size.
 
         Returns what was learnt about service times. A model whose outputs turn out not to have a row for
         each row of input is not batched from here on. Dimensions that may vary are taken as 1; a model
@@ -156,6 +159,7 @@ class Model:
         most = max(2, self.settings.batching.max_batch_rows if self.warm else 0)
         most = most if self.signature.batched else 1
         clock = perf_counter_ns if self.waits else thread_time_ns
+        buckets = self.settings.engine.buckets if self.lane is not None else ()
         rows, took = 1, 0
         while 2 * took < WARM_UP_NS:
             inputs = self._example(rows)
@@ -172,7 +176,7 @@ class Model:
             cost.learn(sum(array.size for array in inputs.values()), took)
             if rows >= most:
                 break
-            rows = min(2 * rows, most)
+            rows = min(bucket_of(rows + 1, buckets), most)
         if self.lane is not None:
             self.lane.times = Times()  # from here on, those of clients
         return cost if self.warm else Cost()

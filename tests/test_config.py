@@ -99,7 +99,7 @@ WHOLE = "expected a whole number from"
 BATCHING = "max_batch_rows, max_delay_us, max_queue_bytes, max_queue_rows"
 ENGINE = "buckets, device, instances, memory_bytes, python, spinning, threads, trust"
 BUCKETS = "expected ascending whole numbers from 1, in a list"
-DEVICE = "expected 'cpu', 'cuda', 'cuda:N' or 'auto'"
+DEVICE = "expected 'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,10 @@ DEVICE = "expected 'cpu', 'cuda', 'cuda:N' or 'auto'"
         ("[engine]\nthreads = -1", f"engine.threads = -1: {WHOLE} 0"),
         ("[engine]\ndevice = 'gpu'", f"engine.device = 'gpu': {DEVICE}"),
         ("[engine]\ndevice = 'cuda:'", f"engine.device = 'cuda:': {DEVICE}"),
+        *(
+            (f"[engine]\ndevice = '{wrong}'", f"engine.device = '{wrong}': {DEVICE}")
+            for wrong in ("cuda:0,", "cuda:0,0", "cuda:1,cuda:0", "cpu,cuda", "cuda:all,1", "cuda:²")
+        ),
         ("[engine]\ndevice = 'cpu:0'", f"engine.device = 'cpu:0': {DEVICE}"),
         ('[engine]\ndevice = "cpu\\n"', rf"engine.device = 'cpu\n': {DEVICE}"),
         ("[engine]\ndevice = 0", f"engine.device = 0: {DEVICE}"),

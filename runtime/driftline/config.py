@@ -24,8 +24,8 @@ TRUST = "`--trust` does, or [models.NAME.engine] trust = true in the server's dr
 """Who may say that code in a model may be run."""
 
 
-DEVICES = "'cpu', 'cuda', 'cuda:N' or 'auto'"
-"""Where a model may run; 'auto' is the first card if it can be used, else the CPU."""
+DEVICES = "'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'"
+"""Where a model may run: 'cuda' is the first card, 'auto' too if it can be used, else the CPU."""
 
 
 def setting(default: Any, allowed: str, check: Check) -> Any:
@@ -49,6 +49,13 @@ def _number(least: float, unit: str = "a number") -> dict[str, Any]:
 
 def _text(value: object) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def _device(value: str) -> bool:
+    if re.fullmatch(r"auto|cpu|cuda(:all|:\d+(,\d+)*)?", value, re.ASCII) is None:
+        return False
+    cards = [int(card) for card in re.findall(r"\d+", value)]
+    return len(cards) == len(set(cards))
 
 
 def _ascending(value: object) -> bool:
@@ -80,7 +87,7 @@ class Engine:
     device: str = setting(
         "cpu",
         DEVICES,
-        lambda value: _text(value) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
+        lambda value: isinstance(value, str) and _device(value),
     )
     instances: int = setting(1, **_whole(1))
     """Batches that run at the same time."""

@@ -185,12 +185,22 @@ def find(wanted: str) -> Device | None:
     return None if kind == "cpu" else Card(int(index or 0))
 
 
+def names(wanted: str) -> tuple[str, ...]:
+    """The devices that a setting names, each as `find` takes it: 'cuda:0,1' and 'cuda:all' are several."""
+    kind, _, which = wanted.partition(":")
+    if which == "all":
+        settled(wanted, log.info)
+        return tuple(f"{kind}:{card}" for card in range(count()))
+    return tuple(f"{kind}:{card}" for card in which.split(",")) if which else (wanted,)
+
+
 def settled(wanted: str, tell: Callable[[str], Any]) -> str:
-    """'cpu' or a card that is there, for what settings say; `tell` hears why it is not a card for 'auto'."""
+    """'cpu' or cards that are there, for what settings say; `tell` hears why it is not a card for 'auto'."""
     kind, _, which = wanted.partition(":")
     if kind == "cpu":
         return wanted
-    lacking = missing(int(which) if which.isdigit() else 0)
+    cards = [int(card) for card in which.split(",")] if which not in ("", "all") else [0]
+    lacking = list(dict.fromkeys(what for card in cards for what in missing(card)))
     if kind == "cuda":
         if lacking:
             raise ConfigError(f"device {wanted!r}: {'; '.join(lacking)}")

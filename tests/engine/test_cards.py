@@ -8,13 +8,13 @@ from threading import Barrier
 
 import numpy as np
 import pytest
+from cards import Card
 from support import scale
 
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
 from driftline.engine.cards import Cards
-from driftline.engine.device import Host
 from driftline.engine.lane import Lane
 from driftline.engine.model import Model
 from driftline.engine.session import Session
@@ -25,18 +25,6 @@ from driftline.serving.watch import Watch
 from driftline.tensors import Tensors
 
 ROW = {"x": np.ones((1, 3), np.float32)}
-
-
-class Card(Host):
-    """Counts the batches that cross to it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.batches = 0
-
-    def copy_out(self, there: np.ndarray, here: np.ndarray) -> None:
-        self.batches += 1
-        super().copy_out(there, here)
 
 
 @pytest.fixture

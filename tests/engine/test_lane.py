@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
+from cards import Card
 from onnx import TensorProto, helper
 from support import gather, identity, save_model, scale
 
@@ -15,7 +19,7 @@ from driftline.engine.device import Host
 from driftline.engine.lane import MOST_FORMS, Lane, Layout, bucket_of
 from driftline.engine.model import Model
 from driftline.engine.session import Session
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, ModelError
 
 
 def test_buckets_are_powers_of_two() -> None:
@@ -142,6 +146,44 @@ def test_memory_does_not_grow_with_forms(tmp_path: Path) -> None:
         x = np.full((2, width), width, np.float32)
         assert lane.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
     assert len(lane._forms) == MOST_FORMS
+
+
+def test_a_closed_lane_holds_nothing(tmp_path: Path) -> None:
+    device, session = Card(), Session(scale(tmp_path / "m.onnx", 2.0))
+    lane, ended = Lane(device, session), weakref.ref(session._session)
+    x = np.ones((5, 3), np.float32)
+    gc.disable()  # nothing waits for it
+    try:
+        lane.run({"x": x}, ["y"])
+        assert device.held > 0
+        lane.close()
+        lane.close()
+        assert (device.held, ended()) == (0, None)
+    finally:
+        gc.enable()
+    with pytest.raises(ModelError, match="the model is closed"):
+        lane.run({"x": x}, ["y"])
+
+
+def test_what_is_under_way_is_answered_before_a_lane_is_closed(tmp_path: Path) -> None:
+    entered, go_on = Event(), Event()
+
+    class Slow(Card):
+        def copy_out(self, there: np.ndarray, here: np.ndarray) -> None:
+            entered.set()
+            assert go_on.wait(60)
+            super().copy_out(there, here)
+
+    device = Slow()
+    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(lane.run, {"x": np.ones((2, 3), np.float32)}, ["y"])
+        assert entered.wait(60)
+        closing = pool.submit(lane.close)
+        go_on.set()
+        assert (answer.result(60)["y"] == 2).all()
+        closing.result(60)
+    assert device.held == 0
 
 
 def test_a_model_is_warmed_up_for_every_bucket_of_its_settings(

@@ -69,6 +69,9 @@ class Device(Protocol):
     def address(self, array: Any) -> int:
         """Where an array starts."""
 
+    def give_back(self) -> None:
+        """Let others have the memory of arrays that nobody has any more."""
+
 
 class Host:
     """The CPU as a device: whatever is asked for is done at once."""
@@ -109,6 +112,9 @@ class Host:
     def address(self, array: Any) -> int:
         """Where an array starts."""
         return int(array.ctypes.data)
+
+    def give_back(self) -> None:
+        """They have it already."""
 
 
 class Card:
@@ -163,6 +169,11 @@ class Card:
     def address(self, array: Any) -> int:
         """Where an array starts."""
         return int(array.__cuda_array_interface__["data"][0])
+
+    def give_back(self) -> None:
+        """What Numba would free with the next few arrays, it frees now."""
+        with self._cuda.gpus[self.index]:
+            self._cuda.current_context().deallocations.clear()
 
 
 def handle_of(stream: Any) -> int:

@@ -90,6 +90,10 @@ class Slot:
             self._blocks[which] = self._device.pinned(size)
         return self._blocks[which][:size]
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._blocks.clear()
+
 
 @dataclass(slots=True)
 class Times:
@@ -125,7 +129,8 @@ class Lane:
         self._by_rows = by_rows and session.signature.batched
         self._buckets = buckets
         self._names = tuple(spec.name for spec in session.signature.outputs)
-        self._slots: SimpleQueue[Slot] = SimpleQueue()
+        self._slots: SimpleQueue[Slot | None] = SimpleQueue()
+        self._closed = False
         with device.active():
             for _ in range(SLOTS):
                 self._slots.put(Slot(device))
@@ -144,13 +149,13 @@ class Lane:
         behind  called with the form of a batch that has crossed and its rows, when its answer is on the way
                 back: what it asks of the device comes next, while inputs and outputs still lie there
 
-        Raises BadRequest if the model refuses these inputs, ModelError if it fails.
+        Raises BadRequest if the model refuses these inputs, ModelError if it fails or the lane is closed.
         """
         rows = len(next(iter(inputs.values()), ())) if self._by_rows else 0
         form = self._form(inputs, outputs, rows) if rows else None
         if form is None:
             return self._session.run(inputs, outputs)
-        slot = self._slots.get()
+        slot = self._slot()
         try:
             with self.device.active():
                 found = self._through(form, slot, inputs, rows, behind)
@@ -159,6 +164,34 @@ class Lane:
         finally:
             self._slots.put(slot)
         return {name: found[name] for name in outputs}
+
+    def close(self) -> None:
+        """Wait for what is under way, then let go of the session, of what lies on the device and of pinned
+        memory, in this order: a session ends before its stream."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        slots = [self._slots.get() for _ in range(SLOTS)]
+        self._slots.put(None)
+        with self.device.active(), self._lock:
+            for form in self._forms.values():
+                if form is not None:
+                    form.binding.close()
+            self._forms.clear()
+            self._session.close()
+            for slot in slots:
+                assert slot is not None
+                slot.close()
+        self.device.give_back()
+
+    def _slot(self) -> Slot:
+        """One that no other batch has; ModelError when there will be none any more."""
+        slot = self._slots.get()
+        if slot is None:
+            self._slots.put(None)
+            raise ModelError("the model is closed")
+        return slot
 
     def _through(
         self,
@@ -202,7 +235,7 @@ class Lane:
         kinds = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
         key = bucket, kinds, outputs
         with self._lock:
-            if key not in self._forms and len(self._forms) < MOST_FORMS:
+            if key not in self._forms and len(self._forms) < MOST_FORMS and not self._closed:
                 try:
                     self._forms[key] = self._make(bucket, kinds, outputs)
                 except Exception as error:

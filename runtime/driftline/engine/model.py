@@ -142,6 +142,12 @@ class Model:
         first, *_ = (lane.run(inputs, outputs) for lane in self.lanes)
         return first
 
+    def close(self) -> None:
+        """Wait for what is under way on cards, and give back all that it has there; what is run from here on
+        raises ModelError. Memory of the CPU goes with the model."""
+        for lane in self.lanes:
+            lane.close()
+
     @property
     def classes(self) -> Mapping[str, tuple[int | str, ...]]:
         """The classes of outputs that are maps of scores, once a row has been computed."""

@@ -71,10 +71,13 @@ class Session:
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Compute the named outputs.
 
-        Raises BadRequest if the model refuses these inputs, ModelError if it fails.
+        Raises BadRequest if the model refuses these inputs, ModelError if it fails or is closed.
         """
+        session = self._session
+        if session is None:
+            raise ModelError("the model is closed")
         try:
-            values = self._session.run(outputs, inputs, self._run_options)
+            values = session.run(outputs, inputs, self._run_options)
         except Exception as error:
             if type(error).__name__ == "InvalidArgument":
                 raise BadRequest(f"the model refused the inputs: {reason(error)}") from error
@@ -86,6 +89,10 @@ class Session:
             name: rows_of(value) if name in self._maps else value
             for name, value in zip(outputs, values, strict=True)
         }
+
+    def close(self) -> None:
+        """Let go of all that ONNX Runtime has of it, when the last run has ended."""
+        self._session = None
 
     def bind(self) -> Binding:
         """A way to run with arrays that lie on a device."""
@@ -138,6 +145,10 @@ class Binding:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
             raise ModelError(f"the model failed: {reason(error)}") from error
+
+    def close(self) -> None:
+        """Let go of the session and of the arrays."""
+        self._session = self._binding = None
 
 
 def tensor_spec(name: str, onnx_type: str, shape: Sequence[Any] | None, path: Path) -> TensorSpec:

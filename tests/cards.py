@@ -11,7 +11,7 @@ from driftline.engine.device import Host
 
 
 class Card(Host):
-    """Counts the batches that cross to it, and the bytes of its memory, pinned memory too, that somebody has."""
+    """Counts the batches that cross to it, and the bytes of its memory and of pinned memory that are held."""
 
     def __init__(self, name: str = "cuda:0") -> None:
         self.name = name

@@ -103,6 +103,8 @@ class Engine:
     memory_bytes: int = setting(0, **_whole(0))
     """Memory of such a process; 0: half of what there is, shared among the instances."""
 
+    cuda_graphs: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether a card records what a batch of each form asks of it, and is asked again in one launch."""
     buckets: tuple[int, ...] = setting((), "ascending whole numbers from 1, in a list", _ascending)
     """Rows of the batches that a card computes, which others are filled up to; beyond them, powers of two."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from support import gather, identity, save_model, scale
 
 from driftline.engine import model as engine
 from driftline.engine.device import Host
+from driftline.engine.gate import Gate
 from driftline.engine.lane import MOST_FORMS, Lane, Layout, bucket_of
 from driftline.engine.model import Model
-from driftline.engine.session import Session
+from driftline.engine.session import UNRECORDED, Binding, Session
 from driftline.errors import BadRequest, ModelError
 
 
@@ -146,6 +149,97 @@ def test_memory_does_not_grow_with_forms(tmp_path: Path) -> None:
         x = np.full((2, width), width, np.float32)
         assert lane.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
     assert len(lane._forms) == MOST_FORMS
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The thread and the graph of all that bindings are asked for from here on."""
+    found: list[tuple[int, int]] = []
+    run = Binding.run
+
+    def note(self: Binding) -> None:
+        found.append((get_ident(), self.graph))
+        run(self)
+
+    monkeypatch.setattr(Binding, "run", note)
+    return found
+
+
+def with_graphs(path: Path) -> Session:
+    """A session that says that it can be recorded; the CPU doesn't care."""
+    session = Session(path)
+    session.graphs = True
+    return session
+
+
+def test_every_form_is_a_graph_of_its_own_and_one_thread_asks_for_all(
+    tmp_path: Path, runs: list[tuple[int, int]]
+) -> None:
+    lane = Lane(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+
+    def work(number: int) -> bool:
+        x = np.full((number % 7 + 1, 3), number, np.float32)
+        return bool((lane.run({"x": x}, ["y"])["y"] == 2 * number).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(100)))
+    recorded = [(thread, graph) for thread, graph in runs if graph != UNRECORDED]
+    assert len({thread for thread, _ in recorded}) == 1
+    assert {graph for _, graph in recorded} == {1, 2, 3, 4}
+    assert len(recorded) == 4 + 100  # each form once before its batches
+    assert len(runs) - len(recorded) == 4  # that told the shapes of its outputs
+    lane.close()
+
+
+def test_recording_is_alone_and_keeps_nobody_waiting_for_ever(tmp_path: Path) -> None:
+    gate, inside = Gate(), set[int]()
+
+    class Guarded(Card):
+        @contextmanager
+        def active(self) -> Iterator[None]:
+            with gate.passing():
+                inside.add(get_ident())
+                yield
+                inside.discard(get_ident())
+
+        @contextmanager
+        def alone(self) -> Iterator[None]:
+            with gate.alone():
+                assert not inside
+                yield
+                assert not inside
+
+    lanes = [Lane(Guarded(), with_graphs(scale(tmp_path / f"{n}.onnx", 2.0))) for n in range(2)]
+
+    def work(number: int) -> bool:
+        x = np.full((number % 19 + 1, 3), number, np.float32)
+        return bool((lanes[number % 2].run({"x": x}, ["y"])["y"] == 2 * number).all())
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(300), timeout=120))
+    assert [len(lane.forms) for lane in lanes] == [6, 6]
+
+
+def test_what_cannot_be_recorded_runs_as_without_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, failed = Binding.run, []
+
+    def fail(self: Binding) -> None:
+        if self.graph != UNRECORDED:
+            failed.append(self.graph)
+            raise ModelError("operation not permitted when stream is capturing")
+        run(self)
+
+    monkeypatch.setattr(Binding, "run", fail)
+    lane = Lane(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+    for rows in (1, 3, 3, 9):
+        x = np.ones((rows, 3), np.float32)
+        assert (lane.run({"x": x}, ["y"])["y"] == 2).all()
+    assert (failed, len(lane.forms)) == ([1], 3)
+    assert [record.message for record in caplog.records] == [
+        "cuda:0 goes on without CUDA graphs: operation not permitted when stream is capturing"
+    ]
 
 
 def test_a_closed_lane_holds_nothing(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 
+from driftline.engine.gate import Gate
 from driftline.errors import ConfigError
 from driftline.tensors import Array
 from driftline_kernels import device as kernels
@@ -44,6 +45,9 @@ class Device(Protocol):
 
     def active(self) -> AbstractContextManager[Any]:
         """Makes it the device of this thread: kernels run there, on its stream."""
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """No other thread has a device active meanwhile; not for one that has."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array there, not filled."""
@@ -82,6 +86,10 @@ class Host:
         """Nothing to do."""
         return nullcontext()
 
+    def alone(self) -> AbstractContextManager[Any]:
+        """Nobody disturbs it."""
+        return nullcontext()
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array, not filled."""
         return np.empty(shape, dtype)
@@ -117,6 +125,10 @@ class Host:
         """They have it already."""
 
 
+_GATE = Gate()
+"""Who uses any card of this process."""
+
+
 class Card:
     """An NVIDIA card; ConfigError says what is missing."""
 
@@ -132,8 +144,12 @@ class Card:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Makes it the device of this thread: kernels run there, on its stream."""
-        with self._cuda.gpus[self.index], kernels.launching(self._stream):
+        with _GATE.passing(), self._cuda.gpus[self.index], kernels.launching(self._stream):
             yield
+
+    def alone(self) -> AbstractContextManager[None]:
+        """CUDA spoils what is being recorded if another thread of the process takes memory, say."""
+        return _GATE.alone()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array there, not filled; no kernel may be running that used what was freed before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +19,18 @@ from driftline.engine.cards import Cards
 from driftline.engine.device import Device, find, names
 from driftline.engine.features import Features
 from driftline.engine.lane import Lane, Times, bucket_of
+from driftline.engine.providers import cuda
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
-from driftline.errors import BadRequest, ConfigError, DriftlineError
+from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError
 from driftline.mlmodel import MLMODEL, Predictions
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 from driftline_kernels import compiling
 
 if TYPE_CHECKING:
     from driftline.engine.python import PythonSession
+
+log = logging.getLogger("driftline.device")
 
 WARM_UP_NS = 1_000_000_000
 """Warming stops before a batch size that would take longer than this."""
@@ -209,8 +213,19 @@ def session_of(path: Path, engine: Engine, device: Device | None) -> Session:
     threads = engine.threads_on(available_cores())
     if device is None or device.memory == "cpu":
         return Session(path, "cpu", threads, engine.spinning)
-    options = {"device_id": str(device.index), "user_compute_stream": str(device.stream)}
-    return Session(path, device.name, threads, engine.spinning, options)
+
+    def load(graphs: bool) -> Session:
+        return Session(path, device.name, threads, engine.spinning, [cuda(device, graphs)])
+
+    with device.active():
+        try:
+            return load(engine.cuda_graphs)
+        except ModelError as error:
+            if not engine.cuda_graphs:
+                raise
+            session = load(False)
+            log.warning("%s runs without CUDA graphs: %s", path, error)
+            return session
 
 
 def _python(folder: Path, engine: Engine) -> PythonSession:

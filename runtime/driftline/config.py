@@ -105,6 +105,10 @@ class Engine:
 
     cuda_graphs: bool = setting(False, "true or false", lambda value: type(value) is bool)
     """Whether a card records what a batch of each form asks of it, and is asked again in one launch."""
+    tensorrt: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether TensorRT computes on a card what it can of a model."""
+    tensorrt_fp16: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether it may do so in half precision."""
     buckets: tuple[int, ...] = setting((), "ascending whole numbers from 1, in a list", _ascending)
     """Rows of the batches that a card computes, which others are filled up to; beyond them, powers of two."""
 

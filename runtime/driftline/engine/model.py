@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
@@ -17,13 +18,15 @@ from driftline.config import TRUST, Engine, ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.cards import Cards
 from driftline.engine.device import Device, find, names
+from driftline.engine.engines import folder_of
 from driftline.engine.features import Features
 from driftline.engine.lane import Lane, Times, bucket_of
-from driftline.engine.providers import cuda
+from driftline.engine.providers import Provider, building, check, cuda, tensorrt
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError
 from driftline.mlmodel import MLMODEL, Predictions
+from driftline.registry.files import locked
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 from driftline_kernels import compiling
 
@@ -54,8 +57,10 @@ class Model:
         engine = bundle.settings.engine
         self.waits = bundle.model.name == MLMODEL
         by_rows = bundle.settings.batching.max_batch_rows > 0
+        check(engine)
         cards = [] if self.waits else [card for name in names(engine.device) if (card := find(name))]
-        sessions = [session_of(bundle.model, engine, card) for card in cards]
+        most = bucket_of(bundle.settings.batching.max_batch_rows, engine.buckets) if by_rows else 0
+        sessions = [session_of(bundle.model, engine, card, most) for card in cards]
         self._session: Session | PythonSession
         if self.waits:
             self._session = _python(bundle.model.parent, engine)
@@ -208,22 +213,31 @@ class Model:
         return cost if self.warm else Cost()
 
 
-def session_of(path: Path, engine: Engine, device: Device | None) -> Session:
-    """A model file loaded where it is to run: on a card's stream, or on the CPU."""
+def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0) -> Session:
+    """A model file loaded where it is to run: on a card's stream, or on the CPU.
+
+    most  rows of the largest batch, 0 if not known
+    """
     threads = engine.threads_on(available_cores())
     if device is None or device.memory == "cpu":
         return Session(path, "cpu", threads, engine.spinning)
 
-    def load(graphs: bool) -> Session:
-        return Session(path, device.name, threads, engine.spinning, [cuda(device, graphs)])
+    def load(*providers: Provider) -> Session:
+        return Session(path, device.name, threads, engine.spinning, providers)
 
+    if engine.tensorrt:
+        options = building(Session(path, threads=threads).signature.inputs, most, engine.tensorrt_fp16)
+        engines = folder_of(path, options)
+        # One process builds, and others find it built.
+        with device.active(), nullcontext() if engines is None else locked(engines):
+            return load(tensorrt(device, options, engines), cuda(device))
     with device.active():
         try:
-            return load(engine.cuda_graphs)
+            return load(cuda(device, engine.cuda_graphs))
         except ModelError as error:
             if not engine.cuda_graphs:
                 raise
-            session = load(False)
+            session = load(cuda(device))
             log.warning("%s runs without CUDA graphs: %s", path, error)
             return session
 

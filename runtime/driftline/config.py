@@ -52,7 +52,7 @@ def _text(value: object) -> bool:
 
 
 def _device(value: str) -> bool:
-    if re.fullmatch(r"auto|cpu|cuda(:all|:\d+(,\d+)*)?", value, re.ASCII) is None:
+    if re.fullmatch(r"auto|cpu|cuda(:all|:\d{1,4}(,\d{1,4})*)?", value, re.ASCII) is None:
         return False
     cards = [int(card) for card in re.findall(r"\d+", value)]
     return len(cards) == len(set(cards))

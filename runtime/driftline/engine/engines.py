@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -44,7 +45,8 @@ def contents(path: Path) -> str:
         with mmap(file.fileno(), 0, access=ACCESS_READ) as model:
             named = external(model)
     for name in sorted(named):
-        if (weights := path.parent / name).is_file():
+        weights = path.parent / name
+        if os.path.isfile(weights):  # it may be no path at all: other properties are written in the same way
             with weights.open("rb") as file:
                 whole.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()

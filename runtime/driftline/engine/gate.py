@@ -37,11 +37,13 @@ class Gate:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Inside when all others have left, who come back behind this. Not for a thread that is inside."""
+        assert not getattr(self._mine, "depth", 0), "it would wait for itself"
         with self._changed:
             self._changed.wait_for(lambda: not self._shut)
             self._shut = True
-            self._changed.wait_for(lambda: not self._inside)
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._inside)
             yield
         finally:
             with self._changed:

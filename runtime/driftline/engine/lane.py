@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from queue import SimpleQueue
@@ -133,6 +133,7 @@ class Lane:
         self._forms: dict[Any, Form | None] = {}
         self._making = Lock()  # of forms; who has a device active never waits for it
         self._lock = Lock()  # the stream's
+        self._beside_lock: AbstractContextManager[Any] = self._lock if session.graphs else nullcontext()
         self._recording = session.graphs
         self._thread = ThreadPoolExecutor(1, "card") if session.graphs else None
         self._by_rows = by_rows and session.signature.batched
@@ -198,7 +199,7 @@ class Lane:
 
     def _beside(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """By ONNX Runtime's own copies."""
-        with self.device.active(), nullcontext() if self._thread is None else self._lock:
+        with self.device.active(), self._beside_lock:
             return self._session.run(inputs, outputs)
 
     def _slot(self) -> Slot:

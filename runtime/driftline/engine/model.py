@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -229,7 +229,8 @@ def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0)
         options = building(Session(path, threads=threads).signature.inputs, most, engine.tensorrt_fp16)
         engines = folder_of(path, options)
         # One process builds, and others find it built.
-        with device.active(), nullcontext() if engines is None else locked(engines):
+        turn: AbstractContextManager[Any] = nullcontext() if engines is None else locked(engines)
+        with turn, device.active():
             return load(tensorrt(device, options, engines), cuda(device))
     with device.active():
         try:

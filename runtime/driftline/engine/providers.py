@@ -49,10 +49,10 @@ def tensorrt(device: Device, options: Mapping[str, str], engines: Path | None) -
     options  see `building`
     engines  the folder where it keeps what it has built; None: it builds at each start
     """
-    kept = {}
+    told = {**on(device), **options}
     for what in ("engine", "timing") if engines is not None else ():
-        kept |= {f"trt_{what}_cache_enable": "True", f"trt_{what}_cache_path": str(engines)}
-    return TENSORRT, on(device) | options | kept
+        told |= {f"trt_{what}_cache_enable": "True", f"trt_{what}_cache_path": str(engines)}
+    return TENSORRT, told
 
 
 def building(inputs: Sequence[TensorSpec], most: int, half: bool) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         # Every failure is raised as well, and a client's bad index is no matter for stderr.
         options.log_severity_level = _FATAL
-        told = [(name, dict(given)) for name, given in providers] or [CPU]
+        told = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=told)
         except Exception as error:

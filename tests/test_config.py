@@ -97,8 +97,12 @@ def test_a_server_overrides_a_bundle_model_by_model(toml: Callable[[str], Path])
 
 WHOLE = "expected a whole number from"
 BATCHING = "max_batch_rows, max_delay_us, max_queue_bytes, max_queue_rows"
-ENGINE = "device, instances, memory_bytes, python, spinning, threads, trust"
-DEVICE = "expected 'cpu', 'cuda', 'cuda:N' or 'auto'"
+ENGINE = (
+    "buckets, cuda_graphs, device, instances, memory_bytes, python, spinning, tensorrt, tensorrt_fp16, "
+    "threads, trust"
+)
+BUCKETS = "expected ascending whole numbers from 1, in a list"
+DEVICE = "expected 'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'"
 
 
 @pytest.mark.parametrize(
@@ -112,9 +116,18 @@ DEVICE = "expected 'cpu', 'cuda', 'cuda:N' or 'auto'"
         ("[batching]\nmax_queue_bytes = [1]", f"batching.max_queue_bytes = [1]: {WHOLE} 1"),
         ("[batching]\nmax_rows = 5", f"batching: max_rows = 5: unknown key; allowed are: {BATCHING}"),
         ("[engine]\ninstances = 0", f"engine.instances = 0: {WHOLE} 1"),
+        *(
+            (f"[engine]\nbuckets = {wrong}", f"engine.buckets = {wrong}: {BUCKETS}")
+            for wrong in ("8", "[0, 1]", "[8, 1]", "[1, 1]", "[1.5]")
+        ),
+        ("[engine]\nbuckets = [true]", f"engine.buckets = [True]: {BUCKETS}"),
         ("[engine]\nthreads = -1", f"engine.threads = -1: {WHOLE} 0"),
         ("[engine]\ndevice = 'gpu'", f"engine.device = 'gpu': {DEVICE}"),
         ("[engine]\ndevice = 'cuda:'", f"engine.device = 'cuda:': {DEVICE}"),
+        *(
+            (f"[engine]\ndevice = '{wrong}'", f"engine.device = '{wrong}': {DEVICE}")
+            for wrong in ("cuda:0,", "cuda:0,0", "cuda:1,cuda:0", "cpu,cuda", "cuda:all,1", "cuda:²")
+        ),
         ("[engine]\ndevice = 'cpu:0'", f"engine.device = 'cpu:0': {DEVICE}"),
         ('[engine]\ndevice = "cpu\\n"', rf"engine.device = 'cpu\n': {DEVICE}"),
         ("[engine]\ndevice = 0", f"engine.device = 0: {DEVICE}"),

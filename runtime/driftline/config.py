@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ TRUST = "`--trust` does, or [models.NAME.engine] trust = true in the server's dr
 """Who may say that code in a model may be run."""
 
 
-DEVICES = "'cpu', 'cuda', 'cuda:N' or 'auto'"
-"""Where a model may run; 'auto' is the first card if it can be used, else the CPU."""
+DEVICES = "'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'"
+"""Where a model may run: 'cuda' is the first card, 'auto' too if it can be used, else the CPU."""
 
 
 def setting(default: Any, allowed: str, check: Check) -> Any:
@@ -50,6 +51,21 @@ def _text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _device(value: str) -> bool:
+    if re.fullmatch(r"auto|cpu|cuda(:all|:\d{1,4}(,\d{1,4})*)?", value, re.ASCII) is None:
+        return False
+    cards = [int(card) for card in re.findall(r"\d+", value)]
+    return len(cards) == len(set(cards))
+
+
+def _ascending(value: object) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and all(type(one) is int and one > 0 for one in value)
+        and all(first < second for first, second in pairwise(value))
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Batching:
     """How much runs together, how much at once, and how much may wait."""
@@ -71,7 +87,7 @@ class Engine:
     device: str = setting(
         "cpu",
         DEVICES,
-        lambda value: _text(value) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
+        lambda value: isinstance(value, str) and _device(value),
     )
     instances: int = setting(1, **_whole(1))
     """Batches that run at the same time."""
@@ -86,6 +102,15 @@ class Engine:
     """What runs that code, each instance in a process of its own; the server's own interpreter if empty."""
     memory_bytes: int = setting(0, **_whole(0))
     """Memory of such a process; 0: half of what there is, shared among the instances."""
+
+    cuda_graphs: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether a card records what a batch of each form asks of it, and is asked again in one launch."""
+    tensorrt: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether TensorRT computes on a card what it can of a model."""
+    tensorrt_fp16: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    """Whether it may do so in half precision."""
+    buckets: tuple[int, ...] = setting((), "ascending whole numbers from 1, in a list", _ascending)
+    """Rows of the batches that a card computes, which others are filled up to; beyond them, powers of two."""
 
     def threads_on(self, cores: int) -> int:
         """Threads of one batch on a machine with so many cores."""
@@ -350,4 +375,7 @@ def _override(settings: Any, table: object, where: str, prefix: str) -> Any:
         if not known[key].metadata["check"](value):
             came = re.sub("//[^/]*@", "//...@", repr(value))  # a URL may hold a password
             raise ConfigError(f"{where}: {prefix}{key} = {came}: expected {known[key].metadata['allowed']}")
-    return replace(settings, **table)
+    # What a file gives as lists, settings keep as tuples: nobody can change them.
+    return replace(
+        settings, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    )

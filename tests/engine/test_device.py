@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from support import scale
 
 from driftline.cli import main
+from driftline.config import DEVICES
 from driftline.engine import device
 from driftline.errors import ConfigError
 
@@ -41,7 +42,7 @@ def test_a_name_that_is_none_is_refused() -> None:
     done = CliRunner().invoke(main, ["serve", "--device", "tpu"])
     assert (done.exit_code, done.stderr) == (
         2,
-        "driftline: the command line: engine.device = 'tpu': expected 'cpu', 'cuda', 'cuda:N' or 'auto'\n",
+        f"driftline: the command line: engine.device = 'tpu': expected {DEVICES}\n",
     )
 
 
@@ -62,6 +63,25 @@ def test_each_that_is_missing_is_named(
         device.settled("cuda:1", print)
     assert str(raised.value) == said
     assert device.settled("auto", print) == "cpu"
+
+
+def test_a_setting_may_name_several_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "count", lambda: 3)
+    monkeypatch.setattr(device, "no_provider", lambda: "")
+    monkeypatch.setattr(device, "no_library", lambda: "")
+    found = [device.names(wanted) for wanted in ("cpu", "auto", "cuda", "cuda:2", "cuda:2,0", "cuda:all")]
+    assert found == [
+        ("cpu",), ("auto",), ("cuda",), ("cuda:2",), ("cuda:2", "cuda:0"), ("cuda:0", "cuda:1", "cuda:2"),
+    ]  # fmt: skip
+    assert device.settled("cuda:2,0", print) == "cuda:2,0"
+    with pytest.raises(ConfigError, match=r"^device 'cuda:0,3,4': no card 3 .*; no card 4 "):
+        device.settled("cuda:0,3,4", print)
+
+
+@without
+def test_all_of_no_cards_are_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^device 'cuda:all': no driver"):
+        device.names("cuda:all")
 
 
 def test_a_card_that_the_driver_has_not(monkeypatch: pytest.MonkeyPatch) -> None:

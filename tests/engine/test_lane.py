@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, get_ident
 
 import numpy as np
 import pytest
+from cards import Card
 from onnx import TensorProto, helper
 from support import gather, identity, save_model, scale
 
 from driftline.engine import model as engine
 from driftline.engine.device import Host
+from driftline.engine.gate import Gate
 from driftline.engine.lane import MOST_FORMS, Lane, Layout, bucket_of
 from driftline.engine.model import Model
-from driftline.engine.session import Session
-from driftline.errors import BadRequest
+from driftline.engine.session import UNRECORDED, Binding, Session
+from driftline.errors import BadRequest, ModelError
 
 
 def test_buckets_are_powers_of_two() -> None:
     assert [bucket_of(rows) for rows in (1, 2, 3, 4, 5, 128, 129)] == [1, 2, 4, 4, 8, 128, 256]
+
+
+def test_a_batch_goes_in_the_smallest_bucket_that_holds_it() -> None:
+    found = [bucket_of(rows, (1, 8, 100)) for rows in (1, 2, 8, 9, 100, 101, 129)]
+    assert found == [1, 8, 8, 100, 100, 128, 256]
 
 
 def test_arrays_lie_behind_each_other() -> None:
@@ -137,6 +149,153 @@ def test_memory_does_not_grow_with_forms(tmp_path: Path) -> None:
         x = np.full((2, width), width, np.float32)
         assert lane.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
     assert len(lane._forms) == MOST_FORMS
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The thread and the graph of all that bindings are asked for from here on."""
+    found: list[tuple[int, int]] = []
+    run = Binding.run
+
+    def note(self: Binding) -> None:
+        found.append((get_ident(), self.graph))
+        run(self)
+
+    monkeypatch.setattr(Binding, "run", note)
+    return found
+
+
+def with_graphs(path: Path) -> Session:
+    """A session that says that it can be recorded; the CPU doesn't care."""
+    session = Session(path)
+    session.graphs = True
+    return session
+
+
+def test_every_form_is_a_graph_of_its_own_and_one_thread_asks_for_all(
+    tmp_path: Path, runs: list[tuple[int, int]]
+) -> None:
+    lane = Lane(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+
+    def work(number: int) -> bool:
+        x = np.full((number % 7 + 1, 3), number, np.float32)
+        return bool((lane.run({"x": x}, ["y"])["y"] == 2 * number).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(100)))
+    recorded = [(thread, graph) for thread, graph in runs if graph != UNRECORDED]
+    assert len({thread for thread, _ in recorded}) == 1
+    assert {graph for _, graph in recorded} == {1, 2, 3, 4}
+    assert len(recorded) == 4 + 100  # each form once before its batches
+    assert len(runs) - len(recorded) == 4  # that told the shapes of its outputs
+    lane.close()
+
+
+def test_recording_is_alone_and_keeps_nobody_waiting_for_ever(tmp_path: Path) -> None:
+    gate, inside = Gate(), set[int]()
+
+    class Guarded(Card):
+        @contextmanager
+        def active(self) -> Iterator[None]:
+            with gate.passing():
+                inside.add(get_ident())
+                yield
+                inside.discard(get_ident())
+
+        @contextmanager
+        def alone(self) -> Iterator[None]:
+            with gate.alone():
+                assert not inside
+                yield
+                assert not inside
+
+    lanes = [Lane(Guarded(), with_graphs(scale(tmp_path / f"{n}.onnx", 2.0))) for n in range(2)]
+
+    def work(number: int) -> bool:
+        x = np.full((number % 19 + 1, 3), number, np.float32)
+        return bool((lanes[number % 2].run({"x": x}, ["y"])["y"] == 2 * number).all())
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(300), timeout=120))
+    assert [len(lane.forms) for lane in lanes] == [6, 6]
+
+
+def test_what_cannot_be_recorded_runs_as_without_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, failed = Binding.run, []
+
+    def fail(self: Binding) -> None:
+        if self.graph != UNRECORDED:
+            failed.append(self.graph)
+            raise ModelError("operation not permitted when stream is capturing")
+        run(self)
+
+    monkeypatch.setattr(Binding, "run", fail)
+    lane = Lane(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+    for rows in (1, 3, 3, 9):
+        x = np.ones((rows, 3), np.float32)
+        assert (lane.run({"x": x}, ["y"])["y"] == 2).all()
+    assert (failed, len(lane.forms)) == ([1], 3)
+    assert [record.message for record in caplog.records] == [
+        "cuda:0 goes on without CUDA graphs: operation not permitted when stream is capturing"
+    ]
+
+
+def test_a_closed_lane_holds_nothing(tmp_path: Path) -> None:
+    device, session = Card(), Session(scale(tmp_path / "m.onnx", 2.0))
+    lane, ended = Lane(device, session), weakref.ref(session._session)
+    x = np.ones((5, 3), np.float32)
+    gc.disable()  # nothing waits for it
+    try:
+        lane.run({"x": x}, ["y"])
+        assert device.held > 0
+        lane.close()
+        lane.close()
+        assert (device.held, ended()) == (0, None)
+    finally:
+        gc.enable()
+    with pytest.raises(ModelError, match="the model is closed"):
+        lane.run({"x": x}, ["y"])
+
+
+def test_what_is_under_way_is_answered_before_a_lane_is_closed(tmp_path: Path) -> None:
+    entered, go_on = Event(), Event()
+
+    class Slow(Card):
+        def copy_out(self, there: np.ndarray, here: np.ndarray) -> None:
+            entered.set()
+            assert go_on.wait(60)
+            super().copy_out(there, here)
+
+    device = Slow()
+    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(lane.run, {"x": np.ones((2, 3), np.float32)}, ["y"])
+        assert entered.wait(60)
+        closing = pool.submit(lane.close)
+        go_on.set()
+        assert (answer.result(60)["y"] == 2).all()
+        closing.result(60)
+    assert device.held == 0
+
+
+def test_a_model_is_warmed_up_for_every_bucket_of_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "m"
+    scale(folder / "model.onnx", 2.0)
+    (folder / "driftline.toml").write_text(
+        "[engine]\nbuckets = [1, 5, 6, 24]\n[batching]\nmax_batch_rows = 40\n"
+    )
+    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    model = Model.load(folder)
+    model.warm_up()
+    assert model.lane is not None
+    assert [form.rows for form in model.lane.forms] == [1, 5, 6, 24, 32, 64]
+    x = np.arange(54, dtype=np.float32).reshape(18, 3)
+    np.testing.assert_array_equal(model.predict(x)["y"], 2 * x)
+    assert len(model.lane.forms) == 6
 
 
 def test_a_model_takes_the_lane_of_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

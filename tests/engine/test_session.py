@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support import ONNX_TYPES, Shape, gather, identity, save_model, scale
 
+from driftline.engine.device import PROVIDER
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, ConfigError, ModelError
 
@@ -218,8 +219,8 @@ def test_external_data_elsewhere_is_refused(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_gpu_is_not_silently_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    with pytest.raises(ConfigError, match=r"^device 'cuda': ONNX Runtime can't use it here"):
-        Session(identity(tmp_path / "m.onnx"), "cuda", cuda={"device_id": "0"})
+    with pytest.raises(ConfigError, match=r"^device 'cuda': ONNX Runtime can't use CUDAEx"):
+        Session(identity(tmp_path / "m.onnx"), "cuda", providers=[(PROVIDER, {"device_id": "0"})])
 
 
 # -- running ------------------------------------------------------------------------------------

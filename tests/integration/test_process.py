@@ -161,7 +161,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
         ),
         (
             lambda folder: (folder / "m/1/driftline.toml").write_text("[engine]\ndevice = 'tpu'\n"),
-            "engine.device = 'tpu': expected 'cpu', 'cuda', 'cuda:N' or 'auto'",
+            "engine.device = 'tpu': expected 'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'",
         ),
     ],
     ids=["corrupt", "missing", "setting", "device"],

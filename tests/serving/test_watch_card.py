@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cards import Card
 from monitor.test_slab import same
 from support import identity, scale
 
@@ -23,7 +24,7 @@ from driftline.errors import Unavailable
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Version
-from driftline.serving.holder import Holder
+from driftline.serving.holder import Entry, Holder
 from driftline.serving.news import News
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import CardWatch
@@ -58,15 +59,20 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
             else Watch(version, loaded, profile, monitoring, News())
         )
         watch.start()
-        for _ in range(1200):
-            try:
-                watch.ready()
-                break
-            except Unavailable:
-                await asyncio.sleep(0.05)
+        await loaded(watch)
         return watch
 
     return make
+
+
+async def loaded(watch: Watch) -> None:
+    """Return when a watch has its monitor."""
+    for _ in range(1200):
+        try:
+            watch.ready()
+            break
+        except Unavailable:
+            await asyncio.sleep(0.05)
 
 
 def send(watch: Watch, batches: list[np.ndarray]) -> None:
@@ -174,3 +180,29 @@ def test_a_model_on_a_card_is_watched_there(tmp_path: Path, monkeypatch: pytest.
     assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
     monkeypatch.setattr(engine, "find", lambda wanted: Host())
     assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
+
+
+async def test_a_version_that_retires_gives_the_card_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, card = scale(tmp_path / "m.onnx", 2.0), Card()
+    monkeypatch.setattr(engine, "find", lambda wanted: card)
+
+    class Alone(Holder):
+        def _folder(self, version: Version) -> Path:
+            return path
+
+    holder, entry = Alone(ServerFile(), News(), None), Entry("m")
+    held = [await holder._make(entry, Version("m", 1))]
+    watch, lane = held[0].watch, held[0].model.lane
+    assert isinstance(watch, CardWatch)
+    watch.start()
+    await loaded(watch)
+    await asyncio.to_thread(send, watch, [normal(50, 0)])
+    assert watch._tally is not None
+    assert card.held > 0
+    entry.unloading.extend(held)
+    watch = None
+    await holder._retire(entry, held.pop())
+    assert lane is not None  # nobody waits until it is collected
+    assert card.held == 0

@@ -50,7 +50,7 @@ python_option = option(
 )
 device_option = option(
     "--device",
-    "Where models run: cpu, cuda, cuda:N, or auto; their settings say so if not given.",
+    "Where models run: cpu, cuda, cuda:N, cuda:N,M, cuda:all, or auto; their settings say so if not given.",
     metavar="NAME",
 )
 

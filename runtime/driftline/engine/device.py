@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 
+from driftline.engine.gate import Gate
 from driftline.errors import ConfigError
 from driftline.tensors import Array
 from driftline_kernels import device as kernels
@@ -45,6 +46,9 @@ class Device(Protocol):
     def active(self) -> AbstractContextManager[Any]:
         """Makes it the device of this thread: kernels run there, on its stream."""
 
+    def alone(self) -> AbstractContextManager[Any]:
+        """No other thread has a device active meanwhile; not for one that has."""
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array there, not filled."""
 
@@ -69,6 +73,9 @@ class Device(Protocol):
     def address(self, array: Any) -> int:
         """Where an array starts."""
 
+    def give_back(self) -> None:
+        """Let others have the memory of arrays that nobody has any more."""
+
 
 class Host:
     """The CPU as a device: whatever is asked for is done at once."""
@@ -77,6 +84,10 @@ class Host:
 
     def active(self) -> AbstractContextManager[Any]:
         """Nothing to do."""
+        return nullcontext()
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Nobody disturbs it."""
         return nullcontext()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -110,6 +121,13 @@ class Host:
         """Where an array starts."""
         return int(array.ctypes.data)
 
+    def give_back(self) -> None:
+        """They have it already."""
+
+
+_GATE = Gate()
+"""Who uses any card of this process."""
+
 
 class Card:
     """An NVIDIA card; ConfigError says what is missing."""
@@ -126,8 +144,12 @@ class Card:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Makes it the device of this thread: kernels run there, on its stream."""
-        with self._cuda.gpus[self.index], kernels.launching(self._stream):
+        with _GATE.passing(), self._cuda.gpus[self.index], kernels.launching(self._stream):
             yield
+
+    def alone(self) -> AbstractContextManager[None]:
+        """CUDA spoils what is being recorded if another thread of the process takes memory, say."""
+        return _GATE.alone()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array there, not filled; no kernel may be running that used what was freed before."""
@@ -164,6 +186,11 @@ class Card:
         """Where an array starts."""
         return int(array.__cuda_array_interface__["data"][0])
 
+    def give_back(self) -> None:
+        """What Numba would free with the next few arrays, it frees now."""
+        with self._cuda.gpus[self.index]:
+            self._cuda.current_context().deallocations.clear()
+
 
 def handle_of(stream: Any) -> int:
     """The address of one of Numba's streams."""
@@ -185,12 +212,22 @@ def find(wanted: str) -> Device | None:
     return None if kind == "cpu" else Card(int(index or 0))
 
 
+def names(wanted: str) -> tuple[str, ...]:
+    """The devices that a setting names, each as `find` takes it: 'cuda:0,1' and 'cuda:all' are several."""
+    kind, _, which = wanted.partition(":")
+    if which == "all":
+        settled(wanted, log.info)
+        return tuple(f"{kind}:{card}" for card in range(count()))
+    return tuple(f"{kind}:{card}" for card in which.split(",")) if which else (wanted,)
+
+
 def settled(wanted: str, tell: Callable[[str], Any]) -> str:
-    """'cpu' or a card that is there, for what settings say; `tell` hears why it is not a card for 'auto'."""
+    """'cpu' or cards that are there, for what settings say; `tell` hears why it is not a card for 'auto'."""
     kind, _, which = wanted.partition(":")
     if kind == "cpu":
         return wanted
-    lacking = missing(int(which) if which.isdigit() else 0)
+    cards = [int(card) for card in which.split(",")] if which not in ("", "all") else [0]
+    lacking = list(dict.fromkeys(what for card in cards for what in missing(card)))
     if kind == "cuda":
         if lacking:
             raise ConfigError(f"device {wanted!r}: {'; '.join(lacking)}")

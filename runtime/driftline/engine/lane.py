@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from queue import SimpleQueue
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from driftline.engine.device import Device
-from driftline.engine.session import Binding, Session
+from driftline.engine.session import UNRECORDED, Binding, Session
 from driftline.errors import ModelError
 from driftline.tensors import Array, Tensors
 
@@ -90,6 +92,10 @@ class Slot:
             self._blocks[which] = self._device.pinned(size)
         return self._blocks[which][:size]
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._blocks.clear()
+
 
 @dataclass(slots=True)
 class Times:
@@ -103,25 +109,38 @@ class Times:
 class Lane:
     """Runs a model on a device; thread safe. Batches overtake each other nowhere.
 
-    Shapes are few: rows are filled up to the next power of two with copies of the last one, and cut again.
+    Shapes are few: rows are filled up to a bucket with copies of the last one, and cut again.
     What can't lie on a card, strings and maps of scores, and a batch of no rows go by ONNX Runtime's own
     copies, as does every batch of a model that turns out not to give a row for each. So does one that fails:
     only there, ONNX Runtime says whose fault it is.
 
+    With CUDA graphs, a form is recorded when it comes first. ONNX Runtime keeps what is recorded with the
+    thread that ran it, so one thread asks for all runs; and scratch memory is part of it, so nothing else of
+    the session is on the stream between a batch and its answer.
+
     device  that it crosses to
     by_rows whether rows are independent: if not, batches go in exactly their shape
+    buckets see bucket_of
     times   what that took
     """
 
-    def __init__(self, device: Device, session: Session, by_rows: bool = True) -> None:
+    def __init__(
+        self, device: Device, session: Session, by_rows: bool = True, buckets: Sequence[int] = ()
+    ) -> None:
         self.times = Times()
         self.device = device
         self._session = session
         self._forms: dict[Any, Form | None] = {}
-        self._lock = Lock()
+        self._making = Lock()  # of forms; who has a device active never waits for it
+        self._lock = Lock()  # the stream's
+        self._beside_lock: AbstractContextManager[Any] = self._lock if session.graphs else nullcontext()
+        self._recording = session.graphs
+        self._thread = ThreadPoolExecutor(1, "card") if session.graphs else None
         self._by_rows = by_rows and session.signature.batched
+        self._buckets = buckets
         self._names = tuple(spec.name for spec in session.signature.outputs)
-        self._slots: SimpleQueue[Slot] = SimpleQueue()
+        self._slots: SimpleQueue[Slot | None] = SimpleQueue()
+        self._closed = False
         with device.active():
             for _ in range(SLOTS):
                 self._slots.put(Slot(device))
@@ -129,7 +148,7 @@ class Lane:
     @property
     def forms(self) -> list[Form]:
         """The forms of batches that have come so far."""
-        with self._lock:
+        with self._making:
             return [form for form in self._forms.values() if form is not None]
 
     def run(
@@ -140,21 +159,56 @@ class Lane:
         behind  called with the form of a batch that has crossed and its rows, when its answer is on the way
                 back: what it asks of the device comes next, while inputs and outputs still lie there
 
-        Raises BadRequest if the model refuses these inputs, ModelError if it fails.
+        Raises BadRequest if the model refuses these inputs, ModelError if it fails or the lane is closed.
         """
         rows = len(next(iter(inputs.values()), ())) if self._by_rows else 0
         form = self._form(inputs, outputs, rows) if rows else None
         if form is None:
-            return self._session.run(inputs, outputs)
-        slot = self._slots.get()
+            return self._beside(inputs, outputs)
+        slot = self._slot()
         try:
             with self.device.active():
                 found = self._through(form, slot, inputs, rows, behind)
         except ModelError:
-            return self._session.run(inputs, outputs)
+            return self._beside(inputs, outputs)
         finally:
             self._slots.put(slot)
         return {name: found[name] for name in outputs}
+
+    def close(self) -> None:
+        """Wait for what is under way, then let go of the session, of what lies on the device and of pinned
+        memory, in this order: a session ends before its stream."""
+        with self._making:
+            if self._closed:
+                return
+            self._closed = True
+        slots = [self._slots.get() for _ in range(SLOTS)]
+        self._slots.put(None)
+        if self._thread is not None:
+            self._thread.shutdown()
+        with self._making, self.device.active(), self._lock:
+            for form in self._forms.values():
+                if form is not None:
+                    form.binding.close()
+            self._forms.clear()
+            self._session.close()
+            for slot in slots:
+                assert slot is not None
+                slot.close()
+        self.device.give_back()
+
+    def _beside(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """By ONNX Runtime's own copies."""
+        with self.device.active(), self._beside_lock:
+            return self._session.run(inputs, outputs)
+
+    def _slot(self) -> Slot:
+        """One that no other batch has; ModelError when there will be none any more."""
+        slot = self._slots.get()
+        if slot is None:
+            self._slots.put(None)
+            raise ModelError("the model is closed")
+        return slot
 
     def _through(
         self,
@@ -174,7 +228,7 @@ class Lane:
                 marks = [device.mark()]
                 device.copy_in(sent, form.came)
                 marks.append(device.mark())
-                form.binding.run()
+                self._ask(form.binding)
                 marks.append(device.mark())
                 device.copy_out(form.goes, received)
                 marks.append(device.mark())
@@ -193,12 +247,12 @@ class Lane:
 
     def _form(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> Form | None:
         """The form of a batch, whatever the order of its tensors; None if it has none."""
-        bucket = bucket_of(rows)
+        bucket = bucket_of(rows, self._buckets)
         outputs = tuple(name for name in self._names if name in wanted)
         kinds = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
         key = bucket, kinds, outputs
-        with self._lock:
-            if key not in self._forms and len(self._forms) < MOST_FORMS:
+        with self._making:
+            if key not in self._forms and len(self._forms) < MOST_FORMS and not self._closed:
                 try:
                     self._forms[key] = self._make(bucket, kinds, outputs)
                 except Exception as error:
@@ -206,13 +260,31 @@ class Lane:
                     self._forms[key] = None
             return self._forms.get(key) if self._by_rows else None
 
+    def _ask(self, binding: Binding) -> None:
+        """Ask for the work of a binding."""
+        if self._thread is None:
+            binding.run()
+        else:
+            self._thread.submit(binding.run).result()
+
+    def _record(self, binding: Binding, graph: int) -> None:
+        """Keep the work of a binding as a graph; if that can't be done, nothing is any more."""
+        binding.record(graph)
+        try:
+            with self.device.alone():
+                self._ask(binding)
+        except ModelError as error:
+            log.warning("%s goes on without CUDA graphs: %s", self.device.name, error)
+            self._recording = False
+            binding.record(UNRECORDED)
+
     def _make(self, bucket: int, kinds: tuple[Any, ...], outputs: tuple[str, ...]) -> Form | None:
         """Lay out memory for a form; one run tells the shapes of its outputs."""
         dtypes = [self._session.dtypes[name] for name in outputs]
         if not outputs or any(dtype.kind == "O" for dtype in (*dtypes, *(kind[1] for kind in kinds))):
             return None
         device = self.device
-        with device.active():
+        with device.active(), self._lock:
             names, types, rest = zip(*kinds, strict=True)
             given = Layout.of(names, types, [(bucket, *shape) for shape in rest])
             came, binding = device.empty((given.size,), np.uint8), self._session.bind()
@@ -231,9 +303,11 @@ class Lane:
             goes = device.empty((made.size,), np.uint8)
             for name, array in made.views(goes).items():
                 binding.give(name, where, array, device.address(array))
+        if self._recording:
+            self._record(binding, len(self._forms) + 1)
         return Form(bucket, given, made, came, goes, binding)
 
 
-def bucket_of(rows: int) -> int:
-    """The next power of two."""
-    return 1 << (rows - 1).bit_length()
+def bucket_of(rows: int, buckets: Sequence[int] = ()) -> int:
+    """The smallest of ascending `buckets` that holds so many rows; if none does, the next power of two."""
+    return next((bucket for bucket in buckets if bucket >= rows), 1 << (rows - 1).bit_length())

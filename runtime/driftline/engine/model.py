@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,18 +16,24 @@ from driftline.batching.cost import Cost
 from driftline.columns import columns_of
 from driftline.config import TRUST, Engine, ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
-from driftline.engine.device import Device, find
+from driftline.engine.cards import Cards
+from driftline.engine.device import Device, find, names
+from driftline.engine.engines import folder_of
 from driftline.engine.features import Features
-from driftline.engine.lane import Lane, Times
+from driftline.engine.lane import Lane, Times, bucket_of
+from driftline.engine.providers import Provider, building, check, cuda, tensorrt
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
-from driftline.errors import BadRequest, ConfigError, DriftlineError
+from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError
 from driftline.mlmodel import MLMODEL, Predictions
+from driftline.registry.files import locked
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 from driftline_kernels import compiling
 
 if TYPE_CHECKING:
     from driftline.engine.python import PythonSession
+
+log = logging.getLogger("driftline.device")
 
 WARM_UP_NS = 1_000_000_000
 """Warming stops before a batch size that would take longer than this."""
@@ -39,7 +47,8 @@ class Model:
     mlflow     what MLflow's description says it takes and gives, if it has one
     warm       whether `warm_up` has done all there is to do
     waits      whether a run waits for another process or a card instead of computing
-    lane       its way over a card, if it has one
+    lanes      its ways over cards, one for each that it runs on
+    lane       the only one, if there is one: what counts or transforms there has no use for several
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -47,17 +56,26 @@ class Model:
         self.warm = False
         engine = bundle.settings.engine
         self.waits = bundle.model.name == MLMODEL
-        device = None if self.waits else find(engine.device)
-        self._session = (
-            _python(bundle.model.parent, engine) if self.waits else session_of(bundle.model, engine, device)
-        )
-        self.signature: Signature = self._session.signature
         by_rows = bundle.settings.batching.max_batch_rows > 0
-        self.lane = (
-            Lane(device, self._session, by_rows) if device and isinstance(self._session, Session) else None
+        check(engine)
+        cards = [] if self.waits else [card for name in names(engine.device) if (card := find(name))]
+        most = bucket_of(bundle.settings.batching.max_batch_rows, engine.buckets) if by_rows else 0
+        sessions = [session_of(bundle.model, engine, card, most) for card in cards]
+        self._session: Session | PythonSession
+        if self.waits:
+            self._session = _python(bundle.model.parent, engine)
+        else:
+            self._session = sessions[0] if sessions else session_of(bundle.model, engine, None)
+        self.signature: Signature = self._session.signature
+        self.lanes = tuple(
+            Lane(card, session, by_rows, engine.buckets)
+            for card, session in zip(cards, sessions, strict=True)
         )
-        self.waits = self.waits or self.lane is not None
-        self._compute = self.lane.run if self.lane else self._session.run
+        self.lane = self.lanes[0] if len(self.lanes) == 1 else None
+        self.waits = self.waits or bool(self.lanes)
+        self._compute = self._session.run
+        if self.lanes:
+            self._compute = self.lane.run if self.lane else Cards(self.lanes).run
         self.mlflow = bundle.mlmodel.signature if bundle.mlmodel else None
         if self.mlflow is not None and bundle.transform is None:
             self.signature = agreed(self.signature, self.mlflow, str(bundle.model.parent / MLMODEL))
@@ -124,6 +142,21 @@ class Model:
             inputs = self._features.of_columns(inputs)
         return self._compute(inputs, outputs)
 
+    def _run_everywhere(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """As `run`, but on every card; the outputs of the first."""
+        if len(self.lanes) < 2:
+            return self.run(inputs, outputs)
+        if self._features is not None:
+            inputs = self._features.of_columns(inputs)
+        first, *_ = (lane.run(inputs, outputs) for lane in self.lanes)
+        return first
+
+    def close(self) -> None:
+        """Wait for what is under way on cards, and give back all that it has there; what is run from here on
+        raises ModelError. Memory of the CPU goes with the model."""
+        for lane in self.lanes:
+            lane.close()
+
     @property
     def classes(self) -> Mapping[str, tuple[int | str, ...]]:
         """The classes of outputs that are maps of scores, once a row has been computed."""
@@ -140,7 +173,8 @@ class Model:
         return self._features.unreadable if self._features is not None else {}
 
     def warm_up(self) -> Cost:
-        """Run batches of 1, 2, 4 ... rows up to the maximum, so that no client is the first with its size.
+        """Run batches of 1, 2, 4 ... rows up to the maximum, or of every bucket on every card, so that no
+        client is the first with its size.
 
         Returns what was learnt about service times. A model whose outputs turn out not to have a row for
         each row of input is not batched from here on. Dimensions that may vary are taken as 1; a model
@@ -156,11 +190,12 @@ class Model:
         most = max(2, self.settings.batching.max_batch_rows if self.warm else 0)
         most = most if self.signature.batched else 1
         clock = perf_counter_ns if self.waits else thread_time_ns
+        buckets = self.settings.engine.buckets if self.lanes else ()
         rows, took = 1, 0
         while 2 * took < WARM_UP_NS:
             inputs = self._example(rows)
             try:
-                outputs = self.run(inputs, wanted)
+                outputs = self._run_everywhere(inputs, wanted)
                 begin = clock()
                 self.run(inputs, wanted)
             except DriftlineError:
@@ -172,19 +207,40 @@ class Model:
             cost.learn(sum(array.size for array in inputs.values()), took)
             if rows >= most:
                 break
-            rows = min(2 * rows, most)
-        if self.lane is not None:
-            self.lane.times = Times()  # from here on, those of clients
+            rows = min(bucket_of(rows + 1, buckets), most)
+        for lane in self.lanes:
+            lane.times = Times()  # from here on, those of clients
         return cost if self.warm else Cost()
 
 
-def session_of(path: Path, engine: Engine, device: Device | None) -> Session:
-    """A model file loaded where it is to run: on a card's stream, or on the CPU."""
+def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0) -> Session:
+    """A model file loaded where it is to run: on a card's stream, or on the CPU.
+
+    most  rows of the largest batch, 0 if not known
+    """
     threads = engine.threads_on(available_cores())
     if device is None or device.memory == "cpu":
         return Session(path, "cpu", threads, engine.spinning)
-    options = {"device_id": str(device.index), "user_compute_stream": str(device.stream)}
-    return Session(path, device.name, threads, engine.spinning, options)
+
+    def load(*providers: Provider) -> Session:
+        return Session(path, device.name, threads, engine.spinning, providers)
+
+    if engine.tensorrt:
+        options = building(Session(path, threads=threads).signature.inputs, most, engine.tensorrt_fp16)
+        engines = folder_of(path, options)
+        # One process builds, and others find it built.
+        turn: AbstractContextManager[Any] = nullcontext() if engines is None else locked(engines)
+        with turn, device.active():
+            return load(tensorrt(device, options, engines), cuda(device))
+    with device.active():
+        try:
+            return load(cuda(device, engine.cuda_graphs))
+        except ModelError as error:
+            if not engine.cuda_graphs:
+                raise
+            session = load(cuda(device))
+            log.warning("%s runs without CUDA graphs: %s", path, error)
+            return session
 
 
 def _python(folder: Path, engine: Engine) -> PythonSession:

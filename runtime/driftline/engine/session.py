@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from driftline.engine.providers import Provider
 from driftline.errors import BadRequest, ConfigError, ModelError
 from driftline.tensors import BY_ONNX, DATATYPES, Array, Datatype, Signature, Tensors, TensorSpec
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CPU = "CPUExecutionProvider"
+UNRECORDED = -1
+"""The graph of runs that are not to be recorded as a CUDA graph; those that are have numbers from 1."""
+
 _FATAL = 4
 
 
 class Session:
     """A loaded model file. `run` may be called from several threads at once.
 
-    path     the .onnx file; external data lies beside it
-    device   'cpu', or the card of `cuda`
-    cuda     the settings of ONNX Runtime's provider for a card
-    threads  how many threads one run may use
-    spinning whether they spin while they wait for work
+    path      the .onnx file; external data lies beside it
+    device    'cpu', or the card of the providers
+    providers of ONNX Runtime for a card
+    threads   how many threads one run may use
+    spinning  whether they spin while they wait for work
 
+    graphs   whether what its bindings run can be recorded
     dtypes   of its outputs by name; object for what is no tensor of numbers
     classes  of outputs that are maps of scores: what a first run showed
 
@@ -37,7 +42,7 @@ class Session:
         device: str = "cpu",
         threads: int = 1,
         spinning: bool = False,
-        cuda: Mapping[str, str] | None = None,
+        providers: Sequence[Provider] = (),
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -45,21 +50,21 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         # Every failure is raised as well, and a client's bad index is no matter for stderr.
         options.log_severity_level = _FATAL
-        kind = PROVIDERS["cpu" if cuda is None else "cuda"]
-        providers = [kind if cuda is None else (kind, dict(cuda))]
+        told = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=told)
         except Exception as error:
             raise ModelError(f"{path}: {reason(error)}") from error
         # ONNX Runtime would serve from the CPU instead, and say so only in its log.
-        if kind not in self._session.get_providers():
-            raise ConfigError(f"device {device!r}: ONNX Runtime can't use it here; its log says why")
+        for name, _ in providers:
+            if name not in self._session.get_providers():
+                raise ConfigError(f"device {device!r}: ONNX Runtime can't use {name} here; its log says why")
         inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
         outputs = [
             tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_outputs()
         ]
-        self._run_options = onnxruntime.RunOptions()
-        self._run_options.log_severity_level = _FATAL
+        self.graphs = any(given.get("enable_cuda_graph") == "1" for _, given in providers)
+        self._run_options = run_options(self.graphs)
         self._maps = {node.name for node in self._session.get_outputs() if node.type.startswith("seq(map(")}
         self.dtypes = {
             spec.name: np.dtype(object) if spec.name in self._maps else spec.datatype.dtype
@@ -71,10 +76,13 @@ class Session:
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Compute the named outputs.
 
-        Raises BadRequest if the model refuses these inputs, ModelError if it fails.
+        Raises BadRequest if the model refuses these inputs, ModelError if it fails or is closed.
         """
+        session = self._session
+        if session is None:
+            raise ModelError("the model is closed")
         try:
-            values = self._session.run(outputs, inputs, self._run_options)
+            values = session.run(outputs, inputs, self._run_options)
         except Exception as error:
             if type(error).__name__ == "InvalidArgument":
                 raise BadRequest(f"the model refused the inputs: {reason(error)}") from error
@@ -87,9 +95,13 @@ class Session:
             for name, value in zip(outputs, values, strict=True)
         }
 
+    def close(self) -> None:
+        """Let go of all that ONNX Runtime has of it, when the last run has ended."""
+        self._session = None
+
     def bind(self) -> Binding:
         """A way to run with arrays that lie on a device."""
-        return Binding(self._session)
+        return Binding(self._session, self.graphs)
 
     def _has_rows(self) -> bool:
         """Whether the first dimension of every tensor is free, and by its name the same for all inputs."""
@@ -105,14 +117,15 @@ class Binding:
     """One form of batch: inputs and outputs in arrays that stay where they are.
 
     `place` and `give` name them, `run` only asks for the work, in the order of the device's stream.
+
+    graphs  whether its session has any; `record` says in which one this form is kept
     """
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, graphs: bool = False) -> None:
         self._session = session
         self._binding = session.io_binding()
-        self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = _FATAL
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._graphs = graphs
+        self.record(UNRECORDED)
 
     def place(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
         """An input lies in an array at an address of a device ('cuda', N) or ('cpu', 0)."""
@@ -121,6 +134,12 @@ class Binding:
     def give(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
         """An output is to be written into an array at an address."""
         self._binding.bind_output(name, *where, array.dtype, array.shape, address)
+
+    def record(self, graph: int) -> None:
+        """Let the next run be recorded; those that come behind it, by the same thread, repeat it."""
+        self.graph = graph
+        self._options = run_options(self._graphs, graph)
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def shapes(self, outputs: Sequence[str]) -> list[tuple[int, ...]]:
         """Run once, with outputs wherever ONNX Runtime puts them; the shapes that they have."""
@@ -138,6 +157,19 @@ class Binding:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
             raise ModelError(f"the model failed: {reason(error)}") from error
+
+    def close(self) -> None:
+        """Let go of the session and of the arrays."""
+        self._session = self._binding = None
+
+
+def run_options(graphs: bool, graph: int = UNRECORDED) -> Any:
+    """How a run is to be: quiet, and of a session that has graphs, in which one it is kept."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL
+    if graphs:
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+    return options
 
 
 def tensor_spec(name: str, onnx_type: str, shape: Sequence[Any] | None, path: Path) -> TensorSpec:

@@ -70,8 +70,9 @@ class Tally:
         if counter.categorical or not counter.numeric:
             return None
         tally = cls(lane.device, monitor, names)
+        forms = lane.forms
         with lane.device.active():
-            for form in lane.forms:
+            for form in forms:
                 tally.count(form, 1)
         tally._restart()
         return tally

@@ -223,6 +223,7 @@ class Holder:
         served.close()
         entry.unloading.remove(served)
         self._has_left(served)
+        await asyncio.to_thread(served.model.close)
         # An answer on its way, or a monitor that is being loaded, may hold the model still.
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -34,7 +34,7 @@ class Served:
             watch.run if watch else model.run,
             model.signature,
             model.settings.batching,
-            max(model.settings.engine.instances, SLOTS if model.lane else 1),
+            max(model.settings.engine.instances, SLOTS * len(model.lanes)),
             cost,
             model.waits,
         )

@@ -60,8 +60,9 @@ def statistics(versions: Iterable[Served]) -> dict[str, object]:
 def _statistics_of(served: Served) -> dict[str, object]:
     counters = served.batcher.counters
     # Of a batch on a card, what copying took is told by the card, too.
-    lane = served.model.lane
-    copied_in, copied_out = (lane.times.input_ns, lane.times.output_ns) if lane else (0, 0)
+    lanes = served.model.lanes
+    copied_in = sum(lane.times.input_ns for lane in lanes)
+    copied_out = sum(lane.times.output_ns for lane in lanes)
     failures = sum(counters.failures.values())
     return {
         "name": served.version.name,
@@ -107,7 +108,7 @@ def config(served: Served) -> dict[str, Any]:
         return {"name": spec.name, "data_type": spec.datatype.triton, "dims": list(dims)}
 
     device = settings.engine.device
-    on_card = served.model.lane is not None if device == "auto" else device != "cpu"
+    on_card = bool(served.model.lanes) if device == "auto" else device != "cpu"
     kind = "KIND_GPU" if on_card else "KIND_CPU"
     answer: dict[str, Any] = {
         "name": served.version.name,

@@ -74,6 +74,11 @@ class CardWatch(Watch):
         if self._tally is not None:
             self._drain(self._tally)
 
+    def close(self) -> None:
+        """See Watch.close; lets go of what lies on the card."""
+        super().close()
+        self._tally = None
+
     def _drain(self, tally: Tally) -> None:
         rows = tally.rows
         try:

@@ -143,6 +143,7 @@ class WorkerHost(Holder):
         if (served := self._held.get(key)) is not None:
             self._let_go(served)
             served.close()
+            self._spawn(asyncio.to_thread(served.model.close))
 
     def flip(self, name: str, stands: dict[Reference, tuple[int, Version]], default: int | None) -> None:
         """From here on, new requests to a model go to these versions, all of which are loaded."""

@@ -1,0 +1,51 @@
+"""Many at once, or one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition, local
+
+
+class Gate:
+    """Lets threads pass together, except while one wants to be alone; who is inside may pass again."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._inside = 0
+        self._shut = False
+        self._mine = local()
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Inside, with others."""
+        depth = getattr(self._mine, "depth", 0)
+        if not depth:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._shut)
+                self._inside += 1
+        self._mine.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._mine.depth = depth
+            if not depth:
+                with self._changed:
+                    self._inside -= 1
+                    self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside when all others have left, who come back behind this. Not for a thread that is inside."""
+        assert not getattr(self._mine, "depth", 0), "it would wait for itself"
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self._shut = True
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._inside)
+            yield
+        finally:
+            with self._changed:
+                self._shut = False
+                self._changed.notify_all()

@@ -1,0 +1,110 @@
+"""Several cards, with the CPU's memory in the place of each."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import numpy as np
+import pytest
+from cards import Card
+from support import scale
+
+from driftline.config import ServerFile
+from driftline.engine import model as engine
+from driftline.engine.bundle import Bundle
+from driftline.engine.cards import Cards
+from driftline.engine.lane import Lane
+from driftline.engine.model import Model
+from driftline.engine.session import Session
+from driftline.registry.source import Version
+from driftline.serving.holder import Holder
+from driftline.serving.news import News
+from driftline.serving.watch import Watch
+from driftline.tensors import Tensors
+
+ROW = {"x": np.ones((1, 3), np.float32)}
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> list[Card]:
+    """The cards that models find from here on, in the order in which they do."""
+    found: list[Card] = []
+
+    def find(name: str) -> Card:
+        found.append(Card(name))
+        return found[-1]
+
+    monkeypatch.setattr(engine, "find", find)
+    return found
+
+
+def two_cards(folder: Path) -> Bundle:
+    scale(folder / "model.onnx", 2.0)
+    (folder / "driftline.toml").write_text("[engine]\ndevice = 'cuda:1,0'\n[batching]\nmax_batch_rows = 16\n")
+    return Bundle.open(folder)
+
+
+def test_a_batch_goes_to_the_card_with_the_fewest_under_way(tmp_path: Path) -> None:
+    path, devices = scale(tmp_path / "m.onnx", 2.0), [Card("cuda:0"), Card("cuda:1")]
+    lanes = [Lane(device, Session(path)) for device in devices]
+    cards = Cards(lanes)
+    for _ in range(3):  # one after the other: the first has nothing to do
+        cards.run(ROW, ["y"])
+    assert [device.batches for device in devices] == [3, 0]
+    meet = Barrier(4)
+
+    def compute(number: int) -> Tensors:
+        answer = cards.run({"x": np.full((2, 3), number, np.float32)}, ["y"])
+        assert (answer["y"] == 2 * number).all()
+        return answer
+
+    for lane in lanes:  # four batches are under way at once, wherever they are
+        lane.run = meeting(lane, meet)  # type: ignore[method-assign]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(compute, range(4)))
+    assert [device.batches for device in devices] == [5, 2]
+
+
+def meeting(lane: Lane, meet: Barrier):  # type: ignore[no-untyped-def]
+    run = lane.run
+
+    def wait(inputs: Tensors, outputs: list[str]) -> Tensors:
+        meet.wait(60)
+        return run(inputs, outputs)
+
+    return wait
+
+
+def test_a_card_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, devices = scale(tmp_path / "m.onnx", 2.0), [Card("cuda:0"), Card("cuda:1")]
+    first, second = (Lane(device, Session(path)) for device in devices)
+    cards = Cards([first, second])
+
+    def fail(*_: object) -> Tensors:
+        raise RuntimeError("fallen off the bus")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(first, "run", fail)
+        with pytest.raises(RuntimeError, match="bus"):
+            cards.run(ROW, ["y"])
+    cards.run(ROW, ["y"])
+    assert [device.batches for device in devices] == [1, 0]
+
+
+def test_a_model_runs_on_all_the_cards_that_its_settings_name(tmp_path: Path, cards: list[Card]) -> None:
+    model = Model(two_cards(tmp_path))
+    assert [card.name for card in cards] == ["cuda:1", "cuda:0"]
+    assert (len(model.lanes), model.lane, model.waits) == (2, None, True)
+    model.warm_up()
+    assert [[form.rows for form in lane.forms] for lane in model.lanes] == [[1, 2, 4, 8, 16]] * 2
+    x = np.arange(120, dtype=np.float32).reshape(40, 3)
+    np.testing.assert_array_equal(model.predict(x)["y"], 2 * x)
+
+
+def test_what_goes_to_several_cards_is_counted_here(tmp_path: Path, cards: list[Card]) -> None:
+    bundle = two_cards(tmp_path)
+    holder = Holder(ServerFile(), News(), None)
+    assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
+    assert len(cards) == 2

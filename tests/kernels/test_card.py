@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from naive_kernels import SIMULATED
-from support import scale
+from support import behind, scale
 
+import driftline as dl
 from driftline.engine import model as engine
 from driftline.engine.device import Card
 from driftline.engine.model import Model
@@ -70,3 +71,27 @@ def test_what_crosses_to_a_card_is_counted_there(
     for name, moments in wanted.moments.items():
         np.testing.assert_allclose(found.moments[name], moments, rtol=1e-6)
     np.testing.assert_allclose(found.features, wanted.features, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Simulator timings are bogus", "ignore::RuntimeWarning")
+def test_features_are_made_on_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [
+        dl.Impute("x", "median", indicator=True),
+        dl.Standardise("x"),
+        dl.Cyclic("h", 24),
+        dl.Hash("s", 7, into="hashed"),
+        dl.OneHot("s"),
+    ]
+    rows = {
+        "x": np.array([1.5, np.nan, -2, 7, 1e9]),
+        "h": np.arange(5),
+        "s": np.array(["a", None, "b", "never", ""], object),
+    }
+    transform = dl.Transform(steps).fit({**rows, "s": np.array(["a", "b", "", "a", None], object)})
+    monkeypatch.setattr(engine, "find", lambda wanted: Simulated(0))
+    model = Model.load(behind(tmp_path, transform))
+    assert model.lane is not None
+    for number in (1, 5):
+        some = {name: column[:number] for name, column in rows.items()}
+        assert model.run(some, ["y"])["y"].tobytes() == transform.apply(some).tobytes()
+    assert len(model.lane.forms) == 2

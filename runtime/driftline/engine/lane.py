@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,6 +59,35 @@ class Layout:
         }
 
 
+class Staged(Protocol):
+    """Memory of a stage for batches of one form.
+
+    sent   how what crosses is laid
+    came   the block there that it comes to
+    made   the model's inputs there, by name
+    """
+
+    sent: Layout
+    came: Any
+    made: Mapping[str, Any]
+
+    def lay(self, inputs: Tensors, block: Array, rows: int) -> None:
+        """Lay a batch of so many rows in a block here, filled up; BadRequest for what can't be read."""
+
+    def launch(self) -> None:
+        """Make the model's inputs of what came, when its turn comes."""
+
+
+class Stage(Protocol):
+    """Work on the device between the copy in and the model, whose inputs it makes."""
+
+    def on(self, rows: int) -> Staged:
+        """Its memory for batches of so many rows; called while the device is active."""
+
+    def here(self, inputs: Tensors) -> Tensors:
+        """The model's inputs, made without the device; BadRequest for what can't be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """Batches of one form, and where they are on the device.
@@ -67,6 +96,7 @@ class Form:
     inputs, outputs          their layouts here and there
     came, goes               their blocks there
     binding  to the arrays in them
+    staged   what makes the model's inputs of what came, if that is not they
     """
 
     rows: int
@@ -75,6 +105,7 @@ class Form:
     came: Any
     goes: Any
     binding: Binding
+    staged: Staged | None = None
 
 
 class Slot:
@@ -93,7 +124,7 @@ class Slot:
 
 @dataclass(slots=True)
 class Times:
-    """What batches took on the device, in nanoseconds: copied in, computed, copied out."""
+    """What batches took on the device, in nanoseconds: copied in, computed by stage and model, copied out."""
 
     input_ns: int = 0
     infer_ns: int = 0
@@ -111,10 +142,12 @@ class Lane:
     device  that it crosses to
     by_rows whether rows are independent: if not, batches go in exactly their shape
     times   what that took
+    stage   what comes before the model, if anything does; to be set before the first batch
     """
 
     def __init__(self, device: Device, session: Session, by_rows: bool = True) -> None:
         self.times = Times()
+        self.stage: Stage | None = None
         self.device = device
         self._session = session
         self._forms: dict[Any, Form | None] = {}
@@ -145,16 +178,20 @@ class Lane:
         rows = len(next(iter(inputs.values()), ())) if self._by_rows else 0
         form = self._form(inputs, outputs, rows) if rows else None
         if form is None:
-            return self._session.run(inputs, outputs)
+            return self._beside(inputs, outputs)
         slot = self._slots.get()
         try:
             with self.device.active():
                 found = self._through(form, slot, inputs, rows, behind)
         except ModelError:
-            return self._session.run(inputs, outputs)
+            return self._beside(inputs, outputs)
         finally:
             self._slots.put(slot)
         return {name: found[name] for name in outputs}
+
+    def _beside(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """By ONNX Runtime's own copies."""
+        return self._session.run(self.stage.here(inputs) if self.stage else inputs, outputs)
 
     def _through(
         self,
@@ -166,14 +203,19 @@ class Lane:
     ) -> Tensors:
         device = self.device
         sent, received = slot.block(0, form.inputs.size), slot.block(1, form.outputs.size)
-        for name, array in form.inputs.views(sent).items():
-            array[:rows] = inputs[name]
-            array[rows:] = inputs[name][-1:]
+        if form.staged is not None:
+            form.staged.lay(inputs, sent, rows)
+        else:
+            for name, array in form.inputs.views(sent).items():
+                array[:rows] = inputs[name]
+                array[rows:] = inputs[name][-1:]
         try:
             with self._lock:  # from here on, the stream is this batch's
                 marks = [device.mark()]
                 device.copy_in(sent, form.came)
                 marks.append(device.mark())
+                if form.staged is not None:
+                    form.staged.launch()
                 form.binding.run()
                 marks.append(device.mark())
                 device.copy_out(form.goes, received)
@@ -195,7 +237,9 @@ class Lane:
         """The form of a batch, whatever the order of its tensors; None if it has none."""
         bucket = bucket_of(rows)
         outputs = tuple(name for name in self._names if name in wanted)
-        kinds = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
+        kinds: tuple[Any, ...] = ()  # of what a stage makes, always the same
+        if self.stage is None:
+            kinds = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
         key = bucket, kinds, outputs
         with self._lock:
             if key not in self._forms and len(self._forms) < MOST_FORMS:
@@ -213,12 +257,19 @@ class Lane:
             return None
         device = self.device
         with device.active():
-            names, types, rest = zip(*kinds, strict=True)
-            given = Layout.of(names, types, [(bucket, *shape) for shape in rest])
-            came, binding = device.empty((given.size,), np.uint8), self._session.bind()
+            staged = self.stage.on(bucket) if self.stage is not None else None
+            if staged is not None:
+                given, came = staged.sent, staged.came
+            else:
+                names, types, rest = zip(*kinds, strict=True)
+                given = Layout.of(names, types, [(bucket, *shape) for shape in rest])
+                came = device.empty((given.size,), np.uint8)
+            binding = self._session.bind()
             device.copy_in(np.zeros(given.size, np.uint8), came)
+            if staged is not None:
+                staged.launch()  # which compiles it
             where = device.memory, device.index
-            for name, array in given.views(came).items():
+            for name, array in (staged.made if staged is not None else given.views(came)).items():
                 binding.place(name, where, array, device.address(array))
             try:
                 shapes = binding.shapes(outputs)
@@ -231,7 +282,7 @@ class Lane:
             goes = device.empty((made.size,), np.uint8)
             for name, array in made.views(goes).items():
                 binding.give(name, where, array, device.address(array))
-        return Form(bucket, given, made, came, goes, binding)
+        return Form(bucket, given, made, came, goes, binding, staged)
 
 
 def bucket_of(rows: int) -> int:

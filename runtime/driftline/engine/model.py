@@ -16,6 +16,7 @@ from driftline.config import TRUST, Engine, ModelSettings, available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.device import Device, find
 from driftline.engine.features import Features
+from driftline.engine.features_card import CardFeatures
 from driftline.engine.lane import Lane, Times
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
@@ -64,6 +65,8 @@ class Model:
         self._features = Features.of(bundle.transform, self.signature) if bundle.transform else None
         if self._features is not None:
             self.signature = self._features.signature
+            if self.lane is not None and by_rows:
+                self.lane.stage = CardFeatures.of(self.lane.device, self._features)
         if not by_rows:
             self.signature = replace(self.signature, batched=False)
 
@@ -120,7 +123,7 @@ class Model:
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails.
         """
-        if self._features is not None:
+        if self._features is not None and not (self.lane and self.lane.stage):
             inputs = self._features.of_columns(inputs)
         return self._compute(inputs, outputs)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter_ns
 from typing import Any
 
@@ -17,21 +18,26 @@ import click
 import numpy as np
 import onnxruntime
 
+import driftline as dl
 from bench import models
 from bench.common import HERE, Effort, Sample, machine
-from bench.gpu_kernels import back, cases, check, sent, there, transform
+from bench.gpu_kernels import cases, check, sent, there
 from bench.results import Result, Table, Target, replace
 from driftline.config import Engine
 from driftline.engine.device import PROVIDER, Card, Device, missing
+from driftline.engine.features import Features
+from driftline.engine.features_card import CardFeatures
 from driftline.engine.lane import Lane
 from driftline.engine.model import session_of
-from driftline.engine.tally import Tally
+from driftline.engine.tally import Page, Tally
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
+from driftline.tensors import Tensors
 from driftline_kernels.device import load_cuda
 
 JSON = HERE / "results" / "gpu.json"
 COLUMNS = 30
+ANSWERS = ("output",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,36 +133,70 @@ def measure(device: Device, rounds: int, model: Path, sizes: Sizes) -> Result:
 
 
 def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[str, dict[int, Sample]]:
-    """Nanoseconds of a batch from memory to memory, by way and rows."""
-    there_session, session = session_of(model, Engine(), device), session_of(model, Engine(), None)
-    lane = Lane(device, there_session)
+    """Nanoseconds of a batch from memory to memory, by way and rows.
+
+    `inference` is of a network alone, `watched` with its inputs counted. `transform` is of raw columns, which
+    are imputed and standardised for a small network, `all` with the raw columns counted.
+    """
+    session = session_of(model, Engine(), None)
+    lane, raw = Lane(device, session_of(model, Engine(), device)), raw_session(model, device)
     (spec,) = session.signature.inputs
     outputs = [one.name for one in session.signature.outputs]
-    raw = raw_session(model, device)
-    reference = models.rows(sizes.reference, COLUMNS, seed=3)
-    monitor = Monitor(Profile.fit({"x": reference}))
-    random = np.random.default_rng()
-    whole = Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1], seed=4)}))
-    tally = Tally.of(lane, whole, (spec.name,))
-    assert tally is not None
+    tally = Tally.of(lane, Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1])})))
+    reference = columns(sizes.reference, seed=3)
+    small, features = featured(reference)
+    staged = Lane(device, session_of(small, Engine(), device), stage=CardFeatures(device, features))
+    here, monitor = session_of(small, Engine(), None), Monitor(Profile.fit(reference))
+    counted = Tally.of(staged, Monitor(Profile.fit(reference)))
     found: dict[str, dict[int, Sample]] = {}
     for batch in sizes.batches:
-        given = {spec.name: models.rows(batch, spec.shape[1])}
-        table = {"x": models.rows(batch, COLUMNS)}
-        case = transform(random, batch, COLUMNS)
+        given, table = {spec.name: models.rows(batch, spec.shape[1])}, columns(batch)
+
+        def all_here(table: Tensors = table) -> None:
+            here.run(features.of_columns(table), ANSWERS)
+            monitor.observe(table)
+
         ways: dict[str, Callable[[], Any]] = {
             "raw, card": lambda given=given: raw_run(raw, given, outputs),
             "inference, card": lambda given=given: lane.run(given, outputs),
-            "watched, card": lambda given=given: lane.run(given, outputs, tally.count),
+            "watched, card": lambda given=given: watched(lane, tally, given, outputs),
             "inference, CPU": lambda given=given: session.run(given, outputs),
-            "drift, CPU": lambda table=table: monitor.observe(table),
-            "transform, card": lambda case=case: crossed(device, case),
-            "transform, CPU": lambda case=case: case.call(*case.arguments),
+            "transform, card": lambda table=table: staged.run(table, ANSWERS),
+            "all, card": lambda table=table: watched(staged, counted, table, ANSWERS),
+            "transform, CPU": lambda table=table: here.run(features.of_columns(table), ANSWERS),
+            "all, CPU": all_here,
         }
         for way, work in ways.items():
             found.setdefault(way, {})[batch] = wall(work, rounds, sizes.calls)
         tally.drain()
+        counted.drain()
     return found
+
+
+def columns(count: int, seed: int = 1) -> Tensors:
+    """Raw columns, of which some values are missing."""
+    matrix = models.rows(count, COLUMNS, seed).astype(np.float64)
+    matrix[::9] = np.nan
+    return {f"c{column}": np.ascontiguousarray(values) for column, values in enumerate(matrix.T)}
+
+
+def featured(reference: Tensors) -> tuple[Path, Features]:
+    """A small network, and the transform in front of it."""
+    model = models.mlp((COLUMNS, 256, 1))
+    steps = [dl.Impute([*reference], "median"), dl.Standardise([*reference])]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "transform.json"
+        dl.Transform(steps).fit(reference).save(path)
+        return model, Features.of(path, session_of(model, Engine(), None).signature)
+
+
+def watched(lane: Lane, tally: Tally, given: Tensors, outputs: Sequence[str]) -> None:
+    """A batch that is counted."""
+    pages: list[Page | None] = []
+    lane.run(given, outputs, lambda form, rows: pages.append(tally.count(form, rows)))
+    for page in pages:
+        assert page is not None
+        page.settle(given)
 
 
 def raw_session(model: Path, device: Device) -> Any:
@@ -177,14 +217,6 @@ def raw_run(session: Any, given: dict[str, Any], outputs: Sequence[str]) -> None
         binding.bind_output(output, "cpu")
     session.run_with_iobinding(binding)
     binding.copy_outputs_to_cpu()
-
-
-def crossed(device: Device, case: Any) -> Any:
-    """A kernel with all its arguments sent, and its results fetched."""
-    with device.active():
-        given = sent(case.arguments, lambda array: there(device, array))
-        case.call(*given)
-        return [back(device, given[place]) for place in case.written]
 
 
 def copied(device: Device, rounds: int, sizes: Sizes) -> Sample:

@@ -70,6 +70,13 @@ def identity(path: Path, datatype: str = "FP32", shape: Shape = ("N", 3)) -> Pat
     )
 
 
+def behind(folder: Path, transform: Any) -> Path:
+    """A version whose `y` is what its transform makes."""
+    transform.save(folder / "transform.json")
+    identity(folder / "model.onnx", shape=("N", transform.width))
+    return folder
+
+
 def scale(path: Path, factor: float, width: int = 3, ballast_bytes: int = 0) -> Path:
     """`y` is `factor * x`, and `total` the sum of each row of `y`; optionally a file of some size."""
     constants = {"factor": np.array(factor, np.float32), "axes": np.array([1])}

@@ -59,6 +59,20 @@ class State(NamedTuple):
         return self.sums[len(self.sums) - self.weights.shape[1] :]
 
 
+class Parts(NamedTuple):
+    """A state with its views, which need not be made anew for each batch."""
+
+    state: State
+    moments: Any
+    comoments: Any
+    features: Any
+
+    @classmethod
+    def of(cls, state: State) -> Parts:
+        """Those of a state."""
+        return cls(state, state.moments, state.comoments, state.features)
+
+
 def start(
     bins: Bins, edges: int, scaling: NDArray[np.float64], weights: NDArray[np.float32], correlate: bool = True
 ) -> State:
@@ -96,10 +110,10 @@ def observe(values: Any, state: State) -> None:
     if on_cpu(values):
         _observe(values, *state)
     else:
-        observe_there(values, len(values), state)
+        observe_there(values, len(values), Parts.of(state))
 
 
-def observe_there(values: Any, rows: int, state: State) -> None:
+def observe_there(values: Any, rows: int, parts: Parts) -> None:
     """As `observe`, of the first rows of what lies where a state was `sent`.
 
     On a GPU that is one launch for bins and moments of all columns, and one each for the products and the
@@ -107,12 +121,13 @@ def observe_there(values: Any, rows: int, state: State) -> None:
     """
     from driftline_kernels import blocks
 
+    state = parts.state
     if on_cpu(values):  # in a GPU's place
         _observe(values[:rows], *state)
         return
-    blocks.observe(values, rows, Bins(state.edges, state.first), state.counts, state.scratch, state.moments)
-    comoments.update_there(values, rows, state.scaling, state.comoments)
-    fourier.update_there(values, rows, state.scaling, state.weights, state.features)
+    blocks.observe(values, rows, Bins(state.edges, state.first), state.counts, state.scratch, parts.moments)
+    comoments.update_there(values, rows, state.scaling, parts.comoments)
+    fourier.update_there(values, rows, state.scaling, state.weights, parts.features)
 
 
 @driver

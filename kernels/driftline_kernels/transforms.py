@@ -76,10 +76,14 @@ def apply(sources: Any, program: Program, out: Any) -> int:
     return int(_apply(sources, *program, out))
 
 
-def read(sources: Any, program: Program, registers: Any) -> None:
-    """Read sources into `registers` (registers, rows) float64, on the CPU."""
+def read(sources: Any, program: Program, registers: Any, rows: int | None = None) -> None:
+    """Read sources into `registers` (registers, rows) float64, on the CPU.
+
+    rows  that there are, if they are fewer than there is room for
+    """
+    rows = registers.shape[1] if rows is None else rows
     tables = (program.directory, program.slots, program.keys, program.offsets, program.known)
-    _read(sources, program.reads, *tables, 0, registers.shape[1], registers)
+    _read(sources, program.reads, *tables, 0, rows, registers)
 
 
 def run(registers: Any, program: Program, out: Any, rows: int | None = None) -> None:

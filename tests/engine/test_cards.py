@@ -9,19 +9,24 @@ from threading import Barrier
 import numpy as np
 import pytest
 from cards import Card
-from support import scale
+from monitor.test_slab import same
+from support import behind, scale
 
+import driftline as dl
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
 from driftline.engine.cards import Cards
-from driftline.engine.lane import Lane
+from driftline.engine.lane import Behind, Lane
 from driftline.engine.model import Model
 from driftline.engine.session import Session
+from driftline.engine.tally import Page, Tallies
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.profile import Profile
 from driftline.registry.source import Version
 from driftline.serving.holder import Holder
 from driftline.serving.news import News
-from driftline.serving.watch import Watch
+from driftline.serving.watch_card import CardWatch
 from driftline.tensors import Tensors
 
 ROW = {"x": np.ones((1, 3), np.float32)}
@@ -70,9 +75,9 @@ def test_a_batch_goes_to_the_card_with_the_fewest_under_way(tmp_path: Path) -> N
 def meeting(lane: Lane, meet: Barrier):  # type: ignore[no-untyped-def]
     run = lane.run
 
-    def wait(inputs: Tensors, outputs: list[str]) -> Tensors:
+    def wait(inputs: Tensors, outputs: list[str], behind: Behind | None) -> Tensors:
         meet.wait(60)
-        return run(inputs, outputs)
+        return run(inputs, outputs, behind)
 
     return wait
 
@@ -96,15 +101,45 @@ def test_a_card_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_model_runs_on_all_the_cards_that_its_settings_name(tmp_path: Path, cards: list[Card]) -> None:
     model = Model(two_cards(tmp_path))
     assert [card.name for card in cards] == ["cuda:1", "cuda:0"]
-    assert (len(model.lanes), model.lane, model.waits) == (2, None, True)
+    assert (len(model.lanes), model.crosses, model.waits) == (2, True, True)
     model.warm_up()
     assert [[form.rows for form in lane.forms] for lane in model.lanes] == [[1, 2, 4, 8, 16]] * 2
     x = np.arange(120, dtype=np.float32).reshape(40, 3)
     np.testing.assert_array_equal(model.predict(x)["y"], 2 * x)
 
 
-def test_what_goes_to_several_cards_is_counted_here(tmp_path: Path, cards: list[Card]) -> None:
+def test_features_are_made_on_all_the_cards(tmp_path: Path, cards: list[Card]) -> None:
+    rows = {"a": np.arange(8.0), "s": np.array(list("abcabcab"), object)}
+    transform = dl.Transform([dl.Standardise("a"), dl.OneHot("s")]).fit(rows)
+    behind(tmp_path, transform)
+    (tmp_path / "driftline.toml").write_text("[engine]\ndevice = 'cuda:0,1'\n")
+    model = Model.load(tmp_path)
+    model.warm_up()
+    for lane, card in zip(model.lanes, cards, strict=True):
+        before = card.batches
+        assert lane.run(rows, ["y"])["y"].tobytes() == transform.apply(rows).tobytes()
+        assert card.batches == before + 1
+
+
+def settled(page: Page | None, columns: Tensors) -> None:
+    assert page is not None
+    page.settle(columns)
+
+
+def test_what_goes_to_several_cards_is_counted_on_each(tmp_path: Path, cards: list[Card]) -> None:
     bundle = two_cards(tmp_path)
     holder = Holder(ServerFile(), News(), None)
-    assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
-    assert len(cards) == 2
+    model = Model(bundle)
+    assert type(holder._watch(Version("m", 1), model, bundle)) is CardWatch
+    x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    monitor, expected = (Monitor(Profile.fit({"x": x})) for _ in range(2))
+    tallies = Tallies.of(model.lanes, monitor)
+    assert tallies is not None
+    for number, lane in enumerate((*model.lanes, model.lanes[0])):
+        batch = {"x": x[number * 10 : number * 10 + 7]}
+        lane.run(batch, ["y"], lambda form, rows, batch=batch: settled(tallies.count(form, rows), batch))
+        expected.observe(batch)
+    assert (tallies.rows, monitor.rows) == (21, 0)
+    tallies.drain()
+    assert (tallies.rows, monitor.rows) == (0, 21)
+    same(monitor, expected)

@@ -291,22 +291,20 @@ def test_a_model_is_warmed_up_for_every_bucket_of_its_settings(
     monkeypatch.setattr(engine, "find", lambda wanted: Host())
     model = Model.load(folder)
     model.warm_up()
-    assert model.lane is not None
-    assert [form.rows for form in model.lane.forms] == [1, 5, 6, 24, 32, 64]
+    assert [form.rows for form in model.lanes[0].forms] == [1, 5, 6, 24, 32, 64]
     x = np.arange(54, dtype=np.float32).reshape(18, 3)
     np.testing.assert_array_equal(model.predict(x)["y"], 2 * x)
-    assert len(model.lane.forms) == 6
+    assert len(model.lanes[0].forms) == 6
 
 
 def test_a_model_takes_the_lane_of_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
     plain = Model.load(path)
-    assert plain.lane is None
+    assert plain.lanes == ()
     assert not plain.waits
     monkeypatch.setattr(engine, "find", lambda wanted: Host())
     model, x = Model.load(path), np.arange(900, dtype=np.float32).reshape(300, 3)
     assert model.waits
-    assert model.lane is not None
     model.warm_up()
     for name, array in plain.predict(x).items():
         np.testing.assert_array_equal(model.predict(x)[name], array)

@@ -48,8 +48,8 @@ def columns(seed: int) -> dict[str, Any]:
     }
 
 
-def every_step() -> dl.Transform:
-    """All that the kernel can do, fitted."""
+def every_step(unknown: Any = "error") -> dl.Transform:
+    """All that the kernel can do, fitted; a number that is not known is an error, or what is said."""
     steps = [
         dl.Read(["y", "z"], "datetime"),
         dl.Impute(["a", "b"], "median", indicator=True),
@@ -72,7 +72,7 @@ def every_step() -> dl.Transform:
         dl.OneHot("s", min_frequency=5, unknown="infrequent"),
         dl.TargetMean("t", into="mean"),
         dl.Frequency("t"),
-        dl.OneHot("n", categories=(0, 1, 2, 3, 4), unknown="error"),
+        dl.OneHot("n", categories=(0, 1, 2, 3, 4), unknown=unknown),
         *(dl.DatePart("y", part) for part in ("year", "month", "day", "hour", "minute", "second")),
         *(dl.DatePart("z", part) for part in ("weekday", "yearday", "quarter", "epoch")),
         dl.Cyclic("z_weekday", 7),

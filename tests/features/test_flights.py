@@ -10,10 +10,14 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
+from support import behind
 
 from driftline.demo.flights import CATEGORIES, FEATURES, load
 from driftline.demo.train import STEPS
+from driftline.engine import model as engine
+from driftline.engine.device import Host
 from driftline.engine.features import Features
+from driftline.engine.model import Model
 from driftline.features.transform import Transform
 from driftline.protocols.arrow import ArrowCodec
 from driftline.protocols.v2 import V2Codec
@@ -80,3 +84,15 @@ def test_one_flight_has_the_bits_it_has_among_others(
         }
         (matrix,) = features.of_columns(columns).values()
         np.testing.assert_array_equal(matrix.view(np.uint32), whole[row : row + 1].view(np.uint32))
+
+
+def test_a_card_has_the_bits_of_training(
+    flights: pd.DataFrame, served: tuple[Any, Features], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transform, _ = served
+    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    model, rows = Model.load(behind(tmp_path, transform)), sample(flights)
+    for number in (1, 5, 128, len(rows)):
+        matrix = model.predict(rows[:number])["y"]
+        np.testing.assert_array_equal(matrix.view(np.uint32), transform.apply(rows[:number]).view(np.uint32))
+    assert len(model.lanes[0].forms) > 2

@@ -51,7 +51,7 @@ def test_many_blocks_find_what_is_there(
     expected = rows.State(*(array.copy() for array in state))
     device = rows.sent(state, there)
     for _ in range(2):
-        rows.observe_there(there(values), number, device)
+        rows.observe_there(there(values), number, rows.Parts.of(device))
         rows.observe(np.ascontiguousarray(values[:number]), expected)
     some = np.concatenate([values[:number]] * 2)
     np.testing.assert_array_equal(back(device.counts), bin_counts(some, edges))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from naive_kernels import SIMULATED
-from support import scale
+from support import behind, scale
 
+import driftline as dl
 from driftline.engine import model as engine
 from driftline.engine.device import Card
+from driftline.engine.lane import Form
 from driftline.engine.model import Model
-from driftline.engine.tally import Tally
+from driftline.engine.tally import Page, Tally
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 
@@ -40,8 +43,23 @@ def test_a_model_on_a_card_gives_what_it_gives_on_the_cpu(
         x = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)
         for name, array in plain.predict(x).items():
             np.testing.assert_array_equal(model.predict(x)[name], array)
-    assert model.lane is not None
-    assert len([form for form in model.lane._forms.values() if form]) > 3
+    assert len([form for form in model.lanes[0]._forms.values() if form]) > 3
+
+
+def alike(monitor: Monitor, expected: Monitor) -> None:
+    found, wanted = monitor._window(), expected._window()
+    assert found.rows == wanted.rows
+    for name, counts in wanted.counts.items():
+        np.testing.assert_array_equal(found.counts[name], counts)
+    for name, moments in wanted.moments.items():
+        np.testing.assert_allclose(found.moments[name], moments, rtol=1e-6)
+    np.testing.assert_allclose(found.features, wanted.features, rtol=1e-4, atol=1e-4)
+
+
+def count(tally: Tally, pages: list[Page], form: Form, rows: int) -> None:
+    page = tally.count(form, rows)
+    assert page is not None
+    pages.append(page)
 
 
 @pytest.mark.filterwarnings("ignore:Simulator timings are bogus")
@@ -51,22 +69,53 @@ def test_what_crosses_to_a_card_is_counted_there(
 ) -> None:
     monkeypatch.setattr(engine, "find", lambda wanted: Simulated(0))
     model = Model.load(scale(tmp_path / "m.onnx", 2.0))
-    assert model.lane is not None
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     columns = {"x": x, "total": 2 * x.sum(1)}
     profile = Profile.fit({name: columns[name] for name in names})
     monitor, expected = Monitor(profile), Monitor(profile)
-    tally = Tally.of(model.lane, monitor, names)
-    assert tally is not None
+    tally = Tally.of(model.lanes[0], monitor)
     for rows in (5, 8):
-        model.lane.run({"x": x[:rows]}, ["total"], tally.count)
+        pages: list[Page] = []
+        model.run({"x": x[:rows]}, ["total"], partial(count, tally, pages))
+        (page,) = pages
+        page.settle({})
         expected.observe({name: columns[name][:rows] for name in names})
     assert (tally.rows, monitor.rows) == (13, 0)
     tally.drain()
     assert (tally.rows, monitor.rows) == (0, 13)
-    found, wanted = monitor._window(), expected._window()
-    for name, counts in wanted.counts.items():
-        np.testing.assert_array_equal(found.counts[name], counts)
-    for name, moments in wanted.moments.items():
-        np.testing.assert_allclose(found.moments[name], moments, rtol=1e-6)
-    np.testing.assert_allclose(found.features, wanted.features, rtol=1e-4, atol=1e-4)
+    alike(monitor, expected)
+
+
+@pytest.mark.filterwarnings("ignore:Simulator timings are bogus", "ignore::RuntimeWarning")
+def test_features_are_made_on_a_card_and_raw_columns_counted_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [
+        dl.Impute("x", "median", indicator=True),
+        dl.Standardise("x"),
+        dl.Cyclic("h", 24),
+        dl.Hash("s", 7, into="hashed"),
+        dl.OneHot("s"),
+    ]
+    rows = {
+        "x": np.array([1.5, np.nan, -2, 7, 1e9]),
+        "h": np.arange(5.0),
+        "s": np.array(["a", None, "b", "never", ""], object),
+    }
+    transform = dl.Transform(steps).fit({**rows, "s": np.array(["a", "b", "", "a", None], object)})
+    monkeypatch.setattr(engine, "find", lambda wanted: Simulated(0))
+    model = Model.load(behind(tmp_path, transform))
+    profile = Profile.fit(rows)
+    monitor, expected = Monitor(profile), Monitor(profile)
+    tally = Tally.of(model.lanes[0], monitor)
+    for number in (1, 5):
+        some = {name: column[:number] for name, column in rows.items()}
+        pages: list[Page] = []
+        found = model.run(some, ["y"], partial(count, tally, pages))["y"]
+        assert found.tobytes() == transform.apply(some).tobytes()
+        (page,) = pages
+        page.settle(some)
+        expected.observe(some)
+    assert len(model.lanes[0].forms) == 2
+    tally.drain()
+    alike(monitor, expected)

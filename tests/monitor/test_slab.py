@@ -40,7 +40,8 @@ def same(found: Monitor, expected: Monitor) -> None:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["count", "follow", "collect", "ask", "bury"]), st.integers(0, 2)), max_size=60
+    st.tuples(st.sampled_from(["count", "merge", "follow", "collect", "ask", "bury"]), st.integers(0, 2)),
+    max_size=60,
 )
 
 
@@ -52,10 +53,16 @@ def test_whatever_comes_when_no_row_is_lost_or_counted_twice(order: Sequence[tup
     shares = [Share(PROFILE, memory) for memory in memories]
     at = 0
     for step, worker in order:
-        if step == "count":
-            block = part(columns, at, at + 17 * (1 + worker))
-            at = (at + 17 * (1 + worker)) % (ROWS - 100)
-            shares[worker].observe(block)
+        if step in ("count", "merge"):
+            rows = 17 * (1 + worker)
+            block = part(columns, at, at + rows)
+            at = (at + rows) % (ROWS - 100)
+            if step == "count":
+                shares[worker].observe(block)
+            else:
+                elsewhere = Monitor(PROFILE)
+                elsewhere.observe(block)
+                shares[worker].merge(elsewhere._counter, rows)
             alone.observe(block)
         elif step == "follow":
             shares[worker].follow()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 from cards import Card
 from monitor.test_slab import same
-from support import identity, scale
+from support import behind, identity, scale
 
+import driftline as dl
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
@@ -23,11 +26,13 @@ from driftline.engine.tally import Tally
 from driftline.errors import Unavailable
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
+from driftline.monitor.slab import Collector, slab_bytes
 from driftline.registry.source import Version
+from driftline.serving.fleet.worker import CardCounting
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.news import News
 from driftline.serving.watch import Watch
-from driftline.serving.watch_card import CardWatch
+from driftline.serving.watch_card import Batch, CardWatch
 
 ROWS = 4000
 OUTPUTS = ("y", "total")
@@ -46,17 +51,17 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
     async def make(model: Path, columns: dict[str, np.ndarray] | None, card: bool, **settings: Any) -> Watch:
         monkeypatch.setattr(engine, "find", lambda wanted: Host() if card else None)
-        loaded, profile = Model.load(model), None
+        held, profile = Model.load(model), None
         if columns is not None:
             profile = tmp_path / "profile.arrow"
             Profile.fit(columns).save(profile)
         by_rows = {"look_rows": 100, "look_seconds": 0.0, "window_seconds": 0.0, **settings}
-        monitoring = replace(loaded.settings.monitor, **by_rows)
+        monitoring = replace(held.settings.monitor, **by_rows)
         version = Version("m", 1)
         watch = (
-            CardWatch(version, loaded, loaded.lane, profile, monitoring, News())
-            if loaded.lane is not None
-            else Watch(version, loaded, profile, monitoring, News())
+            CardWatch(version, held, profile, monitoring, News())
+            if held.crosses
+            else Watch(version, held, profile, monitoring, News())
         )
         watch.start()
         await loaded(watch)
@@ -96,7 +101,7 @@ async def test_a_card_counts_and_finds_what_the_cpu_does(
     columns = {"x": x, **Model.load(path).predict(x)}
     reference = {name: columns[name] for name in named} if named is not None else None
     plain, card = [await watched(path, reference, card, window_rows=3000) for card in (False, True)]
-    assert card._tally is not None
+    assert card._tallies is not None
     before = [normal(50, seed) for seed in range(40)]
     after = [normal(50, seed, 0.8) for seed in range(40, 80)]
     for batches in (before, after):
@@ -112,6 +117,93 @@ async def test_a_card_counts_and_finds_what_the_cpu_does(
     assert card.observer.skipped_rows == 0
     for watch in (plain, card):
         watch.close()
+
+
+async def test_behind_a_transform_raw_columns_are_counted(tmp_path: Path, watched: Watched) -> None:
+    """Numbers where they lie in registers, strings and whole numbers of few values here."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    rows = flights_like(ROWS, 0)
+    transform = dl.Transform([dl.Impute("a", "median"), dl.Standardise("b"), dl.OneHot(["s", "n"])])
+    path = behind(folder, transform.fit(rows))
+    reference = {**rows, **Model.load(path).predict(rows)}
+    plain, card = [await watched(path, reference, card, window_rows=300) for card in (False, True)]
+    assert card._tallies is not None
+    for seed in range(1, 9):
+        batch = flights_like(50, seed)
+        for watch in (plain, card):
+            await asyncio.to_thread(watch.run, batch, ("y",))
+            assert watch.ready().rows == 50 * seed
+    assert card.observer.skipped_rows == 0
+    assert signals(plain.ready()) == signals(card.ready())
+    same(card.ready(), plain.ready())
+    for watch in (plain, card):
+        watch.close()
+
+
+def flights_like(rows: int, seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    numbers = random.normal(size=(2, rows))
+    numbers[:, ::7] = np.nan
+    strings = random.choice(np.array(["a", "b", "ä", None], object), rows)
+    return {"a": numbers[0], "b": numbers[1], "s": strings, "n": random.integers(0, 4, rows)}
+
+
+async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watched) -> None:
+    """What was counted on a card is in the slab when the worker has followed."""
+    x = normal(ROWS, 0)
+    path = scale(tmp_path / "m.onnx", 2.0)
+    expected = (await watched(path, {"x": x}, True)).ready()  # which also wrote the profile
+    monitor = Monitor(expected.profile)
+    memory = np.zeros(slab_bytes(monitor.words) // 8, np.int64)
+    collector, slab = Collector(monitor, memory), Future[Any]()
+    model = Model.load(path)
+    watch = CardCounting(Version("m", 1), model, tmp_path / "profile.arrow", model.settings.monitor, slab)
+    slab.set_result(memory)
+    watch.start()
+    await loaded(watch)
+    assert watch._tallies is not None
+    await asyncio.to_thread(send, watch, [x[:300], x[:17]])
+    collector.ask()
+    collector.collect()
+    assert monitor.rows == 0
+    watch.follow()
+    collector.collect()
+    assert monitor.rows == 317
+    expected.observe({"x": np.concatenate([x[:300], x[:17]])})
+    same(monitor, expected)
+    watch.close()
+
+
+async def test_a_window_waits_for_the_categories_of_its_batches(tmp_path: Path, watched: Watched) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    rows = flights_like(ROWS, 0)
+    path = behind(folder, dl.Transform([dl.Impute("a", "median"), dl.OneHot("s")]).fit(rows))
+    reference = {name: rows[name] for name in "as"}
+    watch = await watched(path, reference, True)
+    counted, go_on, tallies = Event(), Event(), watch._tallies
+    batch = Batch(tallies)
+
+    def slow() -> None:
+        watch._model.run({name: rows[name][:40] for name in "as"}, ("y",), batch.count)
+        counted.set()
+        assert go_on.wait(60)
+        batch.settle({name: rows[name][:40] for name in "as"})
+
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(slow)
+        assert counted.wait(60)
+        drained = pool.submit(tallies.drain)
+        with pytest.raises(TimeoutError):
+            drained.result(0.05)
+        go_on.set()
+        answer.result(60)
+        drained.result(60)
+    expected = Monitor(watch.ready().profile)
+    expected.observe({name: rows[name][:40] for name in "as"})
+    same(watch.ready(), expected)
+    watch.close()
 
 
 async def test_counts_stay_there_until_somebody_asks(tmp_path: Path, watched: Watched) -> None:
@@ -145,15 +237,15 @@ async def test_what_does_not_cross_is_counted_here(tmp_path: Path, watched: Watc
     """Columns that are no numbers; batches whose tensors are of another type than the profile's."""
     text = np.array([["a", "b", "c"]] * 150, object)
     watch = await watched(identity(tmp_path / "s.onnx", "BYTES"), {"x": text}, True)
-    assert watch._tally is None
+    assert watch._tallies is None
     await asyncio.to_thread(watch.run, {"x": text}, ("y",))
     assert watch.ready().rows == 150
     watch.close()
     half = normal(150, 0).astype(np.float16)
     watch = await watched(identity(tmp_path / "h.onnx", "FP16"), {"x": half}, True)
-    assert watch._tally is not None
+    assert watch._tallies is not None
     await asyncio.to_thread(watch.run, {"x": half}, ("y",))
-    assert watch._tally.rows == 0
+    assert watch._tallies.rows == 0
     assert watch.ready().rows == 150
     watch.close()
 
@@ -194,15 +286,15 @@ async def test_a_version_that_retires_gives_the_card_back(
 
     holder, entry = Alone(ServerFile(), News(), None), Entry("m")
     held = [await holder._make(entry, Version("m", 1))]
-    watch, lane = held[0].watch, held[0].model.lane
+    watch, lanes = held[0].watch, held[0].model.lanes
     assert isinstance(watch, CardWatch)
     watch.start()
     await loaded(watch)
     await asyncio.to_thread(send, watch, [normal(50, 0)])
-    assert watch._tally is not None
+    assert watch._tallies is not None
     assert card.held > 0
     entry.unloading.extend(held)
     watch = None
     await holder._retire(entry, held.pop())
-    assert lane is not None  # nobody waits until it is collected
+    assert lanes  # nobody waits until it is collected
     assert card.held == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from threading import Lock
 
-from driftline.engine.lane import Lane
+from driftline.engine.lane import Behind, Lane
 from driftline.tensors import Tensors
 
 
@@ -20,13 +20,13 @@ class Cards:
         self._under_way = [0] * len(lanes)
         self._lock = Lock()
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(self, inputs: Tensors, outputs: Sequence[str], behind: Behind | None = None) -> Tensors:
         """Compute the named outputs of one batch; see Lane.run."""
         with self._lock:
             card = self._under_way.index(min(self._under_way))
             self._under_way[card] += 1
         try:
-            return self._lanes[card].run(inputs, outputs)
+            return self._lanes[card].run(inputs, outputs, behind)
         finally:
             with self._lock:
                 self._under_way[card] -= 1

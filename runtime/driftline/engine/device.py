@@ -61,8 +61,8 @@ class Device(Protocol):
     def copy_out(self, there: Any, here: Array) -> None:
         """Copy as soon as its turn comes; both contiguous and of one size."""
 
-    def mark(self) -> Any:
-        """A point in the stream, behind all that was asked for."""
+    def mark(self, again: Any = None) -> Any:
+        """A point in the stream, behind all that was asked for; `again` is one that may be used for it."""
 
     def wait(self, mark: Any) -> None:
         """Wait until a mark is reached."""
@@ -106,7 +106,7 @@ class Host:
         """Copy."""
         np.copyto(here, there)
 
-    def mark(self) -> int:
+    def mark(self, again: Any = None) -> int:
         """The time."""
         return perf_counter_ns()
 
@@ -168,9 +168,9 @@ class Card:
         """Copy as soon as its turn comes; both contiguous and of one size."""
         there.copy_to_host(here, stream=self._stream)
 
-    def mark(self) -> Any:
+    def mark(self, again: Any = None) -> Any:
         """An event."""
-        event = self._cuda.event()
+        event = self._cuda.event() if again is None else again
         event.record(self._stream)
         return event
 

@@ -30,11 +30,13 @@ class Features:
     """A transform in front of a model.
 
     signature  of both together: a tensor for each raw column
+    transform  itself
+    matrix     the name of the model's input
     """
 
     signature: Signature
-    _transform: Transform
-    _matrix: str
+    transform: Transform
+    matrix: str
 
     @classmethod
     def of(cls, path: Path, model: Signature) -> Features:
@@ -61,13 +63,13 @@ class Features:
 
     def example(self, rows: int) -> Tensors:
         """Columns that can be read."""
-        return {each.name: np.full(rows, EXAMPLE[each.kind]) for each in self._transform.inputs}
+        return {each.name: np.full(rows, EXAMPLE[each.kind]) for each in self.transform.inputs}
 
     @property
     def unreadable(self) -> dict[str, int]:
         """Values that were taken as missing since they could not be read, by column."""
-        return dict(self._transform.errors)
+        return dict(self.transform.errors)
 
     def of_columns(self, columns: Tensors) -> Tensors:
         """The model's input; BadRequest with the column, the row and the value for what can't be read."""
-        return {self._matrix: self._transform.apply(columns)}
+        return {self.matrix: self.transform.apply(columns)}

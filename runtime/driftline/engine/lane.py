@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from driftline.engine.device import Device
 from driftline.engine.session import UNRECORDED, Binding, Session
+from driftline.engine.stage import ALIGNED, Layout, Source, Stage, Staged, Straight, sources_of
 from driftline.errors import ModelError
 from driftline.tensors import Array, Tensors
 
@@ -27,64 +28,48 @@ SLOTS = 2
 MOST_FORMS = 64
 """Forms of batches that have memory of their own; one of another form goes by ONNX Runtime's copies."""
 
-_ALIGNED = 256  # bytes that every array starts at a multiple of, as CUDA's allocations do
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Some arrays one behind the other in one block of bytes."""
-
-    names: tuple[str, ...]
-    dtypes: tuple[Any, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    starts: tuple[int, ...]
-    size: int
-
-    @classmethod
-    def of(cls, names: Sequence[str], dtypes: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Layout:
-        """The layout of arrays by name, dtype and shape."""
-        dtypes = [np.dtype(dtype) for dtype in dtypes]
-        sizes = [
-            -(-int(np.prod(shape)) * dtype.itemsize // _ALIGNED) * _ALIGNED
-            for dtype, shape in zip(dtypes, shapes, strict=True)
-        ]
-        starts = [*accumulate(sizes, initial=0)]
-        return cls(tuple(names), tuple(dtypes), tuple(shapes), tuple(starts[:-1]), max(starts[-1], _ALIGNED))
-
-    def views(self, block: Any) -> dict[str, Any]:
-        """The arrays in a block, here or on a device."""
-        return {
-            name: block[start : start + int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
-            for name, dtype, shape, start in zip(
-                self.names, self.dtypes, self.shapes, self.starts, strict=True
-            )
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Batches of one form, and where they are on the device.
+    """Batches of one form, and where they are on a device.
 
+    device   that it is
     rows     that are computed; a batch of fewer is filled up
-    inputs, outputs          their layouts here and there
-    came, goes               their blocks there
-    binding  to the arrays in them
+    staged   how they come to the model
+    outputs  how these are laid, and
+    goes     their block there
+    binding  to the arrays of both
     """
 
+    device: Device
     rows: int
-    inputs: Layout
+    staged: Staged
     outputs: Layout
-    came: Any
     goes: Any
     binding: Binding
 
+    @property
+    def sources(self) -> list[Source]:
+        """All columns that lie there, of the last batch that has crossed."""
+        return [*self.staged.sources, *sources_of(self.outputs.views(self.goes))]
+
+
+Behind = Callable[[Form, int], object]
+"""Called with the form of a batch that has crossed and its rows, when its answer is on the way back: what it
+asks of the device comes next, while all columns still lie there."""
+
 
 class Slot:
-    """Pinned memory of one batch under way; it grows to the largest."""
+    """Pinned memory of one batch under way, which grows to the largest; and the marks between its stages."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._blocks = [device.pinned(_ALIGNED), device.pinned(_ALIGNED)]
+        self._blocks = [device.pinned(ALIGNED), device.pinned(ALIGNED)]
+        self.marks: list[Any] = [None] * 4
+
+    def mark(self, which: int) -> None:
+        """Mark the point in the stream behind a stage."""
+        self.marks[which] = self._device.mark(self.marks[which])
 
     def block(self, which: int, size: int) -> Array:
         """So many bytes to send (0) or to receive in (1)."""
@@ -95,11 +80,12 @@ class Slot:
     def close(self) -> None:
         """Let go of the memory."""
         self._blocks.clear()
+        self.marks.clear()
 
 
 @dataclass(slots=True)
 class Times:
-    """What batches took on the device, in nanoseconds: copied in, computed, copied out."""
+    """What batches took on the device, in nanoseconds: copied in, computed by stage and model, copied out."""
 
     input_ns: int = 0
     infer_ns: int = 0
@@ -121,15 +107,22 @@ class Lane:
     device  that it crosses to
     by_rows whether rows are independent: if not, batches go in exactly their shape
     buckets see bucket_of
+    stage   what makes the model's inputs; of those that cross as they are if None
     times   what that took
     """
 
     def __init__(
-        self, device: Device, session: Session, by_rows: bool = True, buckets: Sequence[int] = ()
+        self,
+        device: Device,
+        session: Session,
+        by_rows: bool = True,
+        buckets: Sequence[int] = (),
+        stage: Stage | None = None,
     ) -> None:
         self.times = Times()
         self.device = device
         self._session = session
+        self._stage: Stage = stage or Straight(device)
         self._forms: dict[Any, Form | None] = {}
         self._making = Lock()  # of forms; who has a device active never waits for it
         self._lock = Lock()  # the stream's
@@ -151,13 +144,8 @@ class Lane:
         with self._making:
             return [form for form in self._forms.values() if form is not None]
 
-    def run(
-        self, inputs: Tensors, outputs: Sequence[str], behind: Callable[[Form, int], object] | None = None
-    ) -> Tensors:
-        """Compute the named outputs of one batch.
-
-        behind  called with the form of a batch that has crossed and its rows, when its answer is on the way
-                back: what it asks of the device comes next, while inputs and outputs still lie there
+    def run(self, inputs: Tensors, outputs: Sequence[str], behind: Behind | None = None) -> Tensors:
+        """Compute the named outputs of one batch; `behind` is told if it crossed.
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails or the lane is closed.
         """
@@ -191,6 +179,7 @@ class Lane:
                 if form is not None:
                     form.binding.close()
             self._forms.clear()
+            self._stage = Straight(self.device)  # which has nothing there
             self._session.close()
             for slot in slots:
                 assert slot is not None
@@ -199,6 +188,7 @@ class Lane:
 
     def _beside(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """By ONNX Runtime's own copies."""
+        inputs = self._stage.here(inputs)
         with self.device.active(), self._beside_lock:
             return self._session.run(inputs, outputs)
 
@@ -210,35 +200,27 @@ class Lane:
             raise ModelError("the model is closed")
         return slot
 
-    def _through(
-        self,
-        form: Form,
-        slot: Slot,
-        inputs: Tensors,
-        rows: int,
-        behind: Callable[[Form, int], object] | None,
-    ) -> Tensors:
-        device = self.device
-        sent, received = slot.block(0, form.inputs.size), slot.block(1, form.outputs.size)
-        for name, array in form.inputs.views(sent).items():
-            array[:rows] = inputs[name]
-            array[rows:] = inputs[name][-1:]
+    def _through(self, form: Form, slot: Slot, inputs: Tensors, rows: int, behind: Behind | None) -> Tensors:
+        device, staged = self.device, form.staged
+        sent, received = slot.block(0, staged.sent.size), slot.block(1, form.outputs.size)
+        staged.lay(inputs, sent, rows)
         try:
             with self._lock:  # from here on, the stream is this batch's
-                marks = [device.mark()]
-                device.copy_in(sent, form.came)
-                marks.append(device.mark())
+                slot.mark(0)
+                device.copy_in(sent, staged.came)
+                slot.mark(1)
+                staged.launch()
                 self._ask(form.binding)
-                marks.append(device.mark())
+                slot.mark(2)
                 device.copy_out(form.goes, received)
-                marks.append(device.mark())
+                slot.mark(3)
                 if behind is not None:
                     behind(form, rows)
         except BaseException:
             device.wait(device.mark())  # the slot may still be read
             raise
-        device.wait(marks[-1])
-        spent = [device.between(*pair) for pair in pairwise(marks)]
+        device.wait(slot.marks[3])
+        spent = [device.between(*pair) for pair in pairwise(slot.marks)]
         with self._lock:
             self.times.input_ns += spent[0]
             self.times.infer_ns += spent[1]
@@ -249,7 +231,7 @@ class Lane:
         """The form of a batch, whatever the order of its tensors; None if it has none."""
         bucket = bucket_of(rows, self._buckets)
         outputs = tuple(name for name in self._names if name in wanted)
-        kinds = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
+        kinds = self._stage.kinds(inputs)
         key = bucket, kinds, outputs
         with self._making:
             if key not in self._forms and len(self._forms) < MOST_FORMS and not self._closed:
@@ -281,16 +263,17 @@ class Lane:
     def _make(self, bucket: int, kinds: tuple[Any, ...], outputs: tuple[str, ...]) -> Form | None:
         """Lay out memory for a form; one run tells the shapes of its outputs."""
         dtypes = [self._session.dtypes[name] for name in outputs]
-        if not outputs or any(dtype.kind == "O" for dtype in (*dtypes, *(kind[1] for kind in kinds))):
+        if not outputs or any(dtype == object for dtype in dtypes):
             return None
         device = self.device
         with device.active(), self._lock:
-            names, types, rest = zip(*kinds, strict=True)
-            given = Layout.of(names, types, [(bucket, *shape) for shape in rest])
-            came, binding = device.empty((given.size,), np.uint8), self._session.bind()
-            device.copy_in(np.zeros(given.size, np.uint8), came)
-            where = device.memory, device.index
-            for name, array in given.views(came).items():
+            staged = self._stage.on(kinds, bucket)
+            if staged is None:
+                return None
+            device.copy_in(np.zeros(staged.sent.size, np.uint8), staged.came)
+            staged.launch()
+            where, binding = (device.memory, device.index), self._session.bind()
+            for name, array in staged.made.items():
                 binding.place(name, where, array, device.address(array))
             try:
                 shapes = binding.shapes(outputs)
@@ -305,7 +288,7 @@ class Lane:
                 binding.give(name, where, array, device.address(array))
         if self._recording:
             self._record(binding, len(self._forms) + 1)
-        return Form(bucket, given, made, came, goes, binding)
+        return Form(device, bucket, staged, made, goes, binding)
 
 
 def bucket_of(rows: int, buckets: Sequence[int] = ()) -> int:

@@ -20,7 +20,8 @@ from driftline.engine.cards import Cards
 from driftline.engine.device import Device, find, names
 from driftline.engine.engines import folder_of
 from driftline.engine.features import Features
-from driftline.engine.lane import Lane, Times, bucket_of
+from driftline.engine.features_card import stages_of
+from driftline.engine.lane import Behind, Lane, Times, bucket_of
 from driftline.engine.providers import Provider, building, check, cuda, tensorrt
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
@@ -48,34 +49,25 @@ class Model:
     warm       whether `warm_up` has done all there is to do
     waits      whether a run waits for another process or a card instead of computing
     lanes      its ways over cards, one for each that it runs on
-    lane       the only one, if there is one: what counts or transforms there has no use for several
+    crosses    whether its inputs cross to them: they don't if features are made here
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.settings: ModelSettings = bundle.settings
         self.warm = False
         engine = bundle.settings.engine
-        self.waits = bundle.model.name == MLMODEL
         by_rows = bundle.settings.batching.max_batch_rows > 0
         check(engine)
-        cards = [] if self.waits else [card for name in names(engine.device) if (card := find(name))]
+        python = bundle.model.name == MLMODEL
+        devices = [] if python else [card for name in names(engine.device) if (card := find(name))]
         most = bucket_of(bundle.settings.batching.max_batch_rows, engine.buckets) if by_rows else 0
-        sessions = [session_of(bundle.model, engine, card, most) for card in cards]
+        sessions = [session_of(bundle.model, engine, card, most) for card in devices]
         self._session: Session | PythonSession
-        if self.waits:
+        if python:
             self._session = _python(bundle.model.parent, engine)
         else:
             self._session = sessions[0] if sessions else session_of(bundle.model, engine, None)
         self.signature: Signature = self._session.signature
-        self.lanes = tuple(
-            Lane(card, session, by_rows, engine.buckets)
-            for card, session in zip(cards, sessions, strict=True)
-        )
-        self.lane = self.lanes[0] if len(self.lanes) == 1 else None
-        self.waits = self.waits or bool(self.lanes)
-        self._compute = self._session.run
-        if self.lanes:
-            self._compute = self.lane.run if self.lane else Cards(self.lanes).run
         self.mlflow = bundle.mlmodel.signature if bundle.mlmodel else None
         if self.mlflow is not None and bundle.transform is None:
             self.signature = agreed(self.signature, self.mlflow, str(bundle.model.parent / MLMODEL))
@@ -84,6 +76,15 @@ class Model:
             self.signature = self._features.signature
         if not by_rows:
             self.signature = replace(self.signature, batched=False)
+        behind = self._features if devices and by_rows else None
+        stages = stages_of(behind, devices) if behind else [None] * len(devices)
+        self.lanes = tuple(
+            Lane(card, session, by_rows, engine.buckets, stage)
+            for card, session, stage in zip(devices, sessions, stages, strict=True)
+        )
+        self.crosses = self.lanes != () and (self._features is None or None not in stages)
+        self._cards = Cards(self.lanes)
+        self.waits = python or self.lanes != ()
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -133,23 +134,28 @@ class Model:
         named = columns_of(columns)
         return {spec.name: named[spec.name] for spec in self.signature.inputs if spec.name in named}
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(self, inputs: Tensors, outputs: Sequence[str], behind: Behind | None = None) -> Tensors:
         """Compute the named outputs of one batch that fits the signature; thread safe.
+
+        behind  told of a batch that has crossed to a card, see Lane.run
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails.
         """
-        if self._features is not None:
-            inputs = self._features.of_columns(inputs)
-        return self._compute(inputs, outputs)
+        made = self._made(inputs)
+        if self.lanes:
+            return self._cards.run(made, outputs, behind)
+        return self._session.run(made, outputs)
 
     def _run_everywhere(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """As `run`, but on every card; the outputs of the first."""
-        if len(self.lanes) < 2:
+        if not self.lanes:
             return self.run(inputs, outputs)
-        if self._features is not None:
-            inputs = self._features.of_columns(inputs)
-        first, *_ = (lane.run(inputs, outputs) for lane in self.lanes)
+        first, *_ = [lane.run(self._made(inputs), outputs) for lane in self.lanes]
         return first
+
+    def _made(self, inputs: Tensors) -> Tensors:
+        """What crosses, or what the session takes."""
+        return inputs if self._features is None or self.crosses else self._features.of_columns(inputs)
 
     def close(self) -> None:
         """Wait for what is under way on cards, and give back all that it has there; what is run from here on

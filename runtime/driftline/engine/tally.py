@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from threading import Lock, RLock
+from threading import Condition, Lock, RLock
 from typing import Any, Self
 
 import numpy as np
 
 from driftline.engine.device import Device
 from driftline.engine.lane import Form, Lane
+from driftline.engine.stage import Source
 from driftline.monitor.counting import Counter
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.reading import Plan, Reader
-from driftline.tensors import Array
+from driftline.monitor.profile import Profile
+from driftline.monitor.reading import Reader
+from driftline.monitor.slab import Share
+from driftline.tensors import Array, Tensors
 from driftline_kernels import moving, rows
 
-_FLOAT32 = np.dtype(np.float32)
+COUNTED = frozenset(np.dtype(code) for code in "?bBhHiIqQfd")
+"""What kernels read there. Half precision is for the CPU to widen: Numba has little of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +29,101 @@ class Way:
     """How the columns of a profile are got from batches of one form.
 
     matrix  (rows, columns) float32 on the device
-    moves   arrays there of which columns are to be moved into it, and which; none if it is one of them
+    moves   sources of which columns are to be moved into it, and which; none if it is one of them
     """
 
     matrix: Any
-    moves: tuple[tuple[Any, Any], ...]
+    moves: tuple[tuple[Source, Any], ...]
+
+
+class Page:
+    """What is counted here, of the batches between two drains: their categories, which are looked up where
+    strings are.
+
+    counter  has them
+    """
+
+    def __init__(self, profile: Profile, reader: Reader) -> None:
+        self.counter = Counter(profile)
+        self._reader = reader
+        self._open = 0
+        self._changed = Condition()
+
+    def open(self) -> Self:
+        """For a batch whose numbers are counted; it is to be settled, whatever becomes of the batch."""
+        with self._changed:
+            self._open += 1
+        return self
+
+    def settle(self, columns: Tensors) -> None:
+        """Count a batch's categories, if there are columns; BadRequest, and none is, if one can't be read."""
+        try:
+            if columns and self.counter.categorical:
+                codes = [codes for _, codes in self._reader.blocks(columns)]
+                with self._changed:
+                    for some in codes:
+                        self.counter.add_codes(some)
+        finally:
+            with self._changed:
+                self._open -= 1
+                self._changed.notify_all()
+
+    def settled(self) -> Counter:
+        """The counter, when all batches are settled."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open)
+        return self.counter
+
+
+class Tallies:
+    """Those of all lanes of a model, for one monitor.
+
+    tallies  by device
+    """
+
+    def __init__(self, tallies: Mapping[Device, Tally], monitor: Monitor | Share) -> None:
+        self._tallies = tallies
+        self._monitor = monitor
+
+    @classmethod
+    def of(cls, lanes: Sequence[Lane], monitor: Monitor | Share) -> Self | None:
+        """Their kernels loaded for all forms so far; None for a profile that has no numbers."""
+        if not Counter(monitor.profile).numeric:
+            return None
+        return cls({lane.device: Tally.of(lane, monitor) for lane in lanes}, monitor)
+
+    @property
+    def rows(self) -> int:
+        """Whose numbers were counted since the last drain."""
+        return sum(tally.rows for tally in self._tallies.values())
+
+    @property
+    def due(self) -> bool:
+        """Whether the monitor has to take what was counted, to look or to end a window."""
+        return self._monitor.due(self.rows)
+
+    def count(self, form: Form, number: int) -> Page | None:
+        """See Tally.count."""
+        return self._tallies[form.device].count(form, number)
+
+    def drain(self) -> None:
+        """Let the monitor take all that was counted; of batches under way, when they are answered."""
+        for tally in self._tallies.values():
+            tally.drain()
 
 
 class Tally:
-    """Counts rows of numbers where a lane has them, until its monitor takes what was counted.
+    """Counts rows where a lane has them, until its monitor takes what was counted.
 
     device   where; its kernels have a stream, on which this comes in turn
-    monitor  that takes it, of numeric columns only: see `of`
-    names    of the tensors that have them
+    monitor  that takes it, or a worker's share of one
+    rows     whose numbers were counted since the last drain
     """
 
-    def __init__(self, device: Device, monitor: Monitor, names: Collection[str]) -> None:
+    def __init__(self, device: Device, monitor: Monitor | Share) -> None:
         self.rows = 0
         self._device = device
         self._monitor = monitor
-        self._names = names
         self._ways: dict[int, Way | None] = {}  # by the id of a form, which lives as long as its lane
         self._stream = Lock()
         self._draining = RLock()
@@ -53,119 +132,96 @@ class Tally:
             self._blank, self._here = (device.pinned(blank.nbytes).view(np.int64) for _ in range(2))
             self._blank[:] = self._here[:] = blank
             self._counter = Counter(monitor.profile, self._here)
-            self._reader = Reader(self._counter.numeric, ())
             self._there = self._send(blank)
             state = rows.sent(self._counter.state, self._send)
             counts = state.counts.size
-            self._state = state._replace(
+            own = state._replace(
                 counts=self._there[:counts].reshape(state.counts.shape),
-                sums=self._there[counts:].view(np.float64),
+                sums=self._there[counts : counts + state.sums.size].view(np.float64),
             )
+            self._parts = rows.Parts.of(own)
+        reader = Reader((), self._counter.categorical)
+        self._page, self._next = (Page(monitor.profile, reader) for _ in range(2))
 
     @classmethod
-    def of(cls, lane: Lane, monitor: Monitor, names: Collection[str]) -> Self | None:
-        """That of a lane, its kernels loaded for all forms so far; None if the monitor's profile has other
-        columns than numeric ones, which are counted on the CPU."""
-        counter = Counter(monitor.profile)
-        if counter.categorical or not counter.numeric:
-            return None
-        tally = cls(lane.device, monitor, names)
+    def of(cls, lane: Lane, monitor: Monitor | Share) -> Self:
+        """That of a lane, its kernels loaded for all forms so far."""
+        tally = cls(lane.device, monitor)
         forms = lane.forms
         with lane.device.active():
             for form in forms:
-                tally.count(form, 1)
+                tally._count(form, 1)
         tally._restart()
         return tally
 
-    def count(self, form: Form, number: int) -> bool:
-        """Count the first rows of a batch that lies there; False if its tensors have not all columns.
+    def count(self, form: Form, number: int) -> Page | None:
+        """Count the numbers of the first rows of a batch that lies there; None if it has not all columns.
 
-        Called while the device is active, before the stream has another batch; see Lane.run.
+        Called while the device is active, before the stream has another batch; see lane.Behind.
         """
-        key = id(form)
-        if key not in self._ways:
-            self._ways[key] = self._way(form)
-        way = self._ways[key]
-        if way is None:
-            return False
         with self._stream:
-            for source, moves in way.moves:
-                moving.move(source, number, moves, way.matrix)
-            rows.observe_there(way.matrix, number, self._state)
+            if not self._count(form, number):
+                return None
             self.rows += number
-        return True
-
-    @property
-    def due(self) -> bool:
-        """Whether the monitor has to take what was counted, to look or to end a window."""
-        return self._monitor.due(self.rows)
+            return self._page.open()
 
     def drain(self) -> None:
-        """Let the monitor take all that was counted."""
+        """Let the monitor take all that was counted; of batches under way, when they are answered."""
         with self._draining:
-            number = self._restart()
+            if not self.rows:
+                return
+            page, number = self._page, self._restart()
             if number:
+                categories = page.settled()
+                self._counter.merge(categories)
                 self._monitor.merge(self._counter, number)
+                categories.reset()
 
     def _restart(self) -> int:
-        """Copy what was counted to here, and begin anew there; how many rows it is of."""
+        """Copy what was counted to here, and begin anew there, on another page; how many rows it is of."""
         device = self._device
         with device.active():
             with self._stream:
                 device.copy_out(self._there, self._here)
                 device.copy_in(self._blank, self._there)
                 number, self.rows = self.rows, 0
+                self._page, self._next = self._next, self._page
                 mark = device.mark()
             device.wait(mark)
         return number
 
+    def _count(self, form: Form, number: int) -> bool:
+        key = id(form)
+        if key not in self._ways:
+            self._ways[key] = self._way(form)
+        way = self._ways[key]
+        if way is None:
+            return False
+        for source, moves in way.moves:
+            moving.move(source.array, number, moves, way.matrix, source.across)
+        rows.observe_there(way.matrix, number, self._parts)
+        return True
+
     def _way(self, form: Form) -> Way | None:
-        arrays = {**form.inputs.views(form.came), **form.outputs.views(form.goes)}
-        arrays = {name: array for name, array in arrays.items() if name in self._names}
-        # Half precision is for the CPU to widen: Numba has little of it.
-        if any(array.dtype == np.float16 for array in arrays.values()):
+        found = [one for one in form.sources if one.array.dtype in COUNTED]
+        where = {name: (one, place) for one in found for place, name in enumerate(one.names)}
+        wanted = [reference.name for reference in self._counter.numeric]
+        if not all(name in where for name in wanted):
             return None
-        plan = self._reader.plan(
-            {name: np.empty((0, *one.shape[1:]), one.dtype) for name, one in arrays.items()}
-        )
-        if plan is None:
-            return None
-        width = len(self._counter.numeric)
-        if as_it_is(plan, width):
-            return Way(arrays[plan.parts[0].name], ())
+        width = len(wanted)
+        pairs = [
+            (one, [(where[name][1], into) for into, name in enumerate(wanted) if where[name][0] is one])
+            for one in found
+        ]
+        used = [(one, moves) for one, moves in pairs if moves]
+        source, moves = used[0]
+        if source.array.dtype == np.float32 and not source.across and source.array.shape[1] == width:
+            if moves == [(place, place) for place in range(width)]:
+                return Way(source.array, ())
         matrix = self._device.empty((form.rows, width), np.float32)
-        moves = tuple(
-            (arrays[part.name].reshape(form.rows, -1), self._send(places_of(part.moves)))
-            for part in plan.parts
-            if part.moves
-        )
-        return Way(matrix, moves)
+        return Way(matrix, tuple((one, self._send(np.array(moves, np.int64))) for one, moves in used))
 
     def _send(self, array: Array) -> Any:
         there = self._device.empty(array.shape, array.dtype)
         self._device.copy_in(array, there)
         return there
-
-
-def as_it_is(plan: Plan, width: int) -> bool:
-    """Whether the one array of a plan is the matrix of the profile's columns."""
-    part = plan.parts[0]
-    whole = slice(0, width)
-    return (
-        len(plan.parts) == 1
-        and part.dtype == _FLOAT32
-        and part.shape == (width,)
-        and part.moves == [(whole, whole)]
-    )
-
-
-def places_of(moves: list[tuple[slice, slice]]) -> Array:
-    """(n, 2) int64: a column, and the column of the matrix that it becomes."""
-    pairs = [
-        (column, into)
-        for columns, target in moves
-        for column, into in zip(
-            range(columns.start, columns.stop), range(target.start, target.stop), strict=True
-        )
-    ]
-    return np.array(pairs, np.int64)

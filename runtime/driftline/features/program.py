@@ -263,6 +263,27 @@ class Builder:
         return self._codes_of_numbers(Number(pairs), keys)
 
 
+def reads_first(program: kernel.Program) -> kernel.Program:
+    """A program that does the same, but reads into its first registers and writes none of them again.
+
+    So what is read is one block, to be sent somewhere else, and is there still when all is done. It is for a
+    program that checks nothing: the register of faults is one as any other.
+    """
+    held = {int(into): place for place, into in enumerate(program.reads[:, 1])}
+    reads, code = program.reads.copy(), program.code.copy()
+    reads[:, 1] = range(len(reads))
+    registers = len(reads)
+    for instruction in code:
+        operation, into, a, b = (int(word) for word in instruction[:4])
+        instruction[2:4] = held.get(a, 0), held.get(b, 0)  # what an instruction has no need of is 0
+        if operation in (kernel.EMIT, kernel.ONE_HOT, kernel.CLEAR):
+            continue  # they write columns
+        if held.get(into, -1) < len(reads):
+            held[into], registers = registers, registers + 1
+        instruction[1] = held[into]
+    return program._replace(reads=reads, code=code, registers=registers)
+
+
 def sides_of(pairs: Sequence[Any], side: int) -> list[Any]:
     """The categories of one side of pairs, missing last."""
     own = list(dict.fromkeys(pair[side] for pair in pairs if pair[side] is not None))

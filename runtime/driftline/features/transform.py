@@ -72,6 +72,22 @@ class Transform:
         return len(self.outputs)
 
     @property
+    def program(self) -> kernel.Program:
+        """What it does to columns, of one that is fitted."""
+        program: kernel.Program = self._program
+        return program
+
+    @property
+    def numbers(self) -> dict[int, str]:
+        """The raw columns that are numbers: names, by their places among `inputs`."""
+        return {place: each.name for place, each in enumerate(self.inputs) if each.kind == "number"}
+
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """The columns in which a category that was not fitted is an error."""
+        return tuple(dict.fromkeys(self._checks.values()))
+
+    @property
     def errors(self) -> Counter[str]:
         """How many values were taken as missing since they could not be read, by column."""
         return self._reader.errors
@@ -126,6 +142,20 @@ class Transform:
         if hasattr(columns, "to_batches") or getattr(columns, "num_rows", 0) > PART:
             return self._apply_parts(columns, out)
         return self._apply(columns, out, 0)
+
+    def read(self, columns: Any, program: kernel.Program, registers: Array) -> None:
+        """The part of `apply` that needs this process's memory: what `program` reads, into its registers.
+
+        program    this transform's own, or what `reads_first` made of it
+        registers  (registers, at least as many as the columns have rows) float64, written
+
+        Raises BadRequest as `apply` does.
+        """
+        sources = self._reader.take(columns)
+        try:
+            kernel.read(sources.table, program, registers, sources.rows)
+        finally:
+            self._reader.give(sources)
 
     def _apply(self, columns: Any, out: Array | None, first: int) -> Array:
         """The features of columns whose first row is, in what was given, row `first`."""
@@ -271,6 +301,8 @@ def _kind_in(named: Any, name: str) -> str:
 
 def _item(column: Any, row: int) -> Any:
     value = column.iloc[row] if hasattr(column, "iloc") else column[row]
+    if isinstance(value, np.generic):
+        return value.item()
     return value.as_py() if hasattr(value, "as_py") else value
 
 

@@ -59,8 +59,12 @@ class Counter:
             self._waiting[self._held : self._held + number] = matrix
             self._held += number
         if codes:
-            for own, counts in zip(codes, self._categories, strict=True):
-                categories.count(own, counts)
+            self.add_codes(codes)
+
+    def add_codes(self, codes: Codes) -> None:
+        """Count categories, of rows whose numbers are counted elsewhere."""
+        for own, counts in zip(codes, self._categories, strict=True):
+            categories.count(own, counts)
 
     def settle(self) -> None:
         """Count the rows that wait; that loads what is compiled, even if there are none."""

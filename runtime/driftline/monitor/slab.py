@@ -77,6 +77,7 @@ class Share:
     """
 
     def __init__(self, profile: Profile, memory: Array) -> None:
+        self.profile = profile
         self._slab = Slab(profile, memory)
         counter = self._slab.counters[0]
         self._reader = Reader(counter.numeric, counter.categorical)
@@ -94,6 +95,17 @@ class Share:
             return
         for block in self._reader.blocks(columns):
             self._count(*block)
+
+    def merge(self, counter: Counter, rows: int) -> None:
+        """Add so many rows that another counter has counted by this profile."""
+        with self._lock:
+            buffer = self._slab.used
+            self._slab.counters[buffer].merge(counter)
+            self._slab.rows[buffer] += rows
+
+    def due(self, rows: int) -> bool:
+        """Never: who follows merges first."""
+        return False
 
     def follow(self) -> None:
         """Count in the buffer that the monitor wants from here on; to be called now and then."""

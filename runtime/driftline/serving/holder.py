@@ -167,8 +167,8 @@ class Holder:
         settings = bundle.settings.monitor
         if not settings.enabled:
             return None
-        if model.lane is not None and bundle.transform is None:
-            return CardWatch(version, model, model.lane, bundle.profile, settings, self.news)
+        if model.crosses:
+            return CardWatch(version, model, bundle.profile, settings, self.news)
         return Watch(version, model, bundle.profile, settings, self.news)
 
     def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:

@@ -37,6 +37,7 @@ from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.process import Stoppable, leave, loop_factory, settle
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
+from driftline.serving.watch_card import CardWatch
 from driftline.tensors import Signature
 from driftline_kernels import compiling
 
@@ -91,6 +92,10 @@ class Counting(Watch):
         share = Share(profile, slab)
         share.warm_up()
         return share
+
+
+class CardCounting(CardWatch, Counting):
+    """As Counting, on cards: the supervisor has what was counted there since it was followed last."""
 
 
 class WorkerHost(Holder):
@@ -201,7 +206,10 @@ class WorkerHost(Holder):
     def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
         settings = bundle.settings.monitor
         slab = self._slab_of(self._orders[version][0])
-        return Counting(version, model, bundle.profile, settings, slab) if settings.enabled else None
+        if not settings.enabled:
+            return None
+        kind = CardCounting if model.crosses else Counting
+        return kind(version, model, bundle.profile, settings, slab)
 
     def _slab_of(self, key: int) -> Future[Any]:
         return self._slabs.setdefault(key, Future())

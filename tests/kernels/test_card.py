@@ -105,7 +105,7 @@ def test_features_are_made_on_a_card_and_raw_columns_counted_there(
     transform = dl.Transform(steps).fit({**rows, "s": np.array(["a", "b", "", "a", None], object)})
     monkeypatch.setattr(engine, "find", lambda wanted: Simulated(0))
     model = Model.load(behind(tmp_path, transform))
-    profile = Profile.fit(rows)
+    profile = Profile.fit({name: np.tile(rows[name], 20) for name in "xh"})
     monitor, expected = Monitor(profile), Monitor(profile)
     tally = Tally.of(model.lanes[0], monitor)
     for number in (1, 5):

@@ -18,8 +18,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-NICENESS = 10
-"""Who shares a core with requests lets them go first: at most a tenth of it is not theirs."""
+BEHIND = 10
+"""The niceness of who lets requests go first where they share a core: at most a tenth of it is not theirs."""
+
+LAST = 19
+"""And of who has what they leave: a sixtieth at least."""
 
 _LENGTH = struct.Struct("=Q")
 _WORD = 8
@@ -50,14 +53,14 @@ async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subpr
     return process, ours
 
 
-def begin(end: int) -> tuple[socket.socket, Any]:
+def begin(end: int, niceness: int = BEHIND) -> tuple[socket.socket, Any]:
     """In such a process, first of all: its end of the sockets, and its settings.
 
     Signals are for the process that has started this one, so none ends it.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(NICENESS)
+    os.nice(niceness)
     ours = socket.socket(fileno=end)
     (length,) = _LENGTH.unpack(ours.recv(_LENGTH.size, socket.MSG_WAITALL))
     return ours, pickle.loads(ours.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own

@@ -20,7 +20,7 @@ log = logging.getLogger("driftline.payloads")
 
 def main(end: int, tally: int) -> int:
     """Log what comes until the server goes; the exit code."""
-    connection, settings = beside.begin(end)
+    connection, settings = beside.begin(end, beside.LAST)
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     queue = Queue(Tally(COUNTED, tally))
     try:

@@ -97,6 +97,12 @@ def test_what_can_not_be_read_is_said_as_ever(model: Model) -> None:
     same(model, good)
 
 
+def test_rows_beyond_the_memory_of_a_form_are_not_read(model: Model) -> None:
+    """A column that the transform doesn't read, of fewer rows than the others."""
+    with pytest.raises(BadRequest, match="expected 2 rows at most, came 60"):
+        model.run({"other": np.zeros(2), **columns(1)}, ["y"])
+
+
 def test_threads_do_not_mix_batches(model: Model) -> None:
     batches = [columns(seed) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:

@@ -164,11 +164,14 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     await loaded(watch)
     assert watch._tallies is not None
     await asyncio.to_thread(send, watch, [x[:300], x[:17]])
-    collector.ask()
-    collector.collect()
-    assert monitor.rows == 0
-    watch.follow()
-    collector.collect()
+    assert watch._tallies.rows == 317
+    for _ in range(6000):
+        watch.follow()
+        collector.ask()
+        collector.collect()
+        if monitor.rows == 317:
+            break
+        await asyncio.sleep(0.01)
     assert monitor.rows == 317
     expected.observe({"x": np.concatenate([x[:300], x[:17]])})
     same(monitor, expected)

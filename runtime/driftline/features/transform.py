@@ -149,10 +149,12 @@ class Transform:
         program    this transform's own, or what `reads_first` made of it
         registers  (registers, at least as many as the columns have rows) float64, written
 
-        Raises BadRequest as `apply` does.
+        Raises BadRequest as `apply` does, and for more rows than there is room for.
         """
         sources = self._reader.take(columns)
         try:
+            if sources.rows > registers.shape[1]:
+                raise BadRequest(f"expected {registers.shape[1]} rows at most, came {sources.rows}")
             kernel.read(sources.table, program, registers, sources.rows)
         finally:
             self._reader.give(sources)

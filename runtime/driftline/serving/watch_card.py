@@ -50,8 +50,12 @@ class CardWatch(Watch):
     def catch_up(self) -> None:
         """Observe what has been answered; called on the event loop."""
         super().catch_up()
-        if self._tallies is not None:
-            self._drain(self._tallies)
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Let the monitor have what was counted on cards; of batches under way, when they are answered."""
+        if (tallies := self._tallies) is not None:
+            self._drain(tallies)
 
     def close(self) -> None:
         """See Watch.close; lets go of what lies on cards."""

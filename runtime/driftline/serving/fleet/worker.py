@@ -95,7 +95,17 @@ class Counting(Watch):
 
 
 class CardCounting(CardWatch, Counting):
-    """As Counting, on cards: the supervisor has what was counted there since it was followed last."""
+    """As Counting, on cards: what was counted there is on its way when the supervisor is followed."""
+
+    _fetching: asyncio.Future[None] | None = None
+
+    def follow(self) -> None:
+        """See Counting.follow; waits for no batch that is under way."""
+        share: Any = self.observer.monitor
+        if share is not None:
+            share.follow()
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.get_running_loop().run_in_executor(None, self.fetch)
 
 
 class WorkerHost(Holder):

@@ -29,10 +29,10 @@ class Parts(Totals):
 
     signature  of the model
     holders    the numbers of the workers that have it
-    lane       none: what cards take is part of what workers compute
+    lanes      none: what cards take is part of what workers compute
     """
 
-    lane = None
+    lanes = ()
 
     def __init__(self, signature: Signature, holders: set[int]) -> None:
         super().__init__()

@@ -26,6 +26,9 @@ from driftline.config import Batching, available_cores
 from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
 from driftline.tensors import Signature, Tensors
 
+LEARNING = 8
+"""Of so many requests that run at once, one tells what it took of the processor: asking takes long, too."""
+
 INLINE_NS = 1_000_000 if available_cores() > 1 else 5_000_000
 """Work predicted to be shorter runs on the event loop. In a thread it would wait for Python's lock, 5 ms if
 the loop is busy; and where there is one core, nothing else can be done meanwhile."""
@@ -215,14 +218,16 @@ class Batcher:
         size = sum([array.size for array in arrays_of(inputs)])
         if not 0 < rows <= self._most or self._cost.predict(size) >= INLINE_NS:
             return None
-        spent, begin = self._clock(), perf_counter_ns()
+        counters = self.counters
+        learns = counters.executions % LEARNING == 0
+        spent, begin = self._clock() if learns else 0, perf_counter_ns()
         try:
             results = self._run(inputs, outputs)
         except Exception as error:
             raise as_driftline(error) from None
         took = perf_counter_ns() - begin
-        self._cost.learn(size, self._clock() - spent)
-        counters = self.counters
+        if learns:
+            self._cost.learn(size, self._clock() - spent)
         counters.executed(rows, 0, took, 0)
         counters.last_inference = time()
         counters.requests += 1

@@ -59,6 +59,8 @@ class Session:
         for name, _ in providers:
             if name not in self._session.get_providers():
                 raise ConfigError(f"device {device!r}: ONNX Runtime can't use {name} here; its log says why")
+        # What is around the compiled session checks once more what fits the signature.
+        self._run: Any = getattr(self._session, "_sess", self._session).run
         inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
         outputs = [
             tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_outputs()
@@ -78,15 +80,17 @@ class Session:
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails or is closed.
         """
-        session = self._session
-        if session is None:
+        run = self._run
+        if run is None:
             raise ModelError("the model is closed")
         try:
-            values = session.run(outputs, inputs, self._run_options)
+            values = run(outputs, inputs, self._run_options)
         except Exception as error:
             if type(error).__name__ == "InvalidArgument":
                 raise BadRequest(f"the model refused the inputs: {reason(error)}") from error
             raise ModelError(f"the model failed: {reason(error)}") from error
+        if not self._maps:
+            return dict(zip(outputs, values, strict=True))
         for name, value in zip(outputs, values, strict=True):
             if name in self._maps and value and name not in self.classes:
                 self.classes[name] = tuple(value[0])
@@ -97,7 +101,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of all that ONNX Runtime has of it, when the last run has ended."""
-        self._session = None
+        self._session = self._run = None
 
     def bind(self) -> Binding:
         """A way to run with arrays that lie on a device."""

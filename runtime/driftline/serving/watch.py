@@ -32,8 +32,15 @@ MOST_COLUMNS = 256
 """A tensor of more columns, an image say, is not watched unless the profile names them."""
 
 
-TOGETHER = 256
-"""Rows that are observed at once: one alone costs as much as ten, and one of 64 twice one of 256."""
+TOGETHER = 1024
+"""Rows that are observed at once: what is kept of so many has left the processor's caches between two times,
+and has to come back, which takes as long as some hundred rows."""
+
+MOST_VALUES = 2**20
+"""Of the columns of those rows."""
+
+MOST_WANTED = 100
+"""Sets of outputs that requests want, of which it is remembered what to compute."""
 
 LATER_SECONDS = 0.05
 """How long the first of them waits at most."""
@@ -76,31 +83,44 @@ class Watch(Capturing):
         self.observer = Observer(weakly(self._make), f"{version.name} {version.number}")
         # Until the profile is read: whatever it may name.
         likely = is_table if profile is None else (lambda spec: len(spec.columns) > 0)
-        self._inputs = tuple(spec.name for spec in model.signature.inputs if likely(spec))
-        self._outputs = tuple(spec.name for spec in model.signature.outputs if likely(spec))
+        self._watch(likely)
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """The named outputs of one batch, as the model gives them; see Model.run."""
-        extra = [name for name in self._outputs if name not in outputs]
-        results = self._model.run(inputs, (*outputs, *extra))
-        # Blocks go as they are: taking their columns out costs more than joining them with the next.
-        took = inputs if type(inputs) is Blocks else {name: inputs[name] for name in self._inputs}
-        gave = {name: results[name] for name in self._outputs}
-        if self._loop is not None and get_ident() == self._loop_thread:
-            self._defer((took, gave), self._loop)
+        results = self._model.run(inputs, self._with_watched(outputs))
+        if get_ident() == self._loop_thread:
+            self._defer(inputs, results)
         else:
-            self._observe(took, gave)
-        return {name: results[name] for name in outputs} if extra else results
+            self._observe(inputs, results)
+        return results if len(results) == len(outputs) else {name: results[name] for name in outputs}
 
-    def _defer(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
+    def _with_watched(self, outputs: Sequence[str]) -> Sequence[str]:
+        """Outputs that are wanted, and those that are watched."""
+        wanted = self._wanted.get(outputs) if type(outputs) is tuple else None
+        if wanted is None:
+            wanted = (*outputs, *(name for name in self._outputs if name not in outputs))
+            if len(self._wanted) < MOST_WANTED:
+                self._wanted[tuple(outputs)] = wanted
+        return wanted
+
+    def _defer(self, took: Tensors, gave: Tensors) -> None:
         """On the loop itself batches are short: let their answers go first, and observe several together."""
+        assert self._loop is not None
+        if not self._all_watched:  # an image is not to be kept for its label
+            took, gave = self._watched(took, gave)
         if not self._later:
-            self._timer = loop.call_later(LATER_SECONDS, self.catch_up)
-        self._later.append(batch)
+            self._timer = self._loop.call_later(LATER_SECONDS, self.catch_up)
+        self._later.append((took, gave))
         before = self._later_rows
-        self._later_rows += length(*batch)
-        if before < TOGETHER <= self._later_rows:
-            loop.call_soon(self.catch_up)
+        self._later_rows += length(took, gave)
+        if before < self._together <= self._later_rows:
+            self._loop.call_soon(self.catch_up)
+
+    def _watched(self, took: Tensors, gave: Tensors) -> Batch:
+        """What is watched of a batch. Blocks stay: taking their columns out costs more than joining them."""
+        if type(took) is not Blocks:
+            took = {name: took[name] for name in self._inputs}
+        return took, {name: gave[name] for name in self._outputs}
 
     def catch_up(self) -> None:
         """Observe what has been answered; called on the event loop."""
@@ -109,12 +129,17 @@ class Watch(Capturing):
         later, self._later, self._later_rows = self._later, [], 0
         if self._timer is not None:
             self._timer.cancel()
+        if not self._all_watched:  # and perhaps fewer than when they came: the profile has been read
+            later = [self._watched(*batch) for batch in later]
         for took, gave in together(later):
             self._observe(took, gave)
 
     def _observe(self, took: Tensors, gave: Tensors) -> None:
-        rows = length(took, gave)
-        columns = {**{name: took[name] for name in self._inputs}, **gave}
+        columns = {
+            **{name: took[name] for name in self._inputs},
+            **{name: gave[name] for name in self._outputs},
+        }
+        rows = length(columns, {})
         self.observer.observe(columns, rows)
         if (capture := self._capture) is not None:
             capture.add(columns, rows)
@@ -186,9 +211,20 @@ class Watch(Capturing):
         else:
             profile = Profile.load(self._profile)
             profile.validate(signature)
-        self._inputs = tuple(spec.name for spec in signature.inputs if in_profile(spec, profile))
-        self._outputs = tuple(spec.name for spec in signature.outputs if in_profile(spec, profile))
+        self._watch(lambda spec: in_profile(spec, profile))
         return profile
+
+    def _watch(self, which: Callable[[TensorSpec], bool]) -> None:
+        """Show the monitor these tensors."""
+        signature = self._model.signature
+        self._inputs = tuple(spec.name for spec in signature.inputs if which(spec))
+        self._outputs = tuple(spec.name for spec in signature.outputs if which(spec))
+        self._all_watched = all(map(which, (*signature.inputs, *signature.outputs)))
+        watched = chain.from_iterable(
+            spec.columns for spec in (*signature.inputs, *signature.outputs) if which(spec)
+        )
+        self._together = max(1, min(TOGETHER, MOST_VALUES // max(1, sum(1 for _ in watched))))
+        self._wanted: dict[Sequence[str], Sequence[str]] = {}
 
     def _count(self, signal: Signal) -> None:
         counts = self.alarms if signal.kind == "alarm" else self.changes
@@ -199,7 +235,11 @@ class Watch(Capturing):
 
 def length(took: Tensors, gave: Tensors) -> int:
     """The rows of a batch."""
-    return len(next(chain(took.values(), gave.values()), ()))
+    if type(took) is Blocks:
+        return took.rows
+    for array in took.values():
+        return len(array)
+    return len(next(iter(gave.values()), ()))
 
 
 def together(batches: list[Batch]) -> list[Batch]:

@@ -17,6 +17,10 @@ class Card(Host):
         self.name = name
         self.batches = 0
         self.held = 0
+        self.held_when_given_back = -1
+
+    def give_back(self) -> None:
+        self.held_when_given_back = self.held
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self._counted(super().empty(shape, dtype))

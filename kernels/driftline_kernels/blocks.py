@@ -26,19 +26,19 @@ HISTOGRAM = 4096
 
 def count(values: Any, rows: int, bins: Bins, counts: Any) -> None:
     """As bins.count, of the first rows of what lies on a GPU."""
-    blocks, width = layout(values, rows, counts.shape[1])
+    blocks, width = layout(values, counts.shape[1])
     _count_cuda(blocks, values, rows, width, *bins, counts)
 
 
 def update(values: Any, rows: int, moments: Any) -> None:
     """As moments.update, of the first rows of what lies on a GPU."""
-    blocks, width = layout(values, rows, 1)
+    blocks, width = layout(values, 1)
     _update_cuda(blocks, values, rows, width, zeros((room(len(moments)),), np.float64), moments)
 
 
 def observe(values: Any, rows: int, bins: Bins, counts: Any, scratch: Any, moments: Any) -> None:
     """Both at once; `scratch` is float64 of a GPU, see `room`."""
-    blocks, width = layout(values, rows, counts.shape[1])
+    blocks, width = layout(values, counts.shape[1])
     _observe_cuda(blocks, values, rows, width, *bins, counts, scratch, moments)
 
 
@@ -47,12 +47,13 @@ def room(columns: int) -> int:
     return columns * (BLOCKS * FIELDS + 1)
 
 
-def layout(values: Any, rows: int, cells: int) -> tuple[tuple[int, int], int]:
+def layout(values: Any, cells: int) -> tuple[tuple[int, int], int]:
     """How threads share the columns of a matrix: blocks by rows and by columns, and columns of a block.
 
     Neighbouring threads have neighbouring values: of one column, if that is how they lie, else of one row.
+    They are for all rows of the matrix, however few count: Numba prepares for each number of blocks.
     """
-    columns = values.shape[1]
+    rows, columns = values.shape
     if rows == 0 or columns == 0:
         return (0, 0), 1
     most = 1 if values.strides[0] < values.strides[1] else min(columns, THREADS, HISTOGRAM // cells)

@@ -38,7 +38,7 @@ def update_there(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
     """As `update`, of the first rows of what lies on a GPU; rows of fewer than TILE columns."""
     pairs = blocks_for(comoments.size)
     if rows and pairs:
-        blocks = min(-(-rows // (TILE // len(comoments))), -(-BLOCKS // pairs))
+        blocks = min(-(-values.shape[0] // (TILE // len(comoments))), -(-BLOCKS // pairs))
         _update_cuda((blocks, pairs), values, rows, scaling, comoments)
 
 

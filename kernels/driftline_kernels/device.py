@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,8 @@ def launching(stream: Any) -> Iterator[None]:
 
 def load_cuda() -> Any:
     """numba.cuda, bound to `cuda` of every kernel's module when first asked for."""
+    # A batch has few rows: Numba would warn of each number of them. It is told before it reads its settings.
+    os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")
     compiling.load()
     found = importlib.import_module("numba.cuda")
     for module in compiling.modules():

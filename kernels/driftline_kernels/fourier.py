@@ -44,7 +44,7 @@ def update_there(values: Any, rows: int, scaling: Any, weights: Any, sums: Any) 
     """As `update`, of the first rows of what lies on a GPU."""
     warps = -(-len(sums) // WARP)
     if rows and warps:
-        blocks = min(-(-rows // _ROWS), -(-BLOCKS // warps))
+        blocks = min(-(-values.shape[0] // _ROWS), -(-BLOCKS // warps))
         _update_cuda((blocks, warps), values, rows, scaling, weights, sums)
 
 

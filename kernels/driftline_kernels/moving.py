@@ -19,7 +19,7 @@ def move(source: Any, rows: int, moves: Any, matrix: Any, across: bool = False) 
     if on_cpu(source):
         _move(source, rows, moves, across, matrix)
     else:
-        _move_cuda(blocks_for(rows * len(moves)), source, rows, moves, across, matrix)
+        _move_cuda(blocks_for(len(matrix) * len(moves)), source, rows, moves, across, matrix)
 
 
 @body

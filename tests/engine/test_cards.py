@@ -51,13 +51,13 @@ def two_cards(folder: Path) -> Bundle:
     return Bundle.open(folder)
 
 
-def test_a_batch_goes_to_the_card_with_the_fewest_under_way(tmp_path: Path) -> None:
+def test_a_batch_goes_to_the_card_with_the_fewest_under_way_or_the_next(tmp_path: Path) -> None:
     path, devices = scale(tmp_path / "m.onnx", 2.0), [Card("cuda:0"), Card("cuda:1")]
     lanes = [Lane(device, Session(path)) for device in devices]
     cards = Cards(lanes)
-    for _ in range(3):  # one after the other: the first has nothing to do
+    for _ in range(3):
         cards.run(ROW, ["y"])
-    assert [device.batches for device in devices] == [3, 0]
+    assert [device.batches for device in devices] == [2, 1]
     meet = Barrier(4)
 
     def compute(number: int) -> Tensors:
@@ -69,7 +69,7 @@ def test_a_batch_goes_to_the_card_with_the_fewest_under_way(tmp_path: Path) -> N
         lane.run = meeting(lane, meet)  # type: ignore[method-assign]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(compute, range(4)))
-    assert [device.batches for device in devices] == [5, 2]
+    assert [device.batches for device in devices] == [4, 3]
 
 
 def meeting(lane: Lane, meet: Barrier):  # type: ignore[no-untyped-def]
@@ -94,8 +94,9 @@ def test_a_card_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.Mon
         broken.setattr(first, "run", fail)
         with pytest.raises(RuntimeError, match="bus"):
             cards.run(ROW, ["y"])
-    cards.run(ROW, ["y"])
-    assert [device.batches for device in devices] == [1, 0]
+    for _ in range(4):
+        cards.run(ROW, ["y"])
+    assert [device.batches for device in devices] == [2, 2]
 
 
 def test_a_model_runs_on_all_the_cards_that_its_settings_name(tmp_path: Path, cards: list[Card]) -> None:

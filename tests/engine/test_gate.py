@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event
 
 from driftline.engine.gate import Gate
 
@@ -25,7 +25,8 @@ def test_one_is_alone() -> None:
 
     def work(number: int) -> None:
         if number % 5 == 0:
-            with gate.alone():
+            with gate.alone(60) as free:
+                assert free
                 assert (inside[0], alone[0]) == (0, 0)
                 alone[0] += 1
                 assert inside[0] == 0
@@ -44,11 +45,30 @@ def test_one_is_alone() -> None:
 
 def test_whoever_fails_inside_has_left() -> None:
     gate = Gate()
-    for enter in (gate.passing, gate.alone):
+    for enter in (gate.passing, gate.passing_long, lambda: gate.alone(60)):
         try:
             with enter():
                 raise ValueError
         except ValueError:
             pass
-        with gate.alone():
-            pass
+        with gate.alone(0) as free:
+            assert free
+
+
+def test_nobody_is_kept_waiting_behind_who_passes_long() -> None:
+    gate, entered, go_on = Gate(), Event(), Event()
+
+    def load() -> None:
+        with gate.passing_long():
+            entered.set()
+            assert go_on.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        loading = pool.submit(load)
+        assert entered.wait(60)
+        with gate.alone(0) as free, gate.passing():
+            assert not free
+        go_on.set()
+        loading.result(60)
+    with gate.alone(0) as free:
+        assert free

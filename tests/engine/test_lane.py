@@ -94,6 +94,28 @@ def test_where_the_card_has_no_room_batches_go_the_other_way(
     assert lane.forms == []
 
 
+def test_a_batch_that_a_card_fails_goes_the_other_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = Card()
+    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+    x = {"x": np.ones((2, 3), np.float32)}
+    lane.run(x, ["y"])
+
+    def fail(*_: object) -> None:
+        raise OSError("CUDA_ERROR_LAUNCH_FAILED")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(device, "copy_in", fail)
+        assert (lane.run(x, ["y"])["y"] == 2).all()
+    assert [record.message for record in caplog.records] == [
+        "a batch of 2 rows goes by ONNX Runtime's copies: CUDA_ERROR_LAUNCH_FAILED"
+    ]
+    before = device.batches
+    assert (lane.run(x, ["y"])["y"] == 2).all()
+    assert device.batches == before + 1
+
+
 def test_answers_are_kept_by_whoever_has_them(tmp_path: Path) -> None:
     lane = Lane(Host(), Session(scale(tmp_path / "m.onnx", 2.0)))
     first = lane.run({"x": np.ones((2, 3), np.float32)}, ["y"])["y"]
@@ -203,10 +225,10 @@ def test_recording_is_alone_and_keeps_nobody_waiting_for_ever(tmp_path: Path) ->
                 inside.discard(get_ident())
 
         @contextmanager
-        def alone(self) -> Iterator[None]:
-            with gate.alone():
+        def alone(self) -> Iterator[bool]:
+            with gate.alone(60) as free:
                 assert not inside
-                yield
+                yield free
                 assert not inside
 
     lanes = [Lane(Guarded(), with_graphs(scale(tmp_path / f"{n}.onnx", 2.0))) for n in range(2)]
@@ -218,6 +240,19 @@ def test_recording_is_alone_and_keeps_nobody_waiting_for_ever(tmp_path: Path) ->
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(work, range(300), timeout=120))
     assert [len(lane.forms) for lane in lanes] == [6, 6]
+
+
+def test_a_form_is_not_recorded_while_a_model_is_loaded(tmp_path: Path, runs: list[tuple[int, int]]) -> None:
+    class Loading(Card):
+        @contextmanager
+        def alone(self) -> Iterator[bool]:
+            yield False
+
+    lane = Lane(Loading(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+    for _ in range(2):
+        assert (lane.run({"x": np.ones((3, 3), np.float32)}, ["y"])["y"] == 2).all()
+    assert {graph for _, graph in runs} == {UNRECORDED}
+    lane.close()
 
 
 def test_what_cannot_be_recorded_runs_as_without_graphs(
@@ -250,13 +285,18 @@ def test_a_closed_lane_holds_nothing(tmp_path: Path) -> None:
     try:
         lane.run({"x": x}, ["y"])
         assert device.held > 0
+        kept = [device.empty((10,), np.uint8)]
+        lane.keep(kept.clear)
         lane.close()
+        assert device.held_when_given_back == 0
         lane.close()
         assert (device.held, ended()) == (0, None)
     finally:
         gc.enable()
     with pytest.raises(ModelError, match="the model is closed"):
         lane.run({"x": x}, ["y"])
+    with pytest.raises(ModelError, match="the model is closed"):
+        lane.keep(kept.clear)
 
 
 def test_what_is_under_way_is_answered_before_a_lane_is_closed(tmp_path: Path) -> None:

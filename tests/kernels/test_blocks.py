@@ -22,7 +22,7 @@ def test_blocks_cover_all_columns_and_fit_in_their_memory(
     number: int, columns: int, cells: int, order: Any
 ) -> None:
     values = np.broadcast_to(np.float32(0), (2, columns)).copy(order=order)
-    (across, down), width = blocks.layout(values, number, cells)
+    (across, down), width = blocks.layout(values, cells)
     if not number or not columns:
         assert across == down == 0
         return

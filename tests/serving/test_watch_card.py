@@ -107,6 +107,7 @@ async def test_a_card_counts_and_finds_what_the_cpu_does(
     for batches in (before, after):
         for watch in (plain, card):
             await asyncio.to_thread(send, watch, batches)
+        await card.caught_up()
         assert signals(plain.ready()) == signals(card.ready())
         same(card.ready(), plain.ready())
     assert bool(card.ready().signals) is (named is not None)
@@ -133,6 +134,7 @@ async def test_behind_a_transform_raw_columns_are_counted(tmp_path: Path, watche
         batch = flights_like(50, seed)
         for watch in (plain, card):
             await asyncio.to_thread(watch.run, batch, ("y",))
+            await watch.caught_up()
             assert watch.ready().rows == 50 * seed
     assert card.observer.skipped_rows == 0
     assert signals(plain.ready()) == signals(card.ready())
@@ -217,6 +219,7 @@ async def test_counts_stay_there_until_somebody_asks(tmp_path: Path, watched: Wa
     with watch.capturing(1000) as capture:
         await asyncio.to_thread(send, watch, [x[:200]])
         assert capture.rows == 200
+    await watch.caught_up()
     assert watch.ready().rows == 518
     await asyncio.to_thread(send, watch, [x[:481]])
     assert watch.observer.monitor.rows == 518
@@ -229,6 +232,7 @@ async def test_threads_lose_no_row(tmp_path: Path, watched: Watched) -> None:
     x = normal(ROWS, 0)
     watch = await watched(scale(tmp_path / "m.onnx", 2.0), {"x": x}, True)
     await asyncio.gather(*(asyncio.to_thread(send, watch, [x[:31]] * 20) for _ in range(4)))
+    await watch.caught_up()
     assert watch.ready().rows == 4 * 20 * 31
     expected = Monitor(watch.ready().profile)
     expected.observe({"x": np.concatenate([x[:31]] * 80)})

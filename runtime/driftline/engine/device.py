@@ -9,7 +9,7 @@ import ctypes
 import importlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter_ns
@@ -46,8 +46,12 @@ class Device(Protocol):
     def active(self) -> AbstractContextManager[Any]:
         """Makes it the device of this thread: kernels run there, on its stream."""
 
-    def alone(self) -> AbstractContextManager[Any]:
-        """No other thread has a device active meanwhile; not for one that has."""
+    def loading(self) -> AbstractContextManager[Any]:
+        """As `active`, for what may take seconds or minutes."""
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """No other thread has a device active meanwhile; not for one that has. False if somebody is `loading`
+        for longer than can be waited for."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array there, not filled."""
@@ -86,9 +90,13 @@ class Host:
         """Nothing to do."""
         return nullcontext()
 
-    def alone(self) -> AbstractContextManager[Any]:
-        """Nobody disturbs it."""
+    def loading(self) -> AbstractContextManager[Any]:
+        """Nothing to do."""
         return nullcontext()
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """Nobody disturbs it."""
+        return nullcontext(True)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array, not filled."""
@@ -128,6 +136,9 @@ class Host:
 _GATE = Gate()
 """Who uses any card of this process."""
 
+PATIENCE = 5.0
+"""Seconds that a form of batch waits to be recorded while a model is loaded; it goes on unrecorded then."""
+
 
 class Card:
     """An NVIDIA card; ConfigError says what is missing."""
@@ -147,12 +158,20 @@ class Card:
         with _GATE.passing(), self._cuda.gpus[self.index], kernels.launching(self._stream):
             yield
 
-    def alone(self) -> AbstractContextManager[None]:
-        """CUDA spoils what is being recorded if another thread of the process takes memory, say."""
-        return _GATE.alone()
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """As `active`, for what may take seconds or minutes."""
+        with _GATE.passing_long(), self.active():
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """CUDA spoils what is being recorded if another thread of the process takes or frees memory, say."""
+        with _GATE.alone(PATIENCE) as free, self._cuda.gpus[self.index], self._cuda.defer_cleanup():
+            yield free
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array there, not filled; no kernel may be running that used what was freed before."""
+        """An array there, not filled. CUDA frees memory when the kernels that use it have ended."""
         return self._cuda.device_array(shape, dtype)
 
     def pinned(self, size: int) -> Array:
@@ -187,9 +206,14 @@ class Card:
         return int(array.__cuda_array_interface__["data"][0])
 
     def give_back(self) -> None:
-        """What Numba would free with the next few arrays, it frees now."""
-        with self._cuda.gpus[self.index]:
-            self._cuda.current_context().deallocations.clear()
+        """What Numba would free with the next few arrays, it frees now: events, and the memory of arrays."""
+        with self.active():
+            context = self._cuda.current_context()
+            for holder in (context, getattr(context, "memory_manager", None)):
+                waiting = getattr(holder, "deallocations", None)
+                with suppress(IndexError):  # another thread has freed the last one
+                    if waiting is not None:
+                        waiting.clear()
 
 
 def handle_of(stream: Any) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Condition, local
+from threading import Condition, Lock, local
 
 
 class Gate:
     """Lets threads pass together, except while one wants to be alone; who is inside may pass again."""
 
     def __init__(self) -> None:
+        self._long = Lock()
         self._changed = Condition()
         self._inside = 0
         self._shut = False
@@ -35,17 +36,30 @@ class Gate:
                     self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Inside when all others have left, who come back behind this. Not for a thread that is inside."""
+    def passing_long(self) -> Iterator[None]:
+        """As `passing`, one at a time: nobody shuts the gate behind whom all others would wait so long."""
+        with self._long, self.passing():
+            yield
+
+    @contextmanager
+    def alone(self, patience: float) -> Iterator[bool]:
+        """Inside when all others have left, who come back behind this. Not for a thread that is inside.
+
+        False, and nobody has left, if somebody passes long and stays for more than so many seconds.
+        """
         assert not getattr(self._mine, "depth", 0), "it would wait for itself"
+        if not self._long.acquire(timeout=patience):
+            yield False
+            return
         with self._changed:
             self._changed.wait_for(lambda: not self._shut)
             self._shut = True
         try:
             with self._changed:
                 self._changed.wait_for(lambda: not self._inside)
-            yield
+            yield True
         finally:
             with self._changed:
                 self._shut = False
                 self._changed.notify_all()
+            self._long.release()

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from driftline.engine.device import Device
 from driftline.engine.session import UNRECORDED, Binding, Session
 from driftline.engine.stage import ALIGNED, Layout, Source, Stage, Staged, Straight, sources_of
-from driftline.errors import ModelError
+from driftline.errors import BadRequest, ModelError
 from driftline.tensors import Array, Tensors
 
 log = logging.getLogger("driftline.device")
+
+Answer = TypeVar("Answer")
 
 SLOTS = 2
 """Batches under way: one is copied to where the card fetches it while the other is computed."""
@@ -134,6 +136,7 @@ class Lane:
         self._names = tuple(spec.name for spec in session.signature.outputs)
         self._slots: SimpleQueue[Slot | None] = SimpleQueue()
         self._closed = False
+        self._kept: list[Callable[[], object]] = []
         with device.active():
             for _ in range(SLOTS):
                 self._slots.put(Slot(device))
@@ -157,7 +160,11 @@ class Lane:
         try:
             with self.device.active():
                 found = self._through(form, slot, inputs, rows, behind)
-        except ModelError:
+        except BadRequest:
+            raise
+        except Exception as error:
+            if not isinstance(error, ModelError):
+                log.warning("a batch of %d rows goes by ONNX Runtime's copies: %s", rows, error)
             return self._beside(inputs, outputs)
         finally:
             self._slots.put(slot)
@@ -175,10 +182,14 @@ class Lane:
         if self._thread is not None:
             self._thread.shutdown()
         with self._making, self.device.active(), self._lock:
-            for form in self._forms.values():
+            for let_go in self._kept:
+                let_go()
+            self._kept.clear()
+            while self._forms:
+                _, form = self._forms.popitem()
                 if form is not None:
                     form.binding.close()
-            self._forms.clear()
+                del form  # the last one has gone, too, when memory is given back
             self._stage = Straight(self.device)  # which has nothing there
             self._session.close()
             for slot in slots:
@@ -186,11 +197,20 @@ class Lane:
                 slot.close()
         self.device.give_back()
 
+    def keep(self, let_go: Callable[[], object]) -> None:
+        """Have this called when the lane is closed, to let go of what lies there; ModelError if it is."""
+        with self._making:
+            if self._closed:
+                raise ModelError("the model is closed")
+            self._kept.append(let_go)
+
     def _beside(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """By ONNX Runtime's own copies."""
+        if self._closed:
+            raise ModelError("the model is closed")
         inputs = self._stage.here(inputs)
         with self.device.active(), self._beside_lock:
-            return self._session.run(inputs, outputs)
+            return self._ask(lambda: self._session.run(inputs, outputs))
 
     def _slot(self) -> Slot:
         """One that no other batch has; ModelError when there will be none any more."""
@@ -210,7 +230,7 @@ class Lane:
                 device.copy_in(sent, staged.came)
                 slot.mark(1)
                 staged.launch()
-                self._ask(form.binding)
+                self._ask(form.binding.run)
                 slot.mark(2)
                 device.copy_out(form.goes, received)
                 slot.mark(3)
@@ -242,19 +262,19 @@ class Lane:
                     self._forms[key] = None
             return self._forms.get(key) if self._by_rows else None
 
-    def _ask(self, binding: Binding) -> None:
-        """Ask for the work of a binding."""
-        if self._thread is None:
-            binding.run()
-        else:
-            self._thread.submit(binding.run).result()
+    def _ask(self, work: Callable[[], Answer]) -> Answer:
+        """Ask the session for some work."""
+        return work() if self._thread is None else self._thread.submit(work).result()
 
     def _record(self, binding: Binding, graph: int) -> None:
         """Keep the work of a binding as a graph; if that can't be done, nothing is any more."""
         binding.record(graph)
         try:
-            with self.device.alone():
-                self._ask(binding)
+            with self.device.alone() as free:
+                if free:
+                    self._ask(binding.run)
+                else:
+                    binding.record(UNRECORDED)
         except ModelError as error:
             log.warning("%s goes on without CUDA graphs: %s", self.device.name, error)
             self._recording = False
@@ -276,7 +296,7 @@ class Lane:
             for name, array in staged.made.items():
                 binding.place(name, where, array, device.address(array))
             try:
-                shapes = binding.shapes(outputs)
+                shapes = self._ask(lambda: binding.shapes(outputs))
             except ModelError:  # not for zeros, say
                 return None
             if any(shape[:1] != (bucket,) for shape in shapes):

@@ -236,9 +236,9 @@ def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0)
         engines = folder_of(path, options)
         # One process builds, and others find it built.
         turn: AbstractContextManager[Any] = nullcontext() if engines is None else locked(engines)
-        with turn, device.active():
+        with turn, device.loading():
             return load(tensorrt(device, options, engines), cuda(device))
-    with device.active():
+    with device.loading():
         try:
             return load(cuda(device, engine.cuda_graphs))
         except ModelError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, RLock
@@ -12,6 +13,7 @@ import numpy as np
 from driftline.engine.device import Device
 from driftline.engine.lane import Form, Lane
 from driftline.engine.stage import Source
+from driftline.errors import Unavailable
 from driftline.monitor.counting import Counter
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
@@ -20,8 +22,14 @@ from driftline.monitor.slab import Share
 from driftline.tensors import Array, Tensors
 from driftline_kernels import moving, rows
 
+log = logging.getLogger("driftline.device")
+
 COUNTED = frozenset(np.dtype(code) for code in "?bBhHiIqQfd")
 """What kernels read there. Half precision is for the CPU to widen: Numba has little of it."""
+
+
+SETTLE_SECONDS = 10.0
+"""So long may the answer of a batch take whose numbers were counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,10 @@ class Page:
                 self._changed.notify_all()
 
     def settled(self) -> Counter:
-        """The counter, when all batches are settled."""
+        """The counter, when all batches are settled; Unavailable if one is not within SETTLE_SECONDS."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._open)
+            if not self._changed.wait_for(lambda: not self._open, SETTLE_SECONDS):
+                raise Unavailable(f"a batch was not answered in {SETTLE_SECONDS:g} s")
         return self.counter
 
 
@@ -146,13 +155,20 @@ class Tally:
     @classmethod
     def of(cls, lane: Lane, monitor: Monitor | Share) -> Self:
         """That of a lane, its kernels loaded for all forms so far."""
-        tally = cls(lane.device, monitor)
         forms = lane.forms
-        with lane.device.active():
+        with lane.device.loading():
+            tally = cls(lane.device, monitor)
             for form in forms:
                 tally._count(form, 1)
-        tally._restart()
+            tally._restart()
+        lane.keep(tally.close)
         return tally
+
+    def close(self) -> None:
+        """Let go of what lies on the device; called while it is active."""
+        with self._stream:
+            self._ways.clear()
+            del self._there, self._parts, self._blank
 
     def count(self, form: Form, number: int) -> Page | None:
         """Count the numbers of the first rows of a batch that lies there; None if it has not all columns.
@@ -174,8 +190,8 @@ class Tally:
             if number:
                 categories = page.settled()
                 self._counter.merge(categories)
-                self._monitor.merge(self._counter, number)
                 categories.reset()
+                self._monitor.merge(self._counter, number)
 
     def _restart(self) -> int:
         """Copy what was counted to here, and begin anew there, on another page; how many rows it is of."""
@@ -193,7 +209,11 @@ class Tally:
     def _count(self, form: Form, number: int) -> bool:
         key = id(form)
         if key not in self._ways:
-            self._ways[key] = self._way(form)
+            try:
+                self._ways[key] = self._way(form)
+            except Exception as error:  # no room there, say
+                log.warning("batches of %d rows are counted on the CPU: %s", form.rows, error)
+                self._ways[key] = None
         way = self._ways[key]
         if way is None:
             return False

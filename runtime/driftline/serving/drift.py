@@ -43,33 +43,34 @@ class Pages:
     async def report(self, request: Request) -> Response:
         """How the last windows differ from the reference."""
         served = self._host.find(**request.path_params)
-        return await pages.report(request, watch_of(served), *_named(served))
+        return await pages.report(request, await caught_up(served), *_named(served))
 
     async def acknowledge(self, request: Request) -> Response:
         """Let go of the signals that are held."""
-        return await pages.acknowledge(self._watch(request))
+        return await pages.acknowledge(await self._watch(request))
 
     async def window(self, request: Request) -> Response:
         """The current window."""
         served = self._host.find(**request.path_params)
-        return await pages.window(watch_of(served), *_named(served))
+        return await pages.window(await caught_up(served), *_named(served))
 
     async def reference(self, request: Request) -> Response:
         """The profile."""
-        return await pages.reference(self._watch(request))
+        return await pages.reference(await self._watch(request))
 
     async def profile(self, request: Request) -> Response:
         """A profile of the rows that come from now on."""
-        return await pages.profile(request, self._watch(request))
+        return await pages.profile(request, await self._watch(request))
 
-    def _watch(self, request: Request) -> Watch:
-        return watch_of(self._host.find(**request.path_params))
+    async def _watch(self, request: Request) -> Watch:
+        return await caught_up(self._host.find(**request.path_params))
 
 
-def watch_of(served: Served) -> Watch:
-    """What watches a version; NotFound if nothing does."""
+async def caught_up(served: Served) -> Watch:
+    """What watches a version, and has observed all that was answered; NotFound if nothing does."""
     if served.watch is None:
         raise NotFound(f"model '{served.version.name}' is not monitored: its settings say so")
+    await served.watch.caught_up()
     return served.watch
 
 

@@ -18,7 +18,6 @@ from time import perf_counter_ns
 from typing import ClassVar
 
 import uvicorn
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
@@ -147,6 +146,14 @@ class FastLane(Connection):
             if len(text) <= MOST_HEAD_BYTES:
                 self.heads[text] = head
 
+    def on_body(self, body: bytes) -> None:
+        """A part of a body has come; of one whose length is known and allowed, all may come as it does."""
+        exchange: object = self.cycle
+        if not isinstance(exchange, Exchange):
+            super().on_body(body)
+        elif not exchange.response_complete:
+            exchange.parts.append(body)
+
     def on_message_complete(self) -> None:
         """A request has come whole."""
         self._between = True
@@ -169,8 +176,7 @@ class FastLane(Connection):
         if endpoint is None or not length.isdigit():
             return None
         infer, name, version = endpoint
-        # A longer body takes so long to read that its lane does not matter.
-        if int(length) > min(HIGH_WATER_LIMIT, infer.max_body_bytes):
+        if int(length) > infer.max_body_bytes:
             return None
         try:
             target = infer.target(headers, name, version)
@@ -238,13 +244,15 @@ class Wire(asyncio.Transport):
 class Exchange:
     """One request and its answer, in the place of uvicorn's RequestResponseCycle.
 
-    uvicorn adds to `body`, says in `more_body` and `disconnected` how things are, and sets `message_event`
-    when there is news; it asks `response_complete` whether another request may begin.
+    uvicorn says in `more_body` and `disconnected` how things are, and sets `message_event` when there is
+    news; it asks `response_complete` whether another request may begin.
+
+    parts  of the body that have come, until all have
     """
 
     __slots__ = (
         "_call", "_head", "_protocol", "_timer", "begin",
-        "body", "disconnected", "keep_alive", "more_body", "response_complete",
+        "body", "disconnected", "keep_alive", "more_body", "parts", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: FastLane, head: Head) -> None:
@@ -254,6 +262,7 @@ class Exchange:
         self._call: Call | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.body = b""
+        self.parts: list[bytes] = []
         self.more_body = True
         self.disconnected = False
         self.keep_alive = True
@@ -272,6 +281,8 @@ class Exchange:
                 self._call.request.cancel()
         elif not self.more_body and self._call is None and not self.response_complete:
             self._stop_waiting()
+            self.body = b"".join(self.parts)
+            self.parts.clear()
             self._protocol.app.together.add(self._head.target, self)
 
     def wait(self) -> None:

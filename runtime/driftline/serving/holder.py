@@ -148,7 +148,11 @@ class Holder:
         def load() -> tuple[Model, Cost, Watch | None]:
             bundle = self._bundle(version)
             model = Model(bundle)
-            return model, model.warm_up(), self._watch(version, model, bundle)
+            try:
+                return model, model.warm_up(), self._watch(version, model, bundle)
+            except BaseException:
+                model.close()
+                raise
 
         model, cost, watch = await asyncio.to_thread(load)
         return Served(version, model, cost, entry.latency, watch)

@@ -162,8 +162,12 @@ class Watch(Capturing):
         if runs is not None:
             runs.left(self._version)
 
+    async def caught_up(self) -> None:
+        """Observe all that has been answered, wherever it was counted so far."""
+        self.catch_up()
+
     def ready(self) -> Monitor:
-        """The monitor, with all rows that have been answered; Unavailable if it is not there."""
+        """The monitor, with all rows that have been answered here; Unavailable if it is not there."""
         self.catch_up()
         return self.observer.ready()
 

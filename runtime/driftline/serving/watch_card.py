@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ from driftline.tensors import Tensors
 if TYPE_CHECKING:
     from driftline.engine.tally import Page, Tallies
     from driftline.monitor.monitor import Monitor
+
+log = logging.getLogger("driftline.device")
 
 
 class CardWatch(Watch):
@@ -47,10 +51,10 @@ class CardWatch(Watch):
             self._drain(tallies)
         return {name: results[name] for name in outputs} if extra else results
 
-    def catch_up(self) -> None:
-        """Observe what has been answered; called on the event loop."""
-        super().catch_up()
-        self.fetch()
+    async def caught_up(self) -> None:
+        """See Watch.caught_up; the event loop goes on while cards are asked."""
+        self.catch_up()
+        await asyncio.to_thread(self.fetch)
 
     def fetch(self) -> None:
         """Let the monitor have what was counted on cards; of batches under way, when they are answered."""
@@ -58,9 +62,10 @@ class CardWatch(Watch):
             self._drain(tallies)
 
     def close(self) -> None:
-        """See Watch.close; lets go of what lies on cards."""
-        super().close()
+        """See Watch.close; what lies on cards goes with their lanes."""
+        self.fetch()
         self._tallies = None
+        super().close()
 
     def _drain(self, tallies: Tallies) -> None:
         rows = tallies.rows
@@ -73,7 +78,10 @@ class CardWatch(Watch):
         from driftline.engine.tally import Tallies
 
         monitor = super()._make()
-        self._tallies = Tallies.of(self._model.lanes, monitor)
+        try:
+            self._tallies = Tallies.of(self._model.lanes, monitor)
+        except Exception as error:  # no room there, say
+            log.warning("%s %d is counted on the CPU: %s", self._version.name, self._version.number, error)
         return monitor
 
 

@@ -251,10 +251,10 @@ def test_another_uvicorn_is_noticed(
     async def choose() -> type[Connection]:
         return fast_lane(house.app)
 
-    def renamed(self: Connection, body: bytes) -> None:
+    def renamed(self: Connection) -> None:
         raise AttributeError("cycle")
 
-    monkeypatch.setattr(Connection, "on_body", renamed)
+    monkeypatch.setattr(Connection, "on_message_complete", renamed)
     assert house.run(choose()) is Connection
     assert f"uvicorn {uvicorn.__version__} is not as expected" in caplog.text
 

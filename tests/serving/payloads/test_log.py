@@ -67,7 +67,7 @@ async def test_all_is_logged_by_a_process_that_lets_others_go_first() -> None:
                 say(payloads)
             await until(lambda: len(receiver.events) == 2000, "the events")
             (child,) = children()
-            assert child.nice() == psutil.Process().nice() + LAST
+            assert child.nice() == min(19, psutil.Process().nice() + LAST)
             await until(lambda: payloads.counts.sent == 2000, "their number")
         counts = payloads.counts
         assert (counts.sent, counts.dropped, counts.queued, counts.queued_bytes) == (2000, 0, 0, 0)

@@ -25,6 +25,9 @@ from driftline.serving.served import Served
 JOINING = frozenset(("v1", "v2"))
 """The protocols whose codecs read and answer several requests together."""
 
+LONG = 2**16
+"""Bytes of a body; reading longer ones takes so long that to copy them together is no gain."""
+
 
 class Member(Protocol):
     """A client's request whose body has come.
@@ -85,13 +88,15 @@ class Together:
 def start_together(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
     """Start those that have the first one's form; the others are returned."""
     codec = cast(JoiningCodec, served.codec(target.protocol))
-    form = codec.form(members[0].body, target.json_length)
+    first = members[0].body
+    form = codec.form(first, target.json_length) if len(first) <= LONG else None
     if form is None:
         return members
     fit: list[Member] = []
     others: list[Member] = []
     for member in members:
-        (fit if form.fits(member.body) else others).append(member)
+        fits = len(member.body) <= LONG and form.fits(member.body)
+        (fit if fits else others).append(member)
     try:
         decoded = form.read_all([member.body for member in fit])
         request = served.batcher.submit(decoded.inputs, decoded.outputs, together=len(fit))

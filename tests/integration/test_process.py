@@ -112,18 +112,14 @@ def test_a_stop_does_not_wait_for_what_takes_longer_than_it_may(tmp_path: Path) 
     path = slow(tmp_path / "slow.onnx", layers=LONG)
     with serving(path, "--drain-seconds", "1", env=one_thread(tmp_path)) as server:
         data = np.ones((128, 1024), np.float32).tolist()
-        failed = threading.Event()
-
-        def ask() -> None:
-            if server.infer("slow", {"x": ("FP32", data)}).status_code == 500:
-                failed.set()
-
-        client = threading.Thread(target=ask)
+        answers: list[httpx.Response] = []
+        client = threading.Thread(target=lambda: answers.append(server.infer("slow", {"x": ("FP32", data)})))
         client.start()
         wait_until_busy(server)
         assert server.stop() == 0
         client.join()
-        assert failed.is_set()
+        (answer,) = answers
+        assert (answer.status_code, answer.json()) == (503, {"error": "the server is stopping"})
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ class Batcher:
         self._idle.set()
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
+        self._in_threads: list[Batch] = []
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -300,6 +301,7 @@ class Batcher:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._instances, "driftline-batch")
+        self._in_threads.append(batch)
         self._threads.submit(self._work, batch)
         if self._groups:
             self._schedule()
@@ -349,7 +351,7 @@ class Batcher:
 
     def _work(self, batch: Batch) -> None:
         """In a thread: run a batch and report back to the loop."""
-        self._loop.call_soon_threadsafe(self._complete, self._execute(batch))
+        self._loop.call_soon_threadsafe(self._return, batch, self._execute(batch))
 
     def _execute(self, batch: Batch) -> list[Batch]:
         """Run a batch; if that fails, its slices one by one, so that a bad one fails alone."""
@@ -378,6 +380,11 @@ class Batcher:
         return [batch]
 
     # -- out --------------------------------------------------------------------------------------
+
+    def _return(self, batch: Batch, done: list[Batch]) -> None:
+        """Back on the loop from a thread."""
+        self._in_threads.remove(batch)
+        self._complete(done)
 
     def _complete(self, batches: list[Batch]) -> None:
         """Hand out what a run gave, and go on with what has come in the meantime."""
@@ -443,11 +450,12 @@ class Batcher:
             await self._idle.wait()
 
     def close(self) -> None:
-        """Refuse what still waits or comes later, and give the threads back once what runs is done."""
+        """Refuse what still waits, runs or comes later, and give the threads back once what runs is done."""
         self._closed = True
-        for group in list(self._groups.values()):
-            for request in list(group):
-                self.settle(request, Unavailable("the server is stopping"))
+        waiting = [request for group in self._groups.values() for request in group]
+        running = [request for batch in self._in_threads for request, _, _ in batch.slices]
+        for request in (*waiting, *running):
+            self.settle(request, Unavailable("the server is stopping"))
         if self._flush_handle is not None:
             self._flush_handle.cancel()
         if self._threads is not None:

@@ -119,3 +119,14 @@ def test_features_are_made_on_a_card_and_raw_columns_counted_there(
     assert len(model.lanes[0].forms) == 2
     tally.drain()
     alike(monitor, expected)
+
+
+def test_a_card_is_loaded_on_held_alone_and_its_memory_given_back() -> None:
+    card = Card(0)
+    with card.loading():
+        array = card.empty((4,), np.float32)
+    with card.alone() as free:
+        assert free
+    del array
+    card.give_back()
+    card.give_back()  # nothing is left to give

@@ -13,7 +13,6 @@ import numpy as np
 from driftline.engine.device import Device
 from driftline.engine.lane import Form, Lane
 from driftline.engine.stage import Source
-from driftline.errors import Unavailable
 from driftline.monitor.counting import Counter
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
@@ -47,12 +46,10 @@ class Way:
 class Page:
     """What is counted here, of the batches between two drains: their categories, which are looked up where
     strings are.
-
-    counter  has them
     """
 
     def __init__(self, profile: Profile, reader: Reader) -> None:
-        self.counter = Counter(profile)
+        self._counter = Counter(profile)
         self._reader = reader
         self._open = 0
         self._changed = Condition()
@@ -66,22 +63,29 @@ class Page:
     def settle(self, columns: Tensors) -> None:
         """Count a batch's categories, if there are columns; BadRequest, and none is, if one can't be read."""
         try:
-            if columns and self.counter.categorical:
+            if columns and self._counter.categorical:
                 codes = [codes for _, codes in self._reader.blocks(columns)]
                 with self._changed:
                     for some in codes:
-                        self.counter.add_codes(some)
+                        self._counter.add_codes(some)
         finally:
             with self._changed:
                 self._open -= 1
                 self._changed.notify_all()
 
-    def settled(self) -> Counter:
-        """The counter, when all batches are settled; Unavailable if one is not within SETTLE_SECONDS."""
+    def move(self, counter: Counter) -> None:
+        """Move to a counter of numbers what was counted here, when all batches are settled.
+
+        What of them is not within SETTLE_SECONDS stays, for the next time.
+        """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._open, SETTLE_SECONDS):
-                raise Unavailable(f"a batch was not answered in {SETTLE_SECONDS:g} s")
-        return self.counter
+                log.warning(
+                    "%d batches on a card were not answered in %g s: their categories are counted later",
+                    self._open, SETTLE_SECONDS,
+                )  # fmt: skip
+            counter.merge(self._counter)
+            self._counter.reset()
 
 
 class Tallies:
@@ -188,9 +192,7 @@ class Tally:
                 return
             page, number = self._page, self._restart()
             if number:
-                categories = page.settled()
-                self._counter.merge(categories)
-                categories.reset()
+                page.move(self._counter)
                 self._monitor.merge(self._counter, number)
 
     def _restart(self) -> int:

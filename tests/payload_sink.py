@@ -12,7 +12,7 @@ from typing import Any
 from driftline.beside import Tally
 from driftline.config import Server
 from driftline.protocols.cloudevents import Event, from_http
-from driftline.serving.payloads.exchange import Exchange
+from driftline.serving.payloads.exchange import Asked, Exchange
 from driftline.serving.payloads.log import COUNTED
 from driftline.serving.payloads.queue import Queue
 from driftline.serving.payloads.sink import open_sink
@@ -81,7 +81,8 @@ def receiving(*statuses: int) -> Iterator[EventReceiver]:
 
 
 def exchange(request: bytes | None = b"qq", response: bytes | None = b"aa") -> Exchange:
-    return Exchange(1.0, "m", "1", b"application/json", b"", None, request, 200, b"", response)
+    asked = Asked("m", b"application/json", b"", None)
+    return Exchange.of(asked, 1.0, "m", "1", request, 200, b"", response)
 
 
 class Sinking:

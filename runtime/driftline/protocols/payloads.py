@@ -123,9 +123,9 @@ def to_table(payloads: Sequence[Payload]) -> Any:
     """Payloads as an Arrow table."""
     import pyarrow as pa
 
-    columns = {name: [getattr(payload, name) for payload in payloads] for name in COLUMNS}
-    columns["time"] = [round(time * 1e6) for time in columns["time"]]
-    arrays = [pa.array(values, kind.type) for values, kind in zip(columns.values(), schema(), strict=True)]
+    columns: dict[str, Sequence[Any]] = dict(zip(COLUMNS, zip(*payloads, strict=True), strict=False))
+    columns["time"] = [round(time * 1e6) for time in columns.get("time", ())]
+    arrays = [pa.array(columns.get(kind.name, ()), kind.type) for kind in schema()]
     return pa.table(arrays, schema=schema())
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from payload_sink import exchange
+
+from driftline.serving.payloads.exchange import new_id
 
 
 def test_halves_have_one_id_and_what_their_heads_said() -> None:
@@ -18,3 +22,8 @@ def test_halves_have_one_id_and_what_their_heads_said() -> None:
 
 def test_each_exchange_without_an_id_gets_one_of_its_own() -> None:
     assert len({payload.id for _ in range(10) for payload in exchange().payloads()}) == 10
+
+
+def test_a_new_id_is_a_uuid_of_version_4() -> None:
+    found = UUID(new_id())
+    assert (found.version, str(found.variant)) == (4, "specified in RFC 4122")

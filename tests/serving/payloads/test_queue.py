@@ -30,10 +30,20 @@ def test_what_waits_is_taken_after_closing_until_it_is_too_late(tally: Tally) ->
     queue = Queue(tally)
     queue.put(numbered(2))
     queue.close(60)
-    assert queue.take(60) is not None
+    assert len(queue.take(60, 1, 10**9)) == 1
     queue.close(0)
     assert queue.late
-    assert queue.take(60) is None
+    assert queue.take(60, 1, 10**9) == []
+
+
+def test_so_many_payloads_or_bytes_are_taken_at_once(tally: Tally) -> None:
+    exchanges = numbered(10)
+    queue = Queue(tally)
+    queue.put(exchanges)
+    assert queue.take(60, 3, 10**9) == exchanges[:2]  # of two payloads each
+    assert queue.take(60, 100, exchanges[2].size + 1) == exchanges[2:4]
+    assert queue.take(60, 100, 10**9) == exchanges[4:]
+    assert tally["taken_bytes"] == sum(one.size for one in exchanges)
 
 
 def test_several_threads_take_each_one_once(tally: Tally) -> None:
@@ -42,9 +52,9 @@ def test_several_threads_take_each_one_once(tally: Tally) -> None:
     found: list[Exchange] = []
 
     def take() -> None:
-        while (one := queue.take(60)) is not None:
-            found.append(one)
-            queue.done(sent=one.halves)
+        while some := queue.take(60, 3, 10**9):
+            found.extend(some)
+            queue.done(sent=sum(one.halves for one in some))
 
     threads = [threading.Thread(target=take) for _ in range(4)]
     for thread in threads:
@@ -63,5 +73,5 @@ def test_several_threads_take_each_one_once(tally: Tally) -> None:
 def test_nobody_is_waited_for_longer_than_was_said(tally: Tally) -> None:
     queue = Queue(tally)
     begin = monotonic()
-    assert queue.take(0.05) is None
+    assert queue.take(0.05, 1, 10**9) == []
     assert monotonic() - begin >= 0.05

@@ -90,15 +90,8 @@ class EventSink:
 
     def _take(self, queue: Queue) -> list[list[Payload]]:
         """What waits, in posts; none if nothing came for a while."""
-        exchange = queue.take(_LOOK_SECONDS)
-        if exchange is None:
-            return []
-        payloads, size = list(exchange.payloads()), exchange.size
-        while len(payloads) < self._batch and size < MOST_POST_BYTES:
-            if (exchange := queue.take(0)) is None:
-                break
-            payloads += exchange.payloads()
-            size += exchange.size
+        exchanges = queue.take(_LOOK_SECONDS, self._batch, MOST_POST_BYTES)
+        payloads = [payload for exchange in exchanges for payload in exchange.payloads()]
         return [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
 
     def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> None:

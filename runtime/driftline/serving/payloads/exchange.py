@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from random import getrandbits
 from typing import NamedTuple
-from uuid import uuid4
 
 from driftline.protocols.payloads import REQUEST, RESPONSE, Payload
 
@@ -43,6 +43,8 @@ class Exchange(NamedTuple):
     content_type, id, json_length  see Asked
     request, response their bodies; None for what is not to be logged
     fields            the lines of the answer's headers
+    halves            how many payloads it has
+    size              bytes that it takes in memory, about
     """
 
     time: float
@@ -55,20 +57,46 @@ class Exchange(NamedTuple):
     status: int
     fields: bytes
     response: bytes | None
+    halves: int
+    size: int
 
-    @property
-    def halves(self) -> int:
-        """How many payloads it has."""
-        return (self.request is not None) + (self.response is not None)
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in memory, about."""
-        return len(self.request or b"") + len(self.response or b"") + RECORD_BYTES
+    @classmethod
+    def of(
+        cls,
+        asked: Asked,
+        time: float,
+        model: str,
+        version: str,
+        request: bytes | None,
+        status: int,
+        fields: bytes,
+        response: bytes | None,
+    ) -> Exchange:
+        """Of what was asked and answered."""
+        _, content_type, name, json_length = asked
+        halves, size = 0, RECORD_BYTES
+        if request is not None:
+            halves, size = 1, size + len(request)
+        if response is not None:
+            halves, size = halves + 1, size + len(response)
+        return cls(
+            time,
+            model,
+            version,
+            content_type,
+            name,
+            json_length,
+            request,
+            status,
+            fields,
+            response,
+            halves,
+            size,
+        )
 
     def payloads(self) -> Iterator[Payload]:
         """The request, then the answer."""
-        name = self.id.decode("latin-1") or str(uuid4())
+        name = self.id.decode("latin-1") or new_id()
         about = (self.time, self.model, self.version, self.content_type.decode("latin-1"))
         if self.request is not None:
             yield Payload(name, REQUEST, *about, self.json_length, self.status, self.request)
@@ -76,3 +104,9 @@ class Exchange(NamedTuple):
             length = _JSON_LENGTH.search(self.fields)
             json_length = int(length[1]) if length is not None else None
             yield Payload(name, RESPONSE, *about, json_length, self.status, self.response)
+
+
+def new_id() -> str:
+    """A UUID of version 4 that need not be hard to guess: uuid.uuid4 takes longer than all else here."""
+    digits = f"{getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -52,13 +53,13 @@ class FileSink:
         size, until = 0, 0.0
         while True:
             left = until - monotonic() if payloads else self._seconds
-            exchange = queue.take(max(0.0, left)) if left > 0 else None
-            if exchange is not None:
-                if not payloads:
-                    until = monotonic() + self._seconds
+            exchanges = queue.take(max(0.0, left), sys.maxsize, self._most_bytes - size) if left > 0 else []
+            if exchanges and not payloads:
+                until = monotonic() + self._seconds
+            for exchange in exchanges:
                 payloads += exchange.payloads()
                 size += exchange.size
-            ended = exchange is None and left > 0 and queue.closed
+            ended = not exchanges and left > 0 and queue.closed
             if payloads and (ended or size >= self._most_bytes or monotonic() >= until):
                 self._write(queue, payloads)
                 payloads, size = [], 0

@@ -30,8 +30,12 @@ log = logging.getLogger("driftline.payloads")
 CLOSE_SECONDS = 5.0
 """So long may it take to log what waits when the server stops."""
 
-FLUSH_SECONDS = 0.005
-"""How long exchanges wait for others, to be handed over with them."""
+FLUSH_SECONDS = 0.1
+"""How long exchanges wait for others, to be handed over with them, unless they make a frame before: the process
+that logs is woken each time, which cools the caches of a core that both share."""
+
+POLL_SECONDS = 0.005
+"""Between two looks whether the process that logs has room again."""
 
 FRAME_BYTES = 2**18
 """Of exchanges that are handed over at once, about: requests come between."""
@@ -93,10 +97,12 @@ class PayloadLog:
         self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = self._handed_bytes = 0
+        self._under_way = 0  # of what was handed over, at the last look: it can only be less by now
         self._put = self._handed = self._dropped = 0
         self._tally = Tally.new(COUNTED)
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rest = 0.0
         self._keeping: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._until = 0.0
@@ -131,20 +137,31 @@ class PayloadLog:
         response = content if self._responses and status == 200 else None
         if request is None and response is None:
             return
-        name, content_type, exchange_id, json_length = asked
-        model, number = (name or "", "") if version is None else (version.name, str(version.number))
-        exchange = Exchange(
-            time(), model, number, content_type, exchange_id, json_length, request, status, fields, response
-        )
-        self._put += exchange.halves
+        model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
+        exchange = Exchange.of(asked, time(), model, number, request, status, fields, response)
         self._waiting.append(exchange)
+        self._put += exchange.halves
         self._waiting_bytes += exchange.size
-        while self._waiting and self._queued_bytes > self._most_bytes:
+        if self._waiting_bytes + self._under_way > self._most_bytes:
+            self._make_room()
+        self._hand_over_in(FLUSH_SECONDS if self._waiting_bytes < FRAME_BYTES else POLL_SECONDS)
+
+    def _make_room(self) -> None:
+        """Let the oldest go while too much waits."""
+        self._under_way = self._handed_bytes - self._tally["taken_bytes"]
+        while self._waiting and self._waiting_bytes + self._under_way > self._most_bytes:
             oldest = self._waiting.popleft()
             self._waiting_bytes -= oldest.size
             self._dropped += oldest.halves
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._hand_over)
+
+    def _hand_over_in(self, seconds: float) -> None:
+        """See to it that what waits is handed over in so many seconds at the latest."""
+        if self._timer is not None:
+            if seconds >= self._rest:
+                return
+            self._timer.cancel()
+        self._rest = seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._hand_over)
 
     def _hand_over(self) -> None:
         """Write what waits and has room in the window, a frame now and the next one soon."""
@@ -164,21 +181,18 @@ class PayloadLog:
         if frame:
             self._waiting_bytes -= size
             self._handed_bytes += size
+            self._under_way = under_way + size
             content = pickle.dumps(frame)
             self._transport.writelines((LENGTH.pack(len(content)), content))
         if self._waiting:
-            rest = 0.0 if size >= FRAME_BYTES else FLUSH_SECONDS
-            self._timer = asyncio.get_running_loop().call_later(rest, self._hand_over)
+            self._hand_over_in(0.0 if size >= FRAME_BYTES else POLL_SECONDS)
 
     @property
     def counts(self) -> Counts:
         """Payloads by what became of them."""
         sent, dropped = self._tally["sent"], self._dropped + self._tally["given_up"]
-        return Counts(sent, dropped, max(0, self._put - dropped - sent), max(0, self._queued_bytes))
-
-    @property
-    def _queued_bytes(self) -> int:
-        return self._waiting_bytes + self._handed_bytes - self._tally["taken_bytes"]
+        queued_bytes = self._waiting_bytes + self._handed_bytes - self._tally["taken_bytes"]
+        return Counts(sent, dropped, max(0, self._put - dropped - sent), max(0, queued_bytes))
 
     async def close(self) -> None:
         """Log what waits, for some seconds at most."""
@@ -235,7 +249,7 @@ class PayloadLog:
     ) -> None:
         """Hand over what waits, say that this was all, and let it be logged; not for longer than was said."""
         while self._waiting and not ended.done() and monotonic() < self._until:  # noqa: ASYNC110 - any of these
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
         transport.close()
         _, late = await asyncio.wait((ended,), timeout=self._until - monotonic() + 1.0)
         if late:
@@ -247,4 +261,5 @@ class PayloadLog:
         self._handed -= lost
         self._dropped += lost
         self._handed_bytes = self._tally["taken_bytes"]
+        self._under_way = 0
         return lost

@@ -30,17 +30,26 @@ class Queue:
             self._waiting.extend(exchanges)
             self._came.notify_all()
 
-    def take(self, seconds: float) -> Exchange | None:
-        """The oldest; None if none comes in so many seconds, or if the queue is closed and empty."""
+    def take(self, seconds: float, payloads: int, size: int) -> list[Exchange]:
+        """The oldest, until they have so many payloads or bytes, or none waits any more.
+
+        Empty if none comes in so many seconds, or if the queue is closed and empty.
+        """
         until = monotonic() + seconds
+        found: list[Exchange] = []
         with self._came:
             while not self._waiting and not self._closed and (left := until - monotonic()) > 0:
                 self._came.wait(left)
-            if not self._waiting or self.late:
-                return None
-            found = self._waiting.popleft()
-            self._tally.add("taken_bytes", found.size)
-            return found
+            if self.late:
+                return found
+            taken = 0
+            while self._waiting and payloads > 0 and taken < size:
+                exchange = self._waiting.popleft()
+                found.append(exchange)
+                payloads -= exchange.halves
+                taken += exchange.size
+            self._tally.add("taken_bytes", taken)
+        return found
 
     def done(self, sent: int = 0, given_up: int = 0) -> None:
         """Say what became of payloads that were taken."""

@@ -31,8 +31,8 @@ CLOSE_SECONDS = 5.0
 """So long may it take to log what waits when the server stops."""
 
 FLUSH_SECONDS = 0.1
-"""How long exchanges wait for others, to be handed over with them, unless they make a frame before: the process
-that logs is woken each time, which cools the caches of a core that both share."""
+"""How long exchanges wait for others, to be handed over with them, unless they make a frame before: the
+process that logs is woken each time, which cools the caches of a core that both share."""
 
 POLL_SECONDS = 0.005
 """Between two looks whether the process that logs has room again."""

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Self
 
 import click
@@ -277,6 +277,11 @@ class Load:
     p99_ms: float
     failed: float = 0.0
 
+    @classmethod
+    def median(cls, loads: Sequence[Load]) -> Load:
+        """Of each figure the median."""
+        return cls(*(median(getattr(load, one.name) for load in loads) for one in fields(cls)))
+
 
 def load(port: int, request: Request, connections: int, seconds: int) -> Load:
     """Send one request again and again over so many connections, from the client's core.
@@ -305,6 +310,23 @@ def attempt(port: int, request: Request, connections: int, seconds: int) -> Load
     return Load(rate, seen["p50_us"] / 1e3, seen["p99_us"] / 1e3, failed)
 
 
+def in_turn(
+    ports: Mapping[str, int], request: Request, connections: int, times: int, rest: float = 0.0
+) -> dict[str, list[Load]]:
+    """Load for a second on each of several servers of one core, again and again.
+
+    The machine's own changes are slower than that, so ratios within a turn are nearly free of them.
+
+    rest  seconds after each turn
+    """
+    seen: dict[str, list[Load]] = {name: [] for name in ports}
+    for _ in range(times):
+        for name, port in ports.items():
+            seen[name].append(load(port, request, connections, 1))
+        time.sleep(rest)
+    return seen
+
+
 # -- figures ----------------------------------------------------------------------------------------
 
 
@@ -331,6 +353,28 @@ class Sample:
     def __truediv__(self, other: Sample) -> Sample:
         """The ratio, round by round: what the machine does to both cancels out."""
         return Sample.of([mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)])
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """The requests/s of one server by those of another, turn by turn. Formats as median and quartiles."""
+
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, ours: Sequence[Load], theirs: Sequence[Load]) -> Self:
+        """Of what `in_turn` has measured."""
+        pairs = zip(ours, theirs, strict=True)
+        return cls(tuple(one.requests_per_second / other.requests_per_second for one, other in pairs))
+
+    @property
+    def median(self) -> float:
+        """The value in the middle."""
+        return median(self.values)
+
+    def __format__(self, spec: str) -> str:
+        low, middle, high = quantiles(self.values, n=4)
+        return f"{middle:{spec}} ({low:{spec}} to {high:{spec}})"
 
 
 class Neighbours:

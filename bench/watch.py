@@ -14,10 +14,11 @@ from bench.common import (
     Client,
     Effort,
     Load,
+    Ratios,
     Request,
-    Sample,
     first_answer,
     free_port,
+    in_turn,
     json_request,
     load,
     pinned,
@@ -36,10 +37,9 @@ OFF, COUNTING, WATCHING = "off", "without a profile", "with a profile"
 
 
 def run(effort: Effort) -> Result:
-    """Measure the three servers in turn, round by round."""
+    """Measure the three servers in turn."""
     model = models.xgboost()
     request = json_request(NAME, models.rows(1, models.FEATURES), "probabilities")
-    seen: dict[tuple[str, int], list[Load]] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         profile = Path(name, "profile.arrow")
         matrix = models.rows(REFERENCE_ROWS, models.FEATURES, seed=3)
@@ -52,11 +52,10 @@ def run(effort: Effort) -> Result:
             )
             for form, more in files.items()
         }
-        for _ in range(effort.rounds):
-            for connections in CONNECTIONS:
-                for form, port in ports.items():
-                    point = load(port, request, connections, effort.seconds)
-                    seen.setdefault((form, connections), []).append(point)
+        for port in ports.values():  # its first seconds are no measure
+            load(port, request, CONNECTIONS[-1], effort.seconds)
+        turns = effort.rounds * effort.seconds
+        seen = {connections: in_turn(ports, request, connections, turns) for connections in CONNECTIONS}
     return report(seen)
 
 
@@ -77,27 +76,15 @@ def serving(registry: Path, files: dict[str, bytes], request: Request) -> Iterat
         yield port
 
 
-def report(seen: dict[tuple[str, int], list[Load]]) -> Result:
-    """Medians and ratios of all rounds."""
+def report(seen: dict[int, dict[str, list[Load]]]) -> Result:
+    """Medians and ratios of all turns."""
     rows, targets, figures = [], [], []
-    for connections in CONNECTIONS:
-        off = Sample.of([point.requests_per_second for point in seen[OFF, connections]])
-        for form in (OFF, COUNTING, WATCHING):
-            points = seen[form, connections]
-            rate = Sample.of([point.requests_per_second for point in points])
-            p50, p99 = Sample.of([p.p50_ms for p in points]), Sample.of([p.p99_ms for p in points])
-            share = rate / off
-            rows.append(
-                [
-                    form,
-                    str(connections),
-                    f"{rate:,.0f}",
-                    f"{p50.median:.2f}",
-                    f"{p99.median:.2f}",
-                    f"{share:.3f}",
-                ]
-            )
-            figures.append({"monitor": form, "connections": connections, "requests_per_second": rate})
+    for connections, points in seen.items():
+        for form, found in points.items():
+            middle, share = Load.median(found), Ratios.of(found, points[OFF])
+            columns = [f"{middle.requests_per_second:,.0f}", f"{middle.p50_ms:.2f}", f"{middle.p99_ms:.2f}"]
+            rows.append([form, str(connections), *columns, f"{share:.3f}"])
+            figures.append({"monitor": form, "connections": connections, "ratios": share})
             if form == WATCHING:
                 what = f"of the requests/s without a monitor, at {connections} connections"
                 targets.append(Target(what, share.median, "at least", LEAST_SHARE))
@@ -105,6 +92,9 @@ def report(seen: dict[tuple[str, int], list[Load]]) -> Result:
         "what the monitor costs: one row of 30 features as JSON, XGBoost of 100 trees, one core",
         Table(["monitor", "connections", "requests/s", "p50 ms", "p99 ms", "of none"], rows),
         targets,
-        ["The profile has the 30 inputs and all 3 columns of the outputs; ratios within a round."],
+        [
+            "The profile has the 30 inputs and all 3 columns of the outputs. The servers have load in turn, "
+            "a second each; medians of all turns, quartiles of the ratio within one."
+        ],
         {"points": figures},
     )

@@ -123,6 +123,20 @@ async def settled(*requests: Request) -> list[Any]:
     ]
 
 
+async def test_whoever_fails_with_a_result_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    run = Doubler()
+    batcher = make(run)
+    first, second = (batcher.submit(rows(1), ("y",)) for _ in range(2))
+
+    def fail() -> None:
+        raise RuntimeError("the socket is upside down")
+
+    first.on_done = fail
+    assert await settled(second) == [[2]]
+    assert "upside down" in caplog.text
+    await empty(batcher)
+
+
 # -- together -------------------------------------------------------------------------------------
 
 

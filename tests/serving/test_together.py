@@ -217,6 +217,27 @@ def test_who_leaves_leaves_the_others(house: House) -> None:
     assert gone == b""
 
 
+def test_who_can_not_be_answered_leaves_the_others(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(data: bytes) -> None:
+        raise RuntimeError("the wire is cut")
+
+    async def cut() -> list[bytes]:
+        connections = [house.connect(house.lane) for _ in range(3)]
+        connections[1][1].write = fail  # type: ignore[method-assign, assignment]
+        for protocol, _ in connections:
+            protocol.data_received(GOOD)
+        for protocol, _ in (connections[0], connections[2]):
+            await until(partial(quiet, protocol))
+        for protocol, _ in connections:
+            protocol.connection_lost(None)
+        return [wire.written for _, wire in connections]
+
+    expected = alone(house, GOOD)
+    assert house.run(cut()) == [expected, b"", expected]
+    assert "the wire is cut" in caplog.text
+    assert not house.host.find("scale").batcher.running
+
+
 def test_what_can_not_be_queued_together_is_queued_alone(
     house: House,
     monkeypatch: pytest.MonkeyPatch,

@@ -9,6 +9,7 @@ whose deadline passes, leaves at once from wherever it is.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from driftline.blocks import arrays_of
 from driftline.config import Batching, available_cores
 from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
 from driftline.tensors import Signature, Tensors
+
+log = logging.getLogger("driftline.batching")
 
 LEARNING = 8
 """Of so many requests that run at once, one tells what it took of the processor: asking takes long, too."""
@@ -432,7 +435,10 @@ class Batcher:
             self._idle.set()
         on_done, request.on_done = request.on_done, None
         if on_done is not None:
-            on_done()
+            try:
+                on_done()
+            except Exception:  # the fault is in who waits for this one: the batch has others
+                log.exception("what was to happen with a result failed")
 
     def _expire(self, request: Request) -> None:
         timeout_us = (request.deadline_ns - request.arrived_ns) // 1000

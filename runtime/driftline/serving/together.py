@@ -8,6 +8,7 @@ have had.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -21,6 +22,8 @@ from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.infer import Target, fields_of, lines
 from driftline.serving.served import Served
+
+log = logging.getLogger("driftline.serving")
 
 JOINING = frozenset(("v1", "v2"))
 """The protocols whose codecs read and answer several requests together."""
@@ -132,4 +135,7 @@ class Joint:
             fields = known.get(key)
             if fields is None:
                 fields = known[key] = lines(fields_of(content, text_length))
-            member.answer(fields, content, version)
+            try:
+                member.answer(fields, content, version)
+            except Exception:  # the others' answers are sent all the same
+                log.exception("an answer can't be sent")

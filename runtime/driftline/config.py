@@ -215,6 +215,11 @@ class Server:
         1.0, "a part from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1
     )
     """The part of all requests whose payloads are logged."""
+    log_cpu: float = setting(
+        0.05, "a part from 0.001 to 1", lambda value: type(value) in (int, float) and 0.001 <= value <= 1
+    )
+    """The part of a core, of each worker, that payloads may take from the requests; what takes more is not
+    logged."""
     log_queue_bytes: int = setting(64 * 2**20, **_whole(1))
     """Bytes of payloads that may wait to be logged, in each worker; for more, the oldest go."""
     log_file_bytes: int = setting(32 * 2**20, **_whole(1))

@@ -274,6 +274,18 @@ def test_signals_are_held_until_they_are_acknowledged(profile: Profile) -> None:
     assert sorted((one.kind, one.column) for one in signals[len(raised) :]) == sorted(raised)
 
 
+@pytest.mark.parametrize(("version", "about"), [(3, "m 3: "), (0, "m: ")])
+def test_signals_are_logged_with_the_version_if_there_is_one(
+    profile: Profile, caplog: pytest.LogCaptureFixture, version: int, about: str
+) -> None:
+    monitor = Monitor(profile, model="m", version=version)
+    with caplog.at_level("INFO"):
+        monitor.observe({"input": matrix(3_000, shift=1)})
+    lines = [record.getMessage() for record in caplog.records if hasattr(record, "signal")]
+    assert lines
+    assert all(line.startswith((f"{about}alarm of ", f"{about}change of ")) for line in lines)
+
+
 def test_signals_are_let_go_after_a_whole_window_without_another(profile: Profile) -> None:
     monitor = Monitor(profile, window_rows=1_000)
     monitor.observe({"input": matrix(990, shift=1)})

@@ -388,7 +388,8 @@ class Frozen:
 
 def log_signal(signal: Signal) -> None:
     """A log line for a signal: an alarm warns, a change informs."""
-    about = f"{signal.model} {signal.version}: " if signal.model else ""
+    version = f" {signal.version}" if signal.version else ""
+    about = f"{signal.model}{version}: " if signal.model else ""
     what = (
         f"column {signal.column}"
         if signal.column

@@ -32,7 +32,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def logging_to(sink: str, mode: str = "all", **settings: Any) -> AsyncIterator[PayloadLog]:
-    payloads = PayloadLog.of(Server(log_payloads=mode, log_sink=sink, **settings))
+    payloads = PayloadLog.of(Server(log_payloads=mode, log_sink=sink, **{"log_cpu": 1.0, **settings}))
     assert payloads is not None
     payloads.start()
     try:
@@ -99,6 +99,17 @@ async def test_halves_are_sampled_together() -> None:
         halves = [event.id for event in receiver.events]
         assert all(halves.count(one) == 2 for one in set(halves))
         assert 10 <= len(set(halves)) <= 100  # 50 on average, with a standard deviation of 6
+
+
+async def test_what_would_take_too_much_of_the_requests_time_is_dropped_and_counted() -> None:
+    with receiving() as receiver:
+        async with logging_to(receiver.url, log_cpu=0.001) as payloads:
+            for _ in range(5_000):
+                say(payloads)
+        counts = payloads.counts
+        assert counts.sent + counts.dropped == payloads._put == 10_000
+        assert 0 < counts.sent == len(receiver.events)
+        assert counts.dropped > 0
 
 
 async def test_who_is_slow_costs_the_oldest_and_no_memory() -> None:

@@ -2,7 +2,8 @@
 
 No request waits for the log: what is to be logged goes to a process of its own, over a socket, several
 exchanges at once. That process says in shared memory how far it is, and gets no more than a window; others
-wait here, and for more than may wait the oldest go.
+wait here, and for more than may wait the oldest go. What it would take too much of the requests' time to hand
+over is not logged: of a busy server, a sample is.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import struct
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic, time
+from time import monotonic, perf_counter, time
 
 from driftline import beside
 from driftline.beside import Tally
 from driftline.config import Server
 from driftline.errors import ConfigError
 from driftline.registry.source import Version
+from driftline.serving.payloads.budget import Budget
 from driftline.serving.payloads.exchange import Asked, Exchange
 from driftline.serving.payloads.sink import open_sink
 
@@ -93,6 +95,7 @@ class PayloadLog:
         self._requests = settings.log_payloads != "response"
         self._responses = settings.log_payloads != "request"
         self._sample = settings.log_sample
+        self._budget = Budget(settings.log_cpu)
         self._most_bytes = settings.log_queue_bytes
         self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)
         self._waiting: deque[Exchange] = deque()
@@ -133,14 +136,21 @@ class PayloadLog:
         """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200."""
         if self._sample < 1.0 and random.random() >= self._sample:  # noqa: S311
             return
+        begin = perf_counter()
         request = body if self._requests else None
         response = content if self._responses and status == 200 else None
-        if request is None and response is None:
-            return
-        model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
-        exchange = Exchange.of(asked, time(), model, number, request, status, fields, response)
+        halves = (request is not None) + (response is not None)
+        self._put += halves
+        if not self._budget.allows(begin):
+            self._dropped += halves
+        elif halves:
+            model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
+            self._leave(Exchange.of(asked, time(), model, number, request, status, fields, response))
+            self._budget.spend(begin, perf_counter())
+
+    def _leave(self, exchange: Exchange) -> None:
+        """Have an exchange wait to be handed over."""
         self._waiting.append(exchange)
-        self._put += exchange.halves
         self._waiting_bytes += exchange.size
         if self._waiting_bytes + self._under_way > self._most_bytes:
             self._make_room()
@@ -168,6 +178,7 @@ class PayloadLog:
         self._timer = None
         if self._transport is None:
             return  # called again when there is one
+        begin = perf_counter()
         frame: list[tuple[object, ...]] = []
         size, under_way = 0, self._handed_bytes - self._tally["taken_bytes"]
         while self._waiting and size < FRAME_BYTES:
@@ -186,6 +197,7 @@ class PayloadLog:
             self._transport.writelines((LENGTH.pack(len(content)), content))
         if self._waiting:
             self._hand_over_in(0.0 if size >= FRAME_BYTES else POLL_SECONDS)
+        self._budget.spend(begin, perf_counter())
 
     @property
     def counts(self) -> Counts:

@@ -1,0 +1,66 @@
+"""How much of the time that passes a budget lets some work take."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftline.serving.payloads.budget import SLACK_SECONDS, Budget
+
+
+def used(budget: Budget, every: float, cost: float, seconds: float) -> tuple[float, int, int]:
+    """The time that work takes which is offered every so often, and how many pieces were done and refused."""
+    now, busy, done, refused = 0.0, 0.0, 0, 0
+    while now < seconds:
+        if budget.allows(now):
+            budget.spend(now, now + cost)
+            now, busy, done = now + cost, busy + cost, done + 1
+        else:
+            refused += 1
+        now += every
+    return busy, done, refused
+
+
+@given(
+    share=st.floats(0.001, 1.0),
+    every=st.floats(1e-4, 1.0),
+    cost=st.floats(1e-6, 0.1),
+)
+def test_never_more_than_its_share_but_for_the_slack(share: float, every: float, cost: float) -> None:
+    seconds = 2000 * every
+    busy, done, _ = used(Budget(share), every, cost, seconds)
+    assert done >= 1
+    assert busy <= share * (seconds + cost + 2 * SLACK_SECONDS) + cost
+
+
+def test_what_takes_less_is_never_refused() -> None:
+    _, done, refused = used(Budget(0.05), every=0.001, cost=0.000_045, seconds=100.0)
+    assert (done > 90_000, refused) == (True, 0)
+
+
+def test_what_takes_more_is_refused_no_more_than_need_be() -> None:
+    busy, _, refused = used(Budget(0.05), every=0.000_1, cost=0.000_02, seconds=20.0)
+    assert refused > 0
+    assert busy == pytest.approx(0.05 * 20.0, rel=0.1)
+
+
+def test_a_share_of_all_is_no_limit() -> None:
+    assert used(Budget(1.0), every=0.0, cost=0.01, seconds=20.0)[2] == 0
+
+
+def test_the_first_of_a_batch_has_no_better_chance_than_the_last() -> None:
+    random.seed(7)
+    budget, now, seen = Budget(0.05), 0.0, [0] * 64
+    for _ in range(10_000):
+        for place in range(64):
+            if budget.allows(now):
+                budget.spend(now, now + 5e-6)
+                seen[place] += 1
+                now += 5e-6
+            now += 1e-6
+        now += 1.5e-3
+    assert sum(seen) < 0.5 * 64 * 10_000
+    assert min(seen) > 0.85 * max(seen)

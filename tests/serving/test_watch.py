@@ -13,8 +13,9 @@ from support import scale
 from driftline.engine.model import Model
 from driftline.errors import Unavailable
 from driftline.registry.source import Reference, Registry
+from driftline.serving.later import LATER_SECONDS, TOGETHER
 from driftline.serving.news import News
-from driftline.serving.watch import LATER_SECONDS, TOGETHER, Watch, together
+from driftline.serving.watch import Watch
 
 ROW = {"x": np.ones((1, 3), np.float32)}
 
@@ -64,15 +65,3 @@ async def test_in_a_thread_rows_are_observed_at_once(watch: Watch) -> None:
 async def test_whoever_asks_sees_all_that_was_answered(watch: Watch) -> None:
     watch.run(ROW, ("y",))
     assert watch.ready().rows == 1
-
-
-def test_batches_of_one_form_are_put_together_and_others_are_not() -> None:
-    gave = {"y": np.ones(1, np.float32)}
-    ((took, answers),) = together([(ROW, gave), ({"x": np.zeros((2, 3), np.float32)}, {"y": np.zeros(2)})])
-    assert took["x"].tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
-    assert answers["y"].tolist() == [1, 0, 0]
-    for other in ({"y": ROW["x"]}, {"x": np.zeros((2, 4), np.float32)}, {**ROW, "y": ROW["x"]}):
-        batches = [(ROW, gave), (other, gave)]
-        assert together(batches) == batches
-    assert together([(ROW, gave), (ROW, {})]) == [(ROW, gave), (ROW, {})]
-    assert together([(ROW, gave)]) == [(ROW, gave)]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-from driftline.blocks import Blocks, join
+from driftline.blocks import Blocks
 from driftline.config import Monitoring
 from driftline.engine.model import Model
 from driftline.monitor.capture import Capturing
@@ -19,6 +17,7 @@ from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
 from driftline.serving import memory
+from driftline.serving.later import TOGETHER, Batch, Later, length
 from driftline.serving.news import News
 from driftline.tensors import Signature, Tensors, TensorSpec
 
@@ -31,22 +30,11 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 256
 """A tensor of more columns, an image say, is not watched unless the profile names them."""
 
-
-TOGETHER = 1024
-"""Rows that are observed at once: what is kept of so many has left the processor's caches between two times,
-and has to come back, which takes as long as some hundred rows."""
-
 MOST_VALUES = 2**20
-"""Of the columns of those rows."""
+"""Of the columns of the rows that are observed together."""
 
 MOST_WANTED = 100
 """Sets of outputs that requests want, of which it is remembered what to compute."""
-
-LATER_SECONDS = 0.05
-"""How long the first of them waits at most."""
-
-Batch = tuple[Tensors, Tensors]
-"""What went in and what came out."""
 
 
 class Watch(Capturing):
@@ -73,11 +61,8 @@ class Watch(Capturing):
         self._settings = settings
         self._news = news
         self._history: Outbox[Window] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
-        self._later: list[Batch] = []
-        self._later_rows = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._later = Later(weakly(self._observe))
         self.changes: dict[str, int] = {}
         self.alarms: dict[str, int] = {}
         self.observer = Observer(weakly(self._make), f"{version.name} {version.number}")
@@ -89,7 +74,7 @@ class Watch(Capturing):
         """The named outputs of one batch, as the model gives them; see Model.run."""
         results = self._model.run(inputs, self._with_watched(outputs))
         if get_ident() == self._loop_thread:
-            self._defer(inputs, results)
+            self._later.add(*self._watched(inputs, results))
         else:
             self._observe(inputs, results)
         return results if len(results) == len(outputs) else {name: results[name] for name in outputs}
@@ -103,36 +88,18 @@ class Watch(Capturing):
                 self._wanted[tuple(outputs)] = wanted
         return wanted
 
-    def _defer(self, took: Tensors, gave: Tensors) -> None:
-        """On the loop itself batches are short: let their answers go first, and observe several together."""
-        assert self._loop is not None
-        if not self._all_watched:  # an image is not to be kept for its label
-            took, gave = self._watched(took, gave)
-        if not self._later:
-            self._timer = self._loop.call_later(LATER_SECONDS, self.catch_up)
-        self._later.append((took, gave))
-        before = self._later_rows
-        self._later_rows += length(took, gave)
-        if before < self._together <= self._later_rows:
-            self._loop.call_soon(self.catch_up)
-
     def _watched(self, took: Tensors, gave: Tensors) -> Batch:
-        """What is watched of a batch. Blocks stay: taking their columns out costs more than joining them."""
+        """What is watched of a batch: an image is not to be kept for its label. Blocks stay: taking their
+        columns out costs more than joining them."""
+        if self._all_watched:
+            return took, gave
         if type(took) is not Blocks:
             took = {name: took[name] for name in self._inputs}
         return took, {name: gave[name] for name in self._outputs}
 
     def catch_up(self) -> None:
         """Observe what has been answered; called on the event loop."""
-        if not self._later:
-            return
-        later, self._later, self._later_rows = self._later, [], 0
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self._all_watched:  # and perhaps fewer than when they came: the profile has been read
-            later = [self._watched(*batch) for batch in later]
-        for took, gave in together(later):
-            self._observe(took, gave)
+        self._later.catch_up()
 
     def _observe(self, took: Tensors, gave: Tensors) -> None:
         columns = {
@@ -146,7 +113,6 @@ class Watch(Capturing):
 
     def start(self) -> None:
         """Load the monitor in the background; called on the event loop that runs short batches."""
-        self._loop = asyncio.get_running_loop()
         self._loop_thread = get_ident()
         self.observer.start()
 
@@ -227,7 +193,7 @@ class Watch(Capturing):
         watched = chain.from_iterable(
             spec.columns for spec in (*signature.inputs, *signature.outputs) if which(spec)
         )
-        self._together = max(1, min(TOGETHER, MOST_VALUES // max(1, sum(1 for _ in watched))))
+        self._later.together = max(1, min(TOGETHER, MOST_VALUES // max(1, sum(1 for _ in watched))))
         self._wanted: dict[Sequence[str], Sequence[str]] = {}
 
     def _count(self, signal: Signal) -> None:
@@ -235,24 +201,6 @@ class Watch(Capturing):
         counts[signal.column] = counts.get(signal.column, 0) + 1
         if signal.kind == "alarm":
             self._news.alarm(self._version, signal)
-
-
-def length(took: Tensors, gave: Tensors) -> int:
-    """The rows of a batch."""
-    if type(took) is Blocks:
-        return took.rows
-    for array in took.values():
-        return len(array)
-    return len(next(iter(gave.values()), ()))
-
-
-def together(batches: list[Batch]) -> list[Batch]:
-    """Batches of the same columns as one; as they are if they can't be."""
-    took, gave = ([batch[side] for batch in batches] for side in (0, 1))
-    if len(batches) > 1 and all(part.keys() == side[0].keys() for side in (took, gave) for part in side):
-        with suppress(ValueError):  # dimensions that may vary do
-            return [(join(took), join(gave))]
-    return batches
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:

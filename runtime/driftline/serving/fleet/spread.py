@@ -91,6 +91,12 @@ class SpreadWatch(Watch):
         self._closed = False
         self._parts = parts
         self._watching = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """See Watch.start."""
+        self._loop = asyncio.get_running_loop()
+        super().start()
 
     def ready(self) -> Monitor:
         """The monitor; Unavailable until each worker has once begun to count for it."""

@@ -172,7 +172,7 @@ def test_a_wrong_bundle_is_refused_by_file_key_and_value(
         ("[server]\ntrack = 'http://host'", "server.track = 'http://host': expected true or false"),
         (
             "[server]\nprot = 1",
-            "server: prot = 1: unknown key; allowed are: access_log, alarm_webhook, drain_seconds, host",
+            "server: prot = 1: unknown key; allowed are: access_log, alarm_webhook, busy_poll_us",
         ),
         ("server = 5", "server: 5: expected a table with: access_log"),
         ("[batching]", "batching = {}: unknown key; allowed are: models, server"),

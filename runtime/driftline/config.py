@@ -197,6 +197,9 @@ class Server:
     """Where alarms are posted as CloudEvents; nowhere if empty."""
     workers: int = setting(1, **_whole(1))
     """Processes that answer on the one port."""
+    busy_poll_us: int = setting(100, **_whole(0))
+    """Microseconds for which a worker looks for the next request instead of sleeping, if the last one came as
+    soon behind the one before; 0: never."""
     require_registry: bool = setting(False, "true or false", lambda value: type(value) is bool)
     """Whether nothing is served from the cache if the registry is away at the start."""
     track: bool = setting(False, "true or false", lambda value: type(value) is bool)

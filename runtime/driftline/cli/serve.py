@@ -64,6 +64,12 @@ MODEL_NAME, MODEL_DIR = "model", Path("/mnt/models")
 )
 @log_format_option
 @log_level_option
+@option(
+    "--busy-poll-us",
+    "Look so many microseconds for the next request, where they come soon, before sleeping; 0: sleep.",
+    default=DEFAULTS.busy_poll_us,
+    type=click.IntRange(0),
+)
 @option("--access-log/--no-access-log", "Log every request.", default=DEFAULTS.access_log)
 @option(
     "--alarm-webhook", "Post alarms there, as CloudEvents.", default=DEFAULTS.alarm_webhook, metavar="URL"
@@ -97,6 +103,12 @@ MODEL_NAME, MODEL_DIR = "model", Path("/mnt/models")
     "Of this part of all requests.",
     default=DEFAULTS.log_sample,
     type=click.FloatRange(0, 1),
+)
+@option(
+    "--log-cpu",
+    "Logging takes this part of a core from the requests at most; what would take more is not logged.",
+    default=DEFAULTS.log_cpu,
+    type=click.FloatRange(0.001, 1),
 )
 @option(
     "--log-queue-bytes",

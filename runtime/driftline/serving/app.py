@@ -41,7 +41,7 @@ class App:
         self._v2 = infer(host, "v2", settings.max_body_bytes, failure)
         self._v1 = infer(host, "v1", settings.max_body_bytes, failure)
         self._mlflow = infer(host, "mlflow", settings.max_body_bytes, mlflow_failure)
-        self.together = Together(host)
+        self.together = Together(host, settings.busy_poll_us)
         self.endpoint = lru_cache(MOST_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),

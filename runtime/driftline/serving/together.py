@@ -19,6 +19,7 @@ from driftline.errors import DriftlineError
 from driftline.protocols.codec import InferRequest, JoiningCodec
 from driftline.protocols.numbers import Unread
 from driftline.registry.source import Version
+from driftline.serving.busy_poll import BusyPoll
 from driftline.serving.host import Host
 from driftline.serving.infer import Target, fields_of, lines
 from driftline.serving.served import Served
@@ -51,10 +52,14 @@ class Member(Protocol):
 
 
 class Together:
-    """What has come in this turn of the loop, by whom it asks."""
+    """What has come in this turn of the loop, by whom it asks.
 
-    def __init__(self, host: Host) -> None:
+    busy_poll_us  see BusyPoll
+    """
+
+    def __init__(self, host: Host, busy_poll_us: int = 0) -> None:
         self._host = host
+        self._busy_poll = BusyPoll(busy_poll_us)
         self._waiting: dict[Target, list[Member]] = {}
 
     def add(self, target: Target, member: Member) -> None:
@@ -86,6 +91,8 @@ class Together:
                 member.start(single)
             if served is not None:
                 served.batcher.hurry()
+        if single:  # of many, some come while others are answered
+            self._busy_poll.left(members[0].begin)
 
 
 def start_together(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:

@@ -1,0 +1,83 @@
+"""How long the event loop is kept awake."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from driftline.serving import busy_poll
+from driftline.serving.busy_poll import BusyPoll
+
+
+class Clock:
+    """A clock that goes on by a step each time it is read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0
+        self.step = 0
+        self.reads = 0
+        monkeypatch.setattr(busy_poll, "perf_counter_ns", self)
+
+    def __call__(self) -> int:
+        self.now += self.step
+        self.reads += 1
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def request(poll: BusyPoll, clock: Clock, after_us: int) -> None:
+    """One that comes so long after the last was seen to, and takes 50 us."""
+    came = clock.now = clock.now + 1_000 * after_us
+    clock.now += 50_000
+    poll.left(came)
+
+
+async def test_behind_a_request_that_came_soon_the_loop_is_kept_awake_for_as_long(clock: Clock) -> None:
+    poll = BusyPoll(100)
+    request(poll, clock, 1_000)
+    request(poll, clock, 99)
+    clock.step, clock.reads = 10_000, 0
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert clock.reads == 10
+
+
+@pytest.mark.parametrize(("us", "after_us"), [(100, 100), (100, 10_000), (0, 0), (0, 5)])
+async def test_behind_others_it_sleeps(clock: Clock, us: int, after_us: int) -> None:
+    poll = BusyPoll(us)
+    request(poll, clock, 0)
+    request(poll, clock, after_us)
+    clock.reads = 0
+    await asyncio.sleep(0)
+    assert clock.reads == 0
+
+
+async def test_as_long_as_requests_come_soon_it_stays_awake_and_looks_once_a_turn(clock: Clock) -> None:
+    poll = BusyPoll(100)
+    request(poll, clock, 0)
+    clock.reads = 0
+    for _ in range(20):
+        request(poll, clock, 20)
+        await asyncio.sleep(0)
+    assert clock.reads == 40
+
+
+async def test_when_they_stop_coming_soon_it_falls_asleep_and_can_be_woken(clock: Clock) -> None:
+    poll = BusyPoll(100)
+    request(poll, clock, 0)
+    request(poll, clock, 0)
+    clock.now += 200_000
+    await asyncio.sleep(0)
+    clock.reads = 0
+    await asyncio.sleep(0)
+    assert clock.reads == 0
+    request(poll, clock, 0)
+    request(poll, clock, 0)
+    clock.reads = 0
+    await asyncio.sleep(0)
+    assert clock.reads == 1

@@ -37,3 +37,9 @@ FIVES = _table()
 
 TENS = np.array([10**exponent for exponent in range(DIGITS + 1)], np.uint64)
 """(20,) uint64; 10^0 to 10^19."""
+
+EXACTS = 23
+"""How many powers of ten float64 has exactly: 10^0 to 10^22."""
+
+EXACT = np.array([sign * 10.0**exponent for sign in (1, -1) for exponent in range(EXACTS)])
+"""(46,) float64; these, and behind them the same with a minus."""

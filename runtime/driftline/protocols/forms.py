@@ -67,10 +67,14 @@ class TextForm:
         """See Form: their arrays become one of arrays, all nested as the first is."""
         start, behind = len(self.before), len(self.behind)
         arrays = [text[start : len(text) - behind] for text in texts]
-        # As many numbers in each as it has to have: a client's row must never become its neighbour's.
-        if {array.count(b",") + 1 for array in arrays} != {self.layout.count}:
-            raise Unread
         nested = arrays[0].startswith(b"[", 1)
+        # As many brackets in each as it has to have, and the kernel sees that as many numbers are in each of
+        # the lists: a client's row must never become its neighbour's.
+        lists = {self.layout.lists if nested else 1}
+        if {array.count(b"[") for array in arrays} != lists or {
+            array.count(b"]") for array in arrays
+        } != lists:
+            raise Unread
         shape = (len(texts), *(self.layout.shape if nested else (self.layout.count,)))
         layout = self.layout.reshaped(shape)
         text = b"[%b]" % b",".join(arrays)

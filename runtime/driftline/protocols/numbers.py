@@ -134,6 +134,11 @@ class Layout:
         row, plane, block = (prod(shape[-depth:]) if depth < levels else 0 for depth in (1, 2, 3))
         return cls(shape, dtype, prod(shape), dtype.itemsize, (_KINDS[dtype], row, plane, block))
 
+    @property
+    def lists(self) -> int:
+        """How many lists it consists of where it is nested: itself, those in it, and those in these."""
+        return sum(prod(self.shape[:depth]) for depth in range(len(self.shape)))
+
     def reshaped(self, shape: tuple[int, ...]) -> Layout:
         """The layout of another shape of the same datatype."""
         return self._of(self.dtype, shape)

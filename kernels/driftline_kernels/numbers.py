@@ -50,6 +50,8 @@ _INFINITE = np.uint64(0x7FF0000000000000)
 _OPEN, _CLOSE, _COMMA, _POINT, _MINUS, _PLUS, _ZERO, _E = b"[],.-+0e"
 _SHORT = np.uint64(10**15)
 """float64 has all whole numbers below this. Some have one digit more, but a processor can't guess which."""
+_UNLIKE = 32
+"""So many numbers are read with care behind one that is not as most are."""
 _FURTHEST = 1 << 40
 """Where an exponent stops growing: no text is long enough to make up for it with digits."""
 
@@ -282,7 +284,7 @@ def read_number(at: int, last: int, out: int, place: int, kind: int) -> int:
     # The integer -0 is 0, as in Python. Not by `and`: half of the jumps would be guessed wrong.
     sign = int(negative) & (1 - (int(whole) & int(value == np.uint64(0))))
     few, scale = digits + fraction <= DIGITS, fraction - power
-    if few and value < _SHORT and 0 <= scale < EXACTS:
+    if value < _SHORT and few and 0 <= scale < EXACTS:
         # The quotient of two numbers that float64 has exactly is rounded once (Clinger, 1990).
         divisor = EXACT[np.uint64(scale + EXACTS * sign)]
         put_float(out, place, kind, np.float64(np.int64(value)) / divisor)
@@ -298,6 +300,35 @@ def read_number(at: int, last: int, out: int, place: int, kind: int) -> int:
     bits |= np.uint64(sign) << np.uint64(63)
     put_float(out, place, kind, np.uint64(bits).view(np.float64))
     return at
+
+
+@body
+def read_plain(at: int, last: int, out: int, place: int, stop: int, kind: int) -> Any:
+    """Read numbers up to the place `stop` as most are written: where the first is that isn't, and its place.
+
+    These have a digit before the point, up to 14 behind it and no exponent; a comma follows, and no space.
+    All take the same steps: whether they are negative, and have seven digits or eight, can't be guessed.
+    """
+    while place < stop and at + 24 <= last:
+        negative = int(load(at, np.uint8) == _MINUS)
+        value = np.uint64(load(at + negative, np.uint8)) - np.uint64(_ZERO)
+        point = at + negative + 1
+        if value > np.uint64(9) or load(point, np.uint8) != _POINT:
+            break
+        w, v = load(point + 1, np.uint64) ^ _ZEROS, load(point + 9, np.uint64) ^ _ZEROS
+        digits, more = leading_digits(w), leading_digits(v)
+        more = more if digits == 8 else 0
+        scale = digits + more
+        end = point + 1 + scale
+        if not 0 < scale < 15 or load(end, np.uint8) != _COMMA or load(end + 1, np.uint8) <= 32:
+            break
+        value = value * TENS[np.uint64(digits)] + value_of_digits(w, digits)
+        value = value * TENS[np.uint64(more)] + value_of_digits(v, more)
+        divisor = EXACT[np.uint64(scale + EXACTS * negative)]
+        put_float(out, place, kind, np.float64(np.int64(value)) / divisor)
+        at = end + 1
+        place += 1
+    return at, place
 
 
 @body
@@ -335,7 +366,7 @@ def read(
     if len(text) < 8 or count == 0:
         return UNKNOWN
     levels = 1 + int(row > 0) + int(plane > 0) + int(block > 0)
-    behind = first > 0
+    behind, retry = first > 0, 0
     if not behind:
         opened = 0
         while load(at, np.uint8) == _OPEN:
@@ -348,6 +379,10 @@ def read(
     row_end = place + row - (place - 1) % row - 1 if behind else row
     while True:
         if not behind:
+            if kind <= FLOAT64 and place >= retry:
+                retry = place
+                at, place = read_plain(at, last, target, place, row_end - 1, kind)
+                retry = place if place > retry else place + _UNLIKE
             begin = at
             at = read_number(at, last, target, place, kind)
             if at <= 0:

@@ -273,6 +273,41 @@ def test_it_goes_on_behind_a_number(nest: tuple[int, ...]) -> None:
         assert out.view(np.float64)[place:].tolist() == values[place:]
 
 
+PLAIN = st.from_regex(r"\A-?[0-9]\.[0-9]{1,16}\Z")
+UNLIKE = st.sampled_from(["12.5", "-0", "7", "1e3", "0.5e-3", "null", "-123456.75", "0.1234567890123456789"])
+
+
+@given(
+    st.lists(PLAIN | PLAIN | PLAIN | UNLIKE, min_size=1, max_size=80),
+    st.integers(1, 7),
+    st.sampled_from([",", ", ", " ,"]),
+    st.sampled_from(["f4", "f8"]),
+)
+def test_numbers_of_a_kind_and_others_among_them(
+    numbers: list[str], width: int, separator: str, dtype: str
+) -> None:
+    rows = [numbers[start : start + width] for start in range(0, len(numbers) - width + 1, width)]
+    expected = np.array([[float(number.replace("null", "nan")) for number in row] for row in rows], "f8")
+    for text, nest in (
+        (f"[{separator.join(f'[{separator.join(row)}]' for row in rows)}]", (width,)),
+        (f"[{separator.join(separator.join(row) for row in rows)}]", ()),
+    ):
+        if rows:
+            answer, values = read(text, dtype, expected.size, *nest)
+            assert answer == -1 - len(nest)
+            np.testing.assert_array_equal(values, expected.astype(dtype).ravel())
+
+
+@pytest.mark.parametrize(
+    "number", ["1.", "-.5", "1.2.3", "1.5-", "1.5+", "00.5", "--1.5", "1.x", "1.5/", "1.5:"]
+)
+@pytest.mark.parametrize("place", [0, 1, 5, 11])
+def test_what_looks_like_most_numbers_and_is_none(number: str, place: int) -> None:
+    numbers = ["2.25"] * 12
+    numbers[place] = number
+    assert read(f"[{','.join(numbers)}]", "f4", 12)[0] == kernel.UNKNOWN
+
+
 def test_text_of_any_length_is_read_to_its_end() -> None:
     for size in range(1, 40):
         text = b"[" + b"1" * size + b"]"

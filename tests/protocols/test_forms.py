@@ -60,7 +60,7 @@ def check(shape: bytes, first: str, texts: list[str]) -> bool:
 @pytest.mark.parametrize(
     ("shape", "texts"),
     [
-        (FLAT, ["[1,2]", "[3.5,-4]", " [5 , 6]"]),
+        (FLAT, ["[1,2]", "[3.5,-4]", "[5 , 6]"]),
         (ROWS, ["[1,2,3,4]", "[5,6,7,8]"]),
         (ROWS, ["[[1,2],[3,4]]", "[[5,6],[7,8]]"]),
         (PLANES, ["[[[1,2],[3,4]]]", "[[[5,6],[7,8]]]"]),

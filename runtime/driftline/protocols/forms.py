@@ -68,12 +68,9 @@ class TextForm:
         start, behind = len(self.before), len(self.behind)
         arrays = [text[start : len(text) - behind] for text in texts]
         nested = arrays[0].startswith(b"[", 1)
-        # As many brackets in each as it has to have, and the kernel sees that as many numbers are in each of
-        # the lists: a client's row must never become its neighbour's.
-        lists = {self.layout.lists if nested else 1}
-        if {array.count(b"[") for array in arrays} != lists or {
-            array.count(b"]") for array in arrays
-        } != lists:
+        # Each is one list, of as many lists as it has to have, and the kernel sees that as many numbers are
+        # in each of them: a client's row must never become its neighbour's.
+        if not all(_lists(array, self.layout.lists) if nested else _flat(array) for array in arrays):
             raise Unread
         shape = (len(texts), *(self.layout.shape if nested else (self.layout.count,)))
         layout = self.layout.reshaped(shape)
@@ -118,3 +115,13 @@ class BinaryForm:
         values = np.frombuffer(b"".join([body[start:] for body in bodies]), self.dtype)
         rows, *others = self.shape
         return self.request.of_inputs({self.name: values.reshape(rows * len(bodies), *others)})
+
+
+def _flat(array: bytes) -> bool:
+    """Whether a text has the brackets of a list without lists in it."""
+    return array.startswith(b"[") and array.find(b"[", 1) < 0 and array.find(b"]") == len(array) - 1
+
+
+def _lists(array: bytes, lists: int) -> bool:
+    """Whether a text has the brackets of so many lists."""
+    return array.count(b"[") == array.count(b"]") == lists

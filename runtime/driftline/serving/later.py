@@ -9,9 +9,9 @@ from contextlib import suppress
 from driftline.blocks import Blocks, join
 from driftline.tensors import Tensors
 
-TOGETHER = 512
-"""Rows that are observed at once: what is kept of so many has left the processor's caches between two times,
-and has to come back, which takes as long as some hundred rows. And requests wait while more are observed."""
+TOGETHER = 128
+"""Rows that are observed at once. What is kept of them has left the processor's caches between two times, and
+has to come back, so fewer would cost more each; while more are observed, requests would wait."""
 
 MOST_BATCHES = 64
 """At once: to join one more takes as long as a row or two."""

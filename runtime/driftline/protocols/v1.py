@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import orjson
 
+from driftline.blocks import Blocks
 from driftline.errors import BadRequest
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
-from driftline.tensors import Signature, Tensors, shorten
+from driftline.tensors import Array, Signature, Tensors, shorten
 
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
@@ -37,12 +39,20 @@ class V1Codec:
         self._of_numbers = len(signature.inputs) == 1 and numbers.readable(signature.inputs[0])
         self._rows = numbers.Rows(signature.inputs[0])
         self._joins = signature.batched and signature.raw
+        of_numbers = signature.raw and {spec.datatype.name for spec in signature.inputs} == {"FP64"}
+        self._names = tuple(spec.name for spec in signature.inputs)
+        self._objects = numbers.Objects(self._names) if of_numbers and signature.batched else None
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever does not fit the signature."""
         if self._of_numbers and len(body) >= _SHORT and numbers.ready(body):
             try:
                 return InferRequest(self._read_numbers(body), self._outputs)
+            except numbers.Unread:
+                pass
+        if self._objects is not None and (before := _BEFORE.match(body)) is not None:
+            try:
+                return self._read_objects(body, before, self._objects)
             except numbers.Unread:
                 pass
         try:
@@ -67,6 +77,16 @@ class V1Codec:
             raise numbers.Unread
         return {self._signature.inputs[0].name: self._rows.read(numbers.Numbers(body, before.end(), stop))}
 
+    def _read_objects(self, body: bytes, before: re.Match[bytes], objects: numbers.Objects) -> InferRequest:
+        """A request of rows of raw columns that are all numbers; else Unread."""
+        stop = body.rfind(b"]")
+        if before[1] != b"instances" or _BEHIND.match(body, stop + 1) is None:
+            raise numbers.Unread
+        return self._of_matrix(objects.read(body, before.end() + 1, stop))
+
+    def _of_matrix(self, matrix: Array) -> InferRequest:
+        return InferRequest(Blocks(self._names, [matrix.T]), self._outputs)
+
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer; NaN and infinity, which JSON has not, are null."""
         return orjson.dumps({"predictions": self._predictions(request, outputs)}), None
@@ -81,32 +101,34 @@ class V1Codec:
 
     # -- several requests together --------------------------------------------------------------
 
-    def form(self, body: bytes, json_length: int | None) -> Self | None:
-        """Itself, since all requests of one row of raw columns may run as one."""
-        return self if self._joins and self.fits(body) else None
+    def form(self, body: bytes, json_length: int | None) -> RowForm | None:
+        """What is around a row of raw columns, since all requests of one may run as one."""
+        before = _BEFORE.match(body) if self._joins else None
+        if before is None or before[1] != b"instances":
+            return None
+        form = RowForm(self, body[: before.end() + 1], body[body.find(b"]") :])
+        return form if form.fits(body) and _BEHIND.match(form.behind, 1) is not None else None
 
-    def fits(self, body: bytes) -> bool:
-        """Whether a body is rows, if what stands for them turns out to be such."""
-        before = _BEFORE.match(body)
-        return (
-            before is not None
-            and before[1] == b"instances"
-            and body.count(b"[") == body.count(b"]") == 1
-            and _BEHIND.match(body, body.find(b"]") + 1) is not None
-        )
+    def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
+        """The insides of lists, without lists in them, as one request of a row for each.
 
-    def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
-        """Bodies that fit as one request of a row for each; Unread if one of them is otherwise.
-
-        Each has one pair of brackets, and a line's end comes between, which no JSON text may have in it: so
-        each is one list of those that are read here, and a client's row never becomes its neighbour's.
+        Unread if one of them is otherwise. Each has one brace that a row may begin with, or a line's end
+        comes between, which no JSON text may have in it: a client's row never becomes its neighbour's.
         """
-        texts = [body[body.find(b"[") : body.find(b"]") + 1] for body in bodies]
+        if self._objects is not None and all(row.startswith(b"{") and row.find(b"{", 1) < 0 for row in rows):
+            text = b",".join(rows)
+            try:
+                matrix = self._objects.read(text, 0, len(text))
+            except numbers.Unread:
+                pass
+            else:
+                if len(matrix) == len(rows):
+                    return self._of_matrix(matrix)
         try:
-            lists = orjson.loads(b"[%b]" % b",\n".join(texts))
+            lists = orjson.loads(b"[[%b]]" % b"],\n[".join(rows))
         except orjson.JSONDecodeError:
             raise numbers.Unread from None
-        if len(lists) != len(bodies) or {*map(type, lists)} != {list} or {*map(len, lists)} != {1}:
+        if len(lists) != len(rows) or {*map(type, lists)} != {list} or {*map(len, lists)} != {1}:
             raise numbers.Unread
         inputs = self._signature.blocks_of_rows([row for (row,) in lists])
         if inputs is None:
@@ -119,6 +141,31 @@ class V1Codec:
         """What `encode` gives for each of `count` requests of a row that ran as one request."""
         rows = self._predictions(request, outputs)
         return [(orjson.dumps({"predictions": [row]}), None) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class RowForm:
+    """Requests of a row each, of whatever raw columns.
+
+    before, behind  the text around the row, with the brackets of its list
+    """
+
+    codec: V1Codec
+    before: bytes
+    behind: bytes
+
+    def fits(self, body: bytes) -> bool:
+        """See Form: whether a body is this around something without brackets."""
+        start, stop = len(self.before), len(body) - len(self.behind)
+        return (
+            body.startswith(self.before) and body.endswith(self.behind)
+            and body.find(b"[", start) < 0 and body.find(b"]", start) == stop
+        )  # fmt: skip
+
+    def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
+        """See Form."""
+        start, behind = len(self.before), len(self.behind)
+        return self.codec.read_rows([body[start : len(body) - behind] for body in bodies])
 
 
 def inputs_of_rows(signature: Signature, instances: object) -> Tensors:

@@ -1,0 +1,91 @@
+"""Rows that are JSON objects of numbers, by the same names in the same order: straight into a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline_kernels.device import driver
+from driftline_kernels.memory import FLOAT64, address_of, load
+from driftline_kernels.numbers import UNKNOWN, read_number, word
+
+_CLOSE, _COMMA, _SPACE = b"}, "
+
+
+class Template(NamedTuple):
+    """What stands before each number of a row.
+
+    sizes    (columns,) int64; characters before each
+    first    (columns + 1,) int64; which words are before it
+    words    (words,) uint64; the characters, eight to a word, the last filled up with zeros
+    masks    (words,) uint64; of which bits these are
+    targets  (columns,) int64; the column of the matrix that each number goes to
+    """
+
+    sizes: NDArray[np.int64]
+    first: NDArray[np.int64]
+    words: NDArray[np.uint64]
+    masks: NDArray[np.uint64]
+    targets: NDArray[np.int64]
+
+
+def template(before: Sequence[bytes], targets: Sequence[int]) -> Template:
+    """The template of a row with these texts before its numbers."""
+    lengths = [-(-len(text) // 8) for text in before]
+
+    def words(texts: Sequence[bytes]) -> NDArray[np.uint64]:
+        filled = [text.ljust(8 * length, b"\0") for text, length in zip(texts, lengths, strict=True)]
+        return np.frombuffer(b"".join(filled), np.uint64)
+
+    return Template(
+        np.array([len(text) for text in before], np.int64),
+        np.cumsum([0, *lengths]),
+        words(before),
+        words([b"\xff" * len(text) for text in before]),
+        np.array(targets, np.int64),
+    )
+
+
+def read(text: bytes, start: int, stop: int, template: Template, out: NDArray[np.float64]) -> int:
+    """Read rows, with a comma and perhaps a space between them, from text[start:stop].
+
+    out  (rows, columns) float64, of as many rows as there may be; where the text is not read, it is in part
+
+    The answer is how many rows there are; or UNKNOWN, if anything else is there, or a number that is hard.
+    """
+    return int(_read(text, start, stop, *template, out.reshape(-1).view(np.uint8)))
+
+
+@driver
+def _read(
+    text: Any, start: int, stop: int, sizes: Any, first: Any, words: Any, masks: Any, targets: Any, out: Any
+) -> int:
+    base, target = address_of(text), address_of(out)
+    last, end, at = base + len(text) - 8, base + stop, base + start
+    columns = len(sizes)
+    if len(text) < 8:
+        return UNKNOWN
+    for row in range(len(out) // (8 * columns)):
+        for column in range(columns):
+            if at + sizes[column] >= end:
+                return UNKNOWN
+            for k in range(first[column], first[column + 1]):
+                if (word(at + 8 * (k - first[column]), last) ^ words[k]) & masks[k]:
+                    return UNKNOWN
+            place = row * columns + targets[column]
+            at = read_number(at + sizes[column], last, target, place, FLOAT64)
+            if at <= 0:
+                return UNKNOWN
+        if at >= end or load(at, np.uint8) != _CLOSE:
+            return UNKNOWN
+        at += 1
+        if at == end:
+            return row + 1
+        if load(at, np.uint8) != _COMMA:
+            return UNKNOWN
+        at += 1
+        at += int(load(at, np.uint8) == _SPACE)
+    return UNKNOWN

@@ -131,8 +131,8 @@ def test_however_joint_rows_are_cut_each_has_its_own_numbers_or_none_is_read(
     starts, stops = [0, *(cut + 1 for cut in cuts)], [*cuts, len(joint)]
     bodies = [f'{{"instances":[{joint[a:b]}]}}'.encode() for a, b in zip(starts, stops, strict=True)]
     form = one.form(bodies[0], None)
-    assert form is not None
-    assert all(map(form.fits, bodies))
+    if form is None or not all(map(form.fits, bodies)):
+        return
     try:
         together = form.read_all(bodies).inputs
     except numbers.Unread:
@@ -145,7 +145,18 @@ def test_however_joint_rows_are_cut_each_has_its_own_numbers_or_none_is_read(
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"instances":[{"age":1}', b'{"inputs":[{"age":1}]}', b'{"instances":{"age":[1]}}', b"[]", b""]
+    "body",
+    [
+        b'{"instances":[{"age":1},{"age":2}]}',
+        b'{"instances":[{"age":[1]}]}',
+        b'{"instances":[{"age":{}}]}',
+        b'{"instances":[1]}',
+        b'{"instances":[{"age":1}',
+        b'{"inputs":[{"age":1}]}',
+        b'{"instances":{"age":[1]}}',
+        b"[]",
+        b"",
+    ],
 )
 def test_other_requests_have_no_form(body: bytes) -> None:
     assert codec().form(body, None) is None

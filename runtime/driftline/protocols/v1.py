@@ -110,12 +110,12 @@ class V1Codec:
         return form if form.fits(body) and _BEHIND.match(form.behind, 1) is not None else None
 
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
-        """The insides of lists, without lists in them, as one request of a row for each.
+        """The insides of lists, each with the brace of one row, as one request of a row for each.
 
-        Unread if one of them is otherwise. Each has one brace that a row may begin with, or a line's end
+        Unread if one of them is otherwise. Each has the only brace that a row may begin with, or a line's end
         comes between, which no JSON text may have in it: a client's row never becomes its neighbour's.
         """
-        if self._objects is not None and all(row.startswith(b"{") and row.find(b"{", 1) < 0 for row in rows):
+        if self._objects is not None:
             text = b",".join(rows)
             try:
                 matrix = self._objects.read(text, 0, len(text))
@@ -155,10 +155,11 @@ class RowForm:
     behind: bytes
 
     def fits(self, body: bytes) -> bool:
-        """See Form: whether a body is this around something without brackets."""
+        """See Form: whether a body is this around a brace and something without brackets or more braces."""
         start, stop = len(self.before), len(body) - len(self.behind)
         return (
             body.startswith(self.before) and body.endswith(self.behind)
+            and body.startswith(b"{", start) and body.find(b"{", start + 1) < 0
             and body.find(b"[", start) < 0 and body.find(b"]", start) == stop
         )  # fmt: skip
 

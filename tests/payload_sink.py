@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.config import Server
 from driftline.protocols.cloudevents import Event, from_http
 from driftline.serving.payloads.exchange import Asked, Exchange
@@ -89,8 +89,8 @@ class Sinking:
     """A sink with its queue and its threads, as the process that logs has them."""
 
     def __init__(self, sink: str, **settings: Any) -> None:
-        self.tally = Tally.new(COUNTED)
-        self.queue = Queue(self.tally)
+        self.shared = SharedCounts.new(COUNTED)
+        self.queue = Queue(self.shared)
         self._threads = open_sink(Server(log_payloads="all", log_sink=sink, **settings)).threads(self.queue)
         for thread in self._threads:
             thread.start()
@@ -104,4 +104,4 @@ class Sinking:
         for thread in self._threads:
             thread.join(20)
             assert not thread.is_alive()
-        self.tally.close()
+        self.shared.close()

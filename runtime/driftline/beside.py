@@ -66,11 +66,11 @@ def begin(end: int, niceness: int = BEHIND) -> tuple[socket.socket, Any]:
     return ours, pickle.loads(ours.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own
 
 
-class Tally:
+class SharedCounts:
     """Counters in memory that two processes map, by name; only one of them may add to each.
 
     names       of all counters, the same in both processes
-    descriptor  of memory that `Tally.new` has made
+    descriptor  of memory that `SharedCounts.new` has made
     """
 
     def __init__(self, names: Sequence[str], descriptor: int) -> None:
@@ -79,9 +79,9 @@ class Tally:
         self._words = memoryview(mmap.mmap(descriptor, _WORD * len(names))).cast("q")
 
     @classmethod
-    def new(cls, names: Sequence[str]) -> Tally:
+    def new(cls, names: Sequence[str]) -> SharedCounts:
         """Of zeros."""
-        descriptor = os.memfd_create("driftline-tally", 0)
+        descriptor = os.memfd_create("driftline-counts", 0)
         os.ftruncate(descriptor, _WORD * len(names))
         return cls(names, descriptor)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from driftline.load.connections import CLOSED, TIMEOUT, Connection, Connections
-from driftline.load.pace import SECOND, Closed, Open, Tally, drive
+from driftline.load.pace import SECOND, Closed, Open, Outcome, drive
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
@@ -79,32 +79,32 @@ def load(
     requests: int = 30,
     timeout: float = 30,
     request: bytes = REQUEST,
-) -> Tally:
+) -> Outcome:
     """So many requests, as fast as the connections let them, in an open loop."""
-    tally = Tally()
+    outcome = Outcome()
     wire = Connections(server.address, request, connections, timeout)
     try:
-        drive(Open(wire.now(), SECOND, requests), wire, tally, lambda: None)
+        drive(Open(wire.now(), SECOND, requests), wire, outcome, lambda: None)
     finally:
         wire.close()
-    return tally
+    return outcome
 
 
 def test_every_request_is_answered_on_connections_that_stay() -> None:
     with answering(lambda number: GOOD) as server:
-        tally = load(server, connections=3, requests=200)
-    assert (tally.answered, tally.failed, server.requests) == (200, 0, 200)
+        outcome = load(server, connections=3, requests=200)
+    assert (outcome.answered, outcome.failed, server.requests) == (200, 0, 200)
     assert 1 <= server.connections <= 3
 
 
 def test_a_closed_loop_uses_all_connections_and_stops() -> None:
     with answering(lambda number: GOOD) as server:
-        wire, tally = Connections(server.address, REQUEST, 5, 30), Tally()
-        drive(Closed(wire.now(), SECOND // 5), wire, tally, lambda: None)
+        wire, outcome = Connections(server.address, REQUEST, 5, 30), Outcome()
+        drive(Closed(wire.now(), SECOND // 5), wire, outcome, lambda: None)
         wire.close()
-    assert tally.answered == server.requests > 0
+    assert outcome.answered == server.requests > 0
     assert server.connections == 5
-    assert tally.took_ns >= SECOND // 5
+    assert outcome.took_ns >= SECOND // 5
 
 
 @pytest.mark.parametrize(
@@ -120,51 +120,51 @@ def test_a_closed_loop_uses_all_connections_and_stops() -> None:
 )
 def test_failures_are_counted_by_what_they_are(answer: bytes | None, reason: str) -> None:
     with answering(lambda number: GOOD if number % 3 else answer) as server:
-        tally = load(server, timeout=0.5 if reason == TIMEOUT else 30)
-    assert set(tally.failures) == {reason}
+        outcome = load(server, timeout=0.5 if reason == TIMEOUT else 30)
+    assert set(outcome.failures) == {reason}
     # A busy machine may make good answers late too.
-    assert tally.failed >= 10 if reason == TIMEOUT else tally.failed == 10
-    assert tally.answered + tally.failed == 30
+    assert outcome.failed >= 10 if reason == TIMEOUT else outcome.failed == 10
+    assert outcome.answered + outcome.failed == 30
 
 
 def test_a_connection_that_the_server_closes_after_an_answer_is_opened_again() -> None:
     last = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
     with answering(lambda number: GOOD if number % 3 else last) as server:
-        tally = load(server, connections=1)
-    assert (tally.answered, tally.failed) == (30, 0)
+        outcome = load(server, connections=1)
+    assert (outcome.answered, outcome.failed) == (30, 0)
 
 
 def test_answers_in_pieces_and_chunks_are_whole_answers() -> None:
     chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n400\r\n" + b"b" * 1024
     with answering(lambda number: chunked + b"\r\n0\r\n\r\n") as server:
-        tally = load(server)
-    assert (tally.answered, tally.failed) == (30, 0)
+        outcome = load(server)
+    assert (outcome.answered, outcome.failed) == (30, 0)
 
 
 def test_a_body_larger_than_a_sockets_buffer_arrives_whole() -> None:
     body = bytes(8 * 2**20)
     request = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body
     with answering(lambda number: GOOD, request) as server:
-        tally = load(server, connections=2, requests=4, request=request)
-    assert (tally.answered, server.requests, tally.failed) == (4, 4, 0)
+        outcome = load(server, connections=2, requests=4, request=request)
+    assert (outcome.answered, server.requests, outcome.failed) == (4, 4, 0)
 
 
 def test_a_server_that_is_not_there() -> None:
     with answering(lambda number: GOOD) as server:
         pass
-    tally = load(server, connections=2, requests=10)
-    assert tally.answered == 0
-    assert sum(tally.failures.values()) == 10
-    assert tally.failures["not connected: Connection refused"] > 0
+    outcome = load(server, connections=2, requests=10)
+    assert outcome.answered == 0
+    assert sum(outcome.failures.values()) == 10
+    assert outcome.failures["not connected: Connection refused"] > 0
 
 
 def test_a_closed_loop_at_a_server_that_is_not_there_does_not_spin() -> None:
     with answering(lambda number: GOOD) as server:
         pass
-    wire, tally = Connections(server.address, REQUEST, 2, 30), Tally()
-    drive(Closed(wire.now(), SECOND // 2), wire, tally, lambda: None)
+    wire, outcome = Connections(server.address, REQUEST, 2, 30), Outcome()
+    drive(Closed(wire.now(), SECOND // 2), wire, outcome, lambda: None)
     wire.close()
-    assert 2 <= tally.failed <= 12
+    assert 2 <= outcome.failed <= 12
 
 
 def test_an_interrupt_while_the_parser_calls_back_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

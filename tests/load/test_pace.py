@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.load.pace import GRACE_NS, SECOND, UNSENT, Answer, Closed, Open, Tally, drive
+from driftline.load.pace import GRACE_NS, SECOND, UNSENT, Answer, Closed, Open, Outcome, drive
 
 MS = SECOND // 1000
 Stall = tuple[int, int]
@@ -58,8 +58,8 @@ class Simulated:
         return [Answer(due, self._time, None)]
 
 
-class Recorded(Tally):
-    """A tally that also knows every single duration."""
+class Recorded(Outcome):
+    """A outcome that also knows every single duration."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,12 +97,12 @@ def test_an_open_loop_counts_from_when_requests_were_due(
     rate: float, length: int, connections: int, services: list[int], stall: Stall
 ) -> None:
     stall = stall[0], stall[0] + stall[1]
-    tally = Recorded()
-    drive(Open(0, length, rate), Simulated(connections, services, stall), tally, lambda: None)
+    outcome = Recorded()
+    drive(Open(0, length, rate), Simulated(connections, services, stall), outcome, lambda: None)
     expected, unsent = naive_open(rate, length, connections, services, stall)
-    assert tally.all == expected
-    assert tally.failures[UNSENT] == tally.failed == unsent
-    assert tally.answered == len(expected)
+    assert outcome.all == expected
+    assert outcome.failures[UNSENT] == outcome.failed == unsent
+    assert outcome.answered == len(expected)
 
 
 @given(
@@ -113,8 +113,8 @@ def test_an_open_loop_counts_from_when_requests_were_due(
 def test_a_closed_loop_keeps_every_connection_asking(
     connections: int, length: int, services: list[int]
 ) -> None:
-    tally = Recorded()
-    drive(Closed(0, length), Simulated(connections, services, (0, 0)), tally, lambda: None)
+    outcome = Recorded()
+    drive(Closed(0, length), Simulated(connections, services, (0, 0)), outcome, lambda: None)
     dones: list[int] = []
     sents: list[int] = []
     for service in cycle(services):
@@ -123,12 +123,12 @@ def test_a_closed_loop_keeps_every_connection_asking(
             break
         sents.append(sent)
         dones.append(max([sent, *dones[-1:]]) + service)
-    assert tally.all == [done - sent for sent, done in zip(sents, dones, strict=True)]
+    assert outcome.all == [done - sent for sent, done in zip(sents, dones, strict=True)]
 
 
 def test_a_stall_shows_in_the_tail_of_an_open_loop_and_hides_in_a_closed_one() -> None:
     second_of_stall = 5 * SECOND, 6 * SECOND
-    opened, closed = Tally(), Tally()
+    opened, closed = Outcome(), Outcome()
     drive(Open(0, 10 * SECOND, 500), Simulated(64, [MS], second_of_stall), opened, lambda: None)
     drive(Closed(0, 10 * SECOND), Simulated(1, [MS], second_of_stall), closed, lambda: None)
     # Half the machine's capacity: 500 were due in the stall, and 500 more until it had caught up.
@@ -140,13 +140,13 @@ def test_a_stall_shows_in_the_tail_of_an_open_loop_and_hides_in_a_closed_one() -
 
 
 def test_an_interrupt_leaves_what_was_counted() -> None:
-    tally, looks = Tally(), iter(range(4))
+    outcome, looks = Outcome(), iter(range(4))
 
     def watch() -> None:
         if next(looks) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        drive(Open(0, 10 * SECOND, 100), Simulated(4, [MS], (0, 0)), tally, watch)
-    assert tally.answered == 75
-    assert round(tally.per_second) == 100
+        drive(Open(0, 10 * SECOND, 100), Simulated(4, [MS], (0, 0)), outcome, watch)
+    assert outcome.answered == 75
+    assert round(outcome.per_second) == 100

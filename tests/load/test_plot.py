@@ -7,17 +7,17 @@ from xml.etree import ElementTree
 import pytest
 
 from driftline.load.bench import Point
-from driftline.load.pace import SECOND, Answer, Tally
+from driftline.load.pace import SECOND, Answer, Outcome
 from driftline.load.plot import plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def point(rate: float | None, *durations: int) -> Point:
-    tally = Tally(took_ns=SECOND)
+    outcome = Outcome(took_ns=SECOND)
     for duration in durations:
-        tally.add(Answer(0, duration, None))
-    return Point(4, rate, "own", tally)
+        outcome.add(Answer(0, duration, None))
+    return Point(4, rate, "own", outcome)
 
 
 MANY = tuple(range(100_000, 5_000_000, 1000))

@@ -10,7 +10,7 @@ import pytest
 from driftline.errors import DriftlineError
 from driftline.load import tune
 from driftline.load.bench import Point
-from driftline.load.pace import SECOND, Answer, Tally
+from driftline.load.pace import SECOND, Answer, Outcome
 from driftline.load.tune import REPEATS, Settings, Trial, Tuning
 
 START = Settings(max_batch_rows=128, instances=1, threads=0)
@@ -22,9 +22,9 @@ def search(monkeypatch: pytest.MonkeyPatch, carried: Carried, batched: bool = Tr
 
     def measure(self: Tuning, trial: Trial) -> None:
         rate = carried(trial.settings)
-        tally = Tally(took_ns=SECOND)
-        tally.add(Answer(0, 10_000_000, None))
-        trial.knees.append(Point(1, rate, "own", tally) if rate else None)
+        outcome = Outcome(took_ns=SECOND)
+        outcome.add(Answer(0, 10_000_000, None))
+        trial.knees.append(Point(1, rate, "own", outcome) if rate else None)
         trial.rows_a_batch.append(1.0)
 
     monkeypatch.setattr(Tuning, "measure", measure)

@@ -18,6 +18,7 @@ from scipy.stats import ks_2samp
 
 from driftline.errors import BadRequest
 from driftline.monitor import report
+from driftline.monitor.comparing import Counted
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric, Reference
@@ -97,7 +98,7 @@ def only(reference: Any, live: Any) -> report.ColumnReport:
     """The report of one column."""
     profile = Profile.fit({"x": reference})
     counts, moments = count(profile["x"], live)
-    return report.of_column(profile["x"], counts, moments)
+    return report.of_columns([Counted(profile["x"], counts, moments)])[0]
 
 
 def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
@@ -218,7 +219,7 @@ def test_an_empty_window_has_no_statistics(profile: Profile) -> None:
 def test_a_reference_without_rows_leaves_counts(profile: Profile) -> None:
     nothing = Numeric("x", np.zeros(0, np.float32), np.zeros(4, np.int64), *[np.zeros(0)] * 2, np.zeros(5))
     counts, moments = count(nothing, [1.0, 3.0, np.nan, np.inf])
-    column = report.of_column(nothing, counts, moments)
+    (column,) = report.of_columns([Counted(nothing, counts, moments)])
     assert not column.statistics
     assert column.note == "no reference: only counted"
     assert column.facts == {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from beside import RawUpstream, read_all, read_exactly, read_head
 
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.sidecar.proxy import Proxy
 from driftline.sidecar.tap import COUNTED, Copy, Tap
 
@@ -22,8 +22,8 @@ INFER = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r
 class Taken(Tap):
     """A tap that keeps what is put."""
 
-    def __init__(self, tally: Tally) -> None:
-        super().__init__(1000, tally)
+    def __init__(self, shared: SharedCounts) -> None:
+        super().__init__(1000, shared)
         self.taken: list[tuple[bytes, bytes, bytes]] = []
 
     def put(self, path: bytes, request: Copy, answer: Copy) -> None:
@@ -39,8 +39,8 @@ def upstream() -> Iterator[RawUpstream]:
 
 @pytest.fixture
 async def proxy(upstream: RawUpstream) -> AsyncIterator[Proxy]:
-    tally = Tally.new(COUNTED)
-    proxy = Proxy(upstream.url, Taken(tally), tally, copy_body_bytes=1000)
+    shared = SharedCounts.new(COUNTED)
+    proxy = Proxy(upstream.url, Taken(shared), shared, copy_body_bytes=1000)
     await proxy.start(listener := socket.create_server(("127.0.0.1", 0)))
     proxy.port = listener.getsockname()[1]  # type: ignore[attr-defined]
     yield proxy
@@ -134,7 +134,7 @@ async def test_connections_are_used_again_and_pipelined_requests_are_answered_in
     assert answered.count(b"200 OK") == 21
     assert bodies == [b"%04d" % number for number in range(20)] + [b"body"]
     assert upstream.connections == 1
-    assert proxy.tally["answers_2xx"] == 21
+    assert proxy.shared["answers_2xx"] == 21
 
 
 async def test_chunks_pass_both_ways_while_they_come(proxy: Proxy, upstream: RawUpstream) -> None:
@@ -237,8 +237,8 @@ async def test_a_client_that_leaves_takes_its_request_with_it(proxy: Proxy, upst
     upstream.handle = handle
     await talk(proxy, leave)
     assert await asyncio.to_thread(noticed.wait, 60)
-    assert proxy.tally["gone"] == 1
-    assert proxy.tally["clients"] == 0
+    assert proxy.shared["gone"] == 1
+    assert proxy.shared["clients"] == 0
 
 
 async def test_slow_readers_stop_fast_writers(proxy: Proxy, upstream: RawUpstream) -> None:
@@ -287,7 +287,7 @@ async def test_slow_readers_stop_fast_writers(proxy: Proxy, upstream: RawUpstrea
 
     upstream.handle = handle
     assert await talk(proxy, client) == size
-    assert proxy.tally["answers_2xx"] == 1
+    assert proxy.shared["answers_2xx"] == 1
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal"])
@@ -298,7 +298,7 @@ async def test_an_upstream_that_breaks_off(proxy: Proxy, upstream: RawUpstream, 
 
     upstream.handle = handle
     answered = await talk(proxy, once(INFER.replace(b"Host: h", b"Host: h\r\nConnection: close")))
-    assert proxy.tally["broken"] == 1
+    assert proxy.shared["broken"] == 1
     if begun:
         assert answered.endswith(b"hal"), "a part, which its length tells from all"
     else:
@@ -336,7 +336,7 @@ async def test_an_upstream_that_is_not_there(proxy: Proxy, upstream: RawUpstream
     head, _, body = answered.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: application/json\r\n")
     assert body == b'{"error":"%b can\'t be reached: Connection refused"}' % upstream.url.encode()
-    assert proxy.tally["unreachable"] == 1
+    assert proxy.shared["unreachable"] == 1
 
 
 async def test_an_upstream_that_does_not_answer(
@@ -354,7 +354,7 @@ async def test_an_upstream_that_does_not_answer(
     assert answered.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
     assert answered.endswith(b'has not answered within 0.1 s"}')
     assert await asyncio.to_thread(left.wait, 60), "the upstream may stop"
-    assert proxy.tally["timeout"] == 1
+    assert proxy.shared["timeout"] == 1
     assert not proxy.tap.taken  # type: ignore[attr-defined]
 
 
@@ -366,7 +366,7 @@ async def test_an_upstream_that_takes_no_connection(proxy: Proxy, monkeypatch: p
             answered = await talk(proxy, once(INFER.replace(b"Host: h", b"Host: h\r\nConnection: close")))
     assert answered.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
     assert answered.endswith(b'no connection within 0.1 s"}')
-    assert proxy.tally["timeout"] == 1
+    assert proxy.shared["timeout"] == 1
 
 
 @pytest.mark.parametrize(

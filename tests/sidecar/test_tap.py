@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import Any
 
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.tap import COUNTED, Copy, Tap, TapSource, on_the_way
 
@@ -32,10 +32,10 @@ def copy(content: bytes, room: int = 10_000_000, **headers: bytes) -> Copy:
 
 async def test_exchanges_arrive_as_they_were() -> None:
     ours, theirs = socket.socketpair()
-    tally, ended = Tally.new(COUNTED), asyncio.Event()
-    tap, agent = Tap(1_000_000, tally), Seeing()
+    shared, ended = SharedCounts.new(COUNTED), asyncio.Event()
+    tap, agent = Tap(1_000_000, shared), Seeing()
     loop = asyncio.get_running_loop()
-    source: Any = TapSource(theirs, tally, lambda: loop.call_soon_threadsafe(ended.set))
+    source: Any = TapSource(theirs, shared, lambda: loop.call_soon_threadsafe(ended.set))
     ours.setblocking(False)
     await tap.open(ours)
     await source.start(agent, None)
@@ -50,49 +50,49 @@ async def test_exchanges_arrive_as_they_were() -> None:
         Exchange("/v2/models/m/infer", Body(b"x" * 100_000, b"a/b", b"", 17), Body(b"answer", b"", b"gzip")),
         Exchange("/invocations", Body(b"", b""), Body(b"", b"")),
     ]
-    assert (tally["copied"], tally["taken"], tally["dropped_large"]) == (2, 2, 1)
+    assert (shared["copied"], shared["taken"], shared["dropped_large"]) == (2, 2, 1)
     names = {sample.name for metric in source.metrics() for sample in metric.samples}
     assert {"driftline_proxy_dropped_total", "driftline_proxy_waiting"} <= names
 
 
 async def test_an_agent_that_lags_costs_copies_and_no_memory() -> None:
     ours, theirs = socket.socketpair()
-    tally = Tally.new(COUNTED)
-    tap = Tap(500_000, tally)
+    shared = SharedCounts.new(COUNTED)
+    tap = Tap(500_000, shared)
     tap.put(b"/", copy(b"1"), copy(b"2"))
-    assert tally["dropped_away"] == 1
+    assert shared["dropped_away"] == 1
     ours.setblocking(False)
     await tap.open(ours)
     for _ in range(200):
         tap.put(b"/invocations", copy(b"x" * 10_000), copy(b"y" * 10_000))
         await asyncio.sleep(0)
-    assert tally["copied"] + tally["dropped_queue"] == 200
-    assert 25 <= tally["copied"] < 100, "what may wait, and what the system's own buffers hold"
+    assert shared["copied"] + shared["dropped_queue"] == 200
+    assert 25 <= shared["copied"] < 100, "what may wait, and what the system's own buffers hold"
     theirs.close()
-    while tally["dropped_away"] == 1:
+    while shared["dropped_away"] == 1:
         tap.put(b"/", copy(b"1"), copy(b"2"))
         await asyncio.sleep(0.001)
     tap.close()
 
 
 async def test_what_was_on_its_way_to_an_agent_that_dies_is_counted() -> None:
-    tally = Tally.new(COUNTED)
-    tap = Tap(10_000_000, tally)
+    shared = SharedCounts.new(COUNTED)
+    tap = Tap(10_000_000, shared)
     for taken in (3, 5):  # one agent after the other
-        before = tally["copied"]
+        before = shared["copied"]
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         await tap.open(ours)
         for _ in range(10):
             tap.put(b"/", copy(b"1"), copy(b"2"))
-        tally.add("taken", taken)
-        assert on_the_way(tally) == 10 - taken
+        shared.add("taken", taken)
+        assert on_the_way(shared) == 10 - taken
         theirs.close()
         async with asyncio.timeout(60):
-            while on_the_way(tally):  # noqa: ASYNC110 - the transport notices
+            while on_the_way(shared):  # noqa: ASYNC110 - the transport notices
                 await asyncio.sleep(0.001)
-        assert tally["copied"] == before + 10
-    assert (tally["taken"], tally["dropped_lost"]) == (8, 12)
+        assert shared["copied"] == before + 10
+    assert (shared["taken"], shared["dropped_lost"]) == (8, 12)
     tap.put(b"/", copy(b"1"), copy(b"2"))
-    assert tally["dropped_away"] == 1
+    assert shared["dropped_away"] == 1
     tap.close()

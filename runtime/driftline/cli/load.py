@@ -99,7 +99,7 @@ def bench(
         except KeyboardInterrupt:
             interrupted = True
     show(measuring, json_file, plot_file, target_of(given), knee, interrupted)
-    answered = any(point.tally.answered for point in measuring.points)
+    answered = any(point.outcome.answered for point in measuring.points)
     ctx.exit(INTERRUPTED if interrupted else 0 if answered else 1)
 
 

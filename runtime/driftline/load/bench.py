@@ -11,7 +11,7 @@ from typing import Any
 from driftline.load import tools
 from driftline.load.connections import Connections
 from driftline.load.knee import knee
-from driftline.load.pace import SECOND, Closed, Open, Tally, drive
+from driftline.load.pace import SECOND, Closed, Open, Outcome, drive
 from driftline.load.request import Request
 
 OWN = "own"
@@ -24,7 +24,7 @@ _FIRST_SECONDS = 1.0
 _FIRST_CONNECTIONS = 64
 _FIRST_SHARE = 1 / 8
 
-Watch = Callable[[str, float, Tally], object]
+Watch = Callable[[str, float, Outcome], object]
 """Called four times a second: with what is being done, how much of it is, and what was counted so far."""
 
 
@@ -40,7 +40,7 @@ class Point:
     connections: int
     rate: float | None
     sender: str
-    tally: Tally
+    outcome: Outcome
     busy: float = 0.0
 
     @property
@@ -52,7 +52,7 @@ class Point:
 
     def meets(self, p99_ms: float) -> bool:
         """Whether 99 % were answered in that time and nothing failed."""
-        return self.tally.answered > 0 and not self.tally.failed and self.tally.ms(0.99) <= p99_ms
+        return self.outcome.answered > 0 and not self.outcome.failed and self.outcome.ms(0.99) <= p99_ms
 
     def as_json(self) -> dict[str, Any]:
         """All of it, with the histogram of durations as [milliseconds, count]."""
@@ -62,12 +62,12 @@ class Point:
             "rate": self.rate,
             "sender": self.sender,
             "sender_busy": round(self.busy, 3),
-            "answered": self.tally.answered,
-            "failures": dict(self.tally.failures),
-            "seconds": self.tally.took_ns / SECOND,
-            "per_second": self.tally.per_second,
-            "ms": {name: self.tally.ms(q) for name, q in QUANTILES.items()},
-            "histogram_ms": [[ns / 1e6, count] for ns, count in self.tally.latency],
+            "answered": self.outcome.answered,
+            "failures": dict(self.outcome.failures),
+            "seconds": self.outcome.took_ns / SECOND,
+            "per_second": self.outcome.per_second,
+            "ms": {name: self.outcome.ms(q) for name, q in QUANTILES.items()},
+            "histogram_ms": [[ns / 1e6, count] for ns, count in self.outcome.latency],
         }
 
 
@@ -93,19 +93,19 @@ class Bench:
     def closed(self, connections: int) -> Point:
         """Connections that ask again as soon as they are answered."""
         sender = (tools.installed() or OWN) if self.sender == AUTO else self.sender
-        name = Point(connections, None, sender, Tally()).name
+        name = Point(connections, None, sender, Outcome()).name
         if sender == OWN:
             return self._send(name, connections, None)
         if self.warm_up:
-            self._tool(sender, f"{name}, warm-up", connections, self.warm_up, Tally())
-        point = Point(connections, None, sender, Tally())
+            self._tool(sender, f"{name}, warm-up", connections, self.warm_up, Outcome())
+        point = Point(connections, None, sender, Outcome())
         self.points.append(point)
-        self._tool(sender, name, connections, self.seconds, point.tally)
+        self._tool(sender, name, connections, self.seconds, point.outcome)
         return point
 
     def open(self, rate: float, connections: int) -> Point:
         """Requests at a fixed rate, on at most so many connections."""
-        return self._send(Point(connections, rate, OWN, Tally()).name, connections, rate)
+        return self._send(Point(connections, rate, OWN, Outcome()).name, connections, rate)
 
     def find_knee(self, p99_ms: float, first: float | None, connections: int) -> Point | None:
         """The highest rate at which 99 % are answered in `p99_ms` and none fails, within 5 %.
@@ -128,37 +128,39 @@ class Bench:
     def first_rate(self) -> float:
         """A rate to begin with: an eighth of what a second of a closed loop reaches."""
         shortly = Bench(self.request, _FIRST_SECONDS, 0.0, self.timeout, self.sender, self.watch, [])
-        return shortly.closed(_FIRST_CONNECTIONS).tally.per_second * _FIRST_SHARE
+        return shortly.closed(_FIRST_CONNECTIONS).outcome.per_second * _FIRST_SHARE
 
-    def _tool(self, sender: str, what: str, connections: int, seconds: float, tally: Tally) -> None:
-        began, nothing = time.monotonic(), Tally()
+    def _tool(self, sender: str, what: str, connections: int, seconds: float, outcome: Outcome) -> None:
+        began, nothing = time.monotonic(), Outcome()
 
         def watch() -> None:
             self.watch(what, min(1.0, (time.monotonic() - began) / seconds), nothing)
 
-        tools.run(sender, self.request, connections, seconds, self.timeout, tally, watch)
+        tools.run(sender, self.request, connections, seconds, self.timeout, outcome, watch)
 
     def _send(self, name: str, connections: int, rate: float | None) -> Point:
         with self._connected(connections) as wire:
             if self.warm_up:
-                self._drive(wire, f"{name}, warm-up", self.warm_up, rate, Tally())
-            tally, used, began = Tally(), time.process_time(), time.perf_counter()
+                self._drive(wire, f"{name}, warm-up", self.warm_up, rate, Outcome())
+            outcome, used, began = Outcome(), time.process_time(), time.perf_counter()
             try:
-                self._drive(wire, name, self.seconds, rate, tally)
+                self._drive(wire, name, self.seconds, rate, outcome)
             finally:
                 busy = (time.process_time() - used) / (time.perf_counter() - began)
-                point = Point(connections, rate, OWN, tally, busy)
+                point = Point(connections, rate, OWN, outcome, busy)
                 self.points.append(point)
         return point
 
-    def _drive(self, wire: Connections, what: str, seconds: float, rate: float | None, tally: Tally) -> None:
+    def _drive(
+        self, wire: Connections, what: str, seconds: float, rate: float | None, outcome: Outcome
+    ) -> None:
         start, length = wire.now(), int(seconds * SECOND)
         pace = Closed(start, length) if rate is None else Open(start, length, rate)
 
         def watch() -> None:
-            self.watch(what, min(1.0, (wire.now() - start) / length), tally)
+            self.watch(what, min(1.0, (wire.now() - start) / length), outcome)
 
-        drive(pace, wire, tally, watch)
+        drive(pace, wire, outcome, watch)
 
     @contextmanager
     def _connected(self, connections: int) -> Iterator[Connections]:

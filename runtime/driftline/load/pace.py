@@ -53,7 +53,7 @@ class Wire(Protocol):
 
 
 @dataclass(slots=True)
-class Tally:
+class Outcome:
     """What came of a stretch of load: durations of answers of status 2xx, failures by reason; nanoseconds."""
 
     latency: Histogram = field(default_factory=Histogram)
@@ -128,11 +128,11 @@ class Open:
         return self._start + int(self._taken * SECOND / self._rate)
 
 
-def drive(pace: Closed | Open, wire: Wire, tally: Tally, watch: Callable[[], object]) -> None:
+def drive(pace: Closed | Open, wire: Wire, outcome: Outcome, watch: Callable[[], object]) -> None:
     """Send what is due while connections are free, and count what comes of it until all have ended.
 
     What is due and finds no free connection waits, and its time runs; a second after the end it fails.
-    `watch` is called four times a second. On KeyboardInterrupt the tally holds what was counted so far.
+    `watch` is called four times a second. On KeyboardInterrupt the outcome holds what was counted so far.
     """
     began = wire.now()
     stop, watched = pace.end + GRACE_NS, began
@@ -150,8 +150,8 @@ def drive(pace: Closed | Open, wire: Wire, tally: Tally, watch: Callable[[], obj
                 watched = now + WATCH_NS
             until = min(watched, pace.wake()) if wire.free and not over else watched
             for answer in wire.wait(until):
-                tally.add(answer)
+                outcome.add(answer)
         if isinstance(pace, Open) and (unsent := pace.left(now)):
-            tally.failures[UNSENT] += unsent
+            outcome.failures[UNSENT] += unsent
     finally:
-        tally.took_ns = wire.now() - began
+        outcome.took_ns = wire.now() - began

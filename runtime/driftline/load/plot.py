@@ -40,11 +40,11 @@ def plot(points: Sequence[Point], title: str, p99_ms: float | None = None) -> st
     lines = [Line(point.name, list(_percentiles(point))) for point in shown]
     nines = [(-log10(1 - share), f"{share:.2%}".rstrip("0%").rstrip(".") or "0") for share in _SHARES]
     charts = [_chart("by percentile", lines, nines, None)]
-    rates = {point.rate: point for point in points if point.rate is not None and point.tally.answered}
+    rates = {point.rate: point for point in points if point.rate is not None and point.outcome.answered}
     if len(rates) > 1:
         by_rate = sorted(rates.items())
         lines = [
-            Line(name, [(rate, point.tally.ms(q)) for rate, point in by_rate])
+            Line(name, [(rate, point.outcome.ms(q)) for rate, point in by_rate])
             for name, q in QUANTILES.items()
         ]
         most, step = by_rate[-1][0], _round(by_rate[-1][0] / _RATE_TICKS)
@@ -64,11 +64,11 @@ def plot(points: Sequence[Point], title: str, p99_ms: float | None = None) -> st
 
 def _percentiles(point: Point) -> Iterator[tuple[float, float]]:
     """(-log10(1 - share), milliseconds) as far as there is more than one request beyond."""
-    count = point.tally.latency.count
+    count = point.outcome.latency.count
     for step in range(_STEPS + 1):
         nines = step * (len(_SHARES) - 1.3) / _STEPS
         if 10**nines <= count:
-            yield nines, point.tally.ms(1 - 10**-nines)
+            yield nines, point.outcome.ms(1 - 10**-nines)
 
 
 def _round(value: float) -> float:

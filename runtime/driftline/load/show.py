@@ -12,7 +12,7 @@ import orjson
 
 from driftline import __version__
 from driftline.load.bench import MOST_BUSY, OWN, QUANTILES, Point, Watch
-from driftline.load.pace import Tally
+from driftline.load.pace import Outcome
 from driftline.load.request import Request
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def watching(console: Console) -> Iterator[Watch]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=1.0, so_far="")
 
-        def watch(what: str, done: float, tally: Tally) -> None:
-            so_far = f"{tally.answered:,} answers" if tally.answered else ""
-            so_far += f", {tally.failed:,} failed" if tally.failed else ""
+        def watch(what: str, done: float, outcome: Outcome) -> None:
+            so_far = f"{outcome.answered:,} answers" if outcome.answered else ""
+            so_far += f", {outcome.failed:,} failed" if outcome.failed else ""
             progress.update(task, description=what, completed=done, so_far=so_far)
 
         yield watch
@@ -43,10 +43,10 @@ def table(points: Sequence[Point]) -> Table:
     for name in ("answers", "per s", *(f"{name} ms" for name in QUANTILES), "failed"):
         found.add_column(name, justify="right", no_wrap=True)
     for point in points:
-        tally = point.tally
-        times = [milliseconds(tally.ms(q)) if tally.answered else "" for q in QUANTILES.values()]
-        failed = f"{tally.failed:,}" if tally.failed else "0"
-        found.add_row(point.name, f"{tally.answered:,}", f"{tally.per_second:,.0f}", *times, failed)
+        outcome = point.outcome
+        times = [milliseconds(outcome.ms(q)) if outcome.answered else "" for q in QUANTILES.values()]
+        failed = f"{outcome.failed:,}" if outcome.failed else "0"
+        found.add_row(point.name, f"{outcome.answered:,}", f"{outcome.per_second:,.0f}", *times, failed)
     return found
 
 
@@ -67,7 +67,7 @@ def remarks(
         yield "interrupted: this is what was measured until then"
     elif p99_ms is not None:
         yield _knee(points, p99_ms, knee)
-    failures = sum((point.tally.failures for point in points), Counter[str]())
+    failures = sum((point.outcome.failures for point in points), Counter[str]())
     for reason, count in failures.most_common():
         yield f"failed: {count:,} × {named(reason)}"
     senders = sorted({point.sender for point in points})
@@ -83,10 +83,10 @@ def _knee(points: Sequence[Point], p99_ms: float, knee: Point | None) -> str:
         return f"no rate has a p99 of {p99_ms:g} ms or less without failures"
     above = [it for it in points if (it.rate or 0) > (knee.rate or 0) and not it.meets(p99_ms)]
     missed = min(above, key=lambda it: it.rate or 0, default=None)
-    text = f"knee: {knee.name}, with a p99 of {milliseconds(knee.tally.ms(0.99))} ms of {p99_ms:g}"
+    text = f"knee: {knee.name}, with a p99 of {milliseconds(knee.outcome.ms(0.99))} ms of {p99_ms:g}"
     if missed is None:
         return text
-    failed, p99 = missed.tally.failed, milliseconds(missed.tally.ms(0.99))
+    failed, p99 = missed.outcome.failed, milliseconds(missed.outcome.ms(0.99))
     return f"{text}; {missed.name} had {f'{failed:,} failures' if failed else f'{p99} ms'}"
 
 

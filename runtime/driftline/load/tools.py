@@ -16,7 +16,7 @@ from pathlib import Path
 
 from driftline.errors import BadRequest, DriftlineError
 from driftline.load.connections import CLOSED, TIMEOUT
-from driftline.load.pace import Tally
+from driftline.load.pace import Outcome
 from driftline.load.request import Request
 from driftline.load.signals import held
 
@@ -39,10 +39,10 @@ def run(
     connections: int,
     seconds: float,
     timeout: float,
-    tally: Tally,
+    outcome: Outcome,
     watch: Callable[[], object],
 ) -> None:
-    """A closed loop over so many connections for whole seconds, rounded up; `tally` is filled.
+    """A closed loop over so many connections for whole seconds, rounded up; `outcome` is filled.
 
     On KeyboardInterrupt it holds what the tool told so far. Raises BadRequest if the tool is not installed,
     DriftlineError if it fails.
@@ -62,17 +62,17 @@ def run(
             _finish([path, *options], said, whole + timeout + _GRACE_SECONDS, watch)
         except KeyboardInterrupt:
             with suppress(DriftlineError, OSError, ValueError):  # it may not have said anything
-                _read(tool, said, log, tally)
+                _read(tool, said, log, outcome)
             raise
-        _read(tool, said, log, tally)
+        _read(tool, said, log, outcome)
 
 
-def _read(tool: str, said: Path, log: Path, tally: Tally) -> None:
+def _read(tool: str, said: Path, log: Path, outcome: Outcome) -> None:
     text = said.read_text(encoding="utf-8", errors="replace")
     if tool == "wrk":
-        _read_wrk(text, tally)
+        _read_wrk(text, outcome)
     else:
-        _read_h2load(text, log, tally)
+        _read_h2load(text, log, outcome)
 
 
 def _wrk(body: Path, request: Request, connections: int, seconds: int, timeout: float) -> list[str]:
@@ -112,7 +112,7 @@ def _finish(command: list[str], said: Path, most_seconds: float, watch: Callable
         raise DriftlineError(f"{command[0]} has ended with {popen.returncode}: {last}")
 
 
-def _read_wrk(said: str, tally: Tally) -> None:
+def _read_wrk(said: str, outcome: Outcome) -> None:
     """What our script wrote.
 
     wrk adds durations that a stall kept from being measured, so there may be more of them than answers, and
@@ -123,17 +123,17 @@ def _read_wrk(said: str, tally: Tally) -> None:
     if totals is None:
         raise DriftlineError(f"wrk has not told what it saw: {said[-500:]}")
     requests, took_us, *failures = map(int, totals.split()[1:])
-    tally.took_ns = took_us * 1000
-    tally.failures += Counter(
+    outcome.took_ns = took_us * 1000
+    outcome.failures += Counter(
         {reason: count for reason, count in zip(_WRK_FAILURES, failures, strict=True) if count}
     )
-    tally.answered = requests - failures[3]
+    outcome.answered = requests - failures[3]
     for line in lines:
         us, count = map(int, line.split())
-        tally.latency.add(us * 1000, count)
+        outcome.latency.add(us * 1000, count)
 
 
-def _read_h2load(said: str, log: Path, tally: Tally) -> None:
+def _read_h2load(said: str, log: Path, outcome: Outcome) -> None:
     """What its log has of each request: when it began, its status, how long it took; in microseconds."""
     first = last = 0
     with log.open(encoding="ascii") as lines:
@@ -141,11 +141,11 @@ def _read_h2load(said: str, log: Path, tally: Tally) -> None:
             began, status, us = map(int, line.split()[:3])
             first, last = first or began, max(last, began + us)
             if 200 <= status < 300:
-                tally.answered += 1
-                tally.latency.add(us * 1000)
+                outcome.answered += 1
+                outcome.latency.add(us * 1000)
             elif status > 0:
-                tally.failures[str(status)] += 1
-            tally.took_ns = (last - first) * 1000
+                outcome.failures[str(status)] += 1
+            outcome.took_ns = (last - first) * 1000
     if found := re.search(r"(\d+) errored, (\d+) timeout", said):
         errored, late = map(int, found.groups())
-        tally.failures += Counter({CLOSED: errored - late, TIMEOUT: late})
+        outcome.failures += Counter({CLOSED: errored - late, TIMEOUT: late})

@@ -100,7 +100,7 @@ class Trial:
     @property
     def p99_ms(self) -> float | None:
         """At the knee: the median of the repeats."""
-        found = [point.tally.ms(0.99) for point in self.knees if point]
+        found = [point.outcome.ms(0.99) for point in self.knees if point]
         return median(found) if found else None
 
 
@@ -253,7 +253,7 @@ class Tuning:
 
     def _watch_of(self, settings: Settings) -> Watch:
         numbers = " ".join(f"{item.name} {getattr(settings, item.name)}" for item in fields(Settings))
-        return lambda what, done, tally: self.watch(f"{numbers}: {what}", done, tally)
+        return lambda what, done, outcome: self.watch(f"{numbers}: {what}", done, outcome)
 
 
 def trials_table(trials: list[Trial]) -> Table:

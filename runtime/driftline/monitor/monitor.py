@@ -21,12 +21,12 @@ import numpy as np
 from driftline.config import Monitoring
 from driftline.errors import BadRequest
 from driftline.monitor import report
-from driftline.monitor.comparing import compare_rows
+from driftline.monitor.comparing import Counted, compare_rows
 from driftline.monitor.counting import Counter
 from driftline.monitor.detector import Detectors, Finding
 from driftline.monitor.profile import Profile
 from driftline.monitor.reading import Codes, Reader
-from driftline.monitor.report import Report
+from driftline.monitor.report import ColumnReport, Report
 from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
@@ -259,32 +259,36 @@ class Monitor:
     def _signal(self, finding: Finding) -> None:
         """Make signals of a finding: one for each column, or one for the model as a whole."""
         window = self._window()
-        names = tuple(self._counter.references[column].name for column in finding.columns)
-        for name, evidence in zip(("",) if finding.together else names, finding.evidence, strict=True):
-            key = (finding.kind, name)
-            self._seen_in_window.add(key)
-            if key in self._signals:
-                continue
-            statistics, words = self._evidence(window, name, names)
+        ranked = tuple(self._counter.references[column].name for column in finding.columns)
+        found = dict(zip(("",) if finding.together else ranked, finding.evidence, strict=True))
+        self._seen_in_window.update((finding.kind, name) for name in found)
+        fresh = [name for name in found if (finding.kind, name) not in self._signals]
+        if not fresh:
+            return
+        if finding.together:
+            said = [self._of_all(window, ranked)]
+        else:
+            said = [(one.statistics, one.words) for one in self._columns(window, fresh)]
+        for name, (statistics, words) in zip(fresh, said, strict=True):
             signal = Signal(
-                finding.kind, self._model, self._version, name, window.ended, window.rows, evidence,
-                () if name else names, statistics, words,
+                finding.kind, self._model, self._version, name, window.ended, window.rows, found[name],
+                () if name else ranked, statistics, words,
             )  # fmt: skip
-            self._signals[key] = signal
+            self._signals[finding.kind, name] = signal
             log_signal(signal)
             if self._on_signal is not None:
                 self._on_signal(signal)
 
-    def _evidence(
-        self, window: Window, name: str, ranked: Sequence[str]
-    ) -> tuple[Mapping[str, Statistic], str]:
-        """The statistics of a column, or of whole rows, and the change in words."""
-        if name:
-            column = report.of_column(self.profile[name], window.counts[name], window.moments.get(name))
-            return column.statistics, column.words
-        told = [(one, self._evidence(window, one, ())[1]) for one in ranked[:TOLD]]
+    def _of_all(self, window: Window, ranked: Sequence[str]) -> tuple[Mapping[str, Statistic], str]:
+        """The statistics of whole rows, and the changes of the columns of most evidence in words."""
+        told = self._columns(window, ranked[:TOLD])
         whole = compare_rows(self.profile.whole, window.rows, window.features, window.comoments)
-        return whole, "; ".join(f"{one}: {words}" for one, words in told)
+        return whole, "; ".join(f"{one.name}: {one.words}" for one in told)
+
+    def _columns(self, window: Window, names: Sequence[str]) -> list[ColumnReport]:
+        return report.of_columns(
+            [Counted(self.profile[name], window.counts[name], window.moments.get(name)) for name in names]
+        )
 
     def report(self, windows: int = 1) -> Report:
         """How the rows of the current window, and of the `windows` - 1 before it, differ from the reference.

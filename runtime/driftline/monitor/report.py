@@ -239,24 +239,15 @@ def of(profile: Profile, window: Window, signals: Iterable[Signal] = ()) -> Repo
         window.ended,
         window.rows,
         profile.rows,
-        tuple(_columns(columns)),
+        tuple(of_columns(columns)),
         compare_rows(profile.whole, window.rows, window.features, window.comoments),
         tuple(signal for signal in signals if signal.kind == "change"),
         tuple(signal for signal in signals if signal.kind == "alarm"),
     )
 
 
-def of_column(reference: Reference, counts: Array, moments: Array | None) -> ColumnReport:
-    """The report of one column; `counts` and `moments` as in a window, None for a categorical column."""
-    return _columns([Counted(reference, counts, moments)])[0]
-
-
-def words(reference: Reference, counts: Array, moments: Array | None) -> str:
-    """The change of one column in words: 'mean up 0.4 sd; missing 0 % -> 6 %'."""
-    return of_column(reference, counts, moments).words
-
-
-def _columns(columns: Sequence[Counted]) -> list[ColumnReport]:
+def of_columns(columns: Sequence[Counted]) -> list[ColumnReport]:
+    """The reports of columns; all at once, since most of what one takes is the same for thirty."""
     reports = []
     for column, found in zip(columns, compare(columns), strict=True):
         note = _note(column)

@@ -1,4 +1,4 @@
-"""The agent as a process beside the proxy: `python -m driftline.sidecar.child END TALLY LISTENER`."""
+"""The agent as a process beside the proxy: `python -m driftline.sidecar.child END COUNTS LISTENER`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from functools import partial
 
 from driftline import beside, logs
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import DriftlineError
 from driftline.sidecar.process import make, run, sources
@@ -18,13 +18,13 @@ from driftline.sidecar.tap import COUNTED, TapSource
 log = logging.getLogger("driftline.sidecar")
 
 
-def main(end: int, tally: int, listener: int) -> int:
+def main(end: int, shared: int, listener: int) -> int:
     """Watch what comes until the proxy goes; the exit code."""
     copies, (settings, monitoring) = beside.begin(end)
     with copies, socket.socket(fileno=listener) as pages:
         logs.configure(settings.log_format, settings.log_level, access_log=False)
         try:
-            asyncio.run(_watch(settings, monitoring, copies, Tally(COUNTED, tally), pages))
+            asyncio.run(_watch(settings, monitoring, copies, SharedCounts(COUNTED, shared), pages))
         except DriftlineError as error:
             log.error("%s", error)
             return 2
@@ -32,10 +32,14 @@ def main(end: int, tally: int, listener: int) -> int:
 
 
 async def _watch(
-    settings: Sidecar, monitoring: Monitoring, copies: socket.socket, tally: Tally, pages: socket.socket
+    settings: Sidecar,
+    monitoring: Monitoring,
+    copies: socket.socket,
+    shared: SharedCounts,
+    pages: socket.socket,
 ) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    tap = TapSource(copies, tally, partial(loop.call_soon_threadsafe, stopping.set))
+    tap = TapSource(copies, shared, partial(loop.call_soon_threadsafe, stopping.set))
     agent = make(settings, monitoring)
     await run(agent, [tap, *sources(settings)], settings, pages, stopping)
 

@@ -99,12 +99,12 @@ class Client(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]).encode() if isinstance(peer, tuple) else b"unknown"
         self._proxy.clients.add(self)
-        self._proxy.tally.add("clients")
+        self._proxy.shared.add("clients")
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client has gone: so does what it asked for."""
         self._proxy.clients.discard(self)
-        self._proxy.tally.add("clients", -1)
+        self._proxy.shared.add("clients", -1)
         passage, self.passage = self.passage, None
         self._waiting.clear()
         if passage is not None and not passage.done:
@@ -252,7 +252,7 @@ class Client(asyncio.Protocol):
         passage.answered = True
         keep = passage.keep and passage.complete
         passage.keep = keep
-        self._proxy.tally.add(f"answers_{status // 100}xx")
+        self._proxy.shared.add(f"answers_{status // 100}xx")
         body = orjson.dumps({"error": message})
         self.transport.write(_answer(status, b"" if passage.method == b"HEAD" else body, len(body), keep))
         self.finished(passage)
@@ -272,14 +272,14 @@ class Client(asyncio.Protocol):
 
     def _refuse(self) -> None:
         """What came is no HTTP, or more of it than is read."""
-        self._proxy.tally.add("malformed")
+        self._proxy.shared.add("malformed")
         self.last = True
         self._coming = None
         if self.passage is not None:
             self.transport.abort()
             return
         status = 431 if self._head > MOST_HEAD else 400
-        self._proxy.tally.add("answers_4xx")
+        self._proxy.shared.add("answers_4xx")
         body = orjson.dumps({"error": _REASONS[status].decode()})
         self.transport.write(_answer(status, body, len(body), keep=False))
         self.transport.close()

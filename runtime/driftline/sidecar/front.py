@@ -16,7 +16,7 @@ import socket
 import uvloop
 
 from driftline import __version__, beside, logs
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
 from driftline.sidecar.proxy import Proxy
@@ -60,9 +60,9 @@ class Front:
         self._monitoring = monitoring
         self._traffic = traffic
         self._pages = pages
-        self._tally = Tally.new(COUNTED)
-        self._tap = Tap(settings.copy_queue_bytes, self._tally)
-        self._proxy = Proxy(settings.upstream, self._tap, self._tally, settings.copy_body_bytes)
+        self._shared = SharedCounts.new(COUNTED)
+        self._tap = Tap(settings.copy_queue_bytes, self._shared)
+        self._proxy = Proxy(settings.upstream, self._tap, self._shared, settings.copy_body_bytes)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -125,7 +125,7 @@ class Front:
     async def _spawn(self) -> asyncio.subprocess.Process:
         """Start an agent, which shares two sockets and a page of memory."""
         settings = (self._settings, self._monitoring)
-        shared = (self._tally.descriptor, self._pages.fileno())
-        process, end = await beside.start("driftline.sidecar.child", settings, *shared)
+        descriptors = (self._shared.descriptor, self._pages.fileno())
+        process, end = await beside.start("driftline.sidecar.child", settings, *descriptors)
         await self._tap.open(end)
         return process

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.monitor.metrics import DriftCollector
 from driftline.sidecar.agent import Agent, Source
 
@@ -27,26 +27,26 @@ def exposition(agent: Agent, sources: Sequence[Source], version: str) -> tuple[b
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
-def proxy_metrics(tally: Tally, waiting: int) -> Iterator[Metric]:
+def proxy_metrics(shared: SharedCounts, waiting: int) -> Iterator[Metric]:
     """What a proxy counts; `waiting` are copies that are on their way to the agent."""
     answers = CounterMetricFamily("driftline_proxy_answers", "Answers to clients", labels=["status"])
     for digit in "12345":
-        answers.add_metric([f"{digit}xx"], tally[f"answers_{digit}xx"])
+        answers.add_metric([f"{digit}xx"], shared[f"answers_{digit}xx"])
     failures = CounterMetricFamily(
         "driftline_proxy_failures", "Requests without the upstream's answer, by reason", labels=["reason"]
     )
     for reason in ("unreachable", "timeout", "broken", "gone", "malformed"):
-        failures.add_metric([reason], tally[reason])
+        failures.add_metric([reason], shared[reason])
     copied = CounterMetricFamily("driftline_proxy_copied", "Exchanges handed to the agent")
-    copied.add_metric([], tally["copied"])
+    copied.add_metric([], shared["copied"])
     dropped = CounterMetricFamily(
         "driftline_proxy_dropped", "Exchanges that passed unobserved, by reason", labels=["reason"]
     )
     for reason in ("queue", "large", "status", "away", "lost"):
-        dropped.add_metric([reason], tally[f"dropped_{reason}"])
+        dropped.add_metric([reason], shared[f"dropped_{reason}"])
     connections = GaugeMetricFamily("driftline_proxy_connections", "Open connections", labels=["side"])
-    connections.add_metric(["client"], tally["clients"])
-    connections.add_metric(["upstream"], tally["upstreams"])
+    connections.add_metric(["client"], shared["clients"])
+    connections.add_metric(["upstream"], shared["upstreams"])
     lag = GaugeMetricFamily("driftline_proxy_waiting", "Exchanges that wait to be observed")
     lag.add_metric([], waiting)
     yield from (answers, failures, copied, dropped, connections, lag)

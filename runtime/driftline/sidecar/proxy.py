@@ -15,7 +15,7 @@ from functools import lru_cache
 from time import monotonic
 from urllib.parse import urlsplit
 
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.sidecar.client import Client, Passage
 from driftline.sidecar.tap import Tap
 from driftline.sidecar.upstream import Upstream
@@ -47,7 +47,7 @@ class Proxy:
 
     url              of the upstream, http://HOST[:PORT]
     tap              takes the copies
-    tally            counts
+    shared            counts
     copy_body_bytes  a body of more is not copied
 
     clients          the connections that are open
@@ -55,11 +55,11 @@ class Proxy:
     stopping         whether connections are to be closed behind their answers
     """
 
-    def __init__(self, url: str, tap: Tap, tally: Tally, copy_body_bytes: int) -> None:
+    def __init__(self, url: str, tap: Tap, shared: SharedCounts, copy_body_bytes: int) -> None:
         parts = urlsplit(url)
         self.authority = parts.netloc.encode()
         self.tap = tap
-        self.tally = tally
+        self.shared = shared
         self.copy_body_bytes = copy_body_bytes
         self.clients: set[Client] = set()
         self.idle: list[Upstream] = []
@@ -109,7 +109,7 @@ class Proxy:
 
     def abandon(self, passage: Passage) -> None:
         """The client of a request has gone: the upstream is to notice."""
-        self.tally.add("gone")
+        self.shared.add("gone")
         passage.done = True
         if passage.upstream is not None:
             passage.upstream.passage = None
@@ -122,7 +122,7 @@ class Proxy:
             passage.out, passage.sent = [passage.sent], None
             self._connect(passage)
             return
-        self.tally.add("broken")
+        self.shared.add("broken")
         passage.client.fail(passage, 502, f"{self._url} closed the connection without an answer")
 
     def forget(self, upstream: Upstream) -> None:
@@ -143,12 +143,12 @@ class Proxy:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, upstream = await loop.create_connection(lambda: Upstream(self), self._host, self._port)
         except TimeoutError:
-            self.tally.add("timeout")
+            self.shared.add("timeout")
             self._say(f"no connection within {CONNECT_SECONDS:g} s")
             if not passage.done:
                 client.fail(passage, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
         except OSError as error:
-            self.tally.add("unreachable")
+            self.shared.add("unreachable")
             self._say(_reason(error))
             if not passage.done:
                 client.fail(passage, 502, f"{self._url} can't be reached: {_reason(error)}")
@@ -178,7 +178,7 @@ class Proxy:
                 if now - since > CLIENT_SECONDS:
                     client.transport.close()
             elif not passage.answered and now - passage.began > ANSWER_SECONDS:
-                self.tally.add("timeout")
+                self.shared.add("timeout")
                 upstream, passage.upstream = passage.upstream, None
                 if upstream is not None:
                     upstream.passage = None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -97,12 +97,12 @@ class Tap:
     """The proxy's end.
 
     most   bytes of copies that may wait
-    tally  counts what was copied and dropped
+    shared  counts what was copied and dropped
     """
 
-    def __init__(self, most: int, tally: Tally) -> None:
+    def __init__(self, most: int, shared: SharedCounts) -> None:
         self._most = most
-        self._tally = tally
+        self._shared = shared
         self._transport: asyncio.WriteTransport | None = None
         self._frames: list[bytes] = []
         self._bytes = 0
@@ -117,7 +117,7 @@ class Tap:
     def lost(self) -> None:
         """The agent has gone, and with it what was on its way."""
         self._transport = None
-        self._tally.add("dropped_lost", on_the_way(self._tally))
+        self._shared.add("dropped_lost", on_the_way(self._shared))
         self._frames.clear()
         self._bytes = 0
 
@@ -130,14 +130,14 @@ class Tap:
     def put(self, path: bytes, request: Copy, answer: Copy) -> None:
         """Hand an exchange over, or drop it."""
         if self._transport is None:
-            return self._tally.add("dropped_away")
+            return self._shared.add("dropped_away")
         if request.room < 0 or answer.room < 0:
-            return self._tally.add("dropped_large")
+            return self._shared.add("dropped_large")
         lengths = [sum(map(len, copy.parts)) for copy in (request, answer)]
         size = _HEAD.size + len(path) + sum(lengths)
         if self._bytes + size + self._transport.get_write_buffer_size() > self._most:
-            return self._tally.add("dropped_queue")
-        self._tally.add("copied")
+            return self._shared.add("dropped_queue")
+        self._shared.add("copied")
         self._frames += (
             _HEAD.pack(
                 len(path), request.json_length, answer.json_length,
@@ -164,9 +164,9 @@ class Tap:
         self._bytes = 0
 
 
-def on_the_way(tally: Tally) -> int:
+def on_the_way(shared: SharedCounts) -> int:
     """Copies that an agent is still to read."""
-    return tally["copied"] - tally["taken"] - tally["dropped_lost"]
+    return shared["copied"] - shared["taken"] - shared["dropped_lost"]
 
 
 class _End(asyncio.Protocol):
@@ -183,16 +183,16 @@ class TapSource:
     """The agent's end, a Source.
 
     end     the socket
-    tally   of the proxy
+    shared   of the proxy
     on_end  called, in a thread, when the proxy has gone
     """
 
     name = "proxy"
     endpoints: Mapping[str, ASGIApp] = {}
 
-    def __init__(self, end: socket.socket, tally: Tally, on_end: Callable[[], object]) -> None:
+    def __init__(self, end: socket.socket, shared: SharedCounts, on_end: Callable[[], object]) -> None:
         self._end = end
-        self._tally = tally
+        self._shared = shared
         self._on_end = on_end
         self._thread: Thread | None = None
 
@@ -215,7 +215,7 @@ class TapSource:
         """What the proxy counts, and how far behind it the agent is."""
         from driftline.sidecar.metrics import proxy_metrics
 
-        yield from proxy_metrics(self._tally, max(0, on_the_way(self._tally)))
+        yield from proxy_metrics(self._shared, max(0, on_the_way(self._shared)))
 
     def _run(self, agent: Agent) -> None:
         from driftline.sidecar.exchange import Exchange
@@ -228,7 +228,7 @@ class TapSource:
                     target = file.read(path).decode("latin-1")
                     request = _body(file.read, lengths[:3], ends[0])
                     agent.observe(Exchange(target, request, _body(file.read, lengths[3:], ends[1])))
-                    self._tally.add("taken")
+                    self._shared.add("taken")
         except (OSError, ValueError) as error:
             log.error("the proxy's copies can't be read: %s", error)
         finally:

@@ -43,11 +43,11 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection."""
         self.transport = cast(asyncio.Transport, transport)
-        self._proxy.tally.add("upstreams")
+        self._proxy.shared.add("upstreams")
 
     def connection_lost(self, error: Exception | None) -> None:
         """The upstream has closed: that may be how it ends its answer."""
-        self._proxy.tally.add("upstreams", -1)
+        self._proxy.shared.add("upstreams", -1)
         self._proxy.forget(self)
         passage = self.passage
         if passage is None or passage.done:
@@ -163,7 +163,7 @@ class Upstream(asyncio.Protocol):
         elif passage.old:
             head.append(b"Connection: keep-alive\r\n")
         self._out += (*head, b"\r\n")
-        self._proxy.tally.add(_ANSWERS[status // 100])
+        self._proxy.shared.add(_ANSWERS[status // 100])
         self._copy = None
         if passage.copy is not None:
             if status == 200:
@@ -172,7 +172,7 @@ class Upstream(asyncio.Protocol):
                     if low in NOTED:
                         copy.header(low, value)
             else:
-                self._proxy.tally.add("dropped_status")
+                self._proxy.shared.add("dropped_status")
         if passage.method == b"HEAD":
             self._parser = httptools.HttpResponseParser(self)  # this one would wait for a body
             self._end(passage, keep=not self._connection.lower().count(b"close"))

@@ -38,7 +38,7 @@ def test_both_halves_come_with_one_id() -> None:
             ("request", b"qq"), ("response", b"aa"),
         }  # fmt: skip
         assert len({event.id for event in found}) == 10
-        assert payloads.tally["sent"] == 20
+        assert payloads.shared["sent"] == 20
         assert all(headers["content-type"] == "application/json" for headers in receiver.headers)
 
 
@@ -47,13 +47,13 @@ def test_what_fails_is_tried_again() -> None:
         with logging_to(receiver.url) as payloads:
             payloads.put()
             receiver.wait(2)
-        assert (payloads.tally["sent"], payloads.tally["given_up"]) == (2, 0)
+        assert (payloads.shared["sent"], payloads.shared["given_up"]) == (2, 0)
 
 
 def test_a_refusal_is_final_and_names_the_host_only(caplog: pytest.LogCaptureFixture) -> None:
     with receiving(403, 403) as receiver, logging_to(receiver.url) as payloads:
         payloads.put()
-        until(lambda: payloads.tally["given_up"] == 2, "what was refused")
+        until(lambda: payloads.shared["given_up"] == 2, "what was refused")
     assert "payloads could not be posted to 127.0.0.1: 403" in caplog.text
     assert "secret" not in caplog.text
 
@@ -63,7 +63,7 @@ def test_nobody_there_is_given_up_in_the_end() -> None:
         url = receiver.url
     with logging_to(url) as payloads:
         payloads.put()
-        until(lambda: payloads.tally["given_up"] == 2, "what was given up")
+        until(lambda: payloads.shared["given_up"] == 2, "what was given up")
 
 
 def test_a_connection_that_was_closed_meanwhile_is_opened_anew() -> None:
@@ -100,7 +100,7 @@ def test_what_waits_goes_together(batch: int) -> None:
             receiver.gate.set()
             count = 2 * (module.SENDERS + 100)
             found = receiver.wait(count)
-        assert payloads.tally["sent"] == count
+        assert payloads.shared["sent"] == count
         assert len({(event.id, event.type) for event in found}) == count
         posts = receiver.headers
         assert {headers["content-type"].partition(";")[0] for headers in posts} == {BATCH}
@@ -108,7 +108,7 @@ def test_what_waits_goes_together(batch: int) -> None:
         assert len(posts) <= count / 2
     with receiving(400) as receiver, logging_to(receiver.url, log_batch=batch) as payloads:
         payloads.put()
-        until(lambda: payloads.tally["given_up"] == 2, "a refusal")
+        until(lambda: payloads.shared["given_up"] == 2, "a refusal")
 
 
 def test_large_ones_do_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

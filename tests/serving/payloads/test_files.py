@@ -24,7 +24,7 @@ def test_files_are_full_and_complete_and_in_order(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert [one.body[:-1000] for one in found[::2]] == [b"%d" % number for number in range(100)]
     assert [one.type for one in found] == ["request", "response"] * 100
-    assert payloads.tally["sent"] == 200
+    assert payloads.shared["sent"] == 200
     assert 6 <= len(list(tmp_path.iterdir())) <= 10
     assert all(pq.read_schema(file).equals(schema()) for file in tmp_path.iterdir())
 
@@ -51,7 +51,7 @@ def test_what_can_not_be_written_is_tried_again(
     folder.mkdir()
     until(lambda: len(read(folder)) == 2, "the file")
     payloads.close()
-    assert payloads.tally["sent"] == 2
+    assert payloads.shared["sent"] == 2
 
 
 def test_what_can_not_be_written_at_the_end_is_counted(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_what_can_not_be_written_at_the_end_is_counted(tmp_path: Path) -> None:
     folder.rmdir()
     payloads.put(b"1")
     payloads.close()
-    assert (payloads.tally["sent"], payloads.tally["given_up"]) == (0, 2)
+    assert (payloads.shared["sent"], payloads.shared["given_up"]) == (0, 2)
 
 
 def test_what_waits_at_the_end_is_written_though_the_last_file_is_late(tmp_path: Path) -> None:
@@ -68,4 +68,4 @@ def test_what_waits_at_the_end_is_written_though_the_last_file_is_late(tmp_path:
     for _ in range(50):
         payloads.put()
     payloads.close()
-    assert len(read(tmp_path)) == payloads.tally["sent"] == 100
+    assert len(read(tmp_path)) == payloads.shared["sent"] == 100

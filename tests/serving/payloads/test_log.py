@@ -101,7 +101,9 @@ async def test_halves_are_sampled_together() -> None:
         assert 10 <= len(set(halves)) <= 100  # 50 on average, with a standard deviation of 6
 
 
-async def test_what_would_take_too_much_of_the_requests_time_is_dropped_and_counted() -> None:
+async def test_what_would_take_too_much_of_the_requests_time_is_dropped_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with receiving() as receiver:
         async with logging_to(receiver.url, log_cpu=0.001) as payloads:
             for _ in range(5_000):
@@ -110,6 +112,8 @@ async def test_what_would_take_too_much_of_the_requests_time_is_dropped_and_coun
         assert counts.sent + counts.dropped == payloads._put == 10_000
         assert 0 < counts.sent == len(receiver.events)
         assert counts.dropped > 0
+        (line,) = [one for one in caplog.messages if "log_cpu" in one]
+        assert line.endswith("payloads are not logged: it would take more than log_cpu = 0.001 of a core")
 
 
 async def test_who_is_slow_costs_the_oldest_and_no_memory() -> None:

@@ -9,25 +9,25 @@ from time import monotonic
 import pytest
 from payload_sink import exchange
 
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.serving.payloads.exchange import Exchange
 from driftline.serving.payloads.log import COUNTED
 from driftline.serving.payloads.queue import Queue
 
 
 @pytest.fixture
-def tally() -> Iterator[Tally]:
-    tally = Tally.new(COUNTED)
-    yield tally
-    tally.close()
+def shared() -> Iterator[SharedCounts]:
+    shared = SharedCounts.new(COUNTED)
+    yield shared
+    shared.close()
 
 
 def numbered(count: int) -> list[Exchange]:
     return [exchange(b"%d" % number) for number in range(count)]
 
 
-def test_what_waits_is_taken_after_closing_until_it_is_too_late(tally: Tally) -> None:
-    queue = Queue(tally)
+def test_what_waits_is_taken_after_closing_until_it_is_too_late(shared: SharedCounts) -> None:
+    queue = Queue(shared)
     queue.put(numbered(2))
     queue.close(60)
     assert len(queue.take(60, 1, 10**9)) == 1
@@ -36,19 +36,19 @@ def test_what_waits_is_taken_after_closing_until_it_is_too_late(tally: Tally) ->
     assert queue.take(60, 1, 10**9) == []
 
 
-def test_so_many_payloads_or_bytes_are_taken_at_once(tally: Tally) -> None:
+def test_so_many_payloads_or_bytes_are_taken_at_once(shared: SharedCounts) -> None:
     exchanges = numbered(10)
-    queue = Queue(tally)
+    queue = Queue(shared)
     queue.put(exchanges)
     assert queue.take(60, 3, 10**9) == exchanges[:2]  # of two payloads each
     assert queue.take(60, 100, exchanges[2].size + 1) == exchanges[2:4]
     assert queue.take(60, 100, 10**9) == exchanges[4:]
-    assert tally["taken_bytes"] == sum(one.size for one in exchanges)
+    assert shared["taken_bytes"] == sum(one.size for one in exchanges)
 
 
-def test_several_threads_take_each_one_once(tally: Tally) -> None:
+def test_several_threads_take_each_one_once(shared: SharedCounts) -> None:
     exchanges = numbered(5000)
-    queue = Queue(tally)
+    queue = Queue(shared)
     found: list[Exchange] = []
 
     def take() -> None:
@@ -65,13 +65,13 @@ def test_several_threads_take_each_one_once(tally: Tally) -> None:
     for thread in threads:
         thread.join()
     assert sorted(found) == sorted(exchanges)
-    assert tally["sent"] == 10000
-    assert tally["given_up"] == 0
-    assert tally["taken_bytes"] == sum(one.size for one in exchanges)
+    assert shared["sent"] == 10000
+    assert shared["given_up"] == 0
+    assert shared["taken_bytes"] == sum(one.size for one in exchanges)
 
 
-def test_nobody_is_waited_for_longer_than_was_said(tally: Tally) -> None:
-    queue = Queue(tally)
+def test_nobody_is_waited_for_longer_than_was_said(shared: SharedCounts) -> None:
+    queue = Queue(shared)
     begin = monotonic()
     assert queue.take(0.05, 1, 10**9) == []
     assert monotonic() - begin >= 0.05

@@ -1,4 +1,4 @@
-"""The process that logs payloads: `python -m driftline.serving.payloads.child END TALLY`."""
+"""The process that logs payloads: `python -m driftline.serving.payloads.child END COUNTS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from time import monotonic
 
 from driftline import beside, logs
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.errors import DriftlineError
 from driftline.serving.payloads.exchange import Exchange
 from driftline.serving.payloads.log import CLOSE_SECONDS, COUNTED, LENGTH
@@ -18,11 +18,11 @@ from driftline.serving.payloads.sink import open_sink
 log = logging.getLogger("driftline.payloads")
 
 
-def main(end: int, tally: int) -> int:
+def main(end: int, shared: int) -> int:
     """Log what comes until the server goes; the exit code."""
     connection, settings = beside.begin(end, beside.LAST)
     logs.configure(settings.log_format, settings.log_level, access_log=False)
-    queue = Queue(Tally(COUNTED, tally))
+    queue = Queue(SharedCounts(COUNTED, shared))
     try:
         threads = open_sink(settings).threads(queue)
     except DriftlineError as error:

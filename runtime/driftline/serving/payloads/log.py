@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter, time
 
 from driftline import beside
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.config import Server
 from driftline.errors import ConfigError
 from driftline.registry.source import Version
@@ -44,6 +44,9 @@ FRAME_BYTES = 2**18
 
 WINDOW_BYTES = 4 * 2**20
 """Of exchanges that wait at the process that logs, or on the way there."""
+
+SILENCE_SECONDS = 60.0
+"""Between two log lines about what there was no time for."""
 
 LONGEST_REST = 30.0
 """Seconds between the end of a process that logs and the next one's start, at the most."""
@@ -102,7 +105,11 @@ class PayloadLog:
         self._waiting_bytes = self._handed_bytes = 0
         self._under_way = 0  # of what was handed over, at the last look: it can only be less by now
         self._put = self._handed = self._dropped = 0
-        self._tally = Tally.new(COUNTED)
+        self._refused, self._next_line = (
+            0,
+            0.0,
+        )  # since the last log line about them, and when the next may come
+        self._shared = SharedCounts.new(COUNTED)
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rest = 0.0
@@ -142,11 +149,22 @@ class PayloadLog:
         halves = (request is not None) + (response is not None)
         self._put += halves
         if not self._budget.allows(begin):
-            self._dropped += halves
+            self._refuse(halves, begin)
         elif halves:
             model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
             self._leave(Exchange.of(asked, time(), model, number, request, status, fields, response))
             self._budget.spend(begin, perf_counter())
+
+    def _refuse(self, halves: int, now: float) -> None:
+        """Drop payloads for want of time, and say so now and then."""
+        self._dropped += halves
+        self._refused += halves
+        if now >= self._next_line:
+            log.warning(
+                "%d payloads are not logged: it would take more than log_cpu = %g of a core",
+                self._refused, self._settings.log_cpu,
+            )  # fmt: skip
+            self._refused, self._next_line = 0, now + SILENCE_SECONDS
 
     def _leave(self, exchange: Exchange) -> None:
         """Have an exchange wait to be handed over."""
@@ -158,7 +176,7 @@ class PayloadLog:
 
     def _make_room(self) -> None:
         """Let the oldest go while too much waits."""
-        self._under_way = self._handed_bytes - self._tally["taken_bytes"]
+        self._under_way = self._handed_bytes - self._shared["taken_bytes"]
         while self._waiting and self._waiting_bytes + self._under_way > self._most_bytes:
             oldest = self._waiting.popleft()
             self._waiting_bytes -= oldest.size
@@ -180,7 +198,7 @@ class PayloadLog:
             return  # called again when there is one
         begin = perf_counter()
         frame: list[tuple[object, ...]] = []
-        size, under_way = 0, self._handed_bytes - self._tally["taken_bytes"]
+        size, under_way = 0, self._handed_bytes - self._shared["taken_bytes"]
         while self._waiting and size < FRAME_BYTES:
             exchange = self._waiting[0]
             if under_way + size + exchange.size > self._window and under_way + size:
@@ -202,8 +220,8 @@ class PayloadLog:
     @property
     def counts(self) -> Counts:
         """Payloads by what became of them."""
-        sent, dropped = self._tally["sent"], self._dropped + self._tally["given_up"]
-        queued_bytes = self._waiting_bytes + self._handed_bytes - self._tally["taken_bytes"]
+        sent, dropped = self._shared["sent"], self._dropped + self._shared["given_up"]
+        queued_bytes = self._waiting_bytes + self._handed_bytes - self._shared["taken_bytes"]
         return Counts(sent, dropped, max(0, self._put - dropped - sent), max(0, queued_bytes))
 
     async def close(self) -> None:
@@ -217,7 +235,7 @@ class PayloadLog:
                 log.error("%d payloads were not logged", left)
         if self._timer is not None:
             self._timer.cancel()
-        self._tally.close()
+        self._shared.close()
 
     async def _keep(self) -> None:
         """Have a process that logs, until all is closed."""
@@ -242,7 +260,7 @@ class PayloadLog:
     async def _live(self) -> int:
         """The life of a process that logs; its exit code."""
         process, end = await beside.start(
-            "driftline.serving.payloads.child", self._settings, self._tally.descriptor
+            "driftline.serving.payloads.child", self._settings, self._shared.descriptor
         )
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=end)
@@ -269,9 +287,9 @@ class PayloadLog:
 
     def _bury(self) -> int:
         """Count as dropped what was handed to a process that has ended; how many payloads that are."""
-        lost = self._handed - self._tally["sent"] - self._tally["given_up"]
+        lost = self._handed - self._shared["sent"] - self._shared["given_up"]
         self._handed -= lost
         self._dropped += lost
-        self._handed_bytes = self._tally["taken_bytes"]
+        self._handed_bytes = self._shared["taken_bytes"]
         self._under_way = 0
         return lost

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from threading import Condition
 from time import monotonic
 
-from driftline.beside import Tally
+from driftline.beside import SharedCounts
 from driftline.serving.payloads.exchange import Exchange
 
 
 class Queue:
     """Where one thread puts what several take. Who hands exchanges over sees to it that not too many wait.
 
-    tally  counts what was taken, and what became of it; see `log.COUNTED`
+    shared  counts what was taken, and what became of it; see `log.COUNTED`
     """
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, shared: SharedCounts) -> None:
         self._waiting: deque[Exchange] = deque()
-        self._tally = tally
+        self._shared = shared
         self._closed = False
         self._until = 0.0
         self._came = Condition()
@@ -48,14 +48,14 @@ class Queue:
                 found.append(exchange)
                 payloads -= exchange.halves
                 taken += exchange.size
-            self._tally.add("taken_bytes", taken)
+            self._shared.add("taken_bytes", taken)
         return found
 
     def done(self, sent: int = 0, given_up: int = 0) -> None:
         """Say what became of payloads that were taken."""
         with self._came:
-            self._tally.add("sent", sent)
-            self._tally.add("given_up", given_up)
+            self._shared.add("sent", sent)
+            self._shared.add("given_up", given_up)
 
     def close(self, seconds: float) -> None:
         """What waits has so long to be logged; nothing more comes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import random
 
-SLACK_SECONDS = 0.5
+SLACK_SECONDS = 0.1
 """Of time that has to pass before what was spent is made up for: so much is never refused. At twice of it all
 is, and between the two a part: whoever comes first in a batch has no better chance than the last."""
 

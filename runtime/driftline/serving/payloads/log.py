@@ -48,6 +48,9 @@ WINDOW_BYTES = 4 * 2**20
 SILENCE_SECONDS = 60.0
 """Between two log lines about what there was no time for."""
 
+MOST_PASSING = 16
+"""Exchanges that are dropped with one that there was no time for: so many at the most, by chance."""
+
 LONGEST_REST = 30.0
 """Seconds between the end of a process that logs and the next one's start, at the most."""
 
@@ -105,10 +108,8 @@ class PayloadLog:
         self._waiting_bytes = self._handed_bytes = 0
         self._under_way = 0  # of what was handed over, at the last look: it can only be less by now
         self._put = self._handed = self._dropped = 0
-        self._refused, self._next_line = (
-            0,
-            0.0,
-        )  # since the last log line about them, and when the next may come
+        self._refused = self._told = self._passing = 0
+        self._next_line = 0.0
         self._shared = SharedCounts.new(COUNTED)
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -143,32 +144,37 @@ class PayloadLog:
         """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200."""
         if self._sample < 1.0 and random.random() >= self._sample:  # noqa: S311
             return
+        if self._passing > 0:
+            self._passing -= 1
+            self._refused += self._requests + (self._responses and status == 200)
+            return
         begin = perf_counter()
+        if not self._budget.allows(begin):
+            self._refused += self._requests + (self._responses and status == 200)
+            self._refuse(begin)
+            return
         request = body if self._requests else None
         response = content if self._responses and status == 200 else None
-        halves = (request is not None) + (response is not None)
-        self._put += halves
-        if not self._budget.allows(begin):
-            self._refuse(halves, begin)
-        elif halves:
-            model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
-            self._leave(Exchange.of(asked, time(), model, number, request, status, fields, response))
-            self._budget.spend(begin, perf_counter())
+        if request is None and response is None:
+            return
+        model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
+        self._leave(Exchange.of(asked, time(), model, number, request, status, fields, response))
+        self._budget.spend(begin, perf_counter())
 
-    def _refuse(self, halves: int, now: float) -> None:
-        """Drop payloads for want of time, and say so now and then."""
-        self._dropped += halves
-        self._refused += halves
+    def _refuse(self, now: float) -> None:
+        """Drop some of the next exchanges, too: to ask for each would take a part of what is to be saved."""
+        self._passing = int(random.random() * MOST_PASSING)  # noqa: S311
         if now >= self._next_line:
             log.warning(
                 "%d payloads are not logged: it would take more than log_cpu = %g of a core",
-                self._refused, self._settings.log_cpu,
+                self._refused - self._told, self._settings.log_cpu,
             )  # fmt: skip
-            self._refused, self._next_line = 0, now + SILENCE_SECONDS
+            self._told, self._next_line = self._refused, now + SILENCE_SECONDS
 
     def _leave(self, exchange: Exchange) -> None:
         """Have an exchange wait to be handed over."""
         self._waiting.append(exchange)
+        self._put += exchange.halves
         self._waiting_bytes += exchange.size
         if self._waiting_bytes + self._under_way > self._most_bytes:
             self._make_room()
@@ -222,7 +228,8 @@ class PayloadLog:
         """Payloads by what became of them."""
         sent, dropped = self._shared["sent"], self._dropped + self._shared["given_up"]
         queued_bytes = self._waiting_bytes + self._handed_bytes - self._shared["taken_bytes"]
-        return Counts(sent, dropped, max(0, self._put - dropped - sent), max(0, queued_bytes))
+        queued = max(0, self._put - dropped - sent)
+        return Counts(sent, dropped + self._refused, queued, max(0, queued_bytes))
 
     async def close(self) -> None:
         """Log what waits, for some seconds at most."""

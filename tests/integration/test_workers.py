@@ -256,13 +256,18 @@ async def test_a_worker_that_is_killed_costs_its_open_requests_only(watched: Reg
         async with asyncio.TaskGroup() as clients:
             for _ in range(9):
                 clients.create_task(client())
-            victims = []
+            victims, uncounted = [], 0
             for _ in range(3):
                 before = answered
                 await soon(lambda before=before: answered >= before + 300)
                 victim = random.choice(await asyncio.to_thread(workers_of, server))
                 victims.append(victim.pid)
+                before = answered
+                await asyncio.to_thread(sample, server, "nv_inference_request_success")
                 victim.kill()
+                # What was answered since the supervisor last asked may go with the worker, and nothing more:
+                # how much that is depends on the machine. Each client may be about to read one more answer.
+                uncounted += answered - before + 9
                 await soon(lambda victim=victim: len(workers_of(server)) == 3 and not victim.is_running())
             going_on = False
         assert lost <= 9 * len(victims)
@@ -270,12 +275,12 @@ async def test_a_worker_that_is_killed_costs_its_open_requests_only(watched: Reg
             line = next(event for event in server.events() if event.get("pid") == pid)
             assert "was killed by SIGKILL; another takes its place" in line["message"]
         counted = sample(server, "nv_inference_request_success")
-        assert answered * 0.5 < counted <= answered + lost
+        assert answered - uncounted <= counted <= answered + lost
         rows = monitored(server)
-        observed = sample(server, "driftline_rows_observed_total")
+        # Rows that waited for the monitor of a worker that was killed young are skipped, and counted so.
+        observed = sum(sample(server, f"driftline_rows_{what}_total") for what in ("observed", "skipped"))
         assert rows["rows"] > 0
-        # What a killed worker has not counted yet is at most what it had answered in the last moments.
-        assert answered - 200 * len(victims) < observed <= answered + lost
+        assert answered - uncounted <= observed <= answered + lost
         assert server.stop() == 0
 
 

@@ -81,12 +81,12 @@ class FleetHost(Host):
     async def load(self, name: str) -> None:
         """As Host.load; when it returns, every worker has flipped."""
         await super().load(name)
-        await self.crew.ask("said?")
+        await self.crew.ask("say")
 
     async def unload(self, name: str) -> None:
         """As Host.unload; when it returns, no worker serves the model."""
         await super().unload(name)
-        await self.crew.ask("said?")
+        await self.crew.ask("say")
 
     async def stop(self) -> None:
         """Let the workers finish what they have taken, and end."""
@@ -215,10 +215,9 @@ class FleetHost(Host):
             watch.ask()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                answers = await self.crew.ask("said?")
+                await self.crew.ask("say")
         except TimeoutError:
             raise Unavailable(f"a worker has not answered the supervisor in {ANSWER_SECONDS:g} s") from None
-        self._now |= {worker: said for worker, said in answers.items() if isinstance(said, Said)}
         for watch in watches:
             watch.collect()
         held = {spread.key for spread in self._spreads()}

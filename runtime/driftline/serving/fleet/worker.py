@@ -188,14 +188,16 @@ class WorkerHost(Holder):
             if isinstance(served.watch, Counting):
                 served.watch.follow()
 
-    def said(self) -> Said:
-        """All that was done until now."""
+    def say(self) -> None:
+        """Tell the supervisor all that was done until now. Who asks for it has it before the answer: what a
+        worker has said is in one place, whether it was asked or not, and whether it lives or not."""
         self.follow()
-        return Said(
+        said = Said(
             {key: Totals.of(served) for key, served in self._held.items()},
             {name: entry.latency for name, entry in self.entries.items()},
             self.payload_counts or Counts(),
         )
+        self._channel.tell("said", said)
 
     # -- a version's life -------------------------------------------------------------------------
 
@@ -311,7 +313,7 @@ async def work(control: int, listener: int, shared: int) -> None:
     host = WorkerHost(file, number, workers, Arena(shared), channel, PayloadLog.of(settings))
     server = WorkerServer(SharedApp(host, settings, channel), host, settings)
     verbs |= {
-        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "said?": host.said,
+        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "say": host.say,
         "ready": host.begin, "stop": server.stop,
     }  # fmt: skip
     built.set()
@@ -323,7 +325,7 @@ async def answer(
     host: WorkerHost, server: WorkerServer, channel: Channel, listener: socket.socket, later: bool
 ) -> None:
     """Answer on a socket until the server stops; if `later`, from when every model can answer."""
-    following = asyncio.create_task(keep_following(host, channel))
+    following = asyncio.create_task(keep_following(host))
     if host.payloads is not None:
         host.payloads.start()
     try:
@@ -335,13 +337,13 @@ async def answer(
         await host.close()
         if host.payloads is not None:
             await host.payloads.close()
-        channel.tell("said", host.said())
+        host.say()
         await channel.finish()
     if host.busy():  # past its time to finish; Python would wait for its thread
         leave(0)
 
 
-async def keep_following(host: WorkerHost, channel: Channel) -> None:
+async def keep_following(host: WorkerHost) -> None:
     """Tell the supervisor again and again what was done."""
     turn = 0
     while True:
@@ -349,7 +351,7 @@ async def keep_following(host: WorkerHost, channel: Channel) -> None:
         host.follow()
         turn += 1
         if turn * FOLLOW_SECONDS >= SAY_SECONDS:
-            channel.tell("said", host.said())
+            host.say()
             turn = 0
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
+import time
+from collections.abc import Mapping
+from statistics import median
+
+import httpx
 
 from bench import models
 from bench.common import (
@@ -12,6 +18,7 @@ from bench.common import (
     Effort,
     Load,
     Ratios,
+    Request,
     free_port,
     in_turn,
     json_request,
@@ -19,11 +26,18 @@ from bench.common import (
     serving,
 )
 from bench.http import nginx
+from bench.open_loop import content_of, open_loop
 from bench.results import Result, Table, Target
 
 CONNECTIONS = (1, 64)
 SHARE = 0.9
 NOTHING, SAMPLE = "nothing", "a tenth, to a folder"
+
+OPEN_RATE, OPEN_CONNECTIONS = 2_000, 16
+"""Requests a second of an open loop that leaves the server most of its time, as most clients do."""
+
+OPEN_SHARE = 1.1
+"""Of the time without a log, at most, that a request takes there."""
 
 REST_SECONDS = 0.5
 """Between a second with a log and the next one without; what waits is logged meanwhile."""
@@ -33,7 +47,8 @@ def run(effort: Effort) -> Result:
     """Beside a server that logs nothing, one after the other with each kind of log, both on one core."""
     model = models.xgboost()
     request = json_request(model.stem, models.rows(1, models.FEATURES), "probabilities")
-    seen: dict[tuple[str, int], dict[str, list[Load]]] = {}
+    closed: dict[tuple[str, int], dict[str, list[Load]]] = {}
+    opened: dict[str, Leisure] = {}
     with nginx("{}", request, CLIENT_CORE) as sink, tempfile.TemporaryDirectory() as folder:
         ways: dict[str, tuple[str, ...]] = {
             SAMPLE: (f"{folder}/tenth", "--log-sample", "0.1"),
@@ -50,35 +65,97 @@ def run(effort: Effort) -> Result:
                     load(port, request, CONNECTIONS[-1], effort.seconds)
                 for connections in CONNECTIONS:
                     turns = effort.rounds * effort.seconds
-                    seen[way, connections] = in_turn(ports, request, connections, turns, REST_SECONDS)
+                    closed[way, connections] = in_turn(ports, request, connections, turns, REST_SECONDS)
+                opened[way] = Leisure(ports, request, effort)
             shutil.rmtree(f"{folder}/all", ignore_errors=True)
-    return report(seen)
+    return report(closed, opened)
 
 
-def report(seen: dict[tuple[str, int], dict[str, list[Load]]]) -> Result:
+class Leisure:
+    """Requests that leave the server time; `p50_ms` and `p99_ms` by server, and the part of payloads that
+    were dropped."""
+
+    def __init__(self, ports: Mapping[str, int], request: Request, effort: Effort) -> None:
+        *_, logging = ports.values()
+        time.sleep(10 * REST_SECONDS)  # what waits is logged or dropped meanwhile
+        before = payloads(logging)
+        seen: dict[str, list[dict[str, float]]] = {name: [] for name in ports}
+        for _ in range(effort.rounds):
+            for name, port in ports.items():
+                contents = [content_of(request, port)]
+                seen[name].append(open_loop(port, contents, OPEN_RATE, effort.seconds, OPEN_CONNECTIONS))
+        sent, dropped = (now - then for now, then in zip(payloads(logging), before, strict=True))
+        self.dropped = dropped / max(1.0, sent + dropped)
+        self.p50_ms, self.p99_ms = (
+            {name: median(one[figure] for one in figures) for name, figures in seen.items()}
+            for figure in ("p50_ms", "p99_ms")
+        )
+
+
+def payloads(port: int) -> tuple[float, float]:
+    """How many were logged and how many dropped, as /metrics counts them."""
+    text = httpx.get(f"http://{HOST}:{port}/metrics", timeout=60).text
+    found = dict(re.findall(r"^driftline_payloads_(sent|dropped)_total\S* (\S+)$", text, re.MULTILINE))
+    return float(found["sent"]), float(found["dropped"])
+
+
+def report(
+    closed: Mapping[tuple[str, int], Mapping[str, list[Load]]], opened: Mapping[str, Leisure]
+) -> Result:
     """Medians of all turns."""
     rows, shares = [], {}
-    for (way, connections), found in seen.items():
+    for (way, connections), found in closed.items():
         none, logged = Load.median(found[NOTHING]), Load.median(found[way])
         share = shares[way, connections] = Ratios.of(found[way], found[NOTHING])
         rates = [f"{one.requests_per_second:,.0f}" for one in (none, logged)]
-        rows.append([way, str(connections), *rates, f"{share:.2f}", f"{logged.p99_ms / none.p99_ms:.2f}"])
+        times = [f"{logged.p50_ms / none.p50_ms:.2f}", f"{logged.p99_ms / none.p99_ms:.2f}"]
+        rows.append([way, f"{connections} connections", *rates, f"{share:.2f}", *times, ""])
+    slower = {way: one.p50_ms[way] / one.p50_ms[NOTHING] for way, one in opened.items()}
+    for way, one in opened.items():
+        times = [f"{slower[way]:.2f}", f"{one.p99_ms[way] / one.p99_ms[NOTHING]:.2f}"]
+        rows.append([way, f"{OPEN_RATE:,}/s", "", "", "", *times, f"{one.dropped:.1%}"])
     return Result(
         "payloads of one row of 30 features as JSON, logged, one core for the server and what it logs with",
-        Table(["logged", "connections", "requests/s of none", "requests/s", "ratio", "p99, of none's"], rows),
+        Table(
+            [
+                "logged",
+                "load",
+                "requests/s of none",
+                "requests/s",
+                "ratio",
+                "p50, of none's",
+                "p99",
+                "dropped",
+            ],
+            rows,
+        ),
         [
-            Target(
-                f"a tenth logged: of the requests/s of none, {connections} connections",
-                shares[SAMPLE, connections].median,
-                "at least",
-                SHARE,
-            )
-            for connections in CONNECTIONS
+            *(
+                Target(
+                    f"a tenth logged: of the requests/s of none, {connections} connections",
+                    shares[SAMPLE, connections].median,
+                    "at least",
+                    SHARE,
+                )
+                for connections in CONNECTIONS
+            ),
+            *(
+                Target(f"{way}: p50 at {OPEN_RATE:,}/s, of none's", ratio, "at most", OPEN_SHARE)
+                for way, ratio in slower.items()
+            ),
         ],
         [
             "Two servers, of which one logs, in turn for a second each; medians of all turns, quartiles of "
-            "the ratio. The process that logs shares the core with the requests and lets them go first; "
-            "on a machine with cores to spare it has its own. Of more than may wait, the oldest go, counted."
+            "the ratio. The process that logs shares the core with the requests and has what they leave; "
+            "on a machine with cores to spare it has its own. Of more than may wait, the oldest go, counted. "
+            f"At {OPEN_RATE:,}/s, sent whatever becomes of the answers, the server is mostly idle, and what is "
+            "dropped there is given.",
         ],
-        {"ratios": {f"{way}, {connections}": share for (way, connections), share in shares.items()}},
+        {
+            "ratios": {f"{way}, {connections}": share for (way, connections), share in shares.items()},
+            "open loop": {
+                way: {"p50_ms": one.p50_ms, "p99_ms": one.p99_ms, "dropped": one.dropped}
+                for way, one in opened.items()
+            },
+        },
     )

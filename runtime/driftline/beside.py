@@ -21,8 +21,6 @@ from typing import Any
 BEHIND = 10
 """The niceness of who lets requests go first where they share a core: at most a tenth of it is not theirs."""
 
-LAST = 19
-"""And of who has what they leave: a sixtieth at least."""
 
 _LENGTH = struct.Struct("=Q")
 _WORD = 8
@@ -53,14 +51,20 @@ async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subpr
     return process, ours
 
 
-def begin(end: int, niceness: int = BEHIND) -> tuple[socket.socket, Any]:
+def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:
     """In such a process, first of all: its end of the sockets, and its settings.
 
     Signals are for the process that has started this one, so none ends it.
+
+    idle  whether it only runs on a core that nobody else wants: of a core that others keep busy it has less
+          than a hundredth, where the nicest process has two
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(niceness)
+    if idle:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(BEHIND)
     ours = socket.socket(fileno=end)
     (length,) = _LENGTH.unpack(ours.recv(_LENGTH.size, socket.MSG_WAITALL))
     return ours, pickle.loads(ours.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own

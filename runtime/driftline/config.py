@@ -219,7 +219,7 @@ class Server:
     )
     """The part of all requests whose payloads are logged."""
     log_cpu: float = setting(
-        0.05, "a part from 0.001 to 1", lambda value: type(value) in (int, float) and 0.001 <= value <= 1
+        0.02, "a part from 0.001 to 1", lambda value: type(value) in (int, float) and 0.001 <= value <= 1
     )
     """The part of a core, of each worker, that payloads may take from the requests; what takes more is not
     logged."""

@@ -81,3 +81,18 @@ async def test_when_they_stop_coming_soon_it_falls_asleep_and_can_be_woken(clock
     clock.reads = 0
     await asyncio.sleep(0)
     assert clock.reads == 1
+
+
+async def test_the_time_for_which_it_is_awake_and_nothing_comes_is_counted(clock: Clock) -> None:
+    poll = BusyPoll(100)
+    request(poll, clock, 0)
+    await asyncio.sleep(0)
+    assert poll.idle_ns == 0  # asleep
+    request(poll, clock, 0)
+    clock.now += 30_000
+    await asyncio.sleep(0)
+    request(poll, clock, 40)  # the loop has looked meanwhile, but not just before
+    await asyncio.sleep(0)
+    clock.now += 20_000
+    await asyncio.sleep(0)
+    assert poll.idle_ns == 50_000

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from driftline.answers import HANDLERS, failure, mlflow_failure
 from driftline.config import Server
 from driftline.errors import WrongMethod
+from driftline.serving.busy_poll import BusyPoll
 from driftline.serving.host import Host
 from driftline.serving.infer import Infer, LoggedInfer
 from driftline.serving.routes import routes
@@ -41,7 +42,10 @@ class App:
         self._v2 = infer(host, "v2", settings.max_body_bytes, failure)
         self._v1 = infer(host, "v1", settings.max_body_bytes, failure)
         self._mlflow = infer(host, "mlflow", settings.max_body_bytes, mlflow_failure)
-        self.together = Together(host, settings.busy_poll_us)
+        busy_poll = BusyPoll(settings.busy_poll_us)
+        self.together = Together(host, busy_poll)
+        if self.payloads is not None:
+            self.payloads.spare.busy_poll = busy_poll
         self.endpoint = lru_cache(MOST_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),

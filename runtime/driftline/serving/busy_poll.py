@@ -13,13 +13,16 @@ class BusyPoll:
     soon as he has his answer finds the loop awake; where requests come now and then, it sleeps between them.
     The network's drivers do the same (net.core.busy_poll).
 
-    us  microseconds that are soon, and for which the loop is kept awake; 0: never
+    us       microseconds that are soon, and for which the loop is kept awake; 0: never
+    idle_ns  nanoseconds for which it was awake and had nothing to do
     """
 
     def __init__(self, us: int) -> None:
         self._soon_ns = us * 1_000
         self._left = -self._soon_ns
         self._awake = False
+        self._looked = 0
+        self.idle_ns = 0
 
     def left(self, came: int) -> None:
         """A request has been seen to, which came when `came` says, by perf_counter_ns."""
@@ -27,9 +30,13 @@ class BusyPoll:
         self._left = perf_counter_ns()
         if soon and not self._awake:
             self._awake = True
+            self._looked = self._left
             asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
-        self._awake = perf_counter_ns() - self._left < self._soon_ns
+        now = perf_counter_ns()
+        self.idle_ns += now - max(self._looked, self._left)
+        self._looked = now
+        self._awake = now - self._left < self._soon_ns
         if self._awake:  # a loop that has something to do in its next turn doesn't sleep
             asyncio.get_running_loop().call_soon(self._look)

@@ -54,12 +54,12 @@ class Member(Protocol):
 class Together:
     """What has come in this turn of the loop, by whom it asks.
 
-    busy_poll_us  see BusyPoll
+    busy_poll  is told of requests that came alone
     """
 
-    def __init__(self, host: Host, busy_poll_us: int = 0) -> None:
+    def __init__(self, host: Host, busy_poll: BusyPoll) -> None:
         self._host = host
-        self._busy_poll = BusyPoll(busy_poll_us)
+        self._busy_poll = busy_poll
         self._waiting: dict[Target, list[Member]] = {}
 
     def add(self, target: Target, member: Member) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.serving.payloads.budget import SLACK_SECONDS, Budget
+from driftline.serving.payloads.budget import SLACK_SECONDS, Budget, SpareTime
 
 
 def used(budget: Budget, every: float, cost: float, seconds: float) -> tuple[float, int, int]:
@@ -64,3 +65,43 @@ def test_the_first_of_a_batch_has_no_better_chance_than_the_last() -> None:
         now += 1.5e-3
     assert sum(seen) < 0.5 * 64 * 10_000
     assert min(seen) > 0.85 * max(seen)
+
+
+def test_half_of_what_is_to_spare_may_be_spent_besides() -> None:
+    busy, _, _ = used(Budget(0.05, lambda: 0.4), every=0.000_1, cost=0.000_1, seconds=20.0)
+    assert busy == pytest.approx(0.25 * 20.0, rel=0.1)
+
+
+def sleep_often() -> None:
+    until = time.perf_counter() + 0.1
+    while time.perf_counter() < until:
+        time.sleep(0.000_2)
+
+
+def test_a_thread_that_sleeps_has_time_to_spare() -> None:
+    spare = SpareTime(1.0)
+    sleep_often()
+    assert 0.0 < spare.part() <= 1.0
+
+
+def test_a_thread_that_never_sleeps_has_none() -> None:
+    spare = SpareTime(1.0)
+    until = time.thread_time() + 0.1
+    while time.thread_time() < until:
+        pass
+    assert spare.part() == 0.0
+
+
+def test_nor_has_one_that_sleeps_while_its_process_takes_all_that_it_may() -> None:
+    spare = SpareTime(1e-6)
+    sleep_often()
+    assert spare.part() == 0.0
+
+
+def test_what_a_thread_polls_for_is_to_spare() -> None:
+    spare = SpareTime(1.0)
+    until = time.thread_time() + 0.1
+    while time.thread_time() < until:
+        pass
+    spare.busy_poll.idle_ns += 25_000_000
+    assert 0.0 < spare.part() <= 0.25

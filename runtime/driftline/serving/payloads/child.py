@@ -20,7 +20,7 @@ log = logging.getLogger("driftline.payloads")
 
 def main(end: int, shared: int) -> int:
     """Log what comes until the server goes; the exit code."""
-    connection, settings = beside.begin(end, beside.LAST)
+    connection, settings = beside.begin(end, idle=True)
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     queue = Queue(SharedCounts(COUNTED, shared))
     try:

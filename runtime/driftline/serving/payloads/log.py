@@ -20,10 +20,10 @@ from time import monotonic, perf_counter, time
 
 from driftline import beside
 from driftline.beside import SharedCounts
-from driftline.config import Server
+from driftline.config import Server, available_cores
 from driftline.errors import ConfigError
 from driftline.registry.source import Version
-from driftline.serving.payloads.budget import Budget
+from driftline.serving.payloads.budget import Budget, SpareTime
 from driftline.serving.payloads.exchange import Asked, Exchange
 from driftline.serving.payloads.sink import open_sink
 
@@ -93,6 +93,8 @@ class PayloadLog:
     settings  say which halves are logged (`log_payloads`), of what part of all exchanges (`log_sample`; both
               halves are or none), how many bytes may wait (`log_queue_bytes`), and where they go
 
+    spare     the time in which it takes nothing from the requests
+
     Used on the event loop only.
     """
 
@@ -101,7 +103,8 @@ class PayloadLog:
         self._requests = settings.log_payloads != "response"
         self._responses = settings.log_payloads != "request"
         self._sample = settings.log_sample
-        self._budget = Budget(settings.log_cpu)
+        self.spare = SpareTime(available_cores() / settings.workers)
+        self._budget = Budget(settings.log_cpu, self.spare.part)
         self._most_bytes = settings.log_queue_bytes
         self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)
         self._waiting: deque[Exchange] = deque()
@@ -144,26 +147,32 @@ class PayloadLog:
         """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200."""
         if self._sample < 1.0 and random.random() >= self._sample:  # noqa: S311
             return
-        if self._passing > 0:
-            self._passing -= 1
-            self._refused += self._requests + (self._responses and status == 200)
-            return
-        begin = perf_counter()
-        if not self._budget.allows(begin):
-            self._refused += self._requests + (self._responses and status == 200)
-            self._refuse(begin)
-            return
         request = body if self._requests else None
         response = content if self._responses and status == 200 else None
         if request is None and response is None:
+            return
+        begin = perf_counter()
+        if not self._has_time(begin):
+            self._refuse((request is not None) + (response is not None), begin)
             return
         model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
         self._leave(Exchange.of(asked, time(), model, number, request, status, fields, response))
         self._budget.spend(begin, perf_counter())
 
-    def _refuse(self, now: float) -> None:
-        """Drop some of the next exchanges, too: to ask for each would take a part of what is to be saved."""
-        self._passing = int(random.random() * MOST_PASSING)  # noqa: S311
+    def _has_time(self, now: float) -> bool:
+        """Whether the next exchange may be logged. If not, some that follow may not, too: to reckon for each
+        would take a part of what is to be saved."""
+        if self._passing > 0:
+            self._passing -= 1
+        elif self._budget.allows(now):
+            return True
+        else:
+            self._passing = int(random.random() * MOST_PASSING)  # noqa: S311
+        return False
+
+    def _refuse(self, halves: int, now: float) -> None:
+        """Count what there was no time for, and say so now and then."""
+        self._refused += halves
         if now >= self._next_line:
             log.warning(
                 "%d payloads are not logged: it would take more than log_cpu = %g of a core",

@@ -21,6 +21,8 @@ from typing import Any
 BEHIND = 10
 """The niceness of who lets requests go first where they share a core: at most a tenth of it is not theirs."""
 
+LAST = 19
+"""And of who has what they leave: a sixtieth at least."""
 
 _LENGTH = struct.Struct("=Q")
 _WORD = 8
@@ -56,18 +58,24 @@ def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:
 
     Signals are for the process that has started this one, so none ends it.
 
-    idle  whether it only runs on a core that nobody else wants: of a core that others keep busy it has less
-          than a hundredth, where the nicest process has two
+    idle  see step_back
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    if idle:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(BEHIND)
+    step_back(idle)
     ours = socket.socket(fileno=end)
     (length,) = _LENGTH.unpack(ours.recv(_LENGTH.size, socket.MSG_WAITALL))
     return ours, pickle.loads(ours.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own
+
+
+def step_back(idle: bool) -> None:
+    """Let others go first; with `idle`, run only where nobody else wants to: of a core that others keep busy,
+    that is less than a hundredth."""
+    if idle:
+        with suppress(OSError):  # a sandbox's kernel may not know it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            return
+    os.nice(LAST if idle else BEHIND)
 
 
 class SharedCounts:

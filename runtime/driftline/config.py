@@ -221,8 +221,8 @@ class Server:
     log_cpu: float = setting(
         0.02, "a part from 0.001 to 1", lambda value: type(value) in (int, float) and 0.001 <= value <= 1
     )
-    """The part of a core, of each worker, that payloads may take from the requests; what takes more is not
-    logged."""
+    """The part of a core, of each worker, that payloads may take from the requests; where the worker has time
+    to spare, half of what is left of that besides. What takes more is not logged."""
     log_queue_bytes: int = setting(64 * 2**20, **_whole(1))
     """Bytes of payloads that may wait to be logged, in each worker; for more, the oldest go."""
     log_file_bytes: int = setting(32 * 2**20, **_whole(1))
@@ -354,6 +354,14 @@ def available_cores() -> int:
         return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError):
         return cores
+
+
+def limited_cores() -> bool:
+    """Whether this process's control group may use up its share of the cores, and then stands still."""
+    try:
+        return Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()[0] != "max"
+    except (OSError, IndexError):
+        return False
 
 
 def available_memory() -> int:

@@ -86,7 +86,7 @@ def registry(tmp_path: Path) -> DirectoryRegistry:
 
 
 def number(registry: Registry, text: str) -> int:
-    return registry.resolve(Reference.parse(text)).number
+    return registry.resolve(text).number
 
 
 def test_resolve_follows_version_alias_production_and_newest(registry: DirectoryRegistry) -> None:

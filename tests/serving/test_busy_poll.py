@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from driftline.config import Server
 from driftline.serving import busy_poll
+from driftline.serving.app import App
 from driftline.serving.busy_poll import BusyPoll
+from driftline.serving.payloads.log import PayloadLog
 
 
 class Clock:
@@ -89,10 +95,23 @@ async def test_the_time_for_which_it_is_awake_and_nothing_comes_is_counted(clock
     await asyncio.sleep(0)
     assert poll.idle_ns == 0  # asleep
     request(poll, clock, 0)
-    clock.now += 30_000
+    clock.now += 10_000
     await asyncio.sleep(0)
-    request(poll, clock, 40)  # the loop has looked meanwhile, but not just before
+    request(poll, clock, 40)
     await asyncio.sleep(0)
-    clock.now += 20_000
+    clock.now += 7_000
     await asyncio.sleep(0)
-    assert poll.idle_ns == 50_000
+    assert poll.idle_ns == 17_000
+    clock.now += 30_000  # something else was done
+    await asyncio.sleep(0)
+    assert poll.idle_ns == 17_000
+
+
+def test_what_it_is_idle_for_is_to_spare_for_the_payload_log(tmp_path: Path) -> None:
+    settings = Server(log_payloads="all", log_sink=str(tmp_path))
+    payloads = PayloadLog.of(settings)
+    assert payloads is not None
+    asked: Any = SimpleNamespace(payloads=payloads)  # a host that nobody asks
+    app = App(asked, settings)
+    assert payloads.spare is not None
+    assert payloads.spare.busy_poll is app.together._busy_poll

@@ -284,13 +284,12 @@ def open_registry(uri: str) -> Registry:
 def open_bundle(model: str, registry: str, file: ServerFile) -> Bundle:
     """The files that a reference, an .onnx file's path or a version's folder stands for."""
     from driftline.engine.bundle import Bundle
-    from driftline.registry.source import Reference
 
     if Path(model).exists():
         bundle, name = Bundle.open(Path(model)), ""
     else:
         source = open_registry(registry)
-        version = source.resolve(Reference.parse(model))
+        version = source.resolve(model)
         bundle, name = Bundle.open(source.fetch(version)), version.name
     return replace(bundle, settings=file.settings_of(name, bundle.settings))
 

@@ -22,7 +22,7 @@ from driftline.load.server import serving
 from driftline.load.show import milliseconds, plain_table
 from driftline.load.toml import Tables, lines_of
 from driftline.registry.file import FileRegistry
-from driftline.registry.source import Reference, Registry
+from driftline.registry.source import Registry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -147,7 +147,7 @@ class Tuning:
             version = found.versions(found.models()[0])[0]
         else:
             found = Registry.open(registry)
-            version = found.resolve(Reference.parse(model))
+            version = found.resolve(model)
         bundle = Bundle.open(found.fetch(version))
         start = Settings.of(file.settings_of(version.name, bundle.settings))
         tables = file.models.get(version.name, {})

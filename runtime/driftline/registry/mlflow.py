@@ -88,11 +88,8 @@ class MlflowRegistry(Registry):
         except NotFound:
             return {}
 
-    def resolve(self, reference: Reference) -> Version:
-        """The version that a reference stands for now, by one request as long as nothing moves.
-
-        Raises NotFound, with what there is instead, for an unknown model, version or alias.
-        """
+    def _resolve(self, reference: Reference) -> Version:
+        """See Registry.resolve; by one request as long as nothing moves."""
         model = self._model(reference.name)
         number = reference.version
         if number is None:
@@ -102,7 +99,7 @@ class MlflowRegistry(Registry):
             )
         document = self._known(model, number) if number is not None else None
         if document is None or not _ready(document):
-            return super().resolve(reference)  # which says what there is
+            return super()._resolve(reference)  # which says what there is
         return self._version(model, document, self._origin(document))
 
     def _model(self, name: str) -> dict[str, Any]:

@@ -157,11 +157,14 @@ class Registry(ABC):
         .onnx file, that file itself.
         """
 
-    def resolve(self, reference: Reference) -> Version:
-        """The version that a reference stands for now.
+    def resolve(self, reference: Reference | str) -> Version:
+        """The version that a reference stands for now; a text is read as by Reference.parse.
 
         Raises NotFound, with what there is instead, for an unknown model, version or alias.
         """
+        return self._resolve(Reference.parse(reference) if isinstance(reference, str) else reference)
+
+    def _resolve(self, reference: Reference) -> Version:
         # Aliases first: a version is there before an alias points at it, so what is registered and promoted
         # between these two lines never looks like an alias of a version that is gone.
         aliases = self.aliases(reference.name)

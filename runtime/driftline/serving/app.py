@@ -44,7 +44,7 @@ class App:
         self._mlflow = infer(host, "mlflow", settings.max_body_bytes, mlflow_failure)
         busy_poll = BusyPoll(settings.busy_poll_us)
         self.together = Together(host, busy_poll)
-        if self.payloads is not None:
+        if self.payloads is not None and self.payloads.spare is not None:
             self.payloads.spare.busy_poll = busy_poll
         self.endpoint = lru_cache(MOST_PATHS)(self._endpoint)
         self._pages = Starlette(

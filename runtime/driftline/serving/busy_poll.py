@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter_ns
 
+EMPTY_NS = 20_000
+"""Shorter than a turn of the loop in which anything is done, and longer than one in which nothing is."""
+
 
 class BusyPoll:
     """Keeps the event loop awake for a moment behind a request that came soon after the one before.
@@ -14,7 +17,7 @@ class BusyPoll:
     The network's drivers do the same (net.core.busy_poll).
 
     us       microseconds that are soon, and for which the loop is kept awake; 0: never
-    idle_ns  nanoseconds for which it was awake and had nothing to do
+    idle_ns  nanoseconds of the loop's turns in which it was awake for nothing
     """
 
     def __init__(self, us: int) -> None:
@@ -35,8 +38,9 @@ class BusyPoll:
 
     def _look(self) -> None:
         now = perf_counter_ns()
-        self.idle_ns += now - max(self._looked, self._left)
-        self._looked = now
+        turn, self._looked = now - max(self._looked, self._left), now
+        if turn < EMPTY_NS:
+            self.idle_ns += turn
         self._awake = now - self._left < self._soon_ns
         if self._awake:  # a loop that has something to do in its next turn doesn't sleep
             asyncio.get_running_loop().call_soon(self._look)

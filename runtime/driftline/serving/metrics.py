@@ -179,7 +179,14 @@ def _key(served: Served) -> tuple[str, str]:
 def _payloads(counts: Counts) -> Iterator[Metric]:
     yield CounterMetricFamily("driftline_payloads_sent", "Payloads that were logged", value=counts.sent)
     yield CounterMetricFamily(
-        "driftline_payloads_dropped", "Payloads that were not, for too many or refused", value=counts.dropped
+        "driftline_payloads_dropped",
+        "Payloads that were not: too many waited, or the sink refused them",
+        value=counts.dropped,
+    )
+    yield CounterMetricFamily(
+        "driftline_payloads_skipped",
+        "Payloads that were not, for want of time: see log_cpu",
+        value=counts.skipped,
     )
     yield GaugeMetricFamily(
         "driftline_payloads_queued", "Payloads that wait to be logged", value=counts.queued

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.serving.payloads.budget import SLACK_SECONDS, Budget, SpareTime
+from driftline.serving.payloads import budget
+from driftline.serving.payloads.budget import SLACK_SECONDS, Budget, SpareTime, spare_time
+
+BUSY = (
+    *(sys.executable, "-S", "-c"),
+    "import os, sys, time; os.sched_setaffinity(0, {int(sys.argv[1])}); end = time.time() + 2.5\n"
+    "while time.time() < end: pass",
+)
 
 
 def used(budget: Budget, every: float, cost: float, seconds: float) -> tuple[float, int, int]:
@@ -72,36 +84,68 @@ def test_half_of_what_is_to_spare_may_be_spent_besides() -> None:
     assert busy == pytest.approx(0.25 * 20.0, rel=0.1)
 
 
-def sleep_often() -> None:
-    until = time.perf_counter() + 0.1
+def test_what_may_be_spent_falls_again_when_nothing_is_to_spare() -> None:
+    parts = iter([0.4] * 10 + [0.0] * 1000)
+    budget = Budget(0.05, lambda: next(parts))
+    busy, _, _ = used(budget, every=0.000_1, cost=0.000_1, seconds=20.0)
+    assert busy == pytest.approx(0.05 * 20.0, rel=0.2)
+
+
+def wait(seconds: float) -> None:
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         time.sleep(0.000_2)
 
 
-def test_a_thread_that_sleeps_has_time_to_spare() -> None:
-    spare = SpareTime(1.0)
-    sleep_often()
-    assert 0.0 < spare.part() <= 1.0
-
-
-def test_a_thread_that_never_sleeps_has_none() -> None:
-    spare = SpareTime(1.0)
-    until = time.thread_time() + 0.1
+def work(seconds: float) -> None:
+    until = time.thread_time() + seconds
     while time.thread_time() < until:
         pass
-    assert spare.part() == 0.0
 
 
-def test_nor_has_one_that_sleeps_while_its_process_takes_all_that_it_may() -> None:
+def test_a_thread_that_waits_has_time_to_spare_and_one_that_works_has_none() -> None:
+    spare = SpareTime(1000.0)
+    wait(0.2)
+    waiting = spare.part()
+    work(0.2)
+    assert spare.part() < 0.1 < waiting <= 1.0
+
+
+def test_one_that_waits_for_a_core_has_none() -> None:
+    core = min(os.sched_getaffinity(0))
+    others = [threading.Thread(target=subprocess.run, args=([*BUSY, str(core)],)) for _ in range(3)]
+    parts: list[float] = []
+
+    def measure() -> None:
+        os.sched_setaffinity(0, {core})  # of this thread
+        time.sleep(1.0)
+        spare = SpareTime(1000.0)
+        work(0.1)
+        parts.append(spare.part())
+
+    thread = threading.Thread(target=measure)
+    for one in (*others, thread):
+        one.start()
+    for one in (*others, thread):
+        one.join()
+    assert parts[0] < 0.1
+
+
+def test_one_whose_process_takes_all_that_it_may_has_none() -> None:
     spare = SpareTime(1e-6)
-    sleep_often()
+    wait(0.05)
     assert spare.part() == 0.0
 
 
 def test_what_a_thread_polls_for_is_to_spare() -> None:
-    spare = SpareTime(1.0)
-    until = time.thread_time() + 0.1
-    while time.thread_time() < until:
-        pass
-    spare.busy_poll.idle_ns += 25_000_000
-    assert 0.0 < spare.part() <= 0.25
+    spare = SpareTime(1000.0)
+    work(0.2)
+    spare.busy_poll.idle_ns += 100_000_000
+    assert 0.0 < spare.part() <= 0.6
+
+
+def test_who_may_be_stopped_or_knows_nothing_has_no_time_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spare_time(1.0, limited=False) is not None
+    assert spare_time(1.0, limited=True) is None
+    monkeypatch.setattr(budget, "SCHEDULED", Path("/proc/no"))
+    assert spare_time(1.0, limited=False) is None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
+from pathlib import Path
 from random import random
 from time import perf_counter, process_time
 
@@ -17,15 +17,14 @@ LOOK_SECONDS = 0.05
 """Between two looks at how much time there is to spare, at the least."""
 
 SPARE_PART = 0.5
-"""What may be taken of the time that nobody needs: more of them would leave a thread that is never idle."""
+"""Of the time that is left beside it, work takes half as much."""
 
-SLEEPS = 100.0
-"""Times a second that a thread sleeps at the least, if it has time to spare. One that never does and has not
-run all the time was not let to: others have the core, or its group has used up what it may."""
+SCHEDULED = Path("/proc/thread-self/schedstat")
+"""What Linux knows of a thread: nanoseconds for which it has run, and for which it has waited for a core."""
 
 
-def no_spare_time() -> float:
-    """See SpareTime.part, of a thread that never sleeps."""
+def no_time() -> float:
+    """See SpareTime.part, of a thread that has none."""
     return 0.0
 
 
@@ -36,7 +35,7 @@ class Budget:
     spare  gives the part of the time that nobody needs, of which half may be spent besides
     """
 
-    def __init__(self, share: float, spare: Callable[[], float] = no_spare_time) -> None:
+    def __init__(self, share: float, spare: Callable[[], float] = no_time) -> None:
         self._least = self._share = share
         self._spare = spare
         self._next_look = 0.0
@@ -55,7 +54,7 @@ class Budget:
 
 
 class SpareTime:
-    """How much time the thread that makes this has to spare, and the process the cores that it may use.
+    """How much time the thread that makes this has to spare, and the process of the cores that it may use.
 
     cores      of the process
     busy_poll  of the thread: while that keeps it awake it could as well sleep
@@ -67,19 +66,25 @@ class SpareTime:
         self._seen = self._look()
 
     def part(self) -> float:
-        """The part of the time since this was last asked in which the thread slept, or the cores were free if
-        that is less: from 0, none, to 1."""
+        """Of the time since this was last asked, the part in which the thread had nothing to do, or the cores
+        were free if that is less: from 0 to 1."""
         before, self._seen = self._seen, self._look()
-        passed, sleeps, idle, thread, process = (
-            now - then for now, then in zip(self._seen, before, strict=True)
-        )
-        if sleeps < SLEEPS * passed:  # what it has not run for may have been others'
-            return max(0.0, idle / passed)
-        return max(0.0, 1.0 - max(thread - idle, (process - idle) / self._cores) / passed)
+        passed, idle, thread, process = (now - then for now, then in zip(self._seen, before, strict=True))
+        busy = max(thread - idle, (process - idle) / self._cores)
+        return min(1.0, max(0.0, 1.0 - busy / passed)) if passed > 0.0 else 0.0
 
-    def _look(self) -> tuple[float, int, float, float, float]:
-        """The time; how often the thread has slept, how long it was idle and awake, how long it has run, and
-        all threads together."""
-        used = resource.getrusage(resource.RUSAGE_THREAD)
-        idle = self.busy_poll.idle_ns / 1e9
-        return perf_counter(), used.ru_nvcsw, idle, used.ru_utime + used.ru_stime, process_time()
+    def _look(self) -> tuple[float, float, float, float]:
+        """The time; for how long the thread was awake for nothing, for how long it has run or wanted to, and
+        for how long all threads together have run."""
+        ran, waited, _ = SCHEDULED.read_text("ascii").split()
+        wanted = (int(ran) + int(waited)) / 1e9
+        return perf_counter(), self.busy_poll.idle_ns / 1e9, wanted, process_time()
+
+
+def spare_time(cores: float, limited: bool) -> SpareTime | None:
+    """That of this thread; None where nobody can say: what a control group's `limited` time is taken by,
+    processes beside this one among them, is not to be seen here, nor are threads on every kernel."""
+    try:
+        return None if limited else SpareTime(cores)
+    except OSError:
+        return None

@@ -20,10 +20,10 @@ from time import monotonic, perf_counter, time
 
 from driftline import beside
 from driftline.beside import SharedCounts
-from driftline.config import Server, available_cores
+from driftline.config import Server, available_cores, limited_cores
 from driftline.errors import ConfigError
 from driftline.registry.source import Version
-from driftline.serving.payloads.budget import Budget, SpareTime
+from driftline.serving.payloads.budget import Budget, no_time, spare_time
 from driftline.serving.payloads.exchange import Asked, Exchange
 from driftline.serving.payloads.sink import open_sink
 
@@ -49,7 +49,7 @@ SILENCE_SECONDS = 60.0
 """Between two log lines about what there was no time for."""
 
 MOST_PASSING = 16
-"""Exchanges that are dropped with one that there was no time for: so many at the most, by chance."""
+"""Exchanges that are skipped with one that there was no time for: so many at the most, by chance."""
 
 LONGEST_REST = 30.0
 """Seconds between the end of a process that logs and the next one's start, at the most."""
@@ -67,10 +67,12 @@ sent         payloads that were logged; given_up: that were not
 
 @dataclass(slots=True)
 class Counts:
-    """Payloads by what became of them; `queued` and `queued_bytes` are of this moment."""
+    """Payloads by what became of them: dropped for want of room or by the sink, skipped for want of time.
+    `queued` and `queued_bytes` are of this moment."""
 
     sent: int = 0
     dropped: int = 0
+    skipped: int = 0
     queued: int = 0
     queued_bytes: int = 0
 
@@ -78,6 +80,7 @@ class Counts:
         """Add another process's."""
         self.sent += other.sent
         self.dropped += other.dropped
+        self.skipped += other.skipped
         self.queued += other.queued
         self.queued_bytes += other.queued_bytes
 
@@ -93,7 +96,7 @@ class PayloadLog:
     settings  say which halves are logged (`log_payloads`), of what part of all exchanges (`log_sample`; both
               halves are or none), how many bytes may wait (`log_queue_bytes`), and where they go
 
-    spare     the time in which it takes nothing from the requests
+    spare     the time in which it takes nothing from the requests; None if nobody can say
 
     Used on the event loop only.
     """
@@ -103,15 +106,15 @@ class PayloadLog:
         self._requests = settings.log_payloads != "response"
         self._responses = settings.log_payloads != "request"
         self._sample = settings.log_sample
-        self.spare = SpareTime(available_cores() / settings.workers)
-        self._budget = Budget(settings.log_cpu, self.spare.part)
+        self.spare = spare_time(available_cores() / settings.workers, limited_cores())
+        self._budget = Budget(settings.log_cpu, self.spare.part if self.spare is not None else no_time)
         self._most_bytes = settings.log_queue_bytes
         self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = self._handed_bytes = 0
         self._under_way = 0  # of what was handed over, at the last look: it can only be less by now
         self._put = self._handed = self._dropped = 0
-        self._refused = self._told = self._passing = 0
+        self._skipped = self._told = self._passing = 0
         self._next_line = 0.0
         self._shared = SharedCounts.new(COUNTED)
         self._transport: asyncio.WriteTransport | None = None
@@ -153,7 +156,7 @@ class PayloadLog:
             return
         begin = perf_counter()
         if not self._has_time(begin):
-            self._refuse((request is not None) + (response is not None), begin)
+            self._skip((request is not None) + (response is not None), begin)
             return
         model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
         self._leave(Exchange.of(asked, time(), model, number, request, status, fields, response))
@@ -170,15 +173,15 @@ class PayloadLog:
             self._passing = int(random.random() * MOST_PASSING)  # noqa: S311
         return False
 
-    def _refuse(self, halves: int, now: float) -> None:
-        """Count what there was no time for, and say so now and then."""
-        self._refused += halves
+    def _skip(self, halves: int, now: float) -> None:
+        """Count what there is no time for, and say so now and then."""
+        self._skipped += halves
         if now >= self._next_line:
             log.warning(
-                "%d payloads are not logged: it would take more than log_cpu = %g of a core",
-                self._refused - self._told, self._settings.log_cpu,
+                "%d payloads are not logged: that would take more than log_cpu = %g of a core from requests",
+                self._skipped - self._told, self._settings.log_cpu,
             )  # fmt: skip
-            self._told, self._next_line = self._refused, now + SILENCE_SECONDS
+            self._told, self._next_line = self._skipped, now + SILENCE_SECONDS
 
     def _leave(self, exchange: Exchange) -> None:
         """Have an exchange wait to be handed over."""
@@ -238,7 +241,7 @@ class PayloadLog:
         sent, dropped = self._shared["sent"], self._dropped + self._shared["given_up"]
         queued_bytes = self._waiting_bytes + self._handed_bytes - self._shared["taken_bytes"]
         queued = max(0, self._put - dropped - sent)
-        return Counts(sent, dropped + self._refused, queued, max(0, queued_bytes))
+        return Counts(sent, dropped, self._skipped, queued, max(0, queued_bytes))
 
     async def close(self) -> None:
         """Log what waits, for some seconds at most."""

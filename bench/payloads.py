@@ -168,7 +168,7 @@ def report(
             "Two servers, of which one logs, in turn for a second each; medians of all turns, quartiles of "
             "the ratio. The process that logs shares the core with the requests and has what they leave; "
             "on a machine with cores to spare it has its own. Of more than may wait, the oldest go, counted. "
-            f"At {OPEN_RATE:,}/s, sent whatever becomes of the answers, the server has time for all; the part "
+            f"At {OPEN_RATE:,}/s, sent whatever becomes of the answers, it has time for all; the part "
             "of payloads that were not logged is given.",
         ],
         {

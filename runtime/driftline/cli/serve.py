@@ -106,8 +106,8 @@ MODEL_NAME, MODEL_DIR = "model", Path("/mnt/models")
 )
 @option(
     "--log-cpu",
-    "Logging takes this part of a core from the requests at most, and of the time that they leave. What would "
-    "take more is not logged.",
+    "Logging takes this part of a core from the requests at most, and of the time that they leave. What "
+    "would take more is not logged.",
     default=DEFAULTS.log_cpu,
     type=click.FloatRange(0.001, 1),
 )

@@ -10,6 +10,7 @@ from support import scale
 
 from driftline import __version__
 from driftline.cli import main
+from driftline.engine.device import no_library
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
@@ -45,6 +46,15 @@ def test_fetch_takes_models_and_folders_in_turn(tmp_path: Path, model: Path) -> 
     assert (odd.exit_code, odd.stderr) == (
         2,
         "driftline: models:/m: expected a folder after each model, came none\n",
+    )
+
+
+@pytest.mark.skipif(not no_library(), reason="numba-cuda is installed")
+def test_kernels_of_cards_cannot_be_compiled_without_their_library() -> None:
+    said = run("compile", "--cards")
+    assert said.exit_code == 2
+    assert said.stderr.startswith(
+        "driftline: compile --cards: no library for kernels (numba-cuda; pip install"
     )
 
 

@@ -134,6 +134,14 @@ def as_driver(function: Any) -> Any:
     return made  # the function itself where NUMBA_DISABLE_JIT is set
 
 
+def as_grid(function: Any, cuda: Any) -> Any:
+    """Compiled at its first launch, kept on disk."""
+    made = cuda.jit(function)
+    if not import_module("numba").config.ENABLE_CUDASIM:
+        made._cache = import_module(f"{__package__}.keeping").KeptGrid(function)
+    return made
+
+
 def as_machine(function: Any) -> Any:
     """The one of the same name in `intrinsics`."""
     if import_module("numba").config.DISABLE_JIT:

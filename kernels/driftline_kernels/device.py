@@ -50,7 +50,7 @@ def grid(function: Callable[..., None]) -> Any:
 
     @functools.cache
     def compiled() -> Any:
-        return load_cuda().jit(kernel_of(function))
+        return compiling.as_grid(kernel_of(function), load_cuda())
 
     def launch(blocks: int | tuple[int, int], *arguments: Any) -> None:
         if np.prod(blocks):

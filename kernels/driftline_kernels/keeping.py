@@ -16,6 +16,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,28 +48,64 @@ class Kept:
         # All that compiled code asks of this process. Numba's own cache loads here what compiling takes, too:
         # a second of imports, SciPy among them.
         rtsys.initialize(context)
-        name = self._file(signature, context.codegen())
-        for place in places():
-            with suppress(OSError):
-                data = (place / name).read_bytes()
-                if data[:_DIGEST] == stamp(data[_DIGEST:]):  # whole, and of these sources
-                    return _rebuild(context, *pickle.loads(data[_DIGEST:]))  # noqa: S301  # only we write there
-        return None
+        states = load(self._file(signature, context.codegen()))
+        return _rebuild(context, *states) if states is not None else None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep it for the next process, in the first place that can be written."""
-        if compiled.library.has_dynamic_globals:  # addresses of this process are part of it
-            return
-        name, data = self._file(signature, compiled.codegen), _dumps(compiled._reduce())
-        for place in places():
-            with suppress(OSError):
-                write(place / name, stamp(data) + data)
-                return
+        if not compiled.library.has_dynamic_globals:  # else addresses of this process are part of it
+            save(self._file(signature, compiled.codegen), _dumps(compiled._reduce()))
 
     def _file(self, signature: Any, codegen: Any) -> str:
         """The file of a signature; code for other processors has other names."""
-        key = repr((signature, codegen.magic_tuple())).encode()
-        return f"{self._name}-{hashlib.blake2b(key, digest_size=8).hexdigest()}.kernel"
+        return f"{self._name}-{digest(signature, codegen.magic_tuple())}.kernel"
+
+
+class KeptGrid(Kept):
+    """The cache of one grid, as Numba's dispatchers for cards call it.
+
+    What is kept has machine code for the kinds of cards that it was compiled for, and what is before that on
+    the way, from which Numba makes another card's code without Python's.
+    """
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """The grid for a signature, from the first place that has it; or None."""
+        states = load(self._file(signature))
+        kernel = import_module("numba.cuda.dispatcher")._Kernel
+        return kernel._rebuild(**states) if states is not None else None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Keep it for the next process, in the first place that can be written."""
+        serialize = import_module("numba.cuda.serialize")
+        save(self._file(signature), serialize.dumps(compiled._reduce_states()))
+
+    def _file(self, signature: Any, codegen: Any = None) -> str:
+        """The file of a signature, for whatever card."""
+        versions = version("numba-cuda"), version("cuda-core")
+        return f"{self._name}-{digest(signature, versions)}.grid"
+
+
+def digest(*parts: object) -> str:
+    """Sixteen digits for what makes compiled code another."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def load(name: str) -> Any:
+    """What was kept in a file, from the first place that has it whole and of these sources; or None."""
+    for place in places():
+        with suppress(OSError):
+            data = (place / name).read_bytes()
+            if data[:_DIGEST] == stamp(data[_DIGEST:]):
+                return pickle.loads(data[_DIGEST:])  # noqa: S301  # only we write there
+    return None
+
+
+def save(name: str, data: bytes) -> None:
+    """Keep a file in the first place that can be written."""
+    for place in places():
+        with suppress(OSError):
+            write(place / name, stamp(data) + data)
+            return
 
 
 def stamp(data: bytes) -> bytes:

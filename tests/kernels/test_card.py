@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from naive_kernels import SIMULATED
+from numba import typeof
+from numba.cuda.simulator.kernel import FakeCUDAKernel
 from support import behind, scale
 
 import driftline as dl
@@ -19,8 +22,33 @@ from driftline.engine.model import Model
 from driftline.engine.tally import Page, Tally
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
+from driftline_kernels.cards import SIGNATURES
 
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="there may be no card")
+
+
+@pytest.fixture(autouse=True)
+def precompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever is launched here is compiled when an image is built."""
+    launched: set[tuple[str, tuple[Any, ...]]] = set()
+    run = FakeCUDAKernel.__call__
+
+    def recorded(self: Any, *arguments: Any) -> None:
+        module = self.fn.__module__.rpartition(".")[2]
+        launched.add((f"{module}.{self.fn.__name__}", tuple(map(typed, arguments))))
+        run(self, *arguments)
+
+    monkeypatch.setattr(FakeCUDAKernel, "__call__", recorded)
+    yield
+    for name, signature in launched:
+        assert signature in SIGNATURES[name], (name, signature)
+
+
+def typed(argument: Any) -> Any:
+    """What Numba takes an argument for."""
+    if isinstance(argument, (bool, int)):
+        return typeof(argument)
+    return typeof(argument._ary).copy(readonly=False)
 
 
 class Simulated(Card):

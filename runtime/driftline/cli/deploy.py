@@ -37,11 +37,12 @@ def fetch(pairs: tuple[str, ...], registry: str) -> None:
 
 
 @click.command("compile")
-def compile_kernels() -> None:
+@click.option("--cards", is_flag=True, help="For NVIDIA cards, too; none need be there.")
+def compile_kernels(cards: bool) -> None:
     """Compile all kernels and keep them, so that no server has to: for the building of images.
 
     They are kept in NUMBA_CACHE_DIR, if that is set, else beside driftline's code, else in the user's cache.
     """
     from driftline.engine.precompile import precompile
 
-    click.echo(f"all kernels are compiled; they are kept in {precompile()}")
+    click.echo(f"all kernels are compiled; they are kept in {precompile(cards)}")

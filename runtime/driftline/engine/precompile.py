@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from driftline.errors import ConfigError
 from driftline.protocols import numbers
 
 if TYPE_CHECKING:
@@ -16,15 +17,25 @@ if TYPE_CHECKING:
 ROWS = 128
 
 
-def precompile() -> Path:
+def precompile(cards: bool = False) -> Path:
     """Compile what reads numbers, makes features and watches columns, for this processor or the one that
-    NUMBA_CPU_NAME says; the folder where that is kept, if it could be written."""
+    NUMBA_CPU_NAME says; the folder where that is kept, if it could be written.
+
+    cards  compile for NVIDIA cards, too, of which none need be there; ConfigError without what that takes
+    """
+    from driftline.engine.device import no_library
     from driftline_kernels import keeping
 
+    if cards and (lacking := no_library()):
+        raise ConfigError(f"compile --cards: {lacking}")
     numbers.load()
     columns = rows()
     _features(columns)
     _monitor(columns)
+    if cards:
+        from driftline_kernels import cards as grids
+
+        grids.precompile()
     return keeping.places()[0]
 
 

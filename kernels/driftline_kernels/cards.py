@@ -1,0 +1,95 @@
+"""Grids compiled for cards that need not be there: when an image is built, for what starts from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+from numba import types
+
+from driftline_kernels import device
+from driftline_kernels.keeping import KeptGrid
+
+CARDS = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
+"""Kinds of cards, by their compute capability: A100, A10, L4 and L40, H100 and H200, B200, RTX PRO 6000."""
+
+BYTE, I32, I64, U64 = types.uint8, types.int32, types.int64, types.uint64
+F32, F64 = types.float32, types.float64
+
+
+def array(dtype: Any, dimensions: int = 1) -> Any:
+    """A contiguous array."""
+    return types.Array(dtype, dimensions, "C")
+
+
+MATRIX, TABLE = array(F32, 2), array(F64, 2)
+BINS = (MATRIX, array(BYTE, 2))
+SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
+    "blocks._count_cuda": ((MATRIX, I64, I64, *BINS, array(I64, 2)),),
+    "blocks._update_cuda": ((MATRIX, I64, I64, array(F64), TABLE),),
+    "blocks._observe_cuda": ((MATRIX, I64, I64, *BINS, array(I64, 2), array(F64), TABLE),),
+    "categories._count_cuda": ((array(I32), array(I64)),),
+    "comoments._update_cuda": ((MATRIX, I64, TABLE, TABLE),),
+    "detector._look_cuda": (
+        (array(I64, 2), TABLE, TABLE, array(F64), array(F64), array(F64, 4), TABLE, TABLE, TABLE),
+    ),
+    "fourier._update_cuda": ((MATRIX, I64, TABLE, MATRIX, array(F64)),),
+    "moments._merge_cuda": ((TABLE, TABLE),),
+    "moving._move_cuda": tuple(
+        (array(dtype, 2), I64, array(I64, 2), types.boolean, MATRIX) for dtype in (F32, F64, I32, I64)
+    ),
+    "strings._hash64_cuda": ((array(I64), array(BYTE), array(U64)),),
+    "strings._look_up_cuda": (
+        (array(I32), array(BYTE), array(BYTE), I64, array(I32), array(I64), array(BYTE), I64, array(I32)),
+    ),
+    "strings._look_up_integers_cuda": (
+        (array(I64), array(BYTE), I64, array(I32), array(I64), I64, array(I32)),
+    ),
+    "transforms._run_cuda": ((I64, TABLE, array(I64, 2), array(F64), MATRIX),),
+}
+"""What grids are launched with. Whatever else one is launched with is compiled when that comes."""
+
+
+def precompile() -> int:
+    """Compile every grid for CARDS, and keep them; how many there are. ImportError without numba-cuda."""
+    launches = {name: launch_of(name) for name in SIGNATURES}
+    cuda = device.load_cuda()
+    dispatcher = import_module("numba.cuda.dispatcher")
+    with as_if_there(CARDS[0]):
+        for name, launch in launches.items():
+            function = device.kernel_of(launch)
+            options = cuda.jit(function).targetoptions
+            for signature in SIGNATURES[name]:
+                kernel = dispatcher._Kernel(function, signature, **options)
+                for card in CARDS:
+                    kernel.library.get_cubin(cc=card)
+                KeptGrid(function).save_overload(signature, kernel)
+    return sum(map(len, SIGNATURES.values()))
+
+
+def launch_of(name: str) -> Any:
+    """A grid by its module and name."""
+    module, _, function = name.partition(".")
+    return getattr(import_module(f"{__package__}.{module}"), function)
+
+
+@contextmanager
+def as_if_there(card: tuple[int, int]) -> Iterator[None]:
+    """Let Numba, which compiles for "the current device" and wants to know its kind only, think that it has
+    one. Not for a process that has."""
+    there = SimpleNamespace(compute_capability=card)
+    stands: dict[tuple[Any, str], Any] = {
+        (import_module("numba.cuda.dispatcher"), "get_current_device"): lambda: there,
+        (import_module("numba.cuda.cudadrv.devices"), "get_context"): lambda: SimpleNamespace(device=there),
+    }
+    before = {(module, name): getattr(module, name) for module, name in stands}
+    try:
+        for (module, name), stand in stands.items():
+            setattr(module, name, stand)
+        yield
+    finally:
+        for (module, name), held in before.items():
+            setattr(module, name, held)

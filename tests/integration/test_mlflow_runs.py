@@ -80,9 +80,10 @@ def steps_of(client: Client, mlflow: TrackingServer, name: str, steps: int) -> A
 
     def told() -> Any:
         found = runs_of(client, mlflow, name)
-        return found[0] if found and len(found[0]["steps"]) >= steps else None
+        return found and len(found[0]["steps"]) >= steps
 
-    return until(told, f"{steps} windows")
+    until(told, f"{steps} windows")
+    return runs_of(client, mlflow, name)[0]  # anew: what was read before the steps may be older than they are
 
 
 def register(registry: str, folder: Path, name: str) -> None:

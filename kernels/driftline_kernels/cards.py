@@ -53,21 +53,21 @@ SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
 """What grids are launched with. Whatever else one is launched with is compiled when that comes."""
 
 
-def precompile() -> int:
-    """Compile every grid for CARDS, and keep them; how many there are. ImportError without numba-cuda."""
+def precompile() -> None:
+    """Compile every grid for CARDS, and keep them. ImportError without numba-cuda."""
     launches = {name: launch_of(name) for name in SIGNATURES}
     cuda = device.load_cuda()
     dispatcher = import_module("numba.cuda.dispatcher")
-    with as_if_there(CARDS[0]):
-        for name, launch in launches.items():
-            function = device.kernel_of(launch)
-            options = cuda.jit(function).targetoptions
-            for signature in SIGNATURES[name]:
+    for name, launch in launches.items():
+        function = device.kernel_of(launch)
+        options = cuda.jit(function).targetoptions
+        for signature in SIGNATURES[name]:
+            with as_if_there(CARDS[0]):
                 kernel = dispatcher._Kernel(function, signature, **options)
-                for card in CARDS:
-                    kernel.library.get_cubin(cc=card)
-                KeptGrid(function).save_overload(signature, kernel)
-    return sum(map(len, SIGNATURES.values()))
+            for card in CARDS:
+                with as_if_there(card):
+                    kernel.library.get_cubin()
+            KeptGrid(function, options).save_overload(signature, kernel)
 
 
 def launch_of(name: str) -> Any:

@@ -138,7 +138,7 @@ def as_grid(function: Any, cuda: Any) -> Any:
     """Compiled at its first launch, kept on disk."""
     made = cuda.jit(function)
     if not import_module("numba").config.ENABLE_CUDASIM:
-        made._cache = import_module(f"{__package__}.keeping").KeptGrid(function)
+        made._cache = import_module(f"{__package__}.keeping").KeptGrid(function, made.targetoptions)
     return made
 
 

@@ -14,7 +14,7 @@ import pickle
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
@@ -61,28 +61,45 @@ class Kept:
         return f"{self._name}-{digest(signature, codegen.magic_tuple())}.kernel"
 
 
-class KeptGrid(Kept):
+class KeptGrid:
     """The cache of one grid, as Numba's dispatchers for cards call it.
 
     What is kept has machine code for the kinds of cards that it was compiled for, and what is before that on
     the way, from which Numba makes another card's code without Python's.
+
+    options  of the dispatcher, with which it compiles
     """
 
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        config, runtime = (import_module(f"numba.cuda.{name}") for name in ("core.config", "cudadrv.runtime"))
+        self._compilers = (
+            *map(version, ("numba-cuda", "cuda-core", "cuda-bindings")),
+            runtime.get_version(),
+            config.FORCE_CUDA_CC,
+            sorted(options.items()),
+        )
+
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The grid for a signature, from the first place that has it; or None."""
-        states = load(self._file(signature))
-        kernel = import_module("numba.cuda.dispatcher")._Kernel
-        return kernel._rebuild(**states) if states is not None else None
+        """The grid for a signature, from the first place that has it, on the current card; or None."""
+        kernel = self.read(signature)
+        if kernel is not None:
+            kernel.bind()  # here, since only one thread compiles
+        return kernel
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep it for the next process, in the first place that can be written."""
         serialize = import_module("numba.cuda.serialize")
         save(self._file(signature), serialize.dumps(compiled._reduce_states()))
 
-    def _file(self, signature: Any, codegen: Any = None) -> str:
-        """The file of a signature, for whatever card."""
-        versions = version("numba-cuda"), version("cuda-core")
-        return f"{self._name}-{digest(signature, versions)}.grid"
+    def read(self, signature: Any) -> Any:
+        """The grid for a signature, for whatever card; or None."""
+        states = load(self._file(signature))
+        kernel = import_module("numba.cuda.dispatcher")._Kernel
+        return kernel._rebuild(**states) if states is not None else None
+
+    def _file(self, signature: Any) -> str:
+        return f"{self._name}-{digest(signature, self._compilers)}.grid"
 
 
 def digest(*parts: object) -> str:

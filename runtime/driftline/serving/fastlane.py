@@ -362,7 +362,7 @@ class LoggedExchange(Exchange):
     __slots__ = ()
 
     def _write(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
-        super()._write(status, fields, content)
+        Exchange._write(self, status, fields, content)
         if (payloads := self._protocol.app.payloads) is not None:
             payloads.record(self._head.asked, self.body, status, fields, content, version)
 

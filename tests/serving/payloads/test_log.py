@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from payload_sink import receiving
@@ -129,6 +132,7 @@ async def test_who_is_slow_costs_the_oldest_and_no_memory() -> None:
                 assert payloads.counts.queued_bytes <= 2**20
                 if number % 100 == 0:
                     await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
             assert process.memory_info().rss - before < 20 * 2**20
             assert payloads.counts.dropped > 19_000
             last = payloads._put
@@ -161,6 +165,7 @@ async def test_a_process_that_is_killed_is_replaced_and_what_it_had_is_counted(
             (first,) = children()
             for _ in range(100):
                 say(payloads)
+            await asyncio.sleep(0)
             await until(lambda: not payloads._waiting and payloads._timer is None, "handing over")
             os.kill(first.pid, signal.SIGKILL)
             await until(lambda: payloads.counts.dropped, "what it had")
@@ -213,3 +218,17 @@ def test_what_can_not_be_logged_to_is_refused(settings: dict[str, str], message:
 
 def test_nothing_is_logged_if_nobody_says_so() -> None:
     assert PayloadLog.of(Server()) is None
+
+
+@pytest.mark.parametrize("sample", [0.01, 0.1, 0.5, 0.999])
+def test_gaps_make_a_sample_of_the_part_that_was_asked_for(sample: float) -> None:
+    random.seed(11)
+    gaps = np.array([module.gap(sample) for _ in range(20_000)])
+    # Geometric: (1 - p) / p on average, with a standard deviation of sqrt(1 - p) / p.
+    expected = (1 - sample) / sample
+    assert abs(gaps.mean() - expected) <= 5 * np.sqrt(1 - sample) / sample / np.sqrt(len(gaps))
+
+
+def test_a_sample_of_all_has_no_gaps_and_one_of_none_no_end() -> None:
+    assert module.gap(1.0) == 0
+    assert module.gap(0.0) == sys.maxsize

@@ -13,9 +13,11 @@ import logging
 import pickle
 import random
 import struct
+import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from math import log1p
 from time import monotonic, perf_counter, time
 
 from driftline import beside
@@ -106,10 +108,12 @@ class PayloadLog:
         self._requests = settings.log_payloads != "response"
         self._responses = settings.log_payloads != "request"
         self._sample = settings.log_sample
+        self._unsampled = gap(settings.log_sample)  # so many come before the next one of the sample
         self.spare = spare_time(available_cores() / settings.workers, limited_cores())
         self._budget = Budget(settings.log_cpu, self.spare.part if self.spare is not None else no_time)
         self._most_bytes = settings.log_queue_bytes
         self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)
+        self._new: list[tuple[Asked, bytes, int, bytes, bytes, Version | None]] = []
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = self._handed_bytes = 0
         self._under_way = 0  # of what was handed over, at the last look: it can only be less by now
@@ -147,34 +151,41 @@ class PayloadLog:
         content: bytes,
         version: Version | None,
     ) -> None:
-        """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200."""
-        if self._sample < 1.0 and random.random() >= self._sample:  # noqa: S311
-            return
-        request = body if self._requests else None
-        response = content if self._responses and status == 200 else None
-        if request is None and response is None:
-            return
-        begin = perf_counter()
-        if not self._has_time(begin):
-            self._skip((request is not None) + (response is not None), begin)
-            return
-        model, number = (asked.name or "", "") if version is None else (version.name, str(version.number))
-        self._leave(Exchange.of(asked, time(), model, number, request, status, fields, response))
-        self._budget.spend(begin, perf_counter())
+        """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200.
 
-    def _has_time(self, now: float) -> bool:
-        """Whether the next exchange may be logged. If not, some that follow may not, too: to reckon for each
-        would take a part of what is to be saved."""
-        if self._passing > 0:
-            self._passing -= 1
-        elif self._budget.allows(now):
-            return True
-        else:
-            self._passing = int(random.random() * MOST_PASSING)  # noqa: S311
-        return False
+        All else about it is done in the loop's next turn: done between the answers of a batch, it would let
+        whoever has the first ones fall asleep over the next ones, and to wake him takes longer than this.
+        """
+        if self._unsampled > 0:
+            self._unsampled -= 1
+            return
+        if self._sample < 1.0:
+            self._unsampled = gap(self._sample)
+        if not self._new:
+            asyncio.get_running_loop().call_soon(self._take)
+        self._new.append((asked, body, status, fields, content, version))
+
+    def _take(self) -> None:
+        """Have what is new wait to be handed over, as far as there is time for that."""
+        new, self._new = self._new, []
+        for asked, body, status, fields, content, version in new:
+            request = body if self._requests else None
+            response = content if self._responses and status == 200 else None
+            if self._passing > 0:
+                self._passing -= 1
+                self._skipped += (request is not None) + (response is not None)
+            elif self._budget.allows(begin := perf_counter()):
+                if request is not None or response is not None:
+                    name, number = (version.name, str(version.number)) if version else (asked.name or "", "")
+                    self._leave(Exchange.of(asked, time(), name, number, request, status, fields, response))
+                    self._budget.spend(begin, perf_counter())
+            else:
+                self._skip((request is not None) + (response is not None), begin)
 
     def _skip(self, halves: int, now: float) -> None:
-        """Count what there is no time for, and say so now and then."""
+        """Count what there is no time for, and say so now and then. Some that follow are skipped, too: to
+        reckon for each would take a part of what is to be saved."""
+        self._passing = int(random.random() * MOST_PASSING)  # noqa: S311
         self._skipped += halves
         if now >= self._next_line:
             log.warning(
@@ -245,6 +256,7 @@ class PayloadLog:
 
     async def close(self) -> None:
         """Log what waits, for some seconds at most."""
+        self._take()
         self._until = monotonic() + CLOSE_SECONDS
         self._closing.set()
         if self._keeping is not None:
@@ -312,3 +324,10 @@ class PayloadLog:
         self._handed_bytes = self._shared["taken_bytes"]
         self._under_way = 0
         return lost
+
+
+def gap(sample: float) -> int:
+    """How many exchanges come between two of a sample that has so large a part of them, by chance."""
+    if sample <= 0.0:
+        return sys.maxsize
+    return int(log1p(-random.random()) / log1p(-sample)) if sample < 1.0 else 0  # noqa: S311

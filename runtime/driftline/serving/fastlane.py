@@ -324,10 +324,15 @@ class Exchange:
         else:
             self._write(200, lines(fields), content, call.served.version)
 
-    def answer(self, fields: bytes, content: bytes, version: Version) -> None:
+    def answer(self, fields: bytes, content: bytes) -> None:
         """Write an answer; see Member."""
         if not self._gone():
-            self._write(200, fields, content, version)
+            self._send(200, fields, content)
+
+    def answered(self, fields: bytes, content: bytes, version: Version) -> None:
+        """Go on behind an answer; see Member."""
+        if self.response_complete:
+            self._sent(200, fields, content, version)
 
     def _gone(self) -> bool:
         return self.disconnected or self._protocol.wire.is_closing()
@@ -337,12 +342,19 @@ class Exchange:
         self._write(response.status_code, lines(response.raw_headers), bytes(response.body))
 
     def _write(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
+        self._send(status, fields, content)
+        self._sent(status, fields, content, version)
+
+    def _send(self, status: int, fields: bytes, content: bytes) -> None:
         protocol = self._protocol
         self.response_complete = True
-        if protocol.access_log:
-            self._log(status)
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         protocol.wire.write(b"".join((_STATUS[status], protocol.default_lines(), fields, end, content)))
+
+    def _sent(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
+        protocol = self._protocol
+        if protocol.access_log:
+            self._log(status)
         if not self.keep_alive:
             protocol.wire.close()
         protocol.on_response_complete()
@@ -361,8 +373,8 @@ class LoggedExchange(Exchange):
 
     __slots__ = ()
 
-    def _write(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
-        Exchange._write(self, status, fields, content)
+    def _sent(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
+        Exchange._sent(self, status, fields, content, version)
         if (payloads := self._protocol.app.payloads) is not None:
             payloads.record(self._head.asked, self.body, status, fields, content, version)
 

@@ -46,8 +46,12 @@ class Member(Protocol):
         """Go on for itself; `alone` if nothing else waits."""
         ...
 
-    def answer(self, fields: bytes, content: bytes, version: Version) -> None:
-        """Send an answer: the lines of its headers, its body, and the version that has answered."""
+    def answer(self, fields: bytes, content: bytes) -> None:
+        """Send an answer: the lines of its headers, and its body."""
+        ...
+
+    def answered(self, fields: bytes, content: bytes, version: Version) -> None:
+        """Do what is to be done behind an answer, with the version that has answered."""
         ...
 
 
@@ -136,13 +140,23 @@ class Joint:
             return
         now, latency, version = perf_counter_ns(), self.served.latency, self.served.version
         known: dict[tuple[int, int | None], bytes] = {}
+        sending: list[tuple[Member, bytes, bytes]] = []
         for member, (content, text_length) in zip(self.members, answers, strict=True):
-            latency.observe(now - member.begin)
             key = (len(content), text_length)  # all that their headers depend on
             fields = known.get(key)
             if fields is None:
                 fields = known[key] = lines(fields_of(content, text_length))
+            sending.append((member, fields, content))
+        # One right behind the other: whoever has the first ones would fall asleep over the next ones, and to
+        # wake him takes longer than all that is done before and behind.
+        for member, fields, content in sending:
             try:
-                member.answer(fields, content, version)
+                member.answer(fields, content)
             except Exception:  # the others' answers are sent all the same
                 log.exception("an answer can't be sent")
+        for member, fields, content in sending:
+            latency.observe(now - member.begin)
+            try:
+                member.answered(fields, content, version)
+            except Exception:
+                log.exception("behind an answer")

@@ -74,7 +74,7 @@ def libraries(name: str) -> list[Any]:
 def resources(library: Any, card: tuple[int, int]) -> tuple[int, int, int]:
     """Registers of a thread, shared bytes of a block and spilled bytes of a kernel, as the assembler says."""
     with cards.as_if_there(card):
-        ptx = library.get_lto_ptx()
+        ptx = library.get_lto_ptx().rstrip("\x00")
     target = re.search(r"^\.target (sm_\w+)", ptx, re.MULTILINE)
     assert target, library.name
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:

@@ -107,7 +107,7 @@ async def test_the_time_for_which_it_is_awake_and_nothing_comes_is_counted(clock
     assert poll.idle_ns == 17_000
 
 
-def test_what_it_is_idle_for_is_to_spare_for_the_payload_log(tmp_path: Path) -> None:
+async def test_what_it_is_idle_for_is_to_spare_for_the_payload_log(tmp_path: Path) -> None:
     settings = Server(log_payloads="all", log_sink=str(tmp_path))
     payloads = PayloadLog.of(settings)
     assert payloads is not None
@@ -115,3 +115,4 @@ def test_what_it_is_idle_for_is_to_spare_for_the_payload_log(tmp_path: Path) -> 
     app = App(asked, settings)
     assert payloads.spare is not None
     assert payloads.spare.busy_poll is app.together._busy_poll
+    await payloads.close()

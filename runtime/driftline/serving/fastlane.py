@@ -347,9 +347,9 @@ class Exchange:
 
     def _send(self, status: int, fields: bytes, content: bytes) -> None:
         protocol = self._protocol
-        self.response_complete = True
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         protocol.wire.write(b"".join((_STATUS[status], protocol.default_lines(), fields, end, content)))
+        self.response_complete = True
 
     def _sent(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
         protocol = self._protocol

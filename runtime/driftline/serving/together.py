@@ -133,20 +133,12 @@ class Joint:
     def finish(self) -> None:
         """The batch has run: answer each; if it has failed, each tries again alone."""
         try:
-            answers = self.codec.encode_all(self.decoded, self.request.outcome(), len(self.members))
+            sending = self._answers()
         except Exception:
             for member in self.members:
                 member.start()
             return
         now, latency, version = perf_counter_ns(), self.served.latency, self.served.version
-        known: dict[tuple[int, int | None], bytes] = {}
-        sending: list[tuple[Member, bytes, bytes]] = []
-        for member, (content, text_length) in zip(self.members, answers, strict=True):
-            key = (len(content), text_length)  # all that their headers depend on
-            fields = known.get(key)
-            if fields is None:
-                fields = known[key] = lines(fields_of(content, text_length))
-            sending.append((member, fields, content))
         # One right behind the other: whoever has the first ones would fall asleep over the next ones, and to
         # wake him takes longer than all that is done before and behind.
         for member, fields, content in sending:
@@ -160,3 +152,16 @@ class Joint:
                 member.answered(fields, content, version)
             except Exception:
                 log.exception("behind an answer")
+
+    def _answers(self) -> list[tuple[Member, bytes, bytes]]:
+        """For each member, the lines of its answer's headers, and its body."""
+        answers = self.codec.encode_all(self.decoded, self.request.outcome(), len(self.members))
+        known: dict[tuple[int, int | None], bytes] = {}
+        found: list[tuple[Member, bytes, bytes]] = []
+        for member, (content, text_length) in zip(self.members, answers, strict=True):
+            key = (len(content), text_length)  # all that their headers depend on
+            fields = known.get(key)
+            if fields is None:
+                fields = known[key] = lines(fields_of(content, text_length))
+            found.append((member, fields, content))
+        return found

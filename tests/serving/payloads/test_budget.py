@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,22 @@ def test_what_may_be_spent_falls_again_when_nothing_is_to_spare() -> None:
     assert busy == pytest.approx(0.05 * 20.0, rel=0.2)
 
 
+Make = Callable[[float], SpareTime]
+
+
+@pytest.fixture
+def spare_of() -> Iterator[Make]:
+    made: list[SpareTime] = []
+
+    def make(cores: float) -> SpareTime:
+        made.append(SpareTime(cores))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
 def wait(seconds: float) -> None:
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
@@ -103,15 +120,15 @@ def work(seconds: float) -> None:
         pass
 
 
-def test_a_thread_that_waits_has_time_to_spare_and_one_that_works_has_none() -> None:
-    spare = SpareTime(1000.0)
+def test_a_thread_that_waits_has_time_to_spare_and_one_that_works_has_none(spare_of: Make) -> None:
+    spare = spare_of(1000.0)
     wait(0.2)
     waiting = spare.part()
     work(0.2)
     assert spare.part() < 0.1 < waiting <= 1.0
 
 
-def test_one_that_waits_for_a_core_has_none() -> None:
+def test_one_that_waits_for_a_core_has_none(spare_of: Make) -> None:
     core = min(os.sched_getaffinity(0))
     others = [threading.Thread(target=subprocess.run, args=([*BUSY, str(core)],)) for _ in range(3)]
     parts: list[float] = []
@@ -119,7 +136,7 @@ def test_one_that_waits_for_a_core_has_none() -> None:
     def measure() -> None:
         os.sched_setaffinity(0, {core})  # of this thread
         time.sleep(1.0)
-        spare = SpareTime(1000.0)
+        spare = spare_of(1000.0)
         work(0.1)
         parts.append(spare.part())
 
@@ -131,21 +148,23 @@ def test_one_that_waits_for_a_core_has_none() -> None:
     assert parts[0] < 0.1
 
 
-def test_one_whose_process_takes_all_that_it_may_has_none() -> None:
-    spare = SpareTime(1e-6)
+def test_one_whose_process_takes_all_that_it_may_has_none(spare_of: Make) -> None:
+    spare = spare_of(1e-6)
     wait(0.05)
     assert spare.part() == 0.0
 
 
-def test_what_a_thread_polls_for_is_to_spare() -> None:
-    spare = SpareTime(1000.0)
+def test_what_a_thread_polls_for_is_to_spare(spare_of: Make) -> None:
+    spare = spare_of(1000.0)
     work(0.2)
     spare.busy_poll.idle_ns += 100_000_000
     assert 0.0 < spare.part() <= 0.6
 
 
 def test_who_may_be_stopped_or_knows_nothing_has_no_time_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert spare_time(1.0, limited=False) is not None
+    found = spare_time(1.0, limited=False)
+    assert found is not None
+    found.close()
     assert spare_time(1.0, limited=True) is None
     monkeypatch.setattr(budget, "SCHEDULED", Path("/proc/no"))
     assert spare_time(1.0, limited=False) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from random import random
@@ -63,7 +64,12 @@ class SpareTime:
     def __init__(self, cores: float) -> None:
         self._cores = cores
         self.busy_poll = BusyPoll(0)
+        self._file = SCHEDULED.open("rb", buffering=0)  # of this thread, whoever reads it
         self._seen = self._look()
+
+    def close(self) -> None:
+        """Ask nothing any more."""
+        self._file.close()
 
     def part(self) -> float:
         """Of the time since this was last asked, the part in which the thread had nothing to do, or the cores
@@ -76,7 +82,7 @@ class SpareTime:
     def _look(self) -> tuple[float, float, float, float]:
         """The time; for how long the thread was awake for nothing, for how long it has run or wanted to, and
         for how long all threads together have run."""
-        ran, waited, _ = SCHEDULED.read_text("ascii").split()
+        ran, waited, _ = os.pread(self._file.fileno(), 128, 0).split()
         wanted = (int(ran) + int(waited)) / 1e9
         return perf_counter(), self.busy_poll.idle_ns / 1e9, wanted, process_time()
 

@@ -171,16 +171,18 @@ class PayloadLog:
         for asked, body, status, fields, content, version in new:
             request = body if self._requests else None
             response = content if self._responses and status == 200 else None
+            halves = (request is not None) + (response is not None)
+            if not halves:
+                continue
             if self._passing > 0:
                 self._passing -= 1
-                self._skipped += (request is not None) + (response is not None)
+                self._skipped += halves
             elif self._budget.allows(begin := perf_counter()):
-                if request is not None or response is not None:
-                    name, number = (version.name, str(version.number)) if version else (asked.name or "", "")
-                    self._leave(Exchange.of(asked, time(), name, number, request, status, fields, response))
-                    self._budget.spend(begin, perf_counter())
+                name, number = (version.name, str(version.number)) if version else (asked.name or "", "")
+                self._leave(Exchange.of(asked, time(), name, number, request, status, fields, response))
+                self._budget.spend(begin, perf_counter())
             else:
-                self._skip((request is not None) + (response is not None), begin)
+                self._skip(halves, begin)
 
     def _skip(self, halves: int, now: float) -> None:
         """Count what there is no time for, and say so now and then. Some that follow are skipped, too: to
@@ -266,6 +268,10 @@ class PayloadLog:
                 log.error("%d payloads were not logged", left)
         if self._timer is not None:
             self._timer.cancel()
+        if self.spare is not None:
+            self.spare.close()
+            self.spare = None
+            self._budget = Budget(self._settings.log_cpu)
         self._shared.close()
 
     async def _keep(self) -> None:
@@ -330,4 +336,6 @@ def gap(sample: float) -> int:
     """How many exchanges come between two of a sample that has so large a part of them, by chance."""
     if sample <= 0.0:
         return sys.maxsize
-    return int(log1p(-random.random()) / log1p(-sample)) if sample < 1.0 else 0  # noqa: S311
+    if sample >= 1.0:
+        return 0
+    return int(min(log1p(-random.random()) / log1p(-sample), sys.maxsize))  # noqa: S311

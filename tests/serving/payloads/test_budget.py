@@ -108,12 +108,6 @@ def spare_of() -> Iterator[Make]:
         one.close()
 
 
-def wait(seconds: float) -> None:
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        time.sleep(0.000_2)
-
-
 def work(seconds: float) -> None:
     until = time.thread_time() + seconds
     while time.thread_time() < until:
@@ -122,7 +116,7 @@ def work(seconds: float) -> None:
 
 def test_a_thread_that_waits_has_time_to_spare_and_one_that_works_has_none(spare_of: Make) -> None:
     spare = spare_of(1000.0)
-    wait(0.2)
+    time.sleep(0.2)
     waiting = spare.part()
     work(0.2)
     assert spare.part() < 0.1 < waiting <= 1.0
@@ -150,7 +144,7 @@ def test_one_that_waits_for_a_core_has_none(spare_of: Make) -> None:
 
 def test_one_whose_process_takes_all_that_it_may_has_none(spare_of: Make) -> None:
     spare = spare_of(1e-6)
-    wait(0.05)
+    time.sleep(0.05)
     assert spare.part() == 0.0
 
 

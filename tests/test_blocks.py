@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.blocks import Blocks, Tensors, arrays_of, cut, join
+from driftline.blocks import Blocks, Tensors, arrays_of, cut, join, put, room_for
 from driftline.errors import BadRequest
 from driftline.protocols.v1 import inputs_of_rows
 from driftline.protocols.v2 import V2Codec
@@ -129,16 +129,50 @@ def test_parts_are_joined_and_cut_as_columns_are(
     named = [alone(of, part) for part in parts]
     want = {name: np.concatenate([part[name] for part in named]) for name in named[0]}
     rows = len(want["a"])
-    whole = join(together)
-    assert type(whole) is Blocks
-    assert of.rows(whole) == rows
-    same(whole, want)
     mixed = [data.draw(st.sampled_from(pair)) for pair in zip(together, named, strict=True)]
     same(join(mixed), want)
+    same(join(together), want)
+    assert type(join(together)) is Blocks
+    whole, columns = room_for(together[0], rows), room_for(named[0], rows)
+    assert type(whole) is Blocks
+    assert type(columns) is dict
+    start = 0
+    for blocks, either in zip(together, mixed, strict=True):
+        stop = start + of.rows(blocks)
+        assert put(blocks, whole, start, stop)
+        assert put(either, columns, start, stop)
+        start = stop
+    assert of.rows(whole) == rows
+    same(whole, want)
+    same(columns, want)
     start = data.draw(st.integers(0, rows))
     stop = data.draw(st.integers(start, rows))
     for tensors in (whole, want):
         same(cut(tensors, start, stop), {name: array[start:stop] for name, array in want.items()})
+
+
+def test_another_form_has_no_room() -> None:
+    of = {"x": np.zeros((1, 3), np.float32), "y": np.zeros(1, object)}
+    room = room_for(of, 2)
+    assert put(of, room, 1, 2)
+    for other in (
+        {"x": of["x"]},
+        {**of, "z": of["y"]},
+        {"x": of["x"], "z": of["y"]},
+        {**of, "x": np.zeros((1, 1), np.float32)},
+        {**of, "x": np.zeros((1, 3))},
+        {**of, "x": np.zeros(1, np.float32)},
+        {**of, "y": np.zeros(1)},
+    ):
+        assert not put(other, room, 0, 1)
+    numbers, texts = (
+        signature(name).inputs_of({name: values}) for name, values in (("a", [1]), ("b", ["x"]))
+    )
+    blocks = room_for(numbers, 1)
+    assert type(blocks) is Blocks
+    assert put(numbers, blocks, 0, 1)
+    for other in (texts, {"a": np.zeros(1)}, Blocks(("a",), [np.zeros((1, 1), np.float32)])):
+        assert not put(other, blocks, 0, 1)
 
 
 ENTRIES = [

@@ -8,7 +8,7 @@ import numpy as np
 
 from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body, driver, grid, on_cpu
 from driftline_kernels.sharing import share
-from driftline_kernels.standard import standardise, standardised
+from driftline_kernels.standard import TOGETHER, standardise, standardised
 
 cuda: Any = None  # numba.cuda, bound before the first launch
 
@@ -44,18 +44,20 @@ def update_there(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
 
 @body
 def add_products(z: Any, comoments: Any) -> None:
-    """Add the products of one standardised row, unless `comoments` is (0, 0)."""
+    """Add the products of rows as `standardise` leaves them, unless `comoments` is (0, 0)."""
     for i in range(len(comoments)):
+        z0, z1, z2, z3 = z[0, i], z[1, i], z[2, i], z[3, i]
         for j in range(len(comoments)):
-            comoments[i, j] += z[i] * z[j]
+            comoments[i, j] += z0 * z[0, j] + z1 * z[1, j] + z2 * z[2, j] + z3 * z[3, j]
 
 
 @driver
 def _update(values: Any, scaling: Any, comoments: Any) -> None:
     rows, columns = values.shape
-    z = np.ones(columns + 1)
-    for row in range(rows):
-        standardise(values, row, scaling, z)
+    z = np.empty((TOGETHER, columns + 1))
+    means, scales = scaling[:, 0].copy(), scaling[:, 1].copy()
+    for row in range(0, rows, TOGETHER):
+        standardise(values, row, rows, means, scales, z)
         add_products(z, comoments)
 
 
@@ -72,7 +74,9 @@ def _update_cuda(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
         some = min(depth, stop - start)
         for place in range(cuda.threadIdx.x, some * width, THREADS):
             row, column = start + place // width, place % width
-            z[place] = standardised(values[row, column], column, scaling) if column < columns else 1.0
+            z[place] = 1.0
+            if column < columns:
+                z[place] = standardised(values[row, column], scaling[column, 0], scaling[column, 1])
         cuda.syncthreads()
         if i < width:
             for row in range(some):

@@ -11,7 +11,7 @@ import numpy as np
 
 from driftline_kernels.device import BLOCKS, THREADS, body, driver, grid, on_cpu
 from driftline_kernels.sharing import share
-from driftline_kernels.standard import standardise, standardised
+from driftline_kernels.standard import TOGETHER, standardise, standardised
 
 cuda: Any = None  # numba.cuda, bound before the first launch
 
@@ -66,25 +66,34 @@ def cosine(x: Any) -> Any:
 
 
 @body
-def add_features(z: Any, weights: Any, phases: Any, sums: Any) -> None:
-    """Add the features of one standardised row; `phases` (D,) float32 is overwritten."""
-    for d in range(len(sums)):
-        phases[d] = weights[len(weights) - 1, d]
-    for column in range(len(weights) - 1):
-        zc = np.float32(z[column])
+def add_features(z: Any, rows: int, weights: Any, phases: Any, sums: Any) -> None:
+    """Add the features of the first rows of z, as `standardise` leaves them, of TOGETHER at most.
+
+    phases  (TOGETHER, D) float32 is overwritten
+    """
+    phases[:] = 0
+    for column in range(len(weights)):
+        z0, z1 = np.float32(z[0, column]), np.float32(z[1, column])
+        z2, z3 = np.float32(z[2, column]), np.float32(z[3, column])
         for d in range(len(sums)):
-            phases[d] += zc * weights[column, d]
-    for d in range(len(sums)):
-        sums[d] += cosine(phases[d])
+            weight = weights[column, d]
+            phases[0, d] += z0 * weight
+            phases[1, d] += z1 * weight
+            phases[2, d] += z2 * weight
+            phases[3, d] += z3 * weight
+    for row in range(min(rows, TOGETHER)):
+        for d in range(len(sums)):
+            sums[d] += cosine(phases[row, d])
 
 
 @driver
 def _update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
     rows, columns = values.shape
-    z, phases = np.empty(columns), np.empty(len(sums), np.float32)
-    for row in range(rows):
-        standardise(values, row, scaling, z)
-        add_features(z, weights, phases, sums)
+    z, phases = np.empty((TOGETHER, columns + 1)), np.empty((TOGETHER, len(sums)), np.float32)
+    means, scales = scaling[:, 0].copy(), scaling[:, 1].copy()
+    for row in range(0, rows, TOGETHER):
+        standardise(values, row, rows, means, scales, z)
+        add_features(z, rows - row, weights, phases, sums)
 
 
 @grid
@@ -105,7 +114,8 @@ def _update_cuda(values: Any, rows: int, scaling: Any, weights: Any, sums: Any) 
                 row, column = place // WARP, place % WARP
                 if start + row < stop and column < some:
                     x = values[start + row, left + column]
-                    z[row, column] = np.float32(standardised(x, left + column, scaling))
+                    mean, scale = scaling[left + column, 0], scaling[left + column, 1]
+                    z[row, column] = np.float32(standardised(x, mean, scale))
             cuda.syncthreads()
             for column in range(some):
                 weight = weights[left + column, mine]

@@ -15,7 +15,7 @@ from driftline_kernels.comoments import add_products
 from driftline_kernels.device import BLOCK, driver, on_cpu
 from driftline_kernels.fourier import add_features
 from driftline_kernels.moments import FIELDS, add, summary
-from driftline_kernels.standard import standardise
+from driftline_kernels.standard import TOGETHER, standardise
 
 
 class State(NamedTuple):
@@ -88,7 +88,7 @@ def start(
         weights,
         counts=np.zeros((columns, edges + 1 + binning.SPECIAL), np.int64),
         sums=np.zeros(FIELDS * columns + products + features),
-        scratch=np.empty(2 * BLOCK + columns + 1 + features),
+        scratch=np.empty(2 * (BLOCK + columns) + TOGETHER * (columns + 1 + features)),
     )
     state.moments[:] = moments.start(columns)
     return state
@@ -141,8 +141,11 @@ def _observe(
     comoments = products.reshape(side, side)
     features = sums[len(sums) - dimensions :]
     own, cells = scratch[:BLOCK].view(values.dtype), scratch[BLOCK : 2 * BLOCK].view(np.int32)
-    z, phases = scratch[2 * BLOCK : 2 * BLOCK + width], scratch[2 * BLOCK + width :].view(np.float32)
-    z[columns] = 1
+    means, scales = scratch[2 * BLOCK :][:columns], scratch[2 * BLOCK + columns :][:columns]
+    means[:], scales[:] = scaling[:, 0], scaling[:, 1]
+    left = scratch[2 * (BLOCK + columns) :]
+    z = left[: TOGETHER * width].reshape(TOGETHER, width)
+    phases = left[TOGETHER * width :].view(np.float32)[: TOGETHER * dimensions].reshape(TOGETHER, dimensions)
     for start in range(0, len(values), BLOCK):
         block = min(BLOCK, len(values) - start)
         for column in range(columns):
@@ -152,7 +155,7 @@ def _observe(
             number, mean, squares, least, greatest = summary(own, 0, block)
             add(moments, column, number, mean, squares, least, greatest)
         if side + dimensions > 0:
-            for row in range(start, start + block):
-                standardise(values, row, scaling, z)
+            for row in range(start, start + block, TOGETHER):
+                standardise(values, row, start + block, means, scales, z)
                 add_products(z, comoments)
-                add_features(z, weights, phases, features)
+                add_features(z, start + block - row, weights, phases, features)

@@ -12,20 +12,35 @@ LIMIT = 1000.0
 """Standard deviations that a value is clipped to, so that no row outweighs all others or overflows."""
 
 
-@body
-def standardised(x: float, column: int, scaling: Any) -> float:
-    """(x - mean) / sd, at most 1000 away from 0; 0, the mean, if x is missing or infinite.
+TOGETHER = 4
+"""Rows that the CPU works on at once, so that what they are added to is fetched and stored once for all."""
 
-    scaling  (columns, 2) float64; mean and 1 / sd of the reference, 0 for a column that never varied
+
+@body
+def standardised(x: float, mean: float, scale: Any) -> Any:
+    """(x - mean) * scale, at most 1000 away from 0; 0, the mean, if x is missing or infinite.
+
+    A reference's scaling is (columns, 2) float64: mean and 1 / sd, 0 for a column that never varied.
     """
-    z = (np.float64(x) - scaling[column, 0]) * scaling[column, 1]
+    z = (np.float64(x) - mean) * scale
     z = z if z < LIMIT else LIMIT
     z = z if z > -LIMIT else -LIMIT
     return z if x - x == 0 else 0.0
 
 
 @body
-def standardise(values: Any, row: int, scaling: Any, z: Any) -> None:
-    """Set the first of z to a row, standardised."""
-    for column in range(len(scaling)):
-        z[column] = standardised(values[row, column], column, scaling)
+def standardise(values: Any, first: int, stop: int, means: Any, scales: Any, z: Any) -> None:
+    """Set z to the rows from `first` to before `stop`, standardised, each with a 1 at its end.
+
+    means, scales  (columns,) float64: contiguous, so that this becomes vector instructions
+    z              (TOGETHER, columns + 1); what is behind so many rows becomes 0, and adds nothing to sums of
+                   products
+    """
+    for row in range(len(z)):
+        if first + row < stop:
+            for column in range(len(means)):
+                z[row, column] = standardised(values[first + row, column], means[column], scales[column])
+            z[row, len(means)] = 1.0
+        else:
+            for column in range(len(means) + 1):
+                z[row, column] = 0.0

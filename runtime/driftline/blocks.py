@@ -52,6 +52,33 @@ def cut(tensors: Tensors, start: int, stop: int) -> Tensors:
     return {name: array[start:stop] for name, array in tensors.items()}
 
 
+def room_for(tensors: Tensors, rows: int) -> Tensors:
+    """Room for so many rows of the same form as tensors have; what is in it is not said."""
+    if type(tensors) is Blocks:
+        return Blocks(tensors.names, [np.empty((len(block), rows), block.dtype) for block in tensors.blocks])
+    return {name: np.empty((rows, *array.shape[1:]), array.dtype) for name, array in tensors.items()}
+
+
+def put(tensors: Tensors, room: Tensors, start: int, stop: int) -> bool:
+    """Copy tensors to a range of rows of as many; False if the room is for another form."""
+    if type(room) is Blocks:
+        if type(tensors) is not Blocks or tensors.names != room.names:
+            return False
+        for block, own in zip(tensors.blocks, room.blocks, strict=True):
+            if block.dtype != own.dtype:
+                return False
+            own[:, start:stop] = block
+        return True
+    if len(tensors) != len(room):
+        return False
+    for name, own in room.items():
+        array = tensors.get(name)
+        if array is None or array.dtype != own.dtype or array.shape[1:] != own.shape[1:]:
+            return False
+        own[start:stop] = array
+    return True
+
+
 def join(parts: Sequence[Tensors]) -> Tensors:
     """Tensors of the same names below each other; ValueError if they differ in more than rows."""
     given = [part for part in parts if type(part) is Blocks]

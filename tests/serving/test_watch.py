@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,21 +21,45 @@ from driftline.serving.watch import Watch
 ROW = {"x": np.ones((1, 3), np.float32)}
 
 
-@pytest.fixture
-async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
-    registry = Registry.open(tmp_path / "models")
-    registry.register([scale(tmp_path / "model.onnx", 2.0)], "m")
+def watch_of(folder: Path) -> Watch:
+    registry = Registry.open(folder / "models")
+    registry.register([scale(folder / "model.onnx", 2.0)], "m")
     version = registry.resolve(Reference("m"))
     model = Model.load(registry.fetch(version))
-    watch = Watch(version, model, None, model.settings.monitor, News())
-    watch.start()
+    return Watch(version, model, None, model.settings.monitor, News())
+
+
+async def loaded(watch: Watch) -> None:
     for _ in range(600):
         try:
             watch.ready()
             break
         except Unavailable:
             await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
+    watch = watch_of(tmp_path)
+    watch.start()
+    await loaded(watch)
     yield watch
+    watch.close()
+
+
+async def test_rows_that_wait_for_the_monitor_stay_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, make = threading.Event(), Watch._make
+    monkeypatch.setattr(Watch, "_make", lambda self: make(self) if go.wait(30) else None)
+    watch = watch_of(tmp_path)
+    watch.start()
+    for value in (1, 2):
+        watch.run({"x": np.full((1, 3), value, np.float32)}, ("y",))
+        watch.catch_up()
+    go.set()
+    await loaded(watch)
+    assert watch.ready().report()["total"].facts["mean"] == 9
     watch.close()
 
 

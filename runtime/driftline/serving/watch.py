@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 256
 """A tensor of more columns, an image say, is not watched unless the profile names them."""
 
-MOST_VALUES = 2**20
+MOST_VALUES = 2**18
 """Of the columns of the rows that are observed together."""
 
 MOST_WANTED = 100
@@ -72,27 +72,24 @@ class Watch(Capturing):
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """The named outputs of one batch, as the model gives them; see Model.run."""
-        results = self._model.run(inputs, self._with_watched(outputs))
+        wanted = self._wanted.get(outputs) if type(outputs) is tuple else None
+        results = self._model.run(inputs, wanted or self._with_watched(outputs))
         if get_ident() == self._loop_thread:
-            self._later.add(*self._watched(inputs, results))
+            self._later.add(*(inputs, results) if self._all_watched else self._watched(inputs, results))
         else:
             self._observe(inputs, results)
         return results if len(results) == len(outputs) else {name: results[name] for name in outputs}
 
     def _with_watched(self, outputs: Sequence[str]) -> Sequence[str]:
         """Outputs that are wanted, and those that are watched."""
-        wanted = self._wanted.get(outputs) if type(outputs) is tuple else None
-        if wanted is None:
-            wanted = (*outputs, *(name for name in self._outputs if name not in outputs))
-            if len(self._wanted) < MOST_WANTED:
-                self._wanted[tuple(outputs)] = wanted
+        wanted = (*outputs, *(name for name in self._outputs if name not in outputs))
+        if len(self._wanted) < MOST_WANTED:
+            self._wanted[tuple(outputs)] = wanted
         return wanted
 
     def _watched(self, took: Tensors, gave: Tensors) -> Batch:
         """What is watched of a batch: an image is not to be kept for its label. Blocks stay: taking their
         columns out costs more than joining them."""
-        if self._all_watched:
-            return took, gave
         if type(took) is not Blocks:
             took = {name: took[name] for name in self._inputs}
         return took, {name: gave[name] for name in self._outputs}
@@ -107,6 +104,8 @@ class Watch(Capturing):
             **{name: gave[name] for name in self._outputs},
         }
         rows = length(columns, {})
+        if self.observer.monitor is None:  # it keeps them until it has one, and their memory is used again
+            columns = {name: array.copy() for name, array in columns.items()}
         self.observer.observe(columns, rows)
         if (capture := self._capture) is not None:
             capture.add(columns, rows)

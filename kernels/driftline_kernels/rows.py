@@ -88,7 +88,7 @@ def start(
         weights,
         counts=np.zeros((columns, edges + 1 + binning.SPECIAL), np.int64),
         sums=np.zeros(FIELDS * columns + products + features),
-        scratch=np.empty(2 * (BLOCK + columns) + TOGETHER * (columns + 1 + features)),
+        scratch=np.empty(2 * (BLOCK + columns) + TOGETHER * (columns + 1) + TOGETHER * features // 2),
     )
     state.moments[:] = moments.start(columns)
     return state

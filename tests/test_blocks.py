@@ -163,6 +163,7 @@ def test_another_form_has_no_room() -> None:
         {**of, "x": np.zeros((1, 3))},
         {**of, "x": np.zeros(1, np.float32)},
         {**of, "y": np.zeros(1)},
+        {**of, "y": np.zeros(2, object)},
     ):
         assert not put(other, room, 0, 1)
     numbers, texts = (
@@ -171,7 +172,15 @@ def test_another_form_has_no_room() -> None:
     blocks = room_for(numbers, 1)
     assert type(blocks) is Blocks
     assert put(numbers, blocks, 0, 1)
-    for other in (texts, {"a": np.zeros(1)}, Blocks(("a",), [np.zeros((1, 1), np.float32)])):
+    assert put({"a": np.full(1, 7.0)}, blocks, 0, 1)
+    assert blocks.blocks[0].tolist() == [[7]]
+    for other in (
+        texts,
+        {"a": np.zeros(1, np.float32)},
+        {"a": np.zeros(2)},
+        Blocks(("a",), [np.zeros((1, 1), np.float32)]),
+        Blocks(("a",), [np.zeros((1, 2))]),
+    ):
         assert not put(other, blocks, 0, 1)
 
 

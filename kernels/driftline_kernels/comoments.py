@@ -8,7 +8,7 @@ import numpy as np
 
 from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body, driver, grid, on_cpu
 from driftline_kernels.sharing import share
-from driftline_kernels.standard import TOGETHER, standardise, standardised
+from driftline_kernels.standard import ABREAST, standardise, standardised
 
 cuda: Any = None  # numba.cuda, bound before the first launch
 
@@ -54,9 +54,9 @@ def add_products(z: Any, comoments: Any) -> None:
 @driver
 def _update(values: Any, scaling: Any, comoments: Any) -> None:
     rows, columns = values.shape
-    z = np.empty((TOGETHER, columns + 1))
+    z = np.empty((ABREAST, columns + 1))
     means, scales = scaling[:, 0].copy(), scaling[:, 1].copy()
-    for row in range(0, rows, TOGETHER):
+    for row in range(0, rows, ABREAST):
         standardise(values, row, rows, means, scales, z)
         add_products(z, comoments)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from driftline_kernels.device import BLOCKS, THREADS, body, driver, grid, on_cpu
 from driftline_kernels.sharing import share
-from driftline_kernels.standard import TOGETHER, standardise, standardised
+from driftline_kernels.standard import ABREAST, standardise, standardised
 
 cuda: Any = None  # numba.cuda, bound before the first launch
 
@@ -67,9 +67,9 @@ def cosine(x: Any) -> Any:
 
 @body
 def add_features(z: Any, rows: int, weights: Any, phases: Any, sums: Any) -> None:
-    """Add the features of the first rows of z, as `standardise` leaves them, of TOGETHER at most.
+    """Add the features of the first rows of z, as `standardise` leaves them, of ABREAST at most.
 
-    phases  (TOGETHER, D) float32 is overwritten
+    phases  (ABREAST, D) float32 is overwritten
     """
     phases[:] = 0
     for column in range(len(weights)):
@@ -81,7 +81,7 @@ def add_features(z: Any, rows: int, weights: Any, phases: Any, sums: Any) -> Non
             phases[1, d] += z1 * weight
             phases[2, d] += z2 * weight
             phases[3, d] += z3 * weight
-    for row in range(min(rows, TOGETHER)):
+    for row in range(min(rows, ABREAST)):
         for d in range(len(sums)):
             sums[d] += cosine(phases[row, d])
 
@@ -89,9 +89,9 @@ def add_features(z: Any, rows: int, weights: Any, phases: Any, sums: Any) -> Non
 @driver
 def _update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
     rows, columns = values.shape
-    z, phases = np.empty((TOGETHER, columns + 1)), np.empty((TOGETHER, len(sums)), np.float32)
+    z, phases = np.empty((ABREAST, columns + 1)), np.empty((ABREAST, len(sums)), np.float32)
     means, scales = scaling[:, 0].copy(), scaling[:, 1].copy()
-    for row in range(0, rows, TOGETHER):
+    for row in range(0, rows, ABREAST):
         standardise(values, row, rows, means, scales, z)
         add_features(z, rows - row, weights, phases, sums)
 

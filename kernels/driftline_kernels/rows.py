@@ -15,7 +15,7 @@ from driftline_kernels.comoments import add_products
 from driftline_kernels.device import BLOCK, driver, on_cpu
 from driftline_kernels.fourier import add_features
 from driftline_kernels.moments import FIELDS, add, summary
-from driftline_kernels.standard import TOGETHER, standardise
+from driftline_kernels.standard import ABREAST, standardise
 
 
 class State(NamedTuple):
@@ -88,7 +88,7 @@ def start(
         weights,
         counts=np.zeros((columns, edges + 1 + binning.SPECIAL), np.int64),
         sums=np.zeros(FIELDS * columns + products + features),
-        scratch=np.empty(2 * (BLOCK + columns) + TOGETHER * (columns + 1) + TOGETHER * features // 2),
+        scratch=np.empty(2 * (BLOCK + columns) + ABREAST * (columns + 1) + ABREAST * features // 2),
     )
     state.moments[:] = moments.start(columns)
     return state
@@ -144,8 +144,8 @@ def _observe(
     means, scales = scratch[2 * BLOCK :][:columns], scratch[2 * BLOCK + columns :][:columns]
     means[:], scales[:] = scaling[:, 0], scaling[:, 1]
     left = scratch[2 * (BLOCK + columns) :]
-    z = left[: TOGETHER * width].reshape(TOGETHER, width)
-    phases = left[TOGETHER * width :].view(np.float32)[: TOGETHER * dimensions].reshape(TOGETHER, dimensions)
+    z = left[: ABREAST * width].reshape(ABREAST, width)
+    phases = left[ABREAST * width :].view(np.float32)[: ABREAST * dimensions].reshape(ABREAST, dimensions)
     for start in range(0, len(values), BLOCK):
         block = min(BLOCK, len(values) - start)
         for column in range(columns):
@@ -155,7 +155,7 @@ def _observe(
             number, mean, squares, least, greatest = summary(own, 0, block)
             add(moments, column, number, mean, squares, least, greatest)
         if side + dimensions > 0:
-            for row in range(start, start + block, TOGETHER):
+            for row in range(start, start + block, ABREAST):
                 standardise(values, row, start + block, means, scales, z)
                 add_products(z, comoments)
                 add_features(z, start + block - row, weights, phases, features)

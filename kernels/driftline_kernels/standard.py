@@ -11,9 +11,8 @@ from driftline_kernels.device import body
 LIMIT = 1000.0
 """Standard deviations that a value is clipped to, so that no row outweighs all others or overflows."""
 
-
-TOGETHER = 4
-"""Rows that the CPU works on at once, so that what they are added to is fetched and stored once for all."""
+ABREAST = 4
+"""Rows that the CPU works on side by side: what they are added to is fetched and stored once for all."""
 
 
 @body
@@ -33,7 +32,7 @@ def standardise(values: Any, first: int, stop: int, means: Any, scales: Any, z: 
     """Set z to the rows from `first` to before `stop`, standardised, each with a 1 at its end.
 
     means, scales  (columns,) float64: contiguous, so that this becomes vector instructions
-    z              (TOGETHER, columns + 1); what is behind so many rows becomes 0, and adds nothing to sums of
+    z              (ABREAST, columns + 1); what is behind so many rows becomes 0, and adds nothing to sums of
                    products
     """
     for row in range(len(z)):

@@ -60,23 +60,29 @@ def room_for(tensors: Tensors, rows: int) -> Tensors:
 
 
 def put(tensors: Tensors, room: Tensors, start: int, stop: int) -> bool:
-    """Copy tensors to a range of rows of as many; False if the room is for another form."""
-    if type(room) is Blocks:
-        if type(tensors) is not Blocks or tensors.names != room.names:
-            return False
+    """Copy tensors to a range of rows; False if they have not as many, or the room is for another form."""
+    if len(tensors) != len(room):
+        return False
+    if type(tensors) is Blocks and type(room) is Blocks and tensors.names == room.names:
         for block, own in zip(tensors.blocks, room.blocks, strict=True):
-            if block.dtype != own.dtype:
+            if block.dtype != own.dtype or block.shape[1] != stop - start:
                 return False
             own[:, start:stop] = block
         return True
-    if len(tensors) != len(room):
-        return False
     for name, own in room.items():
         array = tensors.get(name)
-        if array is None or array.dtype != own.dtype or array.shape[1:] != own.shape[1:]:
+        if array is None or array.dtype != own.dtype or array.shape != (stop - start, *own.shape[1:]):
             return False
         own[start:stop] = array
     return True
+
+
+def forget(room: Tensors, rows: int) -> None:
+    """Let go of the texts in the first rows."""
+    for array in arrays_of(room):
+        if array.dtype.hasobject:
+            own = array[:, :rows] if type(room) is Blocks else array[:rows]
+            own[...] = None
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:

@@ -37,7 +37,9 @@ def test_what_comes_before_the_monitor_is_observed_when_it_is_there() -> None:
         return monitor()
 
     observer = Observer(make, "m 1")
-    observer.observe(ROWS, 200)
+    lent = {"x": ROWS["x"].copy()}
+    observer.observe(lent, 200)
+    lent["x"][:] = -1  # its memory is used again
     observer.start()
     observer.start()  # once only
     observer.observe(ROWS, 200)
@@ -48,6 +50,7 @@ def test_what_comes_before_the_monitor_is_observed_when_it_is_there() -> None:
     until(lambda: observer.monitor is not None)
     observer.observe(ROWS, 200)
     assert observer.ready().rows == 600
+    assert observer.ready().report()["x"].statistics["psi"].value < 0.01
     assert (observer.waiting_rows, observer.skipped_rows) == (0, 0)
 
 

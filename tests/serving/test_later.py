@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
+from typing import Any
 
 import numpy as np
 import pytest
 
-from driftline.serving.later import LATER_SECONDS, TOGETHER, Later
+from driftline.blocks import Blocks
+from driftline.serving.later import LATER_SECONDS, MOST_VALUES, TOGETHER, Later
 from driftline.tensors import Tensors
 
 
@@ -70,25 +73,97 @@ async def test_all_are_observed_once_whatever_comes_when(seed: int) -> None:
     assert len(seen.pieces) == before
 
 
-async def test_small_batches_of_one_form_are_observed_as_one_and_what_does_not_fit_apart() -> None:
-    pieces: list[tuple[Tensors, Tensors]] = []
-    later = Later(lambda took, gave: pieces.append((took, gave)))
-    row, many = np.ones((1, 3), np.float32), np.zeros((TOGETHER, 3), np.float32)
-    gave = {"y": np.ones(1)}
-    for took in ({"x": row}, {"x": row[:, :2]}, {"x": 2 * row}, {"z": row}, {"x": row[:0]}):
-        later.add(took, gave)
-    later.add({"x": many}, {"y": many})
+class Pieces:
+    """What was observed, as it was then."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, list[Any]]] = []
+        self.later = Later(self._observe)
+
+    def _observe(self, took: Tensors, gave: Tensors) -> None:
+        self.seen.append({name: array.tolist() for name, array in (*took.items(), *gave.items())})
+
+
+async def test_small_batches_of_one_form_are_observed_as_one_and_others_for_themselves() -> None:
+    pieces = Pieces()
+    row, gave = np.ones((1, 3), np.float32), {"y": np.ones(1)}
+    pieces.later.add({"x": row}, gave)
+    pieces.later.add({"x": 2 * row}, gave)
     await asyncio.sleep(0)
     row[:] = 5  # what is put together was copied
-    later.catch_up()
-    first, *rest = pieces
-    assert first[0]["x"].tolist() == [[1, 1, 1], [2, 2, 2]]
-    assert first[1]["y"].tolist() == [1, 1]
-    assert [{name: array.shape for name, array in took.items()} for took, _ in rest] == [
-        {"x": (1, 2)},
-        {"z": (1, 3)},
-        {"x": (TOGETHER, 3)},
+    for took in ({"x": row[:, :2]}, {"z": row}, {"x": row[:0]}, {"x": row}):
+        pieces.later.add(took, gave)
+    pieces.later.catch_up()
+    pieces.later.catch_up()
+    assert pieces.seen == [
+        {"x": [[1, 1, 1], [2, 2, 2]], "y": [1, 1]},
+        {"x": [[5, 5]], "y": [1]},
+        {"z": [[5, 5, 5]], "y": [1]},
+        {"x": [], "y": [1]},
+        {"x": [[5, 5, 5]], "y": [1]},
     ]
-    assert rest[-1][0]["x"] is many
+
+
+async def test_outputs_of_other_lengths_are_never_made_to_fit() -> None:
+    pieces = Pieces()
+    good = {"x": np.arange(5.0)}, {"y": np.arange(5.0)}
+    pieces.later.add(*good)
+    for answers in (np.zeros(1), np.zeros(2), np.zeros((5, 4))):
+        pieces.later.add(good[0], {"y": answers})
+    pieces.later.add(*good)
+    pieces.later.catch_up()
+    assert [len(piece["y"]) for piece in pieces.seen] == [5, 1, 2, 5, 5]
+    assert {len(piece["x"]) for piece in pieces.seen} == {5}
+
+
+async def test_what_fails_takes_no_other_batch_along(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[int] = []
+
+    def observe(took: Tensors, gave: Tensors) -> None:
+        seen.append(len(took["x"]))
+        raise MemoryError
+
+    later = Later(observe)
+    for rows in (1, TOGETHER + 1, TOGETHER + 2, 3):
+        later.add({"x": np.zeros(rows)}, {})
+    await asyncio.sleep(0)
     later.catch_up()
-    assert len(pieces) == 4
+    assert seen == [1, TOGETHER + 1, TOGETHER + 2, 3]
+    assert caplog.text.count("rows can't be observed") == 4
+
+
+async def test_texts_are_let_go_when_they_have_been_observed() -> None:
+    class Text(str):
+        """One that can be watched."""
+
+    pieces = Pieces()
+    text = Text("a document")
+    gone = weakref.ref(text)
+    array = np.array([text, None], object)
+    pieces.later.add({"x": array}, {"y": np.zeros(2)})
+    await asyncio.sleep(0)
+    del array, text
+    assert gone() is not None
+    pieces.later.catch_up()
+    assert pieces.seen[0]["x"] == ["a document", None]
+    pieces.seen.clear()
+    assert gone() is None
+
+
+async def test_columns_go_together_however_they_lie() -> None:
+    pieces = Pieces()
+    for start in (0.0, 1.0):
+        block = np.array([[start], [10 + start]])
+        pieces.later.add(Blocks(("a", "b"), [block]), {})
+        pieces.later.add({"b": 20 + block[1], "a": 20 + block[0]}, {})
+    pieces.later.catch_up()
+    assert pieces.seen == [{"a": [0, 20, 1, 21], "b": [10, 30, 11, 31]}]
+
+
+async def test_fewer_wide_rows_are_enough() -> None:
+    pieces = Pieces()
+    wide = np.zeros((1, MOST_VALUES // 3))
+    for _ in range(3):
+        pieces.later.add({"x": wide}, {})
+    await asyncio.sleep(0)
+    assert [len(piece["x"]) for piece in pieces.seen] == [3]

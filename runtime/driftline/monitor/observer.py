@@ -9,6 +9,8 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from driftline.errors import Unavailable
 from driftline.tensors import Tensors
 from driftline_kernels import compiling
@@ -122,7 +124,12 @@ class Observer:
         with self._lock:
             nbytes = size(columns)
             if not self._closed and self._waiting_bytes + nbytes <= MOST_BYTES:
-                self._waiting.append((columns, rows))
+                # Copies: the memory of arrays is used again. Arrow's never changes.
+                kept = {
+                    name: array.copy() if isinstance(array, np.ndarray) else array
+                    for name, array in columns.items()
+                }
+                self._waiting.append((kept, rows))
                 self._waiting_bytes += nbytes
                 self.waiting_rows += rows
                 return True

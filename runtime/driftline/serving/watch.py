@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
 from driftline.serving import memory
-from driftline.serving.later import TOGETHER, Batch, Later, length
+from driftline.serving.later import Batch, Later, length
 from driftline.serving.news import News
 from driftline.tensors import Signature, Tensors, TensorSpec
 
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 256
 """A tensor of more columns, an image say, is not watched unless the profile names them."""
-
-MOST_VALUES = 2**18
-"""Of the columns of the rows that are observed together."""
 
 MOST_WANTED = 100
 """Sets of outputs that requests want, of which it is remembered what to compute."""
@@ -89,7 +85,7 @@ class Watch(Capturing):
 
     def _watched(self, took: Tensors, gave: Tensors) -> Batch:
         """What is watched of a batch: an image is not to be kept for its label. Blocks stay: taking their
-        columns out costs more than joining them."""
+        columns out costs more than copying them."""
         if type(took) is not Blocks:
             took = {name: took[name] for name in self._inputs}
         return took, {name: gave[name] for name in self._outputs}
@@ -104,8 +100,6 @@ class Watch(Capturing):
             **{name: gave[name] for name in self._outputs},
         }
         rows = length(columns, {})
-        if self.observer.monitor is None:  # it keeps them until it has one, and their memory is used again
-            columns = {name: array.copy() for name, array in columns.items()}
         self.observer.observe(columns, rows)
         if (capture := self._capture) is not None:
             capture.add(columns, rows)
@@ -189,10 +183,6 @@ class Watch(Capturing):
         self._inputs = tuple(spec.name for spec in signature.inputs if which(spec))
         self._outputs = tuple(spec.name for spec in signature.outputs if which(spec))
         self._all_watched = all(map(which, (*signature.inputs, *signature.outputs)))
-        watched = chain.from_iterable(
-            spec.columns for spec in (*signature.inputs, *signature.outputs) if which(spec)
-        )
-        self._later.together = max(1, min(TOGETHER, MOST_VALUES // max(1, sum(1 for _ in watched))))
         self._wanted: dict[Sequence[str], Sequence[str]] = {}
 
     def _count(self, signal: Signal) -> None:

@@ -70,6 +70,16 @@ def text_of_rows(text: str) -> bytes:
     return post(text, "/v1/models/raw:predict")
 
 
+def instances(text: str) -> bytes:
+    """Rows of three numbers in KServe's v1, whatever this text is."""
+    return post(f'{{"instances": {text}}}', "/v1/models/scale:predict")
+
+
+def indices(text: str) -> bytes:
+    """The same of whole numbers, a row each."""
+    return post(f'{{"instances": {text}}}', "/v1/models/gather:predict")
+
+
 def row(a: Any = 1, c: Any = "x") -> dict[str, Any]:
     return {"a": a, "c": c}
 
@@ -120,6 +130,34 @@ raw_requests = st.one_of(
 )  # fmt: skip
 
 
+v1_requests = st.one_of(
+    st.lists(numbers_of_a_row, min_size=1, max_size=1).map(json.dumps).map(instances),
+    st.lists(numbers_of_a_row, min_size=1, max_size=3).map(json.dumps).map(instances),
+    numbers_of_a_row.map(lambda row: post(json.dumps({"inputs": [row]}), "/v1/models/scale:predict")),
+    numbers_of_a_row.map(lambda row: post(json.dumps({"inputs": {"x": [row]}}), "/v1/models/scale:predict")),
+    numbers_of_a_row.map(lambda row: instances(json.dumps([{"x": row}]))),
+    st.lists(st.integers(0, 12), min_size=1, max_size=3).map(json.dumps).map(indices),
+    st.sampled_from([indices(text) for text in ("[[1]]", "[1, [2]]", "[1.5]", "[1], [2]", "[1", "2]")]),
+    st.sampled_from(
+        [
+            instances(text)
+            for text in (
+                "[1, 2, 3]", "[[1, 2]]", "[[1, 2, 3, 4]]", "[[[1, 2, 3]]]", "[]", "[[]]", "[[1, 2, 3]",
+                "[[1, 2, 3]]]", "[[1, 2, null]]", "[[1, 2, true]]", "[[1, 2, NaN]]", "[[1, 2, 1e999]]",
+                '[[1, 2, "3"]]', "[[01, 2, 3]]", " [ [ 1 , 2 , 3 ] ] ", "[[1, 2, 3]], [[4, 5, 6]]",
+                "[[1, 2, 3], 4, 5, 6]", "[[1, 2], [3]]", '[[1, 2, 3]], "a": 1',
+            )
+        ]
+    ),
+)  # fmt: skip
+
+
+@given(st.lists(v1_requests, min_size=2, max_size=8))
+def test_so_it_is_with_rows_of_numbers(house: House, several: list[bytes]) -> None:
+    expected = [alone(house, request) for request in several]
+    assert house.run(at_once(house, several)) == expected
+
+
 @given(st.lists(raw_requests, min_size=2, max_size=8))
 def test_so_it_is_with_rows_of_raw_columns(house: House, several: list[bytes]) -> None:
     expected = [alone(house, request) for request in several]
@@ -140,6 +178,10 @@ def data(text: str) -> bytes:
         [GOOD, data("[[1, 2, 3]], [[4, 5, 6]]"), data("[[7, 8, 9]]"), data("[[10, 11"), data("12]]")],
         [GOOD, data("[[1, 2, 3], [4, 5, 6]]"), data("[[7, 8, 9]]"), data("[[10"), data("11, 12]]")],
         [data("[1, 2, 3], [4, 5, 6]"), data("[7, 8, 9]"), data("[10, 11"), data("12]")],
+        [instances("[[1, 2, 3], [4, 5"), instances("[[7, 8, 9]]"), instances("6]]")],
+        [instances("[[1, 2, 3]], [[4, 5, 6]]"), *map(instances, ("[[7, 8, 9]]", "[[1, 2", "3]]"))],
+        [instances("[[1, 2, 3], [4, 5, 6]]"), *map(instances, ("[[7, 8], [9, 1], [2, 3]]", "[[1, 2, 3]]"))],
+        [indices("[1, 2], [3, 4]"), *map(indices, ("[5, 6]", "[7", "8], [9, 1]"))],
         [
             text_of_rows('{"instances": [{"a": [[1]}'), rows(row(7)),
             text_of_rows('{"instances": [2]], "a": 5, "c": "x"}], [{"a": 7, "c": "x"}, {"a": 8, "c": "x"}]}'),
@@ -168,6 +210,7 @@ def test_each_has_the_answer_that_it_has_alone(house: House, several: list[bytes
         ("scale", V2Codec, lambda at: post(ask([[at, 2, 3]]))),
         ("scale", V2Codec, lambda at: binary([at, 2, 3], True, False)),
         ("raw", V1Codec, lambda at: rows(row(at))),
+        ("scale", V1Codec, lambda at: instances(f"[[{at}, 2, 3]]")),
     ],
 )
 def test_requests_of_one_form_run_and_count_as_what_they_are(

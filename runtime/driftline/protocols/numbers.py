@@ -177,6 +177,14 @@ class Rows:
 
     def read(self, numbers: Numbers) -> Array:
         """The input, if each of its dimensions has brackets of its own; else Unread."""
+        layout = self.layout(numbers)
+        array, levels = read(numbers, layout)
+        if levels != len(layout.shape):
+            raise Unread
+        return array
+
+    def layout(self, numbers: Numbers) -> Layout:
+        """What the array becomes if it is one; Unread if so many numbers are no rows."""
         text, start, stop = numbers
         commas = text.count(b",", start, stop)
         layout = self._layouts.get(commas)
@@ -184,10 +192,7 @@ class Rows:
             if len(self._layouts) == _MOST_LAYOUTS:
                 self._layouts.clear()
             layout = self._layouts[commas] = self._layout(commas)
-        array, levels = read(numbers, layout)
-        if levels != len(layout.shape):
-            raise Unread
-        return array
+        return layout
 
     def _layout(self, commas: int) -> Layout:
         size = self._spec.shape[1:]

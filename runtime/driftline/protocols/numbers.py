@@ -28,7 +28,9 @@ _KINDS = {
 }
 """The kinds of driftline_kernels.memory, FLOAT32 to UINT64 and BITS."""
 
-_MOST_LEVELS = 4
+MOST_LEVELS = 4
+"""Of lists in lists that the kernel knows."""
+
 _MOST_LAYOUTS = 256
 _MOST_REST = 16
 _MOST_TEMPLATES = 4
@@ -137,7 +139,7 @@ class Layout:
 
     @classmethod
     def _of(cls, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
-        levels = len(shape) if len(shape) <= _MOST_LEVELS else 1
+        levels = len(shape) if len(shape) <= MOST_LEVELS else 1
         row, plane, block = (prod(shape[-depth:]) if depth < levels else 0 for depth in (1, 2, 3))
         return cls(shape, dtype, prod(shape), dtype.itemsize, (_KINDS[dtype], row, plane, block))
 
@@ -260,7 +262,10 @@ def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int
         position, place = answer >> _kernel.PLACES, answer % (1 << _kernel.PLACES)
         digits = _NUMBER.match(text, position)
         assert digits is not None
-        value = float(digits[0])
+        try:
+            value = float(digits[0])
+        except ValueError:  # what follows the number is no comma
+            return int(_kernel.UNKNOWN)
         if isinf(value):
             return int(_kernel.UNKNOWN)
         with np.errstate(over="ignore"):

@@ -124,8 +124,9 @@ class V1Codec:
         nested = body.startswith(b"[", start + 1)
         if nested != (len(layout.shape) > 1) or _BEHIND.match(body, stop) is None:
             return None
-        request = InferRequest({}, self._outputs)
-        return NumberForm(body[:start], body[stop:], self._signature.inputs[0].name, layout, request)
+        name, request = self._signature.inputs[0].name, InferRequest({}, self._outputs)
+        form = NumberForm(body[:start], body[stop:], name, layout, request)
+        return form if form.fits(body) else None
 
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
         """The insides of lists, each with the brace of one row, as one request of a row for each.
@@ -171,7 +172,12 @@ class NumberForm(TextForm):
 
     def fits(self, text: bytes) -> bool:
         """See Form."""
-        return TextForm.fits(self, text) and text.count(b",", len(self.before)) == self.layout.count - 1
+        if not TextForm.fits(self, text):
+            return False
+        start = len(self.before)
+        if len(self.layout.shape) == 1:
+            return text.count(b",", start) == self.layout.count - 1
+        return text.count(b"[", start) == self.layout.lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,8 @@ class RowForm:
 
     before, behind  the text around the row, with the brackets of its list
     """
+
+    rows: ClassVar[int] = 1
 
     codec: V1Codec
     before: bytes

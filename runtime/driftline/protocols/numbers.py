@@ -34,7 +34,7 @@ MOST_LEVELS = 4
 _MOST_LAYOUTS = 256
 _MOST_REST = 16
 _MOST_TEMPLATES = 4
-_NUMBER = re.compile(rb"[-+.0-9eE]+")
+_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _NESTED = re.compile(rb"\[\s*\[")
 
 
@@ -261,12 +261,7 @@ def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int
     while answer >= 0:
         position, place = answer >> _kernel.PLACES, answer % (1 << _kernel.PLACES)
         digits = _NUMBER.match(text, position)
-        assert digits is not None
-        try:
-            value = float(digits[0])
-        except ValueError:  # what follows the number is no comma
-            return int(_kernel.UNKNOWN)
-        if isinf(value):
+        if digits is None or isinf(value := float(digits[0])):
             return int(_kernel.UNKNOWN)
         with np.errstate(over="ignore"):
             values.view(layout.dtype)[place] = value

@@ -27,6 +27,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     registry.register([gather(file)], "gather")
     registry.register([identity(file, "BYTES", ("N", 1))], "text")
     registry.register([slow(file, layers=100)], "slow")
+    settings = root / "driftline.toml"
+    settings.write_text("[batching]\nmax_batch_rows = 0\n")
+    registry.register([scale(file, 2), settings], "whole")
     transform = dl.Transform([dl.Pass("a"), dl.OneHot("c", ("x", "[y]"))]).fit({"a": [0.0], "c": ["x"]})
     transform.save(root / "transform.json")
     registry.register([scale(file, 2), root / "transform.json"], "raw")

@@ -18,6 +18,7 @@ from driftline.protocols import numbers
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.connection import Connection
+from driftline.tensors import Tensors
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,6 +71,16 @@ def text_of_rows(text: str) -> bytes:
     return post(text, "/v1/models/raw:predict")
 
 
+def instances(text: str) -> bytes:
+    """Rows of three numbers in KServe's v1, whatever this text is."""
+    return post(f'{{"instances": {text}}}', "/v1/models/scale:predict")
+
+
+def indices(text: str) -> bytes:
+    """The same of whole numbers, a row each."""
+    return post(f'{{"instances": {text}}}', "/v1/models/gather:predict")
+
+
 def row(a: Any = 1, c: Any = "x") -> dict[str, Any]:
     return {"a": a, "c": c}
 
@@ -120,6 +131,34 @@ raw_requests = st.one_of(
 )  # fmt: skip
 
 
+v1_requests = st.one_of(
+    st.lists(numbers_of_a_row, min_size=1, max_size=1).map(json.dumps).map(instances),
+    st.lists(numbers_of_a_row, min_size=1, max_size=3).map(json.dumps).map(instances),
+    numbers_of_a_row.map(lambda row: post(json.dumps({"inputs": [row]}), "/v1/models/scale:predict")),
+    numbers_of_a_row.map(lambda row: post(json.dumps({"inputs": {"x": [row]}}), "/v1/models/scale:predict")),
+    numbers_of_a_row.map(lambda row: instances(json.dumps([{"x": row}]))),
+    st.lists(st.integers(0, 12), min_size=1, max_size=3).map(json.dumps).map(indices),
+    st.sampled_from([indices(text) for text in ("[[1]]", "[1, [2]]", "[1.5]", "[1], [2]", "[1", "2]")]),
+    st.sampled_from(
+        [
+            instances(text)
+            for text in (
+                "[1, 2, 3]", "[[1, 2]]", "[[1, 2, 3, 4]]", "[[[1, 2, 3]]]", "[]", "[[]]", "[[1, 2, 3]",
+                "[[1, 2, 3]]]", "[[1, 2, null]]", "[[1, 2, true]]", "[[1, 2, NaN]]", "[[1, 2, 1e999]]",
+                '[[1, 2, "3"]]', "[[01, 2, 3]]", " [ [ 1 , 2 , 3 ] ] ", "[[1, 2, 3]], [[4, 5, 6]]",
+                "[[1, 2, 3], 4, 5, 6]", "[[1, 2], [3]]", '[[1, 2, 3]], "a": 1',
+            )
+        ]
+    ),
+)  # fmt: skip
+
+
+@given(st.lists(v1_requests, min_size=2, max_size=8))
+def test_so_it_is_with_rows_of_numbers(house: House, several: list[bytes]) -> None:
+    expected = [alone(house, request) for request in several]
+    assert house.run(at_once(house, several)) == expected
+
+
 @given(st.lists(raw_requests, min_size=2, max_size=8))
 def test_so_it_is_with_rows_of_raw_columns(house: House, several: list[bytes]) -> None:
     expected = [alone(house, request) for request in several]
@@ -140,6 +179,13 @@ def data(text: str) -> bytes:
         [GOOD, data("[[1, 2, 3]], [[4, 5, 6]]"), data("[[7, 8, 9]]"), data("[[10, 11"), data("12]]")],
         [GOOD, data("[[1, 2, 3], [4, 5, 6]]"), data("[[7, 8, 9]]"), data("[[10"), data("11, 12]]")],
         [data("[1, 2, 3], [4, 5, 6]"), data("[7, 8, 9]"), data("[10, 11"), data("12]")],
+        [instances("[[1, 2, 3], [4, 5"), instances("[[7, 8, 9]]"), instances("6]]")],
+        [instances("[[1, 2, 3]], [[4, 5, 6]]"), *map(instances, ("[[7, 8, 9]]", "[[1, 2", "3]]"))],
+        [instances("[[1, 2, 3], [4, 5, 6]]"), *map(instances, ("[[7, 8], [9, 1], [2, 3]]", "[[1, 2, 3]]"))],
+        [indices("[1, 2], [3, 4]"), *map(indices, ("[5, 6]", "[7", "8], [9, 1]"))],
+        [instances("[[1, 2, 3, 4]]"), instances("[[1, 2, 3, 4]]"), GOOD],  # the first is none of its own form
+        [instances("[[1, 2, 3]]"), instances("[[1, 2, 9007199254740993.0000000000000001-3]]"), GOOD],
+        [data("[[1, 2, 3]]"), data("[[1, 2, 9007199254740993.0000000000000001-3]]"), GOOD],
         [
             text_of_rows('{"instances": [{"a": [[1]}'), rows(row(7)),
             text_of_rows('{"instances": [2]], "a": 5, "c": "x"}], [{"a": 7, "c": "x"}, {"a": 8, "c": "x"}]}'),
@@ -168,6 +214,7 @@ def test_each_has_the_answer_that_it_has_alone(house: House, several: list[bytes
         ("scale", V2Codec, lambda at: post(ask([[at, 2, 3]]))),
         ("scale", V2Codec, lambda at: binary([at, 2, 3], True, False)),
         ("raw", V1Codec, lambda at: rows(row(at))),
+        ("scale", V1Codec, lambda at: instances(f"[[{at}, 2, 3]]")),
     ],
 )
 def test_requests_of_one_form_run_and_count_as_what_they_are(
@@ -188,6 +235,58 @@ def test_requests_of_one_form_run_and_count_as_what_they_are(
     after = counters.requests, counters.inferences, counters.executions
     assert [b - a for a, b in zip(before, after, strict=True)] == [40, 40, 1]
     assert counts == [40]
+
+
+def test_no_more_rows_run_together_than_a_batch_has(house: House) -> None:
+    counters = house.host.find("scale").batcher.counters
+    several = [instances(json.dumps([[at, 2, 3]] * 50)) for at in range(7)]
+    expected = [alone(house, request) for request in several]
+    before = counters.requests, counters.inferences, counters.executions
+    assert house.run(at_once(house, several)) == expected
+    after = counters.requests, counters.inferences, counters.executions
+    assert [b - a for a, b in zip(before, after, strict=True)] == [7, 350, 4]  # of 128 rows at most
+
+
+@pytest.mark.parametrize("path", ["/v1/models/whole:predict", "/v2/models/whole/infer"])
+def test_a_model_whose_requests_run_whole_has_them_alone(path: str, house: House) -> None:
+    texts = (
+        json.dumps({"instances": [[at, 2, 3]]}) if "v1" in path else ask([[at, 2, 3]]) for at in (1, 2, 3)
+    )
+    several = [*(post(text, path) for text in texts), GOOD]
+    expected = [alone(house, request) for request in several]
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in expected)
+    assert house.run(at_once(house, several)) == expected
+
+
+@pytest.mark.parametrize("method", ["form", "read_rows", "encode_all"])
+def test_a_fault_in_putting_together_leaves_nobody_without_an_answer(
+    method: str, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("of ours")
+
+    several = [rows(row(1)), rows(row(2)), GOOD]
+    expected = [alone(house, request) for request in several]
+    monkeypatch.setattr(V1Codec, method, fail)
+    assert house.run(at_once(house, several)) == expected
+    assert ("of ours" in caplog.text) == (method != "encode_all")
+
+
+def test_outputs_that_are_not_of_all_rows_are_dealt_to_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = house.host.find("scale")
+    several = [instances("[[1, 2, 3]]"), instances("[[4, 5, 6]]")]
+    expected = [alone(house, request) for request in several]
+    run = served.batcher._run
+
+    def twice(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        found = run(inputs, outputs)
+        many = len(next(iter(inputs.values()))) > 1
+        return {name: np.concatenate([array, array]) if many else array for name, array in found.items()}
+
+    monkeypatch.setattr(served.batcher, "_run", twice)
+    assert house.run(at_once(house, several)) == expected
 
 
 def test_a_bad_neighbour_fails_alone_and_once(house: House) -> None:

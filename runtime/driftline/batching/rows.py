@@ -37,7 +37,7 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
     Raises ModelError if they have not a row for each row that went in.
     """
     request, first, last = slices[0]
-    if last - first == request.rows and len(slices) == 1:
+    if last - first == request.rows and len(slices) == 1 and request.together == 1:
         return [outputs]
     rows = sum(stop - start for _, start, stop in slices)
     for name, array in outputs.items():

@@ -55,6 +55,11 @@ class Codec(Protocol):
 class Form(Protocol):
     """Requests that may run with others as one, as far as their bodies show."""
 
+    @property
+    def rows(self) -> int:
+        """Of each."""
+        ...
+
     def fits(self, body: bytes) -> bool:
         """Whether a body is one of these, if what stands for its values turns out to be such."""
         ...

@@ -10,7 +10,7 @@ import numpy as np
 
 from driftline.protocols import codec
 from driftline.protocols.codec import InferRequest
-from driftline.protocols.numbers import Layout, Numbers, Unread, read, ready
+from driftline.protocols.numbers import MOST_LEVELS, Layout, Numbers, Unread, read, ready
 from driftline.tensors import TensorSpec
 
 
@@ -53,6 +53,11 @@ class TextForm:
         """Characters around the numbers."""
         return len(self.before) + len(self.behind)
 
+    @property
+    def rows(self) -> int:
+        """See Form."""
+        return self.layout.shape[0]
+
     def fits(self, text: bytes) -> bool:
         """See Form."""
         return text.startswith(self.before) and text.endswith(self.behind)
@@ -70,9 +75,12 @@ class TextForm:
         nested = arrays[0].startswith(b"[", 1)
         # Each is one list, of as many lists as it has to have, and the kernel sees that as many numbers are
         # in each of them: a client's row must never become its neighbour's.
-        if not all(_lists(array, self.layout.lists) if nested else _flat(array) for array in arrays):
+        lists = self.layout.lists
+        if not all(_lists(array, lists) if nested else _flat(array) for array in arrays):
             raise Unread
         shape = (len(texts), *(self.layout.shape if nested else (self.layout.count,)))
+        if len(shape) > MOST_LEVELS:
+            raise Unread
         layout = self.layout.reshaped(shape)
         text = b"[%b]" % b",".join(arrays)
         if not ready(text):
@@ -100,6 +108,11 @@ class BinaryForm:
         """The form of a request as it was read, with all of its only input behind this text."""
         array = request.inputs[spec.name]
         return cls(text, spec.name, array.dtype, array.shape, array.nbytes, replace(request, inputs={}))
+
+    @property
+    def rows(self) -> int:
+        """See Form."""
+        return self.shape[0]
 
     def fits(self, body: bytes) -> bool:
         """See Form."""

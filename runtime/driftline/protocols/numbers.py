@@ -28,11 +28,13 @@ _KINDS = {
 }
 """The kinds of driftline_kernels.memory, FLOAT32 to UINT64 and BITS."""
 
-_MOST_LEVELS = 4
+MOST_LEVELS = 4
+"""Of lists in lists that the kernel knows."""
+
 _MOST_LAYOUTS = 256
 _MOST_REST = 16
 _MOST_TEMPLATES = 4
-_NUMBER = re.compile(rb"[-+.0-9eE]+")
+_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _NESTED = re.compile(rb"\[\s*\[")
 
 
@@ -137,7 +139,7 @@ class Layout:
 
     @classmethod
     def _of(cls, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
-        levels = len(shape) if len(shape) <= _MOST_LEVELS else 1
+        levels = len(shape) if len(shape) <= MOST_LEVELS else 1
         row, plane, block = (prod(shape[-depth:]) if depth < levels else 0 for depth in (1, 2, 3))
         return cls(shape, dtype, prod(shape), dtype.itemsize, (_KINDS[dtype], row, plane, block))
 
@@ -177,6 +179,14 @@ class Rows:
 
     def read(self, numbers: Numbers) -> Array:
         """The input, if each of its dimensions has brackets of its own; else Unread."""
+        layout = self.layout(numbers)
+        array, levels = read(numbers, layout)
+        if levels != len(layout.shape):
+            raise Unread
+        return array
+
+    def layout(self, numbers: Numbers) -> Layout:
+        """What the array becomes if it is one; Unread if so many numbers are no rows."""
         text, start, stop = numbers
         commas = text.count(b",", start, stop)
         layout = self._layouts.get(commas)
@@ -184,10 +194,7 @@ class Rows:
             if len(self._layouts) == _MOST_LAYOUTS:
                 self._layouts.clear()
             layout = self._layouts[commas] = self._layout(commas)
-        array, levels = read(numbers, layout)
-        if levels != len(layout.shape):
-            raise Unread
-        return array
+        return layout
 
     def _layout(self, commas: int) -> Layout:
         size = self._spec.shape[1:]
@@ -254,9 +261,7 @@ def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int
     while answer >= 0:
         position, place = answer >> _kernel.PLACES, answer % (1 << _kernel.PLACES)
         digits = _NUMBER.match(text, position)
-        assert digits is not None
-        value = float(digits[0])
-        if isinf(value):
+        if digits is None or isinf(value := float(digits[0])):
             return int(_kernel.UNKNOWN)
         with np.errstate(over="ignore"):
             values.view(layout.dtype)[place] = value

@@ -13,6 +13,7 @@ from driftline.blocks import Blocks
 from driftline.errors import BadRequest
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
+from driftline.protocols.forms import TextForm
 from driftline.tensors import Array, Signature, Tensors, shorten
 
 _SHORT = 300
@@ -38,7 +39,7 @@ class V1Codec:
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._of_numbers = len(signature.inputs) == 1 and numbers.readable(signature.inputs[0])
         self._rows = numbers.Rows(signature.inputs[0])
-        self._joins = signature.batched and signature.raw
+        self._batched = signature.batched
         of_numbers = signature.raw and {spec.datatype.name for spec in signature.inputs} == {"FP64"}
         self._names = tuple(spec.name for spec in signature.inputs)
         self._objects = numbers.Objects(self._names) if of_numbers and signature.batched else None
@@ -101,13 +102,31 @@ class V1Codec:
 
     # -- several requests together --------------------------------------------------------------
 
-    def form(self, body: bytes, json_length: int | None) -> RowForm | None:
-        """What is around a row of raw columns, since all requests of one may run as one."""
-        before = _BEFORE.match(body) if self._joins else None
-        if before is None or before[1] != b"instances":
+    def form(self, body: bytes, json_length: int | None) -> RowForm | NumberForm | None:
+        """What is around a row of raw columns, or around rows of numbers of which all requests have as many,
+        since these may run as one."""
+        before = _BEFORE.match(body) if self._batched else None
+        if before is None:
+            return None
+        if self._of_numbers:
+            return self._form_of_numbers(body, before.end())
+        if before[1] != b"instances" or not self._signature.raw:
             return None
         form = RowForm(self, body[: before.end() + 1], body[body.find(b"]") :])
         return form if form.fits(body) and _BEHIND.match(form.behind, 1) is not None else None
+
+    def _form_of_numbers(self, body: bytes, start: int) -> NumberForm | None:
+        stop = body.rfind(b"]") + 1
+        try:
+            layout = self._rows.layout(numbers.Numbers(body, start, stop))
+        except numbers.Unread:
+            return None
+        nested = body.startswith(b"[", start + 1)
+        if nested != (len(layout.shape) > 1) or _BEHIND.match(body, stop) is None:
+            return None
+        name, request = self._signature.inputs[0].name, InferRequest({}, self._outputs)
+        form = NumberForm(body[:start], body[stop:], name, layout, request)
+        return form if form.fits(body) else None
 
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
         """The insides of lists, each with the brace of one row, as one request of a row for each.
@@ -138,9 +157,27 @@ class V1Codec:
     def encode_all(
         self, request: InferRequest, outputs: Tensors, count: int
     ) -> list[tuple[bytes, int | None]]:
-        """What `encode` gives for each of `count` requests of a row that ran as one request."""
+        """What `encode` gives for each of `count` requests of as many rows that ran as one request."""
         rows = self._predictions(request, outputs)
-        return [(orjson.dumps({"predictions": [row]}), None) for row in rows]
+        each = len(rows) // count
+        return [
+            (orjson.dumps({"predictions": rows[first : first + each]}), None)
+            for first in range(0, len(rows), each)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class NumberForm(TextForm):
+    """Requests of as many rows of numbers each."""
+
+    def fits(self, text: bytes) -> bool:
+        """See Form."""
+        if not TextForm.fits(self, text):
+            return False
+        start = len(self.before)
+        if len(self.layout.shape) == 1:
+            return text.count(b",", start) == self.layout.count - 1
+        return text.count(b"[", start) == self.layout.lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +186,8 @@ class RowForm:
 
     before, behind  the text around the row, with the brackets of its list
     """
+
+    rows: ClassVar[int] = 1
 
     codec: V1Codec
     before: bytes

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from driftline.batching.batcher import Request
 from driftline.errors import DriftlineError
-from driftline.protocols.codec import InferRequest, JoiningCodec
+from driftline.protocols.codec import Form, InferRequest, JoiningCodec
 from driftline.protocols.numbers import Unread
 from driftline.registry.source import Version
 from driftline.serving.busy_poll import BusyPoll
@@ -88,9 +88,7 @@ class Together:
                 served = None  # each will be told so
             alone: Sequence[Member] = members
             if served is not None and len(members) > 1 and target.protocol in JOINING:
-                most = served.model.settings.batching.max_batch_rows
-                parts = [members[first : first + most] for first in range(0, len(members), most)]
-                alone = [member for part in parts for member in start_together(served, target, part)]
+                alone = start_together(served, target, members)
             for member in alone:
                 member.start(single)
             if served is not None:
@@ -100,24 +98,47 @@ class Together:
 
 
 def start_together(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
-    """Start those that have the first one's form; the others are returned."""
+    """Start those that have the first one's form, up to a batch at a time; the others are returned."""
     codec = cast(JoiningCodec, served.codec(target.protocol))
-    first = members[0].body
-    form = codec.form(first, target.json_length) if len(first) <= LONG else None
-    if form is None:
-        return members
     fit: list[Member] = []
     others: list[Member] = []
-    for member in members:
-        fits = len(member.body) <= LONG and form.fits(member.body)
-        (fit if fits else others).append(member)
     try:
-        decoded = form.read_all([member.body for member in fit])
-        request = served.batcher.submit(decoded.inputs, decoded.outputs, together=len(fit))
-    except (Unread, DriftlineError):
+        form = form_of(served, codec, target, members[0].body)
+        if form is None:
+            return members
+        for member in members:
+            fits = len(member.body) <= LONG and form.fits(member.body)
+            (fit if fits else others).append(member)
+    except Exception:  # whatever it is, each is read for itself
+        log.exception("no form is found")
         return members
-    request.on_done = Joint(served, codec, decoded, request, fit).finish
+    most = max(1, served.model.settings.batching.max_batch_rows // max(1, form.rows))
+    for start in range(0, len(fit), most):
+        part = fit[start : start + most]
+        if len(part) == 1 or not join(served, codec, form, part):
+            others += part
     return others
+
+
+def form_of(served: Served, codec: JoiningCodec, target: Target, body: bytes) -> Form | None:
+    """The form of a request; None for one that has to go alone."""
+    if not served.signature.batched or len(body) > LONG:
+        return None
+    return codec.form(body, target.json_length)
+
+
+def join(served: Served, codec: JoiningCodec, form: Form, members: Sequence[Member]) -> bool:
+    """Start them as one request; False if they are none."""
+    try:
+        decoded = form.read_all([member.body for member in members])
+        request = served.batcher.submit(decoded.inputs, decoded.outputs, together=len(members))
+    except (Unread, DriftlineError):
+        return False
+    except Exception:  # nothing is started yet: each goes alone
+        log.exception("requests can't be read together")
+        return False
+    request.on_done = Joint(served, codec, decoded, request, members).finish
+    return True
 
 
 @dataclass(slots=True)

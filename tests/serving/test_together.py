@@ -17,6 +17,7 @@ from support import infer_request
 from driftline.protocols import numbers
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
+from driftline.serving import together
 from driftline.serving.connection import Connection
 from driftline.tensors import Tensors
 
@@ -237,7 +238,10 @@ def test_requests_of_one_form_run_and_count_as_what_they_are(
     assert counts == [40]
 
 
-def test_no_more_rows_run_together_than_a_batch_has(house: House) -> None:
+def test_no_more_rows_run_together_than_some_batches_have(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "MOST_BATCHES", 1)
     counters = house.host.find("scale").batcher.counters
     several = [instances(json.dumps([[at, 2, 3]] * 50)) for at in range(7)]
     expected = [alone(house, request) for request in several]

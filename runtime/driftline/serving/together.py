@@ -33,6 +33,10 @@ LONG = 2**16
 """Bytes of a body; reading longer ones takes so long that to copy them together is no gain."""
 
 
+MOST_BATCHES = 16
+"""Of a model, that requests together may have rows for: the first one is answered with the last."""
+
+
 class Member(Protocol):
     """A client's request whose body has come.
 
@@ -98,7 +102,7 @@ class Together:
 
 
 def start_together(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
-    """Start those that have the first one's form, up to a batch at a time; the others are returned."""
+    """Start those that have the first one's form, up to some batches at a time; the others are returned."""
     codec = cast(JoiningCodec, served.codec(target.protocol))
     fit: list[Member] = []
     others: list[Member] = []
@@ -112,7 +116,8 @@ def start_together(served: Served, target: Target, members: Sequence[Member]) ->
     except Exception:  # whatever it is, each is read for itself
         log.exception("no form is found")
         return members
-    most = max(1, served.model.settings.batching.max_batch_rows // max(1, form.rows))
+    batch = served.model.settings.batching.max_batch_rows
+    most = max(1, min(batch, MOST_BATCHES * batch // max(1, form.rows)))
     for start in range(0, len(fit), most):
         part = fit[start : start + most]
         if len(part) == 1 or not join(served, codec, form, part):

@@ -15,6 +15,7 @@ from lanes import GATHER, SLOW, House, ask, post, quiet, until
 from support import infer_request
 
 from driftline.protocols import numbers
+from driftline.protocols.mlflow import MlflowCodec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
 from driftline.serving import together
@@ -80,6 +81,16 @@ def instances(text: str) -> bytes:
 def indices(text: str) -> bytes:
     """The same of whole numbers, a row each."""
     return post(f'{{"instances": {text}}}', "/v1/models/gather:predict")
+
+
+def scored(text: str) -> bytes:
+    """A request in MLflow's protocol to the model of three numbers."""
+    return post(text, "/models/scale/invocations", "Content-Type: application/json")
+
+
+def split(text: str) -> bytes:
+    """A table in MLflow's protocol, whatever its rows are."""
+    return scored(f'{{"dataframe_split": {{"columns": ["a", "b", "c"], "data": {text}}}}}')
 
 
 def row(a: Any = 1, c: Any = "x") -> dict[str, Any]:
@@ -154,6 +165,37 @@ v1_requests = st.one_of(
 )  # fmt: skip
 
 
+mlflow_requests = st.one_of(
+    st.lists(numbers_of_a_row, min_size=1, max_size=1).map(json.dumps).map(split),
+    st.lists(numbers_of_a_row, min_size=1, max_size=3).map(json.dumps).map(split),
+    numbers_of_a_row.map(lambda row: scored(json.dumps({"inputs": [row]}))),
+    numbers_of_a_row.map(lambda row: scored(json.dumps({"instances": [row], "params": {}}))),
+    st.fixed_dictionaries({name: st.integers(-9, 9) for name in "abc"}).map(
+        lambda row: scored(json.dumps({"dataframe_records": [row]}))
+    ),
+    numbers_of_a_row.map(
+        lambda row: scored(json.dumps({"dataframe_split": {"index": [0], "data": [row], "columns": None}}))
+    ),
+    st.sampled_from(
+        [
+            split(text)
+            for text in (
+                "[1, 2, 3]", "[[1, 2]]", "[[1, 2, 3, 4]]", "[[[1, 2, 3]]]", "[]", "[[]]", "[[1, 2, 3]",
+                "[[1, 2, 3]]]", "[[1, 2, null]]", "[[1, 2, true]]", "[[1, 2, NaN]]", "[[1, 2, 1e999]]",
+                '[[1, 2, "3"]]', "[[01, 2, 3]]", " [ [ 1 , 2 , 3 ] ] ", "[[1, 2, 3]], [[4, 5, 6]]",
+                "[[1, 2, 3], 4, 5, 6]", "[[1, 2], [3]]", '[[1, 2, 3]], "index": [7]', "[[3e38, 3e38, 3e38]]",
+            )
+        ]
+    ),
+)  # fmt: skip
+
+
+@given(st.lists(mlflow_requests, min_size=2, max_size=8))
+def test_so_it_is_in_mlflows_protocol(house: House, several: list[bytes]) -> None:
+    expected = [alone(house, request) for request in several]
+    assert house.run(at_once(house, several)) == expected
+
+
 @given(st.lists(v1_requests, min_size=2, max_size=8))
 def test_so_it_is_with_rows_of_numbers(house: House, several: list[bytes]) -> None:
     expected = [alone(house, request) for request in several]
@@ -183,6 +225,9 @@ def data(text: str) -> bytes:
         [instances("[[1, 2, 3], [4, 5"), instances("[[7, 8, 9]]"), instances("6]]")],
         [instances("[[1, 2, 3]], [[4, 5, 6]]"), *map(instances, ("[[7, 8, 9]]", "[[1, 2", "3]]"))],
         [instances("[[1, 2, 3], [4, 5, 6]]"), *map(instances, ("[[7, 8], [9, 1], [2, 3]]", "[[1, 2, 3]]"))],
+        [split("[[1, 2, 3], [4, 5"), split("[[7, 8, 9]]"), split("6]]")],
+        [split("[[1, 2, 3]], [[4, 5, 6]]"), *map(split, ("[[7, 8, 9]]", "[[1, 2", "3]]"))],
+        [split("[[1, 2, 3], [4, 5, 6]]"), *map(split, ("[[7, 8], [9, 1], [2, 3]]", "[[1, 2, 3]]"))],
         [indices("[1, 2], [3, 4]"), *map(indices, ("[5, 6]", "[7", "8], [9, 1]"))],
         [instances("[[1, 2, 3, 4]]"), instances("[[1, 2, 3, 4]]"), GOOD],  # the first is none of its own form
         [instances("[[1, 2, 3]]"), instances("[[1, 2, 9007199254740993.0000000000000001-3]]"), GOOD],
@@ -198,7 +243,7 @@ def data(text: str) -> bytes:
     ],
 )  # fmt: skip
 def test_who_conspires_gets_no_other_clients_answer(house: House, several: list[bytes]) -> None:
-    house.run(at_once(house, [GOOD, GOOD]))  # its form is known
+    house.run(at_once(house, [GOOD, GOOD, split("[[1, 2, 3]]")]))  # their forms are known
     expected = [alone(house, request) for request in several]
     assert house.run(at_once(house, several)) == expected
 
@@ -216,6 +261,8 @@ def test_each_has_the_answer_that_it_has_alone(house: House, several: list[bytes
         ("scale", V2Codec, lambda at: binary([at, 2, 3], True, False)),
         ("raw", V1Codec, lambda at: rows(row(at))),
         ("scale", V1Codec, lambda at: instances(f"[[{at}, 2, 3]]")),
+        ("scale", MlflowCodec, lambda at: split(f"[[{at}, 2, 3]]")),
+        ("scale", MlflowCodec, lambda at: scored(f'{{"inputs": [[{at}, 2, 3e38]]}}')),  # to Infinity
     ],
 )
 def test_requests_of_one_form_run_and_count_as_what_they_are(

@@ -29,7 +29,7 @@ class InferRequest:
 
     def of_inputs(self, inputs: Tensors) -> InferRequest:
         """The same request of other inputs."""
-        return InferRequest(inputs, self.outputs, self.binary, self.id, self.timeout_us)
+        return InferRequest(inputs, self.outputs, self.binary, self.id, self.timeout_us, self.by_row)
 
 
 class Codec(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 
 from driftline.protocols import codec
 from driftline.protocols.codec import InferRequest
-from driftline.protocols.numbers import MOST_LEVELS, Layout, Numbers, Unread, read, ready
+from driftline.protocols.numbers import MOST_LEVELS, Layout, Numbers, Rows, Unread, read, ready
 from driftline.tensors import TensorSpec
 
 
@@ -90,6 +90,36 @@ class TextForm:
             raise Unread
         rows, *others = self.layout.shape
         return self.request.of_inputs({self.name: array.reshape(rows * len(texts), *others)})
+
+
+@dataclass(frozen=True, slots=True)
+class NumberForm(TextForm):
+    """One whose JSON does not say how many rows there are: all have as many as the first."""
+
+    @classmethod
+    def of_rows(cls, numbers: Numbers, rows: Rows, request: InferRequest) -> NumberForm | None:
+        """That of a request whose input these most likely are; None if it has to go alone.
+
+        request  what it asks for, without inputs
+        """
+        text, start, stop = numbers
+        try:
+            layout = rows.layout(numbers)
+        except Unread:
+            return None
+        if text.startswith(b"[", start + 1) != (len(layout.shape) > 1):
+            return None
+        form = cls(text[:start], text[stop:], rows.name, layout, request)
+        return form if form.fits(text) else None
+
+    def fits(self, text: bytes) -> bool:
+        """See Form."""
+        if not TextForm.fits(self, text):
+            return False
+        start, stop = len(self.before), len(text) - len(self.behind)
+        if len(self.layout.shape) == 1:
+            return text.count(b",", start, stop) == self.layout.count - 1
+        return text.count(b"[", start, stop) == self.layout.lists
 
 
 @dataclass(frozen=True, slots=True)

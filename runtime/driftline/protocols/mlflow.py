@@ -21,6 +21,7 @@ from driftline.mlmodel import MlflowSignature, Predictions
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.enforcing import check_parameters, intake
+from driftline.protocols.forms import NumberForm
 from driftline.protocols.frames import from_records, from_rows, same_records, split_of
 from driftline.protocols.matrix import Matrix
 from driftline.tensors import Array, Signature, Tensors, shorten
@@ -36,6 +37,9 @@ MEDIA_TYPES = {
 """What a body may be, and the protocol that reads it."""
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+
+Answer = list[Any] | dict[str, list[Any]]
+"""A list of what was predicted for each row, or lists of that by name."""
 
 _MOST_FORMS = 64
 _MOST_HEAD = 65_536
@@ -60,24 +64,21 @@ def protocol_of(content_type: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Requests that differ in the numbers of their rows only: the text around those.
+    """Requests that differ in their rows of numbers only: the text around those.
 
-    name    of the input that they are
     by_row  how they are answered
     """
 
     before: bytes
     behind: bytes
-    name: str
     rows: numbers.Rows
     by_row: bool
 
-    def read(self, body: bytes) -> Tensors:
-        """The input of a request of this form; Unread if it is of another."""
+    def array(self, body: bytes) -> numbers.Numbers:
+        """Where the rows of a request are; Unread if it is of another form."""
         if not (body.startswith(self.before) and body.endswith(self.behind)):
             raise numbers.Unread
-        array = numbers.Numbers(body, len(self.before), len(body) - len(self.behind))
-        return {self.name: self.rows.read(array)}
+        return numbers.Numbers(body, len(self.before), len(body) - len(self.behind))
 
 
 class MlflowCodec:
@@ -107,11 +108,11 @@ class MlflowCodec:
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever fits neither protocol nor signature."""
-        head = body[: max(0, body.find(b"[["))]
-        form = self._forms.get(head)
+        form = self._forms.get(_head(body))
         if form is not None and numbers.ready(body):
             try:
-                return InferRequest(form.read(body), self._outputs, by_row=form.by_row)
+                array = form.rows.read(form.array(body))
+                return InferRequest({form.rows.name: array}, self._outputs, by_row=form.by_row)
             except numbers.Unread:
                 pass  # what is wrong is said of the text as it came
         document = _loads(body)
@@ -124,8 +125,8 @@ class MlflowCodec:
         inputs, by_row = self._read(given[0], document[given[0]])
         check_parameters(document.get("params"), self._declared.params)
         if form is None and self._matrix is not None and self._matrix.is_all(given[0], document[given[0]]):
-            spec, behind = self._matrix.spec, body[body.rfind(b"]]") + 2 :]
-            self._remember(Form(head, behind, spec.name, numbers.Rows(spec), by_row), document)
+            behind = body[body.rfind(b"]]") + 2 :]
+            self._remember(Form(_head(body), behind, numbers.Rows(self._matrix.spec), by_row), document)
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
     def _read(self, key: str, value: Any) -> tuple[Tensors, bool]:
@@ -159,16 +160,13 @@ class MlflowCodec:
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer. Like Python's, MLflow's JSON has NaN, Infinity and -Infinity."""
-        given = self._predictions()
-        answer = {
-            "predictions": self._of_onnx(request, outputs) if given is None else _of_python(given, outputs)
-        }
-        text = orjson.dumps(answer)
-        if b"null" in text:  # what JSON has not; or a word in a text, which costs time only
-            text = json.dumps(answer, ensure_ascii=False).encode()
-        return text, None
+        return _dumps(self._answer(request, outputs)), None
 
-    def _of_onnx(self, request: InferRequest, outputs: Tensors) -> object:
+    def _answer(self, request: InferRequest, outputs: Tensors) -> Answer:
+        given = self._predictions()
+        return self._of_onnx(request, outputs) if given is None else _of_python(given, outputs)
+
+    def _of_onnx(self, request: InferRequest, outputs: Tensors) -> Answer:
         names = request.outputs
         if request.by_row:
             return self._by_row(names, [outputs[name] for name in names])
@@ -194,16 +192,58 @@ class MlflowCodec:
             return [dict(zip(classes, row, strict=True)) for row in values]
         return values
 
+    # -- several requests together --------------------------------------------------------------
 
-def _of_python(given: Predictions, outputs: Tensors) -> object:
+    def form(self, body: bytes, json_length: int | None) -> NumberForm | None:
+        """What is around the rows of a request of numbers, once one like it was read."""
+        form = self._forms.get(_head(body))
+        if form is None:
+            return None
+        try:
+            array = form.array(body)
+        except numbers.Unread:
+            return None
+        return NumberForm.of_rows(array, form.rows, InferRequest({}, self._outputs, by_row=form.by_row))
+
+    def encode_all(
+        self, request: InferRequest, outputs: Tensors, count: int
+    ) -> list[tuple[bytes, int | None]]:
+        """What `encode` gives for each of `count` requests of as many rows that ran as one request."""
+        answer = self._answer(request, outputs)
+        if isinstance(answer, list):
+            return [(_dumps(part), None) for part in _parts(answer, count)]
+        parts = zip(*(_parts(column, count) for column in answer.values()), strict=True)
+        return [(_dumps(dict(zip(answer, part, strict=True))), None) for part in parts]
+
+
+def _parts(values: list[Any], count: int) -> list[list[Any]]:
+    """So many parts of as many values."""
+    each = len(values) // count
+    return [values[first : first + each] for first in range(0, len(values), each)]
+
+
+def _head(body: bytes) -> bytes:
+    """The text before the first list in a list: what a form is known by."""
+    return body[: max(0, body.find(b"[["))]
+
+
+def _of_python(given: Predictions, outputs: Tensors) -> Answer:
     """What the model gave, as it gave it: under its own names, though the signature may have others."""
-    columns = [array.tolist() for array in outputs.values()]
+    columns: list[list[Any]] = [array.tolist() for array in outputs.values()]
     if given.form == "array":
         return columns[0]
     names = given.names if len(given.names) == len(columns) else tuple(outputs)
     if given.form == "mapping":
         return dict(zip(names, columns, strict=True))
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _dumps(answer: Answer) -> bytes:
+    document = {"predictions": answer}
+    text = orjson.dumps(document)
+    if b"null" in text:  # what JSON has not; or a word in a text, which costs time only
+        text = json.dumps(document, ensure_ascii=False).encode()
+    return text
 
 
 def _loads(body: bytes) -> Any:

@@ -171,9 +171,13 @@ def read(numbers: Numbers, layout: Layout) -> tuple[Array, int]:
 
 
 class Rows:
-    """Reads rows of an input, however many there are."""
+    """Reads rows of an input, however many there are.
+
+    name  of the input
+    """
 
     def __init__(self, spec: TensorSpec) -> None:
+        self.name = spec.name
         self._spec = spec
         self._layouts: dict[int, Layout] = {}  # by how many commas there are
 

@@ -13,7 +13,7 @@ from driftline.blocks import Blocks
 from driftline.errors import BadRequest
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
-from driftline.protocols.forms import TextForm
+from driftline.protocols.forms import NumberForm
 from driftline.tensors import Array, Signature, Tensors, shorten
 
 _SHORT = 300
@@ -117,16 +117,10 @@ class V1Codec:
 
     def _form_of_numbers(self, body: bytes, start: int) -> NumberForm | None:
         stop = body.rfind(b"]") + 1
-        try:
-            layout = self._rows.layout(numbers.Numbers(body, start, stop))
-        except numbers.Unread:
+        if _BEHIND.match(body, stop) is None:
             return None
-        nested = body.startswith(b"[", start + 1)
-        if nested != (len(layout.shape) > 1) or _BEHIND.match(body, stop) is None:
-            return None
-        name, request = self._signature.inputs[0].name, InferRequest({}, self._outputs)
-        form = NumberForm(body[:start], body[stop:], name, layout, request)
-        return form if form.fits(body) else None
+        request = InferRequest({}, self._outputs)
+        return NumberForm.of_rows(numbers.Numbers(body, start, stop), self._rows, request)
 
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
         """The insides of lists, each with the brace of one row, as one request of a row for each.
@@ -164,20 +158,6 @@ class V1Codec:
             (orjson.dumps({"predictions": rows[first : first + each]}), None)
             for first in range(0, len(rows), each)
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class NumberForm(TextForm):
-    """Requests of as many rows of numbers each."""
-
-    def fits(self, text: bytes) -> bool:
-        """See Form."""
-        if not TextForm.fits(self, text):
-            return False
-        start = len(self.before)
-        if len(self.layout.shape) == 1:
-            return text.count(b",", start) == self.layout.count - 1
-        return text.count(b"[", start) == self.layout.lists
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from driftline.serving.served import Served
 
 log = logging.getLogger("driftline.serving")
 
-JOINING = frozenset(("v1", "v2"))
+JOINING = frozenset(("v1", "v2", "mlflow"))
 """The protocols whose codecs read and answer several requests together."""
 
 LONG = 2**16

@@ -41,7 +41,7 @@ class Kept:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.cache_path = str(_PACKAGE)
-        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        self._name = name_of(function)
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """The driver for a signature and this processor, from the first place that has it; or None."""
@@ -71,7 +71,7 @@ class KeptGrid:
     """
 
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        self._name = name_of(function)
         config, runtime = (import_module(f"numba.cuda.{name}") for name in ("core.config", "cudadrv.runtime"))
         self._compilers = (
             *map(version, ("numba-cuda", "cuda-core", "cuda-bindings")),
@@ -100,6 +100,11 @@ class KeptGrid:
 
     def _file(self, signature: Any) -> str:
         return f"{self._name}-{digest(signature, self._compilers)}.grid"
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called in the names of files, and for people."""
+    return f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
 
 def digest(*parts: object) -> str:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from driftline.errors import DriftlineError, SignatureViolation, Unavailable, WrongMethod
+from driftline.errors import DriftlineError, RequestTimeout, SignatureViolation, Unavailable, WrongMethod
 
 log = logging.getLogger("driftline.serving")
 
@@ -61,6 +61,8 @@ def _refusal(error: DriftlineError, content: dict[str, str]) -> Response:
     response = json(content, error.status)
     if isinstance(error, Unavailable):
         response.headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, RequestTimeout):
+        response.headers["connection"] = "close"  # what may still come is nobody's
     if isinstance(error, WrongMethod):
         response.headers["allow"] = "POST"
     return response

@@ -16,6 +16,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 BEHIND = 10
@@ -24,6 +25,9 @@ BEHIND = 10
 LAST = 19
 """And of who has what they leave: a sixtieth at least."""
 
+HEALTHY_SECONDS = 60.0
+"""A process that has lived for so long was well: its end has nothing to do with those of others before."""
+
 _LENGTH = struct.Struct("=Q")
 _WORD = 8
 
@@ -31,7 +35,7 @@ _WORD = 8
 async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
     """Start `python -m MODULE END SHARED...`; the process, and our end of a pair of sockets.
 
-    By exec, not by fork: this process may have threads.
+    By exec, not by fork: this process may have threads. OSError if the system has no room for another.
 
     settings  are what comes over the socket first
     shared    descriptors that the process inherits
@@ -40,17 +44,27 @@ async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subpr
     content = pickle.dumps(settings)
     ours, theirs = socket.socketpair()
     descriptors = (theirs.fileno(), *shared)
-    with theirs:
+    try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", module, *map(str, descriptors)),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=descriptors,
         )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
     ours.setblocking(True)
     with suppress(ConnectionError):  # it has ended already
         ours.sendall(_LENGTH.pack(len(content)) + content)
     ours.setblocking(False)
     return process, ours
+
+
+def deaths_in_a_row(before: int, begun: float) -> int:
+    """How many processes have ended one soon after the other, with one that has begun then, by monotonic."""
+    return 1 if monotonic() - begun >= HEALTHY_SECONDS else before + 1
 
 
 def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:

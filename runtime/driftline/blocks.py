@@ -13,6 +13,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
 """Arrays by tensor name. BYTES tensors are object arrays of `str`."""
 
+STRING_BYTES = 50
+"""What a string takes besides its letters."""
+
 
 class Blocks(Mapping[str, Array]):
     """Columns of one length by name, each (rows,), those of a datatype in one block.
@@ -43,6 +46,21 @@ class Blocks(Mapping[str, Array]):
 def arrays_of(tensors: Tensors) -> Iterable[Array]:
     """What tensors consist of, in as few arrays as that is."""
     return tensors.blocks if type(tensors) is Blocks else tensors.values()
+
+
+def size_in_bytes(tensors: Tensors) -> int:
+    """What tensors take in memory, strings with their letters."""
+    size = 0
+    for array in arrays_of(tensors):
+        size += array.nbytes
+        if isinstance(array, np.ndarray) and array.dtype.hasobject:  # a column may be Arrow's
+            size += sum([STRING_BYTES + len(text or "") for text in array.flat])
+    return size
+
+
+def copy(tensors: Tensors) -> Tensors:
+    """Tensors whose memory is their own, if others would write to it or it is part of more; Arrow's stays."""
+    return {name: array.copy() if isinstance(array, np.ndarray) else array for name, array in tensors.items()}
 
 
 def cut(tensors: Tensors, start: int, stop: int) -> Tensors:

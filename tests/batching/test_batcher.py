@@ -895,6 +895,7 @@ async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
     closed.close()
     for batcher, values in (
         (make(run, most=1), (1, 2)),  # it would be cut
+        (make(run, max_queue_rows=1), (1, 2)),  # it would be refused
         (make(run), ()),
         (make(run, ns=THREAD), (1,)),
         (make(run, max_delay_us=HOUR_US), (1,)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from driftline.errors import BadRequest
@@ -28,6 +29,22 @@ def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         capture.add({"x": np.zeros(100)}, 100)
     assert capture.full
     assert capture.rows == 200
+
+
+def test_so_are_those_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    capture = Capture(1000)
+    for _ in range(5):
+        capture.add({"s": np.array(["a" * 600], object)}, 1)
+    assert capture.full
+    assert capture.rows == 2
+
+
+def test_columns_of_arrow_are_kept() -> None:
+    capture = Capture(3)
+    capture.add({"s": pa.array(["a", "b", None, "a"])}, 4)  # type: ignore[dict-item]
+    assert capture.rows == 3
+    assert capture.profile().rows == 3
 
 
 def test_a_profile_of_nothing_is_none() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -104,3 +105,36 @@ def test_a_closed_observer_lets_go() -> None:
     observer.observe(ROWS, 200)
     assert observer.waiting_rows == 0
     assert observer.monitor is None
+
+
+def test_what_comes_while_the_monitor_takes_its_place_is_observed() -> None:
+    class Late:
+        """A lock that a batch gets only when the monitor is there."""
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                return
+            observer._load()
+
+        def __exit__(self, *_: object) -> None: ...
+
+    observer = Observer(monitor, "m 1")
+    observer._lock = Late()  # type: ignore[assignment]
+    observer._load = partial(in_thread, observer._load)  # type: ignore[method-assign]
+    assert observer.observe(ROWS, 200)
+    assert observer.ready().rows == 200
+    assert (observer.waiting_rows, observer.skipped_rows) == (0, 0)
+
+
+def in_thread(work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_texts_that_wait_are_counted_with_their_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 10_000)
+    observer = Observer(monitor, "m 1")
+    assert observer.observe({"s": np.array(["a" * 9_000], object)}, 1)
+    assert not observer.observe({"s": np.array(["a" * 9_000], object)}, 1)
+    assert (observer.waiting_rows, observer.skipped_rows) == (1, 1)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lanes import GATHER, MOST, SLOW, House, ask, headed, post, quiet, until
 from support import infer_request
 
-from driftline.serving import fastlane
+from driftline.serving import fastlane, infer
 from driftline.serving.connection import Connection
 from driftline.serving.fastlane import Exchange, fast_lane
 
@@ -155,25 +155,55 @@ def test_heads_in_memory_are_few(house: House, monkeypatch: pytest.MonkeyPatch) 
     assert not house.lane.heads
 
 
+@pytest.mark.parametrize("fast", [True, False])
 def test_a_body_that_does_not_come_is_not_waited_for_for_ever(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    fast: bool, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastlane, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(fastlane if fast else infer, "BODY_SECONDS", 0.05)
 
     async def wait() -> bytes:
-        protocol, wire = house.connect(house.lane)
+        protocol, wire = house.connect(house.lane if fast else Connection)
         protocol.data_received(ONE[:-1])
-        await until(lambda: wire.written)
-        first = wire.written
-        protocol.data_received(ONE[-1:] + ONE)  # it comes after all, and another one
-        await until(lambda: wire.written != first)
+        await until(lambda: wire.closed)
         protocol.connection_lost(None)
         return wire.written
 
-    answers = house.run(wait())
-    assert answers.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-    assert answers.count(b"HTTP/1.1 ") == 2
-    assert answers.count(b"HTTP/1.1 200 OK\r\n") == 1
+    answer = house.run(wait())
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert answer.lower().count(b"connection: close\r\n") == 1
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([], id="silence"),
+        pytest.param([ONE[:20]], id="a part of a head"),
+        pytest.param([ONE, ONE[:20]], id="a part of another head"),
+        pytest.param([ONE, ONE[:20], ONE[20:30]], id="a part of another head, and a little more"),
+        pytest.param([post("", "/v2/models/scale/infer").replace(b"h: 0", b"h: 999999999") + b"{"], id="413"),
+    ],
+)
+def test_nobody_has_a_connection_for_ever(
+    parts: list[bytes], house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait() -> int:
+        protocol, wire = house.connect(house.lane)
+        protocol.timeout_keep_alive = 0.01
+        protocol.timeout_keep_alive_task.cancel()
+        protocol.timeout_keep_alive_handler()  # it was for uvicorn's five seconds
+        for part in parts:
+            protocol.data_received(part)
+            await until(lambda: quiet(protocol))
+        await asyncio.sleep(0.05)
+        assert not wire.closed, "it may take longer than to say nothing between two requests"
+        monkeypatch.setattr(fastlane, "BODY_SECONDS", 0.02)
+        await until(lambda: wire.closed)
+        protocol.connection_lost(None)
+        return wire.written.count(b"HTTP/1.1 ")
+
+    first = wait()
+    monkeypatch.setattr(fastlane, "BODY_SECONDS", 60)
+    assert house.run(first) == (1 if parts and parts[0] != ONE[:20] else 0)
 
 
 def test_who_leaves_takes_the_request_along(house: House) -> None:

@@ -20,7 +20,7 @@ from driftline.registry.file import FileRegistry
 from driftline.registry.source import Reference, Registry, Targets, Version
 from driftline.serving import host as host_module
 from driftline.serving import memory, triton
-from driftline.serving.host import RETRY_SECONDS, Host, backoff
+from driftline.serving.host import Host
 from driftline.serving.served import Served
 from driftline.tensors import Tensors
 
@@ -340,13 +340,6 @@ async def test_a_registry_that_vanishes_and_returns(
         away.rename(registry.root)
         register(registry, tmp_path)
         await until(lambda: default(host) == 2)
-
-
-def test_tries_come_later_and_later_and_never_stop() -> None:
-    waits = [backoff(attempts) for attempts in range(1, 5000)]
-    assert waits[:4] == [1, 2, 4, 8]
-    assert waits == sorted(waits)
-    assert waits[-1] == RETRY_SECONDS
 
 
 # -- swaps --------------------------------------------------------------------------------------------

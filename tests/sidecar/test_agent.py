@@ -72,6 +72,11 @@ async def test_what_can_not_be_observed_is_counted_and_raises_nothing() -> None:
     with agent.capturing(2) as capture:
         agent.observe(asked("", [7, 8, 9], [7, 8, 9], [7, 8, 9]))
     assert capture.rows == 2
+    with agent.capturing(2) as capture:
+        agent.observe_columns({"x_0": np.ones(1), "x_1": np.ones(1), "x_2": np.ones(1)})
+        capture.add = None  # type: ignore[method-assign, assignment]  # what fails there
+        agent.observe_columns({"x_0": np.ones(1), "x_1": np.ones(1), "x_2": np.ones(1)})
+    assert agent.exchanges == {"observed": 5, "failed": 3, "other model": 1}
     agent.close(finish=False)
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from driftline.batching.cost import Cost
 from driftline.batching.counters import Counters
-from driftline.batching.rows import Slice, gather, join, size_in_bytes, split
-from driftline.blocks import arrays_of
+from driftline.batching.rows import Slice, gather, join, split
+from driftline.blocks import arrays_of, size_in_bytes
 from driftline.config import Batching, available_cores
 from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
 from driftline.tensors import Signature, Tensors
@@ -162,6 +162,7 @@ class Batcher:
         self.pending = 0
         self._run = run
         self._most = limits.max_batch_rows if signature.batched else 1
+        self._most_at_once = min(self._most, limits.max_queue_rows)
         self._delay_ns = limits.max_delay_us * 1000 if signature.batched else 0
         self._instances = instances
         self._varying = signature.batched and any(-1 in spec.shape[1:] for spec in signature.inputs)
@@ -220,7 +221,7 @@ class Batcher:
             return None
         rows = self._signature.rows(inputs)
         size = sum([array.size for array in arrays_of(inputs)])
-        if not 0 < rows <= self._most or self._cost.predict(size) >= INLINE_NS:
+        if not 0 < rows <= self._most_at_once or self._cost.predict(size) >= INLINE_NS:
             return None
         counters = self.counters
         learns = counters.executions % LEARNING == 0

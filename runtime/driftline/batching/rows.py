@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from driftline import blocks
-from driftline.blocks import arrays_of, cut
+from driftline.blocks import cut
 from driftline.errors import ModelError
 from driftline.tensors import Tensors
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 Slice = tuple["Request", int, int]
 """A range of a request's rows: the first, and the one after the last."""
-
-STRING_BYTES = 50
-"""What a string takes besides its letters."""
 
 
 def gather(slices: Sequence[Slice]) -> Tensors:
@@ -58,13 +55,3 @@ def join(parts: Sequence[tuple[int, Tensors]]) -> Tensors | ModelError:
         return {name: np.concatenate([outputs[name] for outputs in ordered]) for name in ordered[0]}
     except (MemoryError, ValueError) as error:
         return ModelError(f"the outputs of a request's batches can't be joined: {error}")
-
-
-def size_in_bytes(inputs: Tensors) -> int:
-    """What tensors take in memory, strings with their letters."""
-    size = 0
-    for array in arrays_of(inputs):
-        size += array.nbytes
-        if array.dtype.hasobject:
-            size += sum(STRING_BYTES + len(text or "") for text in array.flat)
-    return size

@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
 
+from driftline.backoff import backoff
 from driftline.config import Engine, available_memory
 from driftline.engine.model import zeros
 from driftline.engine.python_process import Died, PythonProcess
@@ -18,9 +19,6 @@ from driftline.engine.python_signature import fit, found_in, signature_of
 from driftline.errors import ModelError, Unavailable
 from driftline.mlmodel import MLMODEL, MlModel, Predictions
 from driftline.tensors import Tensors
-
-RETRY_SECONDS = 60.0
-"""The longest wait before a process that keeps dying is started again."""
 
 
 class PythonSession:
@@ -122,8 +120,7 @@ class Slot:
     def _bury(self) -> None:
         self.kill()
         self._deaths += 1
-        wait = 0.0 if self._deaths == 1 else min(RETRY_SECONDS, 2.0 ** min(self._deaths - 2, 10))
-        self._not_before = monotonic() + wait
+        self._not_before = monotonic() + backoff(self._deaths - 1)
 
     def _revive(self) -> None:
         left = self._not_before - monotonic()

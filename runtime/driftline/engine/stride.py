@@ -108,7 +108,7 @@ class Sizes:
             return
         tries = self._ns.setdefault(rows, [])
         tries.append(ns / rows)
-        if len(tries) != _TRIES:
+        if len(tries) < _TRIES:
             return
         best = min(self._ns, key=lambda size: min(self._ns[size]))
         dearer = min(tries) > _DEARER * min(self._ns[best])

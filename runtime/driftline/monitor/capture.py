@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from driftline.blocks import copy, size_in_bytes
 from driftline.errors import Unavailable
 from driftline.tensors import Tensors
 
 if TYPE_CHECKING:
     from driftline.monitor.profile import Profile
+
+log = logging.getLogger("driftline.monitor")
 
 MOST_BYTES = 256 * 2**20
 """Bytes that are kept at most, whatever the rows."""
@@ -35,11 +39,10 @@ class Capture:
             if self.full or not rows:
                 return
             kept = min(rows, self._most - self.rows)
-            # Copies: a part of a body must not keep all of it.
-            batch = {name: array[:kept].copy() for name, array in columns.items()}
+            batch = copy({name: array[:kept] for name, array in columns.items()})
             self._batches.append(batch)
             self.rows += kept
-            self._bytes += sum(array.nbytes for array in batch.values())
+            self._bytes += size_in_bytes(batch)
             self.full = self.rows >= self._most or self._bytes >= MOST_BYTES
 
     def profile(self) -> Profile:
@@ -66,3 +69,11 @@ class Capturing:
             yield self._capture
         finally:
             self._capture = None
+
+    def _keep(self, columns: Tensors, rows: int) -> None:
+        """Keep a batch if that is wanted; see Capture.add. It never fails who observes."""
+        if (capture := self._capture) is not None:
+            try:
+                capture.add(columns, rows)
+            except Exception:
+                log.exception("rows can't be kept for a profile")

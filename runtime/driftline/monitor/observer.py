@@ -9,8 +9,7 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from driftline.blocks import copy, size_in_bytes
 from driftline.errors import Unavailable
 from driftline.tensors import Tensors
 from driftline_kernels import compiling
@@ -44,7 +43,7 @@ class Observer:
         self.waiting_rows = 0
         self._make = make
         self._about = about
-        self._waiting: deque[tuple[Tensors, int]] = deque()
+        self._waiting: deque[tuple[Tensors, int, int]] = deque()
         self._waiting_bytes = 0
         self._lock = Lock()
         self._started = False
@@ -65,11 +64,11 @@ class Observer:
 
     def observe(self, columns: Tensors, rows: int) -> bool:
         """Count a batch of so many rows: inputs and outputs by name; False if it was skipped."""
-        monitor = self.monitor
-        if monitor is None:
-            return self._wait(columns, rows)
+        if self.monitor is None and (waits := self._wait(columns, rows)) is not None:
+            return waits
+        assert self.monitor is not None
         try:
-            monitor.observe(columns)
+            self.monitor.observe(columns)
         except Exception as error:  # whatever it is, the request has its answer
             self.skip(rows, str(error))
             return False
@@ -112,24 +111,22 @@ class Observer:
                 if not self._waiting or self._closed:
                     self.monitor = None if self._closed else monitor
                     return
-                columns, rows = self._waiting.popleft()
+                columns, rows, nbytes = self._waiting.popleft()
                 self.waiting_rows -= rows
-                self._waiting_bytes -= size(columns)
+                self._waiting_bytes -= nbytes
             try:
                 monitor.observe(columns)
             except Exception as error:
                 self.skip(rows, str(error))
 
-    def _wait(self, columns: Tensors, rows: int) -> bool:
+    def _wait(self, columns: Tensors, rows: int) -> bool | None:
+        """Keep a batch for the monitor; False if it was skipped, None if the monitor has come meanwhile."""
         with self._lock:
-            nbytes = size(columns)
+            if self.monitor is not None:
+                return None
+            nbytes = size_in_bytes(columns)
             if not self._closed and self._waiting_bytes + nbytes <= MOST_BYTES:
-                # Copies: the memory of arrays is used again. Arrow's never changes.
-                kept = {
-                    name: array.copy() if isinstance(array, np.ndarray) else array
-                    for name, array in columns.items()
-                }
-                self._waiting.append((kept, rows))
+                self._waiting.append((copy(columns), rows, nbytes))
                 self._waiting_bytes += nbytes
                 self.waiting_rows += rows
                 return True
@@ -139,8 +136,3 @@ class Observer:
     def _let_go(self) -> None:
         self._waiting.clear()
         self._waiting_bytes = self.waiting_rows = 0
-
-
-def size(columns: Tensors) -> int:
-    """Bytes of a batch, about."""
-    return sum(array.nbytes for array in columns.values())

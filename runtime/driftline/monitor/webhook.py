@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import orjson
 
+from driftline.backoff import backoff
 from driftline.errors import ConfigError
 from driftline.monitor.outbox import Outbox
 from driftline.monitor.signals import Signal
@@ -16,7 +17,6 @@ from driftline.monitor.signals import Signal
 log = logging.getLogger("driftline.webhook")
 
 ATTEMPTS = 8
-LONGEST_REST = 60.0
 TIMEOUT_SECONDS = 10.0
 
 
@@ -55,7 +55,7 @@ class Webhook:
         headers = {"content-type": "application/cloudevents+json; charset=utf-8"}
         reason = ""
         for attempt in range(ATTEMPTS):
-            if attempt and not self._outbox.rest(min(2.0 ** (attempt - 1), LONGEST_REST)):
+            if attempt and not self._outbox.rest(backoff(attempt)):
                 break
             try:
                 answer = httpx.post(self._url, content=body, headers=headers, timeout=TIMEOUT_SECONDS)

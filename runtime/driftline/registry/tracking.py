@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import socket
 import ssl
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies
 
+from driftline.backoff import backoff, spread
 from driftline.errors import BadRequest, ConfigError, NotFound, RegistryError
 from driftline.registry.memory import Memory
 
@@ -29,7 +29,6 @@ TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 LONGEST_REST = 30.0
 """Seconds after which a server that is away is asked again, at the latest."""
-MOST_ATTEMPTS = 10
 
 
 class Away(RegistryError):
@@ -187,9 +186,8 @@ class Tracking:
         assert self._memory is not None
         with self._lock:
             first = self._attempts == 0
-            self._attempts = min(self._attempts + 1, MOST_ATTEMPTS)
-            rest = min(LONGEST_REST, 0.5 * 2**self._attempts) * random.uniform(0.5, 1.0)  # noqa: S311
-            self._again = time.monotonic() + rest
+            self._attempts += 1
+            self._again = time.monotonic() + spread(backoff(self._attempts, longest=LONGEST_REST))
         if first:
             since = datetime.fromtimestamp(self._memory.since).astimezone()
             log.warning("%s; what it said last holds, news of %s", error, since.isoformat(" ", "seconds"))

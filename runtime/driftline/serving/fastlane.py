@@ -104,7 +104,13 @@ class FastLane(Connection):
         self.wire = transport
         self._between = True  # the parser is between two requests
         self._fresh = b""  # what is being parsed, up to the end of the first request in it
-        self._idle_since = 0.0
+        self._idle_since = self.loop.time()
+        self._look_in(self.timeout_keep_alive)  # uvicorn waits for ever for the end of a first head
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        super().connection_lost(exc)
+        super()._unset_keepalive_if_required()
 
     # -- in -----------------------------------------------------------------------------------------
 
@@ -210,13 +216,18 @@ class FastLane(Connection):
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it has been idle for long enough; look again later if not."""
         self.timeout_keep_alive_task = None
-        if not self._between or not self.cycle.response_complete:
+        if self.cycle is not None and not self.cycle.response_complete:
             return  # the answer will set a timer
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        # Who has begun another request, or still sends what was refused, has as long as for a body.
+        allowed = self.timeout_keep_alive if self._between and self.cycle is not None else BODY_SECONDS
+        left = self._idle_since + allowed - self.loop.time()
         if left > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+            self._look_in(min(left, self.timeout_keep_alive))  # it may be idle before that
         else:
             super().timeout_keep_alive_handler()
+
+    def _look_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 
 class Wire(asyncio.Transport):
@@ -292,6 +303,7 @@ class Exchange:
 
     def _late(self) -> None:
         self._fail(body_late())
+        self._protocol.wire.close()
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:

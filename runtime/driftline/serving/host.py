@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from driftline.backoff import backoff
 from driftline.config import ServerFile
 from driftline.errors import DriftlineError, ModelError, NotFound
 from driftline.registry.source import Reference, Registry, Version, check_name
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 log = logging.getLogger("driftline.host")
-
-RETRY_SECONDS = 60.0
-"""The longest wait before what failed is tried again."""
 
 
 class Host(Holder):
@@ -211,8 +209,3 @@ class Host(Holder):
             entry.retry.cancel()
         loop = asyncio.get_running_loop()
         entry.retry = loop.call_later(wait, lambda: self._spawn(self._sync(entry.name)))
-
-
-def backoff(attempts: int) -> float:
-    """Seconds to wait after so many attempts that failed."""
-    return min(RETRY_SECONDS, 2.0 ** min(attempts - 1, 10))

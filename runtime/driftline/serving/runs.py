@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from math import isfinite
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from driftline.backoff import backoff, spread
 from driftline.config import Server
 from driftline.errors import ConfigError, DriftlineError, NotFound
 from driftline.monitor.outbox import Outbox
@@ -39,8 +39,8 @@ FACTS = ("missing_rate", "mean")
 
 WAITING = 200
 """Windows and alarms that may wait for the server: a window of 256 columns takes half a megabyte."""
-LONGEST_REST = 30.0
-"""Seconds between two attempts while the server is away, at the most."""
+FIRST_REST = 0.5
+"""Seconds between the first two attempts while the server is away."""
 
 _METRICS_A_CALL = 500
 """MLflow takes 1000, in a megabyte."""
@@ -128,8 +128,7 @@ class Runs:
                 write(key)
             except Away as error:
                 self._gone(error)
-                rest = min(LONGEST_REST, 0.25 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
-                if not self._outbox.rest(rest):
+                if not self._outbox.rest(spread(backoff(attempt, FIRST_REST))):
                     self._lost += 1
                     return
             except DriftlineError:

@@ -101,8 +101,7 @@ class Watch(Capturing):
         }
         rows = length(columns, {})
         self.observer.observe(columns, rows)
-        if (capture := self._capture) is not None:
-            capture.add(columns, rows)
+        self._keep(columns, rows)
 
     def start(self) -> None:
         """Load the monitor in the background; called on the event loop that runs short batches."""

@@ -46,8 +46,8 @@ class CardWatch(Watch):
             self.observer.skip(length(inputs, gave), batch.failure)
         if not batch.crossed:
             self._observe(inputs, gave)
-        elif (capture := self._capture) is not None:
-            capture.add(columns, length(inputs, gave))
+        else:
+            self._keep(columns, length(inputs, gave))
         if tallies.due:
             self._drain(tallies)
         return {name: results[name] for name in outputs} if extra else results

@@ -147,8 +147,7 @@ class Agent(Capturing):
         try:
             rows = len(next(iter(columns.values()), ()))
             observed = self.observer.observe(columns, rows)
-            if (capture := self._capture) is not None:
-                capture.add(columns, rows)
+            self._keep(columns, rows)
         except Exception as error:  # a single number has no rows, say
             self.fail(str(error), exchanges)
         else:

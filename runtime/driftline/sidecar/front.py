@@ -12,10 +12,14 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
+from itertools import count
+from time import monotonic
 
 import uvloop
 
 from driftline import __version__, beside, logs
+from driftline.backoff import backoff
 from driftline.beside import SharedCounts
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
@@ -24,9 +28,6 @@ from driftline.sidecar.tap import COUNTED, Tap
 from driftline.sockets import address_of, bind
 
 log = logging.getLogger("driftline.sidecar")
-
-LONGEST_REST = 30.0
-"""Seconds between an agent's end and the next one's start, at the most; the first time there are none."""
 
 END_SECONDS = 30.0
 """An agent has so long to count what waits, when all ends."""
@@ -94,25 +95,35 @@ class Front:
 
     async def _keep(self) -> None:
         """Have an agent, always; ConfigError if the first can't begin."""
-        rest = 0.0  # until the first has ended: later ones are tried again whatever they say
-        while True:
-            process = await self._spawn()
-            ended = asyncio.create_task(process.wait())
-            told = asyncio.create_task(self._stopping.wait())
-            await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
-            if self._stopping.is_set():
-                await self._last(process, ended)
-                return
-            told.cancel()
-            code = ended.result()
-            if code == 2 and not rest:
-                raise ConfigError("the agent can't begin: its log says why")
-            log.error("the agent has ended with code %d; another goes on in %g s", code, rest)
+        deaths = 0
+        for number in count():
+            begun = monotonic()
             try:
+                code = await self._live()
+                how = "can't begin: its log says why" if code == 2 else f"has ended with code {code}"
+            except OSError as error:
+                code, how = None, f"can't be started: {error.strerror}"
+            if self._stopping.is_set():
+                return
+            if number == 0 and code in (2, None):
+                raise ConfigError(f"the agent {how}")
+            deaths = beside.deaths_in_a_row(deaths, begun)
+            rest = backoff(deaths - 1)
+            log.error("the agent %s; another goes on in %g s", how, rest)
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), rest or 0.01)
                 return
-            except TimeoutError:
-                rest = min(LONGEST_REST, max(1.0, 2 * rest))
+
+    async def _live(self) -> int:
+        """The life of an agent; its exit code."""
+        process = await self._spawn()
+        ended = asyncio.create_task(process.wait())
+        told = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
+        if self._stopping.is_set():
+            await self._last(process, ended)
+        told.cancel()
+        return await ended
 
     async def _last(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
         """Let the agent count what waits."""

@@ -42,7 +42,7 @@ def test_a_file_does_not_wait_until_it_is_full(tmp_path: Path) -> None:
 def test_what_can_not_be_written_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LONGEST_REST", 0.1)
+    monkeypatch.setattr(module, "backoff", lambda failures: 0.1)
     folder = tmp_path / "logged"
     payloads = Sinking(str(folder), log_file_seconds=0.1)
     folder.rmdir()

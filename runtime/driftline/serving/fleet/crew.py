@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError
 from driftline.serving.fleet.arena import Arena
 from driftline.serving.fleet.channel import Channel, Gone, Verbs
-from driftline.serving.host import backoff
 
 log = logging.getLogger("driftline.fleet")
 
@@ -137,8 +137,11 @@ class Crew:
 
     async def _live(self, worker: Worker) -> bool:
         """The life of one process; whether it was live."""
-        process = await self._spawn(worker)
-        number, pid = worker.number, process.pid
+        try:
+            process = await self._spawn(worker)
+        except OSError as error:
+            self._has_ended(worker, None, f"can't be started: {error.strerror}")
+            return False
         talking = asyncio.create_task(self._talk(worker))
         if self._stopping:
             worker.channel.tell("stop")
@@ -149,26 +152,35 @@ class Crew:
         self._farewell(worker)
         worker.loaded.clear()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        if not (starting := self._starting[number]).done():
-            starting.set_exception(DriftlineError(f"worker {number} {how} at the start"))
+        self._has_ended(worker, process.pid, how, code)
+        return lived
+
+    def _has_ended(self, worker: Worker, pid: int | None, how: str, code: int | None = None) -> None:
+        """Say that a worker has no process; at the start, that is the end of all."""
+        if not (starting := self._starting[worker.number]).done():
+            starting.set_exception(DriftlineError(f"worker {worker.number} {how} at the start"))
             self._stopping = True
         if not self._stopping:
             log.error(
-                "worker %d %s; another takes its place", number, how,
-                extra={"worker": number, "pid": pid, "code": code},
+                "worker %d %s; another takes its place", worker.number, how,
+                extra={"worker": worker.number, "pid": pid, "code": code},
             )  # fmt: skip
-        return lived
 
     async def _spawn(self, worker: Worker) -> asyncio.subprocess.Process:
         """Start a process, by exec: this one has threads."""
         ours, theirs = socket.socketpair()
         descriptors = (theirs.fileno(), worker.listener.fileno(), self._arena.descriptor)
-        with theirs:
+        try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "driftline.serving.fleet.worker", *map(str, descriptors)),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=descriptors,
             )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         verbs = {verb: self._for(worker, do) for verb, do in self._verbs.items()}
         worker.channel = Channel(ours, verbs)
         await worker.channel.open()

@@ -8,6 +8,7 @@ all are told to flip. A page that tells of all workers, whichever is asked for i
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -34,6 +35,8 @@ from driftline.serving.served import Served
 
 if TYPE_CHECKING:
     import socket
+
+log = logging.getLogger("driftline.fleet")
 
 COLLECT_SECONDS = 0.02
 """Between two looks at what the workers have counted."""
@@ -237,7 +240,10 @@ class FleetHost(Host):
             await asyncio.sleep(COLLECT_SECONDS)
             for spread in self._spreads():
                 if spread.monitoring is not None:
-                    spread.monitoring.collect()
+                    try:
+                        spread.monitoring.collect()
+                    except Exception:  # the others are collected, and this one again
+                        log.exception("what workers have counted can't be collected")
 
     async def _page(
         self, worker: Worker, scope: dict[str, Any], body: bytes

@@ -150,7 +150,10 @@ class WorkerHost(Holder):
         """Load and warm a version; nobody is served by it before the flip."""
         self._orders[version] = key, folder
         entry = self.entries.setdefault(version.name, Entry(version.name))
-        self._held[key] = served = await self._make(entry, version)
+        try:
+            self._held[key] = served = await self._make(entry, version)
+        finally:
+            del self._orders[version]
         return served.signature
 
     def drop(self, key: int) -> None:
@@ -348,11 +351,14 @@ async def keep_following(host: WorkerHost) -> None:
     turn = 0
     while True:
         await asyncio.sleep(FOLLOW_SECONDS)
-        host.follow()
         turn += 1
-        if turn * FOLLOW_SECONDS >= SAY_SECONDS:
-            host.say()
-            turn = 0
+        try:
+            host.follow()
+            if turn * FOLLOW_SECONDS >= SAY_SECONDS:
+                turn = 0
+                host.say()
+        except Exception:  # the next turn may do better; requests are answered meanwhile
+            log.exception("the supervisor can't be told what was done")
 
 
 def main(*descriptors: int) -> None:

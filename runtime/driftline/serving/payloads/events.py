@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import socket
 import ssl
 from base64 import b64encode
@@ -14,6 +13,7 @@ from threading import Thread
 from time import monotonic, sleep
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from driftline.backoff import backoff, spread
 from driftline.errors import ConfigError
 from driftline.protocols import cloudevents
 from driftline.protocols.payloads import Payload, to_event
@@ -120,8 +120,7 @@ class EventSink:
 
     def _rest(self, queue: Queue, attempt: int) -> bool:
         """Wait between two attempts; False if there is no time for another one."""
-        rest = FIRST_REST * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311
-        until = monotonic() + rest
+        until = monotonic() + spread(backoff(attempt, FIRST_REST))
         while (left := until - monotonic()) > 0 and not queue.closed:
             sleep(min(left, 0.1))
         if queue.closed:

@@ -7,18 +7,17 @@ import os
 import socket
 import sys
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 
+from driftline.backoff import backoff
 from driftline.errors import ConfigError
 from driftline.protocols.payloads import Payload, to_table
 from driftline.serving.payloads.queue import Queue
 
 log = logging.getLogger("driftline.payloads")
-
-LONGEST_REST = 60.0
-"""Seconds between two attempts to write a file, at the most."""
 
 
 class FileSink:
@@ -68,8 +67,7 @@ class FileSink:
 
     def _write(self, queue: Queue, payloads: list[Payload]) -> None:
         """Write a file; if that fails, again and again, unless the server stops meanwhile."""
-        rest = 1.0
-        while True:
+        for failures in count(1):
             try:
                 self._write_file(payloads)
             except OSError as error:
@@ -81,13 +79,12 @@ class FileSink:
             else:
                 queue.done(sent=len(payloads))
                 return
-            until = monotonic() + rest
+            until = monotonic() + backoff(failures)
             while monotonic() < until and not queue.closed:
                 sleep(0.1)
             if queue.closed:
                 queue.done(given_up=len(payloads))
                 return
-            rest = min(2 * rest, LONGEST_REST)
 
     def _write_file(self, payloads: list[Payload]) -> None:
         import pyarrow.parquet as pq  # 0.3 s that no request waits for

@@ -21,6 +21,7 @@ from math import log1p
 from time import monotonic, perf_counter, time
 
 from driftline import beside
+from driftline.backoff import backoff
 from driftline.beside import SharedCounts
 from driftline.config import Server, available_cores, limited_cores
 from driftline.errors import ConfigError
@@ -52,9 +53,6 @@ SILENCE_SECONDS = 60.0
 
 MOST_PASSING = 16
 """Exchanges that are skipped with one that there was no time for: so many at the most, by chance."""
-
-LONGEST_REST = 30.0
-"""Seconds between the end of a process that logs and the next one's start, at the most."""
 
 LENGTH = struct.Struct("=Q")
 """Of a frame, which is a pickled list of exchanges as tuples."""
@@ -276,8 +274,9 @@ class PayloadLog:
 
     async def _keep(self) -> None:
         """Have a process that logs, until all is closed."""
-        rest = 0.0
+        deaths = 0
         while True:
+            begun = monotonic()
             try:
                 how = f"has ended with code {await self._live()}"
             except OSError as error:
@@ -286,13 +285,14 @@ class PayloadLog:
             lost = self._bury()
             if self._closing.is_set():
                 return
+            deaths = beside.deaths_in_a_row(deaths, begun)
+            rest = backoff(deaths - 1)
             log.error(
                 "the process that logs payloads %s; %d payloads were lost with it; another starts in %g s",
                 how, lost, rest,
             )  # fmt: skip
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), rest)
-            rest = min(LONGEST_REST, max(1.0, 2 * rest))
 
     async def _live(self) -> int:
         """The life of a process that logs; its exit code."""

@@ -1,0 +1,65 @@
+"""Workers whose processes can't be started; all else about them is in tests/integration/test_workers.py."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from driftline.config import Server, ServerFile
+from driftline.errors import DriftlineError
+from driftline.serving.fleet import crew as module
+from driftline.serving.fleet.arena import Arena
+from driftline.serving.fleet.crew import Crew, Worker
+
+FULL = BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def crew(listener: socket.socket) -> Crew:
+    async def welcome(worker: Worker) -> None: ...
+
+    return Crew([listener], Arena(), (Server(), ServerFile()), welcome, lambda worker: None, {})
+
+
+async def test_who_can_not_start_the_first_ones_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_room(*_: object, **__: object) -> None:
+        raise FULL
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", no_room)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        workers = crew(listener)
+        with pytest.raises(DriftlineError, match="worker 0 can't be started: Resource temporarily unavail"):
+            await asyncio.wait_for(workers.start(), 30)
+        await workers.stop()
+
+
+async def test_a_place_is_filled_once_there_is_room_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "backoff", lambda failures: 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        workers = crew(listener)
+        await asyncio.wait_for(workers.start(), 60)
+        (worker,) = workers.workers
+        first, spawn, tries = worker.process, workers._spawn, 0
+
+        async def fails_twice(place: Worker) -> asyncio.subprocess.Process:
+            nonlocal tries
+            tries += 1
+            if tries <= 2:
+                raise FULL
+            return await spawn(place)
+
+        workers._spawn = fails_twice  # type: ignore[method-assign]
+        workers.kill()
+        await until(lambda: worker.live and worker.process is not first)
+        assert caplog.text.count("worker 0 can't be started: Resource temporarily unavailable; another") == 2
+        await workers.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)

@@ -74,13 +74,59 @@ def test_both_lanes_answer_alike_and_twice(house: House, name: str) -> None:
     assert once
 
 
-@pytest.mark.parametrize("name", ["one row", "binary", "no JSON", "chunked", "two lengths"])
+@pytest.mark.parametrize("name", ["one row", "binary", "no JSON", "chunked", "two lengths", "an upgrade"])
 def test_a_request_may_be_cut_anywhere(house: House, name: str) -> None:
     request = REQUESTS[name]
     whole = house.both(request)
     for cut in range(1, len(request)):
         assert house.both(request[:cut], request[cut:]) == whole
     assert house.both(*(request[i : i + 1] for i in range(len(request)))) == whole
+
+
+@pytest.mark.parametrize("name", ["one row", "chunked", "no inference", "another method"])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(house: House, name: str) -> None:
+    head, _, body = REQUESTS[name].partition(b"\r\n\r\n")
+    asking = (
+        head + b"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+    )
+    plain, _ = house.both(REQUESTS[name])
+    assert house.both(asking, body)[0] == plain  # Java's HttpClient, and curl --http2
+    assert house.both((asking + body) * 5 + REQUESTS[name])[0] == plain * 6
+
+
+def test_a_body_behind_such_a_head_is_no_request(house: House) -> None:
+    inner = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    asking = post(inner, "/v2/models/scale/infer", "Connection: upgrade", "Upgrade: x")
+    answer, _ = house.both(asking[: -len(inner)], inner)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("before", [b"", ONE], ids=["at first", "behind another"])
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [
+        (b"GET /v2/health/live HTTP/1.1\r\nx: ", b"y" * 10_000),
+        (b"GET /v2/health/live HTTP/1.1\r\n", b"x: y\r\n" * 2_000),
+        (b"POST /v2/models/", b"x" * 10_000),
+        (b"", b"\r\n" * 5_000),
+        (REQUESTS["chunked"][:-2] + b"x: ", b"y" * 10_000),
+    ],
+    ids=["a header", "headers", "a path", "empty lines", "a trailer"],
+)
+def test_no_head_is_without_end(house: House, before: bytes, start: bytes, more: bytes) -> None:
+    answer, closed = house.both(*([before] if before else []), *([start] if start else []), *([more] * 8))
+    assert closed
+    refused = answer.count(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert refused == (b"chunked" not in start)  # a request that is on its way is broken off
+    assert answer.count(b"HTTP/1.1 ") == refused + bool(before)
+
+
+def test_long_paths_are_not_kept(house: House) -> None:
+    before = house.app._known_endpoint.cache_info().currsize
+    for number in range(3):
+        house.both(post("{}", f"/v2/models/{'x' * 2_000}{number}/infer"))
+    assert house.app._known_endpoint.cache_info().currsize == before
 
 
 @given(st.lists(st.sampled_from(sorted(REQUESTS)), min_size=2, max_size=5), st.data())

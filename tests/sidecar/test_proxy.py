@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -121,6 +122,26 @@ async def test_no_header_says_that_a_length_is_not_passed_on(proxy: Proxy, upstr
     answered = await talk(proxy, once(head + b"Content-Length: %d\r\n\r\n%b" % (len(within), within)))
     assert answered.count(b"200 OK") == 1
     assert bodies == [within]
+
+
+async def test_who_asks_for_another_protocol_is_passed_on_in_this_one(
+    proxy: Proxy, upstream: RawUpstream
+) -> None:
+    heads: list[bytes] = []
+    upstream.handle = answering(OK, heads)
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    asking = INFER.replace(b"Host: h\r\n", b"Host: h\r\n" + upgrade)
+
+    def client(connection: socket.socket) -> bytes:
+        head, rest = asking.split(b"\r\n\r\n", 1)
+        connection.sendall(head + b"\r\n\r\n")
+        time.sleep(0.05)
+        connection.sendall(rest + asking + INFER.replace(b"Host: h\r\n", b"Host: h\r\nConnection: close\r\n"))
+        return read_all(connection)
+
+    assert (await talk(proxy, client)).count(b"200 OK") == 3
+    assert not any(b"pgrade" in head or b"HTTP2" in head for head in heads)
+    assert [taken[1] for taken in proxy.tap.taken] == [b"body"] * 3  # type: ignore[attr-defined]
 
 
 async def test_connections_are_used_again_and_pipelined_requests_are_answered_in_order(
@@ -376,6 +397,7 @@ async def test_an_upstream_that_takes_no_connection(proxy: Proxy, monkeypatch: p
         (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 66_000, b"431"),  # without an end
         (b"CONNECT other:80 HTTP/1.1\r\nHost: other:80\r\n\r\n", b"501"),
     ],
 )

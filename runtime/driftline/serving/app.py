@@ -24,14 +24,15 @@ _MLFLOW = re.compile(r"(?:/models/([^/]+))?/invocations")
 MOST_PATHS = 1_000
 """Paths whose endpoints are remembered."""
 
+MOST_LENGTH = 1_000
+"""Characters of such a path."""
+
 Endpoint = tuple[Infer, str | None, str | None]
 
 
 class App:
     """Inference goes straight to its endpoint; Starlette, which takes as long again, has all else.
 
-    endpoint  what answers a POST to a path, decoded: its protocol, a model's name, a version, None for the
-              defaults; None if that is no path of inference
     together  where requests wait for others of their kind
     payloads  where what is asked and answered is logged, if it is
     """
@@ -46,11 +47,15 @@ class App:
         self.together = Together(host, busy_poll)
         if self.payloads is not None and self.payloads.spare is not None:
             self.payloads.spare.busy_poll = busy_poll
-        self.endpoint = lru_cache(MOST_PATHS)(self._endpoint)
+        self._known_endpoint = lru_cache(MOST_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),
             exception_handlers=HANDLERS,
         )
+
+    def endpoint(self, path: str) -> Endpoint | None:
+        """What answers a POST to a path, decoded; None if that is no path of inference."""
+        return self._known_endpoint(path) if len(path) <= MOST_LENGTH else self._endpoint(path)
 
     def _endpoint(self, path: str) -> Endpoint | None:
         if found := _V2.fullmatch(path):
@@ -70,7 +75,8 @@ class App:
         try:
             if scope["method"] != "POST":
                 raise WrongMethod(f"Method Not Allowed: {scope['method']} {scope['path']}")
-            await infer(scope, receive, send, name, version)
+            fields, content = await infer(scope, receive, name, version)
         except Exception as error:
-            await infer.failure(error)(scope, receive, send)
-        return None
+            return await infer.failure(error)(scope, receive, send)
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        return await send({"type": "http.response.body", "body": content})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from driftline.http import HttpConnection
 
 
-class Connection(HttpToolsProtocol):
+class Connection(HttpConnection):
     """A client's connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -31,8 +31,10 @@ class HeadWithBody:
         self._held = b""
 
     def write(self, data: bytes) -> None:
-        """Send what is held together with `data`, or hold `data`."""
-        if self._held:
+        """Send what is held together with `data`, or hold `data`; nothing to who has gone."""
+        if self._transport.is_closing():
+            self._held = b""
+        elif self._held:
             data, self._held = self._held + data, b""
             self._transport.write(data)
         else:

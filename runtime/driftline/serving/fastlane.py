@@ -102,7 +102,6 @@ class FastLane(Connection):
         """Take the connection."""
         super().connection_made(transport)
         self.wire = transport
-        self._between = True  # the parser is between two requests
         self._fresh = b""  # what is being parsed, up to the end of the first request in it
         self._idle_since = self.loop.time()
         self._look_in(self.timeout_keep_alive)  # uvicorn waits for ever for the end of a first head
@@ -132,17 +131,13 @@ class FastLane(Connection):
         if isinstance(unfinished, Exchange) and unfinished.more_body:
             unfinished.wait()
 
-    def on_message_begin(self) -> None:
-        """A request has begun."""
-        self._between = False
-        super().on_message_begin()
-
     def on_headers_complete(self) -> None:
         """Choose the way of a request whose head has come."""
         head = self._head()
         if head is None:
             super().on_headers_complete()
             return
+        self._unplaced = 0
         self.cycle = self.exchange(self, head)  # type: ignore[assignment]
         text = self._fresh[: self._fresh.find(_END) + len(_END)]
         # Its lines are the request's, its headers and an empty one: nothing folded, nothing before or behind.
@@ -157,12 +152,13 @@ class FastLane(Connection):
         exchange: object = self.cycle
         if not isinstance(exchange, Exchange):
             super().on_body(body)
-        elif not exchange.response_complete:
-            exchange.parts.append(body)
+        else:
+            self._unplaced = 0
+            if not exchange.response_complete:
+                exchange.parts.append(body)
 
     def on_message_complete(self) -> None:
         """A request has come whole."""
-        self._between = True
         self._fresh = b""
         super().on_message_complete()
 

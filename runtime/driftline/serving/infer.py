@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from driftline.batching.batcher import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
@@ -54,16 +54,14 @@ class Infer:
         self.failure = failure
 
     async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, name: str | None, version: str | None = None
-    ) -> None:
-        """Answer one request to a model's default version, or to the one named."""
+        self, scope: Scope, receive: Receive, name: str | None, version: str | None = None
+    ) -> tuple[Fields, bytes]:
+        """The headers and the body of the answer of a model's default version, or of the one named."""
         begin = perf_counter_ns()
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, self.max_body_bytes)
         target = self.target(headers, name, version)
-        fields, content = await self._answer(headers, target, body, begin, receive)
-        await send({"type": "http.response.start", "status": 200, "headers": fields})
-        await send({"type": "http.response.body", "body": content})
+        return await self._answer(headers, target, body, begin, receive)
 
     async def _answer(
         self, headers: dict[bytes, bytes], target: Target, body: bytes, begin: int, receive: Receive

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 import orjson
 
+from driftline.http import MOST_HEAD, framing, parser_behind
 from driftline.sidecar import headers
 from driftline.sidecar.headers import Field
 from driftline.sidecar.tap import NOTED, Copy
@@ -17,9 +18,6 @@ from driftline.sidecar.tap import NOTED, Copy
 if TYPE_CHECKING:
     from driftline.sidecar.proxy import Proxy
     from driftline.sidecar.upstream import Upstream
-
-MOST_HEAD = 64 * 2**10
-"""Bytes of a request's line and headers."""
 
 _REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large", 502: b"Bad Gateway"}
 _REASONS |= {501: b"Not Implemented", 504: b"Gateway Timeout"}
@@ -82,6 +80,8 @@ class Client(asyncio.Protocol):
         self._fields: list[Field] = []
         self._connection = b""
         self._head = 0
+        self._unplaced = 0  # bytes that have come since the last body, or part of one, or end of a head
+        self._framing = b""
         self._peer = b""
         self._forwarded = b""
         self.transport: asyncio.Transport
@@ -115,10 +115,11 @@ class Client(asyncio.Protocol):
         if self.last and self._coming is None:
             return  # nothing more is answered
         self.parsing = True
+        self._unplaced += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.last = True  # nobody speaks anything else here; the answer says close
+            self._feed(data)
+            if self._unplaced > MOST_HEAD:
+                self._refuse()
         except httptools.HttpParserError:
             self._refuse()
         finally:
@@ -126,6 +127,18 @@ class Client(asyncio.Protocol):
         passage = self.passage
         if passage is not None and passage.out and passage.upstream is not None:
             passage.upstream.flush()
+
+    def _feed(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as other:
+                rest = rest[other.args[0] :]
+                self._parser = parser_behind(self)
+                self._parser.feed_data(self._framing)
+            else:
+                return
 
     def pause_writing(self) -> None:
         """The client reads too slowly: so does the upstream's connection from here on."""
@@ -184,7 +197,11 @@ class Client(asyncio.Protocol):
         assert passage is not None
         passage.method, passage.target = parser.get_method(), self._url or b"/"
         passage.old = parser.get_http_version() == "1.0"
-        passage.keep = parser.should_keep_alive() and not self.last and not parser.should_upgrade()
+        passage.keep = parser.should_keep_alive() and not self.last
+        self._unplaced = 0
+        if parser.should_upgrade():
+            length = [(low, value) for low, _, value in self._fields if low == b"content-length"]
+            self._framing = framing([(b"transfer-encoding", b"chunked")] if passage.chunked else length)
         without = headers.named(self._connection) if self._connection else frozenset()
         passage.out = [
             passage.method, b" ", passage.target, b" HTTP/1.1\r\n",
@@ -209,6 +226,7 @@ class Client(asyncio.Protocol):
         """A part of the body."""
         passage = self._coming
         assert passage is not None
+        self._unplaced = 0
         if passage.done:
             return
         passage.out += (b"%x\r\n" % len(part), part, b"\r\n") if passage.chunked else (part,)
@@ -216,7 +234,10 @@ class Client(asyncio.Protocol):
             passage.copy.add(part)
 
     def on_message_complete(self) -> None:
-        """All of the request has come."""
+        """All of the request has come; of one that asks for another protocol, only the head."""
+        self._unplaced = 0
+        if self._parser.should_upgrade():
+            return
         passage, self._coming = self._coming, None
         assert passage is not None
         passage.complete = True
@@ -278,7 +299,7 @@ class Client(asyncio.Protocol):
         if self.passage is not None:
             self.transport.abort()
             return
-        status = 431 if self._head > MOST_HEAD else 400
+        status = 431 if max(self._head, self._unplaced) > MOST_HEAD else 400
         self._proxy.shared.add("answers_4xx")
         body = orjson.dumps({"error": _REASONS[status].decode()})
         self.transport.write(_answer(status, body, len(body), keep=False))

@@ -15,10 +15,10 @@ from http import HTTPStatus
 from typing import ClassVar
 
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from driftline.answers import failure
 from driftline.errors import DriftlineError
+from driftline.http import HttpConnection
 from driftline.protocols.cloudevents import from_http
 from driftline.protocols.payloads import JSON_LENGTH, Payload, of_event
 from driftline.sidecar.events import INFERENCE_LENGTH, PATHS, TAKEN, Events
@@ -55,7 +55,7 @@ def connection(events: Events) -> type[Connection]:
     return type("Connection", (Connection,), {"events": events, "heads": {}})
 
 
-class Connection(HttpToolsProtocol):
+class Connection(HttpConnection):
     """A client's connection.
 
     heads  without what varies
@@ -63,7 +63,6 @@ class Connection(HttpToolsProtocol):
 
     events: ClassVar[Events]
     heads: ClassVar[dict[bytes, Head]]
-    _between = True  # the parser is between two requests
     _fresh = b""  # what is being parsed, from the beginning of a request on
     _used_at = 0.0
 
@@ -110,22 +109,12 @@ class Connection(HttpToolsProtocol):
 
     # -- what uvicorn calls -------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """A request has begun."""
-        self._between = False
-        super().on_message_begin()
-
     def on_headers_complete(self) -> None:
         """Have a request answered, and remember its head."""
         super().on_headers_complete()
         if self._fresh:
             self._remember(self._fresh[: self._fresh.find(_END) + len(_END)])
             self._fresh = b""
-
-    def on_message_complete(self) -> None:
-        """A request has come whole."""
-        self._between = True
-        super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it has been idle for long enough; a timer an event would take longer."""

@@ -1,0 +1,125 @@
+"""uvicorn's HTTP protocol, with bounds where it has none, and deaf to requests for other protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_HEAD = 64 * 2**10
+"""Bytes of a request's line and headers; those of what has come at once may be more."""
+
+TOO_LARGE = "the request's line and headers have too many bytes"
+_TOO_LARGE = orjson.dumps({"error": TOO_LARGE})
+_REFUSAL = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOO_LARGE), _TOO_LARGE)
+)
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+
+
+def parser_behind(reader: Any) -> httptools.HttpRequestParser:
+    """A parser for the body of a request whose head another one has read, and for all that follows; it wants
+    `framing` first.
+
+    httptools ends a request that asks for another protocol with its head, and takes what follows for that
+    protocol. Here none is spoken, and such a request stays what it is: RFC 9110, 7.8.
+
+    reader  has the methods that httptools calls
+    """
+    parser = httptools.HttpRequestParser(Behind(reader))
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+    return parser
+
+
+def framing(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A head that says no more than where the body ends."""
+    lines = [b"%b: %b\r\n" % header for header in headers if header[0] in _FRAMING]
+    return b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines)
+
+
+class Behind:
+    """A reader that is not told of the first head: it knows that one."""
+
+    def __init__(self, reader: Any) -> None:
+        self._knows = True
+        self.on_message_begin = self._but_first(reader.on_message_begin)
+        self.on_url = self._but_first(reader.on_url)
+        self.on_header = self._but_first(reader.on_header)
+        self.on_headers_complete = self._but_first(reader.on_headers_complete, last=True)
+        self.on_body = reader.on_body
+        self.on_message_complete = reader.on_message_complete
+
+    def _but_first(self, tell: Callable[..., None], last: bool = False) -> Callable[..., None]:
+        def told(*arguments: bytes) -> None:
+            if not self._knows:
+                tell(*arguments)
+            elif last:
+                self._knows = False
+
+        return told
+
+
+class HttpConnection(HttpToolsProtocol):
+    """A client's connection."""
+
+    _between = True  # the parser is between two requests
+    _unplaced = 0  # bytes that have come since the last body, or part of one, or end of a head
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come."""
+        self._unset_keepalive_if_required()
+        self._unplaced += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+            return
+        if self._unplaced > MOST_HEAD and not self.transport.is_closing():
+            self._refuse()
+
+    def _feed(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as other:
+                rest = rest[other.args[0] :]
+                self.parser = parser_behind(self)
+                self.parser.feed_data(framing(self.headers))
+            else:
+                return
+
+    def _refuse(self) -> None:
+        """Answer a head that does not end, if nothing else is to be answered before; and close."""
+        self.logger.warning("A request was refused: %s.", TOO_LARGE)
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_REFUSAL)
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """A request has begun."""
+        self._between = False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head has come."""
+        self._unplaced = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body has come."""
+        self._unplaced = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request has come whole; of one that asks for another protocol, only the head."""
+        self._unplaced = 0
+        if not self.parser.should_upgrade():
+            self._between = True
+            super().on_message_complete()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from support import scale
 
 from driftline import __version__
 from driftline.cli import main
+from driftline.config import Monitoring, Server, Settings, Sidecar
 from driftline.engine.device import no_library
 
 
@@ -123,6 +126,89 @@ def test_a_wrong_settings_file_names_file_key_value_and_what_is_allowed(
     assert result.exit_code == 2
     assert result.stderr.startswith("driftline: driftline.toml: ")
     assert message in result.stderr
+
+
+FLAGS: dict[str, list[type[Settings]]] = {"serve": [Server], "monitor": [Sidecar, Monitoring]}
+WRONG = {
+    "int": ("-1", "1.5", "nan", "inf"),
+    "float": ("-1", "nan", "inf", "-inf", "many"),
+    "bool": ("maybe",),
+}
+ALSO_WRONG = {
+    **dict.fromkeys(("registry", "host"), ("",)),
+    **dict.fromkeys(("port", "proxy_port"), ("65536",)),
+    **dict.fromkeys(("workers", "log_batch", "false_alarm_rows", "log_cpu"), ("0",)),
+    **dict.fromkeys(("max_body_bytes", "copy_body_bytes", "event_queue_bytes", "join_bytes"), ("0",)),
+    **dict.fromkeys(("copy_queue_bytes", "log_queue_bytes", "log_file_bytes"), ("0",)),
+    **dict.fromkeys(("join_seconds", "checkpoint_seconds"), ("0.009",)),
+    **dict.fromkeys(("log_format", "log_level", "log_payloads"), ("", "xml")),
+    "log_file_seconds": ("0.09",),
+    "log_sample": ("1.01",),
+    "alarm_webhook": ("ftp://host", "http://", "/etc"),
+    "upstream": ("https://host", "http://user:secret@host", "http://host/path", "http://host\n"),
+}
+
+
+def wrong_flags() -> list[tuple[str, str, str]]:
+    """Each command with each of its flags and values that it must refuse."""
+    return [
+        (command, item.name, text)
+        for command, kinds in FLAGS.items()
+        for kind in kinds
+        for item in fields(kind)
+        if item.name != "enabled"
+        for text in (*WRONG.get(str(item.type), ()), *ALSO_WRONG.get(item.name, ()))
+    ]
+
+
+@pytest.mark.parametrize(("command", "name", "text"), wrong_flags())
+def test_a_flag_refuses_what_its_setting_may_not_be_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("profile.arrow").touch()
+    flag = f"--{name.replace('_', '-')}"
+    if text in WRONG["bool"]:  # what a flag can't say, its variable can
+        result = run(command, *needed(command), env={f"DRIFTLINE_{name.upper()}": text})
+    else:
+        result = run(command, *needed(command), flag, text)
+    assert result.exit_code == 2
+    [line] = [line for line in result.stderr.splitlines() if flag in line]
+    assert line.startswith(("driftline: ", "Error: "))
+    assert "secret" not in line
+
+
+def needed(command: str) -> list[str]:
+    return ["--profile", "profile.arrow"] if command == "monitor" else []
+
+
+@pytest.mark.parametrize("command", ["serve", "monitor", "demo"])
+def test_a_flag_says_what_its_setting_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run(command, *needed(command), "--port", "70000")
+    wanted = "driftline: --port = 70000: expected a port from 0 to 65535\n"
+    assert (said.exit_code, said.stderr) == (2, wanted)
+    assert "a port from 0 to 65535]" in " ".join(run(command, "--help").stdout.split())
+
+
+@pytest.mark.parametrize(("command", "kind"), [("serve", Server), ("monitor", Sidecar)])
+def test_every_setting_has_a_flag_and_a_variable(command: str, kind: type[Settings]) -> None:
+    flags = {flag.name: flag for flag in main.commands[command].params}
+    for item in fields(kind):
+        flag = flags[item.name]
+        assert isinstance(flag, click.Option)
+        assert flag.opts[0] == f"--{item.name.replace('_', '-')}"
+        assert flag.envvar == f"DRIFTLINE_{item.name.upper()}"
+        assert flag.help
+        assert flag.required or (flag.default, type(flag.default).__name__) == (item.default, item.type)
+
+
+def test_a_profile_is_required() -> None:
+    said = run("monitor", "--listen")
+    assert said.exit_code == 2
+    assert "Missing option '--profile'" in said.stderr
 
 
 def test_debug_shows_the_traceback() -> None:

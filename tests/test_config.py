@@ -14,6 +14,7 @@ from driftline.config import (
     Batching,
     Engine,
     ModelSettings,
+    Monitoring,
     Server,
     ServerFile,
     Sidecar,
@@ -80,7 +81,17 @@ def test_no_file_is_no_settings(tmp_path: Path) -> None:
 
 def test_every_setting_of_a_server_is_read(toml: Callable[[str], Path]) -> None:
     file = ServerFile.read(toml(SERVER))
-    assert Server(**file.server) == Server("shelf", "::", 0, 1, 1, 0, "json", "error", True)
+    assert Server(**file.server) == Server(
+        registry="shelf",
+        host="::",
+        port=0,
+        max_body_bytes=1,
+        poll_seconds=1,
+        drain_seconds=0,
+        log_format="json",
+        log_level="error",
+        access_log=True,
+    )
     assert Server(**ServerFile().server) == Server()
 
 
@@ -260,6 +271,17 @@ def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -
     for content in ("", "a b", "1 0 0"):
         monkeypatch.setattr(Path, "read_text", lambda self, content=content, **_: content)
         assert available_cores() == 8
+
+
+def test_what_settings_are_without_a_word_is_allowed() -> None:
+    for settings in (Server(), Sidecar(), Monitoring()):
+        settings.check()
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1, True, "1", 10**400])
+def test_wrong_settings_are_refused_by_their_flag(wrong: object) -> None:
+    with pytest.raises(ConfigError, match=f"^--drain-seconds = {wrong!r}: expected seconds from 0$"):
+        Sidecar(drain_seconds=wrong).check()  # type: ignore[arg-type]
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:

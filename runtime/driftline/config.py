@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from itertools import pairwise
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +28,59 @@ DEVICES = "'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'"
 """Where a model may run: 'cuda' is the first card, 'auto' too if it can be used, else the CPU."""
 
 
-def setting(default: Any, allowed: str, check: Check) -> Any:
-    """A dataclass field that knows in words and in code which values are allowed."""
-    return field(default=default, metadata={"allowed": allowed, "check": check})
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which values a setting may have, in words and in code."""
+
+    allowed: str
+    check: Check
+    choices: tuple[str, ...] = ()
+    """All of them, if they are few."""
 
 
-def _whole(least: int) -> dict[str, Any]:
-    return {
-        "allowed": f"a whole number from {least}",
-        "check": lambda value: type(value) is int and value >= least,
-    }
+def setting(default: Any, rule: Rule, about: str = "", *same: str, **flag: Any) -> Any:
+    """A dataclass field that knows its rule and, where commands have a flag for it, how that one looks.
+
+    `about` is the flag's help, `same` are other spellings, `flag` is what click is told besides.
+    """
+    return field(default=default, metadata={"rule": rule, "same": same, "flag": {"help": about, **flag}})
 
 
-def _number(least: float, unit: str = "a number") -> dict[str, Any]:
-    return {
-        "allowed": f"{unit} from {least:g}",
-        "check": lambda value: type(value) in (int, float) and least <= value < inf,
-    }
+def _number(
+    least: float, most: float | None = None, what: str = "a number", kinds: tuple[type, ...] = (int, float)
+) -> Rule:
+    end = sys.float_info.max if most is None else most  # neither NaN nor infinity
+    return Rule(
+        f"{what} from {least:g}" + ("" if most is None else f" to {most:g}"),
+        lambda value: type(value) in kinds and least <= value <= end,
+    )
 
 
-def _text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
+def _whole(least: int, most: int | None = None, what: str = "a whole number") -> Rule:
+    return _number(least, most, what, (int,))
 
 
-def _device(value: str) -> bool:
+def _text(allowed: str, pattern: str = "(?s).*") -> Rule:
+    return Rule(allowed, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
+
+
+def _one_of(*choices: str) -> Rule:
+    words = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    return Rule(words, lambda value: value in choices, choices)
+
+
+SWITCH = Rule("true or false", lambda value: type(value) is bool)
+SECONDS = _number(0, what="seconds")
+PORT = _whole(0, 65535, "a port")
+HOST = _text("a host name or address", "(?s).+")
+WEBHOOK = _text("an http:// or https:// URL", "(?s)(https?://[^/].*)?")
+LOG_FORMAT = _one_of("text", "json")
+LOG_LEVEL = _one_of("debug", "info", "warning", "error")
+
+
+def _device(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
     if re.fullmatch(r"auto|cpu|cuda(:all|:\d{1,4}(,\d{1,4})*)?", value, re.ASCII) is None:
         return False
     cards = [int(card) for card in re.findall(r"\d+", value)]
@@ -67,16 +96,26 @@ def _ascending(value: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings that a command has flags for."""
+
+    def check(self) -> None:
+        """ConfigError that names the flag, for the first that is not allowed."""
+        for item in fields(self):
+            _refuse_wrong(item, getattr(self, item.name), f"--{item.name.replace('_', '-')}")
+
+
+@dataclass(frozen=True, slots=True)
 class Batching:
     """How much runs together, how much at once, and how much may wait."""
 
-    max_batch_rows: int = setting(128, **_whole(0))
+    max_batch_rows: int = setting(128, _whole(0))
     """Rows that run together; 0: requests run whole and alone, whatever their shape."""
-    max_delay_us: int = setting(0, **_whole(0))
+    max_delay_us: int = setting(0, _whole(0))
     """How long the first request may wait for others, in microseconds."""
-    max_queue_rows: int = setting(65_536, **_whole(1))
+    max_queue_rows: int = setting(65_536, _whole(1))
     """Rows that may wait; a request that finds the queue full gets 503."""
-    max_queue_bytes: int = setting(256 * 2**20, **_whole(1))
+    max_queue_bytes: int = setting(256 * 2**20, _whole(1))
     """Bytes that may wait."""
 
 
@@ -84,32 +123,28 @@ class Batching:
 class Engine:
     """What runs a model, and how many at once."""
 
-    device: str = setting(
-        "cpu",
-        DEVICES,
-        lambda value: isinstance(value, str) and _device(value),
-    )
-    instances: int = setting(1, **_whole(1))
+    device: str = setting("cpu", Rule(DEVICES, _device))
+    instances: int = setting(1, _whole(1))
     """Batches that run at the same time."""
-    threads: int = setting(0, **_whole(0))
+    threads: int = setting(0, _whole(0))
     """Threads of one batch; 0: the cores this process may use, shared among the instances."""
-    spinning: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    spinning: bool = setting(False, SWITCH)
     """Whether threads spin while they wait for work: quicker, but it takes the cores from the event loop."""
 
-    trust: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    trust: bool = setting(False, SWITCH)
     """Whether code that comes with the model may be run; not for its own driftline.toml to say."""
-    python: str = setting("", "the path of a Python interpreter", lambda value: isinstance(value, str))
+    python: str = setting("", _text("the path of a Python interpreter"))
     """What runs that code, each instance in a process of its own; the server's own interpreter if empty."""
-    memory_bytes: int = setting(0, **_whole(0))
+    memory_bytes: int = setting(0, _whole(0))
     """Memory of such a process; 0: half of what there is, shared among the instances."""
 
-    cuda_graphs: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    cuda_graphs: bool = setting(False, SWITCH)
     """Whether a card records what a batch of each form asks of it, and is asked again in one launch."""
-    tensorrt: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    tensorrt: bool = setting(False, SWITCH)
     """Whether TensorRT computes on a card what it can of a model."""
-    tensorrt_fp16: bool = setting(False, "true or false", lambda value: type(value) is bool)
+    tensorrt_fp16: bool = setting(False, SWITCH)
     """Whether it may do so in half precision."""
-    buckets: tuple[int, ...] = setting((), "ascending whole numbers from 1, in a list", _ascending)
+    buckets: tuple[int, ...] = setting((), Rule("ascending whole numbers from 1, in a list", _ascending))
     """Rows of the batches that a card computes, which others are filled up to; beyond them, powers of two."""
 
     def threads_on(self, cores: int) -> int:
@@ -122,25 +157,25 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Monitoring:
+class Monitoring(Settings):
     """What is watched, how closely, and how sure an alarm is."""
 
-    enabled: bool = setting(True, "true or false", lambda value: type(value) is bool)
-    false_alarm_rows: float = setting(1_000_000, **_number(1))
+    enabled: bool = setting(True, SWITCH)
+    false_alarm_rows: float = setting(1_000_000, _number(1))
     """Rows that pass on average, at least, before a false alarm while nothing changes."""
-    tolerance: float = setting(0.02, **_number(0))
+    tolerance: float = setting(0.02, _number(0))
     """The drift of a column, as a PSI, that is harmless."""
-    look_rows: int = setting(0, **_whole(0))
+    look_rows: int = setting(0, _whole(0))
     """Rows between two looks of the detectors; 0: by time only."""
-    look_seconds: float = setting(1.0, **_number(0, "seconds"))
+    look_seconds: float = setting(1.0, SECONDS)
     """Seconds between two looks; 0: by rows only."""
-    window_rows: int = setting(0, **_whole(0))
+    window_rows: int = setting(0, _whole(0))
     """Rows after which a window ends; 0: by time only."""
-    window_seconds: float = setting(3600.0, **_number(0, "seconds"))
+    window_seconds: float = setting(3600.0, SECONDS)
     """Seconds after which a window ends; 0: by rows only."""
-    keep_windows: int = setting(24, **_whole(0))
+    keep_windows: int = setting(24, _whole(0))
     """Finished windows that are kept in memory."""
-    history: str = setting("", "a folder, or nothing", lambda value: isinstance(value, str))
+    history: str = setting("", _text("a folder, or nothing"))
     """Where finished windows are written, as Parquet; nowhere if empty."""
 
 
@@ -165,133 +200,118 @@ class ModelSettings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Settings of a serving process; the flags of `driftline serve` in the same words."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server(Settings):
+    """Settings of a serving process; the flags of `driftline serve`, in this order."""
 
-    registry: str = setting("models", "a folder or an http:// URL", _text)
-    host: str = setting("127.0.0.1", "a host name or address", _text)
-    port: int = setting(
-        8080, "a port from 0 to 65535", lambda value: type(value) is int and 0 <= value < 65536
+    registry: str = setting(
+        "models", _text("a folder or an http:// URL", "(?s).+"), "Where the models are.", metavar="URI"
     )
-    max_body_bytes: int = setting(64 * 2**20, **_whole(1))
+    host: str = setting("127.0.0.1", HOST, "Address to listen on.")
+    port: int = setting(8080, PORT, "Port to listen on; 0 for a free one.", "--http_port")
+    workers: int = setting(1, _whole(1), "Processes that answer on the port.")
+    max_body_bytes: int = setting(64 * 2**20, _whole(1), "A request's body may have so many.")
+    require_registry: bool = setting(
+        False, SWITCH, "Refuse to start from the cache if an MLflow server is away."
+    )
     poll_seconds: float = setting(
-        0.0, "seconds from 0", lambda value: type(value) in (int, float) and 0 <= value < inf
+        0.0, SECONDS, "Time between two looks at the registry; 0: 0.5 for a folder, 5 for MLflow."
     )
-    """Time between two looks at the registry; 0: 0.5 s for a folder, 5 s for an MLflow server."""
-    drain_seconds: float = setting(
-        30.0, "seconds from 0", lambda value: type(value) in (int, float) and 0 <= value < inf
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what is in flight when stopped.")
+    log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
+    log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
+    busy_poll_us: int = setting(
+        100,
+        _whole(0),
+        "Look so many microseconds for the next request, where they come soon, before sleeping; 0: sleep.",
     )
-    log_format: str = setting("text", "'text' or 'json'", lambda value: value in ("text", "json"))
-    log_level: str = setting(
-        "info",
-        "'debug', 'info', 'warning' or 'error'",
-        lambda value: value in ("debug", "info", "warning", "error"),
+    """They come soon if the last one came as soon behind the one before."""
+    access_log: bool = setting(False, SWITCH, "Log every request.")
+    alarm_webhook: str = setting("", WEBHOOK, "Post alarms there, as CloudEvents.", metavar="URL")
+    track: bool = setting(
+        False,
+        SWITCH,
+        "Write windows and alarms to an MLflow run for each version: at MLFLOW_TRACKING_URI, else the "
+        "registry.",
     )
-    access_log: bool = setting(False, "true or false", lambda value: type(value) is bool)
-    alarm_webhook: str = setting(
-        "",
-        "an http:// or https:// URL",
-        lambda value: isinstance(value, str) and re.match(r"https?://[^/]|$", value) is not None,
-    )
-    """Where alarms are posted as CloudEvents; nowhere if empty."""
-    workers: int = setting(1, **_whole(1))
-    """Processes that answer on the one port."""
-    busy_poll_us: int = setting(100, **_whole(0))
-    """Microseconds for which a worker looks for the next request instead of sleeping, if the last one came as
-    soon behind the one before; 0: never."""
-    require_registry: bool = setting(False, "true or false", lambda value: type(value) is bool)
-    """Whether nothing is served from the cache if the registry is away at the start."""
-    track: bool = setting(False, "true or false", lambda value: type(value) is bool)
-    """Whether windows and alarms are written to runs of an MLflow server."""
     log_payloads: str = setting(
-        "none",
-        "'none', 'all', 'request' or 'response'",
-        lambda value: value in ("none", "all", "request", "response"),
+        "none", _one_of("none", "all", "request", "response"), "Log what is asked and answered."
     )
-    """Which payloads are logged."""
     log_sink: str = setting(
-        "", "an http:// or https:// URL, or a folder", lambda value: isinstance(value, str)
+        "",
+        _text("an http:// or https:// URL, or a folder"),
+        "To a URL, as events of KServe's logger, or a folder, as Parquet.",
+        metavar="URL|FOLDER",
     )
-    """Where they go: to a URL as the events of KServe's logger, to a folder as Parquet."""
-    log_sample: float = setting(
-        1.0, "a part from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1
-    )
-    """The part of all requests whose payloads are logged."""
+    log_sample: float = setting(1.0, _number(0, 1, "a part"), "Of this part of all requests.")
     log_cpu: float = setting(
-        0.02, "a part from 0.001 to 1", lambda value: type(value) in (int, float) and 0.001 <= value <= 1
+        0.02,
+        _number(0.001, 1, "a part"),
+        "Logging takes this part of a core from the requests at most, and of the time that they leave. What "
+        "would take more is not logged.",
     )
-    """The part of a core, of each worker, that payloads may take from the requests; where the worker has time
-    to spare, half of what is left of that besides. What takes more is not logged."""
-    log_queue_bytes: int = setting(64 * 2**20, **_whole(1))
-    """Bytes of payloads that may wait to be logged, in each worker; for more, the oldest go."""
-    log_file_bytes: int = setting(32 * 2**20, **_whole(1))
-    """Bytes of payloads that make a file full."""
-    log_file_seconds: float = setting(60.0, **_number(0.1, "seconds"))
-    """Seconds after which a file is written though it is not full."""
-    log_batch: int = setting(1, **_whole(1))
-    """Events a post, if so many wait: 1 is how KServe's logger sends them, more are a CloudEvents batch."""
-    log_namespace: str = setting("", "a text", lambda value: isinstance(value, str))
-    """The Kubernetes namespace that events name; if empty the pod's, else `default`."""
+    """In each worker; where it has time to spare, half of what is left of that besides."""
+    log_queue_bytes: int = setting(
+        64 * 2**20, _whole(1), "So many may wait to be logged, in each worker; for more, the oldest go."
+    )
+    log_file_bytes: int = setting(32 * 2**20, _whole(1), "A Parquet file is full with so many.")
+    log_file_seconds: float = setting(
+        60.0, _number(0.1, what="seconds"), "And is written after so many seconds, full or not."
+    )
+    log_batch: int = setting(
+        1, _whole(1), "Events a post; 1 as KServe's logger, more are a CloudEvents batch."
+    )
+    log_namespace: str = setting(
+        "", _text("a text"), "The namespace that events name; the pod's if not given.", metavar="NAME"
+    )
+    """Without a pod, `default`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sidecar:
-    """Settings of an agent beside another server; the flags of `driftline monitor` in the same words."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar(Settings):
+    """Settings of an agent beside another server; the flags of `driftline monitor`, in this order."""
 
-    profile: str = setting("", "a file", lambda value: isinstance(value, str))
+    profile: str = setting(
+        "", _text("a file"), "What the data was: the reference.", metavar="FILE", required=True
+    )
     upstream: str = setting(
         "",
-        "an http:// URL of a server, without a user or a password",
-        lambda value: isinstance(value, str) and re.match(r"http://[^/?#@]+/?$|$", value) is not None,
+        _text("an http:// URL of a server, without a user or a password", r"(http://[^/?#@\s]+/?)?"),
+        "Pass requests to this server and watch them.",
+        metavar="URL",
     )
-    """The server that is watched, from between it and its clients; none if empty."""
-    model: str = setting("", "a model's name", lambda value: isinstance(value, str))
-    """What is watched; if empty all that passes, named as the profile's file is."""
-    host: str = setting("127.0.0.1", "a host name or address", _text)
-    port: int = setting(
-        8081, "a port from 0 to 65535", lambda value: type(value) is int and 0 <= value < 65536
+    listen: bool = setting(False, SWITCH, "Take what KServe's logger sends, on --port.")
+    files: str = setting(
+        "", _text("paths, or a folder"), "Read these, and go on as they grow.", metavar="GLOB|FOLDER"
     )
-    """Of the agent's own pages."""
-    proxy_port: int = setting(
-        8080, "a port from 0 to 65535", lambda value: type(value) is int and 0 <= value < 65536
+    event_queue_bytes: int = setting(
+        32 * 2**20, _whole(1), "Bytes of events that may wait to be joined; more are refused."
     )
-    """Of what is passed to the upstream."""
-    copy_body_bytes: int = setting(2**20, **_whole(1))
-    """A body of more passes unobserved."""
-    copy_queue_bytes: int = setting(32 * 2**20, **_whole(1))
-    """Bytes of copies that may wait to be observed; more are dropped."""
-    listen: bool = setting(False, "true or false", lambda value: type(value) is bool)
-    """Whether events of loggers are taken, on the port of the agent's pages."""
-    files: str = setting("", "paths, or a folder", lambda value: isinstance(value, str))
-    """Files that are read, and read on: a pattern of their paths, or their folder."""
-    event_queue_bytes: int = setting(32 * 2**20, **_whole(1))
-    """Bytes of events that may wait to be joined; more are refused."""
-    join_bytes: int = setting(32 * 2**20, **_whole(1))
-    """Bytes of requests and answers that may wait for each other; for more, the oldest are dropped."""
-    join_seconds: float = setting(60.0, **_number(0.01, "seconds"))
-    """How long they wait for each other."""
-    checkpoint: str = setting("", "a file, or nothing", lambda value: isinstance(value, str))
-    checkpoint_seconds: float = setting(10.0, **_number(0.01, "seconds"))
-    """Between two checkpoints."""
-    drain_seconds: float = setting(30.0, **_number(0, "seconds"))
-    """What passes has so long to finish when stopped."""
-    log_format: str = setting("text", "'text' or 'json'", lambda value: value in ("text", "json"))
-    log_level: str = setting(
-        "info",
-        "'debug', 'info', 'warning' or 'error'",
-        lambda value: value in ("debug", "info", "warning", "error"),
+    join_bytes: int = setting(
+        32 * 2**20,
+        _whole(1),
+        "Bytes of requests and answers that may wait for each other; for more, the oldest are dropped.",
     )
-    alarm_webhook: str = setting(
-        "",
-        "an http:// or https:// URL",
-        lambda value: isinstance(value, str) and re.match(r"https?://[^/]|$", value) is not None,
+    join_seconds: float = setting(60.0, _number(0.01, what="seconds"), "How long they wait for each other.")
+    model: str = setting(
+        "", _text("a model's name"), "Watch this model only; all that passes if not given.", metavar="NAME"
     )
-    """Where alarms are posted as CloudEvents; nowhere if empty."""
-
-    def check(self) -> None:
-        """ConfigError for the first that is not allowed."""
-        _override(self, {item.name: getattr(self, item.name) for item in fields(self)}, "monitor", "--")
+    """If empty, what passes is named as the profile's file is."""
+    host: str = setting("127.0.0.1", HOST, "Address to listen on.")
+    port: int = setting(8081, PORT, "Of drift and metrics; 0 for a free one.")
+    proxy_port: int = setting(8080, PORT, "Of what is passed to --upstream; 0 for a free one.")
+    copy_body_bytes: int = setting(2**20, _whole(1), "A body of more passes unobserved.")
+    copy_queue_bytes: int = setting(
+        32 * 2**20, _whole(1), "Bytes of copies that may wait to be observed; more are dropped."
+    )
+    checkpoint: str = setting(
+        "", _text("a file, or nothing"), "Keep what was counted there, over a restart.", metavar="FILE"
+    )
+    checkpoint_seconds: float = setting(10.0, _number(0.01, what="seconds"), "Time between two checkpoints.")
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what passes when stopped.")
+    log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
+    log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
+    alarm_webhook: str = setting("", WEBHOOK, "Post alarms there, as CloudEvents.", metavar="URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,14 +403,19 @@ def _refuse_unknown(table: object, known: set[str], where: str) -> None:
             )
 
 
+def _refuse_wrong(item: Field[Any], value: object, name: str) -> None:
+    rule: Rule = item.metadata["rule"]
+    if not rule.check(value):
+        came = re.sub("//[^/]*@", "//...@", repr(value))  # a URL may hold a password
+        raise ConfigError(f"{name} = {came}: expected {rule.allowed}")
+
+
 def _override(settings: Any, table: object, where: str, prefix: str) -> Any:
     known = {item.name: item for item in fields(settings)}
     _refuse_unknown(table, set(known), f"{where}: {prefix.rstrip('.')}")
     assert isinstance(table, dict)
     for key, value in table.items():
-        if not known[key].metadata["check"](value):
-            came = re.sub("//[^/]*@", "//...@", repr(value))  # a URL may hold a password
-            raise ConfigError(f"{where}: {prefix}{key} = {came}: expected {known[key].metadata['allowed']}")
+        _refuse_wrong(known[key], value, f"{where}: {prefix}{key}")
     # What a file gives as lists, settings keep as tuples: nobody can change them.
     return replace(
         settings, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

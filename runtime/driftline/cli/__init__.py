@@ -19,16 +19,15 @@ from driftline.cli.shared import (
     SETTINGS,
     device_option,
     engine_of,
-    host_option,
     option,
-    port_option,
+    options,
     python_option,
     registry_option,
     stderr,
     trust_option,
 )
 from driftline.cli.sidecar import drift, monitor
-from driftline.config import ServerFile
+from driftline.config import Server, ServerFile
 from driftline.errors import BadRequest, DriftlineError
 
 if TYPE_CHECKING:
@@ -253,15 +252,15 @@ def profile(
 
 @main.command()
 @click.option("--rows", type=click.IntRange(10), help="Replay so many flights, then stop; all if not given.")
-@registry_option
-@host_option
-@port_option
+@options(Server, "registry", "host", "port")
 @click.pass_context
-def demo(ctx: click.Context, rows: int | None, registry: str, host: str, port: int) -> None:
+def demo(ctx: click.Context, /, rows: int | None, **flags: Any) -> None:
     """Train a model on real flights, register it, serve it, replay the rest of the year as live traffic."""
     from driftline.demo.demo import run
 
-    ctx.exit(run(registry, host, port, rows))
+    settings = Server(**flags)
+    settings.check()
+    ctx.exit(run(settings.registry, settings.host, settings.port, rows))
 
 
 main.add_command(bench)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from driftline.cli.shared import DEFAULTS
+from driftline.config import Server
 from driftline.errors import BadRequest
 
 
@@ -14,7 +14,7 @@ from driftline.errors import BadRequest
 @click.argument("pairs", nargs=-1, required=True, metavar="MODEL FOLDER...")
 @click.option(
     "--registry",
-    default=DEFAULTS.registry,
+    default=Server().registry,
     show_default=True,
     metavar="URI",
     envvar=["DRIFTLINE_REGISTRY", "MLFLOW_TRACKING_URI"],

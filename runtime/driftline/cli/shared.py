@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftline.config import ModelSettings, Server
+from driftline.config import ModelSettings, Server, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-DEFAULTS = Server()
 SETTINGS = "driftline.toml"
 PIPED_WIDTH = 160
+TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 def option(flag: str, help_text: str, *same: str, **settings: Any) -> Callable[[Any], Any]:
@@ -27,23 +28,44 @@ def option(flag: str, help_text: str, *same: str, **settings: Any) -> Callable[[
     return click.option(flag, *same, help=help_text, envvar=variable, show_default=True, **settings)
 
 
-registry_option = option("--registry", "Where the models are.", default=DEFAULTS.registry, metavar="URI")
-host_option = option("--host", "Address to listen on.", default=DEFAULTS.host)
-port_option = option(
-    "--port", "Port to listen on; 0 for a free one.", default=DEFAULTS.port, type=click.IntRange(0, 65535)
-)
-log_format_option = option(
-    "--log-format",
-    "For a person or a machine.",
-    default=DEFAULTS.log_format,
-    type=click.Choice(["text", "json"]),
-)
-log_level_option = option(
-    "--log-level",
-    "The least that is logged.",
-    default=DEFAULTS.log_level,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-)
+class Ranged(click.Option):
+    """Shows which numbers are allowed, as click does for its own ranges."""
+
+    def __init__(self, *names: Any, allowed: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self._allowed = allowed
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """What its help says in brackets."""
+        return {**super().get_help_extra(ctx), "range": self._allowed}
+
+
+def options(kind: type[Settings], *names: str) -> Callable[[Any], Any]:
+    """A flag for every setting of a kind, or for those named; `kind(**flags).check()` is to follow."""
+
+    def add(command: Any) -> Any:
+        for item in reversed(fields(kind)):
+            if not names or item.name in names:
+                command = _flag(item)(command)
+        return command
+
+    return add
+
+
+def _flag(item: Field[Any]) -> Callable[[Any], Any]:
+    rule, told = item.metadata["rule"], dict(item.metadata["flag"])
+    flag = f"--{item.name.replace('_', '-')}"
+    if item.type == "bool":
+        flag += f"/--no{flag[1:]}"
+    if item.type in ("int", "float"):
+        told |= {"cls": Ranged, "allowed": rule.allowed}
+    if not told.get("required"):
+        told["default"] = item.default
+    told["type"] = click.Choice(rule.choices) if rule.choices else TYPES[str(item.type)]
+    return option(flag, told.pop("help"), *item.metadata["same"], **told)
+
+
+registry_option = options(Server, "registry")
 trust_option = option("--trust", "Run the Python code that models may consist of.", is_flag=True)
 python_option = option(
     "--python", "The interpreter that runs it; driftline's own if not given.", metavar="PATH"

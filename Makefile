@@ -62,8 +62,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 # Of its own, since numba-cuda replaces numba.cuda, and with it the simulator that the tests run in.
 $(PTX)/.installed: $(INSTALLED)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PTX)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PTX)/bin/python 'numba-cuda[cu13]==0.30.4' \
-		nvidia-cuda-nvcc==13.5.37 numpy==2.4.6 "$$(grep '^numba==' constraints.txt)"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PTX)/bin/python --constraint constraints.txt \
+		'numba-cuda[cu13]' nvidia-cuda-nvcc==13.5.37 numba
 	@touch $@
 
 clean:

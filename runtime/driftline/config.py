@@ -138,6 +138,8 @@ class Engine:
     memory_bytes: int = setting(0, _whole(0))
     """Memory of such a process; 0: half of what there is, shared among the instances."""
 
+    tf32: bool = setting(False, SWITCH)
+    """Whether a card may round what it multiplies to 10 bits: faster, and another answer than the CPU's."""
     cuda_graphs: bool = setting(False, SWITCH)
     """Whether a card records what a batch of each form asks of it, and is asked again in one launch."""
     tensorrt: bool = setting(False, SWITCH)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +69,7 @@ def test_each_that_is_missing_is_named(
 
 
 def test_a_setting_may_name_several_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "driver", lambda: 13_000)
     monkeypatch.setattr(device, "count", lambda: 3)
     monkeypatch.setattr(device, "no_provider", lambda: "")
     monkeypatch.setattr(device, "no_library", lambda: "")
@@ -86,8 +90,45 @@ def test_all_of_no_cards_are_an_error() -> None:
 
 def test_a_card_that_the_driver_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "count", lambda: 2)
+    monkeypatch.setattr(device, "driver", lambda: 13_010)
     assert device.no_driver(1) == ""
     assert device.no_driver(2) == "no card 2 (there are 2)"
+
+
+def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "count", lambda: 2)
+    monkeypatch.setattr(device, "driver", lambda: 12_080)
+    assert device.no_driver(0) == "no driver for CUDA 13.0 (there is one for 12.8)"
+
+
+def test_a_card_that_can_not_be_opened_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("CUDA_ERROR_ECC_UNCORRECTABLE\n  on device")
+
+    monkeypatch.setattr(device.kernels, "load_cuda", fail)
+    with pytest.raises(ConfigError, match=r"^device 'cuda:1': CUDA_ERROR_ECC_UNCORRECTABLE on device$"):
+        device.Card(1)
+
+
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [
+        (lambda: 13, ""),
+        (None, "no library for kernels (module 'x' has no attribute"),
+        (lambda: 1 / 0, "no library for kernels (division by zero; pip install"),
+    ],
+)
+def test_libraries_are_loaded_to_see_that_they_are_there(
+    library: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("x")
+    if library is not None:
+        module.version = library  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "x", module)
+    monkeypatch.setattr(device, "find_spec", lambda name: name)
+    monkeypatch.setattr(device, "_LIBRARIES", {"x": "version"})
+    assert device.no_library().startswith(message)
+    assert bool(device.no_library()) == bool(message)
 
 
 def test_the_host_copies_and_tells_the_time() -> None:

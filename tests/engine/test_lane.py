@@ -56,6 +56,21 @@ def test_a_batch_gives_what_the_session_gives(tmp_path: Path, rows: int) -> None
             np.testing.assert_array_equal(found[name], expected[name])
 
 
+def test_what_the_cpu_reads_is_not_bound_on_a_card(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Elsewhere(Host):
+        memory = "cuda"
+
+    session = Session(scale(tmp_path / "m.onnx", 2.0))  # ONNX Runtime would copy what is bound once
+    assert (session.reads("cpu"), session.reads("cuda")) == (True, False)
+    with caplog.at_level("INFO"):
+        lane = Lane(Elsewhere(), session)
+    assert "a model begins on the CPU, and ONNX Runtime copies its batches" in caplog.text
+    for value in (1, 2):
+        x = np.full((2, 3), value, np.float32)
+        assert lane.run({"x": x}, ["y"])["y"].tolist() == (2 * x).tolist()
+    assert lane.forms == []
+
+
 def test_rows_that_belong_together_are_not_filled_up(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=1),

@@ -31,7 +31,13 @@ class Elsewhere(Card):
     memory, index, stream = "cuda", 1, 4096
 
 
-def told(monkeypatch: pytest.MonkeyPatch, path: Path, settings: Engine, *refused: str) -> list[Any]:
+def told(
+    monkeypatch: pytest.MonkeyPatch,
+    path: Path,
+    settings: Engine,
+    *refused: str,
+    why: str = "control flow nodes",
+) -> list[Any]:
     """The providers of all attempts to load a model, of which those with some options are refused."""
     found = []
 
@@ -41,7 +47,7 @@ def told(monkeypatch: pytest.MonkeyPatch, path: Path, settings: Engine, *refused
         if given:
             found.append([(name, dict(options)) for name, options in given])
         if any(option in options for _, options in given for option in refused):
-            raise ModelError(f"{path}: control flow nodes")
+            raise ModelError(f"{path}: {why}")
         return Session(path)
 
     monkeypatch.setattr(engine, "Session", load)
@@ -49,14 +55,16 @@ def told(monkeypatch: pytest.MonkeyPatch, path: Path, settings: Engine, *refused
     return found
 
 
-CUDA = ("CUDAExecutionProvider", {"device_id": "1", "user_compute_stream": "4096"})
+CARD = {"device_id": "1", "user_compute_stream": "4096"}
+CUDA = ("CUDAExecutionProvider", CARD | {"use_tf32": "0"})
 GRAPHS = ("CUDAExecutionProvider", CUDA[1] | {"enable_cuda_graph": "1"})
 
 
 def test_the_provider_of_a_card_is_told_its_stream_and_whether_it_records() -> None:
     card = Elsewhere("cuda:1")
-    assert providers.cuda(card, False) == CUDA
-    assert providers.cuda(card, True) == GRAPHS
+    assert providers.cuda(card) == CUDA
+    assert providers.cuda(card, graphs=True) == GRAPHS
+    assert providers.cuda(card, tf32=True) == ("CUDAExecutionProvider", CARD | {"use_tf32": "1"})
 
 
 def test_a_model_that_cannot_be_recorded_is_loaded_without_graphs(
@@ -88,7 +96,7 @@ def test_tensorrt_comes_before_cuda_and_keeps_its_engines(
     [[(name, options), behind]] = told(monkeypatch, path, Engine(tensorrt=True))
     assert (name, behind) == ("TensorrtExecutionProvider", CUDA)
     [folder] = (tmp_path / "cache" / "tensorrt").iterdir()
-    assert options == CUDA[1] | {
+    assert options == CARD | {
         "trt_fp16_enable": "False",
         "trt_profile_min_shapes": "x:1x3",
         "trt_profile_opt_shapes": "x:128x3",
@@ -98,6 +106,19 @@ def test_tensorrt_comes_before_cuda_and_keeps_its_engines(
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(folder),
     }
+
+
+def test_a_model_that_tensorrt_takes_in_parts_has_no_engine_for_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFTLINE_CACHE", str(tmp_path / "cache"))
+    path = scale(tmp_path / "m.onnx", 2.0)
+    why = "Following input(s) has no associated shape profiles provided: inner"
+    first, second = told(monkeypatch, path, Engine(tensorrt=True), "trt_profile_max_shapes", why=why)
+    assert first[1] == second[1] == CUDA
+    assert second[0][1] == {key: value for key, value in first[0][1].items() if "profile" not in key}
+    with pytest.raises(ModelError, match="control flow nodes"):
+        told(monkeypatch, path, Engine(tensorrt=True), "trt_profile_max_shapes")
 
 
 def test_engines_of_different_models_and_settings_never_meet(

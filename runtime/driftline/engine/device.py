@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter_ns
@@ -27,6 +28,9 @@ log = logging.getLogger("driftline.device")
 
 PROVIDER = "CUDAExecutionProvider"
 INSTALL = "pip install 'driftline[gpu]' instead of 'driftline[cpu]'"
+
+DRIVER = 13_000
+"""The CUDA, 13.0, that a driver has to know: what the packages of `driftline[gpu]` are made for."""
 
 
 class Device(Protocol):
@@ -147,9 +151,12 @@ class Card:
 
     def __init__(self, index: int) -> None:
         self.name, self.index = f"cuda:{index}", index
-        self._cuda = kernels.load_cuda()
-        with self._cuda.gpus[index]:
-            self._stream = self._cuda.stream()
+        try:
+            self._cuda = kernels.load_cuda()
+            with self._cuda.gpus[index]:
+                self._stream = self._cuda.stream()
+        except Exception as error:  # CUDA's own, of many kinds
+            raise ConfigError(f"device {self.name!r}: {' '.join(str(error).split())}") from error
         self.stream = handle_of(self._stream)
 
     @contextmanager
@@ -269,19 +276,35 @@ def missing(index: int = 0) -> list[str]:
 def no_driver(index: int) -> str:
     """Why there is no such card."""
     try:
-        cards = count()
+        knows, cards = driver(), count()
     except OSError as error:
         return f"no driver ({error})"
+    if knows < DRIVER:
+        return f"no driver for CUDA {_cuda_version(DRIVER)} (there is one for {_cuda_version(knows)})"
     return "" if index < cards else f"no card {index} (there are {cards})"
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def count() -> int:
     """How many cards the driver has; OSError if it can't say."""
-    driver, cards = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
-    for result in (driver.cuInit(0), driver.cuDeviceGetCount(ctypes.byref(cards))):
+    return _asked("cuDeviceGetCount")
+
+
+def driver() -> int:
+    """The newest CUDA that the driver knows, 13000 for 13.0; OSError if it can't say."""
+    return _asked("cuDriverGetVersion")
+
+
+def _asked(question: str) -> int:
+    """A number that the driver tells."""
+    driver, number = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+    for result in (driver.cuInit(0), driver[question](ctypes.byref(number))):
         if result:
             raise OSError(f"libcuda.so.1 answers with error {result}")
-    return cards.value
+    return number.value
 
 
 def no_provider() -> str:
@@ -289,7 +312,8 @@ def no_provider() -> str:
     available = onnxruntime.get_available_providers()
     if PROVIDER not in available:
         return f"no provider (onnxruntime has {', '.join(available)}; {INSTALL})"
-    onnxruntime.preload_dlls()
+    with redirect_stdout(io.StringIO()):  # it prints what it does not find
+        onnxruntime.preload_dlls()
     shared = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
         ctypes.CDLL(str(shared.with_name("libonnxruntime_providers_shared.so")))
@@ -300,13 +324,21 @@ def no_provider() -> str:
     return ""
 
 
+_LIBRARIES = {
+    "cuda.bindings.nvvm": "version",
+    "cuda.bindings.nvrtc": "nvrtcVersion",
+    "cuda.bindings.nvjitlink": "version",
+}
+"""What Numba compiles with, and what asks each for its version."""
+
+
 def no_library() -> str:
     """Why kernels can't be compiled for a card."""
     if find_spec("numba_cuda") is None:
         return f"no library for kernels (numba-cuda; {INSTALL})"
-    for name in ("cuda.bindings.nvvm", "cuda.bindings.nvrtc"):
+    for name, question in _LIBRARIES.items():
         try:
-            importlib.import_module(name)
-        except ImportError as error:
-            return f"no library for kernels ({error}; {INSTALL})"
+            getattr(importlib.import_module(name), question)()  # only that loads the library itself
+        except Exception as error:
+            return f"no library for kernels ({' '.join(str(error).split())}; {INSTALL})"
     return ""

@@ -99,8 +99,8 @@ class Lane:
 
     Shapes are few: rows are filled up to a bucket with copies of the last one, and cut again.
     What can't lie on a card, strings and maps of scores, and a batch of no rows go by ONNX Runtime's own
-    copies, as does every batch of a model that turns out not to give a row for each. So does one that fails:
-    only there, ONNX Runtime says whose fault it is.
+    copies, as does every batch of a model that turns out not to give a row for each, or whose first nodes the
+    CPU computes. So does one that fails: only there, ONNX Runtime says whose fault it is.
 
     With CUDA graphs, a form is recorded when it comes first. ONNX Runtime keeps what is recorded with the
     thread that ran it, so one thread asks for all runs; and scratch memory is part of it, so nothing else of
@@ -132,6 +132,9 @@ class Lane:
         self._recording = session.graphs
         self._thread = ThreadPoolExecutor(1, "card") if session.graphs else None
         self._by_rows = by_rows and session.signature.batched
+        if self._by_rows and not session.reads(device.memory):
+            log.info("%s: a model begins on the CPU, and ONNX Runtime copies its batches", device.name)
+            self._by_rows = False
         self._buckets = buckets
         self._names = tuple(spec.name for spec in session.signature.outputs)
         self._slots: SimpleQueue[Slot | None] = SimpleQueue()

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("driftline.device")
 
+NO_PROFILE = "no associated shape profiles"
+"""What ONNX Runtime says where TensorRT does not take all of a model: the inputs of its parts have none."""
+
 WARM_UP_NS = 1_000_000_000
 """Warming stops before a batch size that would take longer than this."""
 
@@ -231,20 +234,28 @@ def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0)
     def load(*providers: Provider) -> Session:
         return Session(path, device.name, threads, engine.spinning, providers)
 
+    plain = cuda(device, engine.tf32)
     if engine.tensorrt:
         options = building(Session(path, threads=threads).signature.inputs, most, engine.tensorrt_fp16)
         engines = folder_of(path, options)
         # One process builds, and others find it built.
         turn: AbstractContextManager[Any] = nullcontext() if engines is None else locked(engines)
         with turn, device.loading():
-            return load(tensorrt(device, options, engines), cuda(device))
+            try:
+                return load(tensorrt(device, options, engines), plain)
+            except ModelError as error:
+                if NO_PROFILE not in str(error):
+                    raise
+                log.info("%s: TensorRT takes it in parts: an engine is built whenever a shape comes", path)
+                free = {name: value for name, value in options.items() if "_profile_" not in name}
+                return load(tensorrt(device, free, engines), plain)
     with device.loading():
+        if not engine.cuda_graphs:
+            return load(plain)
         try:
-            return load(cuda(device, engine.cuda_graphs))
+            return load(cuda(device, engine.tf32, graphs=True))
         except ModelError as error:
-            if not engine.cuda_graphs:
-                raise
-            session = load(cuda(device))
+            session = load(plain)
             log.warning("%s runs without CUDA graphs: %s", path, error)
             return session
 

@@ -34,13 +34,15 @@ def check(engine: Engine) -> None:
         )
 
 
-def cuda(device: Device, graphs: bool = False) -> Provider:
+def cuda(device: Device, tf32: bool = False, graphs: bool = False) -> Provider:
     """ONNX Runtime's own kernels, on a card's stream.
 
+    tf32    whether products of matrices may round what they multiply to 10 bits
     graphs  whether runs can be recorded; ONNX Runtime refuses a model then that has control flow or work
             for the CPU
     """
-    return PROVIDER, on(device) | ({"enable_cuda_graph": "1"} if graphs else {})
+    options = on(device) | {"use_tf32": str(int(tf32))}
+    return PROVIDER, options | ({"enable_cuda_graph": "1"} if graphs else {})
 
 
 def tensorrt(device: Device, options: Mapping[str, str], engines: Path | None) -> Provider:

@@ -99,6 +99,14 @@ class Session:
             for name, value in zip(outputs, values, strict=True)
         }
 
+    def reads(self, memory: str) -> bool:
+        """Whether all inputs are read from a kind of memory, 'cuda' or 'cpu'.
+
+        What is bound in another, ONNX Runtime copies when it is bound, and never again: later batches would
+        be answered as the first. So it is with whatever the card's provider leaves to the CPU, trees say.
+        """
+        return all(info.name.lower() == memory for info in self._session.get_input_memory_infos())
+
     def close(self) -> None:
         """Let go of all that ONNX Runtime has of it, when the last run has ended."""
         self._session = self._run = None

@@ -109,7 +109,7 @@ def test_a_server_overrides_a_bundle_model_by_model(toml: Callable[[str], Path])
 WHOLE = "expected a whole number from"
 BATCHING = "max_batch_rows, max_delay_us, max_queue_bytes, max_queue_rows"
 ENGINE = (
-    "buckets, cuda_graphs, device, instances, memory_bytes, python, spinning, tensorrt, tensorrt_fp16, "
+    "buckets, cuda_graphs, device, instances, memory_bytes, python, spinning, tensorrt, tensorrt_fp16, tf32, "
     "threads, trust"
 )
 BUCKETS = "expected ascending whole numbers from 1, in a list"

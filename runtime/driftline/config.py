@@ -213,6 +213,9 @@ class Server(Settings):
     port: int = setting(8080, PORT, "Port to listen on; 0 for a free one.", "--http_port")
     workers: int = setting(1, _whole(1), "Processes that answer on the port.")
     max_body_bytes: int = setting(64 * 2**20, _whole(1), "A request's body may have so many.")
+    exit_on_error: bool = setting(
+        True, SWITCH, "Whether a model that can't be loaded at the start ends it; else the others serve."
+    )
     require_registry: bool = setting(
         False, SWITCH, "Refuse to start from the cache if an MLflow server is away."
     )

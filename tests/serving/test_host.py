@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import logging
+import shutil
 import threading
 import weakref
 from collections import Counter
@@ -550,6 +551,40 @@ async def test_a_model_that_fails_keeps_no_other_from_loading(registry: Doors, t
         await until(lambda: default(host, "other") == 3)
         tries = host.entries["m"].attempts
         await until(lambda: host.entries["m"].attempts > tries)
+
+
+async def test_at_the_start_a_model_that_fails_may_keep_no_other_from_serving(
+    registry: Doors, tmp_path: Path
+) -> None:
+    register(registry, tmp_path, "good")
+    path = register_corrupt(registry, tmp_path, "bad")
+    host = Host(registry, interval=INTERVAL, exit_on_error=False)
+    await host.start()
+    try:
+        assert host.ready
+        assert await factor(host, "good") == 1
+        with pytest.raises(NotFound):
+            host.find("bad")
+        assert "bad" in host.entries["bad"].failures[1]
+        write(path, 3.0)
+        await until(lambda: default(host, "bad") == 1)
+        assert await factor(host, "bad") == 3
+    finally:
+        await host.close()
+
+
+async def test_a_model_that_leaves_before_it_could_serve_is_forgotten(
+    registry: Doors, tmp_path: Path
+) -> None:
+    register(registry, tmp_path, "good")
+    async with started(registry) as host:
+        path = register_corrupt(registry, tmp_path, "bad")
+        await until(lambda: "bad" in host.entries and host.entries["bad"].attempts > 2)
+        shutil.rmtree(path.parent.parent)
+        await until(lambda: "bad" not in host.entries)
+        register(registry, tmp_path, "bad")
+        await until(lambda: "bad" in host.entries and default(host, "bad") == 1)
+        assert await factor(host, "good") == 1
 
 
 async def test_only_failures_that_matter_are_remembered(registry: Doors, tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class Host(Holder):
     interval    seconds between two looks at the registry
     news        tells of windows and alarms; nobody if not given
     payloads    where what is asked and answered is logged, if it is
+    exit_on_error  whether a model that can't be loaded at the start ends it; else the others serve, and it is
+                   tried again
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class Host(Holder):
         interval: float = 0.5,
         news: News | None = None,
         payloads: PayloadLog | None = None,
+        exit_on_error: bool = True,
     ) -> None:
         super().__init__(file or ServerFile(), news or News(), payloads)
         self.registry = registry
+        self._exit_on_error = exit_on_error
         self._references = list(references)
         self._everything = not references
         self.default_name = references[0].name if references else None
@@ -59,8 +63,8 @@ class Host(Holder):
     # -- life -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load what the references stand for, then follow them; any failure is raised."""
-        await self.refresh(strict=True)
+        """Load what the references stand for, then follow them; what fails is raised if it ends all."""
+        await self.refresh(strict=self._exit_on_error)
         self.ready = True
         self._start_watching()
         self._follow()
@@ -140,6 +144,9 @@ class Host(Holder):
         """
         entry = self.entries.setdefault(name, Entry(name))
         async with entry.lock:
+            if self.entries.setdefault(name, entry) is not entry:  # forgotten meanwhile, and begun anew
+                await self._sync(name)
+                return
             if name in self._unloaded:
                 return
             references = [one for one in self._references if one.name == name] or [Reference(name)]
@@ -161,11 +168,22 @@ class Host(Holder):
                     errors = errors or [error]
             self._flip(entry, stands, stands.get(references[0]))
             if errors:
+                if self._everything and not stands and isinstance(errors[0], NotFound):
+                    self._forget_failures(entry)  # it was taken out of the registry before it could serve
+                    del self.entries[name]
+                    return
+                if failures.keys() != entry.failures.keys():
+                    entry.attempts = 0
                 entry.failures = failures
-                if self.ready:
+                if self._goes_on:
                     self._try_again(entry, str(errors[0]))
                 raise errors.pop()  # what is raised knows this frame: knowing each other, both would stay
             self._forget_failures(entry)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether what fails is tried again, and ends nothing."""
+        return self.ready or not self._exit_on_error
 
     async def _load(self, entry: Entry, version: Version) -> Served:
         """A version, made beside the ones that serve, and how that went."""
@@ -176,7 +194,7 @@ class Host(Holder):
         except Exception as error:
             entry.load_failures += 1
             reason = str(error)  # a log that keeps its records must not keep frames, and so models
-            if self.ready:  # else it ends the start, which says it once
+            if self._goes_on:  # else it ends the start, which says it once
                 log.error(
                     "%s %d can't be loaded: %s", version.name, version.number, reason,
                     extra={"model": version.name, "version": version.number, "reason": reason},

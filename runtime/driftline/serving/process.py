@@ -77,7 +77,7 @@ async def _serve(
     listener: socket.socket,
 ) -> None:
     news, payloads = News(settings), PayloadLog.of(settings)
-    host = Host(registry, references, file, settings.poll_seconds, news, payloads)
+    host = Host(registry, references, file, settings.poll_seconds, news, payloads, settings.exit_on_error)
     server = StoppableServer(host, settings)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
     log.info("driftline %s listens on %s", __version__, address, extra={"address": address})

@@ -61,7 +61,9 @@ class FleetHost(Host):
         listeners: Sequence[socket.socket],
         news: News | None = None,
     ) -> None:
-        super().__init__(registry, references, file, settings.poll_seconds, news)
+        super().__init__(
+            registry, references, file, settings.poll_seconds, news, exit_on_error=settings.exit_on_error
+        )
         self._arena = Arena()
         verbs: dict[str, Callable[..., Any]] = {"said": self._said, "gone": self._gone, "page": self._page}
         self.crew = Crew(listeners, self._arena, (settings, file), self._welcome, self._farewell, verbs)

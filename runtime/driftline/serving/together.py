@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol, cast
 
-from driftline.batching.batcher import Request
+from driftline.batching.request import Request
 from driftline.errors import DriftlineError
 from driftline.protocols.codec import Form, InferRequest, JoiningCodec
 from driftline.protocols.numbers import Unread

@@ -90,14 +90,14 @@ def test_a_card_that_the_driver_has_not(monkeypatch: pytest.MonkeyPatch) -> None
     assert device.no_driver(2) == "no card 2 (there are 2)"
 
 
-def test_the_host_copies_and_tells_the_time() -> None:
-    host = device.Host()
-    here, there = host.pinned(8), host.empty((8,), np.uint8)
+def test_the_cpu_copies_and_tells_the_time() -> None:
+    cpu = device.Cpu()
+    here, there = cpu.pinned(8), cpu.empty((8,), np.uint8)
     here[:] = range(8)
-    first = host.mark()
-    with host.active():
-        host.copy_in(here, there)
+    first = cpu.mark()
+    with cpu.active():
+        cpu.copy_in(here, there)
         here[:] = 0
-        host.copy_out(there, here)
+        cpu.copy_out(there, here)
     assert here.tolist() == list(range(8))
-    assert host.between(first, host.mark()) >= 0
+    assert cpu.between(first, cpu.mark()) >= 0

@@ -177,7 +177,7 @@ class FleetHost(Host):
         for spread in self._spreads():
             if spread.key in worker.loaded:
                 spread.parts.holders.add(worker.number)
-                watch = spread.monitoring
+                watch = spread.watch
                 if watch is not None and (watch.slabs is not None or watch.failed):
                     worker.channel.tell("slabs", spread.key, watch.slabs)
 
@@ -189,8 +189,8 @@ class FleetHost(Host):
         said.payloads.bury()
         self._before.add(said)
         for spread in self._spreads():
-            if spread.monitoring is not None:
-                spread.monitoring.bury(worker.number)
+            if spread.watch is not None:
+                spread.watch.bury(worker.number)
             spread.parts.leave(worker.number)
 
     def _spreads(self) -> Iterator[Spread]:
@@ -213,7 +213,7 @@ class FleetHost(Host):
 
     async def _hear(self) -> None:
         """Bring totals and monitors to what all workers have done; Unavailable if one does not say."""
-        watches = [one.monitoring for one in self._spreads() if one.monitoring is not None]
+        watches = [one.watch for one in self._spreads() if one.watch is not None]
         for watch in watches:
             watch.ask()
         try:
@@ -239,9 +239,9 @@ class FleetHost(Host):
         while True:
             await asyncio.sleep(COLLECT_SECONDS)
             for spread in self._spreads():
-                if spread.monitoring is not None:
+                if spread.watch is not None:
                     try:
-                        spread.monitoring.collect()
+                        spread.watch.collect()
                     except Exception:  # the others are collected, and this one again
                         log.exception("what workers have counted can't be collected")
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.fleet")
 
 COLLECT_SECONDS = 0.02
-"""Between two looks at what the workers have counted."""
+"""Seconds between two looks at what the workers have counted."""
 
 ANSWER_SECONDS = 2.0
 """A worker that has not said in this time what it has done holds up no page any longer."""

@@ -44,10 +44,10 @@ from driftline_kernels import compiling
 log = logging.getLogger("driftline.fleet")
 
 FOLLOW_SECONDS = 0.05
-"""Between two looks at what the monitors want."""
+"""Seconds between two looks at what the monitors want."""
 
 SAY_SECONDS = 0.5
-"""Between two tellings of what was done: what a killed worker did since is not in the totals."""
+"""Seconds between two tellings of what was done: what a killed worker did since is not in the totals."""
 
 PAGE_SECONDS = 10.0
 """The supervisor has so long to answer a page that tells of all workers."""

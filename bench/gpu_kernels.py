@@ -96,7 +96,6 @@ def _strings(random: np.random.Generator, number: int) -> Iterator[Case]:
     table = strings.build_table(*_text(known))
     offsets, data = _text([f"category {place}" for place in random.integers(0, 2 * KNOWN, number)])
     valid = np.empty(0, np.uint8)
-    yield Case("strings._hash64_cuda", strings.hash64, (offsets, data, np.zeros(number, np.uint64)), (2,))
     given = (offsets, data, valid, 0, table, KNOWN, np.zeros(number, np.int32))
     yield Case("strings._look_up_cuda", strings.look_up, given, (6,))
     integers = random.integers(-KNOWN, KNOWN, number)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from driftline.engine.device import Host
+from driftline.engine.device import Cpu
 
 
-class Card(Host):
+class Card(Cpu):
     """Counts the batches that cross to it, and the bytes of its memory and of pinned memory that are held."""
 
     def __init__(self, name: str = "cuda:0") -> None:

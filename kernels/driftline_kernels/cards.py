@@ -16,7 +16,7 @@ from driftline_kernels.keeping import KeptGrid
 CARDS = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 """Kinds of cards, by their compute capability: A100, A10, L4 and L40, H100 and H200, B200, RTX PRO 6000."""
 
-BYTE, I32, I64, U64 = types.uint8, types.int32, types.int64, types.uint64
+BYTE, I32, I64 = types.uint8, types.int32, types.int64
 F32, F64 = types.float32, types.float64
 
 
@@ -41,7 +41,6 @@ SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
     "moving._move_cuda": tuple(
         (array(dtype, 2), I64, array(I64, 2), types.boolean, MATRIX) for dtype in (F32, F64, I32, I64)
     ),
-    "strings._hash64_cuda": ((array(I64), array(BYTE), array(U64)),),
     "strings._look_up_cuda": (
         (array(I32), array(BYTE), array(BYTE), I64, array(I32), array(I64), array(BYTE), I64, array(I32)),
     ),

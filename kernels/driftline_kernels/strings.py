@@ -1,4 +1,4 @@
-"""Strings to numbers, straight from Arrow's buffers: 64-bit hashes, and codes of known categories.
+"""Strings to codes of known categories, straight from Arrow's buffers, by a 64-bit hash.
 
 A table of categories is open addressing with linear probing, at most half full; it compares the categories'
 own bytes, so that codes are exact whatever collides. Integers have one, too.
@@ -94,19 +94,6 @@ def look_up_integers(
         _look_up_integers_cuda(blocks_for(len(codes)), values, validity, first_bit, *table, unseen, codes)
 
 
-def hash64(offsets: Any, data: Any, hashes: Any) -> None:
-    """Set `hashes` to the XXH64 of each string, with seed 0 (Collet: xxHash, doc/xxhash_spec.md).
-
-    offsets  (rows + 1,) int32 or int64, Arrow's; on cpu or cuda, as the rest
-    data     (bytes,) uint8, Arrow's UTF-8
-    hashes   (rows,) uint64, written; what a null row hashes to has no meaning
-    """
-    if on_cpu(hashes):
-        _hash64(offsets, data, hashes)
-    else:
-        _hash64_cuda(blocks_for(len(hashes)), offsets, data, hashes)
-
-
 def _empty_slots(known: int) -> NDArray[np.int32]:
     return np.full(1 << (2 * known).bit_length(), -1, np.int32)
 
@@ -155,7 +142,7 @@ def hash_of_lanes(data: Any, start: int, stop: int) -> Any:
 
 @body
 def hash_of(data: Any, start: int, stop: int) -> Any:
-    """XXH64, seed 0, of data[start:stop]."""
+    """XXH64, seed 0, of data[start:stop] (Collet: xxHash, doc/xxhash_spec.md)."""
     size = stop - start
     h = hash_of_lanes(data, start, stop) if size >= 32 else _P5
     h += np.uint64(size)
@@ -261,12 +248,6 @@ def _look_up_integers(
             codes[row] = code_of_integer(values[row], slots, known, unseen)
 
 
-@driver
-def _hash64(offsets: Any, data: Any, hashes: Any) -> None:
-    for row in range(len(hashes)):
-        hashes[row] = hash_of(data, offsets[row], offsets[row + 1])
-
-
 @grid
 def _look_up_cuda(
     offsets: Any,
@@ -295,10 +276,3 @@ def _look_up_integers_cuda(
         codes[row] = MISSING
         if is_valid(validity, first_bit + row):
             codes[row] = code_of_integer(values[row], slots, known, unseen)
-
-
-@grid
-def _hash64_cuda(offsets: Any, data: Any, hashes: Any) -> None:
-    row = cuda.grid(1)
-    if row < len(hashes):
-        hashes[row] = hash_of(data, offsets[row], offsets[row + 1])

@@ -20,10 +20,10 @@ from time import monotonic
 from typing import Any
 
 BEHIND = 10
-"""The niceness of who lets requests go first where they share a core: at most a tenth of it is not theirs."""
+"""The niceness of a process that lets requests go first: of a core that they share it has a tenth at most."""
 
 LAST = 19
-"""And of who has what they leave: a sixtieth at least."""
+"""The niceness of a process that takes what others leave of a core: a sixtieth at least."""
 
 HEALTHY_SECONDS = 60.0
 """A process that has lived for so long was well: its end has nothing to do with those of others before."""

@@ -13,8 +13,9 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.batching.batcher import REQUEST_BYTES, Batcher, Request
+from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
+from driftline.batching.request import REQUEST_BYTES, Request
 from driftline.config import Batching
 from driftline.errors import (
     BadRequest,

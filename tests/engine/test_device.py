@@ -131,14 +131,14 @@ def test_libraries_are_loaded_to_see_that_they_are_there(
     assert bool(device.no_library()) == bool(message)
 
 
-def test_the_host_copies_and_tells_the_time() -> None:
-    host = device.Host()
-    here, there = host.pinned(8), host.empty((8,), np.uint8)
+def test_the_cpu_copies_and_tells_the_time() -> None:
+    cpu = device.Cpu()
+    here, there = cpu.pinned(8), cpu.empty((8,), np.uint8)
     here[:] = range(8)
-    first = host.mark()
-    with host.active():
-        host.copy_in(here, there)
+    first = cpu.mark()
+    with cpu.active():
+        cpu.copy_in(here, there)
         here[:] = 0
-        host.copy_out(there, here)
+        cpu.copy_out(there, here)
     assert here.tolist() == list(range(8))
-    assert host.between(first, host.mark()) >= 0
+    assert cpu.between(first, cpu.mark()) >= 0

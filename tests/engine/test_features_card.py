@@ -16,7 +16,7 @@ from support import behind
 
 import driftline as dl
 from driftline.engine import model as engine
-from driftline.engine.device import Host
+from driftline.engine.device import Cpu
 from driftline.engine.model import Model
 from driftline.errors import BadRequest, ModelError
 from driftline.features.program import reads_first
@@ -41,7 +41,7 @@ def model(folder: Path) -> Model:
 
 def on_card(folder: Path) -> Model:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "find", lambda wanted: Host())
+        patch.setattr(engine, "find", lambda wanted: Cpu())
         return Model.load(folder)
 
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from support import gather, identity, save_model, scale
 
 from driftline.engine import model as engine
-from driftline.engine.device import Host
+from driftline.engine.device import Cpu
 from driftline.engine.gate import Gate
 from driftline.engine.lane import MOST_FORMS, Lane, Layout, bucket_of
 from driftline.engine.model import Model
@@ -47,7 +47,7 @@ def test_arrays_lie_behind_each_other() -> None:
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 5, 17, 128])
 def test_a_batch_gives_what_the_session_gives(tmp_path: Path, rows: int) -> None:
     session = Session(scale(tmp_path / "m.onnx", 2.0))
-    lane = Lane(Host(), session)
+    lane = Lane(Cpu(), session)
     x = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
     for wanted in (["y"], ["y", "total"], ["total"]):
         expected, found = session.run({"x": x}, wanted), lane.run({"x": x}, wanted)
@@ -57,7 +57,7 @@ def test_a_batch_gives_what_the_session_gives(tmp_path: Path, rows: int) -> None
 
 
 def test_what_the_cpu_reads_is_not_bound_on_a_card(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Elsewhere(Host):
+    class Elsewhere(Cpu):
         memory = "cuda"
 
     session = Session(scale(tmp_path / "m.onnx", 2.0))  # ONNX Runtime would copy what is bound once
@@ -79,7 +79,7 @@ def test_rows_that_belong_together_are_not_filled_up(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     save_model(folder / "model.onnx", nodes, *({name: (TensorProto.FLOAT, ("N", 1))} for name in "xy"))
     (folder / "driftline.toml").write_text("[batching]\nmax_batch_rows = 0\n")
-    lane = Lane(Host(), Session(folder / "model.onnx"), by_rows=False)
+    lane = Lane(Cpu(), Session(folder / "model.onnx"), by_rows=False)
     model = Model.load(folder)
     x = np.array([[1], [2], [5]], np.float32)
     assert lane.run({"x": x}, ["y"])["y"].tolist() == model.run({"x": x}, ["y"])["y"].tolist()
@@ -87,7 +87,7 @@ def test_rows_that_belong_together_are_not_filled_up(tmp_path: Path) -> None:
 
 
 def test_the_order_of_names_makes_no_form_of_its_own(tmp_path: Path) -> None:
-    lane = Lane(Host(), Session(scale(tmp_path / "m.onnx", 2.0)))
+    lane = Lane(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
     x = np.ones((2, 3), np.float32)
     assert [list(lane.run({"x": x}, names)) for names in (["y", "total"], ["total", "y"])] == [
         ["y", "total"], ["total", "y"],
@@ -98,7 +98,7 @@ def test_the_order_of_names_makes_no_form_of_its_own(tmp_path: Path) -> None:
 def test_where_the_card_has_no_room_batches_go_the_other_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = Host()
+    device = Cpu()
     lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
 
     def full(*_: object) -> None:
@@ -132,7 +132,7 @@ def test_a_batch_that_a_card_fails_goes_the_other_way(
 
 
 def test_answers_are_kept_by_whoever_has_them(tmp_path: Path) -> None:
-    lane = Lane(Host(), Session(scale(tmp_path / "m.onnx", 2.0)))
+    lane = Lane(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
     first = lane.run({"x": np.ones((2, 3), np.float32)}, ["y"])["y"]
     for _ in range(3):
         lane.run({"x": np.zeros((2, 3), np.float32)}, ["y"])
@@ -140,7 +140,7 @@ def test_answers_are_kept_by_whoever_has_them(tmp_path: Path) -> None:
 
 
 def test_threads_do_not_mix_batches(tmp_path: Path) -> None:
-    lane = Lane(Host(), Session(scale(tmp_path / "m.onnx", 2.0)))
+    lane = Lane(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
 
     def work(number: int) -> bool:
         x = np.full((number % 7 + 1, 3), number, np.float32)
@@ -152,7 +152,7 @@ def test_threads_do_not_mix_batches(tmp_path: Path) -> None:
 
 
 def test_what_the_model_refuses_leaves_the_lane_as_it_was(tmp_path: Path) -> None:
-    lane = Lane(Host(), Session(gather(tmp_path / "m.onnx")))
+    lane = Lane(Cpu(), Session(gather(tmp_path / "m.onnx")))
     name = lane._session.signature.inputs[0].name
     wanted = [spec.name for spec in lane._session.signature.outputs]
     good, bad = np.zeros((2, *lane_row(lane)), np.int64), np.full((2, *lane_row(lane)), 10**6, np.int64)
@@ -167,7 +167,7 @@ def lane_row(lane: Lane) -> tuple[int, ...]:
 
 
 def test_strings_and_what_has_no_row_for_each_go_the_old_way(tmp_path: Path) -> None:
-    strings = Lane(Host(), Session(identity(tmp_path / "s.onnx", "BYTES")))
+    strings = Lane(Cpu(), Session(identity(tmp_path / "s.onnx", "BYTES")))
     given = np.array([["a", "b", "c"]], object)
     assert strings.run({"x": given}, ["y"])["y"].tolist() == given.tolist()
     path = save_model(
@@ -176,12 +176,12 @@ def test_strings_and_what_has_no_row_for_each_go_the_old_way(tmp_path: Path) -> 
         {"x": (TensorProto.FLOAT, ("N", 3))},
         {"y": (TensorProto.FLOAT, ("M", "K"))},
     )
-    lane, x = Lane(Host(), Session(path)), np.arange(15, dtype=np.float32).reshape(5, 3)
+    lane, x = Lane(Cpu(), Session(path)), np.arange(15, dtype=np.float32).reshape(5, 3)
     assert lane.run({"x": x}, ["y"])["y"].tolist() == x.T.tolist()
 
 
 def test_memory_does_not_grow_with_forms(tmp_path: Path) -> None:
-    lane = Lane(Host(), Session(identity(tmp_path / "m.onnx", "FP32", ("N", "M"))))
+    lane = Lane(Cpu(), Session(identity(tmp_path / "m.onnx", "FP32", ("N", "M"))))
     for width in range(1, MOST_FORMS + 10):
         x = np.full((2, width), width, np.float32)
         assert lane.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
@@ -343,7 +343,7 @@ def test_a_model_is_warmed_up_for_every_bucket_of_its_settings(
     (folder / "driftline.toml").write_text(
         "[engine]\nbuckets = [1, 5, 6, 24]\n[batching]\nmax_batch_rows = 40\n"
     )
-    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     model = Model.load(folder)
     model.warm_up()
     assert [form.rows for form in model.lanes[0].forms] == [1, 5, 6, 24, 32, 64]
@@ -357,7 +357,7 @@ def test_a_model_takes_the_lane_of_its_device(tmp_path: Path, monkeypatch: pytes
     plain = Model.load(path)
     assert plain.lanes == ()
     assert not plain.waits
-    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     model, x = Model.load(path), np.arange(900, dtype=np.float32).reshape(300, 3)
     assert model.waits
     model.warm_up()

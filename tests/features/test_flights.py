@@ -15,7 +15,7 @@ from support import behind
 from driftline.demo.flights import CATEGORIES, FEATURES, load
 from driftline.demo.train import STEPS
 from driftline.engine import model as engine
-from driftline.engine.device import Host
+from driftline.engine.device import Cpu
 from driftline.engine.features import Features
 from driftline.engine.model import Model
 from driftline.features.transform import Transform
@@ -90,7 +90,7 @@ def test_a_card_has_the_bits_of_training(
     flights: pd.DataFrame, served: tuple[Any, Features], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transform, _ = served
-    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     model, rows = Model.load(behind(tmp_path, transform)), sample(flights)
     for number in (1, 5, 128, len(rows)):
         matrix = model.predict(rows[:number])["y"]

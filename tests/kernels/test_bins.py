@@ -64,7 +64,7 @@ def near(edges: np.ndarray, rows: int, random: np.random.Generator) -> np.ndarra
 def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Values, and edges of their columns, padded where a column has fewer."""
     dtype = draw(st.sampled_from([np.float32, np.float64]))
-    width = draw(st.sampled_from([0, 1, 2, 3, 4, 5, 16, 31, 63, 252]))
+    width = draw(st.sampled_from([0, 1, 2, 3, 4, 5, 16, 31, 63, bins.MOST_EDGES]))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     columns, rows = draw(st.integers(1, 2 if SIMULATED else 4)), draw(st.sampled_from(ROWS))
     edges = np.full((columns, width), np.inf, dtype)
@@ -96,10 +96,10 @@ def test_counts_are_those_of_searchsorted(table: tuple[np.ndarray, np.ndarray]) 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("width", [31, 63, 252])
+@pytest.mark.parametrize("width", [31, 63, bins.MOST_EDGES])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_edge_and_its_neighbours(kind: str, width: int, dtype: Any) -> None:
-    if SIMULATED and width == 252:
+    if SIMULATED and width == bins.MOST_EDGES:
         pytest.skip("many threads")
     random = np.random.default_rng(width)
     edges = np.full((1, width), np.inf, dtype)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from naive_kernels import SIMULATED
 from support import scale
 
-from driftline.engine.device import Card, Host, missing
+from driftline.engine.device import Card, Cpu, missing
 from driftline_kernels.cards import SIGNATURES
 
 pytestmark = [
@@ -50,12 +50,12 @@ def test_a_wrong_result_is_seen() -> None:
                 written.flat[0] = np.asarray(written).flat[0] + 77
 
         with pytest.raises(AssertionError, match=case.kernel):
-            check(Host(), replace(case, call=wrong))
+            check(Cpu(), replace(case, call=wrong))
 
 
 def test_what_is_timed_runs_and_every_figure_is_there(tmp_path: Path) -> None:
     """With the CPU's memory in the card's place, and hardly any rows: the figures mean nothing here."""
-    result = measure(Host(), 2, scale(tmp_path / "m.onnx", 2.0), Sizes((1, 2), 10, 7, 100, 1024, 1))
+    result = measure(Cpu(), 2, scale(tmp_path / "m.onnx", 2.0), Sizes((1, 2), 10, 7, 100, 1024, 1))
     assert set(result.figures["kernels_gb_s"]) == {case.kernel for case in cases(10, 2)}
     assert {tuple(points) for points in result.figures["ns"].values()} == {(1, 2)}
     assert len(result.table.rows) == 1 + len(result.figures["kernels_gb_s"]) + 2 * len(result.figures["ns"])

@@ -72,9 +72,8 @@ def text_of(array: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hashed(array: Any) -> list[int]:
-    hashes = there(np.zeros(len(array), np.uint64))
-    strings.hash64(*map(there, text_of(array)), hashes)
-    return [int(h) for h in back(hashes)]
+    offsets, data = text_of(array)
+    return [int(strings.hash_of(data, *offsets[row : row + 2])) for row in range(len(array))]
 
 
 def looked_up(array: Any, table: strings.Table) -> list[int]:

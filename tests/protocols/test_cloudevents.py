@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structured import to_structured
 
 from driftline.errors import BadRequest, UnsupportedMedia
 from driftline.protocols.cloudevents import (
@@ -19,7 +20,6 @@ from driftline.protocols.cloudevents import (
     from_http,
     to_batch,
     to_binary,
-    to_structured,
 )  # fmt: skip
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from support import gather, scale
 
-from driftline.batching.batcher import Request
 from driftline.batching.cost import Cost
+from driftline.batching.request import Request
 from driftline.errors import BadRequest, DriftlineError, ModelError, NotFound, RegistryError, Unavailable
 from driftline.registry.directory import DirectoryRegistry
 from driftline.registry.file import FileRegistry

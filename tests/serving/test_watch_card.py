@@ -20,7 +20,7 @@ import driftline as dl
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
-from driftline.engine.device import Host
+from driftline.engine.device import Cpu
 from driftline.engine.model import Model
 from driftline.engine.tally import Tally
 from driftline.errors import Unavailable
@@ -50,7 +50,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Makes a watch of a model and a profile, here or on the card, its monitor loaded."""
 
     async def make(model: Path, columns: dict[str, np.ndarray] | None, card: bool, **settings: Any) -> Watch:
-        monkeypatch.setattr(engine, "find", lambda wanted: Host() if card else None)
+        monkeypatch.setattr(engine, "find", lambda wanted: Cpu() if card else None)
         held, profile = Model.load(model), None
         if columns is not None:
             profile = tmp_path / "profile.arrow"
@@ -277,7 +277,7 @@ def test_a_model_on_a_card_is_watched_there(tmp_path: Path, monkeypatch: pytest.
     path = scale(tmp_path / "m.onnx", 2.0)
     holder, bundle = Holder(ServerFile(), News(), None), Bundle.open(path)
     assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
-    monkeypatch.setattr(engine, "find", lambda wanted: Host())
+    monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
 
 

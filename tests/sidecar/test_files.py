@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structured import to_structured
 
 from driftline.config import Monitoring
 from driftline.monitor.profile import Profile
-from driftline.protocols.cloudevents import to_structured
 from driftline.protocols.payloads import Payload, to_event, to_table
 from driftline.sidecar import files as module
 from driftline.sidecar.agent import Agent

@@ -1,9 +1,10 @@
 """Dynamic batching without a clock: what arrives while the engine is busy runs together next.
 
 The life of a request: `submit` puts it in the queue -> `_flush` takes a batch of what waits ->
-`_execute` gathers the rows, runs them and splits the outputs, on the loop if that is predicted to be
+`execute` gathers the rows, runs them and splits the outputs, on the loop if that is predicted to be
 short, else in a thread -> `_complete` hands each request its part. A request that is cancelled, or
-whose deadline passes, leaves at once from wherever it is.
+whose deadline passes, leaves at once from wherever it is. A short one that finds nothing waiting and
+nothing running needs none of this: `at_once`.
 """
 
 from __future__ import annotations
@@ -11,26 +12,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
-from dataclasses import dataclass
-from functools import partial
 from time import perf_counter_ns, thread_time_ns, time
-from typing import Any
 
 from driftline.batching.cost import Cost
 from driftline.batching.counters import Counters
-from driftline.batching.rows import Slice, gather, join, split
-from driftline.blocks import arrays_of, size_in_bytes
+from driftline.batching.execution import Batch, Run, as_driftline, execute
+from driftline.batching.request import Request
+from driftline.batching.rows import Slice, join
+from driftline.blocks import arrays_of
 from driftline.config import Batching, available_cores
-from driftline.errors import Cancelled, DeadlineExceeded, DriftlineError, ModelError, TooLarge, Unavailable
+from driftline.errors import DeadlineExceeded, DriftlineError, TooLarge, Unavailable
 from driftline.tensors import Signature, Tensors
 
 log = logging.getLogger("driftline.batching")
 
 LEARNING = 8
-"""Of so many requests that run at once, one tells what it took of the processor: asking takes long, too."""
+"""One in so many requests that run at once is timed for what is learnt: to ask the clock takes long, too."""
 
 INLINE_NS = 1_000_000 if available_cores() > 1 else 5_000_000
 """Work predicted to be shorter runs on the event loop. In a thread it would wait for Python's lock, 5 ms if
@@ -39,99 +38,8 @@ the loop is busy; and where there is one core, nothing else can be done meanwhil
 TICK_SECONDS = 0.0015
 """How much too early a timer may come: uvloop rounds to milliseconds, on a clock that counts in them."""
 
-Run = Callable[[Tensors, Sequence[str]], Tensors]
-"""Input tensors and the names of the outputs wanted, to those outputs. Must be thread safe."""
-
 HASTY_BYTES = 2**22
 """Where less than this may wait, a request's size is looked at before it runs."""
-
-REQUEST_BYTES = 1_000
-"""What a request takes in the queue besides its tensors."""
-
-
-class Request:
-    """One request in a batcher; `await` it for its outputs, or its error.
-
-    together so many requests of clients it is; if it fails, they will come again, each alone
-    on_done   called once when it is done, instead of awaiting it; then `outcome` has its outputs
-    """
-
-    __slots__ = (
-        "arrived_ns", "batcher", "deadline_ns", "done", "group", "inputs", "nbytes", "on_done", "outputs",
-        "parts", "result", "rows", "rows_done", "rows_taken", "started_ns", "timer", "together",
-    )  # fmt: skip
-
-    def __init__(
-        self, batcher: Batcher, inputs: Tensors, outputs: Sequence[str], rows: int, together: int
-    ) -> None:
-        self.batcher = batcher
-        self.together = together
-        self.inputs = inputs
-        self.outputs = outputs
-        self.rows = rows
-        self.group = batcher.group_of(inputs)
-        self.nbytes = REQUEST_BYTES + size_in_bytes(inputs)
-        self.arrived_ns = perf_counter_ns()
-        self.deadline_ns = self.started_ns = self.rows_taken = self.rows_done = 0
-        self.parts: tuple[tuple[int, Tensors], ...] = ()
-        self.done = False
-        self.result: Tensors | DriftlineError | None = None
-        self.on_done: Callable[[], None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
-        if not self.done:
-            self.batcher.settle(self, Cancelled("the client has gone"))
-
-    def __await__(self) -> Generator[Any, None, Tensors]:
-        if not self.done:
-            waiter = asyncio.get_running_loop().create_future()
-            self.on_done = partial(_wake, waiter)
-            try:
-                yield from waiter
-            finally:
-                self.cancel()
-        return self.outcome()
-
-    def outcome(self) -> Tensors:
-        """Its outputs, once it is done; its error is raised."""
-        if isinstance(self.result, DriftlineError):
-            # A copy: what is raised knows its frames, and they know this request. If the request knew it too,
-            # its tensors and its version would stay in memory until the garbage collector comes.
-            raise copy(self.result)
-        assert self.result is not None, "it is done"
-        return self.result
-
-
-def as_driftline(error: Exception) -> DriftlineError:
-    """What a client is told of what a model raised."""
-    return error if isinstance(error, DriftlineError) else ModelError(f"{type(error).__name__}: {error}")
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-@dataclass(slots=True)
-class Batch:
-    """What runs together: row ranges of requests, and when it ran, what came out."""
-
-    slices: list[Slice]
-    rows: int
-    results: Sequence[Tensors | DriftlineError]
-    input_ns: int = 0
-    infer_ns: int = 0
-    output_ns: int = 0
-
-    @property
-    def size(self) -> int:
-        """What the cost grows with: elements, since dimensions other than rows may vary too."""
-        for request, _, _ in self.slices:
-            if request.rows:
-                break
-        return self.rows * sum(array.size for array in arrays_of(request.inputs)) // max(request.rows, 1)
 
 
 class Batcher:
@@ -192,16 +100,17 @@ class Batcher:
         inputs      arrays that fit the signature
         outputs     the names of the outputs wanted
         timeout_us  its deadline from now, in microseconds; 0 for none
-        together    how many requests of clients it is
+        together    how many client requests it stands for
 
         Raises BadRequest if its tensors differ in rows, TooLarge if it could never be queued,
         Unavailable if the queue is full or closed.
         """
-        request = Request(self, inputs, outputs, self._signature.rows(inputs), together)
+        rows, key = self._signature.rows(inputs), _shapes(inputs) if self._varying else None
+        request = Request(inputs, outputs, rows, key, together, self.settle)
         self._admit(request)
-        group = self._groups.get(request.group)
+        group = self._groups.get(key)
         if group is None:
-            group = self._groups[request.group] = OrderedDict()
+            group = self._groups[key] = OrderedDict()
         group[request] = None
         self.queue_rows += request.rows
         self.queue_bytes += request.nbytes
@@ -216,6 +125,9 @@ class Batcher:
         """The outputs of a request that needs no queue: it is short, nothing waits and nothing runs.
 
         None for one that has to be submitted; what its model raises is raised, as DriftlineError.
+
+        What `execute`, `_complete` and `settle` do to a batch, in line for a single whole request: it is run
+        and timed, the cost is learnt (of some only), errors are translated, all is counted.
         """
         if self._groups or self.running or self._closed or not self._hasty:
             return None
@@ -238,10 +150,6 @@ class Batcher:
         counters.requests += 1
         counters.request_ns += took
         return results
-
-    def group_of(self, inputs: Tensors) -> Hashable:
-        """What requests must have in common to be concatenated."""
-        return tuple(array.shape[1:] for array in inputs.values()) if self._varying else None
 
     def _admit(self, request: Request) -> None:
         if self._closed:
@@ -301,7 +209,7 @@ class Batcher:
             return
         self.running += 1
         if not self._waits and self._cost.predict(batch.size) < INLINE_NS:
-            self._complete(self._execute(batch))
+            self._complete(execute(batch, self._run, self._clock))
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._instances, "driftline-batch")
@@ -342,7 +250,7 @@ class Batcher:
                 break
         if key in self._groups:
             self._groups.move_to_end(key)
-        return Batch(slices, rows, [])
+        return Batch(slices, rows)
 
     def _leave(self, request: Request) -> None:
         """Take a request out of the queue."""
@@ -355,33 +263,7 @@ class Batcher:
 
     def _work(self, batch: Batch) -> None:
         """In a thread: run a batch and report back to the loop."""
-        self._loop.call_soon_threadsafe(self._return, batch, self._execute(batch))
-
-    def _execute(self, batch: Batch) -> list[Batch]:
-        """Run a batch; if that fails, its slices one by one, so that a bad one fails alone."""
-        spent = self._clock()
-        begin = perf_counter_ns()
-        wanted = tuple({name: None for request, _, _ in batch.slices for name in request.outputs})
-        try:
-            inputs = gather(batch.slices)
-            gathered = perf_counter_ns()
-            outputs = self._run(inputs, wanted)
-            ran = perf_counter_ns()
-            batch.results = split(batch.slices, outputs)
-        except Exception as error:
-            if len(batch.slices) > 1:
-                alone = (Batch([part], part[2] - part[1], []) for part in batch.slices)
-                return [done for single in alone for done in self._execute(single)]
-            error = as_driftline(error)
-            # What it has seen on its way leads back to this batch; see Request.__await__.
-            error.__traceback__ = error.__cause__ = error.__context__ = None
-            batch.results = [error]
-            return [batch]
-        batch.input_ns = gathered - begin
-        batch.infer_ns = ran - gathered
-        batch.output_ns = perf_counter_ns() - ran
-        self._cost.learn(batch.size, self._clock() - spent)
-        return [batch]
+        self._loop.call_soon_threadsafe(self._return, batch, execute(batch, self._run, self._clock))
 
     # -- out --------------------------------------------------------------------------------------
 
@@ -396,6 +278,7 @@ class Batcher:
             if batch.infer_ns:
                 self.counters.executed(batch.rows, batch.input_ns, batch.infer_ns, batch.output_ns)
                 self.counters.last_inference = time()
+                self._cost.learn(batch.size, batch.spent_ns)
             for (request, start, stop), result in zip(batch.slices, batch.results, strict=True):
                 if request.done:
                     continue
@@ -467,3 +350,8 @@ class Batcher:
             self._flush_handle.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False)
+
+
+def _shapes(inputs: Tensors) -> Hashable:
+    """What requests must have in common to be concatenated, where shapes vary."""
+    return tuple(array.shape[1:] for array in inputs.values())

@@ -10,7 +10,7 @@ _OUTLIER = 4.0
 class Cost:
     """Learns service time by size, in buckets of a factor of two.
 
-    `size` is whatever work grows with: rows, or rows times elements where shapes vary.
+    A size is the number of elements of all inputs together: dimensions other than rows may vary, too.
     """
 
     __slots__ = ("_ns",)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from driftline import blocks
+from driftline.batching.request import Request
 from driftline.blocks import cut
 from driftline.errors import ModelError
 from driftline.tensors import Tensors
 
-if TYPE_CHECKING:
-    from driftline.batching.batcher import Request
-
-Slice = tuple["Request", int, int]
+Slice = tuple[Request, int, int]
 """A range of a request's rows: the first, and the one after the last."""
 
 

@@ -18,7 +18,7 @@ from driftline.errors import DriftlineError
 
 _TICK_SECONDS = 0.05
 _SO_FAR_SECONDS = 0.2
-"""Between two reports on a version that is about to go: what it answers after the last is in none."""
+"""Seconds between two reports on a version that is about to go: what it answers after the last is in none."""
 _LOAD_SECONDS = 120
 
 

@@ -32,7 +32,7 @@ from driftline.registry.source import PRODUCTION, Registry, Version
 MODEL = "flights"
 _LAST_MONTH_OF_TRAINING = 3
 _WINDOWS = 9
-"""Of the replay, which takes nine months."""
+"""Windows of the monitor in the replay, about: one for each of its nine months."""
 _LEAST_WINDOW_ROWS = 50
 _INTERRUPTED = 130
 

@@ -85,7 +85,7 @@ class Device(Protocol):
         """Let others have the memory of arrays that nobody has any more."""
 
 
-class Host:
+class Cpu:
     """The CPU as a device: whatever is asked for is done at once."""
 
     name, memory, index, stream = "cpu", "cpu", 0, 0

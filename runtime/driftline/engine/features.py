@@ -22,7 +22,7 @@ EXAMPLE = {
     "string": np.array("", object),
     "datetime": np.array("1970-01-01", object),
 }
-"""A value of each."""
+"""A value of each kind of raw column."""
 
 
 @dataclass(frozen=True, slots=True)

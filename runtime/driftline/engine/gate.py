@@ -37,15 +37,16 @@ class Gate:
 
     @contextmanager
     def passing_long(self) -> Iterator[None]:
-        """As `passing`, one at a time: nobody shuts the gate behind whom all others would wait so long."""
+        """As `passing`, for what takes long, one thread at a time. The gate is not shut meanwhile, since all
+        others would have to wait until this one has left: see `alone`."""
         with self._long, self.passing():
             yield
 
     @contextmanager
     def alone(self, patience: float) -> Iterator[bool]:
-        """Inside when all others have left, who come back behind this. Not for a thread that is inside.
+        """Inside when all others have left; they may pass again afterwards. Not for a thread that is inside.
 
-        False, and nobody has left, if somebody passes long and stays for more than so many seconds.
+        False, and nobody had to leave, if a thread in `passing_long` stays for more than `patience` seconds.
         """
         assert not getattr(self._mine, "depth", 0), "it would wait for itself"
         if not self._long.acquire(timeout=patience):

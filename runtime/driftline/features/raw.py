@@ -41,7 +41,7 @@ Layout = tuple[int, int, int]
 """Kind, stride and units per second of a source."""
 
 CLOCK: Layout = (memory.INT64, 8, MICROSECONDS)
-"""Of times that were parsed."""
+"""The layout of times that were parsed from text."""
 
 
 @dataclass(frozen=True, slots=True)

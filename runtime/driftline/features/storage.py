@@ -19,7 +19,7 @@ from driftline.tensors import shorten
 
 FORMAT = "driftline transform"
 VERSION = 1
-"""Of the format: raised when an older driftline could not read what is written."""
+"""The version of the format: raised when an older driftline could not read what is written."""
 
 Loaded = TypeVar("Loaded")
 

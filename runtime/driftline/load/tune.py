@@ -36,7 +36,7 @@ QUIET = 0.1
 _PASSES = 2
 _CONNECTIONS = 256
 _WARM_UP = 0.25
-"""Seconds before, for each second of load."""
+"""Seconds of load beforehand that do not count, for each second that does."""
 _TIMEOUT_SECONDS = 5.0
 _NEAR, _PRECISION = 1.3, 0.025
 """The steps around a rate that is known from another candidate, and how closely the highest is told."""

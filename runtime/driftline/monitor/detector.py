@@ -121,14 +121,6 @@ class Detectors:
             array[:] = frozen[name]
         self._ranks.random.bit_generator.state = frozen["random"]
 
-    def evidence(self) -> tuple[Array, Array]:
-        """(columns,) each: M of `change` and of `alarm`, in units of what makes a signal, as a logarithm."""
-        scale = self._threshold + np.log(self._columns * len(HALF_LIVES))
-        return (
-            np.logaddexp.reduce(self._state.change, axis=1) - scale,
-            np.logaddexp.reduce(self._state.alarm, axis=1) - scale,
-        )
-
 
 def radius(rows: Array, tolerance: float, columns: int) -> Array:
     """(columns,): how far a column may be from its reference, as sqrt(sum (p - b)^2 / b), and be harmless.

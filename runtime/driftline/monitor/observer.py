@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.monitor")
 
 MOST_BYTES = 64 * 2**20
-"""Of batches that wait for the monitor to be loaded; more are not observed, but counted as skipped."""
+"""Bytes of batches that may wait while the monitor is loaded; others are skipped, and counted as that."""
 
 SILENCE_SECONDS = 60.0
-"""Between two log lines about rows that could not be observed."""
+"""Seconds between two log lines about rows that could not be observed, at the least."""
 
 
 class Observer:

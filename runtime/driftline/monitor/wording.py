@@ -18,7 +18,8 @@ NONE = "no single change stands out"
 _MOST = 3
 _NAME_LENGTH = 40
 _KOLMOGOROV = 1.358
-"""Of a largest difference of distribution functions, the 95 % point, times sqrt(1/m + 1/n)."""
+"""Times sqrt(1/m + 1/n), the 95 % point of the largest difference between the distribution functions of two
+samples of m and n rows (Kolmogorov and Smirnov)."""
 
 
 def special(reference: Reference, counts: Array) -> dict[str, int]:

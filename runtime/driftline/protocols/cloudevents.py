@@ -1,4 +1,5 @@
-"""CloudEvents 1.0 over HTTP, both ways: in binary mode, structured as JSON, and batches of these.
+"""CloudEvents 1.0 over HTTP: read in binary mode, structured as JSON, and batches of these; written in binary
+mode and in batches.
 
 Specifications: https://github.com/cloudevents/spec, `spec.md`, `bindings/http-protocol-binding.md` and
 `formats/json-format.md` at version 1.0.2.
@@ -79,11 +80,6 @@ def to_binary(event: Event) -> tuple[Fields, bytes]:
     if event.content_type:
         fields.append((b"content-type", event.content_type.encode("latin-1")))
     return fields, event.data
-
-
-def to_structured(event: Event) -> tuple[Fields, bytes]:
-    """The headers and the body of a request in structured mode: a JSON object."""
-    return [(b"content-type", STRUCTURED.encode() + b"; charset=utf-8")], orjson.dumps(_document(event))
 
 
 def to_batch(events: Sequence[Event]) -> tuple[Fields, bytes]:

@@ -49,7 +49,7 @@ class TextForm:
         return cls(text[:start], text[stop:], spec.name, layout, replace(request, inputs={}))
 
     @property
-    def size(self) -> int:
+    def around(self) -> int:
         """Characters around the numbers."""
         return len(self.before) + len(self.behind)
 

@@ -8,7 +8,6 @@ Numba takes half a second or more to load; until `load` is done, it is not `read
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isinf, prod
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from driftline.tensors import Array, TensorSpec
 from driftline_kernels import compiling
 
 _kernel: Any = None  # driftline_kernels.numbers, when it is compiled
-_objects: Any = None  # driftline_kernels.objects, too
+object_kernel: Any = None  # driftline_kernels.objects, too: for Objects
 
 _KINDS = {
     np.dtype(name): kind
@@ -29,11 +28,9 @@ _KINDS = {
 """The kinds of driftline_kernels.memory, FLOAT32 to UINT64 and BITS."""
 
 MOST_LEVELS = 4
-"""Of lists in lists that the kernel knows."""
+"""Levels of lists in lists that the kernel reads, at most."""
 
 _MOST_LAYOUTS = 256
-_MOST_REST = 16
-_MOST_TEMPLATES = 4
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _NESTED = re.compile(rb"\[\s*\[")
 
@@ -55,14 +52,14 @@ def load() -> None:
 
     It takes what importing Numba takes, and some seconds more when a machine does it for the first time.
     """
-    global _kernel, _objects
+    global _kernel, object_kernel
     compiling.load()
     from driftline_kernels import numbers as kernel
     from driftline_kernels import objects
 
     kernel.read(b"[1, 2.5]", 0, 8, np.empty(8, np.uint8), _KINDS[np.dtype("f4")], 0, 0, 0, 0)
     objects.read(b'{"a":1.5}', 0, 9, objects.template([b'{"a":'], [0]), np.empty((1, 1)))
-    _objects = objects
+    object_kernel = objects
     _kernel = kernel  # from here on all is ready
 
 
@@ -206,54 +203,6 @@ class Rows:
         if min(shape) < 1 or not self._spec.accepts(shape):
             raise Unread
         return Layout.of(self._spec, shape)
-
-
-class Objects:
-    """Reads rows that are objects of numbers by name.
-
-    A client has its names in one order and one style, so what stands between the numbers is found out once.
-
-    names  of the numbers, as they are in the matrix
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = {name: place for place, name in enumerate(names)}
-        self._least = sum(len(name) + 5 for name in names)  # characters of a row: quotes, colon, digit, comma
-        self._templates: list[Any] = []  # the last that was learnt first
-        self._rest = 0  # texts that nothing is learnt from, since the last was no good
-
-    def read(self, text: bytes, start: int, stop: int) -> Array:
-        """(rows, names) float64: the rows in text[start:stop], with commas between; Unread for others."""
-        if not ready(text):
-            raise Unread
-        values = np.empty(((stop - start) // self._least + 1, len(self._names)))
-        for template in self._templates:
-            if (rows := _objects.read(text, start, stop, template, values)) > 0:
-                return values[:rows]
-        if self._rest > 0:
-            self._rest -= 1
-            raise Unread
-        self._rest = _MOST_REST
-        template = self._template_of(text[start : text.find(b"}", start, stop) + 1])
-        if (rows := _objects.read(text, start, stop, template, values)) <= 0:
-            raise Unread
-        self._rest = 0
-        self._templates = [template, *self._templates[: _MOST_TEMPLATES - 1]]
-        return values[:rows]
-
-    def _template_of(self, row: bytes) -> Any:
-        """The template of rows that are written as this one is, most likely; Unread if it is no such row."""
-        try:
-            names = list(orjson.loads(row))
-        except (orjson.JSONDecodeError, TypeError):
-            raise Unread from None
-        if len(names) != len(self._names) or set(names) != self._names.keys():
-            raise Unread
-        space = b" " if b'": ' in row else b""
-        between = b"," + space
-        before = [b"%b%b:%b" % (between, orjson.dumps(name), space) for name in names]
-        before[0] = b"{" + before[0][len(between) :]
-        return _objects.template(before, [self._names[name] for name in names])
 
 
 def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int:

@@ -14,6 +14,7 @@ from driftline.errors import BadRequest
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.forms import NumberForm
+from driftline.protocols.objects import Objects
 from driftline.tensors import Array, Signature, Tensors, shorten
 
 _SHORT = 300
@@ -42,7 +43,7 @@ class V1Codec:
         self._batched = signature.batched
         of_numbers = signature.raw and {spec.datatype.name for spec in signature.inputs} == {"FP64"}
         self._names = tuple(spec.name for spec in signature.inputs)
-        self._objects = numbers.Objects(self._names) if of_numbers and signature.batched else None
+        self._objects = Objects(self._names) if of_numbers and signature.batched else None
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever does not fit the signature."""
@@ -78,7 +79,7 @@ class V1Codec:
             raise numbers.Unread
         return {self._signature.inputs[0].name: self._rows.read(numbers.Numbers(body, before.end(), stop))}
 
-    def _read_objects(self, body: bytes, before: re.Match[bytes], objects: numbers.Objects) -> InferRequest:
+    def _read_objects(self, body: bytes, before: re.Match[bytes], objects: Objects) -> InferRequest:
         """A request of rows of raw columns that are all numbers; else Unread."""
         stop = body.rfind(b"]")
         if before[1] != b"instances" or _BEHIND.match(body, stop + 1) is None:

@@ -29,7 +29,7 @@ _SHORT = 2_000
 
 _MOST_FORMS = 64
 _MOST_AROUND = 1_000
-"""Characters around the numbers of a form."""
+"""Characters around the numbers of a form, at most: what is longer is not kept."""
 
 
 class V2Codec:
@@ -116,7 +116,7 @@ class V2Codec:
         if alone and request.id is None:
             (spec,) = self._inputs.values()
             new = TextForm.of(arrays[0], spec, request)
-            if len(new.before) + len(new.behind) <= _MOST_AROUND:
+            if new.around <= _MOST_AROUND:
                 remember(self._forms, head, new)
         return request
 

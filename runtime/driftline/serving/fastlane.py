@@ -21,7 +21,7 @@ import uvicorn
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
-from driftline.batching.batcher import Request
+from driftline.batching.request import Request
 from driftline.errors import DriftlineError
 from driftline.registry.source import Version
 from driftline.serving.app import App

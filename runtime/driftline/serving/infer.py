@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from driftline.batching.batcher import Request
+from driftline.batching.request import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
 from driftline.protocols import mlflow
 from driftline.protocols.codec import Codec, InferRequest

@@ -16,10 +16,10 @@ TOGETHER = 512
 times and has to come back, so fewer would cost more each; while more are observed, requests would wait."""
 
 MOST_VALUES = 2**18
-"""Of the rows that are observed at once."""
+"""At most so many values in the rows that are observed at once, about."""
 
 LATER_SECONDS = 0.05
-"""How long the first of them waits at most."""
+"""Seconds that the first of these rows waits, at most."""
 
 Batch = tuple[Tensors, Tensors]
 """What went in and what came out."""

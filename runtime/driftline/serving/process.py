@@ -89,7 +89,7 @@ async def _serve(
     try:
         if starting.done():
             starting.result()
-            settle(list(host.served()))
+            warm_in_background(list(host.served()))
             log.info("ready", extra={"models": sorted(host.entries)})
         await serving
     finally:
@@ -105,7 +105,7 @@ async def _serve(
         leave(0)
 
 
-def settle(served: Sequence[Served]) -> None:
+def warm_in_background(served: Sequence[Served]) -> None:
     """All is loaded that was asked for: make what is to come fast."""
     calm_collector()
     Thread(target=compile_kernels, args=(served,), name="driftline-kernels", daemon=True).start()

@@ -43,9 +43,9 @@ FIRST_REST = 0.5
 """Seconds between the first two attempts while the server is away."""
 
 _METRICS_A_CALL = 500
-"""MLflow takes 1000, in a megabyte."""
+"""Metrics sent in one call, at most: MLflow takes 1000, in a megabyte."""
 _LONGEST_COLUMN = 200
-"""Of the 250 characters of a name; what comes before the column has the rest."""
+"""Characters of a column in a metric's name, at most: MLflow takes 250, what stands before has the rest."""
 _LONGEST_TAG = 5000
 _MAY_NOT_BE = re.compile(r"[^\w.\- :]")
 """A slash may be, but stands between the statistic and the column."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol, cast
 
-from driftline.batching.batcher import Request
+from driftline.batching.request import Request
 from driftline.errors import DriftlineError
 from driftline.protocols.codec import Form, InferRequest, JoiningCodec
 from driftline.protocols.numbers import Unread
@@ -32,9 +32,8 @@ JOINING = frozenset(("v1", "v2", "mlflow"))
 LONG = 2**16
 """Bytes of a body; reading longer ones takes so long that to copy them together is no gain."""
 
-
 MOST_BATCHES = 16
-"""Of a model, that requests together may have rows for: the first one is answered with the last."""
+"""Batches whose rows are joined into one request, at most: no client is answered before the last has run."""
 
 
 class Member(Protocol):
@@ -165,8 +164,8 @@ class Joint:
                 member.start()
             return
         now, latency, version = perf_counter_ns(), self.served.latency, self.served.version
-        # One right behind the other: whoever has the first ones would fall asleep over the next ones, and to
-        # wake him takes longer than all that is done before and behind.
+        # One right behind the other, and all else afterwards: the client's thread would block meanwhile, and
+        # waking it costs more than all that is done behind.
         for member, fields, content in sending:
             try:
                 member.answer(fields, content)

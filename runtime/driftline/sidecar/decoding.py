@@ -27,7 +27,7 @@ from driftline.sidecar.together import ANSWERED, ASKED, Form, Lists, document_of
 from driftline.tensors import Array, shorten
 
 MOST_BYTES = 64 * 2**20
-"""Of a body, decompressed."""
+"""At most so many bytes in a body, decompressed."""
 
 Named = dict[str, Any]
 """Arrays by name; one of two dimensions is several columns, as `columns_of` has it."""

@@ -19,7 +19,7 @@ from driftline.monitor import pages
 from driftline.sidecar.agent import Agent, Source
 
 VERSION = ""
-"""Of the model: an agent does not know which one answers."""
+"""The version of the model that pages name: an agent does not know which one answers."""
 
 
 class Pages:

@@ -16,7 +16,7 @@ import orjson
 from driftline.sidecar.exchange import Body
 
 MOST_BYTES = 4096
-"""Of a body: reading a longer one takes so long that nothing is won."""
+"""At most so many bytes in a body that is read with others: longer ones take so long that nothing is won."""
 
 ASKED = ("dataframe_split", "dataframe_records", "instances", "inputs")
 ANSWERED = ("outputs", "predictions")

@@ -31,7 +31,6 @@ class Upstream(asyncio.Protocol):
         self._interim = False
         self._reading = False
         self._out: list[bytes] = []
-        self._status = 0
         self._copy: Copy | None = None
         self.transport: asyncio.Transport
         self.passage: Passage | None = None
@@ -139,7 +138,7 @@ class Upstream(asyncio.Protocol):
         passage = self.passage
         if passage is None:
             raise ValueError("an answer that nobody has asked for")
-        self._status = status = self._parser.get_status_code()
+        status = self._parser.get_status_code()
         without = headers.named(self._connection) if self._connection else frozenset()
         head = [b"HTTP/1.1 %d %b\r\n" % (status, self._reason), *headers.lines(self._fields, without)]
         self._interim = status < 200

@@ -20,7 +20,7 @@ from driftline.serving.fleet.channel import Channel, Gone, Verbs
 log = logging.getLogger("driftline.fleet")
 
 STOP_SECONDS = 10.0
-"""Beyond the time to drain, how long a worker may take to end."""
+"""Seconds that a worker may take to end, beyond the time to drain."""
 
 
 class Worker:

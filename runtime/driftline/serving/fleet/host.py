@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.fleet")
 
 COLLECT_SECONDS = 0.02
-"""Between two looks at what the workers have counted."""
+"""Seconds between two looks at what the workers have counted."""
 
 ANSWER_SECONDS = 2.0
 """A worker that has not said in this time what it has done holds up no page any longer."""
@@ -179,7 +179,7 @@ class FleetHost(Host):
         for spread in self._spreads():
             if spread.key in worker.loaded:
                 spread.parts.holders.add(worker.number)
-                watch = spread.monitoring
+                watch = spread.watch
                 if watch is not None and (watch.slabs is not None or watch.failed):
                     worker.channel.tell("slabs", spread.key, watch.slabs)
 
@@ -191,8 +191,8 @@ class FleetHost(Host):
         said.payloads.bury()
         self._before.add(said)
         for spread in self._spreads():
-            if spread.monitoring is not None:
-                spread.monitoring.bury(worker.number)
+            if spread.watch is not None:
+                spread.watch.bury(worker.number)
             spread.parts.leave(worker.number)
 
     def _spreads(self) -> Iterator[Spread]:
@@ -215,7 +215,7 @@ class FleetHost(Host):
 
     async def _hear(self) -> None:
         """Bring totals and monitors to what all workers have done; Unavailable if one does not say."""
-        watches = [one.monitoring for one in self._spreads() if one.monitoring is not None]
+        watches = [one.watch for one in self._spreads() if one.watch is not None]
         for watch in watches:
             watch.ask()
         try:
@@ -241,9 +241,9 @@ class FleetHost(Host):
         while True:
             await asyncio.sleep(COLLECT_SECONDS)
             for spread in self._spreads():
-                if spread.monitoring is not None:
+                if spread.watch is not None:
                     try:
-                        spread.monitoring.collect()
+                        spread.watch.collect()
                     except Exception:  # the others are collected, and this one again
                         log.exception("what workers have counted can't be collected")
 

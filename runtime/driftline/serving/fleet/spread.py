@@ -175,5 +175,5 @@ class Spread(Served):
         self.signature = parts.signature
         self.model = self.batcher = stand_in
         self.latency = latency
-        self.watch = self.monitoring = watch
+        self.watch: SpreadWatch | None = watch
         self.parts = parts

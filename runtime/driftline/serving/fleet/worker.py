@@ -34,7 +34,7 @@ from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
 from driftline.serving.news import News
 from driftline.serving.payloads.log import Counts, PayloadLog
-from driftline.serving.process import Stoppable, leave, loop_factory, settle
+from driftline.serving.process import Stoppable, leave, loop_factory, warm_in_background
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import CardWatch
@@ -44,10 +44,10 @@ from driftline_kernels import compiling
 log = logging.getLogger("driftline.fleet")
 
 FOLLOW_SECONDS = 0.05
-"""Between two looks at what the monitors want."""
+"""Seconds between two looks at what the monitors want."""
 
 SAY_SECONDS = 0.5
-"""Between two tellings of what was done: what a killed worker did since is not in the totals."""
+"""Seconds between two tellings of what was done: what a killed worker did since is not in the totals."""
 
 PAGE_SECONDS = 10.0
 """The supervisor has so long to answer a page that tells of all workers."""
@@ -183,7 +183,7 @@ class WorkerHost(Holder):
         self.default_name = default_name
         self.ready = True
         self._start_watching()
-        settle(list(self.served()))
+        warm_in_background(list(self.served()))
 
     def follow(self) -> None:
         """Let the supervisor have what was counted, if it wants that."""

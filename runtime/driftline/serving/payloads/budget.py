@@ -11,14 +11,15 @@ from time import perf_counter, process_time
 from driftline.serving.busy_poll import BusyPoll
 
 SLACK_SECONDS = 0.1
-"""Of time that has to pass before what was spent is made up for: so much is never refused. At twice of it all
-is, and between the two a part: whoever comes first in a batch has no better chance than the last."""
+"""The size of the bucket, as seconds in which it fills: nothing is refused while no more is missing. If twice
+as much is missing, everything is; between the two a part, by chance: whoever comes first in a batch has no
+better chance than the last."""
 
 LOOK_SECONDS = 0.05
-"""Between two looks at how much time there is to spare, at the least."""
+"""Seconds between two looks at how much time there is to spare, at the least."""
 
 SPARE_PART = 0.5
-"""Of the time that is left beside it, work takes half as much."""
+"""The part of the time to spare that work may take besides its share."""
 
 SCHEDULED = Path("/proc/thread-self/schedstat")
 """What Linux knows of a thread: nanoseconds for which it has run, and for which it has waited for a core."""
@@ -32,6 +33,9 @@ def no_time() -> float:
 class Budget:
     """A share of the time that passes, spent by pieces of work; times are in seconds, of any clock.
 
+    A token bucket: it fills by `share` seconds of work a second, and each piece takes out what it took. It is
+    kept as the time at which it will be full again.
+
     share  above 0; of 1 nothing is ever refused
     spare  gives the part of the time that nobody needs, of which half may be spent besides
     """
@@ -40,18 +44,18 @@ class Budget:
         self._least = self._share = share
         self._spare = spare
         self._next_look = 0.0
-        self._even = 0.0  # when what was spent is no more than the share of the time since it began
+        self._full_at = 0.0
 
     def allows(self, now: float) -> bool:
         """Whether a piece of work may be done."""
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             self._share = min(1.0, self._least + SPARE_PART * self._spare())
-        return self._even - now <= SLACK_SECONDS * (1.0 + random())  # noqa: S311
+        return self._full_at - now <= SLACK_SECONDS * (1.0 + random())  # noqa: S311
 
     def spend(self, begin: float, end: float) -> None:
         """Say when a piece was done."""
-        self._even = max(self._even, begin) + (end - begin) / self._share
+        self._full_at = max(self._full_at, begin) + (end - begin) / self._share
 
 
 class SpareTime:

@@ -29,10 +29,10 @@ FIRST_REST = 0.25
 TIMEOUT_SECONDS = 10.0
 
 SILENCE_SECONDS = 60.0
-"""Between two log lines about what was not taken."""
+"""Seconds between two log lines about what was not taken, at the least."""
 
 MOST_POST_BYTES = 2**20
-"""Of bodies in one post, if they are several."""
+"""At most so many bytes of bodies in one post, if they are several."""
 
 _LOOK_SECONDS = 1.0
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

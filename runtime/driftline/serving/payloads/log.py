@@ -33,29 +33,29 @@ from driftline.serving.payloads.sink import open_sink
 log = logging.getLogger("driftline.payloads")
 
 CLOSE_SECONDS = 5.0
-"""So long may it take to log what waits when the server stops."""
+"""Seconds that it may take to log what waits when the server stops."""
 
 FLUSH_SECONDS = 0.1
-"""How long exchanges wait for others, to be handed over with them, unless they make a frame before: the
+"""Seconds that exchanges wait for others, to be handed over with them, unless they make a frame before: the
 process that logs is woken each time, which cools the caches of a core that both share."""
 
 POLL_SECONDS = 0.005
-"""Between two looks whether the process that logs has room again."""
+"""Seconds between two looks whether the process that logs has room again."""
 
 FRAME_BYTES = 2**18
-"""Of exchanges that are handed over at once, about: requests come between."""
+"""Bytes of exchanges that are handed over at once, about: between two frames, requests have their turn."""
 
 WINDOW_BYTES = 4 * 2**20
-"""Of exchanges that wait at the process that logs, or on the way there."""
+"""At most so many bytes in exchanges that wait at the process that logs, or on the way there."""
 
 SILENCE_SECONDS = 60.0
-"""Between two log lines about what there was no time for."""
+"""Seconds between two log lines about what there was no time for, at the least."""
 
 MOST_PASSING = 16
 """Exchanges that are skipped with one that there was no time for: so many at the most, by chance."""
 
 LENGTH = struct.Struct("=Q")
-"""Of a frame, which is a pickled list of exchanges as tuples."""
+"""The length of a frame, which stands before it; a frame is a pickled list of exchanges as tuples."""
 
 COUNTED = ("taken_bytes", "sent", "given_up")
 """What the process that logs counts.
@@ -151,8 +151,8 @@ class PayloadLog:
     ) -> None:
         """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200.
 
-        All else about it is done in the loop's next turn: done between the answers of a batch, it would let
-        whoever has the first ones fall asleep over the next ones, and to wake him takes longer than this.
+        All else about it is done in the loop's next turn, not between the answers of a batch: the client's
+        thread would block meanwhile, and waking it costs more than all that is done here.
         """
         if self._unsampled > 0:
             self._unsampled -= 1

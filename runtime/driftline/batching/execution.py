@@ -1,0 +1,80 @@
+"""A batch, and how it runs: on the event loop or in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+
+from driftline.batching.rows import Slice, gather, split
+from driftline.blocks import arrays_of
+from driftline.errors import DriftlineError, ModelError
+from driftline.tensors import Tensors
+
+Run = Callable[[Tensors, Sequence[str]], Tensors]
+"""Input tensors and the names of the outputs wanted, to those outputs. Must be thread safe."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What runs together: row ranges of requests, and what came out.
+
+    results    for each slice its outputs or its error, once it has run
+    input_ns   nanoseconds that passed while its rows were gathered,
+    infer_ns   while it ran, 0 if it has failed, and
+    output_ns  while its outputs were split
+    spent_ns   nanoseconds that all of this took, by the clock that `Cost` learns from
+    """
+
+    slices: list[Slice]
+    rows: int
+    results: Sequence[Tensors | DriftlineError] = ()
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    spent_ns: int = 0
+
+    @property
+    def size(self) -> int:
+        """Elements of its inputs: see Cost."""
+        for request, _, _ in self.slices:
+            if request.rows:
+                break
+        return self.rows * sum(array.size for array in arrays_of(request.inputs)) // max(request.rows, 1)
+
+
+def execute(batch: Batch, run: Run, clock: Callable[[], int]) -> list[Batch]:
+    """Run a batch; if that fails, its slices one by one, so that a bad one fails alone.
+
+    clock  gives the nanoseconds that are learnt from
+
+    `Batcher.at_once` does the same in line, for one request without a queue: who changes one, looks at both.
+    """
+    spent = clock()
+    begin = perf_counter_ns()
+    wanted = tuple({name: None for request, _, _ in batch.slices for name in request.outputs})
+    try:
+        inputs = gather(batch.slices)
+        gathered = perf_counter_ns()
+        outputs = run(inputs, wanted)
+        ran = perf_counter_ns()
+        batch.results = split(batch.slices, outputs)
+    except Exception as error:
+        if len(batch.slices) > 1:
+            alone = (Batch([part], part[2] - part[1]) for part in batch.slices)
+            return [done for single in alone for done in execute(single, run, clock)]
+        error = as_driftline(error)
+        # What it has seen on its way leads back to this batch; see Request.outcome.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        batch.results = [error]
+        return [batch]
+    batch.input_ns = gathered - begin
+    batch.infer_ns = ran - gathered
+    batch.output_ns = perf_counter_ns() - ran
+    batch.spent_ns = clock() - spent
+    return [batch]
+
+
+def as_driftline(error: Exception) -> DriftlineError:
+    """What a client is told of what a model raised."""
+    return error if isinstance(error, DriftlineError) else ModelError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,95 @@
+"""One request in the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Hashable, Sequence
+from copy import copy
+from functools import partial
+from time import perf_counter_ns
+from typing import Any
+
+from driftline.blocks import size_in_bytes
+from driftline.errors import Cancelled, DriftlineError
+from driftline.tensors import Tensors
+
+REQUEST_BYTES = 1_000
+"""What a request takes in the queue besides its tensors."""
+
+
+class Request:
+    """One request in a batcher; `await` it for its outputs, or its error.
+
+    inputs       arrays that fit the signature
+    outputs      the names of the outputs wanted
+    rows         how many rows its inputs have
+    group        equal for requests that may be concatenated
+    together     how many client requests this one stands for; on failure each is tried again alone
+    nbytes       bytes that it takes in the queue
+    arrived_ns   when it was made; this and the next two are nanoseconds by perf_counter_ns
+    started_ns   when its first rows were taken from the queue; 0 until then
+    deadline_ns  when `timer` gives it up; 0 for never
+    rows_taken   rows that were taken from the queue, to run
+    rows_done    rows whose outputs are in `parts`, where they ran in several batches
+    parts        the outputs of these rows, each with the number of its first row
+    done         whether it has its outputs or its error: `result`, see `outcome`
+    on_done      called once when it is done, instead of awaiting it; then `outcome` has its outputs
+    """
+
+    __slots__ = (
+        "_settle", "arrived_ns", "deadline_ns", "done", "group", "inputs", "nbytes", "on_done", "outputs",
+        "parts", "result", "rows", "rows_done", "rows_taken", "started_ns", "timer", "together",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        rows: int,
+        group: Hashable,
+        together: int,
+        settle: Callable[[Request, DriftlineError], None],
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.rows = rows
+        self.group = group
+        self.together = together
+        self._settle = settle
+        self.nbytes = REQUEST_BYTES + size_in_bytes(inputs)
+        self.arrived_ns = perf_counter_ns()
+        self.deadline_ns = self.started_ns = self.rows_taken = self.rows_done = 0
+        self.parts: tuple[tuple[int, Tensors], ...] = ()
+        self.done = False
+        self.result: Tensors | DriftlineError | None = None
+        self.on_done: Callable[[], None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        if not self.done:
+            self._settle(self, Cancelled("the client has gone"))
+
+    def __await__(self) -> Generator[Any, None, Tensors]:
+        if not self.done:
+            waiter = asyncio.get_running_loop().create_future()
+            self.on_done = partial(_wake, waiter)
+            try:
+                yield from waiter
+            finally:
+                self.cancel()
+        return self.outcome()
+
+    def outcome(self) -> Tensors:
+        """Its outputs, once it is done; its error is raised."""
+        if isinstance(self.result, DriftlineError):
+            # A copy: what is raised knows its frames, and they know this request. If the request knew it too,
+            # its tensors and its version would stay in memory until the garbage collector comes.
+            raise copy(self.result)
+        assert self.result is not None, "it is done"
+        return self.result
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,68 @@
+"""Rows that are JSON objects of numbers, read by a kernel into one matrix; `numbers.load` loads it, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from driftline.protocols import numbers
+from driftline.protocols.numbers import Unread, ready
+from driftline.tensors import Array
+
+_MOST_REST = 16
+"""Texts from which nothing is learnt, after one whose template did not even read its own rows."""
+
+_MOST_TEMPLATES = 4
+"""Templates that are kept, at most: each client may write its rows another way."""
+
+
+class Objects:
+    """Reads rows that are objects of numbers by name.
+
+    A client has its names in one order and one style, so what stands between the numbers is found out once.
+
+    names  of the numbers, as they are in the matrix
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = {name: place for place, name in enumerate(names)}
+        self._least = sum(len(name) + 5 for name in names)  # characters of a row: quotes, colon, digit, comma
+        self._templates: list[Any] = []  # the last that was learnt first
+        self._rest = 0  # texts that nothing is learnt from, since the last was no good
+
+    def read(self, text: bytes, start: int, stop: int) -> Array:
+        """(rows, names) float64: the rows in text[start:stop], with commas between; Unread for others."""
+        if not ready(text):
+            raise Unread
+        kernel = numbers.object_kernel
+        values = np.empty(((stop - start) // self._least + 1, len(self._names)))
+        for template in self._templates:
+            if (rows := kernel.read(text, start, stop, template, values)) > 0:
+                return values[:rows]
+        if self._rest > 0:
+            self._rest -= 1
+            raise Unread
+        self._rest = _MOST_REST
+        template = self._template_of(text[start : text.find(b"}", start, stop) + 1])
+        if (rows := kernel.read(text, start, stop, template, values)) <= 0:
+            raise Unread
+        self._rest = 0
+        self._templates = [template, *self._templates[: _MOST_TEMPLATES - 1]]
+        return values[:rows]
+
+    def _template_of(self, row: bytes) -> Any:
+        """The template of rows that are written as this one is, most likely; Unread if it is no such row."""
+        try:
+            names = list(orjson.loads(row))
+        except (orjson.JSONDecodeError, TypeError):
+            raise Unread from None
+        if len(names) != len(self._names) or set(names) != self._names.keys():
+            raise Unread
+        space = b" " if b'": ' in row else b""
+        between = b"," + space
+        before = [b"%b%b:%b" % (between, orjson.dumps(name), space) for name in names]
+        before[0] = b"{" + before[0][len(between) :]
+        return numbers.object_kernel.template(before, [self._names[name] for name in names])

@@ -74,6 +74,7 @@ def rehearse(lane: type[FastLane], app: App) -> None:
     config.load()
     state = ServerState()
     protocol, wire = lane(config, state, {}), Wire()
+    protocol.access_log = False
     protocol.connection_made(wire)
     request = b"POST /v2/models/-/infer HTTP/1.1\r\nhost: -\r\ncontent-length: 2\r\n\r\n{}"
     for part in (request[:9], request[9:-1], request[-1:], request, request):

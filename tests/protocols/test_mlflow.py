@@ -149,6 +149,42 @@ def test_a_form_changes_no_answer(data: st.DataObject) -> None:
     assert outcome(codec) == outcome(fresh)
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from([None, 1, 2, 3]), st.booleans()), max_size=6),
+    st.sampled_from([None, declared(a="double", b="double", c="float")]),
+)
+def test_an_index_has_as_many_as_there_are_rows(
+    several: list[tuple[int, int | None, bool]], signature: MlflowSignature | None
+) -> None:
+    codec = MlflowCodec(MATRIX, signature)
+    for rows, index, behind in several:
+        where: dict[str, Any] = {} if index is None else {"index": list(range(index))}
+        table = {"columns": list("abc"), "data": ROWS[:1] * rows}
+        document = {"dataframe_split": {**table, **where} if behind else {**where, **table}}
+        body = json.dumps(document).encode()
+        try:
+            form = codec.form(body, None)
+            read = None if form is None else form.read(body)
+        except numbers.Unread:
+            read = None
+        if index in (None, rows):
+            for request in (read, decode(codec, body)):
+                assert request is None or request.inputs["x"].tolist() == ROWS[:1] * rows
+        else:
+            assert read is None
+            assert f"expected 'index' as a list of {rows}" in refused(codec, body)
+
+
+def test_tables_with_an_index_are_remembered() -> None:
+    codec = MlflowCodec(MATRIX)
+    body = json.dumps({"dataframe_split": {"index": [0, 1], "columns": list("abc"), "data": ROWS}}).encode()
+    decode(codec, body)
+    form = codec.form(body, None)
+    assert form is not None
+    assert form.fits(body.replace(b"0.5", b"7.5"))
+    assert not form.fits(body.replace(b"]]", b"], [1, 2, 3]]"))
+
+
 def test_forms_are_few() -> None:
     codec = MlflowCodec(MATRIX)
     for number in range(200):

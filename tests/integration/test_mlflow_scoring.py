@@ -322,6 +322,7 @@ CASES: list[tuple[str, Any, str]] = [
     *(("regressor", form, JSON) for form in (split([[1.5, 2]], "ab"), split([[1.5, 2.7, 3]], "abc"))),
     *((name, form, JSON) for name in ("mixed", "mixed_plain") for form in MIXED),
     *(("texts", split([row], "ab"), JSON) for row in (["a", "null"], [1, 2], ["a", 1.5], [True, "é"])),
+    *(("texts", split([[text, "b"]], "ab"), JSON) for text in ("\ud83d", "\U0001f600", r"\ud83d")),
     *(("flags", split([row], "ab"), JSON) for row in ([True, False], [1, 0], [0.5, 0])),
     *(("integers", split([row], "ab"), JSON) for row in WHOLE),
     *(("raw", form, JSON) for form in RAW),

@@ -235,10 +235,21 @@ def test_numbers_that_are_cut_off_and_bytes_in_base64() -> None:
         (b"{", "the request is no valid JSON: Expecting property name"),
         (b"[" * 100_000, "the request is no valid JSON: maximum recursion depth"),
         (b"\xff", "the request is no valid JSON: 'utf-8' codec"),
+        (rb'{"inputs": [["\ud83d"]]}', r"no valid JSON: 'utf-8' codec can't encode character '\ud83d'"),
+        (rb'{"inputs": [[NaN]], "\uDE00": 1}', "no valid JSON: 'utf-8' codec can't encode character"),
+        (b'{"inputs": [["\xed\xa0\xbd"]]}', "the request is no valid JSON: 'utf-8' codec can't decode"),
+        ('{"inputs": [["\ud83d"]]}'.encode("utf-16-le", "surrogatepass"), "no valid JSON: 'utf-16-le' codec"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_read_is_named(document: Any, message: str) -> None:
     assert message in refused(MlflowCodec(MATRIX, ABC), document)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
+def test_texts_as_python_reads_them(encoding: str) -> None:
+    codec = MlflowCodec(Signature((spec("x", "BYTES"),), OUTPUTS, True))
+    body = r'{"inputs": ["é", "\u00e9", "\ud83d\ude00", "\\ud83d"], "params": NaN}'.encode(encoding)
+    assert decode(codec, body).inputs["x"].tolist() == ["é", "é", "😀", r"\ud83d"]
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,10 @@ def _loads(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(body)
+            text = body.decode(json.detect_encoding(body))
+            document = json.loads(text)
+            if "\\u" in text:  # half of a pair of surrogates, which no model can compute with
+                json.dumps(document, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"the request is no valid JSON: {error}") from None
+        return document

@@ -280,6 +280,8 @@ FILES: list[tuple[str, str | bytes, str]] = [
     ("classifier", "a,b,c\n1,x,3\n", CSV), ("classifier", "a,b\n1,2\n", CSV), ("classifier", "", CSV),
     ("classifier", b"\xff\xfe", CSV), ("undeclared", "a,b,c\n1.5,2,3\n", CSV),
     ("undeclared", "a,b\n1.5,2\n", CSV),
+    *(("integers", f"a,b\n{text},2\n", CSV) for text in ("1.0", "1e3", "1.7", "True", "1.0,1\n1", "1.0,1\n")),
+    *(("classifier", f"a,b,c\n{text},2,3\n", CSV) for text in ("True", "true,1,2\nFALSE", "True,1,2\n1")),
     ("integers", "a,b\n1,2\n", CSV), ("integers", "a,b\n1.5,2\n", CSV), ("integers", "a,b\n,2\n", CSV),
     ("texts", "a,b\n2024-01-05,007\n", CSV), ("mixed_plain", "b,c,a\nx,2024-01-05,1.5\n", CSV),
     ("flags", "a,b\nTrue,False\n", CSV), ("mixed", "a,b,c\n1.5,x,y\n", CSV),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest, DriftlineError, SignatureViolation, UnsupportedMedia
 from driftline.mlmodel import Column, ColumnType, MlflowSignature, Parameter, Tensor
-from driftline.protocols import numbers
+from driftline.protocols import casting, numbers
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.mlflow import MlflowCodec, protocol_of
 from driftline.protocols.tabular import CsvCodec, ParquetCodec
@@ -307,6 +308,50 @@ def test_csv() -> None:
         CsvCodec(MATRIX, ABC).decode(b"a,b,c\n1,x,3\n")
     with pytest.raises(BadRequest, match="no valid CSV"):
         codec.decode(b"")
+
+
+whole = st.sampled_from(["1.0", "-0.0", "1e3", "2.5e1", "7", "-12", "+3", " 4", "007", "9007199254740993"])
+written = st.one_of(
+    st.lists(whole, min_size=1),
+    st.lists(
+        whole | st.sampled_from(["", "NaN", "inf", "1.7", "3e9", "1e19", "x", "1_0", "-1e-3"]), min_size=1
+    ),
+    st.lists(st.sampled_from(["True", "false", "TRUE"]), min_size=1),
+    st.lists(st.sampled_from(["True", "false", "", "1.0", "x"]), min_size=1),
+)
+
+
+@given(written, st.sampled_from(["integer", "long", "float", "double"]))
+def test_numbers_in_csv_are_those_that_pandas_reads(texts: list[str], kind: str) -> None:
+    dtype = casting.DTYPES[kind]
+    body = "".join(f"{text},1\n" for text in ["c", *texts])
+    try:
+        with np.errstate(invalid="ignore"):
+            expected = pd.read_csv(io.StringIO(body), dtype={"c": dtype})["c"].to_numpy()
+    except (ValueError, TypeError):
+        expected = None
+    if kind == "integer" and expected is not None and "9007199254740993" in texts:
+        expected = None  # pandas has 1 for it
+    single = Signature(
+        (spec("c", {"integer": "INT32", "long": "INT64", "float": "FP32"}.get(kind, "FP64")),), OUTPUTS, True
+    )
+    codec = CsvCodec(single, declared(c=kind))
+    if expected is None:
+        with pytest.raises(BadRequest):
+            codec.decode(body.encode())
+    else:
+        np.testing.assert_array_equal(codec.decode(body.encode()).inputs["c"], expected)
+
+
+def test_numbers_in_csv_that_are_none_are_named() -> None:
+    for text, message in (
+        ("1,1.0,2\n1,1.7,2", "column 'b': Float value 1.7"),
+        ("1,1e19,2", "column 'b': Float value 1"),
+        ("1,2.0,2\n1,2,y", "column 'c': Failed to parse string: 'y'"),
+        ("True,2.0,2\n1,2,2", "column 'a': Failed to parse string: 'True'"),
+    ):
+        with pytest.raises(BadRequest, match=f"the request is no valid CSV: {message}"):
+            CsvCodec(MATRIX, ABC).decode(f"a,b,c\n{text}\n".encode())
 
 
 def parquet(**columns: Any) -> bytes:

@@ -213,6 +213,15 @@ def parquet(**values: Any) -> bytes:
     return sink.getvalue()
 
 
+def in_every_form(values: list[Any]) -> list[Any]:
+    """Rows of these and a text."""
+    rows = [{"a": value, "b": "b"} for value in values]
+    return [
+        split([list(row.values()) for row in rows], "ab"), {"dataframe_records": rows},
+        {"inputs": {"a": values, "b": ["b"] * len(values)}}, {"inputs": rows}, {"instances": rows},
+    ]  # fmt: skip
+
+
 ROW = [1.5, 2, -3]
 VALUES: list[list[Any]] = [
     [1, 2, 3], ROW, ["1", "2", "3"], ["1.5", 2, 3], ["x", 2, 3], [True, False, True], [None, 2, 3],
@@ -266,6 +275,10 @@ MIXED: list[Any] = [
     {"instances": [{"a": 1.5, "b": "x", "c": "2024-01-05"}, {"a": 2.5, "b": "y", "c": "2024-01-05"}]},
 ]  # fmt: skip
 WHOLE = [[1, 2], [1.5, -1.5], ["7", True], ["1.5", 1], [None, 1], [math.nan, 1], ["x", 1]]
+NUMBERS: list[list[Any]] = [
+    [5.5, 1], [1, 2], [1.0], [True, 1], [True, 1.5], ["x", 1, 1.5], [-0.0, 0], [2**53 + 1, 1.5], [1e16, 1],
+    [2**63, 1], [2**63, -1], [math.inf, 1],
+]  # fmt: skip
 FLIGHT = ["temperature", "carrier", "day"]
 RAW: list[Any] = [
     split([[7.5, "AA", "2024-01-05"], [None, None, None], [1, "UA", "2024-05-06"]], FLIGHT),
@@ -325,6 +338,7 @@ CASES: list[tuple[str, Any, str]] = [
     *((name, form, JSON) for name in ("mixed", "mixed_plain") for form in MIXED),
     *(("texts", split([row], "ab"), JSON) for row in (["a", "null"], [1, 2], ["a", 1.5], [True, "é"])),
     *(("texts", split([[text, "b"]], "ab"), JSON) for text in ("\ud83d", "\U0001f600", r"\ud83d")),
+    *(("texts", form, JSON) for values in NUMBERS for form in in_every_form(values)),
     *(("flags", split([row], "ab"), JSON) for row in ([True, False], [1, 0], [0.5, 0])),
     *(("integers", split([row], "ab"), JSON) for row in WHOLE),
     *(("raw", form, JSON) for form in RAW),

@@ -209,9 +209,37 @@ def test_raw_columns_may_lack_values() -> None:
     rows = [[1, None, "2024-01-05"], [None, 5, "NaT"], [math.nan, math.nan, None]]
     inputs = decode(MlflowCodec(RAW, kinds), split(rows, "tcd")).inputs
     np.testing.assert_array_equal(inputs["t"], [1, np.nan, np.nan])
-    assert inputs["c"].tolist() == [None, "5", None]
+    assert inputs["c"].tolist() == [None, "5.0", None]  # whole numbers beside gaps are fractions in pandas
     assert inputs["d"].tolist() == ["2024-01-05 00:00:00", None, None]
     assert decode(MlflowCodec(RAW, kinds), split([[1, "x"]], "tc")).inputs["d"].tolist() == [None]
+
+
+scalars = st.one_of(
+    st.integers(-(2**62), 2**62),
+    st.floats(-1e15, 1e15),
+    st.booleans(),
+    st.none(),
+    st.just(math.nan),
+    st.text(),
+)
+
+
+@given(st.lists(scalars, min_size=1))
+def test_texts_of_numbers_in_a_data_frame_are_those_of_pandas(values: list[Any]) -> None:
+    document = {"dataframe_records": [{"c": value} for value in values]}
+    column = pd.DataFrame(document["dataframe_records"])["c"].tolist()
+    expected = [None if value is None or value != value else str(value) for value in column]
+    codec = MlflowCodec(Signature((spec("c", "BYTES", raw=True),), OUTPUTS, True), declared(c="string"))
+    assert decode(codec, document).inputs["c"].tolist() == expected
+
+
+def test_numbers_for_texts_are_written_as_they_came_or_refused() -> None:
+    codec = MlflowCodec(Signature((spec("c", "BYTES"),), OUTPUTS, True), declared(c="string"))
+    for values, texts in (([5.5, 1], ["5.5", "1"]), ([2**64 - 1, -(2**63)], [str(2**64 - 1), str(-(2**63))])):
+        assert decode(codec, {"inputs": {"c": values}}).inputs["c"].tolist() == texts
+    assert decode(codec, split([[math.inf], [10**400]], "c")).inputs["c"].tolist() == ["inf", str(10**400)]
+    for wide in (2**64, -(2**63) - 1, 1234567890123456789012345, 1e300):
+        assert "column 'c': expected string, came " in refused(codec, split([[wide]], "c"))
 
 
 def test_numbers_that_are_cut_off_and_bytes_in_base64() -> None:

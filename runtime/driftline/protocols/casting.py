@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,8 @@ DTYPES = {
 """The types of columns of numbers."""
 
 _NUMBERS = {bool, int, float}
+_FRACTIONS = {int, float, type(None)}
+_WIDE = 2.0**63
 _NO_DATES = {"", "NaT", "nan", "None"}
 _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
 
@@ -43,6 +46,17 @@ def convert(name: object, values: Any, declared: str) -> Any:
         one, kind = _TEXTS[declared], set(map(type, values))
         return values if declared == "string" and kind == {str} else [one(name, value) for value in values]
     return values
+
+
+def framed(name: object, values: Any, declared: str) -> Any:
+    """A column of a data frame, where whole numbers beside fractions or gaps are fractions, also as text."""
+    if declared == "string" and len(values) and type(values[0]) in _FRACTIONS:
+        kinds = set(map(type, values))
+        if int in kinds and len(kinds) > 1 and kinds <= _FRACTIONS:
+            values = [
+                float(value) if type(value) is int and abs(value) < _WIDE else value for value in values
+            ]
+    return convert(name, values, declared)
 
 
 def _numbers(name: object, values: Any, declared: str) -> Array:
@@ -89,10 +103,13 @@ def _missing(value: object) -> bool:
 
 
 def _text(name: object, value: object) -> str | None:
-    """A value of a column of strings: numbers are what Python writes for them."""
+    """A value of a column of strings: numbers are what Python writes for them.
+
+    What is as large as this most likely was a whole number, of which JSON's reader left the first digits.
+    """
     if _missing(value):
         return None
-    if type(value) in (list, dict):
+    if type(value) in (list, dict) or (type(value) is float and _WIDE <= abs(value) < math.inf):
         raise _wrong(name, "string", value)
     return value if type(value) is str else str(value)
 

@@ -84,6 +84,7 @@ def models(root: Path) -> dict[str, Path]:
         "classifier": (linear(LogisticRegression), columns("double", "double", "double")),
         "undeclared": (linear(LogisticRegression), None),
         "matrix": (linear(LogisticRegression, options={"zipmap": False}), None),
+        "optional": (onnx.load(scale(file, 2)), columns("double", "double", "double", optional="abc")),
         "regressor": (linear(LinearRegression), columns("double", "long", "float", optional="c")),
         "tensor": (onnx.load(scale(file, 2)), ModelSignature(tensor, params=parameters)),
         "named": (onnx.load(identity(file)), ModelSignature(Schema([TensorSpec(F4, (-1, 3), "x")]))),
@@ -279,6 +280,10 @@ NUMBERS: list[list[Any]] = [
     [5.5, 1], [1, 2], [1.0], [True, 1], [True, 1.5], ["x", 1, 1.5], [-0.0, 0], [2**53 + 1, 1.5], [1e16, 1],
     [2**63, 1], [2**63, -1], [math.inf, 1],
 ]  # fmt: skip
+OPTIONAL: list[Any] = [
+    split([ROW]), split([ROW], "abc"), split([ROW], "xyz"), split([], "abc"), split([]),
+    {"inputs": {"z": [1]}}, {"dataframe_records": []}, {"dataframe_records": [{}]}, {"instances": [{"z": 1}]},
+]  # fmt: skip
 FLIGHT = ["temperature", "carrier", "day"]
 RAW: list[Any] = [
     split([[7.5, "AA", "2024-01-05"], [None, None, None], [1, "UA", "2024-05-06"]], FLIGHT),
@@ -341,6 +346,7 @@ CASES: list[tuple[str, Any, str]] = [
     *(("texts", form, JSON) for values in NUMBERS for form in in_every_form(values)),
     *(("flags", split([row], "ab"), JSON) for row in ([True, False], [1, 0], [0.5, 0])),
     *(("integers", split([row], "ab"), JSON) for row in WHOLE),
+    *(("optional", form, JSON) for form in OPTIONAL),
     *(("raw", form, JSON) for form in RAW),
     *(
         ("python", form, JSON)

@@ -242,6 +242,14 @@ def test_numbers_for_texts_are_written_as_they_came_or_refused() -> None:
         assert "column 'c': expected string, came " in refused(codec, split([[wide]], "c"))
 
 
+def test_a_table_of_other_columns_is_none_of_optional_ones() -> None:
+    codec = MlflowCodec(MATRIX, declared(a="double?", b="double?", c="double?"))
+    message = "expected any of a: double (optional); b: double (optional); c: double (optional); came "
+    for form in (split(ROWS, None), split(ROWS, "xyz"), {"dataframe_records": []}, {"inputs": {"z": [1]}}):
+        assert message in refused(codec, form)
+    np.testing.assert_array_equal(decode(codec, split([[7]], "b")).inputs["x"], [[np.nan, 7, np.nan]])
+
+
 def test_numbers_that_are_cut_off_and_bytes_in_base64() -> None:
     assert decode(MlflowCodec(MATRIX, ABC), split([[1, 2.75, 3]])).inputs["x"].tolist() == [[1, 2, 3]]
     pair = MlflowCodec(PAIR, declared(a="float", b="binary"))

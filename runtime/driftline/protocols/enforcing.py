@@ -92,6 +92,10 @@ class Columns:
                 f"missing columns: {', '.join(map(repr, missing)) or 'some'}; "
                 f"expected {'; '.join(map(str, self._schema))}; came {shorten(list(given))}"
             )
+        if not columns:
+            raise BadRequest(
+                f"expected any of {'; '.join(map(str, self._schema))}; came {shorten(list(given))}"
+            )
         absent = [None] * frame.rows
         whole = Frame(tuple(declared), [columns.get(name, absent) for name in declared])
         return tensors_of(whole, self._signature), True

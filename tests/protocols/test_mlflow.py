@@ -242,6 +242,22 @@ def test_numbers_for_texts_are_written_as_they_came_or_refused() -> None:
         assert "column 'c': expected string, came " in refused(codec, split([[wide]], "c"))
 
 
+def test_nothing_but_numbers_is_a_boolean_in_a_tensor() -> None:
+    flags = MlflowSignature((Tensor(None, np.dtype(np.bool_), (-1, 2)),))
+    codec = MlflowCodec(Signature((spec("x", "BOOL", (-1, 2)),), OUTPUTS, True), flags)
+    assert decode(codec, {"inputs": [[True, 0], [0.5, False]]}).inputs["x"].tolist() == [
+        [True, False],
+        [True, False],
+    ]
+    for value in (None, "x", "", {}):
+        for form in (
+            {"inputs": [[True, value]]},
+            {"instances": [[True, value]]},
+            split([[True, value]], "ab"),
+        ):
+            assert "input 'x': expected BOOL values, came " in refused(codec, form)
+
+
 def test_a_table_of_other_columns_is_none_of_optional_ones() -> None:
     codec = MlflowCodec(MATRIX, declared(a="double?", b="double?", c="double?"))
     message = "expected any of a: double (optional); b: double (optional); c: double (optional); came "

@@ -192,7 +192,7 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
             raise
         try:
             with np.errstate(over="ignore"):
-                array = np.array(value, declared.dtype)
+                array = _as(value, declared.dtype)
         except (ValueError, TypeError, OverflowError):
             message = str(error) or f"input {name!r}: expected {declared.dtype}, came {shorten(value)}"
             raise BadRequest(message) from None
@@ -205,3 +205,10 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
             f"came {list(array.shape)}"
         )
     return array
+
+
+def _as(value: object, dtype: np.dtype[Any]) -> Array:
+    """As numpy converts it, but nothing except numbers becomes a boolean."""
+    if dtype.kind == "b" and np.asarray(value).dtype.kind not in "biuf":
+        raise TypeError
+    return np.array(value, dtype)

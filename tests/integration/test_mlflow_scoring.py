@@ -284,6 +284,11 @@ OPTIONAL: list[Any] = [
     split([ROW]), split([ROW], "abc"), split([ROW], "xyz"), split([], "abc"), split([]),
     {"inputs": {"z": [1]}}, {"dataframe_records": []}, {"dataframe_records": [{}]}, {"instances": [{"z": 1}]},
 ]  # fmt: skip
+DAYS = [
+    "2024/02/05", "2024-2-5", "2024.2.5 07:08", "2024/02/05T07:08:09.5", "20240205", "2024-02/5x",
+    "2024/13/1", "2024-W05-1", "2024-02-05_07:08", "1677-09-21", "1677-09-22", "2262-04-11",
+    "2262-04-12", "9999-12-31",
+]  # fmt: skip
 FLIGHT = ["temperature", "carrier", "day"]
 RAW: list[Any] = [
     split([[7.5, "AA", "2024-01-05"], [None, None, None], [1, "UA", "2024-05-06"]], FLIGHT),
@@ -348,6 +353,7 @@ CASES: list[tuple[str, Any, str]] = [
     *(("integers", split([row], "ab"), JSON) for row in WHOLE),
     *(("optional", form, JSON) for form in OPTIONAL),
     *(("raw", form, JSON) for form in RAW),
+    *(("raw", split([[7.5, "AA", day]], FLIGHT), JSON) for day in DAYS),
     *(
         ("python", form, JSON)
         for kind in ("array", "list", "series", "named", "frame", "records", "mapping")

@@ -242,6 +242,44 @@ def test_numbers_for_texts_are_written_as_they_came_or_refused() -> None:
         assert "column 'c': expected string, came " in refused(codec, split([[wide]], "c"))
 
 
+days = st.builds(
+    "{}{}{:0{}}{}{:0{}}{}".format,
+    st.integers(1670, 2270), st.sampled_from("-/."), st.integers(1, 12), st.sampled_from([1, 2]),
+    st.sampled_from("-/."), st.integers(1, 31), st.sampled_from([1, 2]),
+    st.sampled_from(["", "T07:08", " 07:08:09.123456", "t07", "_07:08"]),
+)  # fmt: skip
+
+
+@given(days)
+def test_days_are_those_of_pandas_or_none(day: str) -> None:
+    try:
+        expected = [str(pd.to_datetime(pd.Series([day])).astype("datetime64[ns]")[0])]
+    except ValueError:
+        expected = []
+    codec = MlflowCodec(Signature((spec("d", "BYTES", raw=True),), OUTPUTS, True), declared(d="datetime"))
+    if expected and day[:10].count(day[4]) == 2:
+        assert decode(codec, split([[day]], "d")).inputs["d"].tolist() == expected
+    else:
+        refused(codec, split([[day]], "d"))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("2024-W01-5", "column 'd': expected datetime, came '2024-W01-5' (str)"),
+        ("01/05/2024", "column 'd': expected datetime, came '01/05/2024' (str)"),
+        (1704412800000, "column 'd': expected datetime, came 1704412800000 (int)"),
+        ([], "column 'd': expected datetime, came [] (list)"),
+        (
+            "9999-12-31",
+            "column 'd': expected datetime from 1677-09-21 00:12:43.145225 to 2262-04-11 23:47:16",
+        ),
+    ],
+)
+def test_what_is_no_day_is_named(value: object, message: str) -> None:
+    assert message in refused(MlflowCodec(PAIR, declared(d="datetime")), split([[value]], "d"))
+
+
 def test_nothing_but_numbers_is_a_boolean_in_a_tensor() -> None:
     flags = MlflowSignature((Tensor(None, np.dtype(np.bool_), (-1, 2)),))
     codec = MlflowCodec(Signature((spec("x", "BOOL", (-1, 2)),), OUTPUTS, True), flags)

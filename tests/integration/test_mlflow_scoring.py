@@ -84,6 +84,7 @@ def models(root: Path) -> dict[str, Path]:
         "classifier": (linear(LogisticRegression), columns("double", "double", "double")),
         "undeclared": (linear(LogisticRegression), None),
         "matrix": (linear(LogisticRegression, options={"zipmap": False}), None),
+        "optional": (onnx.load(scale(file, 2)), columns("double", "double", "double", optional="abc")),
         "regressor": (linear(LinearRegression), columns("double", "long", "float", optional="c")),
         "tensor": (onnx.load(scale(file, 2)), ModelSignature(tensor, params=parameters)),
         "named": (onnx.load(identity(file)), ModelSignature(Schema([TensorSpec(F4, (-1, 3), "x")]))),
@@ -213,6 +214,15 @@ def parquet(**values: Any) -> bytes:
     return sink.getvalue()
 
 
+def in_every_form(values: list[Any]) -> list[Any]:
+    """Rows of these and a text."""
+    rows = [{"a": value, "b": "b"} for value in values]
+    return [
+        split([list(row.values()) for row in rows], "ab"), {"dataframe_records": rows},
+        {"inputs": {"a": values, "b": ["b"] * len(values)}}, {"inputs": rows}, {"instances": rows},
+    ]  # fmt: skip
+
+
 ROW = [1.5, 2, -3]
 VALUES: list[list[Any]] = [
     [1, 2, 3], ROW, ["1", "2", "3"], ["1.5", 2, 3], ["x", 2, 3], [True, False, True], [None, 2, 3],
@@ -266,6 +276,19 @@ MIXED: list[Any] = [
     {"instances": [{"a": 1.5, "b": "x", "c": "2024-01-05"}, {"a": 2.5, "b": "y", "c": "2024-01-05"}]},
 ]  # fmt: skip
 WHOLE = [[1, 2], [1.5, -1.5], ["7", True], ["1.5", 1], [None, 1], [math.nan, 1], ["x", 1]]
+NUMBERS: list[list[Any]] = [
+    [5.5, 1], [1, 2], [1.0], [True, 1], [True, 1.5], ["x", 1, 1.5], [-0.0, 0], [2**53 + 1, 1.5], [1e16, 1],
+    [2**63, 1], [2**63, -1], [math.inf, 1],
+]  # fmt: skip
+OPTIONAL: list[Any] = [
+    split([ROW]), split([ROW], "abc"), split([ROW], "xyz"), split([], "abc"), split([]),
+    {"inputs": {"z": [1]}}, {"dataframe_records": []}, {"dataframe_records": [{}]}, {"instances": [{"z": 1}]},
+]  # fmt: skip
+DAYS = [
+    "2024/02/05", "2024-2-5", "2024.2.5 07:08", "2024/02/05T07:08:09.5", "20240205", "2024-02/5x",
+    "2024/13/1", "2024-W05-1", "2024-02-05_07:08", "1677-09-21", "1677-09-22", "2262-04-11",
+    "2262-04-12", "9999-12-31",
+]  # fmt: skip
 FLIGHT = ["temperature", "carrier", "day"]
 RAW: list[Any] = [
     split([[7.5, "AA", "2024-01-05"], [None, None, None], [1, "UA", "2024-05-06"]], FLIGHT),
@@ -280,6 +303,8 @@ FILES: list[tuple[str, str | bytes, str]] = [
     ("classifier", "a,b,c\n1,x,3\n", CSV), ("classifier", "a,b\n1,2\n", CSV), ("classifier", "", CSV),
     ("classifier", b"\xff\xfe", CSV), ("undeclared", "a,b,c\n1.5,2,3\n", CSV),
     ("undeclared", "a,b\n1.5,2\n", CSV),
+    *(("integers", f"a,b\n{text},2\n", CSV) for text in ("1.0", "1e3", "1.7", "True", "1.0,1\n1", "1.0,1\n")),
+    *(("classifier", f"a,b,c\n{text},2,3\n", CSV) for text in ("True", "true,1,2\nFALSE", "True,1,2\n1")),
     ("integers", "a,b\n1,2\n", CSV), ("integers", "a,b\n1.5,2\n", CSV), ("integers", "a,b\n,2\n", CSV),
     ("texts", "a,b\n2024-01-05,007\n", CSV), ("mixed_plain", "b,c,a\nx,2024-01-05,1.5\n", CSV),
     ("flags", "a,b\nTrue,False\n", CSV), ("mixed", "a,b,c\n1.5,x,y\n", CSV),
@@ -322,9 +347,13 @@ CASES: list[tuple[str, Any, str]] = [
     *(("regressor", form, JSON) for form in (split([[1.5, 2]], "ab"), split([[1.5, 2.7, 3]], "abc"))),
     *((name, form, JSON) for name in ("mixed", "mixed_plain") for form in MIXED),
     *(("texts", split([row], "ab"), JSON) for row in (["a", "null"], [1, 2], ["a", 1.5], [True, "é"])),
+    *(("texts", split([[text, "b"]], "ab"), JSON) for text in ("\ud83d", "\U0001f600", r"\ud83d")),
+    *(("texts", form, JSON) for values in NUMBERS for form in in_every_form(values)),
     *(("flags", split([row], "ab"), JSON) for row in ([True, False], [1, 0], [0.5, 0])),
     *(("integers", split([row], "ab"), JSON) for row in WHOLE),
+    *(("optional", form, JSON) for form in OPTIONAL),
     *(("raw", form, JSON) for form in RAW),
+    *(("raw", split([[7.5, "AA", day]], FLIGHT), JSON) for day in DAYS),
     *(
         ("python", form, JSON)
         for kind in ("array", "list", "series", "named", "frame", "records", "mapping")

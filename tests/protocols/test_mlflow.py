@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest, DriftlineError, SignatureViolation, UnsupportedMedia
 from driftline.mlmodel import Column, ColumnType, MlflowSignature, Parameter, Tensor
-from driftline.protocols import numbers
+from driftline.protocols import casting, numbers
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.mlflow import MlflowCodec, protocol_of
 from driftline.protocols.tabular import CsvCodec, ParquetCodec
@@ -149,6 +150,42 @@ def test_a_form_changes_no_answer(data: st.DataObject) -> None:
     assert outcome(codec) == outcome(fresh)
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from([None, 1, 2, 3]), st.booleans()), max_size=6),
+    st.sampled_from([None, declared(a="double", b="double", c="float")]),
+)
+def test_an_index_has_as_many_as_there_are_rows(
+    several: list[tuple[int, int | None, bool]], signature: MlflowSignature | None
+) -> None:
+    codec = MlflowCodec(MATRIX, signature)
+    for rows, index, behind in several:
+        where: dict[str, Any] = {} if index is None else {"index": list(range(index))}
+        table = {"columns": list("abc"), "data": ROWS[:1] * rows}
+        document = {"dataframe_split": {**table, **where} if behind else {**where, **table}}
+        body = json.dumps(document).encode()
+        try:
+            form = codec.form(body, None)
+            read = None if form is None else form.read(body)
+        except numbers.Unread:
+            read = None
+        if index in (None, rows):
+            for request in (read, decode(codec, body)):
+                assert request is None or request.inputs["x"].tolist() == ROWS[:1] * rows
+        else:
+            assert read is None
+            assert f"expected 'index' as a list of {rows}" in refused(codec, body)
+
+
+def test_tables_with_an_index_are_remembered() -> None:
+    codec = MlflowCodec(MATRIX)
+    body = json.dumps({"dataframe_split": {"index": [0, 1], "columns": list("abc"), "data": ROWS}}).encode()
+    decode(codec, body)
+    form = codec.form(body, None)
+    assert form is not None
+    assert form.fits(body.replace(b"0.5", b"7.5"))
+    assert not form.fits(body.replace(b"]]", b"], [1, 2, 3]]"))
+
+
 def test_forms_are_few() -> None:
     codec = MlflowCodec(MATRIX)
     for number in range(200):
@@ -172,9 +209,99 @@ def test_raw_columns_may_lack_values() -> None:
     rows = [[1, None, "2024-01-05"], [None, 5, "NaT"], [math.nan, math.nan, None]]
     inputs = decode(MlflowCodec(RAW, kinds), split(rows, "tcd")).inputs
     np.testing.assert_array_equal(inputs["t"], [1, np.nan, np.nan])
-    assert inputs["c"].tolist() == [None, "5", None]
+    assert inputs["c"].tolist() == [None, "5.0", None]  # whole numbers beside gaps are fractions in pandas
     assert inputs["d"].tolist() == ["2024-01-05 00:00:00", None, None]
     assert decode(MlflowCodec(RAW, kinds), split([[1, "x"]], "tc")).inputs["d"].tolist() == [None]
+
+
+scalars = st.one_of(
+    st.integers(-(2**62), 2**62),
+    st.floats(-1e15, 1e15),
+    st.booleans(),
+    st.none(),
+    st.just(math.nan),
+    st.text(),
+)
+
+
+@given(st.lists(scalars, min_size=1))
+def test_texts_of_numbers_in_a_data_frame_are_those_of_pandas(values: list[Any]) -> None:
+    document = {"dataframe_records": [{"c": value} for value in values]}
+    column = pd.DataFrame(document["dataframe_records"])["c"].tolist()
+    expected = [None if value is None or value != value else str(value) for value in column]
+    codec = MlflowCodec(Signature((spec("c", "BYTES", raw=True),), OUTPUTS, True), declared(c="string"))
+    assert decode(codec, document).inputs["c"].tolist() == expected
+
+
+def test_numbers_for_texts_are_written_as_they_came_or_refused() -> None:
+    codec = MlflowCodec(Signature((spec("c", "BYTES"),), OUTPUTS, True), declared(c="string"))
+    for values, texts in (([5.5, 1], ["5.5", "1"]), ([2**64 - 1, -(2**63)], [str(2**64 - 1), str(-(2**63))])):
+        assert decode(codec, {"inputs": {"c": values}}).inputs["c"].tolist() == texts
+    assert decode(codec, split([[math.inf], [10**400]], "c")).inputs["c"].tolist() == ["inf", str(10**400)]
+    for wide in (2**64, -(2**63) - 1, 1234567890123456789012345, 1e300):
+        assert "column 'c': expected string, came " in refused(codec, split([[wide]], "c"))
+
+
+days = st.builds(
+    "{}{}{:0{}}{}{:0{}}{}".format,
+    st.integers(1670, 2270), st.sampled_from("-/."), st.integers(1, 12), st.sampled_from([1, 2]),
+    st.sampled_from("-/."), st.integers(1, 31), st.sampled_from([1, 2]),
+    st.sampled_from(["", "T07:08", " 07:08:09.123456", "t07", "_07:08"]),
+)  # fmt: skip
+
+
+@given(days)
+def test_days_are_those_of_pandas_or_none(day: str) -> None:
+    try:
+        expected = [str(pd.to_datetime(pd.Series([day])).astype("datetime64[ns]")[0])]
+    except ValueError:
+        expected = []
+    codec = MlflowCodec(Signature((spec("d", "BYTES", raw=True),), OUTPUTS, True), declared(d="datetime"))
+    if expected and day[:10].count(day[4]) == 2:
+        assert decode(codec, split([[day]], "d")).inputs["d"].tolist() == expected
+    else:
+        refused(codec, split([[day]], "d"))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("2024-W01-5", "column 'd': expected datetime, came '2024-W01-5' (str)"),
+        ("01/05/2024", "column 'd': expected datetime, came '01/05/2024' (str)"),
+        (1704412800000, "column 'd': expected datetime, came 1704412800000 (int)"),
+        ([], "column 'd': expected datetime, came [] (list)"),
+        (
+            "9999-12-31",
+            "column 'd': expected datetime from 1677-09-21 00:12:43.145225 to 2262-04-11 23:47:16",
+        ),
+    ],
+)
+def test_what_is_no_day_is_named(value: object, message: str) -> None:
+    assert message in refused(MlflowCodec(PAIR, declared(d="datetime")), split([[value]], "d"))
+
+
+def test_nothing_but_numbers_is_a_boolean_in_a_tensor() -> None:
+    flags = MlflowSignature((Tensor(None, np.dtype(np.bool_), (-1, 2)),))
+    codec = MlflowCodec(Signature((spec("x", "BOOL", (-1, 2)),), OUTPUTS, True), flags)
+    assert decode(codec, {"inputs": [[True, 0], [0.5, False]]}).inputs["x"].tolist() == [
+        [True, False],
+        [True, False],
+    ]
+    for value in (None, "x", "", {}):
+        for form in (
+            {"inputs": [[True, value]]},
+            {"instances": [[True, value]]},
+            split([[True, value]], "ab"),
+        ):
+            assert "input 'x': expected BOOL values, came " in refused(codec, form)
+
+
+def test_a_table_of_other_columns_is_none_of_optional_ones() -> None:
+    codec = MlflowCodec(MATRIX, declared(a="double?", b="double?", c="double?"))
+    message = "expected any of a: double (optional); b: double (optional); c: double (optional); came "
+    for form in (split(ROWS, None), split(ROWS, "xyz"), {"dataframe_records": []}, {"inputs": {"z": [1]}}):
+        assert message in refused(codec, form)
+    np.testing.assert_array_equal(decode(codec, split([[7]], "b")).inputs["x"], [[np.nan, 7, np.nan]])
 
 
 def test_numbers_that_are_cut_off_and_bytes_in_base64() -> None:
@@ -199,10 +326,21 @@ def test_numbers_that_are_cut_off_and_bytes_in_base64() -> None:
         (b"{", "the request is no valid JSON: Expecting property name"),
         (b"[" * 100_000, "the request is no valid JSON: maximum recursion depth"),
         (b"\xff", "the request is no valid JSON: 'utf-8' codec"),
+        (rb'{"inputs": [["\ud83d"]]}', r"no valid JSON: 'utf-8' codec can't encode character '\ud83d'"),
+        (rb'{"inputs": [[NaN]], "\uDE00": 1}', "no valid JSON: 'utf-8' codec can't encode character"),
+        (b'{"inputs": [["\xed\xa0\xbd"]]}', "the request is no valid JSON: 'utf-8' codec can't decode"),
+        ('{"inputs": [["\ud83d"]]}'.encode("utf-16-le", "surrogatepass"), "no valid JSON: 'utf-16-le' codec"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_read_is_named(document: Any, message: str) -> None:
     assert message in refused(MlflowCodec(MATRIX, ABC), document)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
+def test_texts_as_python_reads_them(encoding: str) -> None:
+    codec = MlflowCodec(Signature((spec("x", "BYTES"),), OUTPUTS, True))
+    body = r'{"inputs": ["é", "\u00e9", "\ud83d\ude00", "\\ud83d"], "params": NaN}'.encode(encoding)
+    assert decode(codec, body).inputs["x"].tolist() == ["é", "é", "😀", r"\ud83d"]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +398,50 @@ def test_csv() -> None:
         CsvCodec(MATRIX, ABC).decode(b"a,b,c\n1,x,3\n")
     with pytest.raises(BadRequest, match="no valid CSV"):
         codec.decode(b"")
+
+
+whole = st.sampled_from(["1.0", "-0.0", "1e3", "2.5e1", "7", "-12", "+3", " 4", "007", "9007199254740993"])
+written = st.one_of(
+    st.lists(whole, min_size=1),
+    st.lists(
+        whole | st.sampled_from(["", "NaN", "inf", "1.7", "3e9", "1e19", "x", "1_0", "-1e-3"]), min_size=1
+    ),
+    st.lists(st.sampled_from(["True", "false", "TRUE"]), min_size=1),
+    st.lists(st.sampled_from(["True", "false", "", "1.0", "x"]), min_size=1),
+)
+
+
+@given(written, st.sampled_from(["integer", "long", "float", "double"]))
+def test_numbers_in_csv_are_those_that_pandas_reads(texts: list[str], kind: str) -> None:
+    dtype = casting.DTYPES[kind]
+    body = "".join(f"{text},1\n" for text in ["c", *texts])
+    try:
+        with np.errstate(invalid="ignore"):
+            expected = pd.read_csv(io.StringIO(body), dtype={"c": dtype})["c"].to_numpy()
+    except (ValueError, TypeError):
+        expected = None
+    if kind == "integer" and expected is not None and "9007199254740993" in texts:
+        expected = None  # pandas has 1 for it
+    single = Signature(
+        (spec("c", {"integer": "INT32", "long": "INT64", "float": "FP32"}.get(kind, "FP64")),), OUTPUTS, True
+    )
+    codec = CsvCodec(single, declared(c=kind))
+    if expected is None:
+        with pytest.raises(BadRequest):
+            codec.decode(body.encode())
+    else:
+        np.testing.assert_array_equal(codec.decode(body.encode()).inputs["c"], expected)
+
+
+def test_numbers_in_csv_that_are_none_are_named() -> None:
+    for text, message in (
+        ("1,1.0,2\n1,1.7,2", "column 'b': Float value 1.7"),
+        ("1,1e19,2", "column 'b': Float value 1"),
+        ("1,2.0,2\n1,2,y", "column 'c': Failed to parse string: 'y'"),
+        ("True,2.0,2\n1,2,2", "column 'a': Failed to parse string: 'True'"),
+    ):
+        with pytest.raises(BadRequest, match=f"the request is no valid CSV: {message}"):
+            CsvCodec(MATRIX, ABC).decode(f"a,b,c\n{text}\n".encode())
 
 
 def parquet(**columns: Any) -> bytes:

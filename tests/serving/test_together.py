@@ -173,8 +173,10 @@ mlflow_requests = st.one_of(
     st.fixed_dictionaries({name: st.integers(-9, 9) for name in "abc"}).map(
         lambda row: scored(json.dumps({"dataframe_records": [row]}))
     ),
-    numbers_of_a_row.map(
-        lambda row: scored(json.dumps({"dataframe_split": {"index": [0], "data": [row], "columns": None}}))
+    st.tuples(numbers_of_a_row, st.sampled_from([1, 1, 2])).map(
+        lambda case: scored(
+            json.dumps({"dataframe_split": {"index": [0], "columns": None, "data": [case[0]] * case[1]}})
+        )
     ),
     st.sampled_from(
         [

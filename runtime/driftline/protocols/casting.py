@@ -3,14 +3,17 @@
 What comes as text, JSON or CSV, is converted, as numpy converts it: whole numbers to fractions, fractions
 to whole numbers by cutting them off, text that is a number to that. What comes with types of its own,
 Parquet, is converted only where no value can change. The rules are those of MLflow, in
-`cast_df_types_according_to_schema` and `_enforce_mlflow_datatype`. Differently from there, text is no
-boolean, a null is no text, and what is too large for an integer is refused.
+`cast_df_types_according_to_schema` and `_enforce_mlflow_datatype`. Differently from there, neither text nor
+null is a boolean, a null is no text, what is too large for an integer is refused, and no form of a date is
+guessed.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import math
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -31,7 +34,12 @@ DTYPES = {
 """The types of columns of numbers."""
 
 _NUMBERS = {bool, int, float}
+_FRACTIONS = {int, float, type(None)}
+_WIDE = 2.0**63
 _NO_DATES = {"", "NaT", "nan", "None"}
+_DAY = re.compile(r"(?:\d{4}-?\d\d-?\d\d|(\d{4})([-/.])(\d\d?)\2(\d\d?))(?=[Tt ]|\Z)", re.ASCII)
+_FIRST = datetime(1677, 9, 21, 0, 12, 43, 145_225)
+_LAST = datetime(2262, 4, 11, 23, 47, 16, 854_775)
 _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
 
 
@@ -43,6 +51,17 @@ def convert(name: object, values: Any, declared: str) -> Any:
         one, kind = _TEXTS[declared], set(map(type, values))
         return values if declared == "string" and kind == {str} else [one(name, value) for value in values]
     return values
+
+
+def framed(name: object, values: Any, declared: str) -> Any:
+    """A column of a data frame, where whole numbers beside fractions or gaps are fractions, also as text."""
+    if declared == "string" and len(values) and type(values[0]) in _FRACTIONS:
+        kinds = set(map(type, values))
+        if int in kinds and len(kinds) > 1 and kinds <= _FRACTIONS:
+            values = [
+                float(value) if type(value) is int and abs(value) < _WIDE else value for value in values
+            ]
+    return convert(name, values, declared)
 
 
 def _numbers(name: object, values: Any, declared: str) -> Array:
@@ -89,27 +108,44 @@ def _missing(value: object) -> bool:
 
 
 def _text(name: object, value: object) -> str | None:
-    """A value of a column of strings: numbers are what Python writes for them."""
+    """A value of a column of strings: numbers are what Python writes for them.
+
+    What is as large as this most likely was a whole number, of which JSON's reader left the first digits.
+    """
     if _missing(value):
         return None
-    if type(value) in (list, dict):
+    if type(value) in (list, dict) or (type(value) is float and _WIDE <= abs(value) < math.inf):
         raise _wrong(name, "string", value)
     return value if type(value) is str else str(value)
 
 
 def _date(name: object, value: object) -> str | None:
-    """A value of a column of dates and times: ISO 8601, as pandas writes it."""
-    if _missing(value) or value in _NO_DATES:
-        return None
+    """A value of a column of dates and times, as pandas writes it, whose nanoseconds have 64 bits."""
     try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)  # type: ignore[arg-type]
+        if _missing(value) or value in _NO_DATES:
+            return None
+        moment = value if isinstance(value, datetime) else _moment(value)
     except (ValueError, TypeError):
         raise _wrong(name, "datetime", value) from None
     if moment.tzinfo is not None:
         raise SignatureViolation(
             f"column {shorten(name)}: expected datetime without a time zone, came {shorten(value)}"
         )
+    if not _FIRST <= moment <= _LAST:
+        raise BadRequest(
+            f"column {shorten(name)}: expected datetime from {_FIRST} to {_LAST}, came {shorten(value)}"
+        )
     return str(moment)
+
+
+def _moment(text: Any) -> datetime:
+    """ISO 8601, but no weeks; the day may be written with slashes or dots, and without zeros, too."""
+    day = _DAY.match(text)
+    if day is None:
+        raise ValueError
+    if day[1] is not None:
+        text = f"{day[1]}-{day[3]:0>2}-{day[4]:0>2}{text[day.end() :]}"
+    return datetime.fromisoformat(text)
 
 
 def _bytes(name: object, value: object) -> bytes | None:
@@ -175,7 +211,7 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
             raise
         try:
             with np.errstate(over="ignore"):
-                array = np.array(value, declared.dtype)
+                array = _as(value, declared.dtype)
         except (ValueError, TypeError, OverflowError):
             message = str(error) or f"input {name!r}: expected {declared.dtype}, came {shorten(value)}"
             raise BadRequest(message) from None
@@ -188,3 +224,10 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
             f"came {list(array.shape)}"
         )
     return array
+
+
+def _as(value: object, dtype: np.dtype[Any]) -> Array:
+    """As numpy converts it, but nothing except numbers becomes a boolean."""
+    if dtype.kind == "b" and np.asarray(value).dtype.kind not in "biuf":
+        raise TypeError
+    return np.array(value, dtype)

@@ -7,25 +7,43 @@ import zlib
 from driftline.errors import BadRequest, TooLarge
 from driftline.tensors import shorten
 
-_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
+_WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+_CHUNK = 4096
+"""Bytes read at once: so many are copied at most for what follows a member of gzip, however short that is."""
 
 
 def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
     """A body of this Content-Encoding as it was.
 
+    The names and their case are those of RFC 9110; gzip may have several members, as RFC 1952 has it.
+
     Raises BadRequest if it can't be read, TooLarge if it is more than `most` bytes then.
     """
+    encoding = encoding.lower()
+    if encoding == b"identity":
+        return body
     if encoding not in _WINDOW_BITS:
         raise BadRequest(
             f"Content-Encoding: expected gzip or deflate, came {shorten(encoding.decode('latin-1'))}"
         )
-    stream = zlib.decompressobj(_WINDOW_BITS[encoding])
-    try:
-        plain = stream.decompress(body, most)
-    except zlib.error as error:
-        raise BadRequest(f"the body is no valid {encoding.decode()}: {error}") from error
-    if stream.unconsumed_tail:
-        raise TooLarge(f"the body: expected at most {most} bytes, came more when decompressed")
-    if not stream.eof:
-        raise BadRequest(f"the body is no valid {encoding.decode()}: it ends too early")
-    return plain
+    invalid = f"the body is no valid {encoding.decode()}"
+    text, size, position = memoryview(body), 0, 0
+    parts: list[bytes] = []
+    while not parts or position < len(body):
+        if parts and encoding == b"deflate":
+            raise BadRequest(f"{invalid}: more follows its end")
+        stream = zlib.decompressobj(_WINDOW_BITS[encoding])
+        while not stream.eof:
+            if position == len(body):
+                raise BadRequest(f"{invalid}: it ends too early")
+            chunk = text[position : position + _CHUNK]
+            try:
+                part = stream.decompress(chunk, most - size + 1)
+            except zlib.error as error:
+                raise BadRequest(f"{invalid}: {error}") from error
+            size += len(part)
+            if size > most:
+                raise TooLarge(f"the body: expected at most {most} bytes, came more when decompressed")
+            parts.append(part)
+            position += len(chunk) - len(stream.unused_data)
+    return b"".join(parts)

@@ -6,7 +6,7 @@ tensors where tensors are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from driftline.errors import BadRequest, SignatureViolation
@@ -75,10 +75,12 @@ class Columns:
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
         """The columns that are declared, as they are declared."""
+        return self._table(frame, casting.keep if typed else casting.framed)
+
+    def _table(self, frame: Frame, change: Callable[[object, Any, str], Any]) -> tuple[Tensors, bool]:
         names = tuple(column.name for column in self._schema) if self._named else frame.names
         declared = dict(zip(names, self._schema, strict=False))
         given = frame.by_name()
-        change = casting.keep if typed else casting.convert
         columns = {
             name: change(name, given[name], column.type.name)
             for name, column in declared.items()
@@ -90,6 +92,10 @@ class Columns:
                 f"missing columns: {', '.join(map(repr, missing)) or 'some'}; "
                 f"expected {'; '.join(map(str, self._schema))}; came {shorten(list(given))}"
             )
+        if not columns:
+            raise BadRequest(
+                f"expected any of {'; '.join(map(str, self._schema))}; came {shorten(list(given))}"
+            )
         absent = [None] * frame.rows
         whole = Frame(tuple(declared), [columns.get(name, absent) for name in declared])
         return tensors_of(whole, self._signature), True
@@ -99,9 +105,9 @@ class Columns:
         if type(value) is dict:
             return self._by_name(value)
         if type(value) is list and value and type(value[0]) is dict:
-            return self.table(from_records(value, "inputs"))
+            return self._table(from_records(value, "inputs"), casting.convert)
         if not self._named and type(value) is list:
-            return self.table(from_rows(None, value))
+            return self._table(from_rows(None, value), casting.convert)
         if self._named and len(self._schema) == 1 and type(value) is list:
             return self._by_name({str(self._schema[0].name): value})
         raise SignatureViolation(
@@ -125,7 +131,7 @@ class Columns:
             given = columns.get(str(column.name), [])
             if column.type.name in casting.DTYPES and given and type(given[0]) is list:
                 raise SignatureViolation(f"column {column.name!r}: expected {column.type}, came lists")
-        return self.table(Frame(tuple(columns), list(columns.values())))
+        return self._table(Frame(tuple(columns), list(columns.values())), casting.convert)
 
 
 class DeclaredTensors:

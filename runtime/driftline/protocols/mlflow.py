@@ -24,7 +24,7 @@ from driftline.protocols.enforcing import check_parameters, intake
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.frames import from_records, from_rows, same_records, split_of
 from driftline.protocols.matrix import Matrix
-from driftline.tensors import Array, Signature, Tensors, shorten
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 
 VERSION = "3.17.2"
 """The version of MLflow whose protocol this is."""
@@ -67,18 +67,23 @@ class Form:
     """Requests that differ in their rows of numbers only: the text around those.
 
     by_row  how they are answered
+    count   of the rows that each has, as the index in that text has so many; None if there is no index
     """
 
     before: bytes
     behind: bytes
     rows: numbers.Rows
     by_row: bool
+    count: int | None
 
     def array(self, body: bytes) -> numbers.Numbers:
         """Where the rows of a request are; Unread if it is of another form."""
         if not (body.startswith(self.before) and body.endswith(self.behind)):
             raise numbers.Unread
-        return numbers.Numbers(body, len(self.before), len(body) - len(self.behind))
+        array = numbers.Numbers(body, len(self.before), len(body) - len(self.behind))
+        if self.count is not None and self.rows.layout(array).shape[0] != self.count:
+            raise numbers.Unread
+        return array
 
 
 class MlflowCodec:
@@ -125,8 +130,7 @@ class MlflowCodec:
         inputs, by_row = self._read(given[0], document[given[0]])
         check_parameters(document.get("params"), self._declared.params)
         if form is None and self._matrix is not None and self._matrix.is_all(given[0], document[given[0]]):
-            behind = body[body.rfind(b"]]") + 2 :]
-            self._remember(Form(_head(body), behind, numbers.Rows(self._matrix.spec), by_row), document)
+            self._remember(body, self._matrix.spec, document, by_row)
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
     def _read(self, key: str, value: Any) -> tuple[Tensors, bool]:
@@ -143,18 +147,23 @@ class MlflowCodec:
         inputs = self._matrix.read(names, rows) if self._matrix is not None else None
         return (inputs, True) if inputs is not None else self._intake.table(from_rows(names, rows))
 
-    def _remember(self, form: Form, document: dict[str, Any]) -> None:
-        """Keep a form, if what is between its texts is all the rows of a request and nothing else."""
+    def _remember(self, body: bytes, spec: TensorSpec, document: dict[str, Any], by_row: bool) -> None:
+        """Keep what is around the rows of a request, if they are all of it that may differ."""
         ((key, value),) = ((key, document[key]) for key in FORMATS if key in document)
-        without = {**document, key: {**value, "data": None} if type(value) is dict else None}
+        table = type(value) is dict
+        without = {**document, key: {**value, "data": None} if table else None}
+        before, behind = _head(body), body[body.rfind(b"]]") + 2 :]
         try:
-            if len(form.before) > _MOST_HEAD or orjson.loads(form.before + b"null" + form.behind) != without:
+            if len(before) > _MOST_HEAD or orjson.loads(before + b"null" + behind) != without:
                 return
         except orjson.JSONDecodeError:
             return
+        index = value.get("index") if table else None
         if len(self._forms) == _MOST_FORMS:
             self._forms.clear()
-        self._forms[form.before] = form
+        self._forms[before] = Form(
+            before, behind, numbers.Rows(spec), by_row, None if index is None else len(index)
+        )
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -252,6 +261,10 @@ def _loads(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(body)
+            text = body.decode(json.detect_encoding(body))
+            document = json.loads(text)
+            if "\\u" in text:  # half of a pair of surrogates, which no model can compute with
+                json.dumps(document, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"the request is no valid JSON: {error}") from None
+        return document

@@ -67,12 +67,54 @@ _TYPES = {
 }
 
 
+_NUMBERS = {pa.int32(), pa.int64(), pa.float32(), pa.float64()}
+_TRUTHS = pa.array(["true", "false"])
+
+
 def read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
     """A table in CSV, as pyarrow has it: of these types, else as its values look; a date is text."""
-    options = pa.csv.ConvertOptions(column_types=dict(types), strings_can_be_null=True)
-    table = pa.csv.read_csv(pa.BufferReader(body), convert_options=options)
+    try:
+        table = _read(body, types)
+    except pa.ArrowInvalid:
+        table = _read_loosely(body, types)
     dates = {field.name: pa.string() for field in table.schema if pa.types.is_temporal(field.type)}
     return read_csv(body, {**types, **dates}) if dates else table
+
+
+def _read(body: bytes, types: Mapping[str, Any]) -> Any:
+    options = pa.csv.ConvertOptions(column_types=dict(types), strings_can_be_null=True)
+    return pa.csv.read_csv(pa.BufferReader(body), convert_options=options)
+
+
+def _read_loosely(body: bytes, types: Mapping[str, Any]) -> Any:
+    """The same, with numbers in every form that pandas takes for them."""
+    texts = {name: pa.string() for name, kind in types.items() if kind in _NUMBERS}
+    table = _read(body, {**types, **texts})
+    columns = [
+        _numbers(name, column, types[name]) if name in texts else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return pa.table(columns, table.column_names)
+
+
+def _numbers(name: str, column: Any, kind: Any) -> Any:
+    """Texts as numbers: whole ones may be written as fractions, as pandas does beside gaps, or be booleans.
+
+    Raises ArrowInvalid with the first that is none.
+    """
+    from pyarrow import compute  # takes 50 ms, and most requests do without
+
+    column = compute.utf8_trim_whitespace(column)
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:
+        truths = compute.utf8_lower(column)
+    if compute.all(compute.is_in(truths.drop_null(), _TRUTHS)).as_py():
+        return compute.equal(truths, "true").cast(kind)
+    try:
+        return column.cast(pa.float64()).cast(kind)
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(f"column {name!r}: {error}") from None
 
 
 def _no_index(schema: Any) -> list[str]:

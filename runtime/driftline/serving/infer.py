@@ -221,8 +221,8 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
                 body = await _read_more(body, receive, most)
         except TimeoutError:
             raise body_late() from None
-    encoding = headers.get(b"content-encoding", b"identity")
-    return body if encoding == b"identity" else decompress(body, encoding, most)
+    encoding = headers.get(b"content-encoding")
+    return body if encoding is None else decompress(body, encoding, most)
 
 
 def body_late() -> RequestTimeout:

@@ -220,9 +220,7 @@ _NUMBERS = {int, bool}
 
 def _plain(body: Body) -> bytes:
     """A body's bytes, decompressed."""
-    if body.encoding in (b"", b"identity"):
-        return body.content
-    return decompress(body.content, body.encoding, MOST_BYTES)
+    return decompress(body.content, body.encoding, MOST_BYTES) if body.encoding else body.content
 
 
 def _array(name: object, values: Any) -> Array:

@@ -1,0 +1,74 @@
+"""What came compressed is what was sent, or refused, within a bound whatever it claims to be."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftline.errors import BadRequest, TooLarge
+from driftline.protocols.encoding import decompress
+
+TEXT = b'{"inputs": []}'
+MOST = 100_000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        (b"gzip", gzip.compress(TEXT)),
+        (b"GZIP", gzip.compress(TEXT)),
+        (b"x-gzip", gzip.compress(TEXT)),
+        (b"X-GZip", gzip.compress(TEXT)),
+        (b"deflate", zlib.compress(TEXT)),
+        (b"Deflate", zlib.compress(TEXT)),
+        (b"identity", TEXT),
+        (b"Identity", TEXT),
+    ],
+)
+def test_every_name_in_any_case(encoding: bytes, body: bytes) -> None:
+    assert decompress(body, encoding, len(TEXT)) == TEXT
+
+
+@given(st.lists(st.binary(max_size=20) | st.binary().map(lambda part: part * 2_000), min_size=1, max_size=5))
+def test_gzip_of_several_members(parts: list[bytes]) -> None:
+    body, plain = b"".join(map(gzip.compress, parts)), b"".join(parts)
+    assert gzip.decompress(body) == plain
+    assert decompress(body, b"gzip", len(plain)) == plain
+    if plain:
+        with pytest.raises(TooLarge, match=f"at most {len(plain) - 1} bytes"):
+            decompress(body, b"gzip", len(plain) - 1)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "whole"), [(b"gzip", gzip.compress(TEXT)), (b"deflate", zlib.compress(TEXT))]
+)
+@pytest.mark.parametrize("behind", [b"\0", b"\x1f", b"\x1f\x8b\x08", TEXT, b"\0" * 10_000])
+def test_what_follows_the_end_is_refused(encoding: bytes, whole: bytes, behind: bytes) -> None:
+    with pytest.raises(BadRequest, match=f"the body is no valid {encoding.decode()}"):
+        decompress(whole + behind, encoding, MOST)
+
+
+@given(st.sampled_from([b"gzip", b"deflate"]), st.data())
+def test_what_is_cut_is_refused(encoding: bytes, data: st.DataObject) -> None:
+    plain = data.draw(st.binary())
+    whole = gzip.compress(plain) * 2 if encoding == b"gzip" else zlib.compress(plain)
+    cut = data.draw(st.integers(0, len(whole) - 1).filter(lambda at: at * 2 != len(whole)))
+    with pytest.raises(BadRequest, match="it ends too early"):
+        decompress(whole[:cut], encoding, MOST)
+
+
+def test_a_bomb_in_many_members_takes_no_more_than_the_bound() -> None:
+    bomb = gzip.compress(b"\0" * MOST) * 50
+    with pytest.raises(TooLarge):
+        decompress(bomb, b"gzip", 2 * MOST)
+    assert len(decompress(bomb, b"gzip", 50 * MOST)) == 50 * MOST
+
+
+@pytest.mark.parametrize("encoding", [b"br", b"", b"gzip, gzip", b"\xff"])
+def test_what_is_not_known_is_named(encoding: bytes) -> None:
+    with pytest.raises(BadRequest, match="Content-Encoding: expected gzip or deflate, came "):
+        decompress(TEXT, encoding, MOST)

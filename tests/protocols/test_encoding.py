@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import BadRequest, TooLarge
+from driftline.protocols import encoding as module
 from driftline.protocols.encoding import decompress
 
 TEXT = b'{"inputs": []}'
@@ -72,3 +73,11 @@ def test_a_bomb_in_many_members_takes_no_more_than_the_bound() -> None:
 def test_what_is_not_known_is_named(encoding: bytes) -> None:
     with pytest.raises(BadRequest, match="Content-Encoding: expected gzip or deflate, came "):
         decompress(TEXT, encoding, MOST)
+
+
+def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_MEMBERS", 3)
+    one = gzip.compress(b"a")
+    assert decompress(3 * one, b"gzip", 100) == b"aaa"
+    with pytest.raises(BadRequest, match="more follows its end"):
+        decompress(4 * one, b"gzip", 100)

@@ -11,6 +11,9 @@ _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _CHUNK = 4096
 """Bytes read at once: so many are copied at most for what follows a member of gzip, however short that is."""
 
+MOST_MEMBERS = 10_000
+"""Members that a body of gzip has at most; each takes time, even an empty one."""
+
 
 def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
     """A body of this Content-Encoding as it was.
@@ -27,11 +30,12 @@ def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
             f"Content-Encoding: expected gzip or deflate, came {shorten(encoding.decode('latin-1'))}"
         )
     invalid = f"the body is no valid {encoding.decode()}"
-    text, size, position = memoryview(body), 0, 0
+    text, size, position, members = memoryview(body), 0, 0, 0
     parts: list[bytes] = []
     while not parts or position < len(body):
-        if parts and encoding == b"deflate":
+        if members == (1 if encoding == b"deflate" else MOST_MEMBERS):
             raise BadRequest(f"{invalid}: more follows its end")
+        members += 1
         stream = zlib.decompressobj(_WINDOW_BITS[encoding])
         while not stream.eof:
             if position == len(body):

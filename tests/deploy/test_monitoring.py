@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from manifests import DEPLOY
+import pytest
 from prometheus import promtool
 
 MONITORING = DEPLOY / "monitoring"
@@ -38,14 +39,15 @@ def test_every_rule_has_a_test() -> None:
     )
 
 
-def test_the_configuration_is_one(tmp_path: Path) -> None:
-    text = (MONITORING / "prometheus.yml").read_text()
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-cluster.yml"])
+def test_the_configuration_is_one(name: str, tmp_path: Path) -> None:
+    text = (MONITORING / name).read_text()
     pods = "kubernetes_sd_configs:\n      - role: pod\n"
-    assert pods in text
+    assert (pods in text) == ("cluster" in name)
     # Debian's Prometheus is built without Kubernetes; all else is as it is.
-    (tmp_path / "prometheus.yml").write_text(text.replace(pods, "static_configs: []\n"))
+    (tmp_path / name).write_text(text.replace(pods, "static_configs: []\n"))
     (tmp_path / "rules.yaml").write_text((MONITORING / "rules.yaml").read_text())
-    done = promtool("check", "config", "prometheus.yml", cwd=tmp_path)
+    done = promtool("check", "config", name, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

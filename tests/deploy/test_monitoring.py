@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from manifests import DEPLOY
-import pytest
 from prometheus import promtool
 
 MONITORING = DEPLOY / "monitoring"

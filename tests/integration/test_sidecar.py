@@ -18,7 +18,7 @@ import tritonclient.http as triton
 from beside import Beside, beside
 from click.testing import CliRunner, Result
 from scraping import Scrape, until
-from support import Process, infer_request, scale, serving
+from support import Process, infer_request, receiver, scale, serving
 
 from driftline.cli import main
 from driftline.monitor.profile import Profile
@@ -130,6 +130,19 @@ def test_what_is_asked_of_another_model_is_left_out(agent: Beside) -> None:
     send(agent.traffic, REFERENCE[:10], "other")
     until(lambda: Scrape(agent)("driftline_exchanges_total", outcome="other model") == 1, "the other")
     assert Scrape(agent)("driftline_rows_observed_total") == rows
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_burst_is_alarmed_though_nothing_comes_behind_it(
+    server: Process, profile: Path, stopped: bool
+) -> None:
+    with receiver() as (url, events):
+        with beside(profile, server.url, "--alarm-webhook", url, "--model", "m") as agent:
+            send(agent.traffic, RANDOM.standard_normal((4800, 3)) + 1.0)
+            if not stopped:
+                until(lambda: len(events) == 4, "all alarms")
+            assert agent.stop() == 0
+        assert sorted(event["subject"] for _, event in events) == ["total", "x_0", "x_1", "x_2"]
 
 
 def test_drift_is_found_where_the_server_does_not_look(server: Process, agent: Beside) -> None:

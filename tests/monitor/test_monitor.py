@@ -236,10 +236,82 @@ def test_looks_by_time_do_not_depend_on_rows(profile: Profile, clock: Clock) -> 
     assert {signal.kind for signal in signals} == {"change", "alarm"}
 
 
-def test_windows_that_end_leave_looks_as_they_were(profile: Profile) -> None:
-    """A look spans windows: it bets on the rows since the last one, whatever window they are of."""
+def test_a_burst_is_looked_at_whether_or_not_more_rows_come(profile: Profile, clock: Clock) -> None:
+    signals: list[Signal] = []
+    monitor = Monitor(profile, look_rows=0, look_seconds=10, on_signal=signals.append)
+    monitor.observe({"input": matrix(4_800, shift=1)})
+    clock.now += 9
+    monitor.keep_time()
+    assert signals == []
+    clock.now += 1
+    monitor.keep_time()
+    raised = [(one.kind, one.column) for one in signals]
+    assert {kind for kind, _ in raised} == {"change", "alarm"}
+    assert {one.rows for one in signals} == {4_800}
+    # The same rows are never looked at twice.
+    monitor.acknowledge()
+    before = [array.copy() for array in monitor._detectors.evidence()]
+    for _ in range(5):
+        clock.now += 10
+        monitor.keep_time()
+    monitor.report()
+    monitor.finish()
+    assert len(signals) == len(raised)
+    for one, other in zip(before, monitor._detectors.evidence(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("how", ["report", "finish", "freeze"])
+def test_whoever_asks_or_ends_has_what_was_found_last(profile: Profile, clock: Clock, how: str) -> None:
+    signals: list[Signal] = []
+    monitor = Monitor(profile, look_rows=0, look_seconds=10, window_seconds=60, on_signal=signals.append)
+    monitor.observe({"input": matrix(4_800, shift=1)})
+    getattr(monitor, how)()
+    assert {signal.kind for signal in signals} == {"change", "alarm"}
+
+
+def test_windows_by_time_end_by_the_clock(profile: Profile, clock: Clock) -> None:
+    """Signals say what the window was that they are of, and outlast windows without rows, which are none."""
+    windows: list[Window] = []
+    signals: list[Signal] = []
+    monitor = Monitor(
+        profile, look_rows=0, look_seconds=70, window_seconds=60,
+        on_window=windows.append, on_signal=signals.append,
+    )  # fmt: skip
+    monitor.observe({"input": matrix(3_000, shift=1)})
+    clock.now += 60
+    monitor.keep_time()
+    assert [window.rows for window in windows] == [3_000]
+    assert {signal.rows for signal in signals} == {3_000}
+    for _ in range(5):
+        began = monitor.report().began
+        clock.now += 60
+        monitor.keep_time()
+        assert monitor.report().began > began
+    assert len(windows) == 1
+    assert monitor.report().rows == 0
+    assert monitor.report(2).rows == 3_000
+    assert monitor.signals == tuple(signals) != ()
+    monitor.observe({"input": matrix(500)})
+    clock.now += 60
+    assert monitor.report().rows == 0  # whoever asks needs nobody to keep the time
+    assert [window.rows for window in windows] == [3_000, 500]
+    assert monitor.signals == ()
+
+
+def test_without_a_clock_time_is_nothing(profile: Profile, clock: Clock) -> None:
+    monitor = Monitor(profile)
+    monitor.observe({"input": matrix(150)})
+    clock.now += 1e6
+    monitor.keep_time()
+    assert monitor._looked_at == 100
+
+
+def test_evidence_goes_on_over_the_end_of_a_window(profile: Profile) -> None:
+    """That end is a look, so a signal may come earlier by less than what is between two."""
     found = []
-    for window_rows in (0, 70, 100, 250):
+    windows = 0, 70, 100
+    for window_rows in windows:
         signals: list[Signal] = []
         monitor = Monitor(
             profile, false_alarm_rows=1e3, window_rows=window_rows, keep_windows=0, on_signal=signals.append
@@ -248,9 +320,10 @@ def test_windows_that_end_leave_looks_as_they_were(profile: Profile) -> None:
         for row in range(0, 1_500, 10):
             monitor.observe({"input": matrix(10, seed=row, shift=0.3)})
             at += [monitor.rows] * (len(signals) - len(at))
-        found.append([(row, one.kind, one.column) for row, one in zip(at, signals, strict=True)][:1])
-    assert found[0] != []
-    assert found == [found[0]] * 4
+        found.append((at[0], signals[0].kind))
+    assert all(row % (window_rows or LOOK) == 0 for (row, _), window_rows in zip(found, windows, strict=True))
+    assert all(abs(row - found[0][0]) <= LOOK for row, _ in found)
+    assert {kind for _, kind in found} == {"change"}
 
 
 # -- signals --------------------------------------------------------------------------------------

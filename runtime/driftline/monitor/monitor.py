@@ -2,7 +2,9 @@
 
 The life of a batch: `observe` converts it (`reading`) -> `_count` counts it up to the next stop -> `_look`
 bets on what has come since the last look (`detector`) -> `_signal` makes signals of what is found, held until
-they are acknowledged or a whole window passes without another -> `_turn` closes a window and begins the next.
+they are acknowledged or a whole window passes without another -> `_turn` closes a window, with a look at the
+last of it, and begins the next. What goes by the clock is done when a batch comes, when somebody asks, and
+by whoever calls `keep_time` now and then: a server does, so that rows need no others behind them to be seen.
 """
 
 from __future__ import annotations
@@ -48,13 +50,14 @@ class Monitor:
                       and within n rows there is one with a chance of at most n / A, however often one looks
     tolerance         a drift, as a PSI, that is harmless: `alarm` is certain that there is more
     look_rows         the detectors look after so many rows; 0: not by rows
-    look_seconds      and after so many seconds, when a batch comes; 0: not by time
+    look_seconds      and after so many seconds, by `keep_time` or when a batch comes; 0: not by time
     window_rows       a window ends after so many rows; 0: not by rows
-    window_seconds    and after so many seconds, when a batch comes; 0: not by time
+    window_seconds    and after so many seconds, by `keep_time` or when a batch comes; 0: not by time. One
+                      without rows is none: it begins anew
     keep_windows      finished windows to keep, for reports over several
     model, version    named in signals
-    on_signal         called with each new signal, in the thread that observes
-    on_window         called with each finished window, in the thread that observes
+    on_signal         called with each new signal, in the thread that observes or keeps the time
+    on_window         called with each finished window, likewise
 
     >>> monitor = Monitor(profile)
     >>> monitor.observe({"age": ages, "city": cities})
@@ -166,14 +169,19 @@ class Monitor:
 
     def _halt(self) -> None:
         """At a stop: look, or end the window."""
-        if self.rows - self._looked_at >= self._look_rows:
-            self._look()
         if self.rows - self._window_start >= self._window_rows:
             self._turn()
-        self._set_stop()
+        elif self.rows - self._looked_at >= self._look_rows:
+            self._look()
 
     def _set_stop(self) -> None:
         self._stop = min(self._looked_at + self._look_rows, self._window_start + self._window_rows)
+
+    def keep_time(self) -> None:
+        """Look, and end the window, if that is due by the clock; to be called now and then, rows or not."""
+        if self._by_time:
+            with self._lock:
+                self._keep_time()
 
     def _keep_time(self) -> None:
         """Look and turn where that goes by the clock."""
@@ -228,10 +236,14 @@ class Monitor:
         self._set_stop()
 
     def _turn(self) -> None:
-        """Close the window and begin another."""
+        """Close the window, looked at to its end, and begin another; one without rows just begins anew."""
+        if not self.window_rows:
+            self._begin_window()
+            return
+        self._look()
         window = self._window()
-        self._looked = self._looked - self._counter.counts
         self._counter.reset()
+        self._looked = self._counter.counts
         self._finished.append(window)
         self._signals = {key: one for key, one in self._signals.items() if key in self._seen_in_window}
         self._seen_in_window.clear()
@@ -245,11 +257,9 @@ class Monitor:
         return self.rows - self._window_start
 
     def finish(self) -> None:
-        """End the current window now, if it has rows."""
+        """End the current window now, if it has rows, with a look at the last of them."""
         with self._lock:
-            if self.rows > self._window_start:
-                self._look()
-                self._turn()
+            self._turn()
 
     def _window(self) -> Window:
         return self._counter.window(self.window_rows, self._began)
@@ -307,6 +317,7 @@ class Monitor:
     def current(self) -> tuple[Window, tuple[Signal, ...]]:
         """The current window, after a look, and the signals that are held."""
         with self._lock:
+            self.keep_time()
             self._look()
             return self._window(), tuple(self._signals.values())
 
@@ -322,6 +333,7 @@ class Monitor:
     def freeze(self) -> Frozen:
         """All that it knows, for another monitor of the same profile to go on from."""
         with self._lock:
+            self.keep_time()
             self._look()
             return Frozen(
                 self.rows,

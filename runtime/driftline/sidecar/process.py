@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from driftline import __version__, logs
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
+from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
 from driftline.monitor.webhook import Webhook
 from driftline.sidecar import posts
@@ -85,7 +86,7 @@ async def run(
     """An agent's life, until it is told to stop; DriftlineError if it can't begin."""
     server = Server(Pages(agent, sources), protocol_of(sources))
     serving = asyncio.create_task(server.serve([listener]))
-    checkpoints = None
+    checkpoints = ticking = None
     started: list[Source] = []
     try:
         await agent.load()
@@ -95,6 +96,7 @@ async def run(
             checkpoints = Checkpoints(path, seconds, agent, sources)
             known = checkpoints.load()
             checkpoints.start()
+        ticking = asyncio.create_task(_keep_time(agent))
         for source in sources:
             await source.start(agent, known.get(source.name))
             started.append(source)
@@ -105,12 +107,21 @@ async def run(
     finally:
         for source in started:
             await source.close()
+        if ticking is not None:
+            ticking.cancel()
         if checkpoints is not None:
             await asyncio.to_thread(checkpoints.close)
         server.should_exit = True
         await serving
         await asyncio.to_thread(agent.close, finish=checkpoints is None)
     log.info("stopped")
+
+
+async def _keep_time(agent: Agent) -> None:
+    """Have an agent do what is due by the clock, in a thread: whoever observes may have it wait."""
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        await asyncio.to_thread(agent.observer.keep_time)
 
 
 def protocol_of(sources: Sequence[Source]) -> type[HttpToolsProtocol]:

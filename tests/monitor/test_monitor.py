@@ -19,6 +19,7 @@ from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric
 from driftline.monitor.signals import Signal
 from driftline.monitor.window import Window
+from driftline.monitor.wording import CLOSER
 
 COLUMNS = 5
 LOOK = 100
@@ -387,6 +388,17 @@ def test_a_report_looks_at_what_has_not_been_looked_at(profile: Profile) -> None
         monitor.observe({"input": matrix(500, seed=seed, shift=1)})
         report = monitor.report()
     assert report.alarms
+
+
+def test_a_replay_of_the_reference_is_called_one() -> None:
+    """It is a change, and none that a column shows: rows are not independent of the reference."""
+    rows = np.random.default_rng(0).standard_normal((5_000, 15)).astype(np.float32)
+    signals: list[Signal] = []
+    monitor = Monitor(Profile.fit({"x": rows}), false_alarm_rows=1_000, on_signal=signals.append)
+    for _ in range(2):
+        monitor.observe({"x": rows})
+    assert [(one.kind, one.column, one.words) for one in signals] == [("change", "", CLOSER)]
+    assert {column.words for column in monitor.report().columns} == {CLOSER}
 
 
 def test_a_profile_without_rows_is_only_counted_against() -> None:

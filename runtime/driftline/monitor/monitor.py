@@ -32,6 +32,7 @@ from driftline.monitor.report import ColumnReport, Report
 from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
+from driftline.monitor.wording import describe_all
 from driftline.tensors import Array
 
 log = logging.getLogger("driftline.monitor")
@@ -291,9 +292,10 @@ class Monitor:
 
     def _of_all(self, window: Window, ranked: Sequence[str]) -> tuple[Mapping[str, Statistic], str]:
         """The statistics of whole rows, and the changes of the columns of most evidence in words."""
-        told = self._columns(window, ranked[:TOLD])
+        columns = self._columns(window, ranked)
+        told = [(one.name, one.words) for one in columns[:TOLD]]
         whole = compare_rows(self.profile.whole, window.rows, window.features, window.comoments)
-        return whole, "; ".join(f"{one.name}: {one.words}" for one in told)
+        return whole, describe_all(told, [one.statistics for one in columns])
 
     def _columns(self, window: Window, names: Sequence[str]) -> list[ColumnReport]:
         return report.of_columns(

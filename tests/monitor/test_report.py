@@ -320,6 +320,24 @@ def test_signals_are_told_apart(profile: Profile) -> None:
     assert page.count('<p class="signal alarm">') == 1
 
 
+def test_it_prints_as_a_table_and_is_short_among_others(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = report.of(profile, window(profile, data(1_000)), signals())
+    assert repr(found) == "Report(1,000 rows against 5,000, 1 alarms, 1 changes)"
+    assert repr(found.alarms) == "(Signal(alarm of '<b>n</b>' after 900 rows: mean up 0.4 sd),)"
+    assert repr(found.changes[0]) == "Signal(change of the model as a whole after 400 rows: )"
+    for columns in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = str(found).splitlines()
+        assert lines[0].startswith("1,000 rows, 2026-03-01")
+        assert any(line.startswith("alarm   <b>n</b>, 2026-03-01") for line in lines)
+        assert {line.split()[0] for line in lines if line} >= {"column", *profile.names}
+        assert max(map(len, lines)) <= int(columns)
+        assert str(profile).splitlines()[0]
+    assert "\x1b" not in str(found)
+
+
 def test_history_has_a_row_for_each_statistic(profile: Profile) -> None:
     found = report.of(profile, window(profile, data(500, seed=2)))
     table = found.to_arrow()

@@ -170,11 +170,17 @@ def test_without_a_profile_rows_are_counted_and_a_profile_comes_of_traffic(tmp_p
             made = subprocess.run(
                 [*command, "--rows", "2000", "-o", tmp_path / "profile.arrow"], capture_output=True, text=True
             )
+            short = ("--rows", "1000000", "--seconds", "0.5", "-o", tmp_path / "short.arrow")
+            less = subprocess.run([*command, *short], capture_output=True, text=True)
         finally:
             done.set()
             client.join()
         assert made.returncode == 0, made.stderr
         assert "the profile of 2000 rows and 7 columns is in" in made.stdout
+        assert made.stderr == ""
+        assert less.returncode == 0
+        came = Profile.load(tmp_path / "short.arrow").rows
+        assert f"driftline: a profile of {came} rows, not 1000000: it is of what comes within" in less.stderr
         profile = Profile.load(tmp_path / "profile.arrow")
         assert profile.rows == 2000
         assert profile.names == ("x_0", "x_1", "x_2", "y_0", "y_1", "y_2", "total")

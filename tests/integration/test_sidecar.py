@@ -224,12 +224,16 @@ def test_what_can_not_begin_says_why(folder: Path, server: Process) -> None:
     cases = {  # these have begun to log
         ("--profile", str(wrong), "--upstream", server.url): "expected a profile",
         ("--profile", str(wrong)): "expected a way in: --upstream URL",
+        ("--profile", str(wrong), "--listen", "--checkpoint", str(wrong)): "no file, came something else",
+        ("--profile", str(wrong), "--upstream", server.url, "--checkpoint", str(wrong)): "something else",
+        ("--profile", str(wrong), "--listen", "--checkpoint", "/nonexist/x"): "/nonexist is none",
     }
     for arguments, message in cases.items():
         started = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
         assert started.returncode == 2, started.stderr
         assert message in started.stderr
         assert "Traceback" not in started.stderr
+    assert wrong.read_bytes() == b"no profile"
 
 
 def test_all_is_killed_and_comes_back(folder: Path, profile: Path, server: Process, agent: Beside) -> None:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from driftline import __version__, logs
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
+from driftline.monitor import checkpoint
 from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
 from driftline.monitor.webhook import Webhook
@@ -32,7 +33,8 @@ log = logging.getLogger("driftline.sidecar")
 def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
     """Watch what the settings name until SIGTERM or SIGINT, then count what was taken, and return.
 
-    Raises ConfigError if the address can't be bound, BadRequest if the profile can't be read.
+    Raises ConfigError if the address can't be bound, BadRequest if the profile can't be read, or if the
+    checkpoint is a file of something else or can't be written.
     """
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     found = sources(settings)
@@ -60,7 +62,9 @@ def sources(settings: Sidecar) -> list[Source]:
 
 
 def make(settings: Sidecar, monitoring: Monitoring) -> Agent:
-    """The agent of these settings."""
+    """The agent of these settings; BadRequest if its files can't be what they say."""
+    if settings.checkpoint:
+        checkpoint.check(Path(settings.checkpoint))
     profile = Profile.load(settings.profile)
     webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
     model = settings.model or Path(settings.profile).stem

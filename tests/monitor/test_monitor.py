@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from typing import Any
 
@@ -13,6 +15,7 @@ from bench.micro import own_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driftline import logs
 from driftline.errors import BadRequest
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
@@ -349,15 +352,44 @@ def test_signals_are_held_until_they_are_acknowledged(profile: Profile) -> None:
 
 
 @pytest.mark.parametrize(("version", "about"), [(3, "m 3: "), (0, "m: ")])
-def test_signals_are_logged_with_the_version_if_there_is_one(
+def test_signals_of_one_look_are_one_line_and_for_a_machine_one_each(
     profile: Profile, caplog: pytest.LogCaptureFixture, version: int, about: str
 ) -> None:
-    monitor = Monitor(profile, model="m", version=version)
+    signals: list[Signal] = []
+    monitor = Monitor(profile, model="m", version=version, look_rows=3_000, on_signal=signals.append)
     with caplog.at_level("INFO"):
         monitor.observe({"input": matrix(3_000, shift=1)})
-    lines = [record.getMessage() for record in caplog.records if hasattr(record, "signal")]
-    assert lines
-    assert all(line.startswith((f"{about}alarm of ", f"{about}change of ")) for line in lines)
+    assert [(record.levelname, record.getMessage().partition(" (")[0]) for record in caplog.records] == [
+        ("INFO", f"{about}change of 5 columns after 3000 rows: {signals[0].column}"),
+        ("WARNING", f"{about}alarm of 5 columns after 3000 rows: {signals[5].column}"),
+    ]
+    assert re.search(r" rows: (input_\d \(PSI [\d.]+: mean up 1[^)]*\), ){3}2 more$", caplog.messages[1])
+    lines = [
+        json.loads(line)
+        for record in caplog.records
+        for line in logs.JsonFormatter().format(record).splitlines()
+    ]
+    assert [line["signal"] for line in lines] == [one.to_dict() for one in signals]
+    assert [line["message"] for line in lines] == [
+        f"{about}{one.kind} of column {one.column} after 3000 rows: {one.words}" for one in signals
+    ]
+    assert {(line["level"], line["signal"]["kind"]) for line in lines} == {
+        ("info", "change"),
+        ("warning", "alarm"),
+    }
+    assert not any("each" in line for line in lines)
+
+
+def test_a_signal_of_its_own_is_a_line_of_its_own(profile: Profile, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = Monitor(profile, look_rows=3_000)
+    with caplog.at_level("INFO"):
+        monitor.observe({"input": matrix(3_000) + np.float32([0, 1, 0, 0, 0])})
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "change of column input_1 after 3000 rows",
+        "alarm of column input_1 after 3000 rows",
+    ]
+    (line,) = logs.JsonFormatter().format(caplog.records[1]).splitlines()
+    assert json.loads(line)["signal"]["column"] == "input_1"
 
 
 def test_signals_are_let_go_after_a_whole_window_without_another(profile: Profile) -> None:

@@ -38,7 +38,7 @@ from driftline.tensors import Array
 log = logging.getLogger("driftline.monitor")
 
 TOLD = 3
-"""Columns whose changes are told in words when only all columns together have changed for certain."""
+"""Columns whose changes are told in words when several have changed, or only all together for certain."""
 
 _NEVER = 1 << 62
 
@@ -280,14 +280,17 @@ class Monitor:
             said = [self._of_all(window, ranked)]
         else:
             said = [(one.statistics, one.words) for one in self._columns(window, fresh)]
-        for name, (statistics, words) in zip(fresh, said, strict=True):
-            signal = Signal(
+        signals = [
+            Signal(
                 finding.kind, self._model, self._version, name, window.ended, window.rows, found[name],
                 () if name else ranked, statistics, words,
-            )  # fmt: skip
-            self._signals[finding.kind, name] = signal
-            log_signal(signal)
-            if self._on_signal is not None:
+            )
+            for name, (statistics, words) in zip(fresh, said, strict=True)
+        ]  # fmt: skip
+        self._signals |= {(signal.kind, signal.column): signal for signal in signals}
+        log_signals(signals)
+        if self._on_signal is not None:
+            for signal in signals:
                 self._on_signal(signal)
 
     def _of_all(self, window: Window, ranked: Sequence[str]) -> tuple[Mapping[str, Statistic], str]:
@@ -404,17 +407,40 @@ class Frozen:
     finished: tuple[Window, ...]
 
 
-def log_signal(signal: Signal) -> None:
-    """A log line for a signal: an alarm warns, a change informs."""
-    version = f" {signal.version}" if signal.version else ""
-    about = f"{signal.model}{version}: " if signal.model else ""
+def log_signals(signals: Sequence[Signal]) -> None:
+    """A log line for the signals of one look at one model, all of a kind: an alarm warns, a change informs.
+
+    For a machine it is a line for each, see `logs`: what becomes of each is for others to say.
+    """
+    first = signals[0]
+    each = [{"message": _line(one), "signal": one.to_dict()} for one in signals]
+    level = logging.WARNING if first.kind == "alarm" else logging.INFO
+    if len(signals) == 1:
+        log.log(level, "%s", each[0]["message"], extra={"signal": each[0]["signal"]})
+        return
+    told = [f"{one.column} ({_psi(one)}{one.words})" for one in signals[:TOLD]]
+    if len(signals) > TOLD:
+        told.append(f"{len(signals) - TOLD} more")
+    log.log(
+        level, "%s%s of %d columns after %d rows: %s",
+        _about(first), first.kind, len(signals), first.rows, ", ".join(told), extra={"each": each},
+    )  # fmt: skip
+
+
+def _line(signal: Signal) -> str:
     what = (
         f"column {signal.column}"
         if signal.column
-        else f"the model as a whole ({', '.join(signal.columns[:3])})"
+        else f"the model as a whole ({', '.join(signal.columns[:TOLD])})"
     )
-    level = logging.WARNING if signal.kind == "alarm" else logging.INFO
-    log.log(
-        level, "%s%s of %s after %d rows: %s", about, signal.kind, what, signal.rows, signal.words,
-        extra={"signal": signal.to_dict()},
-    )  # fmt: skip
+    return f"{_about(signal)}{signal.kind} of {what} after {signal.rows} rows: {signal.words}"
+
+
+def _about(signal: Signal) -> str:
+    version = f" {signal.version}" if signal.version else ""
+    return f"{signal.model}{version}: " if signal.model else ""
+
+
+def _psi(signal: Signal) -> str:
+    psi = signal.statistics.get("psi")
+    return f"PSI {psi.value:.2g}: " if psi is not None else ""

@@ -48,6 +48,7 @@ class Case:
     live       draws what is observed
     fit        makes the profile
     cap        paths end after so many rows
+    look_rows  the detectors look after so many
     """
 
     name: str
@@ -56,6 +57,7 @@ class Case:
     live: Draw
     fit: Callable[[object], Profile] = Profile.fit
     cap: int = CAP_ROWS
+    look_rows: int = LOOK_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,8 @@ QUIET = [
     Case("five kinds of columns, m = 10,000", 10_000, mixture, mixture),
     Case("from a sketch, m = 100,000", 100_000, uniform, uniform, sketched),
     Case("ties, from a sketch, m = 100,000", 100_000, tied, tied, sketched),
+    Case("uniform, m = 10,000, looks at 1,000 rows", 10_000, uniform, uniform, look_rows=1_000),
+    Case("five kinds, m = 10,000, looks at 1,000 rows", 10_000, mixture, mixture, look_rows=1_000),
 ]
 """Nothing changes."""
 
@@ -271,7 +275,7 @@ def first_signals(case: Case, random: Random) -> dict[str, int]:
     monitor = Monitor(
         case.fit(case.reference(random, case.rows, 0)),
         false_alarm_rows=FALSE_ALARM_ROWS,
-        look_rows=LOOK_ROWS,
+        look_rows=case.look_rows,
         on_signal=note,
     )
     while monitor.rows < case.cap and len(first) < 2:

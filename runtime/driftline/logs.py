@@ -11,7 +11,11 @@ _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; whatever a record carries as `extra` is a key of it."""
+    """One JSON object a line; whatever a record carries as `extra` is a key of it.
+
+    A record that carries `each` is of several things: a line for a person, and of each its own for a machine,
+    with the keys that are its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
@@ -24,7 +28,11 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
+        each: list[dict[str, object]] = vars(record).get("each", [{}])
+        line.pop("each", None)
+        return "\n".join(
+            orjson.dumps(line | own, default=str, option=orjson.OPT_UTC_Z).decode() for own in each
+        )
 
 
 def configure(log_format: str, level: str, access_log: bool) -> None:

@@ -110,6 +110,38 @@ def test_drift_is_reported_alarmed_posted_and_kept(registry: Registry, tmp_path:
     assert set(history["model"].to_pylist()) == {"m"}
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_burst_is_alarmed_though_nothing_comes_behind_it(
+    registry: Registry, tmp_path: Path, workers: str
+) -> None:
+    """A nightly batch, say: one is told in the silence behind it, another when the server stops at once."""
+    settings = "[monitor]\nwindow_seconds = 0\n"
+    profile = tmp_path / "profile.arrow"
+    (tmp_path / "driftline.toml").write_text(settings + f'history = "{tmp_path / "history"}"\n')
+    registry.register([tmp_path / "model.onnx", profile, tmp_path / "driftline.toml"], "nightly")
+    drifted = RANDOM.standard_normal((4800, 3)) + 1.0
+    alarmed = ["total", "x_0", "x_1", "x_2"]
+    with receiver() as (url, events):
+        arguments = ("--registry", registry.uri, "--alarm-webhook", url, "--workers", workers)
+        for silence in (True, False):
+            events.clear()
+            with serving("nightly", *arguments) as server:
+                monitored(server, "nightly")
+                send(server, drifted, "nightly")
+                if silence:
+                    until(lambda: len(events) == 4, "all alarms")
+                    report = server.get("/v2/models/nightly/drift").json()
+                    assert (report["rows"], len(report["alarms"]), len(report["changes"])) == (4800, 4, 4)
+                assert server.stop() == 0
+                server.close()
+                logged = [event["signal"] for event in server.events() if "signal" in event]
+            for kind in ("alarm", "change"):
+                assert sorted(one["column"] for one in logged if one["kind"] == kind) == alarmed
+            assert sorted(event["subject"] for _, event in events) == alarmed
+    history = pq.read_table(tmp_path / "history")
+    assert set(history["rows"].to_pylist()) == {4800}
+
+
 def test_without_a_profile_rows_are_counted_and_a_profile_comes_of_traffic(tmp_path: Path) -> None:
     registry = Registry.open(tmp_path / "models")
     model = scale(tmp_path / "model.onnx", 2.0)
@@ -138,11 +170,17 @@ def test_without_a_profile_rows_are_counted_and_a_profile_comes_of_traffic(tmp_p
             made = subprocess.run(
                 [*command, "--rows", "2000", "-o", tmp_path / "profile.arrow"], capture_output=True, text=True
             )
+            short = ("--rows", "1000000", "--seconds", "0.5", "-o", tmp_path / "short.arrow")
+            less = subprocess.run([*command, *short], capture_output=True, text=True)
         finally:
             done.set()
             client.join()
         assert made.returncode == 0, made.stderr
         assert "the profile of 2000 rows and 7 columns is in" in made.stdout
+        assert made.stderr == ""
+        assert less.returncode == 0
+        came = Profile.load(tmp_path / "short.arrow").rows
+        assert f"driftline: a profile of {came} rows, not 1000000: it is of what comes within" in less.stderr
         profile = Profile.load(tmp_path / "profile.arrow")
         assert profile.rows == 2000
         assert profile.names == ("x_0", "x_1", "x_2", "y_0", "y_1", "y_2", "total")

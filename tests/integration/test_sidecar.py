@@ -18,7 +18,7 @@ import tritonclient.http as triton
 from beside import Beside, beside
 from click.testing import CliRunner, Result
 from scraping import Scrape, until
-from support import Process, infer_request, scale, serving
+from support import Process, infer_request, receiver, scale, serving
 
 from driftline.cli import main
 from driftline.monitor.profile import Profile
@@ -132,6 +132,19 @@ def test_what_is_asked_of_another_model_is_left_out(agent: Beside) -> None:
     assert Scrape(agent)("driftline_rows_observed_total") == rows
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_burst_is_alarmed_though_nothing_comes_behind_it(
+    server: Process, profile: Path, stopped: bool
+) -> None:
+    with receiver() as (url, events):
+        with beside(profile, server.url, "--alarm-webhook", url, "--model", "m") as agent:
+            send(agent.traffic, RANDOM.standard_normal((4800, 3)) + 1.0)
+            if not stopped:
+                until(lambda: len(events) == 4, "all alarms")
+            assert agent.stop() == 0
+        assert sorted(event["subject"] for _, event in events) == ["total", "x_0", "x_1", "x_2"]
+
+
 def test_drift_is_found_where_the_server_does_not_look(server: Process, agent: Beside) -> None:
     assert agent.get("/drift").json()["alarms"] == []
     drifted = RANDOM.standard_normal((3000, 3)).astype(np.float32)
@@ -211,12 +224,16 @@ def test_what_can_not_begin_says_why(folder: Path, server: Process) -> None:
     cases = {  # these have begun to log
         ("--profile", str(wrong), "--upstream", server.url): "expected a profile",
         ("--profile", str(wrong)): "expected a way in: --upstream URL",
+        ("--profile", str(wrong), "--listen", "--checkpoint", str(wrong)): "no file, came something else",
+        ("--profile", str(wrong), "--upstream", server.url, "--checkpoint", str(wrong)): "something else",
+        ("--profile", str(wrong), "--listen", "--checkpoint", "/nonexist/x"): "/nonexist is none",
     }
     for arguments, message in cases.items():
         started = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
         assert started.returncode == 2, started.stderr
         assert message in started.stderr
         assert "Traceback" not in started.stderr
+    assert wrong.read_bytes() == b"no profile"
 
 
 def test_all_is_killed_and_comes_back(folder: Path, profile: Path, server: Process, agent: Beside) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -91,10 +92,54 @@ def test_what_is_no_checkpoint_of_this_profile_is_refused(profile: Profile, tmp_
         checkpoint.load(path, other)
     assert other.rows == 0
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(BadRequest, match="expected a checkpoint"):
+    with pytest.raises(BadRequest, match=r"expected a checkpoint, came one that is damaged$"):
         checkpoint.load(path, monitor_of(profile))
-    with pytest.raises(BadRequest, match="expected a checkpoint"):
+    with pytest.raises(BadRequest, match="expected a checkpoint: No such file"):
         checkpoint.load(tmp_path / "nothing", monitor_of(profile))
     with pytest.raises(BadRequest, match="nowhere"):
         checkpoint.save(tmp_path / "nowhere" / "checkpoint", monitor, {})
     assert [one.name for one in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_damaged_checkpoint_is_one_and_another_file_is_none(profile: Profile, tmp_path: Path) -> None:
+    """The former keeps nobody from beginning anew, whatever its bytes; the latter is not to be replaced."""
+    path = tmp_path / "checkpoint"
+    checkpoint.check(path)
+    checkpoint.save(path, monitor_of(profile), {})
+    checkpoint.check(path)
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    noise = [bytearray(content) for _ in range(30)]
+    for one in noise:
+        for place in random.integers(50, len(content), 20):
+            one[place] = random.integers(256)
+    cut = [content[:length] for length in (20, 45, 2000, len(content) - 1)]
+    lost = [b"", bytes(len(content)), *cut, *map(bytes, noise)]
+    for damaged in lost:
+        path.write_bytes(damaged)
+        checkpoint.check(path)
+        with pytest.raises(BadRequest, match="expected a checkpoint, came"):
+            checkpoint.load(path, monitor_of(profile))
+    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    others = [b"%PDF-1.7", b"a,b\n1,2\n", bytes(2**16) + b"1", (tmp_path / "other.npz").read_bytes()]
+    for other in others:
+        path.write_bytes(other)
+        with pytest.raises(BadRequest, match="or no file, came something else"):
+            checkpoint.check(path)
+        with pytest.raises(BadRequest, match="expected a checkpoint, came something else"):
+            checkpoint.load(path, monitor_of(profile))
+        assert path.read_bytes() == other
+
+
+def test_where_no_checkpoint_can_be_written_none_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadRequest, match=r"expected a file in a folder, .*nowhere is none"):
+        checkpoint.check(tmp_path / "nowhere" / "checkpoint")
+    with pytest.raises(BadRequest, match="Is a directory"):
+        checkpoint.check(tmp_path)
+    with pytest.raises(BadRequest, match="or no file, came something else"):
+        checkpoint.check(Path("/dev/null"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # what root is allowed is not refused
+    with pytest.raises(BadRequest, match=f"files in {tmp_path} can't be written"):
+        checkpoint.check(tmp_path / "checkpoint")

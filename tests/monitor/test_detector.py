@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.monitor.detector import BINS, Detectors, RankBins, radius
+from driftline.monitor.detector import BINS, FEW_ROWS, Detectors, RankBins, radius, shares_of
 from driftline.monitor.profile import Profile
 from driftline.monitor.ranks import CUTS, Group, cut_ranks, split
 from driftline.monitor.reference import Numeric, Reference
@@ -173,3 +173,45 @@ def test_without_new_rows_nothing_is_bet(references: list[Reference]) -> None:
     assert detectors.look(np.zeros(sum(len(one.counts) for one in references), np.int64)) == []
     for one, other in zip(before, detectors._state, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_burst_that_is_all_of_one_look_signals(references: list[Reference]) -> None:
+    """As many looks would; a bet on rows is made of what came before them, so one alone never could."""
+    random = np.random.default_rng(2)
+    for before in (0, 20):
+        detectors = Detectors(references, 1_000_000, 0.02)
+        assert looks(detectors, references, set(), before) == []
+        burst = [counts_of(one, random.random(4_800).astype(np.float32) * 0.5) for one in references]
+        found = detectors.look(np.concatenate(burst))
+        assert [finding.kind for finding in found] == ["change", "alarm"]
+        assert all(sorted(finding.columns) == [0, 1, 2] for finding in found)
+
+
+@given(st.integers(0, 10**7))
+def test_each_part_of_a_look_is_as_large_as_all_before_it(rows: int) -> None:
+    shares = shares_of(rows)
+    assert shares.sum() == 1
+    assert all(share == shares[: part + 1].sum() for part, share in enumerate(shares[1:]))
+    assert len(shares) == 1 if rows < 2 * FEW_ROWS else FEW_ROWS <= shares[0] * rows < 2 * FEW_ROWS
+
+
+def test_parts_of_a_look_are_all_of_its_rows(references: list[Reference]) -> None:
+    """Whatever a column's rows: an output is not always computed."""
+    random = np.random.default_rng(0)
+    of = [counts_of(one, random.random(rows)) for one, rows in zip(references, (6_400, 31, 0), strict=True)]
+    counts = np.concatenate(of)
+    parts = RankBins(references, 0).parts(counts)
+    assert parts.shape == (7, 3, BINS)
+    np.testing.assert_array_equal(parts.sum(axis=0), RankBins(references, 0).of(counts))
+    expected = 6_400 * shares_of(6_400)
+    assert (np.abs(parts[:, 0].sum(axis=1) - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_a_look_at_few_rows_leaves_nothing_to_chance(references: list[Reference]) -> None:
+    """It is one, as it ever was: what is drawn by lot stays where it was."""
+    ranks = RankBins(references, 0)
+    before = ranks.random.bit_generator.state
+    random = np.random.default_rng(0)
+    counts = np.concatenate([counts_of(one, random.random(2 * FEW_ROWS - 1)) for one in references])
+    np.testing.assert_array_equal(ranks.parts(counts), [ranks.of(counts)])
+    assert ranks.random.bit_generator.state == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from typing import Any
 
@@ -13,12 +15,14 @@ from bench.micro import own_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driftline import logs
 from driftline.errors import BadRequest
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric
 from driftline.monitor.signals import Signal
 from driftline.monitor.window import Window
+from driftline.monitor.wording import CLOSER
 
 COLUMNS = 5
 LOOK = 100
@@ -236,10 +240,84 @@ def test_looks_by_time_do_not_depend_on_rows(profile: Profile, clock: Clock) -> 
     assert {signal.kind for signal in signals} == {"change", "alarm"}
 
 
-def test_windows_that_end_leave_looks_as_they_were(profile: Profile) -> None:
-    """A look spans windows: it bets on the rows since the last one, whatever window they are of."""
+def test_a_burst_is_looked_at_whether_or_not_more_rows_come(profile: Profile, clock: Clock) -> None:
+    signals: list[Signal] = []
+    monitor = Monitor(profile, look_rows=0, look_seconds=10, on_signal=signals.append)
+    monitor.observe({"input": matrix(4_800, shift=1)})
+    clock.now += 9
+    monitor.keep_time()
+    assert signals == []
+    clock.now += 1
+    monitor.keep_time()
+    raised = [(one.kind, one.column) for one in signals]
+    assert {kind for kind, _ in raised} == {"change", "alarm"}
+    assert {one.rows for one in signals} == {4_800}
+    # The same rows are never looked at twice.
+    monitor.acknowledge()
+    assert monitor._detectors is not None
+    state = monitor._detectors._state
+    before = state.change.copy(), state.alarm.copy()
+    for _ in range(5):
+        clock.now += 10
+        monitor.keep_time()
+    monitor.report()
+    monitor.finish()
+    assert len(signals) == len(raised)
+    for one, other in zip(before, (state.change, state.alarm), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("how", ["report", "finish", "freeze"])
+def test_whoever_asks_or_ends_has_what_was_found_last(profile: Profile, clock: Clock, how: str) -> None:
+    signals: list[Signal] = []
+    monitor = Monitor(profile, look_rows=0, look_seconds=10, window_seconds=60, on_signal=signals.append)
+    monitor.observe({"input": matrix(4_800, shift=1)})
+    getattr(monitor, how)()
+    assert {signal.kind for signal in signals} == {"change", "alarm"}
+
+
+def test_windows_by_time_end_by_the_clock(profile: Profile, clock: Clock) -> None:
+    """Signals say what the window was that they are of, and outlast windows without rows, which are none."""
+    windows: list[Window] = []
+    signals: list[Signal] = []
+    monitor = Monitor(
+        profile, look_rows=0, look_seconds=70, window_seconds=60,
+        on_window=windows.append, on_signal=signals.append,
+    )  # fmt: skip
+    monitor.observe({"input": matrix(3_000, shift=1)})
+    clock.now += 60
+    monitor.keep_time()
+    assert [window.rows for window in windows] == [3_000]
+    assert {signal.rows for signal in signals} == {3_000}
+    for _ in range(5):
+        began = monitor.report().began
+        clock.now += 60
+        monitor.keep_time()
+        assert monitor.report().began > began
+    assert len(windows) == 1
+    assert monitor.report().rows == 0
+    assert monitor.report(2).rows == 3_000
+    assert monitor.signals == tuple(signals) != ()
+    monitor.observe({"input": matrix(500)})
+    clock.now += 60
+    assert monitor.report().rows == 0  # whoever asks needs nobody to keep the time
+    assert [window.rows for window in windows] == [3_000, 500]
+    assert monitor.signals == ()
+
+
+def test_without_a_clock_time_is_nothing(profile: Profile, clock: Clock) -> None:
+    monitor = Monitor(profile)
+    monitor.observe({"input": matrix(150)})
+    clock.now += 1e6
+    monitor.keep_time()
+    assert monitor._looked_at == 100
+
+
+def test_evidence_goes_on_over_the_end_of_a_window(profile: Profile) -> None:
+    """That end is a look, so a signal may come earlier by less than what is between two."""
     found = []
-    for window_rows in (0, 70, 100, 250):
+    windows = 0, 70, 100
+    for window_rows in windows:
         signals: list[Signal] = []
         monitor = Monitor(
             profile, false_alarm_rows=1e3, window_rows=window_rows, keep_windows=0, on_signal=signals.append
@@ -248,9 +326,10 @@ def test_windows_that_end_leave_looks_as_they_were(profile: Profile) -> None:
         for row in range(0, 1_500, 10):
             monitor.observe({"input": matrix(10, seed=row, shift=0.3)})
             at += [monitor.rows] * (len(signals) - len(at))
-        found.append([(row, one.kind, one.column) for row, one in zip(at, signals, strict=True)][:1])
-    assert found[0] != []
-    assert found == [found[0]] * 4
+        found.append((at[0], signals[0].kind))
+    assert all(row % (window_rows or LOOK) == 0 for (row, _), window_rows in zip(found, windows, strict=True))
+    assert all(abs(row - found[0][0]) <= LOOK for row, _ in found)
+    assert {kind for _, kind in found} == {"change"}
 
 
 # -- signals --------------------------------------------------------------------------------------
@@ -275,15 +354,44 @@ def test_signals_are_held_until_they_are_acknowledged(profile: Profile) -> None:
 
 
 @pytest.mark.parametrize(("version", "about"), [(3, "m 3: "), (0, "m: ")])
-def test_signals_are_logged_with_the_version_if_there_is_one(
+def test_signals_of_one_look_are_one_line_and_for_a_machine_one_each(
     profile: Profile, caplog: pytest.LogCaptureFixture, version: int, about: str
 ) -> None:
-    monitor = Monitor(profile, model="m", version=version)
+    signals: list[Signal] = []
+    monitor = Monitor(profile, model="m", version=version, look_rows=3_000, on_signal=signals.append)
     with caplog.at_level("INFO"):
         monitor.observe({"input": matrix(3_000, shift=1)})
-    lines = [record.getMessage() for record in caplog.records if hasattr(record, "signal")]
-    assert lines
-    assert all(line.startswith((f"{about}alarm of ", f"{about}change of ")) for line in lines)
+    assert [(record.levelname, record.getMessage().partition(" (")[0]) for record in caplog.records] == [
+        ("INFO", f"{about}change of 5 columns after 3000 rows: {signals[0].column}"),
+        ("WARNING", f"{about}alarm of 5 columns after 3000 rows: {signals[5].column}"),
+    ]
+    assert re.search(r" rows: (input_\d \(PSI [\d.]+: mean up 1[^)]*\), ){3}2 more$", caplog.messages[1])
+    lines = [
+        json.loads(line)
+        for record in caplog.records
+        for line in logs.JsonFormatter().format(record).splitlines()
+    ]
+    assert [line["signal"] for line in lines] == [one.to_dict() for one in signals]
+    assert [line["message"] for line in lines] == [
+        f"{about}{one.kind} of column {one.column} after 3000 rows: {one.words}" for one in signals
+    ]
+    assert {(line["level"], line["signal"]["kind"]) for line in lines} == {
+        ("info", "change"),
+        ("warning", "alarm"),
+    }
+    assert not any("each" in line for line in lines)
+
+
+def test_a_signal_of_its_own_is_a_line_of_its_own(profile: Profile, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = Monitor(profile, look_rows=3_000)
+    with caplog.at_level("INFO"):
+        monitor.observe({"input": matrix(3_000) + np.float32([0, 1, 0, 0, 0])})
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "change of column input_1 after 3000 rows",
+        "alarm of column input_1 after 3000 rows",
+    ]
+    (line,) = logs.JsonFormatter().format(caplog.records[1]).splitlines()
+    assert json.loads(line)["signal"]["column"] == "input_1"
 
 
 def test_signals_are_let_go_after_a_whole_window_without_another(profile: Profile) -> None:
@@ -314,6 +422,17 @@ def test_a_report_looks_at_what_has_not_been_looked_at(profile: Profile) -> None
         monitor.observe({"input": matrix(500, seed=seed, shift=1)})
         report = monitor.report()
     assert report.alarms
+
+
+def test_a_replay_of_the_reference_is_called_one() -> None:
+    """It is a change, and none that a column shows: rows are not independent of the reference."""
+    rows = np.random.default_rng(0).standard_normal((5_000, 15)).astype(np.float32)
+    signals: list[Signal] = []
+    monitor = Monitor(Profile.fit({"x": rows}), false_alarm_rows=1_000, on_signal=signals.append)
+    for _ in range(2):
+        monitor.observe({"x": rows})
+    assert [(one.kind, one.column, one.words) for one in signals] == [("change", "", CLOSER)]
+    assert {column.words for column in monitor.report().columns} == {CLOSER}
 
 
 def test_a_profile_without_rows_is_only_counted_against() -> None:

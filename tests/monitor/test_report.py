@@ -24,8 +24,9 @@ from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric, Reference
 from driftline.monitor.report import Report
 from driftline.monitor.signals import Signal
+from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
-from driftline.monitor.wording import NONE
+from driftline.monitor.wording import CLOSER, NONE, describe_all
 from driftline_kernels import comoments, fourier
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -155,12 +156,45 @@ def test_missing_values_have_no_place_in_the_order() -> None:
         (lambda x: x - 1.5, "mean down 1.5 sd"),
         (lambda x: np.where(np.arange(len(x)) % 50 < 3, np.nan, x), "missing 0 % -> 6 %"),
         (lambda x: np.where(np.arange(len(x)) % 100 < 1, -np.inf, x), "infinite 0 % -> 1 %"),
-        (lambda x: x, "no single change stands out"),
+        (lambda x: np.random.default_rng(1).standard_normal(len(x)), NONE),
+        (lambda x: x, CLOSER),
+        (lambda x: x[:4_000], CLOSER),
+        (lambda x: np.tile(x, 3), CLOSER),
     ],
 )
 def test_a_change_of_numbers_in_words(change: Any, words: str) -> None:
     values = np.random.default_rng(0).standard_normal(5_000)
     assert words in only(values, change(values)).words
+
+
+def test_few_rows_or_bins_are_not_too_close_by_chance() -> None:
+    """Independent rows are called a replay once in 10,000 times, if their columns have bins enough at all."""
+    random = np.random.default_rng(0)
+    for rows, length in ((200, 20), (200, 200), (5_000, 5_000), (500, 20_000)):
+        before, after = (
+            {
+                **{f"x{index}": random.standard_normal(number) for index in range(200)},
+                **{f"few{index}": random.integers(0, 4, number) for index in range(50)},
+                **{f"coin{index}": random.integers(0, 2, number) for index in range(50)},
+            }
+            for number in (rows, length)
+        )
+        profile = Profile.fit(before)
+        found = report.of(profile, window(profile, after))
+        assert [column.name for column in found.columns if column.words == CLOSER] == []
+
+
+def test_all_columns_together_tell_what_each_does_not_yet() -> None:
+    def columns(chance: float, freedom: float = 30.0) -> list[dict[str, Statistic]]:
+        return [{"chi_square": Statistic(10.0, null=freedom, p=chance)}] * 3
+
+    assert describe_all([("a", NONE), ("b", NONE)], columns(0.97)) == CLOSER
+    assert describe_all([("a", NONE), ("b", NONE)], columns(0.9)) == NONE
+    assert describe_all([("a", NONE), ("b", NONE)], columns(1.0, freedom=1)) == NONE
+    assert describe_all([("a", NONE)], [{}]) == NONE
+    assert describe_all([("a", NONE), ("b", "mean up 1 sd"), ("c", CLOSER)], columns(1)) == "b: mean up 1 sd"
+    words = [("a", "mean up 1 sd"), ("b", "missing 0 % -> 6 %")]
+    assert describe_all(words, columns(0)) == "a: mean up 1 sd; b: missing 0 % -> 6 %"
 
 
 def test_a_change_of_spread_is_told_by_where_it_is_most() -> None:
@@ -284,6 +318,24 @@ def test_signals_are_told_apart(profile: Profile) -> None:
     assert "the model as a whole (<b>n</b>), 2026-03-01 12:00:00 UTC, after 400 rows" in text
     assert "mean up 0.4 sd" in text
     assert page.count('<p class="signal alarm">') == 1
+
+
+def test_it_prints_as_a_table_and_is_short_among_others(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = report.of(profile, window(profile, data(1_000)), signals())
+    assert repr(found) == "Report(1,000 rows against 5,000, 1 alarms, 1 changes)"
+    assert repr(found.alarms) == "(Signal(alarm of '<b>n</b>' after 900 rows: mean up 0.4 sd),)"
+    assert repr(found.changes[0]) == "Signal(change of the model as a whole after 400 rows: )"
+    for columns in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = str(found).splitlines()
+        assert lines[0].startswith("1,000 rows, 2026-03-01")
+        assert any(line.startswith("alarm   <b>n</b>, 2026-03-01") for line in lines)
+        assert {line.split()[0] for line in lines if line} >= {"column", *profile.names}
+        assert max(map(len, lines)) <= int(columns)
+        assert str(profile).splitlines()[0]
+    assert "\x1b" not in str(found)
 
 
 def test_history_has_a_row_for_each_statistic(profile: Profile) -> None:

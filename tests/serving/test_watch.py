@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ from support import scale
 
 from driftline.engine.model import Model
 from driftline.errors import Unavailable
+from driftline.monitor.observer import TICK_SECONDS
+from driftline.monitor.profile import Profile
 from driftline.registry.source import Reference, Registry
 from driftline.serving.later import LATER_SECONDS, TOGETHER
 from driftline.serving.news import News
@@ -21,12 +26,23 @@ from driftline.serving.watch import Watch
 ROW = {"x": np.ones((1, 3), np.float32)}
 
 
-def watch_of(folder: Path) -> Watch:
+def watch_of(folder: Path, profile: Path | None = None, look_seconds: float = 1.0) -> Watch:
     registry = Registry.open(folder / "models")
     registry.register([scale(folder / "model.onnx", 2.0)], "m")
     version = registry.resolve(Reference("m"))
     model = Model.load(registry.fetch(version))
-    return Watch(version, model, None, model.settings.monitor, News())
+    settings = replace(model.settings.monitor, look_seconds=look_seconds)
+    return Watch(version, model, profile, settings, News())
+
+
+def normal(rows: int, seed: int, mean: float) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, 1, (rows, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    Profile.fit({"x": normal(5_000, 0, 0)}).save(tmp_path / "profile.arrow")
+    return tmp_path / "profile.arrow"
 
 
 async def loaded(watch: Watch) -> None:
@@ -90,3 +106,50 @@ async def test_in_a_thread_rows_are_observed_at_once(watch: Watch) -> None:
 async def test_whoever_asks_sees_all_that_was_answered(watch: Watch) -> None:
     watch.run(ROW, ("y",))
     assert watch.ready().rows == 1
+
+
+async def burst(watch: Watch) -> None:
+    """Rows that have drifted, all in one turn of the loop."""
+    watch.start()
+    await loaded(watch)
+    for x in np.split(normal(3_200, 1, 1), 20):
+        watch.run({"x": x}, ("y",))
+    await asyncio.sleep(0)
+
+
+async def test_a_burst_is_looked_at_although_nothing_comes_behind_it(tmp_path: Path, profile: Path) -> None:
+    watch = watch_of(tmp_path, profile, look_seconds=0.01)
+    await burst(watch)
+    assert not watch.alarms
+    await asyncio.sleep(2 * TICK_SECONDS)
+    assert watch.alarms == {"x_0": 1, "x_1": 1, "x_2": 1}
+    assert watch.changes == watch.alarms
+    watch.close()
+
+
+async def test_what_came_last_is_looked_at_when_it_ends(tmp_path: Path, profile: Path) -> None:
+    watch = watch_of(tmp_path, profile, look_seconds=3_600)
+    await burst(watch)
+    watch.close()
+    assert watch.alarms == {"x_0": 1, "x_1": 1, "x_2": 1}
+
+
+async def test_the_clock_of_a_version_ends_with_it(tmp_path: Path) -> None:
+    """Started again, as at each flip, it is the same; a version that nobody has any more is not kept."""
+    watch = watch_of(tmp_path)
+    watch.start()
+    tick = watch._tick
+    watch.start()
+    assert watch._tick is tick
+    await loaded(watch)
+    await asyncio.sleep(2 * TICK_SECONDS)
+    assert watch._tick is not tick
+    watch.close()
+    assert watch._tick.cancelled()
+    other = watch_of(tmp_path)
+    other.start()
+    await loaded(other)
+    found = weakref.ref(other)
+    del other
+    gc.collect()
+    assert found() is None

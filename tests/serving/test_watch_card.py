@@ -228,6 +228,27 @@ async def test_counts_stay_there_until_somebody_asks(tmp_path: Path, watched: Wa
     watch.close()
 
 
+async def test_a_burst_is_fetched_from_the_card_to_be_looked_at(tmp_path: Path, watched: Watched) -> None:
+    path, x = scale(tmp_path / "m.onnx", 2.0), normal(ROWS, 0)
+    watch = await watched(path, {"x": x}, True, look_rows=0, look_seconds=0.01, window_seconds=1.0)
+    await asyncio.to_thread(send, watch, [normal(3_000, 1, 1.0)])
+    for _ in range(600):
+        if len(watch.alarms) == 3:
+            break
+        await asyncio.sleep(0.01)
+    assert watch.alarms == {"x_0": 1, "x_1": 1, "x_2": 1}
+    assert watch._tallies.rows == 0
+    await asyncio.to_thread(send, watch, [x[:100]])
+    for _ in range(600):
+        if watch.observer.monitor._finished:
+            break
+        await asyncio.sleep(0.01)
+    assert sum(window.rows for window in watch.observer.monitor._finished) in (3_000, 3_100)
+    await asyncio.to_thread(send, watch, [x[:100]])
+    watch.close()
+    assert watch.observer.monitor is None or watch.observer.monitor.rows == 3_200
+
+
 async def test_threads_lose_no_row(tmp_path: Path, watched: Watched) -> None:
     x = normal(ROWS, 0)
     watch = await watched(scale(tmp_path / "m.onnx", 2.0), {"x": x}, True)

@@ -121,6 +121,28 @@ async def test_a_file_is_read_on_as_it_grows_and_over_a_rotation(tmp_path: Path)
         await rows(agent, 13)
 
 
+async def test_that_there_is_nothing_to_read_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pattern may be wrong, or early; so may the names of files."""
+
+    async def told(*messages: str) -> None:
+        async with asyncio.timeout(60):
+            while len(caplog.records) < len(messages):  # noqa: ASYNC110 - a thread tells
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)  # some looks more
+        found = [record.getMessage().partition(";")[0] for record in caplog.records]
+        assert found == [f"{tmp_path / '*'}: {message}" for message in messages]
+
+    async with reading(tmp_path / "*") as (_, agent):
+        await told("no files to read")
+        (tmp_path / "a.csv").write_text(csv(10))
+        await rows(agent, 10)
+        (tmp_path / "a.csv").rename(tmp_path / "a.csv.bak")
+        others = "1 with other endings than .parquet, .csv, .jsonl, .ndjson"
+        await told("no files to read", f"no files to read, {others}")
+
+
 async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text(csv(30))
     first, second = exchange("1")

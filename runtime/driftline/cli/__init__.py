@@ -239,6 +239,10 @@ def profile(
             raise BadRequest("--from-traffic: expected --model with it")
         with stderr().status(f"waiting for {rows} rows, {seconds:g} s at most"):
             found = profile_of_traffic(from_traffic, model, rows, seconds)
+        if found.rows < rows:
+            came = f"a profile of {found.rows} rows, not {rows}"
+            within = f"within {seconds:g} s, 256 MiB at most, of several workers to one"
+            click.echo(f"driftline: {came}: it is of what comes {within}", err=True)
     else:
         assert data is not None
         kinds = kinds_of(numeric, categorical)

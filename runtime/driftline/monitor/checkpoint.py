@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,35 @@ from driftline.tensors import Array
 
 FORMAT = 1
 """The version of the format; a checkpoint of another one is refused."""
+
+_ZIP = b"PK\x03\x04"
+_NAME = 30
+"""Where the name of its first member is in a zip file, which is what a checkpoint is."""
+
+_FIRST = b"head.", b"detectors.", b"counted."
+"""What that begins with."""
+
+
+def check(path: Path) -> None:
+    """Whether checkpoints can be kept in a file; BadRequest if it can't be written, or is something else.
+
+    One that is damaged is a checkpoint still, by its first bytes; so is a file of nothing or of zeros, which
+    a file system may make of one when the power fails. Neither is to keep anybody from beginning anew.
+    """
+    if not path.parent.is_dir():
+        raise BadRequest(f"checkpoint {path}: expected a file in a folder, {path.parent} is none")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BadRequest(f"checkpoint {path}: files in {path.parent} can't be written")
+    try:
+        with path.open("rb") as file:
+            first = file.read(2**16)
+            lost = path.is_file() and not any(part.strip(b"\0") for part in chain([first], file))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadRequest(f"checkpoint {path}: {error.strerror}") from error
+    if not (lost or _is_checkpoint(first)):
+        raise BadRequest(f"checkpoint {path}: expected a checkpoint or no file, came something else")
 
 
 def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
@@ -45,8 +74,8 @@ def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
         "seen": sorted(frozen.seen),
         "more": more,
     }
-    arrays: dict[str, Array] = {f"detectors.{name}": array for name, array in detectors.items()}
-    arrays |= {"head": _bytes(json.dumps(head).encode()), "counted": frozen.counted}
+    arrays: dict[str, Array] = {"head": _bytes(json.dumps(head).encode()), "counted": frozen.counted}
+    arrays |= {f"detectors.{name}": array for name, array in detectors.items()}
     for index, window in enumerate(frozen.finished):
         arrays[f"window.{index}"] = _bytes(shipping.write(Shipped("", "", fingerprint, window, ())))
     content = io.BytesIO()
@@ -69,7 +98,13 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
     Raises BadRequest if it is none, or that of another profile; then the monitor is as it was.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"checkpoint {path}: expected a checkpoint: {error.strerror}") from error
+    if not _is_checkpoint(content):
+        raise BadRequest(f"checkpoint {path}: expected a checkpoint, came something else")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         head = json.loads(arrays["head"].tobytes())
         if head["format"] != FORMAT:
@@ -96,8 +131,16 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
             )
         )
         return dict(head["more"])
-    except (OSError, zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
-        raise BadRequest(f"checkpoint {path}: expected a checkpoint: {error}") from error
+    except BadRequest:
+        raise
+    except Exception as error:  # whatever is made of damaged bytes
+        raise BadRequest(f"checkpoint {path}: expected a checkpoint, came one that is damaged") from error
+
+
+def _is_checkpoint(content: bytes) -> bool:
+    """Whether it was one when it was written, whatever became of it since."""
+    name = content[_NAME:]
+    return content.startswith(_ZIP) and (not name or name.startswith(_FIRST))
 
 
 def _bytes(content: bytes) -> Array:

@@ -2,7 +2,9 @@
 
 The life of a batch: `observe` converts it (`reading`) -> `_count` counts it up to the next stop -> `_look`
 bets on what has come since the last look (`detector`) -> `_signal` makes signals of what is found, held until
-they are acknowledged or a whole window passes without another -> `_turn` closes a window and begins the next.
+they are acknowledged or a whole window passes without another -> `_turn` closes a window, with a look at the
+last of it, and begins the next. What goes by the clock is done when a batch comes, when somebody asks, and
+by whoever calls `keep_time` now and then: a server does, so that rows need no others behind them to be seen.
 """
 
 from __future__ import annotations
@@ -30,12 +32,13 @@ from driftline.monitor.report import ColumnReport, Report
 from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
+from driftline.monitor.wording import describe_all
 from driftline.tensors import Array
 
 log = logging.getLogger("driftline.monitor")
 
 TOLD = 3
-"""Columns whose changes are told in words when only all columns together have changed for certain."""
+"""Columns whose changes are told in words when several have changed, or only all together for certain."""
 
 _NEVER = 1 << 62
 
@@ -48,13 +51,14 @@ class Monitor:
                       and within n rows there is one with a chance of at most n / A, however often one looks
     tolerance         a drift, as a PSI, that is harmless: `alarm` is certain that there is more
     look_rows         the detectors look after so many rows; 0: not by rows
-    look_seconds      and after so many seconds, when a batch comes; 0: not by time
+    look_seconds      and after so many seconds, by `keep_time` or when a batch comes; 0: not by time
     window_rows       a window ends after so many rows; 0: not by rows
-    window_seconds    and after so many seconds, when a batch comes; 0: not by time
+    window_seconds    and after so many seconds, by `keep_time` or when a batch comes; 0: not by time. One
+                      without rows is none: it begins anew
     keep_windows      finished windows to keep, for reports over several
     model, version    named in signals
-    on_signal         called with each new signal, in the thread that observes
-    on_window         called with each finished window, in the thread that observes
+    on_signal         called with each new signal, in the thread that observes or keeps the time
+    on_window         called with each finished window, likewise
 
     >>> monitor = Monitor(profile)
     >>> monitor.observe({"age": ages, "city": cities})
@@ -166,14 +170,19 @@ class Monitor:
 
     def _halt(self) -> None:
         """At a stop: look, or end the window."""
-        if self.rows - self._looked_at >= self._look_rows:
-            self._look()
         if self.rows - self._window_start >= self._window_rows:
             self._turn()
-        self._set_stop()
+        elif self.rows - self._looked_at >= self._look_rows:
+            self._look()
 
     def _set_stop(self) -> None:
         self._stop = min(self._looked_at + self._look_rows, self._window_start + self._window_rows)
+
+    def keep_time(self) -> None:
+        """Look, and end the window, if that is due by the clock; to be called now and then, rows or not."""
+        if self._by_time:
+            with self._lock:
+                self._keep_time()
 
     def _keep_time(self) -> None:
         """Look and turn where that goes by the clock."""
@@ -228,10 +237,14 @@ class Monitor:
         self._set_stop()
 
     def _turn(self) -> None:
-        """Close the window and begin another."""
+        """Close the window, looked at to its end, and begin another; one without rows just begins anew."""
+        if not self.window_rows:
+            self._begin_window()
+            return
+        self._look()
         window = self._window()
-        self._looked = self._looked - self._counter.counts
         self._counter.reset()
+        self._looked = self._counter.counts
         self._finished.append(window)
         self._signals = {key: one for key, one in self._signals.items() if key in self._seen_in_window}
         self._seen_in_window.clear()
@@ -245,11 +258,9 @@ class Monitor:
         return self.rows - self._window_start
 
     def finish(self) -> None:
-        """End the current window now, if it has rows."""
+        """End the current window now, if it has rows, with a look at the last of them."""
         with self._lock:
-            if self.rows > self._window_start:
-                self._look()
-                self._turn()
+            self._turn()
 
     def _window(self) -> Window:
         return self._counter.window(self.window_rows, self._began)
@@ -269,21 +280,25 @@ class Monitor:
             said = [self._of_all(window, ranked)]
         else:
             said = [(one.statistics, one.words) for one in self._columns(window, fresh)]
-        for name, (statistics, words) in zip(fresh, said, strict=True):
-            signal = Signal(
+        signals = [
+            Signal(
                 finding.kind, self._model, self._version, name, window.ended, window.rows, found[name],
                 () if name else ranked, statistics, words,
-            )  # fmt: skip
-            self._signals[finding.kind, name] = signal
-            log_signal(signal)
-            if self._on_signal is not None:
+            )
+            for name, (statistics, words) in zip(fresh, said, strict=True)
+        ]  # fmt: skip
+        self._signals |= {(signal.kind, signal.column): signal for signal in signals}
+        log_signals(signals)
+        if self._on_signal is not None:
+            for signal in signals:
                 self._on_signal(signal)
 
     def _of_all(self, window: Window, ranked: Sequence[str]) -> tuple[Mapping[str, Statistic], str]:
         """The statistics of whole rows, and the changes of the columns of most evidence in words."""
-        told = self._columns(window, ranked[:TOLD])
+        columns = self._columns(window, ranked)
+        told = [(one.name, one.words) for one in columns[:TOLD]]
         whole = compare_rows(self.profile.whole, window.rows, window.features, window.comoments)
-        return whole, "; ".join(f"{one.name}: {one.words}" for one in told)
+        return whole, describe_all(told, [one.statistics for one in columns])
 
     def _columns(self, window: Window, names: Sequence[str]) -> list[ColumnReport]:
         return report.of_columns(
@@ -307,6 +322,7 @@ class Monitor:
     def current(self) -> tuple[Window, tuple[Signal, ...]]:
         """The current window, after a look, and the signals that are held."""
         with self._lock:
+            self.keep_time()
             self._look()
             return self._window(), tuple(self._signals.values())
 
@@ -322,6 +338,7 @@ class Monitor:
     def freeze(self) -> Frozen:
         """All that it knows, for another monitor of the same profile to go on from."""
         with self._lock:
+            self.keep_time()
             self._look()
             return Frozen(
                 self.rows,
@@ -390,17 +407,40 @@ class Frozen:
     finished: tuple[Window, ...]
 
 
-def log_signal(signal: Signal) -> None:
-    """A log line for a signal: an alarm warns, a change informs."""
-    version = f" {signal.version}" if signal.version else ""
-    about = f"{signal.model}{version}: " if signal.model else ""
+def log_signals(signals: Sequence[Signal]) -> None:
+    """A log line for the signals of one look at one model, all of a kind: an alarm warns, a change informs.
+
+    For a machine it is a line for each, see `logs`: what becomes of each is for others to say.
+    """
+    first = signals[0]
+    each = [{"message": _line(one), "signal": one.to_dict()} for one in signals]
+    level = logging.WARNING if first.kind == "alarm" else logging.INFO
+    if len(signals) == 1:
+        log.log(level, "%s", each[0]["message"], extra={"signal": each[0]["signal"]})
+        return
+    told = [f"{one.column} ({_psi(one)}{one.words})" for one in signals[:TOLD]]
+    if len(signals) > TOLD:
+        told.append(f"{len(signals) - TOLD} more")
+    log.log(
+        level, "%s%s of %d columns after %d rows: %s",
+        _about(first), first.kind, len(signals), first.rows, ", ".join(told), extra={"each": each},
+    )  # fmt: skip
+
+
+def _line(signal: Signal) -> str:
     what = (
         f"column {signal.column}"
         if signal.column
-        else f"the model as a whole ({', '.join(signal.columns[:3])})"
+        else f"the model as a whole ({', '.join(signal.columns[:TOLD])})"
     )
-    level = logging.WARNING if signal.kind == "alarm" else logging.INFO
-    log.log(
-        level, "%s%s of %s after %d rows: %s", about, signal.kind, what, signal.rows, signal.words,
-        extra={"signal": signal.to_dict()},
-    )  # fmt: skip
+    return f"{_about(signal)}{signal.kind} of {what} after {signal.rows} rows: {signal.words}"
+
+
+def _about(signal: Signal) -> str:
+    version = f" {signal.version}" if signal.version else ""
+    return f"{signal.model}{version}: " if signal.model else ""
+
+
+def _psi(signal: Signal) -> str:
+    psi = signal.statistics.get("psi")
+    return f"PSI {psi.value:.2g}: " if psi is not None else ""

@@ -22,6 +22,9 @@ log = logging.getLogger("driftline.monitor")
 MOST_BYTES = 64 * 2**20
 """Bytes of batches that may wait while the monitor is loaded; others are skipped, and counted as that."""
 
+TICK_SECONDS = 0.25
+"""Between two calls of `keep_time`."""
+
 SILENCE_SECONDS = 60.0
 """Seconds between two log lines about rows that could not be observed, at the least."""
 
@@ -73,6 +76,14 @@ class Observer:
             self.skip(rows, str(error))
             return False
         return True
+
+    def keep_time(self) -> None:
+        """Look at what came last, and end the window, if that is due; to be called every TICK_SECONDS."""
+        if self.monitor is not None:
+            try:
+                self.monitor.keep_time()
+            except Exception:  # whatever it is, the next time may do better
+                log.exception("%s: what is due by the clock can't be done", self._about)
 
     def skip(self, rows: int, reason: str) -> None:
         """Count rows that are not observed, and log it now and then."""

@@ -161,6 +161,12 @@ class Profile:
         more = ", ..." if len(self.names) > NAMED else ""
         return f"Profile({self.rows:,} rows: {', '.join(self.names[:NAMED])}{more})"
 
+    def __str__(self) -> str:
+        """The table as text."""
+        from driftline.monitor.render import plain
+
+        return plain(self)
+
     def __rich__(self) -> Any:
         """A table for the terminal, a line a column."""
         return table(self.references, f"{self.rows:,} rows")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 40
 """Columns that are shown, those of most drift; a report's to_dict has them all."""
+
+PLAIN_WIDTH = 120
+"""Characters in a line of text that is not for a terminal."""
 
 _FOOT = (
     "Where a bin is empty, PSI adds half a row to each; beside it is what chance alone would make of it. "
@@ -71,6 +76,17 @@ def terminal(report: Report) -> RenderableType:
         table.add_row(Text(column.name), *cells, Text(_words(column)))
     foot = " ".join(filter(None, (_more(report), _FOOT)))
     return Group(*parts, Text(), table, Text(), Text(foot, "dim"))
+
+
+def plain(renderable: RenderableType) -> str:
+    """What a terminal shows, as text without colours, as wide as it is; PLAIN_WIDTH where there is none."""
+    from rich.console import Console
+
+    width = shutil.get_terminal_size((PLAIN_WIDTH, 0)).columns
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def html(report: Report) -> str:

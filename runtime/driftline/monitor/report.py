@@ -125,7 +125,7 @@ class Report:
     changes         signals that a distribution is no longer the reference's
     alarms          signals that it is further away than is harmless
 
-    Shows itself as a table in a terminal and, with histograms, in a notebook.
+    Shows itself as a table when it is printed and, with histograms, in a notebook.
     """
 
     began: datetime
@@ -140,6 +140,12 @@ class Report:
     def __repr__(self) -> str:
         signals = f"{len(self.alarms)} alarms, {len(self.changes)} changes"
         return f"Report({self.rows:,} rows against {self.reference_rows:,}, {signals})"
+
+    def __str__(self) -> str:
+        """The table as text."""
+        from driftline.monitor.render import plain
+
+        return plain(self)
 
     def __getitem__(self, name: str) -> ColumnReport:
         """A column's; BadRequest if there is none."""

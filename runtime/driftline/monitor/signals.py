@@ -11,7 +11,7 @@ from typing import Any, Self
 from driftline.monitor.statistics import Statistic, number
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Signal:
     """A change or an alarm, of a column or of the model as a whole.
 
@@ -37,6 +37,10 @@ class Signal:
     columns: tuple[str, ...]
     statistics: Mapping[str, Statistic]
     words: str
+
+    def __repr__(self) -> str:
+        whose = repr(self.column) if self.column else "the model as a whole"
+        return f"Signal({self.kind} of {whose} after {self.rows:,} rows: {self.words})"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as what JSON knows; a number that is not finite is None, `when` is ISO 8601."""

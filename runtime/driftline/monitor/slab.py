@@ -107,6 +107,12 @@ class Share:
         """Never: who follows merges first."""
         return False
 
+    def keep_time(self) -> None:
+        """Nothing: the monitor has the clock."""
+
+    def finish(self) -> None:
+        """Nothing: the monitor has the last word."""
+
     def follow(self) -> None:
         """Count in the buffer that the monitor wants from here on; to be called now and then."""
         # The lock also is what makes other cores see the counts before they see the word.

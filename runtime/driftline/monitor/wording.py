@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import asin, floor, log10, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 import numpy as np
 
@@ -15,8 +15,19 @@ from driftline.tensors import Array
 
 NONE = "no single change stands out"
 
+CLOSER = "closer to the reference than chance allows, as a replay of its own rows is"
+
 _MOST = 3
 _NAME_LENGTH = 40
+_CLOSER = 0.9999
+"""If independent rows would be farther with this chance, a column is closer than chance allows."""
+
+_CLOSER_TOGETHER = 0.95
+"""The same for half the columns, of a model that has changed for certain."""
+
+_LEAST_FREEDOM = 5
+"""Degrees of freedom of chi-square; of fewer bins, counts are often alike by chance."""
+
 _KOLMOGOROV = 1.358
 """Times sqrt(1/m + 1/n), the 95 % point of the largest difference between the distribution functions of two
 samples of m and n rows (Kolmogorov and Smirnov)."""
@@ -54,7 +65,32 @@ def describe(reference: Reference, counts: Array, statistics: Mapping[str, Stati
         *(_categories(reference, counts) if isinstance(reference, Categorical) else ()),
     ]
     changes.sort(key=lambda change: -change[0])
-    return "; ".join(text for _, text in changes[:_MOST]) or NONE
+    return "; ".join(text for _, text in changes[:_MOST]) or (
+        CLOSER if _farther_by_chance(statistics) > _CLOSER else NONE
+    )
+
+
+def describe_all(told: Sequence[tuple[str, str]], statistics: Sequence[Mapping[str, Statistic]]) -> str:
+    """How all columns together have changed: 'temp: mean up 0.4 sd; visib: missing 0 % -> 6 %'.
+
+    told        names of columns and their changes in words, that of most evidence first
+    statistics  of all columns
+
+    Rows may also be more like the reference than independent ones would be: the columns say so together
+    before any does alone.
+    """
+    changes = [f"{name}: {words}" for name, words in told if words not in (NONE, CLOSER)]
+    if changes:
+        return "; ".join(changes)
+    return CLOSER if median(map(_farther_by_chance, statistics)) > _CLOSER_TOGETHER else NONE
+
+
+def _farther_by_chance(statistics: Mapping[str, Statistic]) -> float:
+    """How likely independent rows of the reference would be farther from it; 0 where few bins can't tell."""
+    found = statistics.get("chi_square")
+    if found is None or found.p is None or (found.null or 0) < _LEAST_FREEDOM:
+        return 0.0
+    return found.p
 
 
 def _special_rates(

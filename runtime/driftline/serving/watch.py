@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import get_ident
@@ -12,7 +13,7 @@ from driftline.blocks import Blocks
 from driftline.config import Monitoring
 from driftline.engine.model import Model
 from driftline.monitor.capture import Capturing
-from driftline.monitor.observer import Observer
+from driftline.monitor.observer import TICK_SECONDS, Observer
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
 from driftline.serving import memory
@@ -58,6 +59,7 @@ class Watch(Capturing):
         self._news = news
         self._history: Outbox[Window] | None = None
         self._loop_thread = 0
+        self._tick: asyncio.TimerHandle | None = None
         self._later = Later(weakly(self._observe))
         self.changes: dict[str, int] = {}
         self.alarms: dict[str, int] = {}
@@ -104,21 +106,34 @@ class Watch(Capturing):
         self._keep(columns, rows)
 
     def start(self) -> None:
-        """Load the monitor in the background; called on the event loop that runs short batches."""
+        """Load the monitor in the background, and keep its time; called on the event loop that runs short
+        batches."""
         self._loop_thread = get_ident()
         self.observer.start()
+        if self._tick is None:
+            self._keep_ticking()
 
     def close(self) -> None:
-        """Observe what has been answered and nothing more; the last window is kept and told."""
+        """Observe what has been answered and nothing more; the last of it is looked at, and the last window
+        is kept and told."""
+        if self._tick is not None:
+            self._tick.cancel()
         self.catch_up()
         self.observer.close()
-        runs = self._news.runs
-        if self.observer.monitor is not None and (self._history is not None or runs is not None):
+        if self.observer.monitor is not None:
             self.observer.monitor.finish()
         if self._history is not None:
             self._history.close()
-        if runs is not None:
-            runs.left(self._version)
+        if self._news.runs is not None:
+            self._news.runs.left(self._version)
+
+    def _keep_ticking(self) -> None:
+        self._tick = asyncio.get_running_loop().call_later(TICK_SECONDS, weakly(self._keep_ticking))
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        """Have done what is due by the clock."""
+        self.observer.keep_time()
 
     async def caught_up(self) -> None:
         """Observe all that has been answered, wherever it was counted so far."""

@@ -27,6 +27,7 @@ class CardWatch(Watch):
     """
 
     _tallies: Tallies | None = None
+    _fetching: asyncio.Future[None] | None = None
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """The named outputs of one batch, as the model gives them; see Model.run."""
@@ -61,6 +62,19 @@ class CardWatch(Watch):
         """Let the monitor have what was counted on cards; of batches under way, when they are answered."""
         if (tallies := self._tallies) is not None:
             self._drain(tallies)
+
+    def fetch_beside(self) -> None:
+        """As `fetch`, in a thread, if none does yet: it may wait for batches that are under way."""
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.get_running_loop().run_in_executor(None, self.fetch)
+
+    def _keep_time(self) -> None:
+        """See Watch; what lies on cards comes first."""
+        tallies = self._tallies
+        if tallies is not None and tallies.rows and tallies.due:
+            self.fetch_beside()
+        else:
+            super()._keep_time()
 
     def close(self) -> None:
         """See Watch.close; what lies on cards goes with their lanes."""

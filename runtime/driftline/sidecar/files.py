@@ -100,6 +100,7 @@ class Files:
         self._places: dict[int, Place] = {}
         self._seen: dict[Path, tuple[int, int, int]] = {}
         self._told: dict[str, str] = {}  # why a file, or a look, has failed
+        self._nothing = False  # there is nothing to read, which was told
         self._unseen: dict[int, float] = {}  # inodes, and since when; the earliest is the first
         self._closed = Event()
         self._thread: Thread | None = None
@@ -171,10 +172,13 @@ class Files:
     def _paths(self) -> list[Path]:
         """Files that have changed since the last look, by name."""
         folder = Path(self._pattern)
-        found = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(self._pattern, recursive=True))
+        matching = (
+            folder.iterdir() if folder.is_dir() else map(Path, glob.glob(self._pattern, recursive=True))
+        )
+        found = sorted(matching)
         changed: list[Path] = []
         there: dict[Path, tuple[int, int, int]] = {}
-        for path in sorted(found):
+        for path in found:
             if path.name.startswith(".") or _kind(path) is None:
                 continue
             try:
@@ -185,9 +189,19 @@ class Files:
             if self._seen.get(path) != mark:
                 changed.append(path)
         self._seen = there
+        self._tell_of_nothing(len(found))
         self._told = {str(path): self._told[str(path)] for path in there if str(path) in self._told}
         self._forget({inode for inode, _, _ in there.values()}, monotonic())
         return changed
+
+    def _tell_of_nothing(self, found: int) -> None:
+        """Say that there is nothing to read, once until there is: a pattern may be wrong, or early."""
+        if self._seen:
+            self._nothing = False
+        elif not self._nothing:
+            self._nothing = True
+            others = f", {found} with other endings than {', '.join(KINDS)}" if found else ""
+            log.warning("%s: no files to read%s; looking every %g s", self._pattern, others, POLL_SECONDS)
 
     def _forget(self, there: set[int], now: float) -> None:
         """Drop the places of inodes that have been gone for long; a look that saw nothing says nothing."""

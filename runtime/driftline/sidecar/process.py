@@ -17,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from driftline import __version__, logs
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
+from driftline.monitor import checkpoint
+from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
 from driftline.monitor.webhook import Webhook
 from driftline.sidecar import posts
@@ -31,7 +33,8 @@ log = logging.getLogger("driftline.sidecar")
 def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
     """Watch what the settings name until SIGTERM or SIGINT, then count what was taken, and return.
 
-    Raises ConfigError if the address can't be bound, BadRequest if the profile can't be read.
+    Raises ConfigError if the address can't be bound, BadRequest if the profile can't be read, or if the
+    checkpoint is a file of something else or can't be written.
     """
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     found = sources(settings)
@@ -59,7 +62,9 @@ def sources(settings: Sidecar) -> list[Source]:
 
 
 def make(settings: Sidecar, monitoring: Monitoring) -> Agent:
-    """The agent of these settings."""
+    """The agent of these settings; BadRequest if its files can't be what they say."""
+    if settings.checkpoint:
+        checkpoint.check(Path(settings.checkpoint))
     profile = Profile.load(settings.profile)
     webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
     model = settings.model or Path(settings.profile).stem
@@ -85,7 +90,7 @@ async def run(
     """An agent's life, until it is told to stop; DriftlineError if it can't begin."""
     server = Server(Pages(agent, sources), protocol_of(sources))
     serving = asyncio.create_task(server.serve([listener]))
-    checkpoints = None
+    checkpoints = ticking = None
     started: list[Source] = []
     try:
         await agent.load()
@@ -95,6 +100,7 @@ async def run(
             checkpoints = Checkpoints(path, seconds, agent, sources)
             known = checkpoints.load()
             checkpoints.start()
+        ticking = asyncio.create_task(_keep_time(agent))
         for source in sources:
             await source.start(agent, known.get(source.name))
             started.append(source)
@@ -105,12 +111,21 @@ async def run(
     finally:
         for source in started:
             await source.close()
+        if ticking is not None:
+            ticking.cancel()
         if checkpoints is not None:
             await asyncio.to_thread(checkpoints.close)
         server.should_exit = True
         await serving
         await asyncio.to_thread(agent.close, finish=checkpoints is None)
     log.info("stopped")
+
+
+async def _keep_time(agent: Agent) -> None:
+    """Have an agent do what is due by the clock, in a thread: whoever observes may have it wait."""
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        await asyncio.to_thread(agent.observer.keep_time)
 
 
 def protocol_of(sources: Sequence[Source]) -> type[HttpToolsProtocol]:

@@ -97,15 +97,12 @@ class Counting(Watch):
 class CardCounting(CardWatch, Counting):
     """As Counting, on cards: what was counted there is on its way when the supervisor is followed."""
 
-    _fetching: asyncio.Future[None] | None = None
-
     def follow(self) -> None:
         """See Counting.follow; waits for no batch that is under way."""
         share: Any = self.observer.monitor
         if share is not None:
             share.follow()
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.get_running_loop().run_in_executor(None, self.fetch)
+        self.fetch_beside()
 
 
 class WorkerHost(Holder):

@@ -91,6 +91,14 @@ def test_strings_and_list_columns_by_name(tmp_path: Path) -> None:
     assert READ[".parquet"](tmp_path / "output.parquet")["y_1"].to_pylist() == [2, 4]
 
 
+def test_a_list_of_another_length_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
+    lists = Bundle.open(identity(tmp_path / "lists.onnx", "FP32", ("N", 2)))
+    rows = [[1.0, 2.0]] * BATCH_ROWS + [[3.0], [4.0, 5.0, 6.0]]
+    data = write(pa.table({"x": pa.array(rows, pa.list_(pa.float32()))}), tmp_path / "lists.parquet")
+    with pytest.raises(BadRequest, match=f"input 'x', row {BATCH_ROWS}: expected 2 values, came 1"):
+        score(lists, data, tmp_path / "output.parquet")
+
+
 def test_nulls_are_nan(tmp_path: Path) -> None:
     model = Bundle.open(identity(tmp_path / "same.onnx", "FP32", ("N", 2)))
     table = pa.table({"x_1": pa.array([1, None, 3]), "x_0": pa.array([None, 2.0, 3.0])})

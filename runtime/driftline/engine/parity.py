@@ -49,7 +49,7 @@ def check(folder: Path, data: Path, tolerance: float, progress: Callable[[int], 
     wanted = tuple({name: None for name, _ in given.values()})
     rows = 0
     for batch in source.batches(inputs.names):
-        tensors = inputs.tensors(batch)
+        tensors = inputs.tensors(batch, rows)
         expected = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in given}
         step = max(1, model.settings.batching.max_batch_rows)
         for start in range(0, batch.num_rows, step):

@@ -65,9 +65,11 @@ def run(
     columns = Columns(model.signature.inputs, schema, keep)
     wanted = tuple(spec.name for spec in model.signature.outputs)
     begun: deque[tuple[Any, Block]] = deque()
+    rows = 0
     with Stride(model, engine.instances * engine.threads_on(available_cores())) as stride:
         for batch in source.batches(columns.names):
-            begun.append((batch, stride.start(columns.tensors(batch), wanted, batch.num_rows)))
+            begun.append((batch, stride.start(columns.tensors(batch, rows), wanted, batch.num_rows)))
+            rows += batch.num_rows
             if len(begun) > _AHEAD:
                 yield _finished(*begun.popleft())
         while begun:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
-from support import scale
+from support import scale, slow
 
 from driftline import __version__
 from driftline.cli import main
@@ -129,6 +136,47 @@ def test_debug_shows_the_traceback() -> None:
     result = run("--debug", "versions", "--registry", "/nonexistent")
     assert result.exception is not None
     assert not isinstance(result.exception, SystemExit)
+
+
+def test_profile_does_not_replace_its_data(tmp_path: Path) -> None:
+    data = tmp_path / "data.parquet"
+    pa.parquet.write_table(pa.table({"a": np.arange(200.0)}), data)
+    before = data.read_bytes()
+    refused = run("profile", data, "-o", data)
+    assert refused.exit_code == 2
+    assert "data.parquet: expected another file than the data, which it would replace" in refused.stderr
+    assert data.read_bytes() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_stopped_leaves_nothing_half_written(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    width = 512
+    slow(tmp_path / "slow.onnx", width, layers=8)
+    lists = pa.FixedSizeListArray.from_arrays(np.zeros(100_000 * width, np.float32), width)
+    pa.parquet.write_table(pa.table({"x": lists}), tmp_path / "data.parquet")
+    before = sorted(tmp_path.iterdir())
+    command = [sys.executable, "-m", "driftline", "score", "slow.onnx", "data.parquet", "-o", "out.parquet"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as score:
+        while not list(tmp_path.glob(".out.parquet.*")):
+            assert score.poll() is None
+            time.sleep(0.01)
+        score.send_signal(number)
+        _, said = score.communicate(timeout=60)
+    assert score.returncode == code
+    assert "Traceback" not in said
+    assert "Aborted" not in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_ends_any_command_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("driftline.demo.demo.run", interrupted)
+    result = run("demo")
+    assert (result.exit_code, result.stderr) == (130, "driftline: interrupted\n")
 
 
 def test_version() -> None:

@@ -151,3 +151,15 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, double: Bundle) ->
     clash = write(columns(10).rename_columns(["y_0", "a", "b", "c"]), tmp_path / "clash.parquet")
     with pytest.raises(BadRequest, match="column 'y_0': can't be kept"):
         score(double, clash, tmp_path / "output.parquet", keep=["y_0"])
+
+
+def test_the_data_is_not_replaced_and_nothing_is_scored_for_no_place(tmp_path: Path, double: Bundle) -> None:
+    data = write(columns(10).drop_columns("id"), tmp_path / "data.parquet")
+    before = data.read_bytes()
+    seen: list[int] = []
+    with pytest.raises(BadRequest, match=r"data\.parquet: expected another file than the data"):
+        score(double, data, data, progress=seen.append)
+    with pytest.raises(BadRequest, match="nowhere is none"):
+        score(double, data, tmp_path / "nowhere/output.parquet", progress=seen.append)
+    assert seen == []
+    assert data.read_bytes() == before

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from driftline import __version__
 from driftline.cli.convert import convert
 from driftline.cli.deploy import compile_kernels, fetch
-from driftline.cli.load import bench, tune
+from driftline.cli.load import INTERRUPTED, bench, tune
 from driftline.cli.serve import serve
 from driftline.cli.shared import (
     SETTINGS,
@@ -37,8 +39,15 @@ if TYPE_CHECKING:
     from driftline.registry.source import Check, Registry, Version
 
 
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code, as a shell has it of a process that a signal ended."""
+
+SERVERS = ("monitor", "serve")
+"""They stop on signals in their own ways."""
+
+
 class Commands(click.Group):
-    """Shows an error as one line and exits with 2; a traceback only with --debug."""
+    """Shows an error as one line and exits with 2; a traceback only with --debug. Ctrl-C exits with 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -49,6 +58,9 @@ class Commands(click.Group):
                 raise
             click.echo(f"driftline: {error}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("driftline: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,6 +75,8 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     if config is None and Path(SETTINGS).exists():
         config = Path(SETTINGS)
     file = ServerFile.read(config) if config else ServerFile()
+    if ctx.invoked_subcommand not in SERVERS:
+        ctx.with_resource(unwinding())
     ctx.obj = file
     registry = {key: value for key, value in file.server.items() if key == "registry"}
     ctx.default_map = dict.fromkeys(main.commands, registry) | {
@@ -229,10 +243,11 @@ def profile(
     """
     from rich.console import Console
 
+    from driftline.tables import check_target
+
     if (data is None) == (from_traffic is None):
         raise BadRequest("expected either DATA or --from-traffic URL")
-    if not output.parent.is_dir():
-        raise BadRequest(f"{output}: expected a file in a folder, {output.parent} is none")
+    check_target(output, data)
     if from_traffic is not None:
         from driftline.serving.traffic import profile_of_traffic
 
@@ -272,6 +287,24 @@ main.add_command(drift)
 main.add_command(monitor)
 main.add_command(serve)
 main.add_command(tune)
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Leave on SIGTERM as on an error, so that what is half done is put away."""
+
+    def leave(*_: object) -> NoReturn:
+        raise SystemExit(TERMINATED)
+
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def open_registry(uri: str) -> Registry:

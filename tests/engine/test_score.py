@@ -73,6 +73,16 @@ def test_many_chunks_stay_in_order(tmp_path: Path, double: Bundle) -> None:
     np.testing.assert_array_equal(READ[".parquet"](tmp_path / "output.parquet")["y_0"], 2 * ramp)
 
 
+def test_inputs_are_kept_and_stay_inputs(tmp_path: Path, double: Bundle) -> None:
+    table = columns(10)
+    score(double, write(table.drop_columns("id"), tmp_path / "data.parquet"), tmp_path / "out.csv", ["b"])
+    scored = READ[".csv"](tmp_path / "out.csv")
+    assert scored.column_names == ["b", "y_0", "y_1", "y_2", "total"]
+    np.testing.assert_allclose(scored["y_1"], 2 * table["b"].to_numpy(), rtol=1e-6)
+    with pytest.raises(BadRequest, match="a column of this name, or 3 columns; the data has 4: id, a"):
+        score(double, write(table, tmp_path / "data.parquet"), tmp_path / "out.csv")
+
+
 def test_a_folder_of_files_is_one_set_of_rows(tmp_path: Path, double: Bundle) -> None:
     (tmp_path / "data").mkdir()
     for part in range(3):

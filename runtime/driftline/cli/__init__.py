@@ -157,7 +157,10 @@ def versions(name: str | None, registry: str) -> None:
     help="Parquet, CSV or Arrow, by ending.",
 )
 @click.option(
-    "--keep", multiple=True, metavar="COLUMN", help="Copy a column of DATA to the output; may be repeated."
+    "--keep",
+    multiple=True,
+    metavar="COLUMN",
+    help="Copy a column of DATA to the output, an input or, as an id, none; may be repeated.",
 )
 @device_option
 @trust_option

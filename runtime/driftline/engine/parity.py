@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def check(folder: Path, data: Path, tolerance: float, progress: Callable[[int], 
     if not given:
         outputs = ", ".join(spec.name for spec in model.signature.outputs)
         raise BadRequest(f"{data}: expected predictions in columns named as the outputs: {outputs}")
-    inputs = Columns(model.signature.inputs, source.schema, tuple(given))
+    inputs = Columns(model.signature.inputs, source.schema, apart=tuple(given))
     wanted = tuple({name: None for name, _ in given.values()})
     rows = 0
     for batch in source.batches(inputs.names):
@@ -95,9 +96,14 @@ def _compare(
         if len(wrong):
             row = int(wrong[0])
             raise BadRequest(
-                f"output {column!r}, row {before + start + row}: expected {shorten(want[row])} within "
-                f"{tolerance:g}, came {shorten(came[row])}"
+                f"output {column!r}, row {before + start + row}: expected {_shown(want[row])} within "
+                f"{tolerance:g}, came {_shown(came[row])}"
             )
+
+
+def _shown(value: Any) -> str:
+    """A value as Python itself would show it."""
+    return shorten(value.item() if isinstance(value, np.generic) else value)
 
 
 def _same(came: Array, want: Array, tolerance: float) -> Array:

@@ -43,7 +43,7 @@ class ArrowCodec:
         batches = rows.to_batches()
         if not batches:
             raise BadRequest("the request: expected rows in the Arrow stream, came none")
-        columns = Columns(self._signature.inputs, rows.schema, ())
+        columns = Columns(self._signature.inputs, rows.schema)
         return InferRequest(columns.tensors(batches[0]), self._outputs)
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
@@ -61,35 +61,45 @@ class Columns:
     """Which columns of a file are which inputs of a model.
 
     An input takes the column of its name. An input of several columns takes the list column of its name,
-    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns that are not kept, in order.
+    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns in order: without those that
+    are kept, as an id, if then it has as many as it needs, else with them.
+
+    keep   columns to read besides, whether they are inputs or not
+    apart  columns to read besides, which are no inputs unless by their names
     """
 
-    def __init__(self, inputs: Sequence[TensorSpec], schema: Any, keep: Sequence[str]) -> None:
+    def __init__(
+        self, inputs: Sequence[TensorSpec], schema: Any, keep: Sequence[str] = (), apart: Sequence[str] = ()
+    ) -> None:
         for name in keep:
             if name not in schema.names:
                 raise BadRequest(f"column {name!r}: there is none; the data has: {', '.join(schema.names)}")
         self._inputs = inputs
-        self._sources = {spec.name: self._source(spec, schema.names, keep) for spec in inputs}
-        self.names = tuple(
-            dict.fromkeys((*keep, *(name for source in self._sources.values() for name in source)))
-        )
+        self._sources = {spec.name: self._source(spec, schema.names, keep, apart) for spec in inputs}
+        taken = (name for source in self._sources.values() for name in source)
+        self.names = tuple(dict.fromkeys((*keep, *apart, *taken)))
         for name in self.names:
             if schema.names.count(name) > 1:
                 raise BadRequest(f"column {name!r}: expected it once, came {schema.names.count(name)} times")
 
-    def _source(self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str]) -> tuple[str, ...]:
+    def _source(
+        self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], apart: Sequence[str]
+    ) -> tuple[str, ...]:
         if spec.name in names:
             return (spec.name,)
         width = spec.shape[1] if len(spec.shape) == 2 else 1
         numbered = names_of(spec.name, width)
         if width > 0 and set(numbered) <= set(names):
             return numbered
-        others = tuple(name for name in names if name not in keep)
-        if len(self._inputs) == 1 and len(spec.shape) == 2 and width in (-1, len(others)):
-            return others
+        whole = tuple(name for name in names if name not in apart)
+        if len(self._inputs) == 1 and len(spec.shape) == 2:
+            for these in (tuple(name for name in whole if name not in keep), whole):
+                if these and width in (-1, len(these)):
+                    return these
+        several = f", or {width} columns" if width > 1 else ""
         raise BadRequest(
-            f"input {spec.name!r}: expected a column of this name, or {max(width, 1)} columns; "
-            f"the data has {len(others)}: {', '.join(others)}"
+            f"input {spec.name!r}: expected a column of this name{several}; "
+            f"the data has {len(whole)}: {', '.join(whole)}"
         )
 
     def tensors(self, batch: Any, first: int = 0) -> Tensors:

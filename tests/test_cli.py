@@ -41,6 +41,17 @@ def test_register_promote_versions(tmp_path: Path, model: Path) -> None:
     assert (registry / "m/1/model.onnx").read_bytes() == model.read_bytes()
 
 
+def test_an_alias_that_can_not_be_set_is_refused_before_anything_is_registered(
+    tmp_path: Path, model: Path
+) -> None:
+    registry = tmp_path / "models"
+    for alias in ("a b/", "3", ""):
+        refused = run("register", model, "--name", "m", "--alias", alias, "--registry", registry)
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith(f"driftline: alias {alias!r}: expected ")
+    assert not registry.exists()
+
+
 def test_fetch_takes_models_and_folders_in_turn(tmp_path: Path, model: Path) -> None:
     registry, places = tmp_path / "models", [tmp_path / "a", tmp_path / "b"]
     run("register", model, "--name", "m", "--alias", "champion", "--registry", registry)
@@ -85,6 +96,7 @@ def test_the_registry_can_come_from_the_environment_and_from_a_file(
         (["register", "driftline.toml", "--name", "m"], "model.onnx"),
         (["register", "some name.onnx", "--name", "../m"], "model name '../m'"),
         (["promote", "m", "3"], "m"),
+        (["promote", "m", "x"], "version 'x': expected a whole number from 1"),
         (["versions", "m"], "m"),
         (["versions", "--registry", "ftp://127.0.0.1:5000"], "the scheme 'ftp'"),
         (["versions", "--registry", "http://127.0.0.1:1"], "http://127.0.0.1:1 can't be reached"),

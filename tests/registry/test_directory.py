@@ -15,6 +15,9 @@ from driftline.errors import BadRequest, NotFound, RegistryError
 from driftline.registry.directory import DirectoryRegistry
 from driftline.registry.source import Reference, Version
 
+NAMING = "\n\x08location\x12\x11flights.onnx.data"
+"""How a model names its external data."""
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> DirectoryRegistry:
@@ -49,13 +52,31 @@ def test_a_single_onnx_file_becomes_model_onnx(registry: DirectoryRegistry, tmp_
 
 
 def test_files_beside_the_model_keep_their_names(registry: DirectoryRegistry, tmp_path: Path) -> None:
-    files = [write(tmp_path / name, name) for name in ("flights.onnx", "flights.onnx.data", "transform.json")]
+    names = ("flights.onnx", "flights.onnx.data", "transform.json", "profile.arrow", "driftline.toml")
+    files = [write(tmp_path / name, name if name != "flights.onnx" else NAMING) for name in names]
     version = registry.register(files, "flights")
     assert contents(registry.fetch(version)) == {
-        "model.onnx": "flights.onnx",
-        "flights.onnx.data": "flights.onnx.data",
-        "transform.json": "transform.json",
+        "model.onnx": NAMING,
+        **{name: name for name in names[1:]},
     }
+
+
+@pytest.mark.parametrize("name", ["flights.arrow", "bad.toml", "other.onnx", "flights.data", "Profile.arrow"])
+def test_a_file_that_nobody_would_look_for_is_refused(
+    registry: DirectoryRegistry, tmp_path: Path, name: str
+) -> None:
+    files = [write(tmp_path / "model.onnx", NAMING), write(tmp_path / name)]
+    with pytest.raises(BadRequest) as caught:
+        registry.register(files, "flights")
+    assert str(caught.value) == (
+        f"{tmp_path / name}: no file of a version is called so; expected model.onnx or one .onnx file, the "
+        "external data that it names (flights.onnx.data), transform.json, profile.arrow and driftline.toml"
+    )
+    write(tmp_path / "model.onnx", "")
+    with pytest.raises(BadRequest, match="that it names, transform"):
+        registry.register(files, "flights")
+    assert not registry.root.exists()
+    registry.register([*files, write(tmp_path / "MLmodel")], "flights")  # which says what belongs to it
 
 
 @pytest.mark.parametrize(

@@ -108,29 +108,34 @@ def register(
 ) -> None:
     """Make a new version of a model out of FILES: an .onnx file and what belongs to it, or a folder.
 
-    What may belong to it: external data, profile.arrow, transform.json, driftline.toml.
+    What may belong to it, by these names: external data, profile.arrow, transform.json, driftline.toml.
     """
     source = open_registry(registry)
+    if alias is not None:
+        source.check_alias(alias)
     if check is None:
         version = source.register(files, name)
     else:
         with rows_done(check) as done:
             version = source.register(files, name, parity(check, tolerance, done))
     click.echo(f"{name} {version.number} is registered in {source.uri}")
-    if alias:
+    if alias is not None:
         source.promote(name, version.number, alias)
         click.echo(f"{name}@{alias} is version {version.number}")
 
 
 @main.command()
 @click.argument("name")
-@click.argument("version", type=click.IntRange(1))
+@click.argument("version")
 @click.option("--alias", default="production", show_default=True, help="The alias to point at the version.")
 @registry_option
-def promote(name: str, version: int, alias: str, registry: str) -> None:
+def promote(name: str, version: str, alias: str, registry: str) -> None:
     """Point an alias at a version; servers that follow it swap within a second."""
-    open_registry(registry).promote(name, version, alias)
-    click.echo(f"{name}@{alias} is version {version}")
+    from driftline.registry.source import parse_version
+
+    number = parse_version(version)
+    open_registry(registry).promote(name, number, alias)
+    click.echo(f"{name}@{alias} is version {number}")
 
 
 @main.command()

@@ -121,7 +121,7 @@ class DirectoryRegistry(Registry):
 
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
         """Point `alias` at a version; NotFound if there is no such version."""
-        check_name(alias, "alias")
+        self.check_alias(alias)
         self.resolve(Reference(name, version=version))
         folder = self.root / name
         with _explained(f"can't promote {name!r} in {self.uri}"), locked(folder):

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from driftline.errors import DriftlineError, NotFound, RegistryError
+from driftline.errors import BadRequest, DriftlineError, NotFound, RegistryError
 from driftline.registry.artifacts import Artifacts
 from driftline.registry.cache import Cache, digest_of, digests_of
 from driftline.registry.files import gather
@@ -283,10 +283,18 @@ class MlflowRegistry(Registry):
         )
         return self._version({}, answer["model_version"])
 
+    def check_alias(self, alias: str) -> str:
+        """Return `alias` if `promote` takes it; BadRequest if not, as for what MLflow would refuse."""
+        if "." in alias or alias.lower() == "latest":
+            raise BadRequest(
+                f"alias {alias!r}: MLflow takes letters, digits, '_' and '-', and not the word 'latest'"
+            )
+        return super().check_alias(alias)
+
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
         """Point `alias` at a version; NotFound if there is no such version, BadRequest for an alias that
         MLflow does not allow."""
-        check_name(alias, "alias")
+        self.check_alias(alias)
         self.resolve(Reference(name, version=version))
         document = {"name": name, "alias": alias, "version": str(version)}
         self._tracking.tell("POST", "registered-models/alias", document)

@@ -15,6 +15,8 @@ PRODUCTION = "production"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 """What may name a model or an alias: it becomes a folder's name and a part of URLs."""
 
+_NUMBERED = re.compile(r"[vV]?[0-9]+")
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -30,6 +32,11 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Read `NAME`, `NAME@ALIAS` or `NAME:VERSION`; BadRequest for anything else."""
+        if "/" in text:
+            raise BadRequest(
+                f"{text}: expected a model's name, or the path of an .onnx file that is there; "
+                "`driftline convert` makes one of other libraries' models"
+            )
         name, at, alias = text.partition("@")
         if at:
             return cls(check_name(name), alias=check_name(alias, "alias"))
@@ -73,6 +80,15 @@ def check_name(name: str, what: str = "model name") -> str:
             "not beginning with '.' or '-'"
         )
     return name
+
+
+def check_alias(alias: str) -> str:
+    """Return `alias` if it may be set: a name that nobody takes for a version's number; BadRequest if not."""
+    if _NUMBERED.fullmatch(alias):
+        raise BadRequest(
+            f"alias {alias!r}: expected a word such as {PRODUCTION!r}, came what reads as a version"
+        )
+    return check_name(alias, "alias")
 
 
 def parse_version(text: str) -> int:
@@ -143,6 +159,10 @@ class Registry(ABC):
         before anybody sees it; what it raises is raised, and there is no new version. Raises BadRequest if
         the files are no bundle, RegistryError if they can't be written.
         """
+
+    def check_alias(self, alias: str) -> str:
+        """Return `alias` if `promote` takes it; BadRequest if not."""
+        return check_alias(alias)
 
     @abstractmethod
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:

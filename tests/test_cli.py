@@ -52,6 +52,46 @@ def test_an_alias_that_can_not_be_set_is_refused_before_anything_is_registered(
     assert not registry.exists()
 
 
+def test_register_opens_what_it_is_given(tmp_path: Path, model: Path) -> None:
+    registry = tmp_path / "models"
+    (tmp_path / "driftline.toml").write_text("[engine]\ndevice = 'tpu'\n")
+    refused = run("register", model, tmp_path / "driftline.toml", "--name", "m", "--registry", registry)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"driftline: {tmp_path}/driftline.toml: engine.device = 'tpu': expected")
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    given = "register", tmp_path / "junk.onnx", "--name", "m", "--alias", "production", "--registry", registry
+    refused = run(*given)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        f"driftline: {tmp_path}/junk.onnx: expected an ONNX model, came 4 bytes that are none, "
+        "or not all of one\n"
+    )
+    assert not registry.exists()
+    assert run(*given, "--no-verify").stdout.splitlines() == [
+        f"m 1 is registered in {registry}",
+        "m@production is version 1",
+    ]
+
+
+def test_register_runs_python_code_only_if_it_is_told_to(tmp_path: Path) -> None:
+    registry, folder, ran = tmp_path / "models", tmp_path / "python", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "loader.py").write_text(f"open({str(ran)!r}, 'w')\nraise ValueError('it ran')\n")
+    (folder / "MLmodel").write_text(
+        "flavors: {python_function: {loader_module: loader, code: '.'}}\n"
+        'signature: {inputs: \'[{"type": "double", "name": "a"}]\'}\n'
+    )
+    trusted = run("register", folder, "--name", "m", "--registry", registry, "--trust")
+    assert trusted.exit_code == 2
+    assert "it ran" in trusted.stderr
+    assert ran.exists()
+    ran.unlink()
+    done = run("register", folder, "--name", "m", "--registry", registry)
+    assert (done.exit_code, done.stdout) == (0, f"m 1 is registered in {registry}\n")
+    assert done.stderr == "driftline: m is Python code, which was not run; --trust runs it\n"
+    assert not ran.exists()
+
+
 def test_fetch_takes_models_and_folders_in_turn(tmp_path: Path, model: Path) -> None:
     registry, places = tmp_path / "models", [tmp_path / "a", tmp_path / "b"]
     run("register", model, "--name", "m", "--alias", "champion", "--registry", registry)

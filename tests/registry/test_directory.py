@@ -97,6 +97,49 @@ def test_a_folder_is_copied_with_all_that_is_in_it(
     assert contents(registry.fetch(version)) == {name: name for name in names}
 
 
+def test_what_a_check_refuses_leaves_nothing_and_is_said_of_the_files(
+    registry: DirectoryRegistry, tmp_path: Path
+) -> None:
+    def check(folder: Path) -> None:
+        raise BadRequest(f"{folder / 'model.onnx'}: no, for {folder / 'profile.arrow'} in {folder}")
+
+    files = [write(tmp_path / "in/flights.onnx"), write(tmp_path / "in/profile.arrow")]
+    with pytest.raises(BadRequest) as caught:
+        registry.register(files, "flights", check)
+    assert str(caught.value) == f"{files[0]}: no, for {files[1]} in {files[0]}, {files[1]}"
+    assert not registry.root.exists()
+    with pytest.raises(BadRequest) as caught:
+        registry.register([tmp_path / "in"], "flights", check)
+    assert str(caught.value) == f"{files[0]}: no, for {files[1]} in {tmp_path / 'in'}"
+    registry.register(files, "flights")
+    registry.root.joinpath("made-by-hand").mkdir()
+    with pytest.raises(BadRequest):
+        registry.register(files, "flights", check)
+    with pytest.raises(BadRequest):
+        registry.register(files, "made-by-hand", check)
+    assert sorted(path.name for path in registry.root.rglob("*") if path.is_dir()) == [
+        "1", "flights", "made-by-hand",
+    ]  # fmt: skip
+
+
+def test_refusals_are_in_nobodys_way(registry: DirectoryRegistry, tmp_path: Path) -> None:
+    model = write(tmp_path / "model.onnx")
+
+    def refuse(folder: Path) -> None:
+        raise BadRequest("no")
+
+    def register(turn: int) -> int:
+        if turn % 2:
+            return registry.register([model], f"m{turn // 10}").number
+        with pytest.raises(BadRequest):
+            registry.register([model], f"m{turn // 10}", refuse)
+        return 0
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(register, range(60)))
+    assert sorted(numbers) == [0] * 30 + sorted([*range(1, 6)] * 6)
+
+
 def test_a_version_can_be_registered_as_another_model(registry: DirectoryRegistry, tmp_path: Path) -> None:
     version = registry.register([write(tmp_path / "a.onnx")], "a")
     copy = registry.register([registry.fetch(version)], "b")

@@ -36,7 +36,8 @@ from driftline.errors import BadRequest, DriftlineError
 if TYPE_CHECKING:
     from driftline.engine.bundle import Bundle
     from driftline.monitor.profile import Profile
-    from driftline.registry.source import Check, Registry, Version
+    from driftline.registry.files import Check
+    from driftline.registry.source import Registry, Version
 
 
 TERMINATED = 128 + signal.SIGTERM
@@ -102,22 +103,45 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     type=click.FloatRange(0),
     help="The difference to DATA's predictions that is allowed.",
 )
+@click.option(
+    "--verify/--no-verify",
+    "wanted",
+    default=True,
+    help="Load the model once, on the CPU, and refuse what can't be served. Not for what this machine lacks.",
+)
+@trust_option
+@python_option
 @registry_option
+@click.pass_obj
 def register(
-    files: tuple[Path, ...], name: str, alias: str | None, check: Path | None, tolerance: float, registry: str
+    file: ServerFile,
+    /,
+    files: tuple[Path, ...],
+    name: str,
+    alias: str | None,
+    check: Path | None,
+    tolerance: float,
+    wanted: bool,
+    trust: bool,
+    python: str | None,
+    registry: str,
 ) -> None:
     """Make a new version of a model out of FILES: an .onnx file and what belongs to it, or a folder.
 
     What may belong to it, by these names: external data, profile.arrow, transform.json, driftline.toml.
+    A model that is Python code is run only with --trust.
     """
     source = open_registry(registry)
     if alias is not None:
         source.check_alias(alias)
-    if check is None:
-        version = source.register(files, name)
-    else:
+    file = replace(file, engine=engine_of(trust, python))
+    if check is not None:
         with rows_done(check) as done:
-            version = source.register(files, name, parity(check, tolerance, done))
+            version = source.register(files, name, parity(check, tolerance, file, name, done))
+    elif wanted:
+        version = source.register(files, name, verified(file, name))
+    else:
+        version = source.register(files, name)
     click.echo(f"{name} {version.number} is registered in {source.uri}")
     if alias is not None:
         source.promote(name, version.number, alias)
@@ -324,15 +348,11 @@ def open_registry(uri: str) -> Registry:
 
 def open_bundle(model: str, registry: str, file: ServerFile) -> Bundle:
     """The files that a reference, an .onnx file's path or a version's folder stands for."""
-    from driftline.engine.bundle import Bundle
-
     if Path(model).exists():
-        bundle, name = Bundle.open(Path(model)), ""
-    else:
-        source = open_registry(registry)
-        version = source.resolve(model)
-        bundle, name = Bundle.open(source.fetch(version)), version.name
-    return replace(bundle, settings=file.settings_of(name, bundle.settings))
+        return bundle_of(Path(model), file, "")
+    source = open_registry(registry)
+    version = source.resolve(model)
+    return bundle_of(source.fetch(version), file, version.name)
 
 
 @contextmanager
@@ -372,11 +392,31 @@ def profile_of_file(
     return found
 
 
-def parity(data: Path, tolerance: float, done: Callable[[int], None]) -> Check:
+def parity(data: Path, tolerance: float, file: ServerFile, name: str, done: Callable[[int], None]) -> Check:
     """A check that a version's folder predicts what a file says."""
     from driftline.engine.parity import check
 
-    return lambda folder: check(folder, data, tolerance, done)
+    return lambda folder: check(bundle_of(folder, file, name), data, tolerance, done)
+
+
+def verified(file: ServerFile, name: str) -> Check:
+    """A check that a version's folder can be served."""
+
+    def check(folder: Path) -> None:
+        from driftline.engine.verify import verify
+
+        if not verify(bundle_of(folder, file, name)):
+            click.echo(f"driftline: {name} is Python code, which was not run; --trust runs it", err=True)
+
+    return check
+
+
+def bundle_of(path: Path, file: ServerFile, name: str) -> Bundle:
+    """The files of a version, with what the server's file says of its model."""
+    from driftline.engine.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    return replace(bundle, settings=file.settings_of(name, bundle.settings))
 
 
 def versions_table(rows: list[Version]) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from driftline.columns import names_of
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
+from driftline.engine.verify import check_profile
 from driftline.errors import BadRequest
 from driftline.protocols.arrow import Columns
 from driftline.tables import Source
@@ -23,19 +24,21 @@ ALONE = 64
 """Rows that are asked one by one, too, as clients do."""
 
 
-def check(folder: Path, data: Path, tolerance: float, progress: Callable[[int], None]) -> int:
-    """Replay rows through a version's files as a server would; how many were compared.
+def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable[[int], None]) -> int:
+    """Open a version's files and replay rows through them, as a server would; how many were compared.
 
-    folder     of the version
+    files      the version's folder, or what has been read of it
     data       a Parquet, CSV or Arrow file of the model's inputs, and of predictions by their outputs' names:
                NAME, or NAME_0, NAME_1, ... of an output of several columns
     tolerance  of the difference between a prediction and the given one
     progress   called with the number of rows just compared
 
     Raises BadRequest with the output, the row and both values where they differ by more, and if the data has
-    no predictions at all.
+    no predictions at all; and whatever else is wrong with the files, as `verify` does.
     """
-    model = Model(Bundle.open(folder))
+    bundle = Bundle.open(files) if isinstance(files, Path) else files
+    model = Model(bundle)
+    check_profile(bundle, model.signature)
     source = Source(data)
     given = {
         column: (spec.name, index)

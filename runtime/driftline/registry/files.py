@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from driftline import mlmodel
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, DriftlineError
+
+Check = Callable[[Path], object]
+"""Raises an error if a version's folder must not become a version."""
 
 MODEL = Path("model.onnx")
 MLMODEL = Path(mlmodel.MLMODEL)
@@ -57,6 +60,19 @@ def gather(files: Sequence[Path]) -> dict[Path, Path]:
     if not whole and MLMODEL not in bundle:  # which says itself what belongs to it
         _check_names(bundle)
     return bundle
+
+
+def checked(check: Check, folder: Path, files: Sequence[Path], bundle: Mapping[Path, Path]) -> None:
+    """Have a version's folder checked; what is wrong with it is said of the files that it was made of."""
+    try:
+        check(folder)
+    except DriftlineError as error:
+        text = str(error)
+        for place in sorted(bundle, key=lambda place: -len(str(place))):
+            text = text.replace(str(folder / place), str(bundle[place]))
+        if text == str(error):
+            raise
+        raise type(error)(text.replace(str(folder), ", ".join(map(str, files)))) from error
 
 
 def _check_names(bundle: Mapping[Path, Path]) -> None:

@@ -19,12 +19,11 @@ from typing import Any
 from driftline.errors import BadRequest, DriftlineError, NotFound, RegistryError
 from driftline.registry.artifacts import Artifacts
 from driftline.registry.cache import Cache, digest_of, digests_of
-from driftline.registry.files import gather
+from driftline.registry.files import Check, checked, gather
 from driftline.registry.memory import Memory
 from driftline.registry.source import (
     NAME,
     PRODUCTION,
-    Check,
     Reference,
     Registry,
     Version,
@@ -233,7 +232,7 @@ class MlflowRegistry(Registry):
             for place, source in bundle.items():
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, folder / place)
-            check(folder)
+            checked(check, folder, files, bundle)
             info = self._logged_model(name)
             try:
                 complete(folder, info["model_id"], info["artifact_uri"])

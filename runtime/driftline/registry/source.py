@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from driftline.errors import BadRequest, DriftlineError, NotFound
+from driftline.registry.files import Check
 
 PRODUCTION = "production"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
@@ -98,10 +99,6 @@ def parse_version(text: str) -> int:
     return int(text)
 
 
-Check = Callable[[Path], object]
-"""Raises an error if a version's folder must not become a version."""
-
-
 def accept(folder: Path) -> None:
     """The check that finds nothing."""
 
@@ -156,8 +153,9 @@ class Registry(ABC):
         """Make a new version of `name` out of files or one folder; nobody ever sees half of it.
 
         If no file is called `model.onnx`, the one that ends in .onnx becomes it. `check` is given the folder
-        before anybody sees it; what it raises is raised, and there is no new version. Raises BadRequest if
-        the files are no bundle, RegistryError if they can't be written.
+        before anybody sees it; what it raises is raised, and there is no new version: `driftline register`
+        gives driftline.engine.verify.verify, which loads it. Raises BadRequest if the files are no bundle,
+        RegistryError if they can't be written.
         """
 
     def check_alias(self, alias: str) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
 import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
-from support import scale
+from support import scale, slow
 
 from driftline import __version__
 from driftline.cli import main
@@ -35,6 +42,57 @@ def test_register_promote_versions(tmp_path: Path, model: Path) -> None:
     lines = [line.split()[:3] for line in run("versions", "--registry", registry).stdout.splitlines()]
     assert lines == [["model", "version", "aliases"], ["m", "1", "production"], ["m", "2", "champion"]]
     assert (registry / "m/1/model.onnx").read_bytes() == model.read_bytes()
+
+
+def test_an_alias_that_can_not_be_set_is_refused_before_anything_is_registered(
+    tmp_path: Path, model: Path
+) -> None:
+    registry = tmp_path / "models"
+    for alias in ("a b/", "3", ""):
+        refused = run("register", model, "--name", "m", "--alias", alias, "--registry", registry)
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith(f"driftline: alias {alias!r}: expected ")
+    assert not registry.exists()
+
+
+def test_register_opens_what_it_is_given(tmp_path: Path, model: Path) -> None:
+    registry = tmp_path / "models"
+    (tmp_path / "driftline.toml").write_text("[engine]\ndevice = 'tpu'\n")
+    refused = run("register", model, tmp_path / "driftline.toml", "--name", "m", "--registry", registry)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"driftline: {tmp_path}/driftline.toml: engine.device = 'tpu': expected")
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    given = "register", tmp_path / "junk.onnx", "--name", "m", "--alias", "production", "--registry", registry
+    refused = run(*given)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        f"driftline: {tmp_path}/junk.onnx: expected an ONNX model, came 4 bytes that are none, "
+        "or not all of one\n"
+    )
+    assert not registry.exists()
+    assert run(*given, "--no-verify").stdout.splitlines() == [
+        f"m 1 is registered in {registry}",
+        "m@production is version 1",
+    ]
+
+
+def test_register_runs_python_code_only_if_it_is_told_to(tmp_path: Path) -> None:
+    registry, folder, ran = tmp_path / "models", tmp_path / "python", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "loader.py").write_text(f"open({str(ran)!r}, 'w')\nraise ValueError('it ran')\n")
+    (folder / "MLmodel").write_text(
+        "flavors: {python_function: {loader_module: loader, code: '.'}}\n"
+        'signature: {inputs: \'[{"type": "double", "name": "a"}]\'}\n'
+    )
+    trusted = run("register", folder, "--name", "m", "--registry", registry, "--trust")
+    assert trusted.exit_code == 2
+    assert "it ran" in trusted.stderr
+    assert ran.exists()
+    ran.unlink()
+    done = run("register", folder, "--name", "m", "--registry", registry)
+    assert (done.exit_code, done.stdout) == (0, f"m 1 is registered in {registry}\n")
+    assert done.stderr == "driftline: m is Python code, which was not run; --trust runs it\n"
+    assert not ran.exists()
 
 
 def test_fetch_takes_models_and_folders_in_turn(tmp_path: Path, model: Path) -> None:
@@ -81,6 +139,7 @@ def test_the_registry_can_come_from_the_environment_and_from_a_file(
         (["register", "driftline.toml", "--name", "m"], "model.onnx"),
         (["register", "some name.onnx", "--name", "../m"], "model name '../m'"),
         (["promote", "m", "3"], "m"),
+        (["promote", "m", "x"], "version 'x': expected a whole number from 1"),
         (["versions", "m"], "m"),
         (["versions", "--registry", "ftp://127.0.0.1:5000"], "the scheme 'ftp'"),
         (["versions", "--registry", "http://127.0.0.1:1"], "http://127.0.0.1:1 can't be reached"),
@@ -215,6 +274,47 @@ def test_debug_shows_the_traceback() -> None:
     result = run("--debug", "versions", "--registry", "/nonexistent")
     assert result.exception is not None
     assert not isinstance(result.exception, SystemExit)
+
+
+def test_profile_does_not_replace_its_data(tmp_path: Path) -> None:
+    data = tmp_path / "data.parquet"
+    pa.parquet.write_table(pa.table({"a": np.arange(200.0)}), data)
+    before = data.read_bytes()
+    refused = run("profile", data, "-o", data)
+    assert refused.exit_code == 2
+    assert "data.parquet: expected another file than the data, which it would replace" in refused.stderr
+    assert data.read_bytes() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_stopped_leaves_nothing_half_written(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    width = 512
+    slow(tmp_path / "slow.onnx", width, layers=8)
+    lists = pa.FixedSizeListArray.from_arrays(np.zeros(100_000 * width, np.float32), width)
+    pa.parquet.write_table(pa.table({"x": lists}), tmp_path / "data.parquet")
+    before = sorted(tmp_path.iterdir())
+    command = [sys.executable, "-m", "driftline", "score", "slow.onnx", "data.parquet", "-o", "out.parquet"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as score:
+        while not list(tmp_path.glob(".out.parquet.*")):
+            assert score.poll() is None
+            time.sleep(0.01)
+        score.send_signal(number)
+        _, said = score.communicate(timeout=60)
+    assert score.returncode == code
+    assert "Traceback" not in said
+    assert "Aborted" not in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_ends_any_command_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("driftline.demo.demo.run", interrupted)
+    result = run("demo")
+    assert (result.exit_code, result.stderr) == (130, "driftline: interrupted\n")
 
 
 def test_version() -> None:

@@ -63,7 +63,17 @@ def test_strings(values: Any, expected: list[str | None]) -> None:
     assert one(values) == expected
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 2)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.float32()),
+        pa.list_(pa.float32(), 2),
+        pa.large_list(pa.float32()),
+        pa.list_view(pa.float32()),
+        pa.large_list_view(pa.float32()),
+    ],
+    ids=str,
+)
 def test_lists_of_one_length_are_columns(kind: Any) -> None:
     columns = columns_of({"x": pa.array([[0, 1], [2, 3], [4, 5]], kind).slice(1)})
     assert {name: column.tolist() for name, column in columns.items()} == {"x_0": [2, 4], "x_1": [3, 5]}
@@ -72,8 +82,17 @@ def test_lists_of_one_length_are_columns(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"a": pa.array([[1], [2, 3]])}, "column 'a': expected lists of one length, none missing"),
-        ({"a": pa.array([[1], None])}, "column 'a': expected lists of one length, none missing"),
+        (
+            {"a": pa.array([[1], [2, 3]])},
+            "column 'a', row 1: expected 1 values as in row 0, came 2",
+        ),
+        (
+            {"a": pa.chunked_array([[[1, 2]], [[3, 4], []]])},
+            "column 'a', row 2: expected 2 values as in row 0, came 0",
+        ),
+        ({"a": pa.array([[1], None])}, "column 'a', row 1: expected 1 values as in row 0, came null"),
+        ({"a": pa.array([None, [1]])}, "column 'a', row 0: expected a list, came null"),
+        ({"a": pa.array([[[1]], [[2]]])}, "column 'a': expected numbers or strings, came list"),
         ({"a": pa.array([b"x"])}, "column 'a': expected numbers or strings, came binary"),
         ({"a": pa.array([{"b": 1}])}, "column 'a': expected numbers or strings, came struct"),
         ({"a": np.array([1, "x"], object)}, "column 'a': expected numbers or strings"),

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from driftline.errors import BadRequest
-from driftline.tables import BATCH_BYTES, BATCH_ROWS, ENDINGS, Source, Writer
+from driftline.tables import BATCH_BYTES, BATCH_ROWS, ENDINGS, Source, Writer, check_target
 
 ROWS = 2 * BATCH_ROWS + 7
 
@@ -98,3 +98,33 @@ def test_a_csv_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="expected a file, or a folder of files, that end in"):
         Source(tmp_path)
+
+
+def test_what_is_written_takes_the_place_of_no_data(tmp_path: Path) -> None:
+    folder, data = tmp_path / "data", tmp_path / "data/one.parquet"
+    folder.mkdir()
+    pa.parquet.write_table(table(3), data)
+    (tmp_path / "link.parquet").symlink_to(data)
+    (tmp_path / "other name.parquet").hardlink_to(data)
+    (tmp_path / "folder").symlink_to(folder)
+    for source in (data, folder, tmp_path / "link.parquet", tmp_path / "folder"):
+        for target in (data, tmp_path / "link.parquet", tmp_path / "other name.parquet"):
+            with pytest.raises(BadRequest, match="expected another file than the data"):
+                check_target(target, source)
+    with pytest.raises(BadRequest, match=r"new\.csv: expected a file outside of .*folder, whose files"):
+        check_target(folder / "new.csv", tmp_path / "folder")
+    check_target(folder / "new.csv", data)
+    check_target(folder / "new.txt", folder)
+    check_target(tmp_path / "new.parquet", folder)
+    check_target(data)
+
+
+def test_where_nothing_can_be_written_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(BadRequest, match=r"folder\.csv: expected a file, came a folder"):
+        Writer(tmp_path / "folder.csv")
+    with pytest.raises(BadRequest, match=r"one\.csv: expected a file in a folder, .*nowhere is none"):
+        Writer(tmp_path / "nowhere/one.csv")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(BadRequest, match=r"one\.csv: can't be written: .* is not writable"):
+        Writer(tmp_path / "one.csv")

@@ -95,6 +95,40 @@ def text_of(column: Column) -> tuple[Array, Array]:
     return every[column.offset : column.offset + len(column) + 1], text
 
 
+def is_lists(kind: Any) -> bool:
+    """Whether an Arrow type is one of lists, of whatever form."""
+    import pyarrow as pa
+
+    lists = (pa.lib.Type_LIST, pa.lib.Type_FIXED_SIZE_LIST, pa.lib.Type_LARGE_LIST)
+    return kind.id in (*lists, pa.lib.Type_LIST_VIEW, pa.lib.Type_LARGE_LIST_VIEW)
+
+
+def items_of(lists: Any, what: str, width: int = -1, first: int = 0, each: int = 1) -> tuple[Any, int]:
+    """The items of an Arrow column of lists, those of one list behind those of the one before, and how many
+    each list has. Arrow itself skips null lists, and knows no lists of one length but those of its own type.
+
+    what   in front of the message
+    width  how many items a list must have; as many as the first if it is -1
+    first  the number of the first row
+    each   so many lists belong to a row
+
+    Raises BadRequest, with the row, for a list that is null or of another length.
+    """
+    import pyarrow.compute as pc
+
+    found = pc.list_value_length(lists)
+    lengths = np.from_dlpack(found.fill_null(-1) if found.null_count else found)
+    like = ""
+    if width == -1 and len(lengths) and lengths[0] >= 0:
+        width, like = int(lengths[0]), f" as in row {first}"
+    if (wrong := (lengths != width) | (lengths < 0)).any():
+        place = int(wrong.argmax())
+        expected = "a list" if width == -1 else f"{width} values{like}"
+        came = "null" if lengths[place] < 0 else lengths[place]
+        raise BadRequest(f"{what}, row {first + place // each}: expected {expected}, came {came}")
+    return lists.flatten(), max(width, 0)
+
+
 def validity_of(column: Column) -> tuple[Array, int]:
     """Arrow's bitmap of the rows that aren't null, empty if none is, and the bit of the first row."""
     bitmap = column.buffers()[0]
@@ -119,14 +153,11 @@ def _parts(name: str, values: Any) -> Columns:
     import pyarrow as pa
 
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    kind = values.type
-    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not is_lists(values.type):
         return {name: _from_arrow(name, values)}
-    items = _from_arrow(name, values.flatten())
-    width = kind.list_size if pa.types.is_fixed_size_list(kind) else len(items) // max(len(values), 1)
-    lengths = values.value_lengths() if len(values) else pa.array([], pa.int32())
-    if values.null_count or lengths.unique().to_pylist() not in ([], [width]):
-        raise BadRequest(f"column {name!r}: expected lists of one length, none missing, came {kind}")
+    fixed = values.type.list_size if pa.types.is_fixed_size_list(values.type) else -1
+    lists, width = items_of(values, f"column {name!r}", fixed)
+    items = _from_arrow(name, lists)
     return {one: items[index::width] for index, one in enumerate(names_of(name, width))}
 
 

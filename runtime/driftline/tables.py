@@ -46,9 +46,7 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._files = [path]
-        if path.is_dir():
-            self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
+        self._files = _files_of(path)
         if not self._files or _ending(self._files[0]) not in ENDINGS:
             raise BadRequest(
                 f"{path}: expected a file, or a folder of files, that end in {', '.join(ENDINGS)}"
@@ -105,6 +103,7 @@ class Writer:
     def __init__(self, path: Path) -> None:
         if _ending(path) not in ENDINGS:
             raise BadRequest(f"{path}: expected a file that ends in {', '.join(ENDINGS)}")
+        check_target(path)
         self._path = path
         self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         self._waiting: Queue[Any] = Queue(_AHEAD)
@@ -139,15 +138,43 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._waiting.put(None)
-        self._thread.join()
         try:
+            self._waiting.put(None)
+            self._thread.join()
             if kind is None:
                 self._raise()
-                os.replace(self._unfinished, self._path)
+                with _named(self._path):
+                    os.replace(self._unfinished, self._path)
         finally:
             with suppress(OSError):
                 self._unfinished.unlink()
+
+
+def check_target(path: Path, data: Path | None = None) -> None:
+    """BadRequest if a file can't be written, or would become one of the data that it is made from.
+
+    Better said before what takes long than after.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise BadRequest(f"{path}: expected a file, came a folder")
+    if not folder.is_dir():
+        raise BadRequest(f"{path}: expected a file in a folder, {folder} is none")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BadRequest(f"{path}: can't be written: {folder} is not writable")
+    if data is None or not data.exists():
+        return
+    if path.exists() and any(path.samefile(file) for file in _files_of(data) if file.exists()):
+        raise BadRequest(f"{path}: expected another file than the data, which it would replace")
+    if _ending(path) in ENDINGS and data.is_dir() and folder.samefile(data):
+        raise BadRequest(f"{path}: expected a file outside of {data}, whose files are all data")
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files of data: one, or those of a folder."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if _ending(file) in ENDINGS)
 
 
 class _named:  # noqa: N801

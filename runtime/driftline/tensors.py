@@ -277,7 +277,7 @@ def coerce(spec: TensorSpec, data: object) -> Array:
         with np.errstate(over="ignore"):
             return array.astype(want)
     if want.kind in "iu" and array.dtype.kind in "iu":
-        _check_range(spec, array.min(), array.max())
+        check_range(spec, array.min(), array.max())
         return array.astype(want)
     values = [value.item() if isinstance(value, np.generic) else value for value in array.ravel().tolist()]
     return _tensor(spec, values, set(map(type, values))).reshape(array.shape)
@@ -346,11 +346,12 @@ def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
             return np.fromiter(values, dtype, len(values))
     except OverflowError:
         integers = [value for value in values if type(value) is int]
-        _check_range(spec, min(integers), max(integers))
+        check_range(spec, min(integers), max(integers))
         raise
 
 
-def _check_range(spec: TensorSpec, *extremes: float) -> None:
+def check_range(spec: TensorSpec, *extremes: float) -> None:
+    """BadRequest for a number that `spec`'s datatype can't hold."""
     dtype = spec.datatype.dtype
     limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
     least, most = limits.min, limits.max

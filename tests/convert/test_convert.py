@@ -179,7 +179,8 @@ def write(text: str) -> Callable[[Path], None]:
     ("name", "make", "message"),
     [
         ("model.exe", Path.touch, "expected an MLflow model's folder, or a file that ends in .pkl"),
-        ("model.json", write("{}"), "can't be loaded: XGBoostError: "),
+        ("model.json", write("{}"), "can't be loaded: XGBoostError: Invalid cast, from Null to Object$"),
+        ("model.json", write('{"a": '), r"can't be loaded: XGBoostError: Expecting: [^~/]*position: 6$"),
         ("model.txt", write("hello"), "can't be loaded: LightGBMError: "),
         ("model.pkl", write("hello"), "can't be loaded: "),
         ("nothing.pkl", lambda path: None, "expected a model, there is nothing"),

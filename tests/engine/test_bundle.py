@@ -84,3 +84,12 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "driftline.toml", "[batching]\nrows = 7")
     with pytest.raises(ConfigError, match=r"driftline\.toml: batching: rows = 7: unknown key"):
         Bundle.open(tmp_path)
+
+
+def test_a_file_of_another_library_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "lr.joblib"
+    path.write_bytes(b"pickle")
+    with pytest.raises(
+        ModelError, match=r"lr\.joblib: expected an \.onnx file, came .*joblib; `driftline convert`"
+    ):
+        Bundle.open(path)

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import pandas as pd
 import pytest
 from onnx import TensorProto, helper
-from support import gather, identity, save_model, scale
+from support import behind, gather, identity, save_model, scale
 
 import driftline
 from driftline.engine.model import Model, zeros
@@ -64,6 +66,40 @@ def test_what_can_not_be_loaded_is_named(tmp_path: Path) -> None:
         Model.load(with_settings(path, "[engine]\ndevice = 'tpu'"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected an ONNX model, came an empty file"),
+        (b"junk" * 300, "expected an ONNX model, came 1,200 bytes that are none, or not all of one"),
+    ],
+)
+def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "junk.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        Model.load(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+def test_what_onnx_runtime_lacks_is_said_without_its_codes(tmp_path: Path) -> None:
+    path = scale(tmp_path / "model.onnx", 2)
+    model = onnx.load(path)
+    model.ir_version = 99
+    onnx.save(model, path)
+    with pytest.raises(ModelError) as caught:
+        Model.load(path)
+    assert str(caught.value).startswith(
+        f"{path}: ONNX Runtime can't load it: Unsupported model IR version: 99, max supported IR version: "
+    )
+    model.ir_version = 8
+    model.graph.node[0].domain = "com.example"
+    onnx.save(model, path)
+    with pytest.raises(ModelError) as caught:
+        Model.load(path)
+    assert str(caught.value).startswith(f"{path}: ONNX Runtime can't load it: ")
+    assert "com.example" in str(caught.value)
+
+
 # -- predict ------------------------------------------------------------------------------------
 
 
@@ -119,6 +155,25 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, columns: object, outputs: 
     model = Model.load(scale(tmp_path / "model.onnx", 2))
     with pytest.raises(BadRequest, match=f"^{message}"):
         model.predict(columns, outputs)
+
+
+@pytest.mark.parametrize(
+    ("columns", "came"),
+    [
+        ({"x": np.zeros((2, 2))}, "x_0, x_1"),
+        ({"distance": [1.0]}, "distance"),
+        (pd.DataFrame({"Distance": [1.0], "carrier": ["a"]}), "Distance, carrier"),
+        ({}, "none"),
+    ],
+)
+def test_raw_columns_that_do_not_come_are_named(tmp_path: Path, columns: object, came: str) -> None:
+    steps = [driftline.Pass("distance"), driftline.OneHot("carrier")]
+    transform = driftline.Transform(steps).fit({"distance": [1.0, 2.0], "carrier": ["a", "b"]})
+    model = Model.load(behind(tmp_path, transform))
+    assert model.predict({"more": [0], "carrier": ["b"], "distance": [3]})["y"].tolist() == [[3, 0, 1]]
+    with pytest.raises(BadRequest) as caught:
+        model.predict(columns)
+    assert str(caught.value).endswith(f": the model takes the columns distance, carrier; came {came}")
 
 
 def test_a_model_without_inputs_predicts(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from driftline.engine import engines, providers
 from driftline.engine import model as engine
 from driftline.engine.session import Session
 from driftline.errors import ModelError
+from driftline.registry.files import external_of
 from driftline.tensors import DATATYPES, TensorSpec
 
 PATH = Path("m.onnx")
@@ -152,9 +153,9 @@ def test_weights_beside_a_model_are_part_of_it(tmp_path: Path) -> None:
         {"w": values},
     )
     whole = onnx.load(path)
-    assert engines.external(path.read_bytes()) == set()
+    assert external_of(path) == set()
     onnx.save(whole, path, save_as_external_data=True, location=weights.name)
-    assert engines.external(path.read_bytes()) == {weights.name}
+    assert external_of(path) == {weights.name}
     before, model = engines.contents(path), path.read_bytes()
     changed = bytearray(weights.read_bytes())
     changed[0] ^= 1

@@ -73,6 +73,16 @@ def test_many_chunks_stay_in_order(tmp_path: Path, double: Bundle) -> None:
     np.testing.assert_array_equal(READ[".parquet"](tmp_path / "output.parquet")["y_0"], 2 * ramp)
 
 
+def test_inputs_are_kept_and_stay_inputs(tmp_path: Path, double: Bundle) -> None:
+    table = columns(10)
+    score(double, write(table.drop_columns("id"), tmp_path / "data.parquet"), tmp_path / "out.csv", ["b"])
+    scored = READ[".csv"](tmp_path / "out.csv")
+    assert scored.column_names == ["b", "y_0", "y_1", "y_2", "total"]
+    np.testing.assert_allclose(scored["y_1"], 2 * table["b"].to_numpy(), rtol=1e-6)
+    with pytest.raises(BadRequest, match="a column of this name, or 3 columns; the data has 4: id, a"):
+        score(double, write(table, tmp_path / "data.parquet"), tmp_path / "out.csv")
+
+
 def test_a_folder_of_files_is_one_set_of_rows(tmp_path: Path, double: Bundle) -> None:
     (tmp_path / "data").mkdir()
     for part in range(3):
@@ -89,6 +99,14 @@ def test_strings_and_list_columns_by_name(tmp_path: Path) -> None:
     write(pa.table({"x": pa.array([[1, 2], [3, 4]], pa.list_(pa.float32(), 2))}), tmp_path / "lists.parquet")
     score(lists, tmp_path / "lists.parquet", tmp_path / "output.parquet")
     assert READ[".parquet"](tmp_path / "output.parquet")["y_1"].to_pylist() == [2, 4]
+
+
+def test_a_list_of_another_length_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
+    lists = Bundle.open(identity(tmp_path / "lists.onnx", "FP32", ("N", 2)))
+    rows = [[1.0, 2.0]] * BATCH_ROWS + [[3.0], [4.0, 5.0, 6.0]]
+    data = write(pa.table({"x": pa.array(rows, pa.list_(pa.float32()))}), tmp_path / "lists.parquet")
+    with pytest.raises(BadRequest, match=f"input 'x', row {BATCH_ROWS}: expected 2 values, came 1"):
+        score(lists, data, tmp_path / "output.parquet")
 
 
 def test_nulls_are_nan(tmp_path: Path) -> None:
@@ -143,3 +161,15 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, double: Bundle) ->
     clash = write(columns(10).rename_columns(["y_0", "a", "b", "c"]), tmp_path / "clash.parquet")
     with pytest.raises(BadRequest, match="column 'y_0': can't be kept"):
         score(double, clash, tmp_path / "output.parquet", keep=["y_0"])
+
+
+def test_the_data_is_not_replaced_and_nothing_is_scored_for_no_place(tmp_path: Path, double: Bundle) -> None:
+    data = write(columns(10).drop_columns("id"), tmp_path / "data.parquet")
+    before = data.read_bytes()
+    seen: list[int] = []
+    with pytest.raises(BadRequest, match=r"data\.parquet: expected another file than the data"):
+        score(double, data, data, progress=seen.append)
+    with pytest.raises(BadRequest, match="nowhere is none"):
+        score(double, data, tmp_path / "nowhere/output.parquet", progress=seen.append)
+    assert seen == []
+    assert data.read_bytes() == before

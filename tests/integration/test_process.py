@@ -181,7 +181,7 @@ def test_what_cannot_be_served_ends_the_start_with_one_line(
         (["m@champion"], "model 'm' has no alias 'champion'; it has: none"),
         (["m:7"], "model 'm' has no version 7; it has: 1"),
         (["m:x"], "version 'x': expected a whole number from 1"),
-        (["../m"], "model name '../m': expected"),
+        (["../m"], "../m: expected a model's name"),
         (["nothing.onnx"], "nothing.onnx"),
     ],
 )

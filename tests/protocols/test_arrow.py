@@ -82,12 +82,139 @@ def test_the_answer_has_the_outputs_columns_and_names_the_version() -> None:
         (stream(pa.table({"m": [1.0], "o": [1.0]})), "input 'n': expected a column of this name"),
         (stream(pa.table({"n": ["a"]})), "column 'n': expected FP32, came string"),
         (stream(pa.table({"n": [[1.0, 2.0]]})), "column 'n': expected FP32, came list"),
+        (stream(pa.table([[1.0], [2.0]], ["n", "n"])), "column 'n': expected it once, came 2 times"),
+        (stream(pa.table({"n": pa.array([1], pa.time64("us"))})), "column 'n': expected FP32, came time64"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(body: bytes, message: str) -> None:
     with pytest.raises(BadRequest) as caught:
         codec(spec("n", "FP32", -1)).decode(body)
     assert message in str(caught.value)
+
+
+LISTS = [pa.list_, pa.large_list, pa.list_view, pa.large_list_view]
+
+
+def lists(rows: list[Any], kind: Any) -> pa.ChunkedArray:
+    """A column in three chunks, each a part of something longer."""
+    whole = pa.array([rows[0], *rows, rows[-1]], kind)
+    return pa.chunked_array([whole.slice(1, 1), whole.slice(2, 0), whole.slice(2, len(rows) - 1)])
+
+
+@pytest.mark.parametrize(
+    "kind", [*(kind(pa.float32()) for kind in LISTS), pa.list_(pa.float32(), 4)], ids=str
+)
+def test_lists_are_rows(kind: Any) -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    body = stream(pa.table({"x": lists(rows.tolist(), kind)}))
+    for shape in ((4,), (-1,), (2, 2), (2, -1), (-1, 2)):
+        found = codec(spec("x", "FP32", -1, *shape)).decode(body).inputs["x"]
+        np.testing.assert_array_equal(found.reshape(3, 4), rows)
+        assert len(found.shape) == 1 + len(shape)
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_lists_are_rows_of_more_dimensions(kind: Any) -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    body = stream(pa.table({"x": lists(rows.tolist(), kind(kind(pa.float32())))}))
+    for shape in ((2, 2), (-1, -1)):
+        np.testing.assert_array_equal(codec(spec("x", "FP32", -1, *shape)).decode(body).inputs["x"], rows)
+
+
+@given(st.lists(st.none() | st.integers(0, 4), min_size=1, max_size=5), st.sampled_from(LISTS))
+def test_no_value_gets_into_another_row(lengths: list[int | None], kind: Any) -> None:
+    values = [None if length is None else [1.0] * length for length in lengths]
+    body = stream(pa.table({"x": pa.array(values, kind(pa.float32()))}))
+    reader = codec(spec("x", "FP32", -1, 2))
+    wrong = [row for row, length in enumerate(lengths) if length != 2]
+    if not wrong:
+        assert reader.decode(body).inputs["x"].shape == (len(lengths), 2)
+        return
+    came = "null" if lengths[wrong[0]] is None else lengths[wrong[0]]
+    with pytest.raises(BadRequest, match=f"^input 'x', row {wrong[0]}: expected 2 values, came {came}$"):
+        reader.decode(body)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "kind", "message"),
+    [
+        ((16,), [[0.0] * 15, [0.0] * 17], pa.list_(pa.float32()), "row 0: expected 16 values, came 15"),
+        ((16,), [None, [0.0] * 32], pa.list_(pa.float32()), "row 0: expected 16 values, came null"),
+        ((16,), [[0.0] * 3, [0.0] * 3], pa.list_(pa.float32(), 3), "row 0: expected 16 values, came 3"),
+        ((2,), [[0.0] * 2, None], pa.list_(pa.float32(), 2), "row 1: expected 2 values, came null"),
+        ((-1,), [[0.0], [0.0] * 2], pa.list_(pa.float32()), "row 1: expected 1 values as in row 0, came 2"),
+        ((-1,), [None, [0.0] * 2], pa.list_(pa.float32()), "row 0: expected a list, came null"),
+        ((2, 2), [[0.0] * 3], pa.list_(pa.float32()), "row 0: expected 4 values, came 3"),
+        (
+            (2, -1),
+            [[0.0] * 3],
+            pa.list_(pa.float32()),
+            "expected lists that make shape [-1, 2, -1], came list",
+        ),
+        ((-1, -1), [[0.0]], pa.list_(pa.float32()), "expected lists that make shape [-1, -1, -1], came list"),
+        (
+            (2,),
+            [[[0.0]]],
+            pa.list_(pa.list_(pa.float32())),
+            "expected lists that make shape [-1, 2], came list",
+        ),
+        (
+            (2, 2),
+            [[[0.0] * 2] * 2, [[0.0] * 3, [0.0]]],
+            pa.list_(pa.list_(pa.float32())),
+            "row 1: expected 2 values, came 3",
+        ),
+        (
+            (-1, -1),
+            [[[0.0] * 2] * 2, [[0.0] * 2, None]],
+            pa.list_(pa.list_(pa.float32())),
+            "row 1: expected 2 values as in row 0, came null",
+        ),
+    ],
+)
+def test_lists_that_make_no_rows_are_refused(shape: Any, rows: list[Any], kind: Any, message: str) -> None:
+    body = stream(pa.table({"x": pa.array(rows, kind)}))
+    with pytest.raises(BadRequest) as caught:
+        codec(spec("x", "FP32", -1, *shape)).decode(body)
+    assert str(caught.value).startswith(f"input 'x'{', ' if message.startswith('row') else ': '}{message}")
+
+
+def test_one_list_column_does_not_stand_for_several_columns() -> None:
+    body = stream(pa.table({"x_0": [[1.0, 2.0]], "x_1": [3.0]}))
+    with pytest.raises(BadRequest, match="column 'x_0': expected FP32, came list"):
+        codec(spec("x", "FP32", -1, 2)).decode(body)
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        (pa.array(["a", "ü"]).dictionary_encode(), ["a", "ü"]),
+        (pa.array(["a", "ü"], pa.string_view()), ["a", "ü"]),
+        (pa.array([b"a", "ü".encode()]), ["a", "ü"]),
+        (pa.array([b"a", "ü".encode()], pa.large_binary()), ["a", "ü"]),
+        (pa.array([b"a", b"\xff"]), "column 's': expected UTF-8 strings, came other bytes"),
+        (pa.array(["a", None]), "column 's': expected BYTES, came string with 1 nulls"),
+        (pa.array([["a"], ["b", "c"]]), "column 's': expected BYTES, came list"),
+        (pa.array([{"a": 1}, {"a": 2}]), "column 's': expected BYTES, came struct"),
+        (pa.nulls(2), "column 's': expected BYTES, came null with 2 nulls"),
+    ],
+)
+def test_strings_are_text(column: Any, texts: list[str] | str) -> None:
+    body = stream(pa.table({"s": column}))
+    if isinstance(texts, list):
+        assert codec(spec("s", "BYTES", -1)).decode(body).inputs["s"].tolist() == texts
+    else:
+        with pytest.raises(BadRequest, match=texts):
+            codec(spec("s", "BYTES", -1)).decode(body)
+
+
+def test_numbers_too_large_for_an_integer_are_refused() -> None:
+    reader = codec(spec("n", "INT8", -1))
+    fits = stream(pa.table({"n": pa.array([127, -128])}))
+    assert reader.decode(fits).inputs["n"].tolist() == [127, -128]
+    body = stream(pa.table({"n": pa.array([1, 300])}))
+    with pytest.raises(BadRequest, match="input 'n': expected INT8 values from -128 to 127, came 300"):
+        reader.decode(body)
 
 
 @given(st.binary(max_size=300), st.integers(0, 500))

@@ -303,7 +303,11 @@ X_SHAPE = "input 'x': expected shape [-1, 2], came "
         (with_x(shape=[4]), X_SHAPE + "[4]"),
         (with_x(shape=[2, 2, 1]), X_SHAPE + "[2, 2, 1]"),
         (with_x(shape=[2, 3]), X_SHAPE + "[2, 3]"),
-        (with_x(shape=[-2, 2]), X_SHAPE + "[-2, 2]"),
+        (
+            with_x(shape=[-1, 2]),
+            X_SHAPE + "[-1, 2]; where the model has -1, a request says how many",
+        ),
+        (with_x(shape=[-2, 2]), X_SHAPE + "[-2, 2]; where the model has -1"),
         (with_x(shape=[True, 2]), X_SHAPE + "[True, 2]"),
         (with_x(shape=[2.0, 2]), X_SHAPE + "[2.0, 2]"),
         (with_x(shape=["2", 2]), X_SHAPE + "['2', 2]"),

@@ -15,6 +15,9 @@ from driftline.errors import BadRequest, NotFound, RegistryError
 from driftline.registry.directory import DirectoryRegistry
 from driftline.registry.source import Reference, Version
 
+NAMING = "\n\x08location\x12\x11flights.onnx.data"
+"""How a model names its external data."""
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> DirectoryRegistry:
@@ -49,13 +52,31 @@ def test_a_single_onnx_file_becomes_model_onnx(registry: DirectoryRegistry, tmp_
 
 
 def test_files_beside_the_model_keep_their_names(registry: DirectoryRegistry, tmp_path: Path) -> None:
-    files = [write(tmp_path / name, name) for name in ("flights.onnx", "flights.onnx.data", "transform.json")]
+    names = ("flights.onnx", "flights.onnx.data", "transform.json", "profile.arrow", "driftline.toml")
+    files = [write(tmp_path / name, name if name != "flights.onnx" else NAMING) for name in names]
     version = registry.register(files, "flights")
     assert contents(registry.fetch(version)) == {
-        "model.onnx": "flights.onnx",
-        "flights.onnx.data": "flights.onnx.data",
-        "transform.json": "transform.json",
+        "model.onnx": NAMING,
+        **{name: name for name in names[1:]},
     }
+
+
+@pytest.mark.parametrize("name", ["flights.arrow", "bad.toml", "other.onnx", "flights.data", "Profile.arrow"])
+def test_a_file_that_nobody_would_look_for_is_refused(
+    registry: DirectoryRegistry, tmp_path: Path, name: str
+) -> None:
+    files = [write(tmp_path / "model.onnx", NAMING), write(tmp_path / name)]
+    with pytest.raises(BadRequest) as caught:
+        registry.register(files, "flights")
+    assert str(caught.value) == (
+        f"{tmp_path / name}: no file of a version is called so; expected model.onnx or one .onnx file, the "
+        "external data that it names (flights.onnx.data), transform.json, profile.arrow and driftline.toml"
+    )
+    write(tmp_path / "model.onnx", "")
+    with pytest.raises(BadRequest, match="that it names, transform"):
+        registry.register(files, "flights")
+    assert not registry.root.exists()
+    registry.register([*files, write(tmp_path / "MLmodel")], "flights")  # which says what belongs to it
 
 
 @pytest.mark.parametrize(
@@ -74,6 +95,49 @@ def test_a_folder_is_copied_with_all_that_is_in_it(
         write(tmp_path / "bundle" / name, name)
     version = registry.register([tmp_path / "bundle"], "flights")
     assert contents(registry.fetch(version)) == {name: name for name in names}
+
+
+def test_what_a_check_refuses_leaves_nothing_and_is_said_of_the_files(
+    registry: DirectoryRegistry, tmp_path: Path
+) -> None:
+    def check(folder: Path) -> None:
+        raise BadRequest(f"{folder / 'model.onnx'}: no, for {folder / 'profile.arrow'} in {folder}")
+
+    files = [write(tmp_path / "in/flights.onnx"), write(tmp_path / "in/profile.arrow")]
+    with pytest.raises(BadRequest) as caught:
+        registry.register(files, "flights", check)
+    assert str(caught.value) == f"{files[0]}: no, for {files[1]} in {files[0]}, {files[1]}"
+    assert not registry.root.exists()
+    with pytest.raises(BadRequest) as caught:
+        registry.register([tmp_path / "in"], "flights", check)
+    assert str(caught.value) == f"{files[0]}: no, for {files[1]} in {tmp_path / 'in'}"
+    registry.register(files, "flights")
+    registry.root.joinpath("made-by-hand").mkdir()
+    with pytest.raises(BadRequest):
+        registry.register(files, "flights", check)
+    with pytest.raises(BadRequest):
+        registry.register(files, "made-by-hand", check)
+    assert sorted(path.name for path in registry.root.rglob("*") if path.is_dir()) == [
+        "1", "flights", "made-by-hand",
+    ]  # fmt: skip
+
+
+def test_refusals_are_in_nobodys_way(registry: DirectoryRegistry, tmp_path: Path) -> None:
+    model = write(tmp_path / "model.onnx")
+
+    def refuse(folder: Path) -> None:
+        raise BadRequest("no")
+
+    def register(turn: int) -> int:
+        if turn % 2:
+            return registry.register([model], f"m{turn // 10}").number
+        with pytest.raises(BadRequest):
+            registry.register([model], f"m{turn // 10}", refuse)
+        return 0
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(register, range(60)))
+    assert sorted(numbers) == [0] * 30 + sorted([*range(1, 6)] * 6)
 
 
 def test_a_version_can_be_registered_as_another_model(registry: DirectoryRegistry, tmp_path: Path) -> None:

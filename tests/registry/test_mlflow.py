@@ -479,3 +479,18 @@ def test_artifacts_elsewhere_are_refused(
         RegistryError, match=r"expected artifacts that the server itself hands out.*s3://bucket"
     ):
         registry.fetch(version)
+
+
+def test_why_a_server_can_not_be_reached_is_said() -> None:
+    with pytest.raises(
+        RegistryError, match=r"can't be reached: the name no\.such\.host\.invalid does not resolve"
+    ):
+        MlflowRegistry("http://no.such.host.invalid:5000").models()
+    with pytest.raises(RegistryError, match="can't be reached: nobody listens on port 1"):
+        MlflowRegistry("http://127.0.0.1:1").models()
+
+
+@pytest.mark.parametrize("alias", ["latest", "Latest", "a.b", "v3", "a b"])
+def test_an_alias_that_mlflow_refuses_is_refused_before(alias: str) -> None:
+    with pytest.raises(BadRequest, match=f"alias '{alias}'"):
+        MlflowRegistry("http://127.0.0.1:1").check_alias(alias)

@@ -12,6 +12,7 @@ from driftline.registry.source import (
     Reference,
     Registry,
     Version,
+    check_alias,
     check_name,
     parse_version,
 )
@@ -51,6 +52,23 @@ def test_a_half_reference_is_refused(text: str) -> None:
 def test_a_name_that_is_no_folder_or_part_of_a_url_is_refused(name: str) -> None:
     with pytest.raises(BadRequest, match="alias"):
         check_name(name, "alias")
+
+
+@pytest.mark.parametrize("text", ["./lr.joblib", "models/flights.onnx", "/tmp/model.onnx"])
+def test_a_path_is_no_reference(text: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        Reference.parse(text)
+    assert str(caught.value) == (
+        f"{text}: expected a model's name, or the path of an .onnx file that is there; "
+        "`driftline convert` makes one of other libraries' models"
+    )
+
+
+@pytest.mark.parametrize("alias", ["3", "0", "v1", "V20", "a b/", ""])
+def test_an_alias_that_reads_as_a_version_is_not_set(alias: str) -> None:
+    with pytest.raises(BadRequest, match=f"alias '{alias}': expected"):
+        check_alias(alias)
+    assert check_alias("champion-2") == "champion-2"
 
 
 @given(st.text())

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from driftline import __version__
 from driftline.cli.convert import convert
 from driftline.cli.deploy import compile_kernels, fetch
-from driftline.cli.load import bench, tune
+from driftline.cli.load import INTERRUPTED, bench, tune
 from driftline.cli.serve import serve
 from driftline.cli.shared import (
     SETTINGS,
@@ -33,11 +35,19 @@ from driftline.errors import BadRequest, DriftlineError
 if TYPE_CHECKING:
     from driftline.engine.bundle import Bundle
     from driftline.monitor.profile import Profile
-    from driftline.registry.source import Check, Registry, Version
+    from driftline.registry.files import Check
+    from driftline.registry.source import Registry, Version
+
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code, as a shell has it of a process that a signal ended."""
+
+SERVERS = ("monitor", "serve")
+"""They stop on signals in their own ways."""
 
 
 class Commands(click.Group):
-    """Shows an error as one line and exits with 2; a traceback only with --debug."""
+    """Shows an error as one line and exits with 2; a traceback only with --debug. Ctrl-C exits with 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -48,6 +58,9 @@ class Commands(click.Group):
                 raise
             click.echo(f"driftline: {error}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("driftline: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -62,6 +75,8 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     if config is None and Path(SETTINGS).exists():
         config = Path(SETTINGS)
     file = ServerFile.read(config) if config else ServerFile()
+    if ctx.invoked_subcommand not in SERVERS:
+        ctx.with_resource(unwinding())
     ctx.obj = file
     registry = {key: value for key, value in file.server.items() if key == "registry"}
     ctx.default_map = dict.fromkeys(main.commands, registry) | {
@@ -87,35 +102,63 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     type=click.FloatRange(0),
     help="The difference to DATA's predictions that is allowed.",
 )
+@click.option(
+    "--verify/--no-verify",
+    "wanted",
+    default=True,
+    help="Load the model once, on the CPU, and refuse what can't be served. Not for what this machine lacks.",
+)
+@trust_option
+@python_option
 @registry_option
+@click.pass_obj
 def register(
-    files: tuple[Path, ...], name: str, alias: str | None, check: Path | None, tolerance: float, registry: str
+    file: ServerFile,
+    /,
+    files: tuple[Path, ...],
+    name: str,
+    alias: str | None,
+    check: Path | None,
+    tolerance: float,
+    wanted: bool,
+    trust: bool,
+    python: str | None,
+    registry: str,
 ) -> None:
     """Make a new version of a model out of FILES: an .onnx file and what belongs to it, or a folder.
 
-    What may belong to it: external data, profile.arrow, transform.json, driftline.toml.
+    What may belong to it, by these names: external data, profile.arrow, transform.json, driftline.toml.
+    A model that is Python code is run only with --trust.
     """
     source = open_registry(registry)
-    if check is None:
-        version = source.register(files, name)
-    else:
+    if alias is not None:
+        source.check_alias(alias)
+    file = replace(file, engine=engine_of(trust, python))
+    if check is not None:
         with rows_done(check) as done:
-            version = source.register(files, name, parity(check, tolerance, done))
+            version = source.register(files, name, parity(check, tolerance, file, name, done))
+    elif wanted:
+        version = source.register(files, name, verified(file, name))
+    else:
+        version = source.register(files, name)
     click.echo(f"{name} {version.number} is registered in {source.uri}")
-    if alias:
+    if alias is not None:
         source.promote(name, version.number, alias)
         click.echo(f"{name}@{alias} is version {version.number}")
 
 
 @main.command()
 @click.argument("name")
-@click.argument("version", type=click.IntRange(1))
+@click.argument("version")
 @click.option("--alias", default="production", show_default=True, help="The alias to point at the version.")
 @registry_option
-def promote(name: str, version: int, alias: str, registry: str) -> None:
+def promote(name: str, version: str, alias: str, registry: str) -> None:
     """Point an alias at a version; servers that follow it swap within a second."""
-    open_registry(registry).promote(name, version, alias)
-    click.echo(f"{name}@{alias} is version {version}")
+    from driftline.registry.source import parse_version
+
+    number = parse_version(version)
+    open_registry(registry).promote(name, number, alias)
+    click.echo(f"{name}@{alias} is version {number}")
 
 
 @main.command()
@@ -142,7 +185,10 @@ def versions(name: str | None, registry: str) -> None:
     help="Parquet, CSV or Arrow, by ending.",
 )
 @click.option(
-    "--keep", multiple=True, metavar="COLUMN", help="Copy a column of DATA to the output; may be repeated."
+    "--keep",
+    multiple=True,
+    metavar="COLUMN",
+    help="Copy a column of DATA to the output, an input or, as an id, none; may be repeated.",
 )
 @device_option
 @trust_option
@@ -228,10 +274,11 @@ def profile(
     """
     from rich.console import Console
 
+    from driftline.tables import check_target
+
     if (data is None) == (from_traffic is None):
         raise BadRequest("expected either DATA or --from-traffic URL")
-    if not output.parent.is_dir():
-        raise BadRequest(f"{output}: expected a file in a folder, {output.parent} is none")
+    check_target(output, data)
     if from_traffic is not None:
         from driftline.serving.traffic import profile_of_traffic
 
@@ -277,6 +324,24 @@ main.add_command(serve)
 main.add_command(tune)
 
 
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Leave on SIGTERM as on an error, so that what is half done is put away."""
+
+    def leave(*_: object) -> NoReturn:
+        raise SystemExit(TERMINATED)
+
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def open_registry(uri: str) -> Registry:
     """The registry at a URI."""
     from driftline.registry.source import Registry
@@ -286,15 +351,11 @@ def open_registry(uri: str) -> Registry:
 
 def open_bundle(model: str, registry: str, file: ServerFile) -> Bundle:
     """The files that a reference, an .onnx file's path or a version's folder stands for."""
-    from driftline.engine.bundle import Bundle
-
     if Path(model).exists():
-        bundle, name = Bundle.open(Path(model)), ""
-    else:
-        source = open_registry(registry)
-        version = source.resolve(model)
-        bundle, name = Bundle.open(source.fetch(version)), version.name
-    return replace(bundle, settings=file.settings_of(name, bundle.settings))
+        return bundle_of(Path(model), file, "")
+    source = open_registry(registry)
+    version = source.resolve(model)
+    return bundle_of(source.fetch(version), file, version.name)
 
 
 @contextmanager
@@ -334,11 +395,31 @@ def profile_of_file(
     return found
 
 
-def parity(data: Path, tolerance: float, done: Callable[[int], None]) -> Check:
+def parity(data: Path, tolerance: float, file: ServerFile, name: str, done: Callable[[int], None]) -> Check:
     """A check that a version's folder predicts what a file says."""
     from driftline.engine.parity import check
 
-    return lambda folder: check(folder, data, tolerance, done)
+    return lambda folder: check(bundle_of(folder, file, name), data, tolerance, done)
+
+
+def verified(file: ServerFile, name: str) -> Check:
+    """A check that a version's folder can be served."""
+
+    def check(folder: Path) -> None:
+        from driftline.engine.verify import verify
+
+        if not verify(bundle_of(folder, file, name)):
+            click.echo(f"driftline: {name} is Python code, which was not run; --trust runs it", err=True)
+
+    return check
+
+
+def bundle_of(path: Path, file: ServerFile, name: str) -> Bundle:
+    """The files of a version, with what the server's file says of its model."""
+    from driftline.engine.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    return replace(bundle, settings=file.settings_of(name, bundle.settings))
 
 
 def versions_table(rows: list[Version]) -> Any:

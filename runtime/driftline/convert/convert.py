@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driftline.convert.example import Example
-from driftline.convert.kinds import KINDS, TRUST, load
+from driftline.convert.kinds import KINDS, TRUST, load, reason
 from driftline.convert.parity import Difference, largest
 from driftline.convert.source import Source, describe
 from driftline.engine.bundle import MODEL, Bundle
@@ -65,9 +65,8 @@ def convert(
         except DriftlineError:
             raise
         except Exception as error:  # whatever these libraries raise
-            reason = " ".join(str(error).split())[:500]
             raise BadRequest(
-                f"{source}: can't be converted to ONNX: {type(error).__name__}: {reason}; "
+                f"{source}: can't be converted to ONNX: {reason(error)}; "
                 f"an MLflow model is served as it is by {TRUST}"
             ) from error
         progress(f"comparing {example.rows} rows")

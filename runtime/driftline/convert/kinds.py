@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,8 @@ from driftline.errors import BadRequest
 from driftline.tensors import Array
 
 TRUST = "`driftline serve --trust`"
+
+_PLACE = re.compile(r"\[\d+:\d+:\d+\] \S+:\d+: ")
 
 
 class Native(Protocol):
@@ -82,9 +85,16 @@ def load(source: Source, trust: bool) -> Native:
     except BadRequest:
         raise
     except Exception as error:  # whatever a file that is none of theirs makes these libraries raise
-        reason = " ".join(str(error).split())[:500]
-        raise BadRequest(f"{source.path}: can't be loaded: {type(error).__name__}: {reason}") from error
+        raise BadRequest(f"{source.path}: can't be loaded: {reason(error)}") from error
     return native
+
+
+def reason(error: Exception) -> str:
+    """What a library says is wrong, in a line; of XGBoost's C++, not where in its code that was."""
+    text = str(error)
+    if "Stack trace:" in text:
+        text = _PLACE.sub("", text.partition("Stack trace:")[0].strip()).partition("\n")[0]
+    return f"{type(error).__name__}: {' '.join(text.split())[:500]}"
 
 
 def require(kind: str) -> None:

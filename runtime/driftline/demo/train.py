@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from driftline.demo.flights import CATEGORIES, FEATURES, WEATHER
-from driftline.engine.bundle import MODEL, PROFILE, SETTINGS, TRANSFORM
+from driftline.engine.bundle import MODEL
 from driftline.engine.model import Model
 from driftline.features.spec import Cyclic, Impute, OneHot, Pass
+from driftline.registry.files import PROFILE, SETTINGS, TRANSFORM
 
 STEPS = (
     # Airlines and airports with less than a fiftieth of the flights are one category, and so is a new one.

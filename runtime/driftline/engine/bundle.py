@@ -8,11 +8,9 @@ from pathlib import Path
 from driftline.config import ModelSettings, bundle_settings
 from driftline.errors import ModelError
 from driftline.mlmodel import MLMODEL, MlModel
+from driftline.registry.files import PROFILE, SETTINGS, TRANSFORM
 
 MODEL = "model.onnx"
-SETTINGS = "driftline.toml"
-PROFILE = "profile.arrow"
-TRANSFORM = "transform.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,11 @@ class Bundle:
         Raises ModelError if there is no model in it, ConfigError if its driftline.toml is wrong.
         """
         if path.is_file():
+            if path.suffix not in ("", ".onnx", ".ort"):  # the last is ONNX Runtime's own form
+                raise ModelError(
+                    f"{path}: expected an .onnx file, came one that ends in {path.suffix}; "
+                    "`driftline convert` makes one of other libraries' models"
+                )
             return cls(path, ModelSettings())
         if not path.is_dir():
             raise ModelError(f"{path}: expected a version's folder or an .onnx file, there is nothing")

@@ -7,17 +7,14 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import onnxruntime
 
 from driftline.registry.cache import Cache
+from driftline.registry.files import external_of
 
 log = logging.getLogger("driftline.device")
-
-_LOCATION = b"\n\x08location\x12"
-"""How ONNX, in the words of protobuf, begins the name of a file with weights; its length follows."""
 
 
 def folder_of(path: Path, options: Mapping[str, str]) -> Path | None:
@@ -42,29 +39,9 @@ def contents(path: Path) -> str:
     """The SHA-256 of a model file and of the files with weights that it names."""
     with path.open("rb") as file:
         whole = hashlib.file_digest(file, "sha256")
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as model:
-            named = external(model)
-    for name in sorted(named):
+    for name in sorted(external_of(path)):
         weights = path.parent / name
         if os.path.isfile(weights):  # it may be no path at all: other properties are written in the same way
             with weights.open("rb") as file:
                 whole.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
-
-
-def external(model: bytes | mmap) -> set[str]:
-    """The files with weights that an ONNX model names, by their paths from where it lies."""
-    found = set()
-    at = model.find(_LOCATION)
-    while at >= 0:
-        at += len(_LOCATION)
-        size = shift = 0
-        for byte in model[at : at + 5]:  # seven bits each, and whether there are more
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            at += 1
-            if byte < 0x80:
-                break
-        found.add(bytes(model[at : at + size]).decode(errors="replace"))
-        at = model.find(_LOCATION, at)
-    return found

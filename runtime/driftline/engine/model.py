@@ -25,6 +25,7 @@ from driftline.engine.lane import Behind, Lane, Times, bucket_of
 from driftline.engine.providers import Provider, building, check, cuda, tensorrt
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
+from driftline.engine.unloadable import in_plain_words
 from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError
 from driftline.mlmodel import MLMODEL, Predictions
 from driftline.registry.files import locked
@@ -135,7 +136,14 @@ class Model:
             self.signature.rows(inputs)
             return inputs
         named = columns_of(columns)
-        return {spec.name: named[spec.name] for spec in self.signature.inputs if spec.name in named}
+        names = [spec.name for spec in self.signature.inputs]
+        for name in names:
+            if name not in named:
+                raise BadRequest(
+                    f"column {name!r}: the model takes the columns {', '.join(names)}; "
+                    f"came {', '.join(named) or 'none'}"
+                )
+        return {name: named[name] for name in names}
 
     def run(self, inputs: Tensors, outputs: Sequence[str], behind: Behind | None = None) -> Tensors:
         """Compute the named outputs of one batch that fits the signature; thread safe.
@@ -229,10 +237,12 @@ def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0)
     """
     threads = engine.threads_on(available_cores())
     if device is None or device.memory == "cpu":
-        return Session(path, "cpu", threads, engine.spinning)
+        with in_plain_words(path):
+            return Session(path, "cpu", threads, engine.spinning)
 
     def load(*providers: Provider) -> Session:
-        return Session(path, device.name, threads, engine.spinning, providers)
+        with in_plain_words(path):
+            return Session(path, device.name, threads, engine.spinning, providers)
 
     plain = cuda(device, engine.tf32)
     if engine.tensorrt:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from driftline.columns import names_of
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
+from driftline.engine.verify import check_profile
 from driftline.errors import BadRequest
 from driftline.protocols.arrow import Columns
 from driftline.tables import Source
@@ -22,19 +24,21 @@ ALONE = 64
 """Rows that are asked one by one, too, as clients do."""
 
 
-def check(folder: Path, data: Path, tolerance: float, progress: Callable[[int], None]) -> int:
-    """Replay rows through a version's files as a server would; how many were compared.
+def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable[[int], None]) -> int:
+    """Open a version's files and replay rows through them, as a server would; how many were compared.
 
-    folder     of the version
+    files      the version's folder, or what has been read of it
     data       a Parquet, CSV or Arrow file of the model's inputs, and of predictions by their outputs' names:
                NAME, or NAME_0, NAME_1, ... of an output of several columns
     tolerance  of the difference between a prediction and the given one
     progress   called with the number of rows just compared
 
     Raises BadRequest with the output, the row and both values where they differ by more, and if the data has
-    no predictions at all.
+    no predictions at all; and whatever else is wrong with the files, as `verify` does.
     """
-    model = Model(Bundle.open(folder))
+    bundle = Bundle.open(files) if isinstance(files, Path) else files
+    model = Model(bundle)
+    check_profile(bundle, model.signature)
     source = Source(data)
     given = {
         column: (spec.name, index)
@@ -45,11 +49,11 @@ def check(folder: Path, data: Path, tolerance: float, progress: Callable[[int], 
     if not given:
         outputs = ", ".join(spec.name for spec in model.signature.outputs)
         raise BadRequest(f"{data}: expected predictions in columns named as the outputs: {outputs}")
-    inputs = Columns(model.signature.inputs, source.schema, tuple(given))
+    inputs = Columns(model.signature.inputs, source.schema, apart=tuple(given))
     wanted = tuple({name: None for name, _ in given.values()})
     rows = 0
     for batch in source.batches(inputs.names):
-        tensors = inputs.tensors(batch)
+        tensors = inputs.tensors(batch, rows)
         expected = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in given}
         step = max(1, model.settings.batching.max_batch_rows)
         for start in range(0, batch.num_rows, step):
@@ -95,9 +99,14 @@ def _compare(
         if len(wrong):
             row = int(wrong[0])
             raise BadRequest(
-                f"output {column!r}, row {before + start + row}: expected {shorten(want[row])} within "
-                f"{tolerance:g}, came {shorten(came[row])}"
+                f"output {column!r}, row {before + start + row}: expected {_shown(want[row])} within "
+                f"{tolerance:g}, came {_shown(came[row])}"
             )
+
+
+def _shown(value: Any) -> str:
+    """A value as Python itself would show it."""
+    return shorten(value.item() if isinstance(value, np.generic) else value)
 
 
 def _same(came: Array, want: Array, tolerance: float) -> Array:

@@ -15,9 +15,9 @@ from driftline.backoff import backoff
 from driftline.config import Engine, available_memory
 from driftline.engine.model import zeros
 from driftline.engine.python_process import Died, PythonProcess
-from driftline.engine.python_signature import fit, found_in, signature_of
+from driftline.engine.python_signature import fit, found_in, logged_in, signature_of
 from driftline.errors import ModelError, Unavailable
-from driftline.mlmodel import MLMODEL, MlModel, Predictions
+from driftline.mlmodel import Predictions
 from driftline.tensors import Tensors
 
 
@@ -37,12 +37,7 @@ class PythonSession:
     predictions: Predictions | None = None
 
     def __init__(self, folder: Path, settings: Engine) -> None:
-        model = MlModel.read(folder / MLMODEL)
-        if model.signature is None or not model.signature.inputs:
-            raise ModelError(
-                f"{folder / MLMODEL}: expected a signature, there is none; log the model with "
-                "`signature=mlflow.models.infer_signature(...)` or an input example"
-            )
+        logged = logged_in(folder)
         python = settings.python or sys.executable
         memory_bytes = settings.memory_on(available_memory())
         self._slots = [Slot(python, folder, memory_bytes) for _ in range(settings.instances)]
@@ -53,10 +48,10 @@ class PythonSession:
                 slot.wait_ready()
                 self._free.put(slot)
             outputs = None
-            if not model.signature.outputs:
-                inputs = signature_of(model.signature, (), folder).inputs
+            if not logged.outputs:
+                inputs = signature_of(logged, (), folder).inputs
                 outputs = found_in(self._ask({spec.name: zeros(spec, 1) for spec in inputs}), folder)
-            self.signature = signature_of(model.signature, outputs, folder)
+            self.signature = signature_of(logged, outputs, folder)
         except BaseException:
             self._end()
             raise

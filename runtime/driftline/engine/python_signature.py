@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from driftline.errors import ModelError
-from driftline.mlmodel import Column, MlflowSignature, Schema, Tensor
+from driftline.mlmodel import MLMODEL, Column, MlflowSignature, MlModel, Schema, Tensor
 from driftline.tensors import DATATYPES, Array, Datatype, Signature, Tensors, TensorSpec
 
 INPUT, OUTPUT = "input", "predictions"
@@ -17,6 +17,17 @@ NUMBERS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP3
 """Columns of numbers; all others are text: dates in ISO 8601, bytes in base64, lists and objects in JSON."""
 
 _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
+
+
+def logged_in(folder: Path) -> MlflowSignature:
+    """The signature that an MLflow model was logged with; ModelError if there is none."""
+    model = MlModel.read(folder / MLMODEL)
+    if model.signature is None or not model.signature.inputs:
+        raise ModelError(
+            f"{folder / MLMODEL}: expected a signature, there is none; log the model with "
+            "`signature=mlflow.models.infer_signature(...)` or an input example"
+        )
+    return model.signature
 
 
 def signature_of(logged: MlflowSignature, outputs: tuple[TensorSpec, ...] | None, path: Path) -> Signature:

@@ -14,7 +14,7 @@ from driftline.engine.model import Model
 from driftline.engine.stride import Block, Stride
 from driftline.errors import BadRequest
 from driftline.protocols.arrow import Columns, table
-from driftline.tables import Source, Writer
+from driftline.tables import Source, Writer, check_target
 from driftline.tensors import Tensors
 
 _AHEAD = 1
@@ -39,6 +39,7 @@ def score(
     Raises BadRequest if a file or a column does not fit.
     """
     source = Source(data)
+    check_target(output, data)
     total = 0
     with Writer(output) as writer:
         for batch, _, outputs in run(bundle, source, source.schema, keep):
@@ -65,9 +66,11 @@ def run(
     columns = Columns(model.signature.inputs, schema, keep)
     wanted = tuple(spec.name for spec in model.signature.outputs)
     begun: deque[tuple[Any, Block]] = deque()
+    rows = 0
     with Stride(model, engine.instances * engine.threads_on(available_cores())) as stride:
         for batch in source.batches(columns.names):
-            begun.append((batch, stride.start(columns.tensors(batch), wanted, batch.num_rows)))
+            begun.append((batch, stride.start(columns.tensors(batch, rows), wanted, batch.num_rows)))
+            rows += batch.num_rows
             if len(begun) > _AHEAD:
                 yield _finished(*begun.popleft())
         while begun:

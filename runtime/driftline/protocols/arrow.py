@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from driftline.columns import names_of
+from driftline.columns import is_lists, items_of, names_of
 from driftline.errors import BadRequest
 from driftline.protocols.codec import InferRequest
-from driftline.tensors import Array, Signature, Tensors, TensorSpec
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, check_range
 
 BLOCK_ROWS = 1_024
 
@@ -42,15 +43,8 @@ class ArrowCodec:
         batches = rows.to_batches()
         if not batches:
             raise BadRequest("the request: expected rows in the Arrow stream, came none")
-        columns = Columns(self._signature.inputs, rows.schema, ())
-        tensors = columns.tensors(batches[0])
-        for spec in self._signature.inputs:
-            if not spec.accepts(tensors[spec.name].shape):
-                raise BadRequest(
-                    f"input {spec.name!r}: expected shape {list(spec.shape)}, "
-                    f"came {list(tensors[spec.name].shape)}"
-                )
-        return InferRequest(tensors, self._outputs)
+        columns = Columns(self._signature.inputs, rows.schema)
+        return InferRequest(columns.tensors(batches[0]), self._outputs)
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """The body of the answer."""
@@ -67,45 +61,66 @@ class Columns:
     """Which columns of a file are which inputs of a model.
 
     An input takes the column of its name. An input of several columns takes the list column of its name,
-    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns that are not kept, in order.
+    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns in order: without those that
+    are kept, as an id, if then it has as many as it needs, else with them.
+
+    keep   columns to read besides, whether they are inputs or not
+    apart  columns to read besides, which are no inputs unless by their names
     """
 
-    def __init__(self, inputs: Sequence[TensorSpec], schema: Any, keep: Sequence[str]) -> None:
+    def __init__(
+        self, inputs: Sequence[TensorSpec], schema: Any, keep: Sequence[str] = (), apart: Sequence[str] = ()
+    ) -> None:
         for name in keep:
             if name not in schema.names:
                 raise BadRequest(f"column {name!r}: there is none; the data has: {', '.join(schema.names)}")
         self._inputs = inputs
-        self._sources = {spec.name: self._source(spec, schema.names, keep) for spec in inputs}
-        self.names = tuple(
-            dict.fromkeys((*keep, *(name for source in self._sources.values() for name in source)))
-        )
+        self._sources = {spec.name: self._source(spec, schema.names, keep, apart) for spec in inputs}
+        taken = (name for source in self._sources.values() for name in source)
+        self.names = tuple(dict.fromkeys((*keep, *apart, *taken)))
+        for name in self.names:
+            if schema.names.count(name) > 1:
+                raise BadRequest(f"column {name!r}: expected it once, came {schema.names.count(name)} times")
 
-    def _source(self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str]) -> tuple[str, ...]:
+    def _source(
+        self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], apart: Sequence[str]
+    ) -> tuple[str, ...]:
         if spec.name in names:
             return (spec.name,)
         width = spec.shape[1] if len(spec.shape) == 2 else 1
         numbered = names_of(spec.name, width)
         if width > 0 and set(numbered) <= set(names):
             return numbered
-        others = tuple(name for name in names if name not in keep)
-        if len(self._inputs) == 1 and len(spec.shape) == 2 and width in (-1, len(others)):
-            return others
+        whole = tuple(name for name in names if name not in apart)
+        if len(self._inputs) == 1 and len(spec.shape) == 2:
+            for these in (tuple(name for name in whole if name not in keep), whole):
+                if these and width in (-1, len(these)):
+                    return these
+        several = f", or {width} columns" if width > 1 else ""
         raise BadRequest(
-            f"input {spec.name!r}: expected a column of this name, or {max(width, 1)} columns; "
-            f"the data has {len(others)}: {', '.join(others)}"
+            f"input {spec.name!r}: expected a column of this name{several}; "
+            f"the data has {len(whole)}: {', '.join(whole)}"
         )
 
-    def tensors(self, batch: Any) -> Tensors:
-        """A record batch as input tensors; BadRequest names a column of the wrong type."""
-        return {spec.name: self._tensor(spec, batch) for spec in self._inputs}
+    def tensors(self, batch: Any, first: int = 0) -> Tensors:
+        """A record batch as input tensors; its first row has the number `first`.
 
-    def _tensor(self, spec: TensorSpec, batch: Any) -> Array:
+        BadRequest names a column of the wrong type, and the row of a list of the wrong length.
+        """
+        tensors = {spec.name: self._tensor(spec, batch, first) for spec in self._inputs}
+        for spec in self._inputs:
+            came = tensors[spec.name].shape
+            if not spec.accepts(came):
+                raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {list(came)}")
+        return tensors
+
+    def _tensor(self, spec: TensorSpec, batch: Any, first: int) -> Array:
         source = self._sources[spec.name]
-        first = batch.column(source[0])
+        column = batch.column(source[0])
         if len(source) == 1 and len(spec.shape) == 1:
-            return values(first, spec, source[0])
-        if pa.types.is_fixed_size_list(first.type) or pa.types.is_list(first.type):
-            return values(first.flatten(), spec, source[0]).reshape(batch.num_rows, *spec.shape[1:])
+            return values(column, spec, source[0])
+        if len(source) == 1 and is_lists(column.type):
+            return rows_of_lists(column, spec, source[0], first)
         columns = [values(batch.column(name), spec, name) for name in source]
         matrix = np.empty((batch.num_rows, len(columns)), spec.datatype.dtype)
         # The only copy there is: in blocks of rows that stay in the cache from column to column.
@@ -116,21 +131,80 @@ class Columns:
         return matrix
 
 
+def rows_of_lists(lists: Any, spec: TensorSpec, name: str, first: int = 0) -> Array:
+    """A column of lists as a tensor: a list has all values of a row, or lists in it as there are dimensions.
+
+    BadRequest names the row, counted from `first` on, whose list is of another length than `spec` says, or
+    than that of the first row where any will do.
+    """
+    what, shape = f"input {spec.name!r}", spec.shape[1:]
+    kind, depth = lists.type, 0
+    while is_lists(kind):
+        kind, depth = kind.value_type, depth + 1
+    items = lists
+    found: tuple[int, ...] = (len(lists),)
+    if depth == 1:
+        items, width = items_of(lists, what, -1 if -1 in shape else prod(shape), first)
+        found += _filled(shape, width)
+    else:
+        for size in shape if depth == len(shape) else ():
+            items, width = items_of(items, what, size, first, prod(found[1:]))
+            found += (width,)
+    if len(found) != len(spec.shape):
+        raise BadRequest(f"{what}: expected lists that make shape {list(spec.shape)}, came {lists.type}")
+    return values(items, spec, name).reshape(found)
+
+
+def _filled(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
+    """What a row's dimensions are if so many values fill them; none if that can't be told or be."""
+    known = prod(size for size in shape if size != -1)
+    if shape.count(-1) > 1 or (-1 in shape and (known == 0 or width % known)):
+        return ()
+    return tuple(width // known if size == -1 else size for size in shape)
+
+
 def values(column: Any, spec: TensorSpec, name: str) -> Array:
     """An Arrow column as an array that `spec`'s datatype can hold; nulls are NaN, of raw strings None."""
     array: Array
+    dtype = spec.datatype.dtype
     if spec.raw:
         column = _raw(column, spec)
-    if pa.types.is_primitive(column.type) and not pa.types.is_boolean(column.type) and not column.null_count:
+    if dtype == object:
+        column = _text(column, name)
+    if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
         array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
     else:
         array = column.to_numpy(zero_copy_only=False)
-    allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[spec.datatype.dtype.kind]
-    if array.dtype.kind not in allowed or (array.dtype.kind == "O" and column.null_count and not spec.raw):
+    allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[dtype.kind]
+    unfit = array.dtype.kind == "O" and not _is_text(column, spec.raw)
+    if array.dtype.kind not in allowed or unfit:
         nulls = f" with {column.null_count} nulls" if column.null_count else ""
         raise BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
+    if dtype.kind in "iu" and array.size and not np.can_cast(array.dtype, dtype):
+        check_range(spec, array.min(), array.max())
     with np.errstate(over="ignore"):
-        return array.astype(spec.datatype.dtype, copy=False)
+        return array.astype(dtype, copy=False)
+
+
+def _text(column: Any, name: str) -> Any:
+    """Strings as they come: categories, and bytes in UTF-8, are strings too; anything else is left alone."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        return column
+    try:
+        return column.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        raise BadRequest(f"column {name!r}: expected UTF-8 strings, came other bytes") from None
+
+
+def _is_text(column: Any, raw: bool) -> bool:
+    """Whether a column is of strings, none missing unless it is a raw one."""
+    kind, types = column.type, pa.types
+    if not raw and column.null_count:
+        return False
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return bool(text or types.is_null(kind))
 
 
 def _raw(column: Any, spec: TensorSpec) -> Any:

@@ -361,7 +361,10 @@ def _shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:
                     f"came {shorten(shape)}"
                 )
             return tuple(shape)
-    raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}")
+    told = f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}"
+    if type(shape) is list and any(type(size) is int and size < 0 for size in shape):
+        told += "; where the model has -1, a request says how many"
+    raise BadRequest(told)
 
 
 def _parameters(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:

@@ -23,11 +23,10 @@ from pathlib import Path
 
 from driftline.errors import NotFound, RegistryError
 from driftline.registry.file import fingerprint
-from driftline.registry.files import MODEL, gather, locked
+from driftline.registry.files import MODEL, Check, checked, gather, locked
 from driftline.registry.source import (
     NAME,
     PRODUCTION,
-    Check,
     Reference,
     Registry,
     Version,
@@ -37,6 +36,7 @@ from driftline.registry.source import (
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _UNFINISHED = ".new-"
+_TRIES = 10
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
@@ -110,18 +110,17 @@ class DirectoryRegistry(Registry):
         folder = self.root / check_name(name)
         with _explained(f"can't register {name!r} in {self.uri}"):
             bundle = gather(files)
-            _make(folder)
             # Past the aliases too: one that outlived its version must not point at a new one.
             free = max([*_numbers(folder), *self.aliases(name).values()], default=0) + 1
             with _unfinished(folder) as new:
                 _copy(bundle, new)
-                check(new)
+                checked(check, new, files, bundle)
                 number = _publish(new, folder, free)
             return _describe(folder, number, {})
 
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
         """Point `alias` at a version; NotFound if there is no such version."""
-        check_name(alias, "alias")
+        self.check_alias(alias)
         self.resolve(Reference(name, version=version))
         folder = self.root / name
         with _explained(f"can't promote {name!r} in {self.uri}"), locked(folder):
@@ -180,16 +179,32 @@ def _make(folder: Path) -> None:
 
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """A new folder beside the versions, locked while it is worked on, removed unless it has been renamed."""
+    """A new folder beside the versions, locked while it is worked on, removed unless it has been renamed, and
+    with it those above that were made for it."""
+    made = [above for above in (folder, folder.parent) if not above.exists()]
     with ExitStack() as stack:
-        # Under the model's lock, so that nobody sweeps a folder between its making and its locking.
-        with locked(folder):
-            _sweep(folder)
-            new = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
-            new.mkdir()
-            stack.callback(shutil.rmtree, new, ignore_errors=True)
-            stack.enter_context(locked(new))
+        stack.callback(_remove_empty, made)
+        new = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                _make(folder)
+                # Under the model's lock, so that nobody sweeps a folder between its making and its locking.
+                with locked(folder):
+                    _sweep(folder)
+                    new.mkdir()
+                    stack.callback(shutil.rmtree, new, ignore_errors=True)
+                    stack.enter_context(locked(new))
+                break
+            except FileNotFoundError:  # another may just have removed what it had made
+                if not tries_left:
+                    raise
         yield new
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _sweep(folder: Path) -> None:

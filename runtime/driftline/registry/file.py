@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from driftline.errors import BadRequest, NotFound, RegistryError
-from driftline.registry.source import PRODUCTION, Check, Registry, Version, accept
+from driftline.registry.files import Check
+from driftline.registry.source import PRODUCTION, Registry, Version, accept
 
 _NOT_IN_A_NAME = re.compile(r"^[.\-]|[^A-Za-z0-9_.\-]")
 

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from driftline import mlmodel
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, DriftlineError
+
+Check = Callable[[Path], object]
+"""Raises an error if a version's folder must not become a version."""
 
 MODEL = Path("model.onnx")
 MLMODEL = Path(mlmodel.MLMODEL)
 
+TRANSFORM, PROFILE, SETTINGS = "transform.json", "profile.arrow", "driftline.toml"
+"""What a version may have beside its model."""
+
+_LOCATION = b"\n\x08location\x12"
+"""How ONNX, in the words of protobuf, begins the name of a file with weights; its length follows."""
+
 
 def gather(files: Sequence[Path]) -> dict[Path, Path]:
-    """Which file goes where in a version; BadRequest if that makes no bundle."""
+    """Which file goes where in a version.
+
+    BadRequest if that makes no bundle, and for a file of a name by which nobody would look for it there; what
+    else lies in a folder is let be.
+    """
     for path in files:
         if not path.exists():
             raise BadRequest(f"{path}: no such file")
-    if len(files) == 1 and files[0].is_dir():
+    whole = len(files) == 1 and files[0].is_dir()
+    if whole:
         bundle = {path.relative_to(files[0]): path for path in _regular_files(files[0])}
     else:
         bundle = {}
@@ -31,18 +46,67 @@ def gather(files: Sequence[Path]) -> dict[Path, Path]:
             if place in bundle:
                 raise BadRequest(f"{path}: expected different names, came {place} twice")
             bundle[place] = path
-    # The second is how Triton lays out a model with external data.
-    if MODEL in bundle or MODEL / MODEL in bundle:
+    if MODEL / MODEL in bundle:  # how Triton lays out a model with external data
         return bundle
     models = [place for place in bundle if place.parent == Path() and place.suffix == ".onnx"]
-    if MLMODEL in bundle and not models:  # MLflow's, of Python code
+    if MLMODEL in bundle and MODEL not in bundle and not models:  # MLflow's, of Python code
         return bundle
-    if len(models) != 1:
-        came = sorted({place.parts[0] for place in bundle}) or ["nothing"]
-        more = f" and {len(came) - 10} more" if len(came) > 10 else ""
-        raise BadRequest(f"expected {MODEL} or exactly one .onnx file, came {', '.join(came[:10])}{more}")
-    bundle[MODEL] = bundle.pop(models[0])
+    if MODEL not in bundle:
+        if len(models) != 1:
+            came = sorted({place.parts[0] for place in bundle}) or ["nothing"]
+            more = f" and {len(came) - 10} more" if len(came) > 10 else ""
+            raise BadRequest(f"expected {MODEL} or exactly one .onnx file, came {', '.join(came[:10])}{more}")
+        bundle[MODEL] = bundle.pop(models[0])
+    if not whole and MLMODEL not in bundle:  # which says itself what belongs to it
+        _check_names(bundle)
     return bundle
+
+
+def checked(check: Check, folder: Path, files: Sequence[Path], bundle: Mapping[Path, Path]) -> None:
+    """Have a version's folder checked; what is wrong with it is said of the files that it was made of."""
+    try:
+        check(folder)
+    except DriftlineError as error:
+        text = str(error)
+        for place in sorted(bundle, key=lambda place: -len(str(place))):
+            text = text.replace(str(folder / place), str(bundle[place]))
+        if text == str(error):
+            raise
+        raise type(error)(text.replace(str(folder), ", ".join(map(str, files)))) from error
+
+
+def _check_names(bundle: Mapping[Path, Path]) -> None:
+    beside = sorted(set(bundle) - {MODEL, *map(Path, (TRANSFORM, PROFILE, SETTINGS))})
+    weights = sorted(external_of(bundle[MODEL])) if beside else []
+    for place in beside:
+        if place not in map(Path, weights):
+            named = f" ({', '.join(weights)})" if weights else ""
+            raise BadRequest(
+                f"{bundle[place]}: no file of a version is called so; expected {MODEL} or one .onnx file, "
+                f"the external data that it names{named}, {TRANSFORM}, {PROFILE} and {SETTINGS}"
+            )
+
+
+def external_of(path: Path) -> set[str]:
+    """The files with weights that an ONNX model file names, by their paths from where it lies."""
+    found: set[str] = set()
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:  # nothing can't be mapped
+            return found
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as model:
+            at = model.find(_LOCATION)
+            while at >= 0:
+                at += len(_LOCATION)
+                size = shift = 0
+                for byte in model[at : at + 5]:  # seven bits each, and whether there are more
+                    size |= (byte & 0x7F) << shift
+                    shift += 7
+                    at += 1
+                    if byte < 0x80:
+                        break
+                found.add(bytes(model[at : at + size]).decode(errors="replace"))
+                at = model.find(_LOCATION, at)
+    return found
 
 
 def _regular_files(folder: Path) -> Iterator[Path]:

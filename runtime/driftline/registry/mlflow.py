@@ -16,15 +16,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from driftline.errors import DriftlineError, NotFound, RegistryError
+from driftline.errors import BadRequest, DriftlineError, NotFound, RegistryError
 from driftline.registry.artifacts import Artifacts
 from driftline.registry.cache import Cache, digest_of, digests_of
-from driftline.registry.files import gather
+from driftline.registry.files import Check, checked, gather
 from driftline.registry.memory import Memory
 from driftline.registry.source import (
     NAME,
     PRODUCTION,
-    Check,
     Reference,
     Registry,
     Version,
@@ -233,7 +232,7 @@ class MlflowRegistry(Registry):
             for place, source in bundle.items():
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, folder / place)
-            check(folder)
+            checked(check, folder, files, bundle)
             info = self._logged_model(name)
             try:
                 complete(folder, info["model_id"], info["artifact_uri"])
@@ -283,10 +282,18 @@ class MlflowRegistry(Registry):
         )
         return self._version({}, answer["model_version"])
 
+    def check_alias(self, alias: str) -> str:
+        """Return `alias` if `promote` takes it; BadRequest if not, as for what MLflow would refuse."""
+        if "." in alias or alias.lower() == "latest":
+            raise BadRequest(
+                f"alias {alias!r}: MLflow takes letters, digits, '_' and '-', and not the word 'latest'"
+            )
+        return super().check_alias(alias)
+
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
         """Point `alias` at a version; NotFound if there is no such version, BadRequest for an alias that
         MLflow does not allow."""
-        check_name(alias, "alias")
+        self.check_alias(alias)
         self.resolve(Reference(name, version=version))
         document = {"name": name, "alias": alias, "version": str(version)}
         self._tracking.tell("POST", "registered-models/alias", document)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from driftline.errors import BadRequest, DriftlineError, NotFound
+from driftline.registry.files import Check
 
 PRODUCTION = "production"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 """What may name a model or an alias: it becomes a folder's name and a part of URLs."""
+
+_NUMBERED = re.compile(r"[vV]?[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,11 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Read `NAME`, `NAME@ALIAS` or `NAME:VERSION`; BadRequest for anything else."""
+        if "/" in text:
+            raise BadRequest(
+                f"{text}: expected a model's name, or the path of an .onnx file that is there; "
+                "`driftline convert` makes one of other libraries' models"
+            )
         name, at, alias = text.partition("@")
         if at:
             return cls(check_name(name), alias=check_name(alias, "alias"))
@@ -75,15 +83,20 @@ def check_name(name: str, what: str = "model name") -> str:
     return name
 
 
+def check_alias(alias: str) -> str:
+    """Return `alias` if it may be set: a name that nobody takes for a version's number; BadRequest if not."""
+    if _NUMBERED.fullmatch(alias):
+        raise BadRequest(
+            f"alias {alias!r}: expected a word such as {PRODUCTION!r}, came what reads as a version"
+        )
+    return check_name(alias, "alias")
+
+
 def parse_version(text: str) -> int:
     """Read a version number, 1 or more; BadRequest if it is not one."""
     if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
         raise BadRequest(f"version {text!r}: expected a whole number from 1")
     return int(text)
-
-
-Check = Callable[[Path], object]
-"""Raises an error if a version's folder must not become a version."""
 
 
 def accept(folder: Path) -> None:
@@ -140,9 +153,14 @@ class Registry(ABC):
         """Make a new version of `name` out of files or one folder; nobody ever sees half of it.
 
         If no file is called `model.onnx`, the one that ends in .onnx becomes it. `check` is given the folder
-        before anybody sees it; what it raises is raised, and there is no new version. Raises BadRequest if
-        the files are no bundle, RegistryError if they can't be written.
+        before anybody sees it; what it raises is raised, and there is no new version: `driftline register`
+        gives driftline.engine.verify.verify, which loads it. Raises BadRequest if the files are no bundle,
+        RegistryError if they can't be written.
         """
+
+    def check_alias(self, alias: str) -> str:
+        """Return `alias` if `promote` takes it; BadRequest if not."""
+        return check_alias(alias)
 
     @abstractmethod
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:

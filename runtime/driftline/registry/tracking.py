@@ -144,7 +144,17 @@ class Tracking:
 
     def away(self, error: Exception) -> Away:
         """The network's error in our words; httpx's own may hold an address with a password."""
-        return Away(f"registry {self.uri} can't be reached: {type(error).__name__}")
+        return Away(f"registry {self.uri} can't be reached: {self._why(error)}")
+
+    def _why(self, error: Exception) -> str:
+        cause: BaseException | None = error
+        while cause is not None:  # httpx's errors hold the system's
+            if isinstance(cause, socket.gaierror):
+                return f"the name {self._address[0]} does not resolve"
+            if isinstance(cause, ConnectionRefusedError):
+                return f"nobody listens on port {self._address[1]}"
+            cause = cause.__cause__ or cause.__context__
+        return type(error).__name__
 
     def check(self, response: httpx.Response) -> None:
         """Raise what an answer says went wrong."""

@@ -67,7 +67,7 @@ def test_register_opens_what_it_is_given(tmp_path: Path, model: Path) -> None:
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert refused.stderr == (
         f"driftline: {tmp_path}/junk.onnx: expected an ONNX model, came 4 bytes that are none, "
-        "or not all of one\n"
+        "or not all of one; --no-verify registers it all the same\n"
     )
     assert not registry.exists()
     assert run(*given, "--no-verify").stdout.splitlines() == [

@@ -54,7 +54,8 @@ def size_in_bytes(tensors: Tensors) -> int:
     for array in arrays_of(tensors):
         size += array.nbytes
         if isinstance(array, np.ndarray) and array.dtype.hasobject:  # a column may be Arrow's
-            size += sum([STRING_BYTES + len(text or "") for text in array.flat])
+            # A column of texts may have a NaN, or whatever a client of another server sends.
+            size += sum([STRING_BYTES + (len(one) if isinstance(one, str) else 0) for one in array.flat])
     return size
 
 

@@ -212,9 +212,9 @@ class Server(Settings):
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
     port: int = setting(8080, PORT, "Port to listen on; 0 for a free one.", "--http_port")
     workers: int = setting(1, _whole(1), "Processes that answer on the port.")
-    max_body_bytes: int = setting(64 * 2**20, _whole(1), "A request's body may have so many.")
+    max_body_bytes: int = setting(64 * 2**20, _whole(1), "Largest request body, in bytes.")
     exit_on_error: bool = setting(
-        True, SWITCH, "Whether a model that can't be loaded at the start ends it; else the others serve."
+        True, SWITCH, "End if a model can't be loaded at the start; otherwise serve the others."
     )
     require_registry: bool = setting(
         False, SWITCH, "Refuse to start from the cache if an MLflow server is away."
@@ -248,7 +248,7 @@ class Server(Settings):
         "To a URL, as events of KServe's logger, or a folder, as Parquet.",
         metavar="URL|FOLDER",
     )
-    log_sample: float = setting(1.0, _number(0, 1, "a part"), "Of this part of all requests.")
+    log_sample: float = setting(1.0, _number(0, 1, "a part"), "Log this part of all requests.")
     log_cpu: float = setting(
         0.02,
         _number(0.001, 1, "a part"),
@@ -257,11 +257,11 @@ class Server(Settings):
     )
     """In each worker; where it has time to spare, half of what is left of that besides."""
     log_queue_bytes: int = setting(
-        64 * 2**20, _whole(1), "So many may wait to be logged, in each worker; for more, the oldest go."
+        64 * 2**20, _whole(1), "Bytes that may wait to be logged, in each worker; for more, the oldest go."
     )
     log_file_bytes: int = setting(32 * 2**20, _whole(1), "A Parquet file is full with so many.")
     log_file_seconds: float = setting(
-        60.0, _number(0.1, what="seconds"), "And is written after so many seconds, full or not."
+        60.0, _number(0.1, what="seconds"), "Write a Parquet file after so many seconds, full or not."
     )
     log_batch: int = setting(
         1, _whole(1), "Events a post; 1 as KServe's logger, more are a CloudEvents batch."

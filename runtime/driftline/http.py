@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import httptools
@@ -42,25 +42,30 @@ def framing(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 class Behind:
-    """A reader that is not told of the first head: it knows that one."""
+    """A reader that is not told of the first head: it knows that one. See httptools for the methods."""
 
     def __init__(self, reader: Any) -> None:
-        self._knows = True
-        self.on_message_begin = self._but_first(reader.on_message_begin)
-        self.on_url = self._but_first(reader.on_url)
-        self.on_header = self._but_first(reader.on_header)
-        self.on_headers_complete = self._but_first(reader.on_headers_complete, last=True)
+        self._reader = reader
+        self._head_is_over = False
         self.on_body = reader.on_body
         self.on_message_complete = reader.on_message_complete
 
-    def _but_first(self, tell: Callable[..., None], last: bool = False) -> Callable[..., None]:
-        def told(*arguments: bytes) -> None:
-            if not self._knows:
-                tell(*arguments)
-            elif last:
-                self._knows = False
+    def on_message_begin(self) -> None:  # noqa: D102
+        if self._head_is_over:
+            self._reader.on_message_begin()
 
-        return told
+    def on_url(self, url: bytes) -> None:  # noqa: D102
+        if self._head_is_over:
+            self._reader.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
+        if self._head_is_over:
+            self._reader.on_header(name, value)
+
+    def on_headers_complete(self) -> None:  # noqa: D102
+        if self._head_is_over:
+            self._reader.on_headers_complete()
+        self._head_is_over = True
 
 
 class HttpConnection(HttpToolsProtocol):

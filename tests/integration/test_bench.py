@@ -224,7 +224,7 @@ def test_tune_leaves_no_server_behind_when_it_is_stopped(tmp_path: Path, number:
             assert process.poll() is None
         process.send_signal(number)
         process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 128 + number
     assert not any(server.is_running() for server in servers)
     assert not (tmp_path / "driftline.toml").exists()
 

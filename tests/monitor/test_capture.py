@@ -40,6 +40,14 @@ def test_so_are_those_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert capture.rows == 2
 
 
+def test_texts_may_be_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    capture = Capture(1000)
+    for _ in range(5):
+        capture.add({"s": np.array(["a" * 100, np.nan, 5, None], object)}, 4)
+    assert capture.rows == 16
+
+
 def test_columns_of_arrow_are_kept() -> None:
     capture = Capture(3)
     capture.add({"s": pa.array(["a", "b", None, "a"])}, 4)  # type: ignore[dict-item]

@@ -546,3 +546,39 @@ def test_a_profile_of_no_columns_counts_nothing() -> None:
     monitor = Monitor(Profile.empty({}))
     monitor.observe({"x": np.zeros((5, 2))})
     assert monitor.report().columns == ()
+
+
+@pytest.mark.parametrize("ends", ["window_seconds", "look_seconds"])
+def test_who_is_told_of_a_signal_may_ask_for_a_report(ends: str, profile: Profile, clock: Clock) -> None:
+    """By the clock, too, the window that it is about ends once, and all signals are of its rows."""
+    windows: list[Window] = []
+    signals: list[Signal] = []
+
+    def ask(signal: Signal) -> None:
+        clock.now += 100
+        monitor.report()
+        signals.append(signal)
+
+    monitor = Monitor(
+        profile, look_rows=0, look_seconds=10 if ends == "look_seconds" else 0, window_seconds=60,
+        on_signal=ask, on_window=windows.append,
+    )  # fmt: skip
+    monitor.observe({"input": matrix(3_000, shift=1)})
+    clock.now += 61
+    monitor.keep_time()
+    assert {signal.kind for signal in signals} == {"change", "alarm"}
+    assert {signal.rows for signal in signals} == {3_000}
+    clock.now += 100
+    monitor.keep_time()
+    assert [window.rows for window in windows] == [3_000]
+
+
+def test_windows_that_were_longer_before_a_restart_end_at_once(profile: Profile) -> None:
+    windows: list[Window] = []
+    before = Monitor(profile, window_rows=10_000)
+    before.observe({"input": matrix(8_000)})
+    after = Monitor(profile, window_rows=5_000, on_window=windows.append)
+    after.thaw(before.freeze())
+    assert [window.rows for window in windows] == [8_000]
+    after.observe({"input": matrix(100)})
+    assert (after.rows, after.window_rows) == (8_100, 100)

@@ -581,9 +581,11 @@ async def test_a_model_that_leaves_before_it_could_serve_is_forgotten(
         path = register_corrupt(registry, tmp_path, "bad")
         await until(lambda: "bad" in host.entries and host.entries["bad"].attempts > 2)
         shutil.rmtree(path.parent.parent)
-        await until(lambda: "bad" not in host.entries)
+        await until(lambda: host.entries["bad"].retry is not None and host.entries["bad"].retry.cancelled())
+        assert host.entries["bad"].attempts == 0
+        assert host.find(None) is host.find("good")
         register(registry, tmp_path, "bad")
-        await until(lambda: "bad" in host.entries and default(host, "bad") == 1)
+        await until(lambda: default(host, "bad") == 1)
         assert await factor(host, "good") == 1
 
 

@@ -30,7 +30,7 @@ from driftline.cli.shared import (
 )
 from driftline.cli.sidecar import drift, monitor
 from driftline.config import Server, ServerFile
-from driftline.errors import BadRequest, DriftlineError
+from driftline.errors import BadRequest, DriftlineError, ModelError
 
 if TYPE_CHECKING:
     from driftline.engine.bundle import Bundle
@@ -106,7 +106,8 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     "--verify/--no-verify",
     "wanted",
     default=True,
-    help="Load the model once, on the CPU, and refuse what can't be served. Not for what this machine lacks.",
+    help="Load the model once, on the CPU, and refuse what can't be served. Use --no-verify if it "
+    "needs what this machine lacks, a GPU say.",
 )
 @trust_option
 @python_option
@@ -130,6 +131,8 @@ def register(
     What may belong to it, by these names: external data, profile.arrow, transform.json, driftline.toml.
     A model that is Python code is run only with --trust.
     """
+    if check is not None and not wanted:
+        raise BadRequest("expected one of --check and --no-verify: to check a model is to load it")
     source = open_registry(registry)
     if alias is not None:
         source.check_alias(alias)
@@ -408,7 +411,11 @@ def verified(file: ServerFile, name: str) -> Check:
     def check(folder: Path) -> None:
         from driftline.engine.verify import verify
 
-        if not verify(bundle_of(folder, file, name)):
+        try:
+            loaded = verify(bundle_of(folder, file, name))
+        except ModelError as error:
+            raise ModelError(f"{error}; --no-verify registers it all the same") from error
+        if not loaded:
             click.echo(f"driftline: {name} is Python code, which was not run; --trust runs it", err=True)
 
     return check

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +226,6 @@ def tune(
     from driftline.load.tune import Tuning, trials_table
 
     console = stdout()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its servers are to end with it
     with watching(stderr()) as watch:
         tuning = Tuning.of(model, registry, file, p99_ms, rows, seconds, watch)
         edit = Edit(output or file.path or Path(SETTINGS), tuning.name)

@@ -11,6 +11,10 @@ from driftline.mlmodel import MLMODEL, MlModel
 from driftline.registry.files import PROFILE, SETTINGS, TRANSFORM
 
 MODEL = "model.onnx"
+OTHERS = frozenset(
+    (".pkl", ".pickle", ".joblib", ".skops", ".json", ".ubj", ".txt", ".pt2", ".pt", ".pth", ".keras")
+)
+"""How files of other libraries' models end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Bundle:
         Raises ModelError if there is no model in it, ConfigError if its driftline.toml is wrong.
         """
         if path.is_file():
-            if path.suffix not in ("", ".onnx", ".ort"):  # the last is ONNX Runtime's own form
+            if path.suffix.lower() in OTHERS:
                 raise ModelError(
                     f"{path}: expected an .onnx file, came one that ends in {path.suffix}; "
                     "`driftline convert` makes one of other libraries' models"

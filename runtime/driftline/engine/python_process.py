@@ -60,6 +60,7 @@ class PythonProcess:
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=passed,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # a version's folder stays as it is
                 start_new_session=True,  # a Ctrl-C is for the server, which finishes what is in flight
             )
         except OSError as error:

@@ -40,9 +40,9 @@ class Capture:
                 return
             kept = min(rows, self._most - self.rows)
             batch = copy({name: array[:kept] for name, array in columns.items()})
+            self._bytes += size_in_bytes(batch)
             self._batches.append(batch)
             self.rows += kept
-            self._bytes += size_in_bytes(batch)
             self.full = self.rows >= self._most or self._bytes >= MOST_BYTES
 
     def profile(self) -> Profile:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import RLock
@@ -110,6 +111,7 @@ class Monitor:
         self._on_window = on_window
         self._signals: dict[tuple[str, str], Signal] = {}
         self._seen_in_window: set[tuple[str, str]] = set()
+        self._busy = False
         self._lock = RLock()  # who is told of a signal may ask for a report
         self._looked = self._counter.counts
         self._looked_at = 0
@@ -186,6 +188,8 @@ class Monitor:
 
     def _keep_time(self) -> None:
         """Look and turn where that goes by the clock."""
+        if self._busy:  # whoever is told of it asks
+            return
         now = monotonic()
         if self._look_seconds and now >= self._next_look:
             self._next_look = now + self._look_seconds
@@ -193,8 +197,21 @@ class Monitor:
         if self._window_seconds and now >= self._window_end:
             self._turn()
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Whoever is told of what is found may ask for a report, which must not end the same window again."""
+        before, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            self._busy = before
+
     def _look(self) -> None:
         """Bet on the rows since the last look."""
+        with self._at_work():
+            self._bet()
+
+    def _bet(self) -> None:
         if self._detectors is not None and self.rows > self._looked_at:
             counts = self._counter.counts
             findings = self._detectors.look(counts - self._looked)
@@ -238,10 +255,14 @@ class Monitor:
 
     def _turn(self) -> None:
         """Close the window, looked at to its end, and begin another; one without rows just begins anew."""
+        with self._at_work():
+            self._close_window()
+
+    def _close_window(self) -> None:
         if not self.window_rows:
             self._begin_window()
             return
-        self._look()
+        self._bet()
         window = self._window()
         self._counter.reset()
         self._looked = self._counter.counts
@@ -372,6 +393,8 @@ class Monitor:
             self._window_end -= (self._began - frozen.began).total_seconds()
             self._began, self._window_start = frozen.began, frozen.rows - frozen.window_rows
             self._set_stop()
+            if self.rows >= self._stop:  # windows, or looks, were longer then
+                self._halt()
 
     @property
     def words(self) -> int:

@@ -23,7 +23,7 @@ MOST_BYTES = 64 * 2**20
 """Bytes of batches that may wait while the monitor is loaded; others are skipped, and counted as that."""
 
 TICK_SECONDS = 0.25
-"""Between two calls of `keep_time`."""
+"""Seconds between two calls of `keep_time`."""
 
 SILENCE_SECONDS = 60.0
 """Seconds between two log lines about rows that could not be observed, at the least."""

@@ -49,8 +49,9 @@ def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
             writer.write_table(table)
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise BadRequest(f"{path}: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:

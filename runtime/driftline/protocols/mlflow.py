@@ -130,7 +130,7 @@ class MlflowCodec:
         inputs, by_row = self._read(given[0], document[given[0]])
         check_parameters(document.get("params"), self._declared.params)
         if form is None and self._matrix is not None and self._matrix.is_all(given[0], document[given[0]]):
-            self._remember(body, self._matrix.spec, document, by_row)
+            self._remember(body, self._matrix.spec, document, given[0], by_row)
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
     def _read(self, key: str, value: Any) -> tuple[Tensors, bool]:
@@ -147,9 +147,11 @@ class MlflowCodec:
         inputs = self._matrix.read(names, rows) if self._matrix is not None else None
         return (inputs, True) if inputs is not None else self._intake.table(from_rows(names, rows))
 
-    def _remember(self, body: bytes, spec: TensorSpec, document: dict[str, Any], by_row: bool) -> None:
-        """Keep what is around the rows of a request, if they are all of it that may differ."""
-        ((key, value),) = ((key, document[key]) for key in FORMATS if key in document)
+    def _remember(
+        self, body: bytes, spec: TensorSpec, document: dict[str, Any], key: str, by_row: bool
+    ) -> None:
+        """Keep what is around the rows of a request, the value of `key`, if they are all that may differ."""
+        value = document[key]
         table = type(value) is dict
         without = {**document, key: {**value, "data": None} if table else None}
         before, behind = _head(body), body[body.rfind(b"]]") + 2 :]

@@ -215,9 +215,9 @@ class FastLane(Connection):
         self.timeout_keep_alive_task = None
         if self.cycle is not None and not self.cycle.response_complete:
             return  # the answer will set a timer
-        # Who has begun another request, or still sends what was refused, has as long as for a body.
-        allowed = self.timeout_keep_alive if self._between and self.cycle is not None else BODY_SECONDS
-        left = self._idle_since + allowed - self.loop.time()
+        # Who has begun another request, or still sends what was refused, has longer: as for a body, besides.
+        more = BODY_SECONDS if self.cycle is None or not self._between else 0.0
+        left = self._idle_since + self.timeout_keep_alive + more - self.loop.time()
         if left > 0:
             self._look_in(min(left, self.timeout_keep_alive))  # it may be idle before that
         else:

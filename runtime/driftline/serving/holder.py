@@ -84,7 +84,7 @@ class Holder:
         Raises NotFound if it is not in memory, Unavailable if the model is still being loaded.
         """
         if name is None and self.ready:
-            name = self.default_name or min(self.entries, default="")
+            name = self.default_name or self._first_name()
         entry = self.entries.get(name) if name is not None else None
         if entry is None and self.ready:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
@@ -104,6 +104,11 @@ class Holder:
         raise NotFound(
             f"Request for unknown model: '{name}' version {version} is not found; loaded: {loaded}"
         )
+
+    def _first_name(self) -> str:
+        """The first model by name, of those that can answer if there are any."""
+        able = (name for name, entry in self.entries.items() if entry.default is not None)
+        return min(able, default=min(self.entries, default=""))
 
     def served(self) -> Iterator[Served]:
         """Every version in memory that takes requests."""

@@ -144,9 +144,6 @@ class Host(Holder):
         """
         entry = self.entries.setdefault(name, Entry(name))
         async with entry.lock:
-            if self.entries.setdefault(name, entry) is not entry:  # forgotten meanwhile, and begun anew
-                await self._sync(name)
-                return
             if name in self._unloaded:
                 return
             references = [one for one in self._references if one.name == name] or [Reference(name)]
@@ -170,7 +167,6 @@ class Host(Holder):
             if errors:
                 if self._everything and not stands and isinstance(errors[0], NotFound):
                     self._forget_failures(entry)  # it was taken out of the registry before it could serve
-                    del self.entries[name]
                     return
                 if failures.keys() != entry.failures.keys():
                     entry.attempts = 0

@@ -60,6 +60,7 @@ class Watch(Capturing):
         self._history: Outbox[Window] | None = None
         self._loop_thread = 0
         self._tick: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Future[None] | None = None
         self._later = Later(weakly(self._observe))
         self.changes: dict[str, int] = {}
         self.alarms: dict[str, int] = {}
@@ -132,8 +133,9 @@ class Watch(Capturing):
         self._keep_time()
 
     def _keep_time(self) -> None:
-        """Have done what is due by the clock."""
-        self.observer.keep_time()
+        """Have done what is due by the clock, in a thread: a look may take as long as many requests."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().run_in_executor(None, self.observer.keep_time)
 
     async def caught_up(self) -> None:
         """Observe all that has been answered, wherever it was counted so far."""

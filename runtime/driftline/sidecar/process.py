@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from driftline import __version__, logs
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
+from driftline.http import HttpConnection
 from driftline.monitor import checkpoint
 from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
@@ -128,18 +128,18 @@ async def _keep_time(agent: Agent) -> None:
         await asyncio.to_thread(agent.observer.keep_time)
 
 
-def protocol_of(sources: Sequence[Source]) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol class for these sources."""
+def protocol_of(sources: Sequence[Source]) -> type[HttpConnection]:
+    """The protocol class for these sources."""
     for source in sources:
         if isinstance(source, Events):
             return posts.connection(source)
-    return HttpToolsProtocol
+    return HttpConnection
 
 
 class Server(uvicorn.Server):
     """uvicorn, which leaves signals to us."""
 
-    def __init__(self, app: Pages, protocol: type[HttpToolsProtocol]) -> None:
+    def __init__(self, app: Pages, protocol: type[HttpConnection]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

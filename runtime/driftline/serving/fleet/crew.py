@@ -149,7 +149,10 @@ class Crew:
         lived, worker.live, worker.process = worker.live, False, None
         with suppress(Exception):
             await talking
-        self._farewell(worker)
+        try:
+            self._farewell(worker)
+        except Exception:  # another takes its place all the same
+            log.exception("what worker %d has done is lost", worker.number)
         worker.loaded.clear()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         self._has_ended(worker, process.pid, how, code)

@@ -221,7 +221,7 @@ def watched(lane: Lane, tally: Tally, given: Tensors, outputs: Sequence[str]) ->
 
 def raw_session(model: Path, device: Device) -> Any:
     """ONNX Runtime's own session, with nothing around it."""
-    options = {"device_id": str(device.index)}
+    options = {"device_id": str(device.index), "use_tf32": "0"}  # as ours
     cards = device.memory != "cpu"
     return onnxruntime.InferenceSession(
         str(model), providers=[(PROVIDER, options)] if cards else ["CPUExecutionProvider"]

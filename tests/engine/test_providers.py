@@ -72,6 +72,7 @@ def test_a_model_that_cannot_be_recorded_is_loaded_without_graphs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
+    monkeypatch.setattr(Session, "reads", lambda session, memory: True)
     assert told(monkeypatch, path, Engine()) == [[CUDA]]
     assert told(monkeypatch, path, Engine(cuda_graphs=True)) == [[GRAPHS]]
     assert not caplog.records
@@ -84,6 +85,15 @@ def test_a_model_that_cannot_be_recorded_is_loaded_without_graphs(
     with pytest.raises(ModelError):
         told(monkeypatch, path, Engine(cuda_graphs=True), "device_id")
     assert not caplog.records
+
+
+def test_a_model_that_begins_on_the_cpu_shares_no_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batches never cross, and ONNX Runtime's handles of a stream are for one run at a time."""
+    first, second = told(monkeypatch, scale(tmp_path / "m.onnx", 2.0), Engine())
+    assert first == [CUDA]
+    assert second == [("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"})]
 
 
 # -- TensorRT -----------------------------------------------------------------------------------------

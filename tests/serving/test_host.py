@@ -15,6 +15,7 @@ from support import gather, scale
 
 from driftline.batching.cost import Cost
 from driftline.batching.request import Request
+from driftline.config import ServerFile
 from driftline.errors import BadRequest, DriftlineError, ModelError, NotFound, RegistryError, Unavailable
 from driftline.registry.directory import DirectoryRegistry
 from driftline.registry.file import FileRegistry
@@ -870,3 +871,20 @@ async def test_closing_while_a_version_loads(registry: Doors, tmp_path: Path) ->
 
 async def test_closing_what_was_never_started(registry: Doors) -> None:
     await Host(registry).close()
+
+
+async def test_what_may_be_a_mistake_is_said(registry: Doors, caplog: pytest.LogCaptureFixture) -> None:
+    registry.root.mkdir()
+    file = ServerFile(Path("driftline.toml"), models={"flihgts": {}})
+    host = Host(registry, file=file, interval=INTERVAL)
+    await host.start()
+    try:
+        with caplog.at_level(logging.INFO):
+            host.announce()
+    finally:
+        await host.close()
+    assert [record.message for record in caplog.records if record.name == "driftline.host"] == [
+        "ready",
+        f"{registry.uri}: no model is served so far",
+        "driftline.toml: models.flihgts: no model of this name is served so far",
+    ]

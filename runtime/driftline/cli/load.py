@@ -84,6 +84,8 @@ def bench(
     from driftline.load.files import check_folder
     from driftline.load.show import watching
 
+    if plot_file is not None and plot_file.suffix.lower() != ".svg":
+        raise BadRequest(f"--plot {plot_file}: expected a file that ends in .svg")
     for file in filter(None, (json_file, plot_file)):
         check_folder(file)
     check_loops(given)

@@ -128,12 +128,18 @@ class Lane:
         self._forms: dict[Any, Form | None] = {}
         self._making = Lock()  # of forms; who has a device active never waits for it
         self._lock = Lock()  # the stream's
-        self._beside_lock: AbstractContextManager[Any] = self._lock if session.graphs else nullcontext()
+        # Of a session on the device's stream, all runs share ONNX Runtime's handles of that stream.
+        reads = session.reads(device.memory)
+        shares = session.graphs or reads
+        self._beside_lock: AbstractContextManager[Any] = self._lock if shares else nullcontext()
         self._recording = session.graphs
         self._thread = ThreadPoolExecutor(1, "card") if session.graphs else None
         self._by_rows = by_rows and session.signature.batched
-        if self._by_rows and not session.reads(device.memory):
-            log.info("%s: a model begins on the CPU, and ONNX Runtime copies its batches", device.name)
+        if self._by_rows and not reads:
+            log.info(
+                "%s: a model begins on the CPU, or does not read an input: ONNX Runtime copies its batches",
+                device.name,
+            )
             self._by_rows = False
         self._buckets = buckets
         self._names = tuple(spec.name for spec in session.signature.outputs)

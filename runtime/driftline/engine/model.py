@@ -261,7 +261,11 @@ def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0)
                 return load(tensorrt(device, free, engines), plain)
     with device.loading():
         if not engine.cuda_graphs:
-            return load(plain)
+            session = load(plain)
+            if session.reads(device.memory):
+                return session
+            session.close()  # its batches don't cross, and several may be under way at once
+            return load(cuda(device, engine.tf32, shared=False))
         try:
             return load(cuda(device, engine.tf32, graphs=True))
         except ModelError as error:

@@ -34,14 +34,18 @@ def check(engine: Engine) -> None:
         )
 
 
-def cuda(device: Device, tf32: bool = False, graphs: bool = False) -> Provider:
-    """ONNX Runtime's own kernels, on a card's stream.
+def cuda(device: Device, tf32: bool = False, graphs: bool = False, shared: bool = True) -> Provider:
+    """ONNX Runtime's own kernels, on a card.
 
     tf32    whether products of matrices may round what they multiply to 10 bits
     graphs  whether runs can be recorded; ONNX Runtime refuses a model then that has control flow or work
             for the CPU
+    shared  whether all runs are on the card's stream, one after the other, as bindings need it; else each
+            has a stream of its own
     """
     options = on(device) | {"use_tf32": str(int(tf32))}
+    if not shared:
+        del options["user_compute_stream"]
     return PROVIDER, options | ({"enable_cuda_graph": "1"} if graphs else {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import weakref
@@ -19,6 +20,8 @@ from driftline.engine.python_signature import fit, found_in, logged_in, signatur
 from driftline.errors import ModelError, Unavailable
 from driftline.mlmodel import Predictions
 from driftline.tensors import Tensors
+
+log = logging.getLogger("driftline.python")
 
 
 class PythonSession:
@@ -102,6 +105,7 @@ class Slot:
             self._bury()
             if self._deaths == 1:
                 self._revive()  # it loads while nobody waits for it yet
+            log.error("%s; it is started again", error)
             raise ModelError(f"{error}; it is started again") from error
         self._deaths = 0
         return answer

@@ -140,6 +140,7 @@ class Tally:
         self._ways: dict[int, Way | None] = {}  # by the id of a form, which lives as long as its lane
         self._stream = Lock()
         self._draining = RLock()
+        self._mark: Any = None
         blank = Counter(monitor.profile).memory
         with device.active():
             self._blank, self._here = (device.pinned(blank.nbytes).view(np.int64) for _ in range(2))
@@ -204,7 +205,7 @@ class Tally:
                 device.copy_in(self._blank, self._there)
                 number, self.rows = self.rows, 0
                 self._page, self._next = self._next, self._page
-                mark = device.mark()
+                mark = self._mark = device.mark(self._mark)
             device.wait(mark)
         return number
 

@@ -144,6 +144,11 @@ class Holder:
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
                 served.close()
+        if self.busy():  # past its time; the process ends without it
+            return
+        for entry in self.entries.values():
+            for served in (*entry.versions.values(), *entry.unloading):
+                await asyncio.to_thread(served.model.close)  # a session on a card ends before its stream
 
     # -- coming -----------------------------------------------------------------------------------
 

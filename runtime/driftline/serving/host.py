@@ -69,6 +69,14 @@ class Host(Holder):
         self._start_watching()
         self._follow()
 
+    def announce(self) -> None:
+        """Say that all models can answer, and what may be a mistake."""
+        log.info("ready", extra={"models": sorted(self.entries)})
+        if not any(self.served()):
+            log.warning("%s: no model is served so far", self.registry.uri)
+        for name in self._file.models.keys() - self.entries.keys():
+            log.warning("%s: models.%s: no model of this name is served so far", self._file.path, name)
+
     async def refresh(self, strict: bool = False) -> None:
         """Look at the registry now, and try again what failed; with `strict`, raise what fails."""
         names = {reference.name for reference in self._references}

@@ -90,7 +90,7 @@ async def _serve(
         if starting.done():
             starting.result()
             warm_in_background(list(host.served()))
-            log.info("ready", extra={"models": sorted(host.entries)})
+            host.announce()
         await serving
     finally:
         starting.cancel()

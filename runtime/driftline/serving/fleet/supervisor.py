@@ -60,7 +60,7 @@ async def _supervise(
         if starting.done():
             starting.result()
             calm_collector()
-            log.info("ready", extra={"models": sorted(host.entries)})
+            host.announce()
         await waiting
     finally:
         starting.cancel()

@@ -9,7 +9,6 @@ by whoever calls `keep_time` now and then: a server does, so that rows need no o
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,14 +31,10 @@ from driftline.monitor.reading import Codes, Reader
 from driftline.monitor.report import ColumnReport, Report
 from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic
+from driftline.monitor.telling import TOLD, log_signals
 from driftline.monitor.window import Window
 from driftline.monitor.wording import describe_all
 from driftline.tensors import Array
-
-log = logging.getLogger("driftline.monitor")
-
-TOLD = 3
-"""Columns whose changes are told in words when several have changed, or only all together for certain."""
 
 _NEVER = 1 << 62
 
@@ -428,42 +423,3 @@ class Frozen:
     signals: tuple[Signal, ...]
     seen: frozenset[tuple[str, str]]
     finished: tuple[Window, ...]
-
-
-def log_signals(signals: Sequence[Signal]) -> None:
-    """A log line for the signals of one look at one model, all of a kind: an alarm warns, a change informs.
-
-    For a machine it is a line for each, see `logs`: what becomes of each is for others to say.
-    """
-    first = signals[0]
-    each = [{"message": _line(one), "signal": one.to_dict()} for one in signals]
-    level = logging.WARNING if first.kind == "alarm" else logging.INFO
-    if len(signals) == 1:
-        log.log(level, "%s", each[0]["message"], extra={"signal": each[0]["signal"]})
-        return
-    told = [f"{one.column} ({_psi(one)}{one.words})" for one in signals[:TOLD]]
-    if len(signals) > TOLD:
-        told.append(f"{len(signals) - TOLD} more")
-    log.log(
-        level, "%s%s of %d columns after %d rows: %s",
-        _about(first), first.kind, len(signals), first.rows, ", ".join(told), extra={"each": each},
-    )  # fmt: skip
-
-
-def _line(signal: Signal) -> str:
-    what = (
-        f"column {signal.column}"
-        if signal.column
-        else f"the model as a whole ({', '.join(signal.columns[:TOLD])})"
-    )
-    return f"{_about(signal)}{signal.kind} of {what} after {signal.rows} rows: {signal.words}"
-
-
-def _about(signal: Signal) -> str:
-    version = f" {signal.version}" if signal.version else ""
-    return f"{signal.model}{version}: " if signal.model else ""
-
-
-def _psi(signal: Signal) -> str:
-    psi = signal.statistics.get("psi")
-    return f"PSI {psi.value:.2g}: " if psi is not None else ""

@@ -20,10 +20,11 @@ from starlette.types import Receive, Scope, Send
 
 from driftline import logs
 from driftline.answers import failure
-from driftline.config import Monitoring, Server, ServerFile, available_cores, available_memory
+from driftline.config import Monitoring, Server, ServerFile
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.errors import DriftlineError, NotFound, Unavailable
+from driftline.machine import available_cores, available_memory
 from driftline.registry.source import Reference, Version
 from driftline.serving import memory
 from driftline.serving.app import App

@@ -1,19 +1,18 @@
-"""Files that are whole or not there."""
+"""The files that figures and settings are written to."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from driftline.errors import BadRequest
+from driftline.files import replacing
 
 
 def replace_file(path: Path, text: str) -> None:
     """Write a file by renaming; BadRequest, with the reason, if it can't be written."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        with replacing(path) as new:
+            new.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadRequest(f"{path}: can't be written: {error.strerror}") from error
 

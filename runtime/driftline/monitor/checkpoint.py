@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from driftline.errors import BadRequest
+from driftline.files import replacing
 from driftline.monitor import shipping
 from driftline.monitor.monitor import Frozen, Monitor
 from driftline.monitor.shipping import Shipped
@@ -80,15 +81,12 @@ def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
         arrays[f"window.{index}"] = _bytes(shipping.write(Shipped("", "", fingerprint, window, ())))
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with unfinished.open("wb") as file:
+        with replacing(path) as new, new.open("wb") as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise BadRequest(f"checkpoint {path}: {error.strerror}") from error
 
 

@@ -28,7 +28,7 @@ from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.slab import Collector, slab_bytes
 from driftline.registry.source import Version
-from driftline.serving.fleet.worker import CardCounting
+from driftline.serving.fleet.worker import WorkerCardWatch
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.news import News
 from driftline.serving.watch import Watch
@@ -160,7 +160,7 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     memory = np.zeros(slab_bytes(monitor.words) // 8, np.int64)
     collector, slab = Collector(monitor, memory), Future[Any]()
     model = Model.load(path)
-    watch = CardCounting(Version("m", 1), model, tmp_path / "profile.arrow", model.settings.monitor, slab)
+    watch = WorkerCardWatch(Version("m", 1), model, tmp_path / "profile.arrow", model.settings.monitor, slab)
     slab.set_result(memory)
     watch.start()
     await loaded(watch)

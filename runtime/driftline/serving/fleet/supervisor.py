@@ -79,7 +79,7 @@ def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
     def stop(number: int) -> None:
         if stopping.is_set():
             log.warning("stopping at once")
-            host.crew.kill()
+            host.pool.kill()
             leave(128 + number)
         log.info("stopping: %d requests to finish", host.pending, extra={"pending": host.pending})
         stopping.set()

@@ -20,7 +20,7 @@ from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Reference, Registry
 from driftline.serving.later import LATER_SECONDS, TOGETHER
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.watch import Watch
 
 ROW = {"x": np.ones((1, 3), np.float32)}
@@ -32,7 +32,7 @@ def watch_of(folder: Path, profile: Path | None = None, look_seconds: float = 1.
     version = registry.resolve(Reference("m"))
     model = Model.load(registry.fetch(version))
     settings = replace(model.settings.monitor, look_seconds=look_seconds)
-    return Watch(version, model, profile, settings, News())
+    return Watch(version, model, profile, settings, Notifier())
 
 
 def normal(rows: int, seed: int, mean: float) -> np.ndarray:

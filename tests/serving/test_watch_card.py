@@ -30,7 +30,7 @@ from driftline.monitor.slab import Collector, slab_bytes
 from driftline.registry.source import Version
 from driftline.serving.fleet.worker import WorkerCardWatch
 from driftline.serving.holder import Entry, Holder
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import Batch, CardWatch
 
@@ -59,9 +59,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
         monitoring = replace(held.settings.monitor, **by_rows)
         version = Version("m", 1)
         watch = (
-            CardWatch(version, held, profile, monitoring, News())
+            CardWatch(version, held, profile, monitoring, Notifier())
             if held.crosses
-            else Watch(version, held, profile, monitoring, News())
+            else Watch(version, held, profile, monitoring, Notifier())
         )
         watch.start()
         await loaded(watch)
@@ -296,7 +296,7 @@ async def test_a_failing_count_fails_no_request(
 
 def test_a_model_on_a_card_is_watched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
-    holder, bundle = Holder(ServerFile(), News(), None), Bundle.open(path)
+    holder, bundle = Holder(ServerFile(), Notifier(), None), Bundle.open(path)
     assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
@@ -312,7 +312,7 @@ async def test_a_version_that_retires_gives_the_card_back(
         def _folder(self, version: Version) -> Path:
             return path
 
-    holder, entry = Alone(ServerFile(), News(), None), Entry("m")
+    holder, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
     held = [await holder._make(entry, Version("m", 1))]
     watch, lanes = held[0].watch, held[0].model.lanes
     assert isinstance(watch, CardWatch)

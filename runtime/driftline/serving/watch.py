@@ -18,7 +18,7 @@ from driftline.monitor.watched import Watched
 from driftline.registry.source import Version
 from driftline.serving import memory
 from driftline.serving.later import Batch, Later, length
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.tensors import Signature, Tensors, TensorSpec
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Watch(Watched):
     model     of this version
     profile   its reference; without one, rows are only counted
     settings  of its monitor
-    news      tells of its windows and alarms
+    notifier  tells of its windows and alarms
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Watch(Watched):
         model: Model,
         profile: Path | None,
         settings: Monitoring,
-        news: News,
+        notifier: Notifier,
     ) -> None:
         super().__init__(weakly(self._make), f"{version.name} {version.number}")
         self._version = version
         self._model = model
         self._profile = profile
         self._settings = settings
-        self._news = news
+        self._notifier = notifier
         self._history: Outbox[Window] | None = None
         self._loop_thread = 0
         self._tick: asyncio.TimerHandle | None = None
@@ -123,8 +123,8 @@ class Watch(Watched):
             self.observer.monitor.finish()
         if self._history is not None:
             self._history.close()
-        if self._news.runs is not None:
-            self._news.runs.left(self._version)
+        if self._notifier.runs is not None:
+            self._notifier.runs.left(self._version)
 
     def _keep_ticking(self) -> None:
         self._tick = asyncio.get_running_loop().call_later(TICK_SECONDS, weakly(self._keep_ticking))
@@ -168,7 +168,7 @@ class Watch(Watched):
 
     def _on_window(self, profile: Profile) -> Callable[[Window], None]:
         """What becomes of finished windows; it does not hold this object, see `weakly`."""
-        version, history, runs = self._version, self._history, self._news.runs
+        version, history, runs = self._version, self._history, self._notifier.runs
 
         def tell(window: Window) -> None:
             if history is not None:
@@ -202,7 +202,7 @@ class Watch(Watched):
     def _count(self, signal: Signal) -> None:
         super()._count(signal)
         if signal.kind == "alarm":
-            self._news.alarm(self._version, signal)
+            self._notifier.alarm(self._version, signal)
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:

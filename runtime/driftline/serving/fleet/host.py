@@ -29,7 +29,7 @@ from driftline.serving.fleet.totals import VersionTotals, WorkerTotals, total
 from driftline.serving.holder import Entry
 from driftline.serving.host import Host
 from driftline.serving.latency import Latency
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import Counts
 from driftline.serving.served import Served
 
@@ -59,10 +59,10 @@ class FleetHost(Host):
         file: ServerFile,
         settings: Server,
         listeners: Sequence[socket.socket],
-        news: News | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         super().__init__(
-            registry, references, file, settings.poll_seconds, news, exit_on_error=settings.exit_on_error
+            registry, references, file, settings.poll_seconds, notifier, exit_on_error=settings.exit_on_error
         )
         self._arena = Arena()
         verbs: dict[str, Callable[..., Any]] = {
@@ -137,7 +137,7 @@ class FleetHost(Host):
         watch = None
         if settings.enabled:
             watch = FleetWatch(
-                version, remote, bundle.profile, settings, self.news, self._arena, len(self.pool.workers),
+                version, remote, bundle.profile, settings, self.notifier, self._arena, len(self.pool.workers),
                 lambda slabs: self.pool.tell("slabs", key, slabs),
             )  # fmt: skip
         return FleetServed(key, version, remote, entry.latency, watch)
@@ -153,11 +153,11 @@ class FleetHost(Host):
             raise ModelError(f"{version.name} {version.number}: no worker has outlived it")
         return next(iter(answers.values()))
 
-    def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:
-        for served in set(entry.stands.values()) - set(stands.values()):
+    def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:
+        for served in set(entry.resolved.values()) - set(resolved.values()):
             del self._made[_key(served)]
-        self.pool.tell("flip", entry.name, *_flip_of(stands, default))
-        super()._flip(entry, stands, default)
+        self.pool.tell("flip", entry.name, *_flip_of(resolved, default))
+        super()._flip(entry, resolved, default)
 
     # -- workers' lives ---------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class FleetHost(Host):
             worker.channel.tell("drop", key)
         worker.loaded &= self._made.keys()
         for entry in self.entries.values():
-            worker.channel.tell("flip", entry.name, *_flip_of(entry.stands, entry.default))
+            worker.channel.tell("flip", entry.name, *_flip_of(entry.resolved, entry.default))
         if self.ready:
             worker.channel.tell("ready", self.default_name)
         for served in self._versions():
@@ -272,8 +272,8 @@ def _key(served: Served) -> int:
 
 
 def _flip_of(
-    stands: dict[Reference, Served], default: Served | None
+    resolved: dict[Reference, Served], default: Served | None
 ) -> tuple[dict[Reference, tuple[int, Version]], int | None]:
     """What a flip tells a worker."""
-    told = {reference: (_key(served), served.version) for reference, served in stands.items()}
+    told = {reference: (_key(served), served.version) for reference, served in resolved.items()}
     return told, _key(default) if default is not None else None

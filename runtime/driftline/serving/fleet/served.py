@@ -14,7 +14,7 @@ from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.totals import VersionTotals
 from driftline.serving.latency import Latency
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.tensors import Signature
@@ -75,13 +75,13 @@ class FleetWatch(Watch):
         remote: RemoteModel,
         profile: Path | None,
         settings: Monitoring,
-        news: News,
+        notifier: Notifier,
         arena: Arena,
         workers: int,
         on_slabs: Callable[[Region | None], None],
     ) -> None:
         stand_in: Any = remote
-        super().__init__(version, stand_in, profile, settings, news)
+        super().__init__(version, stand_in, profile, settings, notifier)
         self.slabs: Region | None = None
         self.failed = False
         self._arena = arena

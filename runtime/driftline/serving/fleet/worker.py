@@ -34,7 +34,7 @@ from driftline.serving.fleet.channel import Channel
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.process import Stoppable, leave, warm_in_background
 from driftline.serving.served import Served
@@ -67,7 +67,7 @@ class WorkerWatch(Watch):
     def __init__(
         self, version: Version, model: Model, profile: Path | None, settings: Monitoring, slab: Future[Any]
     ) -> None:
-        super().__init__(version, model, profile, settings, News())
+        super().__init__(version, model, profile, settings, Notifier())
         self.slab = slab
 
     def follow(self) -> None:
@@ -125,7 +125,7 @@ class WorkerHost(Holder):
         channel: Channel,
         payloads: PayloadLog | None,
     ) -> None:
-        super().__init__(file, News(), payloads)
+        super().__init__(file, Notifier(), payloads)
         self._number = number
         self._workers = workers
         self._arena = arena
@@ -162,11 +162,11 @@ class WorkerHost(Holder):
             served.close()
             self._spawn(asyncio.to_thread(served.model.close))
 
-    def flip(self, name: str, stands: dict[Reference, tuple[int, Version]], default: int | None) -> None:
+    def flip(self, name: str, resolved: dict[Reference, tuple[int, Version]], default: int | None) -> None:
         """From here on, new requests to a model go to these versions, all of which are loaded."""
-        for key, version in stands.values():
+        for key, version in resolved.values():
             self._held[key].version = version
-        held = {reference: self._held[key] for reference, (key, _) in stands.items()}
+        held = {reference: self._held[key] for reference, (key, _) in resolved.items()}
         entry = self.entries.setdefault(name, Entry(name))
         self._flip(entry, held, self._held[default] if default is not None else None)
 

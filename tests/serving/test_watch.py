@@ -19,7 +19,7 @@ from driftline.errors import Unavailable
 from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Reference, Registry
-from driftline.serving.later import LATER_SECONDS, TOGETHER
+from driftline.serving.deferred import ENOUGH_ROWS, MOST_SECONDS
 from driftline.serving.notifier import Notifier
 from driftline.serving.watch import Watch
 
@@ -85,16 +85,16 @@ async def test_an_answer_does_not_wait_for_its_rows_to_be_observed(watch: Watch)
     assert outputs.keys() == {"total"}
     assert outputs["total"].tolist() == [6]
     assert monitor.rows == 0
-    await asyncio.sleep(2 * LATER_SECONDS)
+    await asyncio.sleep(2 * MOST_SECONDS)
     assert monitor.rows == 1
 
 
 async def test_many_rows_are_observed_in_the_next_turn_of_the_loop(watch: Watch) -> None:
     monitor = watch.ready()
-    for _ in range(TOGETHER + 5):
+    for _ in range(ENOUGH_ROWS + 5):
         watch.run(ROW, ("y",))
     await asyncio.sleep(0)
-    assert monitor.rows == TOGETHER + 5
+    assert monitor.rows == ENOUGH_ROWS + 5
     assert monitor.report()["total"].facts["mean"] == 6
 
 

@@ -17,7 +17,7 @@ from driftline.monitor.outbox import Outbox
 from driftline.monitor.watched import Watched
 from driftline.registry.source import Version
 from driftline.serving import memory
-from driftline.serving.later import Batch, Later, length
+from driftline.serving.deferred import Batch, Deferred, length
 from driftline.serving.notifier import Notifier
 from driftline.tensors import Signature, Tensors, TensorSpec
 
@@ -62,7 +62,7 @@ class Watch(Watched):
         self._loop_thread = 0
         self._tick: asyncio.TimerHandle | None = None
         self._looking: asyncio.Future[None] | None = None
-        self._later = Later(weakly(self._observe))
+        self._deferred = Deferred(weakly(self._observe))
         # Until the profile is read: whatever it may name.
         likely = is_table if profile is None else (lambda spec: len(spec.columns) > 0)
         self._watch(likely)
@@ -72,7 +72,7 @@ class Watch(Watched):
         wanted = self._wanted.get(outputs) if type(outputs) is tuple else None
         results = self._model.run(inputs, wanted or self._with_watched(outputs))
         if get_ident() == self._loop_thread:
-            self._later.add(*(inputs, results) if self._all_watched else self._watched(inputs, results))
+            self._deferred.add(*(inputs, results) if self._all_watched else self._watched(inputs, results))
         else:
             self._observe(inputs, results)
         return results if len(results) == len(outputs) else {name: results[name] for name in outputs}
@@ -84,21 +84,21 @@ class Watch(Watched):
             self._wanted[tuple(outputs)] = wanted
         return wanted
 
-    def _watched(self, took: Tensors, gave: Tensors) -> Batch:
+    def _watched(self, inputs: Tensors, outputs: Tensors) -> Batch:
         """What is watched of a batch: an image is not to be kept for its label. Blocks stay: taking their
         columns out costs more than copying them."""
-        if type(took) is not Blocks:
-            took = {name: took[name] for name in self._inputs}
-        return took, {name: gave[name] for name in self._outputs}
+        if type(inputs) is not Blocks:
+            inputs = {name: inputs[name] for name in self._inputs}
+        return inputs, {name: outputs[name] for name in self._outputs}
 
     def catch_up(self) -> None:
         """Observe what has been answered; called on the event loop."""
-        self._later.catch_up()
+        self._deferred.catch_up()
 
-    def _observe(self, took: Tensors, gave: Tensors) -> None:
+    def _observe(self, inputs: Tensors, outputs: Tensors) -> None:
         columns = {
-            **{name: took[name] for name in self._inputs},
-            **{name: gave[name] for name in self._outputs},
+            **{name: inputs[name] for name in self._inputs},
+            **{name: outputs[name] for name in self._outputs},
         }
         rows = length(columns, {})
         self.observer.observe(columns, rows)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import scale
+from waiting import loaded
 
 from driftline.engine.model import Model
-from driftline.errors import Unavailable
 from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Reference, Registry
@@ -43,15 +43,6 @@ def normal(rows: int, seed: int, mean: float) -> np.ndarray:
 def profile(tmp_path: Path) -> Path:
     Profile.fit({"x": normal(5_000, 0, 0)}).save(tmp_path / "profile.arrow")
     return tmp_path / "profile.arrow"
-
-
-async def loaded(watch: Watch) -> None:
-    for _ in range(600):
-        try:
-            watch.ready()
-            break
-        except Unavailable:
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from cards import Card
 from monitor.test_slab import same
 from support import behind, identity, scale
+from waiting import loaded
 
 import driftline as dl
 from driftline.config import ServerFile
@@ -23,7 +24,6 @@ from driftline.engine.bundle import Bundle
 from driftline.engine.device import Cpu
 from driftline.engine.model import Model
 from driftline.engine.tally import Tally
-from driftline.errors import Unavailable
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.slab import Collector, slab_bytes
@@ -68,16 +68,6 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
         return watch
 
     return make
-
-
-async def loaded(watch: Watch) -> None:
-    """Return when a watch has its monitor."""
-    for _ in range(1200):
-        try:
-            watch.ready()
-            break
-        except Unavailable:
-            await asyncio.sleep(0.05)
 
 
 def send(watch: Watch, batches: list[np.ndarray]) -> None:

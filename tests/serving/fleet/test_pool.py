@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 
 import pytest
+from waiting import eventually
 
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError
@@ -54,12 +54,6 @@ async def test_a_place_is_filled_once_there_is_room_again(
 
         pool._spawn = fails_twice  # type: ignore[method-assign]
         pool.kill()
-        await until(lambda: worker.live and worker.process is not first)
+        await eventually(lambda: worker.live and worker.process is not first)
         assert caplog.text.count("worker 0 can't be started: Resource temporarily unavailable; another") == 2
         await pool.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)

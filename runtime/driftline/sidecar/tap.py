@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.sidecar.headers import Field
 
 if TYPE_CHECKING:

@@ -15,7 +15,19 @@ import driftline_kernels
 
 FLOORS = [
     ["driftline_kernels", "errors", "blocks"],
-    ["tensors", "config", "tables", "mlmodel", "answers", "logs", "sockets", "beside", "backoff", "http"],
+    [
+        "tensors",
+        "config",
+        "files",
+        "tables",
+        "mlmodel",
+        "answers",
+        "logs",
+        "sockets",
+        "beside",
+        "backoff",
+        "http",
+    ],
     ["registry", "columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],

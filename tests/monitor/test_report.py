@@ -380,6 +380,15 @@ def test_names_are_escaped_and_many_columns_are_cut() -> None:
     assert "22 columns of less drift are not shown" in text
 
 
+def test_a_page_for_a_browser(profile: Profile) -> None:
+    found = report.of(profile, window(profile, data(500, seed=2)))
+    page = found.to_html("a <b> & c: drift")
+    assert page.startswith("<!doctype html>")
+    assert "<title>a &lt;b&gt; &amp; c: drift</title>" in page
+    assert found._repr_html_() in page
+    assert "<script" not in page
+
+
 anything = st.floats(width=32) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1.0, 3.4e38, -3.4e38])
 
 

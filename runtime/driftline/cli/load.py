@@ -80,8 +80,8 @@ def bench(
     The request is made up from what the server says of the model, or given with --body. In an open loop,
     durations count from when a request was due: what waits because the server stalls, counts.
     """
+    from driftline.files import check_folder
     from driftline.load.bench import Bench
-    from driftline.load.files import check_folder
     from driftline.load.show import watching
 
     if plot_file is not None and plot_file.suffix.lower() != ".svg":
@@ -175,7 +175,7 @@ def show(
     interrupted: bool,
 ) -> None:
     """The table, and the files that were asked for."""
-    from driftline.load.files import replace_file
+    from driftline.files import replace_file
     from driftline.load.plot import plot
     from driftline.load.show import as_json, remarks, table
 

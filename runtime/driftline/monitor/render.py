@@ -1,10 +1,11 @@
-"""A report to look at: a table for the terminal, a page for a notebook. Names are data: they are escaped."""
+"""A report to look at: a table for the terminal, a page for a notebook or a browser. Names are data: they
+are escaped."""
 
 from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ border:0;border-bottom:1px solid rgba(128,128,128,.25);color:inherit}
 .driftline .signal{border-left:3px solid #8a8a8a;padding:.15em .7em;margin:.35em 0}
 .driftline .alarm{border-color:#d93025}
 """
+
+_PAGE_STYLE = "body{max-width:1100px;margin:1.5em auto;padding:0 1em}h1{font:600 20px system-ui,sans-serif}"
 
 
 def terminal(report: Report) -> RenderableType:
@@ -107,6 +110,16 @@ def html(report: Report) -> str:
         f'{signals}{whole}<table><thead><tr><th class="l">column</th><th class="l"></th><th>PSI</th>'
         '<th>KS p</th><th>mean, sd</th><th>missing</th><th class="l">change</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>{more}<small style='white-space:normal'>{_FOOT}</small></div>"
+    )
+
+
+def page(title: str, reports: Iterable[tuple[str, Report]]) -> str:
+    """Reports, each under its heading, as a whole page that needs nothing else."""
+    parts = "".join(f"<h1>{escape(heading)}</h1>{html(report)}" for heading, report in reports)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        f"<title>{escape(title)}</title><style>{_PAGE_STYLE}</style></head><body>{parts}</body></html>\n"
     )
 
 

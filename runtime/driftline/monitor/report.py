@@ -125,7 +125,7 @@ class Report:
     changes         signals that a distribution is no longer the reference's
     alarms          signals that it is further away than is harmless
 
-    Shows itself as a table when it is printed and, with histograms, in a notebook.
+    Shows itself as a table when it is printed and, with histograms, in a notebook; `to_html` is a page of it.
     """
 
     began: datetime
@@ -217,6 +217,12 @@ class Report:
         from driftline.monitor.render import terminal
 
         return terminal(self)
+
+    def to_html(self, title: str = "Drift") -> str:
+        """A page for a browser, in one file that needs nothing else: no script, nothing to fetch."""
+        from driftline.monitor.render import page
+
+        return page(title, [(title, self)])
 
     def _repr_html_(self) -> str:
         """A page for a notebook, on light and on dark."""

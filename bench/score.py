@@ -14,9 +14,9 @@ from bench import models
 from bench.common import MEASURED, Effort, Matrix, Sample, peak_megabytes
 from bench.raw import Raw, powers_of_two
 from bench.results import Result, Table, Target
-from driftline.config import available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.score import score
+from driftline.machine import available_cores
 
 SHARE_OF_RAW = 0.9
 MOST_GROWTH = 1.10

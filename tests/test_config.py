@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,6 @@ from driftline.config import (
     Server,
     ServerFile,
     Sidecar,
-    available_cores,
     bundle_settings,
     read_toml,
 )
@@ -256,21 +254,6 @@ def test_threads_are_shared_among_instances() -> None:
     assert Engine(instances=2).threads_on(8) == 4
     assert Engine(instances=16).threads_on(8) == 1
     assert replace(Engine(instances=16), threads=5).threads_on(8) == 5
-
-
-def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    for content, cores in {
-        "max 100000": 8,
-        "250000 100000": 2,
-        "1000 100000": 1,
-        "9900000 100000": 8,
-    }.items():
-        monkeypatch.setattr(Path, "read_text", lambda self, content=content, **_: content)
-        assert available_cores() == cores
-    for content in ("", "a b", "1 0 0"):
-        monkeypatch.setattr(Path, "read_text", lambda self, content=content, **_: content)
-        assert available_cores() == 8
 
 
 def test_what_settings_are_without_a_word_is_allowed() -> None:

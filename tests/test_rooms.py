@@ -14,20 +14,8 @@ import driftline
 import driftline_kernels
 
 FLOORS = [
-    ["driftline_kernels", "errors", "blocks"],
-    [
-        "tensors",
-        "config",
-        "files",
-        "tables",
-        "mlmodel",
-        "answers",
-        "logs",
-        "sockets",
-        "beside",
-        "backoff",
-        "http",
-    ],
+    ["driftline_kernels", "errors", "blocks", "files", "machine", "backoff"],
+    ["tensors", "config", "tables", "mlmodel", "answers", "logs", "sockets", "beside", "http"],
     ["registry", "columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],

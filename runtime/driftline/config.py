@@ -6,7 +6,6 @@ A bundle's `driftline.toml` holds the tables [batching], [engine] and [monitor].
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import tomllib
@@ -369,33 +368,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a number or a nest may be too much for Python
         raise ConfigError(f"{path}: {error}") from error
-
-
-def available_cores() -> int:
-    """The cores this process may use: its affinity, and the quota of its control group if it has one."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores
-
-
-def limited_cores() -> bool:
-    """Whether this process's control group may use up its share of the cores, and then stands still."""
-    try:
-        return Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()[0] != "max"
-    except (OSError, IndexError):
-        return False
-
-
-def available_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or those of its control group if fewer."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (OSError, ValueError):
-        return there
 
 
 def _refuse_unknown(table: object, known: set[str], where: str) -> None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from driftline.errors import BadRequest
+
+def unfinished(path: Path) -> Path:
+    """Where a file or a folder is made: beside its place, hidden, and no other process's."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file by renaming; BadRequest, with the reason, if it can't be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which replaces `path` if all goes well, and else is gone."""
+    new = unfinished(path)
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise BadRequest(f"{path}: can't be written: {error.strerror}") from error
+        yield new
+        os.replace(new, path)
     finally:
-        part.unlink(missing_ok=True)
-
-
-def check_folder(path: Path) -> None:
-    """BadRequest if a file can't be there: better said before what takes long than after."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise BadRequest(f"{path}: expected a file in a folder that is there")
+        with suppress(OSError):
+            new.unlink()

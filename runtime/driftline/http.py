@@ -1,13 +1,19 @@
-"""uvicorn's HTTP protocol, with bounds where it has none, and deaf to requests for other protocols."""
+"""uvicorn as we run it, and its HTTP protocol: with bounds where it has none, and deaf to requests for other
+protocols."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httptools
 import orjson
+import uvicorn
+from starlette.types import Receive
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from driftline.errors import Cancelled, TooLarge
 
 MOST_HEAD = 64 * 2**10
 """Bytes of a request's line and headers; those of what has come at once may be more."""
@@ -19,6 +25,44 @@ _REFUSAL = (
     b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOO_LARGE), _TOO_LARGE)
 )
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop that uvicorn would choose: uvloop where it is installed."""
+    return uvicorn.Config(app="", log_config=None).get_loop_factory()
+
+
+def configuration(app: Any, protocol: type[HttpToolsProtocol], **more: Any) -> uvicorn.Config:
+    """uvicorn's, of an application that answers plain HTTP and logs as we say."""
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        **more,
+    )
+
+
+async def read_body(receive: Receive, most: int, first: bytes = b"") -> bytes:
+    """A request's body, of which `first` has come.
+
+    Raises TooLarge for more than `most` bytes, Cancelled if the client goes before its end.
+    """
+    chunks, size, more = [first], len(first), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client has gone")
+        chunk = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(chunk)
+        if size > most:
+            raise TooLarge(f"the body: expected at most {most} bytes, came more")
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def parser_behind(reader: Any) -> httptools.HttpRequestParser:

@@ -20,6 +20,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from driftline.errors import BadRequest
+from driftline.files import unfinished
 
 ENDINGS = (".parquet", ".csv", ".arrow", ".feather")
 """What the names of files end in, which says what they are; .feather is Arrow IPC too."""
@@ -105,7 +106,7 @@ class Writer:
             raise BadRequest(f"{path}: expected a file that ends in {', '.join(ENDINGS)}")
         check_target(path)
         self._path = path
-        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        self._unfinished = unfinished(path)
         self._waiting: Queue[Any] = Queue(_AHEAD)
         self._error: Exception | None = None
         self._thread = Thread(target=self._work, name="driftline-write")

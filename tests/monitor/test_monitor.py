@@ -267,7 +267,7 @@ def test_a_burst_is_looked_at_whether_or_not_more_rows_come(profile: Profile, cl
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("how", ["report", "finish", "freeze"])
+@pytest.mark.parametrize("how", ["report", "finish", "snapshot"])
 def test_whoever_asks_or_ends_has_what_was_found_last(profile: Profile, clock: Clock, how: str) -> None:
     signals: list[Signal] = []
     monitor = Monitor(profile, look_rows=0, look_seconds=10, window_seconds=60, on_signal=signals.append)
@@ -310,7 +310,7 @@ def test_without_a_clock_time_is_nothing(profile: Profile, clock: Clock) -> None
     monitor.observe({"input": matrix(150)})
     clock.now += 1e6
     monitor.keep_time()
-    assert monitor._looked_at == 100
+    assert monitor._last_look_rows == 100
 
 
 def test_evidence_goes_on_over_the_end_of_a_window(profile: Profile) -> None:
@@ -578,7 +578,7 @@ def test_windows_that_were_longer_before_a_restart_end_at_once(profile: Profile)
     before = Monitor(profile, window_rows=10_000)
     before.observe({"input": matrix(8_000)})
     after = Monitor(profile, window_rows=5_000, on_window=windows.append)
-    after.thaw(before.freeze())
+    after.restore(before.snapshot())
     assert [window.rows for window in windows] == [8_000]
     after.observe({"input": matrix(100)})
     assert (after.rows, after.window_rows) == (8_100, 100)

@@ -114,7 +114,7 @@ def test_by_the_clock_a_look_comes_behind_what_is_merged() -> None:
     assert monitor.due(0)
     share.observe(part(live(), 0, 40))
     collector.bury()
-    assert monitor._looked_at == monitor.rows == 40
+    assert monitor._last_look_rows == monitor.rows == 40
     assert not Monitor(PROFILE, look_rows=100).due(99)
     assert Monitor(PROFILE, look_rows=100).due(100)
 

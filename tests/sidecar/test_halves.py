@@ -75,7 +75,7 @@ def test_room_is_never_exceeded_and_nothing_is_lost_uncounted(
         halves.add(str(name), half("request" if asked else "response", str(name), size), now)
         alone += len(halves.expire(now))
         assert 0 <= halves.bytes <= 3000
-    waiting = len(halves.freeze())
+    waiting = len(halves.snapshot())
     assert sum(halves.counts.values()) - halves.counts["late"] + waiting == len(moves)
     assert halves.counts["alone"] == alone
 
@@ -94,7 +94,7 @@ def test_what_waits_outlives_a_restart() -> None:
     halves.add("a", REQUEST, 0)
     halves.add("b", REQUEST, 0)
     halves.add("b", RESPONSE, 0)
-    after.thaw(json.loads(json.dumps(halves.freeze())), 0)
+    after.restore(json.loads(json.dumps(halves.snapshot())), 0)
     assert after.add("a", RESPONSE, 0) == (REQUEST, RESPONSE)
 
 

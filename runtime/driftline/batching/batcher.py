@@ -22,8 +22,9 @@ from driftline.batching.execution import Batch, Run, as_driftline, execute
 from driftline.batching.request import Request
 from driftline.batching.rows import Slice, join
 from driftline.blocks import arrays_of
-from driftline.config import Batching, available_cores
+from driftline.config import Batching
 from driftline.errors import DeadlineExceeded, DriftlineError, TooLarge, Unavailable
+from driftline.machine import available_cores
 from driftline.tensors import Signature, Tensors
 
 log = logging.getLogger("driftline.batching")

@@ -6,24 +6,24 @@ from pathlib import Path
 
 import click
 
-from driftline.cli.shared import stderr
+from driftline.cli.shared import PATH, stderr
 
 TOLERANCE = 1e-5
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="BUNDLE",
     help="A folder to make.",
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Rows to compare on: Parquet, CSV, Arrow or .npy; an MLflow model's input example if not given.",
 )

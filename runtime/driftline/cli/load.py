@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftline.cli.shared import SETTINGS, registry_option, stderr, stdout
+from driftline.cli.shared import INTERRUPTED, PATH, SETTINGS, registry_option, stderr, stdout
 from driftline.config import ServerFile
 from driftline.errors import BadRequest
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 64
 OPEN_CONNECTIONS = 256
 P99_MS = 20.0
-INTERRUPTED = 130
 SECONDS = click.FloatRange(0.1, 3600)
-FILE = click.Path(path_type=Path)
 
 
 @click.command()
@@ -34,7 +32,7 @@ FILE = click.Path(path_type=Path)
     help="Rows of a request that is made up.",
 )
 @click.option("--binary", is_flag=True, help="Tensors as bytes, both ways; else as JSON.")
-@click.option("--body", type=FILE, metavar="FILE", help="Send this instead of what is made up.")
+@click.option("--body", type=PATH, metavar="FILE", help="Send this instead of what is made up.")
 @click.option("--path", metavar="PATH", help="Where to post --body; the model's path if not given.")
 @click.option("--content-type", metavar="TYPE", help="Of --body; application/json if not given.")
 @click.option(
@@ -69,8 +67,8 @@ FILE = click.Path(path_type=Path)
     type=click.Choice(["auto", "h2load", "wrk", "own"]),
     help="Who sends a closed loop: the first that is installed, or this one.",
 )
-@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write all figures there.")
-@click.option("--plot", "plot_file", type=FILE, metavar="FILE.svg", help="Write a picture there.")
+@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write all figures there.")
+@click.option("--plot", "plot_file", type=PATH, metavar="FILE.svg", help="Write a picture there.")
 @click.pass_context
 def bench(
     ctx: click.Context, /, url: str, json_file: Path | None, plot_file: Path | None, **given: Any
@@ -80,8 +78,8 @@ def bench(
     The request is made up from what the server says of the model, or given with --body. In an open loop,
     durations count from when a request was due: what waits because the server stalls, counts.
     """
-    from driftline.files import check_folder
     from driftline.load.bench import Bench
+    from driftline.load.files import check_folder
     from driftline.load.show import watching
 
     if plot_file is not None and plot_file.suffix.lower() != ".svg":
@@ -175,7 +173,7 @@ def show(
     interrupted: bool,
 ) -> None:
     """The table, and the files that were asked for."""
-    from driftline.files import replace_file
+    from driftline.load.files import replace_file
     from driftline.load.plot import plot
     from driftline.load.show import as_json, remarks, table
 
@@ -204,7 +202,7 @@ def show(
 )
 @click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 100_000), help="Of a request.")
 @click.option("--seconds", default=2.0, show_default=True, type=SECONDS, help="Of load at each rate.")
-@click.option("--output", type=FILE, metavar="FILE", help="Where to write; ./driftline.toml if not given.")
+@click.option("--output", type=PATH, metavar="FILE", help="Where to write; ./driftline.toml if not given.")
 @click.pass_obj
 def tune(
     file: ServerFile,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from driftline.cli.shared import device_option, engine_of, options, python_option, trust_option
+from driftline.cli.shared import PATH, device_option, engine_of, options, python_option, trust_option
 from driftline.config import Server, ServerFile
 from driftline.errors import BadRequest
 
@@ -21,7 +21,7 @@ MODEL_NAME, MODEL_DIR = "model", Path("/mnt/models")
 @options(Server)
 @click.option(
     "--model_dir",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FOLDER",
     help="Serve the one model whose files lie there, as KServe mounts them; /mnt/models with --model_name.",
 )

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import Field, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import Field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftline.config import ModelSettings, Server, Settings
+from driftline.config import ModelSettings, Server, ServerFile, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from driftline.engine.bundle import Bundle
+    from driftline.registry.source import Registry
+
 SETTINGS = "driftline.toml"
+PATH = click.Path(path_type=Path)
+INTERRUPTED = 130
+"""The exit code behind Ctrl-C, as a shell has it."""
+
 PIPED_WIDTH = 160
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
@@ -88,6 +97,21 @@ def engine_of(trust: bool, python: str | None, device: str | None = None) -> dic
     return said | {"device": settled(device, lambda why: click.echo(f"driftline: {why}", err=True))}
 
 
+def open_registry(uri: str) -> Registry:
+    """The registry at a URI."""
+    from driftline.registry.source import Registry
+
+    return Registry.open(uri)
+
+
+def bundle_of(path: Path, file: ServerFile, name: str) -> Bundle:
+    """The files of a version, with what the server's file says of its model."""
+    from driftline.engine.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    return replace(bundle, settings=file.settings_of(name, bundle.settings))
+
+
 def stderr() -> Console:
     """Where progress is shown, so that what a command prints can be piped."""
     from rich.console import Console
@@ -103,3 +127,17 @@ def stdout() -> Console:
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     return console
+
+
+@contextmanager
+def rows_done(data: Path) -> Iterator[Callable[[int], None]]:
+    """A progress bar for the rows of a file; call what it gives with the number of rows just done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from driftline.tables import Source
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr()) as progress:
+        task = progress.add_task(str(data), total=Source(data).rows)
+        yield lambda rows: progress.update(task, advance=rows)
+        progress.update(task, total=progress.tasks[task].completed)

@@ -12,7 +12,7 @@ import click
 from driftline.cli.shared import TYPES, options, stdout
 from driftline.config import Monitoring, ServerFile, Sidecar, bundle_settings
 from driftline.errors import BadRequest
-from driftline.files import check_folder, replace_file
+from driftline.load.files import check_folder, replace_file
 
 SOME_AWAY = 1
 

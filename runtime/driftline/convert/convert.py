@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from driftline.convert.source import Source, describe
 from driftline.engine.bundle import MODEL, Bundle
 from driftline.engine.model import Model
 from driftline.errors import BadRequest, DriftlineError
+from driftline.files import unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,13 @@ def convert(
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
     """A folder to work in that becomes `output` if all goes well, and else is gone."""
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    new = unfinished(output)
     try:
-        unfinished.mkdir()
+        new.mkdir()
     except OSError as error:
         raise BadRequest(f"{output}: can't be made: {error.strerror}") from error
     try:
-        yield unfinished
-        unfinished.rename(output)
+        yield new
+        new.rename(output)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from driftline.batching.cost import Cost
 from driftline.columns import columns_of
-from driftline.config import TRUST, Engine, ModelSettings, available_cores
+from driftline.config import TRUST, Engine, ModelSettings
 from driftline.engine.bundle import Bundle
 from driftline.engine.cards import Cards
 from driftline.engine.device import Device, find, names
@@ -27,6 +27,7 @@ from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.engine.unloadable import in_plain_words
 from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError
+from driftline.machine import available_cores
 from driftline.mlmodel import MLMODEL, Predictions
 from driftline.registry.files import locked
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten

@@ -13,11 +13,12 @@ from queue import SimpleQueue
 from time import monotonic
 
 from driftline.backoff import backoff
-from driftline.config import Engine, available_memory
+from driftline.config import Engine
 from driftline.engine.model import zeros
 from driftline.engine.python_process import Died, PythonProcess
 from driftline.engine.python_signature import fit, found_in, logged_in, signature_of
 from driftline.errors import ModelError, Unavailable
+from driftline.machine import available_memory
 from driftline.mlmodel import Predictions
 from driftline.tensors import Tensors
 

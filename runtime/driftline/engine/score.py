@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from driftline.config import available_cores
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.engine.stride import Block, Stride
 from driftline.errors import BadRequest
+from driftline.machine import available_cores
 from driftline.protocols.arrow import Columns, table
 from driftline.tables import Source, Writer, check_target
 from driftline.tensors import Signature, Tensors

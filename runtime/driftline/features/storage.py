@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from driftline.errors import BadRequest
 from driftline.features import spec
 from driftline.features.program import State
 from driftline.features.raw import WORDS, Input
+from driftline.files import replacing
 from driftline.tensors import shorten
 
 FORMAT = "driftline transform"
@@ -39,9 +39,8 @@ _FITTED: dict[str, dict[str, Any]] = {
 
 def save(path: Path, document: dict[str, Any]) -> None:
     """Write a document; the file is whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text_of(document), encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as new:
+        new.write_text(text_of(document), encoding="utf-8")
 
 
 def text_of(document: dict[str, Any]) -> str:

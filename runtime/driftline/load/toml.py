@@ -12,7 +12,7 @@ from typing import Any
 
 from driftline.config import ServerFile
 from driftline.errors import ConfigError
-from driftline.files import check_folder, replace_file
+from driftline.load.files import check_folder, replace_file
 
 Tables = Mapping[str, Mapping[str, Any]]
 """Settings of a model, such as {"batching": {"max_batch_rows": 64}}."""

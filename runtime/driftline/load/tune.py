@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from driftline.config import ModelSettings, ServerFile, available_cores
+from driftline.config import ModelSettings, ServerFile
 from driftline.engine.bundle import Bundle
 from driftline.errors import DriftlineError
 from driftline.load.bench import OWN, Bench, Point, Watch
@@ -21,6 +21,7 @@ from driftline.load.request import batched, executions, request_of
 from driftline.load.server import serving
 from driftline.load.show import milliseconds, plain_table
 from driftline.load.toml import Tables, lines_of
+from driftline.machine import available_cores
 from driftline.registry.file import FileRegistry
 from driftline.registry.source import Registry
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from driftline.blocks import copy, size_in_bytes
-from driftline.errors import Unavailable
 from driftline.tensors import Tensors
 
 if TYPE_CHECKING:
     from driftline.monitor.profile import Profile
-
-log = logging.getLogger("driftline.monitor")
 
 MOST_BYTES = 256 * 2**20
 """Bytes that are kept at most, whatever the rows."""
@@ -52,28 +46,3 @@ class Capture:
         with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of few rows: whoever asked is told how many there are
             return Profile.fit_batches(self._batches)
-
-
-class Capturing:
-    """Who observes rows, and can be told to keep some of them."""
-
-    _capture: Capture | None = None
-
-    @contextmanager
-    def capturing(self, rows: int) -> Iterator[Capture]:
-        """Keep the next rows, up to so many, while this lasts; Unavailable if that is being done already."""
-        if self._capture is not None:
-            raise Unavailable("another profile of live traffic is being made", retry_after=60)
-        self._capture = Capture(rows)
-        try:
-            yield self._capture
-        finally:
-            self._capture = None
-
-    def _keep(self, columns: Tensors, rows: int) -> None:
-        """Keep a batch if that is wanted; see Capture.add. It never fails who observes."""
-        if (capture := self._capture) is not None:
-            try:
-                capture.add(columns, rows)
-            except Exception:
-                log.exception("rows can't be kept for a profile")

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from driftline.errors import BadRequest
+from driftline.files import replacing
 from driftline.monitor import shipping
-from driftline.monitor.monitor import Frozen, Monitor
+from driftline.monitor.monitor import Monitor
 from driftline.monitor.shipping import Shipped
 from driftline.monitor.signals import Signal
+from driftline.monitor.snapshot import Snapshot
 from driftline.tensors import Array
 
 FORMAT = 1
@@ -60,35 +62,32 @@ def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
 
     Raises BadRequest if it can't be written.
     """
-    frozen = monitor.freeze()
+    snapshot = monitor.snapshot()
     fingerprint = monitor.profile.fingerprint
-    detectors = dict(frozen.detectors)
+    detectors = dict(snapshot.detectors)
     head = {
         "format": FORMAT,
         "fingerprint": fingerprint,
-        "rows": frozen.rows,
-        "window_rows": frozen.window_rows,
-        "began": frozen.began.isoformat(),
+        "rows": snapshot.rows,
+        "window_rows": snapshot.window_rows,
+        "began": snapshot.began.isoformat(),
         "random": detectors.pop("random", None),
-        "signals": [signal.to_dict() for signal in frozen.signals],
-        "seen": sorted(frozen.seen),
+        "signals": [signal.to_dict() for signal in snapshot.signals],
+        "seen": sorted(snapshot.seen),
         "more": more,
     }
-    arrays: dict[str, Array] = {"head": _bytes(json.dumps(head).encode()), "counted": frozen.counted}
+    arrays: dict[str, Array] = {"head": _bytes(json.dumps(head).encode()), "counted": snapshot.counted}
     arrays |= {f"detectors.{name}": array for name, array in detectors.items()}
-    for index, window in enumerate(frozen.finished):
+    for index, window in enumerate(snapshot.finished):
         arrays[f"window.{index}"] = _bytes(shipping.write(Shipped("", "", fingerprint, window, ())))
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with unfinished.open("wb") as file:
+        with replacing(path) as new, new.open("wb") as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise BadRequest(f"checkpoint {path}: {error.strerror}") from error
 
 
@@ -118,8 +117,8 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
             for name, one in arrays.items()
             if name.startswith("detectors.")
         }
-        monitor.thaw(
-            Frozen(
+        monitor.restore(
+            Snapshot(
                 head["rows"],
                 head["window_rows"],
                 datetime.fromisoformat(head["began"]),

@@ -115,19 +115,19 @@ class Detectors:
         if which == 0:
             self._state.seen[columns] = 0
 
-    def freeze(self) -> dict[str, Any]:
-        """All that they remember, as arrays, and what is drawn next, to go on from with `thaw`."""
+    def snapshot(self) -> dict[str, Any]:
+        """All that they remember, as arrays, and what is drawn next, to go on from with `restore`."""
         arrays = {name: array.copy() for name, array in self._state._asdict().items()}
         return {**arrays, "random": self._ranks.random.bit_generator.state}
 
-    def thaw(self, frozen: Mapping[str, Any]) -> None:
-        """Go on from what was frozen, by the same references; ValueError if it was of others."""
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from a snapshot, by the same references; ValueError if it was of others."""
         for name, array in self._state._asdict().items():
-            if array.shape != frozen[name].shape:
-                raise ValueError(f"{name}: expected {array.shape}, came {frozen[name].shape}")
+            if array.shape != snapshot[name].shape:
+                raise ValueError(f"{name}: expected {array.shape}, came {snapshot[name].shape}")
         for name, array in self._state._asdict().items():
-            array[:] = frozen[name]
-        self._ranks.random.bit_generator.state = frozen["random"]
+            array[:] = snapshot[name]
+        self._ranks.random.bit_generator.state = snapshot["random"]
 
 
 def radius(rows: Array, tolerance: float, columns: int) -> Array:

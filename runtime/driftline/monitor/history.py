@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftline.errors import BadRequest
+from driftline.files import replacing
 from driftline.monitor import report
 from driftline.monitor.profile import Profile
 from driftline.monitor.window import Window
@@ -41,10 +41,8 @@ class History:
         table = table.add_column(0, "model", pa.array([self._model] * len(table), pa.string()))
         parts = (self._model, str(self._version) if self._model else "", f"{window.began:%Y%m%dT%H%M%S.%fZ}")
         path = self._folder / ("-".join(filter(None, parts)) + ".parquet")
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            pq.write_table(table, unfinished)
-            os.replace(unfinished, path)
+            with replacing(path) as new:
+                pq.write_table(table, new)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise BadRequest(f"history {path}: {error}") from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from driftline.monitor.observer import Observer
+from driftline.monitor.watched import Watched
 
 if TYPE_CHECKING:
     from driftline.monitor.report import Report
@@ -19,17 +19,6 @@ COLUMN = [*VERSION, "column"]
 
 Key = tuple[str, str]
 """A model's name and version: the labels of all that is told of it."""
-
-
-class Watched(Protocol):
-    """What is told of a model that is watched.
-
-    changes, alarms  how many there have been, by column
-    """
-
-    observer: Observer
-    changes: dict[str, int]
-    alarms: dict[str, int]
 
 
 class DriftCollector(Collector):

@@ -2,8 +2,8 @@
 
 The life of a batch: `observe` converts it (`reading`) -> `_count` counts it up to the next stop -> `_look`
 bets on what has come since the last look (`detector`) -> `_signal` makes signals of what is found, held until
-they are acknowledged or a whole window passes without another -> `_turn` closes a window, with a look at the
-last of it, and begins the next. What goes by the clock is done when a batch comes, when somebody asks, and
+they are acknowledged or a whole window passes without another -> `_end_window` looks at the last of a window,
+closes it, and begins the next. What goes by the clock is done when a batch comes, when somebody asks, and
 by whoever calls `keep_time` now and then: a server does, so that rows need no others behind them to be seen.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import RLock
 from time import monotonic
@@ -29,9 +28,9 @@ from driftline.monitor.detector import Detectors, Finding
 from driftline.monitor.profile import Profile
 from driftline.monitor.reading import Codes, Reader
 from driftline.monitor.report import ColumnReport, Report
-from driftline.monitor.signals import Signal
+from driftline.monitor.signals import TOLD, Signal, log_signals
+from driftline.monitor.snapshot import Snapshot
 from driftline.monitor.statistics import Statistic
-from driftline.monitor.telling import TOLD, log_signals
 from driftline.monitor.window import Window
 from driftline.monitor.wording import describe_all
 from driftline.tensors import Array
@@ -77,15 +76,14 @@ class Monitor:
         on_signal: Callable[[Signal], None] | None = None,
         on_window: Callable[[Window], None] | None = None,
     ) -> None:
-        if not false_alarm_rows >= 1:
-            raise BadRequest(f"false_alarm_rows = {false_alarm_rows!r}: expected at least 1")
-        numbers = {
-            "tolerance": tolerance, "look_rows": look_rows, "look_seconds": look_seconds,
-            "window_rows": window_rows, "window_seconds": window_seconds, "keep_windows": keep_windows,
-        }  # fmt: skip
-        for name, value in numbers.items():
-            if not value >= 0:
-                raise BadRequest(f"{name} = {value!r}: expected at least 0")
+        for name, value, least in (
+            ("false_alarm_rows", false_alarm_rows, 1), ("tolerance", tolerance, 0),
+            ("look_rows", look_rows, 0), ("look_seconds", look_seconds, 0),
+            ("window_rows", window_rows, 0), ("window_seconds", window_seconds, 0),
+            ("keep_windows", keep_windows, 0),
+        ):  # fmt: skip
+            if not value >= least:
+                raise BadRequest(f"{name} = {value!r}: expected at least {least}")
         self.profile = profile
         self.keep_windows = keep_windows
         self.rows = 0
@@ -108,8 +106,8 @@ class Monitor:
         self._seen_in_window: set[tuple[str, str]] = set()
         self._busy = False
         self._lock = RLock()  # who is told of a signal may ask for a report
-        self._looked = self._counter.counts
-        self._looked_at = 0
+        self._last_look_counts = self._counter.counts
+        self._last_look_rows = 0
         self._next_look = monotonic() + look_seconds
         self._begin_window()
 
@@ -128,7 +126,7 @@ class Monitor:
             self._counter.add(*self._reader.nothing())
             self._counter.settle()
             if self._detectors is not None:
-                self._detectors.look(np.zeros_like(self._looked))
+                self._detectors.look(np.zeros_like(self._last_look_counts))
 
     # -- in -----------------------------------------------------------------------------------------
 
@@ -159,21 +157,21 @@ class Monitor:
             ahead = self._stop - self.rows
             self._counter.add(matrix[:ahead], tuple(own[:ahead] for own in codes))
             self.rows = self._stop
-            self._halt()
+            self._at_stop()
             matrix, codes = matrix[ahead:], tuple(own[ahead:] for own in codes)
             length -= ahead
         self._counter.add(matrix, codes)
         self.rows += length
 
-    def _halt(self) -> None:
+    def _at_stop(self) -> None:
         """At a stop: look, or end the window."""
         if self.rows - self._window_start >= self._window_rows:
-            self._turn()
-        elif self.rows - self._looked_at >= self._look_rows:
+            self._end_window()
+        elif self.rows - self._last_look_rows >= self._look_rows:
             self._look()
 
     def _set_stop(self) -> None:
-        self._stop = min(self._looked_at + self._look_rows, self._window_start + self._window_rows)
+        self._stop = min(self._last_look_rows + self._look_rows, self._window_start + self._window_rows)
 
     def keep_time(self) -> None:
         """Look, and end the window, if that is due by the clock; to be called now and then, rows or not."""
@@ -182,7 +180,7 @@ class Monitor:
                 self._keep_time()
 
     def _keep_time(self) -> None:
-        """Look and turn where that goes by the clock."""
+        """Look, and end the window, where that goes by the clock."""
         if self._busy:  # whoever is told of it asks
             return
         now = monotonic()
@@ -190,7 +188,7 @@ class Monitor:
             self._next_look = now + self._look_seconds
             self._look()
         if self._window_seconds and now >= self._window_end:
-            self._turn()
+            self._end_window()
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -203,20 +201,16 @@ class Monitor:
 
     def _look(self) -> None:
         """Bet on the rows since the last look."""
-        with self._at_work():
-            self._bet()
-
-    def _bet(self) -> None:
-        if self._detectors is not None and self.rows > self._looked_at:
+        findings: list[Finding] = []
+        if self._detectors is not None and self.rows > self._last_look_rows:
             counts = self._counter.counts
-            findings = self._detectors.look(counts - self._looked)
-            self._looked = counts
-        else:
-            findings = []
-        self._looked_at = self.rows
+            findings = self._detectors.look(counts - self._last_look_counts)
+            self._last_look_counts = counts
+        self._last_look_rows = self.rows
         self._set_stop()
-        for finding in findings:
-            self._signal(finding)
+        with self._at_work():
+            for finding in findings:
+                self._signal(finding)
 
     def due(self, rows: int) -> bool:
         """Whether a look or a window's end falls due behind so many more rows, to be merged then."""
@@ -238,7 +232,7 @@ class Monitor:
             if self._by_time:
                 self._keep_time()
             if self.rows >= self._stop:
-                self._halt()
+                self._at_stop()
 
     # -- windows ------------------------------------------------------------------------------------
 
@@ -248,25 +242,22 @@ class Monitor:
         self._window_start = self.rows
         self._set_stop()
 
-    def _turn(self) -> None:
+    def _end_window(self) -> None:
         """Close the window, looked at to its end, and begin another; one without rows just begins anew."""
-        with self._at_work():
-            self._close_window()
-
-    def _close_window(self) -> None:
         if not self.window_rows:
             self._begin_window()
             return
-        self._bet()
-        window = self._window()
-        self._counter.reset()
-        self._looked = self._counter.counts
-        self._finished.append(window)
-        self._signals = {key: one for key, one in self._signals.items() if key in self._seen_in_window}
-        self._seen_in_window.clear()
-        self._begin_window()
-        if self._on_window is not None:
-            self._on_window(window)
+        with self._at_work():
+            self._look()
+            window = self._window()
+            self._counter.reset()
+            self._last_look_counts = self._counter.counts
+            self._finished.append(window)
+            self._signals = {key: one for key, one in self._signals.items() if key in self._seen_in_window}
+            self._seen_in_window.clear()
+            self._begin_window()
+            if self._on_window is not None:
+                self._on_window(window)
 
     @property
     def window_rows(self) -> int:
@@ -276,7 +267,7 @@ class Monitor:
     def finish(self) -> None:
         """End the current window now, if it has rows, with a look at the last of them."""
         with self._lock:
-            self._turn()
+            self._end_window()
 
     def _window(self) -> Window:
         return self._counter.window(self.window_rows, self._began)
@@ -351,45 +342,45 @@ class Monitor:
 
     # -- over a restart -----------------------------------------------------------------------------
 
-    def freeze(self) -> Frozen:
+    def snapshot(self) -> Snapshot:
         """All that it knows, for another monitor of the same profile to go on from."""
         with self._lock:
             self.keep_time()
             self._look()
-            return Frozen(
+            return Snapshot(
                 self.rows,
                 self.window_rows,
                 self._began,
                 self._counter.memory.copy(),
-                self._detectors.freeze() if self._detectors is not None else {},
+                self._detectors.snapshot() if self._detectors is not None else {},
                 tuple(self._signals.values()),
                 frozenset(self._seen_in_window),
                 tuple(self._finished),
             )
 
-    def thaw(self, frozen: Frozen) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Go on from there, if nothing was observed yet; a window that goes by the clock ends when it was to.
 
         Raises ValueError for what another profile's monitor has counted; then nothing has changed.
         """
         with self._lock:
             memory = self._counter.memory
-            if len(memory) != len(frozen.counted):
-                raise ValueError(f"expected {len(memory)} counts, came {len(frozen.counted)}")
+            if len(memory) != len(snapshot.counted):
+                raise ValueError(f"expected {len(memory)} counts, came {len(snapshot.counted)}")
             if self._detectors is not None:
-                self._detectors.thaw(frozen.detectors)
-            memory[:] = frozen.counted
-            self.rows = self._looked_at = frozen.rows
-            self._looked = self._counter.counts
-            self._signals = {(one.kind, one.column): one for one in frozen.signals}
-            self._seen_in_window = set(frozen.seen)
-            self._finished.extend(frozen.finished)
+                self._detectors.restore(snapshot.detectors)
+            memory[:] = snapshot.counted
+            self.rows = self._last_look_rows = snapshot.rows
+            self._last_look_counts = self._counter.counts
+            self._signals = {(one.kind, one.column): one for one in snapshot.signals}
+            self._seen_in_window = set(snapshot.seen)
+            self._finished.extend(snapshot.finished)
             self._begin_window()
-            self._window_end -= (self._began - frozen.began).total_seconds()
-            self._began, self._window_start = frozen.began, frozen.rows - frozen.window_rows
+            self._window_end -= (self._began - snapshot.began).total_seconds()
+            self._began, self._window_start = snapshot.began, snapshot.rows - snapshot.window_rows
             self._set_stop()
             if self.rows >= self._stop:  # windows, or looks, were longer then
-                self._halt()
+                self._at_stop()
 
     @property
     def words(self) -> int:
@@ -401,25 +392,3 @@ class Monitor:
         """The signals that are held."""
         with self._lock:
             return tuple(self._signals.values())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Frozen:
-    """What a monitor knows, right after a look.
-
-    rows         that it has observed
-    window_rows  of them, in the current window, which began at `began`
-    counted      (words,) int64; see Counter.memory
-    detectors    see Detectors.freeze; empty if there are none
-    signals      that are held, and which of their keys were seen in this window
-    finished     windows that are kept
-    """
-
-    rows: int
-    window_rows: int
-    began: datetime
-    counted: Array
-    detectors: Mapping[str, Any]
-    signals: tuple[Signal, ...]
-    seen: frozenset[tuple[str, str]]
-    finished: tuple[Window, ...]

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from driftline.answers import json
 from driftline.errors import BadRequest, Unavailable
-from driftline.monitor.capture import Capture
+from driftline.monitor.watched import Watched
 from driftline.tensors import shorten
 
 if TYPE_CHECKING:
-    from driftline.monitor.monitor import Monitor
     from driftline.monitor.profile import Profile
 
 MOST_ROWS = 10_000_000
@@ -27,18 +25,6 @@ ARROW_FILE = "application/vnd.apache.arrow.file"
 
 _BY_ACCEPT = {"vary": "accept"}
 _NO_SCRIPT = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
-
-
-class Watched(Protocol):
-    """What is watched: a monitor, and rows that can be kept."""
-
-    def ready(self) -> Monitor:
-        """The monitor; Unavailable if it is not there."""
-        ...
-
-    def capturing(self, rows: int) -> AbstractContextManager[Capture]:
-        """Keep the next rows while this lasts."""
-        ...
 
 
 async def report(request: Request, watched: Watched, model: str, version: str) -> Response:

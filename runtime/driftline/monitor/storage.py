@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftline.errors import BadRequest
+from driftline.files import replacing
 from driftline.monitor.ranks import CUTS
 from driftline.monitor.reference import Categorical, Numeric, Reference
 from driftline.monitor.whole import Whole
@@ -44,15 +44,15 @@ def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
     for name in _ARRAYS:
         metadata[_WHOLE + name.encode()] = getattr(whole, name).astype(np.float64).tobytes()
     table = pa.Table.from_pylist([_row(one) for one in references], _SCHEMA.with_metadata(metadata))
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        with (
+            replacing(path) as new,
+            pa.OSFile(str(new), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
             writer.write_table(table)
-        os.replace(unfinished, path)
     except OSError as error:
         raise BadRequest(f"{path}: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:

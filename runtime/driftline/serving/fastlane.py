@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from driftline.batching.request import Request
 from driftline.errors import DriftlineError
+from driftline.http import configuration
 from driftline.registry.source import Version
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
@@ -70,7 +71,7 @@ def fast_lane(app: App) -> type[Connection]:
 
 def rehearse(lane: type[FastLane], app: App) -> None:
     """Ask for a model that is not there, over a connection in memory; raise what keeps that from working."""
-    config = uvicorn.Config(app, http=lane, ws="none", lifespan="off", log_config=None, proxy_headers=False)
+    config = configuration(app, lane)
     config.load()
     state = ServerState()
     protocol, wire = lane(config, state, {}), Wire()

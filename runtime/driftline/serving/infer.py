@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
+from driftline import http
 from driftline.batching.request import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
 from driftline.protocols import mlflow
@@ -218,7 +219,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
     if message.get("more_body", False):
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await _read_more(body, receive, most)
+                body = await http.read_body(receive, most, body)
         except TimeoutError:
             raise body_late() from None
     encoding = headers.get(b"content-encoding")
@@ -228,21 +229,6 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
 def body_late() -> RequestTimeout:
     """The error of a body that does not come."""
     return RequestTimeout(f"the body did not come within {BODY_SECONDS:.0f} seconds")
-
-
-async def _read_more(first: bytes, receive: Receive, most: int) -> bytes:
-    chunks, size, more = [first], len(first), True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Cancelled("the client has gone")
-        chunk = message.get("body", b"")
-        more = message.get("more_body", False)
-        size += len(chunk)
-        if size > most:
-            raise TooLarge(f"the body: expected at most {most} bytes, came more")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def json_length(headers: Mapping[bytes, bytes]) -> int | None:

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import NoReturn
@@ -17,6 +17,7 @@ import uvicorn
 
 from driftline import __version__, logs
 from driftline.config import Server, ServerFile
+from driftline.http import configuration, loop_factory
 from driftline.protocols import numbers
 from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
@@ -27,7 +28,7 @@ from driftline.serving.host import Host
 from driftline.serving.news import News
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
-from driftline.sockets import BACKLOG, bind
+from driftline.sockets import BACKLOG, address_of, bind
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.serving")
@@ -64,11 +65,6 @@ def serve(
         runner.run(_serve(registry, references, settings, file, listener))
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The event loop that uvicorn would choose: uvloop where it is installed."""
-    return uvicorn.Config(app="", log_config=None).get_loop_factory()
-
-
 async def _serve(
     registry: Registry,
     references: Sequence[Reference],
@@ -79,7 +75,7 @@ async def _serve(
     news, payloads = News(settings), PayloadLog.of(settings)
     host = Host(registry, references, file, settings.poll_seconds, news, payloads, settings.exit_on_error)
     server = StoppableServer(host, settings)
-    address = "http://{}:{}".format(*listener.getsockname()[:2])
+    address = address_of(listener)
     log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
     serving = asyncio.create_task(server.serve([listener]))
     starting = asyncio.create_task(host.start())
@@ -146,15 +142,10 @@ class Stoppable(uvicorn.Server):
 
     def __init__(self, app: App, host: Holder, settings: Server) -> None:
         super().__init__(
-            uvicorn.Config(
+            configuration(
                 app,
-                http=fast_lane(app),
-                lifespan="off",
-                ws="none",
-                log_config=None,
+                fast_lane(app),
                 access_log=settings.access_log,
-                server_header=False,
-                proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),

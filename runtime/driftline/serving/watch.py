@@ -12,9 +12,9 @@ from weakref import WeakMethod
 from driftline.blocks import Blocks
 from driftline.config import Monitoring
 from driftline.engine.model import Model
-from driftline.monitor.capture import Capturing
-from driftline.monitor.observer import TICK_SECONDS, Observer
+from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.outbox import Outbox
+from driftline.monitor.watched import Watched
 from driftline.registry.source import Version
 from driftline.serving import memory
 from driftline.serving.later import Batch, Later, length
@@ -34,7 +34,7 @@ MOST_WANTED = 100
 """Sets of outputs that requests want, of which it is remembered what to compute."""
 
 
-class Watch(Capturing):
+class Watch(Watched):
     """Runs a model and shows its monitor what went in and what came out.
 
     version   that is watched, to be named in signals
@@ -52,6 +52,7 @@ class Watch(Capturing):
         settings: Monitoring,
         news: News,
     ) -> None:
+        super().__init__(weakly(self._make), f"{version.name} {version.number}")
         self._version = version
         self._model = model
         self._profile = profile
@@ -62,9 +63,6 @@ class Watch(Capturing):
         self._tick: asyncio.TimerHandle | None = None
         self._looking: asyncio.Future[None] | None = None
         self._later = Later(weakly(self._observe))
-        self.changes: dict[str, int] = {}
-        self.alarms: dict[str, int] = {}
-        self.observer = Observer(weakly(self._make), f"{version.name} {version.number}")
         # Until the profile is read: whatever it may name.
         likely = is_table if profile is None else (lambda spec: len(spec.columns) > 0)
         self._watch(likely)
@@ -144,7 +142,7 @@ class Watch(Capturing):
     def ready(self) -> Monitor:
         """The monitor, with all rows that have been answered here; Unavailable if it is not there."""
         self.catch_up()
-        return self.observer.ready()
+        return super().ready()
 
     def _make(self) -> Monitor:
         """Load the profile and the monitor, in the observer's thread."""
@@ -202,8 +200,7 @@ class Watch(Capturing):
         self._wanted: dict[Sequence[str], Sequence[str]] = {}
 
     def _count(self, signal: Signal) -> None:
-        counts = self.alarms if signal.kind == "alarm" else self.changes
-        counts[signal.column] = counts.get(signal.column, 0) + 1
+        super()._count(signal)
         if signal.kind == "alarm":
             self._news.alarm(self._version, signal)
 

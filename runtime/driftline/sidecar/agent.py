@@ -29,12 +29,11 @@ from starlette.types import ASGIApp
 
 from driftline.config import Monitoring
 from driftline.errors import DriftlineError
-from driftline.monitor.capture import Capturing
 from driftline.monitor.history import History
-from driftline.monitor.observer import Observer
 from driftline.monitor.outbox import Outbox
 from driftline.monitor.profile import Profile
 from driftline.monitor.signals import Signal
+from driftline.monitor.watched import Watched
 from driftline.monitor.webhook import Webhook
 from driftline.sidecar.decoding import Decoder
 from driftline.sidecar.exchange import Exchange
@@ -75,7 +74,7 @@ class Source(Protocol):
         ...
 
 
-class Agent(Capturing):
+class Agent(Watched):
     """Watches one model by what sources hand in.
 
     profile   the reference
@@ -84,9 +83,8 @@ class Agent(Capturing):
     webhook   where alarms are posted, if anywhere
     only      whether what was asked of other models is left out
 
-    steady            held while a checkpoint is made
-    exchanges         how many there were, by outcome: 'observed', 'failed', 'other model'
-    changes, alarms   how many there were, by column
+    steady     held while a checkpoint is made
+    exchanges  how many there were, by outcome: 'observed', 'failed', 'other model'
     """
 
     def __init__(
@@ -97,13 +95,11 @@ class Agent(Capturing):
         webhook: Webhook | None = None,
         only: bool = False,
     ) -> None:
+        super().__init__(self._make, model)
         self.profile = profile
         self.model = model
         self.steady = RLock()
         self.exchanges: Counter[str] = Counter(dict.fromkeys(("observed", "failed", "other model"), 0))
-        self.changes: dict[str, int] = {}
-        self.alarms: dict[str, int] = {}
-        self.observer = Observer(self._make, model)
         self._settings = settings
         self._webhook = webhook
         self._only = model if only else None
@@ -158,10 +154,6 @@ class Agent(Capturing):
         self.exchanges["failed"] += exchanges
         self.observer.skip(exchanges, reason)
 
-    def ready(self) -> Monitor:
-        """The monitor; Unavailable if it is not there."""
-        return self.observer.ready()
-
     async def load(self) -> Monitor:
         """Load the monitor; DriftlineError if that fails."""
         self.observer.start()
@@ -194,8 +186,7 @@ class Agent(Capturing):
         return monitor
 
     def _count(self, signal: Signal) -> None:
-        counts = self.alarms if signal.kind == "alarm" else self.changes
-        counts[signal.column] = counts.get(signal.column, 0) + 1
+        super()._count(signal)
         if signal.kind == "alarm" and self._webhook is not None:
             self._webhook.post(signal)
 

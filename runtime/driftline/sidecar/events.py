@@ -23,7 +23,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from driftline.answers import failure
-from driftline.errors import Cancelled, DriftlineError, TooLarge, Unavailable, WrongMethod
+from driftline.errors import DriftlineError, Unavailable, WrongMethod
+from driftline.http import read_body
 from driftline.protocols.cloudevents import from_http
 from driftline.protocols.payloads import Payload, of_event
 from driftline.sidecar.agent import Agent
@@ -78,7 +79,7 @@ class Events:
         try:
             if scope["method"] != "POST":
                 raise WrongMethod(f"Method Not Allowed: {scope['method']} {scope['path']}")
-            body = await _body(receive)
+            body = await read_body(receive, MOST_BODY_BYTES)
             self._take(scope["headers"], body)
         except DriftlineError as error:
             await failure(error)(scope, receive, send)
@@ -199,19 +200,3 @@ def halves_metrics(source: str, halves: Halves) -> Iterator[Metric]:
         gauge = GaugeMetricFamily(f"driftline_halves_{name}", text, labels=["source"])
         gauge.add_metric([source], value)
         yield gauge
-
-
-async def _body(receive: Receive) -> bytes:
-    """A post's body; TooLarge if it is, Cancelled if the client goes before its end."""
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Cancelled("the client has gone")
-        chunks.append(message.get("body", b""))
-        more = message.get("more_body", False)
-        size += len(chunks[-1])
-        if size > MOST_BODY_BYTES:
-            raise TooLarge(f"the body: expected at most {MOST_BODY_BYTES} bytes, came more")
-    return b"".join(chunks)

@@ -111,7 +111,7 @@ class Files:
         """See Source."""
         if state is not None:
             self._places = {place["inode"]: Place(**place) for place in state["places"]}
-            self.halves.thaw(state["halves"], monotonic())
+            self.halves.restore(state["halves"], monotonic())
         self._thread = Thread(target=self._run, args=(agent,), name="driftline-files", daemon=True)
         self._thread.start()
 
@@ -124,7 +124,7 @@ class Files:
     def state(self) -> Any:
         """See Source."""
         places = [asdict(place) for place in self._places.values()]
-        return {"places": places, "halves": self.halves.freeze()}
+        return {"places": places, "halves": self.halves.snapshot()}
 
     def metrics(self) -> Iterator[Metric]:
         """See Source."""

@@ -16,13 +16,12 @@ from contextlib import suppress
 from itertools import count
 from time import monotonic
 
-import uvloop
-
 from driftline import __version__, beside, logs
 from driftline.backoff import backoff
 from driftline.beside import SharedCounts
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
+from driftline.http import loop_factory
 from driftline.sidecar.proxy import Proxy
 from driftline.sidecar.tap import COUNTED, Tap
 from driftline.sockets import address_of, bind
@@ -42,7 +41,7 @@ def watch_between(settings: Sidecar, monitoring: Monitoring) -> None:
     with (
         bind(settings.host, settings.proxy_port) as traffic,
         bind(settings.host, settings.port) as pages,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
         runner.run(Front(settings, monitoring, traffic, pages).run())
 

@@ -108,7 +108,7 @@ class Halves:
 
     # -- over a restart -----------------------------------------------------------------------------
 
-    def freeze(self) -> list[Any]:
+    def snapshot(self) -> list[Any]:
         """What waits, as JSON knows it."""
         return [
             [key, *payload[:-1], b64encode(payload.body).decode()]
@@ -116,9 +116,9 @@ class Halves:
             if payload is not None
         ]
 
-    def thaw(self, frozen: Sequence[Any], now: float) -> None:
+    def restore(self, snapshot: Sequence[Any], now: float) -> None:
         """Go on with what waited; TypeError or ValueError for what can't be."""
-        for key, *values, body in frozen:
+        for key, *values, body in snapshot:
             self.add(key, Payload(*[*values, b64decode(body)]), now)
 
 

@@ -16,7 +16,7 @@ import uvicorn
 from driftline import __version__, logs
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
-from driftline.http import HttpConnection
+from driftline.http import HttpConnection, configuration, loop_factory
 from driftline.monitor import checkpoint
 from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
@@ -44,8 +44,7 @@ def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
     with bind(settings.host, settings.port) as listener:
         address = address_of(listener)
         log.info("driftline %s shows drift on %s", __version__, address, extra={"address": address})
-        loop_factory = uvicorn.Config(app="", log_config=None).get_loop_factory()  # uvloop where it is
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_run_alone(agent, found, settings, listener))
 
 
@@ -141,18 +140,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Pages, protocol: type[HttpConnection]) -> None:
         super().__init__(
-            uvicorn.Config(
-                app,
-                http=protocol,
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=BACKLOG,
-                timeout_graceful_shutdown=5,
-            )
+            configuration(app, protocol, access_log=False, backlog=BACKLOG, timeout_graceful_shutdown=5)
         )
 
     @contextmanager

@@ -20,10 +20,12 @@ from starlette.types import Receive, Scope, Send
 
 from driftline import logs
 from driftline.answers import failure
-from driftline.config import Monitoring, Server, ServerFile, available_cores, available_memory
+from driftline.config import Monitoring, Server, ServerFile
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.errors import DriftlineError, NotFound, Unavailable
+from driftline.http import loop_factory
+from driftline.machine import available_cores, available_memory
 from driftline.registry.source import Reference, Version
 from driftline.serving import memory
 from driftline.serving.app import App
@@ -34,7 +36,7 @@ from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
 from driftline.serving.news import News
 from driftline.serving.payloads.log import Counts, PayloadLog
-from driftline.serving.process import Stoppable, leave, loop_factory, warm_in_background
+from driftline.serving.process import Stoppable, leave, warm_in_background
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import CardWatch

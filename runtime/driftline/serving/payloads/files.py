@@ -14,6 +14,7 @@ from time import monotonic, sleep
 
 from driftline.backoff import backoff
 from driftline.errors import ConfigError
+from driftline.files import replacing
 from driftline.protocols.payloads import Payload, to_table
 from driftline.serving.payloads.queue import Queue
 
@@ -90,9 +91,5 @@ class FileSink:
         import pyarrow.parquet as pq  # 0.3 s that no request waits for
 
         path = self._folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{self._suffix}"
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            pq.write_table(to_table(payloads), unfinished, compression="zstd", use_dictionary=["model"])
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with replacing(path) as new:
+            pq.write_table(to_table(payloads), new, compression="zstd", use_dictionary=["model"])

@@ -23,8 +23,9 @@ from time import monotonic, perf_counter, time
 from driftline import beside
 from driftline.backoff import backoff
 from driftline.beside import SharedCounts
-from driftline.config import Server, available_cores, limited_cores
+from driftline.config import Server
 from driftline.errors import ConfigError
+from driftline.machine import available_cores, limited_cores
 from driftline.registry.source import Version
 from driftline.serving.payloads.budget import Budget, no_time, spare_time
 from driftline.serving.payloads.exchange import Asked, Exchange

@@ -1,0 +1,154 @@
+"""The commands of a registry: what is in it, what comes in, and which version an alias stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftline.cli.shared import (
+    PATH,
+    bundle_of,
+    engine_of,
+    open_registry,
+    python_option,
+    registry_option,
+    rows_done,
+    trust_option,
+)
+from driftline.config import ServerFile
+from driftline.errors import BadRequest, ModelError
+
+if TYPE_CHECKING:
+    from driftline.registry.files import Check
+    from driftline.registry.source import Version
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("--name", required=True, help="The model's name.")
+@click.option("--alias", help="Promote the new version to this alias.")
+@click.option(
+    "--check",
+    type=PATH,
+    metavar="DATA",
+    help="Refuse the files if they predict otherwise than DATA says: inputs, and outputs by their names.",
+)
+@click.option(
+    "--tolerance",
+    default=1e-5,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="The difference to DATA's predictions that is allowed.",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    help="Load the model once, on the CPU, and refuse what can't be served. Use --no-verify if it "
+    "needs what this machine lacks, a GPU say.",
+)
+@trust_option
+@python_option
+@registry_option
+@click.pass_obj
+def register(
+    file: ServerFile,
+    /,
+    files: tuple[Path, ...],
+    name: str,
+    alias: str | None,
+    check: Path | None,
+    tolerance: float,
+    verify: bool,
+    trust: bool,
+    python: str | None,
+    registry: str,
+) -> None:
+    """Make a new version of a model out of FILES: an .onnx file and what belongs to it, or a folder.
+
+    What may belong to it, by these names: external data, profile.arrow, transform.json, driftline.toml.
+    A model that is Python code is run only with --trust.
+    """
+    if check is not None and not verify:
+        raise BadRequest("expected one of --check and --no-verify: to check a model is to load it")
+    source = open_registry(registry)
+    if alias is not None:
+        source.check_alias(alias)
+    file = replace(file, engine=engine_of(trust, python))
+    if check is not None:
+        with rows_done(check) as done:
+            version = source.register(files, name, parity(check, tolerance, file, name, done))
+    elif verify:
+        version = source.register(files, name, verified(file, name))
+    else:
+        version = source.register(files, name)
+    click.echo(f"{name} {version.number} is registered in {source.uri}")
+    if alias is not None:
+        source.promote(name, version.number, alias)
+        click.echo(f"{name}@{alias} is version {version.number}")
+
+
+def parity(data: Path, tolerance: float, file: ServerFile, name: str, done: Callable[[int], None]) -> Check:
+    """A check that a version's folder predicts what a file says."""
+    from driftline.engine.parity import check
+
+    return lambda folder: check(bundle_of(folder, file, name), data, tolerance, done)
+
+
+def verified(file: ServerFile, name: str) -> Check:
+    """A check that a version's folder can be served."""
+
+    def check(folder: Path) -> None:
+        from driftline.engine.verify import verify
+
+        try:
+            loaded = verify(bundle_of(folder, file, name))
+        except ModelError as error:
+            raise ModelError(f"{error}; --no-verify registers it all the same") from error
+        if not loaded:
+            click.echo(f"driftline: {name} is Python code, which was not run; --trust runs it", err=True)
+
+    return check
+
+
+@click.command()
+@click.argument("name")
+@click.argument("version")
+@click.option("--alias", default="production", show_default=True, help="The alias to point at the version.")
+@registry_option
+def promote(name: str, version: str, alias: str, registry: str) -> None:
+    """Point an alias at a version; servers that follow it swap within a second."""
+    from driftline.registry.source import parse_version
+
+    number = parse_version(version)
+    open_registry(registry).promote(name, number, alias)
+    click.echo(f"{name}@{alias} is version {number}")
+
+
+@click.command()
+@click.argument("name", required=False)
+@registry_option
+def versions(name: str | None, registry: str) -> None:
+    """Show what is registered, and which alias points where."""
+    from rich.console import Console
+
+    source = open_registry(registry)
+    names = [name] if name else source.models()
+    rows = [version for model in names for version in source.versions(model)]
+    Console().print(versions_table(rows) if rows else f"no models in {source.uri}")
+
+
+def versions_table(rows: list[Version]) -> Any:
+    """Versions as a table for the terminal."""
+    from datetime import datetime
+
+    from rich.table import Table
+
+    table = Table("model", "version", "aliases", "created", box=None, header_style="bold", pad_edge=False)
+    for version in rows:
+        created = datetime.fromtimestamp(version.created).astimezone().isoformat(" ", "seconds")
+        table.add_row(version.name, str(version.number), ", ".join(version.aliases), created)
+    return table

@@ -181,3 +181,13 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(BadRequest, match=message):
         fit(*batches, most_bytes=most_bytes, **kinds)
+
+
+@pytest.mark.parametrize(("first", "most_bytes"), [(0, math.inf), (1, math.inf), (0, 0)])
+def test_a_batch_whose_values_are_all_missing_has_no_type(first: int, most_bytes: float) -> None:
+    """Untyped nulls look like numbers."""
+    batches = [{"a": pa.array(["x", "y"] * 10)}, {"a": pa.nulls(4)}]
+    references, _ = fit(*batches[first:], *batches[:first], most_bytes=most_bytes)
+    a = references["a"]
+    assert isinstance(a, Categorical)
+    assert (a.kind, a.categories, a.counts.tolist()) == ("string", ("x", "y"), [10, 10, 0, 4])

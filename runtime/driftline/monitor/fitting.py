@@ -79,9 +79,9 @@ class Fit:
         return tuple(references[name] for name in self._families), numbers.whole()
 
     def _check(self, columns: Columns) -> None:
-        families = {name: FAMILIES[kind_of(column)] for name, column in columns.items()}
+        families = {name: _family(column) for name, column in columns.items()}
         if not self._families:
-            self._families = families
+            self._families = dict(families)
             for name, kind in self._wanted.items():
                 if name not in columns or kind not in ("numeric", "categorical"):
                     raise BadRequest(
@@ -92,13 +92,16 @@ class Fit:
             odd = ", ".join(sorted(families.keys() ^ self._families.keys()))
             raise BadRequest(f"expected the columns of the first batch; came more or fewer: {odd}")
         for name, family in families.items():
-            if family != self._families[name]:
-                raise BadRequest(f"column {name!r}: expected {self._families[name]} as before, came {family}")
+            before = self._families[name]
+            if family and before and family != before:
+                raise BadRequest(f"column {name!r}: expected {before} as before, came {family}")
+            self._families[name] = before or family
             if self._wanted.get(name) == "numeric" and kind_of(columns[name]) == "string":
                 raise BadRequest(f"column {name!r}: expected numbers, came strings")
 
     def _start(self) -> Numbers:
         """Tell from the batches that are kept which columns are numeric, and how they are scaled."""
+        self._families = {name: family or "numbers" for name, family in self._families.items()}
         names = [name for name in self._families if self._is_numeric(name)]
         self._categories = {
             name: Categories(self._kinds(name)) for name in self._families if name not in names
@@ -121,7 +124,7 @@ class Fit:
                 if len(seen) > FEW_INTEGERS:
                     return True
             return False
-        return "float" in kinds
+        return self._families[name] == "numbers" and "float" in kinds
 
     def _kinds(self, name: str) -> set[str]:
         return {kind_of(batch[name]) for batch in self._held}
@@ -221,6 +224,13 @@ def value_counts(name: str, column: Column) -> dict[str, int]:
         column = column.astype(np.int64)
     values, counts = np.unique(column, return_counts=True)
     return dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))
+
+
+def _family(column: Column) -> str:
+    """Of a column's kind; '' if all is missing, since that has no type in many a form."""
+    kind = kind_of(column)
+    nothing = kind == "float" and np.isnan(column[:1]).all() and np.isnan(column).all()
+    return "" if nothing else FAMILIES[kind]
 
 
 def _finite(column: Column) -> Array:

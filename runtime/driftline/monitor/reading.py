@@ -232,6 +232,10 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     if values.dtype.kind != "f":
         integers = values.astype(np.int64, copy=False)
         strings.look_up_integers(integers, _ALL_VALID, 0, table, reference.unseen, codes)
+        if values.dtype == np.uint64:  # is none of the negative ones
+            codes[np.array([*(text.startswith("-") for text in reference.categories), False])[codes]] = (
+                reference.unseen
+            )
         return codes
     fits = (values >= -(2.0**63)) & (values < 2.0**63)
     whole = np.where(fits, values, 0).astype(np.int64)

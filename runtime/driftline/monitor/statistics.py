@@ -225,10 +225,17 @@ def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array,
     return _each(shift, null=np.zeros(len(shift)), interval=(shift - error, shift + error))
 
 
-def rate_change(c: Array, m: Array, d: Array, n: Array) -> list[Statistic]:
-    """d / n - c / m, the change of a rate, with its 95 % interval; all (columns,)."""
+def rate_change(c: Array, m: Array, d: Array, n: Array, extremes: int = 0) -> list[Statistic]:
+    """d / n - c / m, the change of a rate, with its 95 % interval; all (columns,).
+
+    extremes  of the m rows, beyond which the rate is: none of them is, but a new row is as likely to be
+              beyond an extreme as in any other of the m + 1 gaps between the rows
+    """
     value = d / n - c / m
-    return _each(value, null=np.zeros(len(value)), interval=rate_interval(c, m, d, n))
+    if not extremes:
+        return _each(value, null=np.zeros(len(value)), interval=rate_interval(c, m, d, n))
+    null = (c + extremes) / (m + 1) - c / m
+    return _each(value, null=null, interval=rate_interval(c + extremes, m + 1, d, n))
 
 
 def rate_interval(

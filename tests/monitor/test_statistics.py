@@ -224,6 +224,23 @@ def test_wasserstein_is_scipys_on_values_spread_evenly_in_their_bins(both: Count
     )
 
 
+@pytest.mark.parametrize("columns", [2, 3, 10, 30])
+def test_changes_of_correlations_are_at_their_null_expectations(columns: int) -> None:
+    random = np.random.default_rng(0)
+    found = [
+        statistics.correlation_shift(
+            np.corrcoef(random.standard_normal((columns, 2_000))),
+            np.corrcoef(random.standard_normal((columns, 500))),
+            2_000,
+            500,
+        )
+        for _ in range(300)
+    ]
+    for which in zip(*found, strict=True):
+        value, null = np.mean([each.value for each in which]), np.mean([each.null or 0 for each in which])
+        assert value == pytest.approx(null, rel=0.1)
+
+
 def test_a_statistic_is_told_with_what_it_has() -> None:
     assert Statistic(0.5, 0.0, p=0.1).to_dict() == {"value": 0.5, "null": 0.0, "p": 0.1}
     assert Statistic(np.nan, interval=(0.0, np.inf)).to_dict() == {"value": None, "interval": [0.0, None]}

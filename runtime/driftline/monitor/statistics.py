@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import repeat
-from math import isfinite, nan
+from math import exp, isfinite, nan, sqrt
+from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
@@ -260,18 +261,21 @@ def mean_embedding(mean_p: Array, mean_q: Array, m: float, n: float) -> Statisti
 def correlation_shift(p: Array, q: Array, m: float, n: float) -> tuple[Statistic, Statistic]:
     """The largest change of a correlation, and the Frobenius norm of all changes above the diagonal.
 
-    Null expectations from Fisher's standard error (1 - r^2) sqrt(1/m + 1/n); of the largest, that of the
-    maximum of as many normal variables, sqrt(2 ln(2 count)).
+    Null expectations from Fisher's standard error (1 - r^2) sqrt(1/m + 1/n), which is that of normal columns.
+    The largest of as many normal variables is on average about where it is with a chance of exp(-exp(-g)), g
+    Euler's constant (Gumbel 1935); their norm is chi's.
     """
     above = np.triu_indices(len(p), 1)
     change = (q - p)[above]
     if not len(change):
         return Statistic(0.0), Statistic(0.0)
     errors = (1 - p[above] ** 2) * np.sqrt(1 / m + 1 / n)
-    most = float(errors.max() * np.sqrt(2 * np.log(2 * len(errors))))
+    count = len(errors)
+    most = NormalDist().inv_cdf((1 + exp(-exp(-np.euler_gamma)) ** (1 / count)) / 2)
+    norm = sqrt(1 - 1 / (2 * count) + 1 / (8 * count**2))
     return (
-        Statistic(float(np.abs(change).max()), most),
-        Statistic(float(np.linalg.norm(change)), float(np.linalg.norm(errors))),
+        Statistic(float(np.abs(change).max()), float(errors.max() * most)),
+        Statistic(float(np.linalg.norm(change)), float(np.linalg.norm(errors) * norm)),
     )
 
 

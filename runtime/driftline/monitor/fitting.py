@@ -180,7 +180,9 @@ class Numbers:
 
 
 class Categories:
-    """What is seen of a categorical column, in even and in odd rows.
+    """What is seen of a categorical column, in two halves of its rows: a coin deals each pair out to them.
+
+    They are not the even and the odd rows, since rows may alternate: arrivals and departures, say.
 
     kinds  of its first batches, of one family; a float among integers is one of a batch with nulls
     """
@@ -194,20 +196,32 @@ class Categories:
 
     def update(self, name: str, column: Column) -> None:
         """Add a batch; BadRequest names a column of numbers that aren't whole."""
-        for parity, half in enumerate(self._halves):
-            half.update(value_counts(name, column[(parity + self._rows) % 2 :: 2]))
+        second = _second(self._rows, len(column))
+        for which, half in enumerate(self._halves):
+            rows = np.flatnonzero(second == which)
+            half.update(value_counts(name, column.take(rows)))
             if len(half) > 2 * MOST_DISTINCT:
                 kept = dict(half.most_common(MOST_DISTINCT))
-                self._forgotten[parity] += half.total() - sum(kept.values())
+                self._forgotten[which] += half.total() - sum(kept.values())
                 half.clear()
                 half.update(kept)
         self._rows += len(column)
 
     def reference(self, name: str) -> Categorical:
         """Of the rows so far."""
-        even, odd = self._forgotten
-        missing = self._rows - sum(half.total() for half in self._halves) - even - odd
-        return categorical(name, self._halves, missing, self._kind, (even, odd))
+        first, second = self._forgotten
+        missing = self._rows - sum(half.total() for half in self._halves) - first - second
+        return categorical(name, self._halves, missing, self._kind, (first, second))
+
+
+def _second(start: int, rows: int) -> Array:
+    """(rows,) whether rows from `start` on are in the second half: the same however they are batched."""
+    row = np.arange(start, start + rows, dtype=np.uint64)
+    coin = row >> np.uint64(1)  # of the pair's number, mixed: Steele, Lea, Flood: SplitMix (2014)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        coin += np.uint64(0x9E3779B97F4A7C15)
+        coin = (coin ^ (coin >> np.uint64(shift))) * np.uint64(factor)
+    return ((row ^ (coin >> np.uint64(63))) & np.uint64(1)).astype(np.bool_)
 
 
 def value_counts(name: str, column: Column) -> dict[str, int]:

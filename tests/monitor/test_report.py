@@ -167,6 +167,40 @@ def test_a_change_of_numbers_in_words(change: Any, words: str) -> None:
     assert words in only(values, change(values)).words
 
 
+@pytest.mark.parametrize("draw", ["standard_normal", "lognormal", "pareto"])
+@pytest.mark.parametrize("rows", [50, 1_000, 20_000])
+def test_words_of_a_report_are_no_chance(draw: str, rows: int) -> None:
+    """At 95 % each, one column in ten is said to have changed; a reference of few rows has a narrow range."""
+    random = np.random.default_rng(rows)
+    more = {"a": 2.5} if draw == "pareto" else {}
+
+    def some(size: int) -> dict[str, np.ndarray]:
+        return {str(index): getattr(random, draw)(**more, size=size) for index in range(10)}
+
+    told = 0
+    for _ in range(20):
+        profile = Profile.fit(some(200))
+        found = report.of(profile, window(profile, some(rows)))
+        told += any(column.words != NONE for column in found.columns)
+    assert told <= 4
+
+
+def test_what_is_beyond_the_extremes_by_chance_is_no_change() -> None:
+    profile = Profile.fit({"x": np.arange(200.0)})
+    found = report.of(profile, window(profile, {"x": np.linspace(-2, 201, 20_000)}))["x"]
+    assert found.statistics["out_of_range"].value == pytest.approx(0.0198, abs=1e-4)
+    assert found.statistics["out_of_range"].null == pytest.approx(2 / 201)
+    assert "out of range" not in found.words
+
+
+def test_nothing_finite_is_beyond_the_greatest_float() -> None:
+    """Which is what some take for a missing value."""
+    rows = np.append(np.arange(200.0), [np.finfo(np.float32).max] * 50)
+    same = only(rows, rows)
+    assert same.facts["out_of_range_rate"] == 0
+    assert same.statistics["out_of_range"].value == 0
+
+
 def test_few_rows_or_bins_are_not_too_close_by_chance() -> None:
     """Independent rows are called a replay once in 10,000 times, if their columns have bins enough at all."""
     random = np.random.default_rng(0)

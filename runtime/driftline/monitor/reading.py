@@ -211,15 +211,20 @@ def _table(reference: Categorical) -> strings.Table | strings.IntegerTable:
     if reference.kind == "string":
         return strings.build_table(*text_of(_strings(reference.categories)))
     numbers = [text == "True" if reference.kind == "boolean" else int(text) for text in reference.categories]
-    return strings.build_integer_table(np.array(numbers, np.int64))
+    # Modulo 2^64: unsigned ones of 64 bits have a place, too.
+    return strings.build_integer_table(np.array([n % 2**64 for n in numbers], np.uint64).view(np.int64))
 
 
 def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable, values: Column) -> Array:
     """(rows,) int32: the place of each value among the categories, the one behind them, or -1 for missing.
 
-    Raises BadRequest, with the column's name, for strings where there were numbers, and the other way round.
+    Raises BadRequest, with the column's name, for strings where there were numbers, and the other way round,
+    but takes booleans with nulls, which are strings, for those without, and numbers that are all missing for
+    strings that are: a column of nothing has no type.
     """
     codes = np.empty(len(values), np.int32)
+    if isinstance(values, np.ndarray) != isinstance(table, strings.IntegerTable):
+        values = _alike(reference, values)
     came = "numbers" if isinstance(values, np.ndarray) else "strings"
     if came != ("strings" if isinstance(table, strings.Table) else "numbers"):
         raise BadRequest(
@@ -228,9 +233,13 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     if isinstance(table, strings.Table):
         strings.look_up(*text_of(values), *validity_of(values), table, reference.unseen, codes)
         return codes
-    if values.dtype.kind not in "fu":
+    if values.dtype.kind != "f":
         integers = values.astype(np.int64, copy=False)
         strings.look_up_integers(integers, _ALL_VALID, 0, table, reference.unseen, codes)
+        if values.dtype == np.uint64:  # is none of the negative ones
+            codes[np.array([*(text.startswith("-") for text in reference.categories), False])[codes]] = (
+                reference.unseen
+            )
         return codes
     fits = (values >= -(2.0**63)) & (values < 2.0**63)
     whole = np.where(fits, values, 0).astype(np.int64)
@@ -238,3 +247,19 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     codes[~fits | (whole != values)] = reference.unseen
     codes[np.isnan(values)] = strings.MISSING
     return codes
+
+
+def _alike(reference: Categorical, values: Column) -> Column:
+    """Values as the reference has them, where only their form differs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if reference.kind == "boolean":
+        places = pc.index_in(values, pa.array(["False", "True", None], values.type))
+        return values if places.null_count else np.array([0, 1, np.nan])[np.from_dlpack(places)]
+    if isinstance(values, np.ndarray) and reference.kind == "string":
+        if values.dtype.kind == "b":
+            return pc.if_else(pa.array(values), "True", "False")
+        if np.isnan(values).all():
+            return pa.nulls(len(values), pa.string())
+    return values

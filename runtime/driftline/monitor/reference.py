@@ -198,9 +198,9 @@ def categorical(
 ) -> Categorical:
     """The reference of a categorical column.
 
-    halves     how often each category occurs among the even and among the odd rows
+    halves     how often each category occurs in one half of the rows and in the other
     missing    how many values were missing
-    forgotten  even and odd rows of categories that were too many to be kept
+    forgotten  rows of either half, of categories that were too many to be kept
     seed       of what is drawn to cut within a category
 
     If every category occurs at least FEW times, the set is closed: all rows are counted, and a value that is

@@ -263,7 +263,7 @@ def of_columns(columns: Sequence[Counted]) -> list[ColumnReport]:
     reports = []
     for column, found in zip(columns, compare(columns), strict=True):
         note = _note(column)
-        change = describe(column.reference, column.counts, found) if found else note
+        change = describe(column.reference, column.counts, found, len(columns)) if found else note
         reports.append(ColumnReport(*column, found, change, note))
     return reports
 

@@ -29,7 +29,9 @@ def routes(host: Host, settings: Server) -> list[Route]:
     pages = Pages(host, settings.max_body_bytes)
     model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     return [
+        Route("/", pages.alive),
         Route("/v2", pages.server),
+        Route("/v2/", pages.server),  # so the OpenAPI file of the protocol has it
         Route("/v2/health/live", pages.live),
         Route("/v2/health/ready", pages.ready),
         Route("/v2/models/stats", pages.statistics),
@@ -61,6 +63,10 @@ class Pages:
     def __init__(self, host: Host, max_body_bytes: int) -> None:
         self._host = host
         self._max_body_bytes = max_body_bytes
+
+    async def alive(self, request: Request) -> Response:
+        """Whether the process answers at all, in KServe's v1 words."""
+        return json({"status": "alive"})
 
     async def server(self, request: Request) -> Response:
         """Server metadata."""

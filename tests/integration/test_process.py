@@ -65,9 +65,17 @@ def test_a_folder_made_for_triton_serves_as_it_is(tmp_path: Path) -> None:
     scale(tmp_path / "models/n/2/model.onnx/model.onnx", 2.0)
     (tmp_path / "models/m/config.pbtxt").write_text('name: "m"\nplatform: "onnxruntime_onnx"\n')
     (tmp_path / "models/m/labels").mkdir()
+    (tmp_path / "models/n/config.pbtxt").write_text(
+        "instance_group [{ kind: KIND_GPU }]\nversion_policy: { specific { versions: [1] }}\n"
+    )
     with serving("--registry", tmp_path / "models") as server:
         assert server.infer("m", ROW).json()["model_version"] == "10"
         assert server.infer("n", ROW).json()["model_version"] == "2"
+        warnings = [event["message"] for event in server.events() if event["level"] == "warning"]
+    assert warnings == [
+        "n: config.pbtxt is not followed in: instance_group, version_policy; "
+        "here, aliases and driftline.toml say that"
+    ]
 
 
 def test_references_choose_versions(tmp_path: Path, registry: Registry) -> None:

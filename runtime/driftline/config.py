@@ -222,7 +222,10 @@ class Server(Settings):
     poll_seconds: float = setting(
         0.0, SECONDS, "Time between two looks at the registry; 0: 0.5 for a folder, 5 for MLflow."
     )
-    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what is in flight when stopped.")
+    stop_delay_seconds: float = setting(
+        0.0, SECONDS, "Time to go on answering when stopped, not ready, until nobody asks any more."
+    )
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what is in flight then.")
     log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
     log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
     busy_poll_us: int = setting(

@@ -78,7 +78,7 @@ class Pages:
 
     async def ready(self, request: Request) -> Response:
         """Whether every model that was asked for can answer."""
-        ready = self._host.ready
+        ready = self._host.ready_for_more
         return json({"live": True, "ready": ready}, 200 if ready else 503)
 
     async def metadata(self, request: Request) -> Response:
@@ -150,7 +150,7 @@ class Pages:
 
     async def ping(self, request: Request) -> Response:
         """Whether every model can answer, in MLflow's words."""
-        return Response("\n", 200 if self._host.ready else 503, media_type="application/json")
+        return Response("\n", 200 if self._host.ready_for_more else 503, media_type="application/json")
 
     async def mlflow_version(self, request: Request) -> Response:
         """The version of MLflow whose protocol is answered."""

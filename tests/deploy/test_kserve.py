@@ -97,13 +97,15 @@ def test_kserve_knows_when_a_runtime_is_ready() -> None:
         assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == str(port)
 
 
-def test_a_runtime_ends_in_the_time_that_kubernetes_gives_it() -> None:
-    for name in ("cpu", "gpu"):
-        (runtime,) = documents(KSERVE / f"runtime-{name}.yaml")
-        (container,) = runtime["spec"]["containers"]
-        context = main.commands["serve"].make_context("serve", container["args"][1:])
-        assert context.params["stop_delay_seconds"] >= 2
-        assert context.params["stop_delay_seconds"] + context.params["drain_seconds"] <= 25
+def test_what_answers_clients_ends_in_the_time_that_kubernetes_gives_it() -> None:
+    files = ("runtime-cpu.yaml", "runtime-gpu.yaml", "samples/sidecar.yaml")
+    ours = [each for name in files for each in containers(documents(KSERVE / name))]
+    assert len(ours) == len(files)
+    for container in ours:
+        command, *arguments = container["args"]
+        params = main.commands[command].make_context(command, arguments).params
+        assert params["stop_delay_seconds"] >= 2
+        assert params["stop_delay_seconds"] + params["drain_seconds"] <= 25
 
 
 def test_samples_name_what_is_there() -> None:

@@ -188,6 +188,25 @@ def drift(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["drift", *arguments])
 
 
+def test_a_stop_may_wait_until_clients_have_gone_elsewhere(server: Process, profile: Path) -> None:
+    body = infer_request({"x": ("FP32", REFERENCE[:1].tolist())})
+    with (
+        beside(profile, server.url, *WATCHING, "--stop-delay-seconds", "1000") as agent,
+        httpx.Client(base_url=agent.traffic, timeout=30) as client,
+    ):
+        assert "connection" not in client.post("/v2/models/m/infer", json=body).headers
+        agent.popen.send_signal(signal.SIGTERM)
+        closes = False
+        while not closes:
+            answer = client.post("/v2/models/m/infer", json=body)
+            assert answer.status_code == 200
+            closes = answer.headers.get("connection") == "close"
+        assert client.post("/v2/models/m/infer", json=body).headers["connection"] == "close"  # on a new one
+        assert agent.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+    with beside(profile, server.url, *WATCHING, "--stop-delay-seconds", "0.2") as agent:
+        assert agent.stop() == 0
+
+
 def test_the_report_of_a_fleet(profile: Path, server: Process, agent: Beside, tmp_path: Path) -> None:
     """The server watches by the same profile, and its window is added to the agent's."""
 

@@ -69,6 +69,7 @@ class Holder:
         self.entries: dict[str, Entry] = {}
         self.default_name: str | None = None
         self.ready = False
+        self.stopping = False
         self.news = news
         self.payloads = payloads
         self._file = file
@@ -104,6 +105,11 @@ class Holder:
         raise NotFound(
             f"Request for unknown model: '{name}' version {version} is not found; loaded: {loaded}"
         )
+
+    @property
+    def ready_for_more(self) -> bool:
+        """Whether every model can answer, and others may go on sending requests here."""
+        return self.ready and not self.stopping
 
     def _first_name(self) -> str:
         """The first model by name, of those that can answer if there are any."""

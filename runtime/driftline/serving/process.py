@@ -138,13 +138,17 @@ class Stoppable(uvicorn.Server):
 
     app   answers
     host  that it answers from
+
+    For `stop_delay_seconds` it goes on, until load balancers know: not ready, taking connections, and closing
+    each behind its next answer. A client that keeps one would find it closed under a request.
     """
 
     def __init__(self, app: App, host: Holder, settings: Server) -> None:
+        self._lane = fast_lane(app)
         super().__init__(
             configuration(
                 app,
-                fast_lane(app),
+                self._lane,
                 access_log=settings.access_log,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -152,12 +156,21 @@ class Stoppable(uvicorn.Server):
             )
         )
         self._holder = host
+        self._delay = settings.stop_delay_seconds
 
     def stop(self) -> int:
-        """Take no more, and end when what was taken is answered; how many requests that are."""
+        """Take no more, after the delay, and end when what was taken is answered; how many that are now."""
+        self._holder.stopping = True
+        if self._delay and self._holder.ready:
+            self._lane.keep_alive = False
+            asyncio.get_running_loop().call_later(self._delay, self._end)
+        else:
+            self._end()
+        return sum(served.batcher.pending for served in self._holder.served())
+
+    def _end(self) -> None:
         self._holder.ready = False
         self.should_exit = True
-        return sum(served.batcher.pending for served in self._holder.served())
 
 
 class StoppableServer(Stoppable):
@@ -182,7 +195,7 @@ class StoppableServer(Stoppable):
                 loop.remove_signal_handler(number)
 
     def _stop(self, number: int) -> None:
-        if self.should_exit:
+        if self._host.stopping:
             log.warning("stopping at once")
             leave(128 + number)
         pending = self.stop()

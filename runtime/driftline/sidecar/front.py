@@ -81,6 +81,9 @@ class Front:
         told = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((keeping, told), return_when=asyncio.FIRST_COMPLETED)
         self._stopping.set()
+        if not keeping.done():
+            self._proxy.stopping = True  # who keeps a connection would find it closed under a request
+            await asyncio.sleep(self._settings.stop_delay_seconds)
         await self._proxy.stop(0 if keeping.done() else self._settings.drain_seconds)
         self._tap.close()
         await keeping
@@ -126,7 +129,8 @@ class Front:
 
     async def _last(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
         """Let the agent count what waits."""
-        _, late = await asyncio.wait((ended,), timeout=self._settings.drain_seconds + END_SECONDS)
+        passing = self._settings.stop_delay_seconds + self._settings.drain_seconds
+        _, late = await asyncio.wait((ended,), timeout=passing + END_SECONDS)
         if late:
             log.error("the agent does not end: it is killed")
             process.kill()

@@ -20,7 +20,7 @@ from driftline.serving.fleet.channel import Channel, Gone, Verbs
 log = logging.getLogger("driftline.fleet")
 
 STOP_SECONDS = 10.0
-"""Seconds that a worker may take to end, beyond the time to drain."""
+"""Seconds that a worker may take to end, beyond the delay and the time to drain."""
 
 
 class Worker:
@@ -114,7 +114,9 @@ class Crew:
             else:
                 life.cancel()  # it waits to try again
         if self._lives:
-            _, late = await asyncio.wait(self._lives, timeout=self._settings[0].drain_seconds + STOP_SECONDS)
+            server = self._settings[0]
+            most = server.stop_delay_seconds + server.drain_seconds + STOP_SECONDS
+            _, late = await asyncio.wait(self._lives, timeout=most)
             if late:
                 log.error("%d workers do not end: they are killed", len(late))
                 self.kill()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from numbers import Integral, Real
 from threading import RLock
 from time import monotonic
 from typing import Any, Self
@@ -34,7 +35,7 @@ from driftline.monitor.statistics import Statistic
 from driftline.monitor.telling import TOLD, log_signals
 from driftline.monitor.window import Window
 from driftline.monitor.wording import describe_all
-from driftline.tensors import Array
+from driftline.tensors import Array, shorten
 
 _NEVER = 1 << 62
 
@@ -77,15 +78,15 @@ class Monitor:
         on_signal: Callable[[Signal], None] | None = None,
         on_window: Callable[[Window], None] | None = None,
     ) -> None:
-        if not false_alarm_rows >= 1:
-            raise BadRequest(f"false_alarm_rows = {false_alarm_rows!r}: expected at least 1")
-        numbers = {
-            "tolerance": tolerance, "look_rows": look_rows, "look_seconds": look_seconds,
-            "window_rows": window_rows, "window_seconds": window_seconds, "keep_windows": keep_windows,
-        }  # fmt: skip
+        if not isinstance(profile, Profile):
+            raise BadRequest(f"a monitor: expected a Profile, came {shorten(profile)}")
+        _check("false_alarm_rows", false_alarm_rows, 1)
+        numbers = {"tolerance": tolerance, "look_seconds": look_seconds, "window_seconds": window_seconds}
         for name, value in numbers.items():
-            if not value >= 0:
-                raise BadRequest(f"{name} = {value!r}: expected at least 0")
+            _check(name, value, 0)
+        rows = {"look_rows": look_rows, "window_rows": window_rows, "keep_windows": keep_windows}
+        for name, value in rows.items():
+            _check(name, value, 0, whole=True)
         self.profile = profile
         self.keep_windows = keep_windows
         self.rows = 0
@@ -326,8 +327,7 @@ class Monitor:
 
         Looks at the detectors first, if rows have come since the last look.
         """
-        if windows < 1:
-            raise BadRequest(f"windows = {windows!r}: expected a whole number from 1")
+        _check("windows", windows, 1, whole=True)
         with self._lock:
             window, signals = self.current()
             before = list(self._finished)[-(windows - 1) :] if windows > 1 else []
@@ -401,6 +401,14 @@ class Monitor:
         """The signals that are held."""
         with self._lock:
             return tuple(self._signals.values())
+
+
+def _check(name: str, value: Any, least: int, whole: bool = False) -> None:
+    """BadRequest if it is not a number from `least` on."""
+    fits = isinstance(value, Integral if whole else Real)
+    if not fits or not value >= least:
+        what = "a whole number" if whole else "a number"
+        raise BadRequest(f"{name} = {value!r}: expected {what} from {least}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic, number
 from driftline.monitor.window import Window
 from driftline.monitor.wording import describe, quoted, special
-from driftline.tensors import Array
+from driftline.tensors import Array, shorten
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -153,7 +153,7 @@ class Report:
             if column.name == name:
                 return column
         names = ", ".join(column.name for column in self.columns)
-        raise BadRequest(f"column {name!r}: the report has no such column; it has: {names}")
+        raise BadRequest(f"column {name!r}: the report has no such column; it has: {shorten(names)}")
 
     def ranked(self) -> list[ColumnReport]:
         """The columns, that of most drift first."""

@@ -41,7 +41,7 @@ class Source:
     schema  pyarrow's, of the first file
     rows    how many there are; None if only reading the files through would tell
 
-    Raises BadRequest if a file can't be read.
+    Raises BadRequest if a file can't be read, or has a column twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +53,9 @@ class Source:
             )
         with _named(self._files[0]):
             self.schema = _schema(self._files[0])
+        twice = [name for name in self.schema.names if self.schema.names.count(name) > 1]
+        if twice:
+            raise BadRequest(f"{path}: expected columns of different names, came {twice[0]!r} twice")
         self.rows = self._count()
 
     def _count(self) -> int | None:

@@ -7,6 +7,7 @@ How much is in memory at once depends on the batches, not on the file.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -53,7 +54,7 @@ class Source:
             )
         with _named(self._files[0]):
             self.schema = _schema(self._files[0])
-        twice = [name for name in self.schema.names if self.schema.names.count(name) > 1]
+        twice = [name for name, times in Counter(self.schema.names).items() if times > 1]
         if twice:
             raise BadRequest(f"{path}: expected columns of different names, came {twice[0]!r} twice")
         self.rows = self._count()

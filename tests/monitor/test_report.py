@@ -269,7 +269,7 @@ def test_odd_references_are_explained() -> None:
     assert absent.statistics["missing"].value == -0.5
     assert absent.statistics["out_of_range"].value == 0.5
     infinite = only(np.full(200, np.inf), np.full(5, np.inf))
-    assert infinite.note == "the reference has no finite values"
+    assert infinite.note == "the reference has no values that float32 has as finite"
     one = only(np.array(["a"] * 200), ["a", "b"])
     assert one.note == 'the reference has one category only, "a"'
     assert only(np.arange(200.0), [np.nan] * 5).note == "all values in this window are missing"

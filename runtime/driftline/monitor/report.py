@@ -274,7 +274,7 @@ def _note(column: Counted) -> str:
         return "the reference has no values: all are missing"
     if isinstance(reference, Numeric):
         if not len(reference.edges):
-            return "the reference has no finite values"
+            return "the reference has no values that float32 has as finite"
         if reference.minimum == reference.maximum:
             return f"the reference has one value only, {reference.minimum:.6g}: nothing to measure a shift by"
     elif (

@@ -23,7 +23,7 @@ from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric, Reference
 from driftline.monitor.report import Report
-from driftline.monitor.signals import Signal
+from driftline.monitor.signals import Signal, log_signals
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
 from driftline.monitor.wording import CLOSER, NONE, describe_all
@@ -268,7 +268,7 @@ def test_odd_references_are_explained() -> None:
     assert absent.statistics["missing"].value == -0.5
     assert absent.statistics["out_of_range"].value == 0.5
     infinite = only(np.full(200, np.inf), np.full(5, np.inf))
-    assert infinite.note == "the reference has no finite values"
+    assert infinite.note == "the reference has no values that float32 has as finite"
     one = only(np.array(["a"] * 200), ["a", "b"])
     assert one.note == 'the reference has one category only, "a"'
     assert only(np.arange(200.0), [np.nan] * 5).note == "all values in this window are missing"
@@ -333,7 +333,7 @@ def test_windows_of_other_bins_are_refused(profile: Profile) -> None:
     other = Profile.fit({"z": np.arange(200.0)})
     with pytest.raises(BadRequest, match="column 'z': expected 37 counts in the window, came 0"):
         report.of(other, window(profile, data(10)))
-    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: z"):
+    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: 'z'"):
         report.of(other, window(other, {"z": np.arange(3.0)}))["q"]
 
 
@@ -370,6 +370,16 @@ def test_it_prints_as_a_table_and_is_short_among_others(
         assert max(map(len, lines)) <= int(columns)
         assert str(profile).splitlines()[0]
     assert "\x1b" not in str(found)
+
+
+def test_of_the_many_columns_of_a_signal_the_first_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    columns = tuple(f"c{index}" for index in range(500))
+    signal = Signal("change", "", 0, "", NOON, 9, 14.0, columns, {}, "")
+    text = str(Report(NOON, NOON, 9, 9, (), {}, (signal,), ()))
+    assert "the model as a whole (c0, c1, c2, 497 more)" in text
+    with caplog.at_level("INFO"):
+        log_signals([signal])
+    assert "the model as a whole (c0, c1, c2, 497 more)" in caplog.text
 
 
 def test_history_has_a_row_for_each_statistic(profile: Profile) -> None:

@@ -189,7 +189,8 @@ class Profile:
         for reference in self.references:
             if reference.name == name:
                 return reference
-        raise BadRequest(f"column {name!r}: the profile has no such column; it has: {', '.join(self.names)}")
+        names = shorten(", ".join(self.names))
+        raise BadRequest(f"column {name!r}: the profile has no such column; it has: {names}")
 
     def __repr__(self) -> str:
         """Its rows and its first columns."""

@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from driftline.monitor.histogram import histogram
-from driftline.monitor.signals import Signal
+from driftline.monitor.signals import Signal, first_of
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.wording import NONE
 
@@ -148,7 +148,7 @@ def _typeset(words: str) -> str:
 
 def _told(signal: Signal) -> str:
     what = signal.column or "the model as a whole"
-    named = f" ({', '.join(signal.columns)})" if signal.columns else ""
+    named = f" ({first_of(signal.columns)})" if signal.columns else ""
     when = f"{signal.when:%Y-%m-%d %H:%M:%S} UTC, after {signal.rows:,} rows"
     return f"{what}{named}, {when}" + (f": {signal.words}" if signal.words else "")
 

@@ -17,7 +17,7 @@ from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic, number
 from driftline.monitor.window import Window
 from driftline.monitor.wording import describe, quoted, special
-from driftline.tensors import Array
+from driftline.tensors import Array, shorten
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -153,7 +153,7 @@ class Report:
             if column.name == name:
                 return column
         names = ", ".join(column.name for column in self.columns)
-        raise BadRequest(f"column {name!r}: the report has no such column; it has: {names}")
+        raise BadRequest(f"column {name!r}: the report has no such column; it has: {shorten(names)}")
 
     def ranked(self) -> list[ColumnReport]:
         """The columns, that of most drift first."""
@@ -280,7 +280,7 @@ def _note(column: Counted) -> str:
         return "the reference has no values: all are missing"
     if isinstance(reference, Numeric):
         if not len(reference.edges):
-            return "the reference has no finite values"
+            return "the reference has no values that float32 has as finite"
         if reference.minimum == reference.maximum:
             return f"the reference has one value only, {reference.minimum:.6g}: nothing to measure a shift by"
     elif (

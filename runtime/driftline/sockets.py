@@ -29,4 +29,5 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
 
 def address_of(listener: socket.socket) -> str:
     """Where a socket listens, as a URL."""
-    return "http://{}:{}".format(*listener.getsockname()[:2])
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -108,6 +108,16 @@ def test_what_answers_clients_ends_in_the_time_that_kubernetes_gives_it() -> Non
         assert params["stop_delay_seconds"] + params["drain_seconds"] <= 25
 
 
+def test_a_runtime_takes_no_model_away_from_another() -> None:
+    formats = [
+        each
+        for name in ("cpu", "gpu")
+        for runtime in documents(KSERVE / f"runtime-{name}.yaml")
+        for each in runtime["spec"]["supportedModelFormats"]
+    ]
+    assert {each["name"] for each in formats if each.get("autoSelect")} == {"driftline"}
+
+
 def test_samples_name_what_is_there() -> None:
     (storage,) = documents(KSERVE / "storage-mlflow.yaml")
     runtimes = {

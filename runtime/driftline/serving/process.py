@@ -42,7 +42,7 @@ GARBAGE = 20_000
 def serve(
     registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile | None = None
 ) -> None:
-    """Serve models until SIGTERM or SIGINT, then answer what is in flight and return.
+    """Serve models until SIGTERM or SIGINT, then answer what is in flight and end the process, with code 0.
 
     The port is open, live and not ready, while the models are being loaded. SIGHUP looks at the registry
     at once. A second SIGTERM or SIGINT ends the process without waiting.
@@ -101,8 +101,7 @@ async def _serve(
             await payloads.close()
         await asyncio.to_thread(news.close)
     log.info("stopped")
-    if host.busy():  # past its time to finish; Python would wait for its thread
-        leave(0)
+    leave(0)  # Python would wait for threads that compute still, or read from a disk that has gone
 
 
 def warm_in_background(served: Sequence[Served]) -> None:

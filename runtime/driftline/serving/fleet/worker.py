@@ -263,6 +263,8 @@ class SharedApp(App):
             response.raw_headers = headers
         except TimeoutError:
             response = failure(Unavailable(f"the supervisor has not answered in {PAGE_SECONDS:g} s"))
+        except asyncio.CancelledError:  # see App
+            response = failure(Unavailable("the server is stopping"))
         except DriftlineError as error:
             response = failure(error)
         await response(scope, receive, send)
@@ -339,8 +341,7 @@ async def answer(
             await host.payloads.close()
         host.say()
         await channel.finish()
-    if host.busy():  # past its time to finish; Python would wait for its thread
-        leave(0)
+    leave(0)  # see process.serve
 
 
 async def keep_following(host: WorkerHost) -> None:

@@ -1,0 +1,64 @@
+"""Whole servers whose surroundings fail them: streams that are closed, disks that do not answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from support import scale, serving
+
+from driftline.registry.source import Registry
+
+ROW = {"x": ("FP32", [[1.0, 2.0, 3.0]])}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = Registry.open(tmp_path / "models")
+    for name in ("m", "n"):
+        registry.register([scale(tmp_path / "model.onnx", 2.0)], name)
+    return registry
+
+
+def ready(server: subprocess.Popen[bytes], url: str) -> None:
+    """Return when a server without a log is ready."""
+    deadline = time.monotonic() + 60
+    while True:
+        assert server.poll() is None, "the server has ended"
+        assert time.monotonic() < deadline, "the server does not get ready"
+        try:
+            if httpx.get(f"{url}/v2/health/ready", timeout=30).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(
+    tmp_path: Path, registry: Registry, workers: int
+) -> None:
+    folder = tmp_path / "models/m/2"
+    folder.mkdir()
+    scale(folder / "model.onnx", 3.0)
+    os.mkfifo(folder / "driftline.toml")  # whoever reads it waits for ever
+    registry.promote("m", 1)
+    with serving("--registry", registry.uri, "--workers", str(workers), "--drain-seconds", "1") as server:
+        registry.promote("m", 2)
+        answers: list[httpx.Response] = []
+        loading = threading.Thread(target=lambda: answers.append(server.post("/v2/repository/models/m/load")))
+        loading.start()
+        while '"LOADING"' not in server.post("/v2/repository/index").text:
+            time.sleep(0.01)
+        assert server.infer("m", ROW).json()["model_version"] == "1"
+        assert server.stop() == 0
+        loading.join()
+        (answer,) = answers
+        assert (answer.status_code, answer.json()) == (503, {"error": "the server is stopping"})
+        server.close()
+        assert not [line for line in server.log if "Traceback" in line]

@@ -24,9 +24,12 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
         listener.bind(address)
     except OSError as error:
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
+    except UnicodeError as error:  # a name that no name service can be asked for
+        raise ConfigError(f"can't listen on {host}:{port}: {error}") from error
     return listener
 
 
 def address_of(listener: socket.socket) -> str:
     """Where a socket listens, as a URL."""
-    return "http://{}:{}".format(*listener.getsockname()[:2])
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +24,22 @@ def registry(tmp_path: Path) -> Registry:
     for name in ("m", "n"):
         registry.register([scale(tmp_path / "model.onnx", 2.0)], name)
     return registry
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_address_of_ipv6_is_said_as_clients_take_it(registry: Registry, workers: int) -> None:
+    with serving("m", "--registry", registry.uri, "--host", "::1", "--workers", str(workers)) as server:
+        assert server.url.startswith("http://[::1]:")
+        assert server.infer("m", ROW).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 300, "no.such.host.invalid"])
+def test_an_address_that_cannot_be_looked_up_is_named(registry: Registry, host: str) -> None:
+    command = [sys.executable, "-m", "driftline", "serve", "--registry", registry.uri, "--host", host]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"driftline: can't listen on {host}:8080: ")
 
 
 def ready(server: subprocess.Popen[bytes], url: str) -> None:

@@ -27,7 +27,7 @@ from driftline.serving.host import Host
 from driftline.serving.news import News
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
-from driftline.sockets import BACKLOG, bind
+from driftline.sockets import BACKLOG, address_of, bind
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.serving")
@@ -79,7 +79,7 @@ async def _serve(
     news, payloads = News(settings), PayloadLog.of(settings)
     host = Host(registry, references, file, settings.poll_seconds, news, payloads, settings.exit_on_error)
     server = StoppableServer(host, settings)
-    address = "http://{}:{}".format(*listener.getsockname()[:2])
+    address = address_of(listener)
     log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
     serving = asyncio.create_task(server.serve([listener]))
     starting = asyncio.create_task(host.start())

@@ -17,7 +17,7 @@ from driftline.serving.fleet.host import FleetHost
 from driftline.serving.news import News
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.process import calm_collector, leave, loop_factory
-from driftline.sockets import BACKLOG, bind
+from driftline.sockets import BACKLOG, address_of, bind
 
 log = logging.getLogger("driftline.serving")
 
@@ -48,7 +48,7 @@ async def _supervise(
     host = FleetHost(registry, references, file, settings, listeners, news)
     stopping = asyncio.Event()
     _take_signals(host, stopping)
-    address = "http://{}:{}".format(*listeners[0].getsockname()[:2])
+    address = address_of(listeners[0])
     log.info(
         "driftline %s listens on %s, %d workers", __version__, address, settings.workers,
         extra={"address": address, "workers": settings.workers},

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support import scale, serving
+from support import infer_request, scale, serving
 
+from driftline.demo.server import free_port
 from driftline.registry.source import Registry
 
 ROW = {"x": ("FP32", [[1.0, 2.0, 3.0]])}
@@ -40,6 +41,25 @@ def test_an_address_that_cannot_be_looked_up_is_named(registry: Registry, host: 
     assert ended.returncode == 2
     [line] = ended.stderr.splitlines()
     assert line.startswith(f"driftline: can't listen on {host}:8080: ")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("closed", ["2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"])
+def test_no_socket_stands_where_a_closed_stream_was(registry: Registry, closed: str, workers: int) -> None:
+    port = free_port("127.0.0.1", 0)
+    command = f"exec {sys.executable} -m driftline serve m --registry {registry.uri} --port {port}"
+    with subprocess.Popen(["bash", "-c", f"{command} --workers {workers} {closed}"]) as server:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            ready(server, url)
+            answer = httpx.post(f"{url}/v2/models/m/infer", json=infer_request(ROW), timeout=30)
+            assert answer.json()["outputs"][0]["data"] == [2, 4, 6]
+            streams = [Path(f"/proc/{server.pid}/fd/{number}").readlink() for number in range(3)]
+            assert not [stream for stream in streams if str(stream).startswith(("socket:", "anon_inode:"))]
+            server.terminate()
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
 
 
 def ready(server: subprocess.Popen[bytes], url: str) -> None:

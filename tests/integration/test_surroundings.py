@@ -99,3 +99,26 @@ def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(
         assert (answer.status_code, answer.json()) == (503, {"error": "the server is stopping"})
         server.close()
         assert not [line for line in server.log if "Traceback" in line]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_registry_that_does_not_answer_holds_up_nothing_else(
+    tmp_path: Path, registry: Registry, workers: int
+) -> None:
+    with serving("--registry", registry.uri, "--workers", str(workers)) as server:
+        os.mkfifo(tmp_path / "models/m/aliases.json")
+        clients = [
+            threading.Thread(target=server.post, args=("/v2/repository/index",))
+            for _ in range(2 * (os.cpu_count() or 1) + 8)
+        ]
+        for client in clients:
+            client.start()
+        index = server.post("/v2/repository/index")
+        assert index.status_code == 503
+        assert "has not answered in 10 s" in index.json()["error"]
+        assert server.get("/metrics").status_code == 200
+        for name in ("m", "n"):
+            assert server.infer(name, ROW).status_code == 200
+        for client in clients:
+            client.join()
+        assert server.stop() == 0

@@ -333,8 +333,8 @@ main.add_command(tune)
 
 
 def open_standard_streams() -> None:
-    """Open what of stdin, stdout and stderr is closed: a socket would have its number, and its client would get
-    what a library has to say."""
+    """Open what of stdin, stdout and stderr is closed: a socket would have its number, and its client would
+    get what a library has to say."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -74,6 +76,24 @@ def ready(server: subprocess.Popen[bytes], url: str) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_as_many_clients_are_served_as_the_system_allows(registry: Registry, workers: int) -> None:
+    port = free_port("127.0.0.1", 0)
+    command = f"ulimit -Sn 64; exec {sys.executable} -m driftline serve m --registry {registry.uri}"
+    with subprocess.Popen(["bash", "-c", f"{command} --port {port} --workers {workers}"]) as server:
+        try:
+            ready(server, f"http://127.0.0.1:{port}")
+            with ExitStack() as clients:
+                for _ in range(300):
+                    client = clients.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=30)))
+                    client.request("GET", "/v2/health/ready")
+                    assert client.getresponse().status == 200
+            server.terminate()
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,12 +10,15 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from threading import Thread
+from time import sleep
 from typing import NoReturn
 
 import uvicorn
 
 from driftline import __version__, logs
+from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
 from driftline.protocols import numbers
 from driftline.registry.source import Reference, Registry
@@ -27,7 +30,7 @@ from driftline.serving.host import Host
 from driftline.serving.news import News
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
-from driftline.sockets import BACKLOG, address_of, bind
+from driftline.sockets import BACKLOG, address_of, allow_connections, bind
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.serving")
@@ -49,6 +52,7 @@ def serve(
 
     Raises ConfigError if the address can't be bound, and whatever keeps a model from being loaded.
     """
+    allow_connections()
     if settings.workers > 1:
         from driftline.serving.fleet.supervisor import supervise
 
@@ -111,10 +115,22 @@ def warm_in_background(served: Sequence[Served]) -> None:
 
 
 def compile_kernels(served: Sequence[Served]) -> None:
-    """Load Numba and what waits for it, beside the first requests.
+    """Load Numba and what waits for it, beside the first requests; again, where there is no room for it.
 
     Until then Python makes the features of these versions, and orjson reads all numbers.
     """
+    for failures in count(1):
+        try:
+            load_kernels(served)
+            return
+        except Exception as error:  # no more files or memory may be had: that passes
+            wait = backoff(failures)
+            log.error("kernels can't be loaded: %s; requests take longer; next try in %.0f s", error, wait)
+            sleep(wait)
+
+
+def load_kernels(served: Sequence[Served]) -> None:
+    """Load Numba and what waits for it, as far as it is not there yet."""
     compiling.load()
     for each in served:
         if not each.model.warm:

@@ -97,7 +97,7 @@ class DirectoryRegistry(Registry):
                 aliases = json.loads(path.read_bytes())
             except (FileNotFoundError, NotADirectoryError):
                 return {}
-            except ValueError:
+            except (ValueError, RecursionError):  # a nest may be too deep for Python
                 aliases = None
         if not isinstance(aliases, dict) or not all(type(n) is int and n > 0 for n in aliases.values()):
             raise RegistryError(

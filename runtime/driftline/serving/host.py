@@ -82,7 +82,7 @@ class Host(Holder):
         names = {reference.name for reference in self._references}
         try:
             if self._everything:
-                names = set(await asyncio.to_thread(self.registry.models))
+                names = set(await self.read(self.registry.models))
         except Exception as error:
             if strict:
                 raise
@@ -103,7 +103,7 @@ class Host(Holder):
         """
         if not any(reference.name == name for reference in self._references):
             reference = Reference(check_name(name))
-            await asyncio.to_thread(self.registry.resolve, reference)
+            await self.read(self.registry.resolve, reference)
             if not self._everything:
                 self._references.append(reference)
                 self._follow()
@@ -160,7 +160,7 @@ class Host(Holder):
             errors: list[Exception] = []
             for reference in references:
                 try:
-                    version = await asyncio.to_thread(self.registry.resolve, reference)
+                    version = await self.read(self.registry.resolve, reference)
                 except Exception as error:
                     errors = errors or [error]
                     continue

@@ -10,12 +10,15 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from threading import Thread
+from time import sleep
 from typing import NoReturn
 
 import uvicorn
 
 from driftline import __version__, logs
+from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
 from driftline.http import configuration, loop_factory
 from driftline.protocols import numbers
@@ -28,7 +31,7 @@ from driftline.serving.host import Host
 from driftline.serving.news import News
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
-from driftline.sockets import BACKLOG, address_of, bind
+from driftline.sockets import BACKLOG, address_of, allow_connections, bind
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.serving")
@@ -43,13 +46,14 @@ GARBAGE = 20_000
 def serve(
     registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile | None = None
 ) -> None:
-    """Serve models until SIGTERM or SIGINT, then answer what is in flight and return.
+    """Serve models until SIGTERM or SIGINT, then answer what is in flight and end the process, with code 0.
 
     The port is open, live and not ready, while the models are being loaded. SIGHUP looks at the registry
     at once. A second SIGTERM or SIGINT ends the process without waiting.
 
     Raises ConfigError if the address can't be bound, and whatever keeps a model from being loaded.
     """
+    allow_connections()
     if settings.workers > 1:
         from driftline.serving.fleet.supervisor import supervise
 
@@ -97,8 +101,7 @@ async def _serve(
             await payloads.close()
         await asyncio.to_thread(news.close)
     log.info("stopped")
-    if host.busy():  # past its time to finish; Python would wait for its thread
-        leave(0)
+    leave(0)  # Python would wait for threads that compute still, or read from a disk that has gone
 
 
 def warm_in_background(served: Sequence[Served]) -> None:
@@ -108,10 +111,22 @@ def warm_in_background(served: Sequence[Served]) -> None:
 
 
 def compile_kernels(served: Sequence[Served]) -> None:
-    """Load Numba and what waits for it, beside the first requests.
+    """Load Numba and what waits for it, beside the first requests; again, where there is no room for it.
 
     Until then Python makes the features of these versions, and orjson reads all numbers.
     """
+    for failures in count(1):
+        try:
+            load_kernels(served)
+            return
+        except Exception as error:  # no more files or memory may be had: that passes
+            wait = backoff(failures)
+            log.error("kernels can't be loaded: %s; requests take longer; next try in %.0f s", error, wait)
+            sleep(wait)
+
+
+def load_kernels(served: Sequence[Served]) -> None:
+    """Load Numba and what waits for it, as far as it is not there yet."""
     compiling.load()
     for each in served:
         if not each.model.warm:

@@ -23,6 +23,9 @@ from driftline.tensors import shorten
 
 log = logging.getLogger("driftline.serving")
 
+INDEX_SECONDS = 10.0
+"""The registry has so long to say what it holds."""
+
 
 def routes(host: Host, settings: Server) -> list[Route]:
     """All routes but inference."""
@@ -112,7 +115,11 @@ class Pages:
         only_ready = (await self._json(request)).get("ready", False)
         if type(only_ready) is not bool:
             raise BadRequest(f"'ready': expected true or false, came {shorten(only_ready)}")
-        known = await asyncio.to_thread(self._known)
+        try:
+            async with asyncio.timeout(INDEX_SECONDS):
+                known = await self._host.read(self._known)
+        except TimeoutError:
+            raise Unavailable(f"the registry has not answered in {INDEX_SECONDS:g} s") from None
         return json(triton.index(self._host, known, only_ready))
 
     def _known(self) -> list[Version]:

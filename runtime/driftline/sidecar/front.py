@@ -24,7 +24,7 @@ from driftline.errors import ConfigError
 from driftline.http import loop_factory
 from driftline.sidecar.proxy import Proxy
 from driftline.sidecar.tap import COUNTED, Tap
-from driftline.sockets import address_of, bind
+from driftline.sockets import address_of, allow_connections, bind
 
 log = logging.getLogger("driftline.sidecar")
 
@@ -38,6 +38,7 @@ def watch_between(settings: Sidecar, monitoring: Monitoring) -> None:
     Raises ConfigError if an address can't be bound, or if the agent can't begin.
     """
     logs.configure(settings.log_format, settings.log_level, access_log=False)
+    allow_connections()
     with (
         bind(settings.host, settings.proxy_port) as traffic,
         bind(settings.host, settings.port) as pages,

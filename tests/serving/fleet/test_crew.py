@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import Callable
 
@@ -20,7 +22,14 @@ FULL = BlockingIOError(11, "Resource temporarily unavailable")
 def crew(listener: socket.socket) -> Crew:
     async def welcome(worker: Worker) -> None: ...
 
-    return Crew([listener], Arena(), (Server(), ServerFile()), welcome, lambda worker: None, {})
+    return Crew(
+        [listener],
+        Arena(),
+        (Server(), ServerFile()),
+        welcome,
+        lambda worker: None,
+        {"said": lambda worker, said: None},
+    )
 
 
 async def test_who_can_not_start_the_first_ones_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +65,25 @@ async def test_a_place_is_filled_once_there_is_room_again(
         workers.kill()
         await until(lambda: worker.live and worker.process is not first)
         assert caplog.text.count("worker 0 can't be started: Resource temporarily unavailable; another") == 2
+        await workers.stop()
+
+
+async def test_a_process_that_hangs_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        workers = crew(listener)
+        await asyncio.wait_for(workers.start(), 60)
+        (worker,) = workers.workers
+        first = worker.process
+        assert first is not None
+        await asyncio.sleep(5)
+        assert worker.process is first
+        os.kill(first.pid, signal.SIGSTOP)
+        await until(lambda: worker.live and worker.process is not first)
+        assert "worker 0 has said nothing for 3 s: it is killed" in caplog.text
+        assert "worker 0 was killed by SIGKILL; another takes its place" in caplog.text
         await workers.stop()
 
 

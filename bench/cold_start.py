@@ -14,16 +14,8 @@ import numpy as np
 
 import driftline as dl
 from bench import models
-from bench.common import (
-    Effort,
-    Request,
-    Sample,
-    first_answer,
-    free_port,
-    json_request,
-    running,
-    serve_command,
-)
+from bench.common import Effort, Sample, free_port, running, serve_command
+from bench.requests import Request, first_answer, json_request
 from bench.results import Result, Table, Target
 
 IMPORTS = "import onnxruntime, starlette, uvicorn"

@@ -1,9 +1,7 @@
-"""What the benchmarks share: processes pinned to cores, requests, wrk, medians, what machine this is."""
+"""What the benchmarks share: processes pinned to cores, medians, what machine this is."""
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import platform
 import shutil
@@ -12,18 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any, Self
 
 import click
 import numpy as np
 import numpy.typing as npt
-import orjson
 import psutil
 
 Matrix = npt.NDArray[np.float32]
@@ -166,167 +163,6 @@ def serve_command(*arguments: str | Path, port: int, config: Path | None = None)
     return [*map(str, (*command, "serve", *arguments)), "--port", str(port), "--log-level", "warning"]
 
 
-# -- requests ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An inference request; `json_length` is where its JSON ends if binary tensors follow."""
-
-    path: str
-    body: bytes
-    json_length: int | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What HTTP says of it."""
-        if self.json_length is None:
-            return {"Content-Type": "application/json"}
-        return {
-            "Content-Type": "application/octet-stream",
-            "Inference-Header-Content-Length": str(self.json_length),
-        }
-
-
-def json_request(model: str, tensor: Matrix, output: str, input_name: str = "input") -> Request:
-    """A request that is JSON and wants JSON back."""
-    entry = {"name": input_name, "shape": tensor.shape, "datatype": "FP32", "data": tensor.ravel()}
-    document = {"inputs": [entry], "outputs": [{"name": output}]}
-    return Request(f"/v2/models/{model}/infer", orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
-
-
-def binary_request(model: str, tensor: Matrix, output: str, input_name: str = "input") -> Request:
-    """A request with a binary tensor that wants one back."""
-    size = {"binary_data_size": tensor.nbytes}
-    entry = {"name": input_name, "shape": tensor.shape, "datatype": "FP32", "parameters": size}
-    document = {"inputs": [entry], "outputs": [{"name": output, "parameters": {"binary_data": True}}]}
-    text = orjson.dumps(document)
-    return Request(f"/v2/models/{model}/infer", text + tensor.tobytes(), len(text))
-
-
-class Client:
-    """One keep-alive connection."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection(HOST, port, timeout=30)
-
-    def send(self, request: Request) -> tuple[int, bytes]:
-        """Status and body of the answer to a POST."""
-        self._connection.request("POST", request.path, request.body, request.headers)
-        response = self._connection.getresponse()
-        return response.status, response.read()
-
-    def get(self, path: str) -> Any:
-        """The JSON that a path answers with."""
-        self._connection.request("GET", path)
-        return json.loads(self._connection.getresponse().read())
-
-    def status(self, path: str) -> int:
-        """The status that a path answers with."""
-        self._connection.request("GET", path)
-        response = self._connection.getresponse()
-        response.read()
-        return response.status
-
-    def close(self) -> None:
-        """Hang up."""
-        self._connection.close()
-
-
-def first_answer(
-    process: Process, port: int, request: Request, pause: float = 0.02, seconds: float = START_SECONDS
-) -> bytes:
-    """Ask until there is an answer of status 200; its body. RuntimeError if none comes in so many seconds."""
-    deadline, last = time.monotonic() + seconds, "nothing"
-    while time.monotonic() < deadline:
-        client = Client(port)
-        try:
-            status, body = client.send(request)
-            if status == 200:
-                return body
-            last = f"{status} {body[:200]!r}"
-        except (OSError, http.client.HTTPException):
-            process.check()
-        finally:
-            client.close()
-        time.sleep(pause)
-    raise RuntimeError(f"no answer of status 200 within {seconds:.0f} s; the last that came: {last}")
-
-
-@contextmanager
-def serving(model: Path, request: Request, *flags: str, max_batch_rows: int = 128) -> Iterator[int]:
-    """`driftline serve MODEL FLAGS` on the server's core, warm; its port."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "driftline.toml"
-        config.write_text(f"[models.{model.stem}.batching]\nmax_batch_rows = {max_batch_rows}\n")
-        with running(pinned(SERVER_CORE, *serve_command(model, *flags, port=port, config=config))) as process:
-            first_answer(process, port, request)
-            yield port
-
-
-# -- load -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What wrk saw in one round: good answers a second, latencies, and the part of requests that failed."""
-
-    requests_per_second: float
-    p50_ms: float
-    p99_ms: float
-    failed: float = 0.0
-
-    @classmethod
-    def median(cls, loads: Sequence[Load]) -> Load:
-        """Of each figure the median."""
-        return cls(*(median(getattr(load, one.name) for load in loads) for one in fields(cls)))
-
-
-def load(port: int, request: Request, connections: int, seconds: int) -> Load:
-    """Send one request again and again over so many connections, from the client's core.
-
-    Raises RuntimeError if any of them fails: a figure with errors in it is none.
-    """
-    seen = attempt(port, request, connections, seconds)
-    if seen.failed or not seen.requests_per_second:
-        raise RuntimeError(f"of the requests to {request.path}, {seen.failed:.2%} failed: {seen}")
-    return seen
-
-
-def attempt(port: int, request: Request, connections: int, seconds: int) -> Load:
-    """The same, for a server that may fail."""
-    with tempfile.NamedTemporaryFile() as body:
-        body.write(request.body)
-        body.flush()
-        options = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", HERE / "post.lua")
-        length = "-" if request.json_length is None else request.json_length
-        url = f"http://{HOST}:{port}{request.path}"
-        command = pinned(CLIENT_CORE, program("wrk"), *options, url, "--", body.name, str(length))
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seen = json.loads(done.stdout.splitlines()[-1])
-    rate = seen["answered"] / seen["microseconds"] * 1e6
-    failed = seen["failures"] / max(seen["answered"] + seen["failures"], 1)
-    return Load(rate, seen["p50_us"] / 1e3, seen["p99_us"] / 1e3, failed)
-
-
-def in_turn(
-    ports: Mapping[str, int], request: Request, connections: int, times: int, rest: float = 0.0
-) -> dict[str, list[Load]]:
-    """Load for a second on each of several servers of one core, again and again.
-
-    The machine's own changes are slower than that, so ratios within a turn are nearly free of them.
-
-    rest  seconds after each turn
-    """
-    seen: dict[str, list[Load]] = {name: [] for name in ports}
-    for _ in range(times):
-        for name, port in ports.items():
-            seen[name].append(load(port, request, connections, 1))
-        time.sleep(rest)
-    return seen
-
-
 # -- figures ----------------------------------------------------------------------------------------
 
 
@@ -353,28 +189,6 @@ class Sample:
     def __truediv__(self, other: Sample) -> Sample:
         """The ratio, round by round: what the machine does to both cancels out."""
         return Sample.of([mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)])
-
-
-@dataclass(frozen=True, slots=True)
-class Ratios:
-    """The requests/s of one server by those of another, turn by turn. Formats as median and quartiles."""
-
-    values: tuple[float, ...]
-
-    @classmethod
-    def of(cls, ours: Sequence[Load], theirs: Sequence[Load]) -> Self:
-        """Of what `in_turn` has measured."""
-        pairs = zip(ours, theirs, strict=True)
-        return cls(tuple(one.requests_per_second / other.requests_per_second for one, other in pairs))
-
-    @property
-    def median(self) -> float:
-        """The value in the middle."""
-        return median(self.values)
-
-    def __format__(self, spec: str) -> str:
-        low, middle, high = quantiles(self.values, n=4)
-        return f"{middle:{spec}} ({low:{spec}} to {high:{spec}})"
 
 
 class Neighbours:

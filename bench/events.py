@@ -21,7 +21,6 @@ from bench.common import (
     HOST,
     SERVER_CORE,
     Effort,
-    Request,
     Sample,
     free_port,
     pinned,
@@ -29,6 +28,7 @@ from bench.common import (
     running,
 )
 from bench.open_loop import GRACE_SECONDS, NUMBER, content_of, open_loop
+from bench.requests import Request
 from bench.results import Result, Table, Target
 from driftline.monitor.profile import Profile
 

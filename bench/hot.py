@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import models
-from bench.common import json_request
+from bench.requests import json_request
 from bench.servers.own import named, transform
 from driftline.engine.model import Model
 from driftline.monitor.monitor import Monitor

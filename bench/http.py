@@ -9,23 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import models
-from bench.common import (
-    HOST,
-    SERVER_CORE,
-    Effort,
-    Load,
-    Request,
-    Sample,
-    binary_request,
-    first_answer,
-    free_port,
-    json_request,
-    load,
-    pinned,
-    program,
-    running,
-    serving,
-)
+from bench.common import HOST, SERVER_CORE, Effort, Sample, free_port, pinned, program, running
+from bench.load import Load, load
+from bench.requests import Request, binary_request, first_answer, json_request, serving
 from bench.results import Result, Table, Target
 
 CONNECTIONS = (1, 16, 64)

@@ -5,21 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench import models
-from bench.common import (
-    SERVER_CORE,
-    Client,
-    Effort,
-    Load,
-    Request,
-    Sample,
-    binary_request,
-    json_request,
-    load,
-    on_core,
-    serving,
-)
+from bench.common import HOST, SERVER_CORE, Effort, Sample, on_core
+from bench.load import Load, load
 from bench.raw import Raw, powers_of_two
+from bench.requests import Request, binary_request, json_request, serving
 from bench.results import Result, Table, Target
+from driftline.load.request import executions
 
 CLIENTS = 64
 SHARE_OF_RAW = 0.95
@@ -63,21 +54,11 @@ def run(effort: Effort) -> Result:
             with on_core(SERVER_CORE):
                 raw_rates.append(raw.run_for(matrix, best, effort.seconds))
             for way in ways.values():
-                rows_before, runs_before = executions(port, model.stem)
+                rows_before, runs_before = executions(f"http://{HOST}:{port}", model.stem)
                 way.points.append(load(port, way.request, CLIENTS, effort.seconds))
-                rows, runs = executions(port, model.stem)
+                rows, runs = executions(f"http://{HOST}:{port}", model.stem)
                 way.batches.append((rows - rows_before) / (runs - runs_before))
     return report(ways, Sample.of(raw_rates), best, scan)
-
-
-def executions(port: int, model: str) -> tuple[int, int]:
-    """How many rows have run so far, in how many batches."""
-    client = Client(port)
-    try:
-        (stats,) = client.get(f"/v2/models/{model}/stats")["model_stats"]
-    finally:
-        client.close()
-    return stats["inference_count"], stats["execution_count"]
 
 
 def report(ways: dict[str, Way], raw: Sample, best: int, scan: dict[int, float]) -> Result:

@@ -26,7 +26,8 @@ from typing import Any
 
 import httptools
 
-from bench.common import CLIENT_CORE, HOST, ROOT, Request, pinned
+from bench.common import CLIENT_CORE, HOST, ROOT, pinned
+from bench.requests import Request
 
 NUMBER = b"@number@"
 """Eight bytes, in whose place eight digits are sent."""

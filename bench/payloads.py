@@ -12,21 +12,11 @@ from statistics import median
 import httpx
 
 from bench import models
-from bench.common import (
-    CLIENT_CORE,
-    HOST,
-    Effort,
-    Load,
-    Ratios,
-    Request,
-    free_port,
-    in_turn,
-    json_request,
-    load,
-    serving,
-)
+from bench.common import CLIENT_CORE, HOST, Effort, free_port
 from bench.http import nginx
+from bench.load import Load, Ratios, in_turn, load
 from bench.open_loop import content_of, open_loop
+from bench.requests import Request, json_request, serving
 from bench.results import Result, Table, Target
 
 CONNECTIONS = (1, 64)

@@ -16,21 +16,9 @@ import orjson
 
 import driftline as dl
 from bench import models
-from bench.common import (
-    HOST,
-    SERVER_CORE,
-    Client,
-    Effort,
-    Load,
-    Request,
-    Sample,
-    first_answer,
-    free_port,
-    load,
-    pinned,
-    running,
-    serve_command,
-)
+from bench.common import HOST, SERVER_CORE, Effort, Sample, free_port, pinned, running, serve_command
+from bench.load import Load, load
+from bench.requests import Client, Request, first_answer
 from bench.results import Result, Table, Target
 from bench.servers.process import adopt, family
 

@@ -12,24 +12,11 @@ import httpx
 import psutil
 
 from bench import models
-from bench.common import (
-    CLIENT_CORE,
-    HOST,
-    SERVER_CORE,
-    Effort,
-    Load,
-    Process,
-    Request,
-    Sample,
-    first_answer,
-    free_port,
-    json_request,
-    load,
-    pinned,
-    running,
-)
+from bench.common import CLIENT_CORE, HOST, SERVER_CORE, Effort, Process, Sample, free_port, pinned, running
 from bench.http import nginx
+from bench.load import Load, load
 from bench.open_loop import content_of, open_loop
+from bench.requests import Request, first_answer, json_request
 from bench.results import Result, Table, Target
 from driftline.monitor.profile import Profile
 

@@ -18,17 +18,8 @@ import orjson
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.common import (
-    HOST,
-    Effort,
-    Process,
-    Request,
-    first_answer,
-    free_port,
-    json_request,
-    running,
-    serve_command,
-)
+from bench.common import HOST, Effort, Process, free_port, running, serve_command
+from bench.requests import Request, first_answer, json_request
 from bench.results import Result, Table, Target
 from driftline.registry.source import PRODUCTION, Registry
 

@@ -14,17 +14,8 @@ import orjson
 import psutil
 
 from bench import models
-from bench.common import (
-    Client,
-    Effort,
-    Request,
-    Sample,
-    first_answer,
-    free_port,
-    json_request,
-    running,
-    serve_command,
-)
+from bench.common import Effort, Sample, free_port, running, serve_command
+from bench.requests import Client, Request, first_answer, json_request
 from bench.results import Result, Table, Target
 from driftline.registry.source import PRODUCTION, Registry
 

@@ -9,22 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import models
-from bench.common import (
-    SERVER_CORE,
-    Client,
-    Effort,
-    Load,
-    Ratios,
-    Request,
-    first_answer,
-    free_port,
-    in_turn,
-    json_request,
-    load,
-    pinned,
-    running,
-    serve_command,
-)
+from bench.common import SERVER_CORE, Effort, free_port, pinned, running, serve_command
+from bench.load import Load, Ratios, in_turn, load
+from bench.requests import Client, Request, first_answer, json_request
 from bench.results import Result, Table, Target
 from driftline.engine.model import Model
 from driftline.monitor.profile import Profile

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from waiting import until
 
 from driftline.beside import SharedCounts
 from driftline.config import Server
@@ -33,15 +34,6 @@ class EventReceiver:
         """The events, once there are so many."""
         until(lambda: len(self.events) >= count, f"{count} events")
         return self.events
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait for a condition to give something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.005)
-    return found
 
 
 @contextmanager

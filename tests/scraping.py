@@ -1,22 +1,9 @@
-"""What tests of whole processes wait for, and what they read from /metrics."""
+"""What tests of whole processes read from /metrics."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
-
 from prometheus_client.parser import text_string_to_metric_families
 from support import Process
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait for a condition to give something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.02)
-    return found
 
 
 class Scrape:

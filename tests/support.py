@@ -14,12 +14,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    import aiohttp
 
 NUMERIC = {
     "BOOL": TensorProto.BOOL,
@@ -196,6 +199,21 @@ def infer_request(inputs: dict[str, tuple[str, Any]], **more: Any) -> dict[str, 
         for name, (datatype, data) in inputs.items()
     ]
     return {"inputs": entries, **more}
+
+
+async def ask(session: aiohttp.ClientSession, url: str, rows: int) -> int:
+    """Send rows to `m`, a model of `scale` whose factor is its version; the version that has answered."""
+    data = [[float(row), 1.0, -2.0] for row in range(rows)]
+    async with session.post(
+        f"{url}/v2/models/m/infer", json=infer_request({"x": ("FP32", data)})
+    ) as response:
+        answer = await response.json()
+        assert response.status == 200, answer
+    version = int(answer["model_version"])
+    outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+    assert outputs["y"] == [version * value for row in data for value in row]
+    assert outputs["total"] == [version * sum(row) for row in data]
+    return version
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driftline.backoff import LONGEST, backoff, spread
+from driftline.backoff import LONGEST, backoff, jittered
 
 
 def test_tries_come_later_and_later_and_never_stop() -> None:
@@ -17,6 +17,6 @@ def test_the_first_wait_and_the_longest_are_the_callers() -> None:
 
 
 def test_many_do_not_try_again_together() -> None:
-    waits = {spread(8.0) for _ in range(100)}
+    waits = {jittered(8.0) for _ in range(100)}
     assert len(waits) > 90
     assert 4.0 <= min(waits) <= max(waits) <= 8.0

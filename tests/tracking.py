@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -59,6 +60,18 @@ class TrackingServer:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._popen: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path, *options: str) -> Iterator[Self]:
+        """One that answers; ended on leaving."""
+        server = cls(folder, *options)
+        server.start()
+        try:
+            server.wait()
+            yield server
+        finally:
+            server.stop()
 
     def start(self) -> None:
         """Start, and do not wait."""

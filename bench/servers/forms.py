@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
-from bench.common import Matrix, Request, binary_request, json_request
+from bench.common import Matrix
+from bench.requests import Request, binary_request, json_request
 from bench.servers.works import BINARY, Subject
 
 MODEL = "model"

@@ -15,19 +15,10 @@ from typing import Any
 import numpy as np
 
 from bench import models
-from bench.common import (
-    CLIENT_CORE,
-    Client,
-    Effort,
-    Neighbours,
-    Request,
-    attempt,
-    first_answer,
-    free_port,
-    on_core,
-    pinned,
-)
+from bench.common import CLIENT_CORE, Effort, Neighbours, free_port, on_core, pinned
+from bench.load import attempt
 from bench.open_loop import content_of, open_loop
+from bench.requests import Client, Request, first_answer
 from bench.servers.catalogue import Peer
 from bench.servers.environment import Unavailable
 from bench.servers.place import Place

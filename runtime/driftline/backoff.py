@@ -14,6 +14,6 @@ def backoff(failures: int, first: float = 1.0, longest: float = LONGEST) -> floa
     return min(longest, first * 2.0 ** (min(failures, 64) - 1)) if failures > 0 else 0.0
 
 
-def spread(seconds: float) -> float:
+def jittered(seconds: float) -> float:
     """Half of a wait to all of it, by chance: many that failed together do not try again together."""
     return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

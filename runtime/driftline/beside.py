@@ -32,16 +32,13 @@ _LENGTH = struct.Struct("=Q")
 _WORD = 8
 
 
-async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
+async def spawn(module: str, *shared: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
     """Start `python -m MODULE END SHARED...`; the process, and our end of a pair of sockets.
 
     By exec, not by fork: this process may have threads. OSError if the system has no room for another.
 
-    settings  are what comes over the socket first
-    shared    descriptors that the process inherits
+    shared  descriptors that the process inherits
     """
-    # Both are this program, of one user, and started as a pair: what is unpickled is our own.
-    content = pickle.dumps(settings)
     ours, theirs = socket.socketpair()
     descriptors = (theirs.fileno(), *shared)
     try:
@@ -55,6 +52,14 @@ async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subpr
         raise
     finally:
         theirs.close()
+    return process, ours
+
+
+async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """As `spawn`; the settings come over the socket first, where `begin` takes them."""
+    # Both are this program, of one user, and started as a pair: what is unpickled is our own.
+    content = pickle.dumps(settings)
+    process, ours = await spawn(module, *shared)
     ours.setblocking(True)
     with suppress(ConnectionError):  # it has ended already
         ours.sendall(_LENGTH.pack(len(content)) + content)

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic, sleep
 
 import hypothesis
 import numpy as np
@@ -22,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from waiting import until
 
 from driftline.config import Engine
 from driftline.engine.bundle import Bundle
@@ -114,7 +114,7 @@ def test_what_it_prints_is_logged_and_harms_nothing(
 ) -> None:
     with caplog.at_level(logging.INFO, "driftline.python"):
         assert session.run(rows("print"), ("said",))["said"].tolist() == ["print"]
-        wait_for(lambda: "hello from the model" in caplog.text and "and from its stderr" in caplog.text)
+        until(lambda: "hello from the model" in caplog.text and "and from its stderr" in caplog.text)
 
 
 def test_what_it_raises_is_an_error_of_the_model(session: PythonSession) -> None:
@@ -153,7 +153,7 @@ def test_a_process_that_dies_is_started_again(session: PythonSession) -> None:
     os.kill(after, signal.SIGKILL)
     process = session._slots[0]._process
     assert process is not None
-    wait_for(process.dead)
+    until(process.dead)
     assert session.run(rows("a"), ("pid",))["pid"][0] not in (pid, after)
 
 
@@ -172,11 +172,11 @@ input()
     ) as server:
         assert server.stdout is not None
         first, second = map(int, server.stdout.readline().split())
-        wait_for(lambda: gone(second))
+        until(lambda: gone(second))
         assert not gone(first)
         server.kill()
         server.wait()
-        wait_for(lambda: gone(first))
+        until(lambda: gone(first))
 
 
 def test_a_process_that_keeps_dying_is_started_later_and_later(tmp_path: Path) -> None:
@@ -301,10 +301,3 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def wait_for(condition: object, seconds: float = 60) -> None:
-    deadline = monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert monotonic() < deadline
-        sleep(0.01)

@@ -11,8 +11,9 @@ import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from scraping import Scrape, until
+from scraping import Scrape
 from support import Process, receiver, scale, serving
+from waiting import until
 
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Registry

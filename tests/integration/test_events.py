@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from payload_sink import until
 from prometheus_client.parser import text_string_to_metric_families
 from structured import to_structured
 from support import Process, infer_request, scale, serving
+from waiting import until
 
 from driftline.monitor.profile import Profile
 from driftline.protocols.cloudevents import Event, Fields, to_batch, to_binary

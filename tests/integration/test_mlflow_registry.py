@@ -50,24 +50,14 @@ answer = run.info.run_id
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
-    server = TrackingServer(tmp_path_factory.mktemp("plain"))
-    server.start()
-    try:
-        server.wait()
+    with TrackingServer.running(tmp_path_factory.mktemp("plain")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
-    server = TrackingServer(tmp_path_factory.mktemp("secured"), "--app-name", "basic-auth")
-    server.start()
-    try:
-        server.wait()
+    with TrackingServer.running(tmp_path_factory.mktemp("secured"), "--app-name", "basic-auth") as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -274,10 +264,7 @@ def test_credentials_that_are_wrong_end_the_start(
 async def test_a_registry_that_is_away_takes_nothing_down(
     client: Client, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    server = TrackingServer(tmp_path / "tracking")
-    server.start()
-    try:
-        server.wait()
+    with TrackingServer.running(tmp_path / "tracking") as server:
         registry = MlflowRegistry(server.url, Cache(tmp_path / "another cache"))
         for version in (1, 2):
             registry.register([scale(tmp_path / "model.onnx", float(version))], "m")
@@ -302,5 +289,3 @@ async def test_a_registry_that_is_away_takes_nothing_down(
                     assert second.stop() == 0
             assert first.stop() == 0
             assert any("can be read again" in line for line in first.log)
-    finally:
-        server.stop()

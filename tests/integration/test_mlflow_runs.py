@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from support import Process, scale, serving
 from tracking import Client, TrackingServer
+from waiting import until
 
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.timeout(600)]
 
 RANDOM = np.random.default_rng(7)
 WINDOW = 500
+SECONDS = 180.0
+"""How long a tracking server may take."""
 
 READ = """
 mlflow.set_tracking_uri(url)
@@ -44,13 +46,8 @@ answer = [
 
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
-    server = TrackingServer(tmp_path_factory.mktemp("mlflow"))
-    server.start()
-    try:
-        server.wait()
+    with TrackingServer.running(tmp_path_factory.mktemp("mlflow")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +63,6 @@ def runs_of(client: Client, mlflow: TrackingServer, name: str) -> Any:
     return client.run(READ, url=mlflow.url, name=name)
 
 
-def until(told: Callable[[], Any], what: str, seconds: float = 180) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := told():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds} s")
-
-
 def steps_of(client: Client, mlflow: TrackingServer, name: str, steps: int) -> Any:
     """The one run of a model, when it has so many windows."""
 
@@ -82,7 +70,7 @@ def steps_of(client: Client, mlflow: TrackingServer, name: str, steps: int) -> A
         found = runs_of(client, mlflow, name)
         return found and len(found[0]["steps"]) >= steps
 
-    until(told, f"{steps} windows")
+    until(told, f"{steps} windows", SECONDS)
     return runs_of(client, mlflow, name)[0]  # anew: what was read before the steps may be older than they are
 
 
@@ -102,7 +90,7 @@ def send(server: Process, name: str, rows: int, shift: float = 0.0) -> None:
 
 
 def monitored(server: Process, name: str) -> None:
-    until(lambda: server.get(f"/v2/models/{name}/drift").status_code == 200, "the monitor")
+    until(lambda: server.get(f"/v2/models/{name}/drift").status_code == 200, "the monitor", SECONDS)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -123,6 +111,7 @@ def test_windows_are_metrics_and_alarms_tags_of_one_run(
                 (one for one in runs_of(client, mlflow, name) if "driftline.alarm.x_1" in one["tags"]), None
             ),
             "an alarm",
+            SECONDS,
         )
         assert run["status"] == "RUNNING"
         assert "mean up" in run["tags"]["driftline.alarm.x_1"]
@@ -151,10 +140,7 @@ def test_what_happens_while_mlflow_is_away_is_written_when_it_is_back(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRIFTLINE_CACHE", str(tmp_path / "cache"))
-    mlflow = TrackingServer(tmp_path / "mlflow")
-    mlflow.start()
-    try:
-        mlflow.wait()
+    with TrackingServer.running(tmp_path / "mlflow") as mlflow:
         register(mlflow.url, tmp_path, "m")
         with serving("m", "--registry", mlflow.url, "--track") as server:
             monitored(server, "m")
@@ -169,10 +155,10 @@ def test_what_happens_while_mlflow_is_away_is_written_when_it_is_back(
             after = steps_of(client, mlflow, "m", 5)
             assert after["id"] == run["id"]
             assert after["steps"] == [(step, WINDOW) for step in range(5)]
-            until(lambda: "driftline.alarm.x_1" in runs_of(client, mlflow, "m")[0]["tags"], "an alarm")
+            until(
+                lambda: "driftline.alarm.x_1" in runs_of(client, mlflow, "m")[0]["tags"], "an alarm", SECONDS
+            )
             assert server.stop() == 0
-    finally:
-        mlflow.stop()
 
 
 def test_columns_of_any_name_and_number(mlflow: TrackingServer, client: Client) -> None:

@@ -15,8 +15,8 @@ import yaml
 from beside import beside
 from manifests import DEPLOY
 from prometheus import Prometheus, prometheus
-from scraping import until
 from support import Process, infer_request, scale, serving
+from waiting import until
 
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Registry

@@ -17,8 +17,9 @@ import pytest
 import tritonclient.http as triton
 from beside import Beside, beside
 from click.testing import CliRunner, Result
-from scraping import Scrape, until
+from scraping import Scrape
 from support import Process, infer_request, receiver, scale, serving
+from waiting import until
 
 from driftline.cli import main
 from driftline.monitor.profile import Profile

@@ -15,8 +15,9 @@ from bench.servers.environment import Unavailable
 from bench.servers.visit import started
 from bench.servers.works import Subject
 from beside import beside
-from scraping import Scrape, until
+from scraping import Scrape
 from tritonclient.utils import InferenceServerException
+from waiting import until
 
 from driftline.monitor.profile import Profile
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from support import Process, infer_request, scale, serving
+from support import Process, ask, scale, serving
 
 from driftline.registry.source import Registry
 
@@ -31,21 +31,6 @@ def hang_up(server: Process, registry: Registry, version: int) -> None:
 
 def only_promote(server: Process, registry: Registry, version: int) -> None:
     registry.promote("m", version)
-
-
-async def ask(session: aiohttp.ClientSession, url: str, rows: int) -> int:
-    """Send rows of a known answer; which version gave it."""
-    data = [[float(row), 1.0, -2.0] for row in range(rows)]
-    async with session.post(
-        f"{url}/v2/models/m/infer", json=infer_request({"x": ("FP32", data)})
-    ) as response:
-        answer = await response.json()
-        assert response.status == 200, answer
-    version = int(answer["model_version"])
-    outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-    assert outputs["y"] == [version * value for row in data for value in row]
-    assert outputs["total"] == [version * sum(row) for row in data]
-    return version
 
 
 async def test_200_swaps_under_load_lose_nothing_and_mix_nothing(tmp_path: Path) -> None:

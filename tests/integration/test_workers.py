@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import Process, infer_request, receiver, scale, serving, slow
+from support import Process, ask, infer_request, receiver, scale, serving, slow
+from waiting import eventually, until
 
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Registry
@@ -63,21 +63,6 @@ def watched(tmp_path: Path) -> Registry:
     return registry
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait for a condition to give something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.02)
-    return found
-
-
-async def soon(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
-            await asyncio.sleep(0.01)
-
-
 def workers_of(server: Process) -> list[psutil.Process]:
     return psutil.Process(server.popen.pid).children()
 
@@ -108,21 +93,6 @@ def send(server: Process, rows: np.ndarray) -> None:
             client.post("/v2/models/m/infer", json=body).raise_for_status()
 
 
-async def ask(session: aiohttp.ClientSession, url: str, rows: int) -> int:
-    """Send rows of a known answer; which version gave it."""
-    data = [[float(row), 1.0, -2.0] for row in range(rows)]
-    async with session.post(
-        f"{url}/v2/models/m/infer", json=infer_request({"x": ("FP32", data)})
-    ) as response:
-        answer = await response.json()
-        assert response.status == 200, answer
-    version = int(answer["model_version"])
-    outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-    assert outputs["y"] == [version * value for row in data for value in row]
-    assert outputs["total"] == [version * sum(row) for row in data]
-    return version
-
-
 async def test_swaps_under_load_lose_nothing_and_mix_nothing(registry: Registry) -> None:
     with serving("m", "--registry", registry.uri, "--workers", "3", "--poll-seconds", "0.02") as server:
         answers: Counter[int] = Counter()
@@ -150,7 +120,7 @@ async def test_swaps_under_load_lose_nothing_and_mix_nothing(registry: Registry)
                 elif turn % 3 == 1:
                     server.popen.send_signal(signal.SIGHUP)
                 before = answers[version]
-                await soon(lambda version=version, before=before: answers[version] >= before + 10)
+                await eventually(lambda version=version, before=before: answers[version] >= before + 10)
             going_on = False
         assert set(answers) == set(range(1, VERSIONS + 1))
         assert sample(server, "driftline_swaps_total") == SWAPS
@@ -258,7 +228,7 @@ async def test_a_worker_that_is_killed_costs_its_open_requests_only(watched: Reg
             victims, uncounted = [], 0
             for _ in range(3):
                 before = answered
-                await soon(lambda before=before: answered >= before + 300)
+                await eventually(lambda before=before: answered >= before + 300)
                 victim = random.choice(await asyncio.to_thread(workers_of, server))
                 victims.append(victim.pid)
                 before = answered
@@ -267,7 +237,9 @@ async def test_a_worker_that_is_killed_costs_its_open_requests_only(watched: Reg
                 # What was answered since the supervisor last asked may go with the worker, and nothing more:
                 # how much that is depends on the machine. Each client may be about to read one more answer.
                 uncounted += answered - before + 9
-                await soon(lambda victim=victim: len(workers_of(server)) == 3 and not victim.is_running())
+                await eventually(
+                    lambda victim=victim: len(workers_of(server)) == 3 and not victim.is_running()
+                )
             going_on = False
         assert lost <= 9 * len(victims)
         for pid in victims:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytest
+from waiting import until
 
 from driftline.errors import BadRequest, Unavailable
 from driftline.monitor import observer as module
@@ -17,13 +17,6 @@ from driftline.monitor.observer import Observer
 from driftline.monitor.profile import Profile
 
 ROWS = {"x": np.arange(200, dtype=np.float32)}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def monitor() -> Monitor:

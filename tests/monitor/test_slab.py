@@ -40,7 +40,7 @@ def same(found: Monitor, expected: Monitor) -> None:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["count", "merge", "follow", "collect", "ask", "bury"]), st.integers(0, 2)),
+    st.tuples(st.sampled_from(["count", "merge", "follow", "collect", "ask", "take_all"]), st.integers(0, 2)),
     max_size=60,
 )
 
@@ -66,13 +66,13 @@ def test_whatever_comes_when_no_row_is_lost_or_counted_twice(order: Sequence[tup
             alone.observe(block)
         elif step == "follow":
             shares[worker].follow()
-        elif step == "bury":
-            collectors[worker].bury()
+        elif step == "take_all":
+            collectors[worker].take_all()
             shares[worker] = Share(PROFILE, memories[worker])
         else:
             getattr(collectors[worker], step)()
     for collector in collectors:
-        collector.bury()
+        collector.take_all()
     same(fleet, alone)
 
 
@@ -113,7 +113,7 @@ def test_by_the_clock_a_look_comes_behind_what_is_merged() -> None:
     collector, share = Collector(monitor, memory), Share(PROFILE, memory)
     assert monitor.due(0)
     share.observe(part(live(), 0, 40))
-    collector.bury()
+    collector.take_all()
     assert monitor._last_look_rows == monitor.rows == 40
     assert not Monitor(PROFILE, look_rows=100).due(99)
     assert Monitor(PROFILE, look_rows=100).due(100)
@@ -148,7 +148,7 @@ def test_a_wrong_batch_is_refused_and_not_counted() -> None:
     collector, share = Collector(monitor, memory), Share(PROFILE, memory)
     with pytest.raises(Exception, match="column 'normal'"):
         share.observe({"place": ["a"]})
-    collector.bury()
+    collector.take_all()
     assert monitor.rows == 0
 
 
@@ -170,7 +170,7 @@ def test_a_worker_counts_while_its_monitor_collects() -> None:
         collector.collect()
         collector.ask()
     worker.join()
-    collector.bury()
+    collector.take_all()
     for start in range(0, ROWS - 7, 7):
         alone.observe(part(columns, start, start + 7))
     same(fleet, alone)

@@ -1,9 +1,10 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from waiting import eventually
 
 from driftline.config import Server
 from driftline.errors import NotFound, RegistryError
@@ -54,15 +55,9 @@ async def nothing_told(watch: AsyncIterator[Targets], registry: Counted) -> "asy
     """The next Targets, which have not come after several looks."""
     following = asyncio.ensure_future(told(watch))
     enough = registry.looks + 20
-    await until(lambda: registry.looks > enough)
+    await eventually(lambda: registry.looks > enough)
     assert not following.done()
     return following
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what is waited for is on a disk
-            await asyncio.sleep(INTERVAL)
 
 
 async def test_it_tells_at_once_and_then_each_change(registry: Counted, model: Path) -> None:
@@ -138,7 +133,7 @@ async def test_a_registry_that_is_away_is_no_change_and_logged_once(
     assert str(registry.root) in caplog.text
 
     elsewhere.rename(registry.root)
-    await until(lambda: len(caplog.records) > 1)
+    await eventually(lambda: len(caplog.records) > 1)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert not following.done()
 

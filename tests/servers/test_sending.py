@@ -15,8 +15,9 @@ import numpy as np
 import orjson
 import psutil
 import pytest
-from bench.common import HOST, Request
+from bench.common import HOST
 from bench.open_loop import content_of, main
+from bench.requests import Request
 from bench.servers.catalogue import PEERS
 from bench.servers.forms import V2, Invocations, Records, Rows, Static, static_answer
 from bench.servers.process import family

@@ -5,13 +5,14 @@ import shutil
 import threading
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import gather, scale
+from waiting import eventually
 
 from driftline.batching.cost import Cost
 from driftline.batching.request import Request
@@ -117,12 +118,6 @@ async def started(registry: Registry, *references: str, interval: float = INTERV
         yield host
     finally:
         await host.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(FOREVER):
-        while not condition():  # noqa: ASYNC110 - what is waited for is on a disk or in a thread
-            await asyncio.sleep(INTERVAL)
 
 
 def submit(served: Served, value: float = 1.0) -> Request:
@@ -239,15 +234,15 @@ async def test_without_an_alias_the_newest_serves_and_production_goes_before(
     register(registry, tmp_path)
     async with started(registry, "m") as host:
         register(registry, tmp_path)
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
         registry.promote("m", 1)
-        await until(lambda: default(host) == 1)
+        await eventually(lambda: default(host) == 1)
         assert await factor(host) == 1
         register(registry, tmp_path)
         registry.promote("m", 3)
-        await until(lambda: default(host) == 3)
+        await eventually(lambda: default(host) == 3)
         assert host.entries["m"].swaps == 3
-        await until(lambda: not host.entries["m"].unloading)
+        await eventually(lambda: not host.entries["m"].unloading)
         assert list(host.entries["m"].versions) == [3]
 
 
@@ -260,7 +255,7 @@ async def test_an_alias_or_a_number_is_followed_alone(registry: Doors, tmp_path:
         registry.promote("m", 3)
         registry.promote("fixed", 2)
         registry.promote("m", 2, "champion")
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
         assert default(host, "fixed") == 1
         assert host.entries["m"].loads == 2
 
@@ -272,7 +267,7 @@ async def test_another_alias_on_the_same_version_changes_its_name_only(
     async with started(registry, "m") as host:
         served = host.find("m")
         registry.promote("m", 1, "champion")
-        await until(lambda: host.find("m").version.aliases == ("champion",))
+        await eventually(lambda: host.find("m").version.aliases == ("champion",))
         assert host.find("m") is served
         assert (host.entries["m"].loads, host.entries["m"].swaps) == (1, 0)
 
@@ -281,7 +276,7 @@ async def test_all_models_are_followed_if_none_is_named(registry: Doors, tmp_pat
     register(registry, tmp_path)
     async with started(registry) as host:
         register(registry, tmp_path, "other")
-        await until(lambda: "other" in host.entries and default(host, "other") == 1)
+        await eventually(lambda: "other" in host.entries and default(host, "other") == 1)
         assert await factor(host, "other") == 1
 
 
@@ -293,9 +288,9 @@ async def test_a_model_that_takes_long_delays_no_other(registry: Doors, tmp_path
             register(registry, tmp_path)
             await registry.in_fetch()
             register(registry, tmp_path, "other")
-            await until(lambda: default(host, "other") == 2)
+            await eventually(lambda: default(host, "other") == 2)
             assert default(host) == 1
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
 
 
 async def test_a_watcher_that_fails_is_started_again(
@@ -304,9 +299,9 @@ async def test_a_watcher_that_fails_is_started_again(
     register(registry, tmp_path)
     registry.watch_errors = [OSError("gone"), RuntimeError("a bug")]
     async with started(registry, "m") as host:
-        await until(lambda: registry.watches == 3)
+        await eventually(lambda: registry.watches == 3)
         register(registry, tmp_path)
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
     assert caplog.text.count("can't be followed") == 2
 
 
@@ -317,14 +312,14 @@ async def test_a_registry_that_fails_to_resolve_is_asked_again(
     """The watcher has told its news by then, and will not tell them again."""
     register(registry, tmp_path)
     async with started(registry, "m", interval=3600) as host:
-        await until(lambda: not host.entries["m"].lock.locked())
+        await eventually(lambda: not host.entries["m"].lock.locked())
         register(registry, tmp_path)
         registry.resolve_error = error
         await host.refresh()
-        await until(lambda: host.entries["m"].attempts > 3)
+        await eventually(lambda: host.entries["m"].attempts > 3)
         assert await factor(host) == 1
         registry.resolve_error = None
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
         assert host.entries["m"].attempts == 0
 
 
@@ -341,7 +336,7 @@ async def test_a_registry_that_vanishes_and_returns(
         assert await factor(host) == 1
         away.rename(registry.root)
         register(registry, tmp_path)
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
 
 
 # -- swaps --------------------------------------------------------------------------------------------
@@ -377,12 +372,12 @@ async def test_swaps_lose_no_request_and_mix_no_versions(registry: Doors, tmp_pa
             if turn % 2:
                 await asyncio.gather(host.refresh(), host.load("m"), host.refresh())
             before = answers[number]
-            await until(lambda number=number, before=before: answers[number] > before)
+            await eventually(lambda number=number, before=before: answers[number] > before)
         going = False
         async with asyncio.timeout(FOREVER):
             await asyncio.gather(*clients)
         entry = host.entries["m"]
-        await until(lambda: not entry.unloading)
+        await eventually(lambda: not entry.unloading)
         assert set(answers) == {1, 2, 3, 4}
         assert entry.swaps == 12
         assert entry.loads == 13
@@ -396,14 +391,14 @@ async def test_a_version_answers_its_last_request_after_the_swap(registry: Doors
         async with busy(old) as running:
             waiting = submit(old)
             register(registry, tmp_path)
-            await until(lambda: default(host) == 2)
+            await eventually(lambda: default(host) == 2)
             assert await factor(host) == 2
             assert states(host) == {1: ("UNLOADING", ""), 2: ("READY", "")}
             with pytest.raises(NotFound):
                 host.find("m", "1")
         for request in (running, waiting):
             assert (await request)["y"][0, 0] == 1
-        await until(lambda: states(host) == {1: ("UNAVAILABLE", ""), 2: ("READY", "")})
+        await eventually(lambda: states(host) == {1: ("UNAVAILABLE", ""), 2: ("READY", "")})
 
 
 async def test_looking_many_times_at_once_loads_once(registry: Doors, tmp_path: Path) -> None:
@@ -426,8 +421,8 @@ async def test_what_changed_while_a_version_loads_is_loaded_next(registry: Doors
             register(registry, tmp_path)
             await registry.in_fetch()
             register(registry, tmp_path)
-        await until(lambda: default(host) == 3)
-        await until(lambda: not host.entries["m"].unloading)
+        await eventually(lambda: default(host) == 3)
+        await eventually(lambda: not host.entries["m"].unloading)
         assert list(host.entries["m"].versions) == [3]
 
 
@@ -441,11 +436,11 @@ async def test_memory_is_given_back_when_the_last_answer_has_let_go(
         alive: list[bool] = []
         monkeypatch.setattr(memory, "give_back", lambda: alive.append(model() is not None))
         register(registry, tmp_path)
-        await until(lambda: default(host) == 2 and not host.entries["m"].unloading)
+        await eventually(lambda: default(host) == 2 and not host.entries["m"].unloading)
         await asyncio.sleep(0.1)
         assert not alive
         del answering
-        await until(lambda: alive)
+        await eventually(lambda: alive)
         assert alive == [False]
 
 
@@ -456,7 +451,7 @@ async def test_a_version_that_is_drained_leaves_memory(
     """Without the garbage collector's help, whatever its requests and its successors did."""
     registry.register([gather(tmp_path / "model.onnx")], "m")
     async with started(registry, "m", interval=3600) as host:
-        await until(lambda: not host.entries["m"].lock.locked())
+        await eventually(lambda: not host.entries["m"].lock.locked())
         gc.collect()
         gc.disable()
         try:
@@ -476,7 +471,7 @@ async def test_a_version_that_is_drained_leaves_memory(
             registry.register([gather(tmp_path / "model.onnx")], "m")
             await host.refresh()
             assert default(host) == 3
-            await until(lambda: all(ref() is None for ref in kept))
+            await eventually(lambda: all(ref() is None for ref in kept))
         finally:
             gc.enable()
 
@@ -491,7 +486,7 @@ async def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
     async with started(registry, "m") as host:
         old = host.find("m")
         model = register_corrupt(registry, tmp_path)
-        await until(lambda: host.entries["m"].failures)
+        await eventually(lambda: host.entries["m"].failures)
         assert host.find("m") is old
         assert await factor(host) == 1
         assert host.entries["m"].load_failures >= 1
@@ -506,10 +501,10 @@ async def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
         assert not [one for one in caplog.records if one.levelno == logging.WARNING]  # it is said once
 
         write(model, 2.0)
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
         assert await factor(host) == 2
         assert not host.entries["m"].failures
-        await until(lambda: states(host)[2] == ("READY", ""))
+        await eventually(lambda: states(host)[2] == ("READY", ""))
 
 
 async def test_what_failed_is_tried_again_though_nothing_changes_that_the_registry_sees(
@@ -517,25 +512,25 @@ async def test_what_failed_is_tried_again_though_nothing_changes_that_the_regist
 ) -> None:
     register(registry, tmp_path)
     async with started(registry, "m", interval=3600) as host:
-        await until(lambda: not host.entries["m"].lock.locked())
+        await eventually(lambda: not host.entries["m"].lock.locked())
         settings = tmp_path / "driftline.toml"
         settings.write_text("[batching]\nmax_batch_rows = -1\n")
         registry.register([scale(tmp_path / "model.onnx", 2.0), settings], "m")
         await host.refresh()
         assert "max_batch_rows = -1" in host.entries["m"].failures[2]
-        await until(lambda: host.entries["m"].attempts >= 3)
+        await eventually(lambda: host.entries["m"].attempts >= 3)
         (registry.root / "m" / "2" / "driftline.toml").unlink()
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
 
 
 async def test_going_back_ends_the_tries(registry: Doors, tmp_path: Path) -> None:
     register(registry, tmp_path)
     async with started(registry, "m") as host:
         register_corrupt(registry, tmp_path)
-        await until(lambda: host.entries["m"].failures)
+        await eventually(lambda: host.entries["m"].failures)
         registry.promote("m", 1)
-        await until(lambda: not host.entries["m"].failures)
-        await until(lambda: not host.entries["m"].lock.locked())
+        await eventually(lambda: not host.entries["m"].failures)
+        await eventually(lambda: not host.entries["m"].lock.locked())
         failures = host.entries["m"].load_failures
         await asyncio.sleep(0.1)
         assert host.entries["m"].load_failures == failures
@@ -548,11 +543,11 @@ async def test_a_model_that_fails_keeps_no_other_from_loading(registry: Doors, t
     async with started(registry) as host:
         register_corrupt(registry, tmp_path)
         register_corrupt(registry, tmp_path, "other")
-        await until(lambda: host.entries["m"].failures and host.entries["other"].failures)
+        await eventually(lambda: host.entries["m"].failures and host.entries["other"].failures)
         register(registry, tmp_path, "other")
-        await until(lambda: default(host, "other") == 3)
+        await eventually(lambda: default(host, "other") == 3)
         tries = host.entries["m"].attempts
-        await until(lambda: host.entries["m"].attempts > tries)
+        await eventually(lambda: host.entries["m"].attempts > tries)
 
 
 async def test_at_the_start_a_model_that_fails_may_keep_no_other_from_serving(
@@ -569,7 +564,7 @@ async def test_at_the_start_a_model_that_fails_may_keep_no_other_from_serving(
             host.find("bad")
         assert "bad" in host.entries["bad"].failures[1]
         write(path, 3.0)
-        await until(lambda: default(host, "bad") == 1)
+        await eventually(lambda: default(host, "bad") == 1)
         assert await factor(host, "bad") == 3
     finally:
         await host.close()
@@ -581,13 +576,15 @@ async def test_a_model_that_leaves_before_it_could_serve_is_forgotten(
     register(registry, tmp_path, "good")
     async with started(registry) as host:
         path = register_corrupt(registry, tmp_path, "bad")
-        await until(lambda: "bad" in host.entries and host.entries["bad"].attempts > 2)
+        await eventually(lambda: "bad" in host.entries and host.entries["bad"].attempts > 2)
         shutil.rmtree(path.parent.parent)
-        await until(lambda: host.entries["bad"].retry is not None and host.entries["bad"].retry.cancelled())
+        await eventually(
+            lambda: host.entries["bad"].retry is not None and host.entries["bad"].retry.cancelled()
+        )
         assert host.entries["bad"].attempts == 0
         assert host.find(None) is host.find("good")
         register(registry, tmp_path, "bad")
-        await until(lambda: default(host, "bad") == 1)
+        await eventually(lambda: default(host, "bad") == 1)
         assert await factor(host, "good") == 1
 
 
@@ -596,7 +593,7 @@ async def test_only_failures_that_matter_are_remembered(registry: Doors, tmp_pat
     async with started(registry, "m") as host:
         for number in range(2, 8):
             register_corrupt(registry, tmp_path)
-            await until(lambda number=number: list(host.entries["m"].failures) == [number])
+            await eventually(lambda number=number: list(host.entries["m"].failures) == [number])
         assert list(host.entries["m"].versions) == [1]
 
 
@@ -612,13 +609,13 @@ async def test_the_first_reference_is_the_default_and_each_is_followed(
     async with started(registry, "m@champion", "m@challenger") as host:
         assert (default(host), sorted(host.entries["m"].versions)) == (1, [1, 2])
         registry.promote("m", 3, "challenger")
-        await until(lambda: sorted(host.entries["m"].versions) == [1, 3])
+        await eventually(lambda: sorted(host.entries["m"].versions) == [1, 3])
         registry.promote("m", 3, "champion")
-        await until(lambda: list(host.entries["m"].versions) == [3])
+        await eventually(lambda: list(host.entries["m"].versions) == [3])
         assert default(host) == 3
         assert host.entries["m"].loads == 3
         registry.promote("m", 4, "challenger")
-        await until(lambda: sorted(host.entries["m"].versions) == [3, 4])
+        await eventually(lambda: sorted(host.entries["m"].versions) == [3, 4])
         assert (default(host), await factor(host, version="4")) == (3, 4)
 
 
@@ -628,11 +625,11 @@ async def test_an_alias_that_vanishes_moves_no_default(registry: Doors, tmp_path
     registry.promote("m", 2, "challenger")
     async with started(registry, "m@champion", "m@challenger") as host:
         (registry.root / "m" / "aliases.json").write_text('{"challenger": 3}')
-        await until(lambda: 3 in host.entries["m"].versions)
+        await eventually(lambda: 3 in host.entries["m"].versions)
         assert default(host) == 1
         assert sorted(host.entries["m"].versions) == [1, 3]
         (registry.root / "m" / "aliases.json").write_text('{"champion": 2, "challenger": 3}')
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
 
 
 async def test_a_challenger_that_fails_stops_no_champion(registry: Doors, tmp_path: Path) -> None:
@@ -642,16 +639,16 @@ async def test_a_challenger_that_fails_stops_no_champion(registry: Doors, tmp_pa
     async with started(registry, "m@champion", "m@challenger") as host:
         model = register_corrupt(registry, tmp_path)
         registry.promote("m", 5, "challenger")
-        await until(lambda: host.entries["m"].failures)
+        await eventually(lambda: host.entries["m"].failures)
         for number in (3, 4):
             registry.promote("m", number, "champion")
-            await until(lambda number=number: default(host) == number)
+            await eventually(lambda number=number: default(host) == number)
         # The challenger before serves on, no champion of old does.
-        await until(lambda: sorted(host.entries["m"].versions) == [2, 4])
-        await until(lambda: not host.entries["m"].unloading)
+        await eventually(lambda: sorted(host.entries["m"].versions) == [2, 4])
+        await eventually(lambda: not host.entries["m"].unloading)
         assert list(host.entries["m"].failures) == [5]
         write(model, 5.0)
-        await until(lambda: sorted(host.entries["m"].versions) == [4, 5])
+        await eventually(lambda: sorted(host.entries["m"].versions) == [4, 5])
 
 
 async def test_a_champion_that_fails_stops_no_challenger(registry: Doors, tmp_path: Path) -> None:
@@ -662,7 +659,7 @@ async def test_a_champion_that_fails_stops_no_challenger(registry: Doors, tmp_pa
         register_corrupt(registry, tmp_path)
         registry.promote("m", 4, "champion")
         registry.promote("m", 3, "challenger")
-        await until(lambda: sorted(host.entries["m"].versions) == [1, 3])
+        await eventually(lambda: sorted(host.entries["m"].versions) == [1, 3])
         assert default(host) == 1
         assert await factor(host) == 1
 
@@ -679,7 +676,7 @@ async def test_a_default_that_cannot_be_had_is_no_other_version(registry: Doors,
             host.find("m")
         assert await factor(host, version="1") == 1
         registry.promote("m", 2, "champion")
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
 
 
 # -- files that change under one number -------------------------------------------------------------------
@@ -690,22 +687,22 @@ async def test_a_file_that_is_written_anew_is_swapped(tmp_path: Path) -> None:
     async with started(FileRegistry(path), "m") as host:
         old = host.find("m")
         write(path, 2.0)
-        await until(lambda: host.find("m") is not old)
+        await eventually(lambda: host.find("m") is not old)
         assert (await factor(host), await factor(host, version="1")) == (2, 2)
 
         path.with_name("bad").write_bytes(b"no model")
         path.with_name("bad").replace(path)
-        await until(lambda: host.entries["m"].failures)
+        await eventually(lambda: host.entries["m"].failures)
         assert await factor(host) == 2
         state, reason = states(host)[1]
         assert state == "READY"
         assert str(path) in reason
 
         write(path, 3.0)
-        await until(lambda: not host.entries["m"].failures)
+        await eventually(lambda: not host.entries["m"].failures)
         assert await factor(host, version="1") == 3
         assert states(host) == {1: ("READY", "")}
-        await until(lambda: not host.entries["m"].unloading)
+        await eventually(lambda: not host.entries["m"].unloading)
 
 
 async def test_a_changed_file_is_served_until_all_that_changed_is_loaded(
@@ -714,7 +711,7 @@ async def test_a_changed_file_is_served_until_all_that_changed_is_loaded(
     register(registry, tmp_path, count=2)
     registry.promote("m", 2, "challenger")
     async with started(registry, "m:1", "m@challenger", interval=3600) as host:
-        await until(lambda: not host.entries["m"].lock.locked())
+        await eventually(lambda: not host.entries["m"].lock.locked())
         write(registry.root / "m" / "1" / "model.onnx", 10.0)
         register(registry, tmp_path)
         registry.promote("m", 3, "challenger")
@@ -740,7 +737,7 @@ async def test_an_unloaded_model_stays_away_until_it_is_loaded(registry: Doors, 
             host.find("m")
         with pytest.raises(NotFound):
             host.find("m", "1")
-        await until(lambda: states(host) == {1: ("UNAVAILABLE", ""), 2: ("UNAVAILABLE", "")})
+        await eventually(lambda: states(host) == {1: ("UNAVAILABLE", ""), 2: ("UNAVAILABLE", "")})
         register(registry, tmp_path)
         registry.promote("m", 2, "champion")
         await host.refresh()
@@ -751,7 +748,7 @@ async def test_an_unloaded_model_stays_away_until_it_is_loaded(registry: Doors, 
         await host.load("m")
         assert default(host) == 2  # what it was asked to follow is remembered
         registry.promote("m", 3, "champion")
-        await until(lambda: default(host) == 3)
+        await eventually(lambda: default(host) == 3)
 
 
 @pytest.mark.parametrize("references", [(), ("m",)])
@@ -764,10 +761,10 @@ async def test_a_model_can_be_loaded_by_hand_and_is_followed_then(
         await host.load("other")
         assert await factor(host, "other") == 1
         register(registry, tmp_path, "other")
-        await until(lambda: default(host, "other") == 2)
+        await eventually(lambda: default(host, "other") == 2)
         await host.unload("other")
         register(registry, tmp_path)
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
         assert default(host, "other") is None
 
 
@@ -786,14 +783,14 @@ async def test_what_cannot_be_loaded_by_hand_says_why(registry: Doors, tmp_path:
         with pytest.raises(ModelError, match=r"model\.onnx"):
             await host.load("other")
         write(model, 1.0)
-        await until(lambda: host.entries["other"].default)
+        await eventually(lambda: host.entries["other"].default)
 
 
 async def test_unloading_a_model_ends_its_tries(registry: Doors, tmp_path: Path) -> None:
     register(registry, tmp_path)
     async with started(registry, "m") as host:
         model = register_corrupt(registry, tmp_path)
-        await until(lambda: host.entries["m"].failures)
+        await eventually(lambda: host.entries["m"].failures)
         await host.unload("m")
         assert not host.entries["m"].failures
         write(model, 2.0)
@@ -811,7 +808,7 @@ async def test_unloading_a_model_that_is_being_loaded(registry: Doors, tmp_path:
             await asyncio.sleep(0)
         async with asyncio.timeout(FOREVER):
             await unloading
-        await until(lambda: not host.entries["m"].unloading)
+        await eventually(lambda: not host.entries["m"].unloading)
         assert not host.entries["m"].versions
         assert default(host) is None
 
@@ -838,19 +835,19 @@ async def test_closing_refuses_what_waits_and_stops_all_work(registry: Doors, tm
     async with busy(old) as running:
         old_waiting = submit(old)
         register(registry, tmp_path)
-        await until(lambda: default(host) == 2)
+        await eventually(lambda: default(host) == 2)
         new = host.find("m")
         async with busy(new) as new_running:
             waiting = submit(new)
             register_corrupt(registry, tmp_path)
-            await until(lambda: host.entries["m"].failures)
+            await eventually(lambda: host.entries["m"].failures)
             await host.close()
             for refused in (old_waiting, waiting, running, new_running):
                 with pytest.raises(Unavailable, match="stopping"):
                     await refused
             with pytest.raises(Unavailable):
                 submit(host.find("m"))
-    await until(lambda: not host._tasks)
+    await eventually(lambda: not host._tasks)
     tries = host.entries["m"].load_failures
     await asyncio.sleep(0.1)
     assert host.entries["m"].load_failures == tries

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import scale
+from waiting import loaded
 
 from driftline.engine.model import Model
-from driftline.errors import Unavailable
 from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Reference, Registry
-from driftline.serving.later import LATER_SECONDS, TOGETHER
-from driftline.serving.news import News
+from driftline.serving.deferred import ENOUGH_ROWS, MOST_SECONDS
+from driftline.serving.notifier import Notifier
 from driftline.serving.watch import Watch
 
 ROW = {"x": np.ones((1, 3), np.float32)}
@@ -32,7 +32,7 @@ def watch_of(folder: Path, profile: Path | None = None, look_seconds: float = 1.
     version = registry.resolve(Reference("m"))
     model = Model.load(registry.fetch(version))
     settings = replace(model.settings.monitor, look_seconds=look_seconds)
-    return Watch(version, model, profile, settings, News())
+    return Watch(version, model, profile, settings, Notifier())
 
 
 def normal(rows: int, seed: int, mean: float) -> np.ndarray:
@@ -43,15 +43,6 @@ def normal(rows: int, seed: int, mean: float) -> np.ndarray:
 def profile(tmp_path: Path) -> Path:
     Profile.fit({"x": normal(5_000, 0, 0)}).save(tmp_path / "profile.arrow")
     return tmp_path / "profile.arrow"
-
-
-async def loaded(watch: Watch) -> None:
-    for _ in range(600):
-        try:
-            watch.ready()
-            break
-        except Unavailable:
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -85,16 +76,16 @@ async def test_an_answer_does_not_wait_for_its_rows_to_be_observed(watch: Watch)
     assert outputs.keys() == {"total"}
     assert outputs["total"].tolist() == [6]
     assert monitor.rows == 0
-    await asyncio.sleep(2 * LATER_SECONDS)
+    await asyncio.sleep(2 * MOST_SECONDS)
     assert monitor.rows == 1
 
 
 async def test_many_rows_are_observed_in_the_next_turn_of_the_loop(watch: Watch) -> None:
     monitor = watch.ready()
-    for _ in range(TOGETHER + 5):
+    for _ in range(ENOUGH_ROWS + 5):
         watch.run(ROW, ("y",))
     await asyncio.sleep(0)
-    assert monitor.rows == TOGETHER + 5
+    assert monitor.rows == ENOUGH_ROWS + 5
     assert monitor.report()["total"].facts["mean"] == 6
 
 

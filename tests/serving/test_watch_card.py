@@ -15,6 +15,7 @@ import pytest
 from cards import Card
 from monitor.test_slab import same
 from support import behind, identity, scale
+from waiting import loaded
 
 import driftline as dl
 from driftline.config import ServerFile
@@ -23,14 +24,13 @@ from driftline.engine.bundle import Bundle
 from driftline.engine.device import Cpu
 from driftline.engine.model import Model
 from driftline.engine.tally import Tally
-from driftline.errors import Unavailable
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.slab import Collector, slab_bytes
 from driftline.registry.source import Version
-from driftline.serving.fleet.worker import CardCounting
+from driftline.serving.fleet.worker import WorkerCardWatch
 from driftline.serving.holder import Entry, Holder
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import Batch, CardWatch
 
@@ -61,25 +61,15 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
         monitoring = replace(held.settings.monitor, **by_rows)
         version = Version("m", 1)
         watch = (
-            CardWatch(version, held, profile, monitoring, News())
+            CardWatch(version, held, profile, monitoring, Notifier())
             if held.crosses
-            else Watch(version, held, profile, monitoring, News())
+            else Watch(version, held, profile, monitoring, Notifier())
         )
         watch.start()
         await loaded(watch)
         return watch
 
     return make
-
-
-async def loaded(watch: Watch) -> None:
-    """Return when a watch has its monitor."""
-    for _ in range(1200):
-        try:
-            watch.ready()
-            break
-        except Unavailable:
-            await asyncio.sleep(0.05)
 
 
 def send(watch: Watch, batches: list[np.ndarray]) -> None:
@@ -162,7 +152,7 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     memory = np.zeros(slab_bytes(monitor.words) // 8, np.int64)
     collector, slab = Collector(monitor, memory), Future[Any]()
     model = Model.load(path)
-    watch = CardCounting(Version("m", 1), model, tmp_path / "profile.arrow", model.settings.monitor, slab)
+    watch = WorkerCardWatch(Version("m", 1), model, tmp_path / "profile.arrow", model.settings.monitor, slab)
     slab.set_result(memory)
     watch.start()
     await loaded(watch)
@@ -298,7 +288,7 @@ async def test_a_failing_count_fails_no_request(
 
 def test_a_model_on_a_card_is_watched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
-    holder, bundle = Holder(ServerFile(), News(), None), Bundle.open(path)
+    holder, bundle = Holder(ServerFile(), Notifier(), None), Bundle.open(path)
     assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
@@ -314,7 +304,7 @@ async def test_a_version_that_retires_gives_the_card_back(
         def _folder(self, version: Version) -> Path:
             return path
 
-    holder, entry = Alone(ServerFile(), News(), None), Entry("m")
+    holder, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
     held = [await holder._make(entry, Version("m", 1))]
     watch, lanes = held[0].watch, held[0].model.lanes
     assert isinstance(watch, CardWatch)

@@ -48,9 +48,9 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
     monitoring = replace(known.monitor, **{key: value for key, value in given.items() if value is not None})
     monitoring.check()
     if settings.upstream:
-        from driftline.sidecar.front import watch_between  # without what the agent needs, in its own process
+        from driftline.sidecar.supervisor import supervise  # without what the agent needs, in its own process
 
-        watch_between(settings, monitoring)
+        supervise(settings, monitoring)
     else:
         from driftline.sidecar.process import monitor as watch
 

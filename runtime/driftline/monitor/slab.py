@@ -156,7 +156,7 @@ class Collector:
         """Whether rows have come that were not asked for."""
         return bool(self._slab.rows[self._slab.used])
 
-    def bury(self) -> None:
+    def take_all(self) -> None:
         """Take everything, since the worker has gone; what it had counted of a last block without its rows
         goes with that. The next worker counts on here."""
         for buffer, counter in enumerate(self._slab.counters):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies
 
-from driftline.backoff import backoff, spread
+from driftline.backoff import backoff, jittered
 from driftline.errors import BadRequest, ConfigError, NotFound, RegistryError
 from driftline.registry.memory import Memory
 
@@ -197,7 +197,7 @@ class Tracking:
         with self._lock:
             first = self._attempts == 0
             self._attempts += 1
-            self._again = time.monotonic() + spread(backoff(self._attempts, longest=LONGEST_REST))
+            self._again = time.monotonic() + jittered(backoff(self._attempts, longest=LONGEST_REST))
         if first:
             since = datetime.fromtimestamp(self._memory.since).astimezone()
             log.warning("%s; what it said last holds, news of %s", error, since.isoformat(" ", "seconds"))

@@ -20,7 +20,7 @@ from driftline.errors import DriftlineError, NotFound, Unavailable
 from driftline.registry.source import Reference, Version
 from driftline.serving import memory
 from driftline.serving.latency import Latency
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
@@ -46,7 +46,7 @@ class Entry:
     name: str
     default: Served | None = None
     versions: dict[int, Served] = field(default_factory=dict)
-    stands: dict[Reference, Served] = field(default_factory=dict)
+    resolved: dict[Reference, Served] = field(default_factory=dict)
     loading: set[int] = field(default_factory=set)
     unloading: list[Served] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
@@ -64,16 +64,16 @@ class Holder:
     """Holds versions and finds the one that answers; which ones those are, others say.
 
     file      the server's settings for models
-    news      tells of windows and alarms
+    notifier  tells of windows and alarms
     payloads  where what is asked and answered is logged, if it is
     """
 
-    def __init__(self, file: ServerFile, news: News, payloads: PayloadLog | None = None) -> None:
+    def __init__(self, file: ServerFile, notifier: Notifier, payloads: PayloadLog | None = None) -> None:
         self.entries: dict[str, Entry] = {}
         self.default_name: str | None = None
         self.ready = False
         self.stopping = False
-        self.news = news
+        self.notifier = notifier
         self.payloads = payloads
         self._file = file
         self._tasks: set[asyncio.Task[None]] = set()
@@ -197,16 +197,16 @@ class Holder:
         if not settings.enabled:
             return None
         if model.crosses:
-            return CardWatch(version, model, bundle.profile, settings, self.news)
-        return Watch(version, model, bundle.profile, settings, self.news)
+            return CardWatch(version, model, bundle.profile, settings, self.notifier)
+        return Watch(version, model, bundle.profile, settings, self.notifier)
 
-    def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:
+    def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:
         """The one moment of a swap: from here on, new requests go to what the references stand for."""
-        for served in set(entry.stands.values()) - set(stands.values()):
+        for served in set(entry.resolved.values()) - set(resolved.values()):
             entry.unloading.append(served)
             self._spawn(self._retire(entry, served))
-        entry.stands = stands
-        entry.versions = {served.version.number: served for served in stands.values()}
+        entry.resolved = resolved
+        entry.versions = {served.version.number: served for served in resolved.values()}
         if self.ready:
             self._start_watching()
         old, entry.default = entry.default, default

@@ -18,7 +18,7 @@ from driftline.config import ServerFile
 from driftline.errors import DriftlineError, ModelError, NotFound
 from driftline.registry.source import Reference, Registry, Version, check_name
 from driftline.serving.holder import Entry, Holder
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
 
@@ -34,7 +34,7 @@ class Host(Holder):
     references  which models to serve, the first of a model being its default; all models if empty
     file        the server's settings for models
     interval    seconds between two looks at the registry
-    news        tells of windows and alarms; nobody if not given
+    notifier    tells of windows and alarms; nobody if not given
     payloads    where what is asked and answered is logged, if it is
     exit_on_error  whether a model that can't be loaded at the start ends it; else the others serve, and it is
                    tried again
@@ -46,11 +46,11 @@ class Host(Holder):
         references: Sequence[Reference] = (),
         file: ServerFile | None = None,
         interval: float = 0.5,
-        news: News | None = None,
+        notifier: Notifier | None = None,
         payloads: PayloadLog | None = None,
         exit_on_error: bool = True,
     ) -> None:
-        super().__init__(file or ServerFile(), news or News(), payloads)
+        super().__init__(file or ServerFile(), notifier or Notifier(), payloads)
         self.registry = registry
         self._exit_on_error = exit_on_error
         self._references = list(references)
@@ -155,7 +155,7 @@ class Host(Holder):
             if name in self._unloaded:
                 return
             references = [one for one in self._references if one.name == name] or [Reference(name)]
-            stands = dict(entry.stands)  # what fails leaves its reference with what it stood for before
+            resolved = dict(entry.resolved)  # what fails leaves its reference with what it stood for before
             failures: dict[int, str] = {}
             errors: list[Exception] = []
             for reference in references:
@@ -164,16 +164,16 @@ class Host(Holder):
                 except Exception as error:
                     errors = errors or [error]
                     continue
-                held = next((one for one in stands.values() if one.same_files(version)), None)
+                held = next((one for one in resolved.values() if one.same_files(version)), None)
                 try:
-                    stands[reference] = held or await self._load(entry, version)
-                    stands[reference].version = version
+                    resolved[reference] = held or await self._load(entry, version)
+                    resolved[reference].version = version
                 except DriftlineError as error:
                     failures[version.number] = str(error)
                     errors = errors or [error]
-            self._flip(entry, stands, stands.get(references[0]))
+            self._flip(entry, resolved, resolved.get(references[0]))
             if errors:
-                if self._everything and not stands and isinstance(errors[0], NotFound):
+                if self._everything and not resolved and isinstance(errors[0], NotFound):
                     self._forget_failures(entry)  # it was taken out of the registry before it could serve
                     return
                 if failures.keys() != entry.failures.keys():

@@ -74,7 +74,7 @@ class HostCollector(Collector):
         info = GaugeMetricFamily("driftline_build_info", "The server's version", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
-        if (runs := self._host.news.runs) is not None:
+        if (runs := self._host.notifier.runs) is not None:
             yield CounterMetricFamily(
                 "driftline_tracking_dropped", "Windows and alarms that no run has", value=runs.dropped
             )

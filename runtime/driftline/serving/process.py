@@ -28,7 +28,7 @@ from driftline.serving.app import App
 from driftline.serving.fastlane import fast_lane
 from driftline.serving.holder import Holder
 from driftline.serving.host import Host
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
 from driftline.sockets import BACKLOG, address_of, allow_connections, bind
@@ -76,8 +76,8 @@ async def _serve(
     file: ServerFile | None,
     listener: socket.socket,
 ) -> None:
-    news, payloads = News(settings), PayloadLog.of(settings)
-    host = Host(registry, references, file, settings.poll_seconds, news, payloads, settings.exit_on_error)
+    notifier, payloads = Notifier(settings), PayloadLog.of(settings)
+    host = Host(registry, references, file, settings.poll_seconds, notifier, payloads, settings.exit_on_error)
     server = StoppableServer(host, settings)
     address = address_of(listener)
     log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
@@ -99,7 +99,7 @@ async def _serve(
         await host.close()
         if payloads is not None:
             await payloads.close()
-        await asyncio.to_thread(news.close)
+        await asyncio.to_thread(notifier.close)
     log.info("stopped")
     leave(0)  # Python would wait for threads that compute still, or read from a disk that has gone
 

@@ -18,7 +18,7 @@ from math import isfinite
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from driftline.backoff import backoff, spread
+from driftline.backoff import backoff, jittered
 from driftline.config import Server
 from driftline.errors import ConfigError, DriftlineError, NotFound
 from driftline.monitor.outbox import Outbox
@@ -128,7 +128,7 @@ class Runs:
                 write(key)
             except Away as error:
                 self._gone(error)
-                if not self._outbox.rest(spread(backoff(attempt, FIRST_REST))):
+                if not self._outbox.rest(jittered(backoff(attempt, FIRST_REST))):
                     self._lost += 1
                     return
             except DriftlineError:

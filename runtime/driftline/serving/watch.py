@@ -17,8 +17,8 @@ from driftline.monitor.outbox import Outbox
 from driftline.monitor.watched import Watched
 from driftline.registry.source import Version
 from driftline.serving import memory
-from driftline.serving.later import Batch, Later, length
-from driftline.serving.news import News
+from driftline.serving.deferred import Batch, Deferred, length
+from driftline.serving.notifier import Notifier
 from driftline.tensors import Signature, Tensors, TensorSpec
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Watch(Watched):
     model     of this version
     profile   its reference; without one, rows are only counted
     settings  of its monitor
-    news      tells of its windows and alarms
+    notifier  tells of its windows and alarms
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class Watch(Watched):
         model: Model,
         profile: Path | None,
         settings: Monitoring,
-        news: News,
+        notifier: Notifier,
     ) -> None:
         super().__init__(weakly(self._make), f"{version.name} {version.number}")
         self._version = version
         self._model = model
         self._profile = profile
         self._settings = settings
-        self._news = news
+        self._notifier = notifier
         self._history: Outbox[Window] | None = None
         self._loop_thread = 0
         self._tick: asyncio.TimerHandle | None = None
         self._looking: asyncio.Future[None] | None = None
-        self._later = Later(weakly(self._observe))
+        self._deferred = Deferred(weakly(self._observe))
         # Until the profile is read: whatever it may name.
         likely = is_table if profile is None else (lambda spec: len(spec.columns) > 0)
         self._watch(likely)
@@ -72,7 +72,7 @@ class Watch(Watched):
         wanted = self._wanted.get(outputs) if type(outputs) is tuple else None
         results = self._model.run(inputs, wanted or self._with_watched(outputs))
         if get_ident() == self._loop_thread:
-            self._later.add(*(inputs, results) if self._all_watched else self._watched(inputs, results))
+            self._deferred.add(*(inputs, results) if self._all_watched else self._watched(inputs, results))
         else:
             self._observe(inputs, results)
         return results if len(results) == len(outputs) else {name: results[name] for name in outputs}
@@ -84,21 +84,21 @@ class Watch(Watched):
             self._wanted[tuple(outputs)] = wanted
         return wanted
 
-    def _watched(self, took: Tensors, gave: Tensors) -> Batch:
+    def _watched(self, inputs: Tensors, outputs: Tensors) -> Batch:
         """What is watched of a batch: an image is not to be kept for its label. Blocks stay: taking their
         columns out costs more than copying them."""
-        if type(took) is not Blocks:
-            took = {name: took[name] for name in self._inputs}
-        return took, {name: gave[name] for name in self._outputs}
+        if type(inputs) is not Blocks:
+            inputs = {name: inputs[name] for name in self._inputs}
+        return inputs, {name: outputs[name] for name in self._outputs}
 
     def catch_up(self) -> None:
         """Observe what has been answered; called on the event loop."""
-        self._later.catch_up()
+        self._deferred.catch_up()
 
-    def _observe(self, took: Tensors, gave: Tensors) -> None:
+    def _observe(self, inputs: Tensors, outputs: Tensors) -> None:
         columns = {
-            **{name: took[name] for name in self._inputs},
-            **{name: gave[name] for name in self._outputs},
+            **{name: inputs[name] for name in self._inputs},
+            **{name: outputs[name] for name in self._outputs},
         }
         rows = length(columns, {})
         self.observer.observe(columns, rows)
@@ -123,8 +123,8 @@ class Watch(Watched):
             self.observer.monitor.finish()
         if self._history is not None:
             self._history.close()
-        if self._news.runs is not None:
-            self._news.runs.left(self._version)
+        if self._notifier.runs is not None:
+            self._notifier.runs.left(self._version)
 
     def _keep_ticking(self) -> None:
         self._tick = asyncio.get_running_loop().call_later(TICK_SECONDS, weakly(self._keep_ticking))
@@ -168,7 +168,7 @@ class Watch(Watched):
 
     def _on_window(self, profile: Profile) -> Callable[[Window], None]:
         """What becomes of finished windows; it does not hold this object, see `weakly`."""
-        version, history, runs = self._version, self._history, self._news.runs
+        version, history, runs = self._version, self._history, self._notifier.runs
 
         def tell(window: Window) -> None:
             if history is not None:
@@ -202,7 +202,7 @@ class Watch(Watched):
     def _count(self, signal: Signal) -> None:
         super()._count(signal)
         if signal.kind == "alarm":
-            self._news.alarm(self._version, signal)
+            self._notifier.alarm(self._version, signal)
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:

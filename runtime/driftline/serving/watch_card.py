@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from driftline.engine.lane import Form
-from driftline.serving.later import length
+from driftline.serving.deferred import length
 from driftline.serving.watch import Watch
 from driftline.tensors import Tensors
 

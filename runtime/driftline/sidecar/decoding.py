@@ -23,7 +23,7 @@ from driftline.protocols.described import tensors_of
 from driftline.protocols.encoding import decompress
 from driftline.protocols.frames import Frame, from_records, from_rows, split_of
 from driftline.sidecar.exchange import Body, Exchange
-from driftline.sidecar.together import ANSWERED, ASKED, Form, Lists, document_of, form_of
+from driftline.sidecar.forms import ANSWERED, ASKED, Form, Lists, document_of, form_of
 from driftline.tensors import Array, shorten
 
 MOST_BYTES = 64 * 2**20

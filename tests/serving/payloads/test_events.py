@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from payload_sink import Sinking, receiving, until
+from payload_sink import Sinking, receiving
+from waiting import until
 
 from driftline.protocols.cloudevents import BATCH
 from driftline.serving.payloads import events as module

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from payload_sink import Sinking, until
+from payload_sink import Sinking
+from waiting import until
 
 from driftline.protocols.payloads import Payload, of_table, schema
 from driftline.serving.payloads import files as module

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from payload_sink import receiving
+from waiting import eventually
 
 from driftline.config import Server
 from driftline.errors import ConfigError
@@ -48,14 +49,6 @@ def say(payloads: PayloadLog, status: int = 200, size: int = 2) -> None:
     payloads.record(ASKED, b"q" * size, status, b"", b"a" * size, None)
 
 
-async def until(condition: Callable[[], Any], what: str) -> Any:
-    for _ in range(12_000):
-        if found := condition():
-            return found
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"never came: {what}")
-
-
 def children() -> list[psutil.Process]:
     """The processes that log, of this one."""
     name = "driftline.serving.payloads.child"
@@ -67,10 +60,10 @@ async def test_all_is_logged_by_a_process_that_lets_others_go_first() -> None:
         async with logging_to(receiver.url) as payloads:
             for _ in range(1000):
                 say(payloads)
-            await until(lambda: len(receiver.events) == 2000, "the events")
+            await eventually(lambda: len(receiver.events) == 2000, "the events")
             (child,) = children()
             assert os.sched_getscheduler(child.pid) == os.SCHED_IDLE
-            await until(lambda: payloads.counts.sent == 2000, "their number")
+            await eventually(lambda: payloads.counts.sent == 2000, "their number")
         counts = payloads.counts
         assert (counts.sent, counts.dropped, counts.queued, counts.queued_bytes) == (2000, 0, 0, 0)
         assert len({event.id for event in receiver.events}) == 1000
@@ -124,7 +117,7 @@ async def test_who_is_slow_costs_the_oldest_and_no_memory() -> None:
         receiver.gate.clear()
         async with logging_to(receiver.url, log_queue_bytes=2**20) as payloads:
             process = psutil.Process(os.getpid())
-            await until(children, "the process that logs")
+            await eventually(children, "the process that logs")
             for _ in range(100):
                 say(payloads, size=5000)
             before = process.memory_info().rss
@@ -138,7 +131,7 @@ async def test_who_is_slow_costs_the_oldest_and_no_memory() -> None:
             assert payloads.counts.dropped > 19_000
             last = payloads._put
             receiver.gate.set()
-            await until(lambda: not payloads.counts.queued, "all of it")
+            await eventually(lambda: not payloads.counts.queued, "all of it")
         counts = payloads.counts
         assert counts.queued == 0
         assert counts.sent + counts.dropped == last == 20_200
@@ -161,18 +154,18 @@ async def test_a_process_that_is_killed_is_replaced_and_what_it_had_is_counted(
     with receiving() as receiver:
         async with logging_to(receiver.url) as payloads:
             say(payloads)
-            await until(lambda: payloads.counts.sent == 2, "the first")
+            await eventually(lambda: payloads.counts.sent == 2, "the first")
             receiver.gate.clear()
             (first,) = children()
             for _ in range(100):
                 say(payloads)
             await asyncio.sleep(0)
-            await until(lambda: not payloads._waiting and payloads._timer is None, "handing over")
+            await eventually(lambda: not payloads._waiting and payloads._timer is None, "handing over")
             os.kill(first.pid, signal.SIGKILL)
-            await until(lambda: payloads.counts.dropped, "what it had")
+            await eventually(lambda: payloads.counts.dropped, "what it had")
             receiver.gate.set()
             say(payloads)
-            await until(lambda: payloads.counts.sent == 4, "the last")
+            await eventually(lambda: payloads.counts.sent == 4, "the last")
             (second,) = children()
             assert second.pid != first.pid
         counts = payloads.counts
@@ -195,7 +188,7 @@ async def test_a_sink_that_hangs_does_not_keep_the_server(
         receiver.gate.clear()
         async with logging_to(receiver.url) as payloads:
             say(payloads)
-            await until(lambda: payloads.counts.queued_bytes == 0, "who takes it")
+            await eventually(lambda: payloads.counts.queued_bytes == 0, "who takes it")
         assert payloads.counts.dropped == 2
         assert "2 payloads were not logged" in caplog.text
 

@@ -23,13 +23,13 @@ from driftline.registry.source import Reference, Registry, Version
 from driftline.serving.app import App
 from driftline.serving.fleet.arena import Arena
 from driftline.serving.fleet.channel import Gone
-from driftline.serving.fleet.crew import Crew, Worker
-from driftline.serving.fleet.spread import Parts, Spread, SpreadWatch
-from driftline.serving.fleet.totals import Said, Totals, total
+from driftline.serving.fleet.pool import Worker, WorkerPool
+from driftline.serving.fleet.served import FleetServed, FleetWatch, RemoteModel
+from driftline.serving.fleet.totals import VersionTotals, WorkerTotals, total
 from driftline.serving.holder import Entry
 from driftline.serving.host import Host
 from driftline.serving.latency import Latency
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import Counts
 from driftline.serving.served import Served
 
@@ -59,59 +59,63 @@ class FleetHost(Host):
         file: ServerFile,
         settings: Server,
         listeners: Sequence[socket.socket],
-        news: News | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         super().__init__(
-            registry, references, file, settings.poll_seconds, news, exit_on_error=settings.exit_on_error
+            registry, references, file, settings.poll_seconds, notifier, exit_on_error=settings.exit_on_error
         )
         self._arena = Arena()
-        verbs: dict[str, Callable[..., Any]] = {"said": self._said, "gone": self._gone, "page": self._page}
-        self.crew = Crew(listeners, self._arena, (settings, file), self._welcome, self._farewell, verbs)
+        verbs: dict[str, Callable[..., Any]] = {
+            "totals": self._take_totals,
+            "gone": self._gone,
+            "page": self._page,
+        }
+        self.pool = WorkerPool(listeners, self._arena, (settings, file), self._prepare, self._take_all, verbs)
         self._pages = App(self, settings)
         self._keys = count(1)
         self._made: dict[int, tuple[Version, Path]] = {}
         self._logs_payloads = settings.log_payloads != "none"
-        self._now: dict[Worker, Said] = {}
-        self._before = Said()
+        self._totals: dict[Worker, WorkerTotals] = {}
+        self._ended = WorkerTotals()  # of processes that have ended
 
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start the workers, load what the references stand for, then follow them; any failure is raised."""
-        await self.crew.start()
+        await self.pool.start()
         await super().start()
-        self.crew.tell("ready", self.default_name)
+        self.pool.tell("ready", self.default_name)
         self._spawn(self._keep_collecting())
 
     async def load(self, name: str) -> None:
         """As Host.load; when it returns, every worker has flipped."""
         await super().load(name)
-        await self.crew.ask("say")
+        await self.pool.ask("tell_totals")
 
     async def unload(self, name: str) -> None:
         """As Host.unload; when it returns, no worker serves the model."""
         await super().unload(name)
-        await self.crew.ask("say")
+        await self.pool.ask("tell_totals")
 
     async def stop(self) -> None:
         """Let the workers finish what they have taken, and end."""
         self.ready = False
-        await self.crew.stop()
+        await self.pool.stop()
 
     @property
     def pending(self) -> int:
         """Requests that were not answered when the workers last told."""
-        return sum(totals.pending for said in self._now.values() for totals in said.versions.values())
+        return sum(totals.pending for totals in self._totals.values())
 
     @property
     def payload_counts(self) -> Counts | None:
         """See Holder: of all workers, when they last told."""
-        return total([self._before, *self._now.values()]).payloads if self._logs_payloads else None
+        return total([self._ended, *self._totals.values()]).payloads if self._logs_payloads else None
 
     @property
     def processes(self) -> list[int]:
         """The process ids of all that belongs to this server."""
-        return [os.getpid(), *self.crew.processes]
+        return [os.getpid(), *self.pool.processes]
 
     # -- a version's life -------------------------------------------------------------------------
 
@@ -124,23 +128,23 @@ class FleetHost(Host):
             signature = await self._load_everywhere(key, version, folder)
         except BaseException:
             del self._made[key]
-            for worker in self.crew.live:
+            for worker in self.pool.live:
                 worker.loaded.discard(key)
                 worker.channel.tell("drop", key)
             raise
-        holders = {worker.number for worker in self.crew.live if key in worker.loaded}
-        parts, settings = Parts(signature, holders), bundle.settings.monitor
+        holders = {worker.number for worker in self.pool.live if key in worker.loaded}
+        remote, settings = RemoteModel(signature, holders), bundle.settings.monitor
         watch = None
         if settings.enabled:
-            watch = SpreadWatch(
-                version, parts, bundle.profile, settings, self.news, self._arena, len(self.crew.workers),
-                lambda slabs: self.crew.tell("slabs", key, slabs),
+            watch = FleetWatch(
+                version, remote, bundle.profile, settings, self.notifier, self._arena, len(self.pool.workers),
+                lambda slabs: self.pool.tell("slabs", key, slabs),
             )  # fmt: skip
-        return Spread(key, version, parts, entry.latency, watch)
+        return FleetServed(key, version, remote, entry.latency, watch)
 
     async def _load_everywhere(self, key: int, version: Version, folder: Path) -> Any:
         """The signature that the workers have found; raises the first error that one has met."""
-        answers = await self.crew.ask("load", key, version, folder)
+        answers = await self.pool.ask("load", key, version, folder)
         for worker, answer in answers.items():
             if isinstance(answer, BaseException):
                 raise answer
@@ -149,15 +153,15 @@ class FleetHost(Host):
             raise ModelError(f"{version.name} {version.number}: no worker has outlived it")
         return next(iter(answers.values()))
 
-    def _flip(self, entry: Entry, stands: dict[Reference, Served], default: Served | None) -> None:
-        for served in set(entry.stands.values()) - set(stands.values()):
+    def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:
+        for served in set(entry.resolved.values()) - set(resolved.values()):
             del self._made[_key(served)]
-        self.crew.tell("flip", entry.name, *_flip_of(stands, default))
-        super()._flip(entry, stands, default)
+        self.pool.tell("flip", entry.name, *_flip_of(resolved, default))
+        super()._flip(entry, resolved, default)
 
     # -- workers' lives ---------------------------------------------------------------------------
 
-    async def _welcome(self, worker: Worker) -> None:
+    async def _prepare(self, worker: Worker) -> None:
         """Have a new process load all that there is, what is just being made included."""
         while missing := self._made.keys() - worker.loaded:
             key = missing.pop()
@@ -173,77 +177,75 @@ class FleetHost(Host):
             worker.channel.tell("drop", key)
         worker.loaded &= self._made.keys()
         for entry in self.entries.values():
-            worker.channel.tell("flip", entry.name, *_flip_of(entry.stands, entry.default))
+            worker.channel.tell("flip", entry.name, *_flip_of(entry.resolved, entry.default))
         if self.ready:
             worker.channel.tell("ready", self.default_name)
-        for spread in self._spreads():
-            if spread.key in worker.loaded:
-                spread.parts.holders.add(worker.number)
-                watch = spread.watch
+        for served in self._versions():
+            if served.key in worker.loaded:
+                served.remote.holders.add(worker.number)
+                watch = served.watch
                 if watch is not None and (watch.slabs is not None or watch.failed):
-                    worker.channel.tell("slabs", spread.key, watch.slabs)
+                    worker.channel.tell("slabs", served.key, watch.slabs)
 
-    def _farewell(self, worker: Worker) -> None:
-        """Keep what a process has done."""
-        said = self._now.pop(worker, Said())
-        for totals in said.versions.values():
-            totals.bury()
-        said.payloads.bury()
-        self._before.add(said)
-        for spread in self._spreads():
-            if spread.watch is not None:
-                spread.watch.bury(worker.number)
-            spread.parts.leave(worker.number)
+    def _take_all(self, worker: Worker) -> None:
+        """Keep what a process has done that has ended."""
+        totals = self._totals.pop(worker, WorkerTotals())
+        totals.end()
+        self._ended.add(totals)
+        for served in self._versions():
+            if served.watch is not None:
+                served.watch.take_all(worker.number)
+            served.remote.leave(worker.number)
 
-    def _spreads(self) -> Iterator[Spread]:
+    def _versions(self) -> Iterator[FleetServed]:
         """Every version that a worker may have, those on their way out included."""
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
-                assert isinstance(served, Spread)
+                assert isinstance(served, FleetServed)
                 yield served
 
     # -- what workers say -------------------------------------------------------------------------
 
-    def _said(self, worker: Worker, said: Said) -> None:
-        self._now[worker] = said
+    def _take_totals(self, worker: Worker, totals: WorkerTotals) -> None:
+        self._totals[worker] = totals
 
     def _gone(self, worker: Worker, key: int) -> None:
         worker.loaded.discard(key)
-        for spread in self._spreads():
-            if spread.key == key:
-                spread.parts.leave(worker.number)
+        for served in self._versions():
+            if served.key == key:
+                served.remote.leave(worker.number)
 
-    async def _hear(self) -> None:
+    async def _gather(self) -> None:
         """Bring totals and monitors to what all workers have done; Unavailable if one does not say."""
-        watches = [one.watch for one in self._spreads() if one.watch is not None]
+        watches = [one.watch for one in self._versions() if one.watch is not None]
         for watch in watches:
             watch.ask()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self.crew.ask("say")
+                await self.pool.ask("tell_totals")
         except TimeoutError:
             raise Unavailable(f"a worker has not answered the supervisor in {ANSWER_SECONDS:g} s") from None
         for watch in watches:
             watch.collect()
-        held = {spread.key for spread in self._spreads()}
-        self._before.versions = {key: one for key, one in self._before.versions.items() if key in held}
-        said = total([self._before, *self._now.values()])
-        for spread in self._spreads():
-            spread.parts.say(said.versions.get(spread.key, Totals()))
-            if spread.watch is not None:
-                spread.watch.observer.skipped_rows = spread.parts.skipped_rows
-                spread.watch.observer.waiting_rows = spread.parts.waiting_rows
+        held = {served.key for served in self._versions()}
+        self._ended.versions = {key: one for key, one in self._ended.versions.items() if key in held}
+        totals = total([self._ended, *self._totals.values()])
+        for served in self._versions():
+            served.remote.update(totals.versions.get(served.key, VersionTotals()))
+            if served.watch is not None:
+                served.watch.observer.skipped_rows = served.remote.skipped_rows
+                served.watch.observer.waiting_rows = served.remote.waiting_rows
         for name, entry in self.entries.items():
-            latency = said.models.get(name, Latency())
+            latency = totals.models.get(name, Latency())
             entry.latency.counts, entry.latency.sum_ns = latency.counts, latency.sum_ns
 
     async def _keep_collecting(self) -> None:
         while True:
             await asyncio.sleep(COLLECT_SECONDS)
-            for spread in self._spreads():
-                if spread.watch is not None:
+            for served in self._versions():
+                if served.watch is not None:
                     try:
-                        spread.watch.collect()
+                        served.watch.collect()
                     except Exception:  # the others are collected, and this one again
                         log.exception("what workers have counted can't be collected")
 
@@ -259,19 +261,19 @@ class FleetHost(Host):
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await self._hear()
+        await self._gather()
         await self._pages(scope, receive, send)
         return sent[0]["status"], sent[0]["headers"], b"".join(one.get("body", b"") for one in sent[1:])
 
 
 def _key(served: Served) -> int:
-    assert isinstance(served, Spread)
+    assert isinstance(served, FleetServed)
     return served.key
 
 
 def _flip_of(
-    stands: dict[Reference, Served], default: Served | None
+    resolved: dict[Reference, Served], default: Served | None
 ) -> tuple[dict[Reference, tuple[int, Version]], int | None]:
     """What a flip tells a worker."""
-    told = {reference: (_key(served), served.version) for reference, served in stands.items()}
+    told = {reference: (_key(served), served.version) for reference, served in resolved.items()}
     return told, _key(default) if default is not None else None

@@ -15,7 +15,7 @@ from driftline.http import loop_factory
 from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
 from driftline.serving.fleet.host import FleetHost
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.process import calm_collector, leave
 from driftline.sockets import BACKLOG, address_of, bind
@@ -44,9 +44,9 @@ async def _supervise(
     file: ServerFile,
     listeners: Sequence[socket.socket],
 ) -> None:
-    news = News(settings)
+    notifier = Notifier(settings)
     PayloadLog.of(settings)  # each worker has its own; what is wrong with it is said once, here
-    host = FleetHost(registry, references, file, settings, listeners, news)
+    host = FleetHost(registry, references, file, settings, listeners, notifier)
     stopping = asyncio.Event()
     _take_signals(host, stopping)
     address = address_of(listeners[0])
@@ -68,7 +68,7 @@ async def _supervise(
         waiting.cancel()
         await host.stop()
         await host.close()
-        await asyncio.to_thread(news.close)
+        await asyncio.to_thread(notifier.close)
     log.info("stopped")
     leave(0)  # see process.serve
 
@@ -80,7 +80,7 @@ def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
     def stop(number: int) -> None:
         if stopping.is_set():
             log.warning("stopping at once")
-            host.crew.kill()
+            host.pool.kill()
             leave(128 + number)
         log.info("stopping: %d requests to finish", host.pending, extra={"pending": host.pending})
         stopping.set()

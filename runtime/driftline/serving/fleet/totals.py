@@ -13,7 +13,7 @@ from driftline.serving.served import Served
 
 
 @dataclass(slots=True)
-class Totals:
+class VersionTotals:
     """What is counted of a version; the lower half is of this moment."""
 
     counters: Counters = field(default_factory=Counters)
@@ -27,7 +27,7 @@ class Totals:
     """Workers in which what counts rows is still being loaded."""
 
     @classmethod
-    def of(cls, served: Served) -> Totals:
+    def of(cls, served: Served) -> VersionTotals:
         """Of a version in this process."""
         batcher, watch = served.batcher, served.watch
         return cls(
@@ -41,7 +41,7 @@ class Totals:
             int(watch is not None and watch.observer.monitor is None and not watch.observer.failure),
         )
 
-    def add(self, other: Totals) -> None:
+    def add(self, other: VersionTotals) -> None:
         """Add another worker's."""
         self.counters.add(other.counters)
         self.skipped_rows += other.skipped_rows
@@ -52,33 +52,44 @@ class Totals:
         self.waiting_rows += other.waiting_rows
         self.unwatched += other.unwatched
 
-    def bury(self) -> None:
+    def end(self) -> None:
         """Forget what was of the moment: rows that waited with a worker have gone with it."""
         self.skipped_rows += self.waiting_rows
         self.pending = self.queue_rows = self.queue_bytes = self.waiting_rows = self.unwatched = 0
 
 
 @dataclass(slots=True)
-class Said:
+class WorkerTotals:
     """What a worker says of all that it holds: of versions by the supervisor's number, of models by name, and
     of payloads."""
 
-    versions: dict[int, Totals] = field(default_factory=dict)
+    versions: dict[int, VersionTotals] = field(default_factory=dict)
     models: dict[str, Latency] = field(default_factory=dict)
     payloads: Payloads = field(default_factory=Payloads)
 
-    def add(self, other: Said) -> None:
+    @property
+    def pending(self) -> int:
+        """Requests that are not answered."""
+        return sum(totals.pending for totals in self.versions.values())
+
+    def add(self, other: WorkerTotals) -> None:
         """Add what another has said."""
         for key, totals in other.versions.items():
-            self.versions.setdefault(key, Totals()).add(totals)
+            self.versions.setdefault(key, VersionTotals()).add(totals)
         for name, latency in other.models.items():
             self.models.setdefault(name, Latency()).add(latency)
         self.payloads.add(other.payloads)
 
+    def end(self) -> None:
+        """Forget what was of the moment: the worker has gone."""
+        for totals in self.versions.values():
+            totals.end()
+        self.payloads.end()
 
-def total(said: Iterable[Said]) -> Said:
+
+def total(parts: Iterable[WorkerTotals]) -> WorkerTotals:
     """The sum."""
-    found = Said()
-    for one in said:
+    found = WorkerTotals()
+    for one in parts:
         found.add(one)
     return found

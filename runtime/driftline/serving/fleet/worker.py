@@ -31,10 +31,10 @@ from driftline.serving import memory
 from driftline.serving.app import App
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.channel import Channel
-from driftline.serving.fleet.totals import Said, Totals
+from driftline.serving.fleet.totals import VersionTotals, WorkerTotals
 from driftline.serving.holder import Entry, Holder
 from driftline.serving.infer import read_body
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.process import Stoppable, leave, warm_in_background
 from driftline.serving.served import Served
@@ -48,7 +48,7 @@ log = logging.getLogger("driftline.fleet")
 FOLLOW_SECONDS = 0.05
 """Seconds between two looks at what the monitors want."""
 
-SAY_SECONDS = 0.5
+TOTALS_SECONDS = 0.5
 """Seconds between two tellings of what was done: what a killed worker did since is not in the totals."""
 
 PAGE_SECONDS = 10.0
@@ -61,13 +61,13 @@ _SHARED = re.compile(
 _CHANGING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 
 
-class Counting(Watch):
+class WorkerWatch(Watch):
     """Counts the rows of a version for a monitor that is in the supervisor."""
 
     def __init__(
         self, version: Version, model: Model, profile: Path | None, settings: Monitoring, slab: Future[Any]
     ) -> None:
-        super().__init__(version, model, profile, settings, News())
+        super().__init__(version, model, profile, settings, Notifier())
         self.slab = slab
 
     def follow(self) -> None:
@@ -84,8 +84,8 @@ class Counting(Watch):
             self.slab.set_result(None)
 
     def _make(self) -> Any:
-        """The Share: of a monitor, it has what this class needs. The monitor comes first: if it must compile
-        what counts, it does that once for all."""
+        """The Share: of a monitor, it has what this class needs. The monitor comes first: if it must
+        compile what counts, it does that once for all."""
         from driftline.monitor.slab import Share
 
         profile, slab = self._read_profile(), self.slab.result()
@@ -96,11 +96,11 @@ class Counting(Watch):
         return share
 
 
-class CardCounting(CardWatch, Counting):
-    """As Counting, on cards: what was counted there is on its way when the supervisor is followed."""
+class WorkerCardWatch(CardWatch, WorkerWatch):
+    """As WorkerWatch, on cards: what was counted there is on its way when the supervisor is followed."""
 
     def follow(self) -> None:
-        """See Counting.follow; waits for no batch that is under way."""
+        """See WorkerWatch.follow; waits for no batch that is under way."""
         share: Any = self.observer.monitor
         if share is not None:
             share.follow()
@@ -125,7 +125,7 @@ class WorkerHost(Holder):
         channel: Channel,
         payloads: PayloadLog | None,
     ) -> None:
-        super().__init__(file, News(), payloads)
+        super().__init__(file, Notifier(), payloads)
         self._number = number
         self._workers = workers
         self._arena = arena
@@ -162,11 +162,11 @@ class WorkerHost(Holder):
             served.close()
             self._spawn(asyncio.to_thread(served.model.close))
 
-    def flip(self, name: str, stands: dict[Reference, tuple[int, Version]], default: int | None) -> None:
+    def flip(self, name: str, resolved: dict[Reference, tuple[int, Version]], default: int | None) -> None:
         """From here on, new requests to a model go to these versions, all of which are loaded."""
-        for key, version in stands.values():
+        for key, version in resolved.values():
             self._held[key].version = version
-        held = {reference: self._held[key] for reference, (key, _) in stands.items()}
+        held = {reference: self._held[key] for reference, (key, _) in resolved.items()}
         entry = self.entries.setdefault(name, Entry(name))
         self._flip(entry, held, self._held[default] if default is not None else None)
 
@@ -191,19 +191,19 @@ class WorkerHost(Holder):
     def follow(self) -> None:
         """Let the supervisor have what was counted, if it wants that."""
         for served in self._held.values():
-            if isinstance(served.watch, Counting):
+            if isinstance(served.watch, WorkerWatch):
                 served.watch.follow()
 
-    def say(self) -> None:
+    def tell_totals(self) -> None:
         """Tell the supervisor all that was done until now. Who asks for it has it before the answer: what a
         worker has said is in one place, whether it was asked or not, and whether it lives or not."""
         self.follow()
-        said = Said(
-            {key: Totals.of(served) for key, served in self._held.items()},
+        totals = WorkerTotals(
+            {key: VersionTotals.of(served) for key, served in self._held.items()},
             {name: entry.latency for name, entry in self.entries.items()},
             self.payload_counts or Counts(),
         )
-        self._channel.tell("said", said)
+        self._channel.tell("totals", totals)
 
     # -- a version's life -------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class WorkerHost(Holder):
         slab = self._slab_of(self._orders[version][0])
         if not settings.enabled:
             return None
-        kind = CardCounting if model.crosses else Counting
+        kind = WorkerCardWatch if model.crosses else WorkerWatch
         return kind(version, model, bundle.profile, settings, slab)
 
     def _slab_of(self, key: int) -> Future[Any]:
@@ -321,8 +321,8 @@ async def work(control: int, listener: int, shared: int) -> None:
     host = WorkerHost(file, number, workers, Arena(shared), channel, PayloadLog.of(settings))
     server = WorkerServer(SharedApp(host, settings, channel), host, settings)
     verbs |= {
-        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs, "say": host.say,
-        "ready": host.begin, "stop": server.stop,
+        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs,
+        "tell_totals": host.tell_totals, "ready": host.begin, "stop": server.stop,
     }  # fmt: skip
     built.set()
     listening.add_done_callback(lambda _: server.stop())
@@ -345,7 +345,7 @@ async def answer(
         await host.close()
         if host.payloads is not None:
             await host.payloads.close()
-        host.say()
+        host.tell_totals()
         await channel.finish()
     leave(0)  # see process.serve
 
@@ -358,9 +358,9 @@ async def keep_following(host: WorkerHost) -> None:
         turn += 1
         try:
             host.follow()
-            if turn * FOLLOW_SECONDS >= SAY_SECONDS:
+            if turn * FOLLOW_SECONDS >= TOTALS_SECONDS:
                 turn = 0
-                host.say()
+                host.tell_totals()
         except Exception:  # the next turn may do better; requests are answered meanwhile
             log.exception("the supervisor can't be told what was done")
 

@@ -13,7 +13,7 @@ from threading import Thread
 from time import monotonic, sleep
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from driftline.backoff import backoff, spread
+from driftline.backoff import backoff, jittered
 from driftline.errors import ConfigError
 from driftline.protocols import cloudevents
 from driftline.protocols.payloads import Payload, to_event
@@ -120,7 +120,7 @@ class EventSink:
 
     def _rest(self, queue: Queue, attempt: int) -> bool:
         """Wait between two attempts; False if there is no time for another one."""
-        until = monotonic() + spread(backoff(attempt, FIRST_REST))
+        until = monotonic() + jittered(backoff(attempt, FIRST_REST))
         while (left := until - monotonic()) > 0 and not queue.closed:
             sleep(min(left, 0.1))
         if queue.closed:

@@ -85,7 +85,7 @@ class Counts:
         self.queued += other.queued
         self.queued_bytes += other.queued_bytes
 
-    def bury(self) -> None:
+    def end(self) -> None:
         """Their process has gone, and with it what was queued."""
         self.dropped += self.queued
         self.queued = self.queued_bytes = 0
@@ -283,7 +283,7 @@ class PayloadLog:
             except OSError as error:
                 how = f"can't be started: {error.strerror}"
             self._transport = None
-            lost = self._bury()
+            lost = self._count_lost()
             if self._closing.is_set():
                 return
             deaths = beside.deaths_in_a_row(deaths, begun)
@@ -323,7 +323,7 @@ class PayloadLog:
         if late:
             process.kill()
 
-    def _bury(self) -> int:
+    def _count_lost(self) -> int:
         """Count as dropped what was handed to a process that has ended; how many payloads that are."""
         lost = self._handed - self._shared["sent"] - self._shared["given_up"]
         self._handed -= lost

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from driftline import beside
 from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError
@@ -44,13 +45,13 @@ class Worker:
         self.live = False
 
 
-class Crew:
-    """All workers.
+class WorkerPool:
+    """All workers, and their processes.
 
     listeners  a socket for each, which stays open here: who waits to be accepted waits for the next process
     settings   of the server, and what its file says of models
-    welcome    gives a new process what it should have; it is live when that returns
-    farewell   is told of each process that has ended
+    prepare    gives a new process what it should have; it is live when that returns
+    on_exit    is told of each process that has ended
     verbs      what is done about a worker's messages; each is called with the worker first
     """
 
@@ -59,15 +60,15 @@ class Crew:
         listeners: Sequence[socket.socket],
         arena: Arena,
         settings: tuple[Server, ServerFile],
-        welcome: Callable[[Worker], Awaitable[None]],
-        farewell: Callable[[Worker], None],
+        prepare: Callable[[Worker], Awaitable[None]],
+        on_exit: Callable[[Worker], None],
         verbs: Verbs,
     ) -> None:
         self.workers = [Worker(number, listener) for number, listener in enumerate(listeners)]
         self._arena = arena
         self._settings = settings
-        self._welcome = welcome
-        self._farewell = farewell
+        self._prepare = prepare
+        self._on_exit = on_exit
         self._verbs = verbs
         self._stopping = False
         self._starting: list[asyncio.Future[None]] = []
@@ -157,7 +158,7 @@ class Crew:
         with suppress(Exception):
             await talking
         try:
-            self._farewell(worker)
+            self._on_exit(worker)
         except Exception:  # another takes its place all the same
             log.exception("what worker %d has done is lost", worker.number)
         worker.loaded.clear()
@@ -187,28 +188,15 @@ class Crew:
             )  # fmt: skip
 
     async def _spawn(self, worker: Worker) -> asyncio.subprocess.Process:
-        """Start a process, by exec: this one has threads."""
-        ours, theirs = socket.socketpair()
-        descriptors = (theirs.fileno(), worker.listener.fileno(), self._arena.descriptor)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "driftline.serving.fleet.worker", *map(str, descriptors)),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=descriptors,
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        verbs = {verb: self._for(worker, do) for verb, do in self._verbs.items()}
-        worker.channel = Channel(ours, verbs)
+        """Start a process, and talk to it."""
+        process, end = await beside.spawn(
+            "driftline.serving.fleet.worker", worker.listener.fileno(), self._arena.descriptor
+        )
+        verbs = {verb: partial(do, worker) for verb, do in self._verbs.items()}
+        worker.channel = Channel(end, verbs)
         await worker.channel.open()
         worker.process = process
         return process
-
-    def _for(self, worker: Worker, do: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments: do(worker, *arguments)
 
     async def _talk(self, worker: Worker) -> None:
         """Make a process live, and listen to it until it ends."""
@@ -217,7 +205,7 @@ class Crew:
             # The first ones answer that they are not ready; who comes later takes no one before it is.
             later = self._starting[worker.number].done()
             await worker.channel.ask("begin", *self._settings, worker.number, len(self.workers), later)
-            await self._welcome(worker)
+            await self._prepare(worker)
             worker.live = True
             if not (starting := self._starting[worker.number]).done():
                 starting.set_result(None)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from driftline.blocks import Blocks
-from driftline.serving.later import LATER_SECONDS, MOST_VALUES, TOGETHER, Later
+from driftline.serving.deferred import ENOUGH_ROWS, MOST_SECONDS, MOST_VALUES, Deferred
 from driftline.tensors import Tensors
 
 
@@ -20,17 +20,17 @@ class Seen:
 
     def __init__(self) -> None:
         self.pieces: list[list[int]] = []
-        self.later = Later(self._observe)
+        self.deferred = Deferred(self._observe)
         self.given = 0
 
     def give(self, rows: int) -> None:
         numbers = np.arange(self.given, self.given + rows)
         self.given += rows
-        self.later.add({"x": numbers}, {"y": -numbers})
+        self.deferred.add({"x": numbers}, {"y": -numbers})
 
-    def _observe(self, took: Tensors, gave: Tensors) -> None:
-        assert (took["x"] == -gave["y"]).all()
-        self.pieces.append(took["x"].tolist())
+    def _observe(self, inputs: Tensors, outputs: Tensors) -> None:
+        assert (inputs["x"] == -outputs["y"]).all()
+        self.pieces.append(inputs["x"].tolist())
 
     @property
     def rows(self) -> list[int]:
@@ -43,13 +43,13 @@ async def test_few_rows_are_observed_after_a_while() -> None:
     seen.give(2)
     await asyncio.sleep(0)
     assert seen.pieces == []
-    await asyncio.sleep(3 * LATER_SECONDS)
+    await asyncio.sleep(3 * MOST_SECONDS)
     assert seen.pieces == [[0, 1, 2, 3, 4]]
 
 
 async def test_many_rows_are_observed_in_the_next_turn_of_the_loop() -> None:
     seen = Seen()
-    while seen.given < TOGETHER:
+    while seen.given < ENOUGH_ROWS:
         seen.give(100)
     seen.give(7)
     await asyncio.sleep(0)
@@ -64,12 +64,12 @@ async def test_all_are_observed_once_whatever_comes_when(seed: int) -> None:
         if chance.random() < 0.3:
             await asyncio.sleep(0)
         if chance.random() < 0.02:
-            seen.later.catch_up()
+            seen.deferred.catch_up()
             assert len(seen.rows) == seen.given
-    seen.later.catch_up()
+    seen.deferred.catch_up()
     assert sorted(seen.rows) == list(range(seen.given))
     before = len(seen.pieces)
-    await asyncio.sleep(2 * LATER_SECONDS)
+    await asyncio.sleep(2 * MOST_SECONDS)
     assert len(seen.pieces) == before
 
 
@@ -78,23 +78,23 @@ class Pieces:
 
     def __init__(self) -> None:
         self.seen: list[dict[str, list[Any]]] = []
-        self.later = Later(self._observe)
+        self.deferred = Deferred(self._observe)
 
-    def _observe(self, took: Tensors, gave: Tensors) -> None:
-        self.seen.append({name: array.tolist() for name, array in (*took.items(), *gave.items())})
+    def _observe(self, inputs: Tensors, outputs: Tensors) -> None:
+        self.seen.append({name: array.tolist() for name, array in (*inputs.items(), *outputs.items())})
 
 
 async def test_small_batches_of_one_form_are_observed_as_one_and_others_for_themselves() -> None:
     pieces = Pieces()
-    row, gave = np.ones((1, 3), np.float32), {"y": np.ones(1)}
-    pieces.later.add({"x": row}, gave)
-    pieces.later.add({"x": 2 * row}, gave)
+    row, outputs = np.ones((1, 3), np.float32), {"y": np.ones(1)}
+    pieces.deferred.add({"x": row}, outputs)
+    pieces.deferred.add({"x": 2 * row}, outputs)
     await asyncio.sleep(0)
     row[:] = 5  # what is put together was copied
-    for took in ({"x": row[:, :2]}, {"z": row}, {"x": row[:0]}, {"x": row}):
-        pieces.later.add(took, gave)
-    pieces.later.catch_up()
-    pieces.later.catch_up()
+    for inputs in ({"x": row[:, :2]}, {"z": row}, {"x": row[:0]}, {"x": row}):
+        pieces.deferred.add(inputs, outputs)
+    pieces.deferred.catch_up()
+    pieces.deferred.catch_up()
     assert pieces.seen == [
         {"x": [[1, 1, 1], [2, 2, 2]], "y": [1, 1]},
         {"x": [[5, 5]], "y": [1]},
@@ -107,11 +107,11 @@ async def test_small_batches_of_one_form_are_observed_as_one_and_others_for_them
 async def test_outputs_of_other_lengths_are_never_made_to_fit() -> None:
     pieces = Pieces()
     good = {"x": np.arange(5.0)}, {"y": np.arange(5.0)}
-    pieces.later.add(*good)
+    pieces.deferred.add(*good)
     for answers in (np.zeros(1), np.zeros(2), np.zeros((5, 4))):
-        pieces.later.add(good[0], {"y": answers})
-    pieces.later.add(*good)
-    pieces.later.catch_up()
+        pieces.deferred.add(good[0], {"y": answers})
+    pieces.deferred.add(*good)
+    pieces.deferred.catch_up()
     assert [len(piece["y"]) for piece in pieces.seen] == [5, 1, 2, 5, 5]
     assert {len(piece["x"]) for piece in pieces.seen} == {5}
 
@@ -119,16 +119,16 @@ async def test_outputs_of_other_lengths_are_never_made_to_fit() -> None:
 async def test_what_fails_takes_no_other_batch_along(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[int] = []
 
-    def observe(took: Tensors, gave: Tensors) -> None:
-        seen.append(len(took["x"]))
+    def observe(inputs: Tensors, outputs: Tensors) -> None:
+        seen.append(len(inputs["x"]))
         raise MemoryError
 
-    later = Later(observe)
-    for rows in (1, TOGETHER + 1, TOGETHER + 2, 3):
-        later.add({"x": np.zeros(rows)}, {})
+    deferred = Deferred(observe)
+    for rows in (1, ENOUGH_ROWS + 1, ENOUGH_ROWS + 2, 3):
+        deferred.add({"x": np.zeros(rows)}, {})
     await asyncio.sleep(0)
-    later.catch_up()
-    assert seen == [1, TOGETHER + 1, TOGETHER + 2, 3]
+    deferred.catch_up()
+    assert seen == [1, ENOUGH_ROWS + 1, ENOUGH_ROWS + 2, 3]
     assert caplog.text.count("rows can't be observed") == 4
 
 
@@ -140,11 +140,11 @@ async def test_texts_are_let_go_when_they_have_been_observed() -> None:
     text = Text("a document")
     gone = weakref.ref(text)
     array = np.array([text, None], object)
-    pieces.later.add({"x": array}, {"y": np.zeros(2)})
+    pieces.deferred.add({"x": array}, {"y": np.zeros(2)})
     await asyncio.sleep(0)
     del array, text
     assert gone() is not None
-    pieces.later.catch_up()
+    pieces.deferred.catch_up()
     assert pieces.seen[0]["x"] == ["a document", None]
     pieces.seen.clear()
     assert gone() is None
@@ -154,9 +154,9 @@ async def test_columns_go_together_however_they_lie() -> None:
     pieces = Pieces()
     for start in (0.0, 1.0):
         block = np.array([[start], [10 + start]])
-        pieces.later.add(Blocks(("a", "b"), [block]), {})
-        pieces.later.add({"b": 20 + block[1], "a": 20 + block[0]}, {})
-    pieces.later.catch_up()
+        pieces.deferred.add(Blocks(("a", "b"), [block]), {})
+        pieces.deferred.add({"b": 20 + block[1], "a": 20 + block[0]}, {})
+    pieces.deferred.catch_up()
     assert pieces.seen == [{"a": [0, 20, 1, 21], "b": [10, 30, 11, 31]}]
 
 
@@ -164,6 +164,6 @@ async def test_fewer_wide_rows_are_enough() -> None:
     pieces = Pieces()
     wide = np.zeros((1, MOST_VALUES // 3))
     for _ in range(3):
-        pieces.later.add({"x": wide}, {})
+        pieces.deferred.add({"x": wide}, {})
     await asyncio.sleep(0)
     assert [len(piece["x"]) for piece in pieces.seen] == [3]

@@ -32,7 +32,7 @@ END_SECONDS = 30.0
 """An agent has so long to count what waits, when all ends."""
 
 
-def watch_between(settings: Sidecar, monitoring: Monitoring) -> None:
+def supervise(settings: Sidecar, monitoring: Monitoring) -> None:
     """Pass requests to the upstream, and have them watched, until SIGTERM or SIGINT.
 
     Raises ConfigError if an address can't be bound, or if the agent can't begin.
@@ -44,10 +44,10 @@ def watch_between(settings: Sidecar, monitoring: Monitoring) -> None:
         bind(settings.host, settings.port) as pages,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
-        runner.run(Front(settings, monitoring, traffic, pages).run())
+        runner.run(Supervisor(settings, monitoring, traffic, pages).run())
 
 
-class Front:
+class Supervisor:
     """The proxy, and one agent after the other.
 
     traffic  the socket that clients connect to

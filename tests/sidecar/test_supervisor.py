@@ -11,30 +11,30 @@ import pytest
 
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
-from driftline.sidecar import front as module
-from driftline.sidecar.front import Front
+from driftline.sidecar import supervisor as module
+from driftline.sidecar.supervisor import Supervisor
 
 FULL = BlockingIOError(11, "Resource temporarily unavailable")
 
 
 @pytest.fixture
-def front() -> Iterator[Front]:
+def supervisor() -> Iterator[Supervisor]:
     with socket.socket() as traffic, socket.socket() as pages:
         traffic.bind(("127.0.0.1", 0))
         pages.bind(("127.0.0.1", 0))
-        yield Front(Sidecar(upstream="http://127.0.0.1:1"), Monitoring(), traffic, pages)
+        yield Supervisor(Sidecar(upstream="http://127.0.0.1:1"), Monitoring(), traffic, pages)
 
 
 @asynccontextmanager
-async def running(front: Front) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(front.run())
+async def running(supervisor: Supervisor) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(supervisor.run())
     yield task
-    front._stopping.set()
+    supervisor._stopping.set()
     await asyncio.wait_for(task, 30)
 
 
 async def test_requests_pass_though_no_agent_can_be_started(
-    front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lives = 0
 
@@ -45,17 +45,17 @@ async def test_requests_pass_though_no_agent_can_be_started(
         if lives in (2, 3):
             raise FULL
         if lives > 4:
-            await front._stopping.wait()
+            await supervisor._stopping.wait()
         return -9
 
     monkeypatch.setattr(module, "backoff", lambda failures: 0.0)
-    monkeypatch.setattr(front, "_live", live)
-    async with running(front) as task:
+    monkeypatch.setattr(supervisor, "_live", live)
+    async with running(supervisor) as task:
         async with asyncio.timeout(30):
             while lives < 5:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.001)
         assert not task.done()
-        _, writer = await asyncio.open_connection(*front._traffic.getsockname())
+        _, writer = await asyncio.open_connection(*supervisor._traffic.getsockname())
         writer.close()
     assert caplog.text.count("the agent has ended with code -9; another goes on") == 2
     assert caplog.text.count("the agent can't be started: Resource temporarily unavailable; another") == 2
@@ -65,13 +65,13 @@ async def test_requests_pass_though_no_agent_can_be_started(
     ("code", "message"), [(2, "can't begin: its log says why"), (None, "can't be started: Resource temp")]
 )
 async def test_if_the_first_agent_can_not_begin_nothing_does(
-    code: int | None, message: str, front: Front, monkeypatch: pytest.MonkeyPatch
+    code: int | None, message: str, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def live() -> int:
         if code is None:
             raise FULL
         return code
 
-    monkeypatch.setattr(front, "_live", live)
+    monkeypatch.setattr(supervisor, "_live", live)
     with pytest.raises(ConfigError, match=f"the agent {message}"):
-        await asyncio.wait_for(front.run(), 30)
+        await asyncio.wait_for(supervisor.run(), 30)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from driftline.monitor.signals import Signal
 
 
-class News:
+class Notifier:
     """Tells a webhook of alarms, and a tracking server of alarms and windows, as far as settings name them.
 
     Raises ConfigError if that is not possible.

@@ -6,27 +6,27 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
 
 import pytest
+from waiting import eventually
 
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError
-from driftline.serving.fleet import crew as module
+from driftline.serving.fleet import pool as module
 from driftline.serving.fleet.arena import Arena
-from driftline.serving.fleet.crew import Crew, Worker
+from driftline.serving.fleet.pool import Worker, WorkerPool
 
 FULL = BlockingIOError(11, "Resource temporarily unavailable")
 
 
-def crew(listener: socket.socket) -> Crew:
-    async def welcome(worker: Worker) -> None: ...
+def pool_of(listener: socket.socket) -> WorkerPool:
+    async def prepare(worker: Worker) -> None: ...
 
-    return Crew(
+    return WorkerPool(
         [listener],
         Arena(),
         (Server(), ServerFile()),
-        welcome,
+        prepare,
         lambda worker: None,
         {"said": lambda worker, said: None},
     )
@@ -38,10 +38,10 @@ async def test_who_can_not_start_the_first_ones_says_so(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", no_room)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        workers = crew(listener)
+        pool = pool_of(listener)
         with pytest.raises(DriftlineError, match="worker 0 can't be started: Resource temporarily unavail"):
-            await asyncio.wait_for(workers.start(), 30)
-        await workers.stop()
+            await asyncio.wait_for(pool.start(), 30)
+        await pool.stop()
 
 
 async def test_a_place_is_filled_once_there_is_room_again(
@@ -49,10 +49,10 @@ async def test_a_place_is_filled_once_there_is_room_again(
 ) -> None:
     monkeypatch.setattr(module, "backoff", lambda failures: 0.01)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        workers = crew(listener)
-        await asyncio.wait_for(workers.start(), 60)
-        (worker,) = workers.workers
-        first, spawn, tries = worker.process, workers._spawn, 0
+        pool = pool_of(listener)
+        await asyncio.wait_for(pool.start(), 60)
+        (worker,) = pool.workers
+        first, spawn, tries = worker.process, pool._spawn, 0
 
         async def fails_twice(place: Worker) -> asyncio.subprocess.Process:
             nonlocal tries
@@ -61,11 +61,11 @@ async def test_a_place_is_filled_once_there_is_room_again(
                 raise FULL
             return await spawn(place)
 
-        workers._spawn = fails_twice  # type: ignore[method-assign]
-        workers.kill()
-        await until(lambda: worker.live and worker.process is not first)
+        pool._spawn = fails_twice  # type: ignore[method-assign]
+        pool.kill()
+        await eventually(lambda: worker.live and worker.process is not first)
         assert caplog.text.count("worker 0 can't be started: Resource temporarily unavailable; another") == 2
-        await workers.stop()
+        await pool.stop()
 
 
 async def test_a_process_that_hangs_is_replaced(
@@ -73,21 +73,15 @@ async def test_a_process_that_hangs_is_replaced(
 ) -> None:
     monkeypatch.setattr(module, "SILENT_SECONDS", 3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        workers = crew(listener)
-        await asyncio.wait_for(workers.start(), 60)
-        (worker,) = workers.workers
+        pool = pool_of(listener)
+        await asyncio.wait_for(pool.start(), 60)
+        (worker,) = pool.workers
         first = worker.process
         assert first is not None
         await asyncio.sleep(5)
         assert worker.process is first
         os.kill(first.pid, signal.SIGSTOP)
-        await until(lambda: worker.live and worker.process is not first)
+        await eventually(lambda: worker.live and worker.process is not first)
         assert "worker 0 has said nothing for 3 s: it is killed" in caplog.text
         assert "worker 0 was killed by SIGKILL; another takes its place" in caplog.text
-        await workers.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
+        await pool.stop()

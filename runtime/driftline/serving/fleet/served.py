@@ -12,9 +12,9 @@ from driftline.config import Monitoring
 from driftline.errors import Unavailable
 from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
-from driftline.serving.fleet.totals import Totals
+from driftline.serving.fleet.totals import VersionTotals
 from driftline.serving.latency import Latency
-from driftline.serving.news import News
+from driftline.serving.notifier import Notifier
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.tensors import Signature
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from driftline.monitor.slab import Collector
 
 
-class Parts(Totals):
+class RemoteModel(VersionTotals):
     """What stands for a version's model and batcher, which are in the workers.
 
     signature  of the model
@@ -41,9 +41,9 @@ class Parts(Totals):
         self.running = 0
         self._left = asyncio.Event()
 
-    def say(self, totals: Totals) -> None:
+    def update(self, totals: VersionTotals) -> None:
         """What the workers have done in all, from now on."""
-        for item in fields(Totals):
+        for item in fields(VersionTotals):
             setattr(self, item.name, getattr(totals, item.name))
 
     def leave(self, number: int) -> None:
@@ -61,7 +61,7 @@ class Parts(Totals):
         """Nothing is here to be closed."""
 
 
-class SpreadWatch(Watch):
+class FleetWatch(Watch):
     """The monitor of a version whose rows several workers count, each into its slab.
 
     arena     where the slabs are
@@ -72,16 +72,16 @@ class SpreadWatch(Watch):
     def __init__(
         self,
         version: Version,
-        parts: Parts,
+        remote: RemoteModel,
         profile: Path | None,
         settings: Monitoring,
-        news: News,
+        notifier: Notifier,
         arena: Arena,
         workers: int,
         on_slabs: Callable[[Region | None], None],
     ) -> None:
-        stand_in: Any = parts
-        super().__init__(version, stand_in, profile, settings, news)
+        stand_in: Any = remote
+        super().__init__(version, stand_in, profile, settings, notifier)
         self.slabs: Region | None = None
         self.failed = False
         self._arena = arena
@@ -89,7 +89,7 @@ class SpreadWatch(Watch):
         self._on_slabs = on_slabs
         self._collectors: list[Collector] = []
         self._closed = False
-        self._parts = parts
+        self._remote = remote
         self._watching = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -101,10 +101,10 @@ class SpreadWatch(Watch):
     def ready(self) -> Monitor:
         """The monitor; Unavailable until each worker has once begun to count for it."""
         monitor = super().ready()
-        self._watching = self._watching or not self._parts.unwatched
+        self._watching = self._watching or not self._remote.unwatched
         if not self._watching:
             about = f"{self._version.name} {self._version.number}"
-            raise Unavailable(f"the monitor of {about} is being loaded by {self._parts.unwatched} workers")
+            raise Unavailable(f"the monitor of {about} is being loaded by {self._remote.unwatched} workers")
         return monitor
 
     def collect(self) -> None:
@@ -120,16 +120,16 @@ class SpreadWatch(Watch):
             collector.collect()
             collector.ask()
 
-    def bury(self, number: int) -> None:
+    def take_all(self, number: int) -> None:
         """Take all that a worker has counted, since it has gone."""
         if self._collectors:
-            self._collectors[number].bury()
+            self._collectors[number].take_all()
 
     def close(self) -> None:
         """Take what is left; the last window goes into the history."""
         self._closed = True
         for collector in self._collectors:
-            collector.bury()
+            collector.take_all()
         super().close()
         self._collectors = []
         if self.slabs is not None:
@@ -160,20 +160,20 @@ class SpreadWatch(Watch):
         self._on_slabs(self.slabs)
 
 
-class Spread(Served):
+class FleetServed(Served):
     """A version that several workers hold: what is asked now and then can be asked of it, inference can't.
 
     key  tells it from all others that were ever loaded
     """
 
     def __init__(
-        self, key: int, version: Version, parts: Parts, latency: Latency, watch: SpreadWatch | None
+        self, key: int, version: Version, remote: RemoteModel, latency: Latency, watch: FleetWatch | None
     ) -> None:
-        stand_in: Any = parts
+        stand_in: Any = remote
         self.key = key
         self.version = version
-        self.signature = parts.signature
+        self.signature = remote.signature
         self.model = self.batcher = stand_in
         self.latency = latency
-        self.watch: SpreadWatch | None = watch
-        self.parts = parts
+        self.watch: FleetWatch | None = watch
+        self.remote = remote

@@ -11,21 +11,21 @@ from driftline.tensors import Tensors
 
 log = logging.getLogger("driftline.monitor")
 
-TOGETHER = 512
+ENOUGH_ROWS = 512
 """Rows that are observed at once, or a few more. The monitor has left the processor's caches between two
 times and has to come back, so fewer would cost more each; while more are observed, requests would wait."""
 
 MOST_VALUES = 2**18
 """At most so many values in the rows that are observed at once, about."""
 
-LATER_SECONDS = 0.05
+MOST_SECONDS = 0.05
 """Seconds that the first of these rows waits, at most."""
 
 Batch = tuple[Tensors, Tensors]
 """What went in and what came out."""
 
 
-class Later:
+class Deferred:
     """Lets answers go first: has batches observed in a later turn of the event loop, small ones together.
 
     observe  takes a batch, or several as one; it may not keep their arrays
@@ -36,103 +36,103 @@ class Later:
     def __init__(self, observe: Callable[[Tensors, Tensors], None]) -> None:
         self._observe = observe
         self._fresh: list[Batch] = []
-        self._pile = Pile({}, {})
+        self._buffer = Buffer({}, {})
         self._next: asyncio.TimerHandle | None = None
 
-    def add(self, took: Tensors, gave: Tensors) -> None:
+    def add(self, inputs: Tensors, outputs: Tensors) -> None:
         """Have a batch observed. Its answer is still to be sent: all else is done behind that."""
         if not self._fresh:
             asyncio.get_running_loop().call_soon(self._take)
-        self._fresh.append((took, gave))
+        self._fresh.append((inputs, outputs))
 
     def catch_up(self) -> None:
         """Have all of them observed now."""
-        self._put_together()
-        self._empty()
+        self._gather()
+        self._flush()
 
     def _take(self) -> None:
         """See to what has been answered."""
-        self._put_together()
-        if self._pile.rows >= self._pile.enough:
-            self._empty()
-        elif self._pile.rows and self._next is None:
-            self._next = asyncio.get_running_loop().call_later(LATER_SECONDS, self.catch_up)
+        self._gather()
+        if self._buffer.rows >= self._buffer.enough:
+            self._flush()
+        elif self._buffer.rows and self._next is None:
+            self._next = asyncio.get_running_loop().call_later(MOST_SECONDS, self.catch_up)
 
-    def _put_together(self) -> None:
+    def _gather(self) -> None:
         fresh, self._fresh = self._fresh, []
-        for took, gave in fresh:
+        for inputs, outputs in fresh:
             try:
-                if not (self._pile.add(took, gave) or self._another(took, gave)):
-                    self._observe(took, gave)
+                if not (self._buffer.add(inputs, outputs) or self._begin(inputs, outputs)):
+                    self._observe(inputs, outputs)
             except Exception:  # the others are observed all the same
                 log.exception("rows can't be observed")
 
-    def _another(self, took: Tensors, gave: Tensors) -> bool:
-        """Begin another pile with a batch; False if it belongs on none."""
-        self._empty()
-        pile = Pile(took, gave)
-        if not pile.add(took, gave):
+    def _begin(self, inputs: Tensors, outputs: Tensors) -> bool:
+        """Begin another buffer with a batch; False if it belongs in none."""
+        self._flush()
+        buffer = Buffer(inputs, outputs)
+        if not buffer.add(inputs, outputs):
             return False
-        self._pile = pile
+        self._buffer = buffer
         return True
 
-    def _empty(self) -> None:
-        """Have observed what is on the pile."""
+    def _flush(self) -> None:
+        """Have observed what is in the buffer."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        if self._pile.rows:
+        if self._buffer.rows:
             try:
-                self._observe(*self._pile.batch())
+                self._observe(*self._buffer.batch())
             except Exception:
                 log.exception("rows can't be observed")
             finally:
-                self._pile.clear()
+                self._buffer.clear()
 
 
-class Pile:
+class Buffer:
     """Small batches of one form as one, each copied while it is in the processor's caches.
 
     Later its arrays would have to be fetched again, to be joined and to be let go, which takes longer than
     to observe them.
 
-    took, gave  of a batch of that form
-    rows        that are on it
-    enough      of them; there is room for twice as many
+    inputs, outputs  of a batch of that form
+    rows             that are in it
+    enough           of them; there is room for twice as many
     """
 
-    def __init__(self, took: Tensors, gave: Tensors) -> None:
-        width = sum(array.size for side in (took, gave) for array in arrays_of(side))
+    def __init__(self, inputs: Tensors, outputs: Tensors) -> None:
+        width = sum(array.size for side in (inputs, outputs) for array in arrays_of(side))
         self.rows = 0
-        self.enough = max(1, min(TOGETHER, MOST_VALUES * length(took, gave) // max(1, width)))
-        self._took, self._gave = room_for(took, 2 * self.enough), room_for(gave, 2 * self.enough)
+        self.enough = max(1, min(ENOUGH_ROWS, MOST_VALUES * length(inputs, outputs) // max(1, width)))
+        self._inputs, self._outputs = room_for(inputs, 2 * self.enough), room_for(outputs, 2 * self.enough)
 
-    def add(self, took: Tensors, gave: Tensors) -> bool:
-        """Put a batch on it; False if it is large or of another form, or there is no room."""
-        rows = length(took, gave)
+    def add(self, inputs: Tensors, outputs: Tensors) -> bool:
+        """Put a batch into it; False if it is large or of another form, or there is no room."""
+        rows = length(inputs, outputs)
         start, stop = self.rows, self.rows + rows
         if rows > self.enough or stop > 2 * self.enough:
             return False
-        if not (put(took, self._took, start, stop) and put(gave, self._gave, start, stop)):
+        if not (put(inputs, self._inputs, start, stop) and put(outputs, self._outputs, start, stop)):
             return False
         self.rows = stop
         return True
 
     def batch(self) -> Batch:
-        """All that is on it, where it is."""
-        return cut(self._took, 0, self.rows), cut(self._gave, 0, self.rows)
+        """All that is in it, where it is."""
+        return cut(self._inputs, 0, self.rows), cut(self._outputs, 0, self.rows)
 
     def clear(self) -> None:
         """Take all away."""
-        forget(self._took, self.rows)
-        forget(self._gave, self.rows)
+        forget(self._inputs, self.rows)
+        forget(self._outputs, self.rows)
         self.rows = 0
 
 
-def length(took: Tensors, gave: Tensors) -> int:
+def length(inputs: Tensors, outputs: Tensors) -> int:
     """The rows of a batch."""
-    if type(took) is Blocks:
-        return took.rows
-    for array in took.values():
+    if type(inputs) is Blocks:
+        return inputs.rows
+    for array in inputs.values():
         return len(array)
-    return len(next(iter(gave.values()), ()))
+    return len(next(iter(outputs.values()), ()))

@@ -1,0 +1,96 @@
+"""wrk as the load on one server or on several in turn, and what it saw."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import median, quantiles
+from typing import Self
+
+from bench.common import CLIENT_CORE, HERE, HOST, pinned, program
+from bench.requests import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk saw in one round: good answers a second, latencies, and the part of requests that failed."""
+
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    failed: float = 0.0
+
+    @classmethod
+    def median(cls, loads: Sequence[Load]) -> Load:
+        """Of each figure the median."""
+        return cls(*(median(getattr(load, one.name) for load in loads) for one in fields(cls)))
+
+
+def load(port: int, request: Request, connections: int, seconds: int) -> Load:
+    """Send one request again and again over so many connections, from the client's core.
+
+    Raises RuntimeError if any of them fails: a figure with errors in it is none.
+    """
+    seen = attempt(port, request, connections, seconds)
+    if seen.failed or not seen.requests_per_second:
+        raise RuntimeError(f"of the requests to {request.path}, {seen.failed:.2%} failed: {seen}")
+    return seen
+
+
+def attempt(port: int, request: Request, connections: int, seconds: int) -> Load:
+    """The same, for a server that may fail."""
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(request.body)
+        body.flush()
+        options = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", HERE / "post.lua")
+        length = "-" if request.json_length is None else request.json_length
+        url = f"http://{HOST}:{port}{request.path}"
+        command = pinned(CLIENT_CORE, program("wrk"), *options, url, "--", body.name, str(length))
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout.splitlines()[-1])
+    rate = seen["answered"] / seen["microseconds"] * 1e6
+    failed = seen["failures"] / max(seen["answered"] + seen["failures"], 1)
+    return Load(rate, seen["p50_us"] / 1e3, seen["p99_us"] / 1e3, failed)
+
+
+def in_turn(
+    ports: Mapping[str, int], request: Request, connections: int, times: int, rest: float = 0.0
+) -> dict[str, list[Load]]:
+    """Load for a second on each of several servers of one core, again and again.
+
+    The machine's own changes are slower than that, so ratios within a turn are nearly free of them.
+
+    rest  seconds after each turn
+    """
+    seen: dict[str, list[Load]] = {name: [] for name in ports}
+    for _ in range(times):
+        for name, port in ports.items():
+            seen[name].append(load(port, request, connections, 1))
+        time.sleep(rest)
+    return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """The requests/s of one server by those of another, turn by turn. Formats as median and quartiles."""
+
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, ours: Sequence[Load], theirs: Sequence[Load]) -> Self:
+        """Of what `in_turn` has measured."""
+        pairs = zip(ours, theirs, strict=True)
+        return cls(tuple(one.requests_per_second / other.requests_per_second for one, other in pairs))
+
+    @property
+    def median(self) -> float:
+        """The value in the middle."""
+        return median(self.values)
+
+    def __format__(self, spec: str) -> str:
+        low, middle, high = quantiles(self.values, n=4)
+        return f"{middle:{spec}} ({low:{spec}} to {high:{spec}})"

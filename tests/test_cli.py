@@ -264,6 +264,21 @@ def test_every_setting_has_a_flag_and_a_variable(command: str, kind: type[Settin
         assert flag.required or (flag.default, type(flag.default).__name__) == (item.default, item.type)
 
 
+@pytest.mark.parametrize(("command", "kind"), [("serve", Server), ("monitor", Sidecar)])
+def test_what_kubernetes_says_of_a_service_called_driftline_is_no_port(
+    command: str, kind: type[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for service in ("DRIFTLINE", "DRIFTLINE_PROXY"):
+        monkeypatch.setenv(f"{service}_PORT", "tcp://10.96.0.17:8080")
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.96.0.17")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", "8080")
+    context = main.commands[command].make_context(command, needed(command))
+    ports = {item.name: item.default for item in fields(kind) if item.name.endswith("port")}
+    assert ports.items() <= context.params.items()
+    monkeypatch.setenv("DRIFTLINE_PORT", "8090")
+    assert main.commands[command].make_context(command, needed(command)).params["port"] == 8090
+
+
 def test_a_profile_is_required() -> None:
     said = run("monitor", "--listen")
     assert said.exit_code == 2

@@ -95,6 +95,12 @@ def test_a_csv_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
         list(Source(path).batches(["a"]))
 
 
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a,b,a\n1,2,3\n")
+    with pytest.raises(BadRequest, match=r"data\.csv: expected columns of different names, came 'a' twice"):
+        Source(tmp_path / "data.csv")
+
+
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="expected a file, or a folder of files, that end in"):
         Source(tmp_path)

@@ -221,7 +221,10 @@ class Server(Settings):
     poll_seconds: float = setting(
         0.0, SECONDS, "Time between two looks at the registry; 0: 0.5 for a folder, 5 for MLflow."
     )
-    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what is in flight when stopped.")
+    stop_delay_seconds: float = setting(
+        0.0, SECONDS, "Time to go on answering when stopped, not ready, until nobody asks any more."
+    )
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what is in flight then.")
     log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
     log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
     busy_poll_us: int = setting(
@@ -312,7 +315,10 @@ class Sidecar(Settings):
         "", _text("a file, or nothing"), "Keep what was counted there, over a restart.", metavar="FILE"
     )
     checkpoint_seconds: float = setting(10.0, _number(0.01, what="seconds"), "Time between two checkpoints.")
-    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what passes when stopped.")
+    stop_delay_seconds: float = setting(
+        0.0, SECONDS, "Time to go on passing requests when stopped, until nobody sends any more."
+    )
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what passes then.")
     log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
     log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
     alarm_webhook: str = setting("", WEBHOOK, "Post alarms there, as CloudEvents.", metavar="URL")

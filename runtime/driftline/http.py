@@ -4,13 +4,14 @@ protocols."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 import httptools
 import orjson
 import uvicorn
 from starlette.types import Receive
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from driftline.errors import Cancelled, TooLarge
@@ -112,11 +113,35 @@ class Behind:
         self._head_is_over = True
 
 
+class Flow(FlowControl):
+    """uvicorn's, but nothing is read while requests wait for their turn.
+
+    uvicorn reads on behind each answer and for each body, and what comes then may be a thousand requests: a
+    client that asks on and on and reads no answer would take all memory.
+
+    pipeline  the requests that wait, those of a connection
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Read on, unless a request waits: the one before has come whole, then."""
+        if self.read_paused and not self._pipeline:
+            super().resume_reading()
+
+
 class HttpConnection(HttpToolsProtocol):
     """A client's connection."""
 
     _between = True  # the parser is between two requests
     _unplaced = 0  # bytes that have come since the last body, or part of one, or end of a head
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection."""
+        super().connection_made(transport)
+        self.flow = Flow(transport, self.pipeline)
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
@@ -172,3 +197,8 @@ class HttpConnection(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             self._between = True
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has been written: if no other request waits for its turn, more can be read."""
+        super().on_response_complete()
+        self.flow.resume_reading()

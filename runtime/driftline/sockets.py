@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 
 from driftline.errors import ConfigError
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
+
+OPEN_FILES = 2**16
+"""Connections and other files that a server may have open, if the system lets it."""
 
 
 def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.socket:
@@ -24,9 +28,21 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
         listener.bind(address)
     except OSError as error:
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
+    except UnicodeError as error:  # a name that no name service can be asked for
+        raise ConfigError(f"can't listen on {host}:{port}: {error}") from error
     return listener
+
+
+def allow_connections() -> None:
+    """Let this process and those that it starts have OPEN_FILES open files, or as many as it may: the limit
+    that a shell gives, of 1024 mostly, is a courtesy to programs that use select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def address_of(listener: socket.socket) -> str:
     """Where a socket listens, as a URL."""
-    return "http://{}:{}".format(*listener.getsockname()[:2])
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -7,6 +7,7 @@ How much is in memory at once depends on the batches, not on the file.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +43,7 @@ class Source:
     schema  pyarrow's, of the first file
     rows    how many there are; None if only reading the files through would tell
 
-    Raises BadRequest if a file can't be read.
+    Raises BadRequest if a file can't be read, or has a column twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,6 +55,9 @@ class Source:
             )
         with _named(self._files[0]):
             self.schema = _schema(self._files[0])
+        twice = [name for name, times in Counter(self.schema.names).items() if times > 1]
+        if twice:
+            raise BadRequest(f"{path}: expected columns of different names, came {twice[0]!r} twice")
         self.rows = self._count()
 
     def _count(self) -> int | None:

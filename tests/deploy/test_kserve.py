@@ -97,6 +97,27 @@ def test_kserve_knows_when_a_runtime_is_ready() -> None:
         assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == str(port)
 
 
+def test_what_answers_clients_ends_in_the_time_that_kubernetes_gives_it() -> None:
+    files = ("runtime-cpu.yaml", "runtime-gpu.yaml", "samples/sidecar.yaml")
+    ours = [each for name in files for each in containers(documents(KSERVE / name))]
+    assert len(ours) == len(files)
+    for container in ours:
+        command, *arguments = container["args"]
+        params = main.commands[command].make_context(command, arguments).params
+        assert params["stop_delay_seconds"] >= 2
+        assert params["stop_delay_seconds"] + params["drain_seconds"] <= 25
+
+
+def test_a_runtime_takes_no_model_away_from_another() -> None:
+    formats = [
+        each
+        for name in ("cpu", "gpu")
+        for runtime in documents(KSERVE / f"runtime-{name}.yaml")
+        for each in runtime["spec"]["supportedModelFormats"]
+    ]
+    assert {each["name"] for each in formats if each.get("autoSelect")} == {"driftline"}
+
+
 def test_samples_name_what_is_there() -> None:
     (storage,) = documents(KSERVE / "storage-mlflow.yaml")
     runtimes = {

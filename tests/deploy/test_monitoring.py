@@ -51,6 +51,48 @@ def test_the_configuration_is_one(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def pod(address: str, image: str, phase: str = "Running", port: str = "8080", scrape: str = "true") -> Any:
+    """A container as Prometheus finds it in a cluster."""
+    known = {
+        "annotation_prometheus_io_scrape": scrape,
+        "annotation_prometheus_io_port": port,
+        "container_image": image,
+        "phase": phase,
+        "name": "flights",
+    }
+    return {
+        "targets": [address],
+        "labels": {f"__meta_kubernetes_pod_{key}": value for key, value in known.items()},
+    }
+
+
+def test_our_pods_are_found_in_a_cluster_and_no_others(tmp_path: Path) -> None:
+    configuration = yaml.safe_load((MONITORING / "prometheus-cluster.yml").read_text())
+    (job,) = configuration["scrape_configs"]  # a target that is nowhere in a cluster is down for ever
+    del job["kubernetes_sd_configs"]
+    job["static_configs"] = [
+        pod("10.0.0.1:8080", "driftline:0.1.0"),
+        pod("10.0.0.2:9000", "registry.example:5000/ml/driftline-gpu@sha256:0a", port="9001"),
+        pod("[fd00::3]:9000", "ml/driftline", port="9001"),
+        pod("10.0.0.4", "driftline:0.1.0"),
+        pod("10.0.0.5:80", "nginx:1"),
+        pod("10.0.0.6:80", "driftline/nginx:1"),
+        pod("10.0.0.7:8080", "driftline:0.1.0", phase="Failed"),
+        pod("10.0.0.8:8080", "driftline:0.1.0", phase="Pending"),
+        pod("10.0.0.9:8080", "driftline:0.1.0", scrape="false"),
+    ]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    done = promtool("check", "service-discovery", "--timeout=5s", "prometheus.yml", "driftline", cwd=tmp_path)
+    found = [each["labels"] for each in json.loads(done.stdout) if each["labels"]]
+    assert {each["__address__"] for each in found} == {
+        "10.0.0.1:8080",
+        "10.0.0.2:9001",
+        "[fd00::3]:9001",
+        "10.0.0.4:8080",
+    }
+    assert all((each["job"], each["pod"]) == ("driftline", "flights") for each in found)
+
+
 def test_the_dashboard_is_whole() -> None:
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
     panels = dashboard["panels"]

@@ -73,10 +73,20 @@ def test_a_wrong_folder_of_mlflow_is_refused(tmp_path: Path, mlmodel: str, messa
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none: expected a version's folder or an \.onnx file, there is no"):
         Bundle.open(tmp_path / "none")
-    for folder in (tmp_path, tmp_path / "model.onnx"):
-        folder.mkdir(exist_ok=True)
-        with pytest.raises(ModelError, match=f"^{tmp_path}: expected a file model.onnx, there is none"):
-            Bundle.open(tmp_path)
+    with pytest.raises(ModelError, match=f"^{tmp_path}: expected a file model.onnx, there is none$"):
+        Bundle.open(tmp_path)
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(
+        ModelError, match=r"a file model\.onnx/model\.onnx, there is none; there are: model\.onnx$"
+    ):
+        Bundle.open(tmp_path)
+
+
+def test_what_lies_in_the_place_of_a_model_is_named(tmp_path: Path) -> None:
+    for name in "lkjihgfedcba":
+        touch(tmp_path / f"{name}.onnx")
+    with pytest.raises(ModelError, match=r"there is none; there are: a\.onnx, b\.onnx, .*, h\.onnx, \.\.\.$"):
+        Bundle.open(tmp_path)
 
 
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from support import identity, save_model, scale
 
 from driftline.cli import main
+from driftline.engine.model import Model
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Categorical, Numeric
 from driftline.tables import BATCH_ROWS
@@ -103,10 +104,26 @@ def test_a_models_inputs_and_outputs_are_profiled(tmp_path: Path, names: list[st
     columns = [part for name in names for part in ("--column", name)]
     assert command(data, "-o", output, "--model", model, *columns).exit_code == 0
     profile = Profile.load(output)
-    assert profile.names == ("x_0", "x_1", "x_2", "y_0", "y_1", "y_2", "total")
+    assert profile.names == (*names, "y_0", "y_1", "y_2", "total")
+    profile.validate(Model.load(model).signature)
     expected = {"x": values, "y": 2 * values, "total": (2 * values).sum(axis=1)}
-    for one in Profile.fit(expected).references:
-        np.testing.assert_array_equal(one.counts, profile[one.name].counts)
+    for one, same in zip(Profile.fit(expected).references, profile.references, strict=True):
+        assert one.source == same.source
+        np.testing.assert_array_equal(one.counts, same.counts)
+
+
+def test_columns_of_a_matrix_have_the_names_of_the_data(tmp_path: Path) -> None:
+    model = scale(tmp_path / "double.onnx", 2.0)
+    data, output = tmp_path / "data.csv", tmp_path / "profile.arrow"
+    rows = np.random.default_rng(0).integers(0, 50, (500, 3)).astype(np.float32)
+    pa.csv.write_csv(pa.table(dict(zip(["age", "rooms", "y_5"], rows.T, strict=True))), data)
+    assert command(data, "-o", output, "--model", model).exit_code == 0
+    assert Profile.load(output).names[:3] == ("x_0", "x_1", "x_2")  # an output could be called y_5
+    pa.csv.write_csv(pa.table(dict(zip(["age", "rooms", "floor"], rows.T, strict=True))), data)
+    assert command(data, "-o", output, "--model", model, "--categorical", "rooms").exit_code == 0
+    profile = Profile.load(output)
+    assert profile.names[:3] == ("age", "rooms", "floor")
+    assert isinstance(profile["rooms"], Categorical)
 
 
 def test_tensors_of_many_dimensions_are_left_out(tmp_path: Path) -> None:
@@ -121,7 +138,7 @@ def test_tensors_of_many_dimensions_are_left_out(tmp_path: Path) -> None:
     data, output = tmp_path / "data.parquet", tmp_path / "profile.arrow"
     pa.parquet.write_table(pa.table({name: np.arange(200.0, dtype=np.float32) for name in "abcd"}), data)
     assert command(data, "-o", output, "--model", model).exit_code == 0
-    assert Profile.load(output).names == ("x_0", "x_1", "x_2", "x_3", "total")
+    assert Profile.load(output).names == ("a", "b", "c", "d", "total")
 
 
 def test_a_model_of_strings(tmp_path: Path) -> None:

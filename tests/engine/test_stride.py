@@ -38,6 +38,11 @@ def test_it_doubles_as_long_as_rows_get_no_dearer(ns_per_row: dict[int, float], 
     assert settle(Sizes(2048), ns_per_row) == tried
 
 
+def test_none_is_larger_than_may_be_tried() -> None:
+    assert settle(Sizes(128, 300), {}) == [128, 256, 128]
+    assert settle(Sizes(128, 128), {}) == [128, 128]
+
+
 def test_one_slow_batch_decides_nothing() -> None:
     sizes = Sizes(128)
     for ns_per_row in (5000.0, 100.0, 100.0):

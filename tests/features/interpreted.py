@@ -35,7 +35,7 @@ def columns(rows: int, hard: bool) -> dict[str, Any]:
         x[: len(HARD)], y[-len(HARD) :] = HARD, HARD
     times = RANDOM.integers(-(10**11), 10**11, rows).astype("datetime64[s]")
     if hard:
-        times[::7] = np.datetime64("NaT")
+        times[::7] = np.datetime64("NaT", "s")
     return {
         "x": x,
         "y": y,

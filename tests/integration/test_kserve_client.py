@@ -51,6 +51,7 @@ async def test_v2(server: Process, binary: bool) -> None:
 async def test_v1(server: Process) -> None:
     client = InferenceRESTClient(RESTConfig(protocol="v1"))
     try:
+        assert await client.is_server_live(server.url)
         assert await client.is_model_ready(server.url, "same")
         answer = await client.infer(server.url, {"instances": [[1, 2, 3], [4, 5, 6]]}, model_name="same")
         assert answer == {"predictions": [[1, 2, 3], [4, 5, 6]]}
@@ -62,3 +63,7 @@ async def test_v1(server: Process) -> None:
             await client.infer(server.url, {"instances": [[1, 2]]}, model_name="same")
     finally:
         await client.close()
+
+
+def test_server_metadata_at_both_its_paths(server: Process) -> None:
+    assert server.get("/v2").json() == server.get("/v2/").json()  # as the OpenAPI file has it; no redirect

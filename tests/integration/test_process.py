@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import Process, gather, identity, scale, serving, slow
+from support import Process, gather, identity, infer_request, scale, serving, slow
+from waiting import until
 
 from driftline.registry.source import Registry
 
@@ -39,8 +40,10 @@ def one_thread(folder: Path) -> dict[str, str]:
 def wait_until_busy(server: Process, requests: int = 1) -> None:
     """Return when so many requests have arrived, answered or not."""
     counts = r'(?m)^nv_inference_(?:pending_request_count|request_success)\{model="slow",version="1"\} (.+)$'
-    while sum(map(float, re.findall(counts, server.get("/metrics").text))) < requests:
-        pass
+    until(
+        lambda: sum(map(float, re.findall(counts, server.get("/metrics").text))) >= requests,
+        f"{requests} requests",
+    )
 
 
 @pytest.fixture
@@ -65,9 +68,17 @@ def test_a_folder_made_for_triton_serves_as_it_is(tmp_path: Path) -> None:
     scale(tmp_path / "models/n/2/model.onnx/model.onnx", 2.0)
     (tmp_path / "models/m/config.pbtxt").write_text('name: "m"\nplatform: "onnxruntime_onnx"\n')
     (tmp_path / "models/m/labels").mkdir()
+    (tmp_path / "models/n/config.pbtxt").write_text(
+        "instance_group [{ kind: KIND_GPU }]\nversion_policy: { specific { versions: [1] }}\n"
+    )
     with serving("--registry", tmp_path / "models") as server:
         assert server.infer("m", ROW).json()["model_version"] == "10"
         assert server.infer("n", ROW).json()["model_version"] == "2"
+        warnings = [event["message"] for event in server.events() if event["level"] == "warning"]
+    assert warnings == [
+        "n: config.pbtxt is not followed in: instance_group, version_policy; "
+        "here, aliases and driftline.toml say that"
+    ]
 
 
 def test_references_choose_versions(tmp_path: Path, registry: Registry) -> None:
@@ -106,6 +117,28 @@ def test_stop_answers_what_is_in_flight_and_exits_0(tmp_path: Path, number: int)
         messages = [event["message"] for event in server.events()]
         assert messages[-1] == "stopped"
         assert not [event for event in server.events() if event["level"] in ("error", "critical")]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stop_may_wait_until_clients_have_gone_elsewhere(registry: Registry, workers: str) -> None:
+    with (
+        serving("--registry", registry.uri, "--workers", workers, "--stop-delay-seconds", "1000") as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        assert "connection" not in client.post("/v2/models/m/infer", json=infer_request(ROW)).headers
+        server.popen.send_signal(signal.SIGTERM)
+        for path in ("/v2/models/m/infer", "/v2/models/m/infer?a=b", "/invocations"):
+            body = {"inputs": [[1, 2, 3]]} if path == "/invocations" else infer_request(ROW)
+            closes = False
+            while not closes:  # each worker hears of it when it does
+                answer = client.post(path, json=body)
+                assert answer.status_code == 200, path
+                closes = answer.headers.get("connection") == "close"
+        while server.get("/v2/health/ready").status_code != 503:
+            pass
+        assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+    with serving("--registry", registry.uri, "--workers", workers, "--stop-delay-seconds", "0.2") as server:
+        assert server.stop() == 0
 
 
 def test_a_stop_does_not_wait_for_what_takes_longer_than_it_may(tmp_path: Path) -> None:

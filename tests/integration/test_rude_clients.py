@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import random
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from support import Process, infer_request, scale, serving
 
@@ -148,3 +150,19 @@ def test_rude_clients_get_right_answers_and_leave_nothing_behind(server: Process
     totals = {model["name"]: model for model in server.get("/v2/models/stats").json()["model_stats"]}
     assert totals["twice"]["inference_stats"]["success"]["count"] > CLIENTS * EXCHANGES / 3
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("query", ["", "?slow"])
+def test_who_asks_on_and_on_and_reads_no_answer_takes_no_memory(tmp_path: Path, query: str) -> None:
+    body = json.dumps(infer_request({"x": ("FP32", [[1.0, 2.0, 3.0]])})).encode()
+    head = f"POST /v2/models/twice/infer{query} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    requests = (head.encode() + body) * 1000
+    with serving(scale(tmp_path / "twice.onnx", 2)) as server:
+        assert server.infer("twice", {"x": ("FP32", [[1, 2, 3]])}).status_code == 200
+        before = psutil.Process(server.popen.pid).memory_info().rss
+        host, _, port = server.address.partition(":")
+        with socket.create_connection((host, int(port)), timeout=3) as client, suppress(TimeoutError):
+            for _ in range(150):
+                client.sendall(requests)
+        assert server.infer("twice", {"x": ("FP32", [[1, 2, 3]])}).status_code == 200
+        assert psutil.Process(server.popen.pid).memory_info().rss - before < 100 * 2**20

@@ -191,7 +191,26 @@ def drift(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["drift", *arguments])
 
 
-def test_the_report_of_a_fleet(profile: Path, server: Process, agent: SidecarProcess) -> None:
+def test_a_stop_may_wait_until_clients_have_gone_elsewhere(server: Process, profile: Path) -> None:
+    body = infer_request({"x": ("FP32", REFERENCE[:1].tolist())})
+    with (
+        monitoring(profile, server.url, *WATCHING, "--stop-delay-seconds", "1000") as agent,
+        httpx.Client(base_url=agent.traffic, timeout=30) as client,
+    ):
+        assert "connection" not in client.post("/v2/models/m/infer", json=body).headers
+        agent.popen.send_signal(signal.SIGTERM)
+        closes = False
+        while not closes:
+            answer = client.post("/v2/models/m/infer", json=body)
+            assert answer.status_code == 200
+            closes = answer.headers.get("connection") == "close"
+        assert client.post("/v2/models/m/infer", json=body).headers["connection"] == "close"  # on a new one
+        assert agent.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+    with monitoring(profile, server.url, *WATCHING, "--stop-delay-seconds", "0.2") as agent:
+        assert agent.stop() == 0
+
+
+def test_the_report_of_a_fleet(profile: Path, server: Process, agent: SidecarProcess, tmp_path: Path) -> None:
     """The server watches by the same profile, and its window is added to the agent's."""
 
     def rows(url: str) -> int:
@@ -211,6 +230,24 @@ def test_the_report_of_a_fleet(profile: Path, server: Process, agent: SidecarPro
     assert "other, as 1 monitor" in table.stdout
     assert "x_1" in table.stdout
     assert "http://127.0.0.1:1 is left out" in table.stderr
+    page = tmp_path / "drift.html"
+    assert drift(server.url, agent.url, "-o", str(page)).exit_code == 0
+    assert "<h1>m, as 2 monitors have seen it</h1>" in page.read_text()
+    assert list(tmp_path.iterdir()) == [page]
+    refused = drift(server.url, "-o", str(tmp_path / "drift.pdf"))
+    assert (refused.exit_code, "expected a name that ends in .html" in refused.stderr) == (2, True)
+
+
+def test_a_browser_sees_a_page(server: Process, agent: SidecarProcess) -> None:
+    browser = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    for url, title in ((server.url, "m 1: drift"), (agent.url, "m: drift")):
+        until(lambda url=url: httpx.get(f"{url}/v2/models/m/drift").status_code == 200, "the monitor")  # type: ignore[misc]
+        page = httpx.get(f"{url}/v2/models/m/drift", headers=browser)
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.headers["vary"] == "accept"
+        assert f"<title>{title}</title>" in page.text
+        missing = httpx.get(f"{url}/v2/models/none/drift", headers=browser)
+        assert (missing.status_code, "error" in missing.json()) == (404, True)
 
 
 def test_what_can_not_begin_says_why(folder: Path, server: Process) -> None:

@@ -198,6 +198,18 @@ def test_refusals_name_the_tensor(
         client.infer("scale", [request_for(name, array)])
 
 
+def test_shared_memory_is_refused(client: triton.InferenceServerClient) -> None:
+    there = request_for("x", np.ones((1, 3), np.float32))
+    shared = triton.InferInput("x", [1, 3], "FP32")
+    shared.set_shared_memory("region", 12)
+    with pytest.raises(InferenceServerException, match="input 'x': shared memory is not supported"):
+        client.infer("scale", [shared])
+    wanted = triton.InferRequestedOutput("y")
+    wanted.set_shared_memory("region", 12)
+    with pytest.raises(InferenceServerException, match="output 'y': shared memory is not supported"):
+        client.infer("scale", [there], outputs=[wanted])
+
+
 def test_unknown_models_and_versions(client: triton.InferenceServerClient) -> None:
     tensor = request_for("x", np.ones((1, 3), np.float32))
     with pytest.raises(InferenceServerException, match="Request for unknown model: 'nothing' is not found"):

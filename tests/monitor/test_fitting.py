@@ -181,3 +181,28 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(BadRequest, match=message):
         fit(*batches, most_bytes=most_bytes, **kinds)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 500, 777])
+def test_categories_that_alternate_are_in_both_halves(cut: int) -> None:
+    """With one that is rare, so that one half names them and the other is counted."""
+    rows = np.array(["left", "right"] * 500)
+    rows[100] = "rare"
+    (found,) = fit({"a": rows[:cut]}, {"a": rows[cut:]})[0].values()
+    assert isinstance(found, Categorical)
+    known = dict(zip(found.categories, found.counts.tolist(), strict=False))
+    assert 200 < known["left"] < 300
+    assert 200 < known["right"] < 300
+    assert found.rows == 500
+    (whole,) = fit({"a": rows})[0].values()
+    assert whole.counts.tolist() == found.counts.tolist()
+
+
+@pytest.mark.parametrize(("first", "most_bytes"), [(0, math.inf), (1, math.inf), (0, 0)])
+def test_a_batch_whose_values_are_all_missing_has_no_type(first: int, most_bytes: float) -> None:
+    """Untyped nulls look like numbers."""
+    batches = [{"a": pa.array(["x", "y"] * 10)}, {"a": pa.nulls(4)}]
+    references, _ = fit(*batches[first:], *batches[:first], most_bytes=most_bytes)
+    a = references["a"]
+    assert isinstance(a, Categorical)
+    assert (a.kind, a.categories, a.counts.tolist()) == ("string", ("x", "y"), [10, 10, 0, 4])

@@ -471,14 +471,16 @@ def test_errors_name_the_column_and_nothing_is_counted(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"false_alarm_rows": 0}, "false_alarm_rows = 0: expected at least 1"),
-        ({"false_alarm_rows": float("nan")}, "false_alarm_rows = nan: expected at least 1"),
-        ({"tolerance": -0.1}, "tolerance = -0.1: expected at least 0"),
-        ({"look_rows": -1}, "look_rows = -1: expected at least 0"),
-        ({"look_seconds": -1}, "look_seconds = -1: expected at least 0"),
-        ({"window_rows": -1}, "window_rows = -1: expected at least 0"),
-        ({"window_seconds": float("nan")}, "window_seconds = nan: expected at least 0"),
-        ({"keep_windows": -1}, "keep_windows = -1: expected at least 0"),
+        ({"false_alarm_rows": 0}, "false_alarm_rows = 0: expected a number from 1"),
+        ({"false_alarm_rows": float("nan")}, "false_alarm_rows = nan: expected a number from 1"),
+        ({"false_alarm_rows": "many"}, "false_alarm_rows = 'many': expected a number from 1"),
+        ({"tolerance": -0.1}, "tolerance = -0.1: expected a number from 0"),
+        ({"look_rows": -1}, "look_rows = -1: expected a whole number from 0"),
+        ({"look_seconds": -1}, "look_seconds = -1: expected a number from 0"),
+        ({"window_rows": -1}, "window_rows = -1: expected a whole number from 0"),
+        ({"window_seconds": float("nan")}, "window_seconds = nan: expected a number from 0"),
+        ({"look_rows": 1.5}, "look_rows = 1.5: expected a whole number from 0"),
+        ({"keep_windows": -1}, "keep_windows = -1: expected a whole number from 0"),
     ],
 )
 def test_options_are_checked(profile: Profile, options: dict[str, Any], words: str) -> None:
@@ -489,6 +491,13 @@ def test_options_are_checked(profile: Profile, options: dict[str, Any], words: s
 def test_a_report_is_over_at_least_one_window(profile: Profile) -> None:
     with pytest.raises(BadRequest, match="windows = 0: expected a whole number from 1"):
         Monitor(profile).report(0)
+    with pytest.raises(BadRequest, match=r"windows = 1\.5: expected a whole number from 1"):
+        Monitor(profile).report(1.5)  # type: ignore[arg-type]
+
+
+def test_a_monitor_needs_a_profile() -> None:
+    with pytest.raises(BadRequest, match=r"expected a Profile, came 'profile\.arrow'"):
+        Monitor("profile.arrow")  # type: ignore[arg-type]
 
 
 # -- threads and memory ---------------------------------------------------------------------------

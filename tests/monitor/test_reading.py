@@ -130,3 +130,36 @@ def test_numbers_for_strings_are_named() -> None:
     reader = reader_of(Profile.fit({"s": pa.array(["b", "a"] * 100)}))
     with pytest.raises(BadRequest, match="column 's': expected strings as in the profile, came numbers"):
         read(reader, {"s": LABELS})
+
+
+@pytest.mark.parametrize("nothing", [[None, None], pa.nulls(2), np.full(2, np.nan), pd.Series([None, None])])
+def test_strings_that_are_all_missing_are_missing(nothing: Any) -> None:
+    """Untyped, a column of nothing looks like numbers."""
+    reader = reader_of(Profile.fit({"name": ["a", "b"] * 50}))
+    _, (codes,) = read(reader, {"name": nothing})
+    np.testing.assert_array_equal(codes, [-1, -1])
+
+
+def test_booleans_are_the_same_with_and_without_nulls() -> None:
+    plain, nulls = pa.array([True, False, True]), pa.array([True, None, False])
+    for reference in (plain, nulls):
+        reader = reader_of(Profile.fit(pa.table({"flag": pa.concat_arrays([reference] * 50)})))
+        false, true = 0, 1
+        assert read(reader, pa.table({"flag": plain}))[1][0].tolist() == [true, false, true]
+        assert read(reader, pa.table({"flag": nulls}))[1][0].tolist() == [true, -1, false]
+        assert read(reader, {"flag": [True, None]})[1][0].tolist() == [true, -1]
+        assert read(reader, {"flag": np.array([True, None, False], object)})[1][0].tolist() == [
+            true,
+            -1,
+            false,
+        ]
+    reader = reader_of(Profile.fit({"flag": np.array([True, False] * 50)}))
+    with pytest.raises(BadRequest, match="column 'flag': expected booleans as in the profile, came strings"):
+        read(reader, {"flag": ["True", "maybe"]})
+
+
+def test_integers_above_63_bits_are_categories_too() -> None:
+    values = np.array([2**63 + 5, 2**64 - 1, 1], np.uint64)
+    reader = reader_of(Profile.fit({"id": np.tile(values, 50)}))
+    _, (codes,) = read(reader, {"id": np.array([1, 2**63 + 5, 2**64 - 1, 2**63 + 6], np.uint64)})
+    assert codes.tolist() == [0, 2, 1, 3]

@@ -23,7 +23,7 @@ from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric, Reference
 from driftline.monitor.report import Report
-from driftline.monitor.signals import Signal
+from driftline.monitor.signals import Signal, log_signals
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
 from driftline.monitor.wording import CLOSER, NONE, describe_all
@@ -167,6 +167,40 @@ def test_a_change_of_numbers_in_words(change: Any, words: str) -> None:
     assert words in only(values, change(values)).words
 
 
+@pytest.mark.parametrize("draw", ["standard_normal", "lognormal", "pareto"])
+@pytest.mark.parametrize("rows", [50, 1_000, 20_000])
+def test_words_of_a_report_are_no_chance(draw: str, rows: int) -> None:
+    """At 95 % each, one column in ten is said to have changed; a reference of few rows has a narrow range."""
+    random = np.random.default_rng(rows)
+    more = {"a": 2.5} if draw == "pareto" else {}
+
+    def some(size: int) -> dict[str, np.ndarray]:
+        return {str(index): getattr(random, draw)(**more, size=size) for index in range(10)}
+
+    told = 0
+    for _ in range(20):
+        profile = Profile.fit(some(200))
+        found = report.of(profile, window(profile, some(rows)))
+        told += any(column.words != NONE for column in found.columns)
+    assert told <= 4
+
+
+def test_what_is_beyond_the_extremes_by_chance_is_no_change() -> None:
+    profile = Profile.fit({"x": np.arange(200.0)})
+    found = report.of(profile, window(profile, {"x": np.linspace(-2, 201, 20_000)}))["x"]
+    assert found.statistics["out_of_range"].value == pytest.approx(0.0198, abs=1e-4)
+    assert found.statistics["out_of_range"].null == pytest.approx(2 / 201)
+    assert "out of range" not in found.words
+
+
+def test_nothing_finite_is_beyond_the_greatest_float() -> None:
+    """Which is what some take for a missing value."""
+    rows = np.append(np.arange(200.0), [np.finfo(np.float32).max] * 50)
+    same = only(rows, rows)
+    assert same.facts["out_of_range_rate"] == 0
+    assert same.statistics["out_of_range"].value == 0
+
+
 def test_few_rows_or_bins_are_not_too_close_by_chance() -> None:
     """Independent rows are called a replay once in 10,000 times, if their columns have bins enough at all."""
     random = np.random.default_rng(0)
@@ -234,7 +268,7 @@ def test_odd_references_are_explained() -> None:
     assert absent.statistics["missing"].value == -0.5
     assert absent.statistics["out_of_range"].value == 0.5
     infinite = only(np.full(200, np.inf), np.full(5, np.inf))
-    assert infinite.note == "the reference has no finite values"
+    assert infinite.note == "the reference has no values that float32 has as finite"
     one = only(np.array(["a"] * 200), ["a", "b"])
     assert one.note == 'the reference has one category only, "a"'
     assert only(np.arange(200.0), [np.nan] * 5).note == "all values in this window are missing"
@@ -299,7 +333,7 @@ def test_windows_of_other_bins_are_refused(profile: Profile) -> None:
     other = Profile.fit({"z": np.arange(200.0)})
     with pytest.raises(BadRequest, match="column 'z': expected 37 counts in the window, came 0"):
         report.of(other, window(profile, data(10)))
-    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: z"):
+    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: 'z'"):
         report.of(other, window(other, {"z": np.arange(3.0)}))["q"]
 
 
@@ -336,6 +370,16 @@ def test_it_prints_as_a_table_and_is_short_among_others(
         assert max(map(len, lines)) <= int(columns)
         assert str(profile).splitlines()[0]
     assert "\x1b" not in str(found)
+
+
+def test_of_the_many_columns_of_a_signal_the_first_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    columns = tuple(f"c{index}" for index in range(500))
+    signal = Signal("change", "", 0, "", NOON, 9, 14.0, columns, {}, "")
+    text = str(Report(NOON, NOON, 9, 9, (), {}, (signal,), ()))
+    assert "the model as a whole (c0, c1, c2, 497 more)" in text
+    with caplog.at_level("INFO"):
+        log_signals([signal])
+    assert "the model as a whole (c0, c1, c2, 497 more)" in caplog.text
 
 
 def test_history_has_a_row_for_each_statistic(profile: Profile) -> None:
@@ -378,6 +422,15 @@ def test_names_are_escaped_and_many_columns_are_cut() -> None:
     assert page.count("<tr>") == 41
     assert "22 columns of less drift are not shown" in page
     assert "22 columns of less drift are not shown" in text
+
+
+def test_a_page_for_a_browser(profile: Profile) -> None:
+    found = report.of(profile, window(profile, data(500, seed=2)))
+    page = found.to_html("a <b> & c: drift")
+    assert page.startswith("<!doctype html>")
+    assert "<title>a &lt;b&gt; &amp; c: drift</title>" in page
+    assert found._repr_html_() in page
+    assert "<script" not in page
 
 
 anything = st.floats(width=32) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1.0, 3.4e38, -3.4e38])

@@ -93,10 +93,40 @@ def test_chi_square_is_scipys(both: Counts) -> None:
 
 
 def test_chi_square_pools_bins_of_few_rows() -> None:
-    p, q = np.array([500, 400, 1, 2, 0]), np.array([450, 420, 3, 0, 1])
-    oracle = chi2_contingency(np.array([[500, 400, 3], [450, 420, 4]]), correction=False)
+    p, q = np.array([500, 400, 6, 2, 0]), np.array([450, 420, 3, 0, 1])
+    oracle = chi2_contingency(np.array([[500, 400, 8], [450, 420, 4]]), correction=False)
     assert one(statistics.chi_square, p, q).value == pytest.approx(oracle.statistic)
     assert one(statistics.chi_square, p, q).null == 2
+
+
+def test_chi_square_takes_a_pool_of_few_rows_with_the_next_bin() -> None:
+    p, q = np.array([500, 400, 200, 1, 2, 0]), np.array([450, 420, 180, 3, 0, 1])
+    oracle = chi2_contingency(np.array([[500, 400, 203], [450, 420, 184]]), correction=False)
+    assert one(statistics.chi_square, p, q).value == pytest.approx(oracle.statistic)
+    assert one(statistics.chi_square, p, q).null == 2
+    alone = one(statistics.chi_square, np.array([9_990, 10]), np.array([99, 1]))
+    assert (alone.value, alone.null, alone.p) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("rows", [20, 100, 1_000])
+@pytest.mark.parametrize("shares", [np.ones(32), np.ones(1_000), 1 / np.arange(1, 1_001)])
+def test_psi_is_at_its_null_expectation_where_bins_are_empty(shares: np.ndarray, rows: int) -> None:
+    """The formula is up to 300 times too much, and a drift would look like less than chance."""
+    random = np.random.default_rng(0)
+    shares = shares / shares.sum()
+    found = statistics.psi(random.multinomial(10_000, shares, 400), random.multinomial(rows, shares, 400))
+    mean = np.mean([each.value for each in found])
+    assert mean == pytest.approx(np.mean([each.null or 0 for each in found]), rel=0.05)
+
+
+def test_psi_by_chance_is_the_mean_over_all_ways_to_deal_the_rows_out_anew() -> None:
+    p, q = np.array([30, 7, 2, 0]), np.array([9, 0, 1, 1])
+    rows = np.repeat(np.arange(4), p + q)
+    random = np.random.default_rng(0)
+    dealt = np.array([np.bincount(random.permutation(rows)[:11], minlength=4) for _ in range(20_000)])
+    a, b = (p + q - dealt + 0.5) / (p.sum() + 2), (dealt + 0.5) / (q.sum() + 2)
+    mean = ((b - a) * np.log(b / a)).sum(axis=1).mean()
+    assert one(statistics.psi, p, q).null == pytest.approx(mean, rel=0.02)
 
 
 @given(counts())
@@ -192,6 +222,23 @@ def test_wasserstein_is_scipys_on_values_spread_evenly_in_their_bins(both: Count
     assert one(statistics.wasserstein, p, q, points, 2.0).value == pytest.approx(
         oracle / 2, rel=0.02, abs=0.01
     )
+
+
+@pytest.mark.parametrize("columns", [2, 3, 10, 30])
+def test_changes_of_correlations_are_at_their_null_expectations(columns: int) -> None:
+    random = np.random.default_rng(0)
+    found = [
+        statistics.correlation_shift(
+            np.corrcoef(random.standard_normal((columns, 2_000))),
+            np.corrcoef(random.standard_normal((columns, 500))),
+            2_000,
+            500,
+        )
+        for _ in range(300)
+    ]
+    for which in zip(*found, strict=True):
+        value, null = np.mean([each.value for each in which]), np.mean([each.null or 0 for each in which])
+        assert value == pytest.approx(null, rel=0.1)
 
 
 def test_a_statistic_is_told_with_what_it_has() -> None:

@@ -305,7 +305,18 @@ def test_one_model_that_cannot_be_read_leaves_the_others(registry: DirectoryRegi
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"production": "3"}', '{"production": true}', '{"production": 0}', "\udcff"]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"production": "3"}',
+        '{"production": true}',
+        '{"production": 0}',
+        "\udcff",
+        "[" * 200_000,
+    ],
+    ids=range(8),
 )
 def test_a_corrupt_alias_file_is_named(registry: DirectoryRegistry, tmp_path: Path, text: str) -> None:
     model = write(tmp_path / "model.onnx")

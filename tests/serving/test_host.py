@@ -497,7 +497,8 @@ async def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
         assert reason in ("", host.entries["m"].failures[2])
         (record, *_) = (record for record in caplog.records if record.levelno == logging.ERROR)
         assert "m 2 can't be loaded" in record.message
-        assert "1 serves on" in caplog.text
+        assert "1 serves on; next try in" in record.message
+        assert not [one for one in caplog.records if one.levelno == logging.WARNING]  # it is said once
 
         write(model, 2.0)
         await eventually(lambda: default(host) == 2)

@@ -54,7 +54,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
         held, profile = Model.load(model), None
         if columns is not None:
             profile = tmp_path / "profile.arrow"
-            Profile.fit(columns).save(profile)
+            named = [name for name, array in columns.items() if array.shape[1:] == (3,)]
+            names = {name: [f"{letter} of {name}" for letter in "abc"] for name in named}
+            Profile.fit(columns, names=names).save(profile)
         by_rows = {"look_rows": 100, "look_seconds": 0.0, "window_seconds": 0.0, **settings}
         monitoring = replace(held.settings.monitor, **by_rows)
         version = Version("m", 1)
@@ -226,7 +228,7 @@ async def test_a_burst_is_fetched_from_the_card_to_be_looked_at(tmp_path: Path, 
         if len(watch.alarms) == 3:
             break
         await asyncio.sleep(0.01)
-    assert watch.alarms == {"x_0": 1, "x_1": 1, "x_2": 1}
+    assert watch.alarms == {"a of x": 1, "b of x": 1, "c of x": 1}
     assert watch._tallies.rows == 0
     await asyncio.to_thread(send, watch, [x[:100]])
     for _ in range(600):

@@ -21,7 +21,7 @@ from driftline.sidecar.exchange import Body, Exchange
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((200, 3)).astype(np.float32)
-MATRIX = Profile.fit({"x": X, "total": X.sum(axis=1)})
+MATRIX = Profile.fit({"x": X, "total": X.sum(axis=1)}, names={"x": ["age", "rooms", "floor"]})
 TABLE = Profile.fit(
     {
         "age": RANDOM.standard_normal(200),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from driftline.errors import DriftlineError
 TERMINATED = 128 + signal.SIGTERM
 """The exit code, as a shell has it of a process that a signal ended."""
 
+STDERR = 2
+"""Its file descriptor, and the last of the three."""
+
 SERVERS = ("monitor", "serve")
 """They stop on signals in their own ways."""
 
@@ -35,6 +39,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        open_standard_streams()
         try:
             return super().invoke(ctx)
         except DriftlineError as error:
@@ -85,6 +90,14 @@ for command in (
     *(profile, promote, register, score, serve, tune, versions),
 ):
     main.add_command(command)
+
+
+def open_standard_streams() -> None:
+    """Open what of stdin, stdout and stderr is closed: a socket would have its number, and its client would
+    get what a library has to say."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields, replace
@@ -37,6 +38,9 @@ def option(flag: str, help_text: str, *same: str, **settings: Any) -> Callable[[
     return click.option(flag, *same, help=help_text, envvar=variable, show_default=True, **settings)
 
 
+_SERVICE = re.compile(r"(tcp|udp|sctp)://.*")
+
+
 class Ranged(click.Option):
     """Shows which numbers are allowed, as click does for its own ranges."""
 
@@ -47,6 +51,14 @@ class Ranged(click.Option):
     def get_help_extra(self, ctx: click.Context) -> Any:
         """What its help says in brackets."""
         return {**super().get_help_extra(ctx), "range": self._allowed}
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Its value in the environment.
+
+        Beside a Service called `driftline`, Kubernetes tells every pod DRIFTLINE_PORT=tcp://ADDRESS:PORT.
+        """
+        value = super().resolve_envvar_value(ctx)
+        return None if value is not None and _SERVICE.fullmatch(value) else value
 
 
 def options(kind: type[Settings], *names: str) -> Callable[[Any], Any]:

@@ -12,6 +12,7 @@ import click
 from driftline.cli.shared import TYPES, options, stdout
 from driftline.config import Monitoring, ServerFile, Sidecar, bundle_settings
 from driftline.errors import BadRequest
+from driftline.load.files import check_folder, replace_file
 
 SOME_AWAY = 1
 
@@ -60,15 +61,30 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
 @click.option("--model", default="", metavar="NAME", help="Only this model; all if not given.")
 @click.option("--json", "as_json", is_flag=True, help="All figures, as JSON.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page for a browser, with histograms, to this .html file.",
+)
 @click.pass_context
-def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool) -> None:
+def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool, output: Path | None) -> None:
     """Show the drift that agents and servers at URL... see together, in their current windows.
 
     The exit code is 1 if one of them could not be asked.
     """
     from driftline.sidecar.fleet import ask
 
+    if output is not None:
+        if output.suffix != ".html":
+            raise BadRequest(f"--output {output}: expected a name that ends in .html")
+        check_folder(output)
     fleet = ask(urls, model)
+    if output is not None:
+        from driftline.monitor.render import page
+
+        replace_file(output, page("Drift", [(group.told, group.report) for group in fleet.groups]))
     if as_json:
         import orjson
 
@@ -77,8 +93,7 @@ def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool) 
     else:
         console = stdout()
         for group in fleet.groups:
-            told = "1 monitor" if len(group.pages) == 1 else f"{len(group.pages)} monitors"
-            console.print(f"{group.model}, as {told} have seen it", style="bold")
+            console.print(group.told, style="bold")
             console.print(group.report)
             console.print()
     for url, why in fleet.away.items():

@@ -81,6 +81,7 @@ class _Demo:
             curl = _curl(server.url / f"v1/models/{MODEL}:predict", self._live[:1])
             self._screen.step("serve", f"{MODEL}@{PRODUCTION} at {server.url}; try it:")
             self._screen.command(curl)
+            self._screen.step("look", f"{url / 'drift'} in a browser shows what drifts")
             columns = {name: self._live[name].to_numpy() for name in FEATURES}
             replay = Replay(url / "infer", columns, ease_at=len(self._live) // 3)
             drift = Drift(url, replay, first.number, self._window_rows, self._tell)

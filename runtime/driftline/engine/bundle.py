@@ -54,7 +54,9 @@ class Bundle:
         if model.is_dir():  # Triton's form of a model with external data
             model = model / MODEL
         if not model.is_file():
-            raise ModelError(f"{path}: expected a file {model.name}, there is none")
+            came = sorted(each.name for each in path.iterdir())
+            beside = f"; there are: {', '.join(came[:8])}{', ...' * (len(came) > 8)}" if came else ""
+            raise ModelError(f"{path}: expected a file {model.relative_to(path)}, there is none{beside}")
         profile, transform = (
             file if (file := path / name).is_file() else None for name in (PROFILE, TRANSFORM)
         )

@@ -8,11 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from driftline.columns import names_of
 from driftline.engine.bundle import Bundle
 from driftline.engine.score import run
 from driftline.errors import BadRequest
 from driftline.monitor.profile import Profile
 from driftline.tables import Source
+from driftline.tensors import Tensors
 
 
 def profile(
@@ -24,30 +26,48 @@ def profile(
 ) -> Profile:
     """The profile of a Parquet, CSV or Arrow file, or of a folder of them, in memory that does not grow.
 
-    kinds     'numeric' or 'categorical' by column, as Profile.fit has them
+    kinds     'numeric' or 'categorical' by column, as Profile.fit has them; by its name in the data, too
     names     columns of the data to use; all if there are none
     bundle    a model: then the profile has its inputs, as a server sees them, and its outputs. Tensors of two
-              dimensions are their columns, NAME_0, NAME_1, ...; those of more are left out
+              dimensions are their columns: of an input that takes columns of the data in order, by their
+              names there, unless outputs have one of them; else NAME_0, NAME_1, ... Tensors of more
+              dimensions are left out
     progress  called with the number of rows just read
 
     Raises BadRequest if a file or a column does not fit.
     """
     source = Source(data)
     schema = _chosen(source.schema, names)
-    return Profile.fit_batches(_columns(source, schema, bundle, progress), kinds)
-
-
-def _columns(
-    source: Source, schema: Any, bundle: Bundle | None, progress: Callable[[int], None]
-) -> Iterator[Any]:
     if bundle is None:
-        for batch in source.batches(schema.names):
-            yield batch
-            progress(batch.num_rows)
-    else:
-        for batch, inputs, outputs in run(bundle, source, schema):
-            yield {name: array for name, array in {**inputs, **outputs}.items() if array.ndim <= 2}
-            progress(batch.num_rows)
+        return Profile.fit_batches(_told(source.batches(schema.names), progress), kinds)
+    signature, columns, batches = run(bundle, source, schema)
+    outputs = {spec.name for spec in signature.outputs}
+    called = {
+        name: these
+        for name, these in columns.in_order.items()
+        if outputs.isdisjoint(part for one in these for part in (one, one.rpartition("_")[0]))
+    }
+    sources = {
+        there: here
+        for name, these in called.items()
+        for here, there in zip(names_of(name, len(these)), these, strict=True)
+    }
+    kinds = {sources.get(name, name): kind for name, kind in (kinds or {}).items()}
+    return Profile.fit_batches(_tensors(batches, progress), kinds, called)
+
+
+def _told(batches: Iterator[Any], progress: Callable[[int], None]) -> Iterator[Any]:
+    for batch in batches:
+        yield batch
+        progress(batch.num_rows)
+
+
+def _tensors(
+    batches: Iterator[tuple[Any, Tensors, Tensors]], progress: Callable[[int], None]
+) -> Iterator[Tensors]:
+    for batch, inputs, outputs in batches:
+        yield {name: array for name, array in {**inputs, **outputs}.items() if array.ndim <= 2}
+        progress(batch.num_rows)
 
 
 def _chosen(schema: Any, names: Sequence[str]) -> Any:

@@ -15,7 +15,7 @@ from driftline.errors import BadRequest
 from driftline.machine import available_cores
 from driftline.protocols.arrow import Columns, table
 from driftline.tables import Source, Writer, check_target
-from driftline.tensors import Tensors
+from driftline.tensors import Signature, Tensors
 
 _AHEAD = 1
 """Record batches that wait for a core, so that none is idle while rows are read and written."""
@@ -42,7 +42,8 @@ def score(
     check_target(output, data)
     total = 0
     with Writer(output) as writer:
-        for batch, _, outputs in run(bundle, source, source.schema, keep):
+        _, _, batches = run(bundle, source, source.schema, keep)
+        for batch, _, outputs in batches:
             kept = {name: batch.column(name) for name in keep}
             writer.write(table(kept, outputs, batch.num_rows))
             total += batch.num_rows
@@ -54,8 +55,9 @@ def score(
 
 def run(
     bundle: Bundle, source: Source, schema: Any, keep: Sequence[str] = ()
-) -> Iterator[tuple[Any, Tensors, Tensors]]:
-    """Record batches of a source, each with the inputs that a model takes of it and with its outputs.
+) -> tuple[Signature, Columns, Iterator[tuple[Any, Tensors, Tensors]]]:
+    """What a model takes and gives, and which columns it takes; and the record batches of a source, each with
+    its inputs and outputs.
 
     schema  of the columns that may be inputs
     keep    columns that the batches have beside those of the inputs
@@ -64,10 +66,17 @@ def run(
     engine = bundle.settings.engine
     model = Model(replace(bundle, settings=replace(bundle.settings, engine=replace(engine, threads=1))))
     columns = Columns(model.signature.inputs, schema, keep)
+    threads = engine.instances * engine.threads_on(available_cores())
+    return model.signature, columns, _run(model, source, columns, threads)
+
+
+def _run(
+    model: Model, source: Source, columns: Columns, threads: int
+) -> Iterator[tuple[Any, Tensors, Tensors]]:
     wanted = tuple(spec.name for spec in model.signature.outputs)
     begun: deque[tuple[Any, Block]] = deque()
     rows = 0
-    with Stride(model, engine.instances * engine.threads_on(available_cores())) as stride:
+    with Stride(model, threads) as stride:
         for batch in source.batches(columns.names):
             begun.append((batch, stride.start(columns.tensors(batch, rows), wanted, batch.num_rows)))
             rows += batch.num_rows

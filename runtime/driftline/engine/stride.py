@@ -14,7 +14,7 @@ from driftline.engine.model import Model
 from driftline.tensors import Tensors
 
 MOST_ROWS = 8_192
-"""The largest batch that is tried."""
+"""The largest batch that is tried, unless settings begin with a larger one."""
 
 _TRIES = 3
 _DEARER = 1.1
@@ -30,7 +30,9 @@ class Stride:
     def __init__(self, model: Model, threads: int) -> None:
         self._model = model
         self._threads = threads
-        self._sizes = Sizes(max(1, model.settings.batching.max_batch_rows))
+        rows = max(1, model.settings.batching.max_batch_rows)
+        # TensorRT's engines are built for batches of a server.
+        self._sizes = Sizes(rows, rows if model.settings.engine.tensorrt else MOST_ROWS)
         self._pool = ThreadPoolExecutor(threads, "driftline-score")
         self._stopped = False
 
@@ -91,10 +93,14 @@ class Sizes:
 
     It doubles as long as rows don't get dearer, and settles on the cheapest. A size is judged by its fastest
     batch, in the processor time of its thread: what else the machine does counts in neither.
+
+    rows  to begin with
+    most  to try
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, most: int = MOST_ROWS) -> None:
         self._rows = rows
+        self._most = most
         self._ns: dict[int, list[float]] = {}
         self._settled = False
 
@@ -112,5 +118,5 @@ class Sizes:
             return
         best = min(self._ns, key=lambda size: min(self._ns[size]))
         dearer = min(tries) > _DEARER * min(self._ns[best])
-        self._settled = dearer or 2 * rows > MOST_ROWS
+        self._settled = dearer or 2 * rows > self._most
         self._rows = best if self._settled else 2 * rows

@@ -228,7 +228,7 @@ class Tally:
     def _way(self, form: Form) -> Way | None:
         found = [one for one in form.sources if one.array.dtype in COUNTED]
         where = {name: (one, place) for one in found for place, name in enumerate(one.names)}
-        wanted = [reference.name for reference in self._counter.numeric]
+        wanted = [reference.source for reference in self._counter.numeric]
         if not all(name in where for name in wanted):
             return None
         width = len(wanted)

@@ -54,7 +54,7 @@ def load(path: Path, read: Callable[[Any], Loaded]) -> Loaded:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadRequest(f"{path}: expected a transform, there is no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a nest may be too deep for Python
         raise BadRequest(f"{path}: expected a transform in JSON: {error}") from None
     try:
         return read(document)

@@ -145,7 +145,8 @@ def _add_rates(columns: list[Counted], found: list[Found]) -> None:
     n = np.array([column.counts.sum() for column in columns])
     for name in before[0]:
         c, d = (np.array([each[name] for each in side]) for side in (before, after))
-        _put(name, statistics.rate_change(c, m, d, n), found)
+        extremes = 2 if name == "out_of_range" else 0
+        _put(name, statistics.rate_change(c, m, d, n, extremes), found)
 
 
 def _put(name: str, values: Iterable[Statistic], found: Iterable[Found]) -> None:

@@ -79,9 +79,9 @@ class Fit:
         return tuple(references[name] for name in self._families), numbers.whole()
 
     def _check(self, columns: Columns) -> None:
-        families = {name: FAMILIES[kind_of(column)] for name, column in columns.items()}
+        families = {name: _family(column) for name, column in columns.items()}
         if not self._families:
-            self._families = families
+            self._families = dict(families)
             for name, kind in self._wanted.items():
                 if name not in columns or kind not in ("numeric", "categorical"):
                     raise BadRequest(
@@ -92,13 +92,16 @@ class Fit:
             odd = ", ".join(sorted(families.keys() ^ self._families.keys()))
             raise BadRequest(f"expected the columns of the first batch; came more or fewer: {odd}")
         for name, family in families.items():
-            if family != self._families[name]:
-                raise BadRequest(f"column {name!r}: expected {self._families[name]} as before, came {family}")
+            before = self._families[name]
+            if family and before and family != before:
+                raise BadRequest(f"column {name!r}: expected {before} as before, came {family}")
+            self._families[name] = before or family
             if self._wanted.get(name) == "numeric" and kind_of(columns[name]) == "string":
                 raise BadRequest(f"column {name!r}: expected numbers, came strings")
 
     def _start(self) -> Numbers:
         """Tell from the batches that are kept which columns are numeric, and how they are scaled."""
+        self._families = {name: family or "numbers" for name, family in self._families.items()}
         names = [name for name in self._families if self._is_numeric(name)]
         self._categories = {
             name: Categories(self._kinds(name)) for name in self._families if name not in names
@@ -121,7 +124,7 @@ class Fit:
                 if len(seen) > FEW_INTEGERS:
                     return True
             return False
-        return "float" in kinds
+        return self._families[name] == "numbers" and "float" in kinds
 
     def _kinds(self, name: str) -> set[str]:
         return {kind_of(batch[name]) for batch in self._held}
@@ -177,7 +180,9 @@ class Numbers:
 
 
 class Categories:
-    """What is seen of a categorical column, in even and in odd rows.
+    """What is seen of a categorical column, in two halves of its rows: a coin deals each pair out to them.
+
+    They are not the even and the odd rows, since rows may alternate: arrivals and departures, say.
 
     kinds  of its first batches, of one family; a float among integers is one of a batch with nulls
     """
@@ -191,20 +196,32 @@ class Categories:
 
     def update(self, name: str, column: Column) -> None:
         """Add a batch; BadRequest names a column of numbers that aren't whole."""
-        for parity, half in enumerate(self._halves):
-            half.update(value_counts(name, column[(parity + self._rows) % 2 :: 2]))
+        second = _second(self._rows, len(column))
+        for which, half in enumerate(self._halves):
+            rows = np.flatnonzero(second == which)
+            half.update(value_counts(name, column.take(rows)))
             if len(half) > 2 * MOST_DISTINCT:
                 kept = dict(half.most_common(MOST_DISTINCT))
-                self._forgotten[parity] += half.total() - sum(kept.values())
+                self._forgotten[which] += half.total() - sum(kept.values())
                 half.clear()
                 half.update(kept)
         self._rows += len(column)
 
     def reference(self, name: str) -> Categorical:
         """Of the rows so far."""
-        even, odd = self._forgotten
-        missing = self._rows - sum(half.total() for half in self._halves) - even - odd
-        return categorical(name, self._halves, missing, self._kind, (even, odd))
+        first, second = self._forgotten
+        missing = self._rows - sum(half.total() for half in self._halves) - first - second
+        return categorical(name, self._halves, missing, self._kind, (first, second))
+
+
+def _second(start: int, rows: int) -> Array:
+    """(rows,) whether rows from `start` on are in the second half: the same however they are batched."""
+    row = np.arange(start, start + rows, dtype=np.uint64)
+    coin = row >> np.uint64(1)  # of the pair's number, mixed: Steele, Lea, Flood: SplitMix (2014)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        coin += np.uint64(0x9E3779B97F4A7C15)
+        coin = (coin ^ (coin >> np.uint64(shift))) * np.uint64(factor)
+    return ((row ^ (coin >> np.uint64(63))) & np.uint64(1)).astype(np.bool_)
 
 
 def value_counts(name: str, column: Column) -> dict[str, int]:
@@ -221,6 +238,13 @@ def value_counts(name: str, column: Column) -> dict[str, int]:
         column = column.astype(np.int64)
     values, counts = np.unique(column, return_counts=True)
     return dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))
+
+
+def _family(column: Column) -> str:
+    """Of a column's kind; '' if all is missing, since that has no type in many a form."""
+    kind = kind_of(column)
+    nothing = kind == "float" and np.isnan(column[:1]).all() and np.isnan(column).all()
+    return "" if nothing else FAMILIES[kind]
 
 
 def _finite(column: Column) -> Array:

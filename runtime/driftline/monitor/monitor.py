@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from numbers import Integral, Real
 from threading import RLock
 from time import monotonic
 from typing import Any, Self
@@ -33,7 +34,7 @@ from driftline.monitor.snapshot import Snapshot
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
 from driftline.monitor.wording import describe_all
-from driftline.tensors import Array
+from driftline.tensors import Array, shorten
 
 _NEVER = 1 << 62
 
@@ -76,14 +77,15 @@ class Monitor:
         on_signal: Callable[[Signal], None] | None = None,
         on_window: Callable[[Window], None] | None = None,
     ) -> None:
-        for name, value, least in (
-            ("false_alarm_rows", false_alarm_rows, 1), ("tolerance", tolerance, 0),
-            ("look_rows", look_rows, 0), ("look_seconds", look_seconds, 0),
-            ("window_rows", window_rows, 0), ("window_seconds", window_seconds, 0),
-            ("keep_windows", keep_windows, 0),
-        ):  # fmt: skip
-            if not value >= least:
-                raise BadRequest(f"{name} = {value!r}: expected at least {least}")
+        if not isinstance(profile, Profile):
+            raise BadRequest(f"a monitor: expected a Profile, came {shorten(profile)}")
+        _check("false_alarm_rows", false_alarm_rows, 1)
+        numbers = {"tolerance": tolerance, "look_seconds": look_seconds, "window_seconds": window_seconds}
+        for name, value in numbers.items():
+            _check(name, value, 0)
+        rows = {"look_rows": look_rows, "window_rows": window_rows, "keep_windows": keep_windows}
+        for name, value in rows.items():
+            _check(name, value, 0, whole=True)
         self.profile = profile
         self.keep_windows = keep_windows
         self.rows = 0
@@ -317,8 +319,7 @@ class Monitor:
 
         Looks at the detectors first, if rows have come since the last look.
         """
-        if windows < 1:
-            raise BadRequest(f"windows = {windows!r}: expected a whole number from 1")
+        _check("windows", windows, 1, whole=True)
         with self._lock:
             window, signals = self.current()
             before = list(self._finished)[-(windows - 1) :] if windows > 1 else []
@@ -392,3 +393,11 @@ class Monitor:
         """The signals that are held."""
         with self._lock:
             return tuple(self._signals.values())
+
+
+def _check(name: str, value: Any, least: int, whole: bool = False) -> None:
+    """BadRequest if it is not a number from `least` on."""
+    fits = isinstance(value, Integral if whole else Real)
+    if not fits or not value >= least:
+        what = "a whole number" if whole else "a number"
+        raise BadRequest(f"{name} = {value!r}: expected {what} from {least}")

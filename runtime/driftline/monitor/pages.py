@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from driftline.answers import json
 from driftline.errors import BadRequest, Unavailable
@@ -21,13 +21,22 @@ MOST_SECONDS = 3600.0
 LOOK_SECONDS = 0.05
 ARROW_FILE = "application/vnd.apache.arrow.file"
 
+_BY_ACCEPT = {"vary": "accept"}
+_NO_SCRIPT = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
 
 async def report(request: Request, watched: Watched, model: str, version: str) -> Response:
-    """How the last `?window=N` windows differ from the reference, the current one included."""
+    """How the last `?window=N` windows differ from the reference, the current one included: a page for a
+    browser, else JSON."""
     monitor = watched.ready()
     windows = number(request, "window", 1, 1, monitor.keep_windows + 1)
     found = await asyncio.to_thread(monitor.report, int(windows))
-    return json({"model": model, "version": version} | found.to_dict())
+    if "text/html" in request.headers.get("accept", ""):
+        title = f"{model} {version}: drift" if version else f"{model}: drift"
+        return HTMLResponse(await asyncio.to_thread(found.to_html, title), headers=_BY_ACCEPT | _NO_SCRIPT)
+    answer = json({"model": model, "version": version} | found.to_dict())
+    answer.headers.update(_BY_ACCEPT)
+    return answer
 
 
 async def acknowledge(watched: Watched) -> Response:

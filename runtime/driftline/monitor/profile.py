@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.columns import columns_of
+from driftline.columns import columns_of, names_of
 from driftline.errors import BadRequest
 from driftline.monitor.fitting import Fit
 from driftline.monitor.quantiles import Exact
@@ -41,31 +41,44 @@ class Profile:
     whole: Whole
 
     @classmethod
-    def fit(cls, columns: object, kinds: Mapping[str, str] | None = None) -> Profile:
+    def fit(
+        cls,
+        columns: object,
+        kinds: Mapping[str, str] | None = None,
+        names: Mapping[str, Sequence[str]] | None = None,
+    ) -> Profile:
         """The profile of data in memory, exactly.
 
         columns  a pyarrow Table, a DataFrame or arrays by name, as `columns_of` says
         kinds    'numeric' or 'categorical' by column name, where the rule's choice is not wanted: strings
                  and booleans are categorical, and integers without nulls of at most 20 different values
+        names    by the name of an array of two dimensions, what its columns are to be called in reports
+                 instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input": frame})`
 
         Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, or of a type
-        that is neither numbers nor strings.
+        that is neither numbers nor strings, and for names that are not as many as the columns, or not all
+        different.
         """
-        return cls._of(Fit(kinds, most_bytes=math.inf), [columns])
+        return cls._of(Fit(kinds, most_bytes=math.inf), [columns], names)
 
     @classmethod
-    def fit_batches(cls, batches: Iterable[object], kinds: Mapping[str, str] | None = None) -> Profile:
-        """The profile of batches, in memory that does not grow with them.
+    def fit_batches(
+        cls,
+        batches: Iterable[object],
+        kinds: Mapping[str, str] | None = None,
+        names: Mapping[str, Sequence[str]] | None = None,
+    ) -> Profile:
+        """The profile of batches, in memory that does not grow with them; see `fit`.
 
         Up to 128 MiB it is exact. Of more, quantiles come from KLL sketches: their ranks are off by at most
         0.07 % of the rows, so the reference counts as no more rows than a sample of that accuracy has, about
         half a million. Then the first 128 MiB tell whether integers are categories, and the means and
         standard deviations by which whole rows are scaled.
         """
-        return cls._of(Fit(kinds), batches)
+        return cls._of(Fit(kinds), batches, names)
 
     @classmethod
-    def _of(cls, fit: Fit, batches: Iterable[object]) -> Profile:
+    def _of(cls, fit: Fit, batches: Iterable[object], names: Mapping[str, Sequence[str]] | None) -> Profile:
         for batch in batches:
             fit.update(columns_of(batch))
         profile = cls(*fit.result())
@@ -77,7 +90,24 @@ class Profile:
                 f"expected at least {FEW_ROWS}",
                 stacklevel=3,
             )
-        return profile
+        return profile._named(names) if names else profile
+
+    def _named(self, names: Mapping[str, Sequence[str]]) -> Profile:
+        """With other names for the columns of some arrays; batches call them as before."""
+        called = dict(zip(self.names, self.names, strict=True))
+        for array, these in names.items():
+            sources = names_of(array, len(these := tuple(map(str, these))))
+            if not all(one in called for one in sources) or f"{array}_{len(these)}" in called:
+                columns = [one for one in self.names if one in (array, f"{array}_{one.rpartition('_')[2]}")]
+                raise BadRequest(f"names of {array!r}: expected {len(columns)}, came {len(these)}")
+            called |= zip(sources, these, strict=True)
+        for name in called.values():
+            if list(called.values()).count(name) > 1:
+                raise BadRequest(f"column {name!r}: expected one of this name, there would be several")
+        return Profile(
+            tuple(replace(one, name=called[one.name]) for one in self.references),
+            replace(self.whole, names=tuple(called[name] for name in self.whole.names)),
+        )
 
     @classmethod
     def empty(cls, kinds: Mapping[str, str]) -> Profile:
@@ -131,6 +161,11 @@ class Profile:
         return tuple(reference.name for reference in self.references)
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """What batches call them."""
+        return tuple(reference.source for reference in self.references)
+
+    @property
     def rows(self) -> int:
         """How many rows the reference has."""
         return self.whole.rows
@@ -142,7 +177,7 @@ class Profile:
         arrays = [self.whole.scaling, self.whole.features, self.whole.comoments]
         for one in self.references:
             kind, categories = ("numeric", ()) if isinstance(one, Numeric) else (one.kind, one.categories)
-            digest.update(repr((one.name, kind, categories)).encode())
+            digest.update(repr((one.name, one.source, kind, categories)).encode())
             arrays += [one.counts, one.split, one.gaps]
             arrays += [one.edges, one.moments] if isinstance(one, Numeric) else []
         for array in arrays:
@@ -154,7 +189,8 @@ class Profile:
         for reference in self.references:
             if reference.name == name:
                 return reference
-        raise BadRequest(f"column {name!r}: the profile has no such column; it has: {', '.join(self.names)}")
+        names = shorten(", ".join(self.names))
+        raise BadRequest(f"column {name!r}: the profile has no such column; it has: {names}")
 
     def __repr__(self) -> str:
         """Its rows and its first columns."""
@@ -183,7 +219,7 @@ class Profile:
         """
         specs = {name: spec for spec in (*signature.inputs, *signature.outputs) for name in spec.columns}
         for reference in self.references:
-            name = reference.name
+            name = reference.source
             spec = specs.get(name) or specs.get(f"{name.rpartition('_')[0]}_*")
             if spec is None:
                 raise BadRequest(

@@ -64,13 +64,13 @@ class Reader:
 
     def __init__(self, numeric: Sequence[Numeric], categorical: Sequence[Categorical]) -> None:
         self._references: list[Reference] = [*numeric, *categorical]
-        self._names = tuple(reference.name for reference in numeric)
+        self._sources = tuple(reference.source for reference in numeric)
         self._width = len(numeric)
         self._row = (self._width,)
         self._categorical = categorical
         self._tables = [_table(reference) for reference in categorical]
-        stem = self._names[0].rpartition("_")[0] if self._names and not categorical else ""
-        self._stem = stem if self._names == names_of(stem, self._width) else ""
+        stem = self._sources[0].rpartition("_")[0] if self._sources and not categorical else ""
+        self._stem = stem if self._sources == names_of(stem, self._width) else ""
         self._plans: dict[tuple[str, ...], Plan] = {}
 
     def as_it_is(self, columns: object) -> Array | None:
@@ -89,6 +89,8 @@ class Reader:
     def blocks(self, columns: object) -> Iterator[tuple[Array, Codes]]:
         """Columns of any form, block by block: the numeric ones as a matrix, codes of the categorical ones.
 
+        They go by what the profile calls them, too, as the data does that it was made of.
+
         Raises BadRequest, with the column's name, if one of the profile is missing or of another type.
         """
         if type(columns) is dict:
@@ -98,7 +100,9 @@ class Reader:
                 return
         named = columns_of(columns)
         for reference in self._references:
-            if reference.name not in named:
+            if reference.source not in named and reference.name in named:
+                named[reference.source] = named[reference.name]
+            if reference.source not in named:
                 raise BadRequest(
                     f"column {reference.name!r}: expected as in the profile, came none; "
                     f"there are {shorten(', '.join(named))}"
@@ -111,7 +115,7 @@ class Reader:
     def nothing(self) -> tuple[Array, Codes]:
         """A block of no rows."""
         empty = {
-            one.name: _strings([]) if one.kind == "string" else np.empty(0, np.int64)
+            one.source: _strings([]) if one.kind == "string" else np.empty(0, np.int64)
             for one in self._categorical
         }
         return np.empty((0, self._width), np.float32), self._codes(empty)
@@ -161,10 +165,10 @@ class Reader:
                 return None
             width = array.shape[1] if array.ndim == 2 else 1
             where |= {column: (name, index) for index, column in enumerate(names_of(name, width))}
-        if not all(reference.name in where for reference in self._references):
+        if not all(reference.source in where for reference in self._references):
             return None
         parts = {name: Part(name, array.dtype, array.shape[1:], []) for name, array in arrays.items()}
-        for target, column in enumerate(self._names):
+        for target, column in enumerate(self._sources):
             name, index = where[column]
             if arrays[name].dtype == object:
                 return None
@@ -174,12 +178,12 @@ class Reader:
                 moves.append((slice(source.start, index + 1), slice(goal.start, target + 1)))
             else:
                 moves.append((slice(index, index + 1), slice(target, target + 1)))
-        categories = tuple(where[reference.name] for reference in self._categorical)
+        categories = tuple(where[reference.source] for reference in self._categorical)
         return Plan(tuple(parts.values()), categories) if parts else None
 
     def _matrix(self, block: Columns, length: int) -> Array:
         matrix = np.empty((length, self._width), np.float32)
-        for index, name in enumerate(self._names):
+        for index, name in enumerate(self._sources):
             if not isinstance(block[name], np.ndarray):
                 raise BadRequest(f"column {name!r}: expected numbers as in the profile, came strings")
             matrix[:, index] = float32(block[name])
@@ -187,7 +191,7 @@ class Reader:
 
     def _codes(self, block: Columns) -> Codes:
         return tuple(
-            codes_of(reference, table, block[reference.name])
+            codes_of(reference, table, block[reference.source])
             for reference, table in zip(self._categorical, self._tables, strict=True)
         )
 
@@ -207,15 +211,20 @@ def _table(reference: Categorical) -> strings.Table | strings.IntegerTable:
     if reference.kind == "string":
         return strings.build_table(*text_of(_strings(reference.categories)))
     numbers = [text == "True" if reference.kind == "boolean" else int(text) for text in reference.categories]
-    return strings.build_integer_table(np.array(numbers, np.int64))
+    # Modulo 2^64: unsigned ones of 64 bits have a place, too.
+    return strings.build_integer_table(np.array([n % 2**64 for n in numbers], np.uint64).view(np.int64))
 
 
 def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable, values: Column) -> Array:
     """(rows,) int32: the place of each value among the categories, the one behind them, or -1 for missing.
 
-    Raises BadRequest, with the column's name, for strings where there were numbers, and the other way round.
+    Raises BadRequest, with the column's name, for strings where there were numbers, and the other way round,
+    but takes booleans with nulls, which are strings, for those without, and numbers that are all missing for
+    strings that are: a column of nothing has no type.
     """
     codes = np.empty(len(values), np.int32)
+    if isinstance(values, np.ndarray) != isinstance(table, strings.IntegerTable):
+        values = _alike(reference, values)
     came = "numbers" if isinstance(values, np.ndarray) else "strings"
     if came != ("strings" if isinstance(table, strings.Table) else "numbers"):
         raise BadRequest(
@@ -224,9 +233,13 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     if isinstance(table, strings.Table):
         strings.look_up(*text_of(values), *validity_of(values), table, reference.unseen, codes)
         return codes
-    if values.dtype.kind not in "fu":
+    if values.dtype.kind != "f":
         integers = values.astype(np.int64, copy=False)
         strings.look_up_integers(integers, _ALL_VALID, 0, table, reference.unseen, codes)
+        if values.dtype == np.uint64:  # is none of the negative ones
+            codes[np.array([*(text.startswith("-") for text in reference.categories), False])[codes]] = (
+                reference.unseen
+            )
         return codes
     fits = (values >= -(2.0**63)) & (values < 2.0**63)
     whole = np.where(fits, values, 0).astype(np.int64)
@@ -234,3 +247,19 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     codes[~fits | (whole != values)] = reference.unseen
     codes[np.isnan(values)] = strings.MISSING
     return codes
+
+
+def _alike(reference: Categorical, values: Column) -> Column:
+    """Values as the reference has them, where only their form differs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if reference.kind == "boolean":
+        places = pc.index_in(values, pa.array(["False", "True", None], values.type))
+        return values if places.null_count else np.array([0, 1, np.nan])[np.from_dlpack(places)]
+    if isinstance(values, np.ndarray) and reference.kind == "string":
+        if values.dtype.kind == "b":
+            return pc.if_else(pa.array(values), "True", "False")
+        if np.isnan(values).all():
+            return pa.nulls(len(values), pa.string())
+    return values

@@ -38,6 +38,7 @@ class Numeric:
     split   (E + 4, 17): the share of each bin's rows that each rank bin gets
     gaps    (17,): the reference's gaps in each rank bin
     moments (5,) float64: count, mean, M2, least, greatest of the finite values; see driftline_kernels.moments
+    source  what batches call the column; as its name, if nothing is said
     """
 
     name: str
@@ -46,6 +47,10 @@ class Numeric:
     split: Array
     gaps: Array
     moments: Array
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.source or self.name)
 
     @property
     def rows(self) -> int:
@@ -87,6 +92,7 @@ class Categorical:
     split       (categories + 2, 17): the share of each bin's rows that each rank bin gets
     gaps        (17,): the reference's gaps in each rank bin
     kind        of the values: 'string', 'integer' or 'boolean'
+    source      what batches call the column; as its name, if nothing is said
     """
 
     name: str
@@ -95,6 +101,10 @@ class Categorical:
     split: Array
     gaps: Array
     kind: str = "string"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.source or self.name)
 
     @property
     def rows(self) -> int:
@@ -186,9 +196,9 @@ def categorical(
 ) -> Categorical:
     """The reference of a categorical column.
 
-    halves     how often each category occurs among the even and among the odd rows
+    halves     how often each category occurs in one half of the rows and in the other
     missing    how many values were missing
-    forgotten  even and odd rows of categories that were too many to be kept
+    forgotten  rows of either half, of categories that were too many to be kept
 
     If every category occurs at least FEW times, the set is closed: all rows are counted, and a value that is
     none of them was never seen. Else there are likely more that the reference has missed, and how many can't

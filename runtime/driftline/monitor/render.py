@@ -1,15 +1,16 @@
-"""A report to look at: a table for the terminal, a page for a notebook. Names are data: they are escaped."""
+"""A report to look at: a table for the terminal, a page for a notebook or a browser. Names are data: they
+are escaped."""
 
 from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
 from driftline.monitor.histogram import histogram
-from driftline.monitor.signals import Signal
+from driftline.monitor.signals import Signal, first_of
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.wording import NONE
 
@@ -51,6 +52,8 @@ border:0;border-bottom:1px solid rgba(128,128,128,.25);color:inherit}
 .driftline .signal{border-left:3px solid #8a8a8a;padding:.15em .7em;margin:.35em 0}
 .driftline .alarm{border-color:#d93025}
 """
+
+_PAGE_STYLE = "body{max-width:1100px;margin:1.5em auto;padding:0 1em}h1{font:600 20px system-ui,sans-serif}"
 
 
 def terminal(report: Report) -> RenderableType:
@@ -110,6 +113,16 @@ def html(report: Report) -> str:
     )
 
 
+def page(title: str, reports: Iterable[tuple[str, Report]]) -> str:
+    """Reports, each under its heading, as a whole page that needs nothing else."""
+    parts = "".join(f"<h1>{escape(heading)}</h1>{html(report)}" for heading, report in reports)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        f"<title>{escape(title)}</title><style>{_PAGE_STYLE}</style></head><body>{parts}</body></html>\n"
+    )
+
+
 def _row(column: ColumnReport) -> str:
     psi = column.statistics.get("psi")
     chance = f"<small>{escape(_number(psi.null))} by chance</small>" if psi else ""
@@ -135,7 +148,7 @@ def _typeset(words: str) -> str:
 
 def _told(signal: Signal) -> str:
     what = signal.column or "the model as a whole"
-    named = f" ({', '.join(signal.columns)})" if signal.columns else ""
+    named = f" ({first_of(signal.columns)})" if signal.columns else ""
     when = f"{signal.when:%Y-%m-%d %H:%M:%S} UTC, after {signal.rows:,} rows"
     return f"{what}{named}, {when}" + (f": {signal.words}" if signal.words else "")
 

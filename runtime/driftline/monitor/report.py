@@ -17,7 +17,7 @@ from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic, number
 from driftline.monitor.window import Window
 from driftline.monitor.wording import describe, quoted, special
-from driftline.tensors import Array
+from driftline.tensors import Array, shorten
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -125,7 +125,7 @@ class Report:
     changes         signals that a distribution is no longer the reference's
     alarms          signals that it is further away than is harmless
 
-    Shows itself as a table when it is printed and, with histograms, in a notebook.
+    Shows itself as a table when it is printed and, with histograms, in a notebook; `to_html` is a page of it.
     """
 
     began: datetime
@@ -153,7 +153,7 @@ class Report:
             if column.name == name:
                 return column
         names = ", ".join(column.name for column in self.columns)
-        raise BadRequest(f"column {name!r}: the report has no such column; it has: {names}")
+        raise BadRequest(f"column {name!r}: the report has no such column; it has: {shorten(names)}")
 
     def ranked(self) -> list[ColumnReport]:
         """The columns, that of most drift first."""
@@ -218,6 +218,12 @@ class Report:
 
         return terminal(self)
 
+    def to_html(self, title: str = "Drift") -> str:
+        """A page for a browser, in one file that needs nothing else: no script, nothing to fetch."""
+        from driftline.monitor.render import page
+
+        return page(title, [(title, self)])
+
     def _repr_html_(self) -> str:
         """A page for a notebook, on light and on dark."""
         from driftline.monitor.render import html
@@ -257,7 +263,7 @@ def of_columns(columns: Sequence[Counted]) -> list[ColumnReport]:
     reports = []
     for column, found in zip(columns, compare(columns), strict=True):
         note = _note(column)
-        change = describe(column.reference, column.counts, found) if found else note
+        change = describe(column.reference, column.counts, found, len(columns)) if found else note
         reports.append(ColumnReport(*column, found, change, note))
     return reports
 
@@ -274,7 +280,7 @@ def _note(column: Counted) -> str:
         return "the reference has no values: all are missing"
     if isinstance(reference, Numeric):
         if not len(reference.edges):
-            return "the reference has no finite values"
+            return "the reference has no values that float32 has as finite"
         if reference.minimum == reference.maximum:
             return f"the reference has one value only, {reference.minimum:.6g}: nothing to measure a shift by"
     elif (

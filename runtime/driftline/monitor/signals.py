@@ -88,20 +88,22 @@ def log_signals(signals: Sequence[Signal]) -> None:
     if len(signals) == 1:
         log.log(level, "%s", each[0]["message"], extra={"signal": each[0]["signal"]})
         return
-    told = [f"{one.column} ({_psi(one)}{one.words})" for one in signals[:TOLD]]
-    if len(signals) > TOLD:
-        told.append(f"{len(signals) - TOLD} more")
+    told = [f"{one.column} ({_psi(one)}{one.words})" for one in signals]
     log.log(
         level, "%s%s of %d columns after %d rows: %s",
-        _about(first), first.kind, len(signals), first.rows, ", ".join(told), extra={"each": each},
+        _about(first), first.kind, len(signals), first.rows, first_of(told), extra={"each": each},
     )  # fmt: skip
+
+
+def first_of(told: Sequence[str]) -> str:
+    """The first TOLD, and how many more there are."""
+    more = [f"{len(told) - TOLD} more"] if len(told) > TOLD else []
+    return ", ".join([*told[:TOLD], *more])
 
 
 def _line(signal: Signal) -> str:
     what = (
-        f"column {signal.column}"
-        if signal.column
-        else f"the model as a whole ({', '.join(signal.columns[:TOLD])})"
+        f"column {signal.column}" if signal.column else f"the model as a whole ({first_of(signal.columns)})"
     )
     return f"{_about(signal)}{signal.kind} of {what} after {signal.rows} rows: {signal.words}"
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import repeat
-from math import isfinite, nan
+from math import exp, isfinite, nan, sqrt
+from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,9 @@ from driftline.tensors import Array
 
 EXPECTED_LEAST = 5.0
 """Bins with a smaller expected count are pooled for the chi-square test (Cochran 1954)."""
+
+_FEW = 5
+"""Expected rows of a bin up to which a hypergeometric number is not taken for normal."""
 
 NORMAL = 1.96
 """Standard errors either side of a normal variable that hold it with 95 % probability."""
@@ -71,6 +75,8 @@ def number(value: float) -> float | None:
 def psi(p: Array, q: Array) -> list[Statistic]:
     """Population stability index, sum (q - p) ln(q / p); null expectation (K - 1)(1/n + 1/m) (Yurdakul 2018).
 
+    That takes many rows in every bin. Where one is empty, it is the mean over all ways to deal the rows of
+    both samples out anew: of a thousand categories in a hundred rows, the formula is seven times too much.
     0.1 and 0.2 are folklore: at few rows chance alone exceeds them, at many rows much less is certain drift.
     """
     some = (p > 0) | (q > 0)
@@ -80,7 +86,50 @@ def psi(p: Array, q: Array) -> list[Statistic]:
     a, b = (p + prior) / (m + prior * bins), (q + prior) / (n + prior * bins)
     a, b = np.where(some, a, 1.0), np.where(some, b, 1.0)
     value = ((b - a) * np.log(b / a)).sum(axis=1)
-    return _each(value, null=((bins - 1) * (1 / n + 1 / m))[:, 0], threshold=0.2)
+    null = ((bins - 1) * (1 / n + 1 / m))[:, 0]
+    sparse = prior[:, 0] > 0
+    if sparse.any():
+        null[sparse] = _smoothed_by_chance((p + q)[sparse], m[sparse], n[sparse], bins[sparse])
+    return _each(value, null=null, threshold=0.2)
+
+
+def _smoothed_by_chance(both: Array, m: Array, n: Array, bins: Array) -> Array:
+    """The mean of the smoothed PSI over all ways to deal `both` (columns, bins) out to m and n rows."""
+    column, _ = place = np.nonzero(both)
+    rows, dealt = (m + n)[column, 0], np.minimum(m, n)[column, 0]
+    deal = np.stack([both[place], rows, dealt, bins[column, 0]])
+    few = deal[0] * dealt <= _FEW * rows
+    terms = np.empty(len(rows))
+    terms[few], terms[~few] = _deal_few(*deal[:, few]), _deal_many(*deal[:, ~few])
+    return np.bincount(column, terms, len(both))
+
+
+def _deal_few(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
+    """The mean of a bin's term, which has t of all rows: d of those dealt, a hypergeometric number."""
+    d = np.maximum(0, dealt + t - rows)
+    most = np.minimum(t, dealt)
+    weight, weights, total = np.ones(len(t)), np.zeros(len(t)), np.zeros(len(t))
+    while (weight > 1e-9 * weights).any():
+        weights += weight
+        total += weight * _term(d, t, rows, dealt, bins)
+        weight *= (t - d) * (dealt - d) / ((d + 1) * (rows - t - dealt + d + 1))
+        d = np.minimum(d + 1, most)
+    return np.asarray(total / weights)
+
+
+def _deal_many(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
+    """The same where d is about normal: by Gauss and Hermite's three points."""
+    share = dealt / rows
+    far = np.sqrt(3 * t * share * (1 - share) * (rows - t) / (rows - 1))
+    low, high = np.maximum(t * share - far, 0), np.minimum(t * share + far, np.minimum(t, dealt))
+    middle = _term(t * share, t, rows, dealt, bins)
+    return np.asarray((_term(low, t, rows, dealt, bins) + 4 * middle + _term(high, t, rows, dealt, bins)) / 6)
+
+
+def _term(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
+    """A bin's term of the smoothed PSI, if d of its t rows are among those that are dealt."""
+    a, b = (d + 0.5) / (dealt + bins / 2), (t - d + 0.5) / (rows - dealt + bins / 2)
+    return np.asarray((b - a) * np.log(b / a))
 
 
 def jensen_shannon(p: Array, q: Array) -> list[Statistic]:
@@ -126,12 +175,17 @@ def kolmogorov_smirnov(p: Array, q: Array) -> list[Statistic]:
 def chi_square(p: Array, q: Array) -> list[Statistic]:
     """Pearson's chi-square test of two samples; `null` is its degrees of freedom.
 
-    Bins of which either sample should have fewer than 5 rows are pooled.
+    Bins of which either sample should have fewer than 5 rows are pooled, and if that is still too few, the
+    next one with them. With one bin left there is nothing to tell: 0 degrees of freedom.
     """
     m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
     share = n / (m + n)
     both = p + q
-    few = both * np.minimum(share, 1 - share) < EXPECTED_LEAST
+    least = EXPECTED_LEAST / np.minimum(share, 1 - share)
+    few = both < least
+    pool = (both * few).sum(axis=1, keepdims=True)
+    following = np.where(few, np.inf, both).argmin(axis=1)
+    few[np.arange(len(few)), following] |= ((pool > 0) & (pool < least))[:, 0]
     pool = (both * few).sum(axis=1, keepdims=True)
     both = np.concatenate([both * ~few, pool], axis=1)
     seen = np.concatenate([q * ~few, (q * few).sum(axis=1, keepdims=True)], axis=1)
@@ -172,10 +226,17 @@ def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array,
     return _each(shift, null=np.zeros(len(shift)), interval=(shift - error, shift + error))
 
 
-def rate_change(c: Array, m: Array, d: Array, n: Array) -> list[Statistic]:
-    """d / n - c / m, the change of a rate, with its 95 % interval; all (columns,)."""
+def rate_change(c: Array, m: Array, d: Array, n: Array, extremes: int = 0) -> list[Statistic]:
+    """d / n - c / m, the change of a rate, with its 95 % interval; all (columns,).
+
+    extremes  of the m rows, beyond which the rate is: none of them is, but a new row is as likely to be
+              beyond an extreme as in any other of the m + 1 gaps between the rows
+    """
     value = d / n - c / m
-    return _each(value, null=np.zeros(len(value)), interval=rate_interval(c, m, d, n))
+    if not extremes:
+        return _each(value, null=np.zeros(len(value)), interval=rate_interval(c, m, d, n))
+    null = (c + extremes) / (m + 1) - c / m
+    return _each(value, null=null, interval=rate_interval(c + extremes, m + 1, d, n))
 
 
 def rate_interval(
@@ -200,18 +261,21 @@ def mean_embedding(mean_p: Array, mean_q: Array, m: float, n: float) -> Statisti
 def correlation_shift(p: Array, q: Array, m: float, n: float) -> tuple[Statistic, Statistic]:
     """The largest change of a correlation, and the Frobenius norm of all changes above the diagonal.
 
-    Null expectations from Fisher's standard error (1 - r^2) sqrt(1/m + 1/n); of the largest, that of the
-    maximum of as many normal variables, sqrt(2 ln(2 count)).
+    Null expectations from Fisher's standard error (1 - r^2) sqrt(1/m + 1/n), which is that of normal columns.
+    The largest of as many normal variables is on average about where it is with a chance of exp(-exp(-g)), g
+    Euler's constant (Gumbel 1935); their norm is chi's.
     """
     above = np.triu_indices(len(p), 1)
     change = (q - p)[above]
     if not len(change):
         return Statistic(0.0), Statistic(0.0)
     errors = (1 - p[above] ** 2) * np.sqrt(1 / m + 1 / n)
-    most = float(errors.max() * np.sqrt(2 * np.log(2 * len(errors))))
+    count = len(errors)
+    most = NormalDist().inv_cdf((1 + exp(-exp(-np.euler_gamma)) ** (1 / count)) / 2)
+    norm = sqrt(1 - 1 / (2 * count) + 1 / (8 * count**2))
     return (
-        Statistic(float(np.abs(change).max()), most),
-        Statistic(float(np.linalg.norm(change)), float(np.linalg.norm(errors))),
+        Statistic(float(np.abs(change).max()), float(errors.max() * most)),
+        Statistic(float(np.linalg.norm(change)), float(np.linalg.norm(errors) * norm)),
     )
 
 

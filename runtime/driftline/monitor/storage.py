@@ -16,12 +16,13 @@ from driftline.monitor.reference import Categorical, Numeric, Reference
 from driftline.monitor.whole import Whole
 from driftline.tensors import Array
 
-FORMAT = 1
+FORMAT = 2
 """The version of the format; a file of a newer one is refused."""
 
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
+        ("source", pa.string()),
         ("kind", pa.string()),
         ("edges", pa.list_(pa.float32())),
         ("categories", pa.list_(pa.string())),
@@ -92,6 +93,7 @@ def decode(content: bytes, where: str) -> tuple[tuple[Reference, ...], Whole]:
 def _row(reference: Reference) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": reference.name,
+        "source": reference.source,
         "counts": reference.counts,
         "split": reference.split.ravel(),
         "gaps": reference.gaps,
@@ -104,6 +106,7 @@ def _row(reference: Reference) -> dict[str, Any]:
 def _reference(row: dict[str, Any]) -> Reference:
     shared = {
         "name": row["name"],
+        "source": row.get("source", ""),  # which format 1 has not
         "counts": np.array(row["counts"], np.int64),
         "split": np.array(row["split"], np.float64).reshape(-1, CUTS + 1),
         "gaps": np.array(row["gaps"], np.float64),

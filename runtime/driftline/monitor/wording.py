@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from math import asin, floor, log10, sqrt
+from math import asin, floor, log, log10, sqrt
 from statistics import NormalDist, median
 
 import numpy as np
 
 from driftline.monitor.reference import Categorical, Numeric, Reference
-from driftline.monitor.statistics import Statistic, rate_interval
+from driftline.monitor.statistics import NORMAL, Statistic, rate_interval
 from driftline.tensors import Array
 
 NONE = "no single change stands out"
@@ -28,9 +28,10 @@ _CLOSER_TOGETHER = 0.95
 _LEAST_FREEDOM = 5
 """Degrees of freedom of chi-square; of fewer bins, counts are often alike by chance."""
 
-_KOLMOGOROV = 1.358
-"""Times sqrt(1/m + 1/n), the 95 % point of the largest difference between the distribution functions of two
-samples of m and n rows (Kolmogorov and Smirnov)."""
+_KINDS = 4
+"""Changes that are looked for in a column: missing, infinite, out of range or unseen, and of the values."""
+
+_GREATEST = float(np.finfo(np.float32).max)
 
 
 def special(reference: Reference, counts: Array) -> dict[str, int]:
@@ -43,26 +44,33 @@ def special(reference: Reference, counts: Array) -> dict[str, int]:
     bins = {reference.unseen} if isinstance(reference, Categorical) else {0, len(reference.edges)}
     if isinstance(reference, Numeric):
         outside = "out_of_range"
+        if reference.maximum == _GREATEST:  # nothing finite is beyond
+            bins.remove(len(reference.edges))
         found["infinite"] = int(counts[reference.missing + 1]) + int(counts[reference.missing + 2])
     if reference.rows:
         found[outside] = sum(int(counts[bin_]) for bin_ in bins)
     return found
 
 
-def describe(reference: Reference, counts: Array, statistics: Mapping[str, Statistic]) -> str:
+def describe(
+    reference: Reference, counts: Array, statistics: Mapping[str, Statistic], columns: int = 1
+) -> str:
     """'mean up 0.4 sd; missing 0 % -> 6 %': up to three changes of which chance is no explanation.
 
     counts      the window's, in the reference's bins
     statistics  of the column, as `driftline.monitor.report` makes them
+    columns     how many are described together
 
-    A change counts if its 95 % interval leaves out zero; over many categories, or many edges, the interval
-    is that of all of them at once. The largest effect comes first: of means Cohen's d, of rates Cohen's h,
-    which is made to be held against d (Cohen: Statistical power analysis, 1988).
+    A change counts if its interval leaves out zero, so wide that, nothing having changed, no column has such
+    a change in 95 % of cases (Bonferroni): at 95 % each, a few of thirty columns would. The largest effect
+    comes first: of means Cohen's d, of rates Cohen's h, which is made to be held against d (Cohen:
+    Statistical power analysis, 1988).
     """
+    chance = 0.05 / (_KINDS * columns)
     changes = [
-        *_special_rates(reference, counts, statistics),
-        *(_shift(reference, counts, statistics) if isinstance(reference, Numeric) else ()),
-        *(_categories(reference, counts) if isinstance(reference, Categorical) else ()),
+        *_special_rates(reference, counts, statistics, chance),
+        *(_shift(reference, counts, statistics, chance) if isinstance(reference, Numeric) else ()),
+        *(_categories(reference, counts, chance) if isinstance(reference, Categorical) else ()),
     ]
     changes.sort(key=lambda change: -change[0])
     return "; ".join(text for _, text in changes[:_MOST]) or (
@@ -94,12 +102,12 @@ def _farther_by_chance(statistics: Mapping[str, Statistic]) -> float:
 
 
 def _special_rates(
-    reference: Reference, counts: Array, statistics: Mapping[str, Statistic]
+    reference: Reference, counts: Array, statistics: Mapping[str, Statistic], chance: float
 ) -> Iterator[tuple[float, str]]:
     certain = [
         name
         for name in ("missing", "infinite", "out_of_range", "unseen")
-        if name in statistics and _excludes_zero(statistics[name].interval)
+        if name in statistics and statistics[name].value and _certain(statistics[name], chance)
     ]
     if certain:
         before, after = special(reference, reference.counts), special(reference, counts)
@@ -109,11 +117,17 @@ def _special_rates(
 
 
 def _shift(
-    reference: Numeric, counts: Array, statistics: Mapping[str, Statistic]
+    reference: Numeric, counts: Array, statistics: Mapping[str, Statistic], chance: float
 ) -> Iterator[tuple[float, str]]:
     """That of the mean; if there is none, the share of values below the inner edge where it differs most."""
     shift = statistics.get("mean_shift")
-    if shift is not None and _excludes_zero(shift.interval):
+    finite = int(counts[: reference.missing].sum())
+    # Few values of a long tail mostly have less spread than it, and seem certain of a lower mean.
+    if (
+        shift is not None
+        and _certain(shift, chance)
+        and abs(shift.value) > _errors(chance) * sqrt(1 / reference.moments[0] + 1 / finite)
+    ):
         size = abs(shift.value)
         yield size, f"mean {'up' if shift.value > 0 else 'down'} {_short(size)} sd"
         return
@@ -125,17 +139,19 @@ def _shift(
             for each, rows in ((reference.counts, m), (counts, n))
         )
         at = int(np.abs(q - p).argmax())
-        if abs(q[at] - p[at]) > _KOLMOGOROV * sqrt(1 / m + 1 / n):
+        # Of two samples that are alike, the largest difference of the distribution functions has such a
+        # chance to be beyond this (Kolmogorov and Smirnov).
+        if abs(q[at] - p[at]) > sqrt(-log(chance / 2) / 2) * sqrt(1 / m + 1 / n):
             yield _rate(_below(reference.edges, at + 1), p[at], q[at])
 
 
-def _categories(reference: Categorical, counts: Array) -> Iterator[tuple[float, str]]:
+def _categories(reference: Categorical, counts: Array, chance: float) -> Iterator[tuple[float, str]]:
     known = len(reference.categories)
     if not known:
         return
     m, n = reference.rows, int(counts.sum())
     before, after = reference.counts[:known], counts[:known]
-    low, high = rate_interval(before, m, after, n, -NormalDist().inv_cdf(0.025 / known))
+    low, high = rate_interval(before, m, after, n, _errors(chance / known))
     certain = np.flatnonzero((low > 0) | (high < 0))
     effects = np.abs(np.arcsin(np.sqrt(after[certain] / n)) - np.arcsin(np.sqrt(before[certain] / m)))
     for index in certain[np.argsort(-effects, kind="stable")[:_MOST]]:
@@ -148,8 +164,17 @@ def quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def _excludes_zero(interval: tuple[float, float] | None) -> bool:
-    return interval is not None and (interval[0] > 0 or interval[1] < 0)
+def _certain(statistic: Statistic, chance: float) -> bool:
+    """Whether an interval that leaves out the truth with this chance, not 5 %, leaves out zero."""
+    if statistic.interval is None:
+        return False
+    low, high = statistic.interval
+    return abs(low + high) > (high - low) * _errors(chance) / NORMAL
+
+
+def _errors(chance: float) -> float:
+    """Standard errors that a normal variable is further out than with this chance, on either side."""
+    return -NormalDist().inv_cdf(chance / 2)
 
 
 def _rate(what: str, before: float, after: float) -> tuple[float, str]:

@@ -66,6 +66,9 @@ class Columns:
 
     keep   columns to read besides, whether they are inputs or not
     apart  columns to read besides, which are no inputs unless by their names
+
+    names     of all columns to read
+    in_order  the columns of an input that takes them in order, whatever their names
     """
 
     def __init__(
@@ -76,6 +79,11 @@ class Columns:
                 raise BadRequest(f"column {name!r}: there is none; the data has: {', '.join(schema.names)}")
         self._inputs = inputs
         self._sources = {spec.name: self._source(spec, schema.names, keep, apart) for spec in inputs}
+        self.in_order = {
+            name: source
+            for name, source in self._sources.items()
+            if source != names_of(name, len(source)) and not is_lists(schema.field(source[0]).type)
+        }
         taken = (name for source in self._sources.values() for name in source)
         self.names = tuple(dict.fromkeys((*keep, *apart, *taken)))
         for name in self.names:

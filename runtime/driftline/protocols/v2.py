@@ -373,6 +373,8 @@ def _parameters(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         return {}
     if type(parameters) is not dict:
         raise BadRequest(f"{where}: expected 'parameters' as an object, came {shorten(parameters)}")
+    if "shared_memory_region" in parameters:  # whoever reads it would find there what was before
+        raise BadRequest(f"{where}: shared memory is not supported; tensors come and go in the body")
     return parameters
 
 

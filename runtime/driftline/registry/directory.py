@@ -35,6 +35,11 @@ from driftline.registry.source import (
 )
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_UNREAD = re.compile(
+    r"^\s*(version_policy|instance_group|dynamic_batching|sequence_batching|optimization|model_warmup)\b",
+    re.MULTILINE,
+)
+"""What Triton's `config.pbtxt` says of versions, devices and batches."""
 _UNFINISHED = ".new-"
 _TRIES = 10
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
@@ -92,7 +97,7 @@ class DirectoryRegistry(Registry):
                 aliases = json.loads(path.read_bytes())
             except (FileNotFoundError, NotADirectoryError):
                 return {}
-            except ValueError:
+            except (ValueError, RecursionError):  # a nest may be too deep for Python
                 aliases = None
         if not isinstance(aliases, dict) or not all(type(n) is int and n > 0 for n in aliases.values()):
             raise RegistryError(
@@ -137,6 +142,13 @@ class DirectoryRegistry(Registry):
         if not folder.is_dir():
             raise NotFound(f"version {version.number} of model {version.name!r} is gone from {self.uri}")
         return folder
+
+    def unread(self, name: str) -> list[str]:
+        """What `config.pbtxt` sets that is not followed; nothing if it can't be read."""
+        with suppress(OSError):
+            text = (self.root / name / "config.pbtxt").read_text(encoding="utf-8", errors="replace")
+            return list(dict.fromkeys(_UNREAD.findall(text)))
+        return []
 
     def _may_have_versions(self, name: str) -> bool:
         try:

@@ -175,6 +175,10 @@ class Registry(ABC):
         .onnx file, that file itself.
         """
 
+    def unread(self, name: str) -> list[str]:
+        """What a model's configuration for another server sets, as far as it would tell here, too."""
+        return []
+
     def resolve(self, reference: Reference | str) -> Version:
         """The version that a reference stands for now; a text is read as by Reference.parse.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from functools import lru_cache, partial
 
 from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from driftline.answers import HANDLERS, failure, mlflow_failure
 from driftline.config import Server
-from driftline.errors import WrongMethod
+from driftline.errors import Unavailable, WrongMethod
 from driftline.serving.busy_poll import BusyPoll
 from driftline.serving.host import Host
 from driftline.serving.infer import Infer, LoggedInfer
@@ -70,7 +71,7 @@ class App:
         """Answer one request."""
         endpoint = self.endpoint(scope["path"])
         if endpoint is None:
-            return await self._pages(scope, receive, send)
+            return await self._page(scope, receive, send)
         infer, name, version = endpoint
         try:
             if scope["method"] != "POST":
@@ -80,3 +81,18 @@ class App:
             return await infer.failure(error)(scope, receive, send)
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         return await send({"type": "http.response.body", "body": content})
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._pages(scope, receive, sending)
+        except asyncio.CancelledError:  # the server stops, and this takes longer than it may
+            if begun:
+                raise
+            await failure(Unavailable("the server is stopping"))(scope, receive, send)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 from driftline.http import HttpConnection
 
 
 class Connection(HttpConnection):
-    """A client's connection."""
+    """A client's connection.
+
+    keep_alive  whether it stays open behind an answer
+    """
+
+    keep_alive: ClassVar[bool] = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection."""
         super().connection_made(HeadWithBody(transport))  # type: ignore[arg-type]
+
+    def on_headers_complete(self) -> None:
+        """A head has come."""
+        super().on_headers_complete()
+        if not self.keep_alive:
+            self.cycle.keep_alive = False
 
 
 class HeadWithBody:

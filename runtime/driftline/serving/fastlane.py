@@ -274,7 +274,7 @@ class Exchange:
         self.parts: list[bytes] = []
         self.more_body = True
         self.disconnected = False
-        self.keep_alive = True
+        self.keep_alive = protocol.keep_alive
         self.response_complete = False
 
     @property

@@ -7,9 +7,10 @@ import logging
 import os
 import re
 import weakref
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from driftline.batching.cost import Cost
 from driftline.config import ServerFile
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.host")
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
+
+Found = TypeVar("Found")
 
 
 @dataclass(slots=True)
@@ -69,10 +72,12 @@ class Holder:
         self.entries: dict[str, Entry] = {}
         self.default_name: str | None = None
         self.ready = False
+        self.stopping = False
         self.notifier = notifier
         self.payloads = payloads
         self._file = file
         self._tasks: set[asyncio.Task[None]] = set()
+        self._readers = ThreadPoolExecutor(thread_name_prefix="driftline-registry")
 
     # -- for requests -------------------------------------------------------------------------
 
@@ -104,6 +109,11 @@ class Holder:
         raise NotFound(
             f"Request for unknown model: '{name}' version {version} is not found; loaded: {loaded}"
         )
+
+    @property
+    def ready_for_more(self) -> bool:
+        """Whether every model can answer, and others may go on sending requests here."""
+        return self.ready and not self.stopping
 
     def _first_name(self) -> str:
         """The first model by name, of those that can answer if there are any."""
@@ -152,6 +162,11 @@ class Holder:
 
     # -- coming -----------------------------------------------------------------------------------
 
+    async def read(self, work: Callable[..., Found], *arguments: object) -> Found:
+        """Do what reads the registry or a version's files, in one of some threads that nothing else needs: a
+        disk that has gone may hold all of them for ever."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
+
     async def _make(self, entry: Entry, version: Version) -> Served:
         """Fetch, verify, load and warm a version; nobody is served by it yet."""
 
@@ -164,7 +179,7 @@ class Holder:
                 model.close()
                 raise
 
-        model, cost, watch = await asyncio.to_thread(load)
+        model, cost, watch = await self.read(load)
         return Served(version, model, cost, entry.latency, watch)
 
     def _folder(self, version: Version) -> Path:

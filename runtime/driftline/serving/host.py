@@ -82,7 +82,7 @@ class Host(Holder):
         names = {reference.name for reference in self._references}
         try:
             if self._everything:
-                names = set(await asyncio.to_thread(self.registry.models))
+                names = set(await self.read(self.registry.models))
         except Exception as error:
             if strict:
                 raise
@@ -103,7 +103,7 @@ class Host(Holder):
         """
         if not any(reference.name == name for reference in self._references):
             reference = Reference(check_name(name))
-            await asyncio.to_thread(self.registry.resolve, reference)
+            await self.read(self.registry.resolve, reference)
             if not self._everything:
                 self._references.append(reference)
                 self._follow()
@@ -160,7 +160,7 @@ class Host(Holder):
             errors: list[Exception] = []
             for reference in references:
                 try:
-                    version = await asyncio.to_thread(self.registry.resolve, reference)
+                    version = await self.read(self.registry.resolve, reference)
                 except Exception as error:
                     errors = errors or [error]
                     continue
@@ -179,7 +179,7 @@ class Host(Holder):
                 if failures.keys() != entry.failures.keys():
                     entry.attempts = 0
                 entry.failures = failures
-                if self._goes_on:
+                if self._goes_on:  # else it ends the start, which says it once
                     self._try_again(entry, str(errors[0]))
                 raise errors.pop()  # what is raised knows this frame: knowing each other, both would stay
             self._forget_failures(entry)
@@ -197,17 +197,16 @@ class Host(Holder):
             served = await self._make(entry, version)
         except Exception as error:
             entry.load_failures += 1
-            reason = str(error)  # a log that keeps its records must not keep frames, and so models
-            if self._goes_on:  # else it ends the start, which says it once
-                log.error(
-                    "%s %d can't be loaded: %s", version.name, version.number, reason,
-                    extra={"model": version.name, "version": version.number, "reason": reason},
-                )  # fmt: skip
             if isinstance(error, DriftlineError):
                 raise
             raise ModelError(f"{version.name} {version.number}: {type(error).__name__}: {error}") from error
         finally:
             entry.loading.discard(version.number)
+        if unread := await asyncio.to_thread(self.registry.unread, version.name):
+            log.warning(
+                "%s: config.pbtxt is not followed in: %s; here, aliases and driftline.toml say that",
+                version.name, ", ".join(unread), extra={"model": version.name},
+            )  # fmt: skip
         entry.loads += 1
         entry.load_seconds = monotonic() - begin
         log.info(
@@ -220,13 +219,24 @@ class Host(Holder):
         return self.registry.fetch(version)
 
     def _try_again(self, entry: Entry, reason: str) -> None:
-        """Try to bring a model to what the registry says once more, later and later."""
+        """Say why a model is not what the registry says, and try again, later and later.
+
+        reason  of what failed first; texts alone: a log that keeps its records must not keep frames, and so
+                models
+        """
         entry.attempts += 1
         wait = backoff(entry.attempts)
         serving = f"{entry.default.version.number} serves on" if entry.default else "nothing serves"
-        log.warning(
-            "%s: %s; %s; next try in %.0f s", entry.name, reason, serving, wait, extra={"model": entry.name}
-        )
+        for number, why in entry.failures.items():
+            log.error(
+                "%s %d can't be loaded: %s; %s; next try in %.0f s", entry.name, number, why, serving, wait,
+                extra={"model": entry.name, "version": number, "reason": why},
+            )  # fmt: skip
+        if reason not in entry.failures.values():
+            log.warning(
+                "%s: %s; %s; next try in %.0f s", entry.name, reason, serving, wait,
+                extra={"model": entry.name, "reason": reason},
+            )  # fmt: skip
         if entry.retry is not None:
             entry.retry.cancel()
         loop = asyncio.get_running_loop()

@@ -10,12 +10,15 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from threading import Thread
+from time import sleep
 from typing import NoReturn
 
 import uvicorn
 
 from driftline import __version__, logs
+from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
 from driftline.http import configuration, loop_factory
 from driftline.protocols import numbers
@@ -28,7 +31,7 @@ from driftline.serving.host import Host
 from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
-from driftline.sockets import BACKLOG, address_of, bind
+from driftline.sockets import BACKLOG, address_of, allow_connections, bind
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.serving")
@@ -41,13 +44,14 @@ GARBAGE = 20_000
 
 
 def serve(registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile) -> None:
-    """Serve models until SIGTERM or SIGINT, then answer what is in flight and return.
+    """Serve models until SIGTERM or SIGINT, then answer what is in flight and end the process, with code 0.
 
     The port is open, live and not ready, while the models are being loaded. SIGHUP looks at the registry
     at once. A second SIGTERM or SIGINT ends the process without waiting.
 
     Raises ConfigError if the address can't be bound, and whatever keeps a model from being loaded.
     """
+    allow_connections()
     if settings.workers > 1:
         from driftline.serving.fleet.supervisor import supervise
 
@@ -95,8 +99,7 @@ async def _serve(
             await payloads.close()
         await asyncio.to_thread(notifier.close)
     log.info("stopped")
-    if host.busy():  # past its time to finish; Python would wait for its thread
-        leave(0)
+    leave(0)  # Python would wait for threads that compute still, or read from a disk that has gone
 
 
 def warm_in_background(served: Sequence[Served]) -> None:
@@ -106,10 +109,22 @@ def warm_in_background(served: Sequence[Served]) -> None:
 
 
 def compile_kernels(served: Sequence[Served]) -> None:
-    """Load Numba and what waits for it, beside the first requests.
+    """Load Numba and what waits for it, beside the first requests; again, where there is no room for it.
 
     Until then Python makes the features of these versions, and orjson reads all numbers.
     """
+    for failures in count(1):
+        try:
+            load_kernels(served)
+            return
+        except Exception as error:  # no more files or memory may be had: that passes
+            wait = backoff(failures)
+            log.error("kernels can't be loaded: %s; requests take longer; next try in %.0f s", error, wait)
+            sleep(wait)
+
+
+def load_kernels(served: Sequence[Served]) -> None:
+    """Load Numba and what waits for it, as far as it is not there yet."""
     compiling.load()
     for each in served:
         if not each.model.warm:
@@ -136,13 +151,17 @@ class Stoppable(uvicorn.Server):
 
     app   answers
     host  that it answers from
+
+    For `stop_delay_seconds` it goes on, until load balancers know: not ready, taking connections, and closing
+    each behind its next answer. A client that keeps one would find it closed under a request.
     """
 
     def __init__(self, app: App, host: Holder, settings: Server) -> None:
+        self._lane = fast_lane(app)
         super().__init__(
             configuration(
                 app,
-                fast_lane(app),
+                self._lane,
                 access_log=settings.access_log,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -150,12 +169,21 @@ class Stoppable(uvicorn.Server):
             )
         )
         self._holder = host
+        self._delay = settings.stop_delay_seconds
 
     def stop(self) -> int:
-        """Take no more, and end when what was taken is answered; how many requests that are."""
+        """Take no more, after the delay, and end when what was taken is answered; how many that are now."""
+        self._holder.stopping = True
+        if self._delay and self._holder.ready:
+            self._lane.keep_alive = False
+            asyncio.get_running_loop().call_later(self._delay, self._end)
+        else:
+            self._end()
+        return sum(served.batcher.pending for served in self._holder.served())
+
+    def _end(self) -> None:
         self._holder.ready = False
         self.should_exit = True
-        return sum(served.batcher.pending for served in self._holder.served())
 
 
 class StoppableServer(Stoppable):
@@ -180,7 +208,7 @@ class StoppableServer(Stoppable):
                 loop.remove_signal_handler(number)
 
     def _stop(self, number: int) -> None:
-        if self.should_exit:
+        if self._host.stopping:
             log.warning("stopping at once")
             leave(128 + number)
         pending = self.stop()

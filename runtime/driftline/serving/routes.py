@@ -23,13 +23,18 @@ from driftline.tensors import shorten
 
 log = logging.getLogger("driftline.serving")
 
+INDEX_SECONDS = 10.0
+"""The registry has so long to say what it holds."""
+
 
 def routes(host: Host, settings: Server) -> list[Route]:
     """All routes but inference."""
     pages = Pages(host, settings.max_body_bytes)
     model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     return [
+        Route("/", pages.alive),
         Route("/v2", pages.server),
+        Route("/v2/", pages.server),  # so the OpenAPI file of the protocol has it
         Route("/v2/health/live", pages.live),
         Route("/v2/health/ready", pages.ready),
         Route("/v2/models/stats", pages.statistics),
@@ -62,6 +67,10 @@ class Pages:
         self._host = host
         self._max_body_bytes = max_body_bytes
 
+    async def alive(self, request: Request) -> Response:
+        """Whether the process answers at all, in KServe's v1 words."""
+        return json({"status": "alive"})
+
     async def server(self, request: Request) -> Response:
         """Server metadata."""
         return json({"name": "driftline", "version": __version__, "extensions": triton.EXTENSIONS})
@@ -72,7 +81,7 @@ class Pages:
 
     async def ready(self, request: Request) -> Response:
         """Whether every model that was asked for can answer."""
-        ready = self._host.ready
+        ready = self._host.ready_for_more
         return json({"live": True, "ready": ready}, 200 if ready else 503)
 
     async def metadata(self, request: Request) -> Response:
@@ -106,7 +115,11 @@ class Pages:
         only_ready = (await self._json(request)).get("ready", False)
         if type(only_ready) is not bool:
             raise BadRequest(f"'ready': expected true or false, came {shorten(only_ready)}")
-        known = await asyncio.to_thread(self._known)
+        try:
+            async with asyncio.timeout(INDEX_SECONDS):
+                known = await self._host.read(self._known)
+        except TimeoutError:
+            raise Unavailable(f"the registry has not answered in {INDEX_SECONDS:g} s") from None
         return json(triton.index(self._host, known, only_ready))
 
     def _known(self) -> list[Version]:
@@ -144,7 +157,7 @@ class Pages:
 
     async def ping(self, request: Request) -> Response:
         """Whether every model can answer, in MLflow's words."""
-        return Response("\n", 200 if self._host.ready else 503, media_type="application/json")
+        return Response("\n", 200 if self._host.ready_for_more else 503, media_type="application/json")
 
     async def mlflow_version(self, request: Request) -> Response:
         """The version of MLflow whose protocol is answered."""

@@ -236,5 +236,5 @@ def is_table(spec: TensorSpec) -> bool:
 
 def in_profile(spec: TensorSpec, profile: Profile) -> bool:
     """Whether a profile has any column of a tensor."""
-    stems = {name for column in profile.names for name in (column, f"{column.rpartition('_')[0]}_*")}
+    stems = {name for column in profile.sources for name in (column, f"{column.rpartition('_')[0]}_*")}
     return not stems.isdisjoint(spec.columns)

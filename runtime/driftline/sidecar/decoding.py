@@ -37,12 +37,12 @@ class Decoder:
     """Reads the columns of a profile out of exchanges."""
 
     def __init__(self, profile: Profile) -> None:
-        self._names = profile.names
+        self._names = profile.sources
         self._texts = {
-            one.name for one in profile.references if isinstance(one, Categorical) and one.kind == "string"
+            one.source for one in profile.references if isinstance(one, Categorical) and one.kind == "string"
         }
-        stems = {name.rpartition("_")[0] for name in profile.names} - {""}
-        self._wanted = frozenset(stems.union(profile.names))
+        stems = {name.rpartition("_")[0] for name in self._names} - {""}
+        self._wanted = frozenset(stems.union(self._names))
 
     def columns(self, exchange: Exchange) -> Named:
         """The columns of an exchange that the profile has, by name.

@@ -43,6 +43,12 @@ class Group:
     pages: tuple[str, ...]
     report: Report
 
+    @property
+    def told(self) -> str:
+        """What the report is of, in words."""
+        monitors = "1 monitor has" if len(self.pages) == 1 else f"{len(self.pages)} monitors have"
+        return f"{self.model}, as {monitors} seen it"
+
     def to_dict(self) -> dict[str, Any]:
         """As what JSON knows."""
         return {"model": self.model, "agents": list(self.pages), **self.report.to_dict()}

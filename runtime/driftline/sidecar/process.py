@@ -25,7 +25,7 @@ from driftline.sidecar import posts
 from driftline.sidecar.agent import Agent, Checkpoints, Source
 from driftline.sidecar.events import Events
 from driftline.sidecar.pages import Pages
-from driftline.sockets import BACKLOG, address_of, bind
+from driftline.sockets import BACKLOG, address_of, allow_connections, bind
 
 log = logging.getLogger("driftline.sidecar")
 
@@ -41,6 +41,7 @@ def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
     if not found:
         raise ConfigError("expected a way in: --upstream URL, --listen or --files GLOB")
     agent = make(settings, monitoring)
+    allow_connections()
     with bind(settings.host, settings.port) as listener:
         address = address_of(listener)
         log.info("driftline %s shows drift on %s", __version__, address, extra={"address": address})

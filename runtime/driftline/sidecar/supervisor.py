@@ -24,7 +24,7 @@ from driftline.errors import ConfigError
 from driftline.http import loop_factory
 from driftline.sidecar.proxy import Proxy
 from driftline.sidecar.tap import COUNTED, Tap
-from driftline.sockets import address_of, bind
+from driftline.sockets import address_of, allow_connections, bind
 
 log = logging.getLogger("driftline.sidecar")
 
@@ -38,6 +38,7 @@ def supervise(settings: Sidecar, monitoring: Monitoring) -> None:
     Raises ConfigError if an address can't be bound, or if the agent can't begin.
     """
     logs.configure(settings.log_format, settings.log_level, access_log=False)
+    allow_connections()
     with (
         bind(settings.host, settings.proxy_port) as traffic,
         bind(settings.host, settings.port) as pages,
@@ -81,6 +82,9 @@ class Supervisor:
         told = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((keeping, told), return_when=asyncio.FIRST_COMPLETED)
         self._stopping.set()
+        if not keeping.done():
+            self._proxy.stopping = True  # who keeps a connection would find it closed under a request
+            await asyncio.sleep(self._settings.stop_delay_seconds)
         await self._proxy.stop(0 if keeping.done() else self._settings.drain_seconds)
         self._tap.close()
         await keeping
@@ -126,7 +130,8 @@ class Supervisor:
 
     async def _last(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
         """Let the agent count what waits."""
-        _, late = await asyncio.wait((ended,), timeout=self._settings.drain_seconds + END_SECONDS)
+        passing = self._settings.stop_delay_seconds + self._settings.drain_seconds
+        _, late = await asyncio.wait((ended,), timeout=passing + END_SECONDS)
         if late:
             log.error("the agent does not end: it is killed")
             process.kill()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 
 import pytest
@@ -20,7 +22,14 @@ FULL = BlockingIOError(11, "Resource temporarily unavailable")
 def pool_of(listener: socket.socket) -> WorkerPool:
     async def prepare(worker: Worker) -> None: ...
 
-    return WorkerPool([listener], Arena(), (Server(), ServerFile()), prepare, lambda worker: None, {})
+    return WorkerPool(
+        [listener],
+        Arena(),
+        (Server(), ServerFile()),
+        prepare,
+        lambda worker: None,
+        {"said": lambda worker, said: None},
+    )
 
 
 async def test_who_can_not_start_the_first_ones_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,4 +65,23 @@ async def test_a_place_is_filled_once_there_is_room_again(
         pool.kill()
         await eventually(lambda: worker.live and worker.process is not first)
         assert caplog.text.count("worker 0 can't be started: Resource temporarily unavailable; another") == 2
+        await pool.stop()
+
+
+async def test_a_process_that_hangs_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pool = pool_of(listener)
+        await asyncio.wait_for(pool.start(), 60)
+        (worker,) = pool.workers
+        first = worker.process
+        assert first is not None
+        await asyncio.sleep(5)
+        assert worker.process is first
+        os.kill(first.pid, signal.SIGSTOP)
+        await eventually(lambda: worker.live and worker.process is not first)
+        assert "worker 0 has said nothing for 3 s: it is killed" in caplog.text
+        assert "worker 0 was killed by SIGKILL; another takes its place" in caplog.text
         await pool.stop()

@@ -35,11 +35,13 @@ class Channel:
 
     end    a connected socket, which is the channel's from here on
     verbs  what is done about each message that comes, in the order in which they come
+    heard  how many have come
     """
 
     def __init__(self, end: socket.socket, verbs: Verbs) -> None:
         self._end = end
         self._verbs = verbs
+        self.heard = 0
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
@@ -56,7 +58,9 @@ class Channel:
         try:
             while True:
                 (length,) = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
-                self._take(*pickle.loads(await self._reader.readexactly(length)))  # noqa: S301 - our own
+                content = await self._reader.readexactly(length)
+                self.heard += 1
+                self._take(*pickle.loads(content))  # noqa: S301 - our own
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except Exception:

@@ -120,8 +120,8 @@ class FleetHost(Host):
     # -- a version's life -------------------------------------------------------------------------
 
     async def _make(self, entry: Entry, version: Version) -> Served:
-        bundle = await asyncio.to_thread(self._bundle, version)
-        folder = await asyncio.to_thread(self._folder, version)
+        bundle = await self.read(self._bundle, version)
+        folder = await self.read(self._folder, version)
         key = next(self._keys)
         self._made[key] = version, folder
         try:

@@ -21,7 +21,10 @@ from driftline.serving.fleet.channel import Channel, Gone, Verbs
 log = logging.getLogger("driftline.fleet")
 
 STOP_SECONDS = 10.0
-"""Seconds that a worker may take to end, beyond the time to drain."""
+"""Seconds that a worker may take to end, beyond the delay and the time to drain."""
+
+SILENT_SECONDS = 60
+"""A process that has said nothing for so long hangs: one that is well does so twice a second."""
 
 
 class Worker:
@@ -115,7 +118,9 @@ class WorkerPool:
             else:
                 life.cancel()  # it waits to try again
         if self._lives:
-            _, late = await asyncio.wait(self._lives, timeout=self._settings[0].drain_seconds + STOP_SECONDS)
+            server = self._settings[0]
+            most = server.stop_delay_seconds + server.drain_seconds + STOP_SECONDS
+            _, late = await asyncio.wait(self._lives, timeout=most)
             if late:
                 log.error("%d workers do not end: they are killed", len(late))
                 self.kill()
@@ -144,9 +149,11 @@ class WorkerPool:
             self._has_ended(worker, None, f"can't be started: {error.strerror}")
             return False
         talking = asyncio.create_task(self._talk(worker))
+        watching = asyncio.create_task(self._watch(worker, process))
         if self._stopping:
             worker.channel.tell("stop")
         code = await process.wait()
+        watching.cancel()
         lived, worker.live, worker.process = worker.live, False, None
         with suppress(Exception):
             await talking
@@ -158,6 +165,16 @@ class WorkerPool:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         self._has_ended(worker, process.pid, how, code)
         return lived
+
+    async def _watch(self, worker: Worker, process: asyncio.subprocess.Process) -> None:
+        """Kill a process that hangs, for which clients, pages and swaps would wait without end."""
+        silent = heard = 0
+        while silent < SILENT_SECONDS:
+            await asyncio.sleep(1.0)  # counted, not measured: all processes may have stood still together
+            silent = silent + 1 if heard and heard == worker.channel.heard else 0
+            heard = worker.channel.heard
+        log.error("worker %d has said nothing for %d s: it is killed", worker.number, SILENT_SECONDS)
+        process.kill()
 
     def _has_ended(self, worker: Worker, pid: int | None, how: str, code: int | None = None) -> None:
         """Say that a worker has no process; at the start, that is the end of all."""

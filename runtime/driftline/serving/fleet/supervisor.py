@@ -70,6 +70,7 @@ async def _supervise(
         await host.close()
         await asyncio.to_thread(notifier.close)
     log.info("stopped")
+    leave(0)  # see process.serve
 
 
 def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:

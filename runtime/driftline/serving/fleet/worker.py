@@ -174,8 +174,12 @@ class WorkerHost(Holder):
         """Where the slabs of a version's monitor are; None if it has no monitor."""
         if key not in self._held or (slab := self._slab_of(key)).done():
             return
-        slabs = self._arena.map(region).reshape(self._workers, -1) if region is not None else None
-        slab.set_result(slabs[self._number] if slabs is not None else None)
+        try:
+            slabs = self._arena.map(region).reshape(self._workers, -1) if region is not None else None
+        except OSError as error:  # no more files or memory may be had: without a monitor it answers still
+            slab.set_exception(error)
+        else:
+            slab.set_result(slabs[self._number] if slabs is not None else None)
 
     def begin(self, default_name: str | None) -> None:
         """Every model can answer, here and in the other workers; `default_name`: see Holder.find."""
@@ -265,6 +269,8 @@ class SharedApp(App):
             response.raw_headers = headers
         except TimeoutError:
             response = failure(Unavailable(f"the supervisor has not answered in {PAGE_SECONDS:g} s"))
+        except asyncio.CancelledError:  # see App
+            response = failure(Unavailable("the server is stopping"))
         except DriftlineError as error:
             response = failure(error)
         await response(scope, receive, send)
@@ -341,8 +347,7 @@ async def answer(
             await host.payloads.close()
         host.tell_totals()
         await channel.finish()
-    if host.busy():  # past its time to finish; Python would wait for its thread
-        leave(0)
+    leave(0)  # see process.serve
 
 
 async def keep_following(host: WorkerHost) -> None:

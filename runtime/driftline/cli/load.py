@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -71,7 +72,25 @@ SECONDS = click.FloatRange(0.1, 3600)
 @click.option("--plot", "plot_file", type=PATH, metavar="FILE.svg", help="Write a picture there.")
 @click.pass_context
 def bench(
-    ctx: click.Context, /, url: str, json_file: Path | None, plot_file: Path | None, **given: Any
+    ctx: click.Context,
+    /,
+    url: str,
+    model: str | None,
+    rows: int,
+    binary: bool,
+    body: Path | None,
+    path: str | None,
+    content_type: str | None,
+    connections: tuple[int, ...],
+    rates: tuple[float, ...],
+    find_knee: bool,
+    p99_ms: float | None,
+    seconds: float,
+    warm_up: float,
+    timeout: float,
+    sender: str,
+    json_file: Path | None,
+    plot_file: Path | None,
 ) -> None:
     """Put the server at URL under load and show how long its answers take.
 
@@ -86,34 +105,57 @@ def bench(
         raise BadRequest(f"--plot {plot_file}: expected a file that ends in .svg")
     for file in filter(None, (json_file, plot_file)):
         check_folder(file)
-    check_loops(given)
-    request = what_to_send(url, **{key: given[key] for key in SENT})
+    loops = Loops.of(connections, rates, find_knee, p99_ms)
+    request = what_to_send(url, model, rows, binary, body, path, content_type)
     request.try_once()
     with watching(stderr()) as watch:
-        times = given["seconds"], given["warm_up"], given["timeout"]
-        measuring = Bench(request, *times, given["sender"], watch, [])
+        measuring = Bench(request, seconds, warm_up, timeout, sender, watch, [])
         interrupted, knee = False, None
         try:
-            knee = measure(measuring, given)
+            knee = loops.run(measuring)
         except KeyboardInterrupt:
             interrupted = True
-    show(measuring, json_file, plot_file, target_of(given), knee, interrupted)
+    show(measuring, json_file, plot_file, loops.target, knee, interrupted)
     answered = any(point.outcome.answered for point in measuring.points)
     ctx.exit(INTERRUPTED if interrupted else 0 if answered else 1)
 
 
-SENT = ("model", "rows", "binary", "body", "path", "content_type")
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """Which loads are put on the server.
 
+    connections  of closed loops; of open ones, at most so many
+    rates        of open loops; the first of a search
+    target       the 99th percentile of the rate that is looked for, in milliseconds; None if none is
+    """
 
-def check_loops(given: dict[str, Any]) -> None:
-    """BadRequest for options that don't go together."""
-    opened = given["rates"] or given["find_knee"]
-    if opened and len(given["connections"]) > 1:
-        raise BadRequest("expected one --connections with --rate or --find-knee, came several")
-    if given["find_knee"] and len(given["rates"]) > 1:
-        raise BadRequest("expected one --rate with --find-knee, to begin with; came several")
-    if given["p99_ms"] and not given["find_knee"]:
-        raise BadRequest("--p99-ms: expected --find-knee with it")
+    connections: tuple[int, ...]
+    rates: tuple[float, ...]
+    target: float | None
+
+    @classmethod
+    def of(
+        cls, connections: tuple[int, ...], rates: tuple[float, ...], find_knee: bool, p99_ms: float | None
+    ) -> Loops:
+        """As options say; BadRequest for those that don't go together."""
+        if (rates or find_knee) and len(connections) > 1:
+            raise BadRequest("expected one --connections with --rate or --find-knee, came several")
+        if find_knee and len(rates) > 1:
+            raise BadRequest("expected one --rate with --find-knee, to begin with; came several")
+        if p99_ms and not find_knee:
+            raise BadRequest("--p99-ms: expected --find-knee with it")
+        return cls(connections, rates, (p99_ms or P99_MS) if find_knee else None)
+
+    def run(self, bench: Bench) -> Point | None:
+        """Measure all of them; the knee if it is looked for."""
+        most = self.connections[0] if self.connections else OPEN_CONNECTIONS
+        if self.target is not None:
+            return bench.find_knee(self.target, self.rates[0] if self.rates else None, most)
+        for rate in self.rates:
+            bench.open(rate, most)
+        for count in () if self.rates else self.connections or (CONNECTIONS,):
+            bench.closed(count)
+        return None
 
 
 def what_to_send(
@@ -144,24 +186,6 @@ def what_to_send(
         raise BadRequest(f"--content-type {content_type!r}: expected a media type such as {JSON}")
     headers = {"Content-Type": content_type or JSON}
     return Request(url, path, headers, content, f"{path}, {body}")
-
-
-def target_of(given: dict[str, Any]) -> float | None:
-    """The 99th percentile that is aimed at, in milliseconds; None without an aim."""
-    return (given["p99_ms"] or P99_MS) if given["find_knee"] else None
-
-
-def measure(measuring: Bench, given: dict[str, Any]) -> Point | None:
-    """All points that were asked for; the knee if it was."""
-    rates, connections = given["rates"], given["connections"]
-    most = connections[0] if connections else OPEN_CONNECTIONS
-    if target := target_of(given):
-        return measuring.find_knee(target, rates[0] if rates else None, most)
-    for rate in rates:
-        measuring.open(rate, most)
-    for count in () if rates else connections or (CONNECTIONS,):
-        measuring.closed(count)
-    return None
 
 
 def show(

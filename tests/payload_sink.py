@@ -10,7 +10,7 @@ from typing import Any
 
 from waiting import until
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.config import Server
 from driftline.protocols.cloudevents import Event, from_http
 from driftline.serving.payloads.exchange import Asked, Exchange

@@ -15,7 +15,7 @@ import driftline_kernels
 
 FLOORS = [
     ["driftline_kernels", "errors", "blocks", "files", "machine", "backoff"],
-    ["tensors", "config", "tables", "mlmodel", "answers", "logs", "sockets", "beside", "http"],
+    ["tensors", "config", "tables", "mlmodel", "answers", "logs", "sockets", "child_process", "http"],
     ["registry", "columns"],
     ["monitor", "protocols", "batching", "features"],
     ["sidecar", "engine"],

@@ -77,42 +77,17 @@ if TYPE_CHECKING:
     from driftline.monitor.signals import Signal
     from driftline.registry.source import Registry
 
-_HOMES = {
+_HOMES = dict.fromkeys(__all__, "driftline.features.spec") | {
     "Model": "driftline.engine.model",
+    "Transform": "driftline.features.transform",
+    "History": "driftline.monitor.history",
+    "Monitor": "driftline.monitor.monitor",
     "Profile": "driftline.monitor.profile",
     "Report": "driftline.monitor.report",
     "Signal": "driftline.monitor.signals",
-    "History": "driftline.monitor.history",
-    "Monitor": "driftline.monitor.monitor",
     "Registry": "driftline.registry.source",
-    "Transform": "driftline.features.transform",
-    **dict.fromkeys(
-        (
-            "Arithmetic",
-            "Bucketise",
-            "Clip",
-            "Cross",
-            "Cyclic",
-            "DatePart",
-            "Drop",
-            "Frequency",
-            "Hash",
-            "Impute",
-            "Log1p",
-            "MinMax",
-            "Missing",
-            "OneHot",
-            "Ordinal",
-            "Pass",
-            "Power",
-            "Read",
-            "Robust",
-            "Standardise",
-            "TargetMean",
-        ),
-        "driftline.features.spec",
-    ),
 }
+"""Where each name is from: the steps of a transform, all but these."""
 
 
 def __getattr__(name: str) -> object:

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 import pytest
 import yaml
-from beside import beside
 from manifests import DEPLOY
 from prometheus import Prometheus, prometheus
+from sidecar_process import monitoring
 from support import Process, infer_request, scale, serving
 from waiting import until
 
@@ -67,7 +67,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, Pr
     sharp = ("--model", "flights", "--look-rows", "100", "--false-alarm-rows", "100000")
     with (
         serving("--registry", folder / "models", "--poll-seconds", "0.05", *logging) as server,
-        beside(folder / "profile.arrow", server.url, *sharp) as sidecar,
+        monitoring(folder / "profile.arrow", server.url, *sharp) as sidecar,
     ):
         configuration = SCRAPE.format(
             rules=MONITORING / "rules.yaml", server=server.address, sidecar=sidecar.address

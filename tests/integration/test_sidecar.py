@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from beside import Beside, beside
 from click.testing import CliRunner, Result
 from scraping import Scrape
+from sidecar_process import SidecarProcess, monitoring
 from support import Process, infer_request, receiver, scale, serving
 from waiting import until
 
@@ -67,8 +67,8 @@ def server(folder: Path, profile: Path) -> Iterator[Process]:
 
 
 @pytest.fixture(scope="module")
-def agent(folder: Path, profile: Path, server: Process) -> Iterator[Beside]:
-    with beside(profile, server.url, *WATCHING, *kept(folder)) as process:
+def agent(folder: Path, profile: Path, server: Process) -> Iterator[SidecarProcess]:
+    with monitoring(profile, server.url, *WATCHING, *kept(folder)) as process:
         yield process
 
 
@@ -79,12 +79,14 @@ def send(url: str, rows: np.ndarray, model: str = "m") -> None:
             client.post(f"/v2/models/{model}/infer", json=body).raise_for_status()
 
 
-def observed(agent: Beside) -> int:
+def observed(agent: SidecarProcess) -> int:
     return int(Scrape(agent)("driftline_exchanges_total", outcome="observed"))
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_a_client_of_triton_can_not_tell_the_difference(server: Process, agent: Beside, binary: bool) -> None:
+def test_a_client_of_triton_can_not_tell_the_difference(
+    server: Process, agent: SidecarProcess, binary: bool
+) -> None:
     before = observed(agent)
     rows = RANDOM.standard_normal((7, 3)).astype(np.float32)
     answers = []
@@ -105,7 +107,7 @@ def test_a_client_of_triton_can_not_tell_the_difference(server: Process, agent: 
     assert Scrape(agent)("driftline_rows_skipped_total") == 0
 
 
-def test_other_protocols_and_errors_pass_as_they_are(server: Process, agent: Beside) -> None:
+def test_other_protocols_and_errors_pass_as_they_are(server: Process, agent: SidecarProcess) -> None:
     before = observed(agent)
     split = {"columns": ["a", "b", "c"], "data": [[1, 2, 3]]}
     same: list[tuple[str, dict[str, Any], int]] = [
@@ -126,7 +128,7 @@ def test_other_protocols_and_errors_pass_as_they_are(server: Process, agent: Bes
     assert Scrape(agent)("driftline_proxy_dropped_total", reason="status") >= 3
 
 
-def test_what_is_asked_of_another_model_is_left_out(agent: Beside) -> None:
+def test_what_is_asked_of_another_model_is_left_out(agent: SidecarProcess) -> None:
     rows = Scrape(agent)("driftline_rows_observed_total")
     send(agent.traffic, REFERENCE[:10], "other")
     until(lambda: Scrape(agent)("driftline_exchanges_total", outcome="other model") == 1, "the other")
@@ -138,7 +140,7 @@ def test_a_burst_is_alarmed_though_nothing_comes_behind_it(
     server: Process, profile: Path, stopped: bool
 ) -> None:
     with receiver() as (url, events):
-        with beside(profile, server.url, "--alarm-webhook", url, "--model", "m") as agent:
+        with monitoring(profile, server.url, "--alarm-webhook", url, "--model", "m") as agent:
             send(agent.traffic, RANDOM.standard_normal((4800, 3)) + 1.0)
             if not stopped:
                 until(lambda: len(events) == 4, "all alarms")
@@ -146,7 +148,7 @@ def test_a_burst_is_alarmed_though_nothing_comes_behind_it(
         assert sorted(event["subject"] for _, event in events) == ["total", "x_0", "x_1", "x_2"]
 
 
-def test_drift_is_found_where_the_server_does_not_look(server: Process, agent: Beside) -> None:
+def test_drift_is_found_where_the_server_does_not_look(server: Process, agent: SidecarProcess) -> None:
     assert agent.get("/drift").json()["alarms"] == []
     drifted = RANDOM.standard_normal((3000, 3)).astype(np.float32)
     drifted[:, 1] += 1.0
@@ -161,7 +163,7 @@ def test_drift_is_found_where_the_server_does_not_look(server: Process, agent: B
     assert agent.get("/v2/models/none/drift").status_code == 404
 
 
-def test_large_bodies_pass_unobserved(server: Process, agent: Beside) -> None:
+def test_large_bodies_pass_unobserved(server: Process, agent: SidecarProcess) -> None:
     rows = RANDOM.standard_normal((60_000, 3)).astype(np.float32)
     body = infer_request({"x": ("FP32", rows.tolist())})
     answer = httpx.post(f"{agent.traffic}/v2/models/m/infer", json=body, timeout=60)
@@ -169,7 +171,7 @@ def test_large_bodies_pass_unobserved(server: Process, agent: Beside) -> None:
     assert Scrape(agent)("driftline_proxy_dropped_total", reason="large") == 1
 
 
-def test_a_dead_agent_is_replaced_while_requests_pass(folder: Path, agent: Beside) -> None:
+def test_a_dead_agent_is_replaced_while_requests_pass(folder: Path, agent: SidecarProcess) -> None:
     rows = Scrape(agent)("driftline_rows_observed_total")
     until_kept(folder)
     (child,) = Path(f"/proc/{agent.popen.pid}/task/{agent.popen.pid}/children").read_text().split()
@@ -208,7 +210,7 @@ def test_a_stop_may_wait_until_clients_have_gone_elsewhere(server: Process, prof
         assert agent.stop() == 0
 
 
-def test_the_report_of_a_fleet(profile: Path, server: Process, agent: Beside, tmp_path: Path) -> None:
+def test_the_report_of_a_fleet(profile: Path, server: Process, agent: SidecarProcess, tmp_path: Path) -> None:
     """The server watches by the same profile, and its window is added to the agent's."""
 
     def rows(url: str) -> int:
@@ -274,7 +276,9 @@ def test_what_can_not_begin_says_why(folder: Path, server: Process) -> None:
     assert wrong.read_bytes() == b"no profile"
 
 
-def test_all_is_killed_and_comes_back(folder: Path, profile: Path, server: Process, agent: Beside) -> None:
+def test_all_is_killed_and_comes_back(
+    folder: Path, profile: Path, server: Process, agent: SidecarProcess
+) -> None:
     """First the upstream, then the agent, whose checkpoint has all. The last test: it takes both."""
     port = server.url.rpartition(":")[2]
     server.popen.kill()
@@ -291,7 +295,7 @@ def test_all_is_killed_and_comes_back(folder: Path, profile: Path, server: Proce
         before = agent.get("/drift").json()
         until_kept(folder)
         agent.kill_all()
-        with beside(profile, server.url, *WATCHING, *kept(folder)) as second:
+        with monitoring(profile, server.url, *WATCHING, *kept(folder)) as second:
             after = second.get("/drift").json()
             for key in ("rows", "began", "alarms", "changes", "columns"):
                 assert after[key] == before[key], key

@@ -14,8 +14,8 @@ from bench.servers.catalogue import PEERS
 from bench.servers.environment import Unavailable
 from bench.servers.visit import started
 from bench.servers.works import Subject
-from beside import beside
 from scraping import Scrape
+from sidecar_process import monitoring
 from tritonclient.utils import InferenceServerException
 from waiting import until
 
@@ -82,7 +82,7 @@ def test_what_passes_is_the_same_and_is_watched(name: str, tmp_path: Path) -> No
     try:
         with (
             started(peer, Subject("double", models.double(), 3, "output")) as (_, port, _),
-            beside(profile, url := f"http://127.0.0.1:{port}", *sharp) as agent,
+            monitoring(profile, url := f"http://127.0.0.1:{port}", *sharp) as agent,
         ):
             direct = seen(url)
             assert seen(agent.traffic) == direct

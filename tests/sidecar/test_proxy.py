@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from beside import RawUpstream, read_all, read_exactly, read_head
+from sidecar_process import RawUpstream, read_all, read_exactly, read_head
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.sidecar.proxy import Proxy
 from driftline.sidecar.tap import COUNTED, Copy, Tap
 

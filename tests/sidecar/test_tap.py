@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import Any
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.tap import COUNTED, Copy, Tap, TapSource, on_the_way
 

@@ -27,14 +27,10 @@ class TorchModel:
     """A module: tensors in and out, rows along the first dimension of each."""
 
     kind = "torch"
+    columns: tuple[str, ...] = ()  # tensors have none
 
     def __init__(self, model: Any) -> None:
         self._model = model
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """None: tensors have no columns."""
-        return ()
 
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX, its weights in the same file."""

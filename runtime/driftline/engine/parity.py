@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +51,15 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
         outputs = ", ".join(spec.name for spec in model.signature.outputs)
         raise BadRequest(f"{data}: expected predictions in columns named as the outputs: {outputs}")
     inputs = Columns(model.signature.inputs, source.schema, apart=tuple(given))
-    wanted = tuple({name: None for name, _ in given.values()})
+    step = max(1, model.settings.batching.max_batch_rows)
     rows = 0
     for batch in source.batches(inputs.names):
-        tensors = inputs.tensors(batch, rows)
         expected = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in given}
-        step = max(1, model.settings.batching.max_batch_rows)
+        part = Part(model, given, inputs.tensors(batch, rows), expected, rows, tolerance)
         for start in range(0, batch.num_rows, step):
-            stop = min(start + step, batch.num_rows)
-            _compare(model, tensors, wanted, given, expected, (start, stop), rows, tolerance)
+            part.compare(start, min(start + step, batch.num_rows))
         for row in range(min(ALONE, batch.num_rows) if not rows else 0):
-            _compare(model, tensors, wanted, given, expected, (row, row + 1), rows, tolerance)
+            part.compare(row, row + 1)
         rows += batch.num_rows
         progress(batch.num_rows)
         if rows >= MOST_ROWS:
@@ -80,28 +79,37 @@ def _columns(name: str, shape: tuple[int, ...], there: list[str]) -> tuple[str, 
     return names_of(name, max(width, 1))
 
 
-def _compare(
-    model: Model,
-    tensors: Tensors,
-    wanted: tuple[str, ...],
-    given: dict[str, tuple[str, int]],
-    expected: dict[str, Array],
-    rows: tuple[int, int],
-    before: int,
-    tolerance: float,
-) -> None:
-    start, stop = rows
-    outputs = model.run({name: array[start:stop] for name, array in tensors.items()}, wanted)
-    for column, (name, index) in given.items():
-        came = outputs[name].reshape(stop - start, -1)[:, index]
-        want = expected[column][start:stop]
-        wrong = np.flatnonzero(~_same(came, want, tolerance))
-        if len(wrong):
-            row = int(wrong[0])
-            raise BadRequest(
-                f"output {column!r}, row {before + start + row}: expected {_shown(want[row])} within "
-                f"{tolerance:g}, came {_shown(came[row])}"
-            )
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows, and what is expected of them.
+
+    given     the output of each column of predictions, and which of its columns that is
+    inputs    of the model
+    expected  the predictions, by column
+    first     the number of the first row
+    """
+
+    model: Model
+    given: dict[str, tuple[str, int]]
+    inputs: Tensors
+    expected: dict[str, Array]
+    first: int
+    tolerance: float
+
+    def compare(self, start: int, stop: int) -> None:
+        """Run some of the rows; BadRequest for the first prediction that is another than expected."""
+        inputs = {name: array[start:stop] for name, array in self.inputs.items()}
+        outputs = self.model.run(inputs, tuple({name: None for name, _ in self.given.values()}))
+        for column, (name, index) in self.given.items():
+            came = outputs[name].reshape(stop - start, -1)[:, index]
+            want = self.expected[column][start:stop]
+            wrong = np.flatnonzero(~_same(came, want, self.tolerance))
+            if len(wrong):
+                row = int(wrong[0])
+                raise BadRequest(
+                    f"output {column!r}, row {self.first + start + row}: expected {_shown(want[row])} within "
+                    f"{self.tolerance:g}, came {_shown(came[row])}"
+                )
 
 
 def _shown(value: Any) -> str:

@@ -131,16 +131,15 @@ class Builder:
 
     def codes(self, slot: Slot, categories: Sequence[Any]) -> int:
         """A register with each row's place among the categories, len(categories) for what is none of them."""
-        key = (slot, tuple(map(str, categories)), tuple(map(type, categories)))
         if isinstance(slot, Number):  # its register may hold something else later
             return self._codes_of_numbers(slot, categories)
+        if isinstance(slot, Pair):
+            return self._codes_of_pairs(slot, categories)
+        if not isinstance(slot, Text):
+            raise BadRequest(f"expected categories, came {words_of(slot)}")
+        key = (slot, tuple(map(str, categories)), tuple(map(type, categories)))
         if key not in self._codes:
-            if isinstance(slot, Text):
-                self._codes[key] = self._codes_of_text(slot, categories)
-            elif isinstance(slot, Pair):
-                return self._codes_of_pairs(slot, categories)
-            else:
-                raise BadRequest(f"expected categories, came {words_of(slot)}")
+            self._codes[key] = self._codes_of_text(slot, categories)
         return self._codes[key]
 
     def check(self, codes: int, known: int, column: str) -> None:

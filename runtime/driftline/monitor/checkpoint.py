@@ -110,30 +110,30 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
             raise BadRequest(f"checkpoint {path}: expected format {FORMAT}, came {head['format']}")
         if head["fingerprint"] != monitor.profile.fingerprint:
             raise BadRequest(f"checkpoint {path}: it was counted against another profile")
-        kept = sum(name.startswith("window.") for name in arrays)
-        windows = (arrays[f"window.{index}"].tobytes() for index in range(kept))
-        detectors = {
-            name.removeprefix("detectors."): one
-            for name, one in arrays.items()
-            if name.startswith("detectors.")
-        }
-        monitor.restore(
-            Snapshot(
-                head["rows"],
-                head["window_rows"],
-                datetime.fromisoformat(head["began"]),
-                arrays["counted"],
-                {**detectors, "random": head["random"]},
-                tuple(Signal.of_dict(one) for one in head["signals"]),
-                frozenset((kind, column) for kind, column in head["seen"]),
-                tuple(shipping.read(one, str(path)).window for one in windows),
-            )
-        )
+        monitor.restore(_snapshot_of(head, arrays, str(path)))
         return dict(head["more"])
     except BadRequest:
         raise
     except Exception as error:  # whatever is made of damaged bytes
         raise BadRequest(f"checkpoint {path}: expected a checkpoint, came one that is damaged") from error
+
+
+def _snapshot_of(head: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Snapshot:
+    detectors = {
+        name.removeprefix("detectors."): one for name, one in arrays.items() if name.startswith("detectors.")
+    }
+    kept = sum(name.startswith("window.") for name in arrays)
+    windows = (arrays[f"window.{index}"].tobytes() for index in range(kept))
+    return Snapshot(
+        head["rows"],
+        head["window_rows"],
+        datetime.fromisoformat(head["began"]),
+        arrays["counted"],
+        {**detectors, "random": head["random"]},
+        tuple(Signal.of_dict(one) for one in head["signals"]),
+        frozenset((kind, column) for kind, column in head["seen"]),
+        tuple(shipping.read(one, where).window for one in windows),
+    )
 
 
 def _is_checkpoint(content: bytes) -> bool:

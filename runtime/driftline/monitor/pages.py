@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -92,7 +90,6 @@ def number(request: Request, name: str, default: float, least: float, most: floa
 
 def saved(profile: Profile) -> bytes:
     """A profile's file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "profile.arrow"
-        profile.save(path)
-        return path.read_bytes()
+    from driftline.monitor.storage import encode
+
+    return encode(profile.references, profile.whole)

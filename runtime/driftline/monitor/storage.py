@@ -39,18 +39,9 @@ _ARRAYS = ("scaling", "features", "comoments")
 
 def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
     """Write a profile; the file is replaced when all of it is there. BadRequest if it can't be written."""
-    head = {"format": FORMAT, "names": whole.names, "rows": whole.rows, "seed": whole.seed}
-    metadata = {_HEAD: json.dumps(head).encode()}
-    for name in _ARRAYS:
-        metadata[_WHOLE + name.encode()] = getattr(whole, name).astype(np.float64).tobytes()
-    table = pa.Table.from_pylist([_row(one) for one in references], _SCHEMA.with_metadata(metadata))
     try:
-        with (
-            replacing(path) as new,
-            pa.OSFile(str(new), "wb") as file,
-            pa.ipc.new_file(file, table.schema) as writer,
-        ):
-            writer.write_table(table)
+        with replacing(path) as new:
+            new.write_bytes(encode(references, whole))
     except OSError as error:
         raise BadRequest(f"{path}: {error}") from error
 
@@ -58,13 +49,34 @@ def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
 def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:
     """Read a profile; BadRequest if it is none, or of a newer format."""
     try:
-        with pa.OSFile(str(path), "rb") as file:
-            table = pa.ipc.open_file(file).read_all()
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"{path}: expected a profile: {error}") from error
+    return decode(content, str(path))
+
+
+def encode(references: tuple[Reference, ...], whole: Whole) -> bytes:
+    """A profile's file."""
+    head = {"format": FORMAT, "names": whole.names, "rows": whole.rows, "seed": whole.seed}
+    metadata = {_HEAD: json.dumps(head).encode()}
+    for name in _ARRAYS:
+        metadata[_WHOLE + name.encode()] = getattr(whole, name).astype(np.float64).tobytes()
+    table = pa.Table.from_pylist([_row(one) for one in references], _SCHEMA.with_metadata(metadata))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def decode(content: bytes, where: str) -> tuple[tuple[Reference, ...], Whole]:
+    """What `encode` has made; BadRequest, beginning with `where`, for something else or a newer format."""
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
         metadata = table.schema.metadata or {}
         head = json.loads(metadata[_HEAD])
         if head["format"] > FORMAT:
             raise BadRequest(
-                f"{path}: a profile of format {head['format']}; this driftline reads up to format {FORMAT}"
+                f"{where}: a profile of format {head['format']}; this driftline reads up to format {FORMAT}"
             )
         references = tuple(_reference(row) for row in table.to_pylist())
         arrays: dict[str, Array] = {
@@ -75,7 +87,7 @@ def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:
         arrays["scaling"] = arrays["scaling"].reshape(-1, 2)
         return references, Whole(tuple(head["names"]), **arrays, rows=head["rows"], seed=head["seed"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise BadRequest(f"{path}: expected a profile: {' '.join(str(error).split())}") from error
+        raise BadRequest(f"{where}: expected a profile: {' '.join(str(error).split())}") from error
 
 
 def _row(reference: Reference) -> dict[str, Any]:

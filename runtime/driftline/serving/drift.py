@@ -43,7 +43,7 @@ class Pages:
     async def report(self, request: Request) -> Response:
         """How the last windows differ from the reference."""
         served = self._host.find(**request.path_params)
-        return await pages.report(request, await caught_up(served), *_named(served))
+        return await pages.report(request, await caught_up(served), *served.named)
 
     async def acknowledge(self, request: Request) -> Response:
         """Let go of the signals that are held."""
@@ -52,7 +52,7 @@ class Pages:
     async def window(self, request: Request) -> Response:
         """The current window."""
         served = self._host.find(**request.path_params)
-        return await pages.window(await caught_up(served), *_named(served))
+        return await pages.window(await caught_up(served), *served.named)
 
     async def reference(self, request: Request) -> Response:
         """The profile."""
@@ -78,7 +78,3 @@ def reports(versions: Sequence[Served]) -> dict[Served, Report]:
     """The report of each version's current window, of those whose monitor is there."""
     watches = ((served, served.watch.observer.monitor) for served in versions if served.watch is not None)
     return {served: monitor.report() for served, monitor in watches if monitor is not None}
-
-
-def _named(served: Served) -> tuple[str, str]:
-    return served.version.name, str(served.version.number)

@@ -21,7 +21,6 @@ from prometheus_client.registry import Collector
 from driftline import __version__
 from driftline.batching.counters import Counters
 from driftline.monitor.metrics import COLUMN, VERSION, DriftCollector
-from driftline.registry.source import Version
 from driftline.serving.gpus import CardsCollector
 from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
@@ -51,8 +50,8 @@ def exposition(host: Host, reports: Mapping[Served, Report]) -> tuple[bytes, str
     """The answer to a scrape and its content type; `reports` of the versions that are monitored."""
     registry = CollectorRegistry()
     registry.register(HostCollector(host))
-    watched = {_key(one): one.watch for one in host.served() if one.watch is not None}
-    registry.register(DriftCollector(watched, {_key(one): report for one, report in reports.items()}))
+    watched = {one.named: one.watch for one in host.served() if one.watch is not None}
+    registry.register(DriftCollector(watched, {one.named: report for one, report in reports.items()}))
     registry.register(ProcessesCollector(host.processes))
     registry.register(CardsCollector())
     text = generate_latest(registry)
@@ -82,31 +81,32 @@ class HostCollector(Collector):
             yield from _payloads(payloads)
 
     def _versions(self) -> Iterator[Metric]:
-        served = [(_labels(one.version), one.batcher.counters) for one in self._host.served()]
+        served = [(one.named, one.batcher.counters) for one in self._host.served()]
         for name, (help_text, read) in _COUNTERS.items():
             family = Metric(name, help_text, "counter")
-            for labels, counters in served:
-                family.add_sample(name, labels, read(counters))
+            for named, counters in served:
+                family.add_sample(name, dict(zip(VERSION, named, strict=True)), read(counters))
             yield family
         unreadable = CounterMetricFamily(
             "driftline_values_unreadable", "Values of raw columns that were taken as missing", labels=COLUMN
         )
         for one in self._host.served():
             for column, count in one.model.unreadable.items():
-                unreadable.add_metric([*_labels(one.version).values(), column], count)
+                unreadable.add_metric([*one.named, column], count)
         yield unreadable
         name = "nv_inference_request_failure"
         failures = Metric(name, "Requests that failed, by reason", "counter")
         batches = HistogramMetricFamily(
             "driftline_batch_rows", "Rows of the batches that ran", labels=VERSION
         )
-        for labels, counters in served:
+        for named, counters in served:
+            labels = dict(zip(VERSION, named, strict=True))
             for reason in REASONS:
                 failures.add_sample(name, {**labels, "reason": reason}, counters.failures[reason])
             by_bound = [0] * (len(ROWS) + 1)
             for rows, size in counters.batches.items():
                 by_bound[bisect_left(ROWS, rows)] += size.count
-            batches.add_metric(list(labels.values()), _cumulative(ROWS, by_bound), counters.inferences)
+            batches.add_metric(list(named), _cumulative(ROWS, by_bound), counters.inferences)
         yield from (failures, batches)
 
     def _queues(self) -> Iterator[Metric]:
@@ -122,7 +122,7 @@ class HostCollector(Collector):
         )
         for entry in self._host.entries.values():
             for served in entry.versions.values():
-                labels = list(_labels(served.version).values())
+                labels = list(served.named)
                 pending.add_metric(labels, served.batcher.pending)
                 rows.add_metric(labels, served.batcher.queue_rows)
                 size.add_metric(labels, served.batcher.queue_bytes)
@@ -172,10 +172,6 @@ class ProcessesCollector(Collector):
             yield metric
 
 
-def _key(served: Served) -> tuple[str, str]:
-    return served.version.name, str(served.version.number)
-
-
 def _payloads(counts: Counts) -> Iterator[Metric]:
     yield CounterMetricFamily("driftline_payloads_sent", "Payloads that were logged", value=counts.sent)
     yield CounterMetricFamily(
@@ -194,10 +190,6 @@ def _payloads(counts: Counts) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "driftline_payloads_queued_bytes", "Bytes that they take, about", value=counts.queued_bytes
     )
-
-
-def _labels(version: Version) -> dict[str, str]:
-    return {"model": version.name, "version": str(version.number)}
 
 
 def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

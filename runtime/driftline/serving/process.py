@@ -43,9 +43,7 @@ GARBAGE = 20_000
 """Objects made and not freed again before the garbage collector looks for cycles among them."""
 
 
-def serve(
-    registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile | None = None
-) -> None:
+def serve(registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile) -> None:
     """Serve models until SIGTERM or SIGINT, then answer what is in flight and end the process, with code 0.
 
     The port is open, live and not ready, while the models are being loaded. SIGHUP looks at the registry
@@ -57,7 +55,7 @@ def serve(
     if settings.workers > 1:
         from driftline.serving.fleet.supervisor import supervise
 
-        supervise(registry, references, settings, file or ServerFile())
+        supervise(registry, references, settings, file)
         return
     memory.one_arena()
     compiling.interpret()
@@ -73,7 +71,7 @@ async def _serve(
     registry: Registry,
     references: Sequence[Reference],
     settings: Server,
-    file: ServerFile | None,
+    file: ServerFile,
     listener: socket.socket,
 ) -> None:
     notifier, payloads = Notifier(settings), PayloadLog.of(settings)

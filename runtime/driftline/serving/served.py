@@ -40,6 +40,11 @@ class Served:
         )
         self.latency = latency
 
+    @property
+    def named(self) -> tuple[str, str]:
+        """The model's name and the version's number, as reports and metrics have them."""
+        return self.version.name, str(self.version.number)
+
     def codec(self, protocol: str) -> Codec:
         """What reads and writes 'v1', 'v2', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'."""
         if protocol not in self._codecs:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from urllib.parse import quote
 
 from driftline.errors import BadRequest
 from driftline.monitor.profile import Profile
+from driftline.monitor.storage import decode
 
 GRACE_SECONDS = 30.0
 """How much longer than it collects a server may take to answer."""
@@ -37,7 +36,4 @@ def profile_of_traffic(url: str, model: str, rows: int, seconds: float) -> Profi
         raise BadRequest(f"{url}: {type(error).__name__}: {error}") from error
     if not answer.is_success:
         raise BadRequest(f"{url}: {answer.status_code}: {answer.text[:300]}")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "profile.arrow"
-        file.write_bytes(answer.content)
-        return Profile.load(file)
+    return Profile(*decode(answer.content, url))

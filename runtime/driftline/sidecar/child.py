@@ -8,8 +8,8 @@ import socket
 import sys
 from functools import partial
 
-from driftline import beside, logs
-from driftline.beside import SharedCounts
+from driftline import child_process, logs
+from driftline.child_process import SharedCounts
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import DriftlineError
 from driftline.sidecar.process import make, run, sources
@@ -20,7 +20,7 @@ log = logging.getLogger("driftline.sidecar")
 
 def main(end: int, shared: int, listener: int) -> int:
     """Watch what comes until the proxy goes; the exit code."""
-    copies, (settings, monitoring) = beside.begin(end)
+    copies, (settings, monitoring) = child_process.begin(end)
     with copies, socket.socket(fileno=listener) as pages:
         logs.configure(settings.log_format, settings.log_level, access_log=False)
         try:

@@ -13,7 +13,7 @@ import orjson
 from driftline.http import MOST_HEAD, framing, parser_behind
 from driftline.sidecar import headers
 from driftline.sidecar.headers import Field
-from driftline.sidecar.tap import NOTED, Copy
+from driftline.sidecar.tap import Copy
 
 if TYPE_CHECKING:
     from driftline.sidecar.proxy import Proxy
@@ -212,10 +212,7 @@ class Client(asyncio.Protocol):
         if passage.old and not any(field[0] == b"host" for field in self._fields):
             passage.out.insert(4, b"Host: " + self._proxy.authority + b"\r\n")
         if passage.method == b"POST" and self._proxy.watched(passage.target):
-            passage.copy = copy = Copy(self._proxy.copy_body_bytes)
-            for low, _, value in self._fields:
-                if low in NOTED:
-                    copy.header(low, value)
+            passage.copy = Copy.of(self._fields, self._proxy.copy_body_bytes)
         if self.passage is None:
             self._begin(passage)
         else:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +16,7 @@ from driftline.monitor import report, shipping
 from driftline.monitor.profile import Profile
 from driftline.monitor.report import Report
 from driftline.monitor.shipping import Shipped
+from driftline.monitor.storage import decode
 from driftline.monitor.window import Window
 
 TIMEOUT_SECONDS = 10.0
@@ -131,8 +130,6 @@ def _group(client: httpx.Client, model: str, parts: Sequence[Part]) -> Group:
     """The report of windows that were counted in the same bins; one of them tells the profile."""
     window = reduce(Window.merge, (part.shipped.window for part in parts))
     signals = [signal for part in parts for signal in part.shipped.signals]
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "profile.arrow"
-        path.write_bytes(_get(client, f"{parts[0].page}/reference"))
-        profile = Profile.load(path)
+    page = f"{parts[0].page}/reference"
+    profile = Profile(*decode(_get(client, page), page))
     return Group(model, tuple(part.page for part in parts), report.of(profile, window, signals))

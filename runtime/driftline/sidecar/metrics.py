@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.monitor.metrics import DriftCollector
 from driftline.sidecar.agent import Agent, Source
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from time import monotonic
 from urllib.parse import urlsplit
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.sidecar.client import Client, Passage
 from driftline.sidecar.tap import Tap
 from driftline.sidecar.upstream import Upstream

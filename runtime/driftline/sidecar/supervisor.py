@@ -16,9 +16,9 @@ from contextlib import suppress
 from itertools import count
 from time import monotonic
 
-from driftline import __version__, beside, logs
+from driftline import __version__, child_process, logs
 from driftline.backoff import backoff
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
 from driftline.http import loop_factory
@@ -110,7 +110,7 @@ class Supervisor:
                 return
             if number == 0 and code in (2, None):
                 raise ConfigError(f"the agent {how}")
-            deaths = beside.deaths_in_a_row(deaths, begun)
+            deaths = child_process.deaths_in_a_row(deaths, begun)
             rest = backoff(deaths - 1)
             log.error("the agent %s; another goes on in %g s", how, rest)
             with suppress(TimeoutError):
@@ -141,6 +141,6 @@ class Supervisor:
         """Start an agent, which shares two sockets and a page of memory."""
         settings = (self._settings, self._monitoring)
         descriptors = (self._shared.descriptor, self._pages.fileno())
-        process, end = await beside.start("driftline.sidecar.child", settings, *descriptors)
+        process, end = await child_process.start("driftline.sidecar.child", settings, *descriptors)
         await self._tap.open(end)
         return process

@@ -12,11 +12,12 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
+from driftline.sidecar.headers import Field
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -70,6 +71,15 @@ class Copy:
         self.media_type = b""
         self.encoding = b""
         self.json_length = -1
+
+    @classmethod
+    def of(cls, fields: Iterable[Field], room: int) -> Copy:
+        """Of a body with these headers."""
+        copy = cls(room)
+        for low, _, value in fields:
+            if low in NOTED:
+                copy.header(low, value)
+        return copy
 
     def add(self, part: bytes) -> None:
         """Keep a part, if all of it has room."""

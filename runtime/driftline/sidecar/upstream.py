@@ -10,7 +10,7 @@ import httptools
 
 from driftline.sidecar import headers
 from driftline.sidecar.headers import Field
-from driftline.sidecar.tap import NOTED, Copy
+from driftline.sidecar.tap import Copy
 
 if TYPE_CHECKING:
     from driftline.sidecar.client import Passage
@@ -166,10 +166,7 @@ class Upstream(asyncio.Protocol):
         self._copy = None
         if passage.copy is not None:
             if status == 200:
-                self._copy = copy = Copy(self._proxy.copy_body_bytes)
-                for low, _, value in self._fields:
-                    if low in NOTED:
-                        copy.header(low, value)
+                self._copy = Copy.of(self._fields, self._proxy.copy_body_bytes)
             else:
                 self._proxy.shared.add("dropped_status")
         if passage.method == b"HEAD":

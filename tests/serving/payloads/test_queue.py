@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 from payload_sink import exchange
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.serving.payloads.exchange import Exchange
 from driftline.serving.payloads.log import COUNTED
 from driftline.serving.payloads.queue import Queue

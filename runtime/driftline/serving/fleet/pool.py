@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from driftline import beside
+from driftline import child_process
 from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError
@@ -189,7 +189,7 @@ class WorkerPool:
 
     async def _spawn(self, worker: Worker) -> asyncio.subprocess.Process:
         """Start a process, and talk to it."""
-        process, end = await beside.spawn(
+        process, end = await child_process.spawn(
             "driftline.serving.fleet.worker", worker.listener.fileno(), self._arena.descriptor
         )
         verbs = {verb: partial(do, worker) for verb, do in self._verbs.items()}

@@ -7,8 +7,8 @@ import pickle
 import sys
 from time import monotonic
 
-from driftline import beside, logs
-from driftline.beside import SharedCounts
+from driftline import child_process, logs
+from driftline.child_process import SharedCounts
 from driftline.errors import DriftlineError
 from driftline.serving.payloads.exchange import Exchange
 from driftline.serving.payloads.log import CLOSE_SECONDS, COUNTED, LENGTH
@@ -20,7 +20,7 @@ log = logging.getLogger("driftline.payloads")
 
 def main(end: int, shared: int) -> int:
     """Log what comes until the server goes; the exit code."""
-    connection, settings = beside.begin(end, idle=True)
+    connection, settings = child_process.begin(end, idle=True)
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     queue = Queue(SharedCounts(COUNTED, shared))
     try:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from math import log1p
 from time import monotonic, perf_counter, time
 
-from driftline import beside
+from driftline import child_process
 from driftline.backoff import backoff
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.config import Server
 from driftline.errors import ConfigError
 from driftline.machine import available_cores, limited_cores
@@ -286,7 +286,7 @@ class PayloadLog:
             lost = self._count_lost()
             if self._closing.is_set():
                 return
-            deaths = beside.deaths_in_a_row(deaths, begun)
+            deaths = child_process.deaths_in_a_row(deaths, begun)
             rest = backoff(deaths - 1)
             log.error(
                 "the process that logs payloads %s; %d payloads were lost with it; another starts in %g s",
@@ -297,7 +297,7 @@ class PayloadLog:
 
     async def _live(self) -> int:
         """The life of a process that logs; its exit code."""
-        process, end = await beside.start(
+        process, end = await child_process.start(
             "driftline.serving.payloads.child", self._settings, self._shared.descriptor
         )
         loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from threading import Condition
 from time import monotonic
 
-from driftline.beside import SharedCounts
+from driftline.child_process import SharedCounts
 from driftline.serving.payloads.exchange import Exchange
 
 

@@ -1,4 +1,4 @@
-"""Processes of this program beside this one: each has a socket to it, and ends when that is closed.
+"""Child processes of this program: each has a socket to it, and ends when that is closed.
 
 Such a process does what would hold Python's lock while requests wait, and lets them go first where both share
 a core. What each of the two counts, the other sees.

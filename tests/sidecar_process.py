@@ -17,7 +17,7 @@ from typing import Any
 from support import Process
 
 
-class Beside(Process):
+class SidecarProcess(Process):
     """The agent's `url`, and where requests pass: `traffic`."""
 
     @property
@@ -37,14 +37,14 @@ class Beside(Process):
 
 
 @contextmanager
-def beside(profile: Path, upstream: str, *arguments: str | Path) -> Iterator[Beside]:
+def monitoring(profile: Path, upstream: str, *arguments: str | Path) -> Iterator[SidecarProcess]:
     """`driftline monitor` on free ports, ready; all of it is killed if it is still there."""
     command = [sys.executable, "-m", "driftline", "monitor", "--profile", profile, "--upstream", upstream]
     options = ["--port", "0", "--proxy-port", "0", "--log-format", "json", *arguments]
     with subprocess.Popen(
         [*map(str, command), *map(str, options)], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as popen:
-        process = Beside(popen)
+        process = SidecarProcess(popen)
         try:
             process.wait_for('"ready: watching', 90)
             yield process

@@ -47,7 +47,7 @@ def test_rank_bins_of_a_continuous_column_are_cut_at_their_ranks(rows: int) -> N
     expected = np.bincount(np.searchsorted(cuts, live, side="right"), minlength=BINS)
     beyond = (live > sample.max()).sum()  # the greatest row itself has been seen
     expected[CUTS - 1 :] = expected[CUTS - 1 :].sum() - beyond, beyond
-    np.testing.assert_array_equal(RankBins([one], 0).of(counts_of(one, live))[0], expected)
+    np.testing.assert_array_equal(RankBins([one]).of(counts_of(one, live))[0], expected)
 
 
 def test_what_is_equal_is_split_and_no_row_is_lost() -> None:
@@ -59,7 +59,7 @@ def test_what_is_equal_is_split_and_no_row_is_lost() -> None:
         reference(np.ones(1_000, np.float32)),
     ]
     counts = [random.integers(0, 50, len(one.counts)) for one in references]
-    ranks = RankBins(references, 0)
+    ranks = RankBins(references)
     drawn = np.array([ranks.of(np.concatenate(counts)) for _ in range(400)])
     assert drawn.shape == (400, len(references), BINS)
     np.testing.assert_array_equal(drawn.sum(axis=2), np.tile([one.sum() for one in counts], (400, 1)))
@@ -74,7 +74,7 @@ groups = st.lists(st.builds(Group, st.integers(0, 300), st.booleans()), min_size
 
 @given(groups)
 def test_a_split_shares_every_group_out_whole(some: list[Group]) -> None:
-    shares, gaps = split(some)
+    shares, gaps = split(some, 0)
     total = sum(group.rows for group in some)
     assert shares.shape == (len(some), BINS)
     assert gaps.shape == (BINS,)
@@ -90,7 +90,7 @@ def test_a_split_shares_every_group_out_whole(some: list[Group]) -> None:
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
 def test_cuts_within_different_values_take_their_gaps_along(sizes: list[int]) -> None:
     """As in a sketch: it may not tell which of many values lie on which side of a rank."""
-    shares, gaps = split([Group(rows, single=False) for rows in sizes])
+    shares, gaps = split([Group(rows, single=False) for rows in sizes], 0)
     within = np.array(sizes) @ shares
     # A cut is at a row, which has half a gap below it: bins have as many gaps as rows, but at the two ends.
     assert np.abs(within - gaps).max() <= 1 + 1e-6
@@ -200,16 +200,16 @@ def test_parts_of_a_look_are_all_of_its_rows(references: list[Reference]) -> Non
     random = np.random.default_rng(0)
     of = [counts_of(one, random.random(rows)) for one, rows in zip(references, (6_400, 31, 0), strict=True)]
     counts = np.concatenate(of)
-    parts = RankBins(references, 0).parts(counts)
+    parts = RankBins(references).parts(counts)
     assert parts.shape == (7, 3, BINS)
-    np.testing.assert_array_equal(parts.sum(axis=0), RankBins(references, 0).of(counts))
+    np.testing.assert_array_equal(parts.sum(axis=0), RankBins(references).of(counts))
     expected = 6_400 * shares_of(6_400)
     assert (np.abs(parts[:, 0].sum(axis=1) - expected) < 5 * np.sqrt(expected)).all()
 
 
 def test_a_look_at_few_rows_leaves_nothing_to_chance(references: list[Reference]) -> None:
     """It is one, as it ever was: what is drawn by lot stays where it was."""
-    ranks = RankBins(references, 0)
+    ranks = RankBins(references)
     before = ranks.random.bit_generator.state
     random = np.random.default_rng(0)
     counts = np.concatenate([counts_of(one, random.random(2 * FEW_ROWS - 1)) for one in references])

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from driftline.monitor.chances import chi_square_above
-from driftline.monitor.ranks import CUTS
+from driftline.monitor.ranks import CUTS, seed_of
 from driftline.monitor.reference import Reference
 from driftline.tensors import Array
 from driftline_kernels import detector
@@ -66,12 +66,9 @@ class Detectors:
     references       of the columns, with rows
     false_alarm_rows A: on average so many rows pass at least before a false signal
     tolerance        the distance, as a PSI, that is harmless
-    seed             of what is drawn to split equal values among rank bins
     """
 
-    def __init__(
-        self, references: Sequence[Reference], false_alarm_rows: float, tolerance: float, seed: int = 0
-    ) -> None:
+    def __init__(self, references: Sequence[Reference], false_alarm_rows: float, tolerance: float) -> None:
         self._threshold = float(np.log(false_alarm_rows))
         self._columns = len(references)
         self._gaps = np.array([reference.gaps for reference in references])
@@ -79,7 +76,7 @@ class Detectors:
         floored = np.maximum(self._gaps / ranks, FLOOR)
         self._floored = floored / floored.sum(axis=1, keepdims=True)
         self._radius = radius(ranks[:, 0] - 1, tolerance, self._columns)
-        self._ranks = RankBins(references, seed)
+        self._ranks = RankBins(references)
         self._state = detector.start(self._columns, len(HALF_LIVES), BINS)
 
     def look(self, counts: Array) -> list[Finding]:
@@ -146,7 +143,7 @@ class RankBins:
     a rank bin by a share that was drawn when the reference was made, so a group is split multinomially.
     """
 
-    def __init__(self, references: Sequence[Reference], seed: int) -> None:
+    def __init__(self, references: Sequence[Reference]) -> None:
         splits = np.concatenate([reference.split for reference in references])
         column = np.repeat(np.arange(len(references)), [len(reference.split) for reference in references])
         self._columns = len(references)
@@ -155,7 +152,7 @@ class RankBins:
         self._tied = np.flatnonzero(~self._whole)
         self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
         self._column = column[self._tied]
-        self.random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed_of(splits, *(one.counts for one in references)))
 
     def of(self, counts: Array) -> Array:
         """(columns, BINS) int64: the rows of each rank bin."""

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from driftline.monitor.quantiles import Order
-from driftline.monitor.ranks import Group, cut_ranks, split
+from driftline.monitor.ranks import Group, cut_ranks, seed_of, split
 from driftline.tensors import Array
 
 BINS = 32
@@ -115,13 +115,12 @@ class Categorical:
 Reference = Numeric | Categorical
 
 
-def numeric(name: str, order: Order, special: Array, moments: Array, seed: int = 0) -> Numeric:
+def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
     """The reference of a numeric column.
 
     order    its finite values
     special  (3,) how many values were missing, +inf and -inf
     moments  (5,) of the finite values
-    seed     of what is drawn to cut within equal values
     """
     missing, plus, minus = (int(count) for count in special)
     rows = order.rows + minus + plus + missing
@@ -141,7 +140,7 @@ def numeric(name: str, order: Order, special: Array, moments: Array, seed: int =
         Group(_trusted(plus, trust), single=True),
         Group(_trusted(missing, trust), single=True),
     ]
-    shares, gaps = split(groups, seed)
+    shares, gaps = split(groups, seed_of(name, edges, counts))
     return Numeric(
         name,
         edges,
@@ -184,14 +183,12 @@ def categorical(
     missing: int,
     kind: str = "string",
     forgotten: tuple[int, int] = (0, 0),
-    seed: int = 0,
 ) -> Categorical:
     """The reference of a categorical column.
 
     halves     how often each category occurs in one half of the rows and in the other
     missing    how many values were missing
     forgotten  rows of either half, of categories that were too many to be kept
-    seed       of what is drawn to cut within a category
 
     If every category occurs at least FEW times, the set is closed: all rows are counted, and a value that is
     none of them was never seen. Else there are likely more that the reference has missed, and how many can't
@@ -210,5 +207,6 @@ def categorical(
     known = [counted.get(value, 0) for value in categories]
     others = sum(counted.values()) - sum(known) + forgotten[1]
     counts = np.array([*known, others, missing], np.int64)
+    seed = seed_of(name, *categories, counts)
     shares, gaps = split([Group(int(count), single=True) for count in counts], seed)
     return Categorical(name, categories, counts, shares, gaps, kind)

@@ -48,8 +48,8 @@ class Profile:
         kinds    'numeric' or 'categorical' by column name, where the rule's choice is not wanted: strings
                  and booleans are categorical, and integers without nulls of at most 20 different values
 
-        Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, or of a type
-        that is neither numbers nor strings.
+        Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, without a name, or
+        of a type that is neither numbers nor strings.
         """
         return cls._of(Fit(kinds, most_bytes=math.inf), [columns])
 

@@ -55,9 +55,9 @@ class Profile:
         names    by the name of an array of two dimensions, what its columns are to be called in reports
                  instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input": frame})`
 
-        Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, or of a type
-        that is neither numbers nor strings, and for names that are not as many as the columns, or not all
-        different.
+        Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, without a name, or
+        of a type that is neither numbers nor strings, and for names that are not as many as the columns, or
+        not all different.
         """
         return cls._of(Fit(kinds, most_bytes=math.inf), [columns], names)
 

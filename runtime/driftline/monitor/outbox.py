@@ -56,6 +56,10 @@ class Outbox(Generic[Item]):
         self._closed.set()
         if self._thread is not None:
             self._thread.join(seconds)
+            if self._thread.is_alive():
+                log.error(
+                    "%s: not done in %g s; %d more wait and are lost", self._name, seconds, self.waiting
+                )
 
     def _drop(self) -> None:
         with suppress(Empty):  # one was taken just now

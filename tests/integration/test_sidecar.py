@@ -194,7 +194,7 @@ def drift(*arguments: str) -> Result:
 def test_a_stop_may_wait_until_clients_have_gone_elsewhere(server: Process, profile: Path) -> None:
     body = infer_request({"x": ("FP32", REFERENCE[:1].tolist())})
     with (
-        beside(profile, server.url, *WATCHING, "--stop-delay-seconds", "1000") as agent,
+        monitoring(profile, server.url, *WATCHING, "--stop-delay-seconds", "1000") as agent,
         httpx.Client(base_url=agent.traffic, timeout=30) as client,
     ):
         assert "connection" not in client.post("/v2/models/m/infer", json=body).headers
@@ -206,7 +206,7 @@ def test_a_stop_may_wait_until_clients_have_gone_elsewhere(server: Process, prof
             closes = answer.headers.get("connection") == "close"
         assert client.post("/v2/models/m/infer", json=body).headers["connection"] == "close"  # on a new one
         assert agent.stop(signal.SIGTERM) == 128 + signal.SIGTERM
-    with beside(profile, server.url, *WATCHING, "--stop-delay-seconds", "0.2") as agent:
+    with monitoring(profile, server.url, *WATCHING, "--stop-delay-seconds", "0.2") as agent:
         assert agent.stop() == 0
 
 
@@ -238,7 +238,7 @@ def test_the_report_of_a_fleet(profile: Path, server: Process, agent: SidecarPro
     assert (refused.exit_code, "expected a name that ends in .html" in refused.stderr) == (2, True)
 
 
-def test_a_browser_sees_a_page(server: Process, agent: Beside) -> None:
+def test_a_browser_sees_a_page(server: Process, agent: SidecarProcess) -> None:
     browser = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
     for url, title in ((server.url, "m 1: drift"), (agent.url, "m: drift")):
         until(lambda url=url: httpx.get(f"{url}/v2/models/m/drift").status_code == 200, "the monitor")  # type: ignore[misc]

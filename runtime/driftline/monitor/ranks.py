@@ -19,9 +19,6 @@ from driftline.tensors import Array
 CUTS = 16
 """Bins that the reference is cut into; one more lies beyond its last row."""
 
-SEED = 0
-"""Of what is drawn: the same data makes the same profile, and the same rows the same signals."""
-
 NEVER = 1e-9
 """The gap of a bin that a reference of less than 16 rows leaves empty."""
 
@@ -65,7 +62,7 @@ def split(groups: Sequence[Group], seed: int) -> tuple[Array, Array]:
     of them, moves to the nearer border of the group, and the gaps are those of where it then is: at the rank
     that was meant, they would be off by more than chance, and what nothing has changed would seem changed.
     """
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     total = sum(group.rows for group in groups)
     ranks = np.array([*cut_ranks(total), total])
     shares = np.zeros((len(groups), CUTS + 1))

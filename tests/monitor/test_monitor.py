@@ -495,6 +495,21 @@ def test_a_report_is_over_at_least_one_window(profile: Profile) -> None:
         Monitor(profile).report(1.5)  # type: ignore[arg-type]
 
 
+def test_who_is_told_may_fail_and_no_signal_is_lost(profile: Profile) -> None:
+    """The evidence for both kinds is spent in one look."""
+
+    def fail(signal: Signal) -> None:
+        raise RuntimeError(signal.kind)
+
+    live = {"input": matrix(3_000, shift=2)}
+    told, failing = Monitor(profile, look_rows=3_000), Monitor(profile, look_rows=3_000, on_signal=fail)
+    told.observe(live)
+    with pytest.raises(RuntimeError):
+        failing.observe(live)
+    assert {signal.kind for signal in told.signals} == {"change", "alarm"}
+    assert len(failing.signals) == len(told.signals)
+
+
 def test_a_signal_of_a_slight_change_says_what_it_is() -> None:
     """That there is one is certain: words need not be as sure as those of a report of many columns."""
     random = np.random.default_rng(0)

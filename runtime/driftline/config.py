@@ -7,91 +7,33 @@ A bundle's `driftline.toml` holds the tables [batching], [engine] and [monitor].
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from driftline.errors import ConfigError
-
-Check = Callable[[Any], bool]
+from driftline.rules import (
+    BUCKETS,
+    DEVICE,
+    HOST,
+    LOG_FORMAT,
+    LOG_LEVEL,
+    PORT,
+    SECONDS,
+    SWITCH,
+    WEBHOOK,
+    Rule,
+    number,
+    one_of,
+    setting,
+    text,
+    whole,
+)
 
 TRUST = "`--trust` does, or [models.NAME.engine] trust = true in the server's driftline.toml"
 """Who may say that code in a model may be run."""
-
-
-DEVICES = "'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'"
-"""Where a model may run: 'cuda' is the first card, 'auto' too if it can be used, else the CPU."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Which values a setting may have, in words and in code."""
-
-    allowed: str
-    check: Check
-    choices: tuple[str, ...] = ()
-    """All of them, if they are few."""
-
-
-def setting(default: Any, rule: Rule, about: str = "", *same: str, **flag: Any) -> Any:
-    """A dataclass field that knows its rule and, where commands have a flag for it, how that one looks.
-
-    `about` is the flag's help, `same` are other spellings, `flag` is what click is told besides.
-    """
-    return field(default=default, metadata={"rule": rule, "same": same, "flag": {"help": about, **flag}})
-
-
-def _number(
-    least: float, most: float | None = None, what: str = "a number", kinds: tuple[type, ...] = (int, float)
-) -> Rule:
-    end = sys.float_info.max if most is None else most  # neither NaN nor infinity
-    return Rule(
-        f"{what} from {least:g}" + ("" if most is None else f" to {most:g}"),
-        lambda value: type(value) in kinds and least <= value <= end,
-    )
-
-
-def _whole(least: int, most: int | None = None, what: str = "a whole number") -> Rule:
-    return _number(least, most, what, (int,))
-
-
-def _text(allowed: str, pattern: str = "(?s).*") -> Rule:
-    return Rule(allowed, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
-
-
-def _one_of(*choices: str) -> Rule:
-    words = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
-    return Rule(words, lambda value: value in choices, choices)
-
-
-SWITCH = Rule("true or false", lambda value: type(value) is bool)
-SECONDS = _number(0, what="seconds")
-PORT = _whole(0, 65535, "a port")
-HOST = _text("a host name or address", "(?s).+")
-WEBHOOK = _text("an http:// or https:// URL", "(?s)(https?://[^/].*)?")
-LOG_FORMAT = _one_of("text", "json")
-LOG_LEVEL = _one_of("debug", "info", "warning", "error")
-
-
-def _device(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    if re.fullmatch(r"auto|cpu|cuda(:all|:\d{1,4}(,\d{1,4})*)?", value, re.ASCII) is None:
-        return False
-    cards = [int(card) for card in re.findall(r"\d+", value)]
-    return len(cards) == len(set(cards))
-
-
-def _ascending(value: object) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and all(type(one) is int and one > 0 for one in value)
-        and all(first < second for first, second in pairwise(value))
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +50,13 @@ class Settings:
 class Batching:
     """How much runs together, how much at once, and how much may wait."""
 
-    max_batch_rows: int = setting(128, _whole(0))
+    max_batch_rows: int = setting(128, whole(0))
     """Rows that run together; 0: requests run whole and alone, whatever their shape."""
-    max_delay_us: int = setting(0, _whole(0))
+    max_delay_us: int = setting(0, whole(0))
     """How long the first request may wait for others, in microseconds."""
-    max_queue_rows: int = setting(65_536, _whole(1))
+    max_queue_rows: int = setting(65_536, whole(1))
     """Rows that may wait; a request that finds the queue full gets 503."""
-    max_queue_bytes: int = setting(256 * 2**20, _whole(1))
+    max_queue_bytes: int = setting(256 * 2**20, whole(1))
     """Bytes that may wait."""
 
 
@@ -122,19 +64,19 @@ class Batching:
 class Engine:
     """What runs a model, and how many at once."""
 
-    device: str = setting("cpu", Rule(DEVICES, _device))
-    instances: int = setting(1, _whole(1))
+    device: str = setting("cpu", DEVICE)
+    instances: int = setting(1, whole(1))
     """Batches that run at the same time."""
-    threads: int = setting(0, _whole(0))
+    threads: int = setting(0, whole(0))
     """Threads of one batch; 0: the cores this process may use, shared among the instances."""
     spinning: bool = setting(False, SWITCH)
     """Whether threads spin while they wait for work: quicker, but it takes the cores from the event loop."""
 
     trust: bool = setting(False, SWITCH)
     """Whether code that comes with the model may be run; not for its own driftline.toml to say."""
-    python: str = setting("", _text("the path of a Python interpreter"))
+    python: str = setting("", text("the path of a Python interpreter"))
     """What runs that code, each instance in a process of its own; the server's own interpreter if empty."""
-    memory_bytes: int = setting(0, _whole(0))
+    memory_bytes: int = setting(0, whole(0))
     """Memory of such a process; 0: half of what there is, shared among the instances."""
 
     tf32: bool = setting(False, SWITCH)
@@ -145,7 +87,7 @@ class Engine:
     """Whether TensorRT computes on a card what it can of a model."""
     tensorrt_fp16: bool = setting(False, SWITCH)
     """Whether it may do so in half precision."""
-    buckets: tuple[int, ...] = setting((), Rule("ascending whole numbers from 1, in a list", _ascending))
+    buckets: tuple[int, ...] = setting((), BUCKETS)
     """Rows of the batches that a card computes, which others are filled up to; beyond them, powers of two."""
 
     def threads_on(self, cores: int) -> int:
@@ -162,21 +104,21 @@ class Monitoring(Settings):
     """What is watched, how closely, and how sure an alarm is."""
 
     enabled: bool = setting(True, SWITCH)
-    false_alarm_rows: float = setting(1_000_000, _number(1))
+    false_alarm_rows: float = setting(1_000_000, number(1))
     """Rows that pass on average, at least, before a false alarm while nothing changes."""
-    tolerance: float = setting(0.02, _number(0))
+    tolerance: float = setting(0.02, number(0))
     """The drift of a column, as a PSI, that is harmless."""
-    look_rows: int = setting(0, _whole(0))
+    look_rows: int = setting(0, whole(0))
     """Rows between two looks of the detectors; 0: by time only."""
     look_seconds: float = setting(1.0, SECONDS)
     """Seconds between two looks; 0: by rows only."""
-    window_rows: int = setting(0, _whole(0))
+    window_rows: int = setting(0, whole(0))
     """Rows after which a window ends; 0: by time only."""
     window_seconds: float = setting(3600.0, SECONDS)
     """Seconds after which a window ends; 0: by rows only."""
-    keep_windows: int = setting(24, _whole(0))
+    keep_windows: int = setting(24, whole(0))
     """Finished windows that are kept in memory."""
-    history: str = setting("", _text("a folder, or nothing"))
+    history: str = setting("", text("a folder, or nothing"))
     """Where finished windows are written, as Parquet; nowhere if empty."""
 
 
@@ -206,12 +148,12 @@ class Server(Settings):
     """Settings of a serving process; the flags of `driftline serve`, in this order."""
 
     registry: str = setting(
-        "models", _text("a folder or an http:// URL", "(?s).+"), "Where the models are.", metavar="URI"
+        "models", text("a folder or an http:// URL", "(?s).+"), "Where the models are.", metavar="URI"
     )
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
     port: int = setting(8080, PORT, "Port to listen on; 0 for a free one.", "--http_port")
-    workers: int = setting(1, _whole(1), "Processes that answer on the port.")
-    max_body_bytes: int = setting(64 * 2**20, _whole(1), "Largest request body, in bytes.")
+    workers: int = setting(1, whole(1), "Processes that answer on the port.")
+    max_body_bytes: int = setting(64 * 2**20, whole(1), "Largest request body, in bytes.")
     exit_on_error: bool = setting(
         True, SWITCH, "End if a model can't be loaded at the start; otherwise serve the others."
     )
@@ -229,7 +171,7 @@ class Server(Settings):
     log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
     busy_poll_us: int = setting(
         100,
-        _whole(0),
+        whole(0),
         "Look so many microseconds for the next request, where they come soon, before sleeping; 0: sleep.",
     )
     """They come soon if the last one came as soon behind the one before."""
@@ -242,34 +184,34 @@ class Server(Settings):
         "registry.",
     )
     log_payloads: str = setting(
-        "none", _one_of("none", "all", "request", "response"), "Log what is asked and answered."
+        "none", one_of("none", "all", "request", "response"), "Log what is asked and answered."
     )
     log_sink: str = setting(
         "",
-        _text("an http:// or https:// URL, or a folder"),
+        text("an http:// or https:// URL, or a folder"),
         "To a URL, as events of KServe's logger, or a folder, as Parquet.",
         metavar="URL|FOLDER",
     )
-    log_sample: float = setting(1.0, _number(0, 1, "a part"), "Log this part of all requests.")
+    log_sample: float = setting(1.0, number(0, 1, "a part"), "Log this part of all requests.")
     log_cpu: float = setting(
         0.02,
-        _number(0.001, 1, "a part"),
+        number(0.001, 1, "a part"),
         "Logging takes this part of a core from the requests at most, and of the time that they leave. What "
         "would take more is not logged.",
     )
     """In each worker; where it has time to spare, half of what is left of that besides."""
     log_queue_bytes: int = setting(
-        64 * 2**20, _whole(1), "Bytes that may wait to be logged, in each worker; for more, the oldest go."
+        64 * 2**20, whole(1), "Bytes that may wait to be logged, in each worker; for more, the oldest go."
     )
-    log_file_bytes: int = setting(32 * 2**20, _whole(1), "A Parquet file is full with so many.")
+    log_file_bytes: int = setting(32 * 2**20, whole(1), "A Parquet file is full with so many.")
     log_file_seconds: float = setting(
-        60.0, _number(0.1, what="seconds"), "Write a Parquet file after so many seconds, full or not."
+        60.0, number(0.1, what="seconds"), "Write a Parquet file after so many seconds, full or not."
     )
     log_batch: int = setting(
-        1, _whole(1), "Events a post; 1 as KServe's logger, more are a CloudEvents batch."
+        1, whole(1), "Events a post; 1 as KServe's logger, more are a CloudEvents batch."
     )
     log_namespace: str = setting(
-        "", _text("a text"), "The namespace that events name; the pod's if not given.", metavar="NAME"
+        "", text("a text"), "The namespace that events name; the pod's if not given.", metavar="NAME"
     )
     """Without a pod, `default`."""
 
@@ -279,42 +221,42 @@ class Sidecar(Settings):
     """Settings of an agent beside another server; the flags of `driftline monitor`, in this order."""
 
     profile: str = setting(
-        "", _text("a file"), "What the data was: the reference.", metavar="FILE", required=True
+        "", text("a file"), "What the data was: the reference.", metavar="FILE", required=True
     )
     upstream: str = setting(
         "",
-        _text("an http:// URL of a server, without a user or a password", r"(http://[^/?#@\s]+/?)?"),
+        text("an http:// URL of a server, without a user or a password", r"(http://[^/?#@\s]+/?)?"),
         "Pass requests to this server and watch them.",
         metavar="URL",
     )
     listen: bool = setting(False, SWITCH, "Take what KServe's logger sends, on --port.")
     files: str = setting(
-        "", _text("paths, or a folder"), "Read these, and go on as they grow.", metavar="GLOB|FOLDER"
+        "", text("paths, or a folder"), "Read these, and go on as they grow.", metavar="GLOB|FOLDER"
     )
     event_queue_bytes: int = setting(
-        32 * 2**20, _whole(1), "Bytes of events that may wait to be joined; more are refused."
+        32 * 2**20, whole(1), "Bytes of events that may wait to be joined; more are refused."
     )
     join_bytes: int = setting(
         32 * 2**20,
-        _whole(1),
+        whole(1),
         "Bytes of requests and answers that may wait for each other; for more, the oldest are dropped.",
     )
-    join_seconds: float = setting(60.0, _number(0.01, what="seconds"), "How long they wait for each other.")
+    join_seconds: float = setting(60.0, number(0.01, what="seconds"), "How long they wait for each other.")
     model: str = setting(
-        "", _text("a model's name"), "Watch this model only; all that passes if not given.", metavar="NAME"
+        "", text("a model's name"), "Watch this model only; all that passes if not given.", metavar="NAME"
     )
     """If empty, what passes is named as the profile's file is."""
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
     port: int = setting(8081, PORT, "Of drift and metrics; 0 for a free one.")
     proxy_port: int = setting(8080, PORT, "Of what is passed to --upstream; 0 for a free one.")
-    copy_body_bytes: int = setting(2**20, _whole(1), "A body of more passes unobserved.")
+    copy_body_bytes: int = setting(2**20, whole(1), "A body of more passes unobserved.")
     copy_queue_bytes: int = setting(
-        32 * 2**20, _whole(1), "Bytes of copies that may wait to be observed; more are dropped."
+        32 * 2**20, whole(1), "Bytes of copies that may wait to be observed; more are dropped."
     )
     checkpoint: str = setting(
-        "", _text("a file, or nothing"), "Keep what was counted there, over a restart.", metavar="FILE"
+        "", text("a file, or nothing"), "Keep what was counted there, over a restart.", metavar="FILE"
     )
-    checkpoint_seconds: float = setting(10.0, _number(0.01, what="seconds"), "Time between two checkpoints.")
+    checkpoint_seconds: float = setting(10.0, number(0.01, what="seconds"), "Time between two checkpoints.")
     stop_delay_seconds: float = setting(
         0.0, SECONDS, "Time to go on passing requests when stopped, until nobody sends any more."
     )

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support import Process, gather, identity, infer_request, scale, serving, slow
+from waiting import until
 
 from driftline.registry.source import Registry
 
@@ -39,8 +40,10 @@ def one_thread(folder: Path) -> dict[str, str]:
 def wait_until_busy(server: Process, requests: int = 1) -> None:
     """Return when so many requests have arrived, answered or not."""
     counts = r'(?m)^nv_inference_(?:pending_request_count|request_success)\{model="slow",version="1"\} (.+)$'
-    while sum(map(float, re.findall(counts, server.get("/metrics").text))) < requests:
-        pass
+    until(
+        lambda: sum(map(float, re.findall(counts, server.get("/metrics").text))) >= requests,
+        f"{requests} requests",
+    )
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import numpy as np
 
 from driftline.errors import BadRequest
 from driftline.files import replacing
-from driftline.monitor import shipping
+from driftline.monitor import window_file
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.shipping import Shipped
 from driftline.monitor.signals import Signal
 from driftline.monitor.snapshot import Snapshot
+from driftline.monitor.window_file import WindowFile
 from driftline.tensors import Array
 
 FORMAT = 1
@@ -79,7 +79,7 @@ def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
     arrays: dict[str, Array] = {"head": _bytes(json.dumps(head).encode()), "counted": snapshot.counted}
     arrays |= {f"detectors.{name}": array for name, array in detectors.items()}
     for index, window in enumerate(snapshot.finished):
-        arrays[f"window.{index}"] = _bytes(shipping.write(Shipped("", "", fingerprint, window, ())))
+        arrays[f"window.{index}"] = _bytes(window_file.encode(WindowFile("", "", fingerprint, window, ())))
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     try:
@@ -132,7 +132,7 @@ def _snapshot_of(head: Mapping[str, Any], arrays: Mapping[str, Array], where: st
         {**detectors, "random": head["random"]},
         tuple(Signal.of_dict(one) for one in head["signals"]),
         frozenset((kind, column) for kind, column in head["seen"]),
-        tuple(shipping.read(one, where).window for one in windows),
+        tuple(window_file.decode(one, where).window for one in windows),
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.monitor.chances import chi_square_above
+from driftline.monitor.distributions import chi_square_above
 from driftline.monitor.ranks import CUTS, seed_of
 from driftline.monitor.reference import Reference
 from driftline.tensors import Array

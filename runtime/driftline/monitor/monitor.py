@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime
+from math import inf
 from numbers import Integral, Real
 from threading import RLock
 from time import monotonic
@@ -95,9 +97,9 @@ class Monitor:
             Detectors(self._counter.references, false_alarm_rows, tolerance) if profile.rows else None
         )
         self._look_rows = look_rows or _NEVER
-        self._look_seconds = look_seconds
+        self._look_seconds = look_seconds or inf
         self._window_rows = window_rows or _NEVER
-        self._window_seconds = window_seconds
+        self._window_seconds = window_seconds or inf
         self._by_time = look_seconds > 0 or window_seconds > 0
         self._finished: deque[Window] = deque(maxlen=keep_windows)
         self._model = model
@@ -110,16 +112,13 @@ class Monitor:
         self._lock = RLock()  # who is told of a signal may ask for a report
         self._last_look_counts = self._counter.counts
         self._last_look_rows = 0
-        self._next_look = monotonic() + look_seconds
+        self._next_look = monotonic() + self._look_seconds
         self._begin_window()
 
     @classmethod
     def of(cls, profile: Profile, settings: Monitoring, **named: Any) -> Self:
         """A monitor with the settings of a `driftline.toml`; `named` are the other arguments."""
-        names = (
-            "false_alarm_rows", "tolerance", "look_rows", "look_seconds",
-            "window_rows", "window_seconds", "keep_windows",
-        )  # fmt: skip
+        names = {item.name for item in fields(settings)} - {"enabled", "history"}
         return cls(profile, **{name: getattr(settings, name) for name in names}, **named)
 
     def warm_up(self) -> None:
@@ -186,10 +185,10 @@ class Monitor:
         if self._busy:  # whoever is told of it asks
             return
         now = monotonic()
-        if self._look_seconds and now >= self._next_look:
+        if now >= self._next_look:
             self._next_look = now + self._look_seconds
             self._look()
-        if self._window_seconds and now >= self._window_end:
+        if now >= self._window_end:
             self._end_window()
 
     @contextmanager
@@ -220,10 +219,7 @@ class Monitor:
         """Whether a look or a window's end falls due behind so many more rows, to be merged then."""
         if self.rows + rows >= self._stop:
             return True
-        now = monotonic() if self._by_time else 0.0
-        return (self._look_seconds > 0 and now >= self._next_look) or (
-            self._window_seconds > 0 and now >= self._window_end
-        )
+        return self._by_time and monotonic() >= min(self._next_look, self._window_end)
 
     def merge(self, counter: Counter, rows: int) -> None:
         """Add so many rows that another counter has counted by this profile.

@@ -47,10 +47,10 @@ async def acknowledge(watched: Watched) -> Response:
 
 async def window(watched: Watched, model: str, version: str) -> Response:
     """The current window as an Arrow file, to be merged with those of others."""
-    from driftline.monitor.shipping import pack
+    from driftline.monitor.window_file import current
 
     monitor = watched.ready()
-    return Response(await asyncio.to_thread(pack, monitor, model, version), media_type=ARROW_FILE)
+    return Response(await asyncio.to_thread(current, monitor, model, version), media_type=ARROW_FILE)
 
 
 async def reference(watched: Watched) -> Response:

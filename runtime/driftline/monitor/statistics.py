@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from driftline.monitor.chances import chi_square_tail, kolmogorov_tail
+from driftline.monitor.distributions import chi_square_tail, kolmogorov_tail
 from driftline.tensors import Array
 
 EXPECTED_LEAST = 5.0

@@ -12,12 +12,12 @@ from urllib.parse import quote
 import httpx
 
 from driftline.errors import BadRequest, DriftlineError
-from driftline.monitor import report, shipping
+from driftline.monitor import report, window_file
 from driftline.monitor.profile import Profile
 from driftline.monitor.report import Report
-from driftline.monitor.shipping import Shipped
 from driftline.monitor.storage import decode
 from driftline.monitor.window import Window
+from driftline.monitor.window_file import WindowFile
 
 TIMEOUT_SECONDS = 10.0
 AT_ONCE = 16
@@ -28,7 +28,7 @@ class Part:
     """A window that was fetched: the page of its monitor, and what it said."""
 
     page: str
-    shipped: Shipped
+    file: WindowFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def ask(urls: Sequence[str], model: str = "") -> Fleet:
                 away[url] = found
         alike: dict[tuple[str, str], list[Part]] = {}
         for part in parts:
-            alike.setdefault((part.shipped.model, part.shipped.fingerprint), []).append(part)
+            alike.setdefault((part.file.model, part.file.fingerprint), []).append(part)
         groups: list[Group] = []
         for (name, _), members in alike.items():
             try:
@@ -101,7 +101,7 @@ def _windows(client: httpx.Client, model: str, url: str) -> list[Part] | str:
     try:
         names = [model] if model else _models(client, base)
         pages = [f"{base}/v2/models/{quote(name, safe='')}/drift" for name in names]
-        parts = [Part(page, shipping.read(_get(client, f"{page}/window"), page)) for page in pages]
+        parts = [Part(page, window_file.decode(_get(client, f"{page}/window"), page)) for page in pages]
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         return f"{type(error).__name__}: {error}"
     except DriftlineError as error:
@@ -128,8 +128,8 @@ def _get(client: httpx.Client, url: str) -> bytes:
 
 def _group(client: httpx.Client, model: str, parts: Sequence[Part]) -> Group:
     """The report of windows that were counted in the same bins; one of them tells the profile."""
-    window = reduce(Window.merge, (part.shipped.window for part in parts))
-    signals = [signal for part in parts for signal in part.shipped.signals]
+    window = reduce(Window.merge, (part.file.window for part in parts))
+    signals = [signal for part in parts for signal in part.file.signals]
     page = f"{parts[0].page}/reference"
     profile = Profile(*decode(_get(client, page), page))
     return Group(model, tuple(part.page for part in parts), report.of(profile, window, signals))

@@ -28,7 +28,7 @@ def pool_of(listener: socket.socket) -> WorkerPool:
         (Server(), ServerFile()),
         prepare,
         lambda worker: None,
-        {"said": lambda worker, said: None},
+        {"totals": lambda worker, said: None},
     )
 
 

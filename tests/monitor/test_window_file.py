@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from driftline.errors import BadRequest
-from driftline.monitor import report, shipping
+from driftline.monitor import report, window_file
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 
@@ -23,7 +23,7 @@ def test_windows_of_two_monitors_are_the_window_of_one() -> None:
     for seed, part in enumerate(parts, 1):
         for monitor in (whole, part):
             monitor.observe(batch(3_000, seed, shift=1.0))
-    first, second = (shipping.read(shipping.pack(part, "m", "3"), "here") for part in parts)
+    first, second = (window_file.decode(window_file.current(part, "m", "3"), "here") for part in parts)
     assert (first.model, first.version, first.fingerprint) == ("m", "3", profile.fingerprint)
     assert {signal.column for signal in first.signals if signal.kind == "alarm"} == {"x_0", "x_1", "x_2"}
     merged = report.of(profile, first.window.merge(second.window))
@@ -37,7 +37,7 @@ def test_windows_of_two_monitors_are_the_window_of_one() -> None:
 
 def test_what_is_no_window_is_refused() -> None:
     with pytest.raises(BadRequest, match="there: expected a window"):
-        shipping.read(b"not Arrow", "there")
+        window_file.decode(b"not Arrow", "there")
 
 
 def test_a_fingerprint_is_of_the_content() -> None:

@@ -32,7 +32,7 @@ _WHOLE = b"driftline.whole."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shipped:
+class WindowFile:
     """A window, and whose it is.
 
     model, version  that was watched
@@ -47,24 +47,24 @@ class Shipped:
     signals: tuple[Signal, ...]
 
 
-def pack(monitor: Monitor, model: str, version: str) -> bytes:
+def current(monitor: Monitor, model: str, version: str) -> bytes:
     """A monitor's current window, and what is held."""
     window, signals = monitor.current()
-    return write(Shipped(model, version, monitor.profile.fingerprint, window, signals))
+    return encode(WindowFile(model, version, monitor.profile.fingerprint, window, signals))
 
 
-def write(shipped: Shipped) -> bytes:
-    """As a file."""
-    window = shipped.window
+def encode(file: WindowFile) -> bytes:
+    """As bytes."""
+    window = file.window
     head = {
         "format": FORMAT,
-        "model": shipped.model,
-        "version": shipped.version,
-        "fingerprint": shipped.fingerprint,
+        "model": file.model,
+        "version": file.version,
+        "fingerprint": file.fingerprint,
         "began": window.began.isoformat(),
         "ended": window.ended.isoformat(),
         "rows": window.rows,
-        "signals": [signal.to_dict() for signal in shipped.signals],
+        "signals": [signal.to_dict() for signal in file.signals],
     }
     metadata = {
         _HEAD: json.dumps(head).encode(),
@@ -82,8 +82,8 @@ def write(shipped: Shipped) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read(content: bytes, where: str) -> Shipped:
-    """What `write` has written; BadRequest, beginning with `where`, if it is something else."""
+def decode(content: bytes, where: str) -> WindowFile:
+    """What `encode` has made; BadRequest, beginning with `where`, if it is something else."""
     try:
         table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
         metadata = table.schema.metadata or {}
@@ -101,7 +101,7 @@ def read(content: bytes, where: str) -> Shipped:
             _square(np.frombuffer(metadata[_WHOLE + b"comoments"], np.float64)),
         )
         signals = tuple(Signal.of_dict(one) for one in head["signals"])
-        return Shipped(head["model"], head["version"], head["fingerprint"], window, signals)
+        return WindowFile(head["model"], head["version"], head["fingerprint"], window, signals)
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise BadRequest(f"{where}: expected a window: {' '.join(str(error).split())}") from error
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from driftline.monitor.chances import chi_square_above, chi_square_tail, kolmogorov_tail
+from driftline.monitor.distributions import chi_square_above, chi_square_tail, kolmogorov_tail
 
 
 @given(st.floats(0, 3000), st.integers(1, 300))

@@ -1,0 +1,92 @@
+"""Which values a setting may have."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+Check = Callable[[Any], bool]
+
+_DEVICES = "'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'"
+"""Where a model may run: 'cuda' is the first card, 'auto' too if it can be used, else the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which values a setting may have, in words and in code."""
+
+    allowed: str
+    check: Check
+    choices: tuple[str, ...] = ()
+    """All of them, if they are few."""
+
+
+def setting(default: Any, rule: Rule, about: str = "", *same: str, **flag: Any) -> Any:
+    """A dataclass field that knows its rule and, where commands have a flag for it, how that one looks.
+
+    `about` is the flag's help, `same` are other spellings, `flag` is what click is told besides.
+    """
+    return field(default=default, metadata={"rule": rule, "same": same, "flag": {"help": about, **flag}})
+
+
+def number(
+    least: float, most: float | None = None, what: str = "a number", kinds: tuple[type, ...] = (int, float)
+) -> Rule:
+    """Numbers from `least` on, up to `most` if it is given, which are no booleans."""
+    end = sys.float_info.max if most is None else most  # neither NaN nor infinity
+    return Rule(
+        f"{what} from {least:g}" + ("" if most is None else f" to {most:g}"),
+        lambda value: type(value) in kinds and least <= value <= end,
+    )
+
+
+def whole(least: int, most: int | None = None, what: str = "a whole number") -> Rule:
+    """Whole numbers, likewise."""
+    return number(least, most, what, (int,))
+
+
+def text(allowed: str, pattern: str = "(?s).*") -> Rule:
+    """Text of a pattern, which `allowed` has in words."""
+    return Rule(allowed, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
+
+
+def one_of(*choices: str) -> Rule:
+    """One of a few words."""
+    words = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    return Rule(words, lambda value: value in choices, choices)
+
+
+SWITCH = Rule("true or false", lambda value: type(value) is bool)
+SECONDS = number(0, what="seconds")
+PORT = whole(0, 65535, "a port")
+HOST = text("a host name or address", "(?s).+")
+WEBHOOK = text("an http:// or https:// URL", "(?s)(https?://[^/].*)?")
+LOG_FORMAT = one_of("text", "json")
+LOG_LEVEL = one_of("debug", "info", "warning", "error")
+
+
+def is_device(value: object) -> bool:
+    """Whether it names the CPU or cards, none of them twice."""
+    if not isinstance(value, str):
+        return False
+    if re.fullmatch(r"auto|cpu|cuda(:all|:\d{1,4}(,\d{1,4})*)?", value, re.ASCII) is None:
+        return False
+    cards = [int(card) for card in re.findall(r"\d+", value)]
+    return len(cards) == len(set(cards))
+
+
+def ascends(value: object) -> bool:
+    """Whether it is a list of whole numbers from 1, each more than the one before."""
+    return (
+        isinstance(value, (list, tuple))
+        and all(type(one) is int and one > 0 for one in value)
+        and all(first < second for first, second in pairwise(value))
+    )
+
+
+DEVICE = Rule(_DEVICES, is_device)
+BUCKETS = Rule("ascending whole numbers from 1, in a list", ascends)

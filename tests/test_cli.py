@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -143,6 +145,10 @@ def test_the_registry_can_come_from_the_environment_and_from_a_file(
         (["versions", "m"], "m"),
         (["versions", "--registry", "ftp://127.0.0.1:5000"], "the scheme 'ftp'"),
         (["versions", "--registry", "http://127.0.0.1:1"], "http://127.0.0.1:1 can't be reached"),
+        (["versions", "--registry", "http://..:5000"], "http://..:5000 can't be reached: UnicodeError"),
+        (["bench", "http://..:80"], "http://..:80"),
+        (["profile", "--from-traffic", "http://..:8", "--model", "m", "-o", "p.arrow"], "http://..:8: Unic"),
+        (["register", "some name.onnx", "--name", "m", "--registry", "/proc/nowhere"], "/proc/nowhere"),
         (["score", "m", "data.parquet", "-o", "out.parquet"], "m"),
         (["score", "some name.onnx", "nothing.parquet", "-o", "out.parquet"], "nothing.parquet"),
         (
@@ -283,6 +289,25 @@ def test_a_profile_is_required() -> None:
     said = run("monitor", "--listen")
     assert said.exit_code == 2
     assert "Missing option '--profile'" in said.stderr
+
+
+def test_an_agent_that_cannot_be_looked_up_is_a_line() -> None:
+    result = run("drift", "http://..:80")
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert "driftline: http://..:80 is left out: UnicodeError: " in result.output
+
+
+def test_what_the_system_refuses_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
+
+    monkeypatch.setattr("driftline.demo.demo.run", full)
+    result = run("demo")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "driftline: [Errno 28] No space left on device: '/tmp/x'\n",
+    )
+    assert isinstance(run("--debug", "demo").exception, OSError)
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -91,8 +91,15 @@ def test_columns_that_change_between_tables_are_refused(tmp_path: Path) -> None:
 def test_a_csv_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("a,b\n" + "1,2\n" * 2_000_000 + "1,2,3\n")
-    with pytest.raises(BadRequest, match=r"data\.csv: .*Expected 2 columns, got 3"):
+    with pytest.raises(BadRequest, match=r"data\.csv: .*Expected 2 columns, got 3") as caught:
         list(Source(path).batches(["a"]))
+    assert "types" not in str(caught.value)
+
+
+def test_a_csv_whose_types_are_told_too_early_says_so(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a\n" + "1\n" * 3_000_000 + "1.5\n")
+    with pytest.raises(BadRequest, match=r"data\.csv: .* invalid value '1\.5'; types are told from"):
+        list(Source(tmp_path / "data.csv").batches(["a"]))
 
 
 def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:

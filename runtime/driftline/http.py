@@ -12,7 +12,7 @@ import orjson
 import uvicorn
 from starlette.types import Receive
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from driftline.errors import Cancelled, TooLarge
 
@@ -136,6 +136,7 @@ class HttpConnection(HttpToolsProtocol):
     """A client's connection."""
 
     _between = True  # the parser is between two requests
+    _running: RequestResponseCycle | None = None  # of uvicorn's, the one that is being answered
     _unplaced = 0  # bytes that have come since the last body, or part of one, or end of a head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -185,6 +186,8 @@ class HttpConnection(HttpToolsProtocol):
         """A head has come."""
         self._unplaced = 0
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """A part of a body has come."""
@@ -199,6 +202,15 @@ class HttpConnection(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer has been written: if no other request waits for its turn, more can be read."""
+        """An answer has been written: the next request has its turn, or more can be read."""
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]
         super().on_response_complete()
         self.flow.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone; uvicorn says so to its last request, which may still wait for its turn."""
+        super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()

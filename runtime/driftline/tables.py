@@ -228,7 +228,13 @@ def _read(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
         reading = pa.csv.ReadOptions(block_size=4 * _BUFFER_BYTES)
         converting = pa.csv.ConvertOptions(include_columns=columns)
         with pa.csv.open_csv(path, reading, convert_options=converting) as reader:
-            yield from (part for batch in reader for part in _slices(batch, rows))
+            try:
+                yield from (part for batch in reader for part in _slices(batch, rows))
+            except pa.ArrowInvalid as error:
+                if "conversion error" not in str(error):
+                    raise
+                said = "types are told from the first 4 MiB of a CSV file; a Parquet file has them"
+                raise BadRequest(f"{path}: {' '.join(str(error).split())}; {said}") from error
     else:
         with pa.memory_map(str(path)) as file:
             reader = pa.ipc.open_file(file)

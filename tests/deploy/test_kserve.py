@@ -75,6 +75,7 @@ def test_our_containers_have_no_rights_and_our_commands_understand_them(path: Pa
         assert rights["allowPrivilegeEscalation"] is False
         assert rights["capabilities"] == {"drop": ["ALL"]}
         assert rights["runAsUser"] > 0
+        assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"  # our errors are a line
         words = [*container.get("command", ["driftline"])[1:], *container.get("args", [])]
         command = main.commands[words[0]]
         arguments = [word.replace("{{.Name}}", "flights") for word in words[1:]]

@@ -164,7 +164,7 @@ from pathlib import Path
 from driftline.engine.python import Slot
 slots = [Slot(sys.executable, Path({str(folder)!r}), 2**30) for _ in range(2)]
 print(*(slot._process._popen.pid for slot in slots), flush=True)
-slots[1].kill()
+slots[1].close()
 input()
 """
     with subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -186,11 +187,18 @@ def test_without_a_profile_rows_are_counted_and_a_profile_comes_of_traffic(tmp_p
         assert profile.rows == 2000
         assert profile.names == ("x_0", "x_1", "x_2", "y_0", "y_1", "y_2", "total")
 
+        profile.renamed({"x_0": "age"}).save(tmp_path / "profile.arrow")
         registry.register([model, tmp_path / "profile.arrow"], "m")
         server.post("/v2/repository/models/m/load").raise_for_status()
         monitored(server)
         send(server, RANDOM.standard_normal((500, 3)))
         assert server.get("/v2/models/m/drift").json()["version"] == "2"
+        with ThreadPoolExecutor(1) as thread:
+            asked = thread.submit(server.get, "/v2/models/m/profile?rows=100&seconds=30")
+            while not asked.done():
+                send(server, RANDOM.standard_normal((10, 3)))
+        (tmp_path / "again.arrow").write_bytes(asked.result().content)
+        assert Profile.load(tmp_path / "again.arrow").names == ("age", *profile.names[1:])
 
 
 def test_a_wrong_profile_costs_no_request(tmp_path: Path) -> None:

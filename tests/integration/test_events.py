@@ -6,10 +6,11 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,19 @@ def test_what_our_server_wrote_is_read_each_row_once_whatever_is_killed(
 
 def _columns(signals: list[Any]) -> list[str]:
     return [one["column"] if isinstance(one, dict) else one for one in signals]
+
+
+def test_a_client_that_leaves_with_posts_unanswered_is_no_line(profile: Path) -> None:
+    row = json.dumps({"instances": [[1.0, 2.0, 3.0]]})
+    head = (
+        f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {len(row)}\r\n\r\n"  # no event: refused, the long way
+    )
+    with monitoring(profile, "--listen") as agent:
+        host, _, port = agent.address.partition(":")
+        with socket.create_connection((host, int(port)), timeout=3) as client, suppress(TimeoutError):
+            for _ in range(100):
+                client.sendall((head + row).encode() * 1000)
+        until(lambda: agent.get("/metrics").status_code == 200, "an answer")
+        assert agent.stop() == 0
+        agent.close()
+        assert not [line for line in agent.log if "Traceback" in line]

@@ -198,7 +198,10 @@ def test_a_sink_that_is_away_slows_nobody_and_costs_no_memory(registry: Registry
                     before = process.memory_info().rss
         found = metrics(server)
         assert process.memory_info().rss - before < 80 * 2**20  # Numba is being loaded, too
-        assert found["driftline_payloads_dropped_total"] > 900
+        dropped = found["driftline_payloads_dropped_total"]
+        # On a busy machine some are skipped for want of time, before they could wait.
+        assert dropped > 100
+        assert dropped + found["driftline_payloads_skipped_total"] > 900
         assert found["driftline_payloads_queued_bytes"] <= 1_000_000
         assert server.stop() == 0
         assert any("could not be posted to 127.0.0.1" in line for line in server.log)

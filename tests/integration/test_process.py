@@ -134,8 +134,10 @@ def test_a_stop_may_wait_until_clients_have_gone_elsewhere(registry: Registry, w
                 answer = client.post(path, json=body)
                 assert answer.status_code == 200, path
                 closes = answer.headers.get("connection") == "close"
-        while server.get("/v2/health/ready").status_code != 503:
-            pass
+        for path in ("/v2/health/ready", "/v2/models/m/ready", "/v1/models/m", "/ping"):
+            while server.get(path).status_code != 503:
+                pass
+        assert server.get("/v2/health/live").status_code == 200
         assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
     with serving("--registry", registry.uri, "--workers", workers, "--stop-delay-seconds", "0.2") as server:
         assert server.stop() == 0

@@ -166,3 +166,21 @@ def test_who_asks_on_and_on_and_reads_no_answer_takes_no_memory(tmp_path: Path, 
                 client.sendall(requests)
         assert server.infer("twice", {"x": ("FP32", [[1, 2, 3]])}).status_code == 200
         assert psutil.Process(server.popen.pid).memory_info().rss - before < 100 * 2**20
+
+
+def test_a_stop_ends_who_reads_no_answer_or_sends_no_body_in_a_line(tmp_path: Path) -> None:
+    body = json.dumps(infer_request({"x": ("FP32", [[1.0, 2.0, 3.0]] * 30_000)})).encode()
+    head = b"POST /v2/models/twice/infer?slow HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with serving(scale(tmp_path / "twice.onnx", 2), "--drain-seconds", "1") as server:
+        host, _, port = server.address.partition(":")
+        address = host, int(port)
+        with socket.create_connection(address) as deaf, socket.create_connection(address) as mute:
+            mute.sendall(head)
+            deaf.settimeout(3)
+            with suppress(TimeoutError):
+                for _ in range(100):
+                    deaf.sendall(head + body)
+            assert server.stop() == 0
+            assert mute.recv(100).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        server.close()
+        assert not [line for line in server.log if "Traceback" in line]

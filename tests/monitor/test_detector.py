@@ -74,7 +74,7 @@ groups = st.lists(st.builds(Group, st.integers(0, 300), st.booleans()), min_size
 
 @given(groups)
 def test_a_split_shares_every_group_out_whole(some: list[Group]) -> None:
-    shares, gaps = split(some)
+    shares, gaps = split(some, 0)
     total = sum(group.rows for group in some)
     assert shares.shape == (len(some), BINS)
     assert gaps.shape == (BINS,)
@@ -90,7 +90,7 @@ def test_a_split_shares_every_group_out_whole(some: list[Group]) -> None:
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
 def test_cuts_within_different_values_take_their_gaps_along(sizes: list[int]) -> None:
     """As in a sketch: it may not tell which of many values lie on which side of a rank."""
-    shares, gaps = split([Group(rows, single=False) for rows in sizes])
+    shares, gaps = split([Group(rows, single=False) for rows in sizes], 0)
     within = np.array(sizes) @ shares
     # A cut is at a row, which has half a gap below it: bins have as many gaps as rows, but at the two ends.
     assert np.abs(within - gaps).max() <= 1 + 1e-6

@@ -168,6 +168,7 @@ def test_of_too_many_categories_the_rarest_are_forgotten(monkeypatch: pytest.Mon
     [
         ([NUMBERS, STRINGS], {}, "column 'a': expected numbers as before, came strings"),
         ([STRINGS, NUMBERS], {}, "column 'a': expected strings as before, came numbers"),
+        ([{"": np.zeros(9)}], {}, "expected columns with names, came one without"),
         ([NUMBERS, {"b": np.zeros(9)}], {}, "came more or fewer: a, b"),
         ([STRINGS], {"a": "numeric"}, "column 'a': expected numbers, came strings"),
         ([NUMBERS], {"b": "numeric"}, "column 'b' as 'numeric': expected one of a as"),

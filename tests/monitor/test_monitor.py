@@ -22,7 +22,7 @@ from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric
 from driftline.monitor.signals import Signal
 from driftline.monitor.window import Window
-from driftline.monitor.wording import CLOSER
+from driftline.monitor.wording import CLOSER, NONE
 
 COLUMNS = 5
 LOOK = 100
@@ -493,6 +493,33 @@ def test_a_report_is_over_at_least_one_window(profile: Profile) -> None:
         Monitor(profile).report(0)
     with pytest.raises(BadRequest, match=r"windows = 1\.5: expected a whole number from 1"):
         Monitor(profile).report(1.5)  # type: ignore[arg-type]
+
+
+def test_who_is_told_may_fail_and_no_signal_is_lost(profile: Profile) -> None:
+    """The evidence for both kinds is spent in one look."""
+
+    def fail(signal: Signal) -> None:
+        raise RuntimeError(signal.kind)
+
+    live = {"input": matrix(3_000, shift=2)}
+    told, failing = Monitor(profile, look_rows=3_000), Monitor(profile, look_rows=3_000, on_signal=fail)
+    told.observe(live)
+    with pytest.raises(RuntimeError):
+        failing.observe(live)
+    assert {signal.kind for signal in told.signals} == {"change", "alarm"}
+    assert len(failing.signals) == len(told.signals)
+
+
+def test_a_signal_of_a_slight_change_says_what_it_is() -> None:
+    """That there is one is certain: words need not be as sure as those of a report of many columns."""
+    random = np.random.default_rng(0)
+    signals: list[Signal] = []
+    for _ in range(8):
+        monitor = Monitor(Profile.fit({"x": random.standard_normal(5_000)}), on_signal=signals.append)
+        while not monitor.signals:
+            monitor.observe({"x": 1.15 * random.standard_normal(500)})
+        assert monitor.report()["x"].words != NONE
+    assert NONE not in {signal.words for signal in signals}
 
 
 def test_a_monitor_needs_a_profile() -> None:

@@ -75,3 +75,19 @@ def test_nothing_to_do_starts_no_thread() -> None:
     before = threading.active_count()
     Outbox(print, "test").close()
     assert threading.active_count() == before
+
+
+def test_what_is_not_done_when_it_closes_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    go, taken = threading.Event(), threading.Event()
+
+    def work(item: int) -> None:
+        taken.set()
+        go.wait(30)
+
+    outbox = Outbox(work, "test")
+    for item in range(3):
+        outbox.put(item)
+    assert taken.wait(30)
+    outbox.close(0.1)
+    assert "test: not done in 0.1 s; 2 more wait and are lost" in caplog.text
+    go.set()

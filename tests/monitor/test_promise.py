@@ -83,6 +83,20 @@ def test_signals_of_many_columns_are_together_as_few_as_promised() -> None:
     assert {signal.kind for signal in signals} <= {"change"}
 
 
+def test_what_is_drawn_for_equal_values_is_not_the_same_for_all() -> None:
+    """It once began from 0 for each: 44 of 100 such references had a false signal, where 25 were promised."""
+    signals, paths = 0, 60
+    with unlogged():
+        for path in range(paths):
+            random = np.random.default_rng((path, 8, 7))
+            with pytest.warns(UserWarning, match="a profile of 8 rows is weak"):
+                profile = Profile.fit({"a": np.floor(random.exponential(0.7, 8))})
+            monitor = Monitor(profile, false_alarm_rows=1_000, look_rows=1)
+            monitor.observe({"a": np.floor(random.exponential(0.7, 250))})
+            signals += bool(monitor.signals)
+    assert signals / paths <= 0.25
+
+
 def test_a_drift_that_creeps_in_is_seen() -> None:
     found = simulate(CREEPING, 2)
     assert max(found.change) < CREEPING.cap

@@ -158,6 +158,15 @@ def test_booleans_are_the_same_with_and_without_nulls() -> None:
         read(reader, {"flag": ["True", "maybe"]})
 
 
+def test_booleans_with_nulls_are_numbers_where_the_profile_has_some() -> None:
+    reader = reader_of(Profile.fit({"x": np.arange(100.0), "flag": np.arange(100) % 2}))
+    batch = {"x": pa.array([True, None, False]), "flag": pa.array([None, False, True])}
+    matrix, (codes,) = read(reader, batch)
+    np.testing.assert_array_equal(matrix[:, 0], [1, np.nan, 0])
+    assert codes.tolist() == [-1, 0, 1]
+    assert np.isnan(read(reader, {"x": pa.nulls(1, pa.string()), "flag": [0]})[0]).all()
+
+
 def test_integers_above_63_bits_are_categories_too() -> None:
     values = np.array([2**63 + 5, 2**64 - 1, 1], np.uint64)
     reader = reader_of(Profile.fit({"id": np.tile(values, 50)}))

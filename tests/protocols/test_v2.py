@@ -455,6 +455,12 @@ def test_binary_data_needs_the_header() -> None:
         CODEC.decode(json.dumps(document).encode() + bytes(16))
 
 
+def test_nan_in_json_is_said_to_be_null() -> None:
+    document = with_x(data=[math.nan, 1, 2, 3])
+    with pytest.raises(BadRequest, match=r"no valid JSON: .*; JSON has no NaN: null stands for it$"):
+        CODEC.decode(json.dumps(document).encode())
+
+
 @pytest.mark.parametrize("length", [-1, 11, 2**70])
 def test_a_header_past_the_body_is_refused(length: int) -> None:
     message = f"Inference-Header-Content-Length: expected 0 to the body's length of 10, came {length}"

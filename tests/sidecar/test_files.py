@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -173,6 +174,7 @@ async def test_what_can_not_be_read_is_counted_and_passed_over(tmp_path: Path) -
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no more")
     (tmp_path / "b.jsonl").write_text("{\n[1]\n" + lines(2))
     (tmp_path / "c.csv").write_text("id,type,body\n1,request,x\n")
+    os.mkfifo(tmp_path / "a.jsonl")  # whoever reads it waits for ever
     async with reading(tmp_path) as (files, agent):
         await rows(agent, 2)
         while files.counts["malformed"] < 2:

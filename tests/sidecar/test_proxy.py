@@ -360,6 +360,13 @@ async def test_an_upstream_that_is_not_there(proxy: Proxy, upstream: RawUpstream
     assert proxy.shared["unreachable"] == 1
 
 
+async def test_an_upstream_that_cannot_be_looked_up(proxy: Proxy) -> None:
+    proxy._host = ".."  # no name service can be asked for it
+    answered = await talk(proxy, once(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    assert answered.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+    assert b"can't be reached: encoding with 'idna' codec failed" in answered
+
+
 async def test_an_upstream_that_does_not_answer(
     proxy: Proxy, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -44,6 +45,11 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except DriftlineError as error:
             if ctx.params["debug"]:
+                raise
+            click.echo(f"driftline: {error}", err=True)
+            ctx.exit(2)
+        except OSError as error:  # no room on a disk, no more files: whoever met it had no better words
+            if ctx.params["debug"] or error.errno == errno.EPIPE:  # click ends quietly where nobody reads on
                 raise
             click.echo(f"driftline: {error}", err=True)
             ctx.exit(2)

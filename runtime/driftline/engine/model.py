@@ -170,10 +170,14 @@ class Model:
         return inputs if self._features is None or self.crosses else self._features.of_columns(inputs)
 
     def close(self) -> None:
-        """Wait for what is under way on cards, and give back all that it has there; what is run from here on
-        raises ModelError. Memory of the CPU goes with the model."""
+        """Wait for what is under way on cards, and give back all that it has there; end its Python processes.
+
+        What is run from here on raises ModelError. Memory of the CPU goes with the model.
+        """
         for lane in self.lanes:
             lane.close()
+        if not isinstance(self._session, Session):
+            self._session.close()
 
     @property
     def classes(self) -> Mapping[str, tuple[int | str, ...]]:

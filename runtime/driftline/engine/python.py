@@ -46,7 +46,7 @@ class PythonSession:
         memory_bytes = settings.memory_on(available_memory())
         self._slots = [Slot(python, folder, memory_bytes) for _ in range(settings.instances)]
         self._free: SimpleQueue[Slot] = SimpleQueue()
-        self._end = weakref.finalize(self, _kill, self._slots)
+        self._end = weakref.finalize(self, _close, self._slots)
         try:
             for slot in self._slots:
                 slot.wait_ready()
@@ -69,6 +69,10 @@ class PythonSession:
         found = fit(self._ask(inputs), self.signature.outputs)
         return {name: found[name] for name in outputs}
 
+    def close(self) -> None:
+        """End its processes; who asks from here on gets ModelError."""
+        self._end()
+
     def _ask(self, inputs: Tensors) -> Tensors:
         slot = self._free.get()
         try:
@@ -84,6 +88,7 @@ class Slot:
 
     def __init__(self, python: str, folder: Path, memory_bytes: int) -> None:
         self._start = partial(PythonProcess, python, folder, memory_bytes)
+        self._closed = False
         self._deaths = 0
         self._not_before = 0.0
         self._process: PythonProcess | None = self._start()
@@ -111,18 +116,24 @@ class Slot:
         self._deaths = 0
         return answer
 
-    def kill(self) -> None:
+    def close(self) -> None:
         """End its process for good."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
+        self._closed = True
+        self._kill()
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
 
     def _bury(self) -> None:
-        self.kill()
+        self._kill()
         self._deaths += 1
         self._not_before = monotonic() + backoff(self._deaths - 1)
 
     def _revive(self) -> None:
+        if self._closed:
+            raise ModelError("the model is closed")
         left = self._not_before - monotonic()
         if left > 0:
             raise Unavailable(
@@ -133,6 +144,6 @@ class Slot:
         self._process = self._start()
 
 
-def _kill(slots: list[Slot]) -> None:
+def _close(slots: list[Slot]) -> None:
     for slot in slots:
-        slot.kill()
+        slot.close()

@@ -203,7 +203,7 @@ def _ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None 
     try:
         method = "GET" if body is None else "POST"
         return httpx.request(method, url, content=body, headers=dict(headers or {}), timeout=_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise BadRequest(f"{url}: {str(error) or type(error).__name__}") from error
 
 

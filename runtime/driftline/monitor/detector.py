@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from driftline.monitor.distributions import chi_square_above
-from driftline.monitor.ranks import CUTS, SEED
+from driftline.monitor.ranks import CUTS, seed_of
 from driftline.monitor.reference import Reference
 from driftline.tensors import Array
 from driftline_kernels import detector
@@ -152,7 +152,7 @@ class RankBins:
         self._tied = np.flatnonzero(~self._whole)
         self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
         self._column = column[self._tied]
-        self.random = np.random.default_rng(SEED)
+        self.random = np.random.default_rng(seed_of(splits, *(one.counts for one in references)))
 
     def of(self, counts: Array) -> Array:
         """(columns, BINS) int64: the rows of each rank bin."""

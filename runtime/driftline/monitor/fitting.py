@@ -79,6 +79,11 @@ class Fit:
         return tuple(references[name] for name in self._families), numbers.whole()
 
     def _check(self, columns: Columns) -> None:
+        if "" in columns:  # which is what a signal calls the model as a whole
+            raise BadRequest(
+                "a profile: expected columns with names, came one without; "
+                "pandas writes its index as such a column, but for index=False"
+            )
         families = {name: _family(column) for name, column in columns.items()}
         if not self._families:
             self._families = dict(families)

@@ -209,9 +209,11 @@ class Monitor:
             self._last_look_counts = counts
         self._last_look_rows = self.rows
         self._set_stop()
-        with self._at_work():
-            for finding in findings:
-                self._signal(finding)
+        signals = [signal for finding in findings for signal in self._signal(finding)]
+        if self._on_signal is not None:
+            with self._at_work():
+                for signal in signals:  # all of them are held by now: who is told may fail
+                    self._on_signal(signal)
 
     def due(self, rows: int) -> bool:
         """Whether a look or a window's end falls due behind so many more rows, to be merged then."""
@@ -272,15 +274,15 @@ class Monitor:
 
     # -- out ----------------------------------------------------------------------------------------
 
-    def _signal(self, finding: Finding) -> None:
-        """Make signals of a finding: one for each column, or one for the model as a whole."""
+    def _signal(self, finding: Finding) -> list[Signal]:
+        """Make signals of a finding, and hold them: one for each column, or one for the model as a whole."""
         window = self._window()
         ranked = tuple(self._counter.references[column].name for column in finding.columns)
         found = dict(zip(("",) if finding.together else ranked, finding.evidence, strict=True))
         self._seen_in_window.update((finding.kind, name) for name in found)
         fresh = [name for name in found if (finding.kind, name) not in self._signals]
         if not fresh:
-            return
+            return []
         if finding.together:
             said = [self._of_all(window, ranked)]
         else:
@@ -294,9 +296,7 @@ class Monitor:
         ]  # fmt: skip
         self._signals |= {(signal.kind, signal.column): signal for signal in signals}
         log_signals(signals)
-        if self._on_signal is not None:
-            for signal in signals:
-                self._on_signal(signal)
+        return signals
 
     def _of_all(self, window: Window, ranked: Sequence[str]) -> tuple[Mapping[str, Statistic], str]:
         """The statistics of whole rows, and the changes of the columns of most evidence in words."""

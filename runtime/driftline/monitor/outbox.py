@@ -51,11 +51,19 @@ class Outbox(Generic[Item]):
         """For `work` to wait between attempts: False if the outbox was closed meanwhile."""
         return not self._closed.wait(seconds)
 
+    def end(self) -> None:
+        """Take no more; what waits is done still."""
+        self._closed.set()
+
     def close(self, seconds: float = 10.0) -> None:
         """Take no more; what waits has so long to be done."""
-        self._closed.set()
+        self.end()
         if self._thread is not None:
             self._thread.join(seconds)
+            if self._thread.is_alive():
+                log.error(
+                    "%s: not done in %g s; %d more wait and are lost", self._name, seconds, self.waiting
+                )
 
     def _drop(self) -> None:
         with suppress(Empty):  # one was taken just now

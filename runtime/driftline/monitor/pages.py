@@ -60,7 +60,10 @@ async def reference(watched: Watched) -> Response:
 
 
 async def profile(request: Request, watched: Watched) -> Response:
-    """A profile of the next `?rows=N` rows, or of what comes within `?seconds=S`, as an Arrow file."""
+    """A profile of the next `?rows=N` rows, or of what comes within `?seconds=S`, as an Arrow file.
+
+    Its columns have the names that they have in the profile that rows are held against.
+    """
     rows = int(number(request, "rows", 10_000, 1, MOST_ROWS))
     seconds = number(request, "seconds", 60.0, 0.1, MOST_SECONDS)
     with watched.capturing(rows) as capture:
@@ -71,7 +74,9 @@ async def profile(request: Request, watched: Watched) -> Response:
                 return Response(status_code=499)
     if not capture.rows:
         raise Unavailable(f"a profile of live traffic: expected rows within {seconds:g} s, came none")
-    content = await asyncio.to_thread(lambda: saved(capture.profile()))
+    monitor = watched.observer.monitor
+    names = {one.source: one.name for one in monitor.profile.references} if monitor is not None else {}
+    content = await asyncio.to_thread(lambda: saved(capture.profile().renamed(names)))
     headers = {"driftline-profile-rows": str(capture.rows)}
     return Response(content, media_type=ARROW_FILE, headers=headers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,9 +56,9 @@ class Profile:
         names    by the name of an array of two dimensions, what its columns are to be called in reports
                  instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input": frame})`
 
-        Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, or of a type
-        that is neither numbers nor strings, and for names that are not as many as the columns, or not all
-        different.
+        Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, without a name, or
+        of a type that is neither numbers nor strings, and for names that are not as many as the columns, or
+        not all different.
         """
         return cls._of(Fit(kinds, most_bytes=math.inf), [columns], names)
 
@@ -90,23 +91,31 @@ class Profile:
                 f"expected at least {FEW_ROWS}",
                 stacklevel=3,
             )
-        return profile._named(names) if names else profile
+        return profile._of_arrays(names) if names else profile
 
-    def _named(self, names: Mapping[str, Sequence[str]]) -> Profile:
-        """With other names for the columns of some arrays; batches call them as before."""
-        called = dict(zip(self.names, self.names, strict=True))
+    def _of_arrays(self, names: Mapping[str, Sequence[str]]) -> Profile:
+        """With other names for the columns of some arrays."""
+        called: dict[str, str] = {}
         for array, these in names.items():
-            sources = names_of(array, len(these := tuple(map(str, these))))
-            if not all(one in called for one in sources) or f"{array}_{len(these)}" in called:
-                columns = [one for one in self.names if one in (array, f"{array}_{one.rpartition('_')[2]}")]
-                raise BadRequest(f"names of {array!r}: expected {len(columns)}, came {len(these)}")
-            called |= zip(sources, these, strict=True)
-        for name in called.values():
-            if list(called.values()).count(name) > 1:
+            width = sum(1 for one in self.names if re.fullmatch(rf"{re.escape(array)}(_\d+)?", one))
+            if width != len(these):
+                raise BadRequest(f"names of {array!r}: expected {width}, came {len(these)}")
+            called |= zip(names_of(array, len(these)), map(str, these), strict=True)
+        return self.renamed(called)
+
+    def renamed(self, names: Mapping[str, str]) -> Profile:
+        """The same, with other names for some columns, by what batches call them; as `fit` has them by array.
+
+        Raises BadRequest if two columns would have one name.
+        """
+        called = [names.get(one.source, one.name) for one in self.references]
+        for name in called:
+            if called.count(name) > 1:
                 raise BadRequest(f"column {name!r}: expected one of this name, there would be several")
+        now = dict(zip(self.names, called, strict=True))
         return Profile(
-            tuple(replace(one, name=called[one.name]) for one in self.references),
-            replace(self.whole, names=tuple(called[name] for name in self.whole.names)),
+            tuple(replace(one, name=now[one.name]) for one in self.references),
+            replace(self.whole, names=tuple(now[name] for name in self.whole.names)),
         )
 
     @classmethod

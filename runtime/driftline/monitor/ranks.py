@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
@@ -17,9 +18,6 @@ from driftline.tensors import Array
 
 CUTS = 16
 """Bins that the reference is cut into; one more lies beyond its last row."""
-
-SEED = 0
-"""Of what is drawn: the same data makes the same profile, and the same rows the same signals."""
 
 NEVER = 1e-9
 """The gap of a bin that a reference of less than 16 rows leaves empty."""
@@ -42,17 +40,29 @@ def cut_ranks(rows: int, bins: int = CUTS) -> list[int]:
     return [min(round(k * (rows + 1) / bins), rows) for k in range(1, bins)]
 
 
-def split(groups: Sequence[Group]) -> tuple[Array, Array]:
+def seed_of(*parts: str | Array) -> int:
+    """What random numbers begin from: the same for the same data, and another one for every other.
+
+    One for all may be an unlucky one, for all whose equal values are about as many.
+    """
+    digest = sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+def split(groups: Sequence[Group], seed: int) -> tuple[Array, Array]:
     """How the rows of each group are shared out among the rank bins, and the gaps of each rank bin.
 
     groups  in the column's order; their rows are the reference
+    seed    of what is drawn; see `seed_of`
 
     Shares are (groups, CUTS + 1) float64 and sum to 1 for each group; gaps are (CUTS + 1,) float64, the last
     one beyond all rows. A cut that falls within a group of different values, since a sketch has not kept all
     of them, moves to the nearer border of the group, and the gaps are those of where it then is: at the rank
     that was meant, they would be off by more than chance, and what nothing has changed would seem changed.
     """
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     total = sum(group.rows for group in groups)
     ranks = np.array([*cut_ranks(total), total])
     shares = np.zeros((len(groups), CUTS + 1))

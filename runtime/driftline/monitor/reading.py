@@ -184,9 +184,10 @@ class Reader:
     def _matrix(self, block: Columns, length: int) -> Array:
         matrix = np.empty((length, self._width), np.float32)
         for index, name in enumerate(self._sources):
-            if not isinstance(block[name], np.ndarray):
+            column = block[name]
+            if not isinstance(column, np.ndarray) and (column := _flags(column)) is None:
                 raise BadRequest(f"column {name!r}: expected numbers as in the profile, came strings")
-            matrix[:, index] = float32(block[name])
+            matrix[:, index] = float32(column)
         return matrix
 
     def _codes(self, block: Columns) -> Codes:
@@ -251,15 +252,21 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
 
 def _alike(reference: Categorical, values: Column) -> Column:
     """Values as the reference has them, where only their form differs."""
+    if not isinstance(values, np.ndarray):
+        flags = _flags(values)
+        return values if flags is None else flags
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if reference.kind == "boolean":
-        places = pc.index_in(values, pa.array(["False", "True", None], values.type))
-        return values if places.null_count else np.array([0, 1, np.nan])[np.from_dlpack(places)]
-    if isinstance(values, np.ndarray) and reference.kind == "string":
-        if values.dtype.kind == "b":
-            return pc.if_else(pa.array(values), "True", "False")
-        if np.isnan(values).all():
-            return pa.nulls(len(values), pa.string())
-    return values
+    if values.dtype.kind == "b":
+        return pc.if_else(pa.array(values), "True", "False")
+    return pa.nulls(len(values), pa.string()) if np.isnan(values).all() else values
+
+
+def _flags(values: Column) -> Array | None:
+    """Booleans with nulls, which are strings, as numbers; None if there are others."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    places = pc.index_in(values, pa.array(["False", "True", None], values.type))
+    return None if places.null_count else np.array([0, 1, np.nan])[np.from_dlpack(places)]

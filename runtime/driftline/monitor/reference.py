@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from driftline.monitor.quantiles import Order
-from driftline.monitor.ranks import Group, cut_ranks, split
+from driftline.monitor.ranks import Group, cut_ranks, seed_of, split
 from driftline.tensors import Array
 
 BINS = 32
@@ -150,7 +150,7 @@ def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
         Group(_trusted(plus, trust), single=True),
         Group(_trusted(missing, trust), single=True),
     ]
-    shares, gaps = split(groups)
+    shares, gaps = split(groups, seed_of(name, edges, counts))
     return Numeric(
         name,
         edges,
@@ -217,5 +217,6 @@ def categorical(
     known = [counted.get(value, 0) for value in categories]
     others = sum(counted.values()) - sum(known) + forgotten[1]
     counts = np.array([*known, others, missing], np.int64)
-    shares, gaps = split([Group(int(count), single=True) for count in counts])
+    seed = seed_of(name, *categories, counts)
+    shares, gaps = split([Group(int(count), single=True) for count in counts], seed)
     return Categorical(name, categories, counts, shares, gaps, kind)

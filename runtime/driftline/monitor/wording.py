@@ -28,7 +28,7 @@ _CLOSER_TOGETHER = 0.95
 _LEAST_FREEDOM = 5
 """Degrees of freedom of chi-square; of fewer bins, counts are often alike by chance."""
 
-_KINDS = 4
+KINDS = 4
 """Changes that are looked for in a column: missing, infinite, out of range or unseen, and of the values."""
 
 _GREATEST = float(np.finfo(np.float32).max)
@@ -53,20 +53,18 @@ def special(reference: Reference, counts: Array) -> dict[str, int]:
 
 
 def describe(
-    reference: Reference, counts: Array, statistics: Mapping[str, Statistic], columns: int = 1
+    reference: Reference, counts: Array, statistics: Mapping[str, Statistic], chance: float = 0.05
 ) -> str:
     """'mean up 0.4 sd; missing 0 % -> 6 %': up to three changes of which chance is no explanation.
 
     counts      the window's, in the reference's bins
     statistics  of the column, as `driftline.monitor.report` makes them
-    columns     how many are described together
+    chance      of each change to be told where nothing has changed
 
-    A change counts if its interval leaves out zero, so wide that, nothing having changed, no column has such
-    a change in 95 % of cases (Bonferroni): at 95 % each, a few of thirty columns would. The largest effect
-    comes first: of means Cohen's d, of rates Cohen's h, which is made to be held against d (Cohen:
-    Statistical power analysis, 1988).
+    A change counts if its interval leaves out zero; over many categories, or many edges, the interval is that
+    of all of them at once. The largest effect comes first: of means Cohen's d, of rates Cohen's h, which is
+    made to be held against d (Cohen: Statistical power analysis, 1988).
     """
-    chance = 0.05 / (_KINDS * columns)
     changes = [
         *_special_rates(reference, counts, statistics, chance),
         *(_shift(reference, counts, statistics, chance) if isinstance(reference, Numeric) else ()),

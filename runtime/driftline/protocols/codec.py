@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
+import orjson
+
+from driftline.errors import BadRequest
 from driftline.tensors import Tensors
 
 
@@ -30,6 +33,16 @@ class InferRequest:
     def of_inputs(self, inputs: Tensors) -> InferRequest:
         """The same request of other inputs."""
         return InferRequest(inputs, self.outputs, self.binary, self.id, self.timeout_us, self.by_row)
+
+
+def loads(text: bytes | memoryview) -> Any:
+    """A request's JSON; BadRequest if it is none."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        # Python's own json, and so many a client, writes what JSON has not.
+        hint = "; JSON has no NaN: null stands for it" if b"NaN" in bytes(text) else ""
+        raise BadRequest(f"the request is no valid JSON: {error}{hint}") from error
 
 
 class Codec(Protocol):

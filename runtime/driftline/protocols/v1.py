@@ -12,7 +12,7 @@ import orjson
 from driftline.blocks import Blocks
 from driftline.errors import BadRequest
 from driftline.protocols import numbers
-from driftline.protocols.codec import InferRequest
+from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.objects import Objects
 from driftline.tensors import Array, Signature, Tensors, shorten
@@ -57,10 +57,7 @@ class V1Codec:
                 return self._read_objects(body, before, self._objects)
             except numbers.Unread:
                 pass
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise BadRequest(f"the request is no valid JSON: {error}") from error
+        document = loads(body)
         given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
         if len(given) != 1:
             raise BadRequest(

@@ -15,7 +15,7 @@ import orjson
 from driftline.blocks import Blocks
 from driftline.errors import BadRequest
 from driftline.protocols import binary, numbers
-from driftline.protocols.codec import InferRequest
+from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import BinaryForm, Form, TextForm
 from driftline.tensors import DATATYPES, Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
 
@@ -92,11 +92,7 @@ class V2Codec:
                 return self._read_numbers(text)
             except (numbers.Unread, BadRequest):
                 pass  # what is wrong is said of the text as it came
-        try:
-            document = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            raise BadRequest(f"the request is no valid JSON: {error}") from error
-        return self._read_request(document, tail)
+        return self._read_request(loads(text), tail)
 
     def _read_numbers(self, text: bytes) -> InferRequest:
         """A request whose inputs are arrays of numbers; Unread or BadRequest if anything is otherwise.

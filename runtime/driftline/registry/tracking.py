@@ -89,7 +89,7 @@ class Tracking:
         """Whether anybody is there at all, before httpx is imported: a start without a registry is quick."""
         try:
             socket.create_connection(self._address, CONNECT_SECONDS).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise self.away(error) from error
         self._knocked = True
 
@@ -133,7 +133,7 @@ class Tracking:
 
         try:
             response = self._client.request(method, path, **options)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, UnicodeError) as error:
             raise self.away(error) from error
         self.check(response)
         return response
@@ -164,7 +164,7 @@ class Tracking:
         try:
             document = response.json()
             code, message = str(document["error_code"]), str(document["message"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             message = response.reason_phrase
         if code == "RESOURCE_DOES_NOT_EXIST":
             raise NotFound(f"{message} in {self.uri}")
@@ -183,7 +183,7 @@ class Tracking:
         response = self.send(method, API + path, **options)
         try:
             document = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):  # a nest may be too deep for Python
             document = None
         if not isinstance(document, dict):
             raise RegistryError(

@@ -69,9 +69,23 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, sending)
+        except asyncio.CancelledError:  # the server stops, and this takes longer than it may
+            if not begun:
+                await failure(Unavailable("the server is stopping"))(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self.endpoint(scope["path"])
         if endpoint is None:
-            return await self._page(scope, receive, send)
+            return await self._pages(scope, receive, send)
         infer, name, version = endpoint
         try:
             if scope["method"] != "POST":
@@ -81,18 +95,3 @@ class App:
             return await infer.failure(error)(scope, receive, send)
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         return await send({"type": "http.response.body", "body": content})
-
-    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._pages(scope, receive, sending)
-        except asyncio.CancelledError:  # the server stops, and this takes longer than it may
-            if begun:
-                raise
-            await failure(Unavailable("the server is stopping"))(scope, receive, send)

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from driftline.batching.cost import Cost
@@ -34,6 +35,9 @@ log = logging.getLogger("driftline.host")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 Found = TypeVar("Found")
+
+END_SECONDS = 10.0
+"""The last window of a version that leaves has so long to be written."""
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class Holder:
         self.payloads = payloads
         self._file = file
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._readers = ThreadPoolExecutor(thread_name_prefix="driftline-registry")
 
     # -- for requests -------------------------------------------------------------------------
@@ -153,7 +158,8 @@ class Holder:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
-                served.close()
+                self._close(served)
+        await asyncio.gather(*self._ending)
         if self.busy():  # past its time; the process ends without it
             return
         for entry in self.entries.values():
@@ -249,7 +255,7 @@ class Holder:
     async def _retire(self, entry: Entry, served: Served) -> None:
         """Close a version that takes no new requests, when its last one is answered."""
         await served.batcher.drain()
-        served.close()
+        self._close(served)
         entry.unloading.remove(served)
         self._has_left(served)
         await asyncio.to_thread(served.model.close)
@@ -261,6 +267,14 @@ class Holder:
         if watched() is not None:
             await gone.wait()
         await asyncio.to_thread(memory.give_back)
+
+    def _close(self, served: Served) -> None:
+        """Close a version; what its monitor has to write yet is written in a thread."""
+        served.close()
+        if served.watch is not None:
+            until = monotonic() + END_SECONDS
+            self._ending.add(task := asyncio.create_task(asyncio.to_thread(served.watch.end, until)))
+            task.add_done_callback(self._ending.discard)
 
     def _has_left(self, served: Served) -> None:
         """Say that a version is drained and closed."""

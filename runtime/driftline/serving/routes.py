@@ -95,7 +95,8 @@ class Pages:
             served = self._host.find(**request.path_params)
         except Unavailable:
             return json({"name": request.path_params["name"], "ready": False}, 503)
-        return json({"name": served.version.name, "ready": True})
+        ready = not self._host.stopping
+        return json({"name": served.version.name, "ready": ready}, 200 if ready else 503)
 
     async def statistics(self, request: Request) -> Response:
         """What one version, all of a model, or all models have done."""

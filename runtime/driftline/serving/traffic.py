@@ -32,7 +32,7 @@ def profile_of_traffic(url: str, model: str, rows: int, seconds: float) -> Profi
             params={"rows": rows, "seconds": seconds},
             timeout=seconds + GRACE_SECONDS,
         )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise BadRequest(f"{url}: {type(error).__name__}: {error}") from error
     if not answer.is_success:
         raise BadRequest(f"{url}: {answer.status_code}: {answer.text[:300]}")

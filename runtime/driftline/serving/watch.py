@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import get_ident
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
@@ -114,7 +115,7 @@ class Watch(Watched):
 
     def close(self) -> None:
         """Observe what has been answered and nothing more; the last of it is looked at, and the last window
-        is kept and told."""
+        is told, and kept by the time that `end` returns."""
         if self._tick is not None:
             self._tick.cancel()
         self.catch_up()
@@ -122,9 +123,14 @@ class Watch(Watched):
         if self.observer.monitor is not None:
             self.observer.monitor.finish()
         if self._history is not None:
-            self._history.close()
+            self._history.end()
         if self._notifier.runs is not None:
             self._notifier.runs.left(self._version)
+
+    def end(self, until: float) -> None:
+        """Wait, until then by monotonic, for what a closed one has still to write; in a thread."""
+        if self._history is not None:
+            self._history.close(max(0.0, until - monotonic()))
 
     def _keep_ticking(self) -> None:
         self._tick = asyncio.get_running_loop().call_later(TICK_SECONDS, weakly(self._keep_ticking))

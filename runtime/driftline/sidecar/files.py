@@ -179,7 +179,7 @@ class Files:
         changed: list[Path] = []
         there: dict[Path, tuple[int, int, int]] = {}
         for path in found:
-            if path.name.startswith(".") or _kind(path) is None:
+            if path.name.startswith(".") or _kind(path) is None or not os.path.isfile(path):
                 continue
             try:
                 stat = path.stat()

@@ -102,7 +102,7 @@ def _windows(client: httpx.Client, model: str, url: str) -> list[Part] | str:
         names = [model] if model else _models(client, base)
         pages = [f"{base}/v2/models/{quote(name, safe='')}/drift" for name in names]
         parts = [Part(page, window_file.decode(_get(client, f"{page}/window"), page)) for page in pages]
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         return f"{type(error).__name__}: {error}"
     except DriftlineError as error:
         return str(error)

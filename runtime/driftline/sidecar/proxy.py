@@ -147,7 +147,7 @@ class Proxy:
             self._say(f"no connection within {CONNECT_SECONDS:g} s")
             if not passage.done:
                 client.fail(passage, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self.shared.add("unreachable")
             self._say(_reason(error))
             if not passage.done:
@@ -187,8 +187,10 @@ class Proxy:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | UnicodeError) -> str:
     """In the system's words; asyncio has its own, with addresses in them."""
+    if isinstance(error, UnicodeError):  # Python's, of a name that no name service can be asked for
+        return str(error)
     number = error.errno or 0
     return os.strerror(number) if number > 0 else str(error.strerror or error)
 

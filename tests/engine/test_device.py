@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from support import scale
 
 from driftline.cli import main
-from driftline.config import DEVICES
 from driftline.engine import device
 from driftline.errors import ConfigError
+from driftline.rules import DEVICE
 
 LACKING = device.missing()
 without = pytest.mark.skipif(not LACKING, reason="this machine has a card")
@@ -45,7 +45,7 @@ def test_a_name_that_is_none_is_refused() -> None:
     done = CliRunner().invoke(main, ["serve", "--device", "tpu"])
     assert (done.exit_code, done.stderr) == (
         2,
-        f"driftline: the command line: engine.device = 'tpu': expected {DEVICES}\n",
+        f"driftline: the command line: engine.device = 'tpu': expected {DEVICE.allowed}\n",
     )
 
 

@@ -202,7 +202,7 @@ class Host(Holder):
             raise ModelError(f"{version.name} {version.number}: {type(error).__name__}: {error}") from error
         finally:
             entry.loading.discard(version.number)
-        if unread := await asyncio.to_thread(self.registry.unread, version.name):
+        if unread := await self.read(self.registry.unread, version.name):
             log.warning(
                 "%s: config.pbtxt is not followed in: %s; here, aliases and driftline.toml say that",
                 version.name, ", ".join(unread), extra={"model": version.name},

@@ -62,16 +62,18 @@ def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
     yield Case("blocks._update_cuda", moments.update, (values, moments.start(columns)), (1,), 1e-9)
     yield Case("blocks._observe_cuda", rows.observe, (values, state), (1,), 1e-6)
     yield Case(
-        "comoments._update_cuda", comoments.update, (values, scaling, state.comoments.copy()), (2,), 1e-9
+        "blocks._multiply_cuda", comoments.update, (values, scaling, state.comoments.copy()), (2,), 1e-9
     )
     features = np.zeros(FEATURES)
-    yield Case("fourier._update_cuda", fourier.update, (values, scaling, weights, features), (3,), 1e-6)
+    yield Case("blocks._project_cuda", fourier.update, (values, scaling, weights, features), (3,), 1e-6)
     some, others = (moments.start(columns) for _ in range(2))
     moments.update(values[: number // 2], some)
     moments.update(values[number // 2 :], others)
     yield Case("moments._merge_cuda", moments.merge, (some, others), (0,), 1e-9)
-    moves = np.array([[column, columns - 1 - column] for column in range(columns)], np.int64)
-    yield Case("moving._move_cuda", moving.move, (values, number, moves, np.zeros_like(values)), (3,))
+    kind, last = moving.KINDS[values.dtype], columns - 1
+    moves = np.array([(0, kind, column, columns, last - column) for column in range(columns)], np.int64)
+    bytes_of = (values.reshape(-1).view(np.uint8), np.empty(0, np.uint8))
+    yield Case("moving._move_cuda", moving.move, (bytes_of, number, moves, np.zeros_like(values)), (3,))
     codes = random.integers(-1, KNOWN, number).astype(np.int32)
     counted = np.zeros(KNOWN + 1, np.int64)
     yield Case("categories._count_cuda", categories.count, (codes, counted), (1,))

@@ -30,17 +30,20 @@ BINS = (MATRIX, array(BYTE, 2))
 SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
     "blocks._count_cuda": ((MATRIX, I64, I64, *BINS, array(I64, 2)),),
     "blocks._update_cuda": ((MATRIX, I64, I64, array(F64), TABLE),),
-    "blocks._observe_cuda": ((MATRIX, I64, I64, *BINS, array(I64, 2), array(F64), TABLE),),
+    "blocks._multiply_cuda": ((MATRIX, I64, TABLE, TABLE),),
+    "blocks._project_cuda": ((MATRIX, I64, TABLE, MATRIX, array(F64)),),
+    "blocks._observe_cuda": (
+        (
+            *(MATRIX, I64, I64, I64, I64, I64, *BINS, array(I64, 2), array(F64), TABLE),
+            *(TABLE, TABLE, MATRIX, array(F64)),
+        ),
+    ),
     "categories._count_cuda": ((array(I32), array(I64)),),
-    "comoments._update_cuda": ((MATRIX, I64, TABLE, TABLE),),
     "detector._look_cuda": (
         (array(I64, 2), TABLE, TABLE, array(F64), array(F64), array(F64, 4), TABLE, TABLE, TABLE),
     ),
-    "fourier._update_cuda": ((MATRIX, I64, TABLE, MATRIX, array(F64)),),
     "moments._merge_cuda": ((TABLE, TABLE),),
-    "moving._move_cuda": tuple(
-        (array(dtype, 2), I64, array(I64, 2), types.boolean, MATRIX) for dtype in (F32, F64, I32, I64)
-    ),
+    "moving._move_cuda": ((array(BYTE), array(BYTE), I64, array(I64, 2), MATRIX),),
     "strings._look_up_cuda": (
         (array(I32), array(BYTE), array(BYTE), I64, array(I32), array(I64), array(BYTE), I64, array(I32)),
     ),

@@ -6,14 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body, driver, grid, on_cpu
-from driftline_kernels.sharing import share
-from driftline_kernels.standard import ABREAST, standardise, standardised
-
-cuda: Any = None  # numba.cuda, bound before the first launch
-
-TILE = 2048
-"""Standardised values that a CUDA block keeps in its own memory, 16 KB: rows of up to so many."""
+from driftline_kernels.device import body, driver, on_cpu
+from driftline_kernels.standard import ABREAST, standardise
 
 
 def update(values: Any, scaling: Any, comoments: Any) -> None:
@@ -31,15 +25,9 @@ def update(values: Any, scaling: Any, comoments: Any) -> None:
     if on_cpu(values):
         _update(values, scaling, comoments)
     else:
-        update_there(values, len(values), scaling, comoments)
+        from driftline_kernels import blocks  # which need these bodies
 
-
-def update_there(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
-    """As `update`, of the first rows of what lies on a GPU; rows of fewer than TILE columns."""
-    pairs = blocks_for(comoments.size)
-    if rows and pairs:
-        blocks = min(-(-values.shape[0] // (TILE // len(comoments))), -(-BLOCKS // pairs))
-        _update_cuda((blocks, pairs), values, rows, scaling, comoments)
+        blocks.multiply(values, len(values), scaling, comoments)
 
 
 @body
@@ -59,28 +47,3 @@ def _update(values: Any, scaling: Any, comoments: Any) -> None:
     for row in range(0, rows, ABREAST):
         standardise(values, row, rows, means, scales, z)
         add_products(z, comoments)
-
-
-@grid
-def _update_cuda(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
-    z = cuda.shared.array(TILE, np.float64)  # some rows; a thread has a pair of columns
-    width, columns = len(comoments), len(comoments) - 1
-    depth = TILE // width
-    pair = cuda.blockIdx.y * THREADS + cuda.threadIdx.x
-    i, j = pair // width, pair % width
-    first, stop = share(rows, cuda.blockIdx.x, cuda.gridDim.x)
-    total = 0.0
-    for start in range(first, stop, depth):
-        some = min(depth, stop - start)
-        for place in range(cuda.threadIdx.x, some * width, THREADS):
-            row, column = start + place // width, place % width
-            z[place] = 1.0
-            if column < columns:
-                z[place] = standardised(values[row, column], scaling[column, 0], scaling[column, 1])
-        cuda.syncthreads()
-        if i < width:
-            for row in range(some):
-                total += z[row * width + i] * z[row * width + j]
-        cuda.syncthreads()
-    if i < width:
-        cuda.atomic.add(comoments, (i, j), total)

@@ -9,20 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from driftline_kernels.device import BLOCKS, THREADS, body, driver, grid, on_cpu
-from driftline_kernels.sharing import share
-from driftline_kernels.standard import ABREAST, standardise, standardised
+from driftline_kernels.device import body, driver, on_cpu
+from driftline_kernels.standard import ABREAST, standardise
 
-cuda: Any = None  # numba.cuda, bound before the first launch
-
-WARP = 32
-"""CUDA threads that have neighbouring features of the same rows, and columns that are in a block's memory."""
-
-EACH = 8
-"""Rows of a CUDA thread at a time: a weight is read once for all of them."""
-
-_LANES = THREADS // WARP
-_ROWS = _LANES * EACH
 _ROUND = np.float32(1.5 * 2**23)  # added and taken away again, it rounds a float32 to an integer
 
 
@@ -37,15 +26,9 @@ def update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
     if on_cpu(values):
         _update(values, scaling, weights, sums)
     else:
-        update_there(values, len(values), scaling, weights, sums)
+        from driftline_kernels import blocks  # which need these bodies
 
-
-def update_there(values: Any, rows: int, scaling: Any, weights: Any, sums: Any) -> None:
-    """As `update`, of the first rows of what lies on a GPU."""
-    warps = -(-len(sums) // WARP)
-    if rows and warps:
-        blocks = min(-(-values.shape[0] // _ROWS), -(-BLOCKS // warps))
-        _update_cuda((blocks, warps), values, rows, scaling, weights, sums)
+        blocks.project(values, len(values), scaling, weights, sums)
 
 
 @body
@@ -94,36 +77,3 @@ def _update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
     for row in range(0, rows, ABREAST):
         standardise(values, row, rows, means, scales, z)
         add_features(z, rows - row, weights, phases, sums)
-
-
-@grid
-def _update_cuda(values: Any, rows: int, scaling: Any, weights: Any, sums: Any) -> None:
-    z = cuda.shared.array((_ROWS, WARP), np.float32)
-    phases = cuda.local.array(EACH, np.float32)
-    lane, columns = cuda.threadIdx.x // WARP, len(scaling)
-    d = cuda.blockIdx.y * WARP + cuda.threadIdx.x % WARP
-    mine = d if d < len(sums) else 0
-    first, stop = share(rows, cuda.blockIdx.x, cuda.gridDim.x)
-    total = 0.0
-    for start in range(first, stop, _ROWS):
-        for each in range(EACH):
-            phases[each] = weights[columns, mine]
-        for left in range(0, columns, WARP):
-            some = min(WARP, columns - left)
-            for place in range(cuda.threadIdx.x, _ROWS * WARP, THREADS):
-                row, column = place // WARP, place % WARP
-                if start + row < stop and column < some:
-                    x = values[start + row, left + column]
-                    mean, scale = scaling[left + column, 0], scaling[left + column, 1]
-                    z[row, column] = np.float32(standardised(x, mean, scale))
-            cuda.syncthreads()
-            for column in range(some):
-                weight = weights[left + column, mine]
-                for each in range(EACH):
-                    phases[each] += z[lane * EACH + each, column] * weight
-            cuda.syncthreads()
-        for each in range(EACH):
-            if start + lane * EACH + each < stop:
-                total += np.float64(cosine(phases[each]))
-    if d < len(sums):
-        cuda.atomic.add(sums, d, total)

@@ -1,45 +1,108 @@
-"""Columns of arrays to columns of one matrix."""
+"""Columns that lie anywhere in two blocks of memory, to columns of one matrix."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from driftline_kernels.device import blocks_for, body, driver, grid, on_cpu
+from driftline_kernels.memory import (
+    FLOAT32,
+    FLOAT64,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+)
 
 cuda: Any = None  # numba.cuda, bound before the first launch
 
+FIELDS = 5
+"""Numbers of one move; their places follow."""
+BLOCK, KIND, FIRST, STEP, INTO = range(FIELDS)
+"""What stands in a row of moves, int64: which of the two blocks the column is in; of what kind it is; its
+first value, and how far apart its values are, in values of the kind; and the column of the matrix that it
+becomes."""
 
-def move(source: Any, rows: int, moves: Any, matrix: Any, across: bool = False) -> None:
+KINDS: Mapping[Any, int] = {
+    np.dtype(np.float32): FLOAT32,
+    np.dtype(np.float64): FLOAT64,
+    np.dtype(np.int8): INT8,
+    np.dtype(np.int16): INT16,
+    np.dtype(np.int32): INT32,
+    np.dtype(np.int64): INT64,
+    np.dtype(np.uint8): UINT8,
+    np.dtype(np.uint16): UINT16,
+    np.dtype(np.uint32): UINT32,
+    np.dtype(np.uint64): UINT64,
+    np.dtype(np.bool_): UINT8,
+}
+"""By dtype, what can be moved. Half precision is for the CPU to widen: Numba has little of it."""
+
+
+def move(blocks: tuple[Any, Any], rows: int, moves: Any, matrix: Any) -> None:
     """Write the first rows of some columns into a matrix; what is beyond float32 becomes infinite.
 
-    source  (at least rows, columns) of numbers, or with `across` (columns, at least rows); on cpu or cuda
-    moves   (n, 2) int64, on the same device; a column of `source`, and the column of `matrix` that it becomes
+    blocks  two of (bytes,) uint8, on cpu or cuda; they start where numbers of eight bytes may, and have
+            multiples of eight bytes
+    moves   (n, FIELDS) int64, on the same device; see BLOCK
     matrix  (at least rows, columns) float32, on the same device
     """
-    if on_cpu(source):
-        _move(source, rows, moves, across, matrix)
+    if on_cpu(matrix):
+        _move(*blocks, rows, moves, matrix)
     else:
-        _move_cuda(blocks_for(len(matrix) * len(moves)), source, rows, moves, across, matrix)
+        _move_cuda(blocks_for(len(matrix) * len(moves)), *blocks, rows, moves, matrix)
 
 
 @body
-def move_one(source: Any, row: int, moves: Any, place: int, across: bool, matrix: Any) -> None:
+def value_of(block: Any, kind: int, at: int) -> Any:
+    """A value of a block by its kind."""
+    if kind == FLOAT32:
+        return block.view(np.float32)[at]
+    if kind == FLOAT64:
+        return np.float32(block.view(np.float64)[at])
+    if kind == INT64:
+        return np.float32(block.view(np.int64)[at])
+    if kind == INT32:
+        return np.float32(block.view(np.int32)[at])
+    if kind == INT16:
+        return np.float32(block.view(np.int16)[at])
+    if kind == INT8:
+        return np.float32(block.view(np.int8)[at])
+    if kind == UINT64:
+        return np.float32(block.view(np.uint64)[at])
+    if kind == UINT32:
+        return np.float32(block.view(np.uint32)[at])
+    if kind == UINT16:
+        return np.float32(block.view(np.uint16)[at])
+    return np.float32(block[at])
+
+
+@body
+def move_one(one: Any, other: Any, row: int, move: Any, matrix: Any) -> None:
     """One value."""
-    column, into = moves[place, 0], moves[place, 1]
-    matrix[row, into] = source[column, row] if across else source[row, column]
+    at = move[FIRST] + row * move[STEP]
+    matrix[row, move[INTO]] = value_of(one if move[BLOCK] == 0 else other, move[KIND], at)
 
 
 @driver
-def _move(source: Any, rows: int, moves: Any, across: bool, matrix: Any) -> None:
+def _move(one: Any, other: Any, rows: int, moves: Any, matrix: Any) -> None:
     for row in range(rows):
         for place in range(len(moves)):
-            move_one(source, row, moves, place, across, matrix)
+            move_one(one, other, row, moves[place], matrix)
 
 
 @grid
-def _move_cuda(source: Any, rows: int, moves: Any, across: bool, matrix: Any) -> None:
+def _move_cuda(one: Any, other: Any, rows: int, moves: Any, matrix: Any) -> None:
     at = cuda.grid(1)
     if at < rows * len(moves):
-        # Neighbouring threads read what lies side by side, which differs between the two forms.
-        row, place = (at % rows, at // rows) if across else (at // len(moves), at % len(moves))
-        move_one(source, row, moves, place, across, matrix)
+        # Neighbouring threads read what lies side by side: of a column, if its values do, else of a row.
+        columns = moves[0, STEP] == 1
+        row, place = (at % rows, at // rows) if columns else (at // len(moves), at % len(moves))
+        move_one(one, other, row, moves[place], matrix)

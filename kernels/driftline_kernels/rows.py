@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline_kernels import bins as binning
-from driftline_kernels import comoments, fourier, moments
+from driftline_kernels import moments
 from driftline_kernels.bins import Bins, count_column
 from driftline_kernels.comoments import add_products
 from driftline_kernels.device import BLOCK, driver, on_cpu
@@ -116,8 +116,7 @@ def observe(values: Any, state: State) -> None:
 def observe_there(values: Any, rows: int, parts: Parts) -> None:
     """As `observe`, of the first rows of what lies where a state was `sent`.
 
-    On a GPU that is one launch for bins and moments of all columns, and one each for the products and the
-    features of whole rows.
+    On a GPU that is one launch for all that is kept of all columns.
     """
     from driftline_kernels import blocks
 
@@ -125,9 +124,7 @@ def observe_there(values: Any, rows: int, parts: Parts) -> None:
     if on_cpu(values):  # in a GPU's place
         _observe(values[:rows], *state)
         return
-    blocks.observe(values, rows, Bins(state.edges, state.first), state.counts, state.scratch, parts.moments)
-    comoments.update_there(values, rows, state.scaling, parts.comoments)
-    fourier.update_there(values, rows, state.scaling, state.weights, parts.features)
+    blocks.observe(values, rows, parts)
 
 
 @driver

@@ -23,10 +23,6 @@ from driftline_kernels import moving, rows
 
 log = logging.getLogger("driftline.device")
 
-COUNTED = frozenset(np.dtype(code) for code in "?bBhHiIqQfd")
-"""What kernels read there. Half precision is for the CPU to widen: Numba has little of it."""
-
-
 SETTLE_SECONDS = 10.0
 """So long may the answer of a batch take whose numbers were counted."""
 
@@ -36,11 +32,13 @@ class Way:
     """How the columns of a profile are got from batches of one form.
 
     matrix  (rows, columns) float32 on the device
-    moves   sources of which columns are to be moved into it, and which; none if it is one of them
+    blocks  from which columns are moved into it, and
+    moves   which; None if it is the model's input as it came
     """
 
     matrix: Any
-    moves: tuple[tuple[Source, Any], ...]
+    blocks: tuple[Any, Any]
+    moves: Any = None
 
 
 class Page:
@@ -220,29 +218,39 @@ class Tally:
         way = self._ways[key]
         if way is None:
             return False
-        for source, moves in way.moves:
-            moving.move(source.array, number, moves, way.matrix, source.across)
+        if way.moves is not None:
+            moving.move(way.blocks, number, way.moves, way.matrix)
         rows.observe_there(way.matrix, number, self._parts)
         return True
 
     def _way(self, form: Form) -> Way | None:
-        found = [one for one in form.sources if one.array.dtype in COUNTED]
-        where = {name: (one, place) for one in found for place, name in enumerate(one.names)}
         wanted = [reference.source for reference in self._counter.numeric]
+        blocks = (form.staged.came, form.goes)
+        where = {
+            name: (source, place)
+            for source in form.sources
+            if source.array.dtype in moving.KINDS
+            for place, name in enumerate(source.names)
+        }
         if not all(name in where for name in wanted):
             return None
-        width = len(wanted)
-        pairs = [
-            (one, [(where[name][1], into) for into, name in enumerate(wanted) if where[name][0] is one])
-            for one in found
-        ]
-        used = [(one, moves) for one, moves in pairs if moves]
-        source, moves = used[0]
-        if source.array.dtype == np.float32 and not source.across and source.array.shape[1] == width:
-            if moves == [(place, place) for place in range(width)]:
-                return Way(source.array, ())
-        matrix = self._device.empty((form.rows, width), np.float32)
-        return Way(matrix, tuple((one, self._send(np.array(moves, np.int64))) for one, moves in used))
+        found = [where[name] for name in wanted]
+        source = found[0][0]
+        if source.array.dtype == np.float32 and not source.across and source.array.shape[1] == len(wanted):
+            if found == [(source, place) for place in range(len(wanted))]:
+                return Way(source.array, blocks)
+        moves = [self._move(source, place, blocks, into) for into, (source, place) in enumerate(found)]
+        matrix = self._device.empty((form.rows, len(wanted)), np.float32)
+        return Way(matrix, blocks, self._send(np.array(moves, np.int64)))
+
+    def _move(self, source: Source, place: int, blocks: tuple[Any, Any], into: int) -> tuple[int, ...]:
+        """Where a column lies, and where it goes; see moving.BLOCK."""
+        array = source.array
+        starts = [self._device.address(array) - self._device.address(block) for block in blocks]
+        (block,) = (which for which, start in enumerate(starts) if 0 <= start < blocks[which].size)
+        first, length = starts[block] // array.dtype.itemsize, array.shape[1]
+        column, step = (place * length, 1) if source.across else (place, length)
+        return block, moving.KINDS[array.dtype], first + column, step, into
 
     def _send(self, array: Array) -> Any:
         there = self._device.empty(array.shape, array.dtype)

@@ -6,7 +6,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Event, get_ident
 
@@ -365,3 +365,28 @@ def test_a_model_takes_the_lane_of_its_device(tmp_path: Path, monkeypatch: pytes
     model.warm_up()
     for name, array in plain.predict(x).items():
         np.testing.assert_array_equal(model.predict(x)[name], array)
+
+
+def test_a_lane_knows_that_its_card_is_lost(tmp_path: Path) -> None:
+    class Breaking(Cpu):
+        failing, why = False, ""
+
+        def active(self) -> AbstractContextManager[None]:
+            if self.failing:
+                raise RuntimeError("out of memory")
+            return nullcontext()
+
+        def lost(self) -> str:
+            return self.why
+
+    device, x = Breaking(), np.ones((2, 3), np.float32)
+    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+    assert lane.run({"x": x}, ["y"])["y"].tolist() == (2 * x).tolist()
+    device.failing = True
+    with pytest.raises(ModelError, match="out of memory"):
+        lane.run({"x": x}, ["y"])
+    assert lane.lost == ""
+    device.why = "it is lost"
+    with pytest.raises(ModelError, match="it is lost"):
+        lane.run({"x": x}, ["y"])
+    assert lane.lost == "it is lost"

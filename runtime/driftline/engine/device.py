@@ -84,6 +84,9 @@ class Device(Protocol):
     def give_back(self) -> None:
         """Let others have the memory of arrays that nobody has any more."""
 
+    def lost(self) -> str:
+        """Why this process can ask nothing of it any more; "" if it can. Waits for what is on the stream."""
+
 
 class Cpu:
     """The CPU as a device: whatever is asked for is done at once."""
@@ -135,6 +138,10 @@ class Cpu:
 
     def give_back(self) -> None:
         """They have it already."""
+
+    def lost(self) -> str:
+        """It is not."""
+        return ""
 
 
 _GATE = Gate()
@@ -211,6 +218,16 @@ class Card:
     def address(self, array: Any) -> int:
         """Where an array starts."""
         return int(array.__cuda_array_interface__["data"][0])
+
+    def lost(self) -> str:
+        """Some errors, an illegal address say, end CUDA's context: whatever this process asks later has the
+        same one as its answer."""
+        try:
+            with self._cuda.gpus[self.index]:
+                self._stream.synchronize()
+        except Exception as error:  # CUDA's own, of many kinds
+            return f"device {self.name!r} is lost: {' '.join(str(error).split())}"
+        return ""
 
     def give_back(self) -> None:
         """What Numba would free with the next few arrays, it frees now: events, and the memory of arrays."""

@@ -111,6 +111,7 @@ class Lane:
     buckets see bucket_of
     stage   what makes the model's inputs; of those that cross as they are if None
     times   what that took
+    lost    why nothing can be computed any more, "" if it can; see Device.lost
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Lane:
         stage: Stage | None = None,
     ) -> None:
         self.times = Times()
+        self.lost = ""
         self.device = device
         self._session = session
         self._stage: Stage = stage or Straight(device)
@@ -218,8 +220,14 @@ class Lane:
         if self._closed:
             raise ModelError("the model is closed")
         inputs = self._stage.here(inputs)
-        with self.device.active(), self._beside_lock:
-            return self._ask(lambda: self._session.run(inputs, outputs))
+        try:
+            with self.device.active(), self._beside_lock:
+                return self._ask(lambda: self._session.run(inputs, outputs))
+        except BadRequest:
+            raise
+        except Exception as error:  # the model's, or CUDA's own
+            self.lost = self.lost or self.device.lost()
+            raise ModelError(self.lost or str(error)) from error
 
     def _slot(self) -> Slot:
         """One that no other batch has; ModelError when there will be none any more."""

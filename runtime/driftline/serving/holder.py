@@ -131,6 +131,12 @@ class Holder:
             yield from entry.versions.values()
 
     @property
+    def lost(self) -> str:
+        """Why a device of this process can compute nothing any more, in a line; "" if all can."""
+        lanes = (lane for served in self.served() for lane in served.model.lanes)
+        return next((lane.lost for lane in lanes if lane.lost), "")
+
+    @property
     def processes(self) -> list[int]:
         """The process ids of all that belongs to this server."""
         return [os.getpid()]
@@ -160,7 +166,7 @@ class Holder:
             for served in (*entry.versions.values(), *entry.unloading):
                 self._close(served)
         await asyncio.gather(*self._ending)
-        if self.busy():  # past its time; the process ends without it
+        if self.busy() or self.lost:  # past its time, or nothing can be given back: the process ends without
             return
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):

@@ -46,6 +46,9 @@ GARBAGE = 20_000
 def serve(registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile) -> None:
     """Serve models until SIGTERM or SIGINT, then answer what is in flight and end the process, with code 0.
 
+    Code 1 ends it, with a line in the log, when a card can compute nothing any more in this process: whoever
+    started it starts it anew.
+
     The port is open, live and not ready, while the models are being loaded. SIGHUP looks at the registry
     at once. A second SIGTERM or SIGINT ends the process without waiting.
 
@@ -99,7 +102,7 @@ async def _serve(
             await payloads.close()
         await asyncio.to_thread(notifier.close)
     log.info("stopped")
-    leave(0)  # Python would wait for threads that compute still, or read from a disk that has gone
+    leave(server.code)  # Python would wait for threads that compute still, or read from a disk that has gone
 
 
 def warm_in_background(served: Sequence[Served]) -> None:
@@ -151,6 +154,7 @@ class Stoppable(uvicorn.Server):
 
     app   answers
     host  that it answers from
+    code  that the process is to end with
 
     For `stop_delay_seconds` it goes on, until load balancers know: not ready, taking connections, and closing
     each behind its next answer. A client that keeps one would find it closed under a request.
@@ -168,6 +172,7 @@ class Stoppable(uvicorn.Server):
                 timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             )
         )
+        self.code = 0
         self._holder = host
         self._delay = settings.stop_delay_seconds
 
@@ -180,6 +185,14 @@ class Stoppable(uvicorn.Server):
         else:
             self._end()
         return sum(served.batcher.pending for served in self._holder.served())
+
+    async def on_tick(self, counter: int) -> bool:
+        """What uvicorn does ten times a second; and end, when a device is lost to this process."""
+        if not self.code and (lost := self._holder.lost):
+            log.critical("%s; this process ends, for another to take its place", lost)
+            self.code = 1
+            self._end()
+        return await super().on_tick(counter)
 
     def _end(self) -> None:
         self._holder.ready = False

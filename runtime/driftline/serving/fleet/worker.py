@@ -347,7 +347,7 @@ async def answer(
             await host.payloads.close()
         host.tell_totals()
         await channel.finish()
-    leave(0)  # see process.serve
+    leave(server.code)  # see process.serve
 
 
 async def keep_following(host: WorkerHost) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
-from driftline.columns import BLOCK_ROWS, columns_of, float32, kind_of, matrices
+from driftline.columns import BLOCK_ROWS, batch_of, columns_of, float32, kind_of, matrices
 from driftline.errors import BadRequest
 
 DAY = 86_400_000_000
@@ -104,6 +105,99 @@ def test_lists_of_one_length_are_columns(kind: Any) -> None:
 def test_what_is_neither_is_named(data: Any, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         columns_of(data)
+
+
+TEXT = ["u", "v", None]
+
+
+@pytest.fixture
+def frame() -> pl.DataFrame:
+    """One column of each kind that Polars has."""
+    return pl.DataFrame(
+        {
+            "number": [0.5, None, 2.0],
+            "integer": [1, 2, None],
+            "whole": [1, 2, 3],
+            "switch": [True, False, True],
+            "time": [dt.datetime(1970, 1, 2)] * 3,
+            "day": [dt.date(1970, 1, 2)] * 3,
+            "text": TEXT,
+            "category": pl.Series(TEXT, dtype=pl.Categorical),
+            "enum": pl.Series(TEXT, dtype=pl.Enum(["v", "u"])),
+            "list": [[1.0, 2.0]] * 3,
+        }
+    )
+
+
+class Exporting:
+    """What exports Arrow and is otherwise unknown."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda frame: frame,
+        lambda frame: {name: frame[name] for name in frame.columns},
+        lambda frame: Exporting(frame.to_arrow()),
+        lambda frame: frame.to_arrow(),
+        lambda frame: pa.RecordBatchReader.from_stream(frame),
+    ],
+    ids=["frame", "series", "exporting", "table", "reader"],
+)
+def test_frames_of_polars_and_of_whatever_exports_arrow(form: Any, frame: pl.DataFrame) -> None:
+    columns = columns_of(form(frame))
+    assert list(columns) == [*frame.columns[:-1], "list_0", "list_1"]
+    expected = {
+        "number": [0.5, np.nan, 2.0],
+        "integer": [1, 2, np.nan],
+        "whole": [1, 2, 3],
+        "switch": [1, 0, 1],
+        "time": [DAY] * 3,
+        "day": [DAY] * 3,
+        "list_0": [1, 1, 1],
+        "list_1": [2, 2, 2],
+    }
+    for name, values in expected.items():
+        np.testing.assert_array_equal(columns[name], values, err_msg=name)
+    assert [columns[name].to_pylist() for name in ("text", "category", "enum")] == [TEXT] * 3
+
+
+def test_what_exports_no_table_is_refused(frame: pl.DataFrame) -> None:
+    with pytest.raises(BadRequest, match="expected a table, came a Series: "):
+        columns_of(frame["number"])
+    with pytest.raises(BadRequest, match="expected a table, a DataFrame or arrays by name, came <LazyFrame"):
+        columns_of(frame.lazy())
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda frame: frame,
+        lambda frame: frame.to_arrow(),
+        lambda frame: pa.record_batch(frame.to_dict(as_series=False)),
+        lambda frame: pd.DataFrame({name: frame[name].to_list() for name in frame.columns}),
+    ],
+    ids=["polars", "table", "batch", "pandas"],
+)
+def test_a_table_is_one_batch(form: Any, rows: int) -> None:
+    frame = pl.DataFrame({"a": [1.5, 2.5, 3.5], "b": ["x", "y", "z"]}).head(rows)
+    batch = batch_of(form(frame))
+    assert isinstance(batch, pa.RecordBatch)
+    assert batch.column("a").to_pylist() == [1.5, 2.5, 3.5][:rows]
+    assert batch.column("b").to_pylist() == ["x", "y", "z"][:rows]
+
+
+def test_no_table_is_no_batch() -> None:
+    assert batch_of(3) is None
+    with pytest.raises(BadRequest, match="the DataFrame: "):
+        batch_of(pd.DataFrame({"a": [1, "x"]}, dtype=object))
 
 
 @pytest.mark.parametrize("rows", [0, 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 3])

@@ -20,8 +20,46 @@ BLOCK_ROWS = 1_024
 """Columns become rows in blocks that stay in the cache from column to column."""
 
 
+def tabled(data: Any) -> Any:
+    """What exports Arrow, as frames of Polars and relations of DuckDB do, as a pyarrow Table; what is one, or
+    pandas' or by name, as it is. Others are found out later.
+
+    Raises BadRequest if what it exports is no table.
+    """
+    if type(data) is dict or hasattr(data, "num_rows") or hasattr(data, "iloc"):
+        return data
+    if not hasattr(data, "__arrow_c_stream__"):
+        return data
+    import pyarrow as pa
+
+    try:
+        return pa.table(data)
+    except (pa.ArrowException, TypeError) as error:
+        raise BadRequest(f"expected a table, came a {type(data).__name__}: {error}") from error
+
+
+def batch_of(data: Any) -> Any:
+    """A table or DataFrame as one Arrow record batch; None for what is neither.
+
+    Raises BadRequest for a DataFrame with a column that Arrow can't have.
+    """
+    data = tabled(data)
+    import pyarrow as pa
+
+    if hasattr(data, "to_batches"):  # pyarrow's Table
+        columns = [column.combine_chunks() for column in data.columns]
+        return pa.RecordBatch.from_arrays(columns, schema=data.schema)
+    if hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas' DataFrame
+        try:
+            return pa.RecordBatch.from_pandas(data, preserve_index=False)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise BadRequest(f"the DataFrame: {error}") from error
+    return data if hasattr(data, "num_rows") else None
+
+
 def columns_of(data: Any) -> Columns:
-    """Columns out of a pyarrow Table or RecordBatch, a pandas DataFrame, or a mapping of names to arrays.
+    """Columns out of a pyarrow Table or RecordBatch, a DataFrame of pandas or Polars or whatever else exports
+    Arrow (`__arrow_c_stream__`), or a mapping of names to arrays.
 
     A two-dimensional array under one name is its columns: {"input": (rows, 30)} is input_0 ... input_29; of
     one column, it keeps its name. So are Arrow's lists. Nulls among numbers are NaN, dates and times are
@@ -31,12 +69,11 @@ def columns_of(data: Any) -> Columns:
     Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
     that differ in length.
     """
+    data = tabled(data)
     if isinstance(data, Mapping):
         named = list(data.items())
-    elif hasattr(data, "column_names"):  # pyarrow's Table
+    elif hasattr(data, "column_names"):  # pyarrow's Table or RecordBatch
         named = list(zip(data.column_names, data.columns, strict=True))
-    elif hasattr(data, "schema"):  # pyarrow's RecordBatch
-        named = list(zip(data.schema.names, data.columns, strict=True))
     elif hasattr(data, "items") and hasattr(data, "columns"):  # pandas' DataFrame
         named = list(data.items())
     else:
@@ -129,6 +166,16 @@ def items_of(lists: Any, what: str, width: int = -1, first: int = 0, each: int =
     return lists.flatten(), max(width, 0)
 
 
+def decoded(column: Any) -> Any:
+    """An Arrow array of a dictionary's values, row by row."""
+    import pyarrow as pa
+
+    values = column.dictionary
+    if pa.types.is_string_view(values.type):
+        values = values.cast(pa.string())  # of views, Arrow takes none
+    return values.take(column.indices)
+
+
 def validity_of(column: Column) -> tuple[Array, int]:
     """Arrow's bitmap of the rows that aren't null, empty if none is, and the bit of the first row."""
     bitmap = column.buffers()[0]
@@ -138,6 +185,8 @@ def validity_of(column: Column) -> tuple[Array, int]:
 def _columns(name: str, values: Any) -> Columns:
     if type(values).__module__.startswith("pyarrow"):
         return _parts(name, values)
+    if type(values).__module__.startswith("polars"):
+        return _parts(name, values.to_arrow())
     array: Array = np.asarray(values)
     if array.ndim == 2:
         return {
@@ -187,7 +236,7 @@ def _plain(name: str, values: Any) -> Column:
 
     kind = values.type
     if pa.types.is_dictionary(kind):
-        return _plain(name, values.cast(kind.value_type))
+        return _plain(name, decoded(values))
     if pa.types.is_null(kind):
         return np.full(len(values), np.nan)
     if pa.types.is_large_string(kind) or pa.types.is_string(kind):

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper
 from support import behind, gather, identity, save_model, scale
@@ -249,3 +251,21 @@ def test_zeros_have_the_shape_and_type_of_a_spec(datatype: str) -> None:
     assert not array.any()
     assert zeros(TensorSpec("x", DATATYPES[datatype], (4, -1)), 3).shape == (4, 1)
     assert zeros(TensorSpec("x", DATATYPES[datatype], ()), 3).shape == ()
+
+
+@pytest.mark.parametrize("form", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "arrow"])
+def test_tables_are_matched_by_column(form: Any, tmp_path: Path) -> None:
+    several = save_model(
+        tmp_path / "several.onnx",
+        [helper.make_node("Add", ["a", "b"], ["y"]), helper.make_node("Identity", ["s"], ["t"])],
+        {"a": (FLOAT, ("N", 1)), "b": (FLOAT, ("N", 1)), "s": (TensorProto.STRING, ("N", 1))},
+        {"y": (FLOAT, ("N", 1)), "t": (TensorProto.STRING, ("N", 1))},
+    )
+    outputs = Model.load(several).predict(form({"s": ["u", "v"], "b": [1, 2], "a": [0.5, 1.5]}))
+    assert outputs["y"].tolist() == [[1.5], [3.5]]
+    assert outputs["t"].tolist() == [["u"], ["v"]]
+    with pytest.raises(BadRequest, match="input 'b': expected a column of this name; the data has 2: s, a"):
+        Model.load(several).predict(form({"s": ["u"], "a": [0.5]}))
+    one = Model.load(scale(tmp_path / "one.onnx", 2.0))
+    found = one.predict(form({"alcohol": [1.0, 2.0], "ash": [3, 4], "x_2": [5.0, 6.0]}))["y"]
+    assert found.tolist() == [[2, 6, 10], [4, 8, 12]]

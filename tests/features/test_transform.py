@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -432,3 +433,22 @@ def test_frames_with_an_index_of_their_own(small: dl.Transform) -> None:
         {"x": [1.0], "s": ["a"], "t": [pd.Timestamp(2024, 1, 5)], "more": [object()]}, index=[9]
     )
     assert small.apply(frame).tolist() == [[-1, 1, 0, 5]]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20_000])
+def test_a_frame_of_polars_is_read_as_a_table(rows: int) -> None:
+    random = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "number": pl.Series(random.choice([0.5, 2.0, np.nan], rows), dtype=pl.Float64).fill_nan(None),
+            "category": pl.Series(random.choice(["u", "v", "w"], rows).tolist(), dtype=pl.Categorical),
+            "time": np.datetime64("2026-01-01", "us") + random.integers(0, 10**13, rows),
+        }
+    )
+    steps = [dl.Pass("number"), dl.OneHot("category"), dl.DatePart("time", "hour")]
+    transform = dl.Transform(steps).fit(frame)
+    expected = transform.apply(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    np.testing.assert_array_equal(transform.apply(frame), expected)
+    np.testing.assert_array_equal(dl.Transform(steps).fit_apply(frame), expected)
+    by_name = {name: frame[name] for name in frame.columns}
+    np.testing.assert_array_equal(transform.apply(by_name), expected)

@@ -190,6 +190,7 @@ def test_one_list_column_does_not_stand_for_several_columns() -> None:
     [
         (pa.array(["a", "ü"]).dictionary_encode(), ["a", "ü"]),
         (pa.array(["a", "ü"], pa.string_view()), ["a", "ü"]),
+        (pa.DictionaryArray.from_arrays([0, 1], pa.array(["a", "ü"], pa.string_view())), ["a", "ü"]),
         (pa.array([b"a", "ü".encode()]), ["a", "ü"]),
         (pa.array([b"a", "ü".encode()], pa.large_binary()), ["a", "ü"]),
         (pa.array([b"a", b"\xff"]), "column 's': expected UTF-8 strings, came other bytes"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from driftline.batching.cost import Cost
-from driftline.columns import columns_of
+from driftline.columns import batch_of, columns_of
 from driftline.config import TRUST, Engine, ModelSettings
 from driftline.engine.bundle import Bundle
 from driftline.engine.cards import Cards
@@ -102,8 +102,9 @@ class Model:
     def predict(self, columns: object, outputs: Sequence[str] | None = None) -> Tensors:
         """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
 
-        columns  arrays or nested lists by input name; for a model of one input, it alone will do; for one
-                 with a transform, raw columns in any form: a table, a DataFrame, arrays by name
+        columns  arrays or nested lists by input name; for a model of one input, it alone will do; a table or
+                 a DataFrame, whose columns are matched as those of a file that is scored; for a model with a
+                 transform, raw columns in any of these forms
         outputs  the names of those wanted, all if None
 
         Raises BadRequest if the columns don't fit the signature, or it has no such output.
@@ -131,9 +132,17 @@ class Model:
             return self._features.example(rows)
         return {spec.name: zeros(spec, rows) for spec in self.signature.inputs}
 
+    def _by_column(self, columns: object) -> Tensors:
+        """Inputs of arrays by name, or of a table."""
+        if isinstance(columns, (Mapping, np.ndarray, list)) or (batch := batch_of(columns)) is None:
+            return self.signature.inputs_of(columns)
+        from driftline.protocols.arrow import Columns
+
+        return Columns(self.signature.inputs, batch.schema).tensors(batch)
+
     def _inputs_of(self, columns: object) -> Tensors:
         if self._features is None:
-            inputs = self.signature.inputs_of(columns)
+            inputs = self._by_column(columns)
             self.signature.rows(inputs)
             return inputs
         named = columns_of(columns)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.columns import columns_of
+from driftline.columns import columns_of, decoded, tabled
 from driftline.errors import BadRequest
 from driftline.tensors import shorten
 from driftline_kernels import memory
@@ -55,6 +55,7 @@ class Input:
 
 def by_name(data: Any) -> Mapping[str, Any]:
     """The columns of a table or DataFrame as they are; BadRequest if two have one name."""
+    data = tabled(data)
     if hasattr(data, "column_names"):
         return named(data.column_names, data.columns)
     if hasattr(data, "items") and hasattr(data, "columns"):
@@ -204,7 +205,7 @@ def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any
 
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return readable(each, array.dictionary_decode(), errors, first)
+        return readable(each, decoded(array), errors, first)
     wanted = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[each.kind]
     if pa.types.is_null(kind):
         return pa.nulls(len(array), wanted)

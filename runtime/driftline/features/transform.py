@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from driftline.columns import tabled
 from driftline.errors import BadRequest
 from driftline.features import spec, storage
 from driftline.features.compiling import add
@@ -31,8 +32,8 @@ class Transform:
                                   dl.OneHot("carrier", min_frequency=100)]).fit(columns)
         matrix = transform.apply(columns)
 
-    `columns` is a pyarrow Table or RecordBatch, a pandas DataFrame, or arrays by name. Raises BadRequest for
-    steps that don't fit together: one reads what another makes later, two make one column.
+    `columns` is a pyarrow Table or RecordBatch, a DataFrame of pandas or Polars, or arrays by name. Raises
+    BadRequest for steps that don't fit together: one reads what another makes later, two make one column.
     """
 
     def __init__(self, steps: Iterable[spec.Step]) -> None:
@@ -111,6 +112,7 @@ class Transform:
         It is that of `apply`, but that each row's TargetMean is made of other rows' targets: a model would
         else learn to trust it more than it deserves.
         """
+        columns = tabled(columns)
         self.fit(columns, target)
         matrix = self.apply(columns)
         folded = [step for step in self.steps if isinstance(step, spec.TargetMean)]
@@ -139,6 +141,7 @@ class Transform:
         """
         if self._program is None:
             raise BadRequest("expected a transform that is fitted; call fit first")
+        columns = tabled(columns)
         if hasattr(columns, "to_batches") or getattr(columns, "num_rows", 0) > PART:
             return self._apply_parts(columns, out)
         return self._apply(columns, out, 0)

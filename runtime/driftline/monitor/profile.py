@@ -54,7 +54,8 @@ class Profile:
         kinds    'numeric' or 'categorical' by column name, where the rule's choice is not wanted: strings
                  and booleans are categorical, and integers without nulls of at most 20 different values
         names    by the name of an array of two dimensions, what its columns are to be called in reports
-                 instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input": frame})`
+                 instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input":
+                 frame.columns})`
 
         Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, without a name, or
         of a type that is neither numbers nor strings, and for names that are not as many as the columns, or

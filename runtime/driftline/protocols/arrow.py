@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from driftline.columns import is_lists, items_of, names_of
+from driftline.columns import decoded, is_lists, items_of, names_of
 from driftline.errors import BadRequest
 from driftline.protocols.codec import InferRequest
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, check_range
@@ -197,7 +197,7 @@ def values(column: Any, spec: TensorSpec, name: str) -> Array:
 def _text(column: Any, name: str) -> Any:
     """Strings as they come: categories, and bytes in UTF-8, are strings too; anything else is left alone."""
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        column = decoded(column)
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
         return column
     try:
@@ -218,7 +218,7 @@ def _is_text(column: Any, raw: bool) -> bool:
 def _raw(column: Any, spec: TensorSpec) -> Any:
     """Of a raw column, what else it may come as: categories, booleans, dates and times."""
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        column = decoded(column)
     if spec.datatype.name == "BYTES":
         return column.cast(pa.string()) if pa.types.is_temporal(column.type) else column
     return column.cast(pa.float64()) if pa.types.is_boolean(column.type) or column.null_count else column

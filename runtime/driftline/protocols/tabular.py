@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from driftline.columns import decoded
 from driftline.errors import BadRequest
 from driftline.mlmodel import Column
 from driftline.protocols.codec import InferRequest
@@ -131,7 +132,7 @@ def _frame(table: Any) -> Frame:
 def _values(column: Any) -> Array | list[Any]:
     """A column as pandas would have it: numbers are an array, nulls among them NaN, dates and times text."""
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        column = decoded(column)
     if pa.types.is_boolean(column.type) and not column.null_count:
         return np.array(column.to_pylist(), np.bool_)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):

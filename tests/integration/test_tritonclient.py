@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     registry.register([scale(root / "model.onnx", 2.0)], "scale")
     registry.register([gather(root / "model.onnx")], "gather")
     registry.register([slow(root / "model.onnx")], "slow")
-    with serving("--registry", root / "models") as process:
+    with serving("--registry", root / "models", "--model-control", "explicit") as process:
         yield process
 
 

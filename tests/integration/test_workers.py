@@ -94,7 +94,17 @@ def send(server: Process, rows: np.ndarray) -> None:
 
 
 async def test_swaps_under_load_lose_nothing_and_mix_nothing(registry: Registry) -> None:
-    with serving("m", "--registry", registry.uri, "--workers", "3", "--poll-seconds", "0.02") as server:
+    with serving(
+        "m",
+        "--registry",
+        registry.uri,
+        "--workers",
+        "3",
+        "--poll-seconds",
+        "0.02",
+        "--model-control",
+        "explicit",
+    ) as server:
         answers: Counter[int] = Counter()
         going_on = True
 
@@ -347,7 +357,17 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving_everywhere(
     tmp_path: Path, registry: Registry
 ) -> None:
-    with serving("m", "--registry", registry.uri, "--workers", "2", "--poll-seconds", "0.05") as server:
+    with serving(
+        "m",
+        "--registry",
+        registry.uri,
+        "--workers",
+        "2",
+        "--poll-seconds",
+        "0.05",
+        "--model-control",
+        "explicit",
+    ) as server:
         (tmp_path / "model.onnx").write_bytes(b"no model")
         registry.register([tmp_path / "model.onnx"], "m")
         registry.promote("m", VERSIONS + 1)
@@ -374,8 +394,15 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving_everywhere(
         assert server.stop() == 0
 
 
-def test_a_worker_that_comes_after_a_swap_has_what_the_others_have(registry: Registry) -> None:
+def test_no_worker_loads_or_unloads_unless_the_settings_allow_it(registry: Registry) -> None:
     with serving("m", "--registry", registry.uri, "--workers", "2") as server:
+        for verb in ("load", "unload"):
+            assert server.post(f"/v2/repository/models/m/{verb}").status_code == 403
+        assert {server.infer("m", ROW).status_code for _ in range(8)} == {200}
+
+
+def test_a_worker_that_comes_after_a_swap_has_what_the_others_have(registry: Registry) -> None:
+    with serving("m", "--registry", registry.uri, "--workers", "2", "--model-control", "explicit") as server:
         registry.promote("m", 3)
         server.post("/v2/repository/models/m/load").raise_for_status()
         for victim in workers_of(server):

@@ -54,7 +54,7 @@ class Cache:
             root = Path(said).expanduser()
         except RuntimeError:  # a container's user may be a number and nothing more
             raise ConfigError(
-                f"DRIFTLINE_CACHE = {said!r}: expected a folder, of {said!r} none is known"
+                f"DRIFTLINE_CACHE = {said!r}: expected a folder; there is no such home"
             ) from None
         limit = os.environ.get("DRIFTLINE_CACHE_BYTES") or str(DEFAULT_LIMIT)
         if not (limit.isascii() and limit.isdigit()):

@@ -8,7 +8,7 @@ PROMETHEUS := $(VENV)/prometheus
 PTX := $(VENV)/ptx
 HOT := --benchmark-autosave --benchmark-compare --benchmark-group-by=fullname --benchmark-columns=min,median,iqr
 
-.PHONY: demo test lint types check test-peers ptx bench bench-peers lock clean
+.PHONY: demo test lint types check test-peers ptx bench bench-peers prometheusrule lock clean
 
 demo: $(INSTALLED)  ## train on real flights, register, serve, replay the year, swap under load
 	$(BIN)/driftline demo $(ARGS)
@@ -38,6 +38,12 @@ bench: $(INSTALLED)  ## what a request costs, beside the run before; the figures
 
 bench-peers: $(INSTALLED)  ## other model servers on the same work: bench/README.md
 	$(BIN)/python -m bench.servers $(ARGS)
+
+OPERATOR := deploy/monitoring/operator/prometheusrule.yaml
+prometheusrule:  ## the rules as the Prometheus operator takes them
+	@sed '/^spec:/q' $(OPERATOR) > $(OPERATOR).new
+	@sed '/^#/d; s/^\(.\)/  \1/' deploy/monitoring/rules.yaml >> $(OPERATOR).new
+	@mv $(OPERATOR).new $(OPERATOR)
 
 lock: $(INSTALLED)  ## resolve constraints.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \

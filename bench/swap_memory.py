@@ -37,7 +37,9 @@ def run(effort: Effort) -> Result:
         registry.promote(MODEL, 1, PRODUCTION)
         port = free_port()
         # The registry is looked at only when we say so: each swap is timed from its start to its flip.
-        command = serve_command("--registry", folder, "--poll-seconds", "3600", port=port)
+        command = serve_command(
+            "--registry", folder, "--poll-seconds", "3600", "--model-control", "explicit", port=port
+        )
         with running(command) as process:
             first_answer(process, port, request)
             with traffic(port, request) as answered:

@@ -21,6 +21,25 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
 
 
+def containers(value: Any) -> list[dict[str, Any]]:
+    """All containers in an object that run our image."""
+    if isinstance(value, list):
+        return [found for each in value for found in containers(each)]
+    if not isinstance(value, dict):
+        return []
+    own = [value] if str(value.get("image", "")).startswith("driftline") else []
+    return own + [found for each in value.values() for found in containers(each)]
+
+
+def scraped(value: Any) -> set[str]:
+    """All ports in an object that Prometheus is to ask."""
+    if isinstance(value, list):
+        return set().union(*map(scraped, value))
+    if not isinstance(value, dict):
+        return set()
+    return {value.get("prometheus.io/port", "")}.union(*map(scraped, value.values())) - {""}
+
+
 def refusals(document: dict[str, Any]) -> list[str]:
     """What is wrong with an object: where, and why."""
     return [

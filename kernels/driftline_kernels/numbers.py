@@ -46,6 +46,8 @@ _TOPS = np.uint64(0x8080808080808080)
 _NULL = np.uint64(0x6C6C756E)
 _TRUE = np.uint64(0x65757274)
 _FALSE = np.uint64(0x65736C6166)
+_NAN = np.uint64(0x4E614E)
+_INFINITY = np.uint64(0x7974696E69666E49)
 _INFINITE = np.uint64(0x7FF0000000000000)
 _OPEN, _CLOSE, _COMMA, _POINT, _MINUS, _PLUS, _ZERO, _E = b"[],.-+0e"
 _SHORT = np.uint64(10**15)
@@ -204,12 +206,23 @@ def behind_space(at: int) -> int:
 
 
 @body
-def read_literal(at: int, last: int, out: int, place: int, kind: int) -> int:
-    """Read null, true or false, where the kind has it; where it ends, or 0."""
+def read_literal(at: int, last: int, out: int, place: int, kind: int, negative: bool) -> int:
+    """Read null, true, false, NaN or Infinity, where the kind has it; where it ends, or 0.
+
+    `negative` says that there is a minus before it, which only Infinity may have.
+    """
     w = word(at, last)
+    if kind <= FLOAT64 and w == _INFINITY:
+        put_float(out, place, kind, -np.inf if negative else np.inf)
+        return at + 8
+    if negative:
+        return 0
     if kind <= FLOAT64 and w & np.uint64(0xFFFFFFFF) == _NULL:
         put_float(out, place, kind, np.nan)
         return at + 4
+    if kind <= FLOAT64 and w & np.uint64(0xFFFFFF) == _NAN:
+        put_float(out, place, kind, np.nan)
+        return at + 3
     if kind == BITS and w & np.uint64(0xFFFFFFFF) == _TRUE:
         store(out + place, np.uint8(1))
         return at + 4
@@ -261,7 +274,7 @@ def read_number(at: int, last: int, out: int, place: int, kind: int) -> int:
         at, value = read_digits(at, last, np.uint64(0))
     digits = at - start
     if digits == 0 or (digits > 1 and load(start, np.uint8) == _ZERO):
-        return 0 if digits > 0 or negative else read_literal(at, last, out, place, kind)
+        return 0 if digits > 0 else read_literal(at, last, out, place, kind, negative)
     fraction, power, whole = 0, 0, True
     if load(at, np.uint8) == _POINT:
         point = at
@@ -349,8 +362,8 @@ def read(
 
     text   that holds the array in text[start:stop], with its outer brackets; under 2^PLACES bytes
     out    (bytes,) uint8, written, in part where the array is not read; there are as many numbers as fit
-    kind   of the numbers, as in memory, FLOAT32 to BITS: float64 that are cast, null for NaN; integers in the
-           type's range; or true and false, as bytes
+    kind   of the numbers, as in memory, FLOAT32 to BITS: float64 that are cast, with NaN, null for it, and
+           Infinity; integers in the type's range; or true and false, as bytes
     row    numbers in the lists of the lowest level, if nested, else 0
     plane  numbers in those above, if there are, else 0
     block  numbers in those above these, if there are, else 0

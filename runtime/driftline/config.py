@@ -154,6 +154,12 @@ class Server(Settings):
     port: int = setting(8080, PORT, "Port to listen on; 0 for a free one.", "--http_port")
     workers: int = setting(1, whole(1), "Processes that answer on the port.")
     max_body_bytes: int = setting(64 * 2**20, whole(1), "Largest request body, in bytes.")
+    model_control: str = setting(
+        "none",
+        one_of("none", "explicit"),
+        "Who reaches the port may load and unload models, or may not: Triton's --model-control-mode.",
+    )
+    """What is loaded follows the registry either way."""
     exit_on_error: bool = setting(
         True, SWITCH, "End if a model can't be loaded at the start; otherwise serve the others."
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from manifests import DEPLOY
+from manifests import DEPLOY, containers, documents, refusals, scraped
 from prometheus import promtool
 
 MONITORING = DEPLOY / "monitoring"
@@ -93,6 +93,34 @@ def test_our_pods_are_found_in_a_cluster_and_no_others(tmp_path: Path) -> None:
     assert all((each["job"], each["pod"]) == ("driftline", "flights") for each in found)
 
 
+def test_the_operator_takes_its_objects_and_looks_for_the_same_pods() -> None:
+    for name in ("podmonitor", "prometheusrule"):
+        (document,) = documents(MONITORING / f"operator/{name}.yaml")
+        assert document["apiVersion"] == "monitoring.coreos.com/v1"
+        assert refusals(document) == []
+        document["spec"]["wrong"] = True
+        assert len(refusals(document)) == 1
+    (rule,) = documents(MONITORING / "operator/prometheusrule.yaml")
+    assert rule["spec"] == yaml.safe_load((MONITORING / "rules.yaml").read_text()), "make prometheusrule"
+    (monitor,) = documents(MONITORING / "operator/podmonitor.yaml")
+    (job,) = yaml.safe_load((MONITORING / "prometheus-cluster.yml").read_text())["scrape_configs"]
+    image = ["__meta_kubernetes_pod_container_image"]
+    (kept,) = [one["regex"] for one in job["relabel_configs"] if one["source_labels"] == image]
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        assert endpoint["relabelings"] == [
+            {"sourceLabels": image, "regex": kept, "action": "keep"},
+            {"targetLabel": "job", "replacement": job["job_name"]},
+        ]
+    named = {
+        port["name"]
+        for path in ("runtime-cpu.yaml", "runtime-gpu.yaml", "samples/sidecar.yaml")
+        for container in containers(documents(DEPLOY / "kserve" / path))
+        for port in container["ports"]
+        if str(port["containerPort"]) in scraped(documents(DEPLOY / "kserve" / path)[0])
+    }
+    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} == named
+
+
 def test_the_dashboard_is_whole() -> None:
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
     panels = dashboard["panels"]
@@ -125,3 +153,6 @@ def test_kustomize_finds_what_it_packs() -> None:
     kustomization = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())
     for generator in kustomization["configMapGenerator"]:
         assert all((MONITORING / name).is_file() for name in generator["files"])
+    operator = yaml.safe_load((MONITORING / "operator/kustomization.yaml").read_text())
+    names = {path.name for path in (MONITORING / "operator").glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(operator["resources"]) == names

@@ -148,7 +148,7 @@ def test_without_a_profile_rows_are_counted_and_a_profile_comes_of_traffic(tmp_p
     registry = Registry.open(tmp_path / "models")
     model = scale(tmp_path / "model.onnx", 2.0)
     registry.register([model], "m")
-    with serving("m", "--registry", registry.uri) as server:
+    with serving("m", "--registry", registry.uri, "--model-control", "explicit") as server:
         monitored(server)
         rows = RANDOM.standard_normal((1000, 3))
         rows[:100, 2] = 7.0

@@ -20,7 +20,8 @@ from support import infer_request, scale
 
 from driftline.monitor.profile import Profile
 
-NOBODY = 65534
+USERS = {"image": (65532, 65532), "openshift": (1_000_730_000, 0)}
+"""User and group, neither with a name or a home: the image's, and such as OpenShift gives a namespace."""
 ROWS = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
 
 
@@ -35,17 +36,17 @@ def mount() -> Iterator[Path]:
         for path in place.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         scratch = place / "tmp"
-        scratch.mkdir(mode=0o700)
-        os.chown(scratch, *((NOBODY, NOBODY) if os.geteuid() == 0 else (-1, -1)))
+        scratch.mkdir()
+        scratch.chmod(0o777)  # as an emptyDir
         yield place
 
 
-def bare() -> list[str]:
-    """What runs a command without rights; root's alone to take away."""
+def bare(user: int, group: int) -> list[str]:
+    """What runs a command as this user, without rights; root's alone to take away."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         return []
     return [
-        "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs",
+        "setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs",
         "--inh-caps=-all", "--bounding-set=-all",
     ]  # fmt: skip
 
@@ -60,13 +61,13 @@ def read_only() -> list[str]:
 
 
 @contextmanager
-def started(mount: Path, *flags: str) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
+def started(mount: Path, who: str, *flags: str) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(mount / "tmp")}
     command = [
         *read_only(),
-        *bare(),
+        *bare(*USERS[who]),
         sys.executable,
         "-m",
         "driftline",
@@ -87,8 +88,9 @@ def started(mount: Path, *flags: str) -> Iterator[tuple[httpx.Client, subprocess
             popen.kill()
 
 
-def test_a_mounted_model_serves_without_any_right(mount: Path) -> None:
-    with started(mount, "--model_name=trees", f"--model_dir={mount / 'models'}") as (client, popen):
+@pytest.mark.parametrize("who", USERS)
+def test_a_mounted_model_serves_without_any_right(mount: Path, who: str) -> None:
+    with started(mount, who, "--model_name=trees", f"--model_dir={mount / 'models'}") as (client, popen):
         deadline, ready = time.monotonic() + 100, 0
         while ready != 200:  # the probe of the ClusterServingRuntime
             assert popen.poll() is None, (mount / "log").read_text()

@@ -55,7 +55,7 @@ def registry(tmp_path: Path) -> Registry:
 
 def test_a_lone_file_serves_and_serves_anew_when_it_has_changed(tmp_path: Path) -> None:
     path = scale(tmp_path / "double.onnx", 2.0)
-    with serving(path) as server:
+    with serving(path, "--model-control", "explicit") as server:
         assert server.infer("double", ROW).json()["outputs"][0]["data"] == [2, 4, 6]
         scale(path, 3.0)
         server.post("/v2/repository/models/double/load").raise_for_status()

@@ -105,7 +105,16 @@ def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(
     scale(folder / "model.onnx", 3.0)
     os.mkfifo(folder / "driftline.toml")  # whoever reads it waits for ever
     registry.promote("m", 1)
-    with serving("--registry", registry.uri, "--workers", str(workers), "--drain-seconds", "1") as server:
+    with serving(
+        "--registry",
+        registry.uri,
+        "--workers",
+        str(workers),
+        "--drain-seconds",
+        "1",
+        "--model-control",
+        "explicit",
+    ) as server:
         registry.promote("m", 2)
         answers: list[httpx.Response] = []
         loading = threading.Thread(target=lambda: answers.append(server.post("/v2/repository/models/m/load")))

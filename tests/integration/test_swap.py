@@ -38,7 +38,9 @@ async def test_200_swaps_under_load_lose_nothing_and_mix_nothing(tmp_path: Path)
     for version in range(1, VERSIONS + 1):
         registry.register([scale(tmp_path / "model.onnx", float(version))], "m")
     registry.promote("m", 1)
-    with serving("m", "--registry", tmp_path / "models", "--poll-seconds", "0.02") as server:
+    with serving(
+        "m", "--registry", tmp_path / "models", "--poll-seconds", "0.02", "--model-control", "explicit"
+    ) as server:
         answers: Counter[int] = Counter()
         going_on = True
 
@@ -88,7 +90,9 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
 ) -> None:
     registry = Registry.open(tmp_path / "models")
     registry.register([scale(tmp_path / "model.onnx", 1.0)], "m")
-    with serving("m", "--registry", tmp_path / "models", "--poll-seconds", "0.05") as server:
+    with serving(
+        "m", "--registry", tmp_path / "models", "--poll-seconds", "0.05", "--model-control", "explicit"
+    ) as server:
         folder = tmp_path / "models/m/2"
         folder.mkdir()
         if broken is not None:

@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     registry.register([scale(root / "model.onnx", 2.0)], "scale")
     registry.register([gather(root / "model.onnx")], "gather")
     registry.register([slow(root / "model.onnx")], "slow")
-    with serving("--registry", root / "models") as process:
+    with serving("--registry", root / "models", "--model-control", "explicit") as process:
         yield process
 
 
@@ -79,6 +79,21 @@ def test_every_datatype_goes_there_and_back(
     np.testing.assert_array_equal(answer, array)
     assert result.get_response()["id"] == "there-and-back"
     assert result.get_response()["model_version"] == "1"
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_nan_and_infinity_go_there_as_json_and_back(
+    client: triton.InferenceServerClient, datatype: str, binary_out: bool
+) -> None:
+    array = np.array([[np.nan, np.inf, -np.inf]], triton_to_np_dtype(datatype))
+    result = client.infer(
+        datatype.lower(),
+        [request_for("x", array, binary=False)],
+        outputs=[triton.InferRequestedOutput("y", binary_data=binary_out)],
+    )
+    # JSON has null for all three, which every parser reads, and tritonclient as NaN.
+    np.testing.assert_array_equal(result.as_numpy("y"), array if binary_out else array * np.nan)
 
 
 def test_outputs_that_nobody_names_all_come_as_binary(client: triton.InferenceServerClient) -> None:

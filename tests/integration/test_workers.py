@@ -11,6 +11,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from support import Process, ask, infer_request, receiver, scale, serving, slow
 from waiting import eventually, until
 
 from driftline.monitor.profile import Profile
+from driftline.monitor.storage import decode
 from driftline.registry.source import Registry
 
 RANDOM = np.random.default_rng(0)
@@ -94,7 +97,17 @@ def send(server: Process, rows: np.ndarray) -> None:
 
 
 async def test_swaps_under_load_lose_nothing_and_mix_nothing(registry: Registry) -> None:
-    with serving("m", "--registry", registry.uri, "--workers", "3", "--poll-seconds", "0.02") as server:
+    with serving(
+        "m",
+        "--registry",
+        registry.uri,
+        "--workers",
+        "3",
+        "--poll-seconds",
+        "0.02",
+        "--model-control",
+        "explicit",
+    ) as server:
         answers: Counter[int] = Counter()
         going_on = True
 
@@ -179,6 +192,32 @@ def test_windows_turn_and_alarms_come_of_all_workers(watched: Registry, tmp_path
         assert server.stop() == 0
     assert len([one for _, one in events if one.get("subject") == "x_1"]) == 1
     assert list((tmp_path / "history").glob("*.parquet"))
+
+
+def succeeded(answer: httpx.Response) -> httpx.Response | None:
+    return answer if answer.is_success else None
+
+
+def test_a_profile_of_live_traffic_is_of_what_all_workers_are_asked(registry: Registry) -> None:
+    path = "/v2/models/m/profile?rows=300&seconds="
+    with (
+        serving("m", "--registry", registry.uri, "--workers", "3") as server,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        with suppress(httpx.ReadTimeout):  # who goes is not waited for
+            httpx.get(f"{server.url}{path}3000", timeout=1)
+        until(lambda: "came none" in server.get(f"{path}0.1").text, "that another can be made")
+        asked = thread.submit(lambda: until(lambda: succeeded(server.get(f"{path}60")), "a profile"))
+        until(lambda: "another profile" in server.get(f"{path}0.1").text, "that it is being made")
+        server.get("/v2/models/stats")  # all workers have been asked something since
+        for number in range(30):  # each over a connection of its own, so that every worker gets some
+            server.infer("m", {"x": ("FP32", [[number, 1, 2]] * 10)}).raise_for_status()
+        answer = asked.result()
+        assert answer.headers["driftline-profile-rows"] == "300"
+        profile = Profile(*decode(answer.content, server.url))
+        assert profile.rows == 300
+        assert server.get("/v2/models/nothing/profile").status_code == 404
+        assert server.stop() == 0
 
 
 def test_metrics_and_statistics_are_the_same_whoever_answers(registry: Registry) -> None:
@@ -347,7 +386,17 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving_everywhere(
     tmp_path: Path, registry: Registry
 ) -> None:
-    with serving("m", "--registry", registry.uri, "--workers", "2", "--poll-seconds", "0.05") as server:
+    with serving(
+        "m",
+        "--registry",
+        registry.uri,
+        "--workers",
+        "2",
+        "--poll-seconds",
+        "0.05",
+        "--model-control",
+        "explicit",
+    ) as server:
         (tmp_path / "model.onnx").write_bytes(b"no model")
         registry.register([tmp_path / "model.onnx"], "m")
         registry.promote("m", VERSIONS + 1)
@@ -374,8 +423,15 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving_everywhere(
         assert server.stop() == 0
 
 
-def test_a_worker_that_comes_after_a_swap_has_what_the_others_have(registry: Registry) -> None:
+def test_no_worker_loads_or_unloads_unless_the_settings_allow_it(registry: Registry) -> None:
     with serving("m", "--registry", registry.uri, "--workers", "2") as server:
+        for verb in ("load", "unload"):
+            assert server.post(f"/v2/repository/models/m/{verb}").status_code == 403
+        assert {server.infer("m", ROW).status_code for _ in range(8)} == {200}
+
+
+def test_a_worker_that_comes_after_a_swap_has_what_the_others_have(registry: Registry) -> None:
+    with serving("m", "--registry", registry.uri, "--workers", "2", "--model-control", "explicit") as server:
         registry.promote("m", 3)
         server.post("/v2/repository/models/m/load").raise_for_status()
         for victim in workers_of(server):

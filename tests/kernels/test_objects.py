@@ -75,6 +75,13 @@ def test_no_more_rows_are_read_than_there_is_room_for() -> None:
     assert read(text, rows=2) is None
 
 
-@pytest.mark.parametrize("number", ["true", '"1"', "[1]", "{}", "01", "1.", "NaN", "1" * 30 + ".5", "1e999"])
+@pytest.mark.parametrize("number", ["true", '"1"', "[1]", "{}", "01", "1.", "nan", "1" * 30 + ".5", "1e999"])
 def test_what_is_no_number_or_a_hard_one_is_not_read(number: str) -> None:
     assert read(ROW.replace("-2", number)) is None or float(number) == read(ROW.replace("-2", number))[0, 0]
+
+
+def test_nan_and_infinity_are_read_as_python_writes_them() -> None:
+    for word in ("NaN", "Infinity", "-Infinity"):
+        found = read(ROW.replace("-2", word))
+        assert found is not None
+        np.testing.assert_array_equal(found[0, 0], float(word))

@@ -58,3 +58,14 @@ def test_columns_of_arrow_are_kept() -> None:
 def test_a_profile_of_nothing_is_none() -> None:
     with pytest.raises(BadRequest, match="expected columns with rows, came none"):
         Capture(10).profile()
+
+
+def test_what_is_taken_is_passed_on_once_and_counts_still() -> None:
+    here, there = Capture(5), Capture(250)
+    for rows in (2, 2, 2):
+        here.add({"x": np.arange(float(rows))}, rows)
+        for columns, kept in here.take():
+            there.add(columns, kept)
+    assert here.take() == []
+    assert here.full
+    assert there.rows == there.profile().rows == 5

@@ -95,7 +95,7 @@ def values_of(datatype: str) -> st.SearchStrategy[Any]:
     if datatype == "BOOL":
         return st.booleans()
     if datatype.startswith("FP"):
-        return st.floats(allow_nan=False, allow_infinity=False) | st.none() | st.integers(-(10**25), 10**25)
+        return st.floats() | st.none() | st.integers(-(10**25), 10**25)
     limits = np.iinfo(DATATYPES[datatype].dtype)
     return st.integers(int(limits.min), min(int(limits.max), 10**19 - 1))
 

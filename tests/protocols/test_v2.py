@@ -455,10 +455,23 @@ def test_binary_data_needs_the_header() -> None:
         CODEC.decode(json.dumps(document).encode() + bytes(16))
 
 
-def test_nan_in_json_is_said_to_be_null() -> None:
-    document = with_x(data=[math.nan, 1, 2, 3])
-    with pytest.raises(BadRequest, match=r"no valid JSON: .*; JSON has no NaN: null stands for it$"):
-        CODEC.decode(json.dumps(document).encode())
+def test_nan_and_infinity_are_what_they_are_in_floating_point_inputs_and_refused_elsewhere() -> None:
+    """As Triton's JSON has them; tritonclient and Python write them so."""
+    values = [math.nan, 1, math.inf, -math.inf]
+    request = CODEC.decode(json.dumps(with_x(data=values)).encode())
+    np.testing.assert_array_equal(request.inputs["x"].ravel(), np.array(values, np.float32))
+    for document, words in (
+        ({"inputs": [{**VALID["inputs"][1], "data": [math.nan, 1]}]}, "'i': expected INT64 values, came nan"),
+        (with_x(shape=[math.inf, 2]), "input 'x': expected shape [-1, 2], came [inf, 2]"),
+        ({**VALID, "id": math.nan}, "'id': expected a string, came nan"),
+        ({**with_x(data=values), "parameters": {"timeout": 10**400}}, "'timeout': expected a whole number"),
+    ):
+        with pytest.raises(BadRequest, match=re.escape(words)):
+            CODEC.decode(json.dumps(document).encode())
+    for wrong in (b"-NaN", b"+Infinity", b"nan", b"Inf", b"NaNs", b"-null"):
+        text = json.dumps(with_x(data=values)).encode().replace(b"NaN", wrong)
+        with pytest.raises(BadRequest, match="the request is no valid JSON"):
+            CODEC.decode(text)
 
 
 @pytest.mark.parametrize("length", [-1, 11, 2**70])

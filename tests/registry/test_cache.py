@@ -132,6 +132,14 @@ def test_the_environment_says_where_and_how_large(monkeypatch: pytest.MonkeyPatc
         Cache.default()
 
 
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_CACHE", "~nobody-of-this-name/driftline")
+    with pytest.raises(
+        ConfigError, match=r"DRIFTLINE_CACHE = '~.*': expected a folder; there is no such home"
+    ):
+        Cache.default()
+
+
 def test_a_memory_outlives_its_process_and_forgets_the_oldest(tmp_path: Path) -> None:
     path = tmp_path / "registries/one.json"
     memory = Memory(path)

@@ -161,7 +161,7 @@ def profile_of_traffic(url: str, model: str, rows: int, seconds: float) -> Profi
         found = profile_of_traffic(url, model, rows, seconds)
     if found.rows < rows:
         came = f"a profile of {found.rows} rows, not {rows}"
-        within = f"within {seconds:g} s, 256 MiB at most, of several workers to one"
+        within = f"within {seconds:g} s, 256 MiB at most"
         click.echo(f"driftline: {came}: it is of what comes {within}", err=True)
     return found
 

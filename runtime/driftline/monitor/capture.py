@@ -24,7 +24,7 @@ class Capture:
         self.full = False
         self._most = rows
         self._bytes = 0
-        self._batches: list[Tensors] = []
+        self._batches: list[tuple[Tensors, int]] = []
         self._lock = Lock()
 
     def add(self, columns: Tensors, rows: int) -> None:
@@ -35,9 +35,15 @@ class Capture:
             kept = min(rows, self._most - self.rows)
             batch = copy({name: array[:kept] for name, array in columns.items()})
             self._bytes += size_in_bytes(batch)
-            self._batches.append(batch)
+            self._batches.append((batch, kept))
             self.rows += kept
             self.full = self.rows >= self._most or self._bytes >= MOST_BYTES
+
+    def take(self) -> list[tuple[Tensors, int]]:
+        """The batches that were kept since the last time, and the rows of each."""
+        with self._lock:
+            batches, self._batches = self._batches, []
+            return batches
 
     def profile(self) -> Profile:
         """The profile of what was kept; BadRequest if that is nothing."""
@@ -45,4 +51,4 @@ class Capture:
 
         with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of few rows: whoever asked is told how many there are
-            return Profile.fit_batches(self._batches)
+            return Profile.fit_batches([batch for batch, _ in self._batches])

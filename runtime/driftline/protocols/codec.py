@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -10,6 +12,8 @@ import orjson
 
 from driftline.errors import BadRequest
 from driftline.tensors import Tensors
+
+_NO_JSON = re.compile(rb"NaN|Infinity")
 
 
 @dataclass(slots=True)
@@ -36,13 +40,26 @@ class InferRequest:
 
 
 def loads(text: bytes | memoryview) -> Any:
-    """A request's JSON; BadRequest if it is none."""
+    """A request's JSON, which may have NaN and Infinity as Triton's has; BadRequest if it is none."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        # Python's own json, and so many a client, writes what JSON has not.
-        hint = "; JSON has no NaN: null stands for it" if b"NaN" in bytes(text) else ""
-        raise BadRequest(f"the request is no valid JSON: {error}{hint}") from error
+        if _NO_JSON.search(text) is not None:
+            return python_loads(text)
+        raise BadRequest(f"the request is no valid JSON: {error}") from error
+
+
+def python_loads(text: bytes | memoryview) -> Any:
+    """JSON as Python reads it and many a client writes it, with NaN and Infinity; else BadRequest."""
+    try:
+        content = bytes(text)
+        characters = content.decode(json.detect_encoding(content))
+        document = json.loads(characters)
+        if "\\u" in characters:  # half of a pair of surrogates, which no model can compute with
+            json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the request is no valid JSON: {error}") from None
+    return document
 
 
 class Codec(Protocol):

@@ -19,7 +19,7 @@ import orjson
 from driftline.errors import BadRequest, UnsupportedMedia
 from driftline.mlmodel import MlflowSignature, Predictions
 from driftline.protocols import numbers
-from driftline.protocols.codec import InferRequest
+from driftline.protocols.codec import InferRequest, python_loads
 from driftline.protocols.enforcing import check_parameters, intake
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.frames import from_records, from_rows, same_records, split_of
@@ -258,15 +258,8 @@ def _dumps(answer: Answer) -> bytes:
 
 
 def _loads(body: bytes) -> Any:
-    """JSON as Python reads it, with NaN and Infinity; BadRequest if it is none."""
+    """JSON as Python reads it, in every encoding that it knows; BadRequest if it is none."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        try:
-            text = body.decode(json.detect_encoding(body))
-            document = json.loads(text)
-            if "\\u" in text:  # half of a pair of surrogates, which no model can compute with
-                json.dumps(document, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(f"the request is no valid JSON: {error}") from None
-        return document
+        return python_loads(body)

@@ -383,7 +383,7 @@ def _flag(parameters: Mapping[str, Any], where: str, key: str, default: bool = F
 
 def _whole(parameters: Mapping[str, Any], where: str, key: str) -> int:
     value = parameters.get(key, 0)
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 2**64:
         raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, came {shorten(value)}")
     return value
 

@@ -49,7 +49,13 @@ class Cache:
     def default(cls) -> Cache:
         """The cache that DRIFTLINE_CACHE and DRIFTLINE_CACHE_BYTES say, else 10 GiB in the user's own."""
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        root = Path(os.environ.get("DRIFTLINE_CACHE") or f"{home}/driftline").expanduser()
+        said = os.environ.get("DRIFTLINE_CACHE") or f"{home}/driftline"
+        try:
+            root = Path(said).expanduser()
+        except RuntimeError:  # a container's user may be a number and nothing more
+            raise ConfigError(
+                f"DRIFTLINE_CACHE = {said!r}: expected a folder; there is no such home"
+            ) from None
         limit = os.environ.get("DRIFTLINE_CACHE_BYTES") or str(DEFAULT_LIMIT)
         if not (limit.isascii() and limit.isdigit()):
             raise ConfigError(f"DRIFTLINE_CACHE_BYTES = {limit!r}: expected a whole number from 0")

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from driftline import __version__
 from driftline.answers import json
 from driftline.config import Server
-from driftline.errors import BadRequest, DriftlineError, RegistryError, Unavailable
+from driftline.errors import BadRequest, DriftlineError, Forbidden, RegistryError, Unavailable
 from driftline.protocols import mlflow
 from driftline.registry.source import Version
 from driftline.serving import drift, hooks, triton
@@ -29,7 +29,7 @@ INDEX_SECONDS = 10.0
 
 def routes(host: Host, settings: Server) -> list[Route]:
     """All routes but inference."""
-    pages = Pages(host, settings.max_body_bytes)
+    pages = Pages(host, settings)
     model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     return [
         Route("/", pages.alive),
@@ -63,9 +63,9 @@ def routes(host: Host, settings: Server) -> list[Route]:
 class Pages:
     """All that is asked now and then: health, metadata, statistics, the repository."""
 
-    def __init__(self, host: Host, max_body_bytes: int) -> None:
+    def __init__(self, host: Host, settings: Server) -> None:
         self._host = host
-        self._max_body_bytes = max_body_bytes
+        self._settings = settings
 
     async def alive(self, request: Request) -> Response:
         """Whether the process answers at all, in KServe's v1 words."""
@@ -133,6 +133,7 @@ class Pages:
 
     async def load(self, request: Request) -> Response:
         """Serve a model in the version that the registry says now."""
+        self._check_control()
         parameters = (await self._json(request)).get("parameters") or {}
         if parameters:
             raise BadRequest(f"'parameters': expected none, came {shorten(parameters)}")
@@ -144,9 +145,17 @@ class Pages:
 
     async def unload(self, request: Request) -> Response:
         """Serve a model no more."""
+        self._check_control()
         await self._json(request)
         await self._host.unload(request.path_params["name"])
         return Response()
+
+    def _check_control(self) -> None:
+        if self._settings.model_control != "explicit":
+            raise Forbidden(
+                "explicit model load / unload is not allowed: the server's --model-control "
+                f"(DRIFTLINE_MODEL_CONTROL) is {self._settings.model_control}, not explicit"
+            )
 
     async def v1_models(self, request: Request) -> Response:
         """The names of the models that can answer."""
@@ -177,7 +186,7 @@ class Pages:
 
     async def _json(self, request: Request) -> dict[str, object]:
         """The body as an object; no body is an empty one."""
-        body = await read_body(dict(request.headers.raw), request.receive, self._max_body_bytes)
+        body = await read_body(dict(request.headers.raw), request.receive, self._settings.max_body_bytes)
         try:
             document = orjson.loads(body or b"{}")
         except orjson.JSONDecodeError as error:

@@ -48,6 +48,34 @@ async def test_messages_are_taken_in_order_and_answers_find_who_asked() -> None:
         assert await waiting == [0, -1, -2, -3, -4]
 
 
+async def test_what_is_asked_meanwhile_ends_with_the_asking_and_nothing_else_does() -> None:
+    ended: list[str] = []
+    gate = asyncio.Event()
+
+    async def wait(name: str) -> str:
+        try:
+            await gate.wait()
+            return name
+        except asyncio.CancelledError:
+            ended.append(name)
+            raise
+
+    async with talking(wait=wait, length=len) as (channel, _):
+        asked = [
+            asyncio.create_task(ask("wait", name))
+            for ask, name in ((channel.ask_meanwhile, "page"), (channel.ask, "load"), (channel.ask, "other"))
+        ]
+        assert await channel.ask("length", "") == 0
+        for task in asked[:2]:
+            task.cancel()
+        await asyncio.wait(asked[:2])
+        assert await channel.ask("length", "") == 0
+        await asyncio.sleep(0)
+        assert ended == ["page"]
+        gate.set()
+        assert await asked[2] == "other"
+
+
 async def test_an_error_is_raised_where_was_asked() -> None:
     async def fail(error: Exception) -> None:
         raise error

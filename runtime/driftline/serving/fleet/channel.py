@@ -20,7 +20,7 @@ from driftline.errors import DriftlineError, Unavailable
 log = logging.getLogger("driftline.fleet")
 
 _HEAD = struct.Struct("=Q")
-_ANSWER, _ERROR = "answer", "error"
+_ANSWER, _ERROR, _NO_MORE = "answer", "error", "no more"
 
 Verbs = Mapping[str, Callable[..., Any]]
 """What is done about each message; what wants an answer and takes time is a coroutine function."""
@@ -44,7 +44,7 @@ class Channel:
         self.heard = 0
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[int, asyncio.Task[None]] = {}
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._closed = False
@@ -74,7 +74,7 @@ class Channel:
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(Gone("the other process has gone"))
-        for task in self._answering:
+        for task in self._answering.values():
             task.cancel()
         self._writer.close()
 
@@ -90,9 +90,20 @@ class Channel:
 
     async def ask(self, verb: str, *arguments: object) -> Any:
         """Send a message and wait for its answer; what it raises there is raised here, Gone if none comes."""
+        return await self._ask(next(self._numbers), verb, arguments)
+
+    async def ask_meanwhile(self, verb: str, *arguments: object) -> Any:
+        """As `ask`; if it is cancelled here, so is there what is done about it."""
+        number = next(self._numbers)
+        try:
+            return await self._ask(number, verb, arguments)
+        except asyncio.CancelledError:
+            self._send(number, _NO_MORE, None)
+            raise
+
+    async def _ask(self, number: int, verb: str, arguments: object) -> Any:
         if self._closed:
             raise Gone("the other process has gone")
-        number = next(self._numbers)
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
             self._send(number, verb, arguments)
@@ -114,11 +125,14 @@ class Channel:
                 else:
                     asked.set_exception(arguments)
             return
+        if verb == _NO_MORE:
+            if (task := self._answering.get(number)) is not None:
+                task.cancel()
+            return
         done = self._verbs[verb](*arguments)
         if asyncio.iscoroutine(done):
-            task = asyncio.create_task(self._answer(number, done))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._answering[number] = task = asyncio.create_task(self._answer(number, done))
+            task.add_done_callback(lambda _: self._answering.pop(number))
         elif number:
             self._send(number, _ANSWER, done)
 

@@ -36,6 +36,8 @@ from driftline.serving.served import Served
 if TYPE_CHECKING:
     import socket
 
+    from driftline.tensors import Tensors
+
 log = logging.getLogger("driftline.fleet")
 
 COLLECT_SECONDS = 0.02
@@ -68,6 +70,7 @@ class FleetHost(Host):
         verbs: dict[str, Callable[..., Any]] = {
             "totals": self._take_totals,
             "gone": self._gone,
+            "captured": self._captured,
             "page": self._page,
         }
         self.pool = WorkerPool(listeners, self._arena, (settings, file), self._prepare, self._take_all, verbs)
@@ -139,6 +142,7 @@ class FleetHost(Host):
             watch = FleetWatch(
                 version, remote, bundle.profile, settings, self.notifier, self._arena, len(self.pool.workers),
                 lambda slabs: self.pool.tell("slabs", key, slabs),
+                lambda rows: self.pool.tell("capture", key, rows),
             )  # fmt: skip
         return FleetServed(key, version, remote, entry.latency, watch)
 
@@ -186,6 +190,8 @@ class FleetHost(Host):
                 watch = served.watch
                 if watch is not None and (watch.slabs is not None or watch.failed):
                     worker.channel.tell("slabs", served.key, watch.slabs)
+                if watch is not None and watch.captures:
+                    worker.channel.tell("capture", served.key, watch.captures)
 
     def _take_all(self, worker: Worker) -> None:
         """Keep what a process has done that has ended."""
@@ -214,6 +220,11 @@ class FleetHost(Host):
         for served in self._versions():
             if served.key == key:
                 served.remote.leave(worker.number)
+
+    def _captured(self, worker: Worker, key: int, columns: Tensors, rows: int) -> None:
+        for served in self._versions():
+            if served.key == key and served.watch is not None:
+                served.watch.captured(columns, rows)
 
     async def _gather(self) -> None:
         """Bring totals and monitors to what all workers have done; Unavailable if one does not say."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftline.config import Monitoring
 from driftline.errors import Unavailable
+from driftline.monitor.capture import Capture
 from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.totals import VersionTotals
@@ -17,7 +19,7 @@ from driftline.serving.latency import Latency
 from driftline.serving.notifier import Notifier
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
-from driftline.tensors import Signature
+from driftline.tensors import Signature, Tensors
 
 if TYPE_CHECKING:
     from driftline.monitor.monitor import Monitor
@@ -67,6 +69,8 @@ class FleetWatch(Watch):
     arena     where the slabs are
     workers   how many
     on_slabs  called on the event loop with where they are, or with None if there is no monitor
+    on_capture  called with how many rows the workers are to keep for a profile from now on
+    captures    how many that are; 0 for none
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class FleetWatch(Watch):
         arena: Arena,
         workers: int,
         on_slabs: Callable[[Region | None], None],
+        on_capture: Callable[[int], None],
     ) -> None:
         stand_in: Any = remote
         super().__init__(version, stand_in, profile, settings, notifier)
@@ -87,6 +92,8 @@ class FleetWatch(Watch):
         self._arena = arena
         self._workers = workers
         self._on_slabs = on_slabs
+        self._on_capture = on_capture
+        self.captures = 0
         self._collectors: list[Collector] = []
         self._closed = False
         self._remote = remote
@@ -119,6 +126,24 @@ class FleetWatch(Watch):
         for collector in self._collectors:
             collector.collect()
             collector.ask()
+
+    @contextmanager
+    def capturing(self, rows: int) -> Iterator[Capture]:
+        """See Watched.capturing: the rows are those of all workers."""
+        with super().capturing(rows) as capture:
+            self._let_capture(rows)
+            try:
+                yield capture
+            finally:
+                self._let_capture(0)
+
+    def _let_capture(self, rows: int) -> None:
+        self.captures = rows
+        self._on_capture(rows)
+
+    def captured(self, columns: Tensors, rows: int) -> None:
+        """Keep what a worker has kept."""
+        self._keep(columns, rows)
 
     def take_all(self, number: int) -> None:
         """Take all that a worker has counted, since it has gone."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import signal
 import socket
 import sys
@@ -15,32 +14,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
 from driftline import logs
-from driftline.answers import failure
 from driftline.config import Monitoring, Server, ServerFile
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
-from driftline.errors import DriftlineError, NotFound, Unavailable
+from driftline.errors import NotFound, Unavailable
 from driftline.http import loop_factory
 from driftline.machine import available_cores, available_memory
+from driftline.monitor.capture import Capture
 from driftline.registry.source import Reference, Version
 from driftline.serving import memory
-from driftline.serving.app import App
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.channel import Channel
+from driftline.serving.fleet.pages import SharedApp
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals
 from driftline.serving.holder import Entry, Holder
-from driftline.serving.infer import read_body
 from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.process import Stoppable, leave, warm_in_background
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import CardWatch
-from driftline.tensors import Signature
+from driftline.tensors import Signature, Tensors
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.fleet")
@@ -50,15 +45,6 @@ FOLLOW_SECONDS = 0.05
 
 TOTALS_SECONDS = 0.5
 """Seconds between two tellings of what was done: what a killed worker did since is not in the totals."""
-
-PAGE_SECONDS = 10.0
-"""The supervisor has so long to answer a page that tells of all workers."""
-
-_VERSION = r"/v2/models/[^/]+(?:/versions/[^/]+)?"
-_SHARED = re.compile(
-    rf"/metrics|/hooks/mlflow|/v2/models/stats|/v2/repository/index|{_VERSION}/(?:stats|drift|drift/(?:acknowledge|window|reference))"
-)
-_CHANGING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 
 
 class WorkerWatch(Watch):
@@ -76,6 +62,15 @@ class WorkerWatch(Watch):
         share: Any = self.observer.monitor
         if share is not None:
             share.follow()
+
+    def capture(self, rows: int) -> None:
+        """Keep the next rows for the supervisor, up to so many; with 0, no more."""
+        self.catch_up()
+        self._capture = Capture(rows) if rows else None
+
+    def captured(self) -> list[tuple[Tensors, int]]:
+        """The batches that were kept since the last time, and their rows."""
+        return self._capture.take() if self._capture is not None else []
 
     def close(self) -> None:
         """Count what has been answered, and nothing more."""
@@ -190,9 +185,16 @@ class WorkerHost(Holder):
 
     def follow(self) -> None:
         """Let the supervisor have what was counted, if it wants that."""
-        for served in self._held.values():
+        for key, served in self._held.items():
             if isinstance(served.watch, WorkerWatch):
                 served.watch.follow()
+                for batch in served.watch.captured():
+                    self._channel.tell("captured", key, *batch)
+
+    def capture(self, key: int, rows: int) -> None:
+        """Keep the next rows of a version for a profile; see WorkerWatch.capture."""
+        if key in self._held and isinstance(watch := self._held[key].watch, WorkerWatch):
+            watch.capture(rows)
 
     def tell_totals(self) -> None:
         """Tell the supervisor all that was done until now. Who asks for it has it before the answer: what a
@@ -243,40 +245,6 @@ class WorkerHost(Holder):
         return key
 
 
-class SharedApp(App):
-    """Has pages that tell of all workers made by the supervisor."""
-
-    def __init__(self, host: Holder, settings: Server, channel: Channel) -> None:
-        pages: Any = host  # those that a Holder has not enough for are made elsewhere
-        super().__init__(pages, settings)
-        self._max_body_bytes = settings.max_body_bytes
-        self._channel = channel
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        path: str = scope["path"]
-        changing = _CHANGING.fullmatch(path) is not None
-        if not changing and not _SHARED.fullmatch(path):
-            return await super().__call__(scope, receive, send)
-        try:
-            body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
-            page = {name: scope[name] for name in ("type", "method", "path", "query_string")}
-            # The body is no longer as most of them say.
-            page["headers"] = [(key, value) for key, value in scope["headers"] if key.startswith(b"x-")]
-            async with asyncio.timeout(None if changing else PAGE_SECONDS):
-                status, headers, content = await self._channel.ask("page", page, body)
-            response = Response(content, status)
-            response.raw_headers = headers
-        except TimeoutError:
-            response = failure(Unavailable(f"the supervisor has not answered in {PAGE_SECONDS:g} s"))
-        except asyncio.CancelledError:  # see App
-            response = failure(Unavailable("the server is stopping"))
-        except DriftlineError as error:
-            response = failure(error)
-        await response(scope, receive, send)
-        return None
-
-
 class WorkerServer(Stoppable):
     """Stops on SIGTERM; what a terminal sends to all processes of its group is the supervisor's matter."""
 
@@ -322,6 +290,7 @@ async def work(control: int, listener: int, shared: int) -> None:
     server = WorkerServer(SharedApp(host, settings, channel), host, settings)
     verbs |= {
         "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs,
+        "capture": host.capture,
         "tell_totals": host.tell_totals, "ready": host.begin, "stop": server.stop,
     }  # fmt: skip
     built.set()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from driftline.monitor.distributions import chi_square_above, chi_square_tail, kolmogorov_tail
+from driftline.monitor.distributions import chi_square_above, chi_square_tail, kolmogorov_tail, normal_tail
 
 
 @given(st.floats(0, 3000), st.integers(1, 300))
@@ -25,3 +25,8 @@ def test_the_value_of_a_tail_is_scipys(chance: float, freedom: int) -> None:
 def test_kolmogorovs_tail_is_scipys(values: list[float]) -> None:
     found = kolmogorov_tail(np.array(values))
     np.testing.assert_allclose(found, special.kolmogorov(np.array(values)), rtol=1e-11, atol=1e-300)
+
+
+def test_the_normal_tail_is_scipys() -> None:
+    values = np.linspace(0, 50, 1_001)
+    np.testing.assert_allclose(normal_tail(values), special.ndtr(-values), rtol=1e-4, atol=1e-7)

@@ -11,6 +11,7 @@ import numpy as np
 from driftline.monitor import statistics
 from driftline.monitor.reference import Numeric, Reference
 from driftline.monitor.statistics import Statistic
+from driftline.monitor.tails import distribution_functions
 from driftline.monitor.whole import Whole, correlation, mean_features
 from driftline.monitor.wording import special
 from driftline.tensors import Array
@@ -83,12 +84,10 @@ def _add_numeric(columns: list[Counted], found: list[Found]) -> None:
     distances = statistics.kolmogorov_smirnov(p[present, :-1], q[present, :-1])
     _put("kolmogorov_smirnov", distances, [found[row] for row in present])
     varied = [row for row, column in enumerate(columns) if _varied(column)]
-    some, theirs = [columns[row] for row in varied], [found[row] for row in varied]
     if varied:
-        _put("wasserstein", _wasserstein(some, p[varied, 1:-2], q[varied, 1:-2]), theirs)
+        some, theirs = [columns[row] for row in varied], [found[row] for row in varied]
+        _add_moments(some, p[varied, 1:-2], q[varied, 1:-2], theirs)
     _put("chi_square", statistics.chi_square(p, q), found)
-    if varied:
-        _put("mean_shift", _mean_shift(some, p[varied, 1:-2].sum(axis=1)), theirs)
     _add_rates(columns, found)
 
 
@@ -108,34 +107,30 @@ def _varied(column: Counted) -> bool:
     return reference.maximum > reference.minimum and bool(moment[0])
 
 
-def _wasserstein(columns: list[Counted], p: Array, q: Array) -> list[Statistic]:
-    """That of the finite values, whose bins are filled up to p's and q's (columns, bins)."""
-    points, sd = np.empty((len(p), p.shape[1] + 1)), np.empty(len(p))
-    for row, (reference, _, moment) in enumerate(columns):
-        assert isinstance(reference, Numeric)
-        assert moment is not None
-        edges = reference.edges
-        points[row, 0] = min(moment[3], edges[0])
-        points[row, 1 : len(edges) + 1] = edges
-        points[row, len(edges) + 1 :] = max(moment[4], edges[-1])
-        sd[row] = reference.sd
-    return statistics.wasserstein(p, q, points, sd)
-
-
-def _mean_shift(columns: list[Counted], m: Array) -> list[Statistic]:
-    mean_p = np.array([column.reference.mean for column in columns if isinstance(column.reference, Numeric)])
-    sd_p = np.array([column.reference.sd for column in columns if isinstance(column.reference, Numeric)])
-    n, mean_q, squares = np.stack([column.moment[:3] for column in columns if column.moment is not None]).T
+def _add_moments(columns: list[Counted], p: Array, q: Array, found: list[Found]) -> None:
+    """What takes moments of the finite values, whose bins are filled up to p's and q's (columns, bins)."""
+    references = [column.reference for column in columns if isinstance(column.reference, Numeric)]
+    before = np.stack([reference.moments for reference in references], axis=1)
+    after = np.stack([column.moment for column in columns if column.moment is not None], axis=1)
+    sd = np.sqrt(before[2] / before[0])
+    m, n = p.sum(axis=1), after[0]
+    edges = np.full((len(columns), p.shape[1] - 1), np.inf)
+    last = np.array([len(reference.edges) - 1 for reference in references])
+    for row, reference in enumerate(references):
+        edges[row, : last[row] + 1] = reference.edges
+    points, (below_p, below_q) = distribution_functions(
+        edges, last, np.stack([p, q]), np.stack([before[3], after[3]]), np.stack([before[4], after[4]])
+    )
+    shift = (after[1] - before[1]) / sd
+    _put("wasserstein", statistics.wasserstein(below_p, below_q, points, sd, m, n, shift), found)
     # With one more row of the reference's spread: few rows, or equal ones, don't make a mean certain.
-    return statistics.mean_shift(mean_p, sd_p, m, mean_q, np.sqrt((squares + sd_p**2) / n), n)
+    spread = np.sqrt((after[2] + sd**2) / n)
+    _put("mean_shift", statistics.mean_shift(before[1], sd, m, after[1], spread, n), found)
 
 
 def _add_distances(p: Array, q: Array, found: list[Found]) -> None:
-    _put("psi", statistics.psi(p, q), found)
-    _put("jensen_shannon", statistics.jensen_shannon(p, q), found)
-    _put("hellinger", statistics.hellinger(p, q), found)
-    _put("total_variation", statistics.total_variation(p, q), found)
-    _put("l_infinity", statistics.l_infinity(p, q), found)
+    for name, each in statistics.distances(p, q).items():
+        _put(name, each, found)
 
 
 def _add_rates(columns: list[Counted], found: list[Found]) -> None:

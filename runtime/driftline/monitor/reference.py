@@ -10,7 +10,7 @@ none of them, and missing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -39,6 +39,7 @@ class Numeric:
     gaps    (17,): the reference's gaps in each rank bin
     moments (5,) float64: count, mean, M2, least, greatest of the finite values; see driftline_kernels.moments
     source  what batches call the column; as its name, if nothing is said
+    rows    how many reference rows there are
     """
 
     name: str
@@ -48,14 +49,11 @@ class Numeric:
     gaps: Array
     moments: Array
     source: str = ""
+    rows: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", self.source or self.name)
-
-    @property
-    def rows(self) -> int:
-        """How many reference rows there are."""
-        return int(self.counts.sum())
+        object.__setattr__(self, "rows", int(self.counts.sum()))
 
     @property
     def missing(self) -> int:
@@ -93,6 +91,7 @@ class Categorical:
     gaps        (17,): the reference's gaps in each rank bin
     kind        of the values: 'string', 'integer' or 'boolean'
     source      what batches call the column; as its name, if nothing is said
+    rows        how many reference rows there are
     """
 
     name: str
@@ -102,14 +101,11 @@ class Categorical:
     gaps: Array
     kind: str = "string"
     source: str = ""
+    rows: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", self.source or self.name)
-
-    @property
-    def rows(self) -> int:
-        """How many reference rows there are."""
-        return int(self.counts.sum())
+        object.__setattr__(self, "rows", int(self.counts.sum()))
 
     @property
     def unseen(self) -> int:

@@ -18,14 +18,15 @@ from typing import Any, Self
 
 import numpy as np
 
+from driftline.monitor.chance import by_chance
 from driftline.monitor.distributions import chi_square_tail, kolmogorov_tail
 from driftline.tensors import Array
 
 EXPECTED_LEAST = 5.0
 """Bins with a smaller expected count are pooled for the chi-square test (Cochran 1954)."""
 
-_FEW = 5
-"""Expected rows of a bin up to which a hypergeometric number is not taken for normal."""
+_FOLKLORE = {"psi": 0.2, "jensen_shannon": 0.1, "hellinger": 0.1}
+"""What people take for drift."""
 
 NORMAL = 1.96
 """Standard errors either side of a normal variable that hold it with 95 % probability."""
@@ -72,92 +73,53 @@ def number(value: float) -> float | None:
     return float(value) if isfinite(value) else None
 
 
-def psi(p: Array, q: Array) -> list[Statistic]:
-    """Population stability index, sum (q - p) ln(q / p); null expectation (K - 1)(1/n + 1/m) (Yurdakul 2018).
+def distances(p: Array, q: Array) -> dict[str, list[Statistic]]:
+    """Distances of the shares of the bins, each beside what chance alone would make of it (see `chance`).
 
-    That takes many rows in every bin. Where one is empty, it is the mean over all ways to deal the rows of
-    both samples out anew: of a thousand categories in a hundred rows, the formula is seven times too much.
-    0.1 and 0.2 are folklore: at few rows chance alone exceeds them, at many rows much less is certain drift.
+    psi             population stability index, sum (q - p) ln(q / p); by chance (K - 1)(1/n + 1/m) (Yurdakul
+                    2018), or where a bin is empty its mean over all ways to deal the rows of both samples out
+                    anew: of a thousand categories in a hundred rows, the formula is seven times too much
+    jensen_shannon  the root of the divergence, in natural logarithms (Lin 1991)
+    hellinger       sqrt(1/2 sum (sqrt q - sqrt p)^2)
+    total_variation 1/2 sum |q - p|: the share of rows that would have to change bins
+    l_infinity      the largest difference of a bin's shares
+
+    Thresholds are folklore: at few rows chance alone exceeds them, at many much less is certain drift.
     """
+    a, b = _shares(p), _shares(q)
+    apart = np.abs(b - a)
+    roots = np.sqrt(b) - np.sqrt(a)
+    values = {
+        "psi": _psi(p, q),
+        "jensen_shannon": _jensen_shannon(a, b),
+        "hellinger": np.sqrt((roots * roots).sum(axis=1) / 2),
+        "total_variation": apart.sum(axis=1) / 2,
+        "l_infinity": apart.max(axis=1),
+    }
+    null = by_chance(p, q)
+    return {
+        name: _each(value, null=null[name], threshold=_FOLKLORE.get(name)) for name, value in values.items()
+    }
+
+
+def _psi(p: Array, q: Array) -> Array:
     some = (p > 0) | (q > 0)
     bins = some.sum(axis=1, keepdims=True)
     prior = np.where((some & ((p == 0) | (q == 0))).any(axis=1, keepdims=True), 0.5, 0.0)
     m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
     a, b = (p + prior) / (m + prior * bins), (q + prior) / (n + prior * bins)
     a, b = np.where(some, a, 1.0), np.where(some, b, 1.0)
-    value = ((b - a) * np.log(b / a)).sum(axis=1)
-    null = ((bins - 1) * (1 / n + 1 / m))[:, 0]
-    sparse = prior[:, 0] > 0
-    if sparse.any():
-        null[sparse] = _smoothed_by_chance((p + q)[sparse], m[sparse], n[sparse], bins[sparse])
-    return _each(value, null=null, threshold=0.2)
+    return np.asarray(((b - a) * np.log(b / a)).sum(axis=1))
 
 
-def _smoothed_by_chance(both: Array, m: Array, n: Array, bins: Array) -> Array:
-    """The mean of the smoothed PSI over all ways to deal `both` (columns, bins) out to m and n rows."""
-    column, _ = place = np.nonzero(both)
-    rows, dealt = (m + n)[column, 0], np.minimum(m, n)[column, 0]
-    deal = np.stack([both[place], rows, dealt, bins[column, 0]])
-    few = deal[0] * dealt <= _FEW * rows
-    terms = np.empty(len(rows))
-    terms[few], terms[~few] = _deal_few(*deal[:, few]), _deal_many(*deal[:, ~few])
-    return np.bincount(column, terms, len(both))
-
-
-def _deal_few(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
-    """The mean of a bin's term, which has t of all rows: d of those dealt, a hypergeometric number."""
-    d = np.maximum(0, dealt + t - rows)
-    most = np.minimum(t, dealt)
-    weight, weights, total = np.ones(len(t)), np.zeros(len(t)), np.zeros(len(t))
-    while (weight > 1e-9 * weights).any():
-        weights += weight
-        total += weight * _term(d, t, rows, dealt, bins)
-        weight *= (t - d) * (dealt - d) / ((d + 1) * (rows - t - dealt + d + 1))
-        d = np.minimum(d + 1, most)
-    return np.asarray(total / weights)
-
-
-def _deal_many(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
-    """The same where d is about normal: by Gauss and Hermite's three points."""
-    share = dealt / rows
-    far = np.sqrt(3 * t * share * (1 - share) * (rows - t) / (rows - 1))
-    low, high = np.maximum(t * share - far, 0), np.minimum(t * share + far, np.minimum(t, dealt))
-    middle = _term(t * share, t, rows, dealt, bins)
-    return np.asarray((_term(low, t, rows, dealt, bins) + 4 * middle + _term(high, t, rows, dealt, bins)) / 6)
-
-
-def _term(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
-    """A bin's term of the smoothed PSI, if d of its t rows are among those that are dealt."""
-    a, b = (d + 0.5) / (dealt + bins / 2), (t - d + 0.5) / (rows - dealt + bins / 2)
-    return np.asarray((b - a) * np.log(b / a))
-
-
-def jensen_shannon(p: Array, q: Array) -> list[Statistic]:
-    """Jensen-Shannon distance: the root of the divergence, in natural logarithms (Lin 1991)."""
-    a, b = _shares(p), _shares(q)
+def _jensen_shannon(a: Array, b: Array) -> Array:
     middle = a + b
     middle[middle == 0] = 1.0
     # 0 ln 0 is 0: an empty bin's logarithm is that of 1.
     terms = a * np.log(np.where(a > 0, 2 * a / middle, 1.0)) + b * np.log(
         np.where(b > 0, 2 * b / middle, 1.0)
     )
-    return _each(np.sqrt(np.maximum(terms.sum(axis=1) / 2, 0.0)), threshold=0.1)
-
-
-def hellinger(p: Array, q: Array) -> list[Statistic]:
-    """Hellinger distance, sqrt(1/2 sum (sqrt q - sqrt p)^2)."""
-    apart = np.sqrt(_shares(q)) - np.sqrt(_shares(p))
-    return _each(np.sqrt((apart * apart).sum(axis=1) / 2), threshold=0.1)
-
-
-def total_variation(p: Array, q: Array) -> list[Statistic]:
-    """Total variation, 1/2 sum |q - p|: the share of rows that would have to change bins."""
-    return _each(np.abs(_shares(q) - _shares(p)).sum(axis=1) / 2)
-
-
-def l_infinity(p: Array, q: Array) -> list[Statistic]:
-    """The largest difference of a bin's shares."""
-    return _each(np.abs(_shares(q) - _shares(p)).max(axis=1))
+    return np.asarray(np.sqrt(np.maximum(terms.sum(axis=1) / 2, 0.0)))
 
 
 def kolmogorov_smirnov(p: Array, q: Array) -> list[Statistic]:
@@ -199,21 +161,34 @@ def chi_square(p: Array, q: Array) -> list[Statistic]:
     return _each(value, null=freedom, p=np.array(chance))
 
 
-def wasserstein(p: Array, q: Array, points: Array, sd: Array) -> list[Statistic]:
+def wasserstein(
+    p: Array, q: Array, points: Array, sd: Array, m: Array, n: Array, shift: Array
+) -> list[Statistic]:
     """Wasserstein-1 distance between finite values, in standard deviations of the reference.
 
-    p, q    counts of the bins between the points
-    points  (columns, bins + 1) ascending: the least value of either, the inner edges, the greatest of either
+    p, q    distribution functions at the points, straight between them
+    points  (columns, points) ascending
     sd      (columns,) of the reference, above 0
+    m, n    (columns,) values of either
+    shift   (columns,) of the means, in standard deviations
 
-    The integral of the difference of the distribution functions, which run straight within a bin.
+    The integral of the difference of the distribution functions, or what the means are apart, if that is
+    more: it never is of the values themselves (Kantorovich), but bins don't say where in them a value is.
+    By chance, the difference is normal, or where hardly any value is, twice as likely as one is there; the
+    means are so far apart as those of two samples.
     """
-    right = np.cumsum(_shares(q), axis=1) - np.cumsum(_shares(p), axis=1)
-    left = np.concatenate([np.zeros((len(right), 1)), right[:, :-1]], axis=1)
-    apart = np.abs(left) + np.abs(right)
-    crossing = (left * left + right * right) / np.where(apart > 0, apart, 1.0)
-    area = np.where(left * right >= 0, apart, crossing) / 2
-    return _each((area * np.diff(points, axis=1)).sum(axis=1) / sd, threshold=0.1)
+    width = np.diff(points, axis=1) / sd[:, None]
+    apart = q - p
+    left, right = apart[:, :-1], apart[:, 1:]
+    both = np.abs(left) + np.abs(right)
+    crossing = (left * left + right * right) / np.where(both > 0, both, 1.0)
+    area = np.where(left * right >= 0, both, crossing) / 2
+    pooled = (m[:, None] * p + n[:, None] * q) / (m + n)[:, None]
+    variance = pooled * (1 - pooled)
+    error = np.minimum(np.sqrt(2 / np.pi * (1 / m + 1 / n)[:, None] * variance), 2 * variance)
+    area_by_chance = ((error[:, :-1] + error[:, 1:]) / 2 * width).sum(axis=1)
+    null = np.maximum(area_by_chance, np.sqrt(2 / np.pi * (1 / m + 1 / n)))
+    return _each(np.maximum((area * width).sum(axis=1), np.abs(shift)), null=null, threshold=0.1)
 
 
 def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array, n: Array) -> list[Statistic]:

@@ -1,0 +1,83 @@
+"""Distribution functions of binned values: straight within a bin, but falling as a power in the two tails.
+
+The outer bins reach from an outer quantile to an extreme, and of a long tail that is far: values that lay
+evenly there would be far too far out. What is known of a tail is how many values are beyond its inner end,
+how many beyond the reference's extreme, and where its own last value is. Between these, the logarithm of how
+many are farther out falls straight with that of the distance from the median, as Pareto's law has it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from driftline.tensors import Array
+
+_STEPS = 12
+"""Points of either part of a tail: within the reference's extreme, and beyond."""
+
+_LAST = 0.5
+"""Rows that are farther out than the last one, as it were."""
+
+
+def distribution_functions(
+    edges: Array, last: Array, counts: Array, least: Array, greatest: Array
+) -> tuple[Array, Array]:
+    """Points, and the shares of values below them of samples in the same bins.
+
+    edges            (columns, E) ascending; the first and last ones of the real are the reference's extremes
+    last             (columns,) the place of the last real edge
+    counts           (samples, columns, E + 1 or more) of finite values, one in each column at least
+    least, greatest  (samples, columns) values
+
+    (columns, points) ascending, and (samples, columns, points); they run straight between the points.
+    """
+    row = np.arange(len(edges))
+    below = np.cumsum(counts, axis=2, dtype=np.float64)
+    rows = below[:, :, -1]
+    low = np.minimum(1, last // 2)
+    high = last - low
+    inner, outer = edges[row, low], edges[row, high]
+    middle = edges[row, (last + 1) // 2]
+    left, left_counts = _tail(-inner, -middle, -edges[:, 0], -least, (below[:, row, low], below[:, :, 0]))
+    right, right_counts = _tail(
+        outer, middle, edges[row, last], greatest, tuple(rows - below[:, row, at] for at in (high, last))
+    )
+    place = np.clip(np.arange(edges.shape[1]) + low[:, None], low[:, None], high[:, None])
+    points = [-left[:, ::-1], np.take_along_axis(edges, place, axis=1), right]
+    counts_below = [left_counts[:, :, ::-1], below[:, row[:, None], place], rows[:, :, None] - right_counts]
+    return np.concatenate(points, axis=1), np.concatenate(counts_below, axis=2) / rows[:, :, None]
+
+
+def _tail(
+    start: Array, middle: Array, extreme: Array, own: Array, beyond: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    """Points of an upper tail from `start` on, and how many values of each sample are above them.
+
+    middle   where distances are taken from
+    extreme  of the reference; `own` of each sample
+    beyond   how many values of each sample are above the start, and above the extreme
+    """
+    scale = start - middle
+    scale = np.where(scale > 0, scale, np.maximum(extreme - start, 1.0))
+    stops = 1 + np.stack([extreme - start, np.max(own, axis=0) - start]) / scale
+    border, far = np.log(np.maximum.accumulate(stops))
+    ends = np.log(np.maximum(1 + (own - start) / scale, 1.0))
+    parts = [
+        _part(np.zeros_like(border), border, ends, beyond[0], beyond[1]),
+        _part(border, far, ends, beyond[1], np.zeros_like(beyond[1])),
+    ]
+    distances, above = (np.concatenate(each, axis=-1) for each in zip(*parts, strict=True))
+    return start[:, None] + scale[:, None] * np.expm1(distances), above
+
+
+def _part(begin: Array, end: Array, own: Array, counts: Array, beyond: Array) -> tuple[Array, Array]:
+    """Logarithmic distances from `begin` to `end`, and how many values are farther out.
+
+    There are `counts` at the beginning and `beyond` at the end, or, if those are none, half a row at the
+    sample's own last value.
+    """
+    at = begin[:, None] + np.linspace(0, 1, _STEPS) * (end - begin)[:, None]
+    stop = np.where(beyond > 0, end, np.clip(own, begin, end))
+    slope = np.log(np.maximum(beyond, _LAST) / np.maximum(counts, _LAST)) / np.maximum(stop - begin, 1e-12)
+    falls = counts[:, :, None] * np.exp(slope[:, :, None] * (at - begin[:, None]))
+    return at, np.where(at > stop[:, :, None] + 1e-12, 0.0, falls)

@@ -4,7 +4,8 @@ protocols."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
+from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -19,12 +20,12 @@ from driftline.errors import Cancelled, TooLarge
 MOST_HEAD = 64 * 2**10
 """Bytes of a request's line and headers; those of what has come at once may be more."""
 
+STALLED_SECONDS = 5.0
+"""At a stop, a request of which nothing more has come for so long is not waited for."""
+
 TOO_LARGE = "the request's line and headers have too many bytes"
-_TOO_LARGE = orjson.dumps({"error": TOO_LARGE})
-_REFUSAL = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOO_LARGE), _TOO_LARGE)
-)
+NO_HTTP = "the request is no valid HTTP"
+STALLED = "the server is stopping, and the rest of the request does not come"
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
@@ -132,11 +133,49 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
+class Refused(Exception):
+    """What has come is no request that may be answered; the message says why."""
+
+
+def check_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> None:
+    """Refused unless a request has one Host, or none before HTTP/1.1: RFC 9112, 3.2."""
+    count = sum(name == b"host" for name, _ in headers)
+    if count > 1 or (count == 0 and version == "1.1"):
+        raise Refused(f"expected one Host header, came {count or 'none'}")
+
+
+class Refusal:
+    """The answer to what is no request, in the place of uvicorn's cycle: it may have to wait for its turn."""
+
+    keep_alive = more_body = disconnected = response_started = response_complete = False
+
+    def __init__(self, transport: asyncio.Transport, status: int, reason: str) -> None:
+        self.message_event = asyncio.Event()
+        self._transport = transport
+        content = orjson.dumps({"error": reason})
+        self._answer = (
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status, HTTPStatus(status).phrase.encode(), len(content), content)
+        )
+
+    async def run_asgi(self, app: Any) -> None:
+        """Answer, in turn."""
+        self.write()
+
+    def write(self) -> None:
+        """Answer and close."""
+        self._transport.write(self._answer)
+        self._transport.close()
+
+
 class HttpConnection(HttpToolsProtocol):
     """A client's connection."""
 
     _between = True  # the parser is between two requests
     _running: RequestResponseCycle | None = None  # of uvicorn's, the one that is being answered
+    _refused = False  # nothing more is read
+    _advanced = False  # something has come since this was last looked at
     _unplaced = 0  # bytes that have come since the last body, or part of one, or end of a head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -146,17 +185,19 @@ class HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
+        if self._refused:
+            return
         self._unset_keepalive_if_required()
+        self._advanced = True
         self._unplaced += len(data)
         try:
             self._feed(data)
-        except httptools.HttpParserError:
-            message = "Invalid HTTP request received."
-            self.logger.warning(message)
-            self.send_400_response(message)
+        except httptools.HttpParserError as error:
+            known = error.__context__
+            self._refuse(400, str(known) if isinstance(known, Refused) else NO_HTTP)
             return
         if self._unplaced > MOST_HEAD and not self.transport.is_closing():
-            self._refuse()
+            self._refuse(431, TOO_LARGE)
 
     def _feed(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -170,12 +211,39 @@ class HttpConnection(HttpToolsProtocol):
             else:
                 return
 
-    def _refuse(self) -> None:
-        """Answer a head that does not end, if nothing else is to be answered before; and close."""
-        self.logger.warning("A request was refused: %s.", TOO_LARGE)
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(_REFUSAL)
-        self.transport.close()
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer what is no request when all before it are answered, and close; nothing more is read."""
+        self.logger.warning("A request was refused: %s.", reason)
+        self._refused, self._between = True, False
+        refusal: Any = Refusal(self.transport, status, reason)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
+            if cycle is not None and cycle.response_started and not cycle.response_complete:
+                self.transport.close()  # half of another answer has been sent
+            else:
+                refusal.write()
+            return
+        if cycle.more_body:  # it is the one that is refused, and the last of those that wait
+            self.pipeline.popleft()
+        self.flow.pause_reading()
+        self.pipeline.appendleft((refusal, self.app))
+        self.cycle = refusal
+
+    def shutdown(self) -> None:
+        """The server stops: answer what has come, and wait for the rest of what still comes."""
+        super().shutdown()
+        self._advanced = False
+        self.loop.call_later(STALLED_SECONDS, self._end_if_stalled)
+
+    def _end_if_stalled(self) -> None:
+        cycle = self.cycle
+        if self.transport.is_closing() or cycle is None or cycle.response_complete or not cycle.more_body:
+            return
+        if not self._advanced:
+            self._refuse(503, STALLED)
+            return
+        self._advanced = False
+        self.loop.call_later(STALLED_SECONDS, self._end_if_stalled)
 
     def on_message_begin(self) -> None:
         """A request has begun."""
@@ -185,6 +253,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head has come."""
         self._unplaced = 0
+        check_host(self.headers, self.parser.get_http_version())
         super().on_headers_complete()
         if not self.pipeline:
             self._running = self.cycle

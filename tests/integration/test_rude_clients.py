@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -166,6 +167,31 @@ def test_who_asks_on_and_on_and_reads_no_answer_takes_no_memory(tmp_path: Path, 
                 client.sendall(requests)
         assert server.infer("twice", {"x": ("FP32", [[1, 2, 3]])}).status_code == 200
         assert psutil.Process(server.popen.pid).memory_info().rss - before < 100 * 2**20
+
+
+@pytest.mark.parametrize("query", ["", "?slow"])
+def test_a_stop_waits_for_a_body_that_comes_slowly_and_for_none_that_does_not_come(
+    tmp_path: Path, query: str
+) -> None:
+    body = json.dumps(infer_request({"x": ("FP32", [[1.0, 2.0, 3.0]])})).encode()
+    head = f"POST /v2/models/twice/infer{query} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    request = head.encode() + body
+    with serving(scale(tmp_path / "twice.onnx", 2), "--drain-seconds", "1000") as server:
+        host, _, port = server.address.partition(":")
+        address = host, int(port)
+        with socket.create_connection(address, 30) as slow, socket.create_connection(address, 30) as silent:
+            slow.sendall(request[:-8])
+            silent.sendall(request[:-8])
+            server.infer("twice", {"x": ("FP32", [[1, 2, 3]])})  # both have been read by now
+            server.popen.terminate()
+            for byte in request[-8:]:
+                slow.sendall(bytes([byte]))
+                time.sleep(1)
+            assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+            answer = silent.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"the rest of the request does not come" in answer
+        assert server.popen.wait(30) == 0
 
 
 def test_a_stop_ends_who_reads_no_answer_or_sends_no_body_in_a_line(tmp_path: Path) -> None:

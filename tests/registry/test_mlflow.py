@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -19,6 +20,7 @@ import pytest
 
 from driftline.errors import BadRequest, ConfigError, NotFound, RegistryError
 from driftline.registry import artifacts as artifacts_module
+from driftline.registry import deadline as deadline_module
 from driftline.registry import tracking as tracking_module
 from driftline.registry.cache import Cache, digest_of
 from driftline.registry.mlflow import DIGEST, MlflowRegistry
@@ -39,6 +41,7 @@ class FakeTracking:
         self.etag = '"one"'
         self.breaks = 0  # answers that break off in the middle
         self.damages = 0  # answers with other bytes
+        self.drips = False  # answers come a byte at a time
         self.status = 200
         self.asked: list[tuple[str, dict[str, str]]] = []
 
@@ -118,7 +121,16 @@ def answering(fake: FakeTracking, context: ssl.SSLContext | None = None) -> Iter
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self._write(body)
+
+        def _write(self, body: bytes) -> None:
+            if not fake.drips:
+                self.wfile.write(body)
+                return
+            with suppress(OSError):  # it is hung up on
+                for byte in body:
+                    self.wfile.write(bytes([byte]))
+                    Event().wait(0.02)
 
         def _file(self, content: bytes, headers: dict[str, str]) -> None:
             begin = 0
@@ -159,6 +171,24 @@ def answering(fake: FakeTracking, context: ssl.SSLContext | None = None) -> Iter
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def dripping_heads() -> Iterator[str]:
+    """A server whose answer has a head that does not end, a byte at a time; its address."""
+
+    def answer() -> None:
+        with suppress(OSError), server.accept()[0] as client:
+            client.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+            while True:
+                client.sendall(b"y")
+                Event().wait(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -300,6 +330,37 @@ def test_a_server_that_is_not_mlflow_is_named(
         registry.resolve(FLIGHTS)
 
 
+@pytest.mark.parametrize("what", ["an answer", "a head"])
+def test_a_server_that_drips_is_not_waited_for_without_end_or_word(
+    what: str,
+    fake: FakeTracking,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tracking_module, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(deadline_module, "SILENT_SECONDS", 0.1)
+    fake.drips = True
+    dripping = dripping_heads() if what == "a head" else answering(fake)
+    with dripping as url, caplog.at_level("INFO"):
+        registry = MlflowRegistry(url, Cache(tmp_path / "cache"))
+        with pytest.raises(RegistryError, match=r"has not answered in 0.5 s: .*/registered-models/get"):
+            registry.resolve(FLIGHTS)
+        assert (
+            f"registry {url} has not answered in 0.1 s: /api/2.0/mlflow/registered-models/get" in caplog.text
+        )
+        assert "it has 0.5 s in all" in caplog.text
+
+
+def test_a_file_that_takes_long_is_told_of(
+    registry: MlflowRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(artifacts_module, "PROGRESS_SECONDS", 0.0)
+    with caplog.at_level("INFO"):
+        registry.fetch(registry.resolve(FLIGHTS))
+    assert "MLmodel: 11 bytes of 11 have come" in caplog.text
+
+
 def test_a_server_proves_who_it_is(
     fake: FakeTracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +381,10 @@ def test_a_server_proves_who_it_is(
         monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
         monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
         assert MlflowRegistry(url, Cache(tmp_path)).resolve(FLIGHTS).number == 1
+        fake.drips = True
+        monkeypatch.setattr(tracking_module, "CALL_SECONDS", 0.5)
+        with pytest.raises(RegistryError, match=r"has not answered in 0.5 s"):
+            MlflowRegistry(url, Cache(tmp_path)).resolve(FLIGHTS)
 
 
 # -- away -----------------------------------------------------------------------------------------------

@@ -50,7 +50,9 @@ REQUESTS = {
     "no JSON": post("{"), "nothing": post(""), "another shape": post(ask([1, 2])),
     "too large": post(" " * (MOST + 1)), "no such model": post("{}", "/v2/models/none/infer"),
     "no such version": post("{}", "/v2/models/scale/versions/9/infer"),
-    "no inference": b"GET /v2/health/live HTTP/1.1\r\n\r\n",
+    "no inference": b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n",
+    "no host": ONE.replace(b"host: x\r\n", b""), "two hosts": headed("Host: y"),
+    "HTTP/1.0, no host": b"GET /v2/health/live HTTP/1.0\r\n\r\n",
     "no such page": post("{}", "/v2/models/scale/inferno"),
     "another method": ONE.replace(b"POST", b"PUT"), "a query": ONE.replace(b"/infer", b"/infer?a=b"),
     "an escape": ONE.replace(b"/infer", b"/%69nfer"), "HTTP/1.0": post(ask([[1, 2, 3]]), version="1.0"),
@@ -58,10 +60,10 @@ REQUESTS = {
     "expected": headed("Expect: 100-continue"),
     "compressed": post(b"\x1f", "/v2/models/scale/infer", "Content-Encoding: gzip"),
     "an upgrade": headed("Connection: upgrade", "Upgrade: h2c"),
-    "chunked": b"POST /v2/models/scale/infer HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    "chunked": b"POST /v2/models/scale/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
                b"%x\r\n%s\r\n0\r\n\r\n" % (len(ask([[1, 2, 3]])), ask([[1, 2, 3]]).encode()),
     "a huge head": headed("x: " + "y" * 5000),
-    "no HTTP": b"\x16\x03\x01\r\n\r\n", "two lengths": ONE.replace(b"host: x", b"content-length: 1"),
+    "no HTTP": b"\x16\x03\x01\r\n\r\n", "two lengths": headed("content-length: 1"),
     "folded": ONE.replace(b"host: x", b"host: x\r\n y"), "bare line feeds": ONE.replace(b"\r\n", b"\n"),
 }  # fmt: skip
 
@@ -118,8 +120,33 @@ def test_no_head_is_without_end(house: House, before: bytes, start: bytes, more:
     answer, closed = house.both(*([before] if before else []), *([start] if start else []), *([more] * 8))
     assert closed
     refused = answer.count(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
-    assert refused == (b"chunked" not in start)  # a request that is on its way is broken off
+    assert refused == 1
     assert answer.count(b"HTTP/1.1 ") == refused + bool(before)
+
+
+@pytest.mark.parametrize("name", ["one row", "slow", "chunked", "no inference", "a query"])
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (REQUESTS["no HTTP"], "the request is no valid HTTP"),
+        (REQUESTS["no host"], "expected one Host header, came none"),
+        (REQUESTS["two hosts"], "expected one Host header, came 2"),
+        (
+            REQUESTS["chunked"].partition(b"\r\n\r\n")[0] + b"\r\n\r\nzz\r\n",
+            "the request is no valid HTTP",
+        ),
+    ],
+    ids=["garbage", "no host", "two hosts", "a wrong chunk"],
+)
+def test_what_was_asked_before_what_is_refused_is_answered(
+    house: House, name: str, wrong: bytes, reason: str
+) -> None:
+    before, _ = house.both(REQUESTS[name])
+    answer, closed = house.both(REQUESTS[name] * 3 + wrong)
+    assert closed
+    assert answer.startswith(before * 3 + b"HTTP/1.1 400 ")
+    assert answer.endswith(json.dumps({"error": reason}, separators=(",", ":")).encode())
+    assert answer.count(b"HTTP/1.1 ") == 4
 
 
 def test_long_paths_are_not_kept(house: House) -> None:

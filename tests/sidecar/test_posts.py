@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from driftline.config import Monitoring
+from driftline.http import HttpConnection
 from driftline.monitor.profile import Profile
 from driftline.protocols.payloads import Payload
 from driftline.sidecar.agent import Agent
@@ -68,14 +68,14 @@ class Wire(asyncio.Transport):
 @asynccontextmanager
 async def connected(
     fast: bool, queue_bytes: int = 2**20, idle_seconds: float = 60
-) -> AsyncIterator[tuple[Recorded, HttpToolsProtocol, Wire]]:
-    """A client's connection to an agent that takes events, of our own protocol class or of uvicorn's."""
+) -> AsyncIterator[tuple[Recorded, HttpConnection, Wire]]:
+    """A client's connection to an agent that takes events, of the class for them or of the plain one."""
     agent, events, wire = Agent(PROFILE, "m", Monitoring()), Recorded(queue_bytes), Wire()
     config = uvicorn.Config(
         Pages(agent, [events]), lifespan="off", ws="none", log_config=None, access_log=False,
         proxy_headers=False, timeout_keep_alive=idle_seconds,  # type: ignore[arg-type]
     )  # fmt: skip
-    protocol = (connection(events) if fast else HttpToolsProtocol)(config, ServerState(), {})
+    protocol = (connection(events) if fast else HttpConnection)(config, ServerState(), {})
     protocol.connection_made(wire)
     await events.start(agent, None)
     try:
@@ -86,7 +86,7 @@ async def connected(
         agent.close(finish=False)
 
 
-async def settle(protocol: HttpToolsProtocol) -> None:
+async def settle(protocol: HttpConnection) -> None:
     """Let the application go on until it waits for more of a body, if it does: nothing else takes turns."""
     for _ in range(50):
         if protocol.tasks:

@@ -20,7 +20,7 @@ log = logging.getLogger("driftline.registry")
 
 API = "/api/2.0/mlflow-artifacts/artifacts"
 ATTEMPTS = 4
-CHUNK_BYTES = 2**18
+PROGRESS_SECONDS = 10.0
 MOST_FILES = 10_000
 DEEPEST = 16
 
@@ -132,8 +132,14 @@ class Artifacts:
             elif not goes_on:
                 tag.unlink(missing_ok=True)
             with part.open("ab" if goes_on else "wb") as file:
-                for chunk in response.iter_bytes(CHUNK_BYTES):
+                told = time.monotonic()
+                for chunk in response.iter_bytes():
                     file.write(chunk)
+                    if time.monotonic() - told >= PROGRESS_SECONDS:
+                        told = time.monotonic()
+                        log.info(
+                            "%s: %d bytes of %s have come", artifact.path, file.tell(), artifact.size or "?"
+                        )
                     if artifact.size is not None and file.tell() > artifact.size:
                         return
 
@@ -142,7 +148,7 @@ class Artifacts:
         with file.open("rb") as content:
             # Without a length httpx would send it chunked, which not every proxy before MLflow takes.
             headers = {"content-length": str(file.stat().st_size)}
-            self._tracking.send("PUT", self._path(path), content=content, headers=headers, timeout=None)
+            self._tracking.upload(self._path(path), content, headers)
 
     def _path(self, path: str) -> str:
         return f"{API}/{quote(f'{self._root}/{path}')}"

@@ -40,6 +40,7 @@ _UNREAD = re.compile(
     re.MULTILINE,
 )
 """What Triton's `config.pbtxt` says of versions, devices and batches."""
+MOST_ALIASES_BYTES = 2**20
 _UNFINISHED = ".new-"
 _TRIES = 10
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
@@ -94,7 +95,11 @@ class DirectoryRegistry(Registry):
         path = self.root / check_name(name) / "aliases.json"
         with _explained(f"aliases of {name!r} can't be read"):
             try:
-                aliases = json.loads(path.read_bytes())
+                with path.open("rb") as file:
+                    text = file.read(MOST_ALIASES_BYTES + 1)
+                if len(text) > MOST_ALIASES_BYTES:
+                    raise RegistryError(f"{path}: expected at most {MOST_ALIASES_BYTES} bytes, came more")
+                aliases = json.loads(text)
             except (FileNotFoundError, NotADirectoryError):
                 return {}
             except (ValueError, RecursionError):  # a nest may be too deep for Python

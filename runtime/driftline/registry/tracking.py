@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies
 
 from driftline.backoff import backoff, jittered
 from driftline.errors import BadRequest, ConfigError, NotFound, RegistryError
+from driftline.registry.deadline import Deadline
 from driftline.registry.memory import Memory
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ log = logging.getLogger("driftline.registry")
 API = "/api/2.0/mlflow/"
 TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
+CALL_SECONDS = 60.0
+"""A whole call, files apart, may take so long; a part of it that is silent, TIMEOUT_SECONDS."""
 LONGEST_REST = 30.0
 """Seconds after which a server that is away is asked again, at the latest."""
 
@@ -129,14 +132,28 @@ class Tracking:
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, answered well; for errors see `ask`. The path is taken as it is."""
+        with Deadline(f"registry {self.uri}", path, CALL_SECONDS) as deadline:
+            try:
+                response = self._request(method, path, extensions=deadline.extensions, **options)
+            except Away:
+                if not deadline.passed:
+                    raise
+            if deadline.passed:
+                raise Away(f"registry {self.uri} has not answered in {CALL_SECONDS:g} s: {path}")
+        self.check(response)
+        return response
+
+    def upload(self, path: str, content: IO[bytes], headers: Mapping[str, str]) -> None:
+        """Put a file there, however long that takes."""
+        self.check(self._request("PUT", path, content=content, headers=headers, timeout=None))
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         from driftline.registry.http import httpx
 
         try:
-            response = self._client.request(method, path, **options)
+            return self._client.request(method, path, **options)
         except (httpx.HTTPError, UnicodeError) as error:
             raise self.away(error) from error
-        self.check(response)
-        return response
 
     def stream(self, path: str, headers: Mapping[str, str]) -> Any:
         """A GET whose body is read as it comes: a context manager of the response."""

@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from driftline.batching.request import Request
 from driftline.errors import DriftlineError
-from driftline.http import configuration
+from driftline.http import check_host, configuration
 from driftline.registry.source import Version
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
@@ -170,10 +170,12 @@ class FastLane(Connection):
         if (
             b"%" in self.url or b"?" in self.url
             or parser.get_method() != b"POST" or parser.get_http_version() != "1.1"
-            or not parser.should_keep_alive() or not _UNUSUAL.isdisjoint(headers)
+            or not parser.should_keep_alive() or not _UNUSUAL.isdisjoint(headers) or b"host" not in headers
             or self.flow.write_paused or not (cycle is None or cycle.response_complete)
         ):  # fmt: skip
             return None
+        if len(headers) < len(self.headers):  # one of them came twice
+            check_host(self.headers, "1.1")
         path = self.url.decode("latin-1")
         endpoint = self.app.endpoint(path)
         length = headers.get(b"content-length", b"")
@@ -258,6 +260,8 @@ class Exchange:
 
     parts  of the body that have come, until all have
     """
+
+    response_started = False  # before it is complete
 
     __slots__ = (
         "_call", "_head", "_protocol", "_timer", "begin",

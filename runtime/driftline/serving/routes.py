@@ -16,7 +16,7 @@ from driftline.config import Server
 from driftline.errors import BadRequest, DriftlineError, Forbidden, RegistryError, Unavailable
 from driftline.protocols import mlflow
 from driftline.registry.source import Version
-from driftline.serving import drift, hooks, triton
+from driftline.serving import drift, hooks, openapi, triton
 from driftline.serving.host import Host
 from driftline.serving.infer import read_body
 from driftline.tensors import shorten
@@ -31,7 +31,7 @@ def routes(host: Host, settings: Server) -> list[Route]:
     """All routes but inference."""
     pages = Pages(host, settings)
     model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
-    return [
+    found = [
         Route("/", pages.alive),
         Route("/v2", pages.server),
         Route("/v2/", pages.server),  # so the OpenAPI file of the protocol has it
@@ -58,6 +58,7 @@ def routes(host: Host, settings: Server) -> list[Route]:
         *drift.routes(host),
         *hooks.routes(host),
     ]
+    return [*found, openapi.route(found)]
 
 
 class Pages:

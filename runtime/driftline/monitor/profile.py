@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.columns import columns_of, names_of
+from driftline.columns import columns_of, names_of, temporal_of
 from driftline.errors import BadRequest
 from driftline.monitor.fitting import Fit
 from driftline.monitor.quantiles import Exact
@@ -52,7 +52,8 @@ class Profile:
 
         columns  a pyarrow Table, a DataFrame or arrays by name, as `columns_of` says
         kinds    'numeric' or 'categorical' by column name, where the rule's choice is not wanted: strings
-                 and booleans are categorical, and integers without nulls of at most 20 different values
+                 and booleans are categorical, and integers without nulls of at most 20 different values,
+                 dates and times apart
         names    by the name of an array of two dimensions, what its columns are to be called in reports
                  instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input": frame})`
 
@@ -81,7 +82,7 @@ class Profile:
     @classmethod
     def _of(cls, fit: Fit, batches: Iterable[object], names: Mapping[str, Sequence[str]] | None) -> Profile:
         for batch in batches:
-            fit.update(columns_of(batch))
+            fit.update(columns_of(batch), temporal_of(batch))
         profile = cls(*fit.result())
         if not profile.references or not profile.rows:
             raise BadRequest("a profile: expected columns with rows, came none")

@@ -198,7 +198,10 @@ def _probability(statistic: Statistic) -> str:
 
 def _shift(statistic: Statistic) -> str:
     low, high = statistic.interval or (statistic.value, statistic.value)
-    return f"{statistic.value:+z.2f} ± {(high - low) / 2:.2f}"
+    error = (high - low) / 2
+    if max(abs(statistic.value), error) >= 1e6:
+        return f"{statistic.value:+.2g} ± {error:.2g}"
+    return f"{statistic.value:+z,.2f} ± {error:,.2f}"
 
 
 def _rate(rate: float) -> str:
@@ -210,4 +213,6 @@ def _number(value: float | None) -> str:
         return ""
     if 0 < value < 0.0001:
         return "<0.0001"
+    if value >= 1e9:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"

@@ -15,6 +15,7 @@ from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Categorical, Numeric, Reference
 from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic, number
+from driftline.monitor.values import text
 from driftline.monitor.window import Window
 from driftline.monitor.wording import KINDS, describe, quoted, special
 from driftline.tensors import Array, shorten
@@ -288,7 +289,8 @@ def _note(column: Counted) -> str:
         if not len(reference.edges):
             return "the reference has no values that float32 has as finite"
         if reference.minimum == reference.maximum:
-            return f"the reference has one value only, {reference.minimum:.6g}: nothing to measure a shift by"
+            value = text(reference.minimum, reference.temporal)
+            return f"the reference has one value only, {value}: nothing to measure a shift by"
     elif (
         np.count_nonzero(reference.counts[: reference.unseen]) == 1 and not reference.counts[reference.unseen]
     ):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from driftline.monitor.reference import Categorical, Numeric, Reference
+from driftline.monitor.values import span, text
 
 HEADER = ("column", "kind", "rows", "missing", "values")
 
@@ -51,10 +52,12 @@ def _range(reference: Numeric) -> str:
     if not reference.moments[0]:
         return "none that is finite" if reference.rows else ""
     if reference.minimum == reference.maximum:
-        found = f"always {reference.minimum:g}"
+        found = f"always {text(reference.minimum, reference.temporal)}"
     else:
-        ends = f"{reference.minimum:g} to {reference.maximum:g}"
-        found = f"{ends}, mean {reference.mean:.4g}, sd {reference.sd:.4g}"
+        sd, temporal = reference.sd, reference.temporal
+        ends = (text(end, temporal, sd / 10) for end in (reference.minimum, reference.maximum))
+        spread = span(sd) if temporal else text(sd, step=sd / 100)
+        found = f"{' to '.join(ends)}, mean {text(reference.mean, temporal, sd / 10)}, sd {spread}"
     infinite = int(reference.counts[reference.missing + 1 :].sum())
     return f"{found}, {infinite:,} infinite" if infinite else found
 

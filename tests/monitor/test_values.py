@@ -140,4 +140,4 @@ def test_notes_and_a_profile_tell_dates(tmp_path: Any) -> None:
     assert loaded.fingerprint == always.fingerprint
     monitor = Monitor(loaded)
     monitor.observe({"day": np.array(["2026-03-02"], "datetime64[D]"), "x": np.ones(1)})
-    assert "the reference has one value only, 2026-03-01:" in monitor.report()["day"].note
+    assert monitor.report()["day"].note == "the reference has one value only, 2026-03-01; here 2026-03-02"

@@ -118,35 +118,47 @@ def _special_rates(
 def _shift(
     reference: Numeric, counts: Array, statistics: Mapping[str, Statistic], chance: float
 ) -> Iterator[tuple[float, str]]:
-    """That of the mean; if there is none, the share of values below the inner edge where it differs most."""
+    """That of the mean, and the share of values below the inner edge where it differs most, if there is no
+    change of the mean or that says less."""
     shift = statistics.get("mean_shift")
     finite = int(counts[: reference.missing].sum())
+    size = 0.0
     # Few values of a long tail mostly have less spread than it, and seem certain of a lower mean.
     if (
         shift is not None
         and _certain(shift, chance)
         and abs(shift.value) > _errors(chance) * sqrt(1 / reference.moments[0] + 1 / finite)
     ):
-        yield abs(shift.value), _mean(reference, shift.value)
-        return
+        size = abs(shift.value)
+        yield size, _mean(reference, shift.value)
     if "kolmogorov_smirnov" in statistics and len(reference.edges) > 2:
-        inner = slice(1, len(reference.edges) - 1)  # beyond the outer two is out of range
-        m, n = (int(each.sum() - each[reference.missing]) for each in (reference.counts, counts))
-        p, q = (
-            (each[-1] + np.cumsum(each[: reference.missing])[inner]) / rows
-            for each, rows in ((reference.counts, m), (counts, n))
-        )
-        at = int(np.abs(q - p).argmax())
-        # Of two samples that are alike, the largest difference of the distribution functions has such a
-        # chance to be beyond this (Kolmogorov and Smirnov).
-        if abs(q[at] - p[at]) > sqrt(-log(chance / 2) / 2) * sqrt(1 / m + 1 / n):
-            yield _rate(_below(reference, at + 1), p[at], q[at])
+        effect, text = _share_below(reference, counts, chance)
+        if effect > size:
+            yield effect, text
+
+
+def _share_below(reference: Numeric, counts: Array, chance: float) -> tuple[float, str]:
+    """That change of a share; no effect if it may be chance."""
+    inner = slice(1, len(reference.edges) - 1)  # beyond the outer two is out of range
+    m, n = (int(each.sum() - each[reference.missing]) for each in (reference.counts, counts))
+    p, q = (
+        (each[-1] + np.cumsum(each[: reference.missing])[inner]) / rows
+        for each, rows in ((reference.counts, m), (counts, n))
+    )
+    at = int(np.abs(q - p).argmax())
+    # Of two samples that are alike, the largest difference of the distribution functions has such a
+    # chance to be beyond this (Kolmogorov and Smirnov).
+    if abs(q[at] - p[at]) > sqrt(-log(chance / 2) / 2) * sqrt(1 / m + 1 / n):
+        return _rate(_below(reference, at + 1), p[at], q[at])
+    return 0.0, ""
 
 
 def _mean(reference: Numeric, shift: float) -> str:
     """'mean up 0.4 sd, 12.1 -> 14'."""
     before, after = reference.mean, reference.mean + shift * reference.sd
-    told = (text(value, reference.temporal, abs(after - before)) for value in (before, after))
+    apart = abs(after - before)
+    step = min(apart, max(abs(before), apart / 10))  # of what it was, two digits too, if it isn't about 0
+    told = (text(value, reference.temporal, step) for value in (before, after))
     return f"mean {'up' if shift > 0 else 'down'} {_short(abs(shift))} sd, {' -> '.join(told)}"
 
 

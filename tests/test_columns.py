@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from driftline.columns import BLOCK_ROWS, batch_of, columns_of, float32, kind_of, matrices
+from driftline.columns import BLOCK_ROWS, batch_of, columns_of, float32, kind_of, matrices, temporal_of
 from driftline.errors import BadRequest
 
 DAY = 86_400_000_000
@@ -44,6 +44,29 @@ def one(values: Any) -> Any:
 )
 def test_numbers(values: Any, expected: list[float]) -> None:
     np.testing.assert_array_equal(one(values), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "temporal"),
+    [
+        (pa.array([dt.date(1970, 1, 2), None]), "date"),
+        (pa.chunked_array([pa.array([1], pa.timestamp("ns", "UTC"))]), "timestamp"),
+        (pa.array([1], pa.time32("s")), "time"),
+        (pa.array([1], pa.duration("s")), "duration"),
+        (np.array(["1970-01-02"], "datetime64[D]"), "timestamp"),
+        (np.array([1], "timedelta64[s]"), "duration"),
+        (pd.Series(pd.to_datetime(["2026-03-01"], utc=True)), "timestamp"),
+        (pd.Series([None, dt.date(1970, 1, 2)]), "date"),
+        ([float("nan"), dt.datetime(1970, 1, 2)], "timestamp"),
+        ([dt.time(1)], "time"),
+        (pd.Series(["a"]), ""),
+        (pa.array([1]), ""),
+        (np.zeros((2, 2)), ""),
+        ([], ""),
+    ],
+)
+def test_what_holds_dates_and_times_is_known(values: Any, temporal: str) -> None:
+    assert temporal_of({"a": values}) == ({"a": temporal} if temporal else {})
 
 
 @pytest.mark.parametrize(
@@ -166,6 +189,13 @@ def test_frames_of_polars_and_of_whatever_exports_arrow(form: Any, frame: pl.Dat
     for name, values in expected.items():
         np.testing.assert_array_equal(columns[name], values, err_msg=name)
     assert [columns[name].to_pylist() for name in ("text", "category", "enum")] == [TEXT] * 3
+
+
+def test_times_of_polars(frame: pl.DataFrame) -> None:
+    expected = {"time": "timestamp", "day": "date"}
+    assert temporal_of(frame) == expected
+    assert temporal_of({name: frame[name] for name in frame.columns}) == expected
+    assert temporal_of(Exporting(frame.to_arrow())) == expected
 
 
 def test_what_exports_no_table_is_refused(frame: pl.DataFrame) -> None:

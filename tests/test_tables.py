@@ -96,12 +96,6 @@ def test_a_csv_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
     assert "types" not in str(caught.value)
 
 
-def test_a_csv_whose_types_are_told_too_early_says_so(tmp_path: Path) -> None:
-    (tmp_path / "data.csv").write_text("a\n" + "1\n" * 3_000_000 + "1.5\n")
-    with pytest.raises(BadRequest, match=r"data\.csv: .* invalid value '1\.5'; types are told from"):
-        list(Source(tmp_path / "data.csv").batches(["a"]))
-
-
 def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("a,b,a\n1,2,3\n")
     with pytest.raises(BadRequest, match=r"data\.csv: expected columns of different names, came 'a' twice"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,17 +70,8 @@ def columns_of(data: Any) -> Columns:
     Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
     that differ in length.
     """
-    data = tabled(data)
-    if isinstance(data, Mapping):
-        named = list(data.items())
-    elif hasattr(data, "column_names"):  # pyarrow's Table or RecordBatch
-        named = list(zip(data.column_names, data.columns, strict=True))
-    elif hasattr(data, "items") and hasattr(data, "columns"):  # pandas' DataFrame
-        named = list(data.items())
-    else:
-        raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {shorten(data)}")
     columns: Columns = {}
-    for name, values in named:
+    for name, values in _named(data):
         for one, column in _columns(str(name), values).items():
             if one in columns:
                 raise BadRequest(f"column {one!r}: expected it once, came twice")
@@ -89,6 +81,13 @@ def columns_of(data: Any) -> Columns:
         each = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
         raise BadRequest(f"expected columns of one length, came {shorten(each)}")
     return columns
+
+
+def temporal_of(data: Any) -> dict[str, str]:
+    """Which columns hold a 'date', 'timestamp', 'time' of day or 'duration': those of whose values
+    `columns_of` makes microseconds, of the same data."""
+    each = {str(name): _temporal(values) for name, values in _named(data)}
+    return {name: temporal for name, temporal in each.items() if temporal}
 
 
 def names_of(name: str, width: int) -> tuple[str, ...]:
@@ -180,6 +179,34 @@ def validity_of(column: Column) -> tuple[Array, int]:
     """Arrow's bitmap of the rows that aren't null, empty if none is, and the bit of the first row."""
     bitmap = column.buffers()[0]
     return np.frombuffer(bitmap, np.uint8) if bitmap else np.empty(0, np.uint8), column.offset
+
+
+def _named(data: Any) -> list[tuple[Any, Any]]:
+    data = tabled(data)
+    if isinstance(data, Mapping):
+        return list(data.items())
+    if hasattr(data, "column_names"):  # pyarrow's Table or RecordBatch
+        return list(zip(data.column_names, data.columns, strict=True))
+    if hasattr(data, "items") and hasattr(data, "columns"):  # pandas' DataFrame
+        return list(data.items())
+    raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {shorten(data)}")
+
+
+def _temporal(values: Any) -> str:
+    if type(values).__module__.startswith("polars"):
+        values = values.to_arrow()
+    if type(values).__module__.startswith("pyarrow"):
+        import pyarrow as pa
+
+        tests = {"is_date": "date", "is_timestamp": "timestamp", "is_time": "time", "is_duration": "duration"}
+        return next((word for test, word in tests.items() if getattr(pa.types, test)(values.type)), "")
+    kind = getattr(getattr(values, "dtype", None), "kind", "O")
+    if kind != "O" or getattr(values, "ndim", 1) != 1:
+        return {"M": "timestamp", "m": "duration"}.get(kind, "")
+    # A moment is a date, too.
+    types = {dt.datetime: "timestamp", dt.date: "date", dt.time: "time", dt.timedelta: "duration"}
+    value = next((one for one in values if one is not None and one == one), None)
+    return next((word for type_, word in types.items() if isinstance(value, type_)), "")
 
 
 def _columns(name: str, values: Any) -> Columns:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
@@ -20,6 +21,7 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
+from driftline import csv_files
 from driftline.errors import BadRequest
 from driftline.files import unfinished
 
@@ -40,9 +42,9 @@ _BUFFER_BYTES = 2**20
 class Source:
     """The columns of a file, or of a folder of files of one kind, in the order of their names.
 
-    schema  pyarrow's, of the first file
     rows    how many there are; None if only reading the files through would tell
 
+    In CSV, what pandas takes for missing is missing, of text, too: an empty field, NA, null, NaN.
     Raises BadRequest if a file can't be read, or has a column twice.
     """
 
@@ -54,11 +56,19 @@ class Source:
                 f"{path}: expected a file, or a folder of files, that end in {', '.join(ENDINGS)}"
             )
         with _named(self._files[0]):
-            self.schema = _schema(self._files[0])
-        twice = [name for name, times in Counter(self.schema.names).items() if times > 1]
+            self._first = _schema(self._files[0])
+        twice = [name for name, times in Counter(self._first.names).items() if times > 1]
         if twice:
             raise BadRequest(f"{path}: expected columns of different names, came {twice[0]!r} twice")
         self.rows = self._count()
+
+    @cached_property
+    def schema(self) -> Any:
+        """Pyarrow's, of the first file; in CSV, the types hold all rows, which are looked at for that."""
+        if _ending(self._files[0]) != ".csv":
+            return self._first
+        with _named(self._path):
+            return csv_files.settle(self._first, self._files)
 
     def _count(self) -> int | None:
         if any(_ending(file) != ".parquet" for file in self._files):
@@ -68,7 +78,8 @@ class Source:
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
         """Record batches of the named columns, of BATCH_ROWS and BATCH_BYTES at most, some read ahead."""
-        width = sum(_bytes(self.schema.field(name).type) for name in columns)
+        types = {name: self.schema.field(name).type for name in columns}
+        width = sum(map(_bytes, types.values()))
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(width, 1)))
         ahead: Queue[Any] = Queue(_AHEAD)
         stopped = Event()
@@ -77,7 +88,7 @@ class Source:
             try:
                 for file in self._files:
                     with _named(file):
-                        for batch in _read(file, list(columns), rows):
+                        for batch in _read(file, list(columns), rows, types):
                             ahead.put(batch)
                             if stopped.is_set():
                                 return
@@ -203,7 +214,7 @@ def _schema(path: Path) -> Any:
     if _ending(path) == ".parquet":
         return pa.parquet.read_schema(path)
     if _ending(path) == ".csv":
-        with pa.csv.open_csv(path) as reader:
+        with csv_files.open_file(path) as reader:
             return reader.schema
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).schema
@@ -219,22 +230,13 @@ def _bytes(kind: Any) -> int:
         return _TEXT_BYTES
 
 
-def _read(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
+def _read(path: Path, columns: list[str], rows: int, types: Mapping[str, Any]) -> Iterator[Any]:
     if _ending(path) == ".parquet":
         with pa.parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             yield from file.iter_batches(rows, columns=columns, use_threads=False)
     elif _ending(path) == ".csv":
-        # Types are told from the first block: a large one sees more rows.
-        reading = pa.csv.ReadOptions(block_size=4 * _BUFFER_BYTES)
-        converting = pa.csv.ConvertOptions(include_columns=columns)
-        with pa.csv.open_csv(path, reading, convert_options=converting) as reader:
-            try:
-                yield from (part for batch in reader for part in _slices(batch, rows))
-            except pa.ArrowInvalid as error:
-                if "conversion error" not in str(error):
-                    raise
-                said = "types are told from the first 4 MiB of a CSV file; a Parquet file has them"
-                raise BadRequest(f"{path}: {' '.join(str(error).split())}; {said}") from error
+        with csv_files.open_file(path, types, columns) as reader:
+            yield from (part for batch in reader for part in _slices(batch, rows))
     else:
         with pa.memory_map(str(path)) as file:
             reader = pa.ipc.open_file(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -248,49 +247,15 @@ def test_batches_are_sketched_within_their_promise(monkeypatch: pytest.MonkeyPat
     assert {0.0, 1.0, 2.0, 3.0} <= set(tied.edges.tolist())
 
 
-def test_profiles_of_the_same_bins_add() -> None:
-    values = data()["normal"]
-    profile = Profile.fit({"x": values})
-    doubled = profile.merge(profile)
-    assert doubled.rows == 2 * ROWS
-    np.testing.assert_array_equal(doubled["x"].counts, 2 * profile["x"].counts)
-    assert doubled["x"].gaps.sum() == pytest.approx(2 * ROWS + 1)
-    one, two = profile["x"], doubled["x"]
-    assert isinstance(one, Numeric)
-    assert isinstance(two, Numeric)
-    assert two.sd == pytest.approx(one.sd)
-    with pytest.raises(BadRequest, match="column 'x': expected profiles of the same bins"):
-        profile.merge(Profile.fit({"x": values + 1}))
-    with pytest.raises(BadRequest, match="expected the same ones"):
-        profile.merge(Profile.fit({"y": values}))
-
-
-def test_merged_profiles_are_one_over_all_rows() -> None:
-    """What is counted in the bins of one profile, and added, is what all rows count in them."""
-    first, second = (np.random.default_rng(seed).normal(seed, 1 + seed, 1500) for seed in (0, 1))
-    everything = np.concatenate([first, second]).astype(np.float32)
-    one = Profile.fit({"x": first})
-    reference = one["x"]
-    assert isinstance(reference, Numeric)
-    parts = []
-    for values in (second.astype(np.float32), everything):
-        state = one.whole.state(reference.edges[None])
-        rows.observe(values[:, None], state)
-        counted = replace(reference, counts=state.counts[0], moments=state.moments[0])
-        whole = replace(one.whole, features=state.features, comoments=state.comoments, rows=len(values))
-        parts.append(Profile((counted,), whole))
-    other, expected = parts
-    merged = one.merge(other)
-    found = merged["x"]
-    assert isinstance(found, Numeric)
-    np.testing.assert_array_equal(found.counts, expected["x"].counts)
-    np.testing.assert_allclose([found.mean, found.sd], [everything.mean(), everything.std()], rtol=1e-5)
-    both = expected["x"]
-    assert isinstance(both, Numeric)
-    np.testing.assert_allclose(found.moments, both.moments, rtol=1e-9)
-    np.testing.assert_allclose(merged.whole.features, expected.whole.features, rtol=1e-9)
-    np.testing.assert_allclose(merged.whole.comoments, expected.whole.comoments, rtol=1e-9)
-    assert merged.rows == len(everything)
+def test_a_profile_of_partitions_is_that_of_all_their_rows() -> None:
+    days = [data(1_000, seed) for seed in range(3)]
+    everything = {name: np.concatenate([day[name] for day in days]) for name in days[0]}
+    for one, two in zip(
+        Profile.fit_batches(days).references, Profile.fit(everything).references, strict=True
+    ):
+        assert one.name == two.name
+        np.testing.assert_array_equal(one.counts, two.counts)
+        np.testing.assert_array_equal(one.split, two.split)
 
 
 def test_an_empty_profile_has_columns_and_no_rows(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -236,6 +237,52 @@ def test_a_change_of_spread_is_told_by_where_it_is_most() -> None:
     column = only(random.standard_normal(5_000), 2 * random.standard_normal(4_000))
     assert "below" in column.words
     assert "mean" not in column.words
+
+
+def test_where_the_shape_says_more_than_the_mean_it_is_told_first() -> None:
+    """Of a score that is cut off, 'mean down 0.2 sd' alone was said."""
+    values = np.random.default_rng(0).random(5_000)
+    shape, mean = only(values, 0.9 * values).words.split("; ")
+    assert re.fullmatch(r"below 0\.\d+: \d+ % -> (9\d|100) %", shape)
+    assert mean.startswith("mean down 0.2 sd, 0.499 -> 0.4")
+    normal = np.random.default_rng(0).standard_normal(5_000)
+    assert re.fullmatch(
+        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; out of range 0 % -> 0\.\d+ %)?",
+        only(normal, normal + 0.3).words,
+    )
+
+
+def test_a_mean_is_told_with_the_digits_that_its_change_has() -> None:
+    random = np.random.default_rng(0)
+    values = 655 + 50 * random.standard_normal(5_000)
+    assert "sd, 650 -> 3380" in only(values, values + 2_730).words
+    assert "sd, 655 -> 675" in only(values, values + 20).words
+
+
+def test_a_change_is_not_told_again_beside_its_alarm(profile: Profile) -> None:
+    told = {("alarm", "n"), ("change", "n"), ("change", "c")}
+    both = [Signal(kind, "m", 1, name, NOON, 9, 15.0, (), {}, f"{kind} of {name}") for kind, name in told]
+    found = report.of(profile, window(profile, data(200)), both)
+    for text in shows(found):
+        assert "alarm of n" in text
+        assert "change of c" in text
+        assert "change of n" not in text
+    assert len(found.to_dict()["changes"]) == 2
+
+
+def test_what_repeats_never_or_always_is_explained() -> None:
+    ids = np.array([f"id {row}" for row in range(5_000)])
+    assert "as with ids" in only(ids, ids).note
+    rows = np.full(200, 7.0)
+    assert only(rows, rows).note == "the reference has one value only, 7"
+    assert only(rows, rows + 2).note == "the reference has one value only, 7; here 9"
+    assert only(rows, [7.0, 8.0]).note == "the reference has one value only, 7; here 7 to 8"
+
+
+def test_one_row_has_no_correlations(profile: Profile) -> None:
+    """By chance they would differ by more than they can."""
+    assert "correlation_max" not in report.of(profile, window(profile, data(1))).whole
+    assert "correlation_max" in report.of(profile, window(profile, data(20))).whole
 
 
 def test_a_change_of_categories_in_words_largest_first() -> None:

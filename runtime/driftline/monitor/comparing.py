@@ -53,7 +53,7 @@ def compare_rows(whole: Whole, rows: int, features: Array, comoments: Array) -> 
         return found
     p, q = mean_features(whole.features, whole.rows), mean_features(features, rows)
     found["mmd"] = statistics.mean_embedding(p, q, whole.rows, rows)
-    if len(comoments) > 2:
+    if len(comoments) > 2 and rows > 2:  # two rows always correlate
         shift = statistics.correlation_shift(
             correlation(whole.comoments), correlation(comoments), whole.rows, rows
         )

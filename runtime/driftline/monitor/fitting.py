@@ -35,22 +35,28 @@ class Fit:
     most_bytes  batches are kept up to so many; if more come, quantiles are sketched, in memory that does
                 not grow, and what was kept says which columns are numeric and how whole rows are scaled
     kinds       by column name 'numeric' or 'categorical', where the rule's choice is not wanted: strings and
-                booleans are categorical, and integers without nulls of at most FEW_INTEGERS values
+                booleans are categorical, and integers without nulls of at most FEW_INTEGERS values, dates
+                and times apart
     """
 
     def __init__(self, kinds: Mapping[str, str] | None = None, most_bytes: float | None = None) -> None:
         self._wanted = dict(kinds or {})
         self._most_bytes = MOST_BYTES if most_bytes is None else most_bytes
         self._families: dict[str, str] = {}
+        self._temporal: dict[str, str] = {}
         self._held: list[Columns] = []
         self._bytes = 0
         self._numbers: Numbers | None = None
         self._sketches: dict[str, Sketch] = {}
         self._categories: dict[str, Categories] = {}
 
-    def update(self, columns: Columns) -> None:
-        """Add a batch; BadRequest names a column that differs from the batches before."""
+    def update(self, columns: Columns, temporal: Mapping[str, str] | None = None) -> None:
+        """Add a batch; BadRequest names a column that differs from the batches before.
+
+        temporal  which columns hold dates and times, as `driftline.columns.temporal_of` says
+        """
         self._check(columns)
+        self._temporal |= temporal or {}
         if self._numbers is not None:
             self._add(columns)
             return
@@ -75,7 +81,8 @@ class Fit:
         }
         for index, name in enumerate(numbers.names):
             order = Exact(self._finite(name)) if exact else self._sketches[name]
-            references[name] = numeric(name, order, numbers.special[index], numbers.moments[index])
+            one = numeric(name, order, numbers.special[index], numbers.moments[index])
+            references[name] = replace(one, temporal=self._temporal.get(name, ""))
         return tuple(references[name] for name in self._families), numbers.whole()
 
     def _check(self, columns: Columns) -> None:
@@ -121,6 +128,8 @@ class Fit:
     def _is_numeric(self, name: str) -> bool:
         if name in self._wanted:
             return self._wanted[name] == "numeric"
+        if name in self._temporal:
+            return True
         kinds = self._kinds(name)
         if kinds == {"integer"}:
             seen: set[int] = set()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from driftline.monitor.reference import Categorical, Numeric
+from driftline.monitor.values import text
 from driftline.monitor.wording import percents
 from driftline.tensors import Array
 
@@ -89,6 +90,7 @@ def numeric_bars(column: ColumnReport) -> list[Bar]:
         return []
     low, high = _span(reference, column.moments)
     grid = np.linspace(low, high, _BARS + 1)
+    step = (high - low) / _BARS
     sides = []
     for shares, moments in ((column.reference_shares, None), (column.current_shares, column.moments)):
         inner = shares[: reference.missing]
@@ -100,7 +102,11 @@ def numeric_bars(column: ColumnReport) -> list[Bar]:
         below[0], below[-1] = 0.0, inner.sum()
         sides.append(np.diff(below))
     return [
-        Bar(f"{start:.4g} to {stop:.4g}", before, after)
+        Bar(
+            f"{text(start, reference.temporal, step)} to {text(stop, reference.temporal, step)}",
+            before,
+            after,
+        )
         for start, stop, before, after in zip(
             grid[:-1].tolist(), grid[1:].tolist(), sides[0].tolist(), sides[1].tolist(), strict=True
         )

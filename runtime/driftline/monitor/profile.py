@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.columns import columns_of, names_of
+from driftline.columns import columns_of, names_of, tabled, temporal_of
 from driftline.errors import BadRequest
 from driftline.monitor.fitting import Fit
 from driftline.monitor.quantiles import Exact
@@ -52,7 +52,8 @@ class Profile:
 
         columns  a pyarrow Table, a DataFrame or arrays by name, as `columns_of` says
         kinds    'numeric' or 'categorical' by column name, where the rule's choice is not wanted: strings
-                 and booleans are categorical, and integers without nulls of at most 20 different values
+                 and booleans are categorical, and integers without nulls of at most 20 different values,
+                 dates and times apart
         names    by the name of an array of two dimensions, what its columns are to be called in reports
                  instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input":
                  frame.columns})`
@@ -76,13 +77,17 @@ class Profile:
         0.07 % of the rows, so the reference counts as no more rows than a sample of that accuracy has, about
         half a million. Then the first 128 MiB tell whether integers are categories, and the means and
         standard deviations by which whole rows are scaled.
+
+        Partitions are batches, too, a day's file say. Profiles of one each can't be added up afterwards,
+        since each has bins of its own.
         """
         return cls._of(Fit(kinds), batches, names)
 
     @classmethod
     def _of(cls, fit: Fit, batches: Iterable[object], names: Mapping[str, Sequence[str]] | None) -> Profile:
         for batch in batches:
-            fit.update(columns_of(batch))
+            batch = tabled(batch)  # a stream is read once
+            fit.update(columns_of(batch), temporal_of(batch))
         profile = cls(*fit.result())
         if not profile.references or not profile.rows:
             raise BadRequest("a profile: expected columns with rows, came none")
@@ -150,20 +155,6 @@ class Profile:
         from driftline.monitor.storage import write
 
         write(Path(path), self.references, self.whole)
-
-    def merge(self, other: Profile) -> Profile:
-        """The profile of both references' rows.
-
-        Both must have been counted in the same bins. What one adds to the other are rows that were counted
-        after the ranks were cut, as live rows are. Raises BadRequest if columns or bins differ.
-        """
-        if self.names != other.names or self.whole.names != other.whole.names:
-            raise BadRequest(
-                f"profiles of the columns {', '.join(self.names)} and {', '.join(other.names)}: "
-                "expected the same ones"
-            )
-        pairs = zip(self.references, other.references, strict=True)
-        return Profile(tuple(_add(one, two) for one, two in pairs), _add_whole(self.whole, other.whole))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -241,29 +232,3 @@ class Profile:
             expected = "strings" if spec.datatype.name == "BYTES" else "numbers"
             if came != expected:
                 raise BadRequest(f"column {name!r}: the model has {expected}, the profile {came}")
-
-
-def _add(one: Reference, two: Reference) -> Reference:
-    if isinstance(one, Numeric) and isinstance(two, Numeric) and np.array_equal(one.edges, two.edges):
-        both = one.moments[None].copy()
-        moments.merge(both, two.moments[None])
-        return replace(
-            one,
-            counts=one.counts + two.counts,
-            gaps=one.gaps + two.counts @ one.split,
-            moments=both[0],
-        )
-    if not isinstance(one, Numeric) and not isinstance(two, Numeric) and one.categories == two.categories:
-        return replace(one, counts=one.counts + two.counts, gaps=one.gaps + two.counts @ one.split)
-    raise BadRequest(f"column {one.name!r}: expected profiles of the same bins, came different ones")
-
-
-def _add_whole(one: Whole, two: Whole) -> Whole:
-    if not (np.array_equal(one.scaling, two.scaling) and one.features.shape == two.features.shape):
-        raise BadRequest("profiles: expected columns standardised alike, came different ones")
-    return replace(
-        one,
-        features=one.features + two.features,
-        comoments=one.comoments + two.comoments,
-        rows=one.rows + two.rows,
-    )

@@ -39,6 +39,7 @@ class Numeric:
     gaps    (17,): the reference's gaps in each rank bin
     moments (5,) float64: count, mean, M2, least, greatest of the finite values; see driftline_kernels.moments
     source  what batches call the column; as its name, if nothing is said
+    temporal what its microseconds are, as driftline.columns.temporal_of says; '' of numbers
     rows    how many reference rows there are
     """
 
@@ -49,6 +50,7 @@ class Numeric:
     gaps: Array
     moments: Array
     source: str = ""
+    temporal: str = ""
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:

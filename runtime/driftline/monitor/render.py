@@ -63,7 +63,7 @@ def terminal(report: Report) -> RenderableType:
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(_heading(report), "bold")]
-    for signal in (*report.alarms, *report.changes):
+    for signal in _signals(report):
         label = Text(f"{signal.kind:<8}", "bold red" if signal.kind == "alarm" else "bold yellow")
         parts.append(label.append(_told(signal), "default"))
     if report.whole:
@@ -96,7 +96,7 @@ def html(report: Report) -> str:
     """The same, with histograms of each column, as a fragment that needs nothing else: no script, no file."""
     signals = "".join(
         f'<p class="signal {escape(signal.kind)}"><b>{escape(signal.kind)}</b> {_typeset(_told(signal))}</p>'
-        for signal in (*report.alarms, *report.changes)
+        for signal in _signals(report)
     )
     whole = f"<p>Whole rows: {escape(_whole(report))}</p>" if report.whole else ""
     rows = "".join(_row(column) for column in report.ranked()[:MOST_SHOWN])
@@ -135,15 +135,21 @@ def _row(column: ColumnReport) -> str:
     )
 
 
+def _signals(report: Report) -> list[Signal]:
+    """The alarms, and the changes of what has none: an alarm is a change, too, and told once."""
+    alarming = {alarm.column for alarm in report.alarms}
+    return [*report.alarms, *(change for change in report.changes if change.column not in alarming)]
+
+
 def _heading(report: Report) -> str:
     between = f"{report.began:%Y-%m-%d %H:%M:%S} to {report.ended:%Y-%m-%d %H:%M:%S} UTC"
     against = f"against a reference of {report.reference_rows:,}" if report.reference_rows else "no reference"
-    return f"{report.rows:,} rows, {between}, {against}"
+    return f"{report.rows:,} row{'s' * (report.rows != 1)}, {between}, {against}"
 
 
 def _typeset(words: str) -> str:
     """Escaped; rates don't break over lines."""
-    return escape(words).replace(" % -&gt; ", "\u00a0%\u00a0→\u00a0").replace(" %", "\u00a0%")
+    return escape(words).replace(" %", "\u00a0%").replace(" -&gt; ", "\u00a0→\u00a0")
 
 
 def _told(signal: Signal) -> str:
@@ -198,7 +204,10 @@ def _probability(statistic: Statistic) -> str:
 
 def _shift(statistic: Statistic) -> str:
     low, high = statistic.interval or (statistic.value, statistic.value)
-    return f"{statistic.value:+z.2f} ± {(high - low) / 2:.2f}"
+    error = (high - low) / 2
+    if max(abs(statistic.value), error) >= 1e6:
+        return f"{statistic.value:+.2g} ± {error:.2g}"
+    return f"{statistic.value:+z,.2f} ± {error:,.2f}"
 
 
 def _rate(rate: float) -> str:
@@ -210,4 +219,6 @@ def _number(value: float | None) -> str:
         return ""
     if 0 < value < 0.0001:
         return "<0.0001"
+    if value >= 1e9:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"

@@ -15,6 +15,7 @@ from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Categorical, Numeric, Reference
 from driftline.monitor.signals import Signal
 from driftline.monitor.statistics import Statistic, number
+from driftline.monitor.values import text
 from driftline.monitor.window import Window
 from driftline.monitor.wording import KINDS, describe, quoted, special
 from driftline.tensors import Array, shorten
@@ -276,7 +277,7 @@ def of_columns(columns: Sequence[Counted], changed: Container[str] | None = None
 
 def _note(column: Counted) -> str:
     """What is odd about the reference or the window, and what can't be told for it."""
-    reference, counts, _ = column
+    reference, counts, moment = column
     rows = reference.rows
     if not rows:
         return "no reference: only counted"
@@ -288,14 +289,24 @@ def _note(column: Counted) -> str:
         if not len(reference.edges):
             return "the reference has no values that float32 has as finite"
         if reference.minimum == reference.maximum:
-            return f"the reference has one value only, {reference.minimum:.6g}: nothing to measure a shift by"
+            return _of_one_value(reference, moment)
     elif (
         np.count_nonzero(reference.counts[: reference.unseen]) == 1 and not reference.counts[reference.unseen]
     ):
         return f"the reference has one category only, {quoted(_only(reference))}"
+    elif 10 * reference.counts[reference.unseen] > 9 * rows:
+        return "hardly any value comes again, as with ids: of such a column little can be told"
     if counts[reference.missing] == counts.sum():
         return "all values in this window are missing"
     return ""
+
+
+def _of_one_value(reference: Numeric, moment: Array | None) -> str:
+    """What a column is now that had one value, since it has no spread to measure a shift by."""
+    least, greatest = (reference.minimum,) * 2 if moment is None or not moment[0] else moment[3:5].tolist()
+    now = [text(each, reference.temporal) for each in dict.fromkeys((least, greatest))]
+    told = f"the reference has one value only, {text(reference.minimum, reference.temporal)}"
+    return told if (least, greatest) == (reference.minimum,) * 2 else f"{told}; here {' to '.join(now)}"
 
 
 def _only(reference: Categorical) -> str:

@@ -24,6 +24,7 @@ _SCHEMA = pa.schema(
         ("name", pa.string()),
         ("source", pa.string()),
         ("kind", pa.string()),
+        ("temporal", pa.string()),
         ("edges", pa.list_(pa.float32())),
         ("categories", pa.list_(pa.string())),
         ("counts", pa.list_(pa.int64())),
@@ -100,7 +101,13 @@ def _row(reference: Reference) -> dict[str, Any]:
     }
     if isinstance(reference, Categorical):
         return {**row, "kind": reference.kind, "categories": reference.categories}
-    return {**row, "kind": "numeric", "edges": reference.edges, "moments": reference.moments}
+    return {
+        **row,
+        "kind": "numeric",
+        "temporal": reference.temporal,
+        "edges": reference.edges,
+        "moments": reference.moments,
+    }
 
 
 def _reference(row: dict[str, Any]) -> Reference:
@@ -114,4 +121,5 @@ def _reference(row: dict[str, Any]) -> Reference:
     if row["kind"] != "numeric":
         return Categorical(**shared, kind=row["kind"], categories=tuple(row["categories"]))
     edges, moments = np.array(row["edges"], np.float32), np.array(row["moments"], np.float64)
-    return Numeric(**shared, edges=edges, moments=moments)
+    # Older files have no word of dates; those who read them by numbers only still can.
+    return Numeric(**shared, edges=edges, moments=moments, temporal=row.get("temporal") or "")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from driftline.monitor.reference import Categorical, Numeric, Reference
+from driftline.monitor.values import span, text
 
 HEADER = ("column", "kind", "rows", "missing", "values")
 
@@ -21,7 +22,7 @@ def cells(reference: Reference) -> tuple[str, ...]:
     kind = reference.kind if isinstance(reference, Categorical) else "numeric"
     missing = reference.counts[reference.missing] / max(reference.rows, 1)
     values = _categories(reference) if isinstance(reference, Categorical) else _range(reference)
-    return reference.name, kind, f"{reference.rows:,}", f"{missing:.1%}" if missing else "", values
+    return reference.name, kind, f"{reference.rows:,}", _missing(missing), values
 
 
 def table(references: Iterable[Reference], title: str) -> Any:
@@ -51,18 +52,28 @@ def _range(reference: Numeric) -> str:
     if not reference.moments[0]:
         return "none that is finite" if reference.rows else ""
     if reference.minimum == reference.maximum:
-        found = f"always {reference.minimum:g}"
+        found = f"always {text(reference.minimum, reference.temporal)}"
     else:
-        ends = f"{reference.minimum:g} to {reference.maximum:g}"
-        found = f"{ends}, mean {reference.mean:.4g}, sd {reference.sd:.4g}"
+        sd, temporal = reference.sd, reference.temporal
+        ends = (text(end, temporal, sd / 10) for end in (reference.minimum, reference.maximum))
+        spread = span(sd) if temporal else text(sd, step=sd / 100)
+        found = f"{' to '.join(ends)}, mean {text(reference.mean, temporal, sd / 10)}, sd {spread}"
     infinite = int(reference.counts[reference.missing + 1 :].sum())
     return f"{found}, {infinite:,} infinite" if infinite else found
+
+
+def _missing(share: float) -> str:
+    return "" if not share else "<0.1%" if share < 0.0005 else f"{share:.1%}"
+
+
+def _percent(share: float) -> str:
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _categories(reference: Categorical) -> str:
     known = reference.counts[: reference.unseen]
     most = np.argsort(-known, kind="stable")[:SHOWN]
     shares = known / max(reference.rows, 1)
-    named = [f"{reference.categories[index] or repr('')} {shares[index]:.0%}" for index in most]
+    named = [f"{reference.categories[index] or repr('')} {_percent(shares[index])}" for index in most]
     more = len(reference.categories) - len(named)
     return ", ".join([*named, f"{more:,} more"] if more else named)

@@ -11,6 +11,7 @@ import numpy as np
 
 from driftline.monitor.reference import Categorical, Numeric, Reference
 from driftline.monitor.statistics import NORMAL, Statistic, rate_interval
+from driftline.monitor.values import text
 from driftline.tensors import Array
 
 NONE = "no single change stands out"
@@ -55,7 +56,7 @@ def special(reference: Reference, counts: Array) -> dict[str, int]:
 def describe(
     reference: Reference, counts: Array, statistics: Mapping[str, Statistic], chance: float = 0.05
 ) -> str:
-    """'mean up 0.4 sd; missing 0 % -> 6 %': up to three changes of which chance is no explanation.
+    """'mean up 0.4 sd, 12.1 -> 14; missing 0 % -> 6 %': up to three changes that are no chance.
 
     counts      the window's, in the reference's bins
     statistics  of the column, as `driftline.monitor.report` makes them
@@ -117,9 +118,11 @@ def _special_rates(
 def _shift(
     reference: Numeric, counts: Array, statistics: Mapping[str, Statistic], chance: float
 ) -> Iterator[tuple[float, str]]:
-    """That of the mean; if there is none, the share of values below the inner edge where it differs most."""
+    """That of the mean, and the share of values below the inner edge where it differs most, if there is no
+    change of the mean or that says less."""
     shift = statistics.get("mean_shift")
     finite = int(counts[: reference.missing].sum())
+    size = 0.0
     # Few values of a long tail mostly have less spread than it, and seem certain of a lower mean.
     if (
         shift is not None
@@ -127,20 +130,36 @@ def _shift(
         and abs(shift.value) > _errors(chance) * sqrt(1 / reference.moments[0] + 1 / finite)
     ):
         size = abs(shift.value)
-        yield size, f"mean {'up' if shift.value > 0 else 'down'} {_short(size)} sd"
-        return
+        yield size, _mean(reference, shift.value)
     if "kolmogorov_smirnov" in statistics and len(reference.edges) > 2:
-        inner = slice(1, len(reference.edges) - 1)  # beyond the outer two is out of range
-        m, n = (int(each.sum() - each[reference.missing]) for each in (reference.counts, counts))
-        p, q = (
-            (each[-1] + np.cumsum(each[: reference.missing])[inner]) / rows
-            for each, rows in ((reference.counts, m), (counts, n))
-        )
-        at = int(np.abs(q - p).argmax())
-        # Of two samples that are alike, the largest difference of the distribution functions has such a
-        # chance to be beyond this (Kolmogorov and Smirnov).
-        if abs(q[at] - p[at]) > sqrt(-log(chance / 2) / 2) * sqrt(1 / m + 1 / n):
-            yield _rate(_below(reference.edges, at + 1), p[at], q[at])
+        effect, text = _share_below(reference, counts, chance)
+        if effect > size:
+            yield effect, text
+
+
+def _share_below(reference: Numeric, counts: Array, chance: float) -> tuple[float, str]:
+    """That change of a share; no effect if it may be chance."""
+    inner = slice(1, len(reference.edges) - 1)  # beyond the outer two is out of range
+    m, n = (int(each.sum() - each[reference.missing]) for each in (reference.counts, counts))
+    p, q = (
+        (each[-1] + np.cumsum(each[: reference.missing])[inner]) / rows
+        for each, rows in ((reference.counts, m), (counts, n))
+    )
+    at = int(np.abs(q - p).argmax())
+    # Of two samples that are alike, the largest difference of the distribution functions has such a
+    # chance to be beyond this (Kolmogorov and Smirnov).
+    if abs(q[at] - p[at]) > sqrt(-log(chance / 2) / 2) * sqrt(1 / m + 1 / n):
+        return _rate(_below(reference, at + 1), p[at], q[at])
+    return 0.0, ""
+
+
+def _mean(reference: Numeric, shift: float) -> str:
+    """'mean up 0.4 sd, 12.1 -> 14'."""
+    before, after = reference.mean, reference.mean + shift * reference.sd
+    apart = abs(after - before)
+    step = min(apart, max(abs(before), apart / 10))  # of what it was, two digits too, if it isn't about 0
+    told = (text(value, reference.temporal, step) for value in (before, after))
+    return f"mean {'up' if shift > 0 else 'down'} {_short(abs(shift))} sd, {' -> '.join(told)}"
 
 
 def _categories(reference: Categorical, counts: Array, chance: float) -> Iterator[tuple[float, str]]:
@@ -180,11 +199,12 @@ def _rate(what: str, before: float, after: float) -> tuple[float, str]:
     return 2 * abs(asin(sqrt(after)) - asin(sqrt(before))), f"{what} {percents(before, after)}"
 
 
-def _below(edges: Array, at: int) -> str:
+def _below(reference: Numeric, at: int) -> str:
     """What lies below an edge: below a value, or, where a bin holds that value alone, up to it."""
+    edges, temporal, step = reference.edges, reference.temporal, reference.sd / 10
     if at and edges[at] == np.nextafter(edges[at - 1], np.float32(np.inf)):
-        return f"up to {edges[at - 1]:.4g}:"
-    return f"below {edges[at]:.4g}:"
+        return f"up to {text(float(edges[at - 1]), temporal, step)}:"
+    return f"below {text(float(edges[at]), temporal, step)}:"
 
 
 def percents(before: float, after: float) -> str:
@@ -209,4 +229,4 @@ def _percent(share: float, digits: int) -> str:
 def _short(value: float) -> str:
     if value < 1:
         return f"{value:.1g}"
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}" if value < 1e6 else f"{value:.1g}"

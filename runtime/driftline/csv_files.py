@@ -1,0 +1,118 @@
+"""CSV files: what is missing, and which type a column has, told from all of its rows.
+
+Arrow tells types from the first block it reads. A column that is empty there, or whole, may hold text or
+fractions further on. So each block of a longer file is looked at for itself first, and a column gets the type
+that holds what all blocks hold. Like reading, that takes the memory of a block.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+log = logging.getLogger("driftline.tables")
+
+BLOCK_BYTES = 2**22
+"""What is read at once."""
+
+_MISSING = [*pa.csv.ConvertOptions().null_values, "None", "<NA>"]
+"""Words for a missing value, of whatever type: those of Arrow, and what pandas takes for one beside them."""
+
+_WORDS = {
+    "null": "missing values",
+    "int64": "whole numbers",
+    "double": "numbers",
+    "bool": "booleans",
+    "string": "text",
+    "date32[day]": "dates",
+    "timestamp[s]": "dates with times",
+    "timestamp[ns]": "dates with times",
+}
+
+
+def open_file(path: Path, types: Mapping[str, Any] | None = None, columns: Sequence[str] = ()) -> Any:
+    """A pyarrow reader of a file's batches, to be closed.
+
+    types    of columns; those of others are told from the first block
+    columns  that are read; all if there are none
+    """
+    reading = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
+    return pa.csv.open_csv(path, reading, convert_options=_converting(types, columns))
+
+
+def settle(schema: Any, files: Sequence[Path]) -> Any:
+    """A schema whose types hold all that the columns of some files hold.
+
+    schema  told from the first block of the first file; how the columns differ from it is logged
+    """
+    types = {field.name: field.type for field in schema}
+    for path in files if len(files) > 1 or files[0].stat().st_size > BLOCK_BYTES else ():
+        for block in _schemas(path):
+            for field in block:
+                if field.name in types:
+                    types[field.name] = _both(types[field.name], field.type)
+    for field in schema:
+        settled = types[field.name]
+        if settled != field.type:
+            log.warning(
+                "%s: column %r begins with %s; for what comes later, all of it is read as %s",
+                files[0], field.name, _word(field.type), _word(settled),
+            )  # fmt: skip
+    return pa.schema(list(types.items()))
+
+
+def _word(kind: Any) -> str:
+    return _WORDS.get(str(kind), str(kind))
+
+
+def _schemas(path: Path) -> Iterator[Any]:
+    """What each block of a file would be taken for by itself, up to where it breaks: its reader says why."""
+    names: list[str] | None = None
+    for block in _blocks(path):
+        reading = pa.csv.ReadOptions(column_names=names, block_size=len(block) + 1)
+        try:
+            table = pa.csv.read_csv(pa.BufferReader(block), reading, convert_options=_converting())
+        except pa.ArrowInvalid:
+            return
+        names = table.schema.names
+        yield table.schema
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file in parts that end with a line."""
+    rest = b""
+    with path.open("rb") as file:
+        while content := file.read(BLOCK_BYTES):
+            content = rest + content
+            stop = max(content.rfind(b"\n"), content.rfind(b"\r")) + 1
+            block, rest = content[:stop], content[stop:]
+            if block.strip():
+                yield block
+    if rest:
+        yield rest
+
+
+def _converting(types: Mapping[str, Any] | None = None, columns: Sequence[str] = ()) -> Any:
+    return pa.csv.ConvertOptions(
+        column_types=dict(types or {}),
+        include_columns=list(columns),
+        null_values=_MISSING,
+        strings_can_be_null=True,
+    )
+
+
+def _both(one: Any, other: Any) -> Any:
+    """The type of what holds values of both."""
+    for kind, later in ((one, other), (other, one)):
+        if pa.types.is_date(kind) and pa.types.is_timestamp(later):
+            return later
+    schemas = [pa.schema([("", kind)]) for kind in (one, other)]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowTypeError:
+        return pa.string()

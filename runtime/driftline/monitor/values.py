@@ -1,0 +1,67 @@
+"""Values as a person reads them: numbers with as many digits as matter, dates and times as such."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from math import floor, isfinite, log10
+
+_DIGITS = 6
+"""Of a number of which nobody says how finely it is to be told; float32 has one more."""
+
+_MINUTE, _HOUR, _DAY = 6e7, 3.6e9, 8.64e10
+"""In microseconds."""
+
+_ROUNDING = 2 * _MINUTE
+"""How far off moments of our days may be as float32."""
+
+_UNITS = (
+    (_DAY, "days"),
+    (_HOUR, "h"),
+    (_MINUTE, "min"),
+    (1e6, "s"),
+    (1e3, "ms"),
+    (1.0, "us"),
+)
+
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def text(value: float, temporal: str = "", step: float = 0.0) -> str:
+    """A value of a column: '1,234,500', '0.25', '2026-03-01', '2026-03-01 12:30', '12:30:05', '3.5 days'.
+
+    value     of dates and times in microseconds, as `driftline.columns` has them
+    temporal  'date', 'timestamp', 'time' of day or 'duration', what the column holds; '' of numbers
+    step      how far apart values are that are to be told apart; 0: as finely as may be
+    """
+    if not isfinite(value):
+        return f"{value:g}"
+    if temporal == "duration":
+        return span(value)
+    if not temporal or not -6e16 < value < 2.5e17:  # the years of a datetime
+        return _number(value, step)
+    if temporal == "time":
+        return f"{_FIRST + timedelta(microseconds=value):%H:%M:%S}"
+    if temporal == "date" or step >= 2 * _DAY:
+        return f"{_FIRST + timedelta(microseconds=value + _ROUNDING):%Y-%m-%d}"
+    return f"{_FIRST + timedelta(microseconds=value + _MINUTE / 2):%Y-%m-%d %H:%M}"
+
+
+def span(value: float) -> str:
+    """Microseconds as '3.5 days', '2.1 h', '-20 min', '1.5 s'."""
+    unit, name = next((one for one in _UNITS if abs(value) >= one[0]), _UNITS[-1])
+    return f"{_number(value / unit, abs(value) / unit / 10)} {name}"
+
+
+def _number(value: float, step: float) -> str:
+    """Two digits of a step; a power of ten only where zeros would have to be counted."""
+    if value == 0:
+        return "0"
+    size = floor(log10(abs(value)))
+    if not -5 < size < 12:
+        return f"{value:.4g}"
+    digits = _DIGITS - 1 - size
+    if step > 0:
+        digits = min(1 - floor(log10(step)), digits + 1)
+    rounded = round(value, digits) + 0.0  # no -0
+    told = f"{rounded:{',' if abs(rounded) >= 10_000 else ''}.{max(digits, 0)}f}"
+    return told.rstrip("0").rstrip(".") if "." in told else told

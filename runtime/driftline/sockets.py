@@ -33,6 +33,14 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
     return listener
 
 
+def bind_shared(host: str, port: int, number: int) -> list[socket.socket]:
+    """So many sockets of one address, which others with SO_REUSEPORT may have too; ConfigError if it can't be
+    had."""
+    with bind(host, port) as first:  # alone, so that no other server's address is shared by mistake
+        address = first.getsockname()
+    return [bind(address[0], address[1], socket.SO_REUSEPORT) for _ in range(number)]
+
+
 def allow_connections() -> None:
     """Let this process and those that it starts have OPEN_FILES open files, or as many as it may: the limit
     that a shell gives, of 1024 mostly, is a courtesy to programs that use select."""
@@ -44,5 +52,9 @@ def allow_connections() -> None:
 
 def address_of(listener: socket.socket) -> str:
     """Where a socket listens, as a URL."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{authority(*listener.getsockname()[:2])}"
+
+
+def authority(host: str, port: int) -> str:
+    """An address as it stands in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
+
+import orjson
 
 from driftline.errors import BadRequest
 from driftline.protocols import binary
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.grpc.messages import ModelInferResponse
+from driftline.protocols.grpc.wire import Received
 from driftline.protocols.v2 import V2Codec
 from driftline.tensors import Signature, Tensors
 
@@ -39,7 +43,7 @@ class GrpcCodec:
         self._datatypes = {spec.name: spec.datatype.name for spec in signature.outputs}
 
     def decode(self, body: Any, json_length: int | None = None) -> InferRequest:
-        """Read a ModelInferRequest; see V2Codec.decode for what is refused."""
+        """Read what was received, a `Received`; see V2Codec.decode for what is refused."""
         return self._v2.read(document_of(body))
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, None]:
@@ -51,13 +55,30 @@ class GrpcCodec:
             answer.raw_output_contents.append(binary.encode(array))
         return answer.SerializeToString(), None
 
+    def as_rest(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
+        """The same answer over REST, all tensors binary: a body, and where its JSON ends."""
+        return self._v2.encode(replace(request, binary=frozenset(request.outputs)), outputs)
 
-def document_of(request: Any) -> dict[str, Any]:
-    """A ModelInferRequest as the document that REST would have in its place, raw tensors as memoryviews.
 
-    Raises BadRequest where a message can't be said as such.
+def asked_by_rest(received: Received) -> tuple[bytes, int]:
+    """What asks the same over REST, raw tensors binary: a body, and where its JSON ends; see document_of."""
+    document, tail = document_of(received), []
+    for entry in document["inputs"]:
+        if type(entry["data"]) is memoryview:
+            tail.append(entry.pop("data"))
+            entry["parameters"] = {**entry.get("parameters", {}), "binary_data_size": len(tail[-1])}
+        elif entry["datatype"] == "BYTES":
+            entry["data"] = [value.decode(errors="replace") for value in entry["data"]]
+    text = orjson.dumps(document)
+    return b"".join((text, *tail)), len(text)
+
+
+def document_of(received: Received) -> dict[str, Any]:
+    """What was received as the document that REST would have in its place, raw tensors as memoryviews.
+
+    Raises BadRequest where it can't be said as such.
     """
-    raw = request.raw_input_contents
+    request, raw = received
     if raw and len(raw) != len(request.inputs):
         raise BadRequest(
             f"'raw_input_contents': expected {len(request.inputs)}, one for each input, came {len(raw)}"
@@ -84,7 +105,7 @@ def end_within(request: Any, seconds: float) -> None:
             given.int64_param = min(given.int64_param or left, left)
 
 
-def _raw(tensor: Any, content: bytes) -> memoryview:
+def _raw(tensor: Any, content: bytes | memoryview) -> memoryview:
     if fields := tensor.contents.ListFields():
         raise BadRequest(
             f"input {tensor.name!r}: expected raw_input_contents alone, came {fields[0][0].name} too"

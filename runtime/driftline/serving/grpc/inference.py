@@ -19,7 +19,7 @@ from driftline.registry.source import check_name
 from driftline.serving.app import App
 from driftline.serving.grpc.errors import refused, status_of
 from driftline.serving.holder import Holder
-from driftline.serving.infer import Infer, Target
+from driftline.serving.infer import Call, Infer, Target
 
 Came = TypeVar("Came")
 
@@ -43,26 +43,30 @@ class Inference:
 
     async def model_infer(self, request: Any, context: Any) -> bytes:
         """The answer to a request, as it is sent."""
+        return (await self._ran(request, context)).answer()[1]
+
+    async def _ran(self, request: Any, context: Any) -> Call:
+        """A request that is done."""
         begin = perf_counter_ns()
         left = context.time_remaining()
         if left is not None:
-            end_within(request, left)
-        target = Target(request.model_name, request.model_version or None, "grpc", None)
+            end_within(request.message, left)
+        name, version = request.message.model_name, request.message.model_version
+        target = Target(name, version or None, "grpc", None)
         call = self._infer.call(target, request, begin)
         if isinstance(call.request, Request):
             await call.request  # a client that goes away takes it with it
-        return call.answer()[1]
+        return call
 
     async def model_stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """One answer for each request, in their order; an error is the answer to its request only."""
-        coming = aiter(requests)
-        while (request := await self._unless_ending(anext(coming, None))) is not None:
+        while (request := await self._unless_ending(anext(requests, None))) is not None:
             answer = ModelStreamInferResponse()
             try:
                 answer.infer_response.MergeFromString(await self.model_infer(request, context))
             except Exception as error:
                 answer.error_message = status_of(error)[1]
-                answer.infer_response.id = request.id
+                answer.infer_response.id = request.message.id
             answer.infer_response.parameters["triton_final_response"].bool_param = True
             yield answer
 
@@ -117,19 +121,20 @@ class Inference:
 
     async def repository_model_load(self, request: Any, context: Any) -> Any:
         """Serve a model in the version that the registry says now."""
-        await self._change(request, "load")
-        return filled("inference.RepositoryModelLoadResponse", {})
+        name = await self._change(request, "load")
+        return filled("inference.RepositoryModelLoadResponse", {"model_name": name, "isLoaded": True})
 
     async def repository_model_unload(self, request: Any, context: Any) -> Any:
         """Serve a model no more."""
-        await self._change(request, "unload")
-        return filled("inference.RepositoryModelUnloadResponse", {})
+        name = await self._change(request, "unload")
+        return filled("inference.RepositoryModelUnloadResponse", {"model_name": name, "isUnloaded": True})
 
-    async def _change(self, request: Any, what: str) -> None:
-        path = f"/v2/repository/models/{check_name(request.model_name)}/{what}"
+    async def _change(self, request: Any, what: str) -> str:
+        name = check_name(request.model_name or request.repository_name)  # KServe has no repositories
         # Bytes, which JSON has not, are a model's files: those are refused as all parameters are.
         parameters = {name: str(value) for name, value in parameters_of(request.parameters).items()}
-        await self._page(path, {"parameters": parameters})
+        await self._page(f"/v2/repository/models/{name}/{what}", {"parameters": parameters})
+        return name
 
     # -- pages ------------------------------------------------------------------------------------
 

@@ -7,24 +7,30 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from driftline.answers import failure
 from driftline.config import Server
-from driftline.errors import ConfigError, Unavailable
-from driftline.protocols.grpc.messages import HEALTH, INFERENCE, POOL, class_of
+from driftline.errors import BadRequest, ConfigError, Unavailable
+from driftline.protocols.grpc import wire
+from driftline.protocols.grpc.messages import HEALTH, INFERENCE, POOL, ModelInferRequest, class_of
 from driftline.serving.app import App
 from driftline.serving.grpc.errors import status_of
 from driftline.serving.grpc.health import Health
 from driftline.serving.grpc.inference import Inference
+from driftline.serving.grpc.logged import LoggedInference
 from driftline.serving.holder import Holder
 from driftline.serving.infer import Infer
 from driftline.sockets import authority
 
 log = logging.getLogger("uvicorn.access")
+
+Reader = Callable[[Any], Any]
 
 CANCEL_SECONDS = 1.0
 """Calls that are refused at the end have so long to say so to their clients."""
@@ -43,7 +49,6 @@ class GrpcServer:
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls: set[asyncio.Task[Any]] = set()
         self._late = False
-        infer = Infer(host, "grpc", settings.max_body_bytes, failure)
         self._server = aio.server(
             options=(
                 ("grpc.so_reuseport", 1),
@@ -51,11 +56,12 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
             )
         )
-        for name, service in (
-            (INFERENCE, Inference(app, host, infer, self._ending)),
-            (HEALTH, Health(host, self._ending)),
-        ):
-            self._server.add_generic_rpc_handlers((self._handlers(name, service),))
+        infer = Infer(host, "grpc", settings.max_body_bytes, failure)
+        kind = Inference if app.payloads is None else partial(LoggedInference, payloads=app.payloads)
+        inference, health = kind(app, host, infer, self._ending), Health(host, self._ending)
+        self._server.add_generic_rpc_handlers(
+            (self._handlers(INFERENCE, inference), self._handlers(HEALTH, health))
+        )
 
     async def start(self) -> None:
         """Listen; ConfigError if the address can't be had."""
@@ -87,30 +93,28 @@ class GrpcServer:
         for method in POOL.FindServiceByName(name).methods:
             path = f"/{name}/{method.name}"
             answer = getattr(service, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
-            kind = "stream" if method.client_streaming else "unary"
-            handler, answering = (
-                (f"{kind}_stream", self._streaming(path, answer))
-                if method.server_streaming
-                else (f"{kind}_unary", self._answering(path, answer))
-            )
-            handlers[method.name] = getattr(grpc, f"{handler}_rpc_method_handler")(
-                answering,
-                request_deserializer=class_of(method.input_type).FromString,
-                response_serializer=serialised,
+            if method.client_streaming:
+                make, call = grpc.stream_stream_rpc_method_handler, self._streaming
+            elif method.server_streaming:
+                make, call = grpc.unary_stream_rpc_method_handler, self._streaming
+            else:
+                make, call = grpc.unary_unary_rpc_method_handler, self._answering
+            handlers[method.name] = make(
+                call(path, reader_of(method), answer), response_serializer=serialised
             )
         return grpc.method_handlers_generic_handler(name, handlers)
 
-    def _answering(self, path: str, answer: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(request: Any, context: Any) -> Any:
+    def _answering(self, path: str, read: Reader, answer: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(data: Any, context: Any) -> Any:
             async with self._call(path, context):
-                return await answer(request, context)
+                return await answer(read(data), context)
 
         return call
 
-    def _streaming(self, path: str, answer: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+    def _streaming(self, path: str, read: Reader, answer: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(data: Any, context: Any) -> AsyncIterator[Any]:
             async with self._call(path, context):
-                async for message in answer(request, context):
+                async for message in answer(read(data), context):
                     yield message
 
         return call
@@ -135,8 +139,29 @@ class GrpcServer:
             self._calls.discard(task)
             if self._settings.access_log:
                 log.info('%s - "POST %s HTTP/2" %s', context.peer(), path, code.name)
-        if code is not grpc.StatusCode.OK:
-            await context.abort(code, message)
+        # To abort would leave a cycle, with the request in it, for the garbage collector to find some time.
+        context.set_code(code)
+        context.set_details(message)
+
+
+def reader_of(method: Any) -> Reader:
+    """What reads the requests of a method, by gRPC's description of it; BadRequest if one is none.
+
+    Left to gRPC, which has a place for this, a client's fault would be an error of ours with its traceback.
+    """
+    kind = class_of(method.input_type)
+    parse = wire.read if kind is ModelInferRequest else kind.FromString
+
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except (ValueError, DecodeError) as error:
+            raise BadRequest(f"the message is no {method.input_type.full_name}: {error}") from None
+
+    def read_all(messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        return (read(data) async for data in messages)
+
+    return read_all if method.client_streaming else read
 
 
 def serialised(answer: Any) -> bytes:

@@ -19,6 +19,7 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
 
     With SO_REUSEPORT as `option` other sockets of this kind may have the address too.
     """
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -27,6 +28,8 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
         listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind(address)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
     except UnicodeError as error:  # a name that no name service can be asked for
         raise ConfigError(f"can't listen on {host}:{port}: {error}") from error

@@ -38,6 +38,7 @@ class Inference:
         self._host = host
         self._infer = infer
         self._ending = ending
+        self._under_way = 0
 
     # -- inference --------------------------------------------------------------------------------
 
@@ -53,10 +54,14 @@ class Inference:
             end_within(request.message, left)
         name, version = request.message.model_name, request.message.model_version
         target = Target(name, version or None, "grpc", None)
-        call = self._infer.call(target, request, begin)
-        if isinstance(call.request, Request):
-            await call.request  # a client that goes away takes it with it
-        return call
+        self._under_way += 1
+        try:
+            call = self._infer.call(target, request, begin, alone=self._under_way == 1)
+            if isinstance(call.request, Request):
+                await call.request  # a client that goes away takes it with it
+            return call
+        finally:
+            self._under_way -= 1
 
     async def model_stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """One answer for each request, in their order; an error is the answer to its request only."""

@@ -240,9 +240,9 @@ class V2Codec:
         data = entry.get("data")
         if type(data) is numbers.Numbers:
             return numbers.read(data, numbers.Layout.of(spec, shape))[0], tail
-        if type(data) is memoryview:
-            return binary.decode(sent, data, shape, count), tail
         if type(data) is not list:
+            if type(data) is memoryview:
+                return binary.decode(sent, data, shape, count), tail
             raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
         array = coerce(spec, data)
         if array.size != count:

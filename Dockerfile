@@ -10,7 +10,7 @@ COPY kernels kernels
 COPY runtime runtime
 RUN python -m venv /opt/driftline \
     && /opt/driftline/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint constraints.txt '.[cpu]' \
+        --constraint constraints.txt '.[cpu,grpc]' \
     && /opt/driftline/bin/pip uninstall --yes --disable-pip-version-check pip
 # Kernels for every x86-64 of the last ten years (AVX2); on other machines, --build-arg CPU=generic.
 ARG CPU=x86-64-v3
@@ -34,7 +34,7 @@ COPY --from=build /opt/driftline /opt/driftline
 # The registry is /srv/models unless --registry says another.
 WORKDIR /srv
 USER 65532:65532
-EXPOSE 8080
+EXPOSE 8080 8001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"DRIFTLINE_PORT\", 8080)}/v2/health/ready', timeout=4)"]
 ENTRYPOINT ["driftline"]

@@ -8,7 +8,7 @@ PROMETHEUS := $(VENV)/prometheus
 PTX := $(VENV)/ptx
 HOT := --benchmark-autosave --benchmark-compare --benchmark-group-by=fullname --benchmark-columns=min,median,iqr
 
-.PHONY: demo test lint types check test-peers ptx bench bench-peers prometheusrule lock clean
+.PHONY: demo test lint types check test-peers ptx bench bench-peers messages prometheusrule lock clean
 
 demo: $(INSTALLED)  ## train on real flights, register, serve, replay the year, swap under load
 	$(BIN)/driftline demo $(ARGS)
@@ -39,6 +39,10 @@ bench: $(INSTALLED)  ## what a request costs, beside the run before; the figures
 bench-peers: $(INSTALLED)  ## other model servers on the same work: bench/README.md
 	$(BIN)/python -m bench.servers $(ARGS)
 
+messages: $(INSTALLED)  ## compile the .proto files anew
+	cd runtime/driftline/protocols/grpc && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I . \
+		--descriptor_set_out=messages.binpb *.proto
+
 OPERATOR := deploy/monitoring/operator/prometheusrule.yaml
 prometheusrule:  ## the rules as the Prometheus operator takes them
 	@sed '/^spec:/q' $(OPERATOR) > $(OPERATOR).new
@@ -61,7 +65,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
-		--editable '.[cpu,demo,dev,bench]'
+		--editable '.[cpu,grpc,demo,dev,bench]'
 	$(BIN)/python -m compileall -q runtime kernels  # where nobody may write bytecode, each process would compile
 	@touch $@
 

@@ -13,13 +13,14 @@ from bench.common import QUICK, Effort, Neighbours, program
 from bench.results import JSON, save, show
 
 NAMES = (
-    *("http", "mlp", "cold_start", "swap_memory", "soak", "watch", "score", "scoring"),
+    *("http", "grpc", "mlp", "cold_start", "swap_memory", "soak", "watch", "score", "scoring"),
     *("profile", "promise", "micro", "transform", "sidecar", "events", "payloads"),
 )
 ON_REQUEST = ("gpu",)
 """Those that need more than most machines have, and keep their figures apart."""
 PROGRAMS = {
     "http": ("taskset", "wrk", "nginx"),
+    "grpc": ("taskset", "wrk", "h2load"),
     "mlp": ("taskset", "wrk"),
     "scoring": ("taskset", "wrk"),
     "profile": ("taskset",),

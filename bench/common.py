@@ -32,6 +32,7 @@ SERVER_CORE, CLIENT_CORE = 0, 1
 START_SECONDS = 60.0
 LIBRARIES = (
     "driftline",
+    "grpcio",
     "numba-cuda",
     "numpy",
     "onnxruntime",
@@ -44,7 +45,7 @@ LIBRARIES = (
 )
 QUIET = 0.1
 """Cores that other processes may take, on average, before figures stop meaning anything."""
-PACKAGES = {"nginx": "nginx-light", "taskset": "util-linux", "wrk": "wrk"}
+PACKAGES = {"h2load": "nghttp2-client", "nginx": "nginx-light", "taskset": "util-linux", "wrk": "wrk"}
 """The Debian package that holds a program."""
 
 

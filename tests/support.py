@@ -132,11 +132,14 @@ def slow(path: Path, width: int = 1024, layers: int = 24) -> Path:
 
 
 class Process:
-    """A driftline server in a process of its own; its log is read as it comes."""
+    """A driftline server in a process of its own; its log is read as it comes.
+
+    grpc  HOST:PORT, if it has such a port
+    """
 
     def __init__(self, popen: subprocess.Popen[str]) -> None:
         self.popen = popen
-        self.url = ""
+        self.url = self.grpc = ""
         self.log: list[str] = []
         self.listening, self.ready = threading.Event(), threading.Event()
         self._reader = threading.Thread(target=self._read)
@@ -148,6 +151,7 @@ class Process:
             self.log.append(line)
             if found := re.search(r'"address":"([^"]+)"', line):
                 self.url = found[1]
+                self.grpc = str(json.loads(line).get("grpc_address", "")).removeprefix("grpc://")
                 self.listening.set()
             if '"message":"ready"' in line:
                 self.ready.set()

@@ -32,17 +32,17 @@ def json(content: object, status: int = 200) -> Response:
 
 def failure(error: Exception) -> Response:
     """What a client sees of an error; one that nobody meant to raise is logged."""
-    known = _known(error)
-    return _refusal(known, {"error": str(known)})
+    told = known(error)
+    return _refusal(told, {"error": str(told)})
 
 
 def mlflow_failure(error: Exception) -> Response:
     """The same in MLflow's form, whose error codes tell no more than the status, but for signatures."""
-    known = _known(error)
-    code = _MLFLOW_CODES.get(known.status, "BAD_REQUEST")
-    if isinstance(known, SignatureViolation):
+    told = known(error)
+    code = _MLFLOW_CODES.get(told.status, "BAD_REQUEST")
+    if isinstance(told, SignatureViolation):
         code = "INVALID_PARAMETER_VALUE"
-    return _refusal(known, {"error_code": code, "message": str(known)})
+    return _refusal(told, {"error_code": code, "message": str(told)})
 
 
 def bug(error: Exception) -> DriftlineError:
@@ -50,7 +50,8 @@ def bug(error: Exception) -> DriftlineError:
     return DriftlineError(f"internal error: {type(error).__name__}; the server's log says more")
 
 
-def _known(error: Exception) -> DriftlineError:
+def known(error: Exception) -> DriftlineError:
+    """An error as clients may know it; one that nobody meant to raise is logged."""
     if isinstance(error, DriftlineError):
         return error
     log.error("a request failed", exc_info=error)

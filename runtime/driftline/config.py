@@ -21,6 +21,7 @@ from driftline.rules import (
     LOG_FORMAT,
     LOG_LEVEL,
     PORT,
+    PORT_OR_NONE,
     SECONDS,
     SWITCH,
     WEBHOOK,
@@ -152,6 +153,10 @@ class Server(Settings):
     )
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
     port: int = setting(8080, PORT, "Port to listen on; 0 for a free one.", "--http_port")
+    grpc_port: int | None = setting(
+        None, PORT_OR_NONE, "Port to listen on for gRPC, too; 0 for a free one.", "--grpc_port"
+    )
+    """No gRPC if not given."""
     workers: int = setting(1, whole(1), "Processes that answer on the port.")
     max_body_bytes: int = setting(64 * 2**20, whole(1), "Largest request body, in bytes.")
     model_control: str = setting(

@@ -11,7 +11,7 @@ from typing import Any
 import httptools
 import orjson
 import uvicorn
-from starlette.types import Receive
+from starlette.types import ASGIApp, Message, Receive, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -65,6 +65,20 @@ async def read_body(receive: Receive, most: int, first: bytes = b"") -> bytes:
             raise TooLarge(f"the body: expected at most {most} bytes, came more")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def ask(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The status, the headers and the body of an application's answer to a request that has come whole."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], sent[0]["headers"], b"".join(one.get("body", b"") for one in sent[1:])
 
 
 def parser_behind(reader: Any) -> httptools.HttpRequestParser:

@@ -63,6 +63,7 @@ def one_of(*choices: str) -> Rule:
 SWITCH = Rule("true or false", lambda value: type(value) is bool)
 SECONDS = number(0, what="seconds")
 PORT = whole(0, 65535, "a port")
+PORT_OR_NONE = Rule(PORT.allowed, lambda value: value is None or PORT.check(value))
 HOST = text("a host name or address", "(?s).+")
 WEBHOOK = text("an http:// or https:// URL", "(?s)(https?://[^/].*)?")
 LOG_FORMAT = one_of("text", "json")

@@ -19,6 +19,7 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
 
     With SO_REUSEPORT as `option` other sockets of this kind may have the address too.
     """
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -27,10 +28,20 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
         listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind(address)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
     except UnicodeError as error:  # a name that no name service can be asked for
         raise ConfigError(f"can't listen on {host}:{port}: {error}") from error
     return listener
+
+
+def bind_shared(host: str, port: int, number: int) -> list[socket.socket]:
+    """So many sockets of one address, which others with SO_REUSEPORT may have too; ConfigError if it can't be
+    had."""
+    with bind(host, port) as first:  # alone, so that no other server's address is shared by mistake
+        address = first.getsockname()
+    return [bind(address[0], address[1], socket.SO_REUSEPORT) for _ in range(number)]
 
 
 def allow_connections() -> None:
@@ -44,5 +55,9 @@ def allow_connections() -> None:
 
 def address_of(listener: socket.socket) -> str:
     """Where a socket listens, as a URL."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{authority(*listener.getsockname()[:2])}"
+
+
+def authority(host: str, port: int) -> str:
+    """An address as it stands in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,6 +15,7 @@ from driftline.cli import main
 
 KSERVE = DEPLOY / "kserve"
 FILES = sorted([*KSERVE.glob("*.yaml"), *(KSERVE / "samples").glob("*.yaml")])
+RUNTIMES = ("cpu", "gpu", "grpc")
 OURS = {"kustomization.yaml", "images.yaml"}
 """Read by kustomize, not by a cluster."""
 MANIFESTS = [path for path in FILES if path.name not in OURS]
@@ -85,10 +86,17 @@ def test_kserve_knows_when_a_runtime_is_ready() -> None:
         assert f"--http_port={port}" in container["args"]
         assert container["readinessProbe"]["httpGet"] == {"path": "/v2/models/{{.Name}}/ready", "port": port}
         assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == str(port)
+    (runtime,) = documents(KSERVE / "runtime-grpc.yaml")
+    (container,) = runtime["spec"]["containers"]
+    (port,) = [each["containerPort"] for each in container["ports"]]
+    assert f"--grpc_port={port}" in container["args"]
+    assert container["readinessProbe"]["grpc"] == {"port": port, "service": "{{.Name}}"}
+    assert f"--http_port={container['livenessProbe']['httpGet']['port']}" in container["args"]
+    assert runtime["spec"]["protocolVersions"] == ["grpc-v2"]
 
 
 def test_what_answers_clients_ends_in_the_time_that_kubernetes_gives_it() -> None:
-    files = ("runtime-cpu.yaml", "runtime-gpu.yaml", "samples/sidecar.yaml")
+    files = ("runtime-cpu.yaml", "runtime-gpu.yaml", "runtime-grpc.yaml", "samples/sidecar.yaml")
     ours = [each for name in files for each in containers(documents(KSERVE / name))]
     assert len(ours) == len(files)
     for container in ours:
@@ -101,7 +109,7 @@ def test_what_answers_clients_ends_in_the_time_that_kubernetes_gives_it() -> Non
 def test_a_runtime_takes_no_model_away_from_another() -> None:
     formats = [
         each
-        for name in ("cpu", "gpu")
+        for name in RUNTIMES
         for runtime in documents(KSERVE / f"runtime-{name}.yaml")
         for each in runtime["spec"]["supportedModelFormats"]
     ]
@@ -112,12 +120,12 @@ def test_samples_name_what_is_there() -> None:
     (storage,) = documents(KSERVE / "storage-mlflow.yaml")
     runtimes = {
         each["metadata"]["name"]: {known["name"] for known in each["spec"]["supportedModelFormats"]}
-        for name in ("cpu", "gpu")
+        for name in RUNTIMES
         for each in documents(KSERVE / f"runtime-{name}.yaml")
     }
     samples = [each for path in (KSERVE / "samples").glob("*.yaml") for each in documents(path)]
     models = [each["spec"]["predictor"]["model"] for each in samples if each["kind"] == "InferenceService"]
-    assert len(models) == 4
+    assert len(models) == 5
     (prefix,) = storage["spec"]["supportedUriFormats"]
     for model in models:
         assert model["modelFormat"]["name"] in runtimes[model["runtime"]]

@@ -1,14 +1,15 @@
-"""KServe's own REST client, unmodified, against a real server."""
+"""KServe's own clients, unmodified, against a real server."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import pytest
-from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from support import Process, identity, scale, serving
 
 from driftline.registry.source import Registry
@@ -21,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     registry.register([scale(root / "model.onnx", 2.0)], "scale")
     registry.register([identity(root / "model.onnx", "BYTES")], "words")
     registry.register([identity(root / "model.onnx", "FP32")], "same")
-    with serving("--registry", root / "models") as process:
+    with serving("--registry", root / "models", "--grpc-port", "0") as process:
         yield process
 
 
@@ -67,3 +68,28 @@ async def test_v1(server: Process) -> None:
 
 def test_server_metadata_at_both_its_paths(server: Process) -> None:
     assert server.get("/v2").json() == server.get("/v2/").json()  # as the OpenAPI file has it; no redirect
+
+
+async def test_grpc(server: Process) -> None:
+    async with InferenceGRPCClient(server.grpc) as client:
+        assert await client.is_server_live()
+        assert await client.is_server_ready()
+        assert await client.is_model_ready("scale")
+        tensor = InferInput("x", [2, 3], "FP32")
+        array = np.arange(6, dtype=np.float32).reshape(2, 3)
+        for data in (array, array.ravel().tolist()):
+            if data is array:
+                tensor.set_data_from_numpy(array)  # raw
+            else:
+                tensor = InferInput("x", [2, 3], "FP32", data=data)
+            answer = await client.infer(InferRequest("scale", [tensor], request_id="42"))
+            assert (answer.id, answer.model_name) == ("42", "scale")
+            outputs = {output.name: output.as_numpy() for output in answer.outputs}
+            np.testing.assert_array_equal(outputs["y"], [[0, 2, 4], [6, 8, 10]])
+            np.testing.assert_array_equal(outputs["total"], [6, 24])
+        words = InferInput("x", [1, 3], "BYTES")
+        words.set_data_from_numpy(np.array([["EWR", "", "É"]], dtype=object))
+        answer = await client.infer(InferRequest("words", [words]))
+        assert answer.outputs[0].as_numpy().tolist() == [[b"EWR", b"", "É".encode()]]
+        with pytest.raises(grpc.RpcError, match="input 'x': expected shape"):
+            await client.infer(InferRequest("scale", [InferInput("x", [1], "FP32", data=[1.0])]))

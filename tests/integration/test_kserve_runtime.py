@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 from support import infer_request, scale
 
 from driftline.monitor.profile import Profile
+from driftline.protocols.grpc.messages import HEALTH, HealthCheckResponse, message
 
 USERS = {"image": (65532, 65532), "openshift": (1_000_730_000, 0)}
 """User and group, neither with a name or a home: the image's, and such as OpenShift gives a namespace."""
@@ -88,9 +91,18 @@ def started(mount: Path, who: str, *flags: str) -> Iterator[tuple[httpx.Client, 
             popen.kill()
 
 
+def probed(address: str, service: str) -> int:
+    """What the probe of the runtime for gRPC is told."""
+    request = message("grpc.health.v1.HealthCheckRequest")(service=service).SerializeToString()
+    with grpc.insecure_channel(address) as channel:
+        check = channel.unary_unary(f"/{HEALTH}/Check", response_deserializer=HealthCheckResponse.FromString)
+        return int(check(request).status)
+
+
 @pytest.mark.parametrize("who", USERS)
 def test_a_mounted_model_serves_without_any_right(mount: Path, who: str) -> None:
-    with started(mount, who, "--model_name=trees", f"--model_dir={mount / 'models'}") as (client, popen):
+    flags = ("--model_name=trees", f"--model_dir={mount / 'models'}", "--grpc_port=0")
+    with started(mount, who, *flags) as (client, popen):
         deadline, ready = time.monotonic() + 100, 0
         while ready != 200:  # the probe of the ClusterServingRuntime
             assert popen.poll() is None, (mount / "log").read_text()
@@ -101,6 +113,8 @@ def test_a_mounted_model_serves_without_any_right(mount: Path, who: str) -> None
                 time.sleep(0.05)
         answer = client.post("/v2/models/trees/infer", json=infer_request({"x": ("FP32", ROWS.tolist())}))
         assert answer.status_code == 200  # at once: ready is only who answers
+        address = re.findall(r"grpc://(\S+)", (mount / "log").read_text())[0]
+        assert probed(address, "trees") == HealthCheckResponse.SERVING
         v1 = client.post("/v1/models/trees:predict", json={"instances": [{"x": [1, 2, 3]}]})
         assert v1.json()["predictions"][0]["y"] == [2, 4, 6]
         while client.get("/v2/models/trees/drift").status_code == 503:  # its kernels are being compiled

@@ -78,11 +78,12 @@ def _flag(item: Field[Any]) -> Callable[[Any], Any]:
     flag = f"--{item.name.replace('_', '-')}"
     if item.type == "bool":
         flag += f"/--no{flag[1:]}"
-    if item.type in ("int", "float"):
+    kind = str(item.type).removesuffix(" | None")
+    if kind in ("int", "float"):
         told |= {"cls": Ranged, "allowed": rule.allowed}
     if not told.get("required"):
         told["default"] = item.default
-    told["type"] = click.Choice(rule.choices) if rule.choices else TYPES[str(item.type)]
+    told["type"] = click.Choice(rule.choices) if rule.choices else TYPES[kind]
     return option(flag, told.pop("help"), *item.metadata["same"], **told)
 
 

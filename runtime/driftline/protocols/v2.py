@@ -92,7 +92,7 @@ class V2Codec:
                 return self._read_numbers(text)
             except (numbers.Unread, BadRequest):
                 pass  # what is wrong is said of the text as it came
-        return self._read_request(loads(text), tail)
+        return self.read(loads(text), tail)
 
     def _read_numbers(self, text: bytes) -> InferRequest:
         """A request whose inputs are arrays of numbers; Unread or BadRequest if anything is otherwise.
@@ -108,7 +108,7 @@ class V2Codec:
         if len(text) < _SHORT and (form is not None or not alone or b'"id"' in text):
             raise numbers.Unread
         document, arrays = numbers.cut(text, _DATA)
-        request = self._read_request(_with_arrays(document, arrays), memoryview(b""))
+        request = self.read(_with_arrays(document, arrays))
         if alone and request.id is None:
             (spec,) = self._inputs.values()
             new = TextForm.of(arrays[0], spec, request)
@@ -153,7 +153,8 @@ class V2Codec:
             return [(text, None) for text in texts]
         return [(b"".join(parts), len(parts[0])) for parts in zip(texts, *tails, strict=True)]
 
-    def _read_request(self, document: object, tail: memoryview) -> InferRequest:
+    def read(self, document: object, tail: memoryview = memoryview(b"")) -> InferRequest:  # noqa: B008 - of nothing
+        """Read a request whose data are lists, memoryviews of bytes, or in `tail`; see decode."""
         if type(document) is not dict:
             raise BadRequest(f"the request: expected an object with 'inputs', came {shorten(document)}")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
@@ -240,6 +241,8 @@ class V2Codec:
         if type(data) is numbers.Numbers:
             return numbers.read(data, numbers.Layout.of(spec, shape))[0], tail
         if type(data) is not list:
+            if type(data) is memoryview:
+                return binary.decode(sent, data, shape, count), tail
             raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
         array = coerce(spec, data)
         if array.size != count:

@@ -18,7 +18,7 @@ from driftline.protocols import mlflow
 from driftline.protocols.codec import Codec, InferRequest
 from driftline.protocols.encoding import decompress
 from driftline.protocols.v2 import V2Codec
-from driftline.serving.host import Host
+from driftline.serving.holder import Holder
 from driftline.serving.payloads.exchange import Asked
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
@@ -47,7 +47,7 @@ class Infer:
     """
 
     def __init__(
-        self, host: Host, protocol: str, max_body_bytes: int, failure: Callable[[Exception], Response]
+        self, host: Holder, protocol: str, max_body_bytes: int, failure: Callable[[Exception], Response]
     ) -> None:
         self._host = host
         self._protocol = protocol

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from itertools import count
 from threading import Thread
 from time import sleep
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 
@@ -28,11 +28,15 @@ from driftline.serving.app import App
 from driftline.serving.fastlane import fast_lane
 from driftline.serving.holder import Holder
 from driftline.serving.host import Host
+from driftline.serving.listening import expect_grpc, grpc_reserved, listens_on
 from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
-from driftline.sockets import BACKLOG, address_of, allow_connections, bind
+from driftline.sockets import BACKLOG, allow_connections, bind
 from driftline_kernels import compiling
+
+if TYPE_CHECKING:
+    from driftline.serving.grpc.server import GrpcServer
 
 log = logging.getLogger("driftline.serving")
 
@@ -52,8 +56,10 @@ def serve(registry: Registry, references: Sequence[Reference], settings: Server,
     The port is open, live and not ready, while the models are being loaded. SIGHUP looks at the registry
     at once. A second SIGTERM or SIGINT ends the process without waiting.
 
-    Raises ConfigError if the address can't be bound, and whatever keeps a model from being loaded.
+    Raises ConfigError if an address can't be bound, and whatever keeps a model from being loaded.
     """
+    if settings.grpc_port is not None:
+        expect_grpc()
     allow_connections()
     if settings.workers > 1:
         from driftline.serving.fleet.supervisor import supervise
@@ -65,6 +71,7 @@ def serve(registry: Registry, references: Sequence[Reference], settings: Server,
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     with (
         bind(settings.host, settings.port) as listener,
+        grpc_reserved(settings) as settings,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
         runner.run(_serve(registry, references, settings, file, listener))
@@ -80,8 +87,8 @@ async def _serve(
     notifier, payloads = Notifier(settings), PayloadLog.of(settings)
     host = Host(registry, references, file, settings.poll_seconds, notifier, payloads, settings.exit_on_error)
     server = StoppableServer(host, settings)
-    address = address_of(listener)
-    log.info("driftline %s listens on %s", __version__, address, extra={"address": address})
+    told, addresses = listens_on(listener, settings)
+    log.info("driftline %s listens on %s", __version__, told, extra=addresses)
     serving = asyncio.create_task(server.serve([listener]))
     starting = asyncio.create_task(host.start())
     if payloads is not None:
@@ -175,6 +182,20 @@ class Stoppable(uvicorn.Server):
         self.code = 0
         self._holder = host
         self._delay = settings.stop_delay_seconds
+        self._grpc = grpc_server(app, host, settings)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        if self._grpc is not None:
+            await self._grpc.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End when what was taken is answered, or its time is over."""
+        if self._grpc is None:
+            await super().shutdown(sockets)
+        else:
+            await asyncio.gather(super().shutdown(sockets), self._grpc.stop())
 
     def stop(self) -> int:
         """Take no more, after the delay, and end when what was taken is answered; how many that are now."""
@@ -230,6 +251,15 @@ class StoppableServer(Stoppable):
     def _refresh(self) -> None:
         log.info("SIGHUP: looking at the registry")
         self._refreshing = asyncio.create_task(self._host.refresh())
+
+
+def grpc_server(app: App, host: Holder, settings: Server) -> GrpcServer | None:
+    """What answers gRPC, if that is set."""
+    if settings.grpc_port is None:
+        return None
+    from driftline.serving.grpc.server import GrpcServer
+
+    return GrpcServer(app, host, settings)
 
 
 def leave(code: int) -> NoReturn:

@@ -46,12 +46,17 @@ class Served:
         return self.version.name, str(self.version.number)
 
     def codec(self, protocol: str) -> Codec:
-        """What reads and writes 'v1', 'v2', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'."""
+        """What reads and writes 'v1', 'v2', 'grpc', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'."""
         if protocol not in self._codecs:
-            self._codecs[protocol] = self._with_arrow(protocol)
+            self._codecs[protocol] = self._made(protocol)
         return self._codecs[protocol]
 
-    def _with_arrow(self, protocol: str) -> Codec:
+    def _made(self, protocol: str) -> Codec:
+        """A codec that few need, and what is imported for it."""
+        if protocol == "grpc":
+            from driftline.protocols.grpc.codec import GrpcCodec
+
+            return GrpcCodec(self.signature, self.version.name, self.version.number)
         from driftline.protocols.arrow import ArrowCodec  # Arrow takes 0.3 s to import
         from driftline.protocols.tabular import CsvCodec, ParquetCodec
 

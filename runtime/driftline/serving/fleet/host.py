@@ -15,10 +15,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.types import Message
-
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError, ModelError, Unavailable
+from driftline.http import ask
 from driftline.registry.source import Reference, Registry, Version
 from driftline.serving.app import App
 from driftline.serving.fleet.arena import Arena
@@ -264,17 +263,8 @@ class FleetHost(Host):
         self, worker: Worker, scope: dict[str, Any], body: bytes
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """A page that tells of all workers: its status, headers and body."""
-        sent: list[Message] = []
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": body}
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
         await self._gather()
-        await self._pages(scope, receive, send)
-        return sent[0]["status"], sent[0]["headers"], b"".join(one.get("body", b"") for one in sent[1:])
+        return await ask(self._pages, scope, body)
 
 
 def _key(served: Served) -> int:

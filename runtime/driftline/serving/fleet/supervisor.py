@@ -15,10 +15,11 @@ from driftline.http import loop_factory
 from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
 from driftline.serving.fleet.host import FleetHost
+from driftline.serving.listening import grpc_reserved, listens_on
 from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.process import calm_collector, leave
-from driftline.sockets import BACKLOG, address_of, bind
+from driftline.sockets import BACKLOG, bind_shared
 
 log = logging.getLogger("driftline.serving")
 
@@ -33,6 +34,7 @@ def supervise(
         sockets = bind_together(settings.host, settings.port, settings.workers)
         for one in sockets:
             listeners.enter_context(one)
+        settings = listeners.enter_context(grpc_reserved(settings))
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_supervise(registry, references, settings, file, sockets))
 
@@ -49,10 +51,10 @@ async def _supervise(
     host = FleetHost(registry, references, file, settings, listeners, notifier)
     stopping = asyncio.Event()
     _take_signals(host, stopping)
-    address = address_of(listeners[0])
+    told, addresses = listens_on(listeners[0], settings)
     log.info(
-        "driftline %s listens on %s, %d workers", __version__, address, settings.workers,
-        extra={"address": address, "workers": settings.workers},
+        "driftline %s listens on %s, %d workers", __version__, told, settings.workers,
+        extra={**addresses, "workers": settings.workers},
     )  # fmt: skip
     starting = asyncio.create_task(host.start())
     waiting = asyncio.create_task(stopping.wait())
@@ -100,9 +102,7 @@ def bind_together(host: str, port: int, number: int) -> list[socket.socket]:
 
     Raises ConfigError if the address can't be had.
     """
-    with bind(host, port) as first:  # alone, so that no other server's address is shared by mistake
-        address = first.getsockname()
-    sockets = [bind(address[0], address[1], socket.SO_REUSEPORT) for _ in range(number)]
+    sockets = bind_shared(host, port, number)
     for one in sockets:
         one.listen(BACKLOG)
     return sockets

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over gRPC: messages to tensors and back. Needs the extra `grpc`."""

@@ -1,0 +1,143 @@
+"""Requests and answers of ModelInfer: the same as over REST, whose rules hold here too, in other bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import orjson
+
+from driftline.errors import BadRequest
+from driftline.protocols import binary
+from driftline.protocols.codec import InferRequest
+from driftline.protocols.grpc.messages import ModelInferResponse
+from driftline.protocols.grpc.wire import Received
+from driftline.protocols.v2 import V2Codec
+from driftline.tensors import Signature, Tensors
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where a tensor's values are, if not in raw_input_contents."""
+
+_OF_REST = frozenset(("binary_data", "binary_data_output", "binary_data_size"))
+"""Parameters that say where bytes are in a body of REST."""
+
+
+class GrpcCodec:
+    """Reads requests to one version of a model and writes its answers, of which all tensors are raw."""
+
+    media_type: ClassVar[bytes] = b"application/grpc"
+
+    def __init__(self, signature: Signature, name: str, version: int) -> None:
+        self._v2 = V2Codec(signature, name, version)
+        self._name, self._version = name, str(version)
+        self._datatypes = {spec.name: spec.datatype.name for spec in signature.outputs}
+
+    def decode(self, body: Any, json_length: int | None = None) -> InferRequest:
+        """Read what was received, a `Received`; see V2Codec.decode for what is refused."""
+        return self._v2.read(document_of(body))
+
+    def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, None]:
+        """A ModelInferResponse as it is sent."""
+        answer = ModelInferResponse(model_name=self._name, model_version=self._version, id=request.id or "")
+        for name in request.outputs:
+            array = outputs[name]
+            answer.outputs.add(name=name, datatype=self._datatypes[name], shape=array.shape)
+            answer.raw_output_contents.append(binary.encode(array))
+        return answer.SerializeToString(), None
+
+    def as_rest(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
+        """The same answer over REST, all tensors binary: a body, and where its JSON ends."""
+        return self._v2.encode(replace(request, binary=frozenset(request.outputs)), outputs)
+
+
+def asked_by_rest(received: Received) -> tuple[bytes, int]:
+    """What asks the same over REST, raw tensors binary: a body, and where its JSON ends; see document_of."""
+    document, tail = document_of(received), []
+    for entry in document["inputs"]:
+        if type(entry["data"]) is memoryview:
+            tail.append(entry.pop("data"))
+            entry["parameters"] = {**entry.get("parameters", {}), "binary_data_size": len(tail[-1])}
+        elif entry["datatype"] == "BYTES":
+            entry["data"] = [value.decode(errors="replace") for value in entry["data"]]
+    text = orjson.dumps(document)
+    return b"".join((text, *tail)), len(text)
+
+
+def document_of(received: Received) -> dict[str, Any]:
+    """What was received as the document that REST would have in its place, raw tensors as memoryviews.
+
+    Raises BadRequest where it can't be said as such.
+    """
+    request, raw = received
+    if raw and len(raw) != len(request.inputs):
+        raise BadRequest(
+            f"'raw_input_contents': expected {len(request.inputs)}, one for each input, came {len(raw)}"
+        )
+    inputs = [
+        {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        | {"data": _raw(tensor, raw[position]) if raw else _typed(tensor)}
+        | _with_parameters(tensor)
+        for position, tensor in enumerate(request.inputs)
+    ]
+    outputs = [{"name": output.name} | _with_parameters(output) for output in request.outputs]
+    return {"id": request.id or None, "inputs": inputs, "outputs": outputs} | _with_parameters(request)
+
+
+def end_within(request: Any, seconds: float) -> None:
+    """Have a ModelInferRequest wait no longer than its client does, in its parameter `timeout`."""
+    given = request.parameters["timeout"]
+    if given.WhichOneof("parameter_choice") in (
+        None,
+        "int64_param",
+    ):  # what else it is, is told of it when read
+        left = max(1, int(seconds * 1e6))
+        if given.int64_param >= 0:
+            given.int64_param = min(given.int64_param or left, left)
+
+
+def _raw(tensor: Any, content: bytes | memoryview) -> memoryview:
+    if fields := tensor.contents.ListFields():
+        raise BadRequest(
+            f"input {tensor.name!r}: expected raw_input_contents alone, came {fields[0][0].name} too"
+        )
+    return memoryview(content)
+
+
+def _typed(tensor: Any) -> list[Any]:
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        if tensor.datatype == "FP16":
+            raise BadRequest(f"input {tensor.name!r}: expected FP16 in raw_input_contents, came contents")
+        return []  # there is no such datatype, which is told of it when it is read
+    for other, _ in tensor.contents.ListFields():
+        if other.name != field:
+            raise BadRequest(
+                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, came {other.name}"
+            )
+    return list(getattr(tensor.contents, field))
+
+
+def _with_parameters(message: Any) -> dict[str, dict[str, Any]]:
+    """The key `parameters`, if there are any."""
+    if not message.parameters:
+        return {}
+    return {"parameters": parameters_of(message.parameters)}
+
+
+def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name."""
+    return {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
+        for name, value in given.items()
+        if name not in _OF_REST
+    }

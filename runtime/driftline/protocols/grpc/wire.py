@@ -1,0 +1,73 @@
+"""Requests for inference as they come over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from driftline.protocols.grpc.messages import ModelInferRequest
+
+LONG = 2**16
+"""Bytes of a message; to look for the tensors in a shorter one takes longer than to copy them."""
+
+_RAW = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
+_VARINT, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
+"""Kinds of fields, the lowest three bits of what stands before each: https://protobuf.dev/programming-guides/encoding"""
+
+
+class Received(NamedTuple):
+    """A ModelInferRequest whose raw tensors, `raw`, need not be in the message."""
+
+    message: Any
+    raw: Sequence[bytes | memoryview]
+
+
+def read(data: bytes) -> Received:
+    """A ModelInferRequest; the raw tensors of a long one are not copied, which protobuf would do twice.
+
+    Raises ValueError or what protobuf raises if it is none.
+    """
+    if len(data) < LONG:
+        message = ModelInferRequest.FromString(data)
+        return Received(message, message.raw_input_contents)
+    view, raw, rest = memoryview(data), [], []
+    start = 0
+    while start < len(data):
+        tag, position = _varint(data, start)
+        position, end = _extent(data, tag & 7, position)
+        if tag == _RAW:
+            raw.append(view[position:end])
+        else:
+            rest.append(view[start:end])
+        start = end
+    return Received(ModelInferRequest.FromString(b"".join(rest)), raw)
+
+
+def _extent(data: bytes, kind: int, position: int) -> tuple[int, int]:
+    """Where the value of a field begins and ends."""
+    if kind == _VARINT:
+        return position, _varint(data, position)[1]
+    size = 8 if kind == _EIGHT_BYTES else 4
+    if kind == _SIZED:
+        size, position = _varint(data, position)
+    elif kind not in (_EIGHT_BYTES, _FOUR_BYTES):
+        raise ValueError(
+            f"a field of kind {kind}: expected {_VARINT}, {_EIGHT_BYTES}, {_SIZED} or {_FOUR_BYTES}"
+        )
+    if position + size > len(data):
+        raise ValueError(f"a field of {size} bytes: expected at most {len(data) - position}")
+    return position, position + size
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    number = shift = 0
+    while True:
+        if position == len(data) or shift > 63:
+            raise ValueError(f"a number of a field: expected its end, came more than {shift // 7} bytes")
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+        shift += 7

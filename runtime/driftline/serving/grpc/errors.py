@@ -1,0 +1,31 @@
+"""What a gRPC client sees of an error: HTTP's message, and the code that its status stands for."""
+
+from __future__ import annotations
+
+import grpc
+
+from driftline.answers import known
+from driftline.errors import DriftlineError
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """The code and the message of an error; one that nobody meant to raise is logged."""
+    told = known(error)
+    return _CODES.get(told.status, grpc.StatusCode.INTERNAL), str(told)
+
+
+def refused(status: int, message: str) -> DriftlineError:
+    """The error that a page of HTTP has answered with."""
+    error = DriftlineError(message)
+    error.status = status
+    return error

@@ -1,0 +1,53 @@
+"""gRPC's own protocol of health, which probes and load balancers ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from driftline.errors import NotFound, Unavailable
+from driftline.protocols.grpc.messages import HEALTH, INFERENCE, HealthCheckResponse
+from driftline.serving.holder import Holder
+
+WATCH_SECONDS = 0.25
+"""Seconds between two looks for those who watch."""
+
+
+class Health:
+    """The methods of the service Health: asked for a model by its name, they tell of that one, else of all.
+
+    ending  is done when streams are to end
+    """
+
+    def __init__(self, host: Holder, ending: asyncio.Future[None]) -> None:
+        self._host = host
+        self._ending = ending
+
+    async def check(self, request: Any, context: Any) -> Any:
+        """Whether requests may be sent here; NotFound for what is not served."""
+        return HealthCheckResponse(status=self._status(request.service))
+
+    async def watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """The same now, and again whenever it changes."""
+        told = None
+        while not self._ending.done():
+            try:
+                status = self._status(request.service)
+            except NotFound:
+                status = HealthCheckResponse.SERVICE_UNKNOWN
+            if status != told:
+                yield HealthCheckResponse(status=status)
+                told = status
+            await asyncio.wait((self._ending,), timeout=WATCH_SECONDS)
+        raise Unavailable("the server is stopping")
+
+    def _status(self, service: str) -> Any:
+        ready = self._host.ready_for_more
+        if service not in ("", INFERENCE, HEALTH):
+            try:
+                self._host.find(service)
+                ready = not self._host.stopping
+            except Unavailable:
+                ready = False
+        return HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING

@@ -1,0 +1,164 @@
+"""The service of inference. What is asked now and then, the pages of HTTP answer, wherever they are made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from time import perf_counter_ns
+from typing import Any, TypeVar
+
+import orjson
+from google.protobuf import json_format
+
+from driftline.batching.request import Request
+from driftline.errors import Unavailable
+from driftline.http import ask
+from driftline.protocols.grpc.codec import end_within, parameters_of
+from driftline.protocols.grpc.messages import ModelStreamInferResponse, message
+from driftline.registry.source import check_name
+from driftline.serving.app import App
+from driftline.serving.grpc.errors import refused, status_of
+from driftline.serving.holder import Holder
+from driftline.serving.infer import Call, Infer, Target
+
+Came = TypeVar("Came")
+
+
+class Inference:
+    """The methods of GRPCInferenceService, each by its name; errors are raised.
+
+    app     has the pages
+    host    finds the version that answers
+    infer   answers requests for inference
+    ending  is done when streams are to end
+    """
+
+    def __init__(self, app: App, host: Holder, infer: Infer, ending: asyncio.Future[None]) -> None:
+        self._app = app
+        self._host = host
+        self._infer = infer
+        self._ending = ending
+        self._under_way = 0
+
+    # -- inference --------------------------------------------------------------------------------
+
+    async def model_infer(self, request: Any, context: Any) -> bytes:
+        """The answer to a request, as it is sent."""
+        return (await self._ran(request, context)).answer()[1]
+
+    async def _ran(self, request: Any, context: Any) -> Call:
+        """A request that is done."""
+        begin = perf_counter_ns()
+        left = context.time_remaining()
+        if left is not None:
+            end_within(request.message, left)
+        name, version = request.message.model_name, request.message.model_version
+        target = Target(name, version or None, "grpc", None)
+        self._under_way += 1
+        try:
+            call = self._infer.call(target, request, begin, alone=self._under_way == 1)
+            if isinstance(call.request, Request):
+                await call.request  # a client that goes away takes it with it
+            return call
+        finally:
+            self._under_way -= 1
+
+    async def model_stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """One answer for each request, in their order; an error is the answer to its request only."""
+        while (request := await self._unless_ending(anext(requests, None))) is not None:
+            answer = ModelStreamInferResponse()
+            try:
+                answer.infer_response.MergeFromString(await self.model_infer(request, context))
+            except Exception as error:
+                answer.error_message = status_of(error)[1]
+                answer.infer_response.id = request.message.id
+            answer.infer_response.parameters["triton_final_response"].bool_param = True
+            yield answer
+
+    async def _unless_ending(self, coming: Awaitable[Came]) -> Came:
+        waiting = asyncio.ensure_future(coming)
+        try:
+            await asyncio.wait((waiting, self._ending), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Unavailable("the server is stopping")
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    # -- health and metadata ----------------------------------------------------------------------
+
+    async def server_live(self, request: Any, context: Any) -> Any:
+        """Whether the process answers at all."""
+        return filled("inference.ServerLiveResponse", await self._page("/v2/health/live"))
+
+    async def server_ready(self, request: Any, context: Any) -> Any:
+        """Whether every model that was asked for can answer."""
+        return filled("inference.ServerReadyResponse", await self._page("/v2/health/ready"))
+
+    async def model_ready(self, request: Any, context: Any) -> Any:
+        """Whether a model can answer."""
+        return filled("inference.ModelReadyResponse", await self._page(f"{self._model(request)}/ready"))
+
+    async def server_metadata(self, request: Any, context: Any) -> Any:
+        """What this server is."""
+        return filled("inference.ServerMetadataResponse", await self._page("/v2"))
+
+    async def model_metadata(self, request: Any, context: Any) -> Any:
+        """A model's inputs and outputs."""
+        return filled("inference.ModelMetadataResponse", await self._page(self._model(request)))
+
+    async def model_config(self, request: Any, context: Any) -> Any:
+        """A model's configuration in Triton's words."""
+        page = await self._page(f"{self._model(request)}/config")
+        return filled("inference.ModelConfigResponse", {"config": page})
+
+    async def model_statistics(self, request: Any, context: Any) -> Any:
+        """What one version, all of a model, or all models have done."""
+        path = f"{self._model(request)}/stats" if request.name else "/v2/models/stats"
+        return filled("inference.ModelStatisticsResponse", await self._page(path))
+
+    # -- repository -------------------------------------------------------------------------------
+
+    async def repository_index(self, request: Any, context: Any) -> Any:
+        """What the repository holds, and in which state."""
+        page = await self._page("/v2/repository/index", {"ready": request.ready})
+        return filled("inference.RepositoryIndexResponse", {"models": page})
+
+    async def repository_model_load(self, request: Any, context: Any) -> Any:
+        """Serve a model in the version that the registry says now."""
+        name = await self._change(request, "load")
+        return filled("inference.RepositoryModelLoadResponse", {"model_name": name, "isLoaded": True})
+
+    async def repository_model_unload(self, request: Any, context: Any) -> Any:
+        """Serve a model no more."""
+        name = await self._change(request, "unload")
+        return filled("inference.RepositoryModelUnloadResponse", {"model_name": name, "isUnloaded": True})
+
+    async def _change(self, request: Any, what: str) -> str:
+        name = check_name(request.model_name or request.repository_name)  # KServe has no repositories
+        # Bytes, which JSON has not, are a model's files: those are refused as all parameters are.
+        parameters = {name: str(value) for name, value in parameters_of(request.parameters).items()}
+        await self._page(f"/v2/repository/models/{name}/{what}", {"parameters": parameters})
+        return name
+
+    # -- pages ------------------------------------------------------------------------------------
+
+    def _model(self, request: Any) -> str:
+        """The path of a model or of one of its versions; NotFound or Unavailable if there is none."""
+        named = self._host.find(request.name, request.version or None).version.name
+        return f"/v2/models/{named}" + (f"/versions/{request.version}" if request.version else "")
+
+    async def _page(self, path: str, body: object = None) -> Any:
+        """The document of a page, which is asked by POST if it has a body; its error is raised."""
+        method, content = ("GET", b"") if body is None else ("POST", orjson.dumps(body))
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+        status, _, content = await ask(self._app, scope, content)
+        document = orjson.loads(content or b"{}")
+        if status >= 400 and "error" in document:  # without, a page of health says no
+            raise refused(status, document["error"])
+        return document
+
+
+def filled(name: str, document: object) -> Any:
+    """A message with what a document has of its fields."""
+    return json_format.ParseDict(document, message(name)(), ignore_unknown_fields=True)

@@ -1,0 +1,169 @@
+"""The port of gRPC in one process: opened, closed, and what each call passes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc import aio
+
+from driftline.answers import failure
+from driftline.config import Server
+from driftline.errors import BadRequest, ConfigError, Unavailable
+from driftline.protocols.grpc import wire
+from driftline.protocols.grpc.messages import HEALTH, INFERENCE, POOL, ModelInferRequest, class_of
+from driftline.serving.app import App
+from driftline.serving.grpc.errors import status_of
+from driftline.serving.grpc.health import Health
+from driftline.serving.grpc.inference import Inference
+from driftline.serving.grpc.logged import LoggedInference
+from driftline.serving.holder import Holder
+from driftline.serving.infer import Infer
+from driftline.sockets import authority
+
+log = logging.getLogger("uvicorn.access")
+
+Reader = Callable[[Any], Any]
+
+CANCEL_SECONDS = 1.0
+"""Calls that are refused at the end have so long to say so to their clients."""
+
+
+class GrpcServer:
+    """Answers on the gRPC port, which all workers of a server share, from the same versions as HTTP.
+
+    app       has the pages of HTTP
+    host      finds the version that answers
+    settings  of the server; `grpc_port` is the port's number
+    """
+
+    def __init__(self, app: App, host: Holder, settings: Server) -> None:
+        self._settings = settings
+        self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._late = False
+        self._server = aio.server(
+            options=(
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", settings.max_body_bytes),
+                ("grpc.max_send_message_length", -1),
+            )
+        )
+        infer = Infer(host, "grpc", settings.max_body_bytes, failure)
+        kind = Inference if app.payloads is None else partial(LoggedInference, payloads=app.payloads)
+        inference, health = kind(app, host, infer, self._ending), Health(host, self._ending)
+        self._server.add_generic_rpc_handlers(
+            (self._handlers(INFERENCE, inference), self._handlers(HEALTH, health))
+        )
+
+    async def start(self) -> None:
+        """Listen; ConfigError if the address can't be had."""
+        host, port = self._settings.host, self._settings.grpc_port
+        assert port is not None
+        try:
+            self._server.add_insecure_port(authority(host, port))
+        except RuntimeError as error:
+            raise ConfigError(f"can't listen on {host}:{port}: {error}") from error
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Take no more calls and no more requests of streams, and end when what was taken is answered; what
+        takes longer than `drain_seconds` is refused."""
+        self._ending.set_result(None)
+        seconds = self._settings.drain_seconds
+        stopping = asyncio.create_task(self._server.stop(seconds + CANCEL_SECONDS))
+        await asyncio.wait((stopping,), timeout=seconds)
+        self._late = True
+        for call in self._calls:
+            call.cancel()
+        await stopping
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    def _handlers(self, name: str, service: object) -> Any:
+        """A service's methods, which are called there as in its description, in Python's way."""
+        handlers = {}
+        for method in POOL.FindServiceByName(name).methods:
+            path = f"/{name}/{method.name}"
+            answer = getattr(service, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
+            if method.client_streaming:
+                make, call = grpc.stream_stream_rpc_method_handler, self._streaming
+            elif method.server_streaming:
+                make, call = grpc.unary_stream_rpc_method_handler, self._streaming
+            else:
+                make, call = grpc.unary_unary_rpc_method_handler, self._answering
+            handlers[method.name] = make(
+                call(path, reader_of(method), answer), response_serializer=serialised
+            )
+        return grpc.method_handlers_generic_handler(name, handlers)
+
+    def _answering(self, path: str, read: Reader, answer: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(data: Any, context: Any) -> Any:
+            async with self._call(path, context):
+                return await answer(read(data), context)
+
+        return call
+
+    def _streaming(self, path: str, read: Reader, answer: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(data: Any, context: Any) -> AsyncIterator[Any]:
+            async with self._call(path, context):
+                async for message in answer(read(data), context):
+                    yield message
+
+        return call
+
+    @asynccontextmanager
+    async def _call(self, path: str, context: Any) -> AsyncIterator[None]:
+        """The life of a call: an error is its answer, and it is logged as requests of HTTP are."""
+        task = asyncio.current_task()
+        assert task is not None, "gRPC makes one for each call"
+        self._calls.add(task)
+        code, message = grpc.StatusCode.OK, ""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._late:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            code, message = status_of(Unavailable("the server is stopping"))
+        except Exception as error:
+            code, message = status_of(error)
+        finally:
+            self._calls.discard(task)
+            if self._settings.access_log:
+                log.info('%s - "POST %s HTTP/2" %s', context.peer(), path, code.name)
+        # To abort would leave a cycle, with the request in it, for the garbage collector to find some time.
+        context.set_code(code)
+        context.set_details(message)
+
+
+def reader_of(method: Any) -> Reader:
+    """What reads the requests of a method, by gRPC's description of it; BadRequest if one is none.
+
+    Left to gRPC, which has a place for this, a client's fault would be an error of ours with its traceback.
+    """
+    kind = class_of(method.input_type)
+    parse = wire.read if kind is ModelInferRequest else kind.FromString
+
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except (ValueError, DecodeError) as error:
+            raise BadRequest(f"the message is no {method.input_type.full_name}: {error}") from None
+
+    def read_all(messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        return (read(data) async for data in messages)
+
+    return read_all if method.client_streaming else read
+
+
+def serialised(answer: Any) -> bytes:
+    """An answer as it is sent, which some are already."""
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()

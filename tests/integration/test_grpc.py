@@ -366,6 +366,14 @@ def test_statistics(client: Any) -> None:
     assert len(client.get_inference_statistics().model_stats) > len(NUMERIC)
 
 
+def test_classes(server: Process, client: Any) -> None:
+    array = np.array([[1, 3, 2], [-1, -3, -2]], np.float32)
+    wanted = [triton.InferRequestedOutput("y", class_count=2), triton.InferRequestedOutput("total")]
+    found = client.infer("scale", [tensor(array)], outputs=wanted)
+    assert found.as_numpy("y").tolist() == [[b"6.000000:1", b"4.000000:2"], [b"-2.000000:0", b"-4.000000:2"]]
+    assert found.as_numpy("total").tolist() == [12, -12]
+
+
 def test_repository(server: Process, client: Any) -> None:
     def states() -> dict[str, str]:
         return {one.name: one.state for one in client.get_model_repository_index().models if one.state}

@@ -103,6 +103,24 @@ def test_outputs_that_nobody_names_all_come_as_binary(client: triton.InferenceSe
     assert all("binary_data_size" in output["parameters"] for output in result.get_response()["outputs"])
 
 
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_classes(client: triton.InferenceServerClient, binary_in: bool, binary_out: bool) -> None:
+    """Again and again, beside the same request without: what is remembered of one is not of the other."""
+    array = np.array([[1, 3, 2], [-1, -3, -2]], np.float32)
+    for _ in range(3):
+        for classes in (0, 2):
+            wanted = triton.InferRequestedOutput("y", binary_data=binary_out, class_count=classes)
+            found = client.infer("scale", [request_for("x", array, binary_in)], outputs=[wanted]).as_numpy(
+                "y"
+            )
+            if not classes:
+                np.testing.assert_array_equal(found, 2 * array)
+                continue
+            texts = [[text.decode() if binary_out else text for text in row] for row in found]
+            assert texts == [["6.000000:1", "4.000000:2"], ["-2.000000:0", "-4.000000:2"]]
+
+
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_compressed_requests(client: triton.InferenceServerClient, algorithm: str) -> None:
     array = np.ones((64, 3), np.float32)

@@ -331,8 +331,8 @@ X_SHAPE = "input 'x': expected shape [-1, 2], came "
         ({**VALID, "outputs": [{"name": "u"}]}, "output 'u': the model has no such output; it has: y, z"),
         ({**VALID, "outputs": [{"name": "y"}, {"name": "y"}]}, "output 'y': expected once, came twice"),
         (
-            {**VALID, "outputs": [{"name": "y", "parameters": {"classification": 3}}]},
-            "output 'y': the classification extension is not supported",
+            {**VALID, "outputs": [{"name": "z", "parameters": {"classification": 3}}]},
+            "output 'z': parameter 'classification': expected an output of numbers, it is BYTES",
         ),
         (
             {**VALID, "outputs": [{"name": "y", "parameters": {"binary_data": "yes"}}]},

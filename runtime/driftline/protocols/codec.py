@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -25,6 +25,7 @@ class InferRequest:
     binary      those of them to be answered as bytes
     timeout_us  the request's deadline in microseconds from its arrival; 0 for none
     by_row      whether a protocol that has both answers row by row, not output by output
+    classes     how many classes an output is to tell, by its name, if any is; see protocols.classification
     """
 
     inputs: Tensors
@@ -33,10 +34,13 @@ class InferRequest:
     id: str | None = None
     timeout_us: int = 0
     by_row: bool = False
+    classes: Mapping[str, int] | None = None
 
     def of_inputs(self, inputs: Tensors) -> InferRequest:
         """The same request of other inputs."""
-        return InferRequest(inputs, self.outputs, self.binary, self.id, self.timeout_us, self.by_row)
+        return InferRequest(
+            inputs, self.outputs, self.binary, self.id, self.timeout_us, self.by_row, self.classes
+        )
 
 
 def loads(text: bytes | memoryview) -> Any:

@@ -6,7 +6,6 @@ Specification: https://github.com/kserve/open-inference-protocol and Triton's "B
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -14,12 +13,10 @@ import orjson
 
 from driftline.blocks import Blocks
 from driftline.errors import BadRequest
-from driftline.protocols import binary, numbers
+from driftline.protocols import binary, classification, fields, numbers
 from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import BinaryForm, Form, TextForm
-from driftline.tensors import DATATYPES, Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
-
-_MOST_ELEMENTS = 2**48
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
 
 _INTEGER = {int}
 _DATA = numbers.key("data")
@@ -49,10 +46,7 @@ class V2Codec:
         self._of_numbers = all(map(numbers.readable, signature.inputs))
         # What is the same in every answer is written once; orjson would spend more on it than on the numbers.
         self._opening = orjson.dumps({"model_name": name, "model_version": str(version)})[:-1] + b","
-        self._entries = {
-            spec.name: orjson.dumps({"name": spec.name, "datatype": spec.datatype.name})[:-1] + b',"shape":'
-            for spec in signature.outputs
-        }
+        self._entries = {spec.name: _entry(spec.name, spec.datatype.name) for spec in signature.outputs}
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -78,7 +72,8 @@ class V2Codec:
         if form is not None and form.fits(body):
             return form.read(body)
         request = self._decode_json(view[:json_length], view[json_length:])
-        if self._of_numbers and len(self._inputs) == 1 and json_length <= _MOST_AROUND:
+        alone = self._of_numbers and len(self._inputs) == 1 and not request.classes
+        if alone and json_length <= _MOST_AROUND:
             (spec,) = self._inputs.values()
             if len(body) - json_length == request.inputs[spec.name].nbytes and spec.datatype.dtype != bool:
                 remember(
@@ -109,7 +104,7 @@ class V2Codec:
             raise numbers.Unread
         document, arrays = numbers.cut(text, _DATA)
         request = self.read(_with_arrays(document, arrays))
-        if alone and request.id is None:
+        if alone and request.id is None and not request.classes:
             (spec,) = self._inputs.values()
             new = TextForm.of(arrays[0], spec, request)
             if new.around <= _MOST_AROUND:
@@ -160,14 +155,14 @@ class V2Codec:
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
         everything_binary = False
         if "parameters" in document:
-            parameters = _parameters(document, "the request")
-            request.timeout_us = _whole(parameters, "the request", "timeout")
-            everything_binary = _flag(parameters, "the request", "binary_data_output")
+            parameters = fields.parameters_of(document, "the request")
+            request.timeout_us = fields.whole(parameters, "the request", "timeout")
+            everything_binary = fields.flag(parameters, "the request", "binary_data_output")
             if everything_binary:
                 request.binary = frozenset(self._all_outputs)
         if document.get("outputs") not in (None, []):
-            request.outputs, request.binary = self._read_outputs(document["outputs"], everything_binary)
-        request.id = _text(document, "id")
+            self._read_outputs(document["outputs"], everything_binary, request)
+        request.id = fields.text(document, "id")
         return request
 
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
@@ -224,14 +219,14 @@ class V2Codec:
         self, spec: TensorSpec, entry: Mapping[str, Any], tail: memoryview
     ) -> tuple[Array, memoryview]:
         """One input's tensor, and what is left of the bytes behind the JSON."""
-        sent = _sent(spec, entry.get("datatype"))
-        shape = _shape(spec, entry.get("shape"))
+        sent = fields.sent(spec, entry.get("datatype"))
+        shape = fields.shape_of(spec, entry.get("shape"))
         count = prod(shape)
         if "parameters" in entry:
             where = f"input {spec.name!r}"
-            parameters = _parameters(entry, where)
+            parameters = fields.parameters_of(entry, where)
             if "binary_data_size" in parameters:
-                size = _whole(parameters, where, "binary_data_size")
+                size = fields.whole(parameters, where, "binary_data_size")
                 if size > len(tail):
                     raise BadRequest(
                         f"{where}: expected {size} bytes of binary data behind the JSON, came {len(tail)}"
@@ -251,9 +246,7 @@ class V2Codec:
             )
         return array.reshape(shape), tail
 
-    def _read_outputs(
-        self, entries: object, everything_binary: bool
-    ) -> tuple[tuple[str, ...], frozenset[str]]:
+    def _read_outputs(self, entries: object, everything_binary: bool, request: InferRequest) -> None:
         if type(entries) is not list:
             raise BadRequest(f"'outputs': expected a list, came {shorten(entries)}")
         as_bytes: dict[str, bool] = {}
@@ -269,11 +262,13 @@ class V2Codec:
             as_bytes[name] = everything_binary
             if "parameters" in entry:
                 where = f"output {name!r}"
-                parameters = _parameters(entry, where)
-                if _whole(parameters, where, "classification"):
-                    raise BadRequest(f"{where}: the classification extension is not supported")
-                as_bytes[name] = _flag(parameters, where, "binary_data", everything_binary)
-        return tuple(as_bytes), frozenset(name for name, wanted in as_bytes.items() if wanted)
+                parameters = fields.parameters_of(entry, where)
+                if most := fields.whole(parameters, where, "classification"):
+                    classification.check(self._outputs[name])
+                    request.classes = {**(request.classes or {}), name: most}
+                as_bytes[name] = fields.flag(parameters, where, "binary_data", everything_binary)
+        request.outputs = tuple(as_bytes)
+        request.binary = frozenset(name for name, wanted in as_bytes.items() if wanted)
 
     def _decode_raw(self, body: memoryview) -> InferRequest:
         """A body that is one tensor and nothing else: one row of the model's only input."""
@@ -305,17 +300,25 @@ class V2Codec:
         entries = []
         tail = []
         for name in request.outputs:
-            array = outputs[name]
+            array, entry = outputs[name], self._entries[name]
+            if request.classes and name in request.classes:
+                array = classification.greatest(array, request.classes[name], self._batched)
+                entry = _entry(name, "BYTES")
             if name in request.binary:
                 tail.append(binary.encode(array))
                 rest = b'"parameters":{"binary_data_size":%d}' % len(tail[-1])
             else:
                 data = array.ravel() if array.dtype != object else array.ravel().tolist()
                 rest = b'"data":%b' % orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
-            entries.append(b"%b%b,%b}" % (self._entries[name], orjson.dumps(array.shape), rest))
+            entries.append(b"%b%b,%b}" % (entry, orjson.dumps(array.shape), rest))
         number = b'"id":%b,' % orjson.dumps(request.id) if request.id is not None else b""
         text = b'%b%b"outputs":[%b]}' % (self._opening, number, b",".join(entries))
         return (b"".join((text, *tail)), len(text)) if request.binary else (text, None)
+
+
+def _entry(name: str, datatype: str) -> bytes:
+    """How an output begins, up to its shape."""
+    return orjson.dumps({"name": name, "datatype": datatype})[:-1] + b',"shape":'
 
 
 def remember(forms: dict[bytes, Form], head: bytes, form: Form) -> None:
@@ -336,63 +339,3 @@ def _with_arrays(document: Any, arrays: list[numbers.Numbers]) -> object:
             raise numbers.Unread
         entry["data"] = array
     return document
-
-
-def _sent(spec: TensorSpec, datatype: object) -> TensorSpec:
-    """The input as it is sent: in its own datatype, or a raw column of numbers in any."""
-    if datatype == spec.datatype.name:
-        return spec
-    came = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None
-    if came is None or "BYTES" in (came.name, spec.datatype.name):
-        raise BadRequest(
-            f"input {spec.name!r}: expected datatype {spec.datatype.name}, came {shorten(datatype)}"
-        )
-    return replace(spec, datatype=came)
-
-
-def _shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:
-    if type(shape) is list and _INTEGER.issuperset(map(type, shape)):
-        if min(shape, default=0) >= 0 and spec.accepts(tuple(shape)):
-            # A dimension of 0 would let the others be whatever they want, past what numpy can count.
-            if 0 in shape and prod(size or 1 for size in shape) > _MOST_ELEMENTS:
-                raise BadRequest(
-                    f"input {spec.name!r}: expected dimensions of at most {_MOST_ELEMENTS} in all, "
-                    f"came {shorten(shape)}"
-                )
-            return tuple(shape)
-    told = f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}"
-    if type(shape) is list and any(type(size) is int and size < 0 for size in shape):
-        told += "; where the model has -1, a request says how many"
-    raise BadRequest(told)
-
-
-def _parameters(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    parameters = entry.get("parameters")
-    if parameters is None:
-        return {}
-    if type(parameters) is not dict:
-        raise BadRequest(f"{where}: expected 'parameters' as an object, came {shorten(parameters)}")
-    if "shared_memory_region" in parameters:  # whoever reads it would find there what was before
-        raise BadRequest(f"{where}: shared memory is not supported; tensors come and go in the body")
-    return parameters
-
-
-def _flag(parameters: Mapping[str, Any], where: str, key: str, default: bool = False) -> bool:
-    value = parameters.get(key, default)
-    if type(value) is not bool:
-        raise BadRequest(f"{where}: parameter {key!r}: expected true or false, came {shorten(value)}")
-    return value
-
-
-def _whole(parameters: Mapping[str, Any], where: str, key: str) -> int:
-    value = parameters.get(key, 0)
-    if type(value) is not int or not 0 <= value < 2**64:
-        raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, came {shorten(value)}")
-    return value
-
-
-def _text(document: Mapping[str, Any], key: str) -> str | None:
-    value = document.get(key)
-    if value is not None and type(value) is not str:
-        raise BadRequest(f"{key!r}: expected a string, came {shorten(value)}")
-    return value

@@ -13,6 +13,7 @@ from driftline.tensors import TensorSpec
 
 EXTENSIONS = (
     "binary_tensor_data",
+    "classification",
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",

@@ -10,6 +10,7 @@ import orjson
 
 from driftline.errors import BadRequest
 from driftline.protocols import binary
+from driftline.protocols.classification import greatest
 from driftline.protocols.codec import InferRequest
 from driftline.protocols.grpc.messages import ModelInferResponse
 from driftline.protocols.grpc.wire import Received
@@ -40,6 +41,7 @@ class GrpcCodec:
     def __init__(self, signature: Signature, name: str, version: int) -> None:
         self._v2 = V2Codec(signature, name, version)
         self._name, self._version = name, str(version)
+        self._batched = signature.batched
         self._datatypes = {spec.name: spec.datatype.name for spec in signature.outputs}
 
     def decode(self, body: Any, json_length: int | None = None) -> InferRequest:
@@ -50,8 +52,10 @@ class GrpcCodec:
         """A ModelInferResponse as it is sent."""
         answer = ModelInferResponse(model_name=self._name, model_version=self._version, id=request.id or "")
         for name in request.outputs:
-            array = outputs[name]
-            answer.outputs.add(name=name, datatype=self._datatypes[name], shape=array.shape)
+            array, datatype = outputs[name], self._datatypes[name]
+            if request.classes and name in request.classes:
+                array, datatype = greatest(array, request.classes[name], self._batched), "BYTES"
+            answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
             answer.raw_output_contents.append(binary.encode(array))
         return answer.SerializeToString(), None
 

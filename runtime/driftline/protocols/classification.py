@@ -1,0 +1,37 @@
+"""Triton's classification extension: an output's greatest values and where they are, as text."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.tensors import Array, TensorSpec
+
+
+def check(spec: TensorSpec) -> None:
+    """Raises BadRequest for an output that has no classes to tell of."""
+    if spec.datatype.dtype.kind not in "iuf":
+        raise BadRequest(
+            f"output {spec.name!r}: parameter 'classification': expected an output of numbers, "
+            f"it is {spec.datatype.name}"
+        )
+
+
+def greatest(array: Array, most: int, batched: bool) -> Array:
+    """The `most` greatest of all values of each row, or of all there are if not `batched`.
+
+    "VALUE:PLACE", (rows, classes) or (classes,) of strings, the greatest first; of equal ones the first.
+    """
+    values = array.reshape((len(array), prod(array.shape[1:])) if batched else (1, array.size))
+    places = np.argsort(-values.astype(np.float64), axis=1, kind="stable")[:, :most]
+    found = np.empty(places.shape, object)
+    for row, columns in enumerate(places):
+        found[row] = [f"{_text(values[row, column])}:{column}" for column in columns]
+    return found if batched else found[0]
+
+
+def _text(value: np.generic) -> str:
+    """As C++ makes text of it, and so Triton."""
+    return f"{value:f}" if isinstance(value, np.floating) else str(value)

@@ -64,7 +64,7 @@ def _deal_few(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
     """The means of a bin's four terms, (4, bins): the bin has t of all rows, d of those dealt."""
     expected = (t * dealt / rows).max()
     least = np.maximum(0, dealt + t - rows)
-    d = least + np.arange(ceil(expected + 5 * sqrt(expected) + 5))[:, None]
+    d = least + np.arange(ceil(expected + 4 * sqrt(expected) + 4))[:, None]
     ratios = (t - d) * (dealt - d) / ((d + 1) * (rows - t - dealt + d + 1))
     weights = np.ones_like(d)
     np.cumprod(np.maximum(ratios[:-1], 0), axis=0, out=weights[1:])

@@ -51,18 +51,19 @@ def settle(schema: Any, files: Sequence[Path]) -> Any:
     schema  told from the first block of the first file; how the columns differ from it is logged
     """
     types = {field.name: field.type for field in schema}
+    changed: dict[str, str] = {}
     for path in files if len(files) > 1 or files[0].stat().st_size > BLOCK_BYTES else ():
-        for block in _schemas(path):
+        for first, last, block in _schemas(path):
             for field in block:
-                if field.name in types:
-                    types[field.name] = _both(types[field.name], field.type)
-    for field in schema:
-        settled = types[field.name]
-        if settled != field.type:
-            log.warning(
-                "%s: column %r begins with %s; for what comes later, all of it is read as %s",
-                files[0], field.name, _word(field.type), _word(settled),
-            )  # fmt: skip
+                both = _both(types[field.name], field.type) if field.name in types else None
+                if both not in (None, types.get(field.name)):
+                    types[field.name] = both
+                    changed[field.name] = f"{path}, rows {first:,} to {last:,}"
+    for name, where in changed.items():
+        log.warning(
+            "%s: column %r, which began with %s, holds others here: all of it is read as %s",
+            where, name, _word(schema.field(name).type), _word(types[name]),
+        )  # fmt: skip
     return pa.schema(list(types.items()))
 
 
@@ -70,9 +71,13 @@ def _word(kind: Any) -> str:
     return _WORDS.get(str(kind), str(kind))
 
 
-def _schemas(path: Path) -> Iterator[Any]:
-    """What each block of a file would be taken for by itself, up to where it breaks: its reader says why."""
+def _schemas(path: Path) -> Iterator[tuple[int, int, Any]]:
+    """The first and the last row of each block of a file, from 1, and what it would be taken for by itself.
+
+    Up to where the file breaks: its reader says why.
+    """
     names: list[str] | None = None
+    rows = 0
     for block in _blocks(path):
         reading = pa.csv.ReadOptions(column_names=names, block_size=len(block) + 1)
         try:
@@ -80,7 +85,8 @@ def _schemas(path: Path) -> Iterator[Any]:
         except pa.ArrowInvalid:
             return
         names = table.schema.names
-        yield table.schema
+        yield rows + 1, rows + table.num_rows, table.schema
+        rows += table.num_rows
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,7 @@ def test_dates_are_read_as_such_wherever_a_person_reads_them(found: Report) -> N
     assert "sd, 2026-03-1" in next(one.words for one in found.alarms if one.column == "day")
     page = found.to_html()
     assert "2026-03-02" in page
+    assert re.search(r'<span class="n">2026-04-0\d</span>', page)
     assert "e+15" not in page + str(found) + str(Profile.fit(table(0)))
 
 

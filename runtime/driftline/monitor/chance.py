@@ -7,6 +7,7 @@ expected, the means of a distance's terms follow from d's variance; of the other
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil, sqrt
 
 import numpy as np
@@ -64,23 +65,25 @@ def _deal_few(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
     """The means of a bin's four terms, (4, bins): the bin has t of all rows, d of those dealt."""
     expected = (t * dealt / rows).max()
     least = np.maximum(0, dealt + t - rows)
-    d = least + np.arange(ceil(expected + 5 * sqrt(expected) + 5))[:, None]
+    d = least + np.arange(ceil(expected + 4 * sqrt(expected) + 4))[:, None]
     ratios = (t - d) * (dealt - d) / ((d + 1) * (rows - t - dealt + d + 1))
     weights = np.ones_like(d)
     np.cumprod(np.maximum(ratios[:-1], 0), axis=0, out=weights[1:])
     weights /= weights.sum(axis=0)
-    return np.asarray(
-        (_terms(np.minimum(d, np.minimum(t, dealt)), t, rows, dealt, bins) * weights).sum(axis=1)
-    )
+    terms = _terms(np.minimum(d, np.minimum(t, dealt)), t, rows, dealt, bins)
+    return np.stack([np.einsum("ij,ij->j", weights, term) for term in terms])
 
 
-def _terms(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
+def _terms(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Iterator[Array]:
     """What a bin adds to each distance, if d of its t rows are among those that are dealt."""
+    yield _smoothed(d, t, rows, dealt, bins)
     a, b = d / dealt, (t - d) / (rows - dealt)
     middle = (a + b) / 2
     entropy = a * np.log(np.where(a > 0, a / middle, 1.0)) + b * np.log(np.where(b > 0, b / middle, 1.0))
+    yield entropy / 2
     root = np.sqrt(a) - np.sqrt(b)
-    return np.stack([_smoothed(d, t, rows, dealt, bins), entropy / 2, root * root / 2, np.abs(a - b) / 2])
+    yield root * root / 2
+    yield np.abs(a - b) / 2
 
 
 def _deal_many(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:

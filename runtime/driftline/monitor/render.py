@@ -4,6 +4,7 @@ are escaped."""
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from html import escape
@@ -30,6 +31,8 @@ _FOOT = (
     "KS: the chance of a distance like this, had nothing changed. "
     "Mean: the shift in standard deviations of the reference, ± its 95 % interval."
 )
+
+_DATE = re.compile(r"\b\d{4}-\d\d-\d\d( \d\d:\d\d(:\d\d)?)?\b")
 
 _STYLE = """
 .driftline{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:1100px}
@@ -148,8 +151,9 @@ def _heading(report: Report) -> str:
 
 
 def _typeset(words: str) -> str:
-    """Escaped; rates don't break over lines."""
-    return escape(words).replace(" %", "\u00a0%").replace(" -&gt; ", "\u00a0→\u00a0")
+    """Escaped; neither rates nor dates break over lines."""
+    words = _DATE.sub(r'<span class="n">\g<0></span>', escape(words))
+    return words.replace(" %", "\u00a0%").replace(" -&gt; ", "\u00a0→\u00a0")
 
 
 def _told(signal: Signal) -> str:

@@ -131,7 +131,8 @@ def _shift(
     ):
         size = abs(shift.value)
         yield size, _mean(reference, shift.value)
-    if "kolmogorov_smirnov" in statistics and len(reference.edges) > 2:
+    farthest = statistics.get("kolmogorov_smirnov")  # over all edges
+    if farthest is not None and (farthest.p or 0.0) < chance and len(reference.edges) > 2:
         effect, text = _share_below(reference, counts, chance)
         if effect > size:
             yield effect, text

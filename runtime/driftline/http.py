@@ -213,7 +213,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _refuse(self, status: int, reason: str) -> None:
         """Answer what is no request when all before it are answered, and close; nothing more is read."""
-        self.logger.warning("A request was refused: %s.", reason)
+        self.logger.warning("A request of %s was refused: %s.", ":".join(map(str, self.client or ())), reason)
         self._refused, self._between = True, False
         refusal: Any = Refusal(self.transport, status, reason)
         cycle = self.cycle

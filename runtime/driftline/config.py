@@ -6,6 +6,7 @@ A bundle's `driftline.toml` holds the tables [batching], [engine] and [monitor].
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -310,7 +311,7 @@ class ServerFile:
 
 def bundle_settings(path: Path) -> ModelSettings:
     """The settings of a bundle's `driftline.toml`; the defaults if there is none."""
-    if not path.exists():
+    if not os.path.lexists(path):  # a link to nothing is a mistake
         return ModelSettings()
     settings = ModelSettings().override(read_toml(path), str(path))
     if settings.engine.trust:

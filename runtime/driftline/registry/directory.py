@@ -145,8 +145,8 @@ class DirectoryRegistry(Registry):
 
     def unread(self, name: str) -> list[str]:
         """What `config.pbtxt` sets that is not followed; nothing if it can't be read."""
-        with suppress(OSError):
-            text = (self.root / name / "config.pbtxt").read_text(encoding="utf-8", errors="replace")
+        with suppress(OSError, ValueError):
+            text = read_small(self.root / name / "config.pbtxt").decode(errors="replace")
             return list(dict.fromkeys(_UNREAD.findall(text)))
         return []
 

@@ -21,6 +21,8 @@ from driftline.config import (
     read_toml,
 )
 from driftline.errors import ConfigError
+from driftline.files import MOST_BYTES
+from driftline.rules import without_secrets
 
 
 @pytest.fixture
@@ -271,3 +273,30 @@ def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(ConfigError, match="without a user or a password") as refused:
         Sidecar(profile="p", upstream="http://user:secret@h:8000").check()
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ftp://u:secret@h/path", "ftp://...@h/path"),
+        ("ftp://u:sec/ret@h?key=secret", "ftp://...@h?..."),
+        ("ftp://u:sec@ret@h#secret", "ftp://...@h?..."),
+        ("u:secret@h", "...@h"),
+        ("http://[::1/?secret", "http://[::1/?..."),
+        ("models?", "models?"),
+    ],
+)
+def test_no_message_shows_a_secret(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+    with pytest.raises(ConfigError, match=re.escape(f"--alarm-webhook = {shown!r}: expected an http")):
+        Server(alarm_webhook=text).check()
+
+
+def test_what_is_far_too_large_for_settings_is_not_read(toml: Callable[[str], Path]) -> None:
+    path = toml("#" * MOST_BYTES + "\n")
+    with pytest.raises(ConfigError, match=r"driftline.toml: expected at most 1048576 bytes, came more"):
+        read_toml(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=r"driftline.toml: expected at most 1048576 bytes, came more"):
+        read_toml(path)

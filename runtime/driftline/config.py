@@ -6,7 +6,7 @@ A bundle's `driftline.toml` holds the tables [batching], [engine] and [monitor].
 
 from __future__ import annotations
 
-import re
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from driftline.errors import ConfigError
+from driftline.files import read_small
 from driftline.rules import (
     BUCKETS,
     DEVICE,
@@ -24,6 +25,7 @@ from driftline.rules import (
     PORT_OR_NONE,
     SECONDS,
     SWITCH,
+    UPSTREAM,
     WEBHOOK,
     Rule,
     number,
@@ -31,6 +33,7 @@ from driftline.rules import (
     setting,
     text,
     whole,
+    without_secrets,
 )
 
 TRUST = "`--trust` does, or [models.NAME.engine] trust = true in the server's driftline.toml"
@@ -236,7 +239,7 @@ class Sidecar(Settings):
     )
     upstream: str = setting(
         "",
-        text("an http:// URL of a server, without a user or a password", r"(http://[^/?#@\s]+/?)?"),
+        UPSTREAM,
         "Pass requests to this server and watch them.",
         metavar="URL",
     )
@@ -313,7 +316,7 @@ class ServerFile:
 
 def bundle_settings(path: Path) -> ModelSettings:
     """The settings of a bundle's `driftline.toml`; the defaults if there is none."""
-    if not path.exists():
+    if not os.path.lexists(path):  # a link to nothing is a mistake
         return ModelSettings()
     settings = ModelSettings().override(read_toml(path), str(path))
     if settings.engine.trust:
@@ -324,7 +327,7 @@ def bundle_settings(path: Path) -> ModelSettings:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's content; ConfigError if it can't be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_small(path).decode())
     except (OSError, ValueError, RecursionError) as error:  # a number or a nest may be too much for Python
         raise ConfigError(f"{path}: {error}") from error
 
@@ -342,8 +345,8 @@ def _refuse_unknown(table: object, known: set[str], where: str) -> None:
 def _refuse_wrong(item: Field[Any], value: object, name: str) -> None:
     rule: Rule = item.metadata["rule"]
     if not rule.check(value):
-        came = re.sub("//[^/]*@", "//...@", repr(value))  # a URL may hold a password
-        raise ConfigError(f"{name} = {came}: expected {rule.allowed}")
+        came = without_secrets(value) if isinstance(value, str) else value
+        raise ConfigError(f"{name} = {came!r}: expected {rule.allowed}")
 
 
 def _override(settings: Any, table: object, where: str, prefix: str) -> Any:

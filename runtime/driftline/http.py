@@ -25,6 +25,7 @@ STALLED_SECONDS = 5.0
 
 TOO_LARGE = "the request's line and headers have too many bytes"
 NO_HTTP = "the request is no valid HTTP"
+CROWDED = "too many bytes of requests that are not whole yet have come"
 STALLED = "the server is stopping, and the rest of the request does not come"
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
@@ -166,11 +167,11 @@ class Refusal:
     def __init__(self, transport: asyncio.Transport, status: int, reason: str) -> None:
         self.message_event = asyncio.Event()
         self._transport = transport
-        content = orjson.dumps({"error": reason})
+        content, retry = orjson.dumps({"error": reason}), b"retry-after: 1\r\n" if status == 503 else b""
         self._answer = (
-            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n"
+            b"HTTP/1.1 %d %b\r\n%bcontent-type: application/json\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status, HTTPStatus(status).phrase.encode(), len(content), content)
+            % (status, HTTPStatus(status).phrase.encode(), retry, len(content), content)
         )
 
     async def run_asgi(self, app: Any) -> None:
@@ -183,9 +184,17 @@ class Refusal:
         self._transport.close()
 
 
+class Coming:
+    """Bytes of requests that are not whole yet, of all connections of a process; and how many they may be."""
+
+    size = 0
+    most = 2**30
+
+
 class HttpConnection(HttpToolsProtocol):
     """A client's connection."""
 
+    _coming = 0  # bytes of a request that is not whole yet
     _between = True  # the parser is between two requests
     _running: RequestResponseCycle | None = None  # of uvicorn's, the one that is being answered
     _refused = False  # nothing more is read
@@ -212,6 +221,18 @@ class HttpConnection(HttpToolsProtocol):
             return
         if self._unplaced > MOST_HEAD and not self.transport.is_closing():
             self._refuse(431, TOO_LARGE)
+        self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        """Know how much is held of requests that are not whole, and refuse the one that is too much."""
+        cycle = self.cycle
+        held = not self._refused and cycle is not None and cycle.more_body and not cycle.response_complete
+        now = self._coming + size if held else 0
+        Coming.size += now - self._coming
+        self._coming = now
+        if Coming.size > Coming.most and held:
+            self._refuse(503, CROWDED)
+            self._count(0)
 
     def _feed(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -227,7 +248,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _refuse(self, status: int, reason: str) -> None:
         """Answer what is no request when all before it are answered, and close; nothing more is read."""
-        self.logger.warning("A request was refused: %s.", reason)
+        self.logger.warning("A request of %s was refused: %s.", ":".join(map(str, self.client or ())), reason)
         self._refused, self._between = True, False
         refusal: Any = Refusal(self.transport, status, reason)
         cycle = self.cycle
@@ -294,6 +315,8 @@ class HttpConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone; uvicorn says so to its last request, which may still wait for its turn."""
         super().connection_lost(exc)
+        self._refused = True
+        self._count(0)
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()

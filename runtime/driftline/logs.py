@@ -9,6 +9,8 @@ import orjson
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {ord("\n"): "\\n"}
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; whatever a record carries as `extra` is a key of it.
@@ -35,13 +37,22 @@ class JsonFormatter(logging.Formatter):
         )
 
 
+class TextFormatter(logging.Formatter):
+    """A line for a person, and one only, whoever may have chosen a part of it: a name, a file's content."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
+        """The record, with control characters as escapes."""
+        record.message = record.message.translate(_ESCAPES)
+        return super().formatMessage(record)
+
+
 def configure(log_format: str, level: str, access_log: bool) -> None:
     """Send all logs to stderr, as 'text' or 'json'."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter()
         if log_format == "json"
-        else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+        else TextFormatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -7,6 +7,7 @@ holds a list. The form is that of mlflow/types/schema.py.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,10 +138,10 @@ class MlModel:
         document = read_yaml(path)
         flavors = document.get("flavors")
         if not isinstance(flavors, dict) or not all(isinstance(value, dict) for value in flavors.values()):
-            raise ModelError(f"{path}: flavors: expected mappings by flavor, came {flavors!r}")
+            raise ModelError(f"{path}: flavors: expected mappings by flavor, came {reprlib.repr(flavors)}")
         signature, example = document.get("signature"), document.get("saved_input_example_info")
         if signature is not None and not isinstance(signature, dict):
-            raise ModelError(f"{path}: signature: expected a mapping, came {signature!r}")
+            raise ModelError(f"{path}: signature: expected a mapping, came {reprlib.repr(signature)}")
         return cls(
             flavors,
             MlflowSignature.parse(signature, str(path)) if signature else None,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 Check = Callable[[Any], bool]
 
@@ -60,12 +61,39 @@ def one_of(*choices: str) -> Rule:
     return Rule(words, lambda value: value in choices, choices)
 
 
+def url_parts(text: str) -> SplitResult | None:
+    """The parts of an http:// or https:// URL; None for what is none, or has no host or a wrong port."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if good else None
+
+
+def is_url(value: object, pattern: str = "(?s).*") -> bool:
+    """Whether it is such a URL, of this pattern."""
+    return (
+        isinstance(value, str) and re.fullmatch(pattern, value) is not None and url_parts(value) is not None
+    )
+
+
+def without_secrets(text: str) -> str:
+    """A text as messages may show it: of a URL, without a user, a password and a query."""
+    text = re.sub(r"(?s)^(\w+://)?.*@", r"\1...@", text) if "@" in text else text
+    return re.sub(r"(?s)[?#].*", "?...", text) if "://" in text else text
+
+
 SWITCH = Rule("true or false", lambda value: type(value) is bool)
 SECONDS = number(0, what="seconds")
 PORT = whole(0, 65535, "a port")
 PORT_OR_NONE = Rule(PORT.allowed, lambda value: value is None or PORT.check(value))
 HOST = text("a host name or address", "(?s).+")
-WEBHOOK = text("an http:// or https:// URL", "(?s)(https?://[^/].*)?")
+WEBHOOK = Rule("an http:// or https:// URL", lambda value: value == "" or is_url(value))
+UPSTREAM = Rule(
+    "an http:// URL of a server, without a user or a password",
+    lambda value: value == "" or is_url(value, r"http://[^/?#@\s]+/?"),
+)
 LOG_FORMAT = one_of("text", "json")
 LOG_LEVEL = one_of("debug", "info", "warning", "error")
 

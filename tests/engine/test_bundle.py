@@ -103,3 +103,22 @@ def test_a_file_of_another_library_is_said_to_be_one(tmp_path: Path) -> None:
         ModelError, match=r"lr\.joblib: expected an \.onnx file, came .*joblib; `driftline convert`"
     ):
         Bundle.open(path)
+
+
+@pytest.mark.parametrize("name", ["profile.arrow", "transform.json", "MLmodel"])
+def test_what_only_has_the_name_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "model.onnx")
+    (tmp_path / name).symlink_to("nothing")
+    with pytest.raises(ModelError, match=f"{name}: expected a file, came a link to nothing"):
+        Bundle.open(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()  # as a volume of a file that is not there
+    with pytest.raises(ModelError, match=f"{name}: expected a file, came a folder"):
+        Bundle.open(tmp_path)
+
+
+def test_settings_that_are_a_link_to_nothing_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "model.onnx")
+    (tmp_path / "driftline.toml").symlink_to("nothing")
+    with pytest.raises(ConfigError, match=r"driftline.toml: .*No such file"):
+        Bundle.open(tmp_path)

@@ -559,3 +559,12 @@ def test_why_a_server_can_not_be_reached_is_said() -> None:
 def test_an_alias_that_mlflow_refuses_is_refused_before(alias: str) -> None:
     with pytest.raises(BadRequest, match=f"alias '{alias}'"):
         MlflowRegistry("http://127.0.0.1:1").check_alias(alias)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://u:secret@[x", "http://u:secret@h:port", "http://u:sec/ret@", "ftp://u:secret@h"]
+)
+def test_what_is_no_address_is_refused_and_no_secret_said(uri: str) -> None:
+    with pytest.raises(BadRequest, match="expected a") as caught:
+        Registry.open(uri)
+    assert "ret" not in str(caught.value)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lanes import GATHER, MOST, SLOW, House, ask, headed, post, quiet, until
 from support import infer_request
 
+from driftline.http import Coming
 from driftline.serving import fastlane, infer
 from driftline.serving.connection import Connection
 from driftline.serving.fastlane import Exchange, fast_lane
@@ -277,6 +278,31 @@ def test_nobody_has_a_connection_for_ever(
     first = wait()
     monkeypatch.setattr(fastlane, "BODY_SECONDS", 60)
     assert house.run(first) == (1 if parts and parts[0] != ONE[:20] else 0)
+
+
+@pytest.mark.parametrize("name", ["one row", "a query", "chunked"])
+@pytest.mark.parametrize("fast", [True, False])
+def test_bodies_that_come_in_parts_take_no_more_memory_than_they_may(
+    fast: bool, name: str, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = REQUESTS[name]
+    monkeypatch.setattr(Coming, "most", 3 * len(request))
+
+    async def crowd() -> list[bytes]:
+        clients = [house.connect(house.lane if fast else Connection) for _ in range(5)]
+        for protocol, _ in clients:
+            protocol.data_received(request[:-1])
+        await until(lambda: all(wire.closed for _, wire in clients[3:]))
+        for protocol, wire in clients[:3]:
+            protocol.data_received(request[-1:])
+            await until(lambda wire=wire: wire.written)
+        for protocol, _ in clients:
+            protocol.connection_lost(None)
+        return [wire.written[:12] for _, wire in clients]
+
+    before = Coming.size
+    assert house.run(crowd()) == [b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 2
+    assert Coming.size == before
 
 
 def test_who_leaves_takes_the_request_along(house: House) -> None:

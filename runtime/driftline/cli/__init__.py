@@ -65,7 +65,7 @@ class Commands(click.Group):
 @click.pass_context
 def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     """Serve machine-learning models over HTTP and watch the data that flows through them."""
-    if config is None and Path(SETTINGS).exists():
+    if config is None and os.path.lexists(SETTINGS):  # a link to nothing is a mistake
         config = Path(SETTINGS)
     file = ServerFile.read(config) if config else ServerFile()
     if ctx.invoked_subcommand not in SERVERS:

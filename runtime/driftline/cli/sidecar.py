@@ -13,6 +13,7 @@ from driftline.cli.shared import TYPES, options, stdout
 from driftline.config import Monitoring, ServerFile, Sidecar, bundle_settings
 from driftline.errors import BadRequest
 from driftline.load.files import check_folder, replace_file
+from driftline.rules import without_secrets
 
 SOME_AWAY = 1
 
@@ -97,5 +98,5 @@ def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool, 
             console.print(group.report)
             console.print()
     for url, why in fleet.away.items():
-        click.echo(f"driftline: {url} is left out: {why}", err=True)
+        click.echo(f"driftline: {without_secrets(url)} is left out: {why}", err=True)
     ctx.exit(SOME_AWAY if fleet.away else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Bundle:
             return cls(path, ModelSettings())
         if not path.is_dir():
             raise ModelError(f"{path}: expected a version's folder or an .onnx file, there is nothing")
-        mlmodel = MlModel.read(path / MLMODEL) if (path / MLMODEL).is_file() else None
+        mlmodel = MlModel.read(path / MLMODEL) if _is_file(path / MLMODEL) else None
         model = lone(path) if mlmodel is None else path / data_of(mlmodel, path)
         if model.is_dir():  # Triton's form of a model with external data
             model = model / MODEL
@@ -58,9 +59,23 @@ class Bundle:
             beside = f"; there are: {', '.join(came[:8])}{', ...' * (len(came) > 8)}" if came else ""
             raise ModelError(f"{path}: expected a file {model.relative_to(path)}, there is none{beside}")
         profile, transform = (
-            file if (file := path / name).is_file() else None for name in (PROFILE, TRANSFORM)
+            file if _is_file(file := path / name) else None for name in (PROFILE, TRANSFORM)
         )
         return cls(model, bundle_settings(path / SETTINGS), profile, transform, mlmodel)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; ModelError for what only has its name.
+
+    Without it a model would be served, but otherwise or unwatched. Of a file that is not there, a container's
+    volume makes a folder.
+    """
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "something else"
+        raise ModelError(f"{path}: expected a file, came {what}")
+    return False
 
 
 def lone(folder: Path) -> Path:

@@ -13,6 +13,7 @@ import orjson
 
 from driftline.errors import BadRequest, NotFound
 from driftline.protocols import binary
+from driftline.rules import url_parts, without_secrets
 from driftline.tensors import DATATYPES, Array, shorten
 
 if TYPE_CHECKING:
@@ -72,13 +73,11 @@ class Request:
 
 def check_url(url: str) -> str:
     """A server's URL without a slash at its end; BadRequest if it is none."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme == "http" and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or parts.query or parts.fragment:
-        raise BadRequest(f"{url}: expected the URL of a server, such as http://127.0.0.1:8080")
+    parts = url_parts(url)
+    if parts is None or parts.scheme != "http" or parts.query or parts.fragment:
+        raise BadRequest(
+            f"{without_secrets(url)}: expected the URL of a server, such as http://127.0.0.1:8080"
+        )
     return url.rstrip("/")
 
 
@@ -204,7 +203,7 @@ def _ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None 
         method = "GET" if body is None else "POST"
         return httpx.request(method, url, content=body, headers=dict(headers or {}), timeout=_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise BadRequest(f"{url}: {str(error) or type(error).__name__}") from error
+        raise BadRequest(f"{without_secrets(url)}: {str(error) or type(error).__name__}") from error
 
 
 def _said(answer: httpx.Response) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from uuid import uuid4
 
 import orjson
@@ -13,6 +13,7 @@ from driftline.backoff import backoff
 from driftline.errors import ConfigError
 from driftline.monitor.outbox import Outbox
 from driftline.monitor.signals import Signal
+from driftline.rules import url_parts, without_secrets
 
 log = logging.getLogger("driftline.webhook")
 
@@ -28,9 +29,11 @@ class Webhook:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"alarm_webhook = {url!r}: expected an http:// or https:// URL")
+        parts = url_parts(url)
+        if parts is None:
+            raise ConfigError(
+                f"alarm_webhook = {without_secrets(url)!r}: expected an http:// or https:// URL"
+            )
         self._url = url
         self._host = parts.hostname
         self._outbox: Outbox[dict[str, Any]] = Outbox(self._deliver, "alarm-webhook", 100)

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from driftline.errors import NotFound, RegistryError
+from driftline.files import read_small
 from driftline.registry.file import fingerprint
 from driftline.registry.files import MODEL, Check, checked, gather, locked
 from driftline.registry.source import (
@@ -40,7 +41,6 @@ _UNREAD = re.compile(
     re.MULTILINE,
 )
 """What Triton's `config.pbtxt` says of versions, devices and batches."""
-MOST_ALIASES_BYTES = 2**20
 _UNFINISHED = ".new-"
 _TRIES = 10
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
@@ -94,20 +94,15 @@ class DirectoryRegistry(Registry):
         """Where each alias of a model points; empty if it has none."""
         path = self.root / check_name(name) / "aliases.json"
         with _explained(f"aliases of {name!r} can't be read"):
+            wrong = f'{path}: expected an object of alias and version number, as {{"production": 3}}'
             try:
-                with path.open("rb") as file:
-                    text = file.read(MOST_ALIASES_BYTES + 1)
-                if len(text) > MOST_ALIASES_BYTES:
-                    raise RegistryError(f"{path}: expected at most {MOST_ALIASES_BYTES} bytes, came more")
-                aliases = json.loads(text)
+                aliases = json.loads(read_small(path))
             except (FileNotFoundError, NotADirectoryError):
                 return {}
-            except (ValueError, RecursionError):  # a nest may be too deep for Python
-                aliases = None
+            except (ValueError, RecursionError) as error:  # a nest may be too deep for Python
+                raise RegistryError(f"{wrong}: {error}") from error
         if not isinstance(aliases, dict) or not all(type(n) is int and n > 0 for n in aliases.values()):
-            raise RegistryError(
-                f'{path}: expected an object of alias and version number, as {{"production": 3}}'
-            )
+            raise RegistryError(wrong)
         return aliases
 
     def register(self, files: Sequence[Path], name: str, check: Check = accept) -> Version:
@@ -150,8 +145,8 @@ class DirectoryRegistry(Registry):
 
     def unread(self, name: str) -> list[str]:
         """What `config.pbtxt` sets that is not followed; nothing if it can't be read."""
-        with suppress(OSError):
-            text = (self.root / name / "config.pbtxt").read_text(encoding="utf-8", errors="replace")
+        with suppress(OSError, ValueError):
+            text = read_small(self.root / name / "config.pbtxt").decode(errors="replace")
             return list(dict.fromkeys(_UNREAD.findall(text)))
         return []
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from driftline.errors import BadRequest, DriftlineError, NotFound
 from driftline.registry.files import Check
+from driftline.rules import without_secrets
 
 PRODUCTION = "production"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
@@ -132,7 +133,8 @@ class Registry(ABC):
             return MlflowRegistry(text, remember=remember)
         if separator:
             raise BadRequest(
-                f"registry {str(uri)!r}: expected a folder or an http:// URL, came the scheme {scheme!r}"
+                f"registry {without_secrets(text)!r}: expected a folder or an http:// URL, "
+                f"came the scheme {scheme!r}"
             )
         return DirectoryRegistry(Path(text))
 

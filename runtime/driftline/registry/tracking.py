@@ -12,13 +12,14 @@ from datetime import datetime
 from functools import cached_property
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlencode, urlunsplit
 from urllib.request import getproxies
 
 from driftline.backoff import backoff, jittered
 from driftline.errors import BadRequest, ConfigError, NotFound, RegistryError
 from driftline.registry.deadline import Deadline
 from driftline.registry.memory import Memory
+from driftline.rules import url_parts, without_secrets
 
 if TYPE_CHECKING:
     from driftline.registry.http import httpx
@@ -58,15 +59,14 @@ class Tracking:
     """
 
     def __init__(self, uri: str, memory: Memory | None = None) -> None:
-        parts = urlsplit(uri)
-        try:
-            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        except ValueError:
-            port = 0
-        if not parts.hostname or not port:
-            raise BadRequest(f"registry {parts.scheme}://: expected an address such as http://host:5000")
+        parts = url_parts(uri)
+        if parts is None:
+            raise BadRequest(
+                f"registry {without_secrets(uri)!r}: expected an address such as http://host:5000"
+            )
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
         self.uri = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        self._address = (parts.hostname, port)
+        self._address = (parts.hostname or "", port)
         self._user = (unquote(parts.username or ""), unquote(parts.password or ""))
         self._memory = memory
         self._verify = _verify() if parts.scheme == "https" else False  # the roots take a while to read

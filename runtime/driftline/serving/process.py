@@ -20,7 +20,8 @@ import uvicorn
 from driftline import __version__, logs
 from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
-from driftline.http import configuration, loop_factory
+from driftline.http import Coming, configuration, loop_factory
+from driftline.machine import available_memory
 from driftline.protocols import numbers
 from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
@@ -169,6 +170,7 @@ class Stoppable(uvicorn.Server):
 
     def __init__(self, app: App, host: Holder, settings: Server) -> None:
         self._lane = fast_lane(app)
+        Coming.most = max(settings.max_body_bytes, available_memory() // 4 // settings.workers)
         super().__init__(
             configuration(
                 app,

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from driftline.errors import BadRequest
 from driftline.monitor.profile import Profile
 from driftline.monitor.storage import decode
+from driftline.rules import without_secrets
 
 GRACE_SECONDS = 30.0
 """How much longer than it collects a server may take to answer."""
@@ -33,7 +34,7 @@ def profile_of_traffic(url: str, model: str, rows: int, seconds: float) -> Profi
             timeout=seconds + GRACE_SECONDS,
         )
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise BadRequest(f"{url}: {type(error).__name__}: {error}") from error
+        raise BadRequest(f"{without_secrets(url)}: {type(error).__name__}: {error}") from error
     if not answer.is_success:
-        raise BadRequest(f"{url}: {answer.status_code}: {answer.text[:300]}")
+        raise BadRequest(f"{without_secrets(url)}: {answer.status_code}: {answer.text[:300]}")
     return Profile(*decode(answer.content, url))

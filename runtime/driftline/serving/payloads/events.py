@@ -11,12 +11,13 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from driftline.backoff import backoff, jittered
 from driftline.errors import ConfigError
 from driftline.protocols import cloudevents
 from driftline.protocols.payloads import Payload, to_event
+from driftline.rules import url_parts
 from driftline.serving.payloads.queue import Queue
 
 log = logging.getLogger("driftline.payloads")
@@ -52,13 +53,10 @@ class EventSink:
     """
 
     def __init__(self, url: str, namespace: str = "", batch: int = 1) -> None:
-        self._url = urlsplit(url)
-        try:
-            valid = bool(self._url.hostname) and self._url.port != 0
-        except ValueError:
-            valid = False
-        if not valid:
+        parts = url_parts(url)
+        if parts is None:
             raise ConfigError("log_sink: expected a URL such as http://host:8080/path")
+        self._url = parts
         self._source = socket.gethostname()
         self._namespace = namespace or pod_namespace()
         self._batch = batch

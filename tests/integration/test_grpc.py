@@ -410,6 +410,53 @@ def test_health_for_probes(server: Process) -> None:
         assert caught.value.code() is Status.NOT_FOUND
 
 
+async def test_who_watches_health_is_told_of_every_change(tmp_path: Path) -> None:
+    kind = message("grpc.health.v1.HealthCheckResponse")
+    request = message("grpc.health.v1.HealthCheckRequest")(service="m").SerializeToString()
+    registry = Registry.open(tmp_path / "models")
+    registry.register([scale(tmp_path / "model.onnx", 2.0)], "m")
+    with serving("--registry", tmp_path / "models", "--grpc-port", "0", "--drain-seconds", "100") as server:
+        async with grpc.aio.insecure_channel(server.grpc) as to:
+            watch = to.unary_stream(f"/{HEALTH}/Watch", response_deserializer=kind.FromString)(request)
+            assert (await watch.read()).status == kind.SERVING
+            server.post("/v2/repository/models/m/unload")
+            assert (await watch.read()).status == kind.SERVICE_UNKNOWN
+            server.post("/v2/repository/models/m/load")
+            assert (await watch.read()).status == kind.SERVING
+            server.popen.send_signal(signal.SIGTERM)
+
+            async def until_the_end() -> None:
+                while (await watch.read()).status == kind.NOT_SERVING:
+                    pass
+
+            with pytest.raises(grpc.RpcError, match="the server is stopping"):
+                await until_the_end()
+        assert server.popen.wait(60) == 0  # who watches holds up no stop
+
+
+async def test_a_swap_loses_no_call(tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path / "models")
+    for factor in (1.0, 2.0):
+        registry.register([scale(tmp_path / "model.onnx", factor)], "m")
+    registry.promote("m", 1)
+    seen: list[str] = []
+    with serving("--registry", registry.uri, "--grpc-port", "0", "--workers", "2") as server:
+
+        async def ask() -> None:
+            async with triton_aio.InferenceServerClient(server.grpc) as client:
+                while seen.count("2") < 200:
+                    result = await client.infer("m", [tensor(ROW)])
+                    version = result.get_response().model_version
+                    assert result.as_numpy("total").tolist() == [6 * int(version)]
+                    seen.append(version)
+
+        asking = [asyncio.create_task(ask()) for _ in range(8)]
+        await eventually(lambda: len(seen) > 50 or any(one.done() for one in asking))
+        await asyncio.to_thread(registry.promote, "m", 2)
+        await asyncio.gather(*asking)
+    assert seen[0] == "1"
+
+
 def test_calls_are_in_the_access_log(server: Process, client: Any) -> None:
     client.infer("scale", [tensor(ROW)])
     server.wait_for('/inference.GRPCInferenceService/ModelInfer HTTP/2\\" OK')

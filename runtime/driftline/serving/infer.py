@@ -132,7 +132,7 @@ class Target(NamedTuple):
 
     name         None for the default model
     version      None for the model's default
-    protocol     'v1', 'v2', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'
+    protocol     'v1', 'v2', 'grpc', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'
     json_length  where the body's JSON ends; None if it is all JSON
     """
 

@@ -32,6 +32,10 @@ log = logging.getLogger("uvicorn.access")
 
 Reader = Callable[[Any], Any]
 
+PING_SECONDS = 75
+"""A client that has been silent for so long is asked whether it is there: of one that went without a word,
+calls and streams would stay for hours."""
+
 CANCEL_SECONDS = 1.0
 """Calls that are refused at the end have so long to say so to their clients."""
 
@@ -54,6 +58,8 @@ class GrpcServer:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.keepalive_time_ms", PING_SECONDS * 1000),
+                ("grpc.http2.max_pings_without_data", 0),
             )
         )
         infer = Infer(host, "grpc", settings.max_body_bytes, failure)

@@ -12,8 +12,9 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
-from support import identity, save_model, scale
+from support import behind, identity, save_model, scale
 
+import driftline
 from driftline.cli import main
 from driftline.engine.model import Model
 from driftline.monitor.profile import Profile
@@ -187,3 +188,21 @@ def test_errors_are_one_line(
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
     assert not Path("out.arrow").exists()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_moments_that_a_model_takes_as_text_are_left_out(tmp_path: Path, suffix: str) -> None:
+    """Each would be a category that never came before."""
+    moments = np.datetime64("2026-01-01", "s") + np.arange(200) * np.timedelta64(3600, "s")
+    table = pa.table({"when": moments, "x": np.arange(200) / 7, "place": ["a", "b"] * 100})
+    steps = [driftline.DatePart("when", "hour"), driftline.Pass("x"), driftline.OneHot("place")]
+    (tmp_path / "m").mkdir()
+    model = behind(tmp_path / "m", driftline.Transform(steps).fit(table))
+    data, output = tmp_path / f"data{suffix}", tmp_path / "profile.arrow"
+    WRITE[suffix](table, data)
+    result = command(data, "--model", model, "-o", output)
+    assert result.exit_code == 0, result.stderr
+    assert "driftline: 'when' left out: a date or time as text is new each time" in result.stderr
+    assert [name for name in Profile.load(output).names if "_" not in name] == ["x", "place"]
+    result = command(data, "--model", model, "-o", output, "--categorical", "when")
+    assert [name for name in Profile.load(output).names if "_" not in name] == ["when", "x", "place"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def profile(
     bundle    a model: then the profile has its inputs, as a server sees them, and its outputs. Tensors of two
               dimensions are their columns: of an input that takes columns of the data in order, by their
               names there, unless outputs have one of them; else NAME_0, NAME_1, ... Tensors of more
-              dimensions are left out
+              dimensions are left out, and so, with a warning, are dates and times that the model takes as
+              text, unless `kinds` has them: each is a category that never came before
     progress  called with the number of rows just read
 
     Raises BadRequest if a file or a column does not fit.
@@ -53,7 +55,18 @@ def profile(
         for here, there in zip(names_of(name, len(these)), these, strict=True)
     }
     kinds = {sources.get(name, name): kind for name, kind in (kinds or {}).items()}
-    return Profile.fit_batches(_tensors(batches, progress), kinds, called)
+    moments = [
+        spec.name
+        for spec in signature.inputs
+        if spec.raw and spec.datatype.name == "BYTES" and spec.name not in kinds
+        if pa.types.is_temporal(schema.field(spec.name).type)
+    ]
+    if moments:
+        warnings.warn(
+            f"{', '.join(map(repr, moments))} left out: a date or time as text is new each time",
+            stacklevel=2,
+        )
+    return Profile.fit_batches(_tensors(batches, progress, moments), kinds, called)
 
 
 def _told(batches: Iterator[Any], progress: Callable[[int], None]) -> Iterator[Any]:
@@ -63,10 +76,11 @@ def _told(batches: Iterator[Any], progress: Callable[[int], None]) -> Iterator[A
 
 
 def _tensors(
-    batches: Iterator[tuple[Any, Tensors, Tensors]], progress: Callable[[int], None]
+    batches: Iterator[tuple[Any, Tensors, Tensors]], progress: Callable[[int], None], without: Sequence[str]
 ) -> Iterator[Tensors]:
     for batch, inputs, outputs in batches:
-        yield {name: array for name, array in {**inputs, **outputs}.items() if array.ndim <= 2}
+        both = {**inputs, **outputs}
+        yield {name: array for name, array in both.items() if array.ndim <= 2 and name not in without}
         progress(batch.num_rows)
 
 

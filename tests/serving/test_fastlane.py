@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lanes import GATHER, MOST, SLOW, House, ask, headed, post, quiet, until
 from support import infer_request
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from driftline.http import Coming
 from driftline.serving import fastlane, infer
@@ -386,6 +387,31 @@ def test_another_uvicorn_is_noticed(
     monkeypatch.setattr(Connection, "on_message_complete", renamed)
     assert house.run(choose()) is Connection
     assert f"uvicorn {uvicorn.__version__} is not as expected" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["one row", "a query", "chunked"])
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_has_come_goes_with_its_client_and_not_with_the_garbage(
+    fast: bool, name: str, house: House
+) -> None:
+    async def leave() -> None:
+        for _ in range(20):
+            protocol, _ = house.connect(house.lane if fast else Connection)
+            protocol.data_received(REQUESTS[name][:-1])
+            await asyncio.sleep(0)
+            protocol.connection_lost(None)
+            await until(lambda protocol=protocol: not protocol.tasks)
+            del protocol
+
+    kinds = (Exchange, RequestResponseCycle)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(one, kinds) for one in gc.get_objects())
+        house.run(leave())
+        assert sum(isinstance(one, kinds) for one in gc.get_objects()) < before + 5
+    finally:
+        gc.enable()
 
 
 def test_an_exchange_goes_with_its_answer_and_not_with_the_garbage(house: House) -> None:

@@ -112,6 +112,7 @@ class FastLane(Connection):
         """The client has gone."""
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
+        self.cycle = None  # type: ignore[assignment]  # it knows this one: both, and a body, would stay
 
     # -- in -----------------------------------------------------------------------------------------
 

@@ -415,7 +415,8 @@ async def test_who_watches_health_is_told_of_every_change(tmp_path: Path) -> Non
     request = message("grpc.health.v1.HealthCheckRequest")(service="m").SerializeToString()
     registry = Registry.open(tmp_path / "models")
     registry.register([scale(tmp_path / "model.onnx", 2.0)], "m")
-    with serving("--registry", tmp_path / "models", "--grpc-port", "0", "--drain-seconds", "100") as server:
+    flags = ("--grpc-port", "0", "--drain-seconds", "100", "--model-control", "explicit")
+    with serving("--registry", tmp_path / "models", *flags) as server:
         async with grpc.aio.insecure_channel(server.grpc) as to:
             watch = to.unary_stream(f"/{HEALTH}/Watch", response_deserializer=kind.FromString)(request)
             assert (await watch.read()).status == kind.SERVING

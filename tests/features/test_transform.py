@@ -480,3 +480,14 @@ def test_sparse_columns_of_pandas_are_numbers() -> None:
 def test_complex_numbers_are_refused_by_name() -> None:
     with pytest.raises(BadRequest, match="column 'a': expected values of one kind, came"):
         dl.Transform([dl.Pass("a")]).fit(pd.DataFrame({"a": [1j]}))
+
+
+def test_arguments_of_numpy_and_pandas_are_as_pythons() -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 9.0], "b": [0.0, 0.0, 3.0], "c": ["x", "y", "y"]})
+    numbers = frame.select_dtypes("number").columns
+    assert dl.Standardise(numbers) == dl.Standardise(["a", "b"]) == dl.Standardise(np.array(["a", "b"]))
+    assert dl.Clip("a", high=frame["a"].quantile(0.5)) == dl.Clip("a", high=2.0)
+    assert dl.Bucketise("a", edges=list(frame["a"].quantile([0.1, 0.5]))).edges == pytest.approx((1.2, 2.0))
+    assert dl.OneHot("c", categories=frame["c"].unique(), min_frequency=np.int64(1)).categories == ("x", "y")
+    transform = dl.Transform([dl.Clip(numbers, high=np.float32(2))]).fit(frame)
+    assert dl.Transform.from_dict(transform.to_dict()).steps == transform.steps

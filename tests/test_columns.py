@@ -59,6 +59,9 @@ def test_numbers(values: Any, expected: list[float]) -> None:
         (pd.Series([None, dt.date(1970, 1, 2)]), "date"),
         ([float("nan"), dt.datetime(1970, 1, 2)], "timestamp"),
         ([dt.time(1)], "time"),
+        (pd.Series([pd.NA, dt.date(1970, 1, 2)], dtype=object), "date"),
+        (pd.array([None, "a"], dtype="string"), ""),
+        (pd.Series([np.zeros(2)]), ""),
         (pd.Series(["a"]), ""),
         (pa.array([1]), ""),
         (np.zeros((2, 2)), ""),
@@ -81,6 +84,10 @@ def test_what_holds_dates_and_times_is_known(values: Any, temporal: str) -> None
         (np.array(["a", None], object), ["a", None]),
         (np.array(["a", "b"]), ["a", "b"]),
         (pd.Categorical(["a", None]), ["a", None]),
+        (pd.array([None, "a"], dtype="string"), [None, "a"]),
+        (np.array(["a", None], np.dtypes.StringDType(na_object=None)), ["a", None]),
+        (np.ma.masked_array(["a", "b"], [False, True]), ["a", None]),
+        (np.ma.masked_array([True, False], [False, True]), ["True", None]),
     ],
 )
 def test_strings(values: Any, expected: list[str | None]) -> None:
@@ -103,6 +110,28 @@ def test_lists_of_one_length_are_columns(kind: Any) -> None:
     assert {name: column.tolist() for name, column in columns.items()} == {"x_0": [2, 4], "x_1": [3, 5]}
 
 
+@pytest.mark.parametrize("lists", [[[0, 1], [2, 3]], [np.array([0, 1]), np.array([2, 3])]])
+def test_lists_in_a_dataframe_are_columns(lists: list[Any]) -> None:
+    columns = columns_of(pd.DataFrame({"x": lists}))
+    assert {name: column.tolist() for name, column in columns.items()} == {"x_0": [0, 2], "x_1": [1, 3]}
+
+
+def test_what_is_masked_is_missing() -> None:
+    masked = np.ma.masked_array([[1, 2], [3, 4]], [[True, False], [False, False]])
+    columns = columns_of({"one": masked[:, 0], "two": masked, "none": masked[:, 1]})
+    assert columns["one"].tolist() == pytest.approx([np.nan, 3], nan_ok=True)
+    assert columns["two_0"].tolist() == pytest.approx([np.nan, 3], nan_ok=True)
+    assert type(columns["none"]) is np.ndarray
+    assert columns["two_1"].tolist() == columns["none"].tolist() == [2, 4]
+
+
+def test_the_fields_of_a_structured_array_are_columns() -> None:
+    rows = np.array([(1.5, "x"), (2.5, "y")], [("a", "f4"), ("b", "U1")])
+    columns = columns_of(rows)
+    assert columns["a"].tolist() == [1.5, 2.5]
+    assert columns["b"].to_pylist() == ["x", "y"]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -123,6 +152,7 @@ def test_lists_of_one_length_are_columns(kind: Any) -> None:
         ({"a": np.zeros((1, 2)), "a_1": np.zeros(1)}, "column 'a_1': expected it once, came twice"),
         (pa.table([[1], [2]], ["a", "a"]), "column 'a': expected it once, came twice"),
         ([1, 2], "expected a table, a DataFrame or arrays by name"),
+        (np.zeros((2, 2)), "expected arrays by name, such as {.input.: array}, came an array alone"),
     ],
 )
 def test_what_is_neither_is_named(data: Any, message: str) -> None:

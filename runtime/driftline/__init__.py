@@ -42,6 +42,7 @@ __all__ = [
     "TargetMean",
     "Transform",
     "__version__",
+    "compare",
 ]
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         TargetMean,
     )
     from driftline.features.transform import Transform
+    from driftline.monitor.at_once import compare
     from driftline.monitor.history import History
     from driftline.monitor.monitor import Monitor
     from driftline.monitor.profile import Profile
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
 _HOMES = dict.fromkeys(__all__, "driftline.features.spec") | {
     "Model": "driftline.engine.model",
     "Transform": "driftline.features.transform",
+    "compare": "driftline.monitor.at_once",
     "History": "driftline.monitor.history",
     "Monitor": "driftline.monitor.monitor",
     "Profile": "driftline.monitor.profile",

@@ -63,9 +63,10 @@ def columns_of(data: Any) -> Columns:
     Arrow (`__arrow_c_stream__`), or a mapping of names to arrays.
 
     A two-dimensional array under one name is its columns: {"input": (rows, 30)} is input_0 ... input_29; of
-    one column, it keeps its name. So are Arrow's lists. Nulls among numbers are NaN, dates and times are
-    microseconds; text, and what pandas calls objects or categories, are strings, and so are booleans with
-    nulls: 'True' and 'False'.
+    one column, it keeps its name. So are lists, Arrow's or a DataFrame's, and the fields of a structured
+    array. Nulls among numbers are NaN, dates and times are microseconds; text, and categories and objects of
+    pandas that are text, are strings, and so are booleans with nulls: 'True' and 'False'. What a masked array
+    masks is null.
 
     Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
     that differ in length.
@@ -189,6 +190,10 @@ def _named(data: Any) -> list[tuple[Any, Any]]:
         return list(zip(data.column_names, data.columns, strict=True))
     if hasattr(data, "items") and hasattr(data, "columns"):  # pandas' DataFrame
         return list(data.items())
+    if isinstance(data, np.ndarray):
+        if data.dtype.names:
+            return [(name, data[name]) for name in data.dtype.names]
+        raise BadRequest('expected arrays by name, such as {"input": array}, came an array alone')
     raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {shorten(data)}")
 
 
@@ -205,8 +210,15 @@ def _temporal(values: Any) -> str:
         return {"M": "timestamp", "m": "duration"}.get(kind, "")
     # A moment is a date, too.
     types = {dt.datetime: "timestamp", dt.date: "date", dt.time: "time", dt.timedelta: "duration"}
-    value = next((one for one in values if one is not None and one == one), None)
+    value = next((one for one in values if not _is_missing(one)), None)
     return next((word for type_, word in types.items() if isinstance(value, type_)), "")
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, NaN, or pandas' NaT or NA, which can't be compared."""
+    if isinstance(value, float):
+        return value != value
+    return value is None or type(value).__name__ in ("NaTType", "NAType")
 
 
 def _columns(name: str, values: Any) -> Columns:
@@ -214,14 +226,14 @@ def _columns(name: str, values: Any) -> Columns:
         return _parts(name, values)
     if type(values).__module__.startswith("polars"):
         return _parts(name, values.to_arrow())
-    array: Array = np.asarray(values)
+    array: Array = np.asanyarray(values) if np.ma.is_masked(values) else np.asarray(values)
     if array.ndim == 2:
         return {
             one: _one(one, part) for one, part in zip(names_of(name, array.shape[1]), array.T, strict=True)
         }
     if array.ndim != 1:
         raise BadRequest(f"column {name!r}: expected one or two dimensions, came shape {list(array.shape)}")
-    return {name: _one(name, array)}
+    return {name: array} if _is_plain(array) else _parts(name, _to_arrow(name, array))
 
 
 def _parts(name: str, values: Any) -> Columns:
@@ -238,12 +250,19 @@ def _parts(name: str, values: Any) -> Columns:
 
 
 def _one(name: str, array: Array) -> Column:
-    if array.dtype.kind in "fiub":
-        return array
+    return array if _is_plain(array) else _from_arrow(name, _to_arrow(name, array))
+
+
+def _is_plain(array: Array) -> bool:
+    return array.dtype.kind in "fiub" and not np.ma.is_masked(array)
+
+
+def _to_arrow(name: str, array: Array) -> Any:
     import pyarrow as pa
 
     try:
-        return _from_arrow(name, pa.array(array, from_pandas=True))
+        # Arrow knows nothing of numpy's own strings, StringDType.
+        return pa.array(array.astype(object) if array.dtype.kind == "T" else array, from_pandas=True)
     except (pa.ArrowException, ValueError) as error:
         raise BadRequest(f"column {name!r}: expected numbers or strings: {error}") from error
 

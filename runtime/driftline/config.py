@@ -10,10 +10,11 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from driftline.errors import ConfigError
+from driftline.errors import BadRequest, ConfigError
 from driftline.files import read_small
 from driftline.rules import (
     BUCKETS,
@@ -330,6 +331,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_small(path).decode())
     except (OSError, ValueError, RecursionError) as error:  # a number or a nest may be too much for Python
         raise ConfigError(f"{path}: {error}") from error
+
+
+def check_least(name: str, value: Any, least: int, whole: bool = False) -> None:
+    """BadRequest if an argument is not a number from `least` on, Python's or numpy's."""
+    fits = isinstance(value, Integral if whole else Real)
+    if not fits or not value >= least:
+        what = "a whole number" if whole else "a number"
+        raise BadRequest(f"{name} = {value!r}: expected {what} from {least}")
 
 
 def _refuse_unknown(table: object, known: set[str], where: str) -> None:

@@ -60,6 +60,10 @@ def test_a_model_is_loaded_from_a_folder_or_a_file(tmp_path: Path) -> None:
         assert {name: array.tolist() for name, array in outputs.items()} == {"y": [[2, 4, 6]], "total": [12]}
 
 
+def test_a_model_shows_what_it_takes_and_gives(tmp_path: Path) -> None:
+    assert repr(driftline.Model.load(scale(tmp_path / "model.onnx", 2))) == "Model(x -> y, total)"
+
+
 def test_what_can_not_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="none: expected"):
         Model.load(tmp_path / "none")

@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     KBinsDiscretizer,
+    MaxAbsScaler,
     MinMaxScaler,
     OneHotEncoder,
     OrdinalEncoder,
@@ -169,3 +170,10 @@ def test_a_transform_trains_in_a_pipeline() -> None:
     assert pipeline[:-1].get_feature_names_out().tolist() == list(transform.outputs)
     probability = pipeline["model"].predict_proba(transform.apply(frame()))
     np.testing.assert_array_equal(pipeline.predict_proba(frame()), probability)
+
+
+def test_largest_magnitudes_become_one() -> None:
+    data = {"a": np.array([-4.0, np.nan, 2.0]), "b": np.array([0.0, 0.0, 0.0])}
+    fitted = MaxAbsScaler().fit(pd.DataFrame(data))
+    expected = fitted.transform(pd.DataFrame(data))
+    assert np.array_equal(dl.Transform.from_sklearn(fitted).apply(data), expected, equal_nan=True)

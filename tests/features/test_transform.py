@@ -452,3 +452,42 @@ def test_a_frame_of_polars_is_read_as_a_table(rows: int) -> None:
     np.testing.assert_array_equal(dl.Transform(steps).fit_apply(frame), expected)
     by_name = {name: frame[name] for name in frame.columns}
     np.testing.assert_array_equal(transform.apply(by_name), expected)
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Categorical])
+def test_each_row_of_a_frame_of_polars_has_the_mean_of_others_targets(kind: Any) -> None:
+    names, target = ["x", "y", None] * 20, np.arange(60.0)
+    transform = dl.Transform([dl.TargetMean("a")])
+    matrix = transform.fit_apply(pl.DataFrame({"a": pl.Series(names, dtype=kind)}), target)
+    assert np.array_equal(matrix, dl.Transform([dl.TargetMean("a")]).fit_apply({"a": names}, target))
+
+
+def test_times_of_a_zone_are_utc_without_a_warning() -> None:
+    times = pd.Series(pd.to_datetime(["2026-01-01 00:30+02:00", None], utc=True))
+    frame = pd.DataFrame({"at": times.dt.tz_convert("Europe/Berlin")})
+    transform = dl.Transform([dl.DatePart("at", "hour")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        matrix = transform.fit(frame).apply(frame)
+    assert matrix.ravel().tolist() == pytest.approx([22, np.nan], nan_ok=True)
+
+
+def test_sparse_columns_of_pandas_are_numbers() -> None:
+    frame = pd.DataFrame({"a": pd.arrays.SparseArray([0.0, 1.5, 0.0])})
+    assert dl.Transform([dl.Pass("a")]).fit(frame).apply(frame).ravel().tolist() == [0, 1.5, 0]
+
+
+def test_complex_numbers_are_refused_by_name() -> None:
+    with pytest.raises(BadRequest, match="column 'a': expected values of one kind, came"):
+        dl.Transform([dl.Pass("a")]).fit(pd.DataFrame({"a": [1j]}))
+
+
+def test_arguments_of_numpy_and_pandas_are_as_pythons() -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 9.0], "b": [0.0, 0.0, 3.0], "c": ["x", "y", "y"]})
+    numbers = frame.select_dtypes("number").columns
+    assert dl.Standardise(numbers) == dl.Standardise(["a", "b"]) == dl.Standardise(np.array(["a", "b"]))
+    assert dl.Clip("a", high=frame["a"].quantile(0.5)) == dl.Clip("a", high=2.0)
+    assert dl.Bucketise("a", edges=list(frame["a"].quantile([0.1, 0.5]))).edges == pytest.approx((1.2, 2.0))
+    assert dl.OneHot("c", categories=frame["c"].unique(), min_frequency=np.int64(1)).categories == ("x", "y")
+    transform = dl.Transform([dl.Clip(numbers, high=np.float32(2))]).fit(frame)
+    assert dl.Transform.from_dict(transform.to_dict()).steps == transform.steps

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -618,3 +621,24 @@ def test_windows_that_were_longer_before_a_restart_end_at_once(profile: Profile)
     assert [window.rows for window in windows] == [8_000]
     after.observe({"input": matrix(100)})
     assert (after.rows, after.window_rows) == (8_100, 100)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_goes_on_by_itself(copied: Callable[[Monitor], Monitor]) -> None:
+    random = np.random.default_rng(0)
+    profile = Profile.fit({"a": random.normal(size=1_000), "b": random.integers(0, 3, 1_000)})
+    told: list[Signal] = []
+    monitor = Monitor(profile, look_rows=50, window_rows=700, model="m", version=2, on_signal=told.append)
+    monitor.observe({"a": random.normal(1, size=900), "b": np.full(900, 2)})
+    before, heard = repr(monitor), len(told)
+    other = copied(monitor)
+    assert repr(other) == before
+    assert list(map(str, other.signals)) == list(map(str, monitor.signals))
+    more = {"a": random.normal(1, size=300), "b": np.full(300, 2)}
+    other.observe(more)
+    assert (monitor.rows, other.rows, len(told)) == (900, 1_200, heard)
+    monitor.observe(more)
+    assert [one.to_dict() for one in other.report(2).columns] == [
+        one.to_dict() for one in monitor.report(2).columns
+    ]
+    assert {one.version for one in other.signals} == {2}

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -324,3 +326,20 @@ def test_a_profile_is_checked_against_a_signature() -> None:
         profile.validate(Signature((TensorSpec("x", DATATYPES["FP32"], (-1, 1)), place), (), batched=True))
     with pytest.raises(BadRequest, match="column 'x_0': the model has strings, the profile numbers"):
         profile.validate(Signature((TensorSpec("x", DATATYPES["BYTES"], (-1, 2)), place), (), batched=True))
+
+
+def test_a_dataset_is_read_batch_by_batch(tmp_path: Path) -> None:
+    table = pa.table({"a": np.arange(200.0)})
+    for part in range(2):
+        pq.write_table(table.slice(100 * part, 100), tmp_path / f"{part}.parquet")
+    folder = ds.dataset(tmp_path)
+    whole = Profile.fit(table).fingerprint
+    assert Profile.fit_batches(folder).fingerprint == whole
+    assert Profile.fit_batches(folder.scanner()).fingerprint == whole
+    assert Profile.fit_batches(table).fingerprint == whole
+
+
+@pytest.mark.parametrize("data", [pd.DataFrame({"a": [1.0]}), {"a": [1.0]}, "training.parquet", 1])
+def test_one_table_is_no_batches(data: object) -> None:
+    with pytest.raises(BadRequest, match="batches: expected tables, one after the other, came one"):
+        Profile.fit_batches(data)

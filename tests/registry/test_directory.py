@@ -571,3 +571,11 @@ def test_aliases_of_any_size_are_no_aliases(registry: DirectoryRegistry, tmp_pat
         RegistryError, match=r"flights/aliases.json: .*: expected at most 1048576 bytes, came more"
     ):
         registry.resolve(Reference("flights"))
+
+
+def test_one_file_or_folder_is_registered_by_its_path(registry: DirectoryRegistry, tmp_path: Path) -> None:
+    model = write(tmp_path / "bundle" / "model.onnx")
+    assert registry.register(str(model), "flights").number == 1
+    assert registry.register(model.parent, "flights").number == 2
+    assert registry.register([str(model)], "flights").number == 3
+    assert repr(registry) == f"DirectoryRegistry({registry.uri!r})"

@@ -44,6 +44,9 @@ NO_PROFILE = "no associated shape profiles"
 WARM_UP_NS = 1_000_000_000
 """Warming stops before a batch size that would take longer than this."""
 
+NAMED = 6
+"""Inputs and outputs that a repr names."""
+
 
 class Model:
     """A bundle, loaded. `Model.load(path).predict(columns)` is serving without a server.
@@ -98,6 +101,9 @@ class Model:
         Raises ModelError if the files can't be loaded, ConfigError if the settings are wrong.
         """
         return cls(Bundle.open(Path(path)))
+
+    def __repr__(self) -> str:
+        return f"Model({_few(self.signature.inputs)} -> {_few(self.signature.outputs)})"
 
     def predict(self, columns: object, outputs: Sequence[str] | None = None) -> Tensors:
         """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
@@ -242,6 +248,11 @@ class Model:
         for lane in self.lanes:
             lane.times = Times()  # from here on, those of clients
         return cost if self.warm else Cost()
+
+
+def _few(specs: Sequence[TensorSpec]) -> str:
+    """The first names, for a repr."""
+    return ", ".join([*(spec.name for spec in specs[:NAMED]), *(["..."] if len(specs) > NAMED else [])])
 
 
 def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0) -> Session:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal
+
+
+def plain(value: Any) -> Any:
+    """A value as Python's own: scalars, arrays and indexes of numpy and pandas are none; lists are tuples."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(map(plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -14,7 +22,7 @@ def fits(value: object, hint: Any) -> bool:
         return any(fits(value, argument) for argument in arguments)
     if origin is Literal:
         return value in arguments
-    if origin is tuple:
+    if origin is Sequence:
         return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
     if hint is float:
         return type(value) is int or (type(value) is float and value - value == 0)
@@ -28,7 +36,7 @@ def words_for(hint: Any) -> str:
         return " or ".join(map(words_for, arguments))
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
-    if origin is tuple:
+    if origin is Sequence:
         return f"a list of {words_for(arguments[0])}"
     return {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}.get(
         hint, "nothing"

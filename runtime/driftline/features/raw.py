@@ -82,7 +82,7 @@ def kind_of(name: str, column: Any) -> str:
 
     try:
         kind = _arrow(column).type
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise BadRequest(
             f"column {name!r}: expected values of one kind, came {shorten(column)}: {error}"
         ) from None
@@ -197,7 +197,18 @@ def _arrow(column: Any) -> Any:
         return column.combine_chunks()
     if isinstance(column, pa.Array):
         return column
-    return pa.array(column, from_pandas=True)
+    return pa.array(_of_pandas(column), from_pandas=True)
+
+
+def _of_pandas(column: Any) -> Any:
+    """As numpy's what Arrow can't have of pandas: sparse columns, and times of a zone, which become UTC's,
+    without a warning."""
+    dtype = getattr(column, "dtype", None)
+    if type(dtype).__name__ == "SparseDtype":
+        return np.asarray(column)
+    if type(dtype).__name__ == "DatetimeTZDtype":
+        return np.asarray(column, f"datetime64[{dtype.unit}]")  # type: ignore[union-attr]
+    return column
 
 
 def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any:

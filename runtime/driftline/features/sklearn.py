@@ -169,6 +169,15 @@ def _min_max(work: _Import, fitted: Any, columns: list[str]) -> list[str]:
     return columns
 
 
+def _max_abs(work: _Import, fitted: Any, columns: list[str]) -> list[str]:
+    if getattr(fitted, "clip", False):
+        raise BadRequest("clip: expected False, came True")
+    for column, scale in zip(columns, fitted.scale_, strict=True):
+        work.set_kind(column, "number")
+        work.add(spec.Standardise(column, centre=False), {"mean": 0.0, "deviation": float(scale)})
+    return columns
+
+
 def _robust(work: _Import, fitted: Any, columns: list[str]) -> list[str]:
     lower, upper = map(float, fitted.quantile_range)
     for index, column in enumerate(columns):
@@ -295,6 +304,7 @@ _TRANSFORMERS: dict[str, Callable[[_Import, Any, list[str]], list[str]]] = {
     "SimpleImputer": _impute,
     "StandardScaler": _standardise,
     "MinMaxScaler": _min_max,
+    "MaxAbsScaler": _max_abs,
     "RobustScaler": _robust,
     "KBinsDiscretizer": _bucketise,
     "FunctionTransformer": _log1p,

@@ -8,12 +8,12 @@ made, in the order in which they were first made. A list of columns is the same 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_type_hints
 
 from driftline.errors import BadRequest
-from driftline.features.hints import fits, words_for
+from driftline.features.hints import fits, plain, words_for
 from driftline.tensors import shorten
 
 Category = str | int | float | bool | None
@@ -26,15 +26,13 @@ class Step:
 
     name: ClassVar[str] = ""
 
-    column: str | tuple[str, ...]
+    column: str | Sequence[str]
     into: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, list):
-                value = tuple(value)
-                object.__setattr__(self, each.name, value)
+            value = plain(getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
             expected = _HINTS[type(self)][each.name]
             if not fits(value, expected):
                 raise BadRequest(
@@ -48,7 +46,7 @@ class Step:
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns that it reads."""
-        return (self.column,) if isinstance(self.column, str) else self.column
+        return (self.column,) if isinstance(self.column, str) else tuple(self.column)
 
     @property
     def makes(self) -> str:
@@ -213,7 +211,7 @@ class Bucketise(Step):
 
     name: ClassVar[str] = "bucketise"
 
-    edges: tuple[float, ...] = ()
+    edges: Sequence[float] = ()
     quantiles: int = 5
 
     def check(self) -> None:
@@ -251,7 +249,7 @@ class Encoding(Step):
     `max_categories`, are one category, as in scikit-learn.
     """
 
-    categories: tuple[Category, ...] | None = None
+    categories: Sequence[Category] | None = None
     min_frequency: int | float | None = None
     max_categories: int | None = None
 

@@ -117,7 +117,7 @@ class Transform:
         matrix = self.apply(columns)
         folded = [step for step in self.steps if isinstance(step, spec.TargetMean)]
         if folded and self._states is not None:
-            named = {each.name: _column(by_name(columns), each.name) for each in self.inputs}
+            named = {each.name: _takeable(_column(by_name(columns), each.name)) for each in self.inputs}
             fold = np.random.default_rng(folded[0].seed).permutation(len(matrix)) % folded[0].folds
             for number in range(folded[0].folds):
                 within, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
@@ -309,6 +309,11 @@ def _item(column: Any, row: int) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value.as_py() if hasattr(value, "as_py") else value
+
+
+def _takeable(column: Any) -> Any:
+    """A column of which Arrow takes rows: it takes none of views, as Polars has its strings."""
+    return column.cast("large_string") if str(getattr(column, "type", "")) == "string_view" else column
 
 
 def _rows_of(named: dict[str, Any], rows: Array) -> dict[str, Any]:

@@ -15,14 +15,13 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from math import inf
-from numbers import Integral, Real
 from threading import RLock
 from time import monotonic
 from typing import Any, Self
 
 import numpy as np
 
-from driftline.config import Monitoring
+from driftline.config import Monitoring, check_least
 from driftline.errors import BadRequest
 from driftline.monitor import report
 from driftline.monitor.comparing import Counted, compare_rows
@@ -32,7 +31,7 @@ from driftline.monitor.profile import Profile
 from driftline.monitor.reading import Codes, Reader
 from driftline.monitor.report import ColumnReport, Report
 from driftline.monitor.signals import TOLD, Signal, log_signals
-from driftline.monitor.snapshot import Snapshot
+from driftline.monitor.snapshot import Snapshot, restored
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
 from driftline.monitor.wording import describe_all
@@ -81,13 +80,14 @@ class Monitor:
     ) -> None:
         if not isinstance(profile, Profile):
             raise BadRequest(f"a monitor: expected a Profile, came {shorten(profile)}")
-        _check("false_alarm_rows", false_alarm_rows, 1)
+        check_least("false_alarm_rows", false_alarm_rows, 1)
         numbers = {"tolerance": tolerance, "look_seconds": look_seconds, "window_seconds": window_seconds}
         for name, value in numbers.items():
-            _check(name, value, 0)
+            check_least(name, value, 0)
         rows = {"look_rows": look_rows, "window_rows": window_rows, "keep_windows": keep_windows}
         for name, value in rows.items():
-            _check(name, value, 0, whole=True)
+            check_least(name, value, 0, whole=True)
+        self._settings = {"false_alarm_rows": false_alarm_rows, **numbers, **rows}
         self.profile = profile
         self.keep_windows = keep_windows
         self.rows = 0
@@ -102,8 +102,7 @@ class Monitor:
         self._window_seconds = window_seconds or inf
         self._by_time = look_seconds > 0 or window_seconds > 0
         self._finished: deque[Window] = deque(maxlen=keep_windows)
-        self._model = model
-        self._version = version
+        self._model, self._version = model, version
         self._on_signal = on_signal
         self._on_window = on_window
         self._signals: dict[tuple[str, str], Signal] = {}
@@ -315,7 +314,7 @@ class Monitor:
 
         Looks at the detectors first, if rows have come since the last look.
         """
-        _check("windows", windows, 1, whole=True)
+        check_least("windows", windows, 1, whole=True)
         with self._lock:
             window, signals = self.current()
             before = list(self._finished)[-(windows - 1) :] if windows > 1 else []
@@ -379,6 +378,14 @@ class Monitor:
             if self.rows >= self._stop:  # windows, or looks, were longer then
                 self._at_stop()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled or copied, it goes on by itself from here, without `on_signal` and `on_window`."""
+        settings = self._settings | {"model": self._model, "version": self._version}
+        return restored, (type(self), self.profile, settings, self.snapshot())
+
+    def __repr__(self) -> str:
+        return f"Monitor({self.rows:,} rows against {self.profile.rows:,}, {len(self._signals)} signals)"
+
     @property
     def words(self) -> int:
         """How many words the counters take that it can merge; see Counter."""
@@ -389,11 +396,3 @@ class Monitor:
         """The signals that are held."""
         with self._lock:
             return tuple(self._signals.values())
-
-
-def _check(name: str, value: Any, least: int, whole: bool = False) -> None:
-    """BadRequest if it is not a number from `least` on."""
-    fits = isinstance(value, Integral if whole else Real)
-    if not fits or not value >= least:
-        what = "a whole number" if whole else "a number"
-        raise BadRequest(f"{name} = {value!r}: expected {what} from {least}")

@@ -67,11 +67,14 @@ class Profile:
     @classmethod
     def fit_batches(
         cls,
-        batches: Iterable[object],
+        batches: Any,
         kinds: Mapping[str, str] | None = None,
         names: Mapping[str, Sequence[str]] | None = None,
     ) -> Profile:
         """The profile of batches, in memory that does not grow with them; see `fit`.
+
+        They are tables, each in a form that `fit` takes, or a pyarrow Dataset or Scanner that reads them:
+        `fit_batches(pyarrow.dataset.dataset("training/"))`.
 
         Up to 128 MiB it is exact. Of more, quantiles come from KLL sketches: their ranks are off by at most
         0.07 % of the rows, so the reference counts as no more rows than a sample of that accuracy has, about
@@ -81,7 +84,7 @@ class Profile:
         Partitions are batches, too, a day's file say. Profiles of one each can't be added up afterwards,
         since each has bins of its own.
         """
-        return cls._of(Fit(kinds), batches, names)
+        return cls._of(Fit(kinds), _batches_of(batches), names)
 
     @classmethod
     def _of(cls, fit: Fit, batches: Iterable[object], names: Mapping[str, Sequence[str]] | None) -> Profile:
@@ -232,3 +235,16 @@ class Profile:
             expected = "strings" if spec.datatype.name == "BYTES" else "numbers"
             if came != expected:
                 raise BadRequest(f"column {name!r}: the model has {expected}, the profile {came}")
+
+
+def _batches_of(data: Any) -> Iterable[object]:
+    """Batches as they are, or those of what is read batch by batch; BadRequest for one table alone."""
+    if hasattr(data, "to_batches"):
+        batches: Iterable[object] = data.to_batches()
+        return batches
+    if isinstance(data, (Mapping, str, Path)) or hasattr(data, "columns") or not isinstance(data, Iterable):
+        raise BadRequest(
+            f"batches: expected tables, one after the other, came one {type(data).__name__}; "
+            "Profile.fit takes a table"
+        )
+    return data

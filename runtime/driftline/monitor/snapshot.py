@@ -32,3 +32,10 @@ class Snapshot:
     signals: tuple[Signal, ...]
     seen: frozenset[tuple[str, str]]
     finished: tuple[Window, ...]
+
+
+def restored(kind: Any, profile: Any, settings: Mapping[str, Any], snapshot: Snapshot) -> Any:
+    """A monitor of a profile that goes on from a snapshot: what becomes of one that was pickled."""
+    monitor = kind(profile, **settings)
+    monitor.restore(snapshot)
+    return monitor

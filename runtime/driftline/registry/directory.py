@@ -24,7 +24,7 @@ from pathlib import Path
 from driftline.errors import NotFound, RegistryError
 from driftline.files import read_small
 from driftline.registry.file import fingerprint
-from driftline.registry.files import MODEL, Check, checked, gather, locked
+from driftline.registry.files import MODEL, Check, checked, gather, locked, paths_of
 from driftline.registry.source import (
     NAME,
     PRODUCTION,
@@ -105,7 +105,7 @@ class DirectoryRegistry(Registry):
             raise RegistryError(wrong)
         return aliases
 
-    def register(self, files: Sequence[Path], name: str, check: Check = accept) -> Version:
+    def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
         """Copy files, or all that is in one folder, to a new version: one more than the newest.
 
         If no file is called `model.onnx`, the one that ends in .onnx becomes it; others keep their names.
@@ -114,6 +114,7 @@ class DirectoryRegistry(Registry):
         """
         folder = self.root / check_name(name)
         with _explained(f"can't register {name!r} in {self.uri}"):
+            files = paths_of(files)
             bundle = gather(files)
             # Past the aliases too: one that outlived its version must not point at a new one.
             free = max([*_numbers(folder), *self.aliases(name).values()], default=0) + 1

@@ -44,7 +44,7 @@ class FileRegistry(Registry):
         """None: a file has no aliases."""
         return {}
 
-    def register(self, files: Sequence[Path], name: str, check: Check = accept) -> Version:
+    def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
         """Raises BadRequest: a single file has no place for a second version."""
         raise BadRequest(f"can't register {name!r} in {self.uri}: expected a folder, came a single file")
 

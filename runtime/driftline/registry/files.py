@@ -25,6 +25,11 @@ _LOCATION = b"\n\x08location\x12"
 """How ONNX, in the words of protobuf, begins the name of a file with weights; its length follows."""
 
 
+def paths_of(files: Sequence[str | Path] | str | Path) -> list[Path]:
+    """Files, or the one that is meant."""
+    return [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
+
+
 def gather(files: Sequence[Path]) -> dict[Path, Path]:
     """Which file goes where in a version.
 

@@ -19,7 +19,7 @@ from typing import Any
 from driftline.errors import BadRequest, DriftlineError, NotFound, RegistryError
 from driftline.registry.artifacts import Artifacts
 from driftline.registry.cache import Cache, digest_of, digests_of
-from driftline.registry.files import Check, checked, gather
+from driftline.registry.files import Check, checked, gather, paths_of
 from driftline.registry.memory import Memory
 from driftline.registry.source import (
     NAME,
@@ -217,7 +217,7 @@ class MlflowRegistry(Registry):
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def register(self, files: Sequence[Path], name: str, check: Check = accept) -> Version:
+    def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
         """Upload files, or all that is in one folder, as a logged model, and make a version of it.
 
         The version is made when all files are there. MLflow loads it too: an MLmodel that describes it is
@@ -226,6 +226,7 @@ class MlflowRegistry(Registry):
         from driftline.registry.logged import complete  # it loads models
 
         check_name(name)
+        files = paths_of(files)
         bundle = gather(files)
         with TemporaryDirectory(prefix="driftline-") as at:
             folder = Path(at)

@@ -151,8 +151,8 @@ class Registry(ABC):
         """Where each alias of a model points; empty if it has none."""
 
     @abstractmethod
-    def register(self, files: Sequence[Path], name: str, check: Check = accept) -> Version:
-        """Make a new version of `name` out of files or one folder; nobody ever sees half of it.
+    def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
+        """Make a new version of `name` out of files, one file or one folder; nobody ever sees half of it.
 
         If no file is called `model.onnx`, the one that ends in .onnx becomes it. `check` is given the folder
         before anybody sees it; what it raises is raised, and there is no new version: `driftline register`
@@ -176,6 +176,9 @@ class Registry(ABC):
         A folder that holds `model.onnx` and what belongs to it, or, from a registry that is a single
         .onnx file, that file itself.
         """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.uri!r})"
 
     def unread(self, name: str) -> list[str]:
         """What a model's configuration for another server sets, as far as it would tell here, too."""

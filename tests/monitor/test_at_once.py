@@ -1,0 +1,55 @@
+"""Two sets of data, held against each other at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import driftline as dl
+from driftline.errors import BadRequest
+
+ROWS = 1_000
+
+
+def frame(mean: float = 0, seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    return pd.DataFrame({"temp": random.normal(mean, 1, ROWS), "carrier": random.choice(["AA", "UA"], ROWS)})
+
+
+def test_what_has_changed_is_told_of_all_rows() -> None:
+    report = dl.compare(frame(), frame(mean=2, seed=1))
+    assert (report.rows, report.reference_rows) == (ROWS, ROWS)
+    assert [(alarm.column, alarm.rows) for alarm in report.alarms] == [("temp", ROWS)]
+    assert report["temp"].statistics["mean_shift"].value == pytest.approx(2, abs=0.2)
+
+
+def test_nothing_has_changed() -> None:
+    report = dl.compare(frame(), frame(seed=1))
+    assert not report.alarms
+    assert not report.changes
+
+
+def test_a_reference_is_a_profile_too_and_forms_differ() -> None:
+    two = frame(mean=2, seed=1)
+    by_profile = dl.compare(dl.Profile.fit(frame()), pl.from_pandas(two))
+    by_data = dl.compare(frame(), two)
+    assert [column.to_dict() for column in by_profile.columns] == [
+        column.to_dict() for column in by_data.columns
+    ]
+
+
+def test_harmless_is_what_is_said_to_be() -> None:
+    assert not dl.compare(frame(), frame(mean=0.5, seed=1), tolerance=10).alarms
+
+
+def test_kinds_are_those_that_are_wanted() -> None:
+    numbers = {"a": np.arange(ROWS) % 5}
+    report = dl.compare(numbers, numbers, kinds={"a": "numeric"})
+    assert report["a"].kind == "numeric"
+
+
+def test_a_column_that_is_missing_is_named() -> None:
+    with pytest.raises(BadRequest, match="column 'carrier': expected as in the profile, came none"):
+        dl.compare(frame(), frame()[["temp"]])

@@ -154,6 +154,15 @@ def test_strings_are_text_or_utf_8() -> None:
         coerce(spec("BYTES"), [b"\xff"])
 
 
+def test_what_is_masked_is_nan_or_refused() -> None:
+    masked = np.ma.masked_array([[1, 2], [3, 4]], [[False, True], [False, False]])
+    assert coerce(spec("FP32"), masked.astype("f4")).ravel().tolist() == pytest.approx(
+        [1, np.nan, 3, 4], nan_ok=True
+    )
+    with refuses("input 'x': expected INT64 values, came None (NoneType) at position 1"):
+        coerce(spec("INT64"), masked)
+
+
 def test_arrays_of_the_right_datatype_are_not_copied() -> None:
     array = np.ones((2, 3), np.float32)
     assert coerce(spec("FP32"), array) is array

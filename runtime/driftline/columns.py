@@ -222,11 +222,13 @@ def _is_missing(value: Any) -> bool:
 
 
 def _columns(name: str, values: Any) -> Columns:
+    if type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in "fiub":
+        return {name: values}
     if type(values).__module__.startswith("pyarrow"):
         return _parts(name, values)
     if type(values).__module__.startswith("polars"):
         return _parts(name, values.to_arrow())
-    array: Array = np.asanyarray(values) if np.ma.is_masked(values) else np.asarray(values)
+    array: Array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.ndim == 2:
         return {
             one: _one(one, part) for one, part in zip(names_of(name, array.shape[1]), array.T, strict=True)
@@ -254,7 +256,7 @@ def _one(name: str, array: Array) -> Column:
 
 
 def _is_plain(array: Array) -> bool:
-    return array.dtype.kind in "fiub" and not np.ma.is_masked(array)
+    return array.dtype.kind in "fiub" and not isinstance(array, np.ma.MaskedArray)
 
 
 def _to_arrow(name: str, array: Array) -> Any:

@@ -264,6 +264,8 @@ def coerce(spec: TensorSpec, data: object) -> Array:
         types = set(map(type, leaves))
         if types <= _PLAIN:
             return _tensor(spec, leaves, types).reshape(shape)
+    if isinstance(data, np.ma.MaskedArray):  # which numpy would read as if nothing were
+        return coerce(spec, data.tolist())
     want = spec.datatype.dtype
     try:
         array: Array = np.asarray(data, object if want == object else None)

@@ -177,3 +177,12 @@ def test_largest_magnitudes_become_one() -> None:
     fitted = MaxAbsScaler().fit(pd.DataFrame(data))
     expected = fitted.transform(pd.DataFrame(data))
     assert np.array_equal(dl.Transform.from_sklearn(fitted).apply(data), expected, equal_nan=True)
+
+
+def test_the_model_at_the_end_of_a_pipeline_is_told_apart() -> None:
+    data = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0]})
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(data, [0, 0, 1, 1])
+    with pytest.raises(BadRequest, match=r"came the model LogisticRegression; .* pipeline\[:-1\]"):
+        dl.Transform.from_sklearn(fitted)
+    expected = fitted[:-1].transform(data)
+    assert np.allclose(dl.Transform.from_sklearn(fitted[:-1]).apply(data), expected)

@@ -107,6 +107,10 @@ class _Import:
             for column in columns:
                 self.add(spec.Drop(column))
             return made
+        if hasattr(fitted, "predict"):
+            raise BadRequest(
+                f"{where}: expected transformers, came the model {kind}; without it: pipeline[:-1]"
+            )
         if kind not in _TRANSFORMERS:
             raise BadRequest(
                 f"{where}: {kind} can't be imported; those that can: {', '.join(_TRANSFORMERS)}, "

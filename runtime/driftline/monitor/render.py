@@ -38,10 +38,11 @@ _STYLE = """
 .driftline{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:1100px}
 .driftline table{color:inherit;font:inherit;border-collapse:collapse;width:100%;
 margin:.6em 0;font-variant-numeric:tabular-nums}
-.driftline th,.driftline td{padding:.35em .7em;text-align:right;vertical-align:middle;background:none;
+.driftline th,.driftline td{padding:.35em .5em;text-align:right;vertical-align:middle;background:none;
 border:0;border-bottom:1px solid rgba(128,128,128,.25);color:inherit}
 .driftline th{font-weight:600;opacity:.75;white-space:nowrap}
 .driftline th.l,.driftline td.l{text-align:left}
+.driftline td.l{overflow-wrap:anywhere;min-width:9em}
 .driftline .n{white-space:nowrap}
 .driftline tr{background:none!important}
 .driftline small{opacity:.65;font-size:11px;display:block;white-space:nowrap}

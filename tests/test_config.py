@@ -284,6 +284,11 @@ def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
         ("u:secret@h", "...@h"),
         ("http://[::1/?secret", "http://[::1/?..."),
         ("models?", "models?"),
+        ("ftp://h/hook?token=abc@secret", "ftp://h/hook?..."),
+        ("ftp://h/p#a@secret", "ftp://h/p?..."),
+        ("ftp://u:sec?ret@h/path", "ftp://..."),
+        ("hooks.slack.com/services?token=secret", "hooks.slack.com/services?..."),
+        ("postgresql+psycopg2://u:secret@h/x", "postgresql+psycopg2://...@h/x"),
     ],
 )
 def test_no_message_shows_a_secret(text: str, shown: str) -> None:

@@ -120,3 +120,10 @@ def test_a_long_file_is_profiled_and_says_what_it_is_read_as(
 def test_a_file_of_one_block_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_files, "_schemas", None)
     assert read(file_of(tmp_path, "1", "1.5"))["x"].to_pylist() == [1.0, 1.5]
+
+
+def test_a_line_without_an_end_is_not_gathered(tmp_path: Path, small_blocks: None) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("x\n1\n" + "2" * 10_000)
+    parts = list(csv_files._blocks(path))
+    assert sum(map(len, parts)) < 4 * csv_files.BLOCK_BYTES

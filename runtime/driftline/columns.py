@@ -36,7 +36,9 @@ def tabled(data: Any) -> Any:
     try:
         return pa.table(data)
     except (pa.ArrowException, TypeError) as error:
-        raise BadRequest(f"expected a table, came a {type(data).__name__}: {error}") from error
+        raise BadRequest(
+            f"expected a table that Arrow can have, came a {type(data).__name__}: {error}"
+        ) from error
 
 
 def batch_of(data: Any) -> Any:

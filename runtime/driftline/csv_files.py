@@ -2,7 +2,8 @@
 
 Arrow tells types from the first block it reads. A column that is empty there, or whole, may hold text or
 fractions further on. So each block of a longer file is looked at for itself first, and a column gets the type
-that holds what all blocks hold. Like reading, that takes the memory of a block.
+that holds what all blocks hold, but for whole numbers beyond 2^53 among fractions, which are rounded. Like
+reading, that takes the memory of a block.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
             block, rest = content[:stop], content[stop:]
             if block.strip():
                 yield block
+            if len(rest) > BLOCK_BYTES:  # a line that no reader takes
+                return
     if rest:
         yield rest
 

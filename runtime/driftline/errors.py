@@ -72,6 +72,13 @@ class Unavailable(DriftlineError):
         self.retry_after = retry_after
 
 
+class Stopping(Unavailable):
+    """The server takes no more."""
+
+    def __init__(self, message: str = "the server is stopping", retry_after: int = 1) -> None:
+        super().__init__(message, retry_after)
+
+
 class DeadlineExceeded(DriftlineError):
     """The request's own deadline passed before its answer was there."""
 

@@ -301,6 +301,8 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request has come whole; of one that asks for another protocol, only the head."""
         self._unplaced = 0
+        Coming.size -= self._coming  # what came with its end, of the next one, is counted behind it
+        self._coming = 0
         if not self.parser.should_upgrade():
             self._between = True
             super().on_message_complete()

@@ -79,9 +79,16 @@ def is_url(value: object, pattern: str = "(?s).*") -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """A text as messages may show it: of a URL, without a user, a password and a query."""
-    text = re.sub(r"(?s)^(\w+://)?.*@", r"\1...@", text) if "@" in text else text
-    return re.sub(r"(?s)[?#].*", "?...", text) if "://" in text else text
+    """A text as messages may show it: of a URL, without a user, a password and a query.
+
+    Of one whose password may have a ? or #, only the scheme.
+    """
+    scheme, rest = re.fullmatch(r"(?s)([\w+.-]+://)?(.*)", text).groups("")  # type: ignore[union-attr]
+    shown, query = re.fullmatch(r"(?s)([^?#]*)(.*)", rest).groups()  # type: ignore[union-attr]
+    if "@" in query and "/" not in shown:
+        return scheme + "..."
+    shown = re.sub(r"(?s).*@", "...@", shown)
+    return scheme + shown + ("?..." if query and (scheme or "=" in query) else query)
 
 
 SWITCH = Rule("true or false", lambda value: type(value) is bool)

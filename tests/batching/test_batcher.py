@@ -22,6 +22,7 @@ from driftline.errors import (
     Cancelled,
     DeadlineExceeded,
     ModelError,
+    Stopping,
     TooLarge,
     Unavailable,
 )
@@ -705,11 +706,11 @@ async def test_closing_refuses_what_waits_and_what_runs() -> None:
     async with held(run, batcher) as running:
         waiting = batcher.submit(rows(1), ("y",))
         batcher.close()
-        with pytest.raises(Unavailable, match="stopping"):
+        with pytest.raises(Stopping, match="stopping"):
             await waiting
-        with pytest.raises(Unavailable, match="stopping"):
+        with pytest.raises(Stopping, match="stopping"):
             batcher.submit(rows(1), ("y",))
-    assert [type(outcome) for outcome in await settled(*running)] == [Unavailable]
+    assert [type(outcome) for outcome in await settled(*running)] == [Stopping]
     await empty(batcher)
     batcher.close()
 
@@ -718,7 +719,7 @@ async def test_closing_before_the_first_batch() -> None:
     batcher = make(Doubler(), max_delay_us=HOUR_US)
     waiting = batcher.submit(rows(1), ("y",))
     batcher.close()
-    assert [type(outcome) for outcome in await settled(waiting)] == [Unavailable]
+    assert [type(outcome) for outcome in await settled(waiting)] == [Stopping]
     await empty(batcher)
 
 
@@ -838,7 +839,7 @@ async def _anything(
     answered = 0
     for (one, inputs, _), outcome in zip(clients, outcomes, strict=True):
         x = inputs["x"]
-        allowed: set[type[BaseException]] = {Unavailable} if close else set()
+        allowed: set[type[BaseException]] = {Stopping} if close else set()
         allowed |= {
             "cancel": {asyncio.CancelledError, Cancelled},
             "drop": {Cancelled},

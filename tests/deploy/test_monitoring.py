@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +107,24 @@ def test_the_operator_takes_its_objects_and_looks_for_the_same_pods() -> None:
     (job,) = yaml.safe_load((MONITORING / "prometheus-cluster.yml").read_text())["scrape_configs"]
     image = ["__meta_kubernetes_pod_container_image"]
     (kept,) = [one["regex"] for one in job["relabel_configs"] if one["source_labels"] == image]
+    ports: dict[str, list[str]] = {}
     for endpoint in monitor["spec"]["podMetricsEndpoints"]:
-        assert endpoint["relabelings"] == [
-            {"sourceLabels": image, "regex": kept, "action": "keep"},
-            {"targetLabel": "job", "replacement": job["job_name"]},
-        ]
-    named = {
-        port["name"]
-        for path in ("runtime-cpu.yaml", "runtime-gpu.yaml", "samples/sidecar.yaml")
-        for container in containers(documents(DEPLOY / "kserve" / path))
-        for port in container["ports"]
-        if str(port["containerPort"]) in scraped(documents(DEPLOY / "kserve" / path)[0])
-    }
-    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} == named
+        first, *others, last = endpoint["relabelings"]
+        assert first == {"sourceLabels": image, "regex": kept, "action": "keep"}
+        assert last == {"targetLabel": "job", "replacement": job["job_name"]}
+        ports[endpoint["port"]] = [one["replacement"] for one in others]
+        assert all(re.fullmatch(one["regex"], "10.0.0.1:9000") for one in others)
+    assert ports == {"http1": [], "h2c": ["$1:8080"], "drift": []}
+    for path in ("runtime-cpu.yaml", "runtime-gpu.yaml", "runtime-grpc.yaml", "samples/sidecar.yaml"):
+        (asked,) = scraped(documents(DEPLOY / "kserve" / path)[0])
+        named = {
+            port["name"]: str(port["containerPort"])
+            for container in containers(documents(DEPLOY / "kserve" / path))
+            for port in container["ports"]
+        }
+        # The port that has this number, or one whose address is set to it.
+        asking = {name: ports[name] or [f"$1:{number}"] for name, number in named.items() if name in ports}
+        assert [f"$1:{asked}"] in asking.values(), path
 
 
 def test_the_dashboard_is_whole() -> None:

@@ -34,6 +34,14 @@ def test_the_greatest_of_each_row(array: np.ndarray, most: int, batched: bool) -
     assert greatest(array, most, batched).tolist() == (expected if batched else expected[0])
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_whole_numbers_that_no_float_holds(dtype: Any) -> None:
+    limits = np.iinfo(dtype)
+    array = np.array([[limits.max - 1, limits.min, limits.max, limits.max]], dtype)
+    expected = [f"{limits.max}:2", f"{limits.max}:3", f"{limits.max - 1}:0", f"{limits.min}:1"]
+    assert greatest(array, 4, True).tolist() == [expected]
+
+
 def test_what_is_not_finite() -> None:
     array = np.array([[np.nan, -np.inf, 0.1, np.inf]], np.float32)
     assert greatest(array, 4, True).tolist() == [["inf:3", "0.100000:2", "-inf:1", "nan:0"]]

@@ -306,6 +306,29 @@ def test_bodies_that_come_in_parts_take_no_more_memory_than_they_may(
     assert Coming.size == before
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_requests_that_have_come_whole_are_not_among_those(
+    fast: bool, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read has the end of one and the beginning of the next."""
+    request, count = REQUESTS["one row"], 20
+    monkeypatch.setattr(Coming, "most", 3 * len(request))
+
+    async def follow() -> bytes:
+        protocol, wire = house.connect(house.lane if fast else Connection)
+        together, half = request * count, len(request) // 2
+        protocol.data_received(together[:half])
+        for start in range(half, len(together), len(request)):
+            protocol.data_received(together[start : start + len(request)])
+        await until(lambda: wire.written.count(b"HTTP/1.1 ") == count or wire.closed)
+        protocol.connection_lost(None)
+        return wire.written
+
+    before = Coming.size
+    assert house.run(follow()).count(b"HTTP/1.1 200") == count
+    assert Coming.size == before
+
+
 def test_who_leaves_takes_the_request_along(house: House) -> None:
     async def leave() -> tuple[int, bytes]:
         served = house.host.find("slow")

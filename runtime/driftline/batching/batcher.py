@@ -23,7 +23,7 @@ from driftline.batching.request import Request
 from driftline.batching.rows import Slice, join
 from driftline.blocks import arrays_of
 from driftline.config import Batching
-from driftline.errors import DeadlineExceeded, DriftlineError, TooLarge, Unavailable
+from driftline.errors import DeadlineExceeded, DriftlineError, Stopping, TooLarge, Unavailable
 from driftline.machine import available_cores
 from driftline.tensors import Signature, Tensors
 
@@ -154,7 +154,7 @@ class Batcher:
 
     def _admit(self, request: Request) -> None:
         if self._closed:
-            raise Unavailable("the server is stopping")
+            raise Stopping()
         limits = self.limits
         if request.rows > limits.max_queue_rows or request.nbytes > limits.max_queue_bytes:
             raise TooLarge(
@@ -346,7 +346,7 @@ class Batcher:
         waiting = [request for group in self._groups.values() for request in group]
         running = [request for batch in self._in_threads for request, _, _ in batch.slices]
         for request in (*waiting, *running):
-            self.settle(request, Unavailable("the server is stopping"))
+            self.settle(request, Stopping())
         if self._flush_handle is not None:
             self._flush_handle.cancel()
         if self._threads is not None:

@@ -25,11 +25,20 @@ def greatest(array: Array, most: int, batched: bool) -> Array:
     "VALUE:PLACE", (rows, classes) or (classes,) of strings, the greatest first; of equal ones the first.
     """
     values = array.reshape((len(array), prod(array.shape[1:])) if batched else (1, array.size))
-    places = np.argsort(-values.astype(np.float64), axis=1, kind="stable")[:, :most]
+    places = _places(values)[:, :most]
     found = np.empty(places.shape, object)
     for row, columns in enumerate(places):
         found[row] = [f"{_text(values[row, column])}:{column}" for column in columns]
     return found if batched else found[0]
+
+
+def _places(values: Array) -> Array:
+    """Of the values of each row, from the greatest on; NaN is the least."""
+    if values.dtype.kind == "f":
+        return np.argsort(-values, axis=1, kind="stable")
+    # Turned round, since the least whole number has no negative.
+    places: Array = values.shape[1] - 1 - np.argsort(values[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    return places
 
 
 def _text(value: np.generic) -> str:

@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from driftline.answers import HANDLERS, failure, mlflow_failure
 from driftline.config import Server
-from driftline.errors import Unavailable, WrongMethod
+from driftline.errors import Stopping, WrongMethod
 from driftline.serving.busy_poll import BusyPoll
 from driftline.serving.host import Host
 from driftline.serving.infer import Infer, LoggedInfer
@@ -80,7 +80,7 @@ class App:
             await self._answer(scope, receive, sending)
         except asyncio.CancelledError:  # the server stops, and this takes longer than it may
             if not begun:
-                await failure(Unavailable("the server is stopping"))(scope, receive, send)
+                await failure(Stopping())(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self.endpoint(scope["path"])

@@ -150,6 +150,23 @@ def test_parameters_are_those_of_rest() -> None:
         codec().decode(received)
 
 
+def test_what_is_made_pythons_one_by_one_has_an_end() -> None:
+    many = "expected at most 16384 tensors and parameters, came 20001"
+    received = asked("FP32", (1,), b"1234")
+    for _ in range(20_000):
+        received.message.inputs.add()
+    with pytest.raises(BadRequest, match=many):
+        codec().decode(received)
+    received = asked("FP32", (1,), b"1234")
+    for number in range(20_000):
+        received.message.inputs[0].parameters[f"p{number}"].bool_param = True
+    with pytest.raises(BadRequest, match=many):
+        codec().decode(received)
+    received = asked("FP32", (1,) * 10**6, b"1234")
+    with pytest.raises(BadRequest, match="input 'x': expected shape"):
+        codec().decode(received)
+
+
 def test_outputs_that_are_asked_for() -> None:
     received = asked("FP32", (1,), b"1234")
     received.message.outputs.add(name="z")

@@ -48,6 +48,13 @@ def test_fields_of_other_definitions_are_passed_over() -> None:
     assert received.message.model_name == "m"
 
 
+@pytest.mark.parametrize("field", [b"\x3a\x00", b"\x2a\x00"], ids=["raw tensors", "inputs"])
+def test_more_fields_than_anybody_needs_are_not_read(field: bytes) -> None:
+    wire.read(field * wire.MOST_FIELDS)
+    with pytest.raises(ValueError, match="expected at most 32768 tensors and parameters, came more"):
+        wire.read(field * (wire.MOST_FIELDS + 1))
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -29,6 +29,9 @@ _CONTENTS = {
 }
 """Where a tensor's values are, if not in raw_input_contents."""
 
+_MOST = 2**14
+"""Tensors and parameters of a request, and dimensions of a tensor: they are made Python's one by one."""
+
 _OF_REST = frozenset(("binary_data", "binary_data_output", "binary_data_size"))
 """Parameters that say where bytes are in a body of REST."""
 
@@ -83,18 +86,27 @@ def document_of(received: Received) -> dict[str, Any]:
     Raises BadRequest where it can't be said as such.
     """
     request, raw = received
+    _check_size(request)
     if raw and len(raw) != len(request.inputs):
         raise BadRequest(
             f"'raw_input_contents': expected {len(request.inputs)}, one for each input, came {len(raw)}"
         )
     inputs = [
-        {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape[:_MOST])}
         | {"data": _raw(tensor, raw[position]) if raw else _typed(tensor)}
         | _with_parameters(tensor)
         for position, tensor in enumerate(request.inputs)
     ]
     outputs = [{"name": output.name} | _with_parameters(output) for output in request.outputs]
     return {"id": request.id or None, "inputs": inputs, "outputs": outputs} | _with_parameters(request)
+
+
+def _check_size(request: Any) -> None:
+    tensors = (*request.inputs[:_MOST], *request.outputs[:_MOST])
+    came = len(request.inputs) + len(request.outputs)
+    came += sum(len(one.parameters) for one in (request, *tensors))
+    if came > _MOST:
+        raise BadRequest(f"the request: expected at most {_MOST} tensors and parameters, came {came}")
 
 
 def end_within(request: Any, seconds: float) -> None:
@@ -135,13 +147,13 @@ def _with_parameters(message: Any) -> dict[str, dict[str, Any]]:
     """The key `parameters`, if there are any."""
     if not message.parameters:
         return {}
-    return {"parameters": parameters_of(message.parameters)}
+    return {"parameters": values_of(message.parameters)}
 
 
-def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by name."""
+def values_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name, but those that only REST has."""
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
-        for name, value in given.items()
+        for name, value in parameters.items()
         if name not in _OF_REST
     }

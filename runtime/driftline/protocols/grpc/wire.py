@@ -10,6 +10,9 @@ from driftline.protocols.grpc.messages import ModelInferRequest
 LONG = 2**16
 """Bytes of a message; to look for the tensors in a shorter one takes longer than to copy them."""
 
+MOST_FIELDS = 2**15
+"""Fields of a message, as many as a shorter one can have: each takes a microsecond and 100 bytes."""
+
 _RAW = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
 _VARINT, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
 """Kinds of fields, the lowest three bits of what stands before each: https://protobuf.dev/programming-guides/encoding"""
@@ -30,9 +33,12 @@ def read(data: bytes) -> Received:
     if len(data) < LONG:
         message = ModelInferRequest.FromString(data)
         return Received(message, message.raw_input_contents)
-    view, raw, rest = memoryview(data), [], []
-    start = 0
+    view, start = memoryview(data), 0
+    raw: list[memoryview] = []
+    rest: list[memoryview] = []
     while start < len(data):
+        if len(raw) + len(rest) == MOST_FIELDS:
+            raise ValueError(f"expected at most {MOST_FIELDS} tensors and parameters, came more")
         tag, position = _varint(data, start)
         position, end = _extent(data, tag & 7, position)
         if tag == _RAW:

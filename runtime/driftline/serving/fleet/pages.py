@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from driftline.answers import failure
 from driftline.config import Server
-from driftline.errors import Cancelled, DriftlineError, Unavailable
+from driftline.errors import Cancelled, DriftlineError, Stopping, Unavailable
 from driftline.serving.app import App
 from driftline.serving.fleet.channel import Channel
 from driftline.serving.holder import Holder
@@ -50,7 +50,7 @@ class SharedApp(App):
         except TimeoutError:
             response = failure(Unavailable(f"the supervisor has not answered in {PAGE_SECONDS:g} s"))
         except asyncio.CancelledError:  # see App
-            response = failure(Unavailable("the server is stopping"))
+            response = failure(Stopping())
         except DriftlineError as error:
             response = failure(error)
         await response(scope, receive, send)

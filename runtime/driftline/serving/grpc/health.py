@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from driftline.errors import NotFound, Unavailable
+from driftline.errors import NotFound, Stopping, Unavailable
 from driftline.protocols.grpc.messages import HEALTH, INFERENCE, HealthCheckResponse
 from driftline.serving.holder import Holder
 
@@ -40,7 +40,7 @@ class Health:
                 yield HealthCheckResponse(status=status)
                 told = status
             await asyncio.wait((self._ending,), timeout=WATCH_SECONDS)
-        raise Unavailable("the server is stopping")
+        raise Stopping()
 
     def _status(self, service: str) -> Any:
         ready = self._host.ready_for_more

@@ -11,9 +11,9 @@ import orjson
 from google.protobuf import json_format
 
 from driftline.batching.request import Request
-from driftline.errors import Unavailable
+from driftline.errors import Stopping
 from driftline.http import ask
-from driftline.protocols.grpc.codec import end_within, parameters_of
+from driftline.protocols.grpc.codec import end_within, values_of
 from driftline.protocols.grpc.messages import ModelStreamInferResponse, message
 from driftline.registry.source import check_name
 from driftline.serving.app import App
@@ -80,7 +80,7 @@ class Inference:
         try:
             await asyncio.wait((waiting, self._ending), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
-                raise Unavailable("the server is stopping")
+                raise Stopping()
             return waiting.result()
         finally:
             waiting.cancel()
@@ -137,7 +137,7 @@ class Inference:
     async def _change(self, request: Any, what: str) -> str:
         name = check_name(request.model_name or request.repository_name)  # KServe has no repositories
         # Bytes, which JSON has not, are a model's files: those are refused as all parameters are.
-        parameters = {name: str(value) for name, value in parameters_of(request.parameters).items()}
+        parameters = {name: str(value) for name, value in values_of(request.parameters).items()}
         await self._page(f"/v2/repository/models/{name}/{what}", {"parameters": parameters})
         return name
 

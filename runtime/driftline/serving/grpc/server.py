@@ -16,7 +16,7 @@ from grpc import aio
 
 from driftline.answers import failure
 from driftline.config import Server
-from driftline.errors import BadRequest, ConfigError, Unavailable
+from driftline.errors import BadRequest, ConfigError, Stopping
 from driftline.protocols.grpc import wire
 from driftline.protocols.grpc.messages import HEALTH, INFERENCE, POOL, ModelInferRequest, class_of
 from driftline.serving.app import App
@@ -138,7 +138,7 @@ class GrpcServer:
             if not self._late:
                 code = grpc.StatusCode.CANCELLED
                 raise
-            code, message = status_of(Unavailable("the server is stopping"))
+            code, message = status_of(Stopping())
         except Exception as error:
             code, message = status_of(error)
         finally:

@@ -301,8 +301,9 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request has come whole; of one that asks for another protocol, only the head."""
         self._unplaced = 0
-        Coming.size -= self._coming  # what came with its end, of the next one, is counted behind it
-        self._coming = 0
+        if self._coming:  # what has come of the next one with its end is counted behind this
+            Coming.size -= self._coming
+            self._coming = 0
         if not self.parser.should_upgrade():
             self._between = True
             super().on_message_complete()

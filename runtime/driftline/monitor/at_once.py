@@ -16,7 +16,7 @@ def compare(
     kinds: Mapping[str, str] | None = None,
     tolerance: float = 0.02,
 ) -> Report:
-    """How the rows of `current` differ from those of `reference`.
+    """How the rows of `current` differ from those of `reference`; alarms are logged, as a monitor's are.
 
         report = dl.compare(january, july)
         report["temp"].statistics["psi"].value, report.alarms, report.to_arrow()

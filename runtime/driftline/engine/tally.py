@@ -199,6 +199,7 @@ class Tally:
         device = self._device
         with device.active():
             with self._stream:
+                rows.settle(self._parts)
                 device.copy_out(self._there, self._here)
                 device.copy_in(self._blank, self._there)
                 number, self.rows = self.rows, 0

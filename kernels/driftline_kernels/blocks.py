@@ -188,8 +188,10 @@ def observe_column(
 
 @body
 def load(values: Any, column: Any, start: int, stop: int, step: int, some: Any) -> Any:
-    """EACH values of a column, `step` rows apart, NaN behind the last; returns how many rows lie ahead, up to all
-    that are read."""
+    """EACH values of a column, `step` rows apart, NaN behind the last.
+
+    Returns how many rows lie ahead, up to all that these are of.
+    """
     left = np.int32(min(stop - start, step * EACH))
     if left == np.int32(step * EACH):
         for k in range(EACH):

@@ -95,4 +95,4 @@ def test_a_card_has_the_bits_of_training(
     for number in (1, 5, 128, len(rows)):
         matrix = model.predict(rows[:number])["y"]
         np.testing.assert_array_equal(matrix.view(np.uint32), transform.apply(rows[:number]).view(np.uint32))
-    assert len(model.lanes[0].forms) > 2
+    assert len(model.device_sessions[0].buffers) > 2

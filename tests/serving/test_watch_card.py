@@ -22,8 +22,8 @@ from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
 from driftline.engine.device import Cpu
+from driftline.engine.device_counter import DeviceCounter
 from driftline.engine.model import Model
-from driftline.engine.tally import Tally
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.slab import Collector, slab_bytes
@@ -93,7 +93,7 @@ async def test_a_card_counts_and_finds_what_the_cpu_does(
     columns = {"x": x, **Model.load(path).predict(x)}
     reference = {name: columns[name] for name in named} if named is not None else None
     plain, card = [await watched(path, reference, card, window_rows=3000) for card in (False, True)]
-    assert card._tallies is not None
+    assert card._counters is not None
     before = [normal(50, seed) for seed in range(40)]
     after = [normal(50, seed, 0.8) for seed in range(40, 80)]
     for batches in (before, after):
@@ -121,7 +121,7 @@ async def test_behind_a_transform_raw_columns_are_counted(tmp_path: Path, watche
     path = behind(folder, transform.fit(rows))
     reference = {**rows, **Model.load(path).predict(rows)}
     plain, card = [await watched(path, reference, card, window_rows=300) for card in (False, True)]
-    assert card._tallies is not None
+    assert card._counters is not None
     for seed in range(1, 9):
         batch = flights_like(50, seed)
         for watch in (plain, card):
@@ -156,9 +156,9 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     slab.set_result(memory)
     watch.start()
     await loaded(watch)
-    assert watch._tallies is not None
+    assert watch._counters is not None
     await asyncio.to_thread(send, watch, [x[:300], x[:17]])
-    assert watch._tallies.rows == 317
+    assert watch._counters.rows == 317
     for _ in range(6000):
         watch.follow()
         collector.ask()
@@ -179,8 +179,8 @@ async def test_a_window_waits_for_the_categories_of_its_batches(tmp_path: Path, 
     path = behind(folder, dl.Transform([dl.Impute("a", "median"), dl.OneHot("s")]).fit(rows))
     reference = {name: rows[name] for name in "as"}
     watch = await watched(path, reference, True)
-    counted, go_on, tallies = Event(), Event(), watch._tallies
-    batch = Batch(tallies)
+    counted, go_on, counters = Event(), Event(), watch._counters
+    batch = Batch(counters)
 
     def slow() -> None:
         watch._model.run({name: rows[name][:40] for name in "as"}, ("y",), batch.count)
@@ -191,7 +191,7 @@ async def test_a_window_waits_for_the_categories_of_its_batches(tmp_path: Path, 
     with ThreadPoolExecutor(2) as pool:
         answer = pool.submit(slow)
         assert counted.wait(60)
-        drained = pool.submit(tallies.drain)
+        drained = pool.submit(counters.drain)
         with pytest.raises(TimeoutError):
             drained.result(0.05)
         go_on.set()
@@ -229,7 +229,7 @@ async def test_a_burst_is_fetched_from_the_card_to_be_looked_at(tmp_path: Path, 
             break
         await asyncio.sleep(0.01)
     assert watch.alarms == {"a of x": 1, "b of x": 1, "c of x": 1}
-    assert watch._tallies.rows == 0
+    assert watch._counters.rows == 0
     await asyncio.to_thread(send, watch, [x[:100]])
     for _ in range(600):
         if watch.observer.monitor._finished:
@@ -257,15 +257,15 @@ async def test_what_does_not_cross_is_counted_here(tmp_path: Path, watched: Watc
     """Columns that are no numbers; batches whose tensors are of another type than the profile's."""
     text = np.array([["a", "b", "c"]] * 150, object)
     watch = await watched(identity(tmp_path / "s.onnx", "BYTES"), {"x": text}, True)
-    assert watch._tallies is None
+    assert watch._counters is None
     await asyncio.to_thread(watch.run, {"x": text}, ("y",))
     assert watch.ready().rows == 150
     watch.close()
     half = normal(150, 0).astype(np.float16)
     watch = await watched(identity(tmp_path / "h.onnx", "FP16"), {"x": half}, True)
-    assert watch._tallies is not None
+    assert watch._counters is not None
     await asyncio.to_thread(watch.run, {"x": half}, ("y",))
-    assert watch._tallies.rows == 0
+    assert watch._counters.rows == 0
     assert watch.ready().rows == 150
     watch.close()
 
@@ -279,7 +279,7 @@ async def test_a_failing_count_fails_no_request(
     def fail(*arguments: object) -> bool:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Tally, "count", fail)
+    monkeypatch.setattr(DeviceCounter, "count", fail)
     await asyncio.to_thread(send, watch, [x[:50]])
     assert watch.observer.skipped_rows == 50
     assert watch.ready().rows == 0
@@ -306,15 +306,15 @@ async def test_a_version_that_retires_gives_the_card_back(
 
     holder, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
     held = [await holder._make(entry, Version("m", 1))]
-    watch, lanes = held[0].watch, held[0].model.lanes
+    watch, sessions = held[0].watch, held[0].model.device_sessions
     assert isinstance(watch, CardWatch)
     watch.start()
     await loaded(watch)
     await asyncio.to_thread(send, watch, [normal(50, 0)])
-    assert watch._tallies is not None
+    assert watch._counters is not None
     assert card.held > 0
     entry.unloading.extend(held)
     watch = None
     await holder._retire(entry, held.pop())
-    assert lanes  # nobody waits until it is collected
+    assert sessions  # nobody waits until it is collected
     assert card.held == 0

@@ -1,4 +1,4 @@
-"""Raw columns in place of a model's input matrix."""
+"""A transform in front of a model: raw columns instead of its input matrix."""
 
 from __future__ import annotations
 

@@ -108,11 +108,11 @@ class Session:
         return all(info.name.lower() == memory for info in self._session.get_input_memory_infos())
 
     def close(self) -> None:
-        """Let go of all that ONNX Runtime has of it, when the last run has ended."""
+        """Free what ONNX Runtime holds, when the last run has ended."""
         self._session = self._run = None
 
     def bind(self) -> Binding:
-        """A way to run with arrays that lie on a device."""
+        """Make a Binding, to run on arrays that lie on a device."""
         return Binding(self._session, self.graphs)
 
     def _has_rows(self) -> bool:
@@ -126,11 +126,11 @@ class Session:
 
 
 class Binding:
-    """One form of batch: inputs and outputs in arrays that stay where they are.
+    """Runs batches of one shape, whose inputs and outputs are arrays that stay where they are.
 
-    `place` and `give` name them, `run` only asks for the work, in the order of the device's stream.
+    `bind_input` and `bind_output` say where; `run` queues the work on the device's stream.
 
-    graphs  whether its session has any; `record` says in which one this form is kept
+    graphs  whether the session has CUDA graphs; `record` says in which one this shape is kept
     """
 
     def __init__(self, session: Any, graphs: bool = False) -> None:
@@ -139,22 +139,22 @@ class Binding:
         self._graphs = graphs
         self.record(UNRECORDED)
 
-    def place(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
+    def bind_input(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
         """An input lies in an array at an address of a device ('cuda', N) or ('cpu', 0)."""
         self._binding.bind_input(name, *where, array.dtype, array.shape, address)
 
-    def give(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
+    def bind_output(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
         """An output is to be written into an array at an address."""
         self._binding.bind_output(name, *where, array.dtype, array.shape, address)
 
     def record(self, graph: int) -> None:
-        """Let the next run be recorded; those that come behind it, by the same thread, repeat it."""
+        """Record the next run as the graph of this number; later runs by the same thread repeat it."""
         self.graph = graph
         self._options = run_options(self._graphs, graph)
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def shapes(self, outputs: Sequence[str]) -> list[tuple[int, ...]]:
-        """Run once, with outputs wherever ONNX Runtime puts them; the shapes that they have."""
+        """The shapes of outputs: run once, with outputs wherever ONNX Runtime puts them."""
         for name in outputs:
             self._binding.bind_output(name)
         self.run()
@@ -164,14 +164,14 @@ class Binding:
         return found
 
     def run(self) -> None:
-        """Ask for the work; ModelError if it fails, whosever fault that is."""
+        """Queue a run; ModelError if it fails, whether the request or the model is at fault."""
         try:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
             raise ModelError(f"the model failed: {reason(error)}") from error
 
     def close(self) -> None:
-        """Let go of the session and of the arrays."""
+        """Drop the references to the session and the arrays."""
         self._session = self._binding = None
 
 

@@ -133,8 +133,8 @@ class Holder:
     @property
     def lost(self) -> str:
         """Why a device of this process can compute nothing any more, in a line; "" if all can."""
-        lanes = (lane for served in self.served() for lane in served.model.lanes)
-        return next((lane.lost for lane in lanes if lane.lost), "")
+        sessions = (each for served in self.served() for each in served.model.device_sessions)
+        return next((session.lost for session in sessions if session.lost), "")
 
     @property
     def processes(self) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
-from driftline.engine.lane import SLOTS
+from driftline.engine.device_session import MOST_IN_FLIGHT
 from driftline.engine.model import Model
 from driftline.protocols.codec import Codec
 from driftline.protocols.mlflow import MlflowCodec
@@ -34,7 +34,7 @@ class Served:
             watch.run if watch else model.run,
             model.signature,
             model.settings.batching,
-            max(model.settings.engine.instances, SLOTS * len(model.lanes)),
+            max(model.settings.engine.instances, MOST_IN_FLIGHT * len(model.device_sessions)),
             cost,
             model.waits,
         )

@@ -31,10 +31,10 @@ class RemoteModel(VersionTotals):
 
     signature  of the model
     holders    the numbers of the workers that have it
-    lanes      none: what cards take is part of what workers compute
+    device_sessions  none: the times of cards are part of what the workers measure
     """
 
-    lanes = ()
+    device_sessions = ()
 
     def __init__(self, signature: Signature, holders: set[int]) -> None:
         super().__init__()

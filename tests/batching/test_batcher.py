@@ -878,7 +878,7 @@ async def _answer(request: Request) -> Tensors:
 async def test_a_request_alone_needs_no_queue() -> None:
     run = Doubler()
     batcher = make(run)
-    outputs = batcher.at_once(rows(1, 3), ("z", "y"))
+    outputs = batcher.try_inline(rows(1, 3), ("z", "y"))
     assert outputs is not None
     assert [*outputs] == ["z", "y"]
     assert outputs["y"][:, 0].tolist() == [2, 6]
@@ -905,16 +905,16 @@ async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
         (Batcher(run, signature(), Batching(), 1, known(INLINE), waits=True), (1,)),
         (closed, (1,)),
     ):
-        assert batcher.at_once(rows(*values), ("y",)) is None
+        assert batcher.try_inline(rows(*values), ("y",)) is None
     assert not run.batches
     waited = make(run)
     request = waited.submit(rows(1), ("y",))
-    assert waited.at_once(rows(2), ("y",)) is None
+    assert waited.try_inline(rows(2), ("y",)) is None
     assert await settled(request) == [[2]]
     busy = make(run, ns=THREAD)
     async with held(run, busy):
         busy.expect(known(INLINE))
-        assert busy.at_once(rows(2), ("y",)) is None
+        assert busy.try_inline(rows(2), ("y",)) is None
     await empty(busy)
 
 
@@ -923,6 +923,6 @@ async def test_what_fails_at_once_says_why() -> None:
         raise ValueError("no")
 
     with pytest.raises(ModelError, match="ValueError: no"):
-        make(broken).at_once(rows(1), ("y",))
+        make(broken).try_inline(rows(1), ("y",))
     with pytest.raises(BadRequest, match="below 0"):
-        make(Doubler()).at_once(rows(-1), ("y",))
+        make(Doubler()).try_inline(rows(-1), ("y",))

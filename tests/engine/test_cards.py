@@ -24,7 +24,7 @@ from driftline.engine.session import Session
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Version
-from driftline.serving.holder import Holder
+from driftline.serving.base_host import BaseHost
 from driftline.serving.notifier import Notifier
 from driftline.serving.watch_card import CardWatch
 from driftline.tensors import Tensors
@@ -130,9 +130,9 @@ def settled(categories: CategoryCounts | None, columns: Tensors) -> None:
 
 def test_what_goes_to_several_cards_is_counted_on_each(tmp_path: Path, cards: list[Card]) -> None:
     bundle = two_cards(tmp_path)
-    holder = Holder(ServerFile(), Notifier(), None)
+    host = BaseHost(ServerFile(), Notifier(), None)
     model = Model(bundle)
-    assert type(holder._watch(Version("m", 1), model, bundle)) is CardWatch
+    assert type(host._watch(Version("m", 1), model, bundle)) is CardWatch
     x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     monitor, expected = (Monitor(Profile.fit({"x": x})) for _ in range(2))
     counters = DeviceCounters.of(model.device_sessions, monitor)

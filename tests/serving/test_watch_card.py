@@ -28,8 +28,8 @@ from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.slab import Collector, slab_bytes
 from driftline.registry.source import Version
-from driftline.serving.fleet.worker import WorkerCardWatch
-from driftline.serving.holder import Entry, Holder
+from driftline.serving.base_host import BaseHost, Entry
+from driftline.serving.fleet.worker_watch import WorkerCardWatch
 from driftline.serving.notifier import Notifier
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import Batch, CardWatch
@@ -288,10 +288,10 @@ async def test_a_failing_count_fails_no_request(
 
 def test_a_model_on_a_card_is_watched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
-    holder, bundle = Holder(ServerFile(), Notifier(), None), Bundle.open(path)
-    assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
+    host, bundle = BaseHost(ServerFile(), Notifier(), None), Bundle.open(path)
+    assert type(host._watch(Version("m", 1), Model(bundle), bundle)) is Watch
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
-    assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
+    assert type(host._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
 
 
 async def test_a_version_that_retires_gives_the_card_back(
@@ -300,12 +300,12 @@ async def test_a_version_that_retires_gives_the_card_back(
     path, card = scale(tmp_path / "m.onnx", 2.0), Card()
     monkeypatch.setattr(engine, "find", lambda wanted: card)
 
-    class Alone(Holder):
+    class Alone(BaseHost):
         def _folder(self, version: Version) -> Path:
             return path
 
-    holder, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
-    held = [await holder._make(entry, Version("m", 1))]
+    host, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
+    held = [await host._make(entry, Version("m", 1))]
     watch, sessions = held[0].watch, held[0].model.device_sessions
     assert isinstance(watch, CardWatch)
     watch.start()
@@ -315,6 +315,6 @@ async def test_a_version_that_retires_gives_the_card_back(
     assert card.held > 0
     entry.unloading.extend(held)
     watch = None
-    await holder._retire(entry, held.pop())
+    await host._retire(entry, held.pop())
     assert sessions  # nobody waits until it is collected
     assert card.held == 0

@@ -4,7 +4,7 @@ The life of a request: `submit` puts it in the queue -> `_flush` takes a batch o
 `execute` gathers the rows, runs them and splits the outputs, on the loop if that is predicted to be
 short, else in a thread -> `_complete` hands each request its part. A request that is cancelled, or
 whose deadline passes, leaves at once from wherever it is. A short one that finds nothing waiting and
-nothing running needs none of this: `at_once`.
+nothing running needs none of this: `try_inline`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ the loop is busy; and where there is one core, nothing else can be done meanwhil
 TICK_SECONDS = 0.0015
 """How much too early a timer may come: uvloop rounds to milliseconds, on a clock that counts in them."""
 
-HASTY_BYTES = 2**22
+INLINE_QUEUE_BYTES = 2**22
 """Where less than this may wait, a request's size is looked at before it runs."""
 
 
@@ -84,7 +84,7 @@ class Batcher:
         self._flush_handle: asyncio.Handle | None = None
         self._delayed = False
         self._closed = False
-        self._hasty = not (self._delay_ns or waits or limits.max_queue_bytes < HASTY_BYTES)
+        self._inline = not (self._delay_ns or waits or limits.max_queue_bytes < INLINE_QUEUE_BYTES)
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
@@ -122,7 +122,7 @@ class Batcher:
         self._schedule()
         return request
 
-    def at_once(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors | None:
+    def try_inline(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors | None:
         """The outputs of a request that needs no queue: it is short, nothing waits and nothing runs.
 
         None for one that has to be submitted; what its model raises is raised, as DriftlineError.
@@ -130,7 +130,7 @@ class Batcher:
         What `execute`, `_complete` and `settle` do to a batch, in line for a single whole request: it is run
         and timed, the cost is learnt (of some only), errors are translated, all is counted.
         """
-        if self._groups or self.running or self._closed or not self._hasty:
+        if self._groups or self.running or self._closed or not self._inline:
             return None
         rows = self._signature.rows(inputs)
         size = sum([array.size for array in arrays_of(inputs)])
@@ -193,7 +193,7 @@ class Batcher:
         else:
             self._flush_handle = self._loop.call_soon(self._flush)
 
-    def hurry(self) -> None:
+    def flush_now(self) -> None:
         """Run now what would run in the next turn of the loop."""
         if self._flush_handle is not None and not self._delayed:
             self._flush_handle.cancel()

@@ -48,7 +48,7 @@ def execute(batch: Batch, run: Run, clock: Callable[[], int]) -> list[Batch]:
 
     clock  gives the nanoseconds that are learnt from
 
-    `Batcher.at_once` does the same in line, for one request without a queue: who changes one, looks at both.
+    `Batcher.try_inline` does the same for one request without a queue: a change here is one there, too.
     """
     spent = clock()
     begin = perf_counter_ns()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from driftline.registry.source import Version
-from driftline.serving.holder import Entry
+from driftline.serving.base_host import Entry
 from driftline.serving.host import Host
 from driftline.serving.served import Served
 from driftline.tensors import TensorSpec

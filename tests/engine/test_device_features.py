@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cards import Cpu
 from features.test_cuda import columns, every_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,6 @@ from support import behind
 
 import driftline as dl
 from driftline.engine import model as engine
-from driftline.engine.device import Cpu
 from driftline.engine.model import Model
 from driftline.errors import BadRequest, ModelError
 from driftline.features.program import reads_first

@@ -12,12 +12,11 @@ from threading import Event, get_ident
 
 import numpy as np
 import pytest
-from cards import Card
+from cards import Card, Cpu
 from onnx import TensorProto, helper
 from support import gather, identity, save_model, scale
 
 from driftline.engine import model as engine
-from driftline.engine.device import Cpu
 from driftline.engine.device_session import MOST_SHAPES, DeviceSession, Layout, bucket_of
 from driftline.engine.model import Model
 from driftline.engine.session import UNRECORDED, Binding, Session

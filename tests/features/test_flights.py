@@ -10,12 +10,12 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
+from cards import Cpu
 from support import behind
 
 from driftline.demo.flights import CATEGORIES, FEATURES, load
 from driftline.demo.train import STEPS
 from driftline.engine import model as engine
-from driftline.engine.device import Cpu
 from driftline.engine.features import Features
 from driftline.engine.model import Model
 from driftline.features.transform import Transform

@@ -1,13 +1,60 @@
-"""The CPU's memory in the place of a card, with an eye on what is done there."""
+"""The CPU in the place of a card."""
 
 from __future__ import annotations
 
 import weakref
+from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
-from driftline.engine.device import Cpu
+from driftline.tensors import Array
+
+
+class Cpu:
+    """The CPU as a device: everything is done at once."""
+
+    name, memory, index, stream = "cpu", "cpu", 0, 0
+
+    def active(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def loading(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def exclusive(self) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return np.empty(shape, dtype)
+
+    def pinned(self, size: int) -> Array:
+        return np.empty(size, np.uint8)
+
+    def copy_in(self, source: Array, target: Any) -> None:
+        np.copyto(target, source)
+
+    def copy_out(self, source: Any, target: Array) -> None:
+        np.copyto(target, source)
+
+    def mark(self, again: Any = None) -> int:
+        return perf_counter_ns()
+
+    def wait(self, mark: Any) -> None:
+        """Nothing to wait for."""
+
+    def between(self, first: int, last: int) -> int:
+        return last - first
+
+    def address(self, array: Any) -> int:
+        return int(array.ctypes.data)
+
+    def give_back(self) -> None:
+        """Nothing to do."""
+
+    def lost(self) -> str:
+        return ""
 
 
 class Card(Cpu):

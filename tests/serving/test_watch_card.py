@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cards import Card
+from cards import Card, Cpu
 from monitor.test_slab import same
 from support import behind, identity, scale
 from waiting import loaded
@@ -21,7 +21,6 @@ import driftline as dl
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
-from driftline.engine.device import Cpu
 from driftline.engine.device_counter import DeviceCounter
 from driftline.engine.model import Model
 from driftline.monitor.monitor import Monitor

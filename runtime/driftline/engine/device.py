@@ -1,4 +1,4 @@
-"""Where models run: memory, a stream and copies of an NVIDIA card, or of the CPU in its place.
+"""NVIDIA cards, where models run: their memory, a stream, copies; and which of them are there.
 
 The arrays of a card are Numba's, which kernels take as they are; so Numba's simulator runs all of this, too.
 """
@@ -10,10 +10,9 @@ import importlib
 import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +34,8 @@ DRIVER = 13_000
 
 class Device(Protocol):
     """What a model needs of a card. All work is queued on one stream and done in that order.
+
+    Card has it of Numba; tests have it of the CPU.
 
     name    as settings have it, 'cuda:0'
     memory  where ONNX Runtime finds its arrays, 'cuda' or 'cpu', and
@@ -88,62 +89,6 @@ class Device(Protocol):
 
     def lost(self) -> str:
         """Why this process can't use it any more; "" if it can. Waits for what is queued."""
-
-
-class Cpu:
-    """The CPU as a device: everything is done at once."""
-
-    name, memory, index, stream = "cpu", "cpu", 0, 0
-
-    def active(self) -> AbstractContextManager[Any]:
-        """Nothing to do."""
-        return nullcontext()
-
-    def loading(self) -> AbstractContextManager[Any]:
-        """Nothing to do."""
-        return nullcontext()
-
-    def exclusive(self) -> AbstractContextManager[bool]:
-        """Nothing to do."""
-        return nullcontext(True)
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An uninitialised array."""
-        return np.empty(shape, dtype)
-
-    def pinned(self, size: int) -> Array:
-        """(size,) uint8."""
-        return np.empty(size, np.uint8)
-
-    def copy_in(self, source: Array, target: Any) -> None:
-        """Copy."""
-        np.copyto(target, source)
-
-    def copy_out(self, source: Any, target: Array) -> None:
-        """Copy."""
-        np.copyto(target, source)
-
-    def mark(self, again: Any = None) -> int:
-        """The time."""
-        return perf_counter_ns()
-
-    def wait(self, mark: Any) -> None:
-        """Nothing to wait for."""
-
-    def between(self, first: int, last: int) -> int:
-        """Nanoseconds."""
-        return last - first
-
-    def address(self, array: Any) -> int:
-        """Where an array starts."""
-        return int(array.ctypes.data)
-
-    def give_back(self) -> None:
-        """Nothing to do."""
-
-    def lost(self) -> str:
-        """Never."""
-        return ""
 
 
 _USE = SharedLock()

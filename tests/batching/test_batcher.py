@@ -913,7 +913,7 @@ async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
     assert await settled(request) == [[2]]
     busy = make(run, ns=THREAD)
     async with held(run, busy):
-        busy.expect(known(INLINE))
+        busy.use_cost(known(INLINE))
         assert busy.try_inline(rows(2), ("y",)) is None
     await empty(busy)
 

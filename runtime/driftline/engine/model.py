@@ -39,22 +39,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.device")
 
 NO_PROFILE = "no associated shape profiles"
-"""What ONNX Runtime says where TensorRT does not take all of a model: the inputs of its parts have none."""
+"""In ONNX Runtime's error if TensorRT takes a model only in parts, whose inputs have no shape profiles."""
 
 WARM_UP_NS = 1_000_000_000
-"""Warming stops before a batch size that would take longer than this."""
+"""Warming up stops before a batch that would take longer."""
 
-NAMED = 6
-"""Inputs and outputs that a repr names."""
+MOST_NAMES = 6
+"""Inputs, or outputs, that a repr names."""
 
 
 class Model:
     """A bundle, loaded. `Model.load(path).predict(columns)` is serving without a server.
 
-    signature  what it takes and gives
-    settings   how it wants to be batched and run
-    mlflow     what MLflow's description says it takes and gives, if it has one
-    warm       whether `warm_up` has done all there is to do
+    signature  its inputs and outputs; with a transform, raw columns are its inputs
+    settings   of batching, engine and monitor
+    mlflow     the signature that MLflow has of it, if there is one
+    warm       whether `warm_up` is complete
     waits      whether a run waits for another process or a card instead of computing
     device_sessions  one for each card that it runs on
     crosses    whether its inputs are copied to cards: not if the CPU makes its features
@@ -103,7 +103,7 @@ class Model:
         return cls(Bundle.open(Path(path)))
 
     def __repr__(self) -> str:
-        return f"Model({_few(self.signature.inputs)} -> {_few(self.signature.outputs)})"
+        return f"Model({_names(self.signature.inputs)} -> {_names(self.signature.outputs)})"
 
     def predict(self, columns: object, outputs: Sequence[str] | None = None) -> Tensors:
         """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
@@ -196,17 +196,17 @@ class Model:
 
     @property
     def classes(self) -> Mapping[str, tuple[int | str, ...]]:
-        """The classes of outputs that are maps of scores, once a row has been computed."""
+        """The classes of outputs that are maps of scores, by name, once a row has been computed."""
         return self._session.classes
 
     @property
     def predictions(self) -> Predictions | None:
-        """How a model that is Python code gave what it predicted last, once it has."""
+        """The form of the last predictions of a model that is Python code; None before, or for others."""
         return None if isinstance(self._session, Session) else self._session.predictions
 
     @property
     def unreadable(self) -> dict[str, int]:
-        """Values of raw columns that were taken as missing since they could not be read, by column."""
+        """How many values of raw columns could not be read and were taken as missing, by column."""
         return self._features.unreadable if self._features is not None else {}
 
     def warm_up(self) -> Cost:
@@ -250,9 +250,10 @@ class Model:
         return cost if self.warm else Cost()
 
 
-def _few(specs: Sequence[TensorSpec]) -> str:
-    """The first names, for a repr."""
-    return ", ".join([*(spec.name for spec in specs[:NAMED]), *(["..."] if len(specs) > NAMED else [])])
+def _names(specs: Sequence[TensorSpec]) -> str:
+    """The names of tensors for a repr, the first ones if there are many."""
+    names = [spec.name for spec in specs[:MOST_NAMES]]
+    return ", ".join(names + ["..."] * (len(specs) > MOST_NAMES))
 
 
 def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0) -> Session:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a device: one model file, loaded, with its signature."""
+"""One model file, loaded by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Session:
     threads   how many threads one run may use
     spinning  whether they spin while they wait for work
 
-    graphs   whether what its bindings run can be recorded
-    dtypes   of its outputs by name; object for what is no tensor of numbers
-    classes  of outputs that are maps of scores: what a first run showed
+    graphs   whether runs of its bindings can be recorded as CUDA graphs
+    dtypes   of outputs by name; object for strings and maps of scores
+    classes  of outputs that are maps of scores, by name, once a row has been computed
 
     Raises ModelError if the file can't be loaded, ConfigError if the device is not there.
     """
@@ -48,7 +48,7 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        # Every failure is raised as well, and a client's bad index is no matter for stderr.
+        # Failures are raised; ONNX Runtime would also print them, a bad index of a client among them.
         options.log_severity_level = _FATAL
         told = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
         try:
@@ -59,7 +59,7 @@ class Session:
         for name, _ in providers:
             if name not in self._session.get_providers():
                 raise ConfigError(f"device {device!r}: ONNX Runtime can't use {name} here; its log says why")
-        # What is around the compiled session checks once more what fits the signature.
+        # The Python wrapper checks the inputs again, which are checked already.
         self._run: Any = getattr(self._session, "_sess", self._session).run
         inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
         outputs = [
@@ -100,10 +100,11 @@ class Session:
         }
 
     def reads(self, memory: str) -> bool:
-        """Whether all inputs are read from a kind of memory, 'cuda' or 'cpu'.
+        """Whether the model reads all inputs from a kind of memory, 'cuda' or 'cpu'.
 
-        What is bound in another, ONNX Runtime copies when it is bound, and never again: later batches would
-        be answered as the first. So it is with whatever the card's provider leaves to the CPU, trees say.
+        An input that is bound in another one, ONNX Runtime copies once, when it is bound: every later batch
+        would be answered as the first. A model reads from the CPU if the card's provider leaves its first
+        nodes to the CPU, trees say.
         """
         return all(info.name.lower() == memory for info in self._session.get_input_memory_infos())
 
@@ -176,7 +177,7 @@ class Binding:
 
 
 def run_options(graphs: bool, graph: int = UNRECORDED) -> Any:
-    """How a run is to be: quiet, and of a session that has graphs, in which one it is kept."""
+    """Options of a run: no messages and, for a session with CUDA graphs, the number of the graph."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = _FATAL
     if graphs:

@@ -58,12 +58,23 @@ async def work(control: int, listener: int, shared: int) -> None:
     listener  of the socket that clients connect to
     shared    of the shared memory
     """
-    begun: asyncio.Future[tuple[Server, ServerFile, int, int, bool]] = asyncio.Future()
-    built = asyncio.Event()
+    begun: asyncio.Future[tuple[WorkerHost, WorkerServer, bool]] = asyncio.Future()
 
-    async def begin(*arguments: Any) -> None:
-        begun.set_result(arguments)
-        await built.wait()
+    async def begin(settings: Server, file: ServerFile, number: int, workers: int, later: bool) -> None:
+        configure_logs(settings)
+        host = WorkerHost(file, number, workers, Arena(shared), channel, PayloadLog.of(settings))
+        server = WorkerServer(SharedApp(host, settings, channel), host, settings)
+        handlers.update(
+            load=host.load,
+            drop=host.drop,
+            flip=host.flip,
+            slabs=host.slabs,
+            capture=host.capture,
+            tell_totals=host.tell_totals,
+            ready=host.begin,
+            stop=server.stop,
+        )
+        begun.set_result((host, server, later))
 
     handlers: dict[str, Any] = {"begin": begin, "stop": lambda: exit_process(0)}
     channel = Channel(socket.socket(fileno=control), handlers)
@@ -74,21 +85,16 @@ async def work(control: int, listener: int, shared: int) -> None:
         await begun
     if begun.cancelled():
         return
-    settings, file, number, workers, later = begun.result()
-    logs.configure(settings.log_format, settings.log_level, settings.access_log)
-    # The supervisor logs, once for all workers, what happens to versions and to monitors.
-    logging.getLogger("driftline.host").setLevel(logging.WARNING)
-    logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
-    host = WorkerHost(file, number, workers, Arena(shared), channel, PayloadLog.of(settings))
-    server = WorkerServer(SharedApp(host, settings, channel), host, settings)
-    handlers |= {
-        "load": host.load, "drop": host.drop, "flip": host.flip, "slabs": host.slabs,
-        "capture": host.capture,
-        "tell_totals": host.tell_totals, "ready": host.begin, "stop": server.stop,
-    }  # fmt: skip
-    built.set()
+    host, server, later = begun.result()
     listening.add_done_callback(lambda _: server.stop())
     await answer(host, server, channel, socket.socket(fileno=listener), later)
+
+
+def configure_logs(settings: Server) -> None:
+    """Log as the supervisor does, but not what it logs once for all workers: versions and monitors."""
+    logs.configure(settings.log_format, settings.log_level, settings.access_log)
+    logging.getLogger("driftline.host").setLevel(logging.WARNING)
+    logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
 
 
 async def answer(

@@ -72,3 +72,41 @@ def test_a_long_hold_keeps_nobody_else_waiting() -> None:
         loading.result(60)
     with lock.exclusive(0) as held:
         assert held
+
+
+def test_who_comes_later_waits_for_an_exclusive_holder() -> None:
+    lock, entered = SharedLock(), Event()
+
+    def share() -> None:
+        with lock.shared():
+            entered.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with lock.exclusive(0):
+            sharing = pool.submit(share)
+            assert not entered.wait(0.2)
+        sharing.result(60)
+    assert entered.is_set()
+
+
+def test_an_exclusive_holder_waits_for_those_inside() -> None:
+    lock, entered, go_on, alone = SharedLock(), Event(), Event(), Event()
+
+    def share() -> None:
+        with lock.shared():
+            entered.set()
+            assert go_on.wait(60)
+
+    def exclude() -> None:
+        with lock.exclusive(60):
+            alone.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        sharing = pool.submit(share)
+        assert entered.wait(60)
+        excluding = pool.submit(exclude)
+        assert not alone.wait(0.2)
+        go_on.set()
+        sharing.result(60)
+        excluding.result(60)
+    assert alone.is_set()

@@ -15,7 +15,7 @@ class SharedLock:
     """
 
     def __init__(self) -> None:
-        self._long = Lock()
+        self._long = Lock()  # of the one exclusive holder, or of one in `shared_long`
         self._changed = Condition()
         self._holders = 0
         self._closed = False  # an exclusive holder waits or is inside
@@ -60,11 +60,9 @@ class SharedLock:
         if not self._long.acquire(timeout=timeout):
             yield False
             return
-        with self._changed:
-            self._changed.wait_for(lambda: not self._closed)
-            self._closed = True
         try:
             with self._changed:
+                self._closed = True
                 self._changed.wait_for(lambda: not self._holders)
             yield True
         finally:

@@ -142,6 +142,35 @@ async def test_whoever_fails_with_a_result_fails_alone(caplog: pytest.LogCapture
 # -- together -------------------------------------------------------------------------------------
 
 
+async def test_what_waits_for_the_next_turn_of_the_loop_may_run_now() -> None:
+    run = Doubler()
+    batcher, delayed = make(run), make(run, max_delay_us=HOUR_US)
+    batcher.flush_now()
+    request = batcher.submit(rows(1), ("y",))
+    batcher.flush_now()
+    assert request.done
+    assert await settled(request) == [[2]]
+    waiting = delayed.submit(rows(2), ("y",))
+    delayed.flush_now()
+    assert run.batches == [[1]]
+    waiting.cancel()
+    await empty(batcher)
+    await empty(delayed)
+
+
+async def test_no_more_batches_run_than_there_are_instances() -> None:
+    run = Doubler()
+    batcher = make(run, most=2, ns=THREAD)
+    run.gate.clear()
+    requests = [batcher.submit(rows(number, number), ("y",)) for number in (1, 2, 3)]
+    await run.running()
+    await asyncio.sleep(0)
+    assert (batcher.running, batcher.queue_rows) == (1, 4)
+    run.gate.set()
+    assert await settled(*requests) == [[2, 2], [4, 4], [6, 6]]
+    await empty(batcher)
+
+
 async def test_what_comes_in_one_turn_of_the_loop_runs_together() -> None:
     run = Doubler()
     batcher = make(run)
@@ -872,7 +901,7 @@ async def _answer(request: Request) -> Tensors:
     return await request
 
 
-# -- at once ---------------------------------------------------------------------------------------
+# -- inline ----------------------------------------------------------------------------------------
 
 
 async def test_a_request_alone_needs_no_queue() -> None:
@@ -889,6 +918,13 @@ async def test_a_request_alone_needs_no_queue() -> None:
     assert counters.last_inference > 0
     assert run.threads == {threading.get_ident()}
     await empty(batcher)
+
+
+async def test_what_a_request_without_a_queue_costs_is_learnt() -> None:
+    cost = known(1)
+    batcher = Batcher(Doubler(), signature(), Batching(), 1, cost)
+    assert batcher.try_inline(rows(1), ("y",)) is not None
+    assert cost.predict(2) > 1
 
 
 async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:

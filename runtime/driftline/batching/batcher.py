@@ -90,7 +90,6 @@ class Batcher:
         self._closed = False
         self._inline = not (self._delay_ns or waits or limits.max_queue_bytes < INLINE_QUEUE_BYTES)
         self._idle = asyncio.Event()
-        self._idle.set()
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
         self._in_threads: list[Batch] = []

@@ -54,7 +54,7 @@ lock: $(INSTALLED)  ## resolve constraints.txt anew
 		--no-header --no-annotate pyproject.toml -o constraints.txt
 
 $(PROMETHEUS): | $(INSTALLED)  # what tests/deploy asks whether rules and queries are right
-	tests/get_prometheus.sh $@
+	tests/deploy/get_prometheus.sh $@
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \

@@ -25,11 +25,11 @@ from bench.gpu_kernels import BINS, cases, check, sent, there
 from bench.results import Result, Table, Target, replace
 from driftline.config import Engine
 from driftline.engine.device import PROVIDER, Card, Device, missing
+from driftline.engine.device_counter import CategoryCounts, DeviceCounter
+from driftline.engine.device_features import FeatureStaging
+from driftline.engine.device_session import DeviceSession
 from driftline.engine.features import Features
-from driftline.engine.features_card import CardFeatures
-from driftline.engine.lane import Lane
 from driftline.engine.model import session_of
-from driftline.engine.tally import Page, Tally
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.tensors import Tensors
@@ -139,17 +139,17 @@ def measure(device: Device, rounds: int, model: Path, sizes: Sizes) -> Result:
 def check_answers(device: Device, model: Path, sizes: Sizes) -> None:
     """Raises AssertionError if batches one behind the other are answered otherwise than on the CPU."""
     session = session_of(model, Engine(), None)
-    lane = Lane(device, session_of(model, Engine(), device))
+    on_card = DeviceSession(device, session_of(model, Engine(), device))
     (spec,) = session.signature.inputs
     outputs = [one.name for one in session.signature.outputs]
     for seed, batch in enumerate(sizes.batches * 2):
         given = {spec.name: models.rows(batch, spec.shape[1], seed)}
-        expected, found = session.run(given, outputs), lane.run(given, outputs)
+        expected, found = session.run(given, outputs), on_card.run(given, outputs)
         for name in outputs:
             np.testing.assert_allclose(
                 found[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=f"{model.stem}: {name}"
             )
-    lane.close()
+    on_card.close()
 
 
 def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[str, dict[int, Sample]]:
@@ -159,15 +159,19 @@ def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[s
     are imputed and standardised for a small network, `all` with the raw columns counted.
     """
     session = session_of(model, Engine(), None)
-    lane, raw = Lane(device, session_of(model, Engine(), device)), raw_session(model, device)
+    on_card, raw = DeviceSession(device, session_of(model, Engine(), device)), raw_session(model, device)
     (spec,) = session.signature.inputs
     outputs = [one.name for one in session.signature.outputs]
-    tally = Tally.of(lane, Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1])})))
+    counter = DeviceCounter.of(
+        on_card, Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1])}))
+    )
     reference = columns(sizes.reference, seed=3)
     small, features = featured(reference)
-    staged = Lane(device, session_of(small, Engine(), device), stage=CardFeatures(device, features))
+    staged = DeviceSession(
+        device, session_of(small, Engine(), device), staging=FeatureStaging(device, features)
+    )
     here, monitor = session_of(small, Engine(), None), Monitor(Profile.fit(reference))
-    counted = Tally.of(staged, Monitor(Profile.fit(reference)))
+    staged_counter = DeviceCounter.of(staged, Monitor(Profile.fit(reference)))
     found: dict[str, dict[int, Sample]] = {}
     for batch in sizes.batches:
         given, table = {spec.name: models.rows(batch, spec.shape[1])}, columns(batch)
@@ -178,18 +182,18 @@ def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[s
 
         ways: dict[str, Callable[[], Any]] = {
             "raw, card": lambda given=given: raw_run(raw, given, outputs),
-            "inference, card": lambda given=given: lane.run(given, outputs),
-            "watched, card": lambda given=given: watched(lane, tally, given, outputs),
+            "inference, card": lambda given=given: on_card.run(given, outputs),
+            "watched, card": lambda given=given: watched(on_card, counter, given, outputs),
             "inference, CPU": lambda given=given: session.run(given, outputs),
             "transform, card": lambda table=table: staged.run(table, ANSWERS),
-            "all, card": lambda table=table: watched(staged, counted, table, ANSWERS),
+            "all, card": lambda table=table: watched(staged, staged_counter, table, ANSWERS),
             "transform, CPU": lambda table=table: here.run(features.of_columns(table), ANSWERS),
             "all, CPU": all_here,
         }
         for way, work in ways.items():
             found.setdefault(way, {})[batch] = wall(work, rounds, sizes.calls)
-        tally.drain()
-        counted.drain()
+        counter.drain()
+        staged_counter.drain()
     return found
 
 
@@ -210,13 +214,13 @@ def featured(reference: Tensors) -> tuple[Path, Features]:
         return model, Features.of(path, session_of(model, Engine(), None).signature)
 
 
-def watched(lane: Lane, tally: Tally, given: Tensors, outputs: Sequence[str]) -> None:
+def watched(on_card: DeviceSession, counter: DeviceCounter, given: Tensors, outputs: Sequence[str]) -> None:
     """A batch that is counted."""
-    pages: list[Page | None] = []
-    lane.run(given, outputs, lambda form, rows: pages.append(tally.count(form, rows)))
-    for page in pages:
-        assert page is not None
-        page.settle(given)
+    counted: list[CategoryCounts | None] = []
+    on_card.run(given, outputs, lambda buffers, rows: counted.append(counter.count(buffers, rows)))
+    for categories in counted:
+        assert categories is not None
+        categories.settle(given)
 
 
 def raw_session(model: Path, device: Device) -> Any:

@@ -94,7 +94,7 @@ def test_rooms_import_only_from_below(path: Path) -> None:
         ("driftline.tensors", "from driftline.config import Server"),
         ("driftline.errors", "import driftline_kernels"),
         ("driftline_kernels.bins", "from driftline.errors import BadRequest"),
-        ("driftline.demo.story", "from driftline.cli import main"),
+        ("driftline.demo.scenario", "from driftline.cli import main"),
     ],
 )
 def test_a_wrong_import_is_seen(module: str, source: str) -> None:

@@ -87,7 +87,7 @@ class Engine:
     tf32: bool = setting(False, SWITCH)
     """Whether a card may round what it multiplies to 10 bits: faster, and another answer than the CPU's."""
     cuda_graphs: bool = setting(False, SWITCH)
-    """Whether a card records what a batch of each form asks of it, and is asked again in one launch."""
+    """Whether a card records what a batch of each shape asks of it, and is asked again in one launch."""
     tensorrt: bool = setting(False, SWITCH)
     """Whether TensorRT computes on a card what it can of a model."""
     tensorrt_fp16: bool = setting(False, SWITCH)

@@ -142,6 +142,35 @@ async def test_whoever_fails_with_a_result_fails_alone(caplog: pytest.LogCapture
 # -- together -------------------------------------------------------------------------------------
 
 
+async def test_what_waits_for_the_next_turn_of_the_loop_may_run_now() -> None:
+    run = Doubler()
+    batcher, delayed = make(run), make(run, max_delay_us=HOUR_US)
+    batcher.flush_now()
+    request = batcher.submit(rows(1), ("y",))
+    batcher.flush_now()
+    assert request.done
+    assert await settled(request) == [[2]]
+    waiting = delayed.submit(rows(2), ("y",))
+    delayed.flush_now()
+    assert run.batches == [[1]]
+    waiting.cancel()
+    await empty(batcher)
+    await empty(delayed)
+
+
+async def test_no_more_batches_run_than_there_are_instances() -> None:
+    run = Doubler()
+    batcher = make(run, most=2, ns=THREAD)
+    run.gate.clear()
+    requests = [batcher.submit(rows(number, number), ("y",)) for number in (1, 2, 3)]
+    await run.running()
+    await asyncio.sleep(0)
+    assert (batcher.running, batcher.queue_rows) == (1, 4)
+    run.gate.set()
+    assert await settled(*requests) == [[2, 2], [4, 4], [6, 6]]
+    await empty(batcher)
+
+
 async def test_what_comes_in_one_turn_of_the_loop_runs_together() -> None:
     run = Doubler()
     batcher = make(run)
@@ -872,13 +901,13 @@ async def _answer(request: Request) -> Tensors:
     return await request
 
 
-# -- at once ---------------------------------------------------------------------------------------
+# -- inline ----------------------------------------------------------------------------------------
 
 
 async def test_a_request_alone_needs_no_queue() -> None:
     run = Doubler()
     batcher = make(run)
-    outputs = batcher.at_once(rows(1, 3), ("z", "y"))
+    outputs = batcher.try_inline(rows(1, 3), ("z", "y"))
     assert outputs is not None
     assert [*outputs] == ["z", "y"]
     assert outputs["y"][:, 0].tolist() == [2, 6]
@@ -889,6 +918,13 @@ async def test_a_request_alone_needs_no_queue() -> None:
     assert counters.last_inference > 0
     assert run.threads == {threading.get_ident()}
     await empty(batcher)
+
+
+async def test_what_a_request_without_a_queue_costs_is_learnt() -> None:
+    cost = known(1)
+    batcher = Batcher(Doubler(), signature(), Batching(), 1, cost)
+    assert batcher.try_inline(rows(1), ("y",)) is not None
+    assert cost.predict(2) > 1
 
 
 async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
@@ -905,16 +941,16 @@ async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
         (Batcher(run, signature(), Batching(), 1, known(INLINE), waits=True), (1,)),
         (closed, (1,)),
     ):
-        assert batcher.at_once(rows(*values), ("y",)) is None
+        assert batcher.try_inline(rows(*values), ("y",)) is None
     assert not run.batches
     waited = make(run)
     request = waited.submit(rows(1), ("y",))
-    assert waited.at_once(rows(2), ("y",)) is None
+    assert waited.try_inline(rows(2), ("y",)) is None
     assert await settled(request) == [[2]]
     busy = make(run, ns=THREAD)
     async with held(run, busy):
-        busy.expect(known(INLINE))
-        assert busy.at_once(rows(2), ("y",)) is None
+        busy.use_cost(known(INLINE))
+        assert busy.try_inline(rows(2), ("y",)) is None
     await empty(busy)
 
 
@@ -923,6 +959,6 @@ async def test_what_fails_at_once_says_why() -> None:
         raise ValueError("no")
 
     with pytest.raises(ModelError, match="ValueError: no"):
-        make(broken).at_once(rows(1), ("y",))
+        make(broken).try_inline(rows(1), ("y",))
     with pytest.raises(BadRequest, match="below 0"):
-        make(Doubler()).at_once(rows(-1), ("y",))
+        make(Doubler()).try_inline(rows(-1), ("y",))

@@ -32,6 +32,7 @@ def test_larger_costs_a_multiple_of_the_nearest_smaller() -> None:
     cost.learn(1, 1_000)
     cost.learn(8, 2_000)
     assert cost.predict(16) == 4_000
+    assert cost.predict(32) == 8_000
     assert cost.predict(64) == 16_000
 
 

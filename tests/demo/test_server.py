@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
-from tests.support import scale
+from support import scale
 
 from driftline.demo.server import free_port, serving
 from driftline.errors import BadRequest, DriftlineError

@@ -16,15 +16,15 @@ import driftline as dl
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
-from driftline.engine.cards import Cards
-from driftline.engine.lane import Behind, Lane
+from driftline.engine.device_counter import CategoryCounts, DeviceCounters
+from driftline.engine.device_session import DeviceSession, OnComputed
+from driftline.engine.load_balancer import LoadBalancer
 from driftline.engine.model import Model
 from driftline.engine.session import Session
-from driftline.engine.tally import Page, Tallies
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.registry.source import Version
-from driftline.serving.holder import Holder
+from driftline.serving.base_host import BaseHost
 from driftline.serving.notifier import Notifier
 from driftline.serving.watch_card import CardWatch
 from driftline.tensors import Tensors
@@ -53,39 +53,39 @@ def two_cards(folder: Path) -> Bundle:
 
 def test_a_batch_goes_to_the_card_with_the_fewest_under_way_or_the_next(tmp_path: Path) -> None:
     path, devices = scale(tmp_path / "m.onnx", 2.0), [Card("cuda:0"), Card("cuda:1")]
-    lanes = [Lane(device, Session(path)) for device in devices]
-    cards = Cards(lanes)
+    sessions = [DeviceSession(device, Session(path)) for device in devices]
+    balancer = LoadBalancer(sessions)
     for _ in range(3):
-        cards.run(ROW, ["y"])
+        balancer.run(ROW, ["y"])
     assert [device.batches for device in devices] == [2, 1]
     meet = Barrier(4)
 
     def compute(number: int) -> Tensors:
-        answer = cards.run({"x": np.full((2, 3), number, np.float32)}, ["y"])
+        answer = balancer.run({"x": np.full((2, 3), number, np.float32)}, ["y"])
         assert (answer["y"] == 2 * number).all()
         return answer
 
-    for lane in lanes:  # four batches are under way at once, wherever they are
-        lane.run = meeting(lane, meet)  # type: ignore[method-assign]
+    for session in sessions:  # four batches are under way at once, wherever they are
+        session.run = meeting(session, meet)  # type: ignore[method-assign]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(compute, range(4)))
     assert [device.batches for device in devices] == [4, 3]
 
 
-def meeting(lane: Lane, meet: Barrier):  # type: ignore[no-untyped-def]
-    run = lane.run
+def meeting(session: DeviceSession, meet: Barrier):  # type: ignore[no-untyped-def]
+    run = session.run
 
-    def wait(inputs: Tensors, outputs: list[str], behind: Behind | None) -> Tensors:
+    def wait(inputs: Tensors, outputs: list[str], on_computed: OnComputed | None) -> Tensors:
         meet.wait(60)
-        return run(inputs, outputs, behind)
+        return run(inputs, outputs, on_computed)
 
     return wait
 
 
 def test_a_card_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, devices = scale(tmp_path / "m.onnx", 2.0), [Card("cuda:0"), Card("cuda:1")]
-    first, second = (Lane(device, Session(path)) for device in devices)
-    cards = Cards([first, second])
+    first, second = (DeviceSession(device, Session(path)) for device in devices)
+    balancer = LoadBalancer([first, second])
 
     def fail(*_: object) -> Tensors:
         raise RuntimeError("fallen off the bus")
@@ -93,18 +93,19 @@ def test_a_card_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as broken:
         broken.setattr(first, "run", fail)
         with pytest.raises(RuntimeError, match="bus"):
-            cards.run(ROW, ["y"])
+            balancer.run(ROW, ["y"])
     for _ in range(4):
-        cards.run(ROW, ["y"])
+        balancer.run(ROW, ["y"])
     assert [device.batches for device in devices] == [2, 2]
 
 
 def test_a_model_runs_on_all_the_cards_that_its_settings_name(tmp_path: Path, cards: list[Card]) -> None:
     model = Model(two_cards(tmp_path))
     assert [card.name for card in cards] == ["cuda:1", "cuda:0"]
-    assert (len(model.lanes), model.crosses, model.waits) == (2, True, True)
+    assert (len(model.device_sessions), model.crosses, model.waits) == (2, True, True)
     model.warm_up()
-    assert [[form.rows for form in lane.forms] for lane in model.lanes] == [[1, 2, 4, 8, 16]] * 2
+    for session in model.device_sessions:
+        assert [buffers.rows for buffers in session.buffers] == [1, 2, 4, 8, 16]
     x = np.arange(120, dtype=np.float32).reshape(40, 3)
     np.testing.assert_array_equal(model.predict(x)["y"], 2 * x)
 
@@ -116,31 +117,31 @@ def test_features_are_made_on_all_the_cards(tmp_path: Path, cards: list[Card]) -
     (tmp_path / "driftline.toml").write_text("[engine]\ndevice = 'cuda:0,1'\n")
     model = Model.load(tmp_path)
     model.warm_up()
-    for lane, card in zip(model.lanes, cards, strict=True):
+    for session, card in zip(model.device_sessions, cards, strict=True):
         before = card.batches
-        assert lane.run(rows, ["y"])["y"].tobytes() == transform.apply(rows).tobytes()
+        assert session.run(rows, ["y"])["y"].tobytes() == transform.apply(rows).tobytes()
         assert card.batches == before + 1
 
 
-def settled(page: Page | None, columns: Tensors) -> None:
-    assert page is not None
-    page.settle(columns)
+def settled(categories: CategoryCounts | None, columns: Tensors) -> None:
+    assert categories is not None
+    categories.settle(columns)
 
 
 def test_what_goes_to_several_cards_is_counted_on_each(tmp_path: Path, cards: list[Card]) -> None:
     bundle = two_cards(tmp_path)
-    holder = Holder(ServerFile(), Notifier(), None)
+    host = BaseHost(ServerFile(), Notifier(), None)
     model = Model(bundle)
-    assert type(holder._watch(Version("m", 1), model, bundle)) is CardWatch
+    assert type(host._watch(Version("m", 1), model, bundle)) is CardWatch
     x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     monitor, expected = (Monitor(Profile.fit({"x": x})) for _ in range(2))
-    tallies = Tallies.of(model.lanes, monitor)
-    assert tallies is not None
-    for number, lane in enumerate((*model.lanes, model.lanes[0])):
+    counters = DeviceCounters.of(model.device_sessions, monitor)
+    assert counters is not None
+    for number, session in enumerate((*model.device_sessions, model.device_sessions[0])):
         batch = {"x": x[number * 10 : number * 10 + 7]}
-        lane.run(batch, ["y"], lambda form, rows, batch=batch: settled(tallies.count(form, rows), batch))
+        session.run(batch, ["y"], lambda *computed, batch=batch: settled(counters.count(*computed), batch))
         expected.observe(batch)
-    assert (tallies.rows, monitor.rows) == (21, 0)
-    tallies.drain()
-    assert (tallies.rows, monitor.rows) == (0, 21)
+    assert (counters.rows, monitor.rows) == (21, 0)
+    counters.drain()
+    assert (counters.rows, monitor.rows) == (0, 21)
     same(monitor, expected)

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from support import scale
@@ -129,16 +128,3 @@ def test_libraries_are_loaded_to_see_that_they_are_there(
     monkeypatch.setattr(device, "_LIBRARIES", {"x": "version"})
     assert device.no_library().startswith(message)
     assert bool(device.no_library()) == bool(message)
-
-
-def test_the_cpu_copies_and_tells_the_time() -> None:
-    cpu = device.Cpu()
-    here, there = cpu.pinned(8), cpu.empty((8,), np.uint8)
-    here[:] = range(8)
-    first = cpu.mark()
-    with cpu.active():
-        cpu.copy_in(here, there)
-        here[:] = 0
-        cpu.copy_out(there, here)
-    assert here.tolist() == list(range(8))
-    assert cpu.between(first, cpu.mark()) >= 0

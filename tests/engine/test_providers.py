@@ -16,8 +16,8 @@ from support import save_model, scale
 
 from driftline.cli import main
 from driftline.config import Engine
-from driftline.engine import engines, providers
 from driftline.engine import model as engine
+from driftline.engine import providers, tensorrt_cache
 from driftline.engine.session import Session
 from driftline.errors import ModelError
 from driftline.registry.files import external_of
@@ -166,12 +166,12 @@ def test_weights_beside_a_model_are_part_of_it(tmp_path: Path) -> None:
     assert external_of(path) == set()
     onnx.save(whole, path, save_as_external_data=True, location=weights.name)
     assert external_of(path) == {weights.name}
-    before, model = engines.contents(path), path.read_bytes()
+    before, model = tensorrt_cache.contents(path), path.read_bytes()
     changed = bytearray(weights.read_bytes())
     changed[0] ^= 1
     weights.write_bytes(changed)
     assert path.read_bytes() == model
-    assert engines.contents(path) != before
+    assert tensorrt_cache.contents(path) != before
 
 
 def test_where_nothing_can_be_kept_engines_are_built_at_each_start(
@@ -197,10 +197,10 @@ def test_an_engine_is_for_all_rows_where_only_they_vary(
     shapes: list[tuple[int, ...]], profile: str | None
 ) -> None:
     inputs = [TensorSpec(name, DATATYPES["FP32"], shape) for name, shape in zip("abc", shapes, strict=False)]
-    options = providers.building(inputs, 7, True)
+    options = providers.engine_options(inputs, 7, True)
     assert options["trt_fp16_enable"] == "True"
     assert options.get("trt_profile_max_shapes") == profile
-    assert providers.building(inputs, 0, False) == {"trt_fp16_enable": "False"}
+    assert providers.engine_options(inputs, 0, False) == {"trt_fp16_enable": "False"}
 
 
 @pytest.mark.parametrize(

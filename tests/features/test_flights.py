@@ -10,12 +10,12 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
+from cards import Cpu
 from support import behind
 
 from driftline.demo.flights import CATEGORIES, FEATURES, load
 from driftline.demo.train import STEPS
 from driftline.engine import model as engine
-from driftline.engine.device import Cpu
 from driftline.engine.features import Features
 from driftline.engine.model import Model
 from driftline.features.transform import Transform
@@ -95,4 +95,4 @@ def test_a_card_has_the_bits_of_training(
     for number in (1, 5, 128, len(rows)):
         matrix = model.predict(rows[:number])["y"]
         np.testing.assert_array_equal(matrix.view(np.uint32), transform.apply(rows[:number]).view(np.uint32))
-    assert len(model.lanes[0].forms) > 2
+    assert len(model.device_sessions[0].buffers) > 2

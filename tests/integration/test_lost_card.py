@@ -5,8 +5,10 @@ The CPU's memory is in the card's place, and breaks as CUDA's contexts do: at on
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import cards
 import httpx
 import pytest
 from support import Process, scale, serving
@@ -15,8 +17,8 @@ from waiting import until
 BREAKING = """
 from contextlib import nullcontext
 import numpy as np
+from cards import Cpu
 from driftline.engine import model
-from driftline.engine.device import Cpu
 
 
 class Breaking(Cpu):
@@ -45,7 +47,8 @@ model.find = lambda wanted: Breaking()
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "sitecustomize.py").write_text(BREAKING)
-    return {"PYTHONPATH": str(tmp_path)}
+    folders = (tmp_path, Path(cards.__file__).parent, os.environ.get("PYTHONPATH"))
+    return {"PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder)}
 
 
 def ask(server: Process, value: float) -> httpx.Response:

@@ -41,7 +41,7 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.timeout(300)
 
-HERE = Path(__file__).parent.parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 SCRIPTS = Path(sys.executable).parent
 RANDOM = np.random.default_rng(0)
 FLOAT, TEXT = TensorProto.FLOAT, TensorProto.STRING
@@ -103,7 +103,7 @@ def models(root: Path) -> dict[str, Path]:
     folders["python"] = root / "mlflow" / "python"
     mlflow.pyfunc.save_model(
         folders["python"],
-        python_model=str(HERE / "mlflow_forms.py"),
+        python_model=str(HELPERS / "mlflow_forms.py"),
         signature=ModelSignature(Schema([ColSpec("double", "x"), ColSpec("string", "form")])),
         pip_requirements=["pandas"],
     )
@@ -139,7 +139,7 @@ def raw(root: Path) -> Path:
     folder = root / "mlflow" / "raw"
     mlflow.pyfunc.save_model(
         folder,
-        python_model=str(HERE / "mlflow_raw.py"),
+        python_model=str(HELPERS / "mlflow_raw.py"),
         artifacts={"version": str(version)},
         signature=ModelSignature(Schema([ColSpec(kind, name) for name, kind in kinds.items()])),
         pip_requirements=["pandas"],
@@ -196,7 +196,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     for name, folder in folders.items():
         registry.register([root / "version" if name == "raw" else folder], name)
     with (
-        peer(sys.executable, HERE / "mlflow_peer.py", *arguments) as theirs,
+        peer(sys.executable, HELPERS / "mlflow_peer.py", *arguments) as theirs,
         serving("wide", *folders, "--registry", root / "models", "--trust") as ours,
         httpx.Client(timeout=60) as client,
     ):

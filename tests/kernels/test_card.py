@@ -17,9 +17,9 @@ from support import behind, scale
 import driftline as dl
 from driftline.engine import model as engine
 from driftline.engine.device import Card
-from driftline.engine.lane import Form
+from driftline.engine.device_counter import CategoryCounts, DeviceCounter
+from driftline.engine.device_session import DeviceBuffers
 from driftline.engine.model import Model
-from driftline.engine.tally import Page, Tally
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline_kernels.cards import SIGNATURES
@@ -71,7 +71,7 @@ def test_a_model_on_a_card_gives_what_it_gives_on_the_cpu(
         x = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)
         for name, array in plain.predict(x).items():
             np.testing.assert_array_equal(model.predict(x)[name], array)
-    assert len([form for form in model.lanes[0]._forms.values() if form]) > 3
+    assert len([each for each in model.device_sessions[0]._buffers.values() if each]) > 3
 
 
 def alike(monitor: Monitor, expected: Monitor) -> None:
@@ -84,10 +84,10 @@ def alike(monitor: Monitor, expected: Monitor) -> None:
     np.testing.assert_allclose(found.features, wanted.features, rtol=1e-4, atol=1e-4)
 
 
-def count(tally: Tally, pages: list[Page], form: Form, rows: int) -> None:
-    page = tally.count(form, rows)
-    assert page is not None
-    pages.append(page)
+def count(counter: DeviceCounter, counted: list[CategoryCounts], buffers: DeviceBuffers, rows: int) -> None:
+    categories = counter.count(buffers, rows)
+    assert categories is not None
+    counted.append(categories)
 
 
 @pytest.mark.filterwarnings("ignore:Simulator timings are bogus", "ignore::RuntimeWarning")
@@ -101,16 +101,16 @@ def test_what_crosses_to_a_card_is_counted_there(
     columns = {"x": x, "total": 2 * x.sum(1)}
     profile = Profile.fit({name: columns[name] for name in names})
     monitor, expected = Monitor(profile), Monitor(profile)
-    tally = Tally.of(model.lanes[0], monitor)
+    counter = DeviceCounter.of(model.device_sessions[0], monitor)
     for rows in (5, 8):
-        pages: list[Page] = []
-        model.run({"x": x[:rows]}, ["total"], partial(count, tally, pages))
-        (page,) = pages
-        page.settle({})
+        counted: list[CategoryCounts] = []
+        model.run({"x": x[:rows]}, ["total"], partial(count, counter, counted))
+        (categories,) = counted
+        categories.settle({})
         expected.observe({name: columns[name][:rows] for name in names})
-    assert (tally.rows, monitor.rows) == (13, 0)
-    tally.drain()
-    assert (tally.rows, monitor.rows) == (0, 13)
+    assert (counter.rows, monitor.rows) == (13, 0)
+    counter.drain()
+    assert (counter.rows, monitor.rows) == (0, 13)
     alike(monitor, expected)
 
 
@@ -135,17 +135,17 @@ def test_features_are_made_on_a_card_and_raw_columns_counted_there(
     model = Model.load(behind(tmp_path, transform))
     profile = Profile.fit({name: np.tile(rows[name], 20) for name in "xh"})
     monitor, expected = Monitor(profile), Monitor(profile)
-    tally = Tally.of(model.lanes[0], monitor)
+    counter = DeviceCounter.of(model.device_sessions[0], monitor)
     for number in (1, 5):
         some = {name: column[:number] for name, column in rows.items()}
-        pages: list[Page] = []
-        found = model.run(some, ["y"], partial(count, tally, pages))["y"]
+        counted: list[CategoryCounts] = []
+        found = model.run(some, ["y"], partial(count, counter, counted))["y"]
         assert found.tobytes() == transform.apply(some).tobytes()
-        (page,) = pages
-        page.settle(some)
+        (categories,) = counted
+        categories.settle(some)
         expected.observe(some)
-    assert len(model.lanes[0].forms) == 2
-    tally.drain()
+    assert len(model.device_sessions[0].buffers) == 2
+    counter.drain()
     alike(monitor, expected)
 
 
@@ -153,8 +153,8 @@ def test_a_card_is_loaded_on_held_alone_and_its_memory_given_back() -> None:
     card = Card(0)
     with card.loading():
         array = card.empty((4,), np.float32)
-    with card.alone() as free:
-        assert free
+    with card.exclusive() as held:
+        assert held
     del array
     card.give_back()
     card.give_back()  # nothing is left to give

@@ -12,11 +12,12 @@ import pytest
 from bench.__main__ import main
 from bench.gpu import Sizes, measure
 from bench.gpu_kernels import cases, check
+from cards import Cpu
 from click.testing import CliRunner
 from naive_kernels import SIMULATED
 from support import scale
 
-from driftline.engine.device import Card, Cpu, missing
+from driftline.engine.device import Card, missing
 from driftline_kernels.cards import SIGNATURES
 
 pytestmark = [

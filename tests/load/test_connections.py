@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from driftline.load.connections import CLOSED, TIMEOUT, Connection, Connections
-from driftline.load.pace import SECOND, Closed, Open, Outcome, drive
+from driftline.load.pace import SECOND, ClosedLoop, OpenLoop, Outcome, drive
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
@@ -84,7 +84,7 @@ def load(
     outcome = Outcome()
     wire = Connections(server.address, request, connections, timeout)
     try:
-        drive(Open(wire.now(), SECOND, requests), wire, outcome, lambda: None)
+        drive(OpenLoop(wire.now(), SECOND, requests), wire, outcome, lambda: None)
     finally:
         wire.close()
     return outcome
@@ -100,7 +100,7 @@ def test_every_request_is_answered_on_connections_that_stay() -> None:
 def test_a_closed_loop_uses_all_connections_and_stops() -> None:
     with answering(lambda number: GOOD) as server:
         wire, outcome = Connections(server.address, REQUEST, 5, 30), Outcome()
-        drive(Closed(wire.now(), SECOND // 5), wire, outcome, lambda: None)
+        drive(ClosedLoop(wire.now(), SECOND // 5), wire, outcome, lambda: None)
         wire.close()
     assert outcome.answered == server.requests > 0
     assert server.connections == 5
@@ -162,7 +162,7 @@ def test_a_closed_loop_at_a_server_that_is_not_there_does_not_spin() -> None:
     with answering(lambda number: GOOD) as server:
         pass
     wire, outcome = Connections(server.address, REQUEST, 2, 30), Outcome()
-    drive(Closed(wire.now(), SECOND // 2), wire, outcome, lambda: None)
+    drive(ClosedLoop(wire.now(), SECOND // 2), wire, outcome, lambda: None)
     wire.close()
     assert 2 <= outcome.failed <= 12
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.load.pace import GRACE_NS, SECOND, UNSENT, Answer, Closed, Open, Outcome, drive
+from driftline.load.pace import GRACE_NS, SECOND, UNSENT, Answer, ClosedLoop, OpenLoop, Outcome, drive
 
 MS = SECOND // 1000
 Stall = tuple[int, int]
@@ -98,7 +98,7 @@ def test_an_open_loop_counts_from_when_requests_were_due(
 ) -> None:
     stall = stall[0], stall[0] + stall[1]
     outcome = Recorded()
-    drive(Open(0, length, rate), Simulated(connections, services, stall), outcome, lambda: None)
+    drive(OpenLoop(0, length, rate), Simulated(connections, services, stall), outcome, lambda: None)
     expected, unsent = naive_open(rate, length, connections, services, stall)
     assert outcome.all == expected
     assert outcome.failures[UNSENT] == outcome.failed == unsent
@@ -114,7 +114,7 @@ def test_a_closed_loop_keeps_every_connection_asking(
     connections: int, length: int, services: list[int]
 ) -> None:
     outcome = Recorded()
-    drive(Closed(0, length), Simulated(connections, services, (0, 0)), outcome, lambda: None)
+    drive(ClosedLoop(0, length), Simulated(connections, services, (0, 0)), outcome, lambda: None)
     dones: list[int] = []
     sents: list[int] = []
     for service in cycle(services):
@@ -129,8 +129,8 @@ def test_a_closed_loop_keeps_every_connection_asking(
 def test_a_stall_shows_in_the_tail_of_an_open_loop_and_hides_in_a_closed_one() -> None:
     second_of_stall = 5 * SECOND, 6 * SECOND
     opened, closed = Outcome(), Outcome()
-    drive(Open(0, 10 * SECOND, 500), Simulated(64, [MS], second_of_stall), opened, lambda: None)
-    drive(Closed(0, 10 * SECOND), Simulated(1, [MS], second_of_stall), closed, lambda: None)
+    drive(OpenLoop(0, 10 * SECOND, 500), Simulated(64, [MS], second_of_stall), opened, lambda: None)
+    drive(ClosedLoop(0, 10 * SECOND), Simulated(1, [MS], second_of_stall), closed, lambda: None)
     # Half the machine's capacity: 500 were due in the stall, and 500 more until it had caught up.
     assert opened.ms(0.5) < 2
     assert opened.ms(0.85) > 100
@@ -147,6 +147,6 @@ def test_an_interrupt_leaves_what_was_counted() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        drive(Open(0, 10 * SECOND, 100), Simulated(4, [MS], (0, 0)), outcome, watch)
+        drive(OpenLoop(0, 10 * SECOND, 100), Simulated(4, [MS], (0, 0)), outcome, watch)
     assert outcome.answered == 75
     assert round(outcome.per_second) == 100

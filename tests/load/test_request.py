@@ -48,6 +48,12 @@ def test_the_message_is_http() -> None:
     )
 
 
+def test_a_server_may_be_below_a_path() -> None:
+    request = Request("http://h/below", "/p", {}, b"", "")
+    assert request.url == "http://h/below/p"
+    assert request.message.startswith(b"POST /below/p HTTP/1.1\r\nHost: h\r\n")
+
+
 def test_paths_name_versions() -> None:
     assert model_path("m") == "/v2/models/m"
     assert model_path("a b:3") == "/v2/models/a%20b/versions/3"

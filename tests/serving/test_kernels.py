@@ -8,8 +8,7 @@ import os
 
 import pytest
 
-from driftline.serving import process
-from driftline.serving.process import compile_kernels
+from driftline.serving import kernels
 
 
 def test_what_cannot_be_loaded_now_is_tried_again(
@@ -23,10 +22,10 @@ def test_what_cannot_be_loaded_now_is_tried_again(
         if len(tries) < 3:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "numba.py")
 
-    monkeypatch.setattr(process.compiling, "load", load)
-    monkeypatch.setattr(process, "sleep", waits.append)
+    monkeypatch.setattr(kernels.compiling, "load", load)
+    monkeypatch.setattr(kernels, "sleep", waits.append)
     with caplog.at_level(logging.ERROR, "driftline.serving"):
-        compile_kernels([])
+        kernels.load_until_done([])
     assert waits == [1.0, 2.0]
     assert caplog.messages == [
         "kernels can't be loaded: [Errno 24] Too many open files: 'numba.py'; requests take longer; "

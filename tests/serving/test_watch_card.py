@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cards import Card
+from cards import Card, Cpu
 from monitor.test_slab import same
 from support import behind, identity, scale
 from waiting import loaded
@@ -21,15 +21,14 @@ import driftline as dl
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
-from driftline.engine.device import Cpu
+from driftline.engine.device_counter import DeviceCounter
 from driftline.engine.model import Model
-from driftline.engine.tally import Tally
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.slab import Collector, slab_bytes
 from driftline.registry.source import Version
-from driftline.serving.fleet.worker import WorkerCardWatch
-from driftline.serving.holder import Entry, Holder
+from driftline.serving.base_host import BaseHost, Entry
+from driftline.serving.fleet.worker_watch import WorkerCardWatch
 from driftline.serving.notifier import Notifier
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import Batch, CardWatch
@@ -93,7 +92,7 @@ async def test_a_card_counts_and_finds_what_the_cpu_does(
     columns = {"x": x, **Model.load(path).predict(x)}
     reference = {name: columns[name] for name in named} if named is not None else None
     plain, card = [await watched(path, reference, card, window_rows=3000) for card in (False, True)]
-    assert card._tallies is not None
+    assert card._counters is not None
     before = [normal(50, seed) for seed in range(40)]
     after = [normal(50, seed, 0.8) for seed in range(40, 80)]
     for batches in (before, after):
@@ -121,7 +120,7 @@ async def test_behind_a_transform_raw_columns_are_counted(tmp_path: Path, watche
     path = behind(folder, transform.fit(rows))
     reference = {**rows, **Model.load(path).predict(rows)}
     plain, card = [await watched(path, reference, card, window_rows=300) for card in (False, True)]
-    assert card._tallies is not None
+    assert card._counters is not None
     for seed in range(1, 9):
         batch = flights_like(50, seed)
         for watch in (plain, card):
@@ -156,9 +155,9 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     slab.set_result(memory)
     watch.start()
     await loaded(watch)
-    assert watch._tallies is not None
+    assert watch._counters is not None
     await asyncio.to_thread(send, watch, [x[:300], x[:17]])
-    assert watch._tallies.rows == 317
+    assert watch._counters.rows == 317
     for _ in range(6000):
         watch.follow()
         collector.ask()
@@ -179,8 +178,8 @@ async def test_a_window_waits_for_the_categories_of_its_batches(tmp_path: Path, 
     path = behind(folder, dl.Transform([dl.Impute("a", "median"), dl.OneHot("s")]).fit(rows))
     reference = {name: rows[name] for name in "as"}
     watch = await watched(path, reference, True)
-    counted, go_on, tallies = Event(), Event(), watch._tallies
-    batch = Batch(tallies)
+    counted, go_on, counters = Event(), Event(), watch._counters
+    batch = Batch(counters)
 
     def slow() -> None:
         watch._model.run({name: rows[name][:40] for name in "as"}, ("y",), batch.count)
@@ -191,7 +190,7 @@ async def test_a_window_waits_for_the_categories_of_its_batches(tmp_path: Path, 
     with ThreadPoolExecutor(2) as pool:
         answer = pool.submit(slow)
         assert counted.wait(60)
-        drained = pool.submit(tallies.drain)
+        drained = pool.submit(counters.drain)
         with pytest.raises(TimeoutError):
             drained.result(0.05)
         go_on.set()
@@ -229,7 +228,7 @@ async def test_a_burst_is_fetched_from_the_card_to_be_looked_at(tmp_path: Path, 
             break
         await asyncio.sleep(0.01)
     assert watch.alarms == {"a of x": 1, "b of x": 1, "c of x": 1}
-    assert watch._tallies.rows == 0
+    assert watch._counters.rows == 0
     await asyncio.to_thread(send, watch, [x[:100]])
     for _ in range(600):
         if watch.observer.monitor._finished:
@@ -257,15 +256,15 @@ async def test_what_does_not_cross_is_counted_here(tmp_path: Path, watched: Watc
     """Columns that are no numbers; batches whose tensors are of another type than the profile's."""
     text = np.array([["a", "b", "c"]] * 150, object)
     watch = await watched(identity(tmp_path / "s.onnx", "BYTES"), {"x": text}, True)
-    assert watch._tallies is None
+    assert watch._counters is None
     await asyncio.to_thread(watch.run, {"x": text}, ("y",))
     assert watch.ready().rows == 150
     watch.close()
     half = normal(150, 0).astype(np.float16)
     watch = await watched(identity(tmp_path / "h.onnx", "FP16"), {"x": half}, True)
-    assert watch._tallies is not None
+    assert watch._counters is not None
     await asyncio.to_thread(watch.run, {"x": half}, ("y",))
-    assert watch._tallies.rows == 0
+    assert watch._counters.rows == 0
     assert watch.ready().rows == 150
     watch.close()
 
@@ -279,7 +278,7 @@ async def test_a_failing_count_fails_no_request(
     def fail(*arguments: object) -> bool:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Tally, "count", fail)
+    monkeypatch.setattr(DeviceCounter, "count", fail)
     await asyncio.to_thread(send, watch, [x[:50]])
     assert watch.observer.skipped_rows == 50
     assert watch.ready().rows == 0
@@ -288,10 +287,10 @@ async def test_a_failing_count_fails_no_request(
 
 def test_a_model_on_a_card_is_watched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
-    holder, bundle = Holder(ServerFile(), Notifier(), None), Bundle.open(path)
-    assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is Watch
+    host, bundle = BaseHost(ServerFile(), Notifier(), None), Bundle.open(path)
+    assert type(host._watch(Version("m", 1), Model(bundle), bundle)) is Watch
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
-    assert type(holder._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
+    assert type(host._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
 
 
 async def test_a_version_that_retires_gives_the_card_back(
@@ -300,21 +299,21 @@ async def test_a_version_that_retires_gives_the_card_back(
     path, card = scale(tmp_path / "m.onnx", 2.0), Card()
     monkeypatch.setattr(engine, "find", lambda wanted: card)
 
-    class Alone(Holder):
+    class Alone(BaseHost):
         def _folder(self, version: Version) -> Path:
             return path
 
-    holder, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
-    held = [await holder._make(entry, Version("m", 1))]
-    watch, lanes = held[0].watch, held[0].model.lanes
+    host, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
+    held = [await host._make(entry, Version("m", 1))]
+    watch, sessions = held[0].watch, held[0].model.device_sessions
     assert isinstance(watch, CardWatch)
     watch.start()
     await loaded(watch)
     await asyncio.to_thread(send, watch, [normal(50, 0)])
-    assert watch._tallies is not None
+    assert watch._counters is not None
     assert card.held > 0
     entry.unloading.extend(held)
     watch = None
-    await holder._retire(entry, held.pop())
-    assert lanes  # nobody waits until it is collected
+    await host._retire(entry, held.pop())
+    assert sessions  # nobody waits until it is collected
     assert card.held == 0

@@ -1,10 +1,10 @@
 """Dynamic batching without a clock: what arrives while the engine is busy runs together next.
 
 The life of a request: `submit` puts it in the queue -> `_flush` takes a batch of what waits ->
-`execute` gathers the rows, runs them and splits the outputs, on the loop if that is predicted to be
-short, else in a thread -> `_complete` hands each request its part. A request that is cancelled, or
-whose deadline passes, leaves at once from wherever it is. A short one that finds nothing waiting and
-nothing running needs none of this: `at_once`.
+`execute` gathers the rows, runs them and splits the outputs, on the event loop if that is predicted to be
+short, else in a thread -> `_complete` gives each request its part. A request that is cancelled, or whose
+deadline passes, is settled at once, wherever it is. A short request that finds nothing waiting and nothing
+running skips the queue: `try_inline`.
 """
 
 from __future__ import annotations
@@ -29,30 +29,34 @@ from driftline.tensors import Signature, Tensors
 
 log = logging.getLogger("driftline.batching")
 
-LEARNING = 8
-"""One in so many requests that run at once is timed for what is learnt: to ask the clock takes long, too."""
+LEARN_EVERY = 8
+"""One of so many inline requests is timed for `Cost`: reading the thread's clock takes long itself."""
 
 INLINE_NS = 1_000_000 if available_cores() > 1 else 5_000_000
-"""Work predicted to be shorter runs on the event loop. In a thread it would wait for Python's lock, 5 ms if
-the loop is busy; and where there is one core, nothing else can be done meanwhile."""
+"""Batches predicted to be shorter run on the event loop. In a thread, a batch may wait 5 ms for Python's lock
+if the loop is busy; and on one core, nothing else can be done meanwhile anyway."""
 
-TICK_SECONDS = 0.0015
-"""How much too early a timer may come: uvloop rounds to milliseconds, on a clock that counts in them."""
+TIMER_ERROR_SECONDS = 0.0015
+"""How much too early a timer may fire: uvloop rounds to milliseconds, and so does its clock."""
 
-HASTY_BYTES = 2**22
-"""Where less than this may wait, a request's size is looked at before it runs."""
+INLINE_QUEUE_BYTES = 2**22
+"""If the queue is limited to fewer, no request runs inline, since `try_inline` does not count bytes."""
 
 
 class Batcher:
     """The queue in front of one version. Lives on one event loop; only `run` is called in threads.
 
     run        computes a batch
-    signature  says whether and along what requests may be concatenated
-    limits     how much runs together and how much may wait
+    signature  says whether requests may be concatenated
+    limits     rows of a batch, and rows and bytes that may wait
     instances  how many batches run at the same time
     cost       what is known about service times already
-    waits      whether `run` waits for another process: then it never runs on the loop, and what is learnt is
-               the time that passes, not its thread's
+    waits      whether `run` waits for another process or a card: then it never runs on the loop, and its cost
+               is the time that passes, not the processor time of its thread
+
+    queue_rows, queue_bytes  that wait
+    pending    requests that are not settled
+    running    batches that run
     """
 
     def __init__(
@@ -70,8 +74,8 @@ class Batcher:
         self.queue_bytes = 0
         self.pending = 0
         self._run = run
-        self._most = limits.max_batch_rows if signature.batched else 1
-        self._most_at_once = min(self._most, limits.max_queue_rows)
+        self._max_rows = limits.max_batch_rows if signature.batched else 1
+        self._max_inline_rows = min(self._max_rows, limits.max_queue_rows)
         self._delay_ns = limits.max_delay_us * 1000 if signature.batched else 0
         self._instances = instances
         self._varying = signature.batched and any(-1 in spec.shape[1:] for spec in signature.inputs)
@@ -84,14 +88,13 @@ class Batcher:
         self._flush_handle: asyncio.Handle | None = None
         self._delayed = False
         self._closed = False
-        self._hasty = not (self._delay_ns or waits or limits.max_queue_bytes < HASTY_BYTES)
+        self._inline = not (self._delay_ns or waits or limits.max_queue_bytes < INLINE_QUEUE_BYTES)
         self._idle = asyncio.Event()
-        self._idle.set()
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
         self._in_threads: list[Batch] = []
 
-    # -- in -------------------------------------------------------------------------------------
+    # -- requests come ----------------------------------------------------------------------------
 
     def submit(
         self, inputs: Tensors, outputs: Sequence[str], timeout_us: int = 0, together: int = 1
@@ -118,26 +121,29 @@ class Batcher:
         self.pending += 1
         if timeout_us:
             request.deadline_ns = request.arrived_ns + timeout_us * 1000
-            request.timer = self._loop.call_later(timeout_us / 1e6 + TICK_SECONDS, self._expire, request)
+            request.timer = self._loop.call_later(
+                timeout_us / 1e6 + TIMER_ERROR_SECONDS, self._expire, request
+            )
         self._schedule()
         return request
 
-    def at_once(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors | None:
-        """The outputs of a request that needs no queue: it is short, nothing waits and nothing runs.
+    def try_inline(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors | None:
+        """Run a request at once if it is short, nothing waits and nothing runs; its outputs.
 
-        None for one that has to be submitted; what its model raises is raised, as DriftlineError.
+        None, and nothing is done, if it has to be submitted instead. Raises DriftlineError if the model
+        fails.
 
-        What `execute`, `_complete` and `settle` do to a batch, in line for a single whole request: it is run
-        and timed, the cost is learnt (of some only), errors are translated, all is counted.
+        This does for a single request what `execute`, `_complete` and `settle` do for a batch: it runs and
+        times the request, learns the cost (of some requests only), translates errors and counts.
         """
-        if self._groups or self.running or self._closed or not self._hasty:
+        if self._groups or self.running or self._closed or not self._inline:
             return None
         rows = self._signature.rows(inputs)
         size = sum([array.size for array in arrays_of(inputs)])
-        if not 0 < rows <= self._most_at_once or self._cost.predict(size) >= INLINE_NS:
+        if not 0 < rows <= self._max_inline_rows or self._cost.predict(size) >= INLINE_NS:
             return None
         counters = self.counters
-        learns = counters.executions % LEARNING == 0
+        learns = counters.executions % LEARN_EVERY == 0
         spent, begin = self._clock() if learns else 0, perf_counter_ns()
         try:
             results = self._run(inputs, outputs)
@@ -168,16 +174,16 @@ class Batcher:
             raise Unavailable(f"the queue is full: {self.queue_rows} rows wait", self._retry_after())
 
     def _retry_after(self) -> int:
-        """Whole seconds until what waits now will have run."""
+        """A prediction: whole seconds until all that waits now has run."""
         counters = self.counters
         ns_per_row = counters.infer_ns / counters.inferences if counters.inferences else 0.0
         return 1 + int(self.queue_rows * ns_per_row / 1e9)
 
-    # -- through ----------------------------------------------------------------------------------
+    # -- batches run ------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """See to it that a batch is taken: in the next turn of the loop, or when the delay is over."""
-        full = self.queue_rows >= self._most
+        """Schedule `_flush`: in the next turn of the event loop, or at the end of `max_delay_us`."""
+        full = self.queue_rows >= self._max_rows
         if self._flush_handle is not None:
             if not (self._delayed and full):
                 return
@@ -193,14 +199,14 @@ class Batcher:
         else:
             self._flush_handle = self._loop.call_soon(self._flush)
 
-    def hurry(self) -> None:
-        """Run now what would run in the next turn of the loop."""
+    def flush_now(self) -> None:
+        """Run the next batch now instead of in the next turn of the event loop."""
         if self._flush_handle is not None and not self._delayed:
             self._flush_handle.cancel()
             self._flush()
 
     def _flush(self) -> None:
-        """Run one batch of what waits."""
+        """Run one batch of the requests that wait."""
         self._flush_handle = None
         while self._groups:
             batch = self._take()
@@ -215,17 +221,18 @@ class Batcher:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._instances, "driftline-batch")
         self._in_threads.append(batch)
-        self._threads.submit(self._work, batch)
+        self._threads.submit(self._run_in_thread, batch)
         if self._groups:
             self._schedule()
 
     def _take(self) -> Batch:
-        """The longest waiting of one group, up to the maximum; only a request above it is cut.
+        """Take a batch of one group: the requests that wait longest, up to the most rows.
 
-        Empty if all of them are late: their timers can't fire while the loop is busy running batches.
+        Only a request of more rows than that is cut. The batch is empty if the deadlines of all have passed:
+        their timers can't fire while the event loop is busy running batches.
         """
         key, group = next(iter(self._groups.items()))
-        most = self._most
+        most = self._max_rows
         slices: list[Slice] = []
         rows = 0
         now = perf_counter_ns()
@@ -262,19 +269,21 @@ class Batcher:
         self.queue_rows -= request.rows - request.rows_taken
         self.queue_bytes -= request.nbytes
 
-    def _work(self, batch: Batch) -> None:
-        """In a thread: run a batch and report back to the loop."""
-        self._loop.call_soon_threadsafe(self._return, batch, execute(batch, self._run, self._clock))
+    def _run_in_thread(self, batch: Batch) -> None:
+        """In a thread: run a batch, and complete it on the event loop."""
+        self._loop.call_soon_threadsafe(
+            self._completed_in_thread, batch, execute(batch, self._run, self._clock)
+        )
 
-    # -- out --------------------------------------------------------------------------------------
+    # -- requests leave ---------------------------------------------------------------------------
 
-    def _return(self, batch: Batch, done: list[Batch]) -> None:
-        """Back on the loop from a thread."""
+    def _completed_in_thread(self, batch: Batch, done: list[Batch]) -> None:
+        """On the event loop: complete what a thread has run."""
         self._in_threads.remove(batch)
         self._complete(done)
 
     def _complete(self, batches: list[Batch]) -> None:
-        """Hand out what a run gave, and go on with what has come in the meantime."""
+        """Give requests their outputs, and schedule the next batch."""
         for batch in batches:
             if batch.infer_ns:
                 self.counters.executed(batch.rows, batch.input_ns, batch.infer_ns, batch.output_ns)
@@ -297,7 +306,7 @@ class Batcher:
             self._idle.set()
 
     def settle(self, request: Request, result: Tensors | DriftlineError) -> None:
-        """Give a request its outputs or its error, wherever it is; only the first one counts."""
+        """Give a request its outputs or its error, whether it waits or runs; once settled, it keeps them."""
         if request.done:
             return
         request.done = True
@@ -322,7 +331,7 @@ class Batcher:
         if on_done is not None:
             try:
                 on_done()
-            except Exception:  # the fault is in who waits for this one: the batch has others
+            except Exception:  # the caller's fault: other requests of the batch must still be settled
                 log.exception("what was to happen with a result failed")
 
     def _expire(self, request: Request) -> None:
@@ -330,18 +339,18 @@ class Batcher:
         late = DeadlineExceeded(f"the request's timeout of {timeout_us} microseconds has passed")
         self.settle(request, late)
 
-    def expect(self, cost: Cost) -> None:
-        """Forget what was learnt about service times, and know this from here on."""
+    def use_cost(self, cost: Cost) -> None:
+        """Replace what was learnt about service times."""
         self._cost = cost
 
     async def drain(self) -> None:
-        """Wait until every request that was submitted has been answered and nothing runs."""
+        """Wait until every request is settled and nothing runs."""
         while self.pending or self.running:
             self._idle.clear()
             await self._idle.wait()
 
     def close(self) -> None:
-        """Refuse what still waits, runs or comes later, and give the threads back once what runs is done."""
+        """Refuse requests that wait, run or come later; threads end when their batch has run."""
         self._closed = True
         waiting = [request for group in self._groups.values() for request in group]
         running = [request for batch in self._in_threads for request, _, _ in batch.slices]
@@ -354,5 +363,5 @@ class Batcher:
 
 
 def _shapes(inputs: Tensors) -> Hashable:
-    """What requests must have in common to be concatenated, where shapes vary."""
+    """The shapes of a row: equal for requests that may be concatenated."""
     return tuple(array.shape[1:] for array in inputs.values())

@@ -1,16 +1,19 @@
-"""How long will a batch of this size take?"""
+"""Predicts how long a batch will take."""
 
 from __future__ import annotations
 
 _BUCKETS = 64
 _WEIGHT = 0.125
+"""Of a new measurement in the moving average."""
+
 _OUTLIER = 4.0
+"""A measurement counts as this multiple of the average at most."""
 
 
 class Cost:
-    """Learns service time by size, in buckets of a factor of two.
+    """Learns service times by size, in buckets of a factor of two.
 
-    A size is the number of elements of all inputs together: dimensions other than rows may vary, too.
+    A size is the number of elements of all inputs together, since other dimensions than rows may vary, too.
     """
 
     __slots__ = ("_ns",)

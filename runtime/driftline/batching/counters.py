@@ -1,4 +1,4 @@
-"""What a batcher has done: plain numbers, written on the event loop, read when somebody asks."""
+"""Counters of a batcher: plain numbers, written on the event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from driftline.errors import DriftlineError
 
 @dataclass(slots=True)
 class BatchSize:
-    """What the batches of one size took, in nanoseconds."""
+    """The batches of one size: how many, and the nanoseconds that they took."""
 
     count: int = 0
     input_ns: int = 0
@@ -23,7 +23,8 @@ class Counters:
     """Running totals of one version, in the terms of Triton's statistics extension.
 
     A request is what a client sent, an inference is a row, an execution is a batch that ran. A request
-    waits in the queue, its rows are gathered (input), run (infer) and split again (output).
+    waits in the queue, its rows are gathered (input), run (infer) and split again (output). Times are in
+    nanoseconds; `last_inference` is in seconds since 1970; `failures` are by reason, `batches` by rows.
     """
 
     requests: int = 0
@@ -40,12 +41,12 @@ class Counters:
     batches: dict[int, BatchSize] = field(default_factory=dict)
 
     def fail(self, error: DriftlineError, ns: int) -> None:
-        """Note a request that failed `ns` nanoseconds after it came."""
+        """Count a request that failed `ns` nanoseconds after it came."""
         self.failures[error.reason] += 1
         self.failure_ns += ns
 
     def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """Note a batch that ran."""
+        """Count a batch that ran."""
         self.executions += 1
         self.inferences += rows
         self.input_ns += input_ns

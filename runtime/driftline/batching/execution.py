@@ -17,7 +17,7 @@ Run = Callable[[Tensors, Sequence[str]], Tensors]
 
 @dataclass(slots=True)
 class Batch:
-    """What runs together: row ranges of requests, and what came out.
+    """Rows of requests that run together, and what came out.
 
     results    for each slice its outputs or its error, once it has run
     input_ns   nanoseconds that passed while its rows were gathered,
@@ -36,7 +36,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Elements of its inputs: see Cost."""
+        """The number of elements of its inputs; see Cost."""
         for request, _, _ in self.slices:
             if request.rows:
                 break
@@ -46,9 +46,9 @@ class Batch:
 def execute(batch: Batch, run: Run, clock: Callable[[], int]) -> list[Batch]:
     """Run a batch; if that fails, its slices one by one, so that a bad one fails alone.
 
-    clock  gives the nanoseconds that are learnt from
+    clock  of `Batch.spent_ns`, in nanoseconds
 
-    `Batcher.at_once` does the same in line, for one request without a queue: who changes one, looks at both.
+    `Batcher.try_inline` does the same for one request without a queue: a change here is one there, too.
     """
     spent = clock()
     begin = perf_counter_ns()
@@ -64,7 +64,7 @@ def execute(batch: Batch, run: Run, clock: Callable[[], int]) -> list[Batch]:
             alone = (Batch([part], part[2] - part[1]) for part in batch.slices)
             return [done for single in alone for done in execute(single, run, clock)]
         error = as_driftline(error)
-        # What it has seen on its way leads back to this batch; see Request.outcome.
+        # Its frames refer to this batch; see Request.outcome.
         error.__traceback__ = error.__cause__ = error.__context__ = None
         batch.results = [error]
         return [batch]
@@ -76,5 +76,5 @@ def execute(batch: Batch, run: Run, clock: Callable[[], int]) -> list[Batch]:
 
 
 def as_driftline(error: Exception) -> DriftlineError:
-    """What a client is told of what a model raised."""
+    """An error of a model as a DriftlineError."""
     return error if isinstance(error, DriftlineError) else ModelError(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""One request in the queue."""
+"""A request in the queue of a batcher."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from driftline.errors import Cancelled, DriftlineError
 from driftline.tensors import Tensors
 
 REQUEST_BYTES = 1_000
-"""What a request takes in the queue besides its tensors."""
+"""What a request takes in memory besides its tensors, about."""
 
 
 class Request:
-    """One request in a batcher; `await` it for its outputs, or its error.
+    """A request in a batcher. `await` returns its outputs or raises its error.
 
     inputs       arrays that fit the signature
     outputs      the names of the outputs wanted
@@ -26,14 +26,14 @@ class Request:
     group        equal for requests that may be concatenated
     together     how many client requests this one stands for; on failure each is tried again alone
     nbytes       bytes that it takes in the queue
-    arrived_ns   when it was made; this and the next two are nanoseconds by perf_counter_ns
+    arrived_ns   when it was made; this and the next two by perf_counter_ns
     started_ns   when its first rows were taken from the queue; 0 until then
-    deadline_ns  when `timer` gives it up; 0 for never
-    rows_taken   rows that were taken from the queue, to run
+    deadline_ns  when `timer` fails it with DeadlineExceeded; 0 for never
+    rows_taken   rows that were taken from the queue
     rows_done    rows whose outputs are in `parts`, where they ran in several batches
     parts        the outputs of these rows, each with the number of its first row
-    done         whether it has its outputs or its error: `result`, see `outcome`
-    on_done      called once when it is done, instead of awaiting it; then `outcome` has its outputs
+    done         whether it is settled: has its outputs or its error, see `outcome`
+    on_done      called once it is done, for callers that do not await it
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class Request:
         self.timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Fail it with Cancelled, since nobody waits for the answer any more."""
         if not self.done:
             self._settle(self, Cancelled("the client has gone"))
 
@@ -81,10 +81,10 @@ class Request:
         return self.outcome()
 
     def outcome(self) -> Tensors:
-        """Its outputs, once it is done; its error is raised."""
+        """Its outputs; raises its error. Only once it is done."""
         if isinstance(self.result, DriftlineError):
-            # A copy: what is raised knows its frames, and they know this request. If the request knew it too,
-            # its tensors and its version would stay in memory until the garbage collector comes.
+            # A copy: a raised error refers to its frames, and they to this request. If the request referred
+            # to that error, its tensors and its version would stay in memory until garbage is collected.
             raise copy(self.result)
         assert self.result is not None, "it is done"
         return self.result

@@ -1,4 +1,4 @@
-"""The rows of requests, to one batch and back."""
+"""Joins the rows of requests to a batch, and splits its outputs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def gather(slices: Sequence[Slice]) -> Tensors:
 
 
 def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
-    """The outputs of a batch, slice by slice, each with those that its request wants.
+    """The outputs of each slice of a batch, those that its request wants.
 
-    Raises ModelError if they have not a row for each row that went in.
+    Raises ModelError if the outputs have not one row for each row of input.
     """
     request, first, last = slices[0]
     if last - first == request.rows and len(slices) == 1 and request.together == 1:
@@ -46,7 +46,7 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
 
 
 def join(parts: Sequence[tuple[int, Tensors]]) -> Tensors | ModelError:
-    """The outputs of a request that ran in several batches, in the order of its rows."""
+    """The outputs of a request that ran in several batches, in the order of its rows; or why that fails."""
     ordered = [outputs for _, outputs in sorted(parts, key=lambda part: part[0])]
     try:
         return {name: np.concatenate([outputs[name] for outputs in ordered]) for name in ordered[0]}

@@ -1,4 +1,4 @@
-"""The door to the demo: what it needs, before anything of that is imported."""
+"""Entry of the demo: checks what it needs before any of that is imported."""
 
 from importlib.util import find_spec
 
@@ -25,6 +25,6 @@ def run(registry: str, host: str, port: int, rows: int | None) -> int:
         raise BadRequest(f"the demo needs {', '.join(missing)}: pip install 'driftline[cpu,demo]'")
     if rows is not None and rows < _LEAST_ROWS:
         raise BadRequest(f"rows: expected at least {_LEAST_ROWS}, so that both versions answer; came {rows}")
-    from driftline.demo.story import tell
+    from driftline.demo.scenario import run_scenario
 
-    return tell(registry, host, port, rows)
+    return run_scenario(registry, host, port, rows)

@@ -43,7 +43,7 @@ While the next version trains, a short replay slows down to leave it flights.[/]
 
 
 class Screen:
-    """Writes to a terminal, or plain lines to what else stands in its place."""
+    """Writes to a terminal; plain lines if the output is none."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
@@ -53,7 +53,7 @@ class Screen:
         return self._console.status(text)
 
     def step(self, name: str, text: str) -> None:
-        """A step of the story, once it is done."""
+        """Print a step of the demo that is done."""
         label = (f"{name:<{_INDENT}}", "bold cyan")
         self._console.print(Text.assemble(label, text), soft_wrap=True)
 
@@ -63,7 +63,7 @@ class Screen:
 
     @asynccontextmanager
     async def following(self, replay: Replay, flights: pd.DataFrame) -> AsyncIterator[None]:
-        """Show how the replay of `flights` goes, until this is left."""
+        """Show the progress of the replay of `flights` during the block."""
         show = self._show_live if self._console.is_terminal else self._show_lines
         showing = asyncio.create_task(show(replay, flights))
         try:

@@ -33,7 +33,7 @@ class Server:
         self._log = log
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work` while the server runs; DriftlineError, with what it said last, if it ends before."""
+        """Do `work` while the server runs; DriftlineError, with its last log lines, if it ends before."""
         working, ending = asyncio.create_task(work), asyncio.create_task(self._process.wait())
         try:
             await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -58,7 +58,7 @@ class Server:
             ) from None
 
     async def stop(self) -> None:
-        """End the server, gently at first."""
+        """Terminate the server; kill it if that takes too long."""
         with suppress(ProcessLookupError):
             self._process.terminate()
             try:
@@ -84,7 +84,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(model: str, registry: str, host: str, port: int) -> AsyncIterator[Server]:
-    """A server for one model of a registry, ready to answer; it is stopped on leaving, however that comes.
+    """Run a server for one model of a registry; yields it once it is ready, and stops it at the end.
 
     Raises DriftlineError if the server does not become ready.
     """

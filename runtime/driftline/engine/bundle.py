@@ -12,21 +12,21 @@ from driftline.mlmodel import MLMODEL, MlModel
 from driftline.registry.files import PROFILE, SETTINGS, TRANSFORM
 
 MODEL = "model.onnx"
-OTHERS = frozenset(
+CONVERTIBLE = frozenset(
     (".pkl", ".pickle", ".joblib", ".skops", ".json", ".ubj", ".txt", ".pt2", ".pt", ".pth", ".keras")
 )
-"""How files of other libraries' models end."""
+"""Suffixes of other libraries' models, which `driftline convert` takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a version consists of.
+    """The files of a version.
 
-    model      its file; of an MLflow model that is Python code, the MLmodel
-    settings   of it
-    profile    that it is watched by, if any
-    transform  of raw columns to what the model takes, if any
-    mlmodel    what MLflow says of it, if it comes from there
+    model      the .onnx file; of a model that is Python code, MLflow's MLmodel
+    settings   of the version's driftline.toml
+    profile    the reference for its monitor, if there is one
+    transform  makes the model's input of raw columns, if there is one
+    mlmodel    MLflow's description, if the model is MLflow's
     """
 
     model: Path
@@ -37,12 +37,12 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Read a version's folder, of driftline's, Triton's or MLflow's form, or a lone .onnx file.
+        """Read a version's folder in the layout of driftline, Triton or MLflow, or a lone .onnx file.
 
         Raises ModelError if there is no model in it, ConfigError if its driftline.toml is wrong.
         """
         if path.is_file():
-            if path.suffix.lower() in OTHERS:
+            if path.suffix.lower() in CONVERTIBLE:
                 raise ModelError(
                     f"{path}: expected an .onnx file, came one that ends in {path.suffix}; "
                     "`driftline convert` makes one of other libraries' models"
@@ -51,8 +51,8 @@ class Bundle:
         if not path.is_dir():
             raise ModelError(f"{path}: expected a version's folder or an .onnx file, there is nothing")
         mlmodel = MlModel.read(path / MLMODEL) if _is_file(path / MLMODEL) else None
-        model = lone(path) if mlmodel is None else path / data_of(mlmodel, path)
-        if model.is_dir():  # Triton's form of a model with external data
+        model = only_model(path) if mlmodel is None else path / mlflow_model(mlmodel, path)
+        if model.is_dir():  # Triton's layout of a model with external data
             model = model / MODEL
         if not model.is_file():
             came = sorted(each.name for each in path.iterdir())
@@ -65,10 +65,10 @@ class Bundle:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is such a file; ModelError for what only has its name.
+    """Whether there is such a file; ModelError for a folder or a broken link of that name.
 
-    Without it a model would be served, but otherwise or unwatched. Of a file that is not there, a container's
-    volume makes a folder.
+    To ignore those would serve the model without its transform or its monitor. A container engine makes a
+    folder where a file that it is to mount is missing.
     """
     if path.is_file():
         return True
@@ -78,15 +78,17 @@ def _is_file(path: Path) -> bool:
     return False
 
 
-def lone(folder: Path) -> Path:
-    """The model's file in a folder that says nothing else of it: model.onnx, or the only one that ends so."""
+def only_model(folder: Path) -> Path:
+    """The model's file in a folder without an MLmodel: model.onnx, or the only .onnx file."""
     models = [] if (folder / MODEL).exists() else sorted(folder.glob("*.onnx"))
     return models[0] if len(models) == 1 else folder / MODEL
 
 
-def data_of(mlmodel: MlModel, folder: Path) -> str:
-    """The model's file in an MLflow model's folder, MLmodel itself if it is Python code; ModelError if it is
-    neither."""
+def mlflow_model(mlmodel: MlModel, folder: Path) -> str:
+    """The name of the model's file in an MLflow model's folder: MLmodel if the model is Python code.
+
+    Raises ModelError if it is neither ONNX nor Python code.
+    """
     flavor = mlmodel.flavors.get("onnx")
     if flavor is None and (folder / MODEL).exists():  # driftline's own, with what MLflow says of it
         return MODEL

@@ -1,4 +1,4 @@
-"""Memory, a stream and copies where models run: an NVIDIA card, or the CPU's own, which stand in for one.
+"""NVIDIA cards, where models run: their memory, a stream, copies; and which of them are there.
 
 The arrays of a card are Numba's, which kernels take as they are; so Numba's simulator runs all of this, too.
 """
@@ -10,16 +10,15 @@ import importlib
 import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 
-from driftline.engine.gate import Gate
+from driftline.engine.shared_lock import SharedLock
 from driftline.errors import ConfigError
 from driftline.tensors import Array
 from driftline_kernels import device as kernels
@@ -34,7 +33,9 @@ DRIVER = 13_000
 
 
 class Device(Protocol):
-    """What a card does for a model: everything on one stream, in the order in which it is asked for.
+    """What a model needs of a card. All work is queued on one stream and done in that order.
+
+    Card has it of Numba; tests have it of the CPU.
 
     name    as settings have it, 'cuda:0'
     memory  where ONNX Runtime finds its arrays, 'cuda' or 'cpu', and
@@ -48,29 +49,31 @@ class Device(Protocol):
     stream: int
 
     def active(self) -> AbstractContextManager[Any]:
-        """Makes it the device of this thread: kernels run there, on its stream."""
+        """Make it the device of this thread: kernels run there, on its stream."""
 
     def loading(self) -> AbstractContextManager[Any]:
         """As `active`, for what may take seconds or minutes."""
 
-    def alone(self) -> AbstractContextManager[bool]:
-        """No other thread has a device active meanwhile; not for one that has. False if somebody is `loading`
-        for longer than can be waited for."""
+    def exclusive(self) -> AbstractContextManager[bool]:
+        """Keep all other threads from using any device; the caller must not have one active itself.
+
+        Yields False, and keeps nobody out, if another thread is `loading` for too long.
+        """
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array there, not filled."""
+        """An uninitialised array on the device."""
 
     def pinned(self, size: int) -> Array:
-        """(size,) uint8 here, from where the device copies without the CPU's help."""
+        """(size,) uint8 in pinned memory of this machine, which the device reads without the CPU."""
 
-    def copy_in(self, here: Array, there: Any) -> None:
-        """Copy as soon as its turn comes; both contiguous and of one size."""
+    def copy_in(self, source: Array, target: Any) -> None:
+        """Queue a copy; both arrays contiguous and of one size."""
 
-    def copy_out(self, there: Any, here: Array) -> None:
-        """Copy as soon as its turn comes; both contiguous and of one size."""
+    def copy_out(self, source: Any, target: Array) -> None:
+        """Queue a copy; both arrays contiguous and of one size."""
 
     def mark(self, again: Any = None) -> Any:
-        """A point in the stream, behind all that was asked for; `again` is one that may be used for it."""
+        """Mark the point in the stream behind all that is queued; `again` is an earlier mark to use again."""
 
     def wait(self, mark: Any) -> None:
         """Wait until a mark is reached."""
@@ -82,73 +85,17 @@ class Device(Protocol):
         """Where an array starts."""
 
     def give_back(self) -> None:
-        """Let others have the memory of arrays that nobody has any more."""
+        """Free the memory of arrays that nobody refers to any more."""
 
     def lost(self) -> str:
-        """Why this process can ask nothing of it any more; "" if it can. Waits for what is on the stream."""
+        """Why this process can't use it any more; "" if it can. Waits for what is queued."""
 
 
-class Cpu:
-    """The CPU as a device: whatever is asked for is done at once."""
+_USE = SharedLock()
+"""Held shared by threads that use any card of this process, exclusively by one that records a CUDA graph."""
 
-    name, memory, index, stream = "cpu", "cpu", 0, 0
-
-    def active(self) -> AbstractContextManager[Any]:
-        """Nothing to do."""
-        return nullcontext()
-
-    def loading(self) -> AbstractContextManager[Any]:
-        """Nothing to do."""
-        return nullcontext()
-
-    def alone(self) -> AbstractContextManager[bool]:
-        """Nobody disturbs it."""
-        return nullcontext(True)
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array, not filled."""
-        return np.empty(shape, dtype)
-
-    def pinned(self, size: int) -> Array:
-        """(size,) uint8."""
-        return np.empty(size, np.uint8)
-
-    def copy_in(self, here: Array, there: Any) -> None:
-        """Copy."""
-        np.copyto(there, here)
-
-    def copy_out(self, there: Any, here: Array) -> None:
-        """Copy."""
-        np.copyto(here, there)
-
-    def mark(self, again: Any = None) -> int:
-        """The time."""
-        return perf_counter_ns()
-
-    def wait(self, mark: Any) -> None:
-        """It is reached."""
-
-    def between(self, first: int, last: int) -> int:
-        """Nanoseconds."""
-        return last - first
-
-    def address(self, array: Any) -> int:
-        """Where an array starts."""
-        return int(array.ctypes.data)
-
-    def give_back(self) -> None:
-        """They have it already."""
-
-    def lost(self) -> str:
-        """It is not."""
-        return ""
-
-
-_GATE = Gate()
-"""Who uses any card of this process."""
-
-PATIENCE = 5.0
-"""Seconds that a form of batch waits to be recorded while a model is loaded; it goes on unrecorded then."""
+EXCLUSIVE_TIMEOUT_SECONDS = 5.0
+"""How long `Card.exclusive` waits for a model that is being loaded."""
 
 
 class Card:
@@ -168,24 +115,28 @@ class Card:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Makes it the device of this thread: kernels run there, on its stream."""
-        with _GATE.passing(), self._cuda.gpus[self.index], kernels.launching(self._stream):
+        """Make it the device of this thread: kernels run there, on its stream."""
+        with _USE.shared(), self._cuda.gpus[self.index], kernels.launching(self._stream):
             yield
 
     @contextmanager
     def loading(self) -> Iterator[None]:
         """As `active`, for what may take seconds or minutes."""
-        with _GATE.passing_long(), self.active():
+        with _USE.shared_long(), self.active():
             yield
 
     @contextmanager
-    def alone(self) -> Iterator[bool]:
-        """CUDA spoils what is being recorded if another thread of the process takes or frees memory, say."""
-        with _GATE.alone(PATIENCE) as free, self._cuda.gpus[self.index], self._cuda.defer_cleanup():
-            yield free
+    def exclusive(self) -> Iterator[bool]:
+        """See Device. CUDA spoils a recording if another thread allocates or frees memory, say."""
+        with (
+            _USE.exclusive(EXCLUSIVE_TIMEOUT_SECONDS) as held,
+            self._cuda.gpus[self.index],
+            self._cuda.defer_cleanup(),
+        ):
+            yield held
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array there, not filled. CUDA frees memory when the kernels that use it have ended."""
+        """An uninitialised array there; CUDA frees it only when the kernels that use it have ended."""
         return self._cuda.device_array(shape, dtype)
 
     def pinned(self, size: int) -> Array:
@@ -193,13 +144,13 @@ class Card:
         pinned: Array = self._cuda.pinned_array(size, np.uint8)
         return pinned
 
-    def copy_in(self, here: Array, there: Any) -> None:
-        """Copy as soon as its turn comes; both contiguous and of one size."""
-        there.copy_to_device(here, stream=self._stream)
+    def copy_in(self, source: Array, target: Any) -> None:
+        """Queue a copy; both arrays contiguous and of one size."""
+        target.copy_to_device(source, stream=self._stream)
 
-    def copy_out(self, there: Any, here: Array) -> None:
-        """Copy as soon as its turn comes; both contiguous and of one size."""
-        there.copy_to_host(here, stream=self._stream)
+    def copy_out(self, source: Any, target: Array) -> None:
+        """Queue a copy; both arrays contiguous and of one size."""
+        source.copy_to_host(target, stream=self._stream)
 
     def mark(self, again: Any = None) -> Any:
         """An event."""
@@ -220,8 +171,8 @@ class Card:
         return int(array.__cuda_array_interface__["data"][0])
 
     def lost(self) -> str:
-        """Some errors, an illegal address say, end CUDA's context: whatever this process asks later has the
-        same one as its answer."""
+        """See Device. Some errors, an illegal address say, end CUDA's context: each later call of this
+        process fails with the same one."""
         try:
             with self._cuda.gpus[self.index]:
                 self._stream.synchronize()
@@ -230,7 +181,7 @@ class Card:
         return ""
 
     def give_back(self) -> None:
-        """What Numba would free with the next few arrays, it frees now: events, and the memory of arrays."""
+        """Have Numba free events and arrays now, instead of along with the next few that are dropped."""
         with self.active():
             context = self._cuda.current_context()
             for holder in (context, getattr(context, "memory_manager", None)):

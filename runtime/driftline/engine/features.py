@@ -1,4 +1,4 @@
-"""Raw columns in place of a model's input matrix."""
+"""A transform in front of a model: raw columns instead of its input matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from driftline.features.transform import Transform
 
 DATATYPE = {"number": "FP64", "string": "BYTES", "datetime": "BYTES"}
-"""What the raw columns of a transform are as tensors; dates and times are ISO 8601."""
+"""Datatypes of raw columns as tensors, by kind; dates and times are ISO 8601 text."""
 
 EXAMPLE = {
     "number": np.float64(0),
@@ -29,8 +29,7 @@ EXAMPLE = {
 class Features:
     """A transform in front of a model.
 
-    signature  of both together: a tensor for each raw column
-    transform  itself
+    signature  of transform and model together: a tensor for each raw column
     matrix     the name of the model's input
     """
 
@@ -40,11 +39,14 @@ class Features:
 
     @classmethod
     def of(cls, path: Path, model: Signature) -> Features:
-        """The transform of a file for a model of one matrix of as many columns; ModelError if it is another.
+        """Read a transform for a model.
 
-        Raises BadRequest if the file is no transform.
+        path   of the transform.json
+        model  the signature of the model, which has to take one matrix as wide as the transform makes it
+
+        Raises ModelError if the model takes anything else, BadRequest if the file is no transform.
         """
-        from driftline.features.transform import Transform  # compiled code: who has no transform needs none
+        from driftline.features.transform import Transform  # compiled code, which other models do not need
 
         transform = Transform.load(path)
         matrix = model.inputs[0]
@@ -62,12 +64,12 @@ class Features:
         return cls(Signature(columns, model.outputs, model.batched), transform, matrix.name)
 
     def example(self, rows: int) -> Tensors:
-        """Columns that can be read."""
+        """`rows` rows of raw columns that the transform can read, to warm up with."""
         return {each.name: np.full(rows, EXAMPLE[each.kind]) for each in self.transform.inputs}
 
     @property
     def unreadable(self) -> dict[str, int]:
-        """Values that were taken as missing since they could not be read, by column."""
+        """How many values could not be read and were taken as missing, by column."""
         return dict(self.transform.errors)
 
     def of_columns(self, columns: Tensors) -> Tensors:

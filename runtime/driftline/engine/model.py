@@ -16,16 +16,16 @@ from driftline.batching.cost import Cost
 from driftline.columns import batch_of, columns_of
 from driftline.config import TRUST, Engine, ModelSettings
 from driftline.engine.bundle import Bundle
-from driftline.engine.cards import Cards
 from driftline.engine.device import Device, find, names
-from driftline.engine.engines import folder_of
+from driftline.engine.device_features import stagings_of
+from driftline.engine.device_session import DeviceSession, OnComputed, Times, bucket_of
 from driftline.engine.features import Features
-from driftline.engine.features_card import stages_of
-from driftline.engine.lane import Behind, Lane, Times, bucket_of
-from driftline.engine.providers import Provider, building, check, cuda, tensorrt
+from driftline.engine.load_balancer import LoadBalancer
+from driftline.engine.load_errors import in_plain_words
+from driftline.engine.providers import Provider, check, cuda, engine_options, tensorrt
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
-from driftline.engine.unloadable import in_plain_words
+from driftline.engine.tensorrt_cache import folder_of
 from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError
 from driftline.machine import available_cores
 from driftline.mlmodel import MLMODEL, Predictions
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.device")
 
 NO_PROFILE = "no associated shape profiles"
-"""What ONNX Runtime says where TensorRT does not take all of a model: the inputs of its parts have none."""
+"""In ONNX Runtime's error if TensorRT takes a model only in parts, whose inputs have no shape profiles."""
 
 WARM_UP_NS = 1_000_000_000
-"""Warming stops before a batch size that would take longer than this."""
+"""Warming up stops before a batch that would take longer."""
 
-NAMED = 6
-"""Inputs and outputs that a repr names."""
+MOST_NAMES = 6
+"""Inputs, or outputs, that a repr names."""
 
 
 class Model:
     """A bundle, loaded. `Model.load(path).predict(columns)` is serving without a server.
 
-    signature  what it takes and gives
-    settings   how it wants to be batched and run
-    mlflow     what MLflow's description says it takes and gives, if it has one
-    warm       whether `warm_up` has done all there is to do
+    signature  its inputs and outputs; with a transform, raw columns are its inputs
+    settings   of batching, engine and monitor
+    mlflow     the signature that MLflow has of it, if there is one
+    warm       whether `warm_up` is complete
     waits      whether a run waits for another process or a card instead of computing
-    lanes      its ways over cards, one for each that it runs on
-    crosses    whether its inputs cross to them: they don't if features are made here
+    device_sessions  one for each card that it runs on
+    crosses    whether its inputs are copied to cards: not if the CPU makes its features
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -84,15 +84,15 @@ class Model:
             self.signature = self._features.signature
         if not by_rows:
             self.signature = replace(self.signature, batched=False)
-        behind = self._features if devices and by_rows else None
-        stages = stages_of(behind, devices) if behind else [None] * len(devices)
-        self.lanes = tuple(
-            Lane(card, session, by_rows, engine.buckets, stage)
-            for card, session, stage in zip(devices, sessions, stages, strict=True)
+        features = self._features if devices and by_rows else None
+        stagings = stagings_of(features, devices) if features else [None] * len(devices)
+        self.device_sessions = tuple(
+            DeviceSession(card, session, by_rows, engine.buckets, staging)
+            for card, session, staging in zip(devices, sessions, stagings, strict=True)
         )
-        self.crosses = self.lanes != () and (self._features is None or None not in stages)
-        self._cards = Cards(self.lanes)
-        self.waits = python or self.lanes != ()
+        self.crosses = self.device_sessions != () and (self._features is None or None not in stagings)
+        self._balancer = LoadBalancer(self.device_sessions)
+        self.waits = python or self.device_sessions != ()
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -103,7 +103,7 @@ class Model:
         return cls(Bundle.open(Path(path)))
 
     def __repr__(self) -> str:
-        return f"Model({_few(self.signature.inputs)} -> {_few(self.signature.outputs)})"
+        return f"Model({_names(self.signature.inputs)} -> {_names(self.signature.outputs)})"
 
     def predict(self, columns: object, outputs: Sequence[str] | None = None) -> Tensors:
         """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
@@ -161,52 +161,52 @@ class Model:
                 )
         return {name: named[name] for name in names}
 
-    def run(self, inputs: Tensors, outputs: Sequence[str], behind: Behind | None = None) -> Tensors:
+    def run(self, inputs: Tensors, outputs: Sequence[str], on_computed: OnComputed | None = None) -> Tensors:
         """Compute the named outputs of one batch that fits the signature; thread safe.
 
-        behind  told of a batch that has crossed to a card, see Lane.run
+        on_computed  see DeviceSession.run
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails.
         """
         made = self._made(inputs)
-        if self.lanes:
-            return self._cards.run(made, outputs, behind)
+        if self.device_sessions:
+            return self._balancer.run(made, outputs, on_computed)
         return self._session.run(made, outputs)
 
     def _run_everywhere(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """As `run`, but on every card; the outputs of the first."""
-        if not self.lanes:
+        if not self.device_sessions:
             return self.run(inputs, outputs)
-        first, *_ = [lane.run(self._made(inputs), outputs) for lane in self.lanes]
+        first, *_ = [each.run(self._made(inputs), outputs) for each in self.device_sessions]
         return first
 
     def _made(self, inputs: Tensors) -> Tensors:
-        """What crosses, or what the session takes."""
+        """What the session takes, or what is copied to a card."""
         return inputs if self._features is None or self.crosses else self._features.of_columns(inputs)
 
     def close(self) -> None:
-        """Wait for what is under way on cards, and give back all that it has there; end its Python processes.
+        """Wait for batches in flight on cards, and free device memory; end the Python processes of the model.
 
-        What is run from here on raises ModelError. Memory of the CPU goes with the model.
+        A later run raises ModelError. Memory of the CPU is freed with the model object.
         """
-        for lane in self.lanes:
-            lane.close()
+        for session in self.device_sessions:
+            session.close()
         if not isinstance(self._session, Session):
             self._session.close()
 
     @property
     def classes(self) -> Mapping[str, tuple[int | str, ...]]:
-        """The classes of outputs that are maps of scores, once a row has been computed."""
+        """The classes of outputs that are maps of scores, by name, once a row has been computed."""
         return self._session.classes
 
     @property
     def predictions(self) -> Predictions | None:
-        """How a model that is Python code gave what it predicted last, once it has."""
+        """The form of the last predictions of a model that is Python code; None before, or for others."""
         return None if isinstance(self._session, Session) else self._session.predictions
 
     @property
     def unreadable(self) -> dict[str, int]:
-        """Values of raw columns that were taken as missing since they could not be read, by column."""
+        """How many values of raw columns could not be read and were taken as missing, by column."""
         return self._features.unreadable if self._features is not None else {}
 
     def warm_up(self) -> Cost:
@@ -227,7 +227,7 @@ class Model:
         most = max(2, self.settings.batching.max_batch_rows if self.warm else 0)
         most = most if self.signature.batched else 1
         clock = perf_counter_ns if self.waits else thread_time_ns
-        buckets = self.settings.engine.buckets if self.lanes else ()
+        buckets = self.settings.engine.buckets if self.device_sessions else ()
         rows, took = 1, 0
         while 2 * took < WARM_UP_NS:
             inputs = self._example(rows)
@@ -245,58 +245,65 @@ class Model:
             if rows >= most:
                 break
             rows = min(bucket_of(rows + 1, buckets), most)
-        for lane in self.lanes:
-            lane.times = Times()  # from here on, those of clients
+        for session in self.device_sessions:
+            session.times = Times()  # from here on, those of clients
         return cost if self.warm else Cost()
 
 
-def _few(specs: Sequence[TensorSpec]) -> str:
-    """The first names, for a repr."""
-    return ", ".join([*(spec.name for spec in specs[:NAMED]), *(["..."] if len(specs) > NAMED else [])])
+def _names(specs: Sequence[TensorSpec]) -> str:
+    """The names of tensors for a repr, the first ones if there are many."""
+    names = [spec.name for spec in specs[:MOST_NAMES]]
+    return ", ".join(names + ["..."] * (len(specs) > MOST_NAMES))
 
 
 def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0) -> Session:
-    """A model file loaded where it is to run: on a card's stream, or on the CPU.
+    """Load a model file for where it is to run: on a card's stream, or on the CPU if `device` is None.
 
     most  rows of the largest batch, 0 if not known
     """
-    threads = engine.threads_on(available_cores())
     if device is None or device.memory == "cpu":
-        with in_plain_words(path):
-            return Session(path, "cpu", threads, engine.spinning)
-
-    def load(*providers: Provider) -> Session:
-        with in_plain_words(path):
-            return Session(path, device.name, threads, engine.spinning, providers)
-
-    plain = cuda(device, engine.tf32)
+        return _load(path, engine, "cpu")
     if engine.tensorrt:
-        options = building(Session(path, threads=threads).signature.inputs, most, engine.tensorrt_fp16)
-        engines = folder_of(path, options)
-        # One process builds, and others find it built.
-        turn: AbstractContextManager[Any] = nullcontext() if engines is None else locked(engines)
-        with turn, device.loading():
-            try:
-                return load(tensorrt(device, options, engines), plain)
-            except ModelError as error:
-                if NO_PROFILE not in str(error):
-                    raise
-                log.info("%s: TensorRT takes it in parts: an engine is built whenever a shape comes", path)
-                free = {name: value for name, value in options.items() if "_profile_" not in name}
-                return load(tensorrt(device, free, engines), plain)
+        return _tensorrt_session(path, engine, device, most)
+    plain = cuda(device, engine.tf32)
     with device.loading():
         if not engine.cuda_graphs:
-            session = load(plain)
+            session = _load(path, engine, device.name, plain)
             if session.reads(device.memory):
                 return session
-            session.close()  # its batches don't cross, and several may be under way at once
-            return load(cuda(device, engine.tf32, shared=False))
+            session.close()  # ONNX Runtime copies its batches, and several may be in flight at once
+            return _load(path, engine, device.name, cuda(device, engine.tf32, shared=False))
         try:
-            return load(cuda(device, engine.tf32, graphs=True))
+            return _load(path, engine, device.name, cuda(device, engine.tf32, graphs=True))
         except ModelError as error:
-            session = load(plain)
+            session = _load(path, engine, device.name, plain)
             log.warning("%s runs without CUDA graphs: %s", path, error)
             return session
+
+
+def _tensorrt_session(path: Path, engine: Engine, device: Device, most: int) -> Session:
+    """Load with engines built once for all numbers of rows; if that can't be done, for each new shape."""
+    inputs = Session(path, threads=engine.threads_on(available_cores())).signature.inputs
+    options = engine_options(inputs, most, engine.tensorrt_fp16)
+    plain = cuda(device, engine.tf32)
+    engines = folder_of(path, options)
+    # One process builds, and others find it built.
+    turn: AbstractContextManager[Any] = nullcontext() if engines is None else locked(engines)
+    with turn, device.loading():
+        try:
+            return _load(path, engine, device.name, tensorrt(device, options, engines), plain)
+        except ModelError as error:
+            if NO_PROFILE not in str(error):
+                raise
+            log.info("%s: TensorRT takes it in parts: an engine is built whenever a shape comes", path)
+            free = {name: value for name, value in options.items() if "_profile_" not in name}
+            return _load(path, engine, device.name, tensorrt(device, free, engines), plain)
+
+
+def _load(path: Path, engine: Engine, device: str, *providers: Provider) -> Session:
+    threads = engine.threads_on(available_cores())
+    with in_plain_words(path):
+        return Session(path, device, threads, engine.spinning, providers)
 
 
 def _python(folder: Path, engine: Engine) -> PythonSession:

@@ -1,4 +1,4 @@
-"""Whether a bundle predicts what its maker says it does, before anybody is served by it."""
+"""Check at registration that a bundle predicts what its maker says."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from driftline.tables import Source
 from driftline.tensors import Array, Tensors, shorten
 
 MOST_ROWS = 100_000
-"""Rows that are compared at most."""
+"""Rows that are compared, at most."""
 
-ALONE = 64
-"""Rows that are asked one by one, too, as clients do."""
+SINGLE_ROWS = 64
+"""Rows that are run one by one, too, as requests of clients are."""
 
 
 def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable[[int], None]) -> int:
-    """Open a version's files and replay rows through them, as a server would; how many were compared.
+    """Run rows through a version as a server would, and compare its predictions; the number of rows.
 
-    files      the version's folder, or what has been read of it
+    files      the version's folder, or its bundle
     data       a Parquet, CSV or Arrow file of the model's inputs, and of predictions by their outputs' names:
                NAME, or NAME_0, NAME_1, ... of an output of several columns
-    tolerance  of the difference between a prediction and the given one
+    tolerance  the largest absolute difference that is allowed
     progress   called with the number of rows just compared
 
-    Raises BadRequest with the output, the row and both values where they differ by more, and if the data has
-    no predictions at all; and whatever else is wrong with the files, as `verify` does.
+    Raises BadRequest with the output, the row and both values for the first larger difference, and if the
+    data has no predictions; and whatever else is wrong with the files, as `verify` does.
     """
     bundle = Bundle.open(files) if isinstance(files, Path) else files
     model = Model(bundle)
@@ -58,7 +58,7 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
         part = Part(model, given, inputs.tensors(batch, rows), expected, rows, tolerance)
         for start in range(0, batch.num_rows, step):
             part.compare(start, min(start + step, batch.num_rows))
-        for row in range(min(ALONE, batch.num_rows) if not rows else 0):
+        for row in range(min(SINGLE_ROWS, batch.num_rows) if not rows else 0):
             part.compare(row, row + 1)
         rows += batch.num_rows
         progress(batch.num_rows)
@@ -70,7 +70,7 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
 
 
 def _columns(name: str, shape: tuple[int, ...], there: list[str]) -> tuple[str, ...]:
-    """The columns of an output; of one whose width is not known, as many as there are."""
+    """The columns of predictions of an output; if its width varies, as many as the data has."""
     if len(shape) < 2:
         return (name,)
     width = shape[1]
@@ -81,7 +81,7 @@ def _columns(name: str, shape: tuple[int, ...], there: list[str]) -> tuple[str, 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows, and what is expected of them.
+    """Some rows, and the expected predictions.
 
     given     the output of each column of predictions, and which of its columns that is
     inputs    of the model
@@ -97,7 +97,7 @@ class Part:
     tolerance: float
 
     def compare(self, start: int, stop: int) -> None:
-        """Run some of the rows; BadRequest for the first prediction that is another than expected."""
+        """Run some of the rows; BadRequest for the first prediction that differs."""
         inputs = {name: array[start:stop] for name, array in self.inputs.items()}
         outputs = self.model.run(inputs, tuple({name: None for name, _ in self.given.values()}))
         for column, (name, index) in self.given.items():

@@ -1,4 +1,4 @@
-"""All kernels compiled once, on rows that are made up: when an image is built, for what starts from it."""
+"""Compile all kernels on generated rows, while an image is built: containers then start without compiling."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ ROWS = 128
 
 
 def precompile(cards: bool = False) -> Path:
-    """Compile what reads numbers, makes features and watches columns, for this processor or the one that
-    NUMBA_CPU_NAME says; the folder where that is kept, if it could be written.
+    """Compile the kernels of protocols, features and monitors; the folder where they are kept.
 
-    cards  compile for NVIDIA cards, too, of which none need be there; ConfigError without what that takes
+    They are for this processor, or the one that NUMBA_CPU_NAME names.
+
+    cards  compile for NVIDIA cards, too; no card is needed, but ConfigError without numba-cuda
     """
     from driftline.engine.device import no_library
     from driftline_kernels import keeping
@@ -40,7 +41,7 @@ def precompile(cards: bool = False) -> Path:
 
 
 def rows() -> Tensors:
-    """A column of each kind, with repeated values and, but for the last, missing ones."""
+    """A column of each kind, with repeated values; the first two have missing ones."""
     number = np.arange(ROWS, dtype=np.float64) % 7
     return {
         "number": np.where(number == 0, np.nan, number),
@@ -70,11 +71,11 @@ def _monitor(columns: Tensors) -> None:
     from driftline.monitor.profile import Profile
 
     matrix = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
-    received = np.frombuffer(matrix.tobytes(), np.float32).reshape(matrix.shape)  # it can't be written
+    received = np.frombuffer(matrix.tobytes(), np.float32).reshape(matrix.shape)  # read-only
     for table in (columns, {"matrix": matrix}, {"matrix": received}):
         with TemporaryDirectory() as folder:
             Profile.fit(table).save(file := Path(folder) / "profile.arrow")
-            profile = Profile.load(file)  # servers load it, and then it can't be written either
+            profile = Profile.load(file)  # loaded, as servers have it: read-only, too
         monitor = Monitor(profile, look_rows=1, window_rows=ROWS // 2)
         monitor.warm_up()
         for count in (1, ROWS):

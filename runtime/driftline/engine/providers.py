@@ -1,4 +1,4 @@
-"""What ONNX Runtime is told of a card: its providers, the first before the others, and their options."""
+"""ONNX Runtime's execution providers for a card, and their options."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cuda(device: Device, tf32: bool = False, graphs: bool = False, shared: bool 
     shared  whether all runs are on the card's stream, one after the other, as bindings need it; else each
             has a stream of its own
     """
-    options = on(device) | {"use_tf32": str(int(tf32))}
+    options = device_options(device) | {"use_tf32": str(int(tf32))}
     if not shared:
         del options["user_compute_stream"]
     return PROVIDER, options | ({"enable_cuda_graph": "1"} if graphs else {})
@@ -52,17 +52,17 @@ def cuda(device: Device, tf32: bool = False, graphs: bool = False, shared: bool 
 def tensorrt(device: Device, options: Mapping[str, str], engines: Path | None) -> Provider:
     """TensorRT, on a card's stream.
 
-    options  see `building`
+    options  see `engine_options`
     engines  the folder where it keeps what it has built; None: it builds at each start
     """
-    told = {**on(device), **options}
+    told = {**device_options(device), **options}
     for what in ("engine", "timing") if engines is not None else ():
         told |= {f"trt_{what}_cache_enable": "True", f"trt_{what}_cache_path": str(engines)}
     return TENSORRT, told
 
 
-def building(inputs: Sequence[TensorSpec], most: int, half: bool) -> dict[str, str]:
-    """What TensorRT's engines for a model hang on.
+def engine_options(inputs: Sequence[TensorSpec], most: int, half: bool) -> dict[str, str]:
+    """The options that decide what engines TensorRT builds for a model.
 
     inputs  of the model; if nothing of them varies but their rows, an engine is built once for all numbers of
             rows up to `most`, else whenever a shape comes that is beyond those before it
@@ -81,6 +81,6 @@ def building(inputs: Sequence[TensorSpec], most: int, half: bool) -> dict[str, s
     return options
 
 
-def on(device: Device) -> dict[str, str]:
-    """A card, and its stream."""
+def device_options(device: Device) -> dict[str, str]:
+    """The options that name a card and its stream."""
     return {"device_id": str(device.index), "user_compute_stream": str(device.stream)}

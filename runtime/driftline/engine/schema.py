@@ -1,4 +1,4 @@
-"""What MLflow's signature of a model says, held against what the model itself says."""
+"""Combines a model's own signature with the one that MLflow has of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from driftline.tensors import Signature, TensorSpec
 
 
 def agreed(signature: Signature, mlflow: MlflowSignature, where: str) -> Signature:
-    """A model's signature, with the dimensions that MLflow's leaves free no longer.
+    """The model's signature; dimensions that it leaves free are those of MLflow's signature.
 
-    Types are the model's own: MLflow's signature is often inferred from data of more bits than the model
-    computes with. Raises ModelError, beginning with `where`, if no input could fit both.
+    Types stay the model's: MLflow's are often inferred from data of more bits than the model computes with.
+    Raises ModelError, beginning with `where`, if no input could fit both.
     """
     inputs = _narrowed(signature.inputs, mlflow.inputs, f"{where}: signature.inputs")
     free = all(spec.shape[:1] == (-1,) for spec in inputs)
@@ -28,7 +28,7 @@ def _narrowed(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tupl
     if len(tensors) == len(specs) == 1 and tensors[0].name is None:
         return (_both(specs[0], tensors[0], where),)
     named = {tensor.name: tensor for tensor in tensors}
-    # What the model needs must be named; it may have defaults that the signature says nothing of.
+    # The model may have inputs with defaults, which MLflow's signature does not name.
     for name in named:
         if name not in {spec.name for spec in specs}:
             known = ", ".join(spec.name for spec in specs)

@@ -10,7 +10,7 @@ from typing import Any
 
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
-from driftline.engine.stride import Block, Stride
+from driftline.engine.parallel import Block, ParallelRunner
 from driftline.errors import BadRequest
 from driftline.machine import available_cores
 from driftline.protocols.arrow import Columns, table
@@ -76,9 +76,9 @@ def _run(
     wanted = tuple(spec.name for spec in model.signature.outputs)
     begun: deque[tuple[Any, Block]] = deque()
     rows = 0
-    with Stride(model, threads) as stride:
+    with ParallelRunner(model, threads) as runner:
         for batch in source.batches(columns.names):
-            begun.append((batch, stride.start(columns.tensors(batch, rows), wanted, batch.num_rows)))
+            begun.append((batch, runner.start(columns.tensors(batch, rows), wanted, batch.num_rows)))
             rows += batch.num_rows
             if len(begun) > _AHEAD:
                 yield _finished(*begun.popleft())

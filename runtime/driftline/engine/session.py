@@ -1,4 +1,4 @@
-"""ONNX Runtime on a device: one model file, loaded, with its signature."""
+"""One model file, loaded by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Session:
     threads   how many threads one run may use
     spinning  whether they spin while they wait for work
 
-    graphs   whether what its bindings run can be recorded
-    dtypes   of its outputs by name; object for what is no tensor of numbers
-    classes  of outputs that are maps of scores: what a first run showed
+    graphs   whether runs of its bindings can be recorded as CUDA graphs
+    dtypes   of outputs by name; object for strings and maps of scores
+    classes  of outputs that are maps of scores, by name, once a row has been computed
 
     Raises ModelError if the file can't be loaded, ConfigError if the device is not there.
     """
@@ -48,7 +48,7 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        # Every failure is raised as well, and a client's bad index is no matter for stderr.
+        # Failures are raised; ONNX Runtime would also print them, a bad index of a client among them.
         options.log_severity_level = _FATAL
         told = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
         try:
@@ -59,7 +59,7 @@ class Session:
         for name, _ in providers:
             if name not in self._session.get_providers():
                 raise ConfigError(f"device {device!r}: ONNX Runtime can't use {name} here; its log says why")
-        # What is around the compiled session checks once more what fits the signature.
+        # The Python wrapper checks the inputs again, which are checked already.
         self._run: Any = getattr(self._session, "_sess", self._session).run
         inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
         outputs = [
@@ -100,19 +100,20 @@ class Session:
         }
 
     def reads(self, memory: str) -> bool:
-        """Whether all inputs are read from a kind of memory, 'cuda' or 'cpu'.
+        """Whether the model reads all inputs from a kind of memory, 'cuda' or 'cpu'.
 
-        What is bound in another, ONNX Runtime copies when it is bound, and never again: later batches would
-        be answered as the first. So it is with whatever the card's provider leaves to the CPU, trees say.
+        An input that is bound in another one, ONNX Runtime copies once, when it is bound: every later batch
+        would be answered as the first. A model reads from the CPU if the card's provider leaves its first
+        nodes to the CPU, trees say.
         """
         return all(info.name.lower() == memory for info in self._session.get_input_memory_infos())
 
     def close(self) -> None:
-        """Let go of all that ONNX Runtime has of it, when the last run has ended."""
+        """Free what ONNX Runtime holds, when the last run has ended."""
         self._session = self._run = None
 
     def bind(self) -> Binding:
-        """A way to run with arrays that lie on a device."""
+        """Make a Binding, to run on arrays that lie on a device."""
         return Binding(self._session, self.graphs)
 
     def _has_rows(self) -> bool:
@@ -126,11 +127,11 @@ class Session:
 
 
 class Binding:
-    """One form of batch: inputs and outputs in arrays that stay where they are.
+    """Runs batches of one shape, whose inputs and outputs are arrays that stay where they are.
 
-    `place` and `give` name them, `run` only asks for the work, in the order of the device's stream.
+    `bind_input` and `bind_output` say where; `run` queues the work on the device's stream.
 
-    graphs  whether its session has any; `record` says in which one this form is kept
+    graphs  whether the session has CUDA graphs; `record` says in which one this shape is kept
     """
 
     def __init__(self, session: Any, graphs: bool = False) -> None:
@@ -139,22 +140,22 @@ class Binding:
         self._graphs = graphs
         self.record(UNRECORDED)
 
-    def place(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
+    def bind_input(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
         """An input lies in an array at an address of a device ('cuda', N) or ('cpu', 0)."""
         self._binding.bind_input(name, *where, array.dtype, array.shape, address)
 
-    def give(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
+    def bind_output(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
         """An output is to be written into an array at an address."""
         self._binding.bind_output(name, *where, array.dtype, array.shape, address)
 
     def record(self, graph: int) -> None:
-        """Let the next run be recorded; those that come behind it, by the same thread, repeat it."""
+        """Record the next run as the graph of this number; later runs by the same thread repeat it."""
         self.graph = graph
         self._options = run_options(self._graphs, graph)
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def shapes(self, outputs: Sequence[str]) -> list[tuple[int, ...]]:
-        """Run once, with outputs wherever ONNX Runtime puts them; the shapes that they have."""
+        """The shapes of outputs: run once, with outputs wherever ONNX Runtime puts them."""
         for name in outputs:
             self._binding.bind_output(name)
         self.run()
@@ -164,19 +165,19 @@ class Binding:
         return found
 
     def run(self) -> None:
-        """Ask for the work; ModelError if it fails, whosever fault that is."""
+        """Queue a run; ModelError if it fails, whether the request or the model is at fault."""
         try:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
             raise ModelError(f"the model failed: {reason(error)}") from error
 
     def close(self) -> None:
-        """Let go of the session and of the arrays."""
+        """Drop the references to the session and the arrays."""
         self._session = self._binding = None
 
 
 def run_options(graphs: bool, graph: int = UNRECORDED) -> Any:
-    """How a run is to be: quiet, and of a session that has graphs, in which one it is kept."""
+    """Options of a run: no messages and, for a session with CUDA graphs, the number of the graph."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = _FATAL
     if graphs:

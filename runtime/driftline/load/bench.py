@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from driftline.load import tools
 from driftline.load.connections import Connections
 from driftline.load.knee import knee
-from driftline.load.pace import SECOND, Closed, Open, Outcome, drive
+from driftline.load.pace import SECOND, ClosedLoop, OpenLoop, Outcome, drive
 from driftline.load.request import Request
 
 OWN = "own"
@@ -139,12 +139,13 @@ class Bench:
         tools.run(sender, self.request, connections, seconds, self.timeout, outcome, watch)
 
     def _send(self, name: str, connections: int, rate: float | None) -> Point:
-        with self._connected(connections) as wire:
+        address = self.request.address()
+        with closing(Connections(address, self.request.message, connections, self.timeout)) as transport:
             if self.warm_up:
-                self._drive(wire, f"{name}, warm-up", self.warm_up, rate, Outcome())
+                self._drive(transport, f"{name}, warm-up", self.warm_up, rate, Outcome())
             outcome, used, began = Outcome(), time.process_time(), time.perf_counter()
             try:
-                self._drive(wire, name, self.seconds, rate, outcome)
+                self._drive(transport, name, self.seconds, rate, outcome)
             finally:
                 busy = (time.process_time() - used) / (time.perf_counter() - began)
                 point = Point(connections, rate, OWN, outcome, busy)
@@ -152,20 +153,12 @@ class Bench:
         return point
 
     def _drive(
-        self, wire: Connections, what: str, seconds: float, rate: float | None, outcome: Outcome
+        self, transport: Connections, what: str, seconds: float, rate: float | None, outcome: Outcome
     ) -> None:
-        start, length = wire.now(), int(seconds * SECOND)
-        pace = Closed(start, length) if rate is None else Open(start, length, rate)
+        start, length = transport.now(), int(seconds * SECOND)
+        pace = ClosedLoop(start, length) if rate is None else OpenLoop(start, length, rate)
 
         def watch() -> None:
-            self.watch(what, min(1.0, (wire.now() - start) / length), outcome)
+            self.watch(what, min(1.0, (transport.now() - start) / length), outcome)
 
-        drive(pace, wire, outcome, watch)
-
-    @contextmanager
-    def _connected(self, connections: int) -> Iterator[Connections]:
-        wire = Connections(self.request.address(), self.request.message, connections, self.timeout)
-        try:
-            yield wire
-        finally:
-            wire.close()
+        drive(pace, transport, outcome, watch)

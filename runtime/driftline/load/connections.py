@@ -18,7 +18,7 @@ from driftline.load.pace import SECOND, Answer
 
 _CHUNK = 2**18
 _REST_NS = SECOND // 10
-"""How long a connection that could not be opened is left alone."""
+"""How long a connection that could not be opened is not tried again."""
 _ANY = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _NOT_CONNECTED = "not connected"
 CLOSED = "connection closed"
@@ -26,7 +26,12 @@ TIMEOUT = "timeout"
 
 
 class Connection:
-    """One of them; its socket is opened when it is first needed."""
+    """One connection; its socket is opened with its first request.
+
+    rest  bytes of the request that are not written yet
+    due, sent  when its request was due and was sent, by `Connections.now`
+    status, keep  of a complete answer, else 0: its status, and whether the connection stays open
+    """
 
     __slots__ = ("connecting", "due", "keep", "parser", "rest", "sent", "socket", "status")
 
@@ -38,7 +43,7 @@ class Connection:
         self.due = self.sent = self.status = 0
 
     def on_message_complete(self) -> None:
-        """An answer has ended; httptools calls this, and knows only here whether the connection may stay."""
+        """Called by httptools when an answer is complete; only now it knows whether the connection stays."""
         assert self.parser is not None
         self.status, self.keep = self.parser.get_status_code(), self.parser.should_keep_alive()
 
@@ -67,12 +72,12 @@ class Connections:
 
     @property
     def free(self) -> bool:
-        """Whether one has nothing to do."""
+        """Whether a connection has no request."""
         return bool(self._free)
 
     @property
     def pending(self) -> bool:
-        """Whether one waits for an answer, or tells of one that failed at once."""
+        """Whether a connection waits for an answer, or an answer waits to be returned by `wait`."""
         return bool(self._pending or self._answers)
 
     def now(self) -> int:
@@ -80,7 +85,7 @@ class Connections:
         return time.perf_counter_ns()
 
     def send(self, due: int) -> None:
-        """Send a request that was due then on the connection that was used last."""
+        """Send a request, which was due at `due`, on the free connection that was used last."""
         connection = self._free.pop()
         connection.due, connection.sent = due, self.now()
         connection.rest, connection.status = self._request, 0
@@ -91,7 +96,7 @@ class Connections:
             self._write(connection, watched=False)
 
     def wait(self, until: int) -> list[Answer]:
-        """The next answers; none if there are none until then, or until something else is to be done."""
+        """Wait for answers, until `until` at most; returns without any when something else is to be done."""
         if self._pending:
             until = min(until, next(iter(self._pending)).sent + self._timeout_ns)
         if self._resting:
@@ -111,9 +116,9 @@ class Connections:
         return answers
 
     def close(self) -> None:
-        """Close all of them, whatever they wait for."""
+        """Close all connections."""
         for connection in list(self._open.values()):
-            self._hang_up(connection)
+            self._disconnect(connection)
         self._epoll.close()
 
     def _connect(self, connection: Connection) -> None:
@@ -143,7 +148,10 @@ class Connections:
             self._read(connection)
 
     def _write(self, connection: Connection, watched: bool) -> None:
-        """Write what the socket takes; epoll tells when it takes more (`watched`: it does already)."""
+        """Write what the socket takes; epoll tells when it takes more.
+
+        watched  whether epoll is already asked for that
+        """
         assert connection.socket is not None
         try:
             connection.rest = connection.rest[connection.socket.send(connection.rest) :]
@@ -176,12 +184,12 @@ class Connections:
             return
         if status := connection.status:
             if connection.rest or not connection.keep:
-                self._hang_up(connection)
+                self._disconnect(connection)
             self._done(connection, None if 200 <= status < 300 else str(status))
 
     def _fail(self, connection: Connection, reason: str) -> None:
-        """Hang up; if it waited for an answer, that is it."""
-        self._hang_up(connection)
+        """Close a connection; if it waits for an answer, it gets a failure."""
+        self._disconnect(connection)
         if connection in self._pending:
             self._done(connection, reason)
 
@@ -194,7 +202,7 @@ class Connections:
         else:
             self._free.append(connection)
 
-    def _hang_up(self, connection: Connection) -> None:
+    def _disconnect(self, connection: Connection) -> None:
         if connection.socket is not None:
             self._open.pop(connection.socket.fileno(), None)
             connection.socket.close()  # which also takes it from the epoll

@@ -18,43 +18,47 @@ from driftline.load.histogram import Histogram
 
 SECOND = 1_000_000_000
 GRACE_NS = SECOND
-"""How long after the end of an open loop what was due before is still sent."""
+"""How long after the end of an open loop late requests are still sent."""
 WATCH_NS = SECOND // 4
+"""Time between two calls of `watch`."""
 UNSENT = "not sent: all connections waited"
 
 
 class Answer(NamedTuple):
-    """What came of a request: when it was due and when it ended, in nanoseconds, and why it failed if so."""
+    """The end of a request: when it was due and when it ended, in nanoseconds; why it failed, or None."""
 
     due: int
     at: int
     failure: str | None
 
 
-class Wire(Protocol):
-    """Connections to a server, a request at a time on each."""
+class Transport(Protocol):
+    """Connections to a server; each has one request at a time. Here: `connections.Connections`."""
 
     @property
     def free(self) -> bool:
-        """Whether one has nothing to do."""
+        """Whether a connection has no request."""
 
     @property
     def pending(self) -> bool:
-        """Whether one waits for an answer."""
+        """Whether a connection waits for an answer."""
 
     def now(self) -> int:
         """The time, in nanoseconds."""
 
     def send(self, due: int) -> None:
-        """Send a request that was due then on a free connection."""
+        """Send a request on a free connection; it was due at `due`."""
 
     def wait(self, until: int) -> Iterable[Answer]:
-        """The next answers; none if there are none until then, or earlier."""
+        """Wait for answers, until `until` at most; may return without any before that."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a stretch of load: durations of answers of status 2xx, failures by reason; nanoseconds."""
+    """The result of some load: durations of answers of status 2xx, and failures by reason.
+
+    took_ns  nanoseconds from the first request to the last answer
+    """
 
     latency: Histogram = field(default_factory=Histogram)
     failures: Counter[str] = field(default_factory=Counter)
@@ -68,7 +72,7 @@ class Outcome:
 
     @property
     def per_second(self) -> float:
-        """Answers of status 2xx."""
+        """Answers of status 2xx a second."""
         return self.answered * SECOND / self.took_ns if self.took_ns else 0.0
 
     def ms(self, q: float) -> float:
@@ -76,7 +80,7 @@ class Outcome:
         return self.latency.quantile(q) / 1e6
 
     def add(self, answer: Answer) -> None:
-        """Count what came of a request."""
+        """Count the end of a request."""
         if answer.failure is None:
             self.answered += 1
             self.latency.add(answer.at - answer.due)
@@ -84,27 +88,27 @@ class Outcome:
             self.failures[answer.failure] += 1
 
 
-class Closed:
-    """A request whenever a connection is free, from `start` on for so many nanoseconds."""
+class ClosedLoop:
+    """A request whenever a connection is free, from `start` on for `length` nanoseconds."""
 
     def __init__(self, start: int, length: int) -> None:
         self.end = start + length
 
     def take(self, now: int) -> int | None:
-        """When the request to be sent now was due; None if none is."""
+        """Take a request to send now, and return when it was due; None if none is due."""
         return now if now < self.end else None
 
     def left(self, now: int) -> int:
-        """At least how many will still be due."""
+        """A lower bound of the requests that will still be due."""
         return int(now < self.end)
 
     def wake(self) -> int:
-        """When there is something to do at the latest."""
+        """When to look again at the latest."""
         return self.end
 
 
-class Open:
-    """Requests at equal distances, so many a second, from `start` on for so many nanoseconds."""
+class OpenLoop:
+    """`rate` requests a second at equal distances, from `start` on for `length` nanoseconds."""
 
     def __init__(self, start: int, length: int, rate: float) -> None:
         self.end = start + length
@@ -112,7 +116,7 @@ class Open:
         self._taken, self._total = 0, ceil(length / SECOND * rate)
 
     def take(self, now: int) -> int | None:
-        """When the request to be sent now was due; None if none is."""
+        """Take a request to send now, and return when it was due; None if none is due."""
         due = self.wake()
         if due > now or self._taken == self._total:
             return None
@@ -120,38 +124,41 @@ class Open:
         return due
 
     def left(self, now: int) -> int:
-        """How many are not taken yet."""
+        """Requests that are not taken yet."""
         return self._total - self._taken
 
     def wake(self) -> int:
-        """When the next is due, or was."""
+        """When the next request is or was due."""
         return self._start + int(self._taken * SECOND / self._rate)
 
 
-def drive(pace: Closed | Open, wire: Wire, outcome: Outcome, watch: Callable[[], object]) -> None:
-    """Send what is due while connections are free, and count what comes of it until all have ended.
+def drive(
+    pace: ClosedLoop | OpenLoop, transport: Transport, outcome: Outcome, watch: Callable[[], object]
+) -> None:
+    """Send requests when they are due, and count in `outcome` how they end, until all have ended.
 
-    What is due and finds no free connection waits, and its time runs; a second after the end it fails.
-    `watch` is called four times a second. On KeyboardInterrupt the outcome holds what was counted so far.
+    A request that is due while no connection is free waits, and its time runs; if it still waits GRACE_NS
+    after the end, it fails. `watch` is called four times a second. On KeyboardInterrupt, `outcome` has what
+    was counted so far.
     """
-    began = wire.now()
+    began = transport.now()
     stop, watched = pace.end + GRACE_NS, began
     try:
         while True:
-            now = wire.now()
+            now = transport.now()
             sending = now < stop
-            while sending and wire.free and (due := pace.take(now)) is not None:
-                wire.send(due)
+            while sending and transport.free and (due := pace.take(now)) is not None:
+                transport.send(due)
             over = not sending or not pace.left(now)
-            if over and not wire.pending:
+            if over and not transport.pending:
                 break
             if now >= watched:
                 watch()
                 watched = now + WATCH_NS
-            until = min(watched, pace.wake()) if wire.free and not over else watched
-            for answer in wire.wait(until):
+            until = min(watched, pace.wake()) if transport.free and not over else watched
+            for answer in transport.wait(until):
                 outcome.add(answer)
-        if isinstance(pace, Open) and (unsent := pace.left(now)):
+        if isinstance(pace, OpenLoop) and (unsent := pace.left(now)):
             outcome.failures[UNSENT] += unsent
     finally:
-        outcome.took_ns = wire.now() - began
+        outcome.took_ns = transport.now() - began

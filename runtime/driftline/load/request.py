@@ -29,7 +29,7 @@ _JSON_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST: the server's URL, the path, headers, the body; `about` says what it is in a few words."""
+    """A POST: the server's URL, the path below it, headers, the body; `about` describes it in a few words."""
 
     server: str
     path: str
@@ -39,19 +39,16 @@ class Request:
 
     @property
     def url(self) -> str:
-        """Where it goes."""
+        """The URL that it is posted to."""
         return self.server + self.path
 
     @property
     def message(self) -> bytes:
-        """The bytes of HTTP/1.1."""
-        headers = {
-            "Host": urlsplit(self.server).netloc,
-            **self.headers,
-            "Content-Length": str(len(self.body)),
-        }
+        """The bytes of the request in HTTP/1.1."""
+        server = urlsplit(self.server)
+        headers = {"Host": server.netloc, **self.headers, "Content-Length": str(len(self.body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"POST {self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.body
+        return f"POST {server.path}{self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.body
 
     def address(self) -> tuple[socket.AddressFamily, tuple[str, int]]:
         """The server's address; BadRequest if its name is unknown."""

@@ -15,22 +15,22 @@ from typing import IO, Any
 import orjson
 
 from driftline.errors import DriftlineError
-from driftline.load.signals import held
+from driftline.load.signals import deferred
 
 _START_SECONDS = 120
 _STOP_SECONDS = 10
 _LOOK_SECONDS = 0.05
-_LAST = 5
-_OURS = "DRIFTLINE_"
-"""Settings in the environment are of another server."""
+_LAST_LINES = 5
+_SETTINGS = "DRIFTLINE_"
+"""Variables of this prefix are settings of another server, which this one must not get."""
 
 
 @contextmanager
 def serving(model: str, registry: str, settings: str) -> Iterator[str]:
-    """A server of one model, ready to answer, whose driftline.toml says `settings`; its URL.
+    """Run a server of one model, with `settings` as its driftline.toml; yields its URL once it is ready.
 
-    It is stopped on leaving, however that comes. Raises DriftlineError, with what it said last, if it does
-    not become ready.
+    It is stopped at the end of the block, also after an error. Raises DriftlineError, with its last log
+    lines, if it does not become ready.
     """
     with tempfile.TemporaryDirectory() as folder:
         config, log = Path(folder, "driftline.toml"), Path(folder, "log")
@@ -38,14 +38,14 @@ def serving(model: str, registry: str, settings: str) -> Iterator[str]:
         options = ("--registry", registry, "--host", "127.0.0.1", "--port", "0", "--log-format", "json")
         process: subprocess.Popen[bytes] | None = None
         try:
-            with held(), log.open("wb") as out:
-                # A session of its own: Ctrl-C is meant for us, who then stop it.
+            with deferred(), log.open("wb") as out:
+                # A session of its own: Ctrl-C then reaches only this process, which stops the server.
                 process = subprocess.Popen(
                     [sys.executable, "-m", "driftline", "--config", str(config), "serve", model, *options],
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=out,
-                    env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+                    env={name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)},
                     start_new_session=True,
                 )
             with log.open("rb") as said:
@@ -57,7 +57,7 @@ def serving(model: str, registry: str, settings: str) -> Iterator[str]:
 
 
 def _ready(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
-    """Wait until the log says that it is ready; the address that it named."""
+    """Wait until the log says that the server is ready; its address."""
     deadline, url, last = time.monotonic() + _START_SECONDS, "", list[str]()
     while time.monotonic() < deadline:
         ended = process.poll() is not None
@@ -65,7 +65,7 @@ def _ready(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
             url = str(event.get("address", url))
             if event["message"] == "ready":
                 return url
-            last = [*last[1 - _LAST :], event["message"]]
+            last = [*last[1 - _LAST_LINES :], event["message"]]
         if ended:
             break
         time.sleep(_LOOK_SECONDS)
@@ -74,7 +74,7 @@ def _ready(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
 
 
 def _events(said: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """The lines that were written since the last look."""
+    """The log lines that were written since the last call."""
     while line := said.readline():
         if not line.endswith(b"\n"):
             said.seek(-len(line), os.SEEK_CUR)
@@ -87,7 +87,7 @@ def _events(said: IO[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End it, gently at first."""
+    """Terminate the process; kill it if that takes too long."""
     try:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

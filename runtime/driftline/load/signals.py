@@ -1,4 +1,4 @@
-"""Signals that wait."""
+"""Deferring SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait until this is left.
+def deferred() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM only at the end of the block.
 
-    One that comes while a process is being started would leave it behind: nobody knows it yet.
+    One that came while a child process is being started would end this process without it: the child is in no
+    variable yet, and so nobody would stop it.
     """
     came: list[int] = []
     before = {

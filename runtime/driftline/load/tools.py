@@ -18,7 +18,7 @@ from driftline.errors import BadRequest, DriftlineError
 from driftline.load.connections import CLOSED, TIMEOUT
 from driftline.load.pace import Outcome
 from driftline.load.request import Request
-from driftline.load.signals import held
+from driftline.load.signals import deferred
 
 TOOLS = ("h2load", "wrk")
 _SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -94,7 +94,7 @@ def _finish(command: list[str], said: Path, most_seconds: float, watch: Callable
     popen: subprocess.Popen[bytes] | None = None
     deadline = time.monotonic() + most_seconds
     try:
-        with held(), said.open("wb") as out:
+        with deferred(), said.open("wb") as out:
             popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         while popen.poll() is None and time.monotonic() < deadline:
             watch()

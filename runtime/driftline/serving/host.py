@@ -17,7 +17,7 @@ from driftline.backoff import backoff
 from driftline.config import ServerFile
 from driftline.errors import DriftlineError, ModelError, NotFound
 from driftline.registry.source import Reference, Registry, Version, check_name
-from driftline.serving.holder import Entry, Holder
+from driftline.serving.base_host import BaseHost, Entry
 from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.host")
 
 
-class Host(Holder):
+class Host(BaseHost):
     """Holds the versions that references stand for, and follows the registry when that changes.
 
     references  which models to serve, the first of a model being its default; all models if empty
     file        the server's settings for models
     interval    seconds between two looks at the registry
-    notifier    tells of windows and alarms; nobody if not given
-    payloads    where what is asked and answered is logged, if it is
-    exit_on_error  whether a model that can't be loaded at the start ends it; else the others serve, and it is
-                   tried again
+    notifier    is told of windows and alarms; nobody if None
+    payloads    logs requests and answers; None if that is off
+    exit_on_error  whether a model that can't be loaded ends the start; else it is tried again, and the others
+                   serve
     """
 
     def __init__(
@@ -63,14 +63,17 @@ class Host(Holder):
     # -- life -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load what the references stand for, then follow them; what fails is raised if it ends all."""
+        """Load what the references stand for, then follow them.
+
+        Raises why a model can't be loaded, if that is to end the server.
+        """
         await self.refresh(strict=self._exit_on_error)
         self.ready = True
         self._start_watching()
         self._follow()
 
     def announce(self) -> None:
-        """Say that all models can answer, and what may be a mistake."""
+        """Log that all models can answer, and what may be a mistake in the settings."""
         log.info("ready", extra={"models": sorted(self.entries)})
         if not any(self.served()):
             log.warning("%s: no model is served so far", self.registry.uri)
@@ -78,7 +81,7 @@ class Host(Holder):
             log.warning("%s: models.%s: no model of this name is served so far", self._file.path, name)
 
     async def refresh(self, strict: bool = False) -> None:
-        """Look at the registry now, and try again what failed; with `strict`, raise what fails."""
+        """Bring every model to what the registry says now; `strict`: raise the first failure."""
         names = {reference.name for reference in self._references}
         try:
             if self._everything:
@@ -93,13 +96,13 @@ class Host(Holder):
                 raise outcome
 
     def look(self, name: str) -> None:
-        """Have a look at the registry, for one model that is served; what fails is tried again."""
+        """Bring one model to what the registry says, in the background."""
         self._spawn(self._sync(name))
 
     async def load(self, name: str) -> None:
-        """Serve a model from now on, in the version it stands for now.
+        """Serve a model from now on, in the version that the registry says.
 
-        NotFound if there is no such model. Any other failure is raised too, and tried again later.
+        Raises NotFound if there is no such model. Other failures are raised, and tried again later.
         """
         if not any(reference.name == name for reference in self._references):
             reference = Reference(check_name(name))
@@ -111,7 +114,7 @@ class Host(Holder):
         await self._sync(name)
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more, until it is loaded again; NotFound if it was never served."""
+        """Stop serving a model until it is loaded again; NotFound if it was never served."""
         entry = self.entries.get(name)
         if entry is None:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
@@ -125,13 +128,13 @@ class Host(Holder):
     # -- following --------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """(Re)start to follow the references there are now."""
+        """Follow the references that there are now; called again when there are more."""
         if self._following is not None:
             self._following.cancel()
         self._following = self._spawn(self._keep_following())
 
     async def _keep_following(self) -> None:
-        """Bring each model to every new word of the registry; one that takes long delays no other."""
+        """Bring models to what the registry says whenever that changes; none delays another."""
         attempts = 0
         while True:
             try:
@@ -145,52 +148,63 @@ class Host(Holder):
             await asyncio.sleep(backoff(attempts))
 
     async def _sync(self, name: str) -> None:
-        """Bring a model to what the registry says now; one at a time, so that the latest word stands.
+        """Bring a model to what the registry says now; one call at a time, so that the last one decides.
 
-        A failure is raised when it is noted and, once the host is ready, another try is on its way: files may
-        still be coming.
+        A failure is raised once it is noted and, unless it ends the start, another try is scheduled: files
+        may still be on their way.
         """
         entry = self.entries.setdefault(name, Entry(name))
         async with entry.lock:
             if name in self._unloaded:
                 return
             references = [one for one in self._references if one.name == name] or [Reference(name)]
-            resolved = dict(entry.resolved)  # what fails leaves its reference with what it stood for before
-            failures: dict[int, str] = {}
-            errors: list[Exception] = []
-            for reference in references:
-                try:
-                    version = await self.read(self.registry.resolve, reference)
-                except Exception as error:
-                    errors = errors or [error]
-                    continue
-                held = next((one for one in resolved.values() if one.same_files(version)), None)
-                try:
-                    resolved[reference] = held or await self._load(entry, version)
-                    resolved[reference].version = version
-                except DriftlineError as error:
-                    failures[version.number] = str(error)
-                    errors = errors or [error]
+            resolved, failures, errors = await self._resolve(entry, references)
             self._flip(entry, resolved, resolved.get(references[0]))
-            if errors:
-                if self._everything and not resolved and isinstance(errors[0], NotFound):
-                    self._forget_failures(entry)  # it was taken out of the registry before it could serve
-                    return
-                if failures.keys() != entry.failures.keys():
-                    entry.attempts = 0
-                entry.failures = failures
-                if self._goes_on:  # else it ends the start, which says it once
-                    self._try_again(entry, str(errors[0]))
-                raise errors.pop()  # what is raised knows this frame: knowing each other, both would stay
-            self._forget_failures(entry)
+            taken_out = self._everything and not resolved and errors and isinstance(errors[0], NotFound)
+            if not errors or taken_out:  # taken out of the registry before it could serve: no failure
+                self._forget_failures(entry)
+                return
+            if failures.keys() != entry.failures.keys():
+                entry.attempts = 0
+            entry.failures = failures
+            if self._retries:  # else it ends the start, which logs it
+                self._try_again(entry, str(errors[0]))
+            raise errors.pop()  # an error in a local of the frames that it refers to would never be freed
+
+    async def _resolve(
+        self, entry: Entry, references: Sequence[Reference]
+    ) -> tuple[dict[Reference, Served], dict[int, str], list[Exception]]:
+        """Load the versions that references stand for now, if they are not loaded.
+
+        Returns the version of each reference, which is the one from before if this fails; why versions can't
+        be loaded, by number; and the first error, if there is any.
+        """
+        resolved = dict(entry.resolved)
+        failures: dict[int, str] = {}
+        errors: list[Exception] = []
+        for reference in references:
+            try:
+                version = await self.read(self.registry.resolve, reference)
+            except Exception as error:
+                errors.append(error)
+                continue
+            held = next((one for one in resolved.values() if one.same_files(version)), None)
+            try:
+                resolved[reference] = held or await self._load(entry, version)
+                resolved[reference].version = version
+            except DriftlineError as error:
+                failures[version.number] = str(error)
+                errors.append(error)
+        del errors[1:]
+        return resolved, failures, errors
 
     @property
-    def _goes_on(self) -> bool:
-        """Whether what fails is tried again, and ends nothing."""
+    def _retries(self) -> bool:
+        """Whether a model that fails to load is tried again; else it ends the start."""
         return self.ready or not self._exit_on_error
 
     async def _load(self, entry: Entry, version: Version) -> Served:
-        """A version, made beside the ones that serve, and how that went."""
+        """Load a version beside those that serve, and count and log how that went."""
         begin = monotonic()
         entry.loading.add(version.number)
         try:
@@ -219,10 +233,10 @@ class Host(Holder):
         return self.registry.fetch(version)
 
     def _try_again(self, entry: Entry, reason: str) -> None:
-        """Say why a model is not what the registry says, and try again, later and later.
+        """Log why a model is not what the registry says, and schedule another try, later each time.
 
-        reason  of what failed first; texts alone: a log that keeps its records must not keep frames, and so
-                models
+        reason  the text of the first error; a text, since a log handler that keeps its records would keep the
+                frames of an error, and with them models
         """
         entry.attempts += 1
         wait = backoff(entry.attempts)

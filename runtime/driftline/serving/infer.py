@@ -18,7 +18,7 @@ from driftline.protocols import mlflow
 from driftline.protocols.codec import Codec, InferRequest
 from driftline.protocols.encoding import decompress
 from driftline.protocols.v2 import V2Codec
-from driftline.serving.holder import Holder
+from driftline.serving.base_host import BaseHost
 from driftline.serving.payloads.exchange import Asked
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
@@ -47,7 +47,7 @@ class Infer:
     """
 
     def __init__(
-        self, host: Holder, protocol: str, max_body_bytes: int, failure: Callable[[Exception], Response]
+        self, host: BaseHost, protocol: str, max_body_bytes: int, failure: Callable[[Exception], Response]
     ) -> None:
         self._host = host
         self._protocol = protocol
@@ -93,7 +93,7 @@ class Infer:
         try:
             decoded = codec.decode(body, target.json_length)
             if alone and not decoded.timeout_us:
-                outputs = served.batcher.at_once(decoded.inputs, decoded.outputs)
+                outputs = served.batcher.try_inline(decoded.inputs, decoded.outputs)
                 if outputs is not None:
                     return Call(served, codec, decoded, Ran(outputs), begin)
             request = served.batcher.submit(decoded.inputs, decoded.outputs, decoded.timeout_us)

@@ -1,10 +1,10 @@
-"""One version in memory, ready to answer."""
+"""One version in memory."""
 
 from __future__ import annotations
 
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
-from driftline.engine.lane import SLOTS
+from driftline.engine.device_session import MOST_IN_FLIGHT
 from driftline.engine.model import Model
 from driftline.protocols.codec import Codec
 from driftline.protocols.mlflow import MlflowCodec
@@ -16,7 +16,10 @@ from driftline.serving.watch import Watch
 
 
 class Served:
-    """One version in memory: a model behind a batcher, watched on its way."""
+    """One version in memory: a model behind a batcher, with its codecs and its monitor.
+
+    watch  its monitor, which runs the model; None if that is off
+    """
 
     def __init__(
         self, version: Version, model: Model, cost: Cost, latency: Latency, watch: Watch | None
@@ -28,13 +31,13 @@ class Served:
         self._codecs: dict[str, Codec] = {
             "v1": V1Codec(model.signature),
             "v2": V2Codec(model.signature, version.name, version.number),
-            "mlflow": self._of_mlflow(MlflowCodec),
+            "mlflow": self._mlflow_codec(MlflowCodec),
         }
         self.batcher = Batcher(
             watch.run if watch else model.run,
             model.signature,
             model.settings.batching,
-            max(model.settings.engine.instances, SLOTS * len(model.lanes)),
+            max(model.settings.engine.instances, MOST_IN_FLIGHT * len(model.device_sessions)),
             cost,
             model.waits,
         )
@@ -46,13 +49,13 @@ class Served:
         return self.version.name, str(self.version.number)
 
     def codec(self, protocol: str) -> Codec:
-        """What reads and writes 'v1', 'v2', 'grpc', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'."""
+        """The codec of 'v1', 'v2', 'grpc', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'."""
         if protocol not in self._codecs:
-            self._codecs[protocol] = self._made(protocol)
+            self._codecs[protocol] = self._make_codec(protocol)
         return self._codecs[protocol]
 
-    def _made(self, protocol: str) -> Codec:
-        """A codec that few need, and what is imported for it."""
+    def _make_codec(self, protocol: str) -> Codec:
+        """Make a codec that few need, and import only now what it needs."""
         if protocol == "grpc":
             from driftline.protocols.grpc.codec import GrpcCodec
 
@@ -62,22 +65,22 @@ class Served:
 
         if protocol == "arrow":
             return ArrowCodec(self.signature, self.version.name, self.version.number)
-        return self._of_mlflow(CsvCodec if protocol == "mlflow-csv" else ParquetCodec)
+        return self._mlflow_codec(CsvCodec if protocol == "mlflow-csv" else ParquetCodec)
 
-    def _of_mlflow(self, codec: type[MlflowCodec]) -> Codec:
+    def _mlflow_codec(self, codec: type[MlflowCodec]) -> Codec:
         model = self.model
         return codec(model.signature, model.mlflow, model.classes, lambda: model.predictions)
 
     def warm_up(self) -> None:
-        """Warm the model up while it serves; in a thread."""
-        self.batcher.expect(self.model.warm_up())
+        """Warm the model up while it serves; called in a thread."""
+        self.batcher.use_cost(self.model.warm_up())
 
     def close(self) -> None:
-        """Give everything back; what still waits is refused."""
+        """Refuse requests that wait, and close the batcher and the monitor."""
         self.batcher.close()
         if self.watch is not None:
             self.watch.close()
 
     def same_files(self, version: Version) -> bool:
-        """Whether this is what `version` says, apart from its aliases."""
+        """Whether a version is this one: its number and its files, whatever its aliases."""
         return (self.version.number, self.version.fingerprint) == (version.number, version.fingerprint)

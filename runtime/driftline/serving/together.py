@@ -95,7 +95,7 @@ class Together:
             for member in alone:
                 member.start(single)
             if served is not None:
-                served.batcher.hurry()
+                served.batcher.flush_now()
         if single:  # of many, some come while others are answered
             self._busy_poll.left(members[0].begin)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from driftline.registry.source import Version
-from driftline.serving.holder import Entry
+from driftline.serving.base_host import Entry
 from driftline.serving.host import Host
 from driftline.serving.served import Served
 from driftline.tensors import TensorSpec
@@ -61,9 +61,9 @@ def statistics(versions: Iterable[Served]) -> dict[str, object]:
 def _statistics_of(served: Served) -> dict[str, object]:
     counters = served.batcher.counters
     # Of a batch on a card, what copying took is told by the card, too.
-    lanes = served.model.lanes
-    copied_in = sum(lane.times.input_ns for lane in lanes)
-    copied_out = sum(lane.times.output_ns for lane in lanes)
+    sessions = served.model.device_sessions
+    copied_in = sum(session.times.input_ns for session in sessions)
+    copied_out = sum(session.times.output_ns for session in sessions)
     failures = sum(counters.failures.values())
     return {
         "name": served.version.name,
@@ -109,7 +109,7 @@ def config(served: Served) -> dict[str, Any]:
         return {"name": spec.name, "data_type": spec.datatype.triton, "dims": list(dims)}
 
     device = settings.engine.device
-    on_card = bool(served.model.lanes) if device == "auto" else device != "cpu"
+    on_card = bool(served.model.device_sessions) if device == "auto" else device != "cpu"
     kind = "KIND_GPU" if on_card else "KIND_CPU"
     answer: dict[str, Any] = {
         "name": served.version.name,

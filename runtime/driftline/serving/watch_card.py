@@ -7,13 +7,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from driftline.engine.lane import Form
+from driftline.engine.device_session import DeviceBuffers
 from driftline.serving.deferred import length
 from driftline.serving.watch import Watch
 from driftline.tensors import Tensors
 
 if TYPE_CHECKING:
-    from driftline.engine.tally import Page, Tallies
+    from driftline.engine.device_counter import CategoryCounts, DeviceCounters
     from driftline.monitor.monitor import Monitor
 
 log = logging.getLogger("driftline.device")
@@ -26,15 +26,15 @@ class CardWatch(Watch):
     batch, not within. What has to be counted here is: categories, and batches that did not cross.
     """
 
-    _tallies: Tallies | None = None
+    _counters: DeviceCounters | None = None
     _fetching: asyncio.Future[None] | None = None
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """The named outputs of one batch, as the model gives them; see Model.run."""
-        tallies = self._tallies
-        if tallies is None:
+        counters = self._counters
+        if counters is None:
             return super().run(inputs, outputs)
-        batch = Batch(tallies)
+        batch = Batch(counters)
         columns: Tensors = {}
         extra = [name for name in self._outputs if name not in outputs]
         try:
@@ -49,8 +49,8 @@ class CardWatch(Watch):
             self._observe(inputs, gave)
         else:
             self._keep(columns, length(inputs, gave))
-        if tallies.due:
-            self._drain(tallies)
+        if counters.due:
+            self._drain(counters)
         return {name: results[name] for name in outputs} if extra else results
 
     async def caught_up(self) -> None:
@@ -60,8 +60,8 @@ class CardWatch(Watch):
 
     def fetch(self) -> None:
         """Let the monitor have what was counted on cards; of batches under way, when they are answered."""
-        if (tallies := self._tallies) is not None:
-            self._drain(tallies)
+        if (counters := self._counters) is not None:
+            self._drain(counters)
 
     def fetch_beside(self) -> None:
         """As `fetch`, in a thread, if none does yet: it may wait for batches that are under way."""
@@ -70,31 +70,31 @@ class CardWatch(Watch):
 
     def _keep_time(self) -> None:
         """See Watch; what lies on cards comes first."""
-        tallies = self._tallies
-        if tallies is not None and tallies.rows and tallies.due:
+        counters = self._counters
+        if counters is not None and counters.rows and counters.due:
             self.fetch_beside()
         else:
             super()._keep_time()
 
     def close(self) -> None:
-        """See Watch.close; what lies on cards goes with their lanes."""
+        """See Watch.close; what lies on cards goes with their sessions."""
         self.fetch()
-        self._tallies = None
+        self._counters = None
         super().close()
 
-    def _drain(self, tallies: Tallies) -> None:
-        rows = tallies.rows
+    def _drain(self, counters: DeviceCounters) -> None:
+        rows = counters.rows
         try:
-            tallies.drain()
+            counters.drain()
         except Exception as error:  # the card's: the request has its answer
             self.observer.skip(rows, str(error))
 
     def _make(self) -> Monitor:
-        from driftline.engine.tally import Tallies
+        from driftline.engine.device_counter import DeviceCounters
 
         monitor = super()._make()
         try:
-            self._tallies = Tallies.of(self._model.lanes, monitor)
+            self._counters = DeviceCounters.of(self._model.device_sessions, monitor)
         except Exception as error:  # no room there, say
             log.warning("%s %d is counted on the CPU: %s", self._version.name, self._version.number, error)
         return monitor
@@ -107,24 +107,24 @@ class Batch:
     failure  why it is not counted, or not wholly
     """
 
-    def __init__(self, tallies: Tallies) -> None:
+    def __init__(self, counters: DeviceCounters) -> None:
         self.crossed = False
         self.failure = ""
-        self._tallies = tallies
-        self._page: Page | None = None
+        self._counters = counters
+        self._categories: CategoryCounts | None = None
 
-    def count(self, form: Form, rows: int) -> None:
-        """Count its numbers, where they lie; see lane.Behind."""
+    def count(self, buffers: DeviceBuffers, rows: int) -> None:
+        """Count its numbers, where they lie; see device_session.OnComputed."""
         try:
-            self._page = self._tallies.count(form, rows)
-            self.crossed = self._page is not None
+            self._categories = self._counters.count(buffers, rows)
+            self.crossed = self._categories is not None
         except Exception as error:
             self.crossed, self.failure = True, str(error)
 
     def settle(self, columns: Tensors) -> None:
         """Count its categories; none of no columns."""
         try:
-            if self._page is not None:
-                self._page.settle(columns)
+            if self._categories is not None:
+                self._categories.settle(columns)
         except Exception as error:
             self.failure = str(error)

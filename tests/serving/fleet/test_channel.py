@@ -15,10 +15,10 @@ from driftline.serving.fleet.channel import Channel, Gone
 
 
 @asynccontextmanager
-async def talking(**verbs: Any) -> AsyncIterator[tuple[Channel, asyncio.Task[None]]]:
+async def talking(**handlers: Any) -> AsyncIterator[tuple[Channel, asyncio.Task[None]]]:
     """An end whose other side does these; and that other side, running."""
     ours, theirs = socket.socketpair()
-    asking, answering = Channel(ours, {}), Channel(theirs, verbs)
+    asking, answering = Channel(ours, {}), Channel(theirs, handlers)
     await asking.open()
     await answering.open()
     running = [asyncio.create_task(one.run()) for one in (asking, answering)]
@@ -63,7 +63,11 @@ async def test_what_is_asked_meanwhile_ends_with_the_asking_and_nothing_else_doe
     async with talking(wait=wait, length=len) as (channel, _):
         asked = [
             asyncio.create_task(ask("wait", name))
-            for ask, name in ((channel.ask_meanwhile, "page"), (channel.ask, "load"), (channel.ask, "other"))
+            for ask, name in (
+                (channel.ask_cancellable, "page"),
+                (channel.ask, "load"),
+                (channel.ask, "other"),
+            )
         ]
         assert await channel.ask("length", "") == 0
         for task in asked[:2]:
@@ -100,7 +104,7 @@ async def test_who_asks_one_that_goes_is_told(caplog: pytest.LogCaptureFixture) 
     async with talking(never=never) as (channel, other):
         asked = asyncio.create_task(channel.ask("never"))
         await begun.wait()
-        channel.tell("no such verb")
+        channel.tell("no such name")
         with pytest.raises(Gone):
             await asked
         await other

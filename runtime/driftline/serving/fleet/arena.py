@@ -1,8 +1,8 @@
 """Memory that a supervisor and its workers share.
 
-It is one file without a name, which each of them has open: nothing is left of it when the last has gone,
-however that went. Regions lie one behind the other and none is used twice: a region that is given back is a
-hole in the file and takes no memory.
+It is one unnamed file, which all of them have open: it is freed when the last one ends, however it ends.
+Regions lie one behind the other and none is used twice: a region that was freed is a hole in the file and
+takes no memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from driftline.tensors import Array
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of the memory: where it begins, and how long it is, in bytes."""
+    """A part of the memory: its first byte, and its size in bytes."""
 
     offset: int
     size: int
@@ -42,15 +42,15 @@ class Arena:
         return region
 
     def map(self, region: Region) -> Array:
-        """(size / 8,) int64: what is in a region; it stays mapped as long as the array is used."""
+        """A region as (size / 8,) int64; it stays mapped as long as the array lives."""
         mapped = mmap.mmap(self.descriptor, region.size, offset=region.offset)
         return np.frombuffer(mapped, np.int64)
 
     def free(self, region: Region) -> None:
-        """Give the memory of a region back, which nobody may use any more."""
+        """Free a region, which nobody may use any more."""
         with mmap.mmap(self.descriptor, region.size, offset=region.offset) as mapped:
             mapped.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
-        """Map no more regions; those that are mapped stay."""
+        """Close the file; regions that are mapped stay."""
         os.close(self.descriptor)

@@ -1,4 +1,4 @@
-"""How the supervisor and a worker talk: messages over a pair of sockets, some of which want an answer.
+"""Messages between the supervisor and a worker, over a pair of sockets; some of them are answered.
 
 Messages are pickled: both ends are this program, of one user, on one machine, and started as a pair.
 """
@@ -20,28 +20,28 @@ from driftline.errors import DriftlineError, Unavailable
 log = logging.getLogger("driftline.fleet")
 
 _HEAD = struct.Struct("=Q")
-_ANSWER, _ERROR, _NO_MORE = "answer", "error", "no more"
+_ANSWER, _ERROR, _CANCEL = "answer", "error", "cancel"
 
-Verbs = Mapping[str, Callable[..., Any]]
-"""What is done about each message; what wants an answer and takes time is a coroutine function."""
+Handlers = Mapping[str, Callable[..., Any]]
+"""What is called for a message, by the message's name; a coroutine function if its answer takes time."""
 
 
 class Gone(Unavailable):
-    """The other side has gone."""
+    """The other process has ended, or talks no more."""
 
 
 class Channel:
-    """One end of the talk.
+    """One end of the connection.
 
-    end    a connected socket, which is the channel's from here on
-    verbs  what is done about each message that comes, in the order in which they come
-    heard  how many have come
+    end       a connected socket, which the channel closes
+    handlers  called for each message, in the order in which they come
+    received  how many messages have come
     """
 
-    def __init__(self, end: socket.socket, verbs: Verbs) -> None:
+    def __init__(self, end: socket.socket, handlers: Handlers) -> None:
         self._end = end
-        self._verbs = verbs
-        self.heard = 0
+        self._handlers = handlers
+        self.received = 0
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._answering: dict[int, asyncio.Task[None]] = {}
@@ -50,26 +50,26 @@ class Channel:
         self._closed = False
 
     async def open(self) -> None:
-        """From here on messages can be sent."""
+        """Make the channel ready to send."""
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._end)
 
     async def run(self) -> None:
-        """Take messages until the other side goes."""
+        """Handle messages until the other side closes."""
         try:
             while True:
                 (length,) = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
                 content = await self._reader.readexactly(length)
-                self.heard += 1
-                self._take(*pickle.loads(content))  # noqa: S301 - our own
+                self.received += 1
+                self._handle(*pickle.loads(content))  # noqa: S301 - our own
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except Exception:
-            log.exception("a message can't be followed: the talk ends, and so does the worker")
+            log.exception("a message can't be followed: the channel closes, and the worker ends")
         finally:
             self.close()
 
     def close(self) -> None:
-        """Talk no more; who waits for an answer gets Gone."""
+        """Send and handle no more messages; whoever waits for an answer gets Gone."""
         self._closed = True
         for asked in self._asked.values():
             if not asked.done():
@@ -79,57 +79,58 @@ class Channel:
         self._writer.close()
 
     async def finish(self) -> None:
-        """Send what was told, and talk no more."""
+        """Close, once all that was sent is written."""
         self.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    def tell(self, verb: str, *arguments: object) -> None:
-        """Send a message; nobody waits for it to be read."""
-        self._send(0, verb, arguments)
+    def tell(self, name: str, *arguments: object) -> None:
+        """Send a message, without an answer."""
+        self._send(0, name, arguments)
 
-    async def ask(self, verb: str, *arguments: object) -> Any:
-        """Send a message and wait for its answer; what it raises there is raised here, Gone if none comes."""
-        return await self._ask(next(self._numbers), verb, arguments)
+    async def ask(self, name: str, *arguments: object) -> Any:
+        """Send a message and return its answer; raises what its handler raises, Gone if no answer comes."""
+        return await self._ask(next(self._numbers), name, arguments)
 
-    async def ask_meanwhile(self, verb: str, *arguments: object) -> Any:
-        """As `ask`; if it is cancelled here, so is there what is done about it."""
+    async def ask_cancellable(self, name: str, *arguments: object) -> Any:
+        """As `ask`; if it is cancelled, so is its handler on the other side."""
         number = next(self._numbers)
         try:
-            return await self._ask(number, verb, arguments)
+            return await self._ask(number, name, arguments)
         except asyncio.CancelledError:
-            self._send(number, _NO_MORE, None)
+            self._send(number, _CANCEL, None)
             raise
 
-    async def _ask(self, number: int, verb: str, arguments: object) -> Any:
+    async def _ask(self, number: int, name: str, arguments: object) -> Any:
         if self._closed:
             raise Gone("the other process has gone")
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            self._send(number, verb, arguments)
+            self._send(number, name, arguments)
             return await asked
         finally:
             del self._asked[number]
 
-    def _send(self, number: int, verb: str, arguments: object) -> None:
+    def _send(self, number: int, name: str, arguments: object) -> None:
         if not self._closed:
-            content = pickle.dumps((number, verb, arguments))
+            content = pickle.dumps((number, name, arguments))
             self._writer.write(_HEAD.pack(len(content)) + content)
 
-    def _take(self, number: int, verb: str, arguments: Any) -> None:
-        if verb in (_ANSWER, _ERROR):
+    def _handle(self, number: int, name: str, arguments: Any) -> None:
+        """Do what one message says; `number` is that of a question, 0 if no answer is wanted."""
+        if name in (_ANSWER, _ERROR):
             asked = self._asked.get(number)
             if asked is not None and not asked.done():
-                if verb == _ANSWER:
+                if name == _ANSWER:
                     asked.set_result(arguments)
                 else:
                     asked.set_exception(arguments)
             return
-        if verb == _NO_MORE:
+        if name == _CANCEL:
             if (task := self._answering.get(number)) is not None:
                 task.cancel()
             return
-        done = self._verbs[verb](*arguments)
+        done = self._handlers[name](*arguments)
         if asyncio.iscoroutine(done):
             self._answering[number] = task = asyncio.create_task(self._answer(number, done))
             task.add_done_callback(lambda _: self._answering.pop(number))

@@ -1,8 +1,9 @@
-"""Several workers on one port, as their supervisor sees them, which itself answers nobody.
+"""The supervisor's host: several workers on one port hold the same versions.
 
-A worker answers requests and counts what it saw into its slab. All that there is once, is here: who looks at
-the registry, the monitors, the totals. A swap has two phases: every worker loads and warms the version, then
-all are told to flip. A page that tells of all workers, whichever is asked for it, is made here.
+Workers answer requests and count rows into their slabs. The supervisor answers no client. It follows the
+registry, has the monitors and adds up the totals, and it makes the pages that are about all workers, for
+whichever worker is asked for them. A swap has two phases: every worker loads and warms the version, then all
+are told to flip.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from driftline.errors import DriftlineError, ModelError, Unavailable
 from driftline.http import ask
 from driftline.registry.source import Reference, Registry, Version
 from driftline.serving.app import App
+from driftline.serving.base_host import Entry
 from driftline.serving.fleet.arena import Arena
 from driftline.serving.fleet.channel import Gone
 from driftline.serving.fleet.pool import Worker, WorkerPool
 from driftline.serving.fleet.served import FleetServed, FleetWatch, RemoteModel
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals, total
-from driftline.serving.holder import Entry
 from driftline.serving.host import Host
 from driftline.serving.latency import Latency
 from driftline.serving.notifier import Notifier
@@ -40,17 +41,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.fleet")
 
 COLLECT_SECONDS = 0.02
-"""Seconds between two looks at what the workers have counted."""
+"""Seconds between two collections of what the workers have counted."""
 
 ANSWER_SECONDS = 2.0
-"""A worker that has not said in this time what it has done holds up no page any longer."""
+"""How long a page waits for the totals of a worker."""
 
 
 class FleetHost(Host):
-    """The versions that all workers hold; they follow the registry as those of one process do.
+    """A Host whose versions are held by workers.
 
     listeners  a socket for each worker
-    settings   of the server; the rest as Host says
+    settings   of the server; the other arguments are those of Host
     """
 
     def __init__(
@@ -66,13 +67,15 @@ class FleetHost(Host):
             registry, references, file, settings.poll_seconds, notifier, exit_on_error=settings.exit_on_error
         )
         self._arena = Arena()
-        verbs: dict[str, Callable[..., Any]] = {
+        handlers: dict[str, Callable[..., Any]] = {
             "totals": self._take_totals,
             "gone": self._gone,
             "captured": self._captured,
             "page": self._page,
         }
-        self.pool = WorkerPool(listeners, self._arena, (settings, file), self._prepare, self._take_all, verbs)
+        self.pool = WorkerPool(
+            listeners, self._arena, (settings, file), self._prepare, self._worker_ended, handlers
+        )
         self._pages = App(self, settings)
         self._keys = count(1)
         self._made: dict[int, tuple[Version, Path]] = {}
@@ -100,18 +103,18 @@ class FleetHost(Host):
         await self.pool.ask("tell_totals")
 
     async def stop(self) -> None:
-        """Let the workers finish what they have taken, and end."""
+        """Let the workers answer what they have taken, and end."""
         self.ready = False
         await self.pool.stop()
 
     @property
     def pending(self) -> int:
-        """Requests that were not answered when the workers last told."""
+        """Requests in flight, by the last totals of the workers."""
         return sum(totals.pending for totals in self._totals.values())
 
     @property
     def payload_counts(self) -> Counts | None:
-        """See Holder: of all workers, when they last told."""
+        """See BaseHost; of all workers, by their last totals."""
         return total([self._ended, *self._totals.values()]).payloads if self._logs_payloads else None
 
     @property
@@ -146,7 +149,7 @@ class FleetHost(Host):
         return FleetServed(key, version, remote, entry.latency, watch)
 
     async def _load_everywhere(self, key: int, version: Version, folder: Path) -> Any:
-        """The signature that the workers have found; raises the first error that one has met."""
+        """Have every live worker load a version; its signature. Raises the first error of a worker."""
         answers = await self.pool.ask("load", key, version, folder)
         for worker, answer in answers.items():
             if isinstance(answer, BaseException):
@@ -159,13 +162,13 @@ class FleetHost(Host):
     def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:
         for served in set(entry.resolved.values()) - set(resolved.values()):
             del self._made[_key(served)]
-        self.pool.tell("flip", entry.name, *_flip_of(resolved, default))
+        self.pool.tell("flip", entry.name, *_flip_arguments(resolved, default))
         super()._flip(entry, resolved, default)
 
     # -- workers' lives ---------------------------------------------------------------------------
 
     async def _prepare(self, worker: Worker) -> None:
-        """Have a new process load all that there is, what is just being made included."""
+        """Have a new process load all versions, also those that are being loaded just now."""
         while missing := self._made.keys() - worker.loaded:
             key = missing.pop()
             try:
@@ -173,14 +176,14 @@ class FleetHost(Host):
             except DriftlineError as error:
                 if isinstance(error, Gone) or any(key == _key(one) for one in self.served()):
                     raise
-                # The others say whether it comes to anything; if so, this process leaves at the flip.
+                # Whether the version is good, the other workers say; if so, the flip ends this process.
             worker.loaded.add(key)
-        # In one turn of the loop, so that it misses nothing that the others are told.
+        # Without an await from here on, so that it misses no message that the others get.
         for key in worker.loaded - self._made.keys():
             worker.channel.tell("drop", key)
         worker.loaded &= self._made.keys()
         for entry in self.entries.values():
-            worker.channel.tell("flip", entry.name, *_flip_of(entry.resolved, entry.default))
+            worker.channel.tell("flip", entry.name, *_flip_arguments(entry.resolved, entry.default))
         if self.ready:
             worker.channel.tell("ready", self.default_name)
         for served in self._versions():
@@ -192,18 +195,18 @@ class FleetHost(Host):
                 if watch is not None and watch.captures:
                     worker.channel.tell("capture", served.key, watch.captures)
 
-    def _take_all(self, worker: Worker) -> None:
-        """Keep what a process has done that has ended."""
+    def _worker_ended(self, worker: Worker) -> None:
+        """Take over the totals and the counts of a process that has ended."""
         totals = self._totals.pop(worker, WorkerTotals())
         totals.end()
         self._ended.add(totals)
         for served in self._versions():
             if served.watch is not None:
                 served.watch.take_all(worker.number)
-            served.remote.leave(worker.number)
+            served.remote.dropped_by(worker.number)
 
     def _versions(self) -> Iterator[FleetServed]:
-        """Every version that a worker may have, those on their way out included."""
+        """Every version that a worker may have, also those that drain."""
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
                 assert isinstance(served, FleetServed)
@@ -218,15 +221,15 @@ class FleetHost(Host):
         worker.loaded.discard(key)
         for served in self._versions():
             if served.key == key:
-                served.remote.leave(worker.number)
+                served.remote.dropped_by(worker.number)
 
     def _captured(self, worker: Worker, key: int, columns: Tensors, rows: int) -> None:
         for served in self._versions():
             if served.key == key and served.watch is not None:
                 served.watch.captured(columns, rows)
 
-    async def _gather(self) -> None:
-        """Bring totals and monitors to what all workers have done; Unavailable if one does not say."""
+    async def _update_all(self) -> None:
+        """Bring totals and monitors up to date; Unavailable if a worker does not answer in time."""
         watches = [one.watch for one in self._versions() if one.watch is not None]
         for watch in watches:
             watch.ask()
@@ -262,8 +265,8 @@ class FleetHost(Host):
     async def _page(
         self, worker: Worker, scope: dict[str, Any], body: bytes
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """A page that tells of all workers: its status, headers and body."""
-        await self._gather()
+        """Make a page that is about all workers, for one of them: its status, headers and body."""
+        await self._update_all()
         return await ask(self._pages, scope, body)
 
 
@@ -272,9 +275,9 @@ def _key(served: Served) -> int:
     return served.key
 
 
-def _flip_of(
+def _flip_arguments(
     resolved: dict[Reference, Served], default: Served | None
 ) -> tuple[dict[Reference, tuple[int, Version]], int | None]:
-    """What a flip tells a worker."""
+    """The arguments of the message `flip`."""
     told = {reference: (_key(served), served.version) for reference, served in resolved.items()}
     return told, _key(default) if default is not None else None

@@ -1,4 +1,4 @@
-"""Pages that tell of all workers: whichever is asked for one has it made by the supervisor."""
+"""Pages that are about all workers: a worker that is asked for one gets it from the supervisor."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from driftline.answers import failure
 from driftline.config import Server
 from driftline.errors import Cancelled, DriftlineError, Stopping, Unavailable
 from driftline.serving.app import App
+from driftline.serving.base_host import BaseHost
 from driftline.serving.fleet.channel import Channel
-from driftline.serving.holder import Holder
 from driftline.serving.infer import read_body
 
 PAGE_SECONDS = 10.0
-"""The supervisor has so long to answer a page that tells of all workers."""
+"""How long a worker waits for such a page."""
 
 _VERSION = r"/v2/models/[^/]+(?:/versions/[^/]+)?"
+# Made by the supervisor within PAGE_SECONDS.
 _SHARED = re.compile(
     rf"/metrics|/hooks/mlflow|/v2/models/stats|/v2/repository/index"
     rf"|{_VERSION}/(?:stats|drift|drift/(?:acknowledge|window|reference))"
 )
+# These load models, however long that takes.
 _CHANGING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
+# Takes as long as its query says, unless its client disconnects.
 _PROFILE = re.compile(rf"{_VERSION}/profile")
-"""Takes as long as its query says, unless its client goes."""
 
 
 class SharedApp(App):
-    """Has pages that tell of all workers made by the supervisor."""
+    """The application of a worker: it has pages that are about all workers made by the supervisor."""
 
-    def __init__(self, host: Holder, settings: Server, channel: Channel) -> None:
-        pages: Any = host  # those that a Holder has not enough for are made elsewhere
+    def __init__(self, host: BaseHost, settings: Server, channel: Channel) -> None:
+        pages: Any = host  # what App needs of a Host and BaseHost lacks is for pages of the supervisor
         super().__init__(pages, settings)
         self._max_body_bytes = settings.max_body_bytes
         self._channel = channel
@@ -57,15 +59,15 @@ class SharedApp(App):
         return None
 
     async def _page(self, scope: Scope, receive: Receive) -> Response:
-        """What the supervisor answers."""
+        """The supervisor's answer."""
         path: str = scope["path"]
         body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
         page = {name: scope[name] for name in ("type", "method", "path", "query_string")}
-        # The body is no longer as most of them say.
+        # Headers that describe the body do not hold any more: it is whole and decompressed.
         page["headers"] = [(key, value) for key, value in scope["headers"] if key.startswith(b"x-")]
         if _PROFILE.fullmatch(path):
-            asking = self._channel.ask_meanwhile("page", page, body)
-            status, headers, content = await _unless_gone(asking, receive)
+            asking = self._channel.ask_cancellable("page", page, body)
+            status, headers, content = await _unless_disconnected(asking, receive)
         else:
             async with asyncio.timeout(PAGE_SECONDS if _SHARED.fullmatch(path) else None):
                 status, headers, content = await self._channel.ask("page", page, body)
@@ -74,19 +76,19 @@ class SharedApp(App):
         return response
 
 
-async def _unless_gone(asking: Coroutine[Any, Any, Any], receive: Receive) -> Any:
-    """What is asked for; Cancelled, and the question taken back, if the client goes before."""
-    asked, gone = asyncio.ensure_future(asking), asyncio.ensure_future(_gone(receive))
+async def _unless_disconnected(asking: Coroutine[Any, Any, Any], receive: Receive) -> Any:
+    """The answer; if the client disconnects before, cancels the question and raises Cancelled."""
+    asked, disconnected = asyncio.ensure_future(asking), asyncio.ensure_future(_disconnected(receive))
     try:
-        await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((asked, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not asked.done():
             raise Cancelled("the client has gone")
         return asked.result()
     finally:
         asked.cancel()
-        gone.cancel()
+        disconnected.cancel()
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

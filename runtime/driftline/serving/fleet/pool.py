@@ -1,4 +1,4 @@
-"""Worker processes, from the outside: started, told and asked, replaced when they die, stopped."""
+"""Worker processes, as the supervisor starts them, talks to them, replaces and stops them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError
 from driftline.serving.fleet.arena import Arena
-from driftline.serving.fleet.channel import Channel, Gone, Verbs
+from driftline.serving.fleet.channel import Channel, Gone, Handlers
 
 log = logging.getLogger("driftline.fleet")
 
@@ -28,12 +28,13 @@ SILENT_SECONDS = 60
 
 
 class Worker:
-    """One place among the workers; the processes that take it come and go.
+    """One of the workers: when its process ends, another takes its place.
 
-    number    from 0; of the listening socket and the slab that it has
+    number    from 0; which listening socket and which slab it has
+    process   its process now, if one runs
     channel   to the process
-    loaded    the keys of the versions that the process has
-    live      whether it has all that it should have, and is told what is done
+    loaded    the keys of the versions that the process has loaded
+    live      whether the process has loaded all versions and gets every message
     """
 
     def __init__(self, number: int, listener: socket.socket) -> None:
@@ -50,9 +51,9 @@ class WorkerPool:
 
     listeners  a socket for each, which stays open here: who waits to be accepted waits for the next process
     settings   of the server, and what its file says of models
-    prepare    gives a new process what it should have; it is live when that returns
-    on_exit    is told of each process that has ended
-    verbs      what is done about a worker's messages; each is called with the worker first
+    prepare    has a new process load what the others have; it is live when that returns
+    on_exit    called with the worker when its process has ended
+    handlers   called for a worker's messages, with the worker as the first argument
     """
 
     def __init__(
@@ -62,45 +63,45 @@ class WorkerPool:
         settings: tuple[Server, ServerFile],
         prepare: Callable[[Worker], Awaitable[None]],
         on_exit: Callable[[Worker], None],
-        verbs: Verbs,
+        handlers: Handlers,
     ) -> None:
         self.workers = [Worker(number, listener) for number, listener in enumerate(listeners)]
         self._arena = arena
         self._settings = settings
         self._prepare = prepare
         self._on_exit = on_exit
-        self._verbs = verbs
+        self._handlers = handlers
         self._stopping = False
         self._starting: list[asyncio.Future[None]] = []
-        self._lives: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def live(self) -> list[Worker]:
-        """The workers that have all that they should have."""
+        """The workers whose process has loaded all versions."""
         return [worker for worker in self.workers if worker.live]
 
     @property
     def processes(self) -> list[int]:
-        """The process ids of those that run."""
+        """The ids of the processes that run."""
         return [worker.process.pid for worker in self.workers if worker.process is not None]
 
     async def start(self) -> None:
-        """Start all; DriftlineError if one ends before it is live."""
+        """Start a process for each worker; DriftlineError if one ends before it is live."""
         loop = asyncio.get_running_loop()
         self._starting = [loop.create_future() for _ in self.workers]
-        self._lives = [asyncio.create_task(self._keep(worker)) for worker in self.workers]
+        self._tasks = [asyncio.create_task(self._keep_running(worker)) for worker in self.workers]
         await asyncio.gather(*self._starting)
 
-    def tell(self, verb: str, *arguments: object) -> None:
-        """Tell every live worker."""
+    def tell(self, name: str, *arguments: object) -> None:
+        """Send a message to every live worker."""
         for worker in self.live:
-            worker.channel.tell(verb, *arguments)
+            worker.channel.tell(name, *arguments)
 
-    async def ask(self, verb: str, *arguments: object) -> dict[Worker, Any]:
-        """Ask every live worker; the answer, or the error, of each that has not died over it."""
+    async def ask(self, name: str, *arguments: object) -> dict[Worker, Any]:
+        """Send a question to every live worker; the answer, or the error, of each that has not ended."""
         asked = self.live
         answers = await asyncio.gather(
-            *(worker.channel.ask(verb, *arguments) for worker in asked), return_exceptions=True
+            *(worker.channel.ask(name, *arguments) for worker in asked), return_exceptions=True
         )
         return {
             worker: answer
@@ -109,40 +110,40 @@ class WorkerPool:
         }
 
     async def stop(self) -> None:
-        """Let all finish what they have taken, and end."""
+        """Let every process answer what it has taken, and end; kill those that are late."""
         self._stopping = True
-        for worker, life in zip(self.workers, self._lives, strict=False):
+        for worker, task in zip(self.workers, self._tasks, strict=False):
             worker.listener.close()
             if worker.process is not None:
                 worker.channel.tell("stop")
             else:
-                life.cancel()  # it waits to try again
-        if self._lives:
+                task.cancel()  # it waits to try again
+        if self._tasks:
             server = self._settings[0]
             most = server.stop_delay_seconds + server.drain_seconds + STOP_SECONDS
-            _, late = await asyncio.wait(self._lives, timeout=most)
+            _, late = await asyncio.wait(self._tasks, timeout=most)
             if late:
                 log.error("%d workers do not end: they are killed", len(late))
                 self.kill()
             await asyncio.gather(*late, return_exceptions=True)
 
     def kill(self) -> None:
-        """End all, now."""
+        """Kill all processes."""
         for worker in self.workers:
             if worker.process is not None:
                 with suppress(ProcessLookupError):
                     worker.process.kill()
 
-    async def _keep(self, worker: Worker) -> None:
-        """Have a process in a worker's place, one after the other."""
+    async def _keep_running(self, worker: Worker) -> None:
+        """Run one process after the other for a worker, until the pool stops."""
         failures = 0
         while not self._stopping:
-            failures = 0 if await self._live(worker) else failures + 1
+            failures = 0 if await self._run_process(worker) else failures + 1
             if failures and not self._stopping:
                 await asyncio.sleep(backoff(failures))
 
-    async def _live(self, worker: Worker) -> bool:
-        """The life of one process; whether it was live."""
+    async def _run_process(self, worker: Worker) -> bool:
+        """Run one process for a worker to its end; whether it was ever live."""
         try:
             process = await self._spawn(worker)
         except OSError as error:
@@ -167,17 +168,17 @@ class WorkerPool:
         return lived
 
     async def _watch(self, worker: Worker, process: asyncio.subprocess.Process) -> None:
-        """Kill a process that hangs, for which clients, pages and swaps would wait without end."""
-        silent = heard = 0
+        """Kill a process that hangs: clients, pages and swaps would wait for it without end."""
+        silent = received = 0
         while silent < SILENT_SECONDS:
             await asyncio.sleep(1.0)  # counted, not measured: all processes may have stood still together
-            silent = silent + 1 if heard and heard == worker.channel.heard else 0
-            heard = worker.channel.heard
+            silent = silent + 1 if received and received == worker.channel.received else 0
+            received = worker.channel.received
         log.error("worker %d has said nothing for %d s: it is killed", worker.number, SILENT_SECONDS)
         process.kill()
 
     def _has_ended(self, worker: Worker, pid: int | None, how: str, code: int | None = None) -> None:
-        """Say that a worker has no process; at the start, that is the end of all."""
+        """Log that a process has ended or can't be started; at the start of the server, stop the pool."""
         if not (starting := self._starting[worker.number]).done():
             starting.set_exception(DriftlineError(f"worker {worker.number} {how} at the start"))
             self._stopping = True
@@ -188,21 +189,22 @@ class WorkerPool:
             )  # fmt: skip
 
     async def _spawn(self, worker: Worker) -> asyncio.subprocess.Process:
-        """Start a process, and talk to it."""
+        """Start a process, with a channel to it."""
         process, end = await child_process.spawn(
             "driftline.serving.fleet.worker", worker.listener.fileno(), self._arena.descriptor
         )
-        verbs = {verb: partial(do, worker) for verb, do in self._verbs.items()}
-        worker.channel = Channel(end, verbs)
+        handlers = {name: partial(do, worker) for name, do in self._handlers.items()}
+        worker.channel = Channel(end, handlers)
         await worker.channel.open()
         worker.process = process
         return process
 
     async def _talk(self, worker: Worker) -> None:
-        """Make a process live, and listen to it until it ends."""
+        """Bring a process to life and handle its messages until it ends."""
         listening = asyncio.create_task(worker.channel.run())
         try:
-            # The first ones answer that they are not ready; who comes later takes no one before it is.
+            # At the start of the server, workers answer that they are not ready. A replacement answers nobody
+            # before it is ready, since the other workers are.
             later = self._starting[worker.number].done()
             await worker.channel.ask("begin", *self._settings, worker.number, len(self.workers), later)
             await self._prepare(worker)

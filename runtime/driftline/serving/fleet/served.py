@@ -1,4 +1,4 @@
-"""A version that several workers hold, as their supervisor sees it."""
+"""A version that several workers hold, in the supervisor."""
 
 from __future__ import annotations
 
@@ -27,50 +27,54 @@ if TYPE_CHECKING:
 
 
 class RemoteModel(VersionTotals):
-    """What stands for a version's model and batcher, which are in the workers.
+    """A version's totals, in place of its model and its batcher, which are in the workers.
 
     signature  of the model
-    holders    the numbers of the workers that have it
-    lanes      none: what cards take is part of what workers compute
+    holders    the numbers of the workers that have the version loaded
+    device_sessions  none: the times of cards are part of what the workers measure
     """
 
-    lanes = ()
+    device_sessions = ()
 
     def __init__(self, signature: Signature, holders: set[int]) -> None:
         super().__init__()
         self.signature = signature
         self.holders = holders
         self.running = 0
-        self._left = asyncio.Event()
+        self._dropped = asyncio.Event()
 
     def update(self, totals: VersionTotals) -> None:
-        """What the workers have done in all, from now on."""
+        """Take over the sum of all workers' totals."""
         for item in fields(VersionTotals):
             setattr(self, item.name, getattr(totals, item.name))
 
-    def leave(self, number: int) -> None:
-        """A worker has it no more."""
+    def dropped_by(self, number: int) -> None:
+        """Note that a worker has closed the version, or ended."""
         self.holders.discard(number)
         if not self.holders:
-            self._left.set()
+            self._dropped.set()
 
     async def drain(self) -> None:
-        """Return when no worker has it any more."""
+        """Wait until no worker has the version any more."""
         if self.holders:
-            await self._left.wait()
+            await self._dropped.wait()
 
     def close(self) -> None:
-        """Nothing is here to be closed."""
+        """Nothing to do."""
 
 
 class FleetWatch(Watch):
     """The monitor of a version whose rows several workers count, each into its slab.
 
-    arena     where the slabs are
-    workers   how many
-    on_slabs  called on the event loop with where they are, or with None if there is no monitor
-    on_capture  called with how many rows the workers are to keep for a profile from now on
-    captures    how many that are; 0 for none
+    version, remote, profile, settings, notifier  see Watch
+    arena       where the slabs are
+    workers     how many there are
+    on_slabs    called on the event loop with where the slabs are, or with None if there is no monitor
+    on_capture  called with how many rows each worker is to keep for a profile, 0 for no more
+
+    slabs       where the slabs are; None until the monitor is loaded
+    failed      whether the monitor can't be loaded
+    captures    rows that each worker keeps for a profile now; 0 for none
     """
 
     def __init__(
@@ -115,14 +119,14 @@ class FleetWatch(Watch):
         return monitor
 
     def collect(self) -> None:
-        """Take what the workers have counted, and ask for what has come since."""
+        """Take what the workers have handed over, and ask for more if the monitor needs it."""
         for collector in self._collectors:
             collector.collect()
             if collector.waits:
                 collector.ask()
 
     def ask(self) -> None:
-        """Want all that is counted, waiting or not."""
+        """Ask the workers for all that they have counted, whether the monitor needs it or not."""
         for collector in self._collectors:
             collector.collect()
             collector.ask()
@@ -142,16 +146,16 @@ class FleetWatch(Watch):
         self._on_capture(rows)
 
     def captured(self, columns: Tensors, rows: int) -> None:
-        """Keep what a worker has kept."""
+        """Keep a batch that a worker has captured."""
         self._keep(columns, rows)
 
     def take_all(self, number: int) -> None:
-        """Take all that a worker has counted, since it has gone."""
+        """Take all that a worker has counted, which has ended."""
         if self._collectors:
             self._collectors[number].take_all()
 
     def close(self) -> None:
-        """Take what is left; the last window goes into the history."""
+        """Take all that was counted, close the monitor, and free the slabs."""
         self._closed = True
         for collector in self._collectors:
             collector.take_all()
@@ -171,7 +175,7 @@ class FleetWatch(Watch):
         return monitor
 
     def _begin(self, monitor: Monitor | None) -> None:
-        """Make the slabs; on the event loop, when the monitor is there or can't be."""
+        """Allocate the slabs, when the monitor is loaded or has failed; on the event loop."""
         from driftline.monitor.slab import Collector, slab_bytes
 
         if self._closed:
@@ -186,9 +190,9 @@ class FleetWatch(Watch):
 
 
 class FleetServed(Served):
-    """A version that several workers hold: what is asked now and then can be asked of it, inference can't.
+    """A version that several workers hold: reports and totals can be read from it, but it runs no inference.
 
-    key  tells it from all others that were ever loaded
+    key  what the supervisor and the workers call it; never used again
     """
 
     def __init__(

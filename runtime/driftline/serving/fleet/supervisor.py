@@ -15,10 +15,11 @@ from driftline.http import loop_factory
 from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
 from driftline.serving.fleet.host import FleetHost
+from driftline.serving.kernels import tune_garbage_collector
 from driftline.serving.listening import grpc_reserved, listens_on
 from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
-from driftline.serving.process import calm_collector, leave
+from driftline.serving.process import exit_process
 from driftline.sockets import BACKLOG, bind_shared
 
 log = logging.getLogger("driftline.serving")
@@ -47,7 +48,7 @@ async def _supervise(
     listeners: Sequence[socket.socket],
 ) -> None:
     notifier = Notifier(settings)
-    PayloadLog.of(settings)  # each worker has its own; what is wrong with it is said once, here
+    PayloadLog.of(settings)  # each worker opens its own; here, wrong settings are reported once
     host = FleetHost(registry, references, file, settings, listeners, notifier)
     stopping = asyncio.Event()
     _take_signals(host, stopping)
@@ -62,7 +63,7 @@ async def _supervise(
     try:
         if starting.done():
             starting.result()
-            calm_collector()
+            tune_garbage_collector()
             host.announce()
         await waiting
     finally:
@@ -72,7 +73,7 @@ async def _supervise(
         await host.close()
         await asyncio.to_thread(notifier.close)
     log.info("stopped")
-    leave(0)  # see process.serve
+    exit_process(0)  # see process.serve
 
 
 def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
@@ -83,7 +84,7 @@ def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
         if stopping.is_set():
             log.warning("stopping at once")
             host.pool.kill()
-            leave(128 + number)
+            exit_process(128 + number)
         log.info("stopping: %d requests to finish", host.pending, extra={"pending": host.pending})
         stopping.set()
 
@@ -98,7 +99,7 @@ def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
 
 
 def bind_together(host: str, port: int, number: int) -> list[socket.socket]:
-    """So many sockets that listen on one address, among which the system spreads connections.
+    """`number` sockets that listen on one address; the system spreads connections among them.
 
     Raises ConfigError if the address can't be had.
     """

@@ -1,4 +1,4 @@
-"""What a worker says of itself, and the sum of what several have said."""
+"""What a worker has done, and the sum over several workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from driftline.serving.served import Served
 
 @dataclass(slots=True)
 class VersionTotals:
-    """What is counted of a version; the lower half is of this moment."""
+    """Totals of a version: counts that only grow, and, from `pending` on, what holds at this moment."""
 
     counters: Counters = field(default_factory=Counters)
     skipped_rows: int = 0
@@ -53,15 +53,14 @@ class VersionTotals:
         self.unwatched += other.unwatched
 
     def end(self) -> None:
-        """Forget what was of the moment: rows that waited with a worker have gone with it."""
+        """Zero what holds at this moment: the worker has ended, and rows that waited there are skipped."""
         self.skipped_rows += self.waiting_rows
         self.pending = self.queue_rows = self.queue_bytes = self.waiting_rows = self.unwatched = 0
 
 
 @dataclass(slots=True)
 class WorkerTotals:
-    """What a worker says of all that it holds: of versions by the supervisor's number, of models by name, and
-    of payloads."""
+    """Totals of a worker: of versions by their keys, of models by their names, and of payloads."""
 
     versions: dict[int, VersionTotals] = field(default_factory=dict)
     models: dict[str, Latency] = field(default_factory=dict)
@@ -69,11 +68,11 @@ class WorkerTotals:
 
     @property
     def pending(self) -> int:
-        """Requests that are not answered."""
+        """Requests in flight."""
         return sum(totals.pending for totals in self.versions.values())
 
     def add(self, other: WorkerTotals) -> None:
-        """Add what another has said."""
+        """Add another worker's."""
         for key, totals in other.versions.items():
             self.versions.setdefault(key, VersionTotals()).add(totals)
         for name, latency in other.models.items():
@@ -81,7 +80,7 @@ class WorkerTotals:
         self.payloads.add(other.payloads)
 
     def end(self) -> None:
-        """Forget what was of the moment: the worker has gone."""
+        """See VersionTotals.end."""
         for totals in self.versions.values():
             totals.end()
         self.payloads.end()

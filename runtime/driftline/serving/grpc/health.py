@@ -8,7 +8,7 @@ from typing import Any
 
 from driftline.errors import NotFound, Stopping, Unavailable
 from driftline.protocols.grpc.messages import HEALTH, INFERENCE, HealthCheckResponse
-from driftline.serving.holder import Holder
+from driftline.serving.base_host import BaseHost
 
 WATCH_SECONDS = 0.25
 """Seconds between two looks for those who watch."""
@@ -20,7 +20,7 @@ class Health:
     ending  is done when streams are to end
     """
 
-    def __init__(self, host: Holder, ending: asyncio.Future[None]) -> None:
+    def __init__(self, host: BaseHost, ending: asyncio.Future[None]) -> None:
         self._host = host
         self._ending = ending
 

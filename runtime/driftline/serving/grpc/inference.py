@@ -17,8 +17,8 @@ from driftline.protocols.grpc.codec import end_within, values_of
 from driftline.protocols.grpc.messages import ModelStreamInferResponse, message
 from driftline.registry.source import check_name
 from driftline.serving.app import App
+from driftline.serving.base_host import BaseHost
 from driftline.serving.grpc.errors import refused, status_of
-from driftline.serving.holder import Holder
 from driftline.serving.infer import Call, Infer, Target
 
 Came = TypeVar("Came")
@@ -33,7 +33,7 @@ class Inference:
     ending  is done when streams are to end
     """
 
-    def __init__(self, app: App, host: Holder, infer: Infer, ending: asyncio.Future[None]) -> None:
+    def __init__(self, app: App, host: BaseHost, infer: Infer, ending: asyncio.Future[None]) -> None:
         self._app = app
         self._host = host
         self._infer = infer

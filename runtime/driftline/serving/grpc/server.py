@@ -20,11 +20,11 @@ from driftline.errors import BadRequest, ConfigError, Stopping
 from driftline.protocols.grpc import wire
 from driftline.protocols.grpc.messages import HEALTH, INFERENCE, POOL, ModelInferRequest, class_of
 from driftline.serving.app import App
+from driftline.serving.base_host import BaseHost
 from driftline.serving.grpc.errors import status_of
 from driftline.serving.grpc.health import Health
 from driftline.serving.grpc.inference import Inference
 from driftline.serving.grpc.logged import LoggedInference
-from driftline.serving.holder import Holder
 from driftline.serving.infer import Infer
 from driftline.sockets import authority
 
@@ -48,7 +48,7 @@ class GrpcServer:
     settings  of the server; `grpc_port` is the port's number
     """
 
-    def __init__(self, app: App, host: Holder, settings: Server) -> None:
+    def __init__(self, app: App, host: BaseHost, settings: Server) -> None:
         self._settings = settings
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls: set[asyncio.Task[Any]] = set()

@@ -1,4 +1,4 @@
-"""How much of a thread's time some work may take."""
+"""Limits the time that some work takes from a thread."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from time import perf_counter, process_time
 from driftline.serving.busy_poll import BusyPoll
 
 SLACK_SECONDS = 0.1
-"""The size of the bucket, as seconds in which it fills: nothing is refused while no more is missing. If twice
-as much is missing, everything is; between the two a part, by chance: whoever comes first in a batch has no
+"""The size of the bucket, in seconds that it takes to fill: while no more is missing, no work is refused. If
+twice as much is missing, all is refused; in between a part, by chance, so that the first of a batch has no
 better chance than the last."""
 
 LOOK_SECONDS = 0.05
-"""Seconds between two looks at how much time there is to spare, at the least."""
+"""The least seconds between two measurements of the time to spare."""
 
 SPARE_PART = 0.5
-"""The part of the time to spare that work may take besides its share."""
+"""The part of the time to spare that work may take in addition to its share."""
 
 SCHEDULED = Path("/proc/thread-self/schedstat")
-"""What Linux knows of a thread: nanoseconds for which it has run, and for which it has waited for a core."""
+"""Linux's file for a thread: nanoseconds that it has run, and that it has waited for a core."""
 
 
 def no_time() -> float:
-    """See SpareTime.part, of a thread that has none."""
+    """SpareTime.part of a thread without time to spare."""
     return 0.0
 
 
 class Budget:
-    """A share of the time that passes, spent by pieces of work; times are in seconds, of any clock.
+    """A token bucket of time for pieces of work; times are in seconds, by any clock.
 
-    A token bucket: it fills by `share` seconds of work a second, and each piece takes out what it took. It is
-    kept as the time at which it will be full again.
+    It fills by `share` seconds of work a second, and each piece takes out its duration. The state is the time
+    at which the bucket will be full again.
 
-    share  above 0; of 1 nothing is ever refused
-    spare  gives the part of the time that nobody needs, of which half may be spent besides
+    share  above 0; with 1 nothing is ever refused
+    spare  returns the part of the time that the thread does not need; SPARE_PART of it may be spent, too
     """
 
     def __init__(self, share: float, spare: Callable[[], float] = no_time) -> None:
@@ -47,22 +47,22 @@ class Budget:
         self._full_at = 0.0
 
     def allows(self, now: float) -> bool:
-        """Whether a piece of work may be done."""
+        """Whether a piece of work may be done now."""
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             self._share = min(1.0, self._least + SPARE_PART * self._spare())
         return self._full_at - now <= SLACK_SECONDS * (1.0 + random())  # noqa: S311
 
     def spend(self, begin: float, end: float) -> None:
-        """Say when a piece was done."""
+        """Take out a piece of work that was done from `begin` to `end`."""
         self._full_at = max(self._full_at, begin) + (end - begin) / self._share
 
 
 class SpareTime:
-    """How much time the thread that makes this has to spare, and the process of the cores that it may use.
+    """Measures the time to spare: of the thread that makes this object, and of the process's cores.
 
     cores      of the process
-    busy_poll  of the thread: while that keeps it awake it could as well sleep
+    busy_poll  of the thread, whose polling counts as time to spare
     """
 
     def __init__(self, cores: float) -> None:
@@ -72,28 +72,32 @@ class SpareTime:
         self._seen = self._look()
 
     def close(self) -> None:
-        """Ask nothing any more."""
+        """Close the file."""
         self._file.close()
 
     def part(self) -> float:
-        """Of the time since this was last asked, the part in which the thread had nothing to do, or the cores
-        were free if that is less: from 0 to 1."""
+        """The part, from 0 to 1, of the time since the last call that was to spare.
+
+        That is when the thread had nothing to do, or when the cores were free, whichever is less.
+        """
         before, self._seen = self._seen, self._look()
         passed, idle, thread, process = (now - then for now, then in zip(self._seen, before, strict=True))
         busy = max(thread - idle, (process - idle) / self._cores)
         return min(1.0, max(0.0, 1.0 - busy / passed)) if passed > 0.0 else 0.0
 
     def _look(self) -> tuple[float, float, float, float]:
-        """The time; for how long the thread was awake for nothing, for how long it has run or wanted to, and
-        for how long all threads together have run."""
+        """The time; and for how long the thread has polled, the thread has run or waited for a core, and all
+        threads together have run."""
         ran, waited, _ = os.pread(self._file.fileno(), 128, 0).split()
         wanted = (int(ran) + int(waited)) / 1e9
         return perf_counter(), self.busy_poll.idle_ns / 1e9, wanted, process_time()
 
 
 def spare_time(cores: float, limited: bool) -> SpareTime | None:
-    """That of this thread; None where nobody can say: what a control group's `limited` time is taken by,
-    processes beside this one among them, is not to be seen here, nor are threads on every kernel."""
+    """For this thread; None where it can't be measured.
+
+    limited  whether a control group limits the time: then other processes may take it, which is not seen here
+    """
     try:
         return None if limited else SpareTime(cores)
     except OSError:

@@ -1,4 +1,4 @@
-"""Payloads posted to a URL as events of KServe's logger, alone or several; tried again, later and later."""
+"""Posts payloads to a URL as events of KServe's logger, singly or in batches, with retries."""
 
 from __future__ import annotations
 
@@ -27,29 +27,30 @@ SENDERS = 4
 
 ATTEMPTS = 8
 FIRST_REST = 0.25
+"""Seconds between the first two attempts; doubled after each."""
 TIMEOUT_SECONDS = 10.0
 
 SILENCE_SECONDS = 60.0
-"""Seconds between two log lines about what was not taken, at the least."""
+"""The least seconds between two log lines about payloads that could not be posted."""
 
 MOST_POST_BYTES = 2**20
-"""At most so many bytes of bodies in one post, if they are several."""
+"""The most bytes of bodies in a post of several payloads."""
 
 _LOOK_SECONDS = 1.0
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class EventSink:
-    """Posts each payload in binary mode, or what waits as a batch.
+    """Posts each payload in CloudEvents' binary mode, or several as a batch.
 
     A post is tried again on errors of the network, on 429 and 5xx; other answers are final. Log lines name
     the host only, since URLs may hold secrets.
 
     url        http or https; a user and a password in it become basic authentication
-    namespace  Kubernetes's; if empty, the pod's, else `default`
-    batch      payloads a post at the most; 1 posts each alone, in binary mode
+    namespace  of Kubernetes; if empty, that of the pod, or `default` outside of one
+    batch      the most payloads of a post; 1: binary mode
 
-    Raises ConfigError for what is no such URL.
+    Raises ConfigError if it is no such URL.
     """
 
     def __init__(self, url: str, namespace: str = "", batch: int = 1) -> None:
@@ -61,7 +62,7 @@ class EventSink:
         self._namespace = namespace or pod_namespace()
         self._batch = batch
         self._last_line = -SILENCE_SECONDS
-        self._untold = 0
+        self._not_logged = 0
 
     def threads(self, queue: Queue) -> list[Thread]:
         """See Sink."""
@@ -78,7 +79,7 @@ class EventSink:
                 for payloads in posts:
                     try:
                         self._deliver(queue, sender, payloads)
-                    except Exception as error:  # nobody meant to raise it; the next may do better
+                    except Exception as error:  # unexpected; the next post may succeed
                         queue.done(given_up=len(payloads))
                         self._tell(f"{type(error).__name__}: {error}", len(payloads))
                 if not posts and queue.closed:
@@ -87,13 +88,13 @@ class EventSink:
             sender.close()
 
     def _take(self, queue: Queue) -> list[list[Payload]]:
-        """What waits, in posts; none if nothing came for a while."""
+        """Take payloads from the queue, grouped into posts; none if none came for _LOOK_SECONDS."""
         exchanges = queue.take(_LOOK_SECONDS, self._batch, MOST_POST_BYTES)
         payloads = [payload for exchange in exchanges for payload in exchange.payloads()]
         return [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
 
     def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> None:
-        """Send a post; say what became of it."""
+        """Send a post, with retries, and count whether it was taken."""
         events = [to_event(payload, self._source, self._namespace) for payload in payloads]
         one = self._batch == 1
         fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
@@ -117,7 +118,7 @@ class EventSink:
         self._tell(reason, len(payloads))
 
     def _rest(self, queue: Queue, attempt: int) -> bool:
-        """Wait between two attempts; False if there is no time for another one."""
+        """Wait before the next attempt; False if there is no time for one."""
         until = monotonic() + jittered(backoff(attempt, FIRST_REST))
         while (left := until - monotonic()) > 0 and not queue.closed:
             sleep(min(left, 0.1))
@@ -126,15 +127,15 @@ class EventSink:
         return not queue.late
 
     def _tell(self, reason: str, count: int) -> None:
-        self._untold += count
+        self._not_logged += count
         now = monotonic()
         if now - self._last_line >= SILENCE_SECONDS:
-            untold, self._untold, self._last_line = self._untold, 0, now
-            log.error("%d payloads could not be posted to %s: %s", untold, self._url.hostname, reason)
+            count, self._not_logged, self._last_line = self._not_logged, 0, now
+            log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
 
 
 class Sender:
-    """A connection that is kept alive; opened when there is something to send."""
+    """A keep-alive connection, which is opened with the first post."""
 
     def __init__(self, url: SplitResult) -> None:
         self._url = url
@@ -147,10 +148,10 @@ class Sender:
         self._connection: HTTPConnection | None = None
 
     def post(self, fields: cloudevents.Fields, body: bytes) -> int:
-        """The status of the answer to a POST; OSError or HTTPException if there is none.
+        """Send a POST; the status of its answer. Raises OSError or HTTPException if there is none.
 
-        A server may close a connection that has been idle just when it is used again: then this is sent once
-        more, over a new one.
+        A server may close an idle connection just when it is used again: then the post is sent once more,
+        over a new one.
         """
         if self._connection is not None:
             with suppress(OSError, HTTPException):

@@ -1,4 +1,4 @@
-"""A request and its answer, on their way to where payloads are logged."""
+"""A request and its answer, to be logged."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple
 from driftline.protocols.payloads import REQUEST, RESPONSE, Payload
 
 RECORD_BYTES = 700
-"""What an exchange takes in memory besides its bodies, about."""
+"""About the bytes that an exchange takes in memory besides its bodies."""
 
 _JSON_LENGTH = re.compile(rb"inference-header-content-length: (\d+)\r\n")
 
 
 class Asked(NamedTuple):
-    """What the head of a request says that goes into its payloads.
+    """What payloads have of the head of a request.
 
     name          the model that is asked; None for the default
     content_type  empty if there is none
@@ -36,15 +36,15 @@ class Asked(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """A request and its answer, or one of them, as they went over the wire.
+    """A request and its answer, or only one of them, as they were sent.
 
     time              of the answer, in seconds since 1970
-    model, version    that has answered; the model that was asked for and nothing if none has
+    model, version    that has answered; if none has, the model that was asked for and ""
     content_type, id, json_length  see Asked
-    request, response their bodies; None for what is not to be logged
+    request, response their bodies; None if not to be logged
     fields            the lines of the answer's headers
-    halves            how many payloads it has
-    size              bytes that it takes in memory, about
+    halves            how many payloads it has: 1 or 2
+    size              about the bytes that it takes in memory
     """
 
     time: float
@@ -72,7 +72,7 @@ class Exchange(NamedTuple):
         fields: bytes,
         response: bytes | None,
     ) -> Exchange:
-        """Of what was asked and answered."""
+        """Make one of a request's head and what was answered."""
         _, content_type, name, json_length = asked
         halves, size = 0, RECORD_BYTES
         if request is not None:
@@ -95,7 +95,7 @@ class Exchange(NamedTuple):
         )
 
     def payloads(self) -> Iterator[Payload]:
-        """The request, then the answer."""
+        """The payload of the request, then that of the answer."""
         name = self.id.decode("latin-1") or new_id()
         about = (self.time, self.model, self.version, self.content_type.decode("latin-1"))
         if self.request is not None:
@@ -107,6 +107,6 @@ class Exchange(NamedTuple):
 
 
 def new_id() -> str:
-    """A UUID of version 4 that need not be hard to guess: uuid.uuid4 takes longer than all else here."""
+    """A UUID of version 4, not hard to guess: uuid.uuid4 takes longer than all else here."""
     digits = f"{getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"

@@ -1,4 +1,4 @@
-"""Payloads in Parquet files: a new one when enough have come, or when the first has waited for long."""
+"""Writes payloads to Parquet files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ log = logging.getLogger("driftline.payloads")
 
 
 class FileSink:
-    """Writes files whose names begin with the time, in order; each appears when all of it is there.
+    """Writes files whose names begin with the time; each appears once it is complete.
 
-    folder   made if it is not there
-    bytes    of bodies that make a file full
-    seconds  after which one is written though it is not full
+    folder      made if it is not there
+    most_bytes  of exchanges in a file: then it is written
+    seconds     after its first payload, a file is written even if it is not full
 
-    While a file can't be written its payloads stay, and others wait in the queue, where the oldest go. Raises
-    ConfigError if the folder can't be made or written to.
+    While a file can't be written, its payloads are kept. Others wait in the queue, which drops the oldest.
+
+    Raises ConfigError if the folder can't be made or written to.
     """
 
     def __init__(self, folder: str, most_bytes: int, seconds: float) -> None:
@@ -67,7 +68,7 @@ class FileSink:
                 return
 
     def _write(self, queue: Queue, payloads: list[Payload]) -> None:
-        """Write a file; if that fails, again and again, unless the server stops meanwhile."""
+        """Write a file; if that fails, try again until the server stops."""
         for failures in count(1):
             try:
                 self._write_file(payloads)
@@ -88,7 +89,7 @@ class FileSink:
                 return
 
     def _write_file(self, payloads: list[Payload]) -> None:
-        import pyarrow.parquet as pq  # 0.3 s that no request waits for
+        import pyarrow.parquet as pq  # takes 0.3 s
 
         path = self._folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{self._suffix}"
         with replacing(path) as new:

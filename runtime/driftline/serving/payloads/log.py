@@ -1,9 +1,9 @@
-"""The payloads of a server, logged.
+"""Logging the payloads of a server, in a process of its own.
 
-No request waits for the log: what is to be logged goes to a process of its own, over a socket, several
-exchanges at once. That process says in shared memory how far it is, and gets no more than a window; others
-wait here, and for more than may wait the oldest go. What it would take too much of the requests' time to hand
-over is not logged: of a busy server, a sample is.
+No request waits for the log. Exchanges (a request and its answer) go to the logging process over a socket,
+several at once. That process counts in shared memory what it has logged, and gets at most WINDOW_BYTES that
+it has not; more exchanges wait in a queue here, which drops the oldest when it is full. Exchanges are skipped
+when to hand them over would take too much time from requests: a busy server logs a sample.
 """
 
 from __future__ import annotations
@@ -34,42 +34,48 @@ from driftline.serving.payloads.sink import open_sink
 log = logging.getLogger("driftline.payloads")
 
 CLOSE_SECONDS = 5.0
-"""Seconds that it may take to log what waits when the server stops."""
+"""How long logging what waits may take when the server stops."""
 
 FLUSH_SECONDS = 0.1
-"""Seconds that exchanges wait for others, to be handed over with them, unless they make a frame before: the
-process that logs is woken each time, which cools the caches of a core that both share."""
+"""How long exchanges wait for others, to be handed over together, unless they fill a frame before. Each frame
+wakes the logging process, which cools the caches if both share a core."""
 
 POLL_SECONDS = 0.005
-"""Seconds between two looks whether the process that logs has room again."""
+"""Seconds between two looks whether the logging process has room again."""
 
 FRAME_BYTES = 2**18
-"""Bytes of exchanges that are handed over at once, about: between two frames, requests have their turn."""
+"""About the bytes of exchanges that are handed over at once; between two frames, requests run."""
 
 WINDOW_BYTES = 4 * 2**20
-"""At most so many bytes in exchanges that wait at the process that logs, or on the way there."""
+"""The most bytes of exchanges that are handed over and not logged yet."""
 
 SILENCE_SECONDS = 60.0
-"""Seconds between two log lines about what there was no time for, at the least."""
+"""The least seconds between two log lines about skipped payloads."""
 
-MOST_PASSING = 16
-"""Exchanges that are skipped with one that there was no time for: so many at the most, by chance."""
+MOST_SKIPPED_TOGETHER = 16
+"""With an exchange that there is no time for, up to so many that follow are skipped, by chance."""
 
 LENGTH = struct.Struct("=Q")
-"""The length of a frame, which stands before it; a frame is a pickled list of exchanges as tuples."""
+"""The length of a frame, which is sent before it; a frame is a pickled list of exchanges as tuples."""
 
 COUNTED = ("taken_bytes", "sent", "given_up")
-"""What the process that logs counts.
+"""What the logging process counts.
 
-taken_bytes  of exchanges that wait no more
-sent         payloads that were logged; given_up: that were not
+taken_bytes  bytes of exchanges that its threads have taken from its queue
+sent         payloads that were logged
+given_up     payloads that could not be logged
 """
 
 
 @dataclass(slots=True)
 class Counts:
-    """Payloads by what became of them: dropped for want of room or by the sink, skipped for want of time.
-    `queued` and `queued_bytes` are of this moment."""
+    """How many payloads were logged, and how many were not.
+
+    sent     logged
+    dropped  not logged: the queue was full, or the sink failed
+    skipped  not logged: there was no time
+    queued, queued_bytes  waiting now
+    """
 
     sent: int = 0
     dropped: int = 0
@@ -86,20 +92,19 @@ class Counts:
         self.queued_bytes += other.queued_bytes
 
     def end(self) -> None:
-        """Their process has gone, and with it what was queued."""
+        """Count what is queued as dropped, since the process has ended."""
         self.dropped += self.queued
         self.queued = self.queued_bytes = 0
 
 
 class PayloadLog:
-    """Takes what was asked and answered, and has it logged by another process, which is replaced if it ends.
-
-    settings  say which halves are logged (`log_payloads`), of what part of all exchanges (`log_sample`; both
-              halves are or none), how many bytes may wait (`log_queue_bytes`), and where they go
-
-    spare     the time in which it takes nothing from the requests; None if nobody can say
+    """Takes requests and answers, and has a process log them, which is replaced if it ends.
 
     Used on the event loop only.
+
+    settings  which payloads are logged: requests, answers or both (`log_payloads`), of what part of all
+              exchanges (`log_sample`), how many bytes may wait (`log_queue_bytes`), and where they go
+    spare     measures the time that requests leave; None if this machine can't tell
     """
 
     def __init__(self, settings: Server) -> None:
@@ -107,7 +112,7 @@ class PayloadLog:
         self._requests = settings.log_payloads != "response"
         self._responses = settings.log_payloads != "request"
         self._sample = settings.log_sample
-        self._unsampled = gap(settings.log_sample)  # so many come before the next one of the sample
+        self._unsampled = gap(settings.log_sample)  # so many exchanges come before the next one of the sample
         self.spare = spare_time(available_cores() / settings.workers, limited_cores())
         self._budget = Budget(settings.log_cpu, self.spare.part if self.spare is not None else no_time)
         self._most_bytes = settings.log_queue_bytes
@@ -115,31 +120,31 @@ class PayloadLog:
         self._new: list[tuple[Asked, bytes, int, bytes, bytes, Version | None]] = []
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = self._handed_bytes = 0
-        self._under_way = 0  # of what was handed over, at the last look: it can only be less by now
-        self._put = self._handed = self._dropped = 0
-        self._skipped = self._told = self._passing = 0
-        self._next_line = 0.0
+        self._in_flight_bytes = 0  # at the last look; it can only be less now
+        self._enqueued = self._handed = self._dropped = 0
+        self._skipped = self._skips_logged = self._skip_next = 0
+        self._next_warning = 0.0
         self._shared = SharedCounts.new(COUNTED)
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._rest = 0.0
+        self._timer_seconds = 0.0
         self._keeping: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._until = 0.0
+        self._deadline = 0.0
 
     @classmethod
     def of(cls, settings: Server) -> PayloadLog | None:
-        """As the settings say; None if nothing is to be logged. ConfigError if that is not possible."""
+        """The log that the settings ask for; None if they ask for none. ConfigError if they are wrong."""
         if settings.log_payloads == "none":
             if settings.log_sink:
                 raise ConfigError("log_sink: expected log_payloads = 'all', 'request' or 'response' with it")
             return None
-        open_sink(settings)  # what is plainly wrong with it is said at the start
+        open_sink(settings)  # reports wrong settings at the start
         return cls(settings)
 
     def start(self) -> None:
-        """Have a process that logs, from now on."""
-        self._keeping = asyncio.create_task(self._keep())
+        """Start the logging process."""
+        self._keeping = asyncio.create_task(self._keep_running())
 
     def record(
         self,
@@ -150,10 +155,14 @@ class PayloadLog:
         content: bytes,
         version: Version | None,
     ) -> None:
-        """Leave an exchange to be logged, if it is of the sample; of answers, only those of status 200.
+        """Take an exchange to be logged, if it is in the sample; of answers, only those of status 200.
 
-        All else about it is done in the loop's next turn, not between the answers of a batch: the client's
-        thread would block meanwhile, and waking it costs more than all that is done here.
+        The rest is done in the next turn of the event loop, not between the answers of a batch: a client that
+        waits meanwhile goes to sleep, and waking it costs more than all that is done here.
+
+        fields   the lines of the answer's headers
+        content  the answer's body
+        version  that has answered; None if none has
         """
         if self._unsampled > 0:
             self._unsampled -= 1
@@ -161,11 +170,11 @@ class PayloadLog:
         if self._sample < 1.0:
             self._unsampled = gap(self._sample)
         if not self._new:
-            asyncio.get_running_loop().call_soon(self._take)
+            asyncio.get_running_loop().call_soon(self._enqueue_new)
         self._new.append((asked, body, status, fields, content, version))
 
-    def _take(self) -> None:
-        """Have what is new wait to be handed over, as far as there is time for that."""
+    def _enqueue_new(self) -> None:
+        """Put new exchanges into the queue, as far as there is time for that."""
         new, self._new = self._new, []
         for asked, body, status, fields, content, version in new:
             request = body if self._requests else None
@@ -173,65 +182,67 @@ class PayloadLog:
             halves = (request is not None) + (response is not None)
             if not halves:
                 continue
-            if self._passing > 0:
-                self._passing -= 1
+            if self._skip_next > 0:
+                self._skip_next -= 1
                 self._skipped += halves
             elif self._budget.allows(begin := perf_counter()):
                 name, number = (version.name, str(version.number)) if version else (asked.name or "", "")
-                self._leave(Exchange.of(asked, time(), name, number, request, status, fields, response))
+                self._enqueue(Exchange.of(asked, time(), name, number, request, status, fields, response))
                 self._budget.spend(begin, perf_counter())
             else:
                 self._skip(halves, begin)
 
     def _skip(self, halves: int, now: float) -> None:
-        """Count what there is no time for, and say so now and then. Some that follow are skipped, too: to
-        reckon for each would take a part of what is to be saved."""
-        self._passing = int(random.random() * MOST_PASSING)  # noqa: S311
+        """Count what there is no time for, and log that now and then.
+
+        Some exchanges that follow are skipped, too: to ask the budget for each of them takes time as well.
+        """
+        self._skip_next = int(random.random() * MOST_SKIPPED_TOGETHER)  # noqa: S311
         self._skipped += halves
-        if now >= self._next_line:
+        if now >= self._next_warning:
             log.warning(
                 "%d payloads are not logged: that would take more than log_cpu = %g of a core from requests",
-                self._skipped - self._told, self._settings.log_cpu,
+                self._skipped - self._skips_logged, self._settings.log_cpu,
             )  # fmt: skip
-            self._told, self._next_line = self._skipped, now + SILENCE_SECONDS
+            self._skips_logged, self._next_warning = self._skipped, now + SILENCE_SECONDS
 
-    def _leave(self, exchange: Exchange) -> None:
-        """Have an exchange wait to be handed over."""
+    def _enqueue(self, exchange: Exchange) -> None:
+        """Put an exchange into the queue."""
         self._waiting.append(exchange)
-        self._put += exchange.halves
+        self._enqueued += exchange.halves
         self._waiting_bytes += exchange.size
-        if self._waiting_bytes + self._under_way > self._most_bytes:
+        if self._waiting_bytes + self._in_flight_bytes > self._most_bytes:
             self._make_room()
         self._hand_over_in(FLUSH_SECONDS if self._waiting_bytes < FRAME_BYTES else POLL_SECONDS)
 
     def _make_room(self) -> None:
-        """Let the oldest go while too much waits."""
-        self._under_way = self._handed_bytes - self._shared["taken_bytes"]
-        while self._waiting and self._waiting_bytes + self._under_way > self._most_bytes:
+        """Drop the oldest exchanges while the queue is too full."""
+        self._in_flight_bytes = self._handed_bytes - self._shared["taken_bytes"]
+        while self._waiting and self._waiting_bytes + self._in_flight_bytes > self._most_bytes:
             oldest = self._waiting.popleft()
             self._waiting_bytes -= oldest.size
             self._dropped += oldest.halves
 
     def _hand_over_in(self, seconds: float) -> None:
-        """See to it that what waits is handed over in so many seconds at the latest."""
+        """Schedule `_hand_over` in so many seconds, unless it comes earlier anyway."""
         if self._timer is not None:
-            if seconds >= self._rest:
+            if seconds >= self._timer_seconds:
                 return
             self._timer.cancel()
-        self._rest = seconds
+        self._timer_seconds = seconds
         self._timer = asyncio.get_running_loop().call_later(seconds, self._hand_over)
 
     def _hand_over(self) -> None:
-        """Write what waits and has room in the window, a frame now and the next one soon."""
+        """Write one frame of the queue to the logging process, as far as its window has room."""
         self._timer = None
         if self._transport is None:
-            return  # called again when there is one
+            return  # called again when there is a process
         begin = perf_counter()
         frame: list[tuple[object, ...]] = []
-        size, under_way = 0, self._handed_bytes - self._shared["taken_bytes"]
+        size, in_flight_bytes = 0, self._handed_bytes - self._shared["taken_bytes"]
         while self._waiting and size < FRAME_BYTES:
             exchange = self._waiting[0]
-            if under_way + size + exchange.size > self._window and under_way + size:
+            if in_flight_bytes + size + exchange.size > self._window and in_flight_bytes + size:
                 break
             self._waiting.popleft()
             size += exchange.size
@@ -240,7 +251,7 @@ class PayloadLog:
         if frame:
             self._waiting_bytes -= size
             self._handed_bytes += size
-            self._under_way = under_way + size
+            self._in_flight_bytes = in_flight_bytes + size
             content = pickle.dumps(frame)
             self._transport.writelines((LENGTH.pack(len(content)), content))
         if self._waiting:
@@ -249,16 +260,16 @@ class PayloadLog:
 
     @property
     def counts(self) -> Counts:
-        """Payloads by what became of them."""
+        """How many payloads were logged and how many were not, so far."""
         sent, dropped = self._shared["sent"], self._dropped + self._shared["given_up"]
         queued_bytes = self._waiting_bytes + self._handed_bytes - self._shared["taken_bytes"]
-        queued = max(0, self._put - dropped - sent)
+        queued = max(0, self._enqueued - dropped - sent)
         return Counts(sent, dropped, self._skipped, queued, max(0, queued_bytes))
 
     async def close(self) -> None:
-        """Log what waits, for some seconds at most."""
-        self._take()
-        self._until = monotonic() + CLOSE_SECONDS
+        """Have what waits logged, within CLOSE_SECONDS, and stop the logging process."""
+        self._enqueue_new()
+        self._deadline = monotonic() + CLOSE_SECONDS
         self._closing.set()
         if self._keeping is not None:
             before = self._dropped
@@ -273,13 +284,13 @@ class PayloadLog:
             self._budget = Budget(self._settings.log_cpu)
         self._shared.close()
 
-    async def _keep(self) -> None:
-        """Have a process that logs, until all is closed."""
+    async def _keep_running(self) -> None:
+        """Run one logging process after the other, until the log is closed."""
         deaths = 0
         while True:
             begun = monotonic()
             try:
-                how = f"has ended with code {await self._live()}"
+                how = f"has ended with code {await self._run_process()}"
             except OSError as error:
                 how = f"can't be started: {error.strerror}"
             self._transport = None
@@ -295,8 +306,8 @@ class PayloadLog:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), rest)
 
-    async def _live(self) -> int:
-        """The life of a process that logs; its exit code."""
+    async def _run_process(self) -> int:
+        """Run one logging process to its end; its exit code."""
         process, end = await child_process.start(
             "driftline.serving.payloads.child", self._settings, self._shared.descriptor
         )
@@ -315,26 +326,26 @@ class PayloadLog:
     async def _drain(
         self, transport: asyncio.WriteTransport, process: asyncio.subprocess.Process, ended: asyncio.Task[int]
     ) -> None:
-        """Hand over what waits, say that this was all, and let it be logged; not for longer than was said."""
-        while self._waiting and not ended.done() and monotonic() < self._until:  # noqa: ASYNC110 - any of these
+        """Hand over what waits, close the connection, and wait for the process, until the deadline."""
+        while self._waiting and not ended.done() and monotonic() < self._deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
         transport.close()
-        _, late = await asyncio.wait((ended,), timeout=self._until - monotonic() + 1.0)
+        _, late = await asyncio.wait((ended,), timeout=self._deadline - monotonic() + 1.0)
         if late:
             process.kill()
 
     def _count_lost(self) -> int:
-        """Count as dropped what was handed to a process that has ended; how many payloads that are."""
+        """Count as dropped what a process that has ended has not logged; how many payloads these are."""
         lost = self._handed - self._shared["sent"] - self._shared["given_up"]
         self._handed -= lost
         self._dropped += lost
         self._handed_bytes = self._shared["taken_bytes"]
-        self._under_way = 0
+        self._in_flight_bytes = 0
         return lost
 
 
 def gap(sample: float) -> int:
-    """How many exchanges come between two of a sample that has so large a part of them, by chance."""
+    """Draw how many exchanges come between two of a sample, of which `sample` is the part (geometric)."""
     if sample <= 0.0:
         return sys.maxsize
     if sample >= 1.0:

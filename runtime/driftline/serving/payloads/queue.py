@@ -1,4 +1,4 @@
-"""Exchanges that the threads of a sink take, one after the other."""
+"""The queue of the logging process, between its reader and the threads of its sink."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from driftline.serving.payloads.exchange import Exchange
 
 
 class Queue:
-    """Where one thread puts what several take. Who hands exchanges over sees to it that not too many wait.
+    """A queue of exchanges, which one thread fills and several empty. The server limits what is in it.
 
-    shared  counts what was taken, and what became of it; see `log.COUNTED`
+    shared  counts for the server what was taken and logged; see `log.COUNTED`
     """
 
     def __init__(self, shared: SharedCounts) -> None:
@@ -25,15 +25,15 @@ class Queue:
         self._came = Condition()
 
     def put(self, exchanges: Iterable[Exchange]) -> None:
-        """Leave exchanges to be logged."""
+        """Add exchanges."""
         with self._came:
             self._waiting.extend(exchanges)
             self._came.notify_all()
 
     def take(self, seconds: float, payloads: int, size: int) -> list[Exchange]:
-        """The oldest, until they have so many payloads or bytes, or none waits any more.
+        """Take the oldest exchanges, until they have `payloads` payloads or `size` bytes, or none waits.
 
-        Empty if none comes in so many seconds, or if the queue is closed and empty.
+        Waits up to `seconds` for the first one. Empty if none comes, or if the queue is closed and empty.
         """
         until = monotonic() + seconds
         found: list[Exchange] = []
@@ -52,13 +52,13 @@ class Queue:
         return found
 
     def done(self, sent: int = 0, given_up: int = 0) -> None:
-        """Say what became of payloads that were taken."""
+        """Count payloads that were taken: logged, or given up."""
         with self._came:
             self._shared.add("sent", sent)
             self._shared.add("given_up", given_up)
 
     def close(self, seconds: float) -> None:
-        """What waits has so long to be logged; nothing more comes."""
+        """Take no more exchanges, and be `late` after `seconds`."""
         with self._came:
             self._until = monotonic() + seconds
             self._closed = True
@@ -66,10 +66,10 @@ class Queue:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether no more exchanges come."""
         return self._closed
 
     @property
     def late(self) -> bool:
-        """Whether what still waits is not to be logged any more."""
+        """Whether the time to log what waits is over."""
         return self._closed and monotonic() >= self._until

@@ -14,12 +14,12 @@ class Sink(Protocol):
     """Logs payloads."""
 
     def threads(self, queue: Queue) -> list[Thread]:
-        """The threads that will take what waits and log it, until the queue is closed and empty."""
+        """Threads, not started, that log what is in the queue until it is closed and empty."""
         ...
 
 
 def open_sink(settings: Server) -> Sink:
-    """What logs to `log_sink`; ConfigError if that is not possible."""
+    """The sink that `log_sink` names; ConfigError if there can be none."""
     sink = settings.log_sink
     if not sink:
         raise ConfigError("log_payloads: expected log_sink, a URL or a folder, with it")

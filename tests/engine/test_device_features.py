@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cards import Cpu
 from features.test_cuda import columns, every_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,6 @@ from support import behind
 
 import driftline as dl
 from driftline.engine import model as engine
-from driftline.engine.device import Cpu
 from driftline.engine.model import Model
 from driftline.errors import BadRequest, ModelError
 from driftline.features.program import reads_first
@@ -112,7 +112,7 @@ def test_threads_do_not_mix_batches(model: Model) -> None:
 def test_it_is_warmed_with_what_crosses(folder: Path) -> None:
     model = on_card(folder)
     model.warm_up()
-    assert len(model.lanes[0].forms) > 3
+    assert len(model.device_sessions[0].buffers) > 3
     assert model.unreadable == {}
 
 
@@ -148,11 +148,11 @@ def test_what_does_not_cross_is_made_on_the_cpu(
         (folder / "driftline.toml").write_text("[batching]\nmax_batch_rows = 0\n")
     model, rows = on_card(folder), columns(1)
     if fails == "memory":
-        monkeypatch.setattr(model.lanes[0].device, "empty", failing)
+        monkeypatch.setattr(model.device_sessions[0].device, "empty", failing)
     elif fails == "model":
         model.run(rows, ["y"])
-        (form,) = model.lanes[0].forms
-        monkeypatch.setattr(type(form.binding), "run", failing)
+        (buffers,) = model.device_sessions[0].buffers
+        monkeypatch.setattr(type(buffers.binding), "run", failing)
     found = model.run(rows, ["y"])["y"]
     assert found.tobytes() == model._features.transform.apply(rows).tobytes()
-    assert len(model.lanes[0].forms) == (fails == "model")
+    assert len(model.device_sessions[0].buffers) == (fails == "model")

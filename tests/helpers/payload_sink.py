@@ -92,8 +92,8 @@ class Sinking:
 
     def close(self) -> None:
         """Return when what waits is logged, or given up."""
-        self.queue.close(5.0)
+        self.queue.close(30.0)
         for thread in self._threads:
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
         self.shared.close()

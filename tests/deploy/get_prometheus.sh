@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts Debian's prometheus and promtool into a folder, without installing them and without being root:
-#     tests/get_prometheus.sh FOLDER
+#     tests/deploy/get_prometheus.sh FOLDER
 # Where they are installed, or where there is no apt, the folder stays empty.
 set -eu
 new=$(mktemp -d "$(cd "$(dirname "$1")" && pwd)/prometheus-XXXXXX")

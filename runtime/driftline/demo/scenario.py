@@ -1,4 +1,4 @@
-"""The story that the demo tells: train, register, serve, replay, and swap to a new version on the way."""
+"""What the demo does: train, register, serve, replay, and swap to a new version on the way."""
 
 from __future__ import annotations
 
@@ -37,26 +37,31 @@ _LEAST_WINDOW_ROWS = 50
 _INTERRUPTED = 130
 
 
-def tell(registry: str, host: str, port: int, rows: int | None) -> int:
+def run_scenario(registry: str, host: str, port: int, rows: int | None) -> int:
     """Run the demo and return its exit code, as `driftline.demo.demo.run` says."""
     port = free_port(host, port)
     # A process of its own, since conversion to ONNX would hold up the clients in this one.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, _give_way) as trainer:
+    with ProcessPoolExecutor(1, spawn, _prepare_trainer) as trainer:
         try:
             return asyncio.run(_Demo(Registry.open(registry), trainer, rows).run(host, port))
         except asyncio.CancelledError:
             return _INTERRUPTED
 
 
-def _give_way() -> None:
-    """Let those who ask and answer go first, and end without a word on Ctrl-C."""
+def _prepare_trainer() -> None:
+    """In the process that trains: take a low priority, and end without a traceback on Ctrl-C."""
     os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class _Demo:
-    """Learns at first from the flights until March, `past` in number; `live` are those to replay then."""
+    """One run of the demo.
+
+    flights  all of 2013
+    past     how many of them, from the first on, the first version learns from: those until March
+    live     the flights that are replayed after that
+    """
 
     def __init__(self, registry: Registry, trainer: Executor, rows: int | None) -> None:
         self._registry = registry
@@ -72,6 +77,7 @@ class _Demo:
         self._promoted = 0.0
 
     async def run(self, host: str, port: int) -> int:
+        """Do everything; the exit code."""
         _cancel_on_signals()
         self._screen.step("data", f"{len(self._flights):,} flights from New York in 2013")
         with self._screen.working("Training"):
@@ -100,9 +106,9 @@ class _Demo:
         return 0 if passed else 1
 
     async def _publish(self, count: int) -> Version:
-        """Train on the first `count` flights, and make the model the version in production.
+        """Train on the first `count` flights, register the model, and promote it to production.
 
-        It becomes none if it predicts otherwise, from raw columns as they come, than it did in training.
+        It is refused if it predicts from raw columns otherwise than it did in training.
         """
         flights = self._flights[:count]
         start = time.perf_counter()
@@ -123,7 +129,7 @@ class _Demo:
         return version
 
     async def _replay(self, replay: Replay, drift: Drift) -> Version:
-        """Send the live flights and ask for their drift; renew the model on the way."""
+        """Send the live flights, follow their drift, and train and return the second version meanwhile."""
         tasks = [asyncio.ensure_future(work) for work in (self._renew(replay), replay.run(), drift.run())]
         try:
             second, *_ = await asyncio.gather(*tasks)
@@ -134,7 +140,7 @@ class _Demo:
         return second
 
     async def _renew(self, replay: Replay) -> Version:
-        """When the replay goes easy, train on all flights whose outcome is known by then."""
+        """When the replay slows down, train on all flights whose outcome is known by then."""
         await replay.easing.wait()
         now = self._live["scheduled"].iloc[replay.ease_at]
         return await self._publish(known_at(self._flights, now))
@@ -151,14 +157,14 @@ class _Demo:
         if len(newer):
             seconds = newer["finished"][0] - self._promoted
             self._screen.step("swap", f"version {second.number} answered {seconds:.1f} s after its promotion")
-            self._screen.step("compare", self._instead(first, second, newer["row"]))
+            self._screen.step("compare", self._first_on(first, second, newer["row"]))
         else:
             self._screen.step("swap", f"version {second.number} never answered")
         self._screen.step("result", f"{replay.rows:,} requests, {failed:,} failed")
         return failed == 0 and {first.number, second.number} <= set(answers["version"].tolist())
 
-    def _instead(self, first: Version, second: Version, rows: npt.NDArray[np.int64]) -> str:
-        """What the first version would have made of those live flights that the second answered."""
+    def _first_on(self, first: Version, second: Version, rows: npt.NDArray[np.int64]) -> str:
+        """How good the first version is on the live flights that the second one answered, in words."""
         model = Model.load(self._registry.fetch(first))
         flights = self._live.iloc[rows]
         probability = model.predict(flights[[*FEATURES]], ["probabilities"])["probabilities"][:, 1]

@@ -1,4 +1,4 @@
-"""What ONNX Runtime says of a model file that it can't load, in words for who has the file."""
+"""Errors of ONNX Runtime about a model file, in words for the owner of the file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from driftline.errors import ModelError
 
 _CODE = re.compile(r"\d+ : [A-Z_]+ : ")
 _PLACE = re.compile(r"[\w/]+\.(?:cc|h):\d+ (?:[\w:<>*& ]*\w\(.*?\) (?=[A-Z]))?")
-"""Where in its own code it noticed: file, line, and a function that ends in its arguments."""
+"""A place in ONNX Runtime's own code: file, line, and a function with its arguments."""
 
 
 @contextmanager
 def in_plain_words(path: Path) -> Iterator[None]:
-    """Raise a ModelError of loading a file without ONNX Runtime's codes and places in its code."""
+    """Reword a ModelError of loading a file: without ONNX Runtime's codes and places in its code."""
     try:
         yield
     except ModelError as error:
-        if error.__cause__ is None:  # of our own
+        if error.__cause__ is None:  # not ONNX Runtime's
             raise
         raise ModelError(f"{path}: {_words(path, error)}") from error.__cause__
 

@@ -8,8 +8,8 @@ from threading import Timer
 import numpy as np
 import pytest
 
-from driftline.engine import tally
-from driftline.engine.tally import Page
+from driftline.engine import device_counter
+from driftline.engine.device_counter import CategoryCounts
 from driftline.monitor.counting import Counter
 from driftline.monitor.profile import Profile
 from driftline.monitor.reading import Reader
@@ -20,8 +20,8 @@ def profile() -> Profile:
     return Profile.fit({"s": np.array(list("ab") * 50, object)})
 
 
-def page_of(profile: Profile) -> Page:
-    return Page(profile, Reader((), Counter(profile).categorical))
+def counts_of(profile: Profile) -> CategoryCounts:
+    return CategoryCounts(profile, Reader((), Counter(profile).categorical))
 
 
 def counted(counter: Counter) -> int:
@@ -32,12 +32,12 @@ A, B = ({"s": np.array([letter] * 3, object)} for letter in "ab")
 
 
 def test_categories_wait_for_all_batches(profile: Profile) -> None:
-    page, counter = page_of(profile), Counter(profile)
-    page.open()
-    page.open().settle(A)
-    timer = Timer(0.05, page.settle, (B,))
+    counts, counter = counts_of(profile), Counter(profile)
+    counts.open()
+    counts.open().settle(A)
+    timer = Timer(0.05, counts.settle, (B,))
     timer.start()
-    page.move(counter)
+    counts.move(counter)
     timer.join()
     assert counted(counter) == 6
 
@@ -45,20 +45,20 @@ def test_categories_wait_for_all_batches(profile: Profile) -> None:
 def test_a_batch_that_is_late_is_counted_the_next_time(
     profile: Profile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tally, "SETTLE_SECONDS", 0.01)
-    page, first, second = page_of(profile), Counter(profile), Counter(profile)
-    page.open()
-    page.open().settle(A)
+    monkeypatch.setattr(device_counter, "SETTLE_SECONDS", 0.01)
+    counts, first, second = counts_of(profile), Counter(profile), Counter(profile)
+    counts.open()
+    counts.open().settle(A)
     with caplog.at_level(logging.WARNING, "driftline.device"):
-        page.move(first)
+        counts.move(first)
     assert "1 batches on a card were not answered in 0.01 s" in caplog.text
-    page.settle(B)
-    page.move(second)
+    counts.settle(B)
+    counts.move(second)
     assert (counted(first), counted(second)) == (3, 3)
 
 
 def test_a_batch_that_failed_is_settled_and_not_counted(profile: Profile) -> None:
-    page, counter = page_of(profile), Counter(profile)
-    page.open().settle({})
-    page.move(counter)
+    counts, counter = counts_of(profile), Counter(profile)
+    counts.open().settle({})
+    counts.move(counter)
     assert counted(counter) == 0

@@ -1,4 +1,4 @@
-"""Where TensorRT keeps the engines that it has built: in driftline's cache, a folder for each model file."""
+"""The folders where TensorRT keeps its engines: in driftline's cache, one for each model file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger("driftline.device")
 def folder_of(path: Path, options: Mapping[str, str]) -> Path | None:
     """The folder of engines for a model file, made if it was not there; None if it can't be.
 
-    An engine has the weights in it: so the folder is named by what is in the model file and in those with its
-    weights, by what TensorRT is told of it, and by the version of ONNX Runtime. TensorRT's own names of the
-    files in it tell kinds of cards apart.
+    An engine contains the weights. So the folder's name is a hash of the model file and the files with its
+    weights, of TensorRT's options and of ONNX Runtime's version. TensorRT names the files in it by the kind
+    of card.
     """
     key = [contents(path), sorted(options.items()), onnxruntime.__version__]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()

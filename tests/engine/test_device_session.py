@@ -1,4 +1,4 @@
-"""The way over a card, with the CPU's memory and ONNX Runtime's CPU provider in its place."""
+"""A model on a card, with the CPU's memory and ONNX Runtime's CPU provider in its place."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from threading import Event, get_ident
 
 import numpy as np
 import pytest
-from cards import Card
+from cards import Card, Cpu
 from onnx import TensorProto, helper
 from support import gather, identity, save_model, scale
 
 from driftline.engine import model as engine
-from driftline.engine.device import Cpu
-from driftline.engine.gate import Gate
-from driftline.engine.lane import MOST_FORMS, Lane, Layout, bucket_of
+from driftline.engine.device_session import MOST_SHAPES, DeviceSession, Layout, bucket_of
 from driftline.engine.model import Model
 from driftline.engine.session import UNRECORDED, Binding, Session
+from driftline.engine.shared_lock import SharedLock
 from driftline.errors import BadRequest, ModelError
 
 
@@ -47,10 +46,10 @@ def test_arrays_lie_behind_each_other() -> None:
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 5, 17, 128])
 def test_a_batch_gives_what_the_session_gives(tmp_path: Path, rows: int) -> None:
     session = Session(scale(tmp_path / "m.onnx", 2.0))
-    lane = Lane(Cpu(), session)
+    on_device = DeviceSession(Cpu(), session)
     x = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
     for wanted in (["y"], ["y", "total"], ["total"]):
-        expected, found = session.run({"x": x}, wanted), lane.run({"x": x}, wanted)
+        expected, found = session.run({"x": x}, wanted), on_device.run({"x": x}, wanted)
         assert list(found) == wanted
         for name in wanted:
             np.testing.assert_array_equal(found[name], expected[name])
@@ -63,14 +62,14 @@ def test_what_the_cpu_reads_is_not_bound_on_a_card(tmp_path: Path, caplog: pytes
     session = Session(scale(tmp_path / "m.onnx", 2.0))  # ONNX Runtime would copy what is bound once
     assert (session.reads("cpu"), session.reads("cuda")) == (True, False)
     with caplog.at_level("INFO"):
-        lane = Lane(Elsewhere(), session)
+        on_device = DeviceSession(Elsewhere(), session)
     assert (
         "a model begins on the CPU, or does not read an input: ONNX Runtime copies its batches" in caplog.text
     )
     for value in (1, 2):
         x = np.full((2, 3), value, np.float32)
-        assert lane.run({"x": x}, ["y"])["y"].tolist() == (2 * x).tolist()
-    assert lane.forms == []
+        assert on_device.run({"x": x}, ["y"])["y"].tolist() == (2 * x).tolist()
+    assert on_device.buffers == []
 
 
 def test_rows_that_belong_together_are_not_filled_up(tmp_path: Path) -> None:
@@ -81,95 +80,92 @@ def test_rows_that_belong_together_are_not_filled_up(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     save_model(folder / "model.onnx", nodes, *({name: (TensorProto.FLOAT, ("N", 1))} for name in "xy"))
     (folder / "driftline.toml").write_text("[batching]\nmax_batch_rows = 0\n")
-    lane = Lane(Cpu(), Session(folder / "model.onnx"), by_rows=False)
+    session = DeviceSession(Cpu(), Session(folder / "model.onnx"), by_rows=False)
     model = Model.load(folder)
     x = np.array([[1], [2], [5]], np.float32)
-    assert lane.run({"x": x}, ["y"])["y"].tolist() == model.run({"x": x}, ["y"])["y"].tolist()
-    assert lane.forms == []
+    assert session.run({"x": x}, ["y"])["y"].tolist() == model.run({"x": x}, ["y"])["y"].tolist()
+    assert session.buffers == []
 
 
-def test_the_order_of_names_makes_no_form_of_its_own(tmp_path: Path) -> None:
-    lane = Lane(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
+def test_the_order_of_names_makes_no_shape_of_its_own(tmp_path: Path) -> None:
+    session = DeviceSession(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
     x = np.ones((2, 3), np.float32)
-    assert [list(lane.run({"x": x}, names)) for names in (["y", "total"], ["total", "y"])] == [
+    assert [list(session.run({"x": x}, names)) for names in (["y", "total"], ["total", "y"])] == [
         ["y", "total"], ["total", "y"],
     ]  # fmt: skip
-    assert len(lane.forms) == 1
+    assert len(session.buffers) == 1
 
 
 def test_where_the_card_has_no_room_batches_go_the_other_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = Cpu()
-    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(device, Session(scale(tmp_path / "m.onnx", 2.0)))
 
     def full(*_: object) -> None:
         raise MemoryError("out of memory")
 
     monkeypatch.setattr(device, "empty", full)
-    assert lane.run({"x": np.ones((2, 3), np.float32)}, ["total"])["total"].tolist() == [6.0, 6.0]
-    assert lane.forms == []
+    assert session.run({"x": np.ones((2, 3), np.float32)}, ["total"])["total"].tolist() == [6.0, 6.0]
+    assert session.buffers == []
 
 
 def test_a_batch_that_a_card_fails_goes_the_other_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     device = Card()
-    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(device, Session(scale(tmp_path / "m.onnx", 2.0)))
     x = {"x": np.ones((2, 3), np.float32)}
-    lane.run(x, ["y"])
+    session.run(x, ["y"])
 
     def fail(*_: object) -> None:
         raise OSError("CUDA_ERROR_LAUNCH_FAILED")
 
     with monkeypatch.context() as broken:
         broken.setattr(device, "copy_in", fail)
-        assert (lane.run(x, ["y"])["y"] == 2).all()
+        assert (session.run(x, ["y"])["y"] == 2).all()
     assert [record.message for record in caplog.records] == [
         "a batch of 2 rows goes by ONNX Runtime's copies: CUDA_ERROR_LAUNCH_FAILED"
     ]
     before = device.batches
-    assert (lane.run(x, ["y"])["y"] == 2).all()
+    assert (session.run(x, ["y"])["y"] == 2).all()
     assert device.batches == before + 1
 
 
 def test_answers_are_kept_by_whoever_has_them(tmp_path: Path) -> None:
-    lane = Lane(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
-    first = lane.run({"x": np.ones((2, 3), np.float32)}, ["y"])["y"]
+    session = DeviceSession(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
+    first = session.run({"x": np.ones((2, 3), np.float32)}, ["y"])["y"]
     for _ in range(3):
-        lane.run({"x": np.zeros((2, 3), np.float32)}, ["y"])
+        session.run({"x": np.zeros((2, 3), np.float32)}, ["y"])
     assert (first == 2).all()
 
 
 def test_threads_do_not_mix_batches(tmp_path: Path) -> None:
-    lane = Lane(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(Cpu(), Session(scale(tmp_path / "m.onnx", 2.0)))
 
     def work(number: int) -> bool:
         x = np.full((number % 7 + 1, 3), number, np.float32)
-        return bool((lane.run({"x": x}, ["y"])["y"] == 2 * number).all())
+        return bool((session.run({"x": x}, ["y"])["y"] == 2 * number).all())
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(200)))
-    assert min(lane.times.input_ns, lane.times.infer_ns, lane.times.output_ns) > 0
+    assert min(session.times.input_ns, session.times.infer_ns, session.times.output_ns) > 0
 
 
-def test_what_the_model_refuses_leaves_the_lane_as_it_was(tmp_path: Path) -> None:
-    lane = Lane(Cpu(), Session(gather(tmp_path / "m.onnx")))
-    name = lane._session.signature.inputs[0].name
-    wanted = [spec.name for spec in lane._session.signature.outputs]
-    good, bad = np.zeros((2, *lane_row(lane)), np.int64), np.full((2, *lane_row(lane)), 10**6, np.int64)
+def test_what_the_model_refuses_leaves_the_session_as_it_was(tmp_path: Path) -> None:
+    session = DeviceSession(Cpu(), Session(gather(tmp_path / "m.onnx")))
+    name = session._session.signature.inputs[0].name
+    wanted = [spec.name for spec in session._session.signature.outputs]
+    shape = (2, *session._session.signature.inputs[0].shape[1:])
+    good, bad = np.zeros(shape, np.int64), np.full(shape, 10**6, np.int64)
     for _ in range(3):
-        lane.run({name: good}, wanted)
+        session.run({name: good}, wanted)
         with pytest.raises(BadRequest, match="refused"):
-            lane.run({name: bad}, wanted)
-
-
-def lane_row(lane: Lane) -> tuple[int, ...]:
-    return lane._session.signature.inputs[0].shape[1:]
+            session.run({name: bad}, wanted)
 
 
 def test_strings_and_what_has_no_row_for_each_go_the_old_way(tmp_path: Path) -> None:
-    strings = Lane(Cpu(), Session(identity(tmp_path / "s.onnx", "BYTES")))
+    strings = DeviceSession(Cpu(), Session(identity(tmp_path / "s.onnx", "BYTES")))
     given = np.array([["a", "b", "c"]], object)
     assert strings.run({"x": given}, ["y"])["y"].tolist() == given.tolist()
     path = save_model(
@@ -178,16 +174,16 @@ def test_strings_and_what_has_no_row_for_each_go_the_old_way(tmp_path: Path) -> 
         {"x": (TensorProto.FLOAT, ("N", 3))},
         {"y": (TensorProto.FLOAT, ("M", "K"))},
     )
-    lane, x = Lane(Cpu(), Session(path)), np.arange(15, dtype=np.float32).reshape(5, 3)
-    assert lane.run({"x": x}, ["y"])["y"].tolist() == x.T.tolist()
+    session, x = DeviceSession(Cpu(), Session(path)), np.arange(15, dtype=np.float32).reshape(5, 3)
+    assert session.run({"x": x}, ["y"])["y"].tolist() == x.T.tolist()
 
 
-def test_memory_does_not_grow_with_forms(tmp_path: Path) -> None:
-    lane = Lane(Cpu(), Session(identity(tmp_path / "m.onnx", "FP32", ("N", "M"))))
-    for width in range(1, MOST_FORMS + 10):
+def test_memory_does_not_grow_with_shapes(tmp_path: Path) -> None:
+    session = DeviceSession(Cpu(), Session(identity(tmp_path / "m.onnx", "FP32", ("N", "M"))))
+    for width in range(1, MOST_SHAPES + 10):
         x = np.full((2, width), width, np.float32)
-        assert lane.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
-    assert len(lane._forms) == MOST_FORMS
+        assert session.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
+    assert len(session._buffers) == MOST_SHAPES
 
 
 @pytest.fixture
@@ -211,65 +207,65 @@ def with_graphs(path: Path) -> Session:
     return session
 
 
-def test_every_form_is_a_graph_of_its_own_and_one_thread_asks_for_all(
+def test_every_shape_is_a_graph_of_its_own_and_one_thread_asks_for_all(
     tmp_path: Path, runs: list[tuple[int, int]]
 ) -> None:
-    lane = Lane(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
 
     def work(number: int) -> bool:
         x = np.full((number % 7 + 1, 3), number, np.float32)
-        return bool((lane.run({"x": x}, ["y"])["y"] == 2 * number).all())
+        return bool((session.run({"x": x}, ["y"])["y"] == 2 * number).all())
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(100)))
     recorded = [(thread, graph) for thread, graph in runs if graph != UNRECORDED]
     assert len({thread for thread, _ in recorded}) == 1
     assert {graph for _, graph in recorded} == {1, 2, 3, 4}
-    assert len(recorded) == 4 + 100  # each form once before its batches
+    assert len(recorded) == 4 + 100  # each shape once before its batches
     assert len(runs) - len(recorded) == 4  # that told the shapes of its outputs
-    lane.close()
+    session.close()
 
 
 def test_recording_is_alone_and_keeps_nobody_waiting_for_ever(tmp_path: Path) -> None:
-    gate, inside = Gate(), set[int]()
+    lock, inside = SharedLock(), set[int]()
 
     class Guarded(Card):
         @contextmanager
         def active(self) -> Iterator[None]:
-            with gate.passing():
+            with lock.shared():
                 inside.add(get_ident())
                 yield
                 inside.discard(get_ident())
 
         @contextmanager
-        def alone(self) -> Iterator[bool]:
-            with gate.alone(60) as free:
+        def exclusive(self) -> Iterator[bool]:
+            with lock.exclusive(60) as held:
                 assert not inside
-                yield free
+                yield held
                 assert not inside
 
-    lanes = [Lane(Guarded(), with_graphs(scale(tmp_path / f"{n}.onnx", 2.0))) for n in range(2)]
+    sessions = [DeviceSession(Guarded(), with_graphs(scale(tmp_path / f"{n}.onnx", 2.0))) for n in range(2)]
 
     def work(number: int) -> bool:
         x = np.full((number % 19 + 1, 3), number, np.float32)
-        return bool((lanes[number % 2].run({"x": x}, ["y"])["y"] == 2 * number).all())
+        return bool((sessions[number % 2].run({"x": x}, ["y"])["y"] == 2 * number).all())
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(work, range(300), timeout=120))
-    assert [len(lane.forms) for lane in lanes] == [6, 6]
+    assert [len(session.buffers) for session in sessions] == [6, 6]
 
 
-def test_a_form_is_not_recorded_while_a_model_is_loaded(tmp_path: Path, runs: list[tuple[int, int]]) -> None:
+def test_a_shape_is_not_recorded_while_a_model_is_loaded(tmp_path: Path, runs: list[tuple[int, int]]) -> None:
     class Loading(Card):
         @contextmanager
-        def alone(self) -> Iterator[bool]:
+        def exclusive(self) -> Iterator[bool]:
             yield False
 
-    lane = Lane(Loading(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(Loading(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
     for _ in range(2):
-        assert (lane.run({"x": np.ones((3, 3), np.float32)}, ["y"])["y"] == 2).all()
+        assert (session.run({"x": np.ones((3, 3), np.float32)}, ["y"])["y"] == 2).all()
     assert {graph for _, graph in runs} == {UNRECORDED}
-    lane.close()
+    session.close()
 
 
 def test_what_cannot_be_recorded_runs_as_without_graphs(
@@ -284,39 +280,39 @@ def test_what_cannot_be_recorded_runs_as_without_graphs(
         run(self)
 
     monkeypatch.setattr(Binding, "run", fail)
-    lane = Lane(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
     for rows in (1, 3, 3, 9):
         x = np.ones((rows, 3), np.float32)
-        assert (lane.run({"x": x}, ["y"])["y"] == 2).all()
-    assert (failed, len(lane.forms)) == ([1], 3)
+        assert (session.run({"x": x}, ["y"])["y"] == 2).all()
+    assert (failed, len(session.buffers)) == ([1], 3)
     assert [record.message for record in caplog.records] == [
         "cuda:0 goes on without CUDA graphs: operation not permitted when stream is capturing"
     ]
 
 
-def test_a_closed_lane_holds_nothing(tmp_path: Path) -> None:
-    device, session = Card(), Session(scale(tmp_path / "m.onnx", 2.0))
-    lane, ended = Lane(device, session), weakref.ref(session._session)
+def test_a_closed_session_holds_nothing(tmp_path: Path) -> None:
+    device, inner = Card(), Session(scale(tmp_path / "m.onnx", 2.0))
+    session, ended = DeviceSession(device, inner), weakref.ref(inner._session)
     x = np.ones((5, 3), np.float32)
     gc.disable()  # nothing waits for it
     try:
-        lane.run({"x": x}, ["y"])
+        session.run({"x": x}, ["y"])
         assert device.held > 0
         kept = [device.empty((10,), np.uint8)]
-        lane.keep(kept.clear)
-        lane.close()
+        session.on_close(kept.clear)
+        session.close()
         assert device.held_when_given_back == 0
-        lane.close()
+        session.close()
         assert (device.held, ended()) == (0, None)
     finally:
         gc.enable()
     with pytest.raises(ModelError, match="the model is closed"):
-        lane.run({"x": x}, ["y"])
+        session.run({"x": x}, ["y"])
     with pytest.raises(ModelError, match="the model is closed"):
-        lane.keep(kept.clear)
+        session.on_close(kept.clear)
 
 
-def test_what_is_under_way_is_answered_before_a_lane_is_closed(tmp_path: Path) -> None:
+def test_what_is_under_way_is_answered_before_a_session_is_closed(tmp_path: Path) -> None:
     entered, go_on = Event(), Event()
 
     class Slow(Card):
@@ -326,11 +322,11 @@ def test_what_is_under_way_is_answered_before_a_lane_is_closed(tmp_path: Path) -
             super().copy_out(there, here)
 
     device = Slow()
-    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(device, Session(scale(tmp_path / "m.onnx", 2.0)))
     with ThreadPoolExecutor(2) as pool:
-        answer = pool.submit(lane.run, {"x": np.ones((2, 3), np.float32)}, ["y"])
+        answer = pool.submit(session.run, {"x": np.ones((2, 3), np.float32)}, ["y"])
         assert entered.wait(60)
-        closing = pool.submit(lane.close)
+        closing = pool.submit(session.close)
         go_on.set()
         assert (answer.result(60)["y"] == 2).all()
         closing.result(60)
@@ -348,16 +344,16 @@ def test_a_model_is_warmed_up_for_every_bucket_of_its_settings(
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     model = Model.load(folder)
     model.warm_up()
-    assert [form.rows for form in model.lanes[0].forms] == [1, 5, 6, 24, 32, 64]
+    assert [buffers.rows for buffers in model.device_sessions[0].buffers] == [1, 5, 6, 24, 32, 64]
     x = np.arange(54, dtype=np.float32).reshape(18, 3)
     np.testing.assert_array_equal(model.predict(x)["y"], 2 * x)
-    assert len(model.lanes[0].forms) == 6
+    assert len(model.device_sessions[0].buffers) == 6
 
 
-def test_a_model_takes_the_lane_of_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_runs_on_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
     plain = Model.load(path)
-    assert plain.lanes == ()
+    assert plain.device_sessions == ()
     assert not plain.waits
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     model, x = Model.load(path), np.arange(900, dtype=np.float32).reshape(300, 3)
@@ -367,7 +363,7 @@ def test_a_model_takes_the_lane_of_its_device(tmp_path: Path, monkeypatch: pytes
         np.testing.assert_array_equal(model.predict(x)[name], array)
 
 
-def test_a_lane_knows_that_its_card_is_lost(tmp_path: Path) -> None:
+def test_a_session_knows_that_its_card_is_lost(tmp_path: Path) -> None:
     class Breaking(Cpu):
         failing, why = False, ""
 
@@ -380,13 +376,13 @@ def test_a_lane_knows_that_its_card_is_lost(tmp_path: Path) -> None:
             return self.why
 
     device, x = Breaking(), np.ones((2, 3), np.float32)
-    lane = Lane(device, Session(scale(tmp_path / "m.onnx", 2.0)))
-    assert lane.run({"x": x}, ["y"])["y"].tolist() == (2 * x).tolist()
+    session = DeviceSession(device, Session(scale(tmp_path / "m.onnx", 2.0)))
+    assert session.run({"x": x}, ["y"])["y"].tolist() == (2 * x).tolist()
     device.failing = True
     with pytest.raises(ModelError, match="out of memory"):
-        lane.run({"x": x}, ["y"])
-    assert lane.lost == ""
+        session.run({"x": x}, ["y"])
+    assert session.lost == ""
     device.why = "it is lost"
     with pytest.raises(ModelError, match="it is lost"):
-        lane.run({"x": x}, ["y"])
-    assert lane.lost == "it is lost"
+        session.run({"x": x}, ["y"])
+    assert session.lost == "it is lost"

@@ -7,7 +7,7 @@ from typing import Any
 
 from driftline.config import ServerFile
 from driftline.serving.fleet.arena import Arena, Region
-from driftline.serving.fleet.worker import WorkerHost
+from driftline.serving.fleet.worker_host import WorkerHost
 
 
 def test_memory_that_cannot_be_mapped_costs_the_monitor_and_not_the_worker() -> None:

@@ -1,4 +1,4 @@
-"""The versions in memory: who answers, the moment of a swap, drain, give memory back."""
+"""The versions in memory: find the one that answers, swap, drain, and give memory back."""
 
 from __future__ import annotations
 
@@ -36,15 +36,24 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 Found = TypeVar("Found")
 
-END_SECONDS = 10.0
-"""The last window of a version that leaves has so long to be written."""
+LAST_WINDOW_SECONDS = 10.0
+"""How long the last window of a closed version may take to be written."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """All that is known of one model: what its references stand for, what is on its way in or out.
+    """One model: its versions in memory, and how loading them went.
 
-    `default`, of `versions` by number, is what its first reference stands for.
+    default    answers requests that name no version; None if there is none
+    versions   those that take requests, by number
+    resolved   the version that each reference stands for
+    loading    numbers of versions that are being loaded
+    unloading  versions that take no more requests, until their last one is answered
+    failures   why versions can't be loaded, by number
+    attempts   failed ones in a row; `retry` starts the next one
+    lock       held while the model is brought to what the registry says
+    latency    of its requests, whatever the version
+    loads, load_failures, load_seconds, swaps  for metrics; `load_seconds` is of the last load
     """
 
     name: str
@@ -64,12 +73,17 @@ class Entry:
     swaps: int = 0
 
 
-class Holder:
-    """Holds versions and finds the one that answers; which ones those are, others say.
+class BaseHost:
+    """Holds versions in memory and finds the one that answers. Subclasses decide which versions those are.
 
     file      the server's settings for models
-    notifier  tells of windows and alarms
-    payloads  where what is asked and answered is logged, if it is
+    notifier  is told of windows and alarms
+    payloads  logs requests and answers; None if that is off
+
+    entries       models by name
+    default_name  the model of requests that name none; None: the first by name
+    ready         whether every model can answer
+    stopping      whether the server has begun to stop
     """
 
     def __init__(self, file: ServerFile, notifier: Notifier, payloads: PayloadLog | None = None) -> None:
@@ -81,15 +95,16 @@ class Holder:
         self.payloads = payloads
         self._file = file
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._readers = ThreadPoolExecutor(thread_name_prefix="driftline-registry")
 
     # -- for requests -------------------------------------------------------------------------
 
     def find(self, name: str | None, version: str | None = None) -> Served:
-        """The version that answers: the one named, else the model's default.
+        """The version that answers a request.
 
-        Where no model is named, `default_name` is asked, else the first by name.
+        name     of the model; None for `default_name`, or else the first model by name
+        version  its number; None for the model's default
 
         Raises NotFound if it is not in memory, Unavailable if the model is still being loaded.
         """
@@ -117,11 +132,11 @@ class Holder:
 
     @property
     def ready_for_more(self) -> bool:
-        """Whether every model can answer, and others may go on sending requests here."""
+        """Whether every model can answer and the server does not stop: what readiness probes are told."""
         return self.ready and not self.stopping
 
     def _first_name(self) -> str:
-        """The first model by name, of those that can answer if there are any."""
+        """The first model by name among those that can answer; among all if none can."""
         able = (name for name, entry in self.entries.items() if entry.default is not None)
         return min(able, default=min(self.entries, default=""))
 
@@ -132,9 +147,9 @@ class Holder:
 
     @property
     def lost(self) -> str:
-        """Why a device of this process can compute nothing any more, in a line; "" if all can."""
-        lanes = (lane for served in self.served() for lane in served.model.lanes)
-        return next((lane.lost for lane in lanes if lane.lost), "")
+        """Why this process can't use a device any more, in a line; "" if it can use all."""
+        sessions = (each for served in self.served() for each in served.model.device_sessions)
+        return next((session.lost for session in sessions if session.lost), "")
 
     @property
     def processes(self) -> list[int]:
@@ -143,7 +158,7 @@ class Holder:
 
     @property
     def payload_counts(self) -> Counts | None:
-        """What became of payloads; None if they are not logged."""
+        """How many payloads were logged and skipped; None if that is off."""
         return self.payloads.counts if self.payloads is not None else None
 
     def busy(self) -> bool:
@@ -155,7 +170,7 @@ class Holder:
         )
 
     async def close(self) -> None:
-        """Stop what is under way, refuse what still waits, give everything back."""
+        """Cancel loading and draining, refuse requests that wait, and free all models."""
         self.ready = False
         for entry in self.entries.values():
             self._forget_failures(entry)
@@ -165,22 +180,24 @@ class Holder:
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
                 self._close(served)
-        await asyncio.gather(*self._ending)
-        if self.busy() or self.lost:  # past its time, or nothing can be given back: the process ends without
+        await asyncio.gather(*self._closing)
+        if self.busy() or self.lost:  # late, or on a lost device: the process ends without
             return
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
                 await asyncio.to_thread(served.model.close)  # a session on a card ends before its stream
 
-    # -- coming -----------------------------------------------------------------------------------
+    # -- loading ----------------------------------------------------------------------------------
 
     async def read(self, work: Callable[..., Found], *arguments: object) -> Found:
-        """Do what reads the registry or a version's files, in one of some threads that nothing else needs: a
-        disk that has gone may hold all of them for ever."""
+        """Call a function that reads the registry or a version's files, in a thread.
+
+        The threads are for this alone, since a disk that has gone may block all of them for ever.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
 
     async def _make(self, entry: Entry, version: Version) -> Served:
-        """Fetch, verify, load and warm a version; nobody is served by it yet."""
+        """Fetch, verify, load and warm a version; it gets no requests yet."""
 
         def load() -> tuple[Model, Cost, Watch | None]:
             bundle = self._bundle(version)
@@ -199,12 +216,12 @@ class Holder:
         raise NotImplementedError
 
     def _bundle(self, version: Version) -> Bundle:
-        """A version's files, and its settings with what the server's file says of it."""
+        """A version's files, with settings that the server's file may override."""
         bundle = Bundle.open(self._folder(version))
         return replace(bundle, settings=self._file.settings_of(version.name, bundle.settings))
 
     def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
-        """What watches a version, if its settings want that."""
+        """The monitor of a version; None if its settings disable it."""
         settings = bundle.settings.monitor
         if not settings.enabled:
             return None
@@ -213,7 +230,11 @@ class Holder:
         return Watch(version, model, bundle.profile, settings, self.notifier)
 
     def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:
-        """The one moment of a swap: from here on, new requests go to what the references stand for."""
+        """Swap: send new requests to other versions, and drain those that no reference stands for.
+
+        resolved  the version that each reference stands for from now on
+        default   answers requests that name no version
+        """
         for served in set(entry.resolved.values()) - set(resolved.values()):
             entry.unloading.append(served)
             self._spawn(self._retire(entry, served))
@@ -233,7 +254,7 @@ class Holder:
         )  # fmt: skip
 
     def _start_watching(self) -> None:
-        """Load the monitors that are not: at the start not before every model can answer."""
+        """Load the monitors that are not loaded yet; at the start, once every model can answer."""
         for served in self.served():
             if served.watch is not None:
                 served.watch.start()
@@ -256,34 +277,34 @@ class Holder:
         if error is not None and not isinstance(error, DriftlineError):
             log.error("unexpected: %s", error, exc_info=error)
 
-    # -- leaving ----------------------------------------------------------------------------------
+    # -- unloading ---------------------------------------------------------------------------------
 
     async def _retire(self, entry: Entry, served: Served) -> None:
-        """Close a version that takes no new requests, when its last one is answered."""
+        """Drain a version that takes no new requests, close it, and give its memory back to the system."""
         await served.batcher.drain()
         self._close(served)
         entry.unloading.remove(served)
-        self._has_left(served)
+        self._unloaded_version(served)
         await asyncio.to_thread(served.model.close)
-        # An answer on its way, or a monitor that is being loaded, may hold the model still.
+        # An answer that is being sent, or a monitor that is being loaded, may still refer to the model.
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()
-        watched = weakref.ref(served.model, lambda _: loop.call_soon_threadsafe(gone.set))
+        model = weakref.ref(served.model, lambda _: loop.call_soon_threadsafe(gone.set))
         del served
-        if watched() is not None:
+        if model() is not None:
             await gone.wait()
         await asyncio.to_thread(memory.give_back)
 
     def _close(self, served: Served) -> None:
-        """Close a version; what its monitor has to write yet is written in a thread."""
+        """Close a version; a thread writes what its monitor has not written yet."""
         served.close()
         if served.watch is not None:
-            until = monotonic() + END_SECONDS
-            self._ending.add(task := asyncio.create_task(asyncio.to_thread(served.watch.end, until)))
-            task.add_done_callback(self._ending.discard)
+            until = monotonic() + LAST_WINDOW_SECONDS
+            self._closing.add(task := asyncio.create_task(asyncio.to_thread(served.watch.end, until)))
+            task.add_done_callback(self._closing.discard)
 
-    def _has_left(self, served: Served) -> None:
-        """Say that a version is drained and closed."""
+    def _unloaded_version(self, served: Served) -> None:
+        """Called when a version is drained and closed."""
         log.info(
             "%s %d is drained and closed", served.version.name, served.version.number,
             extra={"model": served.version.name, "version": served.version.number},

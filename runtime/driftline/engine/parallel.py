@@ -17,14 +17,17 @@ MOST_ROWS = 8_192
 """The largest batch that is tried, unless settings begin with a larger one."""
 
 _TRIES = 3
+"""Batches of each size that are measured."""
+
 _DEARER = 1.1
+"""A size whose rows take more than this factor of the cheapest ends the search."""
 
 
-class Stride:
-    """Runs blocks of rows on so many threads; those that are free share a block's batches among them.
+class ParallelRunner:
+    """Runs blocks of rows through a model on several threads, which share the batches of a block.
 
-    With a model whose runs take one thread each, no core waits for another within a run, which serves many
-    rows better than several threads a batch.
+    For a model whose runs take one thread each: then no core waits for another within a run, and many rows
+    take less time than with several threads a batch.
     """
 
     def __init__(self, model: Model, threads: int) -> None:
@@ -32,17 +35,18 @@ class Stride:
         self._threads = threads
         rows = max(1, model.settings.batching.max_batch_rows)
         # TensorRT's engines are built for batches of a server.
-        self._sizes = Sizes(rows, rows if model.settings.engine.tensorrt else MOST_ROWS)
+        self._sizes = BatchSizeSearch(rows, rows if model.settings.engine.tensorrt else MOST_ROWS)
         self._pool = ThreadPoolExecutor(threads, "driftline-score")
         self._stopped = False
 
     def start(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> Block:
-        """Begin a block of rows; those begun before come first."""
+        """Begin to run a block of rows, behind those begun before."""
         block = Block(inputs, wanted, rows)
         block.workers = [self._pool.submit(self._work, block) for _ in range(self._threads)]
         return block
 
     def _work(self, block: Block) -> None:
+        """In a thread: run batches of a block until none is left."""
         whole = not self._model.signature.batched
         clock = perf_counter_ns if self._model.waits else thread_time_ns
         while not self._stopped and (part := block.take(block.rows if whole else self._sizes.next())):
@@ -62,7 +66,7 @@ class Stride:
 
 
 class Block:
-    """Rows that are being worked on, and what has come out of them."""
+    """Rows in progress, and the outputs so far."""
 
     def __init__(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> None:
         self.inputs = inputs
@@ -88,14 +92,14 @@ class Block:
         return {name: np.concatenate([outputs[name] for outputs in parts]) for name in self.wanted}
 
 
-class Sizes:
-    """Learns how many rows to run together.
+class BatchSizeSearch:
+    """Finds the number of rows a batch with the least time a row.
 
-    It doubles as long as rows don't get dearer, and settles on the cheapest. A size is judged by its fastest
-    batch, in the processor time of its thread: what else the machine does counts in neither.
+    The size doubles as long as rows don't take longer; then the cheapest is kept. A size is judged by its
+    fastest batch, in the processor time of its thread, so that other work on the machine does not count.
 
-    rows  to begin with
-    most  to try
+    rows  of the first batch
+    most  rows that are tried
     """
 
     def __init__(self, rows: int, most: int = MOST_ROWS) -> None:
@@ -109,7 +113,7 @@ class Sizes:
         return self._rows
 
     def learn(self, rows: int, ns: int) -> None:
-        """Note that a batch took so many nanoseconds; may be called by several threads at once."""
+        """Note that a batch of `rows` rows took `ns` nanoseconds; thread safe."""
         if self._settled or rows != self._rows:
             return
         tries = self._ns.setdefault(rows, [])

@@ -1,0 +1,179 @@
+"""The versions of one worker: it loads, serves and drops what its supervisor says."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from driftline.config import ServerFile
+from driftline.engine.bundle import Bundle
+from driftline.engine.model import Model
+from driftline.errors import NotFound, Unavailable
+from driftline.machine import available_cores, available_memory
+from driftline.registry.source import Reference, Version
+from driftline.serving.base_host import BaseHost, Entry
+from driftline.serving.fleet.arena import Arena, Region
+from driftline.serving.fleet.channel import Channel
+from driftline.serving.fleet.totals import VersionTotals, WorkerTotals
+from driftline.serving.fleet.worker_watch import WorkerCardWatch, WorkerWatch
+from driftline.serving.kernels import warm_in_background
+from driftline.serving.notifier import Notifier
+from driftline.serving.payloads.log import Counts, PayloadLog
+from driftline.serving.served import Served
+from driftline.serving.watch import Watch
+from driftline.tensors import Signature
+
+
+class WorkerHost(BaseHost):
+    """A host that the supervisor's messages command.
+
+    file      see BaseHost
+    number    of this worker, from 0
+    workers   how many there are
+    arena     where slabs are
+    channel   to the supervisor
+    payloads  see BaseHost
+    """
+
+    def __init__(
+        self,
+        file: ServerFile,
+        number: int,
+        workers: int,
+        arena: Arena,
+        channel: Channel,
+        payloads: PayloadLog | None,
+    ) -> None:
+        super().__init__(file, Notifier(), payloads)
+        self._number = number
+        self._workers = workers
+        self._arena = arena
+        self._channel = channel
+        self._orders: dict[Version, tuple[int, Path]] = {}
+        self._held: dict[int, Served] = {}
+        self._slabs: dict[int, Future[Any]] = {}
+
+    def find(self, name: str | None, version: str | None = None) -> Served:
+        """See BaseHost.find; Unavailable instead of NotFound until all models are loaded."""
+        try:
+            return super().find(name, version)
+        except NotFound:
+            if not self.ready:
+                raise Unavailable("the server is not ready") from None
+            raise
+
+    # -- what the supervisor says -----------------------------------------------------------------
+
+    async def load(self, key: int, version: Version, folder: Path) -> Signature:
+        """Load and warm a version; nobody is served by it before the flip."""
+        self._orders[version] = key, folder
+        entry = self.entries.setdefault(version.name, Entry(version.name))
+        try:
+            self._held[key] = served = await self._make(entry, version)
+        finally:
+            del self._orders[version]
+        return served.signature
+
+    def drop(self, key: int) -> None:
+        """Close a version that will not serve after all."""
+        if (served := self._held.get(key)) is not None:
+            self._forget(served)
+            served.close()
+            self._spawn(asyncio.to_thread(served.model.close))
+
+    def flip(self, name: str, resolved: dict[Reference, tuple[int, Version]], default: int | None) -> None:
+        """Send new requests to a model to these versions from now on; all of them are loaded.
+
+        resolved  the key and the version of each reference
+        default   the key of the version for requests that name none
+        """
+        for key, version in resolved.values():
+            self._held[key].version = version
+        held = {reference: self._held[key] for reference, (key, _) in resolved.items()}
+        entry = self.entries.setdefault(name, Entry(name))
+        self._flip(entry, held, self._held[default] if default is not None else None)
+
+    def slabs(self, key: int, region: Region | None) -> None:
+        """Take a version's slab from the region with those of all workers; None if there is no monitor."""
+        if key not in self._held or (slab := self._slab_of(key)).done():
+            return
+        try:
+            slabs = self._arena.map(region).reshape(self._workers, -1) if region is not None else None
+        except OSError as error:  # too many files, or no memory: the version still serves, without a monitor
+            slab.set_exception(error)
+        else:
+            slab.set_result(slabs[self._number] if slabs is not None else None)
+
+    def begin(self, default_name: str | None) -> None:
+        """Become ready: all workers have loaded all models. `default_name`: see BaseHost.find."""
+        self.default_name = default_name
+        self.ready = True
+        self._start_watching()
+        warm_in_background(list(self.served()))
+
+    def follow(self) -> None:
+        """Hand over to the supervisor what was counted and captured, if it has asked for it."""
+        for key, served in self._held.items():
+            if isinstance(served.watch, WorkerWatch):
+                served.watch.follow()
+                for batch in served.watch.captured():
+                    self._channel.tell("captured", key, *batch)
+
+    def capture(self, key: int, rows: int) -> None:
+        """Keep the next rows of a version for a profile; see WorkerWatch.capture."""
+        if key in self._held and isinstance(watch := self._held[key].watch, WorkerWatch):
+            watch.capture(rows)
+
+    def tell_totals(self) -> None:
+        """Send the supervisor the totals so far.
+
+        They are a message of their own, also if the supervisor has asked: so it keeps totals in one place,
+        whether it asked for them or not.
+        """
+        self.follow()
+        totals = WorkerTotals(
+            {key: VersionTotals.of(served) for key, served in self._held.items()},
+            {name: entry.latency for name, entry in self.entries.items()},
+            self.payload_counts or Counts(),
+        )
+        self._channel.tell("totals", totals)
+
+    # -- a version's life -------------------------------------------------------------------------
+
+    def _folder(self, version: Version) -> Path:
+        return self._orders[version][1]
+
+    def _bundle(self, version: Version) -> Bundle:
+        """See BaseHost; with this worker's share of cores and memory, unless settings say how much."""
+        bundle = super()._bundle(version)
+        engine = bundle.settings.engine
+        engine = replace(
+            engine,
+            threads=engine.threads_on(max(1, available_cores() // self._workers)),
+            memory_bytes=engine.memory_on(available_memory() // self._workers),
+        )
+        return replace(bundle, settings=replace(bundle.settings, engine=engine))
+
+    def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
+        settings = bundle.settings.monitor
+        slab = self._slab_of(self._orders[version][0])
+        if not settings.enabled:
+            return None
+        kind = WorkerCardWatch if model.crosses else WorkerWatch
+        return kind(version, model, bundle.profile, settings, slab)
+
+    def _slab_of(self, key: int) -> Future[Any]:
+        return self._slabs.setdefault(key, Future())
+
+    def _unloaded_version(self, served: Served) -> None:
+        self._channel.tell("gone", self._forget(served))
+
+    def _forget(self, served: Served) -> int:
+        """Forget a version; its key."""
+        (key,) = [key for key, held in self._held.items() if held is served]
+        del self._held[key]
+        self._slabs.pop(key, None)
+        return key

@@ -1,0 +1,78 @@
+"""Watching a version in a worker: rows are counted here, for a monitor that is in the supervisor."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from driftline.config import Monitoring
+from driftline.engine.model import Model
+from driftline.errors import Unavailable
+from driftline.monitor.capture import Capture
+from driftline.registry.source import Version
+from driftline.serving.notifier import Notifier
+from driftline.serving.watch import Watch
+from driftline.serving.watch_card import CardWatch
+from driftline.tensors import Tensors
+
+
+class WorkerWatch(Watch):
+    """Counts the rows of a version into its slab, from where the supervisor's monitor takes them.
+
+    slab  (words,) int64 of the shared memory, when the supervisor has said where; None if there is no monitor
+    """
+
+    def __init__(
+        self, version: Version, model: Model, profile: Path | None, settings: Monitoring, slab: Future[Any]
+    ) -> None:
+        super().__init__(version, model, profile, settings, Notifier())
+        self.slab = slab
+
+    def follow(self) -> None:
+        """Hand over to the supervisor what was counted, if it has asked for it."""
+        self.catch_up()
+        share: Any = self.observer.monitor
+        if share is not None:
+            share.follow()
+
+    def capture(self, rows: int) -> None:
+        """Keep the next rows for the supervisor, up to so many; with 0, no more."""
+        self.catch_up()
+        self._capture = Capture(rows) if rows else None
+
+    def captured(self) -> list[tuple[Tensors, int]]:
+        """The batches that were kept since the last time, and their rows."""
+        return self._capture.take() if self._capture is not None else []
+
+    def close(self) -> None:
+        """Count what has been answered, and nothing more."""
+        super().close()
+        if not self.slab.done():
+            self.slab.set_result(None)
+
+    def _make(self) -> Any:
+        """A Share, in place of a monitor.
+
+        It waits for the slab, and so for the supervisor's monitor: if kernels have to be compiled, that is
+        done there, once for all workers.
+        """
+        from driftline.monitor.slab import Share
+
+        profile, slab = self._read_profile(), self.slab.result()
+        if slab is None:
+            raise Unavailable("the supervisor's log says why")
+        share = Share(profile, slab)
+        share.warm_up()
+        return share
+
+
+class WorkerCardWatch(CardWatch, WorkerWatch):
+    """As WorkerWatch, for a model on cards, which are read in a thread."""
+
+    def follow(self) -> None:
+        """See WorkerWatch.follow; does not wait for batches in flight."""
+        share: Any = self.observer.monitor
+        if share is not None:
+            share.follow()
+        self.fetch_beside()

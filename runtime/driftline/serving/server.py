@@ -1,0 +1,101 @@
+"""uvicorn as driftline stops it: not ready first, then no new connections, then the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from driftline.config import Server
+from driftline.http import Coming, configuration
+from driftline.machine import available_memory
+from driftline.serving.app import App
+from driftline.serving.base_host import BaseHost
+from driftline.serving.fastlane import fast_lane
+from driftline.sockets import BACKLOG
+
+if TYPE_CHECKING:
+    from driftline.serving.grpc.server import GrpcServer
+
+log = logging.getLogger("driftline.serving")
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep idle connections, so that none is closed under a request."""
+
+
+class GracefulServer(uvicorn.Server):
+    """Answers HTTP, and gRPC if that is set, until `stop` is called.
+
+    After `stop` it goes on for `stop_delay_seconds`, until load balancers have noticed: it is not ready,
+    takes connections, and closes each one behind its next answer, since a client that kept one might send a
+    request on it just as it is closed.
+
+    app   answers requests
+    host  whose versions answer
+    code  the exit code that the process is to end with
+    """
+
+    def __init__(self, app: App, host: BaseHost, settings: Server) -> None:
+        self._lane = fast_lane(app)
+        Coming.most = max(settings.max_body_bytes, available_memory() // 4 // settings.workers)
+        super().__init__(
+            configuration(
+                app,
+                self._lane,
+                access_log=settings.access_log,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+            )
+        )
+        self.code = 0
+        self._host = host
+        self._delay = settings.stop_delay_seconds
+        self._grpc = grpc_server(app, host, settings)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        if self._grpc is not None:
+            await self._grpc.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Return when all requests in flight are answered, or `drain_seconds` are over."""
+        if self._grpc is None:
+            await super().shutdown(sockets)
+        else:
+            await asyncio.gather(super().shutdown(sockets), self._grpc.stop())
+
+    def stop(self) -> int:
+        """Begin to stop, see GracefulServer; how many requests are in flight now."""
+        self._host.stopping = True
+        if self._delay and self._host.ready:
+            self._lane.keep_alive = False
+            asyncio.get_running_loop().call_later(self._delay, self._end)
+        else:
+            self._end()
+        return sum(served.batcher.pending for served in self._host.served())
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second; also ends, with code 1, when a device is lost."""
+        if not self.code and (lost := self._host.lost):
+            log.critical("%s; this process ends, for another to take its place", lost)
+            self.code = 1
+            self._end()
+        return await super().on_tick(counter)
+
+    def _end(self) -> None:
+        self._host.ready = False
+        self.should_exit = True
+
+
+def grpc_server(app: App, host: BaseHost, settings: Server) -> GrpcServer | None:
+    """The server of the gRPC port; None if that is not set."""
+    if settings.grpc_port is None:
+        return None
+    from driftline.serving.grpc.server import GrpcServer
+
+    return GrpcServer(app, host, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -224,3 +225,44 @@ def test_broken_streams_are_refused_or_read(noise: bytes, place: int) -> None:
     body[place : place + len(noise)] = noise
     with suppress(BadRequest):  # and nothing else
         codec(spec("n", "FP32", -1)).decode(bytes(body))
+
+
+def any_arrays() -> dict[str, Any]:
+    """Two rows of every type that is no number, one of them null where it can be."""
+    one = {
+        "text": pa.string(), "bytes": pa.binary(), "bytes of two": pa.binary(2), "date": pa.date32(),
+        "time": pa.time64("ns"), "duration": pa.duration("s"), "zone": pa.timestamp("us", "Nowhere/Bad"),
+        "interval": pa.month_day_nano_interval(), "list": pa.list_(pa.float64()),
+        "decimal": pa.decimal128(4, 2), "object": pa.struct({"a": pa.int8()}),
+        "map": pa.map_(pa.string(), pa.int8()),
+    }  # fmt: skip
+    values = {
+        "text": "a", "bytes": b"\xff", "bytes of two": b"ab", "date": 1, "time": 1, "duration": 1, "zone": 1,
+        "interval": (1, 2, 3), "list": [1.0], "decimal": 1, "object": {"a": 1}, "map": [("a", 1)],
+    }  # fmt: skip
+    found = {name: pa.array([values[name], None], kind) for name, kind in one.items()}
+    found["union"] = pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1.0, 2.0])])
+    found["category"] = pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array([["a"]]))
+    return found
+
+
+@pytest.mark.parametrize("name", any_arrays())
+@pytest.mark.parametrize("raw", [True, False])
+def test_no_type_is_a_fault_of_ours(name: str, raw: bool) -> None:
+    body = stream(pa.table({"n": any_arrays()[name]}))
+    for datatype in ("FP64", "INT64", "BOOL"):
+        with pytest.raises(BadRequest, match=f"^column 'n': expected {datatype}, came "):
+            codec(replace(spec("n", datatype, -1), raw=raw)).decode(body)
+
+
+def test_a_type_that_pyarrow_has_no_arrays_of() -> None:
+    """Another unit of an interval, whichever byte that is: pyarrow itself can't make one."""
+    body = stream(pa.table({"n": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}))
+    messages = set()
+    for place in (place for place, byte in enumerate(body) if byte == 2):
+        changed = body[:place] + b"\0" + body[place + 1 :]
+        try:
+            codec(spec("n", "FP32", -1)).decode(changed)
+        except BadRequest as error:
+            messages.add(str(error))
+    assert "the request is no valid Arrow stream: 21" in messages

@@ -398,6 +398,13 @@ def test_csv() -> None:
         CsvCodec(MATRIX, ABC).decode(b"a,b,c\n1,x,3\n")
     with pytest.raises(BadRequest, match="no valid CSV"):
         codec.decode(b"")
+    with pytest.raises(BadRequest, match="the table: 'utf-8' codec can't decode byte 0xff"):
+        codec.decode(b"t,c\xff\n1,x\n")
+
+
+def test_a_time_zone_that_there_is_not() -> None:
+    with pytest.raises(BadRequest, match=r"the table: .*Nowhere/Bad"):
+        ParquetCodec(RAW).decode(parquet(t=pa.array([1], pa.timestamp("us", "Nowhere/Bad"))))
 
 
 whole = st.sampled_from(["1.0", "-0.0", "1e3", "2.5e1", "7", "-12", "+3", " 4", "007", "9007199254740993"])

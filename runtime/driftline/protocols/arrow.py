@@ -37,10 +37,12 @@ class ArrowCodec:
             with pa.ipc.open_stream(body) as reader:
                 rows = reader.read_all().combine_chunks()
             rows.validate(full=True)
-        except (pa.ArrowException, OSError, ValueError) as error:
+            batches = rows.to_batches()
+            for batch in batches:
+                _ = batch.columns  # a KeyError if pyarrow has no arrays of a type, of intervals in months
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise BadRequest(f"the request is no valid Arrow stream: {reason}") from error
-        batches = rows.to_batches()
         if not batches:
             raise BadRequest("the request: expected rows in the Arrow stream, came none")
         columns = Columns(self._signature.inputs, rows.schema)
@@ -173,25 +175,34 @@ def _filled(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
 
 def values(column: Any, spec: TensorSpec, name: str) -> Array:
     """An Arrow column as an array that `spec`'s datatype can hold; nulls are NaN, of raw strings None."""
-    array: Array
     dtype = spec.datatype.dtype
-    if spec.raw:
-        column = _raw(column, spec)
-    if dtype == object:
-        column = _text(column, name)
-    if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
-        array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
-    else:
-        array = column.to_numpy(zero_copy_only=False)
+    try:
+        column = _raw(column, spec) if spec.raw else column
+        column = _text(column, name) if dtype == object else column
+        array = _array(column)
+    except pa.ArrowException:  # it has no array, of unions, say, or of dictionaries of lists
+        raise _unfit(column, spec, name) from None
     allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[dtype.kind]
-    unfit = array.dtype.kind == "O" and not _is_text(column, spec.raw)
-    if array.dtype.kind not in allowed or unfit:
-        nulls = f" with {column.null_count} nulls" if column.null_count else ""
-        raise BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
+    if array.dtype.kind not in allowed or (array.dtype.kind == "O" and not _is_text(column, spec.raw)):
+        raise _unfit(column, spec, name)
     if dtype.kind in "iu" and array.size and not np.can_cast(array.dtype, dtype):
         check_range(spec, array.min(), array.max())
     with np.errstate(over="ignore"):
         return array.astype(dtype, copy=False)
+
+
+def _array(column: Any) -> Array:
+    array: Array
+    if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
+        array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
+    else:
+        array = column.to_numpy(zero_copy_only=False)
+    return array
+
+
+def _unfit(column: Any, spec: TensorSpec, name: str) -> BadRequest:
+    nulls = f" with {column.null_count} nulls" if column.null_count else ""
+    return BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
 
 
 def _text(column: Any, name: str) -> Any:
@@ -221,7 +232,11 @@ def _raw(column: Any, spec: TensorSpec) -> Any:
         column = decoded(column)
     if spec.datatype.name == "BYTES":
         return column.cast(pa.string()) if pa.types.is_temporal(column.type) else column
-    return column.cast(pa.float64()) if pa.types.is_boolean(column.type) or column.null_count else column
+    kind, types = column.type, pa.types
+    with_nulls = column.null_count and (
+        types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind)
+    )
+    return column.cast(pa.float64()) if types.is_boolean(kind) or with_nulls else column
 
 
 def table(keep: Mapping[str, Any], outputs: Tensors, rows: int) -> Any:

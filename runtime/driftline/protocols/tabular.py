@@ -126,7 +126,13 @@ def _no_index(schema: Any) -> list[str]:
 
 
 def _frame(table: Any) -> Frame:
-    return Frame(tuple(table.column_names), [_values(column.combine_chunks()) for column in table.columns])
+    """A table as a Frame; BadRequest for names that are no UTF-8, and values that there can't be."""
+    try:
+        return Frame(
+            tuple(table.column_names), [_values(column.combine_chunks()) for column in table.columns]
+        )
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise BadRequest(f"the table: {_line(error)}") from error
 
 
 def _values(column: Any) -> Array | list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ class V1Codec:
 
     `{"instances": [...]}` has an entry a row: its value, or an object of values by input name.
     `{"inputs": ...}` has the tensors: the value of the only one, or an object of them by input name.
+    `{"b64": "..."}` stands for the bytes of a string, unless an input has that name.
     The answer is `{"predictions": [...]}`, an entry a row: its value, or an object of values by output
     name if the model has several.
     """
@@ -63,10 +65,13 @@ class V1Codec:
             raise BadRequest(
                 f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
             )
+        value = document[given[0]]
+        if b'"b64"' in body and "b64" not in self._names:
+            value = with_bytes(value)
         if given == ["inputs"]:
-            inputs = self._signature.inputs_of(document["inputs"])
+            inputs = self._signature.inputs_of(value)
         else:
-            inputs = inputs_of_rows(self._signature, document["instances"])
+            inputs = inputs_of_rows(self._signature, value)
         return InferRequest(inputs, self._outputs)
 
     def _read_numbers(self, body: bytes) -> Tensors:
@@ -184,6 +189,28 @@ class RowForm:
         """See Form."""
         start, behind = len(self.before), len(self.behind)
         return self.codec.read_rows([body[start : len(body) - behind] for body in bodies])
+
+
+def with_bytes(value: object) -> object:
+    """A value with the bytes that each `{"b64": "..."}` in it stands for; BadRequest if one is no base64."""
+    try:
+        return _decoded(value)
+    except RecursionError:
+        raise BadRequest("the request: expected fewer lists in lists") from None
+
+
+def _decoded(value: Any) -> object:
+    if type(value) is list:
+        return list(map(_decoded, value))
+    if type(value) is not dict:
+        return value
+    encoded = value.get("b64")
+    if len(value) > 1 or type(encoded) is not str:
+        return {name: _decoded(one) for name, one in value.items()}
+    try:
+        return b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise BadRequest(f"'b64': expected base64, came {shorten(encoded)}: {error}") from None
 
 
 def inputs_of_rows(signature: Signature, instances: object) -> Tensors:

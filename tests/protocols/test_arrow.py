@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.errors import BadRequest
+from driftline.config import Batching
+from driftline.errors import BadRequest, TooLarge
+from driftline.protocols import unpacked
 from driftline.protocols.arrow import ArrowCodec
 from driftline.tensors import DATATYPES, Signature, TensorSpec
 
@@ -266,3 +269,29 @@ def test_a_type_that_pyarrow_has_no_arrays_of() -> None:
         except BadRequest as error:
             messages.add(str(error))
     assert "the request is no valid Arrow stream: 21" in messages
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_what_is_small_compressed_only_is_refused_before_it_is_large(compression: str) -> None:
+    table = pa.table(
+        {"n": np.zeros(100_000, np.float32), "s": pa.array(["a" * 1000] * 100_000).dictionary_encode()}
+    )
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    body = bytes(sink.getvalue().to_pybytes())
+    plain = 100_000 * (4 + 4) + 1000
+    assert plain <= unpacked.size_of(body) < plain + 10_000
+    assert unpacked.size_of(stream(table)) == 0
+    inputs = (spec("n", "FP32", -1),)
+    one = partial(ArrowCodec, Signature(inputs, inputs, batched=True), "m", 3)
+    for limits, message in (
+        (Batching(max_queue_bytes=plain - 1), f"expected at most {plain - 1} bytes when decompressed, came "),
+        (Batching(max_queue_rows=99_999), "expected at most 99999 rows, came 100000"),
+    ):
+        with pytest.raises(TooLarge, match=message):
+            one(limits).decode(body)
+    assert len(one(Batching(max_queue_rows=100_000)).decode(body).inputs["n"]) == 100_000
+    whole = ArrowCodec(Signature(inputs, inputs, batched=False), "m", 3)
+    assert len(whole.decode(body).inputs["n"]) == 100_000

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.errors import BadRequest, DriftlineError, SignatureViolation, UnsupportedMedia
+from driftline.errors import BadRequest, DriftlineError, SignatureViolation, TooLarge, UnsupportedMedia
 from driftline.mlmodel import Column, ColumnType, MlflowSignature, Parameter, Tensor
 from driftline.protocols import casting, numbers
 from driftline.protocols.codec import InferRequest
@@ -400,6 +400,14 @@ def test_csv() -> None:
         codec.decode(b"")
     with pytest.raises(BadRequest, match="the table: 'utf-8' codec can't decode byte 0xff"):
         codec.decode(b"t,c\xff\n1,x\n")
+
+
+def test_a_table_of_too_many_rows_is_not_read() -> None:
+    body = parquet(a=np.zeros(70_000), b=np.zeros(70_000), c=np.zeros(70_000))
+    assert len(body) < 5_000
+    with pytest.raises(TooLarge, match="expected at most 65536 rows, came 70000"):
+        ParquetCodec(MATRIX).decode(body)
+    assert len(ParquetCodec(MATRIX, most_rows=70_000).decode(body).inputs["x"]) == 70_000
 
 
 def test_a_time_zone_that_there_is_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, ClassVar
@@ -10,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from driftline.columns import decoded, is_lists, items_of, names_of
+from driftline.config import Batching
 from driftline.errors import BadRequest
-from driftline.protocols.codec import InferRequest
+from driftline.protocols import unpacked
+from driftline.protocols.codec import InferRequest, check_most, most_rows
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, check_range
 
 BLOCK_ROWS = 1_024
@@ -22,25 +25,35 @@ class ArrowCodec:
 
     Columns are the model's inputs as `Columns` says. The answer has a column for each output, or NAME_0,
     NAME_1, ... for one of several, and the metadata model_name and model_version.
+
+    limits  a request of more rows, or of more bytes when decompressed, than may wait is refused before all of
+            it is in memory
     """
 
     media_type: ClassVar[bytes] = b"application/vnd.apache.arrow.stream"
 
-    def __init__(self, signature: Signature, name: str, version: int) -> None:
+    def __init__(self, signature: Signature, name: str, version: int, limits: Batching | None = None) -> None:
+        limits = limits or Batching()
+        self._most_bytes = limits.max_queue_bytes
+        self._most_rows = most_rows(signature, limits)
         self._signature = signature
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._metadata = {"model_name": name, "model_version": str(version)}
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
-        """Read a request's body; BadRequest for whatever is no stream or does not fit the signature."""
+        """Read a request's body; BadRequest for whatever is no stream or does not fit the signature, TooLarge
+        for one beyond the limits."""
         try:
+            check_most(unpacked.size_of(body), self._most_bytes, "bytes when decompressed")
             with pa.ipc.open_stream(body) as reader:
-                rows = reader.read_all().combine_chunks()
+                rows = reader.read_all()
+            check_most(rows.num_rows, self._most_rows, "rows")
+            rows = rows.combine_chunks()
             rows.validate(full=True)
             batches = rows.to_batches()
             for batch in batches:
                 _ = batch.columns  # a KeyError if pyarrow has no arrays of a type, of intervals in months
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        except (pa.ArrowException, OSError, ValueError, KeyError, struct.error) as error:
             reason = " ".join(str(error).split())
             raise BadRequest(f"the request is no valid Arrow stream: {reason}") from error
         if not batches:

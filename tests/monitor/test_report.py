@@ -425,7 +425,7 @@ def test_of_the_many_columns_of_a_signal_the_first_are_named(caplog: pytest.LogC
     text = str(Report(NOON, NOON, 9, 9, (), {}, (signal,), ()))
     assert "the model as a whole (c0, c1, c2, 497 more)" in text
     with caplog.at_level("INFO"):
-        log_signals([signal])
+        log_signals([signal], 500)
     assert "the model as a whole (c0, c1, c2, 497 more)" in caplog.text
 
 

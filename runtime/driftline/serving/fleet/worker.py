@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from driftline.serving.process import Stoppable, leave, warm_in_background
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
 from driftline.serving.watch_card import CardWatch
-from driftline.tensors import Signature, Tensors
+from driftline.tensors import Array, Signature, Tensors
 from driftline_kernels import compiling
 
 log = logging.getLogger("driftline.fleet")
@@ -86,7 +87,7 @@ class WorkerWatch(Watch):
         profile, slab = self._read_profile(), self.slab.result()
         if slab is None:
             raise Unavailable("the supervisor's log says why")
-        share = Share(profile, slab)
+        share = Share(profile, slab())
         share.warm_up()
         return share
 
@@ -169,12 +170,12 @@ class WorkerHost(Holder):
         """Where the slabs of a version's monitor are; None if it has no monitor."""
         if key not in self._held or (slab := self._slab_of(key)).done():
             return
-        try:
-            slabs = self._arena.map(region).reshape(self._workers, -1) if region is not None else None
-        except OSError as error:  # no more files or memory may be had: without a monitor it answers still
-            slab.set_exception(error)
-        else:
-            slab.set_result(slabs[self._number] if slabs is not None else None)
+        slab.set_result(partial(self._own_slab, region) if region is not None else None)
+
+    def _own_slab(self, region: Region) -> Array:
+        """The one of this worker; OSError if no more files or memory may be had."""
+        own: Array = self._arena.map(region).reshape(self._workers, -1)[self._number]
+        return own
 
     def begin(self, default_name: str | None) -> None:
         """Every model can answer, here and in the other workers; `default_name`: see Holder.find."""

@@ -102,6 +102,14 @@ def log_signals(signals: Sequence[Signal], columns: int) -> None:
     )  # fmt: skip
 
 
+def log_acknowledged(signals: Sequence[Signal]) -> None:
+    """A log line for signals that somebody has let go of, if there were any."""
+    if signals:
+        told = first_of([f"{one.kind} of {one.column or 'the model as a whole'}" for one in signals])
+        are = f"{len(signals)} signal{'s are' if len(signals) > 1 else ' is'}"
+        log.info("%s%s acknowledged: %s", _about(signals[0]), are, told)
+
+
 def told_of(signals: Sequence[Signal]) -> str:
     """What changed in the first TOLD columns, and how many more there are."""
     return first_of([f"{one.column} ({_psi(one)}{one.words})" for one in signals])

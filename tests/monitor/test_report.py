@@ -247,7 +247,7 @@ def test_where_the_shape_says_more_than_the_mean_it_is_told_first() -> None:
     assert mean.startswith("mean down 0.2 sd, 0.499 -> 0.4")
     normal = np.random.default_rng(0).standard_normal(5_000)
     assert re.fullmatch(
-        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; (above|below) all seen \(-?3\.\d+\): 0 % -> 0\.\d+ %)?",
+        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; above 3\.\d+, its greatest: 0 % -> 0\.\d+ %)?",
         only(normal, normal + 0.3).words,
     )
 
@@ -256,10 +256,10 @@ def test_out_of_range_is_told_with_its_side() -> None:
     values = np.linspace(3, 71, 5_000)
     usual, low, high = values[:400], [-5.0] * 100, [90.0] * 100
     told = [
-        ([*usual, *low], "below all seen (3): 0 % -> 20 %"),
-        ([*usual, *high], "above all seen (71): 0 % -> 20 %"),
-        ([*usual, *low, *high[:10]], "below all seen (3): 0 % -> 20 %"),
-        ([*usual, *low, *high[:20]], "out of range (3 to 71): 0 % -> 23 %"),
+        ([*usual, *low], "below 3, its least: 0 % -> 20 %"),
+        ([*usual, *high], "above 71, its greatest: 0 % -> 20 %"),
+        ([*usual, *low, *high[:10]], "below 3, its least: 0 % -> 20 %"),
+        ([*usual, *low, *high[:20]], "out of 3 to 71: 0 % -> 23 %"),
     ]
     for now, words in told:
         assert words in only(values, np.array(now)).words
@@ -322,7 +322,7 @@ def test_odd_references_are_explained() -> None:
     rows = np.full(200, 7.0)
     constant = only(rows, np.append(rows, [8.0] * 50))
     assert constant.note.startswith("the reference has one value only, 7")
-    assert constant.words == "above all seen (7): 0 % -> 20 %"
+    assert constant.words == "above 7, its greatest: 0 % -> 20 %"
     absent = only(np.full(200, np.nan), np.append(np.full(100, np.nan), np.zeros(100)))
     assert absent.note == "the reference has no values: all are missing"
     assert absent.statistics["missing"].value == -0.5

@@ -105,7 +105,8 @@ def log_signals(signals: Sequence[Signal], columns: int) -> None:
 def log_acknowledged(signals: Sequence[Signal]) -> None:
     """A log line for signals that somebody has let go of, if there were any."""
     if signals:
-        told = first_of([f"{one.kind} of {one.column or 'the model as a whole'}" for one in signals])
+        alarms_first = sorted(signals, key=lambda one: one.kind)
+        told = first_of([f"{one.kind} of {one.column or 'the model as a whole'}" for one in alarms_first])
         are = f"{len(signals)} signal{'s are' if len(signals) > 1 else ' is'}"
         log.info("%s%s acknowledged: %s", _about(signals[0]), are, told)
 

@@ -126,10 +126,10 @@ def _side(reference: Numeric, counts: Array) -> tuple[str, int]:
         text(end, reference.temporal, reference.sd / 10) for end in (reference.minimum, reference.maximum)
     )
     if below >= 9 * above:
-        return f"below all seen ({least}):", below
+        return f"below {least}, its least:", below
     if above >= 9 * below:
-        return f"above all seen ({greatest}):", above
-    return f"out of range ({least} to {greatest}):", below + above
+        return f"above {greatest}, its greatest:", above
+    return f"out of {least} to {greatest}:", below + above
 
 
 def _shift(

@@ -149,9 +149,9 @@ class Detectors:
         for name, array in self._state._asdict().items():
             if array.shape != snapshot[name].shape:
                 raise ValueError(f"{name}: expected {array.shape}, came {snapshot[name].shape}")
+        self.looks.restore(snapshot)
         for name, array in self._state._asdict().items():
             array[:] = snapshot[name]
-        self.looks.restore(snapshot)
         self._ranks.random.bit_generator.state = snapshot["random"]
 
 

@@ -135,13 +135,15 @@ class Looks:
         }
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
-        """Go on from a snapshot; from nothing, if it was made before there were looks in it."""
-        self._sizes = [int(size) for size in snapshot.get("looks.sizes", ())]
+        """Go on from a snapshot; from nothing, if it was made before there were looks in it. ValueError if it
+        can't be, and then nothing has changed."""
+        sizes = [int(size) for size in snapshot.get("looks.sizes", ())]
         counts, each, rows, when = (snapshot.get(f"looks.{name}", ()) for name in Look._fields)
-        self._looks = [
+        looks = [
             Look(one.copy(), moment.copy(), int(number), float(time))
-            for one, moment, number, time in zip(counts, each, rows, when, strict=True)
+            for one, moment, number, time, _ in zip(counts, each, rows, when, sizes, strict=True)
         ]
+        self._looks, self._sizes = looks, sizes
 
 
 def _merge(look: Look, other: Look) -> None:

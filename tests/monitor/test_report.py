@@ -247,9 +247,22 @@ def test_where_the_shape_says_more_than_the_mean_it_is_told_first() -> None:
     assert mean.startswith("mean down 0.2 sd, 0.499 -> 0.4")
     normal = np.random.default_rng(0).standard_normal(5_000)
     assert re.fullmatch(
-        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; out of range 0 % -> 0\.\d+ %)?",
+        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; above 3\.\d+, its greatest: 0 % -> 0\.\d+ %)?",
         only(normal, normal + 0.3).words,
     )
+
+
+def test_out_of_range_is_told_with_its_side() -> None:
+    values = np.linspace(3, 71, 5_000)
+    usual, low, high = values[:400], [-5.0] * 100, [90.0] * 100
+    told = [
+        ([*usual, *low], "below 3, its least: 0 % -> 20 %"),
+        ([*usual, *high], "above 71, its greatest: 0 % -> 20 %"),
+        ([*usual, *low, *high[:10]], "below 3, its least: 0 % -> 20 %"),
+        ([*usual, *low, *high[:20]], "out of 3 to 71: 0 % -> 23 %"),
+    ]
+    for now, words in told:
+        assert words in only(values, np.array(now)).words
 
 
 def test_a_mean_is_told_with_the_digits_that_its_change_has() -> None:
@@ -309,7 +322,7 @@ def test_odd_references_are_explained() -> None:
     rows = np.full(200, 7.0)
     constant = only(rows, np.append(rows, [8.0] * 50))
     assert constant.note.startswith("the reference has one value only, 7")
-    assert constant.words == "out of range 0 % -> 20 %"
+    assert constant.words == "above 7, its greatest: 0 % -> 20 %"
     absent = only(np.full(200, np.nan), np.append(np.full(100, np.nan), np.zeros(100)))
     assert absent.note == "the reference has no values: all are missing"
     assert absent.statistics["missing"].value == -0.5
@@ -425,7 +438,7 @@ def test_of_the_many_columns_of_a_signal_the_first_are_named(caplog: pytest.LogC
     text = str(Report(NOON, NOON, 9, 9, (), {}, (signal,), ()))
     assert "the model as a whole (c0, c1, c2, 497 more)" in text
     with caplog.at_level("INFO"):
-        log_signals([signal])
+        log_signals([signal], 500)
     assert "the model as a whole (c0, c1, c2, 497 more)" in caplog.text
 
 

@@ -145,6 +145,7 @@ def test_outputs_are_chosen_by_name(tmp_path: Path, outputs: Any) -> None:
     model = Model.load(with_settings(path, "[batching]\nmax_batch_rows = 2"))
     for rows in (1, 5):
         assert list(model.predict(np.ones((rows, 3)), outputs)) == list(outputs or ["y", "total"])
+        assert list(model.predict(np.ones((rows, 3)), "total")) == ["total"]
 
 
 @pytest.mark.parametrize(

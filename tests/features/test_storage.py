@@ -89,5 +89,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "transform.json").write_text(text)
     with pytest.raises(BadRequest, match=r"transform\.json"):
         dl.Transform.load(tmp_path / "transform.json")
+    with pytest.raises(BadRequest, match=r"nowhere/transform\.json: No such file or directory$"):
+        dl.Transform([dl.Pass("a")]).fit({"a": [1.0]}).save(tmp_path / "nowhere" / "transform.json")
     with pytest.raises(BadRequest, match="no such file"):
         dl.Transform.load(tmp_path / "nowhere.json")

@@ -322,7 +322,7 @@ def test_a_profile_is_checked_against_a_signature() -> None:
     place = TensorSpec("place", DATATYPES["BYTES"], (-1,))
     profile.validate(Signature((numbers, place), (), batched=True))
     profile.validate(Signature((place,), (TensorSpec("x", DATATYPES["FP32"], (-1, -1)),), batched=True))
-    with pytest.raises(BadRequest, match="column 'x_0': the model has no such column; it has 'x, place'"):
+    with pytest.raises(BadRequest, match="column 'x_0': the model has no such column; it has: x, place"):
         profile.validate(Signature((TensorSpec("x", DATATYPES["FP32"], (-1, 1)), place), (), batched=True))
     with pytest.raises(BadRequest, match="column 'x_0': the model has strings, the profile numbers"):
         profile.validate(Signature((TensorSpec("x", DATATYPES["BYTES"], (-1, 2)), place), (), batched=True))

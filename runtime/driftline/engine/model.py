@@ -26,7 +26,7 @@ from driftline.engine.providers import Provider, building, check, cuda, tensorrt
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.engine.unloadable import in_plain_words
-from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError
+from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError, listed
 from driftline.machine import available_cores
 from driftline.mlmodel import MLMODEL, Predictions
 from driftline.registry.files import locked
@@ -105,19 +105,19 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({_few(self.signature.inputs)} -> {_few(self.signature.outputs)})"
 
-    def predict(self, columns: object, outputs: Sequence[str] | None = None) -> Tensors:
+    def predict(self, columns: object, outputs: Sequence[str] | str | None = None) -> Tensors:
         """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
 
         columns  arrays or nested lists by input name; for a model of one input, it alone will do; a table or
                  a DataFrame, whose columns are matched as those of a file that is scored; for a model with a
                  transform, raw columns in any of these forms
-        outputs  the names of those wanted, all if None
+        outputs  the names of those wanted, or one; all if None
 
         Raises BadRequest if the columns don't fit the signature, or it has no such output.
         """
         inputs = self._inputs_of(columns)
         known = tuple(spec.name for spec in self.signature.outputs)
-        wanted = tuple(outputs or known)
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs or known)
         for name in wanted:
             if name not in known:
                 raise BadRequest(
@@ -156,8 +156,7 @@ class Model:
         for name in names:
             if name not in named:
                 raise BadRequest(
-                    f"column {name!r}: the model takes the columns {', '.join(names)}; "
-                    f"came {', '.join(named) or 'none'}"
+                    f"column {name!r}: the model takes the columns {', '.join(names)}; came {listed(named)}"
                 )
         return {name: named[name] for name in names}
 

@@ -38,9 +38,12 @@ _FITTED: dict[str, dict[str, Any]] = {
 
 
 def save(path: Path, document: dict[str, Any]) -> None:
-    """Write a document; the file is whole or not there."""
-    with replacing(path) as new:
-        new.write_text(text_of(document), encoding="utf-8")
+    """Write a document; the file is whole or not there. BadRequest if it can't be written."""
+    try:
+        with replacing(path) as new:
+            new.write_text(text_of(document), encoding="utf-8")
+    except OSError as error:
+        raise BadRequest(f"{path}: {error.strerror}") from error
 
 
 def text_of(document: dict[str, Any]) -> str:

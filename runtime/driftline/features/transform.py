@@ -37,7 +37,7 @@ class Transform:
     """
 
     def __init__(self, steps: Iterable[spec.Step]) -> None:
-        self.steps: tuple[spec.Step, ...] = tuple(one for step in steps for one in step.each())
+        self.steps: tuple[spec.Step, ...] = tuple(one for step in _listed(steps) for one in step.each())
         self._raw = inputs_of(self.steps)
         self._states: list[State] | None = None
         self._checks: dict[int, str] = {}
@@ -284,6 +284,15 @@ class Transform:
         came = shorten(_item(named[column], row)) if column in named else "another"
         where = f"column {column!r}, row {first + row}"
         return BadRequest(f"{where}: expected a category that was fitted, came {came}")
+
+
+def _listed(steps: Iterable[spec.Step]) -> list[spec.Step]:
+    """Steps that are some; BadRequest for anything else, one step alone among it."""
+    found = list(steps) if isinstance(steps, Iterable) else [None]
+    if not all(isinstance(step, spec.Step) for step in found):
+        expected = "a list of steps such as dl.OneHot('carrier')"
+        raise BadRequest(f"steps: expected {expected}, came {shorten(steps)}")
+    return found
 
 
 def _where(place: int, step: spec.Step) -> str:

@@ -62,6 +62,8 @@ class Monitor:
     >>> monitor.report().alarms
     """
 
+    _tell = staticmethod(log_signals)
+
     def __init__(
         self,
         profile: Profile,
@@ -139,8 +141,7 @@ class Monitor:
         Raises BadRequest, with the column's name, if one is missing or not of the profile's type; then
         nothing of its block of rows is counted.
         """
-        matrix = self._reader.as_it_is(columns)
-        if matrix is not None:
+        if (matrix := self._reader.as_it_is(columns)) is not None:
             with self._lock:
                 self._count(matrix, ())
             return
@@ -294,7 +295,7 @@ class Monitor:
             for name, (statistics, words) in zip(fresh, said, strict=True)
         ]  # fmt: skip
         self._signals |= {(signal.kind, signal.column): signal for signal in signals}
-        log_signals(signals)
+        self._tell(signals)
         return signals
 
     def _of_all(self, window: Window, ranked: Sequence[str]) -> tuple[Mapping[str, Statistic], str]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from driftline.columns import Column, Columns, columns_of, float32, names_of, text_of, validity_of
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, listed
 from driftline.monitor.reference import Categorical, Numeric, Reference
-from driftline.tensors import Array, shorten
+from driftline.tensors import Array
 from driftline_kernels import strings
 
 BLOCK_ROWS = 8_192
@@ -105,7 +105,7 @@ class Reader:
             if reference.source not in named:
                 raise BadRequest(
                     f"column {reference.name!r}: expected as in the profile, came none; "
-                    f"there are {shorten(', '.join(named))}"
+                    f"there are: {listed(named)}"
                 )
         length = len(next(iter(named.values()), ()))
         for start in range(0, length, BLOCK_ROWS):

@@ -29,6 +29,7 @@ _FITTED: dict[str, dict[str, Any]] = {
     "min_max": {"least": float, "most": float},
     "robust": {"median": float, "range": float},
     "bucketise": {"edges": [float]},
+    "quantile": {"quantiles": [float]},
     "ordinal": {"categories": list},
     "one_hot": {"categories": list},
     "frequency": {"categories": list, "shares": [float]},
@@ -151,6 +152,9 @@ def _state(step: spec.Step, entry: Any, place: str) -> State:
     for key in ("shares", "means"):
         if key in state and len(state[key]) != len(state["categories"]):
             raise BadRequest(f"{place}.{key}: expected one for each category, came {len(state[key])}")
+    quantiles = state.get("quantiles", [0, 1])
+    if len(quantiles) < 2 or quantiles != sorted(quantiles):
+        raise BadRequest(f"{place}.quantiles: expected 2 or more, ascending, came {shorten(quantiles)}")
     edges = state.get("edges", [])
     if any(low >= high for low, high in itertools.pairwise(edges)):
         raise BadRequest(f"{place}.edges: expected ascending numbers, came {shorten(edges)}")

@@ -232,6 +232,11 @@ class Transform:
     def from_sklearn(cls, fitted: Any) -> Transform:
         """A fitted ColumnTransformer, Pipeline or transformer of scikit-learn, with the same outputs.
 
+        It may be made of SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler,
+        PowerTransformer, QuantileTransformer, KBinsDiscretizer, Binarizer, PolynomialFeatures, OneHotEncoder,
+        OrdinalEncoder, TargetEncoder, FunctionTransformer of log1p, log, sqrt and square, selectors of
+        columns, FeatureUnion, ColumnTransformer and Pipeline, but of nothing behind one-hot columns.
+
         Raises BadRequest with the step's name for one that can't be expressed.
         """
         from driftline.features.sklearn import imported
@@ -349,4 +354,5 @@ def _state_without_data(step: spec.Step) -> State:
     value = step.value if isinstance(step, spec.Impute) and step.using == "constant" else 0.0
     numbers = dict.fromkeys(("mean", "least", "median", "overall"), 0.0)
     ones = dict.fromkeys(("deviation", "most", "range"), 1.0)
-    return {"value": value, **numbers, **ones, "edges": [], "categories": [], "shares": [], "means": []}
+    lists: State = {"edges": [], "categories": [], "shares": [], "means": []}
+    return {"value": value, **numbers, **ones, "quantiles": [0.0, 1.0], **lists}

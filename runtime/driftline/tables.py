@@ -55,6 +55,8 @@ class Source:
             raise BadRequest(
                 f"{path}: expected a file, or a folder of files, that end in {', '.join(ENDINGS)}"
             )
+        if not path.exists():
+            raise BadRequest(f"{path}: expected a file, or a folder of files, there is nothing")
         with _named(self._files[0]):
             self._first = _schema(self._files[0])
         twice = [name for name, times in Counter(self._first.names).items() if times > 1]

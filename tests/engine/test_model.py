@@ -131,6 +131,20 @@ def test_strings_are_computed_in_batches(tmp_path: Path) -> None:
     assert model.predict(texts)["y"].tolist() == texts
 
 
+@pytest.mark.parametrize("kind", [np.asarray, pd.Series])
+def test_columns_by_name_stand_upright(tmp_path: Path, kind: Any) -> None:
+    """As converted pipelines have them: an input of one column for each column."""
+    nodes = [helper.make_node("Add", ["a", "b"], ["y"])]
+    path = save_model(
+        tmp_path / "model.onnx",
+        nodes,
+        {"a": (FLOAT, (None, 1)), "b": (FLOAT, (None, 1))},
+        {"y": (FLOAT, (None, 1))},
+    )
+    made = Model.load(path).predict({"a": kind([1.0, 2.0]), "b": np.array([[3], [4]])})
+    assert made["y"].tolist() == [[4], [6]]
+
+
 def test_without_batches_requests_run_whole(tmp_path: Path, batches: list[int]) -> None:
     path = scale(tmp_path / "model.onnx", 2)
     model = Model.load(with_settings(path, "[batching]\nmax_batch_rows = 0"))

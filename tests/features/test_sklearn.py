@@ -268,6 +268,11 @@ def test_arrays_have_columns_by_number() -> None:
     ours = dl.Transform.from_sklearn(StandardScaler().fit(x))
     assert [each.name for each in ours.inputs] == ["x0", "x1"]
     assert ours.apply({"x0": x[:, 0], "x1": x[:, 1]}).tolist() == [[-1, -1], [1, 1]]
+    assert ours.apply(x).tolist() == dl.Transform([dl.Standardise(["x0", "x1"])]).fit_apply(x).tolist()
+    fitted = ColumnTransformer([("b", "passthrough", [1]), ("a", "passthrough", [0])]).fit(x)
+    assert dl.Transform.from_sklearn(fitted).apply(x.astype(object)).tolist() == [[2, 1], [5, 3]]
+    with pytest.raises(BadRequest, match="column 'x1': expected numbers, came nothing"):
+        ours.apply(x[:, :1])
 
 
 def test_a_transform_trains_in_a_pipeline() -> None:

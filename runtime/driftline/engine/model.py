@@ -140,11 +140,20 @@ class Model:
 
     def _by_column(self, columns: object) -> Tensors:
         """Inputs of arrays by name, or of a table."""
+        if isinstance(columns, Mapping):
+            columns = {name: self._upright(name, values) for name, values in columns.items()}
         if isinstance(columns, (Mapping, np.ndarray, list)) or (batch := batch_of(columns)) is None:
             return self.signature.inputs_of(columns)
         from driftline.protocols.arrow import Columns
 
         return Columns(self.signature.inputs, batch.schema).tensors(batch)
+
+    def _upright(self, name: object, values: Any) -> Any:
+        """An array of one dimension for an input of one column, as converted pipelines have them, as that."""
+        upright = getattr(values, "ndim", 0) == 1 and any(
+            spec.name == name and spec.shape == (-1, 1) for spec in self.signature.inputs
+        )
+        return np.asarray(values)[:, np.newaxis] if upright else values
 
     def _inputs_of(self, columns: object) -> Tensors:
         if self._features is None:

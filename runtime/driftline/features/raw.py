@@ -55,8 +55,13 @@ class Input:
 
 
 def by_name(data: Any) -> Mapping[str, Any]:
-    """The columns of a table or DataFrame as they are; BadRequest if two have one name."""
-    data = tabled(data)
+    """The columns of a table or DataFrame as they are; an array alone has x0, x1, ..., as in scikit-learn.
+
+    Raises BadRequest if two have one name.
+    """
+    data = array_of("x", tabled(data))
+    if isinstance(data, np.ndarray) and data.ndim == 2:
+        return {f"x{index}": column for index, column in enumerate(data.T)}
     if hasattr(data, "column_names"):
         return named(data.column_names, data.columns)
     if hasattr(data, "items") and hasattr(data, "columns"):

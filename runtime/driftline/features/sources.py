@@ -245,7 +245,7 @@ class Reader:
         try:
             return list(map(columns.__getitem__, self._names))
         except KeyError:
-            columns = columns_of(data)  # an array of several columns has them by number
+            columns = columns_of(columns)  # an array of several columns has them by number
         for each in self.inputs:
             if each.name not in columns:
                 raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came nothing")

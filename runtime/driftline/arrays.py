@@ -21,7 +21,7 @@ def as_array(values: Any) -> Any:
 
     Raises TypeError for one that numpy can't have: sparse ones, and bfloat16.
     """
-    if not is_foreign(values):
+    if type(values) is np.ndarray or not is_foreign(values):
         return values
     try:
         if hasattr(values, "detach"):

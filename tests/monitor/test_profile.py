@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -286,6 +287,8 @@ def test_a_profile_shows_itself(profile: Profile) -> None:
     page = Profile.fit({"<b>": np.array(["&", "x"] * 100)})._repr_html_()
     assert "&lt;b&gt;" in page
     assert "&amp; 50%" in page
+    ways = re.findall(r"<t[hd] style=\"[^\"]*text-align:(\w+)", page)
+    assert ways == 2 * ["left", "left", "right", "right", "left"]
 
 
 def test_what_cannot_be_profiled_is_named() -> None:

@@ -113,10 +113,10 @@ def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> 
             return column.astype(np.float64)
         if column.ndim == 1 and each.kind == "datetime" and column.dtype.kind == "M":
             return column.astype("datetime64[s]")
-    elif is_foreign(column):
-        return readable(each, array_of(each.name, column), errors, first)
     elif isinstance(column, _arrow_array()) and arrow_layout(each, column.type) is not None:
         return column
+    if is_foreign(column):
+        return readable(each, array_of(each.name, column), errors, first)
     try:
         array = _arrow(column)
     except (ValueError, TypeError, NotImplementedError, OverflowError):  # as Arrow's own: of several kinds

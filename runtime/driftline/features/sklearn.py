@@ -130,7 +130,8 @@ class Import:
         if kind not in TRANSFORMERS:
             raise BadRequest(
                 f"{where}: {kind} can't be imported; those that can: {', '.join(TRANSFORMERS)}, "
-                "ColumnTransformer, FeatureUnion, Pipeline, and what selects columns"
+                "ColumnTransformer, FeatureUnion, Pipeline, and what selects columns. "
+                "`driftline convert` takes whole pipelines, with others in them, too"
             )
         self.check_narrow(fitted, columns, where)
         try:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from driftline.columns import tabled
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, listed
 from driftline.features import spec, storage
 from driftline.features.compiling import add
 from driftline.features.fitting import Fitting, missing_last, target_of
@@ -310,7 +310,7 @@ def _with_kind(each: Input, kind: str) -> Input:
 
 def _column(named: Any, name: str) -> Any:
     if name not in named:
-        raise BadRequest(f"column {name!r}: expected it to fit, came nothing")
+        raise BadRequest(f"column {name!r}: expected it to fit, came nothing; there are: {listed(named)}")
     return named[name]
 
 

@@ -217,6 +217,7 @@ def _schema(path: Path) -> Any:
         return pa.parquet.read_schema(path)
     if _ending(path) == ".csv":
         with csv_files.open_file(path) as reader:
+            csv_files.check(reader.schema)
             return reader.schema
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).schema

@@ -287,6 +287,8 @@ def test_a_profile_shows_itself(profile: Profile) -> None:
     page = Profile.fit({"<b>": np.array(["&", "x"] * 100)})._repr_html_()
     assert "&lt;b&gt;" in page
     assert "&amp; 50%" in page
+    odd = Profile.fit({"x": np.array(["two\nlines", ""] * 100)})
+    assert str(odd).splitlines()[-1].endswith(r"'' 50%, 'two\nlines' 50%")
     ways = re.findall(r"<t[hd] style=\"[^\"]*text-align:(\w+)", page)
     assert ways == 2 * ["left", "left", "right", "right", "left"]
 

@@ -81,6 +81,11 @@ def _categories(reference: Categorical) -> str:
     known = reference.counts[: reference.unseen]
     most = np.argsort(-known, kind="stable")[:SHOWN]
     shares = known / max(reference.rows, 1)
-    named = [f"{reference.categories[index] or repr('')} {_percent(shares[index])}" for index in most]
+    named = [f"{_printed(reference.categories[index])} {_percent(shares[index])}" for index in most]
     more = len(reference.categories) - len(named)
     return ", ".join([*named, f"{more:,} more"] if more else named)
+
+
+def _printed(category: str) -> str:
+    """A category as it is, unless it is empty or would break the line."""
+    return category if category and category.isprintable() else repr(category)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def batch_of(data: Any) -> Any:
     return data if hasattr(data, "num_rows") else None
 
 
-def columns_of(data: Any) -> Columns:
+def columns_of(data: Any, wanted: Collection[str] | None = None) -> Columns:
     """Columns out of a pyarrow Table or RecordBatch, a DataFrame of pandas or Polars or whatever else exports
     Arrow (`__arrow_c_stream__`), or a mapping of names to arrays.
 
@@ -71,11 +71,15 @@ def columns_of(data: Any) -> Columns:
     pandas that are text, are strings, and so are booleans with nulls: 'True' and 'False'. What a masked array
     masks is null.
 
+    wanted  the names, of columns and arrays, that are read; all if None
+
     Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
     that differ in length.
     """
     columns: Columns = {}
     for name, values in _named(data):
+        if wanted is not None and str(name) not in wanted:
+            continue
         for one, column in _columns(str(name), values).items():
             if one in columns:
                 raise BadRequest(f"column {one!r}: expected it once, came twice")
@@ -108,6 +112,17 @@ def _is_declared(values: Any) -> bool:
     categories = getattr(getattr(values, "dtype", None), "categories", None)
     kind = getattr(getattr(categories, "dtype", None), "kind", "O")
     return kind in ("i", "u")
+
+
+def names_in(data: Any) -> list[str]:
+    """The names of the columns, whatever they hold; of an array of two dimensions, those of its columns."""
+    widths = {str(name): _width(values) for name, values in _named(data)}
+    return [one for name, width in widths.items() for one in names_of(name, width)]
+
+
+def _width(values: Any) -> int:
+    shape: tuple[int, ...] = getattr(values, "shape", ())
+    return shape[1] if len(shape) == 2 else 1
 
 
 def names_of(name: str, width: int) -> tuple[str, ...]:

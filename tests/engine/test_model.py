@@ -131,6 +131,17 @@ def test_strings_are_computed_in_batches(tmp_path: Path) -> None:
     assert model.predict(texts)["y"].tolist() == texts
 
 
+def test_raw_columns_may_have_others_beside_them(tmp_path: Path) -> None:
+    scale(tmp_path / "model.onnx", 2, width=1)
+    dl = driftline
+    dl.Transform([dl.Standardise("a")]).fit({"a": [1.0, 3.0]}).save(tmp_path / "transform.json")
+    frame = pd.DataFrame({"a": [1.0, 3.0], "mixed": [1, "a"]})
+    model = Model.load(tmp_path)
+    assert model.predict(frame)["y"].tolist() == [[-2], [2]]
+    with pytest.raises(BadRequest, match=r"column 'a': the model takes the columns a; came mixed$"):
+        model.predict(frame[["mixed"]])
+
+
 @pytest.mark.parametrize("kind", [np.asarray, pd.Series])
 def test_columns_by_name_stand_upright(tmp_path: Path, kind: Any) -> None:
     """As converted pipelines have them: an input of one column for each column."""

@@ -57,6 +57,13 @@ def test_a_column_that_is_missing_is_named() -> None:
         dl.compare(frame(), frame()[["temp"]])
 
 
+def test_other_columns_are_left_out_whatever_they_hold() -> None:
+    other = frame().assign(mixed=[1, "a"] * (ROWS // 2), when=pd.period_range("2013-01-01", periods=ROWS))
+    assert not dl.compare(frame(), other).alarms
+    with pytest.raises(BadRequest, match=r"column 'temp': .*; there are: carrier, mixed, when$"):
+        dl.compare(frame(), other.drop(columns="temp"))
+
+
 def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert dl.compare(frame(), frame(mean=2, seed=1)).alarms

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from driftline.batching.cost import Cost
-from driftline.columns import batch_of, columns_of
+from driftline.columns import batch_of, columns_of, names_in, tabled
 from driftline.config import TRUST, Engine, ModelSettings
 from driftline.engine.bundle import Bundle
 from driftline.engine.cards import Cards
@@ -160,13 +160,13 @@ class Model:
             inputs = self._by_column(columns)
             self.signature.rows(inputs)
             return inputs
-        named = columns_of(columns)
         names = [spec.name for spec in self.signature.inputs]
+        columns = tabled(columns)  # a stream is read once
+        named = columns_of(columns, {*names, *(name.rpartition("_")[0] for name in names)})
         for name in names:
             if name not in named:
-                raise BadRequest(
-                    f"column {name!r}: the model takes the columns {', '.join(names)}; came {listed(named)}"
-                )
+                takes, came = ", ".join(names), listed(names_in(columns))
+                raise BadRequest(f"column {name!r}: the model takes the columns {takes}; came {came}")
         return {name: named[name] for name in names}
 
     def run(self, inputs: Tensors, outputs: Sequence[str], behind: Behind | None = None) -> Tensors:

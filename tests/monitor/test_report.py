@@ -393,7 +393,7 @@ def test_windows_of_other_bins_are_refused(profile: Profile) -> None:
     other = Profile.fit({"z": np.arange(200.0)})
     with pytest.raises(BadRequest, match="column 'z': expected 37 counts in the window, came 0"):
         report.of(other, window(profile, data(10)))
-    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: 'z'"):
+    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: z"):
         report.of(other, window(other, {"z": np.arange(3.0)}))["q"]
 
 
@@ -430,6 +430,26 @@ def test_it_prints_as_a_table_and_is_short_among_others(
         assert max(map(len, lines)) <= int(columns)
         assert str(profile).splitlines()[0]
     assert "\x1b" not in str(found)
+
+
+def test_in_a_notebook_text_is_only_what_is_printed(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, rich would show what it captures, too, as a page of its own."""
+    shown: list[Any] = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *what: shown.append(what))
+    text = str(report.of(profile, window(profile, data(1_000)), signals()))
+    assert text.startswith("1,000 rows")
+    assert "<pre" not in text
+    assert not shown
+
+
+def test_references_and_windows_are_a_line(profile: Profile) -> None:
+    assert repr(profile["normal"]).startswith("Numeric('normal', numeric, 5,000 rows: ")
+    assert repr(profile["place"]).startswith("Categorical('place', string, 5,000 rows")
+    began = f"{NOON:%Y-%m-%d %H:%M:%S}"
+    assert repr(window(profile, data(1_000))).startswith(f"Window(1,000 rows, {began} to ")
 
 
 def test_of_the_many_columns_of_a_signal_the_first_are_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ by whoever calls `keep_time` now and then: a server does, so that rows need no o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -141,8 +141,7 @@ class Monitor:
         Raises BadRequest, with the column's name, if one is missing or not of the profile's type; then
         nothing of its block of rows is counted.
         """
-        matrix = self._reader.as_it_is(columns)
-        if matrix is not None:
+        if (matrix := self._reader.as_it_is(columns)) is not None:
             with self._lock:
                 self._count(matrix, ())
             return
@@ -292,8 +291,11 @@ class Monitor:
             return []
         signals = self._signaller.signals(finding, fresh, self._window(), self.rows)
         self._signals |= {(signal.kind, signal.column): signal for signal in signals}
-        log_signals(signals, len(self._counter.references))
+        self._tell(signals)
         return signals
+
+    def _tell(self, signals: Sequence[Signal]) -> None:
+        log_signals(signals, len(self._counter.references))
 
     def report(self, windows: int = 1) -> Report:
         """How the rows of the current window, and of the `windows` - 1 before it, differ from the reference.

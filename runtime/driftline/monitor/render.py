@@ -99,7 +99,10 @@ def plain(renderable: RenderableType) -> str:
     from rich.console import Console
 
     width = shutil.get_terminal_size((PLAIN_WIDTH, 0)).columns
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    # Unless told, rich would show it in a notebook, too, beside what is returned.
+    console = Console(
+        file=io.StringIO(), width=width, color_system=None, force_terminal=False, force_jupyter=False
+    )
     with console.capture() as captured:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -44,6 +44,8 @@ class V1Codec:
         self._batched = signature.batched
         of_numbers = signature.raw and {spec.datatype.name for spec in signature.inputs} == {"FP64"}
         self._names = tuple(spec.name for spec in signature.inputs)
+        texts = any(spec.datatype.name == "BYTES" for spec in signature.inputs)
+        self._of_texts = texts and "b64" not in self._names
         self._objects = Objects(self._names) if of_numbers and signature.batched else None
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
@@ -65,7 +67,7 @@ class V1Codec:
                 f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
             )
         value = document[given[0]]
-        if b'"b64"' in body and "b64" not in self._names:
+        if self._of_texts and b'"b64"' in body:
             value = with_bytes(value)
         if given == ["inputs"]:
             inputs = self._signature.inputs_of(value)

@@ -49,7 +49,10 @@ TOTALS_SECONDS = 0.5
 
 
 class WorkerWatch(Watch):
-    """Counts the rows of a version for a monitor that is in the supervisor."""
+    """Counts the rows of a version for a monitor that is in the supervisor.
+
+    slab  what maps its slab, when the monitor is there; None if it can't be
+    """
 
     def __init__(
         self, version: Version, model: Model, profile: Path | None, settings: Monitoring, slab: Future[Any]
@@ -84,10 +87,10 @@ class WorkerWatch(Watch):
         compile what counts, it does that once for all."""
         from driftline.monitor.slab import Share
 
-        profile, slab = self._read_profile(), self.slab.result()
-        if slab is None:
+        profile, mapped = self._read_profile(), self.slab.result()
+        if mapped is None:
             raise Unavailable("the supervisor's log says why")
-        share = Share(profile, slab())
+        share = Share(profile, mapped())
         share.warm_up()
         return share
 

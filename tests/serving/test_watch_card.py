@@ -152,7 +152,7 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     collector, slab = Collector(monitor, memory), Future[Any]()
     model = Model.load(path)
     watch = WorkerCardWatch(Version("m", 1), model, tmp_path / "profile.arrow", model.settings.monitor, slab)
-    slab.set_result(memory)
+    slab.set_result(lambda: memory)
     watch.start()
     await loaded(watch)
     assert watch._counters is not None

@@ -20,7 +20,7 @@ from driftline.tensors import Tensors
 class WorkerWatch(Watch):
     """Counts the rows of a version into its slab, from where the supervisor's monitor takes them.
 
-    slab  what maps it, (words,) int64 of the shared memory, when the supervisor has said where; None if there
+    slab  what maps its slab, (words,) int64 of shared memory, when the supervisor has said where; None if there
           is no monitor
     """
 
@@ -60,10 +60,10 @@ class WorkerWatch(Watch):
         """
         from driftline.monitor.slab import Share
 
-        profile, slab = self._read_profile(), self.slab.result()
-        if slab is None:
+        profile, mapped = self._read_profile(), self.slab.result()
+        if mapped is None:
             raise Unavailable("the supervisor's log says why")
-        share = Share(profile, slab())
+        share = Share(profile, mapped())
         share.warm_up()
         return share
 

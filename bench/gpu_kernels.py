@@ -12,15 +12,16 @@ from driftline.engine.device import Device
 from driftline_kernels import (
     bins,
     categories,
-    comoments,
     detector,
-    fourier,
     moments,
     moving,
     rows,
     strings,
     transforms,
 )
+
+BINS = "bins and moments"
+"""The part of what is kept of rows that has to read them, and little else to do."""
 
 EDGES, FEATURES, KNOWN = 31, 32, 200
 """Edges of a column's bins, Fourier features, categories."""
@@ -31,6 +32,7 @@ class Case:
     """A kernel and what it is given.
 
     kernel     as `make ptx` names it
+    part       which of its parts, if not all
     call       what launches it, or loops on the CPU
     arguments  arrays, named tuples of them, numbers; on the CPU
     written    the places of those that it writes
@@ -42,6 +44,12 @@ class Case:
     arguments: tuple[Any, ...]
     written: tuple[int, ...]
     rounding: float = 0.0
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the kernel and its part."""
+        return f"{self.kernel}: {self.part}" if self.part else self.kernel
 
     @property
     def nbytes(self) -> int:
@@ -50,22 +58,21 @@ class Case:
 
 
 def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
-    """One for each kernel, of so many rows."""
+    """One for each kernel, of so many rows, or some for its parts."""
     random = np.random.default_rng(seed)
     values = random.standard_normal((number, columns)).astype(np.float32)
     values[::7, 0], values[3::11, -1] = np.nan, np.inf
     edges = np.sort(random.standard_normal((columns, EDGES)).astype(np.float32))
     scaling = np.tile([0.1, 1.5], (columns, 1))
     weights = random.standard_normal((columns + 1, FEATURES)).astype(np.float32)
-    state = rows.start(bins.prepare(edges), EDGES, scaling, weights)
-    yield Case("blocks._count_cuda", bins.count, (values, bins.prepare(edges), state.counts.copy()), (2,))
-    yield Case("blocks._update_cuda", moments.update, (values, moments.start(columns)), (1,), 1e-9)
-    yield Case("blocks._observe_cuda", rows.observe, (values, state), (1,), 1e-6)
-    yield Case(
-        "blocks._multiply_cuda", comoments.update, (values, scaling, state.comoments.copy()), (2,), 1e-9
-    )
-    features = np.zeros(FEATURES)
-    yield Case("blocks._project_cuda", fourier.update, (values, scaling, weights, features), (3,), 1e-6)
+    for part, features, correlate in (
+        (BINS, 0, False),
+        ("products, too", 0, True),
+        ("features, too", FEATURES, False),
+        ("", FEATURES, True),
+    ):
+        state = rows.start(bins.prepare(edges), EDGES, scaling, weights[:, :features].copy(), correlate)
+        yield Case("blocks._observe_cuda", observe, (values, state), (1,), 2e-6, part)
     some, others = (moments.start(columns) for _ in range(2))
     moments.update(values[: number // 2], some)
     moments.update(values[number // 2 :], others)
@@ -80,6 +87,11 @@ def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
     yield _look(random, number, columns)
     yield from _strings(random, number)
     yield transform(random, number, columns)
+
+
+def observe(values: Any, state: rows.State) -> None:
+    """Count rows, wherever they and the state are; `rows.settle` afterwards."""
+    rows.observe_there(values, len(values), rows.Parts.of(state))
 
 
 def _look(random: np.random.Generator, number: int, columns: int) -> Case:
@@ -178,6 +190,9 @@ def check(device: Device, case: Case) -> None:
     with device.active():
         given = sent(case.arguments, lambda array: there(device, array))
         case.call(*given)
+        for value in given:
+            if isinstance(value, rows.State):
+                rows.settle(rows.Parts.of(value))
         found = [back(device, given[place]) for place in case.written]
     reference = sent(case.arguments, np.copy)
     if isinstance(reference[-1], rows.State):
@@ -194,7 +209,7 @@ def check(device: Device, case: Case) -> None:
             strict=True,
         ):
             if mine.dtype.kind in "iu":
-                np.testing.assert_array_equal(mine, theirs, err_msg=case.kernel)
+                np.testing.assert_array_equal(mine, theirs, err_msg=case.name)
             else:
                 near = {"rtol": 100 * case.rounding, "atol": number * case.rounding}
-                np.testing.assert_allclose(mine, theirs, **near, err_msg=case.kernel)
+                np.testing.assert_allclose(mine, theirs, **near, err_msg=case.name)

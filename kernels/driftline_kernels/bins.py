@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline_kernels.device import BLOCK, body, driver, on_cpu
+from driftline_kernels.device import BLOCK, body, driver
 
 CELLS = 512
 """Cells of the uniform grid that a column's finite values fall into before they are compared with edges."""
@@ -35,7 +35,7 @@ class Bins(NamedTuple):
 
 
 def prepare(edges: NDArray[Any]) -> Bins:
-    """Edges as `count` wants them, on the CPU; under 1 KB a column with 32 float32 edges.
+    """Edges as `count` wants them; under 1 KB a column with 32 float32 edges.
 
     edges  (columns, E) float32 or float64, ascending without ties, padded at the end with +inf; E is at most
            MOST_EDGES. No finite value reaches a padding edge, so the bins behind the first one stay empty.
@@ -52,23 +52,26 @@ def prepare(edges: NDArray[Any]) -> Bins:
 def count(values: Any, bins: Bins, counts: Any) -> None:
     """Add the rows of `values` to `counts`, in place: exactly numpy's searchsorted(edges, x, side="right").
 
-    values  (rows, columns) float32 or float64, rows or columns contiguous, on cpu or cuda; a column on its
-            own is (rows, 1)
-    bins    of these columns, in the values' dtype, on their device
+    values  (rows, columns) float32 or float64, rows or columns contiguous; a column on its own is (rows, 1)
+    bins    of these columns, in the values' dtype
     counts  (columns, E + 4) int64; bin k < E holds edge_k-1 <= x < edge_k, bin E the finite rest (the bin
             behind the last real edge where a column's edges are padded), then missing, +inf, -inf
     """
-    if on_cpu(values):
-        _count(values, *bins, counts)
-    else:
-        from driftline_kernels import blocks  # which need these bodies
-
-        blocks.count(values, len(values), bins, counts)
+    _count(values, *bins, counts)
 
 
 @body
 def cell_of(x: float, start: float, scale: float, lowest: float, highest: float) -> Any:
-    """The cell that x falls into, one of the last three if it isn't finite.
+    """The cell that x falls into, one of the last three if it isn't finite."""
+    cell = cell_among(x, start, scale, lowest, highest)
+    cell = cell if x < np.inf else np.int32(CELLS + 1)
+    cell = cell if x > -np.inf else np.int32(CELLS + 2)
+    return cell if x == x else np.int32(CELLS)
+
+
+@body
+def cell_among(x: float, start: float, scale: float, lowest: float, highest: float) -> Any:
+    """The cell that a finite x falls into.
 
     Subtracting, multiplying and clipping never turn an order round, however they round. So an edge in a
     lower cell than x is below x, one in a higher cell above, and only the edges of its own cell are open.
@@ -76,10 +79,7 @@ def cell_of(x: float, start: float, scale: float, lowest: float, highest: float)
     t = (x - start) * scale
     t = t if t > lowest else lowest  # NaN becomes `lowest`, too
     t = t if t < highest else highest
-    cell = np.int32(t)
-    cell = cell if x < np.inf else np.int32(CELLS + 1)
-    cell = cell if x > -np.inf else np.int32(CELLS + 2)
-    return cell if x == x else np.int32(CELLS)
+    return np.int32(t)
 
 
 @body
@@ -87,9 +87,18 @@ def bin_of(x: float, cell: int, column: int, edges: Any, first: Any, levels: int
     """The bin of x, given its cell: a binary search without branches among that cell's edges."""
     found = np.uint64(first[column, np.uint64(cell)])
     for level in range(levels - 1, -1, -1):
-        step = np.uint64(1) << np.uint64(level)
-        found += np.uint64(edges[column, found + step + np.uint64(LEAD - 1)] <= x) << np.uint64(level)
+        found = closer(found, x, np.uint64(level), edges[column])
     return found
+
+
+@body
+def closer(found: Any, x: float, level: Any, edges: Any) -> Any:
+    """A step of that search: a bin that is no higher than that of x, and less than 2^level below it.
+
+    All of one unsigned type. What is added is shifted, not chosen: the CPU would have a branch for a choice.
+    """
+    step = type(found)(1) << level
+    return found + (type(found)(edges[found + step + type(found)(LEAD - 1)] <= x) << level)
 
 
 @body

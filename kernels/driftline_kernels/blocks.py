@@ -1,8 +1,8 @@
-"""What is kept of a matrix on a GPU, in one launch: some CUDA blocks have bins and moments of columns, some
-products of columns, some features of rows.
+"""What is kept of a matrix on a GPU, in one launch: some blocks of threads have bins and moments of columns,
+some products of columns, some features of rows.
 
 All that waits for other threads is in this module, each of its arrays in a line of its own: Numba's simulator
-has it so.
+has it so. Places in arrays are unsigned: of a signed one, threads would ask whether it counts from the end.
 """
 
 from __future__ import annotations
@@ -11,220 +11,62 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from driftline_kernels.bins import CELLS, Bins, bin_of, cell_of
-from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body, grid, zeros
+from driftline_kernels.bins import CELLS, cell_among, cell_of, closer
+from driftline_kernels.device import THREADS, blocks_for, body, grid
 from driftline_kernels.fourier import cosine
-from driftline_kernels.moments import FIELDS, add, add_one, summary
-from driftline_kernels.sharing import share
-from driftline_kernels.standard import standardised
+from driftline_kernels.moments import FIELDS
+from driftline_kernels.sharing import (
+    APART,
+    EACH,
+    GROUP,
+    GROUPS,
+    HISTOGRAM,
+    ROWS,
+    SIDE,
+    TILE,
+    WARP,
+    columns_layout,
+    features_layout,
+    products_layout,
+    share,
+)
+from driftline_kernels.standard import parted, standard
 
 if TYPE_CHECKING:
     from driftline_kernels.rows import Parts
 
 cuda: Any = None  # numba.cuda, bound before the first launch
 
-DEPTH = 16
-"""Values that a thread has at least, where there are as many."""
+REGISTERS = 128
+"""Of a thread: four blocks share a processor of a card; with as many as the compiler likes, three would."""
 
-TILE = 2048
-"""Numbers of eight bytes in a block's own memory, 16 KB: standardised rows of up to so many columns, or"""
-
-HISTOGRAM = 2 * TILE
-"""so many counts, before they are added to those of all blocks."""
-
-WARP = 32
-"""Threads that have neighbouring features of the same rows, and columns of these in a block's memory."""
-
-EACH = 8
-"""Rows of a thread that has a feature, at a time: a weight is read once for all of them."""
-
-_LANES = THREADS // WARP
-_ROWS = _LANES * EACH
-
-
-def count(values: Any, rows: int, bins: Bins, counts: Any) -> None:
-    """As bins.count, of the first rows of what lies on a GPU."""
-    blocks, width = layout(values, counts.shape[1])
-    _count_cuda(blocks, values, rows, width, *bins, counts)
-
-
-def update(values: Any, rows: int, moments: Any) -> None:
-    """As moments.update, of the first rows of what lies on a GPU."""
-    blocks, width = layout(values, 1)
-    _update_cuda(blocks, values, rows, width, zeros((room(len(moments)),), np.float64), moments)
-
-
-def multiply(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
-    """As comoments.update, of the first rows of what lies on a GPU; rows of fewer than TILE columns."""
-    _multiply_cuda(products_layout(values, comoments), values, rows, scaling, comoments)
-
-
-def project(values: Any, rows: int, scaling: Any, weights: Any, sums: Any) -> None:
-    """As fourier.update, of the first rows of what lies on a GPU."""
-    _project_cuda(features_layout(values, sums), values, rows, scaling, weights, sums)
+_WEIGHTS = ROWS * APART  # the place of the features' weights in a block's memory, behind the rows
+_COUNT, _NUMBER, _SUM = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.float64)  # what is in it
+_LOST = 1e-12  # what is left of a sum of squares, if it is so little of it, may be rounding
+_TINY = 1e-30  # a sum of squares below has lost digits in float32, or all
 
 
 def observe(values: Any, rows: int, parts: Parts) -> None:
-    """All of these at once, of a state on a GPU; see `rows.sent`."""
+    """Add the first rows of a matrix on a GPU to a state there; see `rows.sent`, and `settle`."""
     state = parts.state
-    (across, tiles), width = layout(values, state.counts.shape[1])
-    deep, pairs = products_layout(values, parts.comoments)
-    long, warps = features_layout(values, parts.features)
+    (across, tiles), width = columns_layout(values, state.counts.shape[1])
+    deep, squares = products_layout(len(values), len(parts.comoments))
+    long, groups = features_layout(len(values), len(parts.features))
     _observe_cuda(
-        across * tiles + deep * pairs + long * warps, values, rows, width, across, deep, long,
-        state.edges, state.first, state.counts, state.scratch, parts.moments,
+        across * tiles + deep * squares + long * groups, values, rows, width, across, deep, long,
+        state.edges, state.first, state.counts, parts.moments,
         state.scaling, parts.comoments, state.weights, parts.features,
     )  # fmt: skip
 
 
-def room(columns: int) -> int:
-    """Numbers that blocks need to merge what each has found, zeros at first: see `gather`."""
-    return columns * (BLOCKS * FIELDS + 1)
+def settle(parts: Parts) -> None:
+    """Turn what `observe` has kept into moments, in place; once, when all rows have come."""
+    _settle_cuda(blocks_for(len(parts.moments)), parts.state.scaling, parts.moments)
 
 
-def layout(values: Any, cells: int) -> tuple[tuple[int, int], int]:
-    """How threads share the columns of a matrix: blocks by rows and by columns, and columns of a block.
-
-    Neighbouring threads have neighbouring values: of one column, if that is how they lie, else of one row.
-    They are for all rows of the matrix, however few count: Numba prepares for each number of blocks.
-    """
-    rows, columns = values.shape
-    if rows == 0 or columns == 0:
-        return (0, 0), 1
-    most = 1 if values.strides[0] < values.strides[1] else min(columns, THREADS, HISTOGRAM // cells)
-    tiles = -(-columns // most)
-    width = -(-columns // tiles)
-    return (min(-(-rows // (DEPTH * (THREADS // width))), -(-BLOCKS // tiles)), tiles), width
-
-
-def products_layout(values: Any, comoments: Any) -> tuple[int, int]:
-    """Blocks by rows and by pairs of columns."""
-    rows, pairs = len(values), blocks_for(comoments.size)
-    return (
-        (min(-(-rows // (TILE // len(comoments))), -(-BLOCKS // pairs)), pairs) if rows and pairs else (0, 0)
-    )
-
-
-def features_layout(values: Any, sums: Any) -> tuple[int, int]:
-    """Blocks by rows and by features."""
-    rows, warps = len(values), -(-len(sums) // WARP)
-    return (min(-(-rows // _ROWS), -(-BLOCKS // warps)), warps) if rows and warps else (0, 0)
-
-
-# What a block does, with its histogram: (HISTOGRAM,) int32, the bins of its columns behind each other.
-
-
-@body
-def clear(histogram: Any) -> None:
-    """Begin anew; by all threads."""
-    for place in range(cuda.threadIdx.x, HISTOGRAM, THREADS):
-        histogram[place] = 0
-
-
-@body
-def tally(
-    values: Any,
-    column: int,
-    start: int,
-    stop: int,
-    step: int,
-    edges: Any,
-    first: Any,
-    histogram: Any,
-    at: int,
-) -> None:
-    """Count every so many rows of a column into the histogram, from place `at` on; by one thread."""
-    low, scale, levels = edges[column, 0], edges[column, 1], int(edges[column, 2])
-    lowest, highest = edges.dtype.type(0), edges.dtype.type(CELLS - 1)
-    for row in range(start, stop, step):
-        x = values[row, column]
-        found = bin_of(x, cell_of(x, low, scale, lowest, highest), column, edges, first, levels)
-        cuda.atomic.add(histogram, at + np.int64(found), 1)
-
-
-@body
-def pour(histogram: Any, column: int, width: int, counts: Any) -> None:
-    """Add the histogram of `width` columns from `column` on to the counts of all blocks; by all threads."""
-    cells = counts.shape[1]
-    for place in range(cuda.threadIdx.x, width * cells, THREADS):
-        number = histogram[place]
-        if number > 0:
-            cuda.atomic.add(counts, (column + place // cells, place % cells), np.int64(number))
-
-
-# What a block does, with a moment of each of its threads: `own` (THREADS, FIELDS) float64. Each of its
-# `width` columns has `lanes` threads, `width` apart.
-
-
-@body
-def restart(own: Any) -> None:
-    """Begin anew; by each thread for itself."""
-    thread = cuda.threadIdx.x
-    own[thread, 0], own[thread, 1], own[thread, 2] = 0.0, 0.0, 0.0
-    own[thread, 3], own[thread, 4] = np.inf, -np.inf
-
-
-@body
-def add_rows(values: Any, column: int, start: int, stop: int, step: int, own: Any) -> None:
-    """Add every so many rows of a column to one's own moment; by one thread."""
-    some = values[start:stop:step, column]
-    count, mean, squares, least, greatest = summary(some, 0, len(some))
-    add(own, cuda.threadIdx.x, count, mean, squares, least, greatest)
-
-
-@body
-def fold(own: Any, width: int, lanes: int) -> None:
-    """Merge the moments of a column's threads into that of its first; by all threads."""
-    thread, number = cuda.threadIdx.x, lanes
-    while number > 1:
-        half = (number + 1) // 2
-        if thread // width < number // 2:
-            add_one(own, thread, own[thread + half * width])
-        cuda.syncthreads()
-        number = half
-
-
-@body
-def gather(
-    own: Any, tile: int, width: int, block: int, blocks: int, last: Any, scratch: Any, moments: Any
-) -> None:
-    """Merge the moments of all blocks' threads into those of columns; by all threads.
-
-    The block that comes last merges what all have left in `scratch`, always in the same order, and leaves it
-    as it was; see `room`. `last` is (1,) int32 of this block.
-    """
-    thread, columns, lanes = cuda.threadIdx.x, len(moments), THREADS // width
-    column = tile * width + thread % width
-    mine = thread < width and column < columns
-    parts, arrived = scratch[columns:], scratch[:columns]
-    fold(own, width, lanes)
-    if mine:
-        at = (block * columns + column) * FIELDS
-        for field in range(FIELDS):
-            parts[at + field] = own[thread, field]
-    cuda.threadfence()
-    cuda.syncthreads()
-    if thread == 0:
-        before = cuda.atomic.add(arrived, tile, 1.0)
-        last[0] = 1 if before == blocks - 1 else 0
-    cuda.threadfence()  # what is read next is what the other blocks have left there
-    cuda.syncthreads()
-    if last[0] == 1:
-        restart(own)
-        if thread // width < lanes and column < columns:
-            for other in range(thread // width, blocks, lanes):
-                at = (other * columns + column) * FIELDS
-                add_one(own, thread, parts[at : at + FIELDS])
-        cuda.syncthreads()
-        fold(own, width, lanes)
-        if mine:
-            add_one(moments, column, own[thread])
-        if thread == 0:
-            arrived[tile] = 0.0
-
-
-# What a block does of its share of rows: `place` is which of the blocks that share them, how many these are,
-# and which of the columns, pairs or features are its own. `shared` is (TILE,) float64.
+# Each part is done by all threads of a block. `place` is (which of the blocks that share the rows, how many
+# these are, which of the columns, products or features are the block's); `own` is the block's memory, as
+# numbers of four bytes and as sums of eight.
 
 
 @body
@@ -235,134 +77,268 @@ def observe_columns(
     width: int,
     bins: Any,
     counts: Any,
-    scratch: Any,
+    scaling: Any,
     moments: Any,
     own: Any,
 ) -> None:
-    """Bins and moments of `width` columns; by all threads. `own`: shared, moments, last; see `gather`."""
-    (block, blocks, tile), (edges, first), (shared, mine, last) = place, bins, own
-    histogram, lane, lanes = shared.view(np.int32), cuda.threadIdx.x // width, THREADS // width
-    at, left, cells = cuda.threadIdx.x % width, tile * width, counts.shape[1]
-    column = left + at
-    begin, end = share(rows, block, blocks)
-    clear(histogram)
-    restart(mine)
+    """Bins and moments of up to `width` columns; each has threads that are `width` apart.
+
+    moments  (columns, FIELDS); until `settle`, the second and third number are sums of distances from the
+             reference's mean and of their squares
+    """
+    (block, blocks, tile), (histogram, sums) = place, own
+    thread, cells, left = cuda.threadIdx.x, counts.shape[1], tile * width
+    lane, lanes, at = thread // width, THREADS // width, thread % width
+    columns = min(width, len(counts) - left)
+    mine, column, spot = lane < lanes and at < columns, np.uint64(left + at), np.uint32(at * cells)
+    start, stop = share(rows, block, blocks)
+    for other in range(thread, columns * cells, THREADS):
+        histogram[np.uint32(other)] = 0
     cuda.syncthreads()
-    if lane < lanes and column < len(counts):
-        for start in range(begin, end, lanes * DEPTH):  # few enough to be in the cache the second time
-            stop = min(start + lanes * DEPTH, end)
-            tally(values, column, start + lane, stop, lanes, edges, first, histogram, at * cells)
-            add_rows(values, column, start + lane, stop, lanes, mine)
+    number, total, squares, least, greatest = 0, 0.0, 0.0, np.inf, -np.inf
+    if mine:
+        number, total, squares, least, greatest = observe_column(
+            values, column, start + lane, stop, lanes, bins, scaling[column, np.uint64(0)], histogram, spot
+        )
     cuda.syncthreads()
-    pour(histogram, left, min(width, len(counts) - left), counts)
-    gather(mine, tile, width, block, blocks, last, scratch, moments)
+    if mine:
+        for cell in range(np.uint32(lane), np.uint32(cells), np.uint32(lanes)):
+            found = histogram[spot + cell]
+            if found > 0:
+                cuda.atomic.add(counts, (column, np.uint64(cell)), np.int64(found))
+    cuda.syncthreads()
+    spot = np.uint32(at * FIELDS)
+    if thread < columns:
+        for field in range(FIELDS):
+            sums[spot + np.uint32(field)] = 0.0 if field < 3 else (np.inf if field == 3 else -np.inf)
+    cuda.syncthreads()
+    if number > 0:
+        cuda.atomic.add(sums, spot, np.float64(number))
+        cuda.atomic.add(sums, spot + np.uint32(1), total)
+        cuda.atomic.add(sums, spot + np.uint32(2), squares)
+        cuda.atomic.min(sums, spot + np.uint32(3), least)
+        cuda.atomic.max(sums, spot + np.uint32(4), greatest)
+    cuda.syncthreads()
+    if thread < columns and sums[spot] > 0:
+        for field in range(3):
+            cuda.atomic.add(moments, (column, np.uint64(field)), sums[spot + np.uint32(field)])
+        cuda.atomic.min(moments, (column, np.uint64(3)), sums[spot + np.uint32(3)])
+        cuda.atomic.max(moments, (column, np.uint64(4)), sums[spot + np.uint32(4)])
 
 
 @body
-def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: Any, shared: Any) -> None:
-    """Products of standardised rows, some at a time; a thread has a pair of columns."""
-    block, blocks, tile = place
-    width, columns = len(comoments), len(comoments) - 1
-    depth = TILE // width
-    pair = tile * THREADS + cuda.threadIdx.x
-    i, j = pair // width, pair % width
+def observe_column(
+    values: Any,
+    column: Any,
+    start: int,
+    stop: int,
+    step: int,
+    bins: Any,
+    centre: float,
+    histogram: Any,
+    spot: Any,
+) -> tuple[int, float, float, float, float]:
+    """Count every so many rows of a column into the histogram, from a place on; by one thread.
+
+    Returns how many are finite, the sums of their distances from `centre` and of the squares of these, and
+    the least and the greatest. Distances are added up in the values' own precision, EACH of them and from one
+    of them: cards for inference have 64 times as many units for float32 as for float64.
+    """
+    kind, edges, first = values.dtype.type, bins[0][column], bins[1][column]
+    low, scale, levels = edges[0], edges[1], int(edges[2])
+    some, found = cuda.local.array(EACH, values.dtype), cuda.local.array(EACH, np.uint32)
+    number, total, squares, least, greatest = 0, 0.0, 0.0, kind(np.inf), kind(-np.inf)
+    for row in range(start, stop, step * EACH):
+        left = load(values, column, row, stop, step, some)
+        finite, origin = 0, kind(0)
+        for k in range(EACH):
+            if abs(some[k]) < np.inf:
+                finite, origin = finite + 1, some[k]
+        if finite > 0:
+            near, square = kind(0), kind(0)
+            for k in range(EACH):
+                x = some[k] if abs(some[k]) < np.inf else origin
+                near, square = near + (x - origin), square + (x - origin) * (x - origin)
+                least, greatest = min(least, x), max(greatest, x)
+            wide, wide_square = float(near), float(square)
+            if not _TINY < square < np.inf:
+                wide, wide_square = 0.0, 0.0
+                for k in range(EACH):
+                    x = some[k] if abs(some[k]) < np.inf else origin
+                    distance = float(x) - float(origin)
+                    wide, wide_square = wide + distance, wide_square + distance * distance
+            far = float(origin) - centre
+            number += finite
+            total += wide + finite * far
+            squares += wide_square + far * (2 * wide + finite * far)
+        for k in range(EACH):
+            found[k] = first[np.uint32(cell_among(some[k], low, scale, kind(0), kind(CELLS - 1)))]
+        for level in range(levels - 1, -1, -1):
+            for k in range(EACH):
+                found[k] = closer(found[k], some[k], np.uint32(level), edges)
+        if finite < EACH:
+            for k in range(EACH):
+                if not abs(some[k]) < np.inf:
+                    found[k] = first[np.uint32(cell_of(some[k], low, scale, kind(0), kind(CELLS - 1)))]
+        for k in range(EACH):
+            at = spot + found[k] if np.int32(k * step) < left else HISTOGRAM
+            cuda.atomic.add(histogram, np.uint32(at), 1)
+    return number, total, squares, float(least), float(greatest)
+
+
+@body
+def load(values: Any, column: Any, start: int, stop: int, step: int, some: Any) -> Any:
+    """EACH values of a column, `step` rows apart, NaN behind the last.
+
+    Returns how many rows lie ahead, up to all that these are of.
+    """
+    left = np.int32(min(stop - start, step * EACH))
+    if left == np.int32(step * EACH):
+        for k in range(EACH):
+            some[k] = values[np.uint64(start + k * step), column]
+    else:
+        for k in range(EACH):
+            some[k] = values.dtype.type(np.nan)
+            if np.int32(k * step) < left:
+                some[k] = values[np.uint64(start + k * step), column]
+    return left
+
+
+@body
+def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: Any, own: Any) -> None:
+    """Products of standardised rows; a thread has those of SIDE columns with SIDE others, on or above the
+    diagonal, in every so many rows. They are added up in float32 for the rows that are read at a time.
+    """
+    (block, blocks, tile), (z, sums) = place, own
+    thread, width = cuda.threadIdx.x, len(comoments)
+    side = (width + SIDE - 1) // SIDE
+    squares, apart = side * (side + 1) // 2, side * SIDE
+    depth = TILE // apart
+    groups = max(THREADS // squares, 1)
+    group = thread // squares if groups > 1 else 0
+    square = thread - group * squares if groups > 1 else tile * THREADS + thread
+    mine = square < squares and group < groups
+    i, j = 0, square
+    while mine and j >= side - i:
+        i, j = i + 1, j - (side - i)
+    j += i
+    totals, products = cuda.local.array((SIDE, SIDE), np.float64), cuda.local.array((SIDE, SIDE), np.float32)
+    for a in range(SIDE):
+        for b in range(SIDE):
+            totals[a, b] = 0.0
     first, stop = share(rows, block, blocks)
-    total = 0.0
     for start in range(first, stop, depth):
         some = min(depth, stop - start)
-        for at in range(cuda.threadIdx.x, some * width, THREADS):
-            row, column = start + at // width, at % width
-            shared[at] = 1.0
-            if column < columns:
-                shared[at] = standardised(values[row, column], scaling[column, 0], scaling[column, 1])
+        standardise_rows(values, start, some, 0, width, apart, scaling, z)
         cuda.syncthreads()
-        if i < width:
-            for row in range(some):
-                total += shared[row * width + i] * shared[row * width + j]
+        if mine:
+            for a in range(SIDE):
+                for b in range(SIDE):
+                    products[a, b] = np.float32(0)
+            for row in range(group, some, groups):
+                left, right = np.uint32(row * apart + i * SIDE), np.uint32(row * apart + j * SIDE)
+                for a in range(SIDE):
+                    for b in range(SIDE):
+                        products[a, b] += z[left + np.uint32(a)] * z[right + np.uint32(b)]
+            for a in range(SIDE):
+                for b in range(SIDE):
+                    totals[a, b] += np.float64(products[a, b])
         cuda.syncthreads()
-    if i < width:
-        cuda.atomic.add(comoments, (i, j), total)
+    spot = (thread - squares) * SIDE * SIDE
+    if mine and group > 0:
+        for a in range(SIDE):
+            for b in range(SIDE):
+                sums[np.uint32(spot + a * SIDE + b)] = totals[a, b]
+    cuda.syncthreads()
+    if mine and group == 0:
+        for other in range(1, groups):
+            spot = ((other - 1) * squares + square) * SIDE * SIDE
+            for a in range(SIDE):
+                for b in range(SIDE):
+                    totals[a, b] += sums[np.uint32(spot + a * SIDE + b)]
+        for a in range(SIDE):
+            for b in range(SIDE):
+                one, two = np.uint64(i * SIDE + a), np.uint64(j * SIDE + b)
+                if one < np.uint64(width) and two < np.uint64(width):
+                    cuda.atomic.add(comoments, (one, two), totals[a, b])
+                    if i != j:
+                        cuda.atomic.add(comoments, (two, one), totals[a, b])
 
 
 @body
 def add_features(
-    values: Any, rows: int, place: Any, scaling: Any, weights: Any, sums: Any, shared: Any
+    values: Any, rows: int, place: Any, scaling: Any, weights: Any, features: Any, own: Any
 ) -> None:
-    """Features of rows; a thread has one of EACH rows at a time."""
-    block, blocks, tile = place
-    z, phases = shared.view(np.float32), cuda.local.array(EACH, np.float32)
-    lane, columns = cuda.threadIdx.x // WARP, len(scaling)
-    d = tile * WARP + cuda.threadIdx.x % WARP
-    mine = d if d < len(sums) else 0
+    """Features of rows; a thread has GROUP of the block's, of EACH of the ROWS that are read at a time."""
+    (block, blocks, tile), (z, sums) = place, own
+    thread, columns, last = cuda.threadIdx.x, len(scaling), len(features) - 1
+    lane, d = thread // GROUPS, thread % GROUPS * GROUP
+    totals, phases = cuda.local.array(GROUP, np.float64), cuda.local.array((EACH, GROUP), np.float32)
+    for g in range(GROUP):
+        totals[g] = 0.0
     first, stop = share(rows, block, blocks)
-    total = 0.0
-    for start in range(first, stop, _ROWS):
-        for each in range(EACH):
-            phases[each] = weights[columns, mine]
+    for start in range(first, stop, ROWS):
+        some = min(ROWS, stop - start)
+        for g in range(GROUP):
+            for k in range(EACH):
+                phases[k, g] = weights[np.uint64(columns), np.uint64(min(tile * WARP + d + g, last))]
         for left in range(0, columns, WARP):
-            some = min(WARP, columns - left)
-            for at in range(cuda.threadIdx.x, _ROWS * WARP, THREADS):
-                row, column = start + at // WARP, left + at % WARP
-                if row < stop and column < columns:
-                    mean, scale = scaling[column, 0], scaling[column, 1]
-                    z[at] = np.float32(standardised(values[row, column], mean, scale))
+            across = min(WARP, columns - left)
+            standardise_rows(values, start, some, left, across, APART, scaling, z)
+            for column in range(thread // WARP, across, THREADS // WARP):
+                at = thread % WARP
+                weight = weights[np.uint64(left + column), np.uint64(min(tile * WARP + at, last))]
+                z[np.uint32(_WEIGHTS + column * WARP + at)] = weight
             cuda.syncthreads()
-            for column in range(some):
-                weight = weights[left + column, mine]
-                for each in range(EACH):
-                    phases[each] += z[(lane * EACH + each) * WARP + column] * weight
+            for column in range(across):
+                spot, own_weights = (
+                    np.uint32(lane * EACH * APART + column),
+                    np.uint32(_WEIGHTS + column * WARP + d),
+                )
+                for k in range(EACH):
+                    for g in range(GROUP):
+                        phases[k, g] += z[spot + np.uint32(k * APART)] * z[own_weights + np.uint32(g)]
             cuda.syncthreads()
-        for each in range(EACH):
-            if start + lane * EACH + each < stop:
-                total += np.float64(cosine(phases[each]))
-    if d < len(sums):
-        cuda.atomic.add(sums, d, total)
-
-
-@grid
-def _count_cuda(values: Any, rows: int, width: int, edges: Any, first: Any, counts: Any) -> None:
-    histogram = cuda.shared.array(HISTOGRAM, np.int32)
-    place, lane, lanes = cuda.threadIdx.x % width, cuda.threadIdx.x // width, THREADS // width
-    column = cuda.blockIdx.y * width + place
-    start, stop = share(rows, cuda.blockIdx.x, cuda.gridDim.x)
-    clear(histogram)
+        for g in range(GROUP):
+            total = np.float32(0)
+            for k in range(EACH):
+                if lane * EACH + k < some:
+                    total += cosine(phases[k, g])
+            totals[g] += np.float64(total)
+    for g in range(GROUP):
+        sums[np.uint32(thread * GROUP + g)] = totals[g]
     cuda.syncthreads()
-    if lane < lanes and column < len(counts):
-        tally(values, column, start + lane, stop, lanes, edges, first, histogram, place * counts.shape[1])
-    cuda.syncthreads()
-    pour(histogram, cuda.blockIdx.y * width, min(width, len(counts) - cuda.blockIdx.y * width), counts)
+    if thread < WARP and tile * WARP + thread <= last:
+        for other in range(1, THREADS // GROUPS):
+            sums[np.uint32(thread)] += sums[np.uint32(other * WARP + thread)]
+        cuda.atomic.add(features, np.uint64(tile * WARP + thread), sums[np.uint32(thread)])
 
 
-@grid
-def _update_cuda(values: Any, rows: int, width: int, scratch: Any, moments: Any) -> None:
-    own = cuda.shared.array((THREADS, FIELDS), np.float64)
-    last = cuda.shared.array(1, np.int32)
-    lane, lanes = cuda.threadIdx.x // width, THREADS // width
-    column = cuda.blockIdx.y * width + cuda.threadIdx.x % width
-    first, stop = share(rows, cuda.blockIdx.x, cuda.gridDim.x)
-    restart(own)
-    if lane < lanes and column < len(moments):
-        for start in range(first, stop, lanes * DEPTH):
-            add_rows(values, column, start + lane, min(start + lanes * DEPTH, stop), lanes, own)
-    cuda.syncthreads()
-    gather(own, cuda.blockIdx.y, width, cuda.blockIdx.x, cuda.gridDim.x, last, scratch, moments)
+@body
+def standardise_rows(
+    values: Any, start: int, number: int, left: int, width: int, apart: int, scaling: Any, z: Any
+) -> None:
+    """Columns of rows, standardised, to a block's memory, row by row, `apart` numbers each; behind the last
+    column stands a 1. A thread has a column, or some.
+    """
+    kind, columns, across = values.dtype.type, len(scaling), min(apart, THREADS)
+    lane, lanes = cuda.threadIdx.x // across, THREADS // across
+    some = cuda.local.array(EACH, values.dtype)
+    if lane < lanes:
+        for at in range(cuda.threadIdx.x % across, width, across):
+            column = np.uint64(min(left + at, columns - 1))
+            high, low, scale = parted(scaling[column, np.uint64(0)], scaling[column, np.uint64(1)], kind(0))
+            for row in range(lane, number, lanes * EACH):
+                loaded = load(values, column, start + row, start + number, lanes, some)
+                for k in range(EACH):
+                    found = np.float32(
+                        standard(some[k], high, low, scale) if left + at < columns else kind(1)
+                    )
+                    if np.int32(k * lanes) < loaded:
+                        z[np.uint32((row + k * lanes) * apart + at)] = found
 
 
-@grid
-def _multiply_cuda(values: Any, rows: int, scaling: Any, comoments: Any) -> None:
-    shared = cuda.shared.array(TILE, np.float64)
-    place = (cuda.blockIdx.x, cuda.gridDim.x, cuda.blockIdx.y)
-    add_products(values, rows, place, scaling, comoments, shared)
-
-
-@grid
-def _project_cuda(values: Any, rows: int, scaling: Any, weights: Any, sums: Any) -> None:
-    shared = cuda.shared.array(TILE, np.float64)
-    place = (cuda.blockIdx.x, cuda.gridDim.x, cuda.blockIdx.y)
-    add_features(values, rows, place, scaling, weights, sums, shared)
-
-
-@grid
+@grid(shared=4 * TILE, registers=REGISTERS)
 def _observe_cuda(
     values: Any,
     rows: int,
@@ -373,7 +349,6 @@ def _observe_cuda(
     edges: Any,
     first: Any,
     counts: Any,
-    scratch: Any,
     moments: Any,
     scaling: Any,
     comoments: Any,
@@ -382,18 +357,27 @@ def _observe_cuda(
 ) -> None:
     """Blocks one behind the other: `across` share the rows for columns, `deep` for products, `long` for
     features, as often as each has tiles."""
-    shared = cuda.shared.array(TILE, np.float64)
-    mine = cuda.shared.array((THREADS, FIELDS), np.float64)
-    last = cuda.shared.array(1, np.int32)
-    here = cuda.blockIdx.x
+    histogram = cuda.shared.array(0, _COUNT)
+    z = cuda.shared.array(0, _NUMBER)
+    sums = cuda.shared.array(0, _SUM)
+    here, side = cuda.blockIdx.x, (len(comoments) + SIDE - 1) // SIDE
     products = here - across * ((len(counts) + width - 1) // width)
-    projections = products - deep * ((comoments.size + THREADS - 1) // THREADS)
+    projections = products - deep * ((side * (side + 1) // 2 + THREADS - 1) // THREADS)
     if products < 0:
-        place, bins, own = (here % across, across, here // across), (edges, first), (shared, mine, last)
-        observe_columns(values, rows, place, width, bins, counts, scratch, moments, own)
+        place, own = (here % across, across, here // across), (histogram, sums)
+        observe_columns(values, rows, place, width, (edges, first), counts, scaling, moments, own)
     elif projections < 0:
-        pairs = (products % deep, deep, products // deep)
-        add_products(values, rows, pairs, scaling, comoments, shared)
+        add_products(values, rows, (products % deep, deep, products // deep), scaling, comoments, (z, sums))
     else:
-        warps = (projections % long, long, projections // long)
-        add_features(values, rows, warps, scaling, weights, features, shared)
+        place = (projections % long, long, projections // long)
+        add_features(values, rows, place, scaling, weights, features, (z, sums))
+
+
+@grid
+def _settle_cuda(scaling: Any, moments: Any) -> None:
+    column = cuda.grid(1)
+    if column < len(moments) and moments[column, 0] > 0:
+        count, total = moments[column, 0], moments[column, 1]
+        squares = moments[column, 2] - total * total / count
+        moments[column, 1] = scaling[column, 0] + total / count
+        moments[column, 2] = squares if squares > _LOST * moments[column, 2] else 0.0

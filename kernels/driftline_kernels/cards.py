@@ -10,8 +10,7 @@ from typing import Any
 
 from numba import types
 
-from driftline_kernels import device
-from driftline_kernels.keeping import KeptGrid
+from driftline_kernels import compiling, device
 
 CARDS = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 """Kinds of cards, by their compute capability: A100, A10, L4 and L40, H100 and H200, B200, RTX PRO 6000."""
@@ -28,16 +27,13 @@ def array(dtype: Any, dimensions: int = 1) -> Any:
 MATRIX, TABLE = array(F32, 2), array(F64, 2)
 BINS = (MATRIX, array(BYTE, 2))
 SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
-    "blocks._count_cuda": ((MATRIX, I64, I64, *BINS, array(I64, 2)),),
-    "blocks._update_cuda": ((MATRIX, I64, I64, array(F64), TABLE),),
-    "blocks._multiply_cuda": ((MATRIX, I64, TABLE, TABLE),),
-    "blocks._project_cuda": ((MATRIX, I64, TABLE, MATRIX, array(F64)),),
     "blocks._observe_cuda": (
         (
-            *(MATRIX, I64, I64, I64, I64, I64, *BINS, array(I64, 2), array(F64), TABLE),
+            *(MATRIX, I64, I64, I64, I64, I64, *BINS, array(I64, 2), TABLE),
             *(TABLE, TABLE, MATRIX, array(F64)),
         ),
     ),
+    "blocks._settle_cuda": ((TABLE, TABLE),),
     "categories._count_cuda": ((array(I32), array(I64)),),
     "detector._look_cuda": (
         (array(I64, 2), TABLE, TABLE, array(F64), array(F64), array(F64, 4), TABLE, TABLE, TABLE),
@@ -62,14 +58,14 @@ def precompile() -> None:
     dispatcher = import_module("numba.cuda.dispatcher")
     for name, launch in launches.items():
         function = device.kernel_of(launch)
-        options = cuda.jit(function).targetoptions
+        made = compiling.as_grid(function, cuda)
         for signature in SIGNATURES[name]:
             with as_if_there(CARDS[0]):
-                kernel = dispatcher._Kernel(function, signature, **options)
+                kernel = dispatcher._Kernel(function, signature, **made.targetoptions)
             for card in CARDS:
                 with as_if_there(card):
                     kernel.library.get_cubin()
-            KeptGrid(function, options).save_overload(signature, kernel)
+            made._cache.save_overload(signature, kernel)
 
 
 def launch_of(name: str) -> Any:

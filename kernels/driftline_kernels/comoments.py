@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline_kernels.device import body, driver, on_cpu
+from driftline_kernels.device import body, driver
 from driftline_kernels.standard import ABREAST, standardise
 
 
@@ -17,17 +17,12 @@ def update(values: Any, scaling: Any, comoments: Any) -> None:
     comoments[i, j] / rows - sums[i] sums[j] / rows^2. A missing or infinite value counts as the
     reference's mean, z = 0, which pulls correlations of columns with many of them to 0. Merges by addition.
 
-    values     (rows, columns) float32 or float64, on cpu or cuda
-    scaling    (columns, 2) float64, on the same device; mean and 1 / sd of the reference
-    comoments  (columns + 1, columns + 1) float64, on the same device; symmetric. Filling both triangles is
+    values     (rows, columns) float32 or float64
+    scaling    (columns, 2) float64; mean and 1 / sd of the reference
+    comoments  (columns + 1, columns + 1) float64; symmetric. Filling both triangles is
                faster than one: all vectors are of one length
     """
-    if on_cpu(values):
-        _update(values, scaling, comoments)
-    else:
-        from driftline_kernels import blocks  # which need these bodies
-
-        blocks.multiply(values, len(values), scaling, comoments)
+    _update(values, scaling, comoments)
 
 
 @body

@@ -135,10 +135,11 @@ def as_driver(function: Any) -> Any:
 
 
 def as_grid(function: Any, cuda: Any) -> Any:
-    """Compiled at its first launch, kept on disk."""
-    made = cuda.jit(function)
-    if not import_module("numba").config.ENABLE_CUDASIM:
-        made._cache = import_module(f"{__package__}.keeping").KeptGrid(function, made.targetoptions)
+    """Compiled at its first launch, kept on disk; see device.grid."""
+    if import_module("numba").config.ENABLE_CUDASIM:
+        return cuda.jit(function)
+    made = cuda.jit(function, **({"max_registers": function.registers} if function.registers else {}))
+    made._cache = import_module(f"{__package__}.keeping").KeptGrid(function, made.targetoptions)
     return made
 
 

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
@@ -41,12 +41,27 @@ def machine(function: Function) -> Function:
     return cast(Function, compiling.declare(function, compiling.as_machine))
 
 
-def grid(function: Callable[..., None]) -> Any:
+@overload
+def grid(function: Callable[..., None]) -> Any: ...
+
+
+@overload
+def grid(*, shared: int, registers: int = 0) -> Callable[[Callable[..., None]], Any]: ...
+
+
+def grid(function: Callable[..., None] | None = None, *, shared: int = 0, registers: int = 0) -> Any:
     """A kernel of CUDA threads, called as kernel(blocks, *arguments): blocks of THREADS, one number or two.
 
-    It runs on the stream of `launching`; none of no blocks. The first launch imports numba.cuda, so that
+    shared     bytes of each block's own, where all its shared arrays of size 0 begin
+    registers  that a thread may have at most, if not as many as the compiler likes: with fewer, more blocks
+               run at the same time
+
+    It runs on the stream of `launching`; no blocks, no launch. The first launch imports numba.cuda, so that
     whoever has no GPU never waits for it, nor needs it.
     """
+    if function is None:
+        return functools.partial(grid, shared=shared, registers=registers)
+    vars(function).update(shared=shared, registers=registers)  # for whoever compiles it
 
     @functools.cache
     def compiled() -> Any:
@@ -54,7 +69,7 @@ def grid(function: Callable[..., None]) -> Any:
 
     def launch(blocks: int | tuple[int, int], *arguments: Any) -> None:
         if np.prod(blocks):
-            compiled()[blocks, THREADS, getattr(_current, "stream", 0)](*arguments)
+            compiled()[blocks, THREADS, getattr(_current, "stream", 0), shared](*arguments)
 
     return functools.update_wrapper(launch, function)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline_kernels.device import body, driver, on_cpu
+from driftline_kernels.device import body, driver
 from driftline_kernels.standard import ABREAST, standardise
 
 _ROUND = np.float32(1.5 * 2**23)  # added and taken away again, it rounds a float32 to an integer
@@ -18,17 +18,12 @@ _ROUND = np.float32(1.5 * 2**23)  # added and taken away again, it rounds a floa
 def update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
     """Add cos(z W + b) of the standardised rows z to `sums`, in place.
 
-    values   (rows, columns) float32 or float64, on cpu or cuda
-    scaling  (columns, 2) float64, on the same device; mean and 1 / sd of the reference
-    weights  (columns + 1, D) float32, on the same device; W, and the phases b as its last row
-    sums     (D,) float64, on the same device
+    values   (rows, columns) float32 or float64
+    scaling  (columns, 2) float64; mean and 1 / sd of the reference
+    weights  (columns + 1, D) float32; W, and the phases b as its last row
+    sums     (D,) float64
     """
-    if on_cpu(values):
-        _update(values, scaling, weights, sums)
-    else:
-        from driftline_kernels import blocks  # which need these bodies
-
-        blocks.project(values, len(values), scaling, weights, sums)
+    _update(values, scaling, weights, sums)
 
 
 @body

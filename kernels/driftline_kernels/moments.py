@@ -26,19 +26,14 @@ def start(columns: int) -> NDArray[np.float64]:
 def update(values: Any, moments: Any) -> None:
     """Add the finite values of `values` to `moments`, in place; NaN and infinities are passed over.
 
-    values   (rows, columns) float32 or float64, on cpu or cuda; squares of deviations above 1e308 overflow
-    moments  (columns, 5) float64, on the same device: count, mean, M2, least, greatest
+    values   (rows, columns) float32 or float64; squares of deviations above 1e308 overflow
+    moments  (columns, 5) float64: count, mean, M2, least, greatest
 
     In a block, deviations are summed from its first finite value x: (x - mean)^2 <= M2, so the rounding error
     of M2 is at most rows * 1e-16 of it, whatever the mean. Merging blocks rounds their means, which adds up
     to about 1e-15 |mean| / sd of it.
     """
-    if on_cpu(values):
-        _update(values, moments)
-    else:
-        from driftline_kernels import blocks  # which need these bodies
-
-        blocks.update(values, len(values), moments)
+    _update(values, moments)
 
 
 def merge(moments: Any, others: Any) -> None:

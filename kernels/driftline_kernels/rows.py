@@ -96,35 +96,39 @@ def start(
 
 def sent(state: State, send: Callable[[Any], Any]) -> State:
     """The state on a GPU; `send` copies an array there."""
-    from driftline_kernels.blocks import room  # numba.cuda may be needed
-
-    arrays = map(send, state._replace(scratch=np.zeros(room(len(state.scaling)))))
-    return State(*arrays)
+    return State(*map(send, state))
 
 
 def observe(values: Any, state: State) -> None:
     """Add the rows of `values` to all that `state` keeps, in place, as the kernels do one by one.
 
-    values  (rows, columns) float32 or float64, rows or columns contiguous, on cpu or cuda
+    values  (rows, columns) float32 or float64, rows or columns contiguous
     """
-    if on_cpu(values):
-        _observe(values, *state)
-    else:
-        observe_there(values, len(values), Parts.of(state))
+    _observe(values, *state)
 
 
 def observe_there(values: Any, rows: int, parts: Parts) -> None:
     """As `observe`, of the first rows of what lies where a state was `sent`.
 
-    On a GPU that is one launch for all that is kept of all columns.
+    On a GPU that is one launch for all that is kept of all columns; `settle` afterwards.
     """
-    from driftline_kernels import blocks
-
-    state = parts.state
     if on_cpu(values):  # in a GPU's place
-        _observe(values[:rows], *state)
+        _observe(values[:rows], *parts.state)
         return
+    from driftline_kernels import blocks  # which need these bodies
+
     blocks.observe(values, rows, parts)
+
+
+def settle(parts: Parts) -> None:
+    """Make moments of what `observe_there` kept; once, when all rows have come.
+
+    A GPU sums distances from the reference's mean until then: blocks add to sums without waiting for others.
+    """
+    if not on_cpu(parts.moments):
+        from driftline_kernels import blocks
+
+        blocks.settle(parts)
 
 
 @driver

@@ -43,3 +43,24 @@ def standardise(values: Any, first: int, stop: int, means: Any, scales: Any, z: 
         else:
             for column in range(len(means) + 1):
                 z[row, column] = 0.0
+
+
+@body
+def parted(mean: float, scale: float, zero: Any) -> Any:
+    """A mean in two parts, and a scale, for `standard`: the second part is what the first leaves of it.
+
+    zero  of the type that they become
+    """
+    kind = type(zero)
+    high = kind(mean)
+    return high, kind(mean - np.float64(high)), kind(scale)
+
+
+@body
+def standard(x: Any, high: Any, low: Any, scale: Any) -> Any:
+    """`standardised` in the precision of x: most units of a card are for float32. See `parted`."""
+    limit = type(x)(LIMIT)
+    z = ((x - high) - low) * scale
+    z = z if z < limit else limit
+    z = z if z > -limit else -limit
+    return z if abs(x) < np.inf else type(x)(0)

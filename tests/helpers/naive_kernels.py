@@ -14,6 +14,12 @@ import numpy as np
 from hypothesis import settings
 from numba import cuda
 
+from driftline_kernels import rows
+from driftline_kernels.bins import Bins
+
+ROUNDING = 2e-6
+"""What a card's sums in float32 may be wrong by, of what is added up."""
+
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 
@@ -34,6 +40,26 @@ def back(array: Any) -> Any:
     if isinstance(array, tuple):
         return type(array)(*map(back, array))
     return array.copy_to_host() if SIMULATED else array
+
+
+def observed(
+    batches: list[np.ndarray],
+    bins: Bins,
+    width: int,
+    scaling: np.ndarray,
+    weights: np.ndarray,
+    correlate: bool = False,
+    counts: np.ndarray | None = None,
+) -> rows.State:
+    """What a card has kept of some batches, settled; from `counts` on, if there were some before."""
+    state = rows.start(bins, width, scaling, weights, correlate)
+    state = rows.sent(state if counts is None else state._replace(counts=counts.copy()), there)
+    parts = rows.Parts.of(state)
+    for batch in batches:
+        contiguous = batch if batch.flags.f_contiguous else np.ascontiguousarray(batch)
+        rows.observe_there(there(contiguous), len(batch), parts)
+    rows.settle(parts)
+    return rows.State(*map(back, state))
 
 
 def bin_counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

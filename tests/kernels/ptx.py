@@ -40,7 +40,8 @@ def main() -> int:
     print("| --- |" + " --- |" * 3 * len(SHOWN))
     spilled = 0
     for name in names:
-        told = [resources(found[name][0], card) for card in SHOWN.values()]
+        launch = cards.launch_of(name)
+        told = [resources(found[name][0], card, launch) for card in SHOWN.values()]
         print(f"| `{name}` | {' | '.join(str(number) for numbers in told for number in numbers)} |")
         spilled += sum(spills for _, _, spills in told)
     return int(spilled > 0)
@@ -71,7 +72,7 @@ def libraries(name: str) -> list[Any]:
     return kept
 
 
-def resources(library: Any, card: tuple[int, int]) -> tuple[int, int, int]:
+def resources(library: Any, card: tuple[int, int], launch: Any) -> tuple[int, int, int]:
     """Registers of a thread, shared bytes of a block and spilled bytes of a kernel, as the assembler says."""
     with cards.as_if_there(card):
         ptx = library.get_lto_ptx().rstrip("\x00")
@@ -81,12 +82,13 @@ def resources(library: Any, card: tuple[int, int]) -> tuple[int, int, int]:
         file.write(ptx)
         file.flush()
         command = [assembler(), "-v", f"-arch={target[1]}", file.name, "-o", os.devnull]
+        command += [f"-maxrregcount={launch.registers}"] if launch.registers else []
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers = re.search(r"Used (\d+) registers", said)
     shared = re.search(r"(\d+) bytes smem", said)
     spills = [int(number) for number in re.findall(r"(\d+) bytes spill", said)]
     assert registers, said
-    return int(registers[1]), int(shared[1]) if shared else 0, sum(spills)
+    return int(registers[1]), launch.shared + (int(shared[1]) if shared else 0), sum(spills)
 
 
 def assembler() -> str:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from naive_kernels import SIMULATED, back, bin_counts, examples, moments, there
+from naive_kernels import ROUNDING, SIMULATED, back, bin_counts, examples, moments, there
 from numpy.lib.stride_tricks import as_strided
 
-from driftline_kernels import bins, blocks, rows
+from driftline_kernels import bins, rows, sharing
 from driftline_kernels.device import BLOCKS, THREADS
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the simulator warns as Python does
@@ -24,29 +24,40 @@ def test_blocks_cover_all_columns_and_fit_in_their_memory(
 ) -> None:
     strides = (4, 4 * max(number, 1)) if order == "F" else (4 * columns, 4)
     values = as_strided(np.zeros(1, np.float32), (number, columns), strides)  # nobody reads it
-    (across, down), width = blocks.layout(values, cells)
+    (across, down), width = sharing.columns_layout(values, cells)
     if not number or not columns:
         assert across == down == 0
         return
     assert width * down >= columns > width * (down - 1)
     assert 1 <= width <= THREADS
-    assert width * cells <= blocks.HISTOGRAM
+    assert width * cells <= sharing.HISTOGRAM
     assert 1 <= across <= BLOCKS
     if order == "F" and columns > 1:
         assert width == 1
+
+
+@given(st.integers(0, 3_000_000), st.integers(0, 65), st.integers(0, 100))
+def test_blocks_cover_all_products_and_features(number: int, columns: int, features: int) -> None:
+    (deep, tiles), side = sharing.products_layout(number, columns), -(-columns // sharing.SIDE)
+    assert THREADS * tiles >= side * (side + 1) // 2 or not number
+    assert (deep > 0) == (tiles > 0) == (number > 0 and columns > 0)
+    (long, tiles) = sharing.features_layout(number, features)
+    assert sharing.WARP * tiles >= features or not number
+    assert (long > 0) == (tiles > 0) == (number > 0 and features > 0)
+    assert max(deep, long) <= BLOCKS
 
 
 @pytest.mark.skipif(not SIMULATED, reason="about CUDA")
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
     ("number", "columns", "features"),
-    [(0, 3, 5), (1, 1, 5), (40, 3, 5), (40, 3, 0), (10, 40, 5), (10, 40, 0)],
+    [(0, 3, 5), (1, 1, 5), (150, 3, 5), (40, 3, 0), (40, 7, 70), (10, 40, 5), (10, 40, 0)],
 )
 def test_many_blocks_find_what_is_there(
     monkeypatch: pytest.MonkeyPatch, number: int, columns: int, features: int, order: Any
 ) -> None:
     """Twice, so that what they leave for each other is left as it was; more rows than count are there."""
-    monkeypatch.setattr(blocks, "DEPTH", 2)
+    monkeypatch.setattr(sharing, "DEPTH", 2)
     random = np.random.default_rng(columns)
     values = random.normal(size=(number + 5, columns)).astype(np.float32, order=order)
     values[::7], values[3::9] = np.nan, np.inf
@@ -55,10 +66,12 @@ def test_many_blocks_find_what_is_there(
     state = rows.start(bins.prepare(edges), 9, np.tile([0.1, 1.5], (columns, 1)), weights, columns < 9)
     expected = rows.State(*(array.copy() for array in state))
     device = rows.sent(state, there)
+    parts = rows.Parts.of(device)
     for _ in range(2):
-        rows.observe_there(there(values), number, rows.Parts.of(device))
+        rows.observe_there(there(values), number, parts)
         rows.observe(np.ascontiguousarray(values[:number]), expected)
+    rows.settle(parts)
     some = np.concatenate([values[:number]] * 2)
     np.testing.assert_array_equal(back(device.counts), bin_counts(some, edges))
-    np.testing.assert_allclose(back(device.moments), moments(some), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(back(device.sums), expected.sums, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(back(device.moments), moments(some), rtol=ROUNDING, atol=ROUNDING)
+    np.testing.assert_allclose(back(device.sums), expected.sums, rtol=ROUNDING, atol=1e-5)

@@ -90,7 +90,7 @@ def count(counter: DeviceCounter, counted: list[CategoryCounts], buffers: Device
     counted.append(categories)
 
 
-@pytest.mark.filterwarnings("ignore:Simulator timings are bogus")
+@pytest.mark.filterwarnings("ignore:Simulator timings are bogus", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("names", [("x",), ("x", "total")])
 def test_what_crosses_to_a_card_is_counted_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]

@@ -201,6 +201,7 @@ class DeviceCounter:
         device = self._device
         with device.active():
             with self._stream:
+                rows.settle(self._parts)
                 device.copy_out(self._counts, self._pinned)
                 device.copy_in(self._blank, self._counts)
                 number, self.rows = self.rows, 0

@@ -12,7 +12,16 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from driftline.columns import BLOCK_ROWS, batch_of, columns_of, float32, kind_of, matrices, temporal_of
+from driftline.columns import (
+    BLOCK_ROWS,
+    batch_of,
+    columns_of,
+    declared_of,
+    float32,
+    kind_of,
+    matrices,
+    temporal_of,
+)
 from driftline.errors import BadRequest
 
 DAY = 86_400_000_000
@@ -231,7 +240,7 @@ def test_times_of_polars(frame: pl.DataFrame) -> None:
 def test_what_exports_no_table_is_refused(frame: pl.DataFrame) -> None:
     with pytest.raises(BadRequest, match="expected a table that Arrow can have, came a Series: "):
         columns_of(frame["number"])
-    with pytest.raises(BadRequest, match="expected a table, a DataFrame or arrays by name, came <LazyFrame"):
+    with pytest.raises(BadRequest, match=r"came a LazyFrame: collect\(\) makes a frame"):
         columns_of(frame.lazy())
 
 
@@ -275,3 +284,53 @@ def test_kinds() -> None:
     ]
     assert kinds == ["float", "integer", "boolean", "string"]
     assert float32(np.array([1e-300, -1e300])).tolist() == [0.0, -np.inf]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (pd.Series([1, 2], name="a"), r"came a Series: to_frame\(\) makes a frame of it$"),
+        ({"a": [[1], [2, 3]]}, "column 'a': expected a regular array, came lists that differ"),
+        ({"a": ["x", 1]}, "column 'a': expected numbers or strings: "),
+        (pd.DataFrame({"a": [2**70, 1]}), "column 'a': expected numbers or strings: "),
+        ({str(name): [1] * (1 + name % 2) for name in range(30)}, "came 0: 1, 1: 2, .*, 19: 2, 10 more$"),
+    ],
+)
+def test_what_is_no_columns_is_refused_in_a_line(data: Any, message: str) -> None:
+    with pytest.raises(BadRequest, match=message) as refused:
+        columns_of(data)
+    assert "\n" not in str(refused.value)
+
+
+def test_categories_of_pandas() -> None:
+    """Intervals, which Arrow has not, are text; what is whole numbers is declared to be categories."""
+    frame = pd.DataFrame(
+        {
+            "text": pd.Categorical(["b", None, "a"], ["a", "b"], ordered=True),
+            "whole": pd.Categorical([2, None, 1]),
+            "real": pd.Categorical([0.5, None, 1.5]),
+            "flag": pd.Categorical([True, None, False]),
+            "nothing": pd.Categorical([None, None, None]),
+            "cut": pd.cut(pd.Series([1, 2, np.nan]), [0, 1, 2]),
+            "month": pd.Categorical(pd.period_range("2013-01", periods=3, freq="M")),
+        }
+    )
+    columns = {
+        name: column.tolist() if isinstance(column, np.ndarray) else column.to_pylist()
+        for name, column in columns_of(frame).items()
+    }
+    np.testing.assert_equal(
+        columns,
+        {
+            "text": ["b", None, "a"],
+            "whole": [2, np.nan, 1],
+            "real": [0.5, np.nan, 1.5],
+            "flag": ["True", None, "False"],
+            "nothing": [np.nan] * 3,
+            "cut": ["(0, 1]", "(1, 2]", None],
+            "month": ["2013-01", "2013-02", "2013-03"],
+        },
+    )
+    assert declared_of(frame) == {"whole"}
+    assert declared_of(pa.table({"a": pa.array([1, None]).dictionary_encode(), "b": [1, 2]})) == {"a"}
+    assert declared_of({"a": [1], "b": frame["whole"]}) == {"b"}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from driftline import csv_files
+from driftline.errors import BadRequest
 from driftline.monitor.profile import Profile
 from driftline.tables import Source
 
@@ -127,3 +128,20 @@ def test_a_line_without_an_end_is_not_gathered(tmp_path: Path, small_blocks: Non
     path.write_text("x\n1\n" + "2" * 10_000)
     parts = list(csv_files._blocks(path))
     assert sum(map(len, parts)) < 4 * csv_files.BLOCK_BYTES
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,ü\n".encode("latin-1"), "column 'b': expected text in UTF-8, came another encoding"),
+        ("ä,b\n1,2\n".encode("latin-1"), "expected text in UTF-8, came another encoding"),
+        ("a,b\n1,2\n".encode("utf-16"), "expected text in UTF-8, came another encoding"),
+        (b"a;b\n1;2\n", "expected columns apart by commas, came 'a;b'"),
+        (b"a\tb\n1\t2\n", "expected columns apart by commas, came 'a\\tb'"),
+    ],
+)
+def test_what_is_written_otherwise_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    with pytest.raises(BadRequest, match=f"^{re.escape(f'{path}: {message}')}$"):
+        Source(path)

@@ -14,7 +14,7 @@ import driftline
 import driftline_kernels
 
 FLOORS = [
-    ["driftline_kernels", "errors", "blocks", "files", "csv_files", "machine", "backoff", "rules"],
+    ["driftline_kernels", "errors", "arrays", "blocks", "files", "csv_files", "machine", "backoff", "rules"],
     ["tensors", "config", "tables", "mlmodel", "answers", "logs", "sockets", "child_process", "http"],
     ["registry", "columns"],
     ["monitor", "protocols", "batching", "features"],

@@ -21,6 +21,11 @@ def table(rows: int = ROWS) -> Any:
     return pa.table({"number": np.arange(rows), "text": [str(row % 7) for row in range(rows)]})
 
 
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match=r"none\.csv: expected a file, .*, there is nothing$"):
+        Source(tmp_path / "none.csv")
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_what_is_written_is_read(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"data{ending}"

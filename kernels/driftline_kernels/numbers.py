@@ -77,10 +77,12 @@ trailing_zeros: Any = unsafe.trailing_zeros
 
 @body
 def word(at: int, last: int) -> Any:
-    """Eight characters from an address on; `last` is where the last eight are, behind which zeros come."""
+    """Eight characters from an address on, at most the text's end; `last` is where the last eight are, behind
+    which zeros come."""
     if at <= last:
         return load(at, np.uint64)
-    return load(last, np.uint64) >> np.uint64(8 * (at - last))
+    half = np.uint64(4 * (at - last))  # at once it may be by 64, which is no shift at all
+    return load(last, np.uint64) >> half >> half
 
 
 @body
@@ -268,7 +270,7 @@ def read_number(at: int, last: int, out: int, place: int, kind: int) -> int:
     at += int(negative)
     start = at
     value = np.uint64(load(at, np.uint8)) - np.uint64(_ZERO)
-    if load(at + 1, np.uint8) == _POINT and value <= np.uint64(9):
+    if value <= np.uint64(9) and load(at + 1, np.uint8) == _POINT:  # at the end there is no next one
         at += 1  # the likely case, told apart so that the next load need not wait for a count of digits
     else:
         at, value = read_digits(at, last, np.uint64(0))

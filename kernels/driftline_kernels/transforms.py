@@ -7,7 +7,6 @@ from `start` on, and writes register `into`, or output columns from `into` on.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,20 @@ import numpy as np
 from driftline_kernels import memory
 from driftline_kernels.device import BLOCK, blocks_for, body, driver, grid, on_cpu
 from driftline_kernels.dictionary import code_at
+from driftline_kernels.scalars import (
+    box_cox,
+    cosine,
+    floor,
+    hash_bits,
+    log1p,
+    part_of,
+    place_among,
+    probit,
+    share_below,
+    short_hash,
+    sine,
+    yeo_johnson,
+)
 from driftline_kernels.strings import hash_of, stirred
 
 cuda: Any = None  # numba.cuda, bound before the first launch
@@ -24,20 +37,14 @@ WORDS = 6
 
 EMIT, ONE_HOT, CONSTANT, FILL, MISSING, CENTRE, SCALE, CLIP, LOG1P, POWER, BIN, FIND, TABLE = range(13)
 ADD, SUBTRACT, MULTIPLY, DIVIDE, PART, SINE, COSINE, PAIR, MIX, BUCKET, KNOWN, CLEAR = range(13, 25)
+BOX_COX, YEO_JOHNSON, SHARE, PROBIT = range(25, 29)
 """The operations; what each means stands beside it in `execute`."""
 
 NUMBERS, CODES, HASHES = range(3)
 """How a source is read into a register."""
 
-YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, WEEKDAY, YEARDAY, QUARTER, EPOCH = range(10)
-"""Parts of a time: weekdays count from 0, Monday, days of the year from 1, `EPOCH` is seconds since 1970."""
-
 FAULTS = 0
 """The register that holds, where a program checks anything, 1 + the instruction that a row failed, else 0."""
-
-_WHOLE = 2.0**52  # from there on, there are only whole numbers
-_FAR = 1e15  # seconds, 32 million years: beyond, there are no dates
-_HASH_BITS = 52  # of a hash that a float64 holds exactly, with room
 
 
 class Program(NamedTuple):
@@ -155,6 +162,15 @@ def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: 
     elif operation == POWER:
         for row in range(first, stop):
             y[row] = x[row] ** p[0]
+    elif operation == BOX_COX:  # p: its lambda
+        for row in range(first, stop):
+            y[row] = box_cox(x[row], p[0])
+    elif operation == YEO_JOHNSON:
+        for row in range(first, stop):
+            y[row] = yeo_johnson(x[row], p[0])
+    elif operation == PROBIT:
+        for row in range(first, stop):
+            y[row] = probit(x[row])
     elif operation == ADD:
         for row in range(first, stop):
             y[row] = x[row] + z[row]
@@ -177,36 +193,6 @@ def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: 
         encode(operation, x, z, p, first, stop, y)
 
 
-# From `math`, since what numpy itself computes differs from what is compiled by a last bit now and then, and
-# CUDA has little of numpy's.
-
-
-@body
-def log1p(x: float) -> Any:
-    """log(1 + x); -inf at -1, NaN below."""
-    if -1 < x < np.inf:
-        return math.log1p(x)
-    return -np.inf if x == -1 else (x if x > -1 else np.nan)
-
-
-@body
-def sine(x: float) -> Any:
-    """The sine of an angle; NaN if it is infinite."""
-    return math.sin(x) if x - x == 0 else np.nan
-
-
-@body
-def cosine(x: float) -> Any:
-    """The cosine of an angle; NaN if it is infinite."""
-    return math.cos(x) if x - x == 0 else np.nan
-
-
-@body
-def floor(x: float) -> Any:
-    """The whole number below."""
-    return np.float64(math.floor(x)) if abs(x) < _WHOLE else x
-
-
 @body
 def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any) -> None:
     """Codes, bins, hashes and times to numbers."""
@@ -219,6 +205,9 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
     elif operation == FIND:  # p: the code of NaN, then known numbers, ascending
         for row in range(first, stop):
             y[row] = place_among(p[1:], x[row], np.int64(p[0]))
+    elif operation == SHARE:  # p: what is as good as an end, then quantiles, ascending
+        for row in range(first, stop):
+            y[row] = share_below(p[1:], x[row], p[0])
     elif operation == PART:
         part = np.int64(p[0])
         for row in range(first, stop):
@@ -234,67 +223,6 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
     elif operation == BUCKET:
         for row in range(first, stop):
             y[row] = x[row] - p[0] * floor(x[row] / p[0])
-
-
-@body
-def place_among(known: Any, x: float, missing: Any) -> Any:
-    """The place of x among ascending numbers; how many they are if it has none."""
-    if x != x:
-        return missing
-    place = np.searchsorted(known, x)
-    return place if place < len(known) and known[place] == x else len(known)
-
-
-@body
-def hash_bits(x: float) -> Any:
-    """A short hash as an integer."""
-    return np.uint64(0) if x != x else np.uint64(x)
-
-
-@body
-def short_hash(h: Any) -> Any:
-    """As many bits of a hash as a register holds exactly."""
-    return np.float64(h >> np.uint64(64 - _HASH_BITS))
-
-
-@body
-def part_of(seconds: float, part: Any) -> Any:
-    """A part of the time that is so many seconds after 1970, in UTC and Gregory's calendar.
-
-    Days to dates: Hinnant, chrono-Compatible Low-Level Date Algorithms (2014), civil_from_days.
-    """
-    if not abs(seconds) < _FAR:  # NaN, too
-        return np.nan
-    days = np.int64(floor(seconds / 86400))
-    clock = np.int64(seconds - np.float64(days) * 86400)
-    if part == EPOCH:
-        return seconds
-    if part == HOUR:
-        return np.float64(clock // 3600)
-    if part == MINUTE:
-        return np.float64(clock // 60 % 60)
-    if part == SECOND:
-        return np.float64(clock % 60)
-    if part == WEEKDAY:
-        return np.float64((days + 3) % 7)
-    from_march = days + 719_468
-    era = from_march // 146_097
-    of_era = from_march - era * 146_097
-    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    shifted = (5 * of_year + 2) // 153
-    month = shifted + 3 if shifted < 10 else shifted - 9
-    year = year_of_era + era * 400 + (1 if month <= 2 else 0)
-    if part == YEAR:
-        return np.float64(year)
-    if part == MONTH:
-        return np.float64(month)
-    if part == QUARTER:
-        return np.float64((month + 2) // 3)
-    if part == DAY:
-        return np.float64(of_year - (153 * shifted + 2) // 5 + 1)
-    leap = 1 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 0
-    return np.float64(of_year - 305 if month <= 2 else of_year + 60 + leap)
 
 
 @body

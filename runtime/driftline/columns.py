@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from driftline.errors import BadRequest
+from driftline.arrays import as_array, is_foreign
+from driftline.errors import BadRequest, listed
 from driftline.tensors import Array, shorten
 
 Column = Any
@@ -60,7 +61,7 @@ def batch_of(data: Any) -> Any:
     return data if hasattr(data, "num_rows") else None
 
 
-def columns_of(data: Any) -> Columns:
+def columns_of(data: Any, wanted: Collection[str] | None = None) -> Columns:
     """Columns out of a pyarrow Table or RecordBatch, a DataFrame of pandas or Polars or whatever else exports
     Arrow (`__arrow_c_stream__`), or a mapping of names to arrays.
 
@@ -70,19 +71,23 @@ def columns_of(data: Any) -> Columns:
     pandas that are text, are strings, and so are booleans with nulls: 'True' and 'False'. What a masked array
     masks is null.
 
+    wanted  the names, of columns and arrays, that are read; all if None
+
     Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
     that differ in length.
     """
     columns: Columns = {}
     for name, values in _named(data):
+        if wanted is not None and str(name) not in wanted:
+            continue
         for one, column in _columns(str(name), values).items():
             if one in columns:
                 raise BadRequest(f"column {one!r}: expected it once, came twice")
             columns[one] = column
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
-        each = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
-        raise BadRequest(f"expected columns of one length, came {shorten(each)}")
+        each = listed(f"{name}: {len(column)}" for name, column in columns.items())
+        raise BadRequest(f"expected columns of one length, came {each}")
     return columns
 
 
@@ -91,6 +96,33 @@ def temporal_of(data: Any) -> dict[str, str]:
     `columns_of` makes microseconds, of the same data."""
     each = {str(name): _temporal(values) for name, values in _named(data)}
     return {name: temporal for name, temporal in each.items() if temporal}
+
+
+def declared_of(data: Any) -> set[str]:
+    """Which columns a DataFrame or a table says are categories though they are whole numbers: pandas'
+    categories, and dictionaries of Arrow's."""
+    return {str(name) for name, values in _named(data) if _is_declared(values)}
+
+
+def _is_declared(values: Any) -> bool:
+    if type(values).__module__.startswith("pyarrow"):
+        import pyarrow as pa
+
+        return bool(pa.types.is_dictionary(values.type) and pa.types.is_integer(values.type.value_type))
+    categories = getattr(getattr(values, "dtype", None), "categories", None)
+    kind = getattr(getattr(categories, "dtype", None), "kind", "O")
+    return kind in ("i", "u")
+
+
+def names_in(data: Any) -> list[str]:
+    """The names of the columns, whatever they hold; of an array of two dimensions, those of its columns."""
+    widths = {str(name): _width(values) for name, values in _named(data)}
+    return [one for name, width in widths.items() for one in names_of(name, width)]
+
+
+def _width(values: Any) -> int:
+    shape: tuple[int, ...] = getattr(values, "shape", ())
+    return shape[1] if len(shape) == 2 else 1
 
 
 def names_of(name: str, width: int) -> tuple[str, ...]:
@@ -103,6 +135,17 @@ def kind_of(column: Column) -> str:
     if not isinstance(column, np.ndarray):
         return "string"
     return {"f": "float", "b": "boolean"}.get(column.dtype.kind, "integer")
+
+
+def array_of(name: str, values: Any) -> Any:
+    """An array of another library, a tensor of PyTorch say, as numpy's; anything else as it is.
+
+    Raises BadRequest, with the column's name, for one that numpy can't have.
+    """
+    try:
+        return as_array(values)
+    except TypeError as error:
+        raise BadRequest(f"column {name!r}: {error}") from None
 
 
 def float32(column: Column) -> Array:
@@ -192,11 +235,17 @@ def _named(data: Any) -> list[tuple[Any, Any]]:
         return list(zip(data.column_names, data.columns, strict=True))
     if hasattr(data, "items") and hasattr(data, "columns"):  # pandas' DataFrame
         return list(data.items())
-    if isinstance(data, np.ndarray):
-        if data.dtype.names:
-            return [(name, data[name]) for name in data.dtype.names]
+    if isinstance(data, np.ndarray) and data.dtype.names:
+        return [(name, data[name]) for name in data.dtype.names]
+    if isinstance(data, np.ndarray) or is_foreign(data):
         raise BadRequest('expected arrays by name, such as {"input": array}, came an array alone')
-    raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {shorten(data)}")
+    kind = type(data).__name__
+    came = f"a {kind}: {_FRAMES[kind]} makes a frame of it" if kind in _FRAMES else shorten(data)
+    raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {came}")
+
+
+_FRAMES = {"Series": "to_frame()", "LazyFrame": "collect()"}
+"""What pandas and Polars have that are no frames."""
 
 
 def _temporal(values: Any) -> str:
@@ -207,6 +256,7 @@ def _temporal(values: Any) -> str:
 
         tests = {"is_date": "date", "is_timestamp": "timestamp", "is_time": "time", "is_duration": "duration"}
         return next((word for test, word in tests.items() if getattr(pa.types, test)(values.type)), "")
+    values = array_of("", values)
     kind = getattr(getattr(values, "dtype", None), "kind", "O")
     if kind != "O" or getattr(values, "ndim", 1) != 1:
         return {"M": "timestamp", "m": "duration"}.get(kind, "")
@@ -230,7 +280,15 @@ def _columns(name: str, values: Any) -> Columns:
         return _parts(name, values)
     if type(values).__module__.startswith("polars"):
         return _parts(name, values.to_arrow())
-    array: Array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    values = array_of(name, values)
+    if getattr(getattr(values, "dtype", None), "categories", None) is not None:
+        return _parts(name, _of_categories(name, values))
+    try:
+        array: Array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    except ValueError:
+        raise BadRequest(f"column {name!r}: expected a regular array, came lists that differ") from None
+    if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
+        array = np.asarray(values, object)  # numpy would make text of numbers among it
     if array.ndim == 2:
         return {
             one: _one(one, part) for one, part in zip(names_of(name, array.shape[1]), array.T, strict=True)
@@ -253,6 +311,17 @@ def _parts(name: str, values: Any) -> Columns:
     return {one: items[index::width] for index, one in enumerate(names_of(name, width))}
 
 
+def _of_categories(name: str, values: Any) -> Any:
+    """Categories of pandas as a dictionary of Arrow's; intervals, as of pandas' cut, are their text."""
+    import pyarrow as pa
+
+    codes, categories = np.asarray(getattr(values, "cat", values).codes), values.dtype.categories
+    if categories.dtype.kind == "O" and categories.dtype != object:
+        categories = categories.astype(str)
+    known = _to_arrow(name, np.asarray(categories))
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), known)
+
+
 def _one(name: str, array: Array) -> Column:
     return array if _is_plain(array) else _from_arrow(name, _to_arrow(name, array))
 
@@ -267,7 +336,7 @@ def _to_arrow(name: str, array: Array) -> Any:
     try:
         # Arrow knows nothing of numpy's own strings, StringDType.
         return pa.array(array.astype(object) if array.dtype.kind == "T" else array, from_pandas=True)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         raise BadRequest(f"column {name!r}: expected numbers or strings: {error}") from error
 
 

@@ -8,6 +8,7 @@ reading, that takes the memory of a block.
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ BLOCK_BYTES = 2**22
 
 _MISSING = [*pa.csv.ConvertOptions().null_values, "None", "<NA>"]
 """Words for a missing value, of whatever type: those of Arrow, and what pandas takes for one beside them."""
+
+_NO_UTF8 = "expected text in UTF-8, came another encoding"
 
 _WORDS = {
     "null": "missing values",
@@ -41,9 +44,27 @@ def open_file(path: Path, types: Mapping[str, Any] | None = None, columns: Seque
 
     types    of columns; those of others are told from the first block
     columns  that are read; all if there are none
+
+    Raises ValueError for UTF-16, as spreadsheets write it, which Arrow would take for odd bytes.
     """
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise ValueError(_NO_UTF8)
     reading = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
     return pa.csv.open_csv(path, reading, convert_options=_converting(types, columns))
+
+
+def check(schema: Any) -> None:
+    """Raise ValueError for a file that is no UTF-8, or whose columns are apart by anything but commas."""
+    try:
+        names = schema.names
+    except UnicodeDecodeError:
+        raise ValueError(_NO_UTF8) from None
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+        raise ValueError(f"expected columns apart by commas, came {names[0]!r}")
+    for field in schema:
+        if pa.types.is_binary(field.type):
+            raise ValueError(f"column {field.name!r}: {_NO_UTF8}")
 
 
 def settle(schema: Any, files: Sequence[Path]) -> Any:

@@ -4,6 +4,13 @@ Each error is raised once, where the fault is known, with a message that names t
 expected and what came. At the doors it becomes an HTTP status or an exit code with one line.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class DriftlineError(Exception):
     """The base of all errors that driftline raises on purpose.
@@ -107,3 +114,10 @@ class Cancelled(DriftlineError):
 
     status = 499
     reason = "CANCELED"
+
+
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """Names for a message: the first, and how many more there are."""
+    texts = [str(name) for name in names]
+    more = [f"{len(texts) - most} more"] if len(texts) > most else []
+    return ", ".join([*texts[:most], *more]) or "none"

@@ -55,6 +55,8 @@ class Source:
             raise BadRequest(
                 f"{path}: expected a file, or a folder of files, that end in {', '.join(ENDINGS)}"
             )
+        if not path.exists():
+            raise BadRequest(f"{path}: expected a file, or a folder of files, there is nothing")
         with _named(self._files[0]):
             self._first = _schema(self._files[0])
         twice = [name for name, times in Counter(self._first.names).items() if times > 1]
@@ -215,6 +217,7 @@ def _schema(path: Path) -> Any:
         return pa.parquet.read_schema(path)
     if _ending(path) == ".csv":
         with csv_files.open_file(path) as reader:
+            csv_files.check(reader.schema)
             return reader.schema
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).schema

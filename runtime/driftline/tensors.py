@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from driftline.arrays import as_array
 from driftline.blocks import Array as Array
 from driftline.blocks import Blocks
 from driftline.blocks import Tensors as Tensors
@@ -264,6 +265,10 @@ def coerce(spec: TensorSpec, data: object) -> Array:
         types = set(map(type, leaves))
         if types <= _PLAIN:
             return _tensor(spec, leaves, types).reshape(shape)
+    try:
+        data = as_array(data)
+    except TypeError as error:
+        raise BadRequest(f"input {spec.name!r}: {error}") from None
     if isinstance(data, np.ma.MaskedArray):  # which numpy would read as if nothing were
         return coerce(spec, data.tolist())
     want = spec.datatype.dtype
@@ -384,4 +389,6 @@ _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring = 4, 8, 8, 80
 def shorten(value: object, most: int = 60) -> str:
     """A value for a message: its repr, cut, however long or deep it is."""
     text = _REPR.repr(value)
+    if "\n" in text:  # as arrays and series have it
+        text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -130,6 +130,22 @@ def test_lightgbms_files_are_converted(target: Any, tmp_path: Path, table: Path)
     assert found["probabilities" if discrete else "variable"] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
 
 
+def test_where_classes_tie_either_is_the_label(tmp_path: Path) -> None:
+    """Ten trees of twenty say one class, ten the other: sums of floats and of doubles part there."""
+    random = np.random.default_rng(0)
+    seen, other = random.normal(size=(2, 2000, 2)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", other)
+    forest = RandomForestClassifier(20, random_state=0).fit(seen, random.integers(0, 2, 2000))
+    bundle = tmp_path / "bundle"
+    report = run(save(forest, tmp_path / "forest.joblib"), bundle, tmp_path / "rows.npy")
+    assert report.difference.value < 1e-6
+    labels = Model.load(bundle).predict(other)["label"]
+    differ = labels != forest.predict(other)
+    scores = forest.predict_proba(other)[differ]
+    assert 0 < differ.sum() < 300
+    assert np.allclose(scores, 0.5)
+
+
 def test_what_predicts_otherwise_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     # A double that no float holds: trees that split there say something else of it.
     edge = np.array([[16_777_217.0], [16_777_216.0]])

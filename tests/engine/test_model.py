@@ -131,6 +131,31 @@ def test_strings_are_computed_in_batches(tmp_path: Path) -> None:
     assert model.predict(texts)["y"].tolist() == texts
 
 
+def test_raw_columns_may_have_others_beside_them(tmp_path: Path) -> None:
+    scale(tmp_path / "model.onnx", 2, width=1)
+    dl = driftline
+    dl.Transform([dl.Standardise("a")]).fit({"a": [1.0, 3.0]}).save(tmp_path / "transform.json")
+    frame = pd.DataFrame({"a": [1.0, 3.0], "mixed": [1, "a"]})
+    model = Model.load(tmp_path)
+    assert model.predict(frame)["y"].tolist() == [[-2], [2]]
+    with pytest.raises(BadRequest, match=r"column 'a': the model takes the columns a; came mixed$"):
+        model.predict(frame[["mixed"]])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pd.Series])
+def test_columns_by_name_stand_upright(tmp_path: Path, kind: Any) -> None:
+    """As converted pipelines have them: an input of one column for each column."""
+    nodes = [helper.make_node("Add", ["a", "b"], ["y"])]
+    path = save_model(
+        tmp_path / "model.onnx",
+        nodes,
+        {"a": (FLOAT, (None, 1)), "b": (FLOAT, (None, 1))},
+        {"y": (FLOAT, (None, 1))},
+    )
+    made = Model.load(path).predict({"a": kind([1.0, 2.0]), "b": np.array([[3], [4]])})
+    assert made["y"].tolist() == [[4], [6]]
+
+
 def test_without_batches_requests_run_whole(tmp_path: Path, batches: list[int]) -> None:
     path = scale(tmp_path / "model.onnx", 2)
     model = Model.load(with_settings(path, "[batching]\nmax_batch_rows = 0"))
@@ -145,6 +170,7 @@ def test_outputs_are_chosen_by_name(tmp_path: Path, outputs: Any) -> None:
     model = Model.load(with_settings(path, "[batching]\nmax_batch_rows = 2"))
     for rows in (1, 5):
         assert list(model.predict(np.ones((rows, 3)), outputs)) == list(outputs or ["y", "total"])
+        assert list(model.predict(np.ones((rows, 3)), "total")) == ["total"]
 
 
 @pytest.mark.parametrize(

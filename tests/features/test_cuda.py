@@ -60,6 +60,9 @@ def every_step(unknown: Any = "error") -> dl.Transform:
         dl.Robust("c", into="robust"),
         dl.MinMax("c", clip=True, into="range"),
         dl.Bucketise("c"),
+        dl.Quantile("c", 20, normal=True, into="normal"),
+        dl.Power("c", 0.5, "yeo_johnson", into="yeo_johnson"),
+        dl.Power("c", -1, "box_cox", into="box_cox"),
         dl.Power("d", 3, into="cube"),
         *(dl.Arithmetic("a", sign, "b", into=f"a{sign}b") for sign in "+-*/"),
         dl.Arithmetic("d", "*", 0.1),
@@ -103,4 +106,4 @@ def test_a_whole_transform_on_cuda_has_the_bits_of_the_cpu(tmp_path: Path) -> No
     assert np.count_nonzero(registers[kernel.FAULTS]) == np.count_nonzero(data["n"] == 5) > 0
     known = {name: each[data["n"] < 5] for name, each in data.items()}
     assert transform.apply(known).tobytes() == out[data["n"] < 5].tobytes()
-    assert set(program.code[:, 0].tolist()) == set(range(kernel.CLEAR + 1))  # every operation
+    assert set(program.code[:, 0].tolist()) == set(range(kernel.PROBIT + 1))  # every operation

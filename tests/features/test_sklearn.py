@@ -8,20 +8,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
+    Binarizer,
     FunctionTransformer,
     KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
+    Normalizer,
     OneHotEncoder,
     OrdinalEncoder,
     PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
     RobustScaler,
+    SplineTransformer,
     StandardScaler,
     TargetEncoder,
 )
@@ -99,12 +107,47 @@ SCALER = MinMaxScaler()
                 ),
             ]
         ),
+        ColumnTransformer(
+            [
+                ("power", PowerTransformer(), NUMBERS),
+                ("box", PowerTransformer("box-cox", standardize=False), ["b"]),
+                ("share", QuantileTransformer(n_quantiles=50), ["a", "n"]),
+                ("normal", QuantileTransformer(n_quantiles=50, output_distribution="normal"), ["a", "n"]),
+                ("binary", Binarizer(threshold=0.5), ["b"]),
+                ("log", FunctionTransformer(np.log), ["b"]),
+                ("root", FunctionTransformer(np.sqrt), ["b"]),
+                ("square", FunctionTransformer(np.square), ["a"]),
+                ("products", PolynomialFeatures(3), ["b", "n"]),
+                ("pairs", PolynomialFeatures(interaction_only=True, include_bias=False), ["n", "b"]),
+            ]
+        ),
+        ColumnTransformer(
+            [
+                (
+                    "both",
+                    make_pipeline(
+                        SimpleImputer(),
+                        FeatureUnion(
+                            [
+                                ("scaled", StandardScaler()),
+                                ("kept", make_pipeline(SelectKBest(k=2), MinMaxScaler())),
+                                ("as", "passthrough"),
+                                ("gone", "drop"),
+                            ]
+                        ),
+                        VarianceThreshold(),
+                    ),
+                    ["a", "b", "n"],
+                ),
+                ("s", OneHotEncoder(handle_unknown="ignore"), ["s"]),
+            ]
+        ),
         make_pipeline(
             ColumnTransformer([("a", SimpleImputer(), NUMBERS)], verbose_feature_names_out=False),
             ColumnTransformer([("b", StandardScaler(), [1]), ("c", "passthrough", [0])]),
         ),
     ],
-    ids=["usual", "numbers", "categories", "target", "encoded", "nested"],
+    ids=["usual", "numbers", "categories", "target", "encoded", "shapes", "union", "nested"],
 )
 def test_what_is_imported_gives_the_same_features(transformer: Any, tmp_path: Path) -> None:
     fitted = clone(transformer).fit(frame(), Y)
@@ -124,12 +167,12 @@ def test_what_is_imported_gives_the_same_features(transformer: Any, tmp_path: Pa
     ("transformer", "words"),
     [
         (
-            ColumnTransformer([("poly", PolynomialFeatures(), ["b"])]),
-            "poly: PolynomialFeatures can't be imported",
+            ColumnTransformer([("spline", SplineTransformer(), ["b"])]),
+            "spline: SplineTransformer can't be imported; those that can: SimpleImputer, .*, Pipeline, and",
         ),
         (
-            ColumnTransformer([("log", make_pipeline(FunctionTransformer(np.sqrt)), ["b"])]),
-            "log.functiontransformer: FunctionTransformer: func: expected numpy.log1p",
+            ColumnTransformer([("log", make_pipeline(FunctionTransformer(np.sinh)), ["b"])]),
+            r"log.functiontransformer: FunctionTransformer: func: expected numpy.log1p, .*, came .*sinh",
         ),
         (
             make_pipeline(OneHotEncoder(sparse_output=False), StandardScaler()),
@@ -138,6 +181,22 @@ def test_what_is_imported_gives_the_same_features(transformer: Any, tmp_path: Pa
         (
             ColumnTransformer([("s", StandardScaler(), ["b"])], transformer_weights={"s": 2}),
             "ColumnTransformer: transformer_weights can't be imported",
+        ),
+        (
+            FeatureUnion([("s", StandardScaler())], transformer_weights={"s": 2}),
+            "FeatureUnion: transformer_weights can't be imported",
+        ),
+        (
+            make_pipeline(OneHotEncoder(sparse_output=False), VarianceThreshold()),
+            "variancethreshold: VarianceThreshold after a one-hot encoder",
+        ),
+        (
+            ColumnTransformer([("q", QuantileTransformer(n_quantiles=1), ["b"])]),
+            "q: QuantileTransformer: n_quantiles: expected 2 at least, came 1",
+        ),
+        (
+            make_pipeline(SimpleImputer(missing_values=np.nan, keep_empty_features=True), Normalizer()),
+            "normalizer: Normalizer can't be imported",
         ),
         (
             ColumnTransformer([("i", SimpleImputer(missing_values=-1), ["n"])]),
@@ -150,6 +209,55 @@ def test_what_cannot_be_imported_is_refused_by_name(transformer: Any, words: str
         dl.Transform.from_sklearn(transformer.fit(frame()[["b", "n"]]))
 
 
+REAL = st.one_of(st.just(np.nan), st.floats(-100, 100), st.integers(-3, 3).map(float), st.floats(0.001, 1.0))
+
+
+def same_as_theirs(fitted: Any, values: Any) -> None:
+    """Ours, of a fitted transformer of one column, are what it makes of some values, as float32."""
+    ours = dl.Transform.from_sklearn(fitted).apply({"x0": values[:, 0]})
+    np.testing.assert_allclose(ours, fitted.transform(values), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@settings(max_examples=60, deadline=None)
+@given(st.lists(REAL, min_size=5, max_size=40), st.lists(REAL, min_size=1), st.booleans())
+def test_power_transforms_are_those_of_scikit_learn(seen: Any, more: Any, positive: bool) -> None:
+    x, now = np.array(seen)[:, None], np.array([*seen, *more])[:, None]
+    assume(len(set(x[~np.isnan(x)].tolist())) > 2)
+    if positive:
+        x, now = np.abs(x) + 0.5, np.abs(now) + 0.5
+    fitted = PowerTransformer("box-cox" if positive else "yeo-johnson", standardize=False).fit(x)
+    assume(np.isfinite(fitted.lambdas_).all() and abs(fitted.lambdas_[0]) < 20)
+    same_as_theirs(fitted, now)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(REAL, min_size=2, max_size=60), st.lists(REAL), st.integers(2, 20), st.booleans(), st.booleans()
+)
+def test_quantile_transforms_are_those_of_scikit_learn(
+    seen: Any, more: Any, points: int, normal: bool, alone: bool
+) -> None:
+    x, now = np.array(seen)[:, None], np.array([*seen, *more])[:, None]
+    assume(np.isfinite(x).any())
+    points = min(points, len(x))
+    distribution = "normal" if normal else "uniform"
+    fitted = QuantileTransformer(n_quantiles=points, output_distribution=distribution, subsample=None).fit(x)
+    if alone:
+        ours = dl.Transform([dl.Quantile("x", points, normal)]).fit({"x": x[:, 0]})
+        np.testing.assert_allclose(ours.apply({"x": now[:, 0]}), fitted.transform(now), rtol=1e-5, atol=1e-6)
+    else:
+        same_as_theirs(fitted, now)
+
+
+def test_what_was_fitted_on_nothing_is_refused() -> None:
+    nothing = np.full((5, 1), np.nan)
+    with pytest.warns(RuntimeWarning):
+        fitted = QuantileTransformer(n_quantiles=3).fit(nothing)
+    with pytest.raises(BadRequest, match="QuantileTransformer: 'x0': expected it to be fitted on numbers"):
+        dl.Transform.from_sklearn(fitted)
+
+
 def test_what_is_not_fitted_is_refused() -> None:
     with pytest.raises(BadRequest, match="expected a fitted transformer"):
         dl.Transform.from_sklearn(StandardScaler())
@@ -160,6 +268,11 @@ def test_arrays_have_columns_by_number() -> None:
     ours = dl.Transform.from_sklearn(StandardScaler().fit(x))
     assert [each.name for each in ours.inputs] == ["x0", "x1"]
     assert ours.apply({"x0": x[:, 0], "x1": x[:, 1]}).tolist() == [[-1, -1], [1, 1]]
+    assert ours.apply(x).tolist() == dl.Transform([dl.Standardise(["x0", "x1"])]).fit_apply(x).tolist()
+    fitted = ColumnTransformer([("b", "passthrough", [1]), ("a", "passthrough", [0])]).fit(x)
+    assert dl.Transform.from_sklearn(fitted).apply(x.astype(object)).tolist() == [[2, 1], [5, 3]]
+    with pytest.raises(BadRequest, match=r"column 'x1': expected numbers, came nothing; there are: x0$"):
+        ours.apply(x[:, :1])
 
 
 def test_a_transform_trains_in_a_pipeline() -> None:

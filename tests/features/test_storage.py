@@ -63,8 +63,11 @@ def _paths(document: Any) -> list[tuple[Any, ...]]:
 
 def test_a_file_with_anything_wrong_in_it_is_refused_or_works() -> None:
     columns = {"x": [1.0, 2.0], "s": ["a", "b"], "t": ["2024-01-01", "2024-01-02"]}
-    steps = [dl.Impute("x"), dl.Bucketise("x"), dl.Cross(["s", "x"]), dl.OneHot("s_x_x"), dl.TargetMean("s")]
-    whole = dl.Transform([*steps, dl.DatePart("t"), dl.Cyclic("t_hour")]).fit(columns, [0, 1])
+    steps = [
+        *(dl.Impute("x"), dl.Quantile("x", into="q"), dl.Bucketise("x"), dl.Cross(["s", "x"])),
+        *(dl.OneHot("s_x_x"), dl.TargetMean("s"), dl.DatePart("t"), dl.Cyclic("t_hour")),
+    ]
+    whole = dl.Transform(steps).fit(columns, [0, 1])
     text = json.dumps(whole.to_dict())
     for path in _paths(json.loads(text))[1:]:
         for value in ([], {}, None, -1, 10**30, float("nan"), True, "x", ["x"], [[1]], [["x", 1, 2]]):
@@ -89,5 +92,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "transform.json").write_text(text)
     with pytest.raises(BadRequest, match=r"transform\.json"):
         dl.Transform.load(tmp_path / "transform.json")
+    with pytest.raises(BadRequest, match=r"nowhere/transform\.json: No such file or directory$"):
+        dl.Transform([dl.Pass("a")]).fit({"a": [1.0]}).save(tmp_path / "nowhere" / "transform.json")
     with pytest.raises(BadRequest, match="no such file"):
         dl.Transform.load(tmp_path / "nowhere.json")

@@ -407,6 +407,20 @@ def test_steps_that_do_not_fit_together_are_refused(steps: list[Any], words: str
         assert dl.Transform(steps).outputs
 
 
+@pytest.mark.parametrize("steps", [dl.Pass("a"), "a", ["a"], [dl.Pass], None])
+def test_what_are_no_steps_is_refused(steps: Any) -> None:
+    with pytest.raises(BadRequest, match=r"^steps: expected a list of steps such as .*, came "):
+        dl.Transform(steps)
+
+
+def test_numbers_are_read_however_large_and_one_alone_is_no_column() -> None:
+    transform = dl.Transform([dl.Pass("a")]).fit({"a": [1.0, 2.0]})
+    assert transform.apply({"a": [2**70, 1]}).tolist() == [[2.0**70], [1.0]]
+    for alone in (2.0, np.array(2.0)):
+        with pytest.raises(BadRequest, match=r"column 'a': expected numbers, came 2\.0"):
+            transform.apply({"a": alone})
+
+
 def test_two_outputs_of_one_name_are_refused() -> None:
     with pytest.raises(BadRequest, match="'a_b'"):
         dl.Transform([dl.OneHot("a"), dl.Pass("a_b")]).fit({"a": ["b"], "a_b": [1.0]})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -95,6 +97,10 @@ def test_drift_is_reported_alarmed_posted_and_kept(registry: Registry, tmp_path:
         metrics = Scrape(server)
         assert metrics("driftline_alarms_total", column="x_1", model="m", version="1") >= 1
         assert metrics("driftline_signal", column="x_1", kind="alarm") == 1
+        onset = datetime.fromisoformat(alarm["onset"]["when"]).timestamp()
+        assert metrics("driftline_signal_onset_timestamp_seconds", column="x_1", kind="alarm") == onset
+        assert not alarm["onset"]["first"]
+        assert alarm["onset"]["rows"] < alarm["rows"]
         assert metrics("driftline_drift", column="x_1", statistic="psi") > 0.02
         assert metrics("driftline_drift_null", column="x_1", statistic="psi") > 0
         assert metrics("driftline_rows_skipped_total", model="m") == 0
@@ -102,11 +108,15 @@ def test_drift_is_reported_alarmed_posted_and_kept(registry: Registry, tmp_path:
 
         let_go = server.post("/v2/models/m/drift/acknowledge").json()["acknowledged"]
         assert "x_1" in [signal["column"] for signal in let_go]
+        assert server.post("/v2/models/m/drift/acknowledge").json()["acknowledged"] == []
         assert server.stop() == 0
         server.close()
         lines = [event for event in server.events() if "signal" in event]
         assert {event["level"] for event in lines if event["signal"]["kind"] == "alarm"} == {"warning"}
         assert not any("secret" in line for line in server.log)
+        told = [event["message"] for event in server.events() if "acknowledged" in event["message"]]
+        assert len(told) == 1
+        assert re.match(r"m 1: \d+ signals? (is|are) acknowledged: ", told[0])
     history = pq.read_table(tmp_path / "history")
     assert set(history["column"].to_pylist()) >= {"x_0", "x_1", "x_2", "total"}
     assert set(history["model"].to_pylist()) == {"m"}

@@ -53,6 +53,10 @@ REQUESTS: dict[str, tuple[str, bytes, dict[str, str]]] = {
     "MLflow": ("/invocations", b'{"inputs": [[1, 2, 3]]}', {"content-type": "application/json"}),
     "CSV": ("/models/m/invocations", b"a,b,c\n1,2,3\n", {"content-type": "text/csv"}),
     "Arrow": (INFER, arrow(), {"content-type": "application/vnd.apache.arrow.stream"}),
+    "answered compressed, logged as it was before": (
+        INFER, json.dumps(infer_request({"x": ("FP32", [[1.0, 2.0, 3.0]] * 500)})).encode(),
+        {"content-type": "application/json", "accept-encoding": "gzip"},
+    ),
     "refused": (INFER, b'{"inputs": []}', {"content-type": "application/json"}),
 }  # fmt: skip
 
@@ -95,6 +99,7 @@ def test_every_protocol_is_logged_as_it_went_over_the_wire(
     )
     halves = 1 if name == "refused" else 2
     assert answer.is_success is (halves == 2), answer.text
+    assert answer.headers.get("content-encoding") == headers.get("accept-encoding")
 
     def come() -> list[Any]:
         return [event for event in receiver.events if event.id == number]

@@ -105,6 +105,9 @@ def test_the_drift_alert_fires_for_the_server_and_for_the_sidecar(
     (alert,) = until(fired, "the alert")
     name = " ".join(filter(None, ("flights", version)))
     assert alert["annotations"]["summary"] == f"x_1 of {name}: further from the reference than is harmless"
+    assert re.match(
+        r"Since about 20\d\d-\d\d-\d\d [\d:.]+ \+0000 UTC\. GET ", alert["annotations"]["description"]
+    )
 
 
 def expressions() -> list[tuple[str, str]]:
@@ -134,8 +137,9 @@ def test_rules_and_dashboard_know_only_metrics_that_are_there(both: tuple[Proces
     rules = yaml.safe_load((MONITORING / "rules.yaml").read_text())
     read = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
     read += [expression for _, expression in expressions()]
-    there = set(scraping.get("label/__name__/values")) | QUIET
-    assert set().union(*map(names, read)) <= there
+    needed = set().union(*map(names, read)) - QUIET
+    # Those of signals are there when the first alarm has been scraped.
+    until(lambda: needed <= set(scraping.get("label/__name__/values")), f"all of {needed}")
     for group in scraping.get("rules")["groups"]:
         assert [rule["name"] for rule in group["rules"] if rule["health"] != "ok"] == []
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())

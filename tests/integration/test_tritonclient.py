@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -122,15 +123,25 @@ def test_classes(client: triton.InferenceServerClient, binary_in: bool, binary_o
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_compressed_requests(client: triton.InferenceServerClient, algorithm: str) -> None:
-    array = np.ones((64, 3), np.float32)
+@pytest.mark.parametrize("binary_out", [True, False])
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_compressed_requests_and_answers(
+    server: Process, client: triton.InferenceServerClient, algorithm: str, binary_out: bool, rows: int
+) -> None:
+    array = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)
+    output = triton.InferRequestedOutput("y", binary_data=binary_out)
     result = client.infer(
         "scale",
         [request_for("x", array)],
+        outputs=[output],
         request_compression_algorithm=algorithm,
         response_compression_algorithm=algorithm,
     )
     np.testing.assert_array_equal(result.as_numpy("y"), 2 * array)
+    body, length = client.generate_request_body([request_for("x", array)], outputs=[output])
+    headers = {"Inference-Header-Content-Length": str(length), "Accept-Encoding": algorithm}
+    answer = httpx.post(f"{server.url}/v2/models/scale/infer", content=body, headers=headers)
+    assert answer.headers.get("content-encoding") == (None if rows == 1 else algorithm)
 
 
 def test_async_requests_each_get_their_own_answer(client: triton.InferenceServerClient) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from guarded import guarded
 from hypothesis import example, given
 from hypothesis import strategies as st
 from naive_kernels import SIMULATED
@@ -330,3 +331,43 @@ def test_text_of_any_length_is_read_to_its_end() -> None:
             assert answer == kernel.UNKNOWN
         elif answer != (1 << kernel.PLACES):
             assert (answer, out.view(np.float64)[0]) == (-1, float("1" * size))
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+def test_digits_up_to_the_end_of_the_text_have_an_end(dtype: str) -> None:
+    for start in ("[", "[1.", "[-1.5e", "[[1,"):
+        for size in range(1, 40):
+            text = f"{start}{'1' * size}".encode()
+            out = np.zeros(np.dtype(dtype).itemsize, np.uint8)
+            answer = kernel.read(text, 0, len(text), out, KINDS[dtype], 0, 0, 0, 0)
+            # Of too many digits there is a hard number, behind which there is no bracket.
+            assert answer == kernel.UNKNOWN or answer == (1 << kernel.PLACES)
+
+
+TAILS = [
+    "",
+    "-",
+    "1",
+    "1.",
+    "1.5",
+    "-1.",
+    "1e",
+    "1e-",
+    "1" * 8,
+    "1." + "2" * 16,
+    "nul",
+    "Infinit",
+    "1 ",
+    "1,",
+    "1]",
+]
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_nothing_is_read_behind_the_text(tail: str) -> None:
+    for start in ("[", "[[", "[1234567.5,", "[1.5," * 9):
+        text = guarded(f"{start}{tail}".encode())
+        for dtype, kind in KINDS.items():
+            for count in (1, 2, 9):
+                out = np.zeros(count * np.dtype(dtype).itemsize, np.uint8)
+                kernel.read(text, 0, len(text), out, kind, 0, 0, 0, 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from guarded import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from naive_kernels import SIMULATED
@@ -85,3 +86,11 @@ def test_nan_and_infinity_are_read_as_python_writes_them() -> None:
         found = read(ROW.replace("-2", word))
         assert found is not None
         np.testing.assert_array_equal(found[0, 0], float(word))
+
+
+@pytest.mark.parametrize("number", ["", "-", "1", "1.", "1e-", "1" * 16, "nul"])
+def test_nothing_is_read_behind_the_text(number: str) -> None:
+    before = ROW[: ROW.rindex(":") + 1]
+    for start in (before, f"{ROW},{before}"):
+        text = guarded(f"{start}{number}".encode())
+        assert objects.read(text, 0, len(text), TEMPLATE, np.empty((2, 4))) < 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import statistics
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from naive_kernels import SIMULATED, back, examples, there
+from scipy import special
 
-from driftline_kernels import dictionary, memory
+from driftline_kernels import dictionary, memory, scalars
 from driftline_kernels import transforms as kernel
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # as plain Python, numpy warns
@@ -86,6 +88,40 @@ def test_arithmetic_of_one_number(values: list[float], p: float, q: float) -> No
 
 
 @examples(60)
+@given(NUMBERS, st.one_of(st.sampled_from([0.0, 1.0, 2.0]), st.floats(-5, 5)))
+def test_powers_that_make_normal(values: list[float], power: float) -> None:
+    x = np.array([*values, 0.0, -1.0, 1e-300, 1e300])
+    box_cox, yeo_johnson = all_of([(kernel.BOX_COX, [power]), (kernel.YEO_JOHNSON, [power])], x)
+    with np.errstate(all="ignore"):
+        equal(box_cox, special.boxcox(x, power))
+        signed = np.where(x < 0, -special.boxcox1p(-x, 2 - power), special.boxcox1p(x, power))
+        equal(yeo_johnson, signed)
+
+
+@examples(60)
+@given(NUMBERS, st.lists(st.integers(-9, 9), min_size=2, max_size=4 if SIMULATED else 9))
+def test_shares_between_quantiles(values: list[float], quantiles: list[int]) -> None:
+    known = sorted(map(float, quantiles))
+    x = np.array([*values, *known, known[0] - 1, known[-1] + 1])
+    steps = np.linspace(0, 1, len(known))
+    falling = -np.array(known)[::-1]
+    expected = (np.interp(x, known, steps) - np.interp(-x, falling, -steps[::-1])) / 2
+    expected[x == known[-1]], expected[x == known[0]] = 1, 0
+    assert np.allclose(computed(kernel.SHARE, x, [0.0, *known]), expected, 1e-6, 1e-7, equal_nan=True)
+    near = computed(kernel.SHARE, [known[0] + 0.01, known[-1] - 0.01], [0.1, known[0], known[-1] + 1])
+    assert near[0] == 0
+
+
+@examples(60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=MOST))
+def test_quantiles_of_the_normal_distribution(shares: list[float]) -> None:
+    x = np.array([*shares, 0.0, 1e-9, 0.075, 0.5, 0.925, 1.0, np.nan])
+    end = statistics.NormalDist().inv_cdf(1e-7 - np.spacing(1))
+    expected = np.clip(special.ndtri(x), end, -end)
+    np.testing.assert_allclose(computed(kernel.PROBIT, x, []), expected, rtol=1e-6, atol=1e-7)
+
+
+@examples(60)
 @given(NUMBERS)
 def test_arithmetic_of_two_numbers(values: list[float]) -> None:
     x, z = np.array(values), np.array(values)[::-1]
@@ -116,18 +152,18 @@ def test_parts_of_times(times: list[datetime.datetime]) -> None:
     epoch = datetime.datetime(1970, 1, 1)
     seconds = [math.floor((time - epoch) / datetime.timedelta(seconds=1)) for time in times]
     wanted = {
-        kernel.YEAR: [time.year for time in times],
-        kernel.MONTH: [time.month for time in times],
-        kernel.DAY: [time.day for time in times],
-        kernel.HOUR: [time.hour for time in times],
-        kernel.MINUTE: [time.minute for time in times],
-        kernel.SECOND: [time.second for time in times],
-        kernel.WEEKDAY: [time.weekday() for time in times],
-        kernel.YEARDAY: [time.timetuple().tm_yday for time in times],
-        kernel.QUARTER: [(time.month + 2) // 3 for time in times],
+        scalars.YEAR: [time.year for time in times],
+        scalars.MONTH: [time.month for time in times],
+        scalars.DAY: [time.day for time in times],
+        scalars.HOUR: [time.hour for time in times],
+        scalars.MINUTE: [time.minute for time in times],
+        scalars.SECOND: [time.second for time in times],
+        scalars.WEEKDAY: [time.weekday() for time in times],
+        scalars.YEARDAY: [time.timetuple().tm_yday for time in times],
+        scalars.QUARTER: [(time.month + 2) // 3 for time in times],
     }
     assert all_of([(kernel.PART, [part]) for part in wanted], seconds).tolist() == list(wanted.values())
-    assert np.isnan(computed(kernel.PART, [math.nan, math.inf], [kernel.DAY])).all()
+    assert np.isnan(computed(kernel.PART, [math.nan, math.inf], [scalars.DAY])).all()
 
 
 def test_codes_become_numbers_pairs_and_columns() -> None:

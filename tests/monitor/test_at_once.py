@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -53,3 +55,42 @@ def test_kinds_are_those_that_are_wanted() -> None:
 def test_a_column_that_is_missing_is_named() -> None:
     with pytest.raises(BadRequest, match="column 'carrier': expected as in the profile, came none"):
         dl.compare(frame(), frame()[["temp"]])
+
+
+def test_other_columns_are_left_out_whatever_they_hold() -> None:
+    other = frame().assign(mixed=[1, "a"] * (ROWS // 2), when=pd.period_range("2013-01-01", periods=ROWS))
+    assert not dl.compare(frame(), other).alarms
+    with pytest.raises(BadRequest, match=r"column 'temp': .*; there are: carrier, mixed, when$"):
+        dl.compare(frame(), other.drop(columns="temp"))
+
+
+def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert dl.compare(frame(), frame(mean=2, seed=1)).alarms
+    assert not caplog.records
+
+
+def test_too_few_rows_are_told_to_whoever_compares_them() -> None:
+    with pytest.warns(UserWarning, match="few|weak") as told:
+        dl.compare(frame()[:99], frame(mean=2, seed=1)[:199])
+    assert [str(warning.message).partition(":")[0] for warning in told] == [
+        "a profile of 99 rows is weak",
+        "199 rows, looked at together, are too few for a change or an alarm; expected at least 200",
+    ]
+    assert {warning.filename for warning in told} == {__file__}
+    assert dl.compare(frame(), frame(mean=2, seed=1)[:200]).changes
+
+
+def test_categories_stay_what_they_are() -> None:
+    """Whole numbers that pandas has as categories, with some missing, and more than a rule would guess."""
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 50, ROWS).astype(object)
+    codes[::10] = None
+    before = pd.DataFrame({"shop": pd.Categorical(codes), "size": codes.astype(float)})
+    after = before.iloc[::-1].copy()
+    after["shop"] = pd.Categorical([None if code is None else min(code, 10) for code in codes])
+    report = dl.compare(before, after)
+    assert (report["shop"].kind, report["size"].kind) == ("categorical", "numeric")
+    assert report["shop"].facts["missing_rate"] == pytest.approx(0.1)
+    assert [alarm.column for alarm in report.alarms] == ["shop"]
+    assert dl.compare(before, after, kinds={"shop": "numeric"})["shop"].kind == "numeric"

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.monitor.detector import BINS, FEW_ROWS, Detectors, RankBins, radius, shares_of
+from driftline.monitor.onset import Look
 from driftline.monitor.profile import Profile
 from driftline.monitor.ranks import CUTS, Group, cut_ranks, split
 from driftline.monitor.reference import Numeric, Reference
+from driftline_kernels import moments
 
 
 def reference(values: object) -> Reference:
@@ -110,6 +112,10 @@ def test_a_radius_allows_for_the_tolerance_and_for_chance() -> None:
     assert (radius(rows, 0.02, 50) > found).all()
 
 
+def look(*counts: np.ndarray) -> Look:
+    return Look(np.concatenate(counts), moments.start(len(counts)), 0, 0.0)
+
+
 def looks(detectors: Detectors, references: list[Reference], drifting: set[int], number: int) -> list[object]:
     """Looks at 100 rows; in columns that drift, all of them are below the reference's lower quarter."""
     random = np.random.default_rng(1)
@@ -119,7 +125,7 @@ def looks(detectors: Detectors, references: list[Reference], drifting: set[int],
             counts_of(one, (random.random(100) * (0.25 if column in drifting else 1)).astype(np.float32))
             for column, one in enumerate(references)
         ]
-        found += detectors.look(np.concatenate(rows))
+        found += detectors.look(look(*rows), 100)
     return found
 
 
@@ -170,7 +176,7 @@ def test_all_columns_together_pass_where_none_does_alone(references: list[Refere
 def test_without_new_rows_nothing_is_bet(references: list[Reference]) -> None:
     detectors = Detectors(references, 20_000, 0.02)
     before = [one.copy() for one in detectors._state]
-    assert detectors.look(np.zeros(sum(len(one.counts) for one in references), np.int64)) == []
+    assert detectors.look(look(*(np.zeros_like(one.counts) for one in references)), 0) == []
     for one, other in zip(before, detectors._state, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -182,7 +188,7 @@ def test_a_burst_that_is_all_of_one_look_signals(references: list[Reference]) ->
         detectors = Detectors(references, 1_000_000, 0.02)
         assert looks(detectors, references, set(), before) == []
         burst = [counts_of(one, random.random(4_800).astype(np.float32) * 0.5) for one in references]
-        found = detectors.look(np.concatenate(burst))
+        found = detectors.look(look(*burst), 4_800)
         assert [finding.kind for finding in found] == ["change", "alarm"]
         assert all(sorted(finding.columns) == [0, 1, 2] for finding in found)
 
@@ -200,7 +206,7 @@ def test_parts_of_a_look_are_all_of_its_rows(references: list[Reference]) -> Non
     random = np.random.default_rng(0)
     of = [counts_of(one, random.random(rows)) for one, rows in zip(references, (6_400, 31, 0), strict=True)]
     counts = np.concatenate(of)
-    parts = RankBins(references).parts(counts)
+    parts = RankBins(references).parts(counts, 6_400)
     assert parts.shape == (7, 3, BINS)
     np.testing.assert_array_equal(parts.sum(axis=0), RankBins(references).of(counts))
     expected = 6_400 * shares_of(6_400)
@@ -213,5 +219,5 @@ def test_a_look_at_few_rows_leaves_nothing_to_chance(references: list[Reference]
     before = ranks.random.bit_generator.state
     random = np.random.default_rng(0)
     counts = np.concatenate([counts_of(one, random.random(2 * FEW_ROWS - 1)) for one in references])
-    np.testing.assert_array_equal(ranks.parts(counts), [ranks.of(counts)])
+    np.testing.assert_array_equal(ranks.parts(counts, 2 * FEW_ROWS - 1), [ranks.of(counts)])
     assert ranks.random.bit_generator.state == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -77,6 +79,51 @@ def test_without_a_monitor_rows_are_counted_as_skipped(caplog: pytest.LogCapture
     with pytest.raises(Unavailable, match=r"m 1 is not monitored: profile\.arrow: expected"):
         observer.ready()
     assert "m 1 is not monitored: profile.arrow" in caplog.text
+
+
+def test_a_monitor_that_lacks_files_is_tried_again_and_what_waits_is_observed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It once stayed away until its version was loaded again."""
+    tries: list[int] = []
+
+    def make() -> Monitor:
+        tries.append(len(tries))
+        if len(tries) < 3:
+            try:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "profile.arrow")
+            except OSError as error:
+                raise BadRequest(f"profile.arrow: expected a profile: {error}") from error
+        return monitor()
+
+    monkeypatch.setattr(module, "backoff", lambda failures: failures / 100)
+    observer = Observer(make, "m 1")
+    observer.observe(ROWS, 200)
+    observer.start()
+    until(lambda: observer.monitor is not None)
+    assert observer.ready().rows == 200
+    assert (observer.failure, observer.skipped_rows, len(tries)) == ("", 0, 3)
+    assert (
+        caplog.messages
+        == [
+            "m 1 is not monitored: profile.arrow: expected a profile: [Errno 24] Too many open files: "
+            "'profile.arrow'; next try in 0 s"
+        ]
+        * 2
+    )
+
+
+def test_who_waits_for_files_can_be_closed() -> None:
+    def make() -> Monitor:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    observer = Observer(make, "m 1")
+    observer.start()
+    until(lambda: observer.failure != "")
+    with pytest.raises(Unavailable, match=r"m 1 is not monitored: .*Too many open files"):
+        observer.ready()
+    observer.close()
+    until(lambda: not any(one.name == "driftline-monitor" for one in threading.enumerate()))
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

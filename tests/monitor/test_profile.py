@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -286,6 +287,10 @@ def test_a_profile_shows_itself(profile: Profile) -> None:
     page = Profile.fit({"<b>": np.array(["&", "x"] * 100)})._repr_html_()
     assert "&lt;b&gt;" in page
     assert "&amp; 50%" in page
+    odd = Profile.fit({"x": np.array(["two\nlines", ""] * 100)})
+    assert str(odd).splitlines()[-1].endswith(r"'' 50%, 'two\nlines' 50%")
+    ways = re.findall(r"<t[hd] style=\"[^\"]*text-align:(\w+)", page)
+    assert ways == 2 * ["left", "left", "right", "right", "left"]
 
 
 def test_what_cannot_be_profiled_is_named() -> None:
@@ -322,7 +327,7 @@ def test_a_profile_is_checked_against_a_signature() -> None:
     place = TensorSpec("place", DATATYPES["BYTES"], (-1,))
     profile.validate(Signature((numbers, place), (), batched=True))
     profile.validate(Signature((place,), (TensorSpec("x", DATATYPES["FP32"], (-1, -1)),), batched=True))
-    with pytest.raises(BadRequest, match="column 'x_0': the model has no such column; it has 'x, place'"):
+    with pytest.raises(BadRequest, match="column 'x_0': the model has no such column; it has: x, place"):
         profile.validate(Signature((TensorSpec("x", DATATYPES["FP32"], (-1, 1)), place), (), batched=True))
     with pytest.raises(BadRequest, match="column 'x_0': the model has strings, the profile numbers"):
         profile.validate(Signature((TensorSpec("x", DATATYPES["BYTES"], (-1, 2)), place), (), batched=True))

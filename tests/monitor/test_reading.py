@@ -106,7 +106,7 @@ def test_strings_and_booleans() -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({"x": ROWS}, "column 'label': expected as in the profile, came none; there are 'x_0, x_1, x_2'"),
+        ({"x": ROWS}, "column 'label': expected as in the profile, came none; there are: x_0, x_1, x_2"),
         (
             {"x": ROWS, "label": ["a"] * 500},
             "column 'label': expected integers as in the profile, came strings",

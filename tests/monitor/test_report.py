@@ -247,9 +247,22 @@ def test_where_the_shape_says_more_than_the_mean_it_is_told_first() -> None:
     assert mean.startswith("mean down 0.2 sd, 0.499 -> 0.4")
     normal = np.random.default_rng(0).standard_normal(5_000)
     assert re.fullmatch(
-        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; out of range 0 % -> 0\.\d+ %)?",
+        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; above 3\.\d+, its greatest: 0 % -> 0\.\d+ %)?",
         only(normal, normal + 0.3).words,
     )
+
+
+def test_out_of_range_is_told_with_its_side() -> None:
+    values = np.linspace(3, 71, 5_000)
+    usual, low, high = values[:400], [-5.0] * 100, [90.0] * 100
+    told = [
+        ([*usual, *low], "below 3, its least: 0 % -> 20 %"),
+        ([*usual, *high], "above 71, its greatest: 0 % -> 20 %"),
+        ([*usual, *low, *high[:10]], "below 3, its least: 0 % -> 20 %"),
+        ([*usual, *low, *high[:20]], "out of 3 to 71: 0 % -> 23 %"),
+    ]
+    for now, words in told:
+        assert words in only(values, np.array(now)).words
 
 
 def test_a_mean_is_told_with_the_digits_that_its_change_has() -> None:
@@ -309,7 +322,7 @@ def test_odd_references_are_explained() -> None:
     rows = np.full(200, 7.0)
     constant = only(rows, np.append(rows, [8.0] * 50))
     assert constant.note.startswith("the reference has one value only, 7")
-    assert constant.words == "out of range 0 % -> 20 %"
+    assert constant.words == "above 7, its greatest: 0 % -> 20 %"
     absent = only(np.full(200, np.nan), np.append(np.full(100, np.nan), np.zeros(100)))
     assert absent.note == "the reference has no values: all are missing"
     assert absent.statistics["missing"].value == -0.5
@@ -380,7 +393,7 @@ def test_windows_of_other_bins_are_refused(profile: Profile) -> None:
     other = Profile.fit({"z": np.arange(200.0)})
     with pytest.raises(BadRequest, match="column 'z': expected 37 counts in the window, came 0"):
         report.of(other, window(profile, data(10)))
-    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: 'z'"):
+    with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: z"):
         report.of(other, window(other, {"z": np.arange(3.0)}))["q"]
 
 
@@ -419,13 +432,33 @@ def test_it_prints_as_a_table_and_is_short_among_others(
     assert "\x1b" not in str(found)
 
 
+def test_in_a_notebook_text_is_only_what_is_printed(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, rich would show what it captures, too, as a page of its own."""
+    shown: list[Any] = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *what: shown.append(what))
+    text = str(report.of(profile, window(profile, data(1_000)), signals()))
+    assert text.startswith("1,000 rows")
+    assert "<pre" not in text
+    assert not shown
+
+
+def test_references_and_windows_are_a_line(profile: Profile) -> None:
+    assert repr(profile["normal"]).startswith("Numeric('normal', numeric, 5,000 rows: ")
+    assert repr(profile["place"]).startswith("Categorical('place', string, 5,000 rows")
+    began = f"{NOON:%Y-%m-%d %H:%M:%S}"
+    assert repr(window(profile, data(1_000))).startswith(f"Window(1,000 rows, {began} to ")
+
+
 def test_of_the_many_columns_of_a_signal_the_first_are_named(caplog: pytest.LogCaptureFixture) -> None:
     columns = tuple(f"c{index}" for index in range(500))
     signal = Signal("change", "", 0, "", NOON, 9, 14.0, columns, {}, "")
     text = str(Report(NOON, NOON, 9, 9, (), {}, (signal,), ()))
     assert "the model as a whole (c0, c1, c2, 497 more)" in text
     with caplog.at_level("INFO"):
-        log_signals([signal])
+        log_signals([signal], 500)
     assert "the model as a whole (c0, c1, c2, 497 more)" in caplog.text
 
 

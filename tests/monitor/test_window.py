@@ -109,4 +109,5 @@ def test_a_signal_is_told_in_json() -> None:
             "mean_shift": {"value": None, "interval": [0.1, None]},
         },
         "words": "mean up",
+        "onset": None,
     }

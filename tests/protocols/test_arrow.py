@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.errors import BadRequest
+from driftline.config import Batching
+from driftline.errors import BadRequest, TooLarge
+from driftline.protocols import unpacked
 from driftline.protocols.arrow import ArrowCodec
 from driftline.tensors import DATATYPES, Signature, TensorSpec
 
@@ -224,3 +228,73 @@ def test_broken_streams_are_refused_or_read(noise: bytes, place: int) -> None:
     body[place : place + len(noise)] = noise
     with suppress(BadRequest):  # and nothing else
         codec(spec("n", "FP32", -1)).decode(bytes(body))
+
+
+def any_arrays() -> dict[str, Any]:
+    """Two rows of every type that is no number, one of them null where it can be."""
+    one = {
+        "text": pa.string(), "bytes": pa.binary(), "bytes of two": pa.binary(2), "date": pa.date32(),
+        "time": pa.time64("ns"), "duration": pa.duration("s"), "zone": pa.timestamp("us", "Nowhere/Bad"),
+        "interval": pa.month_day_nano_interval(), "list": pa.list_(pa.float64()),
+        "decimal": pa.decimal128(4, 2), "object": pa.struct({"a": pa.int8()}),
+        "map": pa.map_(pa.string(), pa.int8()),
+    }  # fmt: skip
+    values = {
+        "text": "a", "bytes": b"\xff", "bytes of two": b"ab", "date": 1, "time": 1, "duration": 1, "zone": 1,
+        "interval": (1, 2, 3), "list": [1.0], "decimal": 1, "object": {"a": 1}, "map": [("a", 1)],
+    }  # fmt: skip
+    found = {name: pa.array([values[name], None], kind) for name, kind in one.items()}
+    found["union"] = pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1.0, 2.0])])
+    found["category"] = pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array([["a"]]))
+    return found
+
+
+@pytest.mark.parametrize("name", any_arrays())
+@pytest.mark.parametrize("raw", [True, False])
+def test_no_type_is_a_fault_of_ours(name: str, raw: bool) -> None:
+    body = stream(pa.table({"n": any_arrays()[name]}))
+    for datatype in ("FP64", "INT64", "BOOL"):
+        with pytest.raises(BadRequest, match=f"^column 'n': expected {datatype}, came "):
+            codec(replace(spec("n", datatype, -1), raw=raw)).decode(body)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_type_that_pyarrow_has_no_arrays_of(nested: bool) -> None:
+    """Another unit of an interval, whichever byte that is: pyarrow itself can't make one."""
+    column = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
+    column = pa.FixedSizeListArray.from_arrays(column, 1) if nested else column
+    body = stream(pa.table({"n": column}))
+    messages = set()
+    for place in (place for place, byte in enumerate(body) if byte == 2):
+        changed = body[:place] + b"\0" + body[place + 1 :]
+        try:
+            codec(spec("n", "FP32", -1, *[1] * nested)).decode(changed)
+        except BadRequest as error:
+            messages.add(str(error))
+    assert any("month_interval" in one and "of which pyarrow has no arrays" in one for one in messages)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_what_is_small_compressed_only_is_refused_before_it_is_large(compression: str) -> None:
+    table = pa.table(
+        {"n": np.zeros(100_000, np.float32), "s": pa.array(["a" * 1000] * 100_000).dictionary_encode()}
+    )
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    body = bytes(sink.getvalue().to_pybytes())
+    plain = 100_000 * (4 + 4) + 1000
+    assert plain <= unpacked.size_of(body) < plain + 10_000
+    assert unpacked.size_of(stream(table)) == 0
+    inputs = (spec("n", "FP32", -1),)
+    one = partial(ArrowCodec, Signature(inputs, inputs, batched=True), "m", 3)
+    for limits, message in (
+        (Batching(max_queue_bytes=plain - 1), f"expected at most {plain - 1} bytes when decompressed, came "),
+        (Batching(max_queue_rows=99_999), "expected at most 99999 rows, came 100000"),
+    ):
+        with pytest.raises(TooLarge, match=message):
+            one(limits).decode(body)
+    assert len(one(Batching(max_queue_rows=100_000)).decode(body).inputs["n"]) == 100_000
+    whole = ArrowCodec(Signature(inputs, inputs, batched=False), "m", 3)
+    assert len(whole.decode(body).inputs["n"]) == 100_000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest, TooLarge
 from driftline.protocols import encoding as module
-from driftline.protocols.encoding import decompress
+from driftline.protocols.encoding import compress, decompress, wanted
 
 TEXT = b'{"inputs": []}'
 MOST = 100_000
@@ -81,3 +81,33 @@ def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decompress(3 * one, b"gzip", 100) == b"aaa"
     with pytest.raises(BadRequest, match="more follows its end"):
         decompress(4 * one, b"gzip", 100)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        (b"gzip", b"gzip"),
+        (b"Deflate", b"deflate"),
+        (b"gzip;q=0.5", b"gzip"),
+        (b"gzip; q=1.0, identity; q=0", b"gzip"),
+        (b"br, deflate, gzip, identity;q=0.0", b"deflate"),
+        (b"", None),
+        (b"gzip;q=0", None),
+        (b"gzip, deflate", None),
+        (b"gzip, deflate, br, zstd", None),
+        (b"gzip, identity", None),
+        (b"br", None),
+        (b"*", None),
+        (b"identity;q=0", None),
+        (b",;q=,;,", None),
+    ],
+)
+def test_answers_are_compressed_for_who_wants_that_and_no_other(
+    accepted: bytes, coding: bytes | None
+) -> None:
+    assert wanted(accepted) == coding
+
+
+@given(st.binary(), st.sampled_from([b"gzip", b"deflate"]))
+def test_what_goes_compressed_is_what_comes(content: bytes, coding: bytes) -> None:
+    assert decompress(compress(content, coding), coding, len(content)) == content

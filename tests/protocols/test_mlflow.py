@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.errors import BadRequest, DriftlineError, SignatureViolation, UnsupportedMedia
+from driftline.errors import BadRequest, DriftlineError, SignatureViolation, TooLarge, UnsupportedMedia
 from driftline.mlmodel import Column, ColumnType, MlflowSignature, Parameter, Tensor
 from driftline.protocols import casting, numbers
 from driftline.protocols.codec import InferRequest
@@ -398,6 +398,21 @@ def test_csv() -> None:
         CsvCodec(MATRIX, ABC).decode(b"a,b,c\n1,x,3\n")
     with pytest.raises(BadRequest, match="no valid CSV"):
         codec.decode(b"")
+    with pytest.raises(BadRequest, match="the table: 'utf-8' codec can't decode byte 0xff"):
+        codec.decode(b"t,c\xff\n1,x\n")
+
+
+def test_a_table_of_too_many_rows_is_not_read() -> None:
+    body = parquet(a=np.zeros(70_000), b=np.zeros(70_000), c=np.zeros(70_000))
+    assert len(body) < 5_000
+    with pytest.raises(TooLarge, match="expected at most 65536 rows, came 70000"):
+        ParquetCodec(MATRIX).decode(body)
+    assert len(ParquetCodec(MATRIX, most_rows=70_000).decode(body).inputs["x"]) == 70_000
+
+
+def test_a_time_zone_that_there_is_not() -> None:
+    with pytest.raises(BadRequest, match=r"the table: .*Nowhere/Bad"):
+        ParquetCodec(RAW).decode(parquet(t=pa.array([1], pa.timestamp("us", "Nowhere/Bad"))))
 
 
 whole = st.sampled_from(["1.0", "-0.0", "1e3", "2.5e1", "7", "-12", "+3", " 4", "007", "9007199254740993"])
@@ -489,3 +504,55 @@ def test_content_types(content_type: bytes, protocol: str) -> None:
 def test_other_content_types(content_type: bytes) -> None:
     with pytest.raises(UnsupportedMedia, match="Content-Type: expected"):
         protocol_of(content_type)
+
+
+DOUBLES = declared(a="double", b="float", c="double")
+RECORD = st.one_of(
+    st.permutations("abc").flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, values))),
+    st.dictionaries(st.sampled_from("abcd"), values | st.sampled_from([True, "1", [], {}]), max_size=4),
+)
+
+
+@given(st.lists(st.lists(RECORD, min_size=1, max_size=3), min_size=2, max_size=5), st.integers(0, 2))
+def test_records_are_read_alike_by_the_kernel_without_it_and_together(
+    requests: list[list[dict[str, Any]]], style: int
+) -> None:
+    separators = [(",", ":"), (", ", ": "), (" ,", " :")][style]
+    fast, plain = MlflowCodec(MATRIX, DOUBLES), MlflowCodec(MATRIX, DOUBLES)
+    assert fast._objects is not None
+    plain._objects = None
+
+    def read(codec: MlflowCodec, body: bytes) -> Any:
+        try:
+            request = codec.decode(body)
+        except DriftlineError as error:
+            return type(error), str(error)
+        assert request.by_row
+        assert request.inputs["x"].dtype == np.float32
+        return request.inputs["x"]
+
+    bodies = [json.dumps({"dataframe_records": rows}, separators=separators).encode() for rows in requests]
+    expected = [read(plain, body) for body in bodies]
+    for body, want in zip(bodies, expected, strict=True):
+        np.testing.assert_array_equal(read(fast, body), want)
+    form = fast.form(bodies[0], None)
+    if form is None or not all(map(form.fits, bodies)):
+        return
+    try:
+        found = form.read_all(bodies)
+    except numbers.Unread:
+        return
+    assert found.by_row
+    np.testing.assert_array_equal(found.inputs["x"], np.concatenate(expected))
+
+
+def test_records_that_come_together_are_read_together() -> None:
+    codec = MlflowCodec(MATRIX, DOUBLES)
+    bodies = [json.dumps({"dataframe_records": [{"a": n, "b": 0.5, "c": None}]}).encode() for n in range(3)]
+    form = codec.form(bodies[0], None)
+    assert form is not None
+    assert all(map(form.fits, bodies))
+    assert form.read_all(bodies).inputs["x"][:, 0].tolist() == [0, 1, 2]
+    for body in (b'{"dataframe_records":[{"a":1},{"a":2}]}', b'{"dataframe_records":[1]}', b"{}"):
+        assert codec.form(body, None) is None
+    assert MlflowCodec(MATRIX).form(bodies[0], None) is None, "without names, a column is told by its place"

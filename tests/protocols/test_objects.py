@@ -144,6 +144,18 @@ def test_however_joint_rows_are_cut_each_has_its_own_numbers_or_none_is_read(
             np.testing.assert_array_equal(together[name][number : number + 1], want[name])
 
 
+@pytest.mark.parametrize("digits", range(1, 40))
+def test_a_row_without_an_end_does_not_keep_the_one_that_it_came_with(digits: int) -> None:
+    one = codec()
+    whole = f'{{"instances":[{PLAIN}]}}'.encode()
+    cut = whole.replace(b"3}", b"3." + b"1" * digits)
+    form = one.form(whole, None)
+    assert form is not None
+    assert form.fits(cut)
+    with pytest.raises(numbers.Unread):
+        form.read_all([whole, cut])
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from base64 import b64encode
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -160,3 +162,44 @@ def test_deep_nesting_is_refused_without_a_crash() -> None:
     for key in (b"instances", b"inputs", b"neither"):
         with pytest.raises(BadRequest, match="expected"):
             ONE.decode(b'{"%s": %s}' % (key, b"[" * 1000 + b"]" * 1000))
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_strings_in_base64(raw: bool) -> None:
+    text = replace(tensor("b", "BYTES"), raw=raw)
+    one, two = codec((text,), (tensor("y"),)), codec((tensor("a"), text), (tensor("y"),))
+    encoded = {"b64": b64encode("é\0".encode()).decode()}
+    for document in (
+        {"instances": [encoded, "u"]},
+        {"instances": [{"b": encoded}, {"b": "u"}]},
+        {"inputs": [encoded, "u"]},
+        {"inputs": {"b": [encoded, "u"]}},
+    ):
+        assert decode(one, document).inputs["b"].tolist() == ["é\0", "u"]
+    assert decode(two, {"instances": [{"a": 1, "b": encoded}]}).inputs["b"].tolist() == ["é\0"]
+
+
+def test_a_name_is_no_base64() -> None:
+    one = codec((tensor("b64", "BYTES"),), (tensor("y"),))
+    assert decode(one, {"instances": [{"b64": "eA=="}]}).inputs["b64"].tolist() == ["eA=="]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"b64": "é"}, "'b64': expected base64, came 'é'"),
+        ({"b64": "eA="}, "'b64': expected base64, came 'eA='"),
+        ({"b64": "/w=="}, "input 'b': expected UTF-8"),
+        ({"b64": 1}, "input 'b': expected BYTES values"),
+        ({"b64": "eA==", "b": "eA=="}, "expected"),
+    ],
+)
+def test_what_is_no_base64_or_no_string(value: object, message: str) -> None:
+    with pytest.raises(BadRequest, match=re.escape(message)):
+        decode(codec((tensor("b", "BYTES"),), (tensor("y"),)), {"inputs": [value]})
+
+
+def test_lists_in_lists_without_end() -> None:
+    body = b'{"inputs": ' + b"[" * 900 + b'{"b64": "eA=="}' + b"]" * 900 + b"}"
+    with pytest.raises(BadRequest):
+        codec((tensor("b", "BYTES"),), (tensor("y"),)).decode(body)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import zlib
 from functools import partial
 from itertools import pairwise
 
@@ -19,9 +20,10 @@ from support import infer_request
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from driftline.http import Coming
-from driftline.serving import fastlane, infer
+from driftline.serving import exchange, fastlane, infer
 from driftline.serving.connection import Connection
-from driftline.serving.fastlane import Exchange, fast_lane
+from driftline.serving.exchange import Exchange
+from driftline.serving.fastlane import fast_lane
 
 JSON = "content-type: application/json"
 ONE = post(ask([[1, 2, 3]]))
@@ -61,6 +63,9 @@ REQUESTS = {
     "to be closed": headed("Connection: close"),
     "expected": headed("Expect: 100-continue"),
     "compressed": post(b"\x1f", "/v2/models/scale/infer", "Content-Encoding: gzip"),
+    "to be compressed": post(ask(np.arange(300.0).reshape(100, 3).tolist()), "/v2/models/scale/infer",
+                             "Accept-Encoding: gzip"),
+    "nothing to compress": headed("Accept-Encoding: deflate"),
     "an upgrade": headed("Connection: upgrade", "Upgrade: h2c"),
     "chunked": b"POST /v2/models/scale/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
                b"%x\r\n%s\r\n0\r\n\r\n" % (len(ask([[1, 2, 3]])), ask([[1, 2, 3]]).encode()),
@@ -197,6 +202,20 @@ def test_plain_requests_take_the_fast_lane_whether_their_head_is_known_or_not(ho
     house.run(lanes())
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_who_asks_for_it_is_answered_compressed(
+    house: House, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    if long:  # then it is done in a thread
+        monkeypatch.setattr(exchange, "LONG", 0)
+    request = REQUESTS["to be compressed"]
+    plain, _ = house.both(request.replace(b"Accept-Encoding", b"x"))
+    packed, _ = house.both(request, request)
+    head, _, body = packed.partition(b"\r\n\r\n")
+    assert b"\r\ncontent-encoding: gzip" in head
+    assert zlib.decompressobj(31).decompress(body) == plain.partition(b"\r\n\r\n")[2]
+
+
 @pytest.mark.parametrize(
     ("name", "status", "answer"),
     [
@@ -234,7 +253,7 @@ def test_heads_in_memory_are_few(house: House, monkeypatch: pytest.MonkeyPatch) 
 def test_a_body_that_does_not_come_is_not_waited_for_for_ever(
     fast: bool, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastlane if fast else infer, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(exchange if fast else infer, "BODY_SECONDS", 0.05)
 
     async def wait() -> bytes:
         protocol, wire = house.connect(house.lane if fast else Connection)

@@ -90,6 +90,19 @@ async def test_what_is_asked_and_answered_is_as_described(host: Host) -> None:
         check("PredictRequest", {"instances": [[1, 2, 3]]})
         predicted = await reader.post("/v1/models/m:predict", json={"instances": [[1, 2, 3]]})
         check("PredictResponse", predicted.json())
+        for one in ({"inputs": [1]}, {"dataframe_split": {"data": [[1]]}}, {"instances": [1], "params": {}}):
+            check("ScoringRequest", one)
+        for name, instance in (
+            ("InferenceRequest", {"inputs": []}),
+            ("PredictRequest", {"inputs": None}),
+            ("PredictRequest", {"instances": []}),
+            ("ScoringRequest", {"dataframe_records": {}}),
+            ("ScoringRequest", {}),
+        ):
+            with pytest.raises(ValidationError):
+                check(name, instance)
+        said = document["paths"]["/invocations"]["post"]["requestBody"]["content"]
+        assert set(said) == {"application/json", "text/csv", "application/vnd.apache.parquet"}
         check("ScoringError", (await reader.post("/models/m/invocations", json={})).json())
         for name in ("InferenceRequest", "PredictRequest", "Error"):
             with pytest.raises(ValidationError):

@@ -401,3 +401,15 @@ def test_what_can_not_be_queued_together_is_queued_alone(
     answers = house.run(at_once(house, several))
     assert answers[:3] == expected[:3]
     assert answers[3].startswith((b"HTTP/1.1 503", b"HTTP/1.1 429"))
+
+
+def test_each_of_those_that_run_together_has_the_coding_that_it_wants(house: House) -> None:
+    rows = np.arange(300.0).reshape(100, 3)
+    requests = [
+        post(ask((rows + number).tolist()), "/v2/models/scale/infer", f"accept-encoding: {coding}")
+        for number, coding in enumerate(["gzip", "deflate", "gzip, deflate", "gzip"])
+    ]
+    expected = [alone(house, request) for request in requests]
+    assert [b"content-encoding" in answer for answer in expected] == [True, True, False, True]
+    for _ in range(2):  # the second time, by their heads
+        assert house.run(at_once(house, requests)) == expected

@@ -186,3 +186,9 @@ def test_an_answer_is_not_read_if_the_profile_has_inputs_only() -> None:
 def test_what_can_not_be_read_is_named(content: bytes, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         read(MATRIX, Body(content), None)
+
+
+@pytest.mark.parametrize("name", [["x"], {"x": 1}, 1, None])
+def test_a_tensor_whose_name_is_none_is_nobodys(name: object) -> None:
+    entries = [entry(name, "FP32", [1], [1.0]), entry("total", "FP32", [1], [2.0])]  # type: ignore[arg-type]
+    assert read(MATRIX, body({"inputs": entries}), None) == {"total": [2]}

@@ -13,6 +13,7 @@ import pytest
 from sidecar_process import RawUpstream, read_all, read_exactly, read_head
 
 from driftline.child_process import SharedCounts
+from driftline.sidecar import proxy as module
 from driftline.sidecar.proxy import Proxy
 from driftline.sidecar.tap import COUNTED, Copy, Tap
 
@@ -430,3 +431,43 @@ async def test_an_answer_before_the_request_was_there(proxy: Proxy, upstream: Ra
 
     upstream.handle = handle
     assert b"413 Too Large" in await talk(proxy, client)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_stop_does_not_wait_for_a_body_that_does_not_come(
+    proxy: Proxy, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    monkeypatch.setattr(module, "STALLED_SECONDS", 0.1)
+    begun = threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        read_head(connection)
+        if answered:  # before the request is whole: the rest is only heard out
+            connection.sendall(OK)
+        begun.set()
+        read_all(connection)
+
+    def half(connection: socket.socket) -> bytes:
+        connection.sendall(INFER[:-2])
+        return read_all(connection)
+
+    upstream.handle = handle
+    client = asyncio.create_task(talk(proxy, half))
+    assert await asyncio.to_thread(begun.wait, 60)
+    await proxy.stop(3600)
+    answer = await client
+    assert answer.startswith(b"HTTP/1.1 200 OK" if answered else b"HTTP/1.1 503 Service Unavailable")
+    assert not proxy.clients
+
+
+async def test_a_stop_waits_for_a_body_that_still_comes(proxy: Proxy, upstream: RawUpstream) -> None:
+    upstream.handle = answering(OK)
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)  # type: ignore[attr-defined]
+    for part in (INFER[:-3], INFER[-3:-2], INFER[-2:-1]):
+        writer.write(part)
+        while not any(client.advanced and client.passage for client in proxy.clients):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        proxy._end_stalled()
+    writer.write(INFER[-1:])
+    assert await reader.readexactly(len(OK)) == OK
+    writer.close()

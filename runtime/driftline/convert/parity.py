@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from driftline.tensors import Array, Tensors, TensorSpec, shorten
 if TYPE_CHECKING:
     from driftline.convert.example import Example
     from driftline.convert.kinds import Native
+
+
+TIE = 1e-6
+"""Between classes whose scores are no further apart, floats of 32 bits can't tell: either is the label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,9 @@ class Difference:
 def largest(model: Model, native: Native, example: Example) -> Difference:
     """The largest difference on the rows of an example, run together and the first one alone.
 
+    Labels may differ where two classes have the same score, as half of a forest's trees say one and half the
+    other.
+
     Raises BadRequest if the ONNX model does not take them, or gives other shapes.
     """
     inputs = inputs_of(model, example)
@@ -49,7 +57,8 @@ def largest(model: Model, native: Native, example: Example) -> Difference:
             came[name] = np.concatenate([array, came[name][1:]]) if len(came[name]) else array
     expected = native.predict(example)
     pairs = zip(model.signature.outputs, expected, strict=False)
-    found = [_between(spec.name, came[spec.name], want) for spec, want in pairs]
+    ties = _ties(expected)
+    found = [_between(spec.name, came[spec.name], want, ties) for spec, want in pairs]
     return max(found, key=lambda difference: difference.value)
 
 
@@ -74,7 +83,16 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
     return array.astype(spec.datatype.dtype, copy=False)
 
 
-def _between(name: str, came: Array, want: Array) -> Difference:
+def _ties(outputs: Iterable[Array]) -> Array | None:
+    """(rows,) whether the two best classes have the same score; None if there are no scores of classes."""
+    for output in map(np.asarray, outputs):
+        if output.dtype.kind == "f" and output.ndim == 2 and output.shape[1] > 1:
+            best = np.sort(output, axis=1)[:, -2:]
+            return np.asarray(best[:, 1] - best[:, 0] <= TIE)
+    return None
+
+
+def _between(name: str, came: Array, want: Array, ties: Array | None) -> Difference:
     want = np.asarray(want)
     if came.size != want.size or came.shape[:1] != want.shape[:1]:
         raise BadRequest(f"output {name!r}: expected shape {list(want.shape)}, came {list(came.shape)}")
@@ -87,6 +105,8 @@ def _between(name: str, came: Array, want: Array) -> Difference:
         differences[np.isnan(differences)] = np.inf
     else:
         differences = np.where(came.astype(str) == want.astype(came.dtype).astype(str), 0.0, np.inf)
+        if ties is not None and differences.ndim == 1:
+            differences[ties] = 0.0
     at = np.unravel_index(int(differences.argmax()), differences.shape)
     expected, found = (array[at].item() if array.dtype != object else array[at] for array in (want, came))
     return Difference(float(differences[at]), name, int(at[0]), shorten(expected), shorten(found))

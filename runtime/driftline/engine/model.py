@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from driftline.batching.cost import Cost
-from driftline.columns import batch_of, columns_of
+from driftline.columns import batch_of, columns_of, names_in, tabled
 from driftline.config import TRUST, Engine, ModelSettings
 from driftline.engine.bundle import Bundle
 from driftline.engine.device import Device, find, names
@@ -26,7 +26,7 @@ from driftline.engine.providers import Provider, check, cuda, engine_options, te
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
 from driftline.engine.tensorrt_cache import folder_of
-from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError
+from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError, listed
 from driftline.machine import available_cores
 from driftline.mlmodel import MLMODEL, Predictions
 from driftline.registry.files import locked
@@ -105,19 +105,19 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({_names(self.signature.inputs)} -> {_names(self.signature.outputs)})"
 
-    def predict(self, columns: object, outputs: Sequence[str] | None = None) -> Tensors:
+    def predict(self, columns: object, outputs: Sequence[str] | str | None = None) -> Tensors:
         """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
 
         columns  arrays or nested lists by input name; for a model of one input, it alone will do; a table or
                  a DataFrame, whose columns are matched as those of a file that is scored; for a model with a
                  transform, raw columns in any of these forms
-        outputs  the names of those wanted, all if None
+        outputs  the names of those wanted, or one; all if None
 
         Raises BadRequest if the columns don't fit the signature, or it has no such output.
         """
         inputs = self._inputs_of(columns)
         known = tuple(spec.name for spec in self.signature.outputs)
-        wanted = tuple(outputs or known)
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs or known)
         for name in wanted:
             if name not in known:
                 raise BadRequest(
@@ -140,25 +140,33 @@ class Model:
 
     def _by_column(self, columns: object) -> Tensors:
         """Inputs of arrays by name, or of a table."""
+        if isinstance(columns, Mapping):
+            columns = {name: self._upright(name, values) for name, values in columns.items()}
         if isinstance(columns, (Mapping, np.ndarray, list)) or (batch := batch_of(columns)) is None:
             return self.signature.inputs_of(columns)
         from driftline.protocols.arrow import Columns
 
         return Columns(self.signature.inputs, batch.schema).tensors(batch)
 
+    def _upright(self, name: object, values: Any) -> Any:
+        """An array of one dimension for an input of one column, as converted pipelines have them, as that."""
+        upright = getattr(values, "ndim", 0) == 1 and any(
+            spec.name == name and spec.shape == (-1, 1) for spec in self.signature.inputs
+        )
+        return np.asarray(values)[:, np.newaxis] if upright else values
+
     def _inputs_of(self, columns: object) -> Tensors:
         if self._features is None:
             inputs = self._by_column(columns)
             self.signature.rows(inputs)
             return inputs
-        named = columns_of(columns)
         names = [spec.name for spec in self.signature.inputs]
+        columns = tabled(columns)  # a stream is read once
+        named = columns_of(columns, {*names, *(name.rpartition("_")[0] for name in names)})
         for name in names:
             if name not in named:
-                raise BadRequest(
-                    f"column {name!r}: the model takes the columns {', '.join(names)}; "
-                    f"came {', '.join(named) or 'none'}"
-                )
+                takes, came = ", ".join(names), listed(names_in(columns))
+                raise BadRequest(f"column {name!r}: the model takes the columns {takes}; came {came}")
         return {name: named[name] for name in names}
 
     def run(self, inputs: Tensors, outputs: Sequence[str], on_computed: OnComputed | None = None) -> Tensors:

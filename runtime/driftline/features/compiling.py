@@ -108,12 +108,22 @@ def _(step: spec.Log1p, state: State, builder: Builder) -> None:
 
 @add.register
 def _(step: spec.Power, state: State, builder: Builder) -> None:
-    builder.change(step, kernel.POWER, step.exponent)
+    operation = {"plain": kernel.POWER, "box_cox": kernel.BOX_COX, "yeo_johnson": kernel.YEO_JOHNSON}
+    builder.change(step, operation[step.form], step.exponent)
 
 
 @add.register
 def _(step: spec.Bucketise, state: State, builder: Builder) -> None:
     builder.change(step, kernel.BIN, *state["edges"])
+
+
+@add.register
+def _(step: spec.Quantile, state: State, builder: Builder) -> None:
+    # What QuantileTransformer takes for an end, if what it makes is to be normal.
+    builder.change(step, kernel.SHARE, 1e-7 if step.normal else 0, *state["quantiles"])
+    if step.normal:
+        made = builder.number(step.makes)
+        builder.compute(kernel.PROBIT, made, into=made)
 
 
 @add.register

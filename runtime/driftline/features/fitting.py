@@ -147,6 +147,13 @@ class Fitting:
         return {"edges": edges[1:-1].tolist()}
 
     @fit.register
+    def _(self, step: spec.Quantile) -> State:
+        values = self.values(step.reads[0])
+        levels = 100 * np.linspace(0, 1, max(2, min(step.points, len(values))))
+        # Rounding must not let one be less than the one before.
+        return {"quantiles": np.maximum.accumulate(np.nanpercentile(values, levels)).tolist()}
+
+    @fit.register
     def _(self, step: spec.Encoding) -> State:
         categories, codes = self.distinct(self.builder[step.reads[0]])
         counts = np.bincount(codes, minlength=len(categories))

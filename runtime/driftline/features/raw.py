@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from driftline.columns import columns_of, decoded, tabled
+from driftline.arrays import is_foreign
+from driftline.columns import array_of, columns_of, decoded, tabled
 from driftline.errors import BadRequest
 from driftline.tensors import shorten
 from driftline_kernels import memory
@@ -54,8 +55,13 @@ class Input:
 
 
 def by_name(data: Any) -> Mapping[str, Any]:
-    """The columns of a table or DataFrame as they are; BadRequest if two have one name."""
-    data = tabled(data)
+    """The columns of a table or DataFrame as they are; an array alone has x0, x1, ..., as in scikit-learn.
+
+    Raises BadRequest if two have one name.
+    """
+    data = array_of("x", tabled(data))
+    if isinstance(data, np.ndarray) and data.ndim == 2:
+        return {f"x{index}": column for index, column in enumerate(data.T)}
     if hasattr(data, "column_names"):
         return named(data.column_names, data.columns)
     if hasattr(data, "items") and hasattr(data, "columns"):
@@ -82,7 +88,7 @@ def kind_of(name: str, column: Any) -> str:
 
     try:
         kind = _arrow(column).type
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError, OverflowError) as error:
         raise BadRequest(
             f"column {name!r}: expected values of one kind, came {shorten(column)}: {error}"
         ) from None
@@ -109,9 +115,11 @@ def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> 
             return column.astype("datetime64[s]")
     elif isinstance(column, _arrow_array()) and arrow_layout(each, column.type) is not None:
         return column
+    if is_foreign(column):
+        return readable(each, array_of(each.name, column), errors, first)
     try:
         array = _arrow(column)
-    except (ValueError, TypeError, NotImplementedError):  # as Arrow's own are: values of several kinds
+    except (ValueError, TypeError, NotImplementedError, OverflowError):  # as Arrow's own: of several kinds
         return _one_by_one(each, column, errors, first)
     if arrow_layout(each, array.type) is not None:
         return array
@@ -236,6 +244,7 @@ def _one_by_one(each: Input, column: Any, errors: Counter[str], first: int) -> A
     """Values of any kind, each as it can be read."""
     import pyarrow as pa
 
+    column = column.tolist() if isinstance(column, np.ndarray) else column  # of no dimension, it is no list
     if not isinstance(column, Iterable):
         raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came {shorten(column)}")
     read, wanted = {
@@ -244,7 +253,7 @@ def _one_by_one(each: Input, column: Any, errors: Counter[str], first: int) -> A
         "datetime": (_time, pa.timestamp("us")),
     }[each.kind]
     values: list[Any] = []
-    for row, value in enumerate(column.tolist() if isinstance(column, np.ndarray) else column):
+    for row, value in enumerate(column):
         try:
             values.append(None if value is None or value != value else read(value))
         except (ValueError, TypeError, OverflowError):

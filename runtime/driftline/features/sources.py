@@ -14,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from driftline.columns import columns_of
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, listed
 from driftline.features.raw import (
     CLOCK,
     WORDS,
@@ -245,10 +245,11 @@ class Reader:
         try:
             return list(map(columns.__getitem__, self._names))
         except KeyError:
-            columns = columns_of(data)  # an array of several columns has them by number
+            columns = columns_of(columns)  # an array of several columns has them by number
         for each in self.inputs:
             if each.name not in columns:
-                raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came nothing")
+                expected = f"expected {WORDS[each.kind]}, came nothing"
+                raise BadRequest(f"column {each.name!r}: {expected}; there are: {listed(columns)}")
         return [columns[name] for name in self._names]
 
     def _read(self, plan: Plan, columns: list[Any], rows: int, first: int, sources: Sources) -> None:

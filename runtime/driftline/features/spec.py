@@ -7,77 +7,14 @@ made, in the order in which they were first made. A list of columns is the same 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_type_hints
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from driftline.errors import BadRequest
-from driftline.features.hints import fits, plain, words_for
-from driftline.tensors import shorten
+from driftline.features.step import Step as Step
 
 Category = str | int | float | bool | None
 """One value of a categorical column; None is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A column, or several, and the name of what becomes of it: its own, unless `into` says another."""
-
-    name: ClassVar[str] = ""
-
-    column: str | Sequence[str]
-    into: str | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):
-            value = plain(getattr(self, each.name))
-            object.__setattr__(self, each.name, value)
-            expected = _HINTS[type(self)][each.name]
-            if not fits(value, expected):
-                raise BadRequest(
-                    f"{self.name}: {each.name}: expected {words_for(expected)}, came {shorten(value)}"
-                )
-        self.check()
-
-    def check(self) -> None:
-        """Raise BadRequest if values that are right by themselves don't go together."""
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The columns that it reads."""
-        return (self.column,) if isinstance(self.column, str) else tuple(self.column)
-
-    @property
-    def makes(self) -> str:
-        """The column that it makes."""
-        return self.into if self.into is not None else self.reads[0]
-
-    def each(self) -> Iterator[Step]:
-        """This step for each of its columns."""
-        if isinstance(self.column, str):
-            yield self
-        elif self.into is not None:
-            raise BadRequest(
-                f"{self.name}: into: expected one column to go with it, came {list(self.column)}"
-            )
-        else:
-            for column in self.column:
-                yield dataclasses.replace(self, column=column)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What stands in the file: what isn't as it is by default."""
-        entry: dict[str, Any] = {"step": self.name}
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            if value != each.default:
-                entry[each.name] = list(value) if isinstance(value, tuple) else value
-        return entry
-
-
-def _refuse(step: Step, key: str, expected: str) -> BadRequest:
-    return BadRequest(f"{step.name}: {key}: expected {expected}, came {shorten(getattr(step, key))}")
-
 
 # -- columns ------------------------------------------------------------------------------------------
 
@@ -156,7 +93,7 @@ class MinMax(Step):
     def check(self) -> None:
         """The range must not be empty."""
         if self.low >= self.high:
-            raise _refuse(self, "high", f"a number above {self.low}")
+            raise self.refuse("high", f"a number above {self.low}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +110,7 @@ class Robust(Step):
     def check(self) -> None:
         """Percentiles ascend."""
         if not 0 <= self.lower < self.upper <= 100:
-            raise _refuse(self, "upper", f"a percentile above {self.lower}, at most 100")
+            raise self.refuse("upper", f"a percentile above {self.lower}, at most 100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +132,16 @@ class Log1p(Step):
 
 @dataclass(frozen=True, slots=True)
 class Power(Step):
-    """x to the power of an exponent."""
+    """x to the power of an exponent.
+
+    form  'box_cox', for numbers above 0, and 'yeo_johnson', for all, are the transforms of that lambda, as a
+          PowerTransformer's that `Transform.from_sklearn` takes
+    """
 
     name: ClassVar[str] = "power"
 
     exponent: float = 2.0
+    form: Literal["plain", "box_cox", "yeo_johnson"] = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +159,28 @@ class Bucketise(Step):
     def check(self) -> None:
         """Edges ascend."""
         if any(low >= high for low, high in zip(self.edges, self.edges[1:], strict=False)):
-            raise _refuse(self, "edges", "ascending numbers")
+            raise self.refuse("edges", "ascending numbers")
         if self.quantiles < 2:
-            raise _refuse(self, "quantiles", "2 at least")
+            raise self.refuse("quantiles", "2 at least")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile(Step):
+    """The share of values below x, as QuantileTransformer.
+
+    points  so many quantiles are remembered, at equal steps; between them it is interpolated
+    normal  not the share but the normal distribution's quantile of it
+    """
+
+    name: ClassVar[str] = "quantile"
+
+    points: int = 1000
+    normal: bool = False
+
+    def check(self) -> None:
+        """There is something between them."""
+        if self.points < 2:
+            raise self.refuse("points", "2 at least")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +217,7 @@ class Encoding(Step):
     def check(self) -> None:
         """Categories are there once each."""
         if self.categories is not None and len(set(map(repr, self.categories))) < len(self.categories):
-            raise _refuse(self, "categories", "each category once")
+            raise self.refuse("categories", "each category once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +270,7 @@ class TargetMean(Step):
     def check(self) -> None:
         """Folds leave something out."""
         if self.folds < 2:
-            raise _refuse(self, "folds", "2 at least")
+            raise self.refuse("folds", "2 at least")
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +284,7 @@ class Hash(Step):
     def check(self) -> None:
         """Buckets are at least one."""
         if self.buckets < 1:
-            raise _refuse(self, "buckets", "1 at least")
+            raise self.refuse("buckets", "1 at least")
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +296,7 @@ class Cross(Step):
     def check(self) -> None:
         """Exactly two."""
         if isinstance(self.column, str) or len(self.column) != 2:
-            raise _refuse(self, "column", "two columns")
+            raise self.refuse("column", "two columns")
 
     @property
     def makes(self) -> str:
@@ -350,7 +311,7 @@ class Cross(Step):
 # -- times --------------------------------------------------------------------------------------------
 
 PARTS = ("year", "month", "day", "hour", "minute", "second", "weekday", "yearday", "quarter", "epoch")
-"""In the order of driftline_kernels.transforms."""
+"""In the order of driftline_kernels.scalars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,16 +344,15 @@ class Cyclic(Step):
     def check(self) -> None:
         """Nothing comes round after no time."""
         if self.period == 0:
-            raise _refuse(self, "period", "a number that isn't 0")
+            raise self.refuse("period", "a number that isn't 0")
 
 
 STEPS: dict[str, type[Step]] = {
     step.name: step
     for step in (
-        *(Read, Pass, Drop, Impute, Missing, Standardise, MinMax, Robust, Clip, Log1p, Power, Bucketise),
-        *(Arithmetic, Ordinal, OneHot, Frequency, TargetMean, Hash, Cross, DatePart, Cyclic),
+        *(Read, Pass, Drop, Impute, Missing, Standardise, MinMax, Robust, Clip, Log1p, Power),
+        *(Bucketise, Quantile, Arithmetic),
+        *(Ordinal, OneHot, Frequency, TargetMean, Hash, Cross, DatePart, Cyclic),
     )
 }
 """All steps by the name that stands in files."""
-
-_HINTS: dict[type, dict[str, Any]] = {step: get_type_hints(step) for step in STEPS.values()}

@@ -29,6 +29,7 @@ _FITTED: dict[str, dict[str, Any]] = {
     "min_max": {"least": float, "most": float},
     "robust": {"median": float, "range": float},
     "bucketise": {"edges": [float]},
+    "quantile": {"quantiles": [float]},
     "ordinal": {"categories": list},
     "one_hot": {"categories": list},
     "frequency": {"categories": list, "shares": [float]},
@@ -38,9 +39,12 @@ _FITTED: dict[str, dict[str, Any]] = {
 
 
 def save(path: Path, document: dict[str, Any]) -> None:
-    """Write a document; the file is whole or not there."""
-    with replacing(path) as new:
-        new.write_text(text_of(document), encoding="utf-8")
+    """Write a document; the file is whole or not there. BadRequest if it can't be written."""
+    try:
+        with replacing(path) as new:
+            new.write_text(text_of(document), encoding="utf-8")
+    except OSError as error:
+        raise BadRequest(f"{path}: {error.strerror}") from error
 
 
 def text_of(document: dict[str, Any]) -> str:
@@ -148,6 +152,9 @@ def _state(step: spec.Step, entry: Any, place: str) -> State:
     for key in ("shares", "means"):
         if key in state and len(state[key]) != len(state["categories"]):
             raise BadRequest(f"{place}.{key}: expected one for each category, came {len(state[key])}")
+    quantiles = state.get("quantiles", [0, 1])
+    if len(quantiles) < 2 or quantiles != sorted(quantiles):
+        raise BadRequest(f"{place}.quantiles: expected 2 or more, ascending, came {shorten(quantiles)}")
     edges = state.get("edges", [])
     if any(low >= high for low, high in itertools.pairwise(edges)):
         raise BadRequest(f"{place}.edges: expected ascending numbers, came {shorten(edges)}")

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from driftline.columns import tabled
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, listed
 from driftline.features import spec, storage
 from driftline.features.compiling import add
 from driftline.features.fitting import Fitting, missing_last, target_of
@@ -37,7 +37,7 @@ class Transform:
     """
 
     def __init__(self, steps: Iterable[spec.Step]) -> None:
-        self.steps: tuple[spec.Step, ...] = tuple(one for step in steps for one in step.each())
+        self.steps: tuple[spec.Step, ...] = tuple(one for step in _listed(steps) for one in step.each())
         self._raw = inputs_of(self.steps)
         self._states: list[State] | None = None
         self._checks: dict[int, str] = {}
@@ -232,6 +232,11 @@ class Transform:
     def from_sklearn(cls, fitted: Any) -> Transform:
         """A fitted ColumnTransformer, Pipeline or transformer of scikit-learn, with the same outputs.
 
+        It may be made of SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler,
+        PowerTransformer, QuantileTransformer, KBinsDiscretizer, Binarizer, PolynomialFeatures, OneHotEncoder,
+        OrdinalEncoder, TargetEncoder, FunctionTransformer of log1p, log, sqrt and square, selectors of
+        columns, FeatureUnion, ColumnTransformer and Pipeline, but of nothing behind one-hot columns.
+
         Raises BadRequest with the step's name for one that can't be expressed.
         """
         from driftline.features.sklearn import imported
@@ -286,6 +291,15 @@ class Transform:
         return BadRequest(f"{where}: expected a category that was fitted, came {came}")
 
 
+def _listed(steps: Iterable[spec.Step]) -> list[spec.Step]:
+    """Steps that are some; BadRequest for anything else, one step alone among it."""
+    found = list(steps) if isinstance(steps, Iterable) else [None]
+    if not all(isinstance(step, spec.Step) for step in found):
+        expected = "a list of steps such as dl.OneHot('carrier')"
+        raise BadRequest(f"steps: expected {expected}, came {shorten(steps)}")
+    return found
+
+
 def _where(place: int, step: spec.Step) -> str:
     return f"steps[{place}]: {step.name} of {', '.join(map(repr, step.reads))}"
 
@@ -296,7 +310,7 @@ def _with_kind(each: Input, kind: str) -> Input:
 
 def _column(named: Any, name: str) -> Any:
     if name not in named:
-        raise BadRequest(f"column {name!r}: expected it to fit, came nothing")
+        raise BadRequest(f"column {name!r}: expected it to fit, came nothing; there are: {listed(named)}")
     return named[name]
 
 
@@ -340,4 +354,5 @@ def _state_without_data(step: spec.Step) -> State:
     value = step.value if isinstance(step, spec.Impute) and step.using == "constant" else 0.0
     numbers = dict.fromkeys(("mean", "least", "median", "overall"), 0.0)
     ones = dict.fromkeys(("deviation", "most", "range"), 1.0)
-    return {"value": value, **numbers, **ones, "edges": [], "categories": [], "shares": [], "means": []}
+    lists: State = {"edges": [], "categories": [], "shares": [], "means": []}
+    return {"value": value, **numbers, **ones, "quantiles": [0.0, 1.0], **lists}

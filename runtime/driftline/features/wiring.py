@@ -10,7 +10,7 @@ from driftline.features.raw import Input
 
 NUMERIC = (
     *(spec.Standardise, spec.MinMax, spec.Robust, spec.Clip, spec.Log1p, spec.Power, spec.Bucketise),
-    *(spec.Arithmetic, spec.Cyclic),
+    *(spec.Quantile, spec.Arithmetic, spec.Cyclic),
 )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 
+from driftline.monitor import detector
+from driftline.monitor.fitting import Fit
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.profile import Profile
 from driftline.monitor.report import Report
+from driftline.monitor.signals import Signal
 
 
 def compare(
@@ -16,7 +21,7 @@ def compare(
     kinds: Mapping[str, str] | None = None,
     tolerance: float = 0.02,
 ) -> Report:
-    """How the rows of `current` differ from those of `reference`; alarms are logged, as a monitor's are.
+    """How the rows of `current` differ from those of `reference`.
 
         report = dl.compare(january, july)
         report["temp"].statistics["psi"].value, report.alarms, report.to_arrow()
@@ -26,9 +31,26 @@ def compare(
     kinds      as `Profile.fit` takes them; a Profile has its own
     tolerance  the drift of a column, as a PSI, that is harmless: beyond it, for certain, is an alarm
 
-    Raises BadRequest, with its name, for a column that `current` lacks or has of another type.
+    Warns if `current` has too few rows for any change or alarm to be certain; what its statistics say, they
+    say. Raises BadRequest, with its name, for a column that `current` lacks or has of another type.
     """
-    profile = reference if isinstance(reference, Profile) else Profile.fit(reference, kinds)
-    monitor = Monitor(profile, tolerance=tolerance, look_rows=0)
+    if isinstance(reference, Profile):
+        profile = reference
+    else:  # as Profile.fit, but whoever called this is warned
+        profile = Profile._of(Fit(kinds, most_bytes=math.inf), [reference], None)
+    monitor = _Once(profile, tolerance=tolerance, look_rows=0)
     monitor.observe(current)
+    if monitor.rows < 2 * detector.FEW_ROWS:
+        warnings.warn(
+            f"{monitor.rows} rows, looked at together, are too few for a change or an alarm; "
+            f"expected at least {2 * detector.FEW_ROWS}",
+            stacklevel=2,
+        )
     return monitor.report()
+
+
+class _Once(Monitor):
+    """A monitor whose signals are in the report that is asked for, and nowhere else."""
+
+    def _tell(self, signals: Sequence[Signal]) -> None:
+        """Nobody."""

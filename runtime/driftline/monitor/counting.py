@@ -42,6 +42,7 @@ class Counter:
         self._memory = parts
         counts, sums, *self._categories = np.split(parts, list(accumulate(lengths))[:-1])
         self._state = state._replace(counts=counts.reshape(state.counts.shape), sums=sums.view(np.float64))
+        self._no_moments = moments.start(self._width)
         self._waiting = np.empty((FEW_ROWS, self._width), np.float32)
         self._held = 0
         self._places = _places([len(reference.edges) for reference in self.numeric], edges)
@@ -85,7 +86,7 @@ class Counter:
         self._held = 0
         self._state.counts[:] = 0
         self._state.sums[:] = 0
-        self._state.moments[:] = moments.start(self._width)
+        self._state.moments[:] = self._no_moments
         for counts in self._categories:
             counts[:] = 0
 
@@ -105,7 +106,12 @@ class Counter:
         """(natural bins,) int64, a copy: of the numeric columns, then of the categorical ones, one behind the
         other, each as long as its reference's counts."""
         self.settle()
-        return np.concatenate([self._state.counts.ravel()[self._places], *self._categories])
+        return np.concatenate([self._state.counts.take(self._places), *self._categories])
+
+    @property
+    def moments(self) -> Array:
+        """(numeric columns, 5) float64, a copy; of rows that are settled."""
+        return np.array(self._state.moments)
 
     def window(self, rows: int, began: datetime) -> Window:
         """A copy of all that was counted."""

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from driftline.monitor.distributions import chi_square_above
+from driftline.monitor.onset import Look, Looks, Onset
 from driftline.monitor.ranks import CUTS, seed_of
 from driftline.monitor.reference import Reference
 from driftline.tensors import Array
@@ -35,6 +36,9 @@ HALF_LIVES = np.array([500.0, 5000.0])
 FLOOR = 0.005
 """The least share of a rank bin that `alarm` bets against: what was never seen alarms at about 2 %."""
 
+LEAST = 1e-9
+"""A share to divide by where a rank bin has no gap, as in references of hardly any rows."""
+
 DELTA = 0.01
 """How likely the true distribution of any column is further from the reference than its radius allows for."""
 
@@ -44,7 +48,7 @@ FEW_ROWS = 100
 """A look at fewer than twice as many is one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Finding:
     """A detector's signal.
 
@@ -52,12 +56,15 @@ class Finding:
     columns   those whose M has passed; or, if none has on its own, all, the likeliest first
     together  whether only the columns together have
     evidence  log M: of each column, or of all together
+    recent    (n, BINS) rows of the columns' rank bins lately, as the short memory has them; of all together,
+              of the first n columns: of those that have as much evidence as the mean must
     """
 
     kind: str
     columns: tuple[int, ...]
     together: bool
     evidence: tuple[float, ...]
+    recent: Array
 
 
 class Detectors:
@@ -73,20 +80,24 @@ class Detectors:
         self._columns = len(references)
         self._gaps = np.array([reference.gaps for reference in references])
         ranks = self._gaps.sum(axis=1, keepdims=True)
+        self._shares = np.maximum(self._gaps / ranks, LEAST)
         floored = np.maximum(self._gaps / ranks, FLOOR)
         self._floored = floored / floored.sum(axis=1, keepdims=True)
         self._radius = radius(ranks[:, 0] - 1, tolerance, self._columns)
         self._ranks = RankBins(references)
         self._state = detector.start(self._columns, len(HALF_LIVES), BINS)
+        self.looks = Looks()
 
-    def look(self, counts: Array) -> list[Finding]:
+    def look(self, look: Look, rows: int) -> list[Finding]:
         """Bet once more; what has passed its threshold.
 
-        counts  (natural bins,) int64: the rows since the last look, in the bins of all columns, one behind
-                the other
+        look  what has come since the last one
+        rows  how many these are; a column may have fewer
         """
-        for part in self._ranks.parts(counts):
+        for part in self._ranks.parts(look.counts, rows):
             detector.look(part, self._gaps, self._floored, self._radius, HALF_LIVES, self._state)
+        if rows:
+            self.looks.add(look)
         found = []
         for which, (kind, log_m) in enumerate((("change", self._state.change), ("alarm", self._state.alarm))):
             # A maximum first: M is far from its threshold at nearly every look.
@@ -101,10 +112,26 @@ class Detectors:
             return []
         order = np.argsort(-mean)
         named = [int(column) for column in order if mean[column] >= self._threshold + np.log(self._columns)]
-        self._restart(which, log_m, named or slice(None))
         if named:
-            return [Finding(kind, tuple(named), False, tuple(float(mean[column]) for column in named))]
-        return [Finding(kind, tuple(map(int, order)), True, (together,))]
+            columns, evidence = named, [float(mean[column]) for column in named]
+            telling = len(named)
+        else:
+            columns, evidence = [int(column) for column in order], [together]
+            telling = max(1, int((mean >= self._threshold).sum()))
+        recent = self._state.recent[columns[:telling], which, 0]
+        self._restart(which, log_m, named or slice(None))
+        return [Finding(kind, tuple(columns), not named, tuple(evidence), recent)]
+
+    def onsets(self, finding: Finding, rows: int) -> list[Onset]:
+        """Since when each column of a finding differs, or all together; `rows` are observed by now.
+
+        Together, columns are taken for independent.
+        """
+        telling = list(finding.columns[: len(finding.recent)])
+        shares = self._shares[telling]
+        now = finding.recent + detector.KAPPA * shares
+        gains = self._ranks.spread(telling, np.log(now / now.sum(axis=1, keepdims=True) / shares))
+        return self.looks.onsets(gains.sum(axis=0, keepdims=True) if finding.together else gains, rows)
 
     def _restart(self, which: int, log_m: Array, columns: list[int] | slice) -> None:
         log_m[columns] = -np.inf
@@ -115,13 +142,14 @@ class Detectors:
     def snapshot(self) -> dict[str, Any]:
         """All that they remember, as arrays, and what is drawn next, to go on from with `restore`."""
         arrays = {name: array.copy() for name, array in self._state._asdict().items()}
-        return {**arrays, "random": self._ranks.random.bit_generator.state}
+        return {**arrays, **self.looks.snapshot(), "random": self._ranks.random.bit_generator.state}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Go on from a snapshot, by the same references; ValueError if it was of others."""
         for name, array in self._state._asdict().items():
             if array.shape != snapshot[name].shape:
                 raise ValueError(f"{name}: expected {array.shape}, came {snapshot[name].shape}")
+        self.looks.restore(snapshot)
         for name, array in self._state._asdict().items():
             array[:] = snapshot[name]
         self._ranks.random.bit_generator.state = snapshot["random"]
@@ -147,6 +175,7 @@ class RankBins:
         splits = np.concatenate([reference.split for reference in references])
         column = np.repeat(np.arange(len(references)), [len(reference.split) for reference in references])
         self._columns = len(references)
+        self._references = tuple(references)
         self._whole = splits.max(axis=1) == 1.0
         self._target = (column * BINS + splits.argmax(axis=1)).astype(np.int32)
         self._tied = np.flatnonzero(~self._whole)
@@ -163,9 +192,24 @@ class RankBins:
             np.add.at(ranks, self._column, self.random.multinomial(counts[self._tied], self._shares))
         return ranks
 
-    def parts(self, counts: Array) -> Array:
-        """(parts, columns, BINS) int64: the rows of each rank bin, in parts that are bet on in turn."""
+    def spread(self, columns: Sequence[int], values: Array) -> Array:
+        """(n, natural bins): the (n, BINS) values of some columns' rank bins, each in its natural bins, 0 in
+        those of others."""
+        ends = np.cumsum([len(reference.split) for reference in self._references])
+        found = np.zeros((len(columns), ends[-1]))
+        for row, column in enumerate(columns):
+            split = self._references[column].split
+            found[row, ends[column] - len(split) : ends[column]] = split @ values[row]
+        return found
+
+    def parts(self, counts: Array, rows: int) -> Array:
+        """(parts, columns, BINS) int64: the rows of each rank bin, in parts that are bet on in turn.
+
+        rows  how many there are; a column may have fewer
+        """
         ranks = self.of(counts)
+        if rows < 2 * FEW_ROWS:
+            return ranks[np.newaxis]
         shares = shares_of(int(ranks.sum(axis=1).max(initial=0)))
         if len(shares) == 1:
             return ranks[np.newaxis]

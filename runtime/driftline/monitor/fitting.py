@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from driftline.columns import Column, Columns, float32, kind_of, matrices
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, listed
 from driftline.monitor.quantiles import Exact, Sketch
 from driftline.monitor.reference import Categorical, Reference, categorical, numeric
 from driftline.monitor.whole import Whole
-from driftline.tensors import Array
+from driftline.tensors import Array, shorten
 from driftline_kernels import moments, rows
 
 FEW_INTEGERS = 20
@@ -35,28 +35,37 @@ class Fit:
     most_bytes  batches are kept up to so many; if more come, quantiles are sketched, in memory that does
                 not grow, and what was kept says which columns are numeric and how whole rows are scaled
     kinds       by column name 'numeric' or 'categorical', where the rule's choice is not wanted: strings and
-                booleans are categorical, and integers without nulls of at most FEW_INTEGERS values, dates
-                and times apart
+                booleans are categorical, whole numbers that are declared as categories, and integers without
+                nulls of at most FEW_INTEGERS values, dates and times apart
     """
 
     def __init__(self, kinds: Mapping[str, str] | None = None, most_bytes: float | None = None) -> None:
+        if not isinstance(kinds or {}, Mapping):
+            raise BadRequest(
+                f"kinds: expected 'numeric' or 'categorical' by column name, came {shorten(kinds)}"
+            )
         self._wanted = dict(kinds or {})
         self._most_bytes = MOST_BYTES if most_bytes is None else most_bytes
         self._families: dict[str, str] = {}
         self._temporal: dict[str, str] = {}
+        self._declared: set[str] = set()
         self._held: list[Columns] = []
         self._bytes = 0
         self._numbers: Numbers | None = None
         self._sketches: dict[str, Sketch] = {}
         self._categories: dict[str, Categories] = {}
 
-    def update(self, columns: Columns, temporal: Mapping[str, str] | None = None) -> None:
+    def update(
+        self, columns: Columns, temporal: Mapping[str, str] | None = None, declared: Iterable[str] = ()
+    ) -> None:
         """Add a batch; BadRequest names a column that differs from the batches before.
 
         temporal  which columns hold dates and times, as `driftline.columns.temporal_of` says
+        declared  which whole numbers are categories, as `driftline.columns.declared_of` says
         """
         self._check(columns)
         self._temporal |= temporal or {}
+        self._declared.update(declared)
         if self._numbers is not None:
             self._add(columns)
             return
@@ -97,7 +106,7 @@ class Fit:
             for name, kind in self._wanted.items():
                 if name not in columns or kind not in ("numeric", "categorical"):
                     raise BadRequest(
-                        f"column {name!r} as {kind!r}: expected one of {', '.join(columns)} "
+                        f"column {name!r} as {kind!r}: expected one of {listed(columns)} "
                         "as 'numeric' or 'categorical'"
                     )
         if families.keys() != self._families.keys():
@@ -130,6 +139,8 @@ class Fit:
             return self._wanted[name] == "numeric"
         if name in self._temporal:
             return True
+        if name in self._declared:
+            return False
         kinds = self._kinds(name)
         if kinds == {"integer"}:
             seen: set[int] = set()

@@ -64,13 +64,20 @@ class DriftCollector(Collector):
         held = GaugeMetricFamily(
             "driftline_signal", "Changes and alarms that are held now", labels=[*COLUMN, "kind"]
         )
+        onsets = GaugeMetricFamily(
+            "driftline_signal_onset_timestamp_seconds",
+            "Since when, about, what is held differs from the reference",
+            labels=[*COLUMN, "kind"],
+        )
         for key, watch in self._watched.items():
             for family, counts in ((changes, watch.changes), (alarms, watch.alarms)):
                 for column, count in list(counts.items()):
                     family.add_metric([*key, column], count)
             for signal in watch.observer.monitor.signals if watch.observer.monitor else ():
                 held.add_metric([*key, signal.column, signal.kind], 1)
-        yield from (changes, alarms, held)
+                if signal.onset is not None:
+                    onsets.add_metric([*key, signal.column, signal.kind], signal.onset.when.timestamp())
+        yield from (changes, alarms, held, onsets)
 
     def _statistics(self) -> Iterator[Metric]:
         labels = [*COLUMN, "statistic"]

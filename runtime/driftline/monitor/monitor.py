@@ -10,31 +10,28 @@ by whoever calls `keep_time` now and then: a server does, so that rows need no o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from math import inf
 from threading import RLock
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Self
-
-import numpy as np
 
 from driftline.config import Monitoring, check_least
 from driftline.errors import BadRequest
 from driftline.monitor import report
-from driftline.monitor.comparing import Counted, compare_rows
 from driftline.monitor.counting import Counter
 from driftline.monitor.detector import Detectors, Finding
+from driftline.monitor.onset import Look
 from driftline.monitor.profile import Profile
 from driftline.monitor.reading import Codes, Reader
-from driftline.monitor.report import ColumnReport, Report
-from driftline.monitor.signals import TOLD, Signal, log_signals
+from driftline.monitor.report import Report
+from driftline.monitor.signalling import Signaller
+from driftline.monitor.signals import Signal, log_signals
 from driftline.monitor.snapshot import Snapshot, restored
-from driftline.monitor.statistics import Statistic
 from driftline.monitor.window import Window
-from driftline.monitor.wording import describe_all
 from driftline.tensors import Array, shorten
 
 _NEVER = 1 << 62
@@ -91,7 +88,8 @@ class Monitor:
         self.profile = profile
         self.keep_windows = keep_windows
         self.rows = 0
-        self._counter = Counter(profile)
+        self._counter = Counter(profile)  # since the last look
+        self._counted = Counter(profile)  # before it, in this window
         self._reader = Reader(self._counter.numeric, self._counter.categorical)
         self._detectors = (
             Detectors(self._counter.references, false_alarm_rows, tolerance) if profile.rows else None
@@ -103,14 +101,18 @@ class Monitor:
         self._by_time = look_seconds > 0 or window_seconds > 0
         self._finished: deque[Window] = deque(maxlen=keep_windows)
         self._model, self._version = model, version
+        self._signaller = (
+            Signaller(profile, self._counter.references, self._detectors, model, version)
+            if self._detectors is not None
+            else None
+        )
         self._on_signal = on_signal
         self._on_window = on_window
         self._signals: dict[tuple[str, str], Signal] = {}
         self._seen_in_window: set[tuple[str, str]] = set()
         self._busy = False
         self._lock = RLock()  # who is told of a signal may ask for a report
-        self._last_look_counts = self._counter.counts
-        self._last_look_rows = 0
+        self._last_look_rows, self._last_look_time = 0, time()
         self._next_look = monotonic() + self._look_seconds
         self._begin_window()
 
@@ -124,9 +126,9 @@ class Monitor:
         """Load all that is compiled, so that no batch waits for it."""
         with self._lock:
             self._counter.add(*self._reader.nothing())
-            self._counter.settle()
+            look = self._since_last_look()
             if self._detectors is not None:
-                self._detectors.look(np.zeros_like(self._last_look_counts))
+                self._detectors.look(look, 0)
 
     # -- in -----------------------------------------------------------------------------------------
 
@@ -139,8 +141,7 @@ class Monitor:
         Raises BadRequest, with the column's name, if one is missing or not of the profile's type; then
         nothing of its block of rows is counted.
         """
-        matrix = self._reader.as_it_is(columns)
-        if matrix is not None:
+        if (matrix := self._reader.as_it_is(columns)) is not None:
             with self._lock:
                 self._count(matrix, ())
             return
@@ -202,17 +203,24 @@ class Monitor:
     def _look(self) -> None:
         """Bet on the rows since the last look."""
         findings: list[Finding] = []
-        if self._detectors is not None and self.rows > self._last_look_rows:
-            counts = self._counter.counts
-            findings = self._detectors.look(counts - self._last_look_counts)
-            self._last_look_counts = counts
-        self._last_look_rows = self.rows
+        if self.rows > self._last_look_rows:
+            look = self._since_last_look()
+            if self._detectors is not None:
+                findings = self._detectors.look(look, self.rows - self._last_look_rows)
+        self._last_look_rows, self._last_look_time = self.rows, time()
         self._set_stop()
         signals = [signal for finding in findings for signal in self._signal(finding)]
         if self._on_signal is not None:
             with self._at_work():
                 for signal in signals:  # all of them are held by now: who is told may fail
                     self._on_signal(signal)
+
+    def _since_last_look(self) -> Look:
+        """What has come, which the window has from now on."""
+        look = Look(self._counter.counts, self._counter.moments, self._last_look_rows, self._last_look_time)
+        self._counted.merge(self._counter)
+        self._counter.reset()
+        return look
 
     def due(self, rows: int) -> bool:
         """Whether a look or a window's end falls due behind so many more rows, to be merged then."""
@@ -249,8 +257,7 @@ class Monitor:
         with self._at_work():
             self._look()
             window = self._window()
-            self._counter.reset()
-            self._last_look_counts = self._counter.counts
+            self._counted.reset()
             self._finished.append(window)
             self._signals = {key: one for key, one in self._signals.items() if key in self._seen_in_window}
             self._seen_in_window.clear()
@@ -269,45 +276,26 @@ class Monitor:
             self._end_window()
 
     def _window(self) -> Window:
-        return self._counter.window(self.window_rows, self._began)
+        """The current window, up to the last look."""
+        return self._counted.window(self.window_rows, self._began)
 
     # -- out ----------------------------------------------------------------------------------------
 
     def _signal(self, finding: Finding) -> list[Signal]:
         """Make signals of a finding, and hold them: one for each column, or one for the model as a whole."""
-        window = self._window()
-        ranked = tuple(self._counter.references[column].name for column in finding.columns)
-        found = dict(zip(("",) if finding.together else ranked, finding.evidence, strict=True))
-        self._seen_in_window.update((finding.kind, name) for name in found)
-        fresh = [name for name in found if (finding.kind, name) not in self._signals]
+        assert self._signaller is not None
+        names = self._signaller.named(finding)
+        self._seen_in_window.update((finding.kind, name) for name in names)
+        fresh = [name for name in names if (finding.kind, name) not in self._signals]
         if not fresh:
             return []
-        if finding.together:
-            said = [self._of_all(window, ranked)]
-        else:
-            said = [(one.statistics, one.words) for one in self._columns(window, fresh)]
-        signals = [
-            Signal(
-                finding.kind, self._model, self._version, name, window.ended, window.rows, found[name],
-                () if name else ranked, statistics, words,
-            )
-            for name, (statistics, words) in zip(fresh, said, strict=True)
-        ]  # fmt: skip
+        signals = self._signaller.signals(finding, fresh, self._window(), self.rows)
         self._signals |= {(signal.kind, signal.column): signal for signal in signals}
-        log_signals(signals)
+        self._tell(signals)
         return signals
 
-    def _of_all(self, window: Window, ranked: Sequence[str]) -> tuple[Mapping[str, Statistic], str]:
-        """The statistics of whole rows, and the changes of the columns of most evidence in words."""
-        columns = self._columns(window, ranked)
-        told = [(one.name, one.words) for one in columns[:TOLD]]
-        whole = compare_rows(self.profile.whole, window.rows, window.features, window.comoments)
-        return whole, describe_all(told, [one.statistics for one in columns])
-
-    def _columns(self, window: Window, names: Sequence[str]) -> list[ColumnReport]:
-        return report.of_columns(
-            [Counted(self.profile[name], window.counts[name], window.moments.get(name)) for name in names]
-        )
+    def _tell(self, signals: Sequence[Signal]) -> None:
+        log_signals(signals, len(self._counter.references))
 
     def report(self, windows: int = 1) -> Report:
         """How the rows of the current window, and of the `windows` - 1 before it, differ from the reference.
@@ -347,7 +335,7 @@ class Monitor:
                 self.rows,
                 self.window_rows,
                 self._began,
-                self._counter.memory.copy(),
+                self._counted.memory.copy(),
                 self._detectors.snapshot() if self._detectors is not None else {},
                 tuple(self._signals.values()),
                 frozenset(self._seen_in_window),
@@ -360,14 +348,13 @@ class Monitor:
         Raises ValueError for what another profile's monitor has counted; then nothing has changed.
         """
         with self._lock:
-            memory = self._counter.memory
+            memory = self._counted.memory
             if len(memory) != len(snapshot.counted):
                 raise ValueError(f"expected {len(memory)} counts, came {len(snapshot.counted)}")
             if self._detectors is not None:
                 self._detectors.restore(snapshot.detectors)
             memory[:] = snapshot.counted
             self.rows = self._last_look_rows = snapshot.rows
-            self._last_look_counts = self._counter.counts
             self._signals = {(one.kind, one.column): one for one in snapshot.signals}
             self._seen_in_window = set(snapshot.seen)
             self._finished.extend(snapshot.finished)

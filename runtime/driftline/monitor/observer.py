@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable
-from threading import Lock, Thread
+from itertools import count
+from threading import Event, Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from driftline.backoff import backoff
 from driftline.blocks import copy, size_in_bytes
 from driftline.errors import Unavailable
 from driftline.tensors import Tensors
@@ -29,11 +32,16 @@ SILENCE_SECONDS = 60.0
 """Seconds between two log lines about rows that could not be observed, at the least."""
 
 
+PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+"""What a machine or a process may have too little of for a while: files, memory, threads."""
+
+
 class Observer:
     """Observes the batches of one version, as they are served.
 
     A monitor needs Numba, which takes half a second or more to load: until it is there, batches wait in a
-    bounded queue. Batches that do not fit the profile are skipped, counted, and logged now and then.
+    bounded queue. Batches that do not fit the profile are skipped, counted, and logged now and then. One that
+    can't be loaded for want of files or memory is tried again, later and later; what waits, waits.
 
     make  makes the monitor, in a thread of its own
     about names the model and version in log lines
@@ -51,6 +59,7 @@ class Observer:
         self._lock = Lock()
         self._started = False
         self._closed = False
+        self._end = Event()
         self._last_line = -SILENCE_SECONDS
 
     def start(self) -> None:
@@ -64,6 +73,7 @@ class Observer:
         with self._lock:
             self._closed = True
             self._let_go()
+        self._end.set()
 
     def observe(self, columns: Tensors, rows: int) -> bool:
         """Count a batch of so many rows: inputs and outputs by name; False if it was skipped."""
@@ -106,17 +116,21 @@ class Observer:
         return self.monitor
 
     def _load(self) -> None:
-        try:
-            compiling.load()
-            monitor = self._make()
-        except Exception as error:  # a wrong profile, say: serving goes on
-            self.failure = str(error)
-            log.error("%s is not monitored: %s", self._about, error)
-            with self._lock:
-                self._closed = True
-                self.skip(self.waiting_rows, self.failure)
-                self._let_go()
-            return
+        for failures in count(1):
+            try:
+                compiling.load()
+                monitor = self._make()
+                break
+            except Exception as error:  # a wrong profile, say: serving goes on
+                self.failure = str(error)
+                if not passes(error):
+                    self._give_up(error)
+                    return
+                wait = backoff(failures)
+                log.error("%s is not monitored: %s; next try in %d s", self._about, error, wait)
+                if self._end.wait(wait):
+                    return
+        self.failure = ""
         while True:
             with self._lock:
                 if not self._waiting or self._closed:
@@ -129,6 +143,13 @@ class Observer:
                 monitor.observe(columns)
             except Exception as error:
                 self.skip(rows, str(error))
+
+    def _give_up(self, error: Exception) -> None:
+        log.error("%s is not monitored: %s", self._about, error)
+        with self._lock:
+            self._closed = True
+            self.skip(self.waiting_rows, self.failure)
+            self._let_go()
 
     def _wait(self, columns: Tensors, rows: int) -> bool | None:
         """Keep a batch for the monitor; False if it was skipped, None if the monitor has come meanwhile."""
@@ -147,3 +168,12 @@ class Observer:
     def _let_go(self) -> None:
         self._waiting.clear()
         self._waiting_bytes = self.waiting_rows = 0
+
+
+def passes(error: BaseException | None) -> bool:
+    """Whether an error, or what it came of, may be none when it is tried again."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -41,7 +41,10 @@ async def report(request: Request, watched: Watched, model: str, version: str) -
 
 async def acknowledge(watched: Watched) -> Response:
     """Let go of the signals that are held; they are the answer."""
+    from driftline.monitor.signals import log_acknowledged
+
     signals = watched.ready().acknowledge()
+    log_acknowledged(signals)
     return json({"acknowledged": [signal.to_dict() for signal in signals]})
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from driftline.columns import columns_of, names_of, tabled, temporal_of
-from driftline.errors import BadRequest
+from driftline.columns import columns_of, declared_of, names_of, tabled, temporal_of
+from driftline.errors import BadRequest, listed
 from driftline.monitor.fitting import Fit
 from driftline.monitor.quantiles import Exact
 from driftline.monitor.reference import Categorical, Numeric, Reference, categorical, numeric
 from driftline.monitor.summary import html, table
 from driftline.monitor.whole import Whole, scaling
-from driftline.tensors import Signature, shorten
+from driftline.tensors import Signature
 from driftline_kernels import moments
 
 FEW_ROWS = 100
@@ -52,8 +52,8 @@ class Profile:
 
         columns  a pyarrow Table, a DataFrame or arrays by name, as `columns_of` says
         kinds    'numeric' or 'categorical' by column name, where the rule's choice is not wanted: strings
-                 and booleans are categorical, and integers without nulls of at most 20 different values,
-                 dates and times apart
+                 and booleans are categorical, what pandas or Arrow has as categories, and integers without
+                 nulls of at most 20 different values, dates and times apart
         names    by the name of an array of two dimensions, what its columns are to be called in reports
                  instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input":
                  frame.columns})`
@@ -90,7 +90,7 @@ class Profile:
     def _of(cls, fit: Fit, batches: Iterable[object], names: Mapping[str, Sequence[str]] | None) -> Profile:
         for batch in batches:
             batch = tabled(batch)  # a stream is read once
-            fit.update(columns_of(batch), temporal_of(batch))
+            fit.update(columns_of(batch), temporal_of(batch), declared_of(batch))
         profile = cls(*fit.result())
         if not profile.references or not profile.rows:
             raise BadRequest("a profile: expected columns with rows, came none")
@@ -193,8 +193,7 @@ class Profile:
         for reference in self.references:
             if reference.name == name:
                 return reference
-        names = shorten(", ".join(self.names))
-        raise BadRequest(f"column {name!r}: the profile has no such column; it has: {names}")
+        raise BadRequest(f"column {name!r}: the profile has no such column; it has: {listed(self.names)}")
 
     def __repr__(self) -> str:
         """Its rows and its first columns."""
@@ -226,9 +225,7 @@ class Profile:
             name = reference.source
             spec = specs.get(name) or specs.get(f"{name.rpartition('_')[0]}_*")
             if spec is None:
-                raise BadRequest(
-                    f"column {name!r}: the model has no such column; it has {shorten(', '.join(specs))}"
-                )
+                raise BadRequest(f"column {name!r}: the model has no such column; it has: {listed(specs)}")
             came = (
                 "strings" if isinstance(reference, Categorical) and reference.kind == "string" else "numbers"
             )

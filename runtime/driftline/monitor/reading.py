@@ -8,10 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from driftline.columns import Column, Columns, columns_of, float32, names_of, text_of, validity_of
-from driftline.errors import BadRequest
+from driftline.columns import (
+    Column,
+    Columns,
+    columns_of,
+    float32,
+    names_in,
+    names_of,
+    tabled,
+    text_of,
+    validity_of,
+)
+from driftline.errors import BadRequest, listed
 from driftline.monitor.reference import Categorical, Numeric, Reference
-from driftline.tensors import Array, shorten
+from driftline.tensors import Array
 from driftline_kernels import strings
 
 BLOCK_ROWS = 8_192
@@ -67,6 +77,8 @@ class Reader:
         self._sources = tuple(reference.source for reference in numeric)
         self._width = len(numeric)
         self._row = (self._width,)
+        names = {name for reference in self._references for name in (reference.source, reference.name)}
+        self._wanted = names | {name.rpartition("_")[0] for name in names}  # of one array, or a column each
         self._categorical = categorical
         self._tables = [_table(reference) for reference in categorical]
         stem = self._sources[0].rpartition("_")[0] if self._sources and not categorical else ""
@@ -98,14 +110,15 @@ class Reader:
             if block is not None:
                 yield block
                 return
-        named = columns_of(columns)
+        columns = tabled(columns)  # a stream is read once
+        named = columns_of(columns, self._wanted)
         for reference in self._references:
             if reference.source not in named and reference.name in named:
                 named[reference.source] = named[reference.name]
             if reference.source not in named:
                 raise BadRequest(
                     f"column {reference.name!r}: expected as in the profile, came none; "
-                    f"there are {shorten(', '.join(named))}"
+                    f"there are: {listed(names_in(columns))}"
                 )
         length = len(next(iter(named.values()), ()))
         for start in range(0, length, BLOCK_ROWS):

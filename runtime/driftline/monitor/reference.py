@@ -29,7 +29,7 @@ FEW = 5
 """A set of categories is closed if the reference has each at least so often."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Numeric:
     """The reference of a numeric column.
 
@@ -57,6 +57,9 @@ class Numeric:
         object.__setattr__(self, "source", self.source or self.name)
         object.__setattr__(self, "rows", int(self.counts.sum()))
 
+    def __repr__(self) -> str:
+        return _told(self)
+
     @property
     def missing(self) -> int:
         """The bin of missing values."""
@@ -83,7 +86,7 @@ class Numeric:
         return float(self.moments[4]) if self.moments[0] else float("nan")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Categorical:
     """The reference of a categorical column.
 
@@ -109,6 +112,9 @@ class Categorical:
         object.__setattr__(self, "source", self.source or self.name)
         object.__setattr__(self, "rows", int(self.counts.sum()))
 
+    def __repr__(self) -> str:
+        return _told(self)
+
     @property
     def unseen(self) -> int:
         """The bin of what is none of the categories."""
@@ -121,6 +127,15 @@ class Categorical:
 
 
 Reference = Numeric | Categorical
+
+
+def _told(reference: Reference) -> str:
+    """A reference's repr: its line of the profile's table."""
+    from driftline.monitor.summary import cells
+
+    name, kind, rows, missing, values = cells(reference)
+    absent = f", {missing} missing" if missing else ""
+    return f"{type(reference).__name__}({name!r}, {kind}, {rows} rows{absent}: {values})"
 
 
 def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
+from driftline.monitor.grouping import Group, groups
 from driftline.monitor.histogram import histogram
-from driftline.monitor.signals import Signal, first_of
 from driftline.monitor.statistics import Statistic
 from driftline.monitor.wording import NONE
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from driftline.monitor.report import ColumnReport, Report
 
 MOST_SHOWN = 40
-"""Columns that are shown, those of most drift; a report's to_dict has them all."""
+"""Columns that are shown, those with signals, then those of most drift; a report's to_dict has them all."""
 
 PLAIN_WIDTH = 120
 """Characters in a line of text that is not for a terminal."""
@@ -29,8 +29,12 @@ PLAIN_WIDTH = 120
 _FOOT = (
     "Where a bin is empty, PSI adds half a row to each; beside it is what chance alone would make of it. "
     "KS: the chance of a distance like this, had nothing changed. "
-    "Mean: the shift in standard deviations of the reference, ± its 95 % interval."
+    "Mean: the shift in standard deviations of the reference, ± its 95 % interval. "
+    "The table is of the whole window; alarms and changes tell of the rows since they began, about."
 )
+
+_COLOURS = {"alarm": "bold red", "change": "bold yellow"}
+_LABELS = {kind: f' <span class="held {kind}">{kind}</span>' for kind in _COLOURS}
 
 _DATE = re.compile(r"\b\d{4}-\d\d-\d\d( \d\d:\d\d(:\d\d)?)?\b")
 
@@ -54,6 +58,7 @@ border:0;border-bottom:1px solid rgba(128,128,128,.25);color:inherit}
 .driftline .key{display:inline-block;width:.8em;height:.8em;vertical-align:-.05em;margin:0 .3em 0 .9em}
 .driftline p{margin:.3em 0}
 .driftline .signal{border-left:3px solid #8a8a8a;padding:.15em .7em;margin:.35em 0}
+.driftline .held{border-left:3px solid #8a8a8a;padding-left:.3em;font-size:11px}
 .driftline .alarm{border-color:#d93025}
 """
 
@@ -61,26 +66,30 @@ _PAGE_STYLE = "body{max-width:1100px;margin:1.5em auto;padding:0 1em}h1{font:600
 
 
 def terminal(report: Report) -> RenderableType:
-    """What happened, the signals, and a table of the columns, that of most drift first."""
+    """What happened, the signals, and a table of the columns: alarms first, then that of most drift."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(_heading(report), "bold")]
-    for signal in _signals(report):
-        label = Text(f"{signal.kind:<8}", "bold red" if signal.kind == "alarm" else "bold yellow")
-        parts.append(label.append(_told(signal), "default"))
+    for group in _groups(report):
+        label = Text(f"{group.kind:<8}", _COLOURS[group.kind])
+        parts.append(label.append(group.told(len(report.columns)), "default"))
     if report.whole:
         parts.append(Text(f"whole rows: {_whole(report)}"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("column", overflow="fold")
+    table.add_column("")
     for name in ("PSI", "by chance", "KS p", "mean, sd", "missing"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("change", overflow="fold")
-    for column in report.ranked()[:MOST_SHOWN]:
+    held = _held(report)
+    for column in _shown(report, held):
+        kind = held.get(column.name, "")
         psi = column.statistics.get("psi")
         cells = (_psi(column), _number(psi.null) if psi else "", *_cells(column))
-        table.add_row(Text(column.name), *cells, Text(_words(column)))
+        label = Text(kind, _COLOURS.get(kind, ""))
+        table.add_row(Text(column.name), label, *cells, Text(_words(column)))
     foot = " ".join(filter(None, (_more(report), _FOOT)))
     return Group(*parts, Text(), table, Text(), Text(foot, "dim"))
 
@@ -90,7 +99,10 @@ def plain(renderable: RenderableType) -> str:
     from rich.console import Console
 
     width = shutil.get_terminal_size((PLAIN_WIDTH, 0)).columns
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    # Unless told, rich would show it in a notebook, too, beside what is returned.
+    console = Console(
+        file=io.StringIO(), width=width, color_system=None, force_terminal=False, force_jupyter=False
+    )
     with console.capture() as captured:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
@@ -98,12 +110,11 @@ def plain(renderable: RenderableType) -> str:
 
 def html(report: Report) -> str:
     """The same, with histograms of each column, as a fragment that needs nothing else: no script, no file."""
-    signals = "".join(
-        f'<p class="signal {escape(signal.kind)}"><b>{escape(signal.kind)}</b> {_typeset(_told(signal))}</p>'
-        for signal in _signals(report)
-    )
+    told = [(escape(group.kind), group.told(len(report.columns))) for group in _groups(report)]
+    signals = "".join(f'<p class="signal {kind}"><b>{kind}</b> {_typeset(text)}</p>' for kind, text in told)
+    held = _held(report)
     whole = f"<p>Whole rows: {escape(_whole(report))}</p>" if report.whole else ""
-    rows = "".join(_row(column) for column in report.ranked()[:MOST_SHOWN])
+    rows = "".join(_row(column, held.get(column.name, "")) for column in _shown(report, held))
     key = (
         '<svg class="key" viewBox="0 0 10 10"><rect class="r" width="10" height="10"/></svg>reference'
         '<svg class="key" viewBox="0 0 10 10"><rect class="c" width="10" height="10"/></svg>this window'
@@ -127,22 +138,31 @@ def page(title: str, reports: Iterable[tuple[str, Report]]) -> str:
     )
 
 
-def _row(column: ColumnReport) -> str:
+def _row(column: ColumnReport, held: str) -> str:
     psi = column.statistics.get("psi")
     chance = f"<small>{escape(_number(psi.null))} by chance</small>" if psi else ""
     cells = "".join(f'<td class="n">{escape(cell)}</td>' for cell in _cells(column))
     return (
-        f'<tr><td class="l"><b>{escape(column.name)}</b>'
+        f'<tr><td class="l"><b>{escape(column.name)}</b>{_LABELS.get(held, "")}'
         f"<small>{column.kind}, {column.rows:,} rows</small></td>"
         f'<td class="l">{histogram(column)}</td><td>{escape(_psi(column))}{chance}</td>{cells}'
         f'<td class="l">{_typeset(_words(column))}</td></tr>'
     )
 
 
-def _signals(report: Report) -> list[Signal]:
-    """The alarms, and the changes of what has none: an alarm is a change, too, and told once."""
-    alarming = {alarm.column for alarm in report.alarms}
-    return [*report.alarms, *(change for change in report.changes if change.column not in alarming)]
+def _groups(report: Report) -> list[Group]:
+    return groups([*report.alarms, *report.changes])
+
+
+def _held(report: Report) -> dict[str, str]:
+    """By column, what is held of it."""
+    return {one.column: one.kind for one in (*report.changes, *report.alarms)}
+
+
+def _shown(report: Report, held: Mapping[str, str]) -> list[ColumnReport]:
+    """Those with alarms first, then those with changes: in a long window, their drift may be little yet."""
+    order = ("alarm", "change", "")
+    return sorted(report.ranked(), key=lambda one: order.index(held.get(one.name, "")))[:MOST_SHOWN]
 
 
 def _heading(report: Report) -> str:
@@ -155,13 +175,6 @@ def _typeset(words: str) -> str:
     """Escaped; neither rates nor dates break over lines."""
     words = _DATE.sub(r'<span class="n">\g<0></span>', escape(words))
     return words.replace(" %", "\u00a0%").replace(" -&gt; ", "\u00a0→\u00a0")
-
-
-def _told(signal: Signal) -> str:
-    what = signal.column or "the model as a whole"
-    named = f" ({first_of(signal.columns)})" if signal.columns else ""
-    when = f"{signal.when:%Y-%m-%d %H:%M:%S} UTC, after {signal.rows:,} rows"
-    return f"{what}{named}, {when}" + (f": {signal.words}" if signal.words else "")
 
 
 def _whole(report: Report) -> str:

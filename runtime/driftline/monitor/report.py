@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, listed
 from driftline.monitor.comparing import Counted, compare, compare_rows
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Categorical, Numeric, Reference
@@ -18,7 +18,7 @@ from driftline.monitor.statistics import Statistic, number
 from driftline.monitor.values import text
 from driftline.monitor.window import Window
 from driftline.monitor.wording import KINDS, describe, quoted, special
-from driftline.tensors import Array, shorten
+from driftline.tensors import Array
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -153,8 +153,8 @@ class Report:
         for column in self.columns:
             if column.name == name:
                 return column
-        names = ", ".join(column.name for column in self.columns)
-        raise BadRequest(f"column {name!r}: the report has no such column; it has: {shorten(names)}")
+        names = listed(column.name for column in self.columns)
+        raise BadRequest(f"column {name!r}: the report has no such column; it has: {names}")
 
     def ranked(self) -> list[ColumnReport]:
         """The columns, that of most drift first."""

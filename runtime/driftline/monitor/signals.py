@@ -9,6 +9,7 @@ from datetime import datetime
 from math import inf
 from typing import Any, Self
 
+from driftline.monitor.onset import Onset, since
 from driftline.monitor.statistics import Statistic, number
 
 log = logging.getLogger("driftline.monitor")
@@ -29,8 +30,9 @@ class Signal:
     rows        since the window began
     evidence    log M of the detector
     columns     of the model as a whole: its columns, that of most evidence first
-    statistics  by name, of the column, or of whole rows
-    words       the change in words
+    statistics  by name, of the column's rows since its onset, or of the window's whole rows
+    words       the change since the onset in words
+    onset       since when, about; None if nobody has said: older checkpoints don't
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Signal:
     columns: tuple[str, ...]
     statistics: Mapping[str, Statistic]
     words: str
+    onset: Onset | None = None
 
     def __repr__(self) -> str:
         whose = repr(self.column) if self.column else "the model as a whole"
@@ -61,24 +64,28 @@ class Signal:
             "columns": list(self.columns),
             "statistics": {name: statistic.to_dict() for name, statistic in self.statistics.items()},
             "words": self.words,
+            "onset": self.onset.to_dict() if self.onset is not None else None,
         }
 
     @classmethod
     def of_dict(cls, fields: Mapping[str, Any]) -> Self:
         """The signal that `to_dict` has written."""
         statistics = {name: Statistic.of_dict(one) for name, one in fields["statistics"].items()}
-        evidence = fields["evidence"]
+        evidence, onset = fields["evidence"], fields.get("onset")
         return cls(
             **{key: fields[key] for key in ("kind", "model", "version", "column", "rows", "words")},
             when=datetime.fromisoformat(fields["when"]),
             evidence=inf if evidence is None else evidence,
             columns=tuple(fields["columns"]),
             statistics=statistics,
+            onset=Onset.of_dict(onset) if onset is not None else None,
         )
 
 
-def log_signals(signals: Sequence[Signal]) -> None:
+def log_signals(signals: Sequence[Signal], columns: int) -> None:
     """A log line for the signals of one look at one model, all of a kind: an alarm warns, a change informs.
+
+    columns  how many the model has
 
     For a machine it is a line for each, see `logs`: what becomes of each is for others to say.
     """
@@ -88,11 +95,25 @@ def log_signals(signals: Sequence[Signal]) -> None:
     if len(signals) == 1:
         log.log(level, "%s", each[0]["message"], extra={"signal": each[0]["signal"]})
         return
-    told = [f"{one.column} ({_psi(one)}{one.words})" for one in signals]
     log.log(
-        level, "%s%s of %d columns after %d rows: %s",
-        _about(first), first.kind, len(signals), first.rows, first_of(told), extra={"each": each},
+        level, "%s%s of %d of %d columns after %d rows%s: %s",
+        _about(first), first.kind, len(signals), columns, first.rows, since(one.onset for one in signals),
+        told_of(signals), extra={"each": each},
     )  # fmt: skip
+
+
+def log_acknowledged(signals: Sequence[Signal]) -> None:
+    """A log line for signals that somebody has let go of, if there were any."""
+    if signals:
+        alarms_first = sorted(signals, key=lambda one: one.kind)
+        told = first_of([f"{one.kind} of {one.column or 'the model as a whole'}" for one in alarms_first])
+        are = f"{len(signals)} signal{'s are' if len(signals) > 1 else ' is'}"
+        log.info("%s%s acknowledged: %s", _about(signals[0]), are, told)
+
+
+def told_of(signals: Sequence[Signal]) -> str:
+    """What changed in the first TOLD columns, and how many more there are."""
+    return first_of([f"{one.column} ({_psi(one)}{one.words})" for one in signals])
 
 
 def first_of(told: Sequence[str]) -> str:
@@ -105,7 +126,8 @@ def _line(signal: Signal) -> str:
     what = (
         f"column {signal.column}" if signal.column else f"the model as a whole ({first_of(signal.columns)})"
     )
-    return f"{_about(signal)}{signal.kind} of {what} after {signal.rows} rows: {signal.words}"
+    when = f"after {signal.rows} rows{since([signal.onset])}"
+    return f"{_about(signal)}{signal.kind} of {what} {when}: {signal.words}"
 
 
 def _about(signal: Signal) -> str:

@@ -44,7 +44,7 @@ def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
         with replacing(path) as new:
             new.write_bytes(encode(references, whole))
     except OSError as error:
-        raise BadRequest(f"{path}: {error}") from error
+        raise BadRequest(f"{path}: {error.strerror}") from error
 
 
 def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:
@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BadRequest(f"{path}: expected a profile: {error}") from error
+        raise BadRequest(f"{path}: expected a profile: {error.strerror}") from error
     return decode(content, str(path))
 
 

@@ -13,6 +13,8 @@ from driftline.monitor.values import span, text
 
 HEADER = ("column", "kind", "rows", "missing", "values")
 
+_RIGHT = ("rows", "missing")
+
 SHOWN = 3
 """Categories that are named, the most frequent first."""
 
@@ -32,7 +34,7 @@ def table(references: Iterable[Reference], title: str) -> Any:
 
     found = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for name in HEADER:
-        found.add_column(name, justify="right" if name in ("rows", "missing") else "left")
+        found.add_column(name, justify="right" if name in _RIGHT else "left")
     for reference in references:
         found.add_row(*map(Text, cells(reference)))  # as they are: a name is no markup
     return found
@@ -40,12 +42,17 @@ def table(references: Iterable[Reference], title: str) -> Any:
 
 def html(references: Iterable[Reference], title: str) -> str:
     """Columns as a table for a notebook."""
-    head = "".join(f"<th>{name}</th>" for name in HEADER)
-    rows = (
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(reference)) + "</tr>"
-        for reference in references
-    )
-    return f"<table><caption>{escape(title)}</caption><tr>{head}</tr>{''.join(rows)}</table>"
+    # A notebook aligns all to the right, unless the cell itself says otherwise.
+    sides = ("right" if name in _RIGHT else "left" for name in HEADER)
+    align = [f'style="padding:.2em .6em;text-align:{side}"' for side in sides]
+
+    def row(kind: str, texts: Iterable[str]) -> str:
+        made = (f"<{kind} {how}>{escape(each)}</{kind}>" for how, each in zip(align, texts, strict=True))
+        return f"<tr>{''.join(made)}</tr>"
+
+    rows = "".join(row("td", cells(reference)) for reference in references)
+    caption = f'<caption style="text-align:left">{escape(title)}</caption>'
+    return f"<table>{caption}{row('th', HEADER)}{rows}</table>"
 
 
 def _range(reference: Numeric) -> str:
@@ -74,6 +81,11 @@ def _categories(reference: Categorical) -> str:
     known = reference.counts[: reference.unseen]
     most = np.argsort(-known, kind="stable")[:SHOWN]
     shares = known / max(reference.rows, 1)
-    named = [f"{reference.categories[index] or repr('')} {_percent(shares[index])}" for index in most]
+    named = [f"{_printed(reference.categories[index])} {_percent(shares[index])}" for index in most]
     more = len(reference.categories) - len(named)
     return ", ".join([*named, f"{more:,} more"] if more else named)
+
+
+def _printed(category: str) -> str:
+    """A category as it is, unless it is empty or would break the line."""
+    return category if category and category.isprintable() else repr(category)

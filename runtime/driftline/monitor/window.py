@@ -13,7 +13,7 @@ from driftline.tensors import Array
 from driftline_kernels import moments
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Window:
     """A snapshot of what was counted. A sliding window is the sum of tumbling ones; so is that of replicas.
 
@@ -32,6 +32,10 @@ class Window:
     moments: dict[str, Array]
     features: Array
     comoments: Array
+
+    def __repr__(self) -> str:
+        began, ended = f"{self.began:%Y-%m-%d %H:%M:%S}", f"{self.ended:%Y-%m-%d %H:%M:%S}"
+        return f"Window({self.rows:,} rows, {began} to {ended} UTC)"
 
     def merge(self, other: Window) -> Window:
         """The window of both windows' rows: counts exactly, moments to rounding.

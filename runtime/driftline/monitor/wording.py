@@ -112,7 +112,24 @@ def _special_rates(
         before, after = special(reference, reference.counts), special(reference, counts)
         m, n = reference.rows, int(counts.sum())
         for name in certain:
-            yield _rate(name.replace("_", " "), before[name] / m, after[name] / n)
+            told, rows = name.replace("_", " "), after[name]
+            if isinstance(reference, Numeric) and name == "out_of_range" and len(reference.edges):
+                told, rows = _side(reference, counts)
+            yield _rate(told, before[name] / m, rows / n)
+
+
+def _side(reference: Numeric, counts: Array) -> tuple[str, int]:
+    """On which side of what the reference has seen rows are that are out of its range, and how many; of both
+    sides, where neither has nine in ten."""
+    below, above = int(counts[0]), int(counts[len(reference.edges)])
+    least, greatest = (
+        text(end, reference.temporal, reference.sd / 10) for end in (reference.minimum, reference.maximum)
+    )
+    if below >= 9 * above:
+        return f"below {least}, its least:", below
+    if above >= 9 * below:
+        return f"above {greatest}, its greatest:", above
+    return f"out of {least} to {greatest}:", below + above
 
 
 def _shift(

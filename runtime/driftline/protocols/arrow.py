@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, ClassVar
@@ -10,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from driftline.columns import decoded, is_lists, items_of, names_of
+from driftline.config import Batching
 from driftline.errors import BadRequest
-from driftline.protocols.codec import InferRequest
+from driftline.protocols import unpacked
+from driftline.protocols.codec import InferRequest, check_most, most_rows
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, check_range
 
 BLOCK_ROWS = 1_024
@@ -22,24 +25,37 @@ class ArrowCodec:
 
     Columns are the model's inputs as `Columns` says. The answer has a column for each output, or NAME_0,
     NAME_1, ... for one of several, and the metadata model_name and model_version.
+
+    limits  a request of more rows, or of more bytes when decompressed, than may wait is refused before all of
+            it is in memory
     """
 
     media_type: ClassVar[bytes] = b"application/vnd.apache.arrow.stream"
 
-    def __init__(self, signature: Signature, name: str, version: int) -> None:
+    def __init__(self, signature: Signature, name: str, version: int, limits: Batching | None = None) -> None:
+        limits = limits or Batching()
+        self._most_bytes = limits.max_queue_bytes
+        self._most_rows = most_rows(signature, limits)
         self._signature = signature
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._metadata = {"model_name": name, "model_version": str(version)}
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
-        """Read a request's body; BadRequest for whatever is no stream or does not fit the signature."""
+        """Read a request's body; BadRequest for whatever is no stream or does not fit the signature, TooLarge
+        for one beyond the limits."""
         try:
+            check_most(unpacked.size_of(body), self._most_bytes, "bytes when decompressed")
             with pa.ipc.open_stream(body) as reader:
-                rows = reader.read_all().combine_chunks()
+                rows = reader.read_all()
+            check_most(rows.num_rows, self._most_rows, "rows")
+            rows = rows.combine_chunks()
             rows.validate(full=True)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, struct.error) as error:
             reason = " ".join(str(error).split())
             raise BadRequest(f"the request is no valid Arrow stream: {reason}") from error
+        for field in rows.schema:
+            if not _has_arrays(field.type):
+                raise BadRequest(f"column {field.name!r}: came {field.type}, of which pyarrow has no arrays")
         batches = rows.to_batches()
         if not batches:
             raise BadRequest("the request: expected rows in the Arrow stream, came none")
@@ -55,6 +71,13 @@ class ArrowCodec:
         with pa.ipc.new_stream(sink, answer.schema) as writer:
             writer.write_table(answer)
         return sink.getvalue().to_pybytes(), None
+
+
+def _has_arrays(kind: Any) -> bool:
+    """Whether pyarrow, which reads and checks columns of a type, has arrays of it, too."""
+    if kind.id in (pa.lib.Type_INTERVAL_MONTHS, pa.lib.Type_INTERVAL_DAY_TIME):
+        return False
+    return all(_has_arrays(kind.field(index).type) for index in range(kind.num_fields))
 
 
 class Columns:
@@ -173,25 +196,34 @@ def _filled(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
 
 def values(column: Any, spec: TensorSpec, name: str) -> Array:
     """An Arrow column as an array that `spec`'s datatype can hold; nulls are NaN, of raw strings None."""
-    array: Array
     dtype = spec.datatype.dtype
-    if spec.raw:
-        column = _raw(column, spec)
-    if dtype == object:
-        column = _text(column, name)
-    if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
-        array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
-    else:
-        array = column.to_numpy(zero_copy_only=False)
+    try:
+        column = _raw(column, spec) if spec.raw else column
+        column = _text(column, name) if dtype == object else column
+        array = _array(column)
+    except pa.ArrowException:  # it has no array, of unions, say, or of dictionaries of lists
+        raise _unfit(column, spec, name) from None
     allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[dtype.kind]
-    unfit = array.dtype.kind == "O" and not _is_text(column, spec.raw)
-    if array.dtype.kind not in allowed or unfit:
-        nulls = f" with {column.null_count} nulls" if column.null_count else ""
-        raise BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
+    if array.dtype.kind not in allowed or (array.dtype.kind == "O" and not _is_text(column, spec.raw)):
+        raise _unfit(column, spec, name)
     if dtype.kind in "iu" and array.size and not np.can_cast(array.dtype, dtype):
         check_range(spec, array.min(), array.max())
     with np.errstate(over="ignore"):
         return array.astype(dtype, copy=False)
+
+
+def _array(column: Any) -> Array:
+    array: Array
+    if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
+        array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
+    else:
+        array = column.to_numpy(zero_copy_only=False)
+    return array
+
+
+def _unfit(column: Any, spec: TensorSpec, name: str) -> BadRequest:
+    nulls = f" with {column.null_count} nulls" if column.null_count else ""
+    return BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
 
 
 def _text(column: Any, name: str) -> Any:
@@ -221,7 +253,11 @@ def _raw(column: Any, spec: TensorSpec) -> Any:
         column = decoded(column)
     if spec.datatype.name == "BYTES":
         return column.cast(pa.string()) if pa.types.is_temporal(column.type) else column
-    return column.cast(pa.float64()) if pa.types.is_boolean(column.type) or column.null_count else column
+    kind, types = column.type, pa.types
+    with_nulls = column.null_count and (
+        types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind)
+    )
+    return column.cast(pa.float64()) if types.is_boolean(kind) or with_nulls else column
 
 
 def table(keep: Mapping[str, Any], outputs: Tensors, rows: int) -> Any:

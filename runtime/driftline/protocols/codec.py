@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Protocol
 
 import orjson
 
-from driftline.errors import BadRequest
-from driftline.tensors import Tensors
+from driftline.config import Batching
+from driftline.errors import BadRequest, TooLarge
+from driftline.tensors import Signature, Tensors
 
 _NO_JSON = re.compile(rb"NaN|Infinity")
 
@@ -64,6 +65,17 @@ def python_loads(text: bytes | memoryview) -> Any:
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the request is no valid JSON: {error}") from None
     return document
+
+
+def most_rows(signature: Signature, limits: Batching) -> int:
+    """Rows that a table has at most if it may be a request: of a model that takes it whole, a byte each."""
+    return limits.max_queue_rows if signature.batched else limits.max_queue_bytes
+
+
+def check_most(came: int, most: int, what: str) -> None:
+    """TooLarge if a request has more rows, say, than it may."""
+    if came > most:
+        raise TooLarge(f"the request: expected at most {most} {what}, came {came}")
 
 
 class Codec(Protocol):

@@ -35,8 +35,9 @@ def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> dic
             if type(size) is not int or not 0 <= size <= len(tail):
                 raise BadRequest(f"binary_data_size: expected 0 to {len(tail)}, came {shorten(size)}")
             data, tail = tail[:size], tail[size:]
-        if entry.get("name") in wanted:
-            found[entry["name"]] = _read(entry, data)
+        name = entry.get("name")
+        if type(name) is str and name in wanted:
+            found[name] = _read(entry, data)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Bodies that came compressed."""
+"""Bodies that come compressed, and those that go."""
 
 from __future__ import annotations
 
@@ -13,6 +13,39 @@ _CHUNK = 4096
 
 MOST_MEMBERS = 10_000
 """Members that a body of gzip has at most; each takes time, even an empty one."""
+
+
+SHORT = 1_400
+"""Bytes below which an answer goes as it is: it is one packet either way."""
+
+LONG = 2**16
+"""Bytes that take so long to compress that others are not to wait for it."""
+
+_LEVEL = 1
+"""Of zlib's: numbers as text become half, and no other level makes them much less for six times the time."""
+
+
+def wanted(accepted: bytes) -> bytes | None:
+    """The coding that a client asks an answer to have, gzip or deflate; None for none.
+
+    accepted  its Accept-Encoding
+
+    Libraries list all that they can read, unasked, and mostly the answer would arrive later compressed. Who
+    names one coding alone, as Triton's client does, or refuses `identity`, wants it.
+    """
+    taken: list[bytes] = []
+    refused: list[bytes] = []
+    for one in accepted.lower().replace(b" ", b"").split(b","):
+        name, _, weight = one.partition(b";q=")
+        (refused if weight and not weight.strip(b"0.") else taken).append(name)
+    codings = [name for name in taken if name in (b"gzip", b"deflate")]
+    alone = len(taken) == 1 or b"identity" in refused
+    return codings[0] if codings and alone else None
+
+
+def compress(content: bytes, coding: bytes) -> bytes:
+    """An answer's body in one of the codings that `wanted` gives."""
+    return zlib.compress(content, _LEVEL, _WINDOW_BITS[coding])
 
 
 def decompress(body: bytes, encoding: bytes, most: int) -> bytes:

@@ -10,10 +10,12 @@ dates in CSV.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import orjson
 
 from driftline.errors import BadRequest, UnsupportedMedia
@@ -24,6 +26,8 @@ from driftline.protocols.enforcing import check_parameters, intake
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.frames import from_records, from_rows, same_records, split_of
 from driftline.protocols.matrix import Matrix
+from driftline.protocols.objects import Objects
+from driftline.protocols.rows import BEHIND, RowForm
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 
 VERSION = "3.17.2"
@@ -41,6 +45,7 @@ FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 Answer = list[Any] | dict[str, list[Any]]
 """A list of what was predicted for each row, or lists of that by name."""
 
+_RECORDS = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"dataframe_records"[ \t\n\r]*:[ \t\n\r]*\[')
 _MOST_FORMS = 64
 _MOST_HEAD = 65_536
 
@@ -109,6 +114,9 @@ class MlflowCodec:
         self._declared = declared or MlflowSignature()
         self._intake = intake(signature, declared)
         self._matrix = Matrix.of(signature, self._declared)
+        # Of whole numbers each has to be looked at; what has no names is told by its place.
+        matrix = self._matrix
+        self._objects = Objects(matrix.names) if matrix and matrix.names and not matrix.whole else None
         self._forms: dict[bytes, Form] = {}
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
@@ -120,6 +128,13 @@ class MlflowCodec:
                 return InferRequest({form.rows.name: array}, self._outputs, by_row=form.by_row)
             except numbers.Unread:
                 pass  # what is wrong is said of the text as it came
+        elif self._objects is not None and (before := _RECORDS.match(body)) is not None:
+            stop = body.rfind(b"]")
+            if BEHIND.match(body, stop + 1) is not None:
+                try:
+                    return self._of_records(self._objects.read(body, before.end(), stop))
+                except numbers.Unread:
+                    pass
         document = _loads(body)
         given = [key for key in FORMATS if type(document) is dict and key in document]
         if len(given) != 1:
@@ -146,6 +161,16 @@ class MlflowCodec:
             return self._intake.table(from_records(value, key))
         inputs = self._matrix.read(names, rows) if self._matrix is not None else None
         return (inputs, True) if inputs is not None else self._intake.table(from_rows(names, rows))
+
+    def _of_records(self, matrix: Array) -> InferRequest:
+        """A request of records of numbers, which are the input."""
+        assert self._matrix is not None
+        spec = self._matrix.spec
+        if not spec.accepts(matrix.shape):
+            raise numbers.Unread
+        with np.errstate(over="ignore"):
+            values = matrix.astype(spec.datatype.dtype)
+        return InferRequest({spec.name: values}, self._outputs, by_row=True)
 
     def _remember(
         self, body: bytes, spec: TensorSpec, document: dict[str, Any], key: str, by_row: bool
@@ -205,16 +230,24 @@ class MlflowCodec:
 
     # -- several requests together --------------------------------------------------------------
 
-    def form(self, body: bytes, json_length: int | None) -> NumberForm | None:
-        """What is around the rows of a request of numbers, once one like it was read."""
+    def form(self, body: bytes, json_length: int | None) -> RowForm | NumberForm | None:
+        """What is around the rows of a request of numbers, once one like it was read, or around a record."""
         form = self._forms.get(_head(body))
         if form is None:
-            return None
+            before = _RECORDS.match(body) if self._objects is not None else None
+            return RowForm.of(self, body, before.end()) if before is not None else None
         try:
             array = form.array(body)
         except numbers.Unread:
             return None
         return NumberForm.of_rows(array, form.rows, InferRequest({}, self._outputs, by_row=form.by_row))
+
+    def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
+        """The insides of lists of records, each with the brace of one, as one request; Unread if one of them
+        is otherwise."""
+        if self._objects is None:
+            raise numbers.Unread
+        return self._of_records(self._objects.read_rows(rows))
 
     def encode_all(
         self, request: InferRequest, outputs: Tensors, count: int

@@ -53,6 +53,14 @@ class Objects:
         self._templates = [template, *self._templates[: _MOST_TEMPLATES - 1]]
         return values[:rows]
 
+    def read_rows(self, rows: Sequence[bytes]) -> Array:
+        """The same of a row in each of several texts; Unread if one of them is otherwise."""
+        text = b",".join(rows)
+        matrix = self.read(text, 0, len(text))
+        if len(matrix) != len(rows):
+            raise Unread
+        return matrix
+
     def _template_of(self, row: bytes) -> Any:
         """The template of rows that are written as this one is, most likely; Unread if it is no such row."""
         try:

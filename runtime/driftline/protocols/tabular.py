@@ -13,9 +13,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from driftline.columns import decoded
+from driftline.config import Batching
 from driftline.errors import BadRequest
 from driftline.mlmodel import Column
-from driftline.protocols.codec import InferRequest
+from driftline.protocols.codec import InferRequest, check_most
 from driftline.protocols.frames import Frame
 from driftline.protocols.mlflow import MlflowCodec
 from driftline.tensors import Array
@@ -44,12 +45,22 @@ class CsvCodec(MlflowCodec):
 
 
 class ParquetCodec(MlflowCodec):
-    """Reads tables in Parquet, whose columns have types; answers as MlflowCodec does."""
+    """Reads tables in Parquet, whose columns have types; answers as MlflowCodec does.
+
+    most_rows  a table of more is refused before it is read: in a file, a million equal ones are a few bytes
+    """
+
+    def __init__(self, *arguments: Any, most_rows: int = Batching().max_queue_rows) -> None:
+        super().__init__(*arguments)
+        self._most_rows = most_rows
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
-        """Read a request's body; BadRequest for whatever is no table or does not fit the signature."""
+        """Read a request's body; BadRequest for whatever is no table or does not fit the signature, TooLarge
+        for one of too many rows."""
         try:
-            table = pa.parquet.read_table(pa.BufferReader(body))
+            with pa.parquet.ParquetFile(pa.BufferReader(body)) as file:
+                check_most(file.metadata.num_rows, self._most_rows, "rows")
+                table = file.read()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise BadRequest(f"the request is no valid Parquet file: {_line(error)}") from error
         inputs, by_row = self._intake.table(_frame(table.select(_no_index(table.schema))), typed=True)
@@ -126,7 +137,13 @@ def _no_index(schema: Any) -> list[str]:
 
 
 def _frame(table: Any) -> Frame:
-    return Frame(tuple(table.column_names), [_values(column.combine_chunks()) for column in table.columns])
+    """A table as a Frame; BadRequest for names that are no UTF-8, and values that there can't be."""
+    try:
+        return Frame(
+            tuple(table.column_names), [_values(column.combine_chunks()) for column in table.columns]
+        )
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise BadRequest(f"the table: {_line(error)}") from error
 
 
 def _values(column: Any) -> Array | list[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
@@ -15,13 +15,13 @@ from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.objects import Objects
+from driftline.protocols.rows import BEHIND, RowForm
 from driftline.tensors import Array, Signature, Tensors, shorten
 
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
 
 _BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(instances|inputs)"[ \t\n\r]*:[ \t\n\r]*(?=\[)')
-_BEHIND = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 
 
 class V1Codec:
@@ -29,6 +29,7 @@ class V1Codec:
 
     `{"instances": [...]}` has an entry a row: its value, or an object of values by input name.
     `{"inputs": ...}` has the tensors: the value of the only one, or an object of them by input name.
+    `{"b64": "..."}` stands for the bytes of a string, unless an input has that name.
     The answer is `{"predictions": [...]}`, an entry a row: its value, or an object of values by output
     name if the model has several.
     """
@@ -63,23 +64,26 @@ class V1Codec:
             raise BadRequest(
                 f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
             )
+        value = document[given[0]]
+        if b'"b64"' in body and "b64" not in self._names:
+            value = with_bytes(value)
         if given == ["inputs"]:
-            inputs = self._signature.inputs_of(document["inputs"])
+            inputs = self._signature.inputs_of(value)
         else:
-            inputs = inputs_of_rows(self._signature, document["instances"])
+            inputs = inputs_of_rows(self._signature, value)
         return InferRequest(inputs, self._outputs)
 
     def _read_numbers(self, body: bytes) -> Tensors:
         """The input of a model of one, if its numbers are all there is in the body; else Unread."""
         before, stop = _BEFORE.match(body), body.rfind(b"]") + 1
-        if before is None or _BEHIND.match(body, stop) is None:
+        if before is None or BEHIND.match(body, stop) is None:
             raise numbers.Unread
         return {self._signature.inputs[0].name: self._rows.read(numbers.Numbers(body, before.end(), stop))}
 
     def _read_objects(self, body: bytes, before: re.Match[bytes], objects: Objects) -> InferRequest:
         """A request of rows of raw columns that are all numbers; else Unread."""
         stop = body.rfind(b"]")
-        if before[1] != b"instances" or _BEHIND.match(body, stop + 1) is None:
+        if before[1] != b"instances" or BEHIND.match(body, stop + 1) is None:
             raise numbers.Unread
         return self._of_matrix(objects.read(body, before.end() + 1, stop))
 
@@ -110,12 +114,11 @@ class V1Codec:
             return self._form_of_numbers(body, before.end())
         if before[1] != b"instances" or not self._signature.raw:
             return None
-        form = RowForm(self, body[: before.end() + 1], body[body.find(b"]") :])
-        return form if form.fits(body) and _BEHIND.match(form.behind, 1) is not None else None
+        return RowForm.of(self, body, before.end() + 1)
 
     def _form_of_numbers(self, body: bytes, start: int) -> NumberForm | None:
         stop = body.rfind(b"]") + 1
-        if _BEHIND.match(body, stop) is None:
+        if BEHIND.match(body, stop) is None:
             return None
         request = InferRequest({}, self._outputs)
         return NumberForm.of_rows(numbers.Numbers(body, start, stop), self._rows, request)
@@ -127,14 +130,10 @@ class V1Codec:
         comes between, which no JSON text may have in it: a client's row never becomes its neighbour's.
         """
         if self._objects is not None:
-            text = b",".join(rows)
             try:
-                matrix = self._objects.read(text, 0, len(text))
+                return self._of_matrix(self._objects.read_rows(rows))
             except numbers.Unread:
                 pass
-            else:
-                if len(matrix) == len(rows):
-                    return self._of_matrix(matrix)
         try:
             lists = orjson.loads(b"[[%b]]" % b"],\n[".join(rows))
         except orjson.JSONDecodeError:
@@ -158,32 +157,26 @@ class V1Codec:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class RowForm:
-    """Requests of a row each, of whatever raw columns.
+def with_bytes(value: object) -> object:
+    """A value with the bytes that each `{"b64": "..."}` in it stands for; BadRequest if one is no base64."""
+    try:
+        return _decoded(value)
+    except RecursionError:
+        raise BadRequest("the request: expected fewer lists in lists") from None
 
-    before, behind  the text around the row, with the brackets of its list
-    """
 
-    rows: ClassVar[int] = 1
-
-    codec: V1Codec
-    before: bytes
-    behind: bytes
-
-    def fits(self, body: bytes) -> bool:
-        """See Form: whether a body is this around a brace and something without brackets or more braces."""
-        start, stop = len(self.before), len(body) - len(self.behind)
-        return (
-            body.startswith(self.before) and body.endswith(self.behind)
-            and body.startswith(b"{", start) and body.find(b"{", start + 1) < 0
-            and body.find(b"[", start) < 0 and body.find(b"]", start) == stop
-        )  # fmt: skip
-
-    def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
-        """See Form."""
-        start, behind = len(self.before), len(self.behind)
-        return self.codec.read_rows([body[start : len(body) - behind] for body in bodies])
+def _decoded(value: Any) -> object:
+    if type(value) is list:
+        return list(map(_decoded, value))
+    if type(value) is not dict:
+        return value
+    encoded = value.get("b64")
+    if len(value) > 1 or type(encoded) is not str:
+        return {name: _decoded(one) for name, one in value.items()}
+    try:
+        return b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise BadRequest(f"'b64': expected base64, came {shorten(encoded)}: {error}") from None
 
 
 def inputs_of_rows(signature: Signature, instances: object) -> Tensors:

@@ -16,7 +16,7 @@ from driftline.batching.request import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
 from driftline.protocols import mlflow
 from driftline.protocols.codec import Codec, InferRequest
-from driftline.protocols.encoding import decompress
+from driftline.protocols.encoding import SHORT, compress, decompress, wanted
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.base_host import BaseHost
 from driftline.serving.payloads.exchange import Asked
@@ -62,7 +62,12 @@ class Infer:
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, self.max_body_bytes)
         target = self.target(headers, name, version)
-        return await self._answer(headers, target, body, begin, receive)
+        fields, content = await self._answer(headers, target, body, begin, receive)
+        coding = wanted(headers.get(b"accept-encoding", b""))
+        if coding is None or len(content) < SHORT:
+            return fields, content
+        packed = await asyncio.to_thread(compress, content, coding)
+        return coded(fields, coding, packed), packed
 
     async def _answer(
         self, headers: dict[bytes, bytes], target: Target, body: bytes, begin: int, receive: Receive
@@ -185,9 +190,22 @@ def fields_of(content: bytes, text_length: int | None, media_type: bytes = V2Cod
     return [_BINARY, length, (_JSON_LENGTH, b"%d" % text_length)]
 
 
+def coded(fields: Fields, coding: bytes, packed: bytes) -> Fields:
+    """The headers of an answer whose body is sent compressed, as `packed`."""
+    length = b"%d" % len(packed)
+    changed = [(name, length if name == b"content-length" else value) for name, value in fields]
+    return [*changed, (b"content-encoding", coding)]
+
+
 def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Headers as they are sent."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def fields_in(sent: bytes) -> Fields:
+    """The headers that were made such lines."""
+    parts = (line.partition(b": ") for line in sent.split(b"\r\n")[:-1])
+    return [(name, value) for name, _, value in parts]
 
 
 async def unless_gone(request: Request, receive: Receive) -> None:

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from driftline import __version__
 from driftline.answers import json
+from driftline.protocols.mlflow import MEDIA_TYPES
 from driftline.tensors import DATATYPES
 
 PATH = "/openapi.json"
@@ -32,10 +33,19 @@ def _list(name: str) -> Json:
     return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
 
 
+def _one_of(**properties: Json) -> Json:
+    """An object with one of these."""
+    return _OBJECT | {"oneOf": [_object([name], **{name: one}) for name, one in properties.items()]}
+
+
+_SOME: Json = {"minItems": 1}
+_ROWS: Json = {"type": "array"} | _SOME
+_ANY: Json = {"not": {"type": "null"}}
 _TENSOR = {"name": _TEXT, "datatype": {"enum": list(DATATYPES)}, "shape": _SHAPE}
 SCHEMAS: Json = {
     "InferenceRequest": _object(
-        ["inputs"], id=_TEXT, parameters=_OBJECT, inputs=_list("Input"), outputs=_list("RequestedOutput")
+        ["inputs"],
+        id=_TEXT, parameters=_OBJECT, inputs=_list("Input") | _SOME, outputs=_list("RequestedOutput"),
     ),
     "Input": _object([*_TENSOR], **_TENSOR, parameters=_OBJECT, data={"type": "array"}),
     "RequestedOutput": _object(["name"], name=_TEXT, parameters=_OBJECT),
@@ -50,14 +60,18 @@ SCHEMAS: Json = {
         inputs=_list("Tensor"), outputs=_list("Tensor"),
     ),
     "Tensor": _object([*_TENSOR], **_TENSOR),
-    "PredictRequest": _OBJECT | {"oneOf": [{"required": [one]} for one in ("instances", "inputs")]},
+    "PredictRequest": _one_of(instances=_ROWS, inputs=_ANY),
+    "ScoringRequest": _one_of(
+        dataframe_split=_object(["data"], columns={"type": "array"}, index={"type": "array"}, data=_ROWS),
+        dataframe_records=_ROWS, instances=_ROWS, inputs=_ANY,
+    ),
     "PredictResponse": _object(["predictions"], predictions={}),
     "Error": _object(["error"], error=_TEXT),
     "ScoringError": _object(["error_code", "message"], error_code=_TEXT, message=_TEXT),
 }  # fmt: skip
 
 _V2 = "The Open Inference Protocol, with Triton's extensions.", "InferenceRequest", "InferenceResponse"
-_MLFLOW = "MLflow's scoring protocol: JSON, CSV, Parquet.", "", "PredictResponse"
+_MLFLOW = "MLflow's scoring protocol: JSON, CSV, Parquet.", "ScoringRequest", "PredictResponse"
 _MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 INFERENCE: dict[str, tuple[str, str, str]] = {
     f"{_MODEL}/infer": _V2,
@@ -117,7 +131,10 @@ def _path(path: str, method: str, about: str, body: str, answer: str) -> Json:
     if more:
         operation["description"] = more
     if body:
-        operation["requestBody"] = {"required": True} | _content(body)
+        content = _content(body)["content"]
+        if body == "ScoringRequest":
+            content |= {media_type: {"schema": {}} for media_type in MEDIA_TYPES if media_type not in content}
+        operation["requestBody"] = {"required": True, "content": content}
     return {method: operation}
 
 

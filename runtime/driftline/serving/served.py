@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
 from driftline.engine.device_session import MOST_IN_FLIGHT
 from driftline.engine.model import Model
-from driftline.protocols.codec import Codec
+from driftline.protocols.codec import Codec, most_rows
 from driftline.protocols.mlflow import MlflowCodec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
@@ -63,11 +66,14 @@ class Served:
         from driftline.protocols.arrow import ArrowCodec  # Arrow takes 0.3 s to import
         from driftline.protocols.tabular import CsvCodec, ParquetCodec
 
+        limits = self.model.settings.batching
         if protocol == "arrow":
-            return ArrowCodec(self.signature, self.version.name, self.version.number)
-        return self._mlflow_codec(CsvCodec if protocol == "mlflow-csv" else ParquetCodec)
+            return ArrowCodec(self.signature, self.version.name, self.version.number, limits)
+        if protocol == "mlflow-csv":
+            return self._mlflow_codec(CsvCodec)
+        return self._mlflow_codec(partial(ParquetCodec, most_rows=most_rows(self.signature, limits)))
 
-    def _mlflow_codec(self, codec: type[MlflowCodec]) -> Codec:
+    def _mlflow_codec(self, codec: Callable[..., MlflowCodec]) -> Codec:
         model = self.model
         return codec(model.signature, model.mlflow, model.classes, lambda: model.predictions)
 

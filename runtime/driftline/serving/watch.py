@@ -155,7 +155,7 @@ class Watch(Watched):
         from driftline.monitor.monitor import Monitor
 
         profile, settings = self._read_profile(), self._settings
-        if settings.history:
+        if settings.history and self._history is None:  # it may be there from a try that failed
             from driftline.monitor.history import History
 
             history = History(settings.history, profile, self._version.name, self._version.number)

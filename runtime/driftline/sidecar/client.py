@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from driftline.sidecar.upstream import Upstream
 
 _REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large", 502: b"Bad Gateway"}
-_REASONS |= {501: b"Not Implemented", 504: b"Gateway Timeout"}
+_REASONS |= {501: b"Not Implemented", 503: b"Service Unavailable", 504: b"Gateway Timeout"}
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
@@ -90,6 +90,7 @@ class Client(asyncio.Protocol):
         self.idle_since = monotonic()
         self.slow = False
         self.parsing = False
+        self.advanced = True  # something has come since this was last looked at
 
     # -- asyncio --------------------------------------------------------------------------------------
 
@@ -114,7 +115,7 @@ class Client(asyncio.Protocol):
         """Read a part of a request, or several requests."""
         if self.last and self._coming is None:
             return  # nothing more is answered
-        self.parsing = True
+        self.parsing = self.advanced = True
         self._unplaced += len(data)
         try:
             self._feed(data)

@@ -16,6 +16,7 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 from driftline.child_process import SharedCounts
+from driftline.http import STALLED, STALLED_SECONDS
 from driftline.sidecar.client import Client, Passage
 from driftline.sidecar.tap import Tap
 from driftline.sidecar.upstream import Upstream
@@ -83,10 +84,14 @@ class Proxy:
         self.stopping = True
         self._server.close()
         deadline = monotonic() + seconds
+        look = monotonic()
         while self.clients and monotonic() < deadline:
             for client in list(self.clients):
                 if client.passage is None:
                     client.transport.close()
+            if monotonic() >= look:
+                self._end_stalled()
+                look += STALLED_SECONDS
             await asyncio.sleep(0.02)
         if self.clients:
             log.warning("%d requests have not finished in %g s", len(self.clients), seconds)
@@ -95,6 +100,16 @@ class Proxy:
         for upstream in list(self.idle):
             upstream.transport.abort()
         self._sweeper.cancel()
+
+    def _end_stalled(self) -> None:
+        """End requests that are not whole and of which nothing has come since this was last called."""
+        for client in list(self.clients):
+            passage, advanced, client.advanced = client.passage, client.advanced, False
+            if passage is None or passage.complete or advanced:
+                continue
+            if not passage.done:
+                self._give_up(passage, 503, STALLED)
+            client.transport.close()
 
     # -- passages ---------------------------------------------------------------------------------------
 
@@ -160,6 +175,14 @@ class Proxy:
                 upstream.take(passage)
         client.resume()
 
+    def _give_up(self, passage: Passage, status: int, reason: str) -> None:
+        """Wait no longer for a request's answer, or for the rest of it, and tell its client."""
+        upstream, passage.upstream = passage.upstream, None
+        if upstream is not None:
+            upstream.passage = None
+            upstream.transport.abort()
+        passage.client.fail(passage, status, reason)
+
     def _say(self, what: str) -> None:
         """Log that the upstream is away, but not for every request."""
         if monotonic() - self._quiet > 10:
@@ -179,11 +202,7 @@ class Proxy:
                     client.transport.close()
             elif not passage.answered and now - passage.began > ANSWER_SECONDS:
                 self.shared.add("timeout")
-                upstream, passage.upstream = passage.upstream, None
-                if upstream is not None:
-                    upstream.passage = None
-                    upstream.transport.abort()
-                client.fail(passage, 504, f"{self._url} has not answered within {ANSWER_SECONDS:g} s")
+                self._give_up(passage, 504, f"{self._url} has not answered within {ANSWER_SECONDS:g} s")
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from driftline.config import Monitoring
 from driftline.errors import Unavailable
 from driftline.monitor.capture import Capture
+from driftline.monitor.observer import passes
 from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.totals import VersionTotals
@@ -171,8 +172,9 @@ class FleetWatch(Watch):
         assert self._loop is not None
         try:
             monitor = super()._make()
-        except Exception:
-            self._loop.call_soon_threadsafe(self._begin, None)
+        except Exception as error:
+            if not passes(error):  # else it is tried again, and what workers have seen waits
+                self._loop.call_soon_threadsafe(self._begin, None)
             raise
         self._loop.call_soon_threadsafe(self._begin, monitor)
         return monitor

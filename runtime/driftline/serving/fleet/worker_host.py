@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from driftline.serving.notifier import Notifier
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.served import Served
 from driftline.serving.watch import Watch
-from driftline.tensors import Signature
+from driftline.tensors import Array, Signature
 
 
 class WorkerHost(BaseHost):
@@ -97,15 +98,15 @@ class WorkerHost(BaseHost):
         self._flip(entry, held, self._held[default] if default is not None else None)
 
     def slabs(self, key: int, region: Region | None) -> None:
-        """Take a version's slab from the region with those of all workers; None if there is no monitor."""
+        """Where the slabs of a version's monitor are, those of all workers; None if it has no monitor."""
         if key not in self._held or (slab := self._slab_of(key)).done():
             return
-        try:
-            slabs = self._arena.map(region).reshape(self._workers, -1) if region is not None else None
-        except OSError as error:  # too many files, or no memory: the version still serves, without a monitor
-            slab.set_exception(error)
-        else:
-            slab.set_result(slabs[self._number] if slabs is not None else None)
+        slab.set_result(partial(self._own_slab, region) if region is not None else None)
+
+    def _own_slab(self, region: Region) -> Array:
+        """The one of this worker; OSError if no more files or memory may be had."""
+        own: Array = self._arena.map(region).reshape(self._workers, -1)[self._number]
+        return own
 
     def begin(self, default_name: str | None) -> None:
         """Become ready: all workers have loaded all models. `default_name`: see BaseHost.find."""

@@ -20,7 +20,8 @@ from driftline.tensors import Tensors
 class WorkerWatch(Watch):
     """Counts the rows of a version into its slab, from where the supervisor's monitor takes them.
 
-    slab  (words,) int64 of the shared memory, when the supervisor has said where; None if there is no monitor
+    slab  what maps it, (words,) int64 of the shared memory, when the supervisor has said where; None if there
+          is no monitor
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class WorkerWatch(Watch):
         profile, slab = self._read_profile(), self.slab.result()
         if slab is None:
             raise Unavailable("the supervisor's log says why")
-        share = Share(profile, slab)
+        share = Share(profile, slab())
         share.warm_up()
         return share
 

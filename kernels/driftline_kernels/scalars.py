@@ -1,0 +1,205 @@
+"""What the instructions of driftline_kernels.transforms make of one number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from driftline_kernels.device import body
+
+YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, WEEKDAY, YEARDAY, QUARTER, EPOCH = range(10)
+"""Parts of a time: weekdays count from 0, Monday, days of the year from 1, `EPOCH` is seconds since 1970."""
+
+_WHOLE = 2.0**52  # from there on, there are only whole numbers
+_FAR = 1e15  # seconds, 32 million years: beyond, there are no dates
+_HASH_BITS = 52  # of a hash that a float64 holds exactly, with room
+_LEAST_SHARE = 1e-7 - 2.0**-52  # scikit-learn's, below which nothing is told apart
+_MOST_EXPONENT = 709.0  # of e, for a float64; Python's own math raises beyond
+
+# Of AS 241, a_7 to a_0 and so on; its r beyond 5 is of smaller shares.
+_CENTRE_OVER = (
+    *(2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457),
+    *(13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.3871328727963666080),
+)
+_CENTRE_UNDER = (
+    *(5226.4952788528545610, 28729.085735721942674, 39307.895800092710610, 21213.794301586595867),
+    *(5394.1960214247511077, 687.18700749205790830, 42.313330701600911252, 1.0),
+)
+_TAIL_OVER = (
+    *(7.74545014278341407640e-4, 2.27238449892691845833e-2, 0.241780725177450611770, 1.27045825245236838258),
+    *(3.64784832476320460504, 5.76949722146069140550, 4.63033784615654529590, 1.42343711074968357734),
+)
+_TAIL_UNDER = (
+    *(1.05075007164441684324e-9, 5.47593808499534494600e-4, 1.51986665636164571966e-2),
+    *(0.148103976427480074590, 0.689767334985100004550, 1.67638483018380384940, 2.05319162663775882187, 1.0),
+)
+
+# From `math`, since what numpy itself computes differs from what is compiled by a last bit now and then, and
+# CUDA has little of numpy's.
+
+
+@body
+def log1p(x: float) -> Any:
+    """log(1 + x); -inf at -1, NaN below."""
+    if -1 < x < np.inf:
+        return math.log1p(x)
+    return -np.inf if x == -1 else (x if x > -1 else np.nan)
+
+
+@body
+def box_cox(x: float, power: float) -> Any:
+    """(x ** power - 1) / power, log(x) where the power is 0; NaN below 0.
+
+    Box, Cox: An analysis of transformations (1964), eq. 1.
+    """
+    if x > 0:
+        return raised(math.log(x) if x < np.inf else x, power)
+    if x != 0:
+        return np.nan
+    return -np.inf if power <= 0 else -1 / power
+
+
+@body
+def yeo_johnson(x: float, power: float) -> Any:
+    """Box and Cox's of 1 + x; below 0, of 1 - x, with a power of 2 less this one, negated.
+
+    Yeo, Johnson: A new family of power transformations to improve normality or symmetry (2000), eq. 2.1.
+    """
+    return raised(log1p(x), power) if x >= 0 else -raised(log1p(-x), 2 - power)
+
+
+@body
+def raised(logarithm: float, power: float) -> Any:
+    """(x ** power - 1) / power, from the logarithm of x."""
+    exponent = logarithm * power
+    if power == 0 or exponent == 0:
+        return logarithm
+    if exponent > _MOST_EXPONENT:
+        return np.inf if power > 0 else -np.inf
+    return math.expm1(exponent) / power
+
+
+@body
+def share_below(known: Any, x: float, margin: float) -> Any:
+    """The share of values below x, between quantiles of equal steps; in the middle of quantiles that are x.
+
+    0 and 1 at the ends, and where it is less than `margin` away from them.
+    """
+    if x != x:
+        return np.nan
+    last = len(known) - 1
+    if x <= known[0] or x - margin < known[0]:
+        return 0.0
+    if x >= known[last] or x + margin > known[last]:
+        return 1.0
+    low, high = np.searchsorted(known, x), np.searchsorted(known, x, side="right")
+    if low < high:
+        return (low + high - 1) / (2 * last)
+    return (high - 1 + (x - known[high - 1]) / (known[high] - known[high - 1])) / last
+
+
+@body
+def probit(share: float) -> Any:
+    """The normal distribution's quantile, for a share not closer than 1e-7 to 0 or 1, else for one that is.
+
+    Wichura: Algorithm AS 241: The percentage points of the normal distribution (1988), PPND16.
+    """
+    if share != share:
+        return np.nan
+    q = min(max(share, _LEAST_SHARE), 1 - _LEAST_SHARE) - 0.5
+    if abs(q) <= 0.425:
+        r = 0.180625 - q * q
+        return q * ratio(r, _CENTRE_OVER, _CENTRE_UNDER)
+    r = math.sqrt(-math.log(0.5 - abs(q))) - 1.6
+    x = ratio(r, _TAIL_OVER, _TAIL_UNDER)
+    return x if q > 0 else -x
+
+
+@body
+def ratio(r: float, over: Any, under: Any) -> Any:
+    """Of two polynomials, the highest power's coefficient first."""
+    a, b = 0.0, 0.0
+    for index in range(len(over)):
+        a, b = a * r + over[index], b * r + under[index]
+    return a / b
+
+
+@body
+def sine(x: float) -> Any:
+    """The sine of an angle; NaN if it is infinite."""
+    return math.sin(x) if x - x == 0 else np.nan
+
+
+@body
+def cosine(x: float) -> Any:
+    """The cosine of an angle; NaN if it is infinite."""
+    return math.cos(x) if x - x == 0 else np.nan
+
+
+@body
+def floor(x: float) -> Any:
+    """The whole number below."""
+    return np.float64(math.floor(x)) if abs(x) < _WHOLE else x
+
+
+@body
+def place_among(known: Any, x: float, missing: Any) -> Any:
+    """The place of x among ascending numbers; how many they are if it has none."""
+    if x != x:
+        return missing
+    place = np.searchsorted(known, x)
+    return place if place < len(known) and known[place] == x else len(known)
+
+
+@body
+def hash_bits(x: float) -> Any:
+    """A short hash as an integer."""
+    return np.uint64(0) if x != x else np.uint64(x)
+
+
+@body
+def short_hash(h: Any) -> Any:
+    """As many bits of a hash as a register holds exactly."""
+    return np.float64(h >> np.uint64(64 - _HASH_BITS))
+
+
+@body
+def part_of(seconds: float, part: Any) -> Any:
+    """A part of the time that is so many seconds after 1970, in UTC and Gregory's calendar.
+
+    Days to dates: Hinnant, chrono-Compatible Low-Level Date Algorithms (2014), civil_from_days.
+    """
+    if not abs(seconds) < _FAR:  # NaN, too
+        return np.nan
+    days = np.int64(floor(seconds / 86400))
+    clock = np.int64(seconds - np.float64(days) * 86400)
+    if part == EPOCH:
+        return seconds
+    if part == HOUR:
+        return np.float64(clock // 3600)
+    if part == MINUTE:
+        return np.float64(clock // 60 % 60)
+    if part == SECOND:
+        return np.float64(clock % 60)
+    if part == WEEKDAY:
+        return np.float64((days + 3) % 7)
+    from_march = days + 719_468
+    era = from_march // 146_097
+    of_era = from_march - era * 146_097
+    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    shifted = (5 * of_year + 2) // 153
+    month = shifted + 3 if shifted < 10 else shifted - 9
+    year = year_of_era + era * 400 + (1 if month <= 2 else 0)
+    if part == YEAR:
+        return np.float64(year)
+    if part == MONTH:
+        return np.float64(month)
+    if part == QUARTER:
+        return np.float64((month + 2) // 3)
+    if part == DAY:
+        return np.float64(of_year - (153 * shifted + 2) // 5 + 1)
+    leap = 1 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 0
+    return np.float64(of_year - 305 if month <= 2 else of_year + 60 + leap)

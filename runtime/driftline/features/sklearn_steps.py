@@ -1,0 +1,265 @@
+"""Fitted transformers of scikit-learn as steps, each by the name of its class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.features import spec
+from driftline.tensors import shorten
+
+if TYPE_CHECKING:
+    from driftline.features.sklearn import Import
+
+
+def _impute(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    missing = fitted.missing_values
+    if missing is not None and missing == missing and str(missing) != "<NA>":
+        raise BadRequest(f"missing_values: expected NaN, came {missing!r}")
+    made, indicators = [], []
+    if fitted.add_indicator:
+        for index in fitted.indicator_.features_:
+            into = f"{columns[index]}_missing"
+            work.add(spec.Missing(columns[index], into=into))
+            work.encoded.add(into)
+            indicators.append(into)
+    for column, value in zip(columns, fitted.statistics_, strict=True):
+        if value is None or value != value:
+            work.add(spec.Drop(column))
+            continue
+        value = value if isinstance(value, str) else float(value)
+        work.set_kind(column, "string" if isinstance(value, str) else "number")
+        using = fitted.strategy
+        if using == "constant":
+            work.add(spec.Impute(column, using, value), {"value": value})
+        else:
+            work.add(spec.Impute(column, using), {"value": value})
+        made.append(column)
+    return made + indicators
+
+
+def _standardise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    for index, column in enumerate(columns):
+        work.set_kind(column, "number")
+        step = spec.Standardise(column, centre=bool(fitted.with_mean), scale=bool(fitted.with_std))
+        mean = float(fitted.mean_[index]) if fitted.mean_ is not None else 0.0
+        deviation = float(fitted.scale_[index]) if fitted.scale_ is not None else 1.0
+        work.add(step, {"mean": mean, "deviation": deviation})
+    return columns
+
+
+def _min_max(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    low, high = map(float, fitted.feature_range)
+    for column, least, most in zip(columns, fitted.data_min_, fitted.data_max_, strict=True):
+        work.set_kind(column, "number")
+        work.add(
+            spec.MinMax(column, low, high, bool(fitted.clip)), {"least": float(least), "most": float(most)}
+        )
+    return columns
+
+
+def _max_abs(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    if getattr(fitted, "clip", False):
+        raise BadRequest("clip: expected False, came True")
+    for column, scale in zip(columns, fitted.scale_, strict=True):
+        work.set_kind(column, "number")
+        work.add(spec.Standardise(column, centre=False), {"mean": 0.0, "deviation": float(scale)})
+    return columns
+
+
+def _robust(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    lower, upper = map(float, fitted.quantile_range)
+    for index, column in enumerate(columns):
+        work.set_kind(column, "number")
+        step = spec.Robust(column, lower, upper, bool(fitted.with_centering), bool(fitted.with_scaling))
+        median = float(fitted.center_[index]) if fitted.with_centering else 0.0
+        width = float(fitted.scale_[index]) if fitted.with_scaling else 1.0
+        work.add(step, {"median": median, "range": width})
+    return columns
+
+
+def _bucketise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    for column, edges in zip(columns, fitted.bin_edges_, strict=True):
+        work.set_kind(column, "number")
+        inner = tuple(float(edge) for edge in edges[1:-1])
+        work.add(spec.Bucketise(column, inner), {"edges": list(inner)})
+        if fitted.encode != "ordinal":
+            bins = list(range(len(inner) + 1))
+            work.add(spec.OneHot(column, tuple(bins)), {"categories": bins})
+            work.wide.add(column)
+    return columns
+
+
+_FUNCTIONS: dict[Any, Callable[[str], spec.Step]] = {
+    np.log1p: spec.Log1p,
+    np.log: lambda column: spec.Power(column, 0.0, "box_cox"),
+    np.sqrt: lambda column: spec.Power(column, 0.5),
+    np.square: spec.Power,
+}
+"""Functions of numpy's that are steps."""
+
+
+def _function(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    if fitted.func is None:
+        return columns
+    if fitted.func not in _FUNCTIONS or fitted.kw_args:
+        known = ", ".join(f"numpy.{function.__name__}" for function in _FUNCTIONS)
+        raise BadRequest(f"func: expected {known} or none, came {shorten(fitted.func)}")
+    for column in columns:
+        work.set_kind(column, "number")
+        work.add(_FUNCTIONS[fitted.func](column))
+    return columns
+
+
+def _power(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    form = fitted.method.replace("-", "_")
+    for column, power in zip(columns, fitted.lambdas_, strict=True):
+        work.set_kind(column, "number")
+        work.add(spec.Power(column, _finite(power, column), form))
+    return _standardise(work, fitted._scaler, columns) if fitted.standardize else columns
+
+
+def _quantile(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    if fitted.n_quantiles_ < 2:
+        raise BadRequest(f"n_quantiles: expected 2 at least, came {fitted.n_quantiles_}")
+    for column, quantiles in zip(columns, fitted.quantiles_.T.tolist(), strict=True):
+        work.set_kind(column, "number")
+        step = spec.Quantile(column, fitted.n_quantiles_, fitted.output_distribution == "normal")
+        work.add(step, {"quantiles": [_finite(quantile, column) for quantile in quantiles]})
+    return columns
+
+
+def _binarise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    edge = float(np.nextafter(float(fitted.threshold), np.inf))  # what is above becomes 1
+    for column in columns:
+        work.set_kind(column, "number")
+        work.add(spec.Bucketise(column, (edge,)), {"edges": [edge]})
+    return columns
+
+
+def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    """Each product is a column of its own; those that it is made of are gone."""
+    for column in columns:
+        work.set_kind(column, "number")
+    made: list[str] = []
+    for powers in fitted.powers_:
+        factors = [column for column, power in zip(columns, powers, strict=True) for _ in range(power)]
+        into = " * ".join([f"polynomial_{len(made)}", *factors])
+        if factors:
+            work.add(spec.Pass(factors[0], into=into))
+        else:  # 1, whatever comes
+            work.add(spec.Missing(columns[0], into=into))
+            work.add(spec.Power(into, 0.0))
+        for factor in factors[1:]:
+            work.add(spec.Arithmetic(into, "*", factor))
+        made.append(into)
+    for column in columns:
+        work.add(spec.Drop(column))
+    return made
+
+
+def _one_hot(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    unknown = {"error": "error", "ignore": "zeros"}.get(fitted.handle_unknown, "infrequent")
+    for index, column in enumerate(columns):
+        categories, infrequent = _categories(work, fitted, index, column)
+        drop = None
+        if fitted.drop_idx_ is not None and fitted.drop_idx_[index] is not None:
+            dropped = categories[fitted.drop_idx_[index]]
+            frequent = [category for category in categories if category not in infrequent]
+            drop = frequent.index(dropped) if dropped in frequent else len(frequent)
+        step = spec.OneHot(column, unknown=unknown, drop=drop)  # type: ignore[arg-type]
+        work.add(step, {"categories": categories} | ({"infrequent": infrequent} if infrequent else {}))
+        work.wide.add(column)
+    return columns
+
+
+def _ordinal(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    unknown = "error" if fitted.handle_unknown == "error" else "value"
+    for index, column in enumerate(columns):
+        categories, infrequent = _categories(work, fitted, index, column)
+        missing = _or_none(fitted.encoded_missing_value)
+        if fitted.categories_[index][-1] is None:  # which is a category like others there, unlike NaN
+            if infrequent:
+                raise BadRequest(f"categories of {column!r}: None beside infrequent ones can't be imported")
+            missing = float(len(categories) - 1)
+        step = spec.Ordinal(
+            column,
+            unknown=unknown,  # type: ignore[arg-type]
+            unknown_value=_or_none(fitted.unknown_value),
+            missing_value=missing,
+        )
+        work.add(step, {"categories": categories} | ({"infrequent": infrequent} if infrequent else {}))
+        work.encoded.add(column)
+    return columns
+
+
+def _target_mean(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    if fitted.target_type_ == "multiclass":
+        raise BadRequest("expected a target of numbers or two classes, came more classes")
+    smoothing = None if fitted.smooth == "auto" else float(fitted.smooth)
+    for index, column in enumerate(columns):
+        categories, _ = _categories(work, fitted, index, column)
+        means = [float(mean) for mean in fitted.encodings_[index]]
+        state = {"categories": categories, "means": means, "overall": float(fitted.target_mean_)}
+        work.add(spec.TargetMean(column, smoothing), state)
+        work.encoded.add(column)
+    return columns
+
+
+def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[list[Any], list[Any]]:
+    """The categories of a column, missing last, and which of them are infrequent."""
+    categories = [_plain(category) for category in fitted.categories_[index]]
+    if categories.count(None) > 1 or None in categories[:-1]:
+        raise BadRequest(f"categories of {column!r}: expected one for what is missing, at the end")
+    texts = [isinstance(category, str) for category in categories if category is not None]
+    if any(texts) and not all(texts):
+        raise BadRequest(f"categories of {column!r}: expected strings or numbers, came both")
+    work.set_kind(column, "string" if any(texts) else "number")
+    every = getattr(fitted, "infrequent_categories_", None) if _groups(fitted) else None
+    infrequent = every[index] if every is not None else None
+    return categories, [] if infrequent is None else [_plain(category) for category in infrequent]
+
+
+def _groups(fitted: Any) -> bool:
+    """Whether an encoder counts rare categories as one: asked else, it has no such attribute."""
+    return fitted.__dict__.get("_infrequent_enabled", False) is True
+
+
+def _plain(category: Any) -> Any:
+    value = category.item() if isinstance(category, np.generic) else category
+    if value is None or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _finite(value: Any, column: str) -> float:
+    if not np.isfinite(value):
+        raise BadRequest(f"{column!r}: expected it to be fitted on numbers, came {value}")
+    return float(value)
+
+
+def _or_none(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+TRANSFORMERS: dict[str, Callable[[Import, Any, list[str]], list[str]]] = {
+    "SimpleImputer": _impute,
+    "StandardScaler": _standardise,
+    "MinMaxScaler": _min_max,
+    "MaxAbsScaler": _max_abs,
+    "RobustScaler": _robust,
+    "KBinsDiscretizer": _bucketise,
+    "FunctionTransformer": _function,
+    "PowerTransformer": _power,
+    "QuantileTransformer": _quantile,
+    "Binarizer": _binarise,
+    "PolynomialFeatures": _polynomial,
+    "OneHotEncoder": _one_hot,
+    "OrdinalEncoder": _ordinal,
+    "TargetEncoder": _target_mean,
+}

@@ -1,0 +1,78 @@
+"""What a step is: its columns, its place in a file, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_type_hints
+
+from driftline.errors import BadRequest
+from driftline.features.hints import fits, plain, words_for
+from driftline.tensors import shorten
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A column, or several, and the name of what becomes of it: its own, unless `into` says another."""
+
+    name: ClassVar[str] = ""
+
+    column: str | Sequence[str]
+    into: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for each in dataclasses.fields(self):
+            value = plain(getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+            expected = _hints(kind)[each.name]
+            if not fits(value, expected):
+                raise BadRequest(
+                    f"{self.name}: {each.name}: expected {words_for(expected)}, came {shorten(value)}"
+                )
+        self.check()
+
+    def check(self) -> None:
+        """Raise BadRequest if values that are right by themselves don't go together."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        return (self.column,) if isinstance(self.column, str) else tuple(self.column)
+
+    @property
+    def makes(self) -> str:
+        """The column that it makes."""
+        return self.into if self.into is not None else self.reads[0]
+
+    def each(self) -> Iterator[Step]:
+        """This step for each of its columns."""
+        if isinstance(self.column, str):
+            yield self
+        elif self.into is not None:
+            raise BadRequest(
+                f"{self.name}: into: expected one column to go with it, came {list(self.column)}"
+            )
+        else:
+            for column in self.column:
+                yield dataclasses.replace(self, column=column)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What stands in the file: what isn't as it is by default."""
+        entry: dict[str, Any] = {"step": self.name}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if value != each.default:
+                entry[each.name] = list(value) if isinstance(value, tuple) else value
+        return entry
+
+    def refuse(self, key: str, expected: str) -> BadRequest:
+        """The error for a value that is not as expected."""
+        return BadRequest(f"{self.name}: {key}: expected {expected}, came {shorten(getattr(self, key))}")
+
+
+@functools.cache
+def _hints(step: Any) -> dict[str, Any]:
+    return get_type_hints(step)

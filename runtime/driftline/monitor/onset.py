@@ -1,0 +1,152 @@
+"""Since when columns differ, and what has come since: looks that are remembered, older ones together.
+
+Bets say when it is certain that something has changed, which is later than it did. The estimate of when is
+the usual one of a CUSUM (Page 1954; Hinkley 1971), in hindsight: the start from which on all rows together
+speak most for what the column is now, against what the reference says. What it is now is what the detector
+remembers of its last 500 rows or so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from driftline.tensors import Array
+from driftline_kernels import moments
+
+EACH = 8
+"""Looks of each size that are remembered: the age of any is known to a seventh, and to a look."""
+
+LARGEST = 2**12
+"""Looks that are told apart from others, at the most: of what was before, one remembers all."""
+
+MANY_BINS = 2**13
+"""Of more bins, fewer looks of each size: what is remembered stays within some megabytes."""
+
+
+class Look(NamedTuple):
+    """What has come since the look before.
+
+    counts   (natural bins,) of all columns, one behind the other
+    moments  (numeric columns, 5)
+    rows     that had been observed by then
+    when     that was, in seconds since 1970
+    """
+
+    counts: Array
+    moments: Array
+    rows: int
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class Onset:
+    """Since when a column differs, about.
+
+    when   of the look before its first rows that do, in UTC
+    rows   from there to the signal
+    first  whether these are all that are remembered: it may have begun before anything was watched
+    """
+
+    when: datetime
+    rows: int
+    first: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As what JSON knows; `when` is ISO 8601."""
+        return {"when": self.when.isoformat(), "rows": self.rows, "first": self.first}
+
+    @classmethod
+    def of_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """What `to_dict` has written."""
+        return cls(datetime.fromisoformat(fields["when"]), fields["rows"], fields["first"])
+
+
+def since(onsets: Iterable[Onset | None]) -> str:
+    """', since about 2026-03-01 02:14:10 UTC, 900 rows before', of what one look has found; '' if unknown."""
+    known = sorted({one for one in onsets if one is not None}, key=lambda one: one.when)
+    if not known:
+        return ""
+    first, last = (f"{one.when:%Y-%m-%d %H:%M:%S}" for one in (known[0], known[-1]))
+    if all(one.first for one in known):
+        return f", since the first rows watched ({first} UTC) or before"
+    if first != last:
+        return f", since about {first} to {last} UTC"
+    return f", since about {first} UTC, {known[0].rows:,} rows before"
+
+
+class Looks:
+    """Looks, older ones merged by two, then by four, and so on.
+
+    An exponential histogram (Datar, Gionis, Indyk, Motwani 2002): of n looks it keeps about EACH log2 n, and
+    no more than of LARGEST EACH.
+    """
+
+    def __init__(self) -> None:
+        self._looks: list[Look] = []
+        self._sizes: list[int] = []
+
+    def add(self, look: Look) -> None:
+        """Remember a look."""
+        self._looks.append(Look(look.counts.astype(np.float32), *look[1:]))
+        self._sizes.append(1)
+        each = max(2, EACH * MANY_BINS // max(len(look.counts), MANY_BINS))
+        size = 1
+        while self._sizes.count(size) > each:
+            first = self._sizes.index(size)
+            _merge(self._looks[first], self._looks.pop(first + 1))
+            del self._sizes[first + 1]
+            size = min(2 * size, LARGEST)
+            self._sizes[first] = size
+
+    def onsets(self, gains: Array, rows: int) -> list[Onset]:
+        """Since when each of n changes is there.
+
+        gains  (n, natural bins) what a row of each bin speaks for a change: its log likelihood ratio
+        rows   observed by now
+        """
+        gained = np.array([look.counts for look in self._looks]) @ gains.T
+        from_each_on = np.cumsum(gained[::-1], axis=0)[::-1]
+        return [self._onset(int(found), rows) for found in from_each_on.argmax(axis=0)]
+
+    def _onset(self, found: int, rows: int) -> Onset:
+        look = self._looks[found]
+        return Onset(datetime.fromtimestamp(look.when, UTC), rows - look.rows, found == 0)
+
+    def since(self, onset: Onset, rows: int) -> Look:
+        """All that has come since an onset; `rows` are observed by now."""
+        later = [look for look in self._looks if look.rows >= rows - onset.rows]
+        found = later[0]._replace(counts=later[0].counts.copy(), moments=later[0].moments.copy())
+        for look in later[1:]:
+            _merge(found, look)
+        return found
+
+    def snapshot(self) -> dict[str, Array]:
+        """All of them, as arrays; none of nothing."""
+        if not self._looks:
+            return {}
+        columns = zip(Look._fields, zip(*self._looks, strict=True), strict=True)
+        return {"looks.sizes": np.array(self._sizes)} | {
+            f"looks.{name}": np.array(all_) for name, all_ in columns
+        }
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        """Go on from a snapshot; from nothing, if it was made before there were looks in it. ValueError if it
+        can't be, and then nothing has changed."""
+        sizes = [int(size) for size in snapshot.get("looks.sizes", ())]
+        counts, each, rows, when = (snapshot.get(f"looks.{name}", ()) for name in Look._fields)
+        looks = [
+            Look(one.copy(), moment.copy(), int(number), float(time))
+            for one, moment, number, time, _ in zip(counts, each, rows, when, sizes, strict=True)
+        ]
+        self._looks, self._sizes = looks, sizes
+
+
+def _merge(look: Look, other: Look) -> None:
+    """Add another, in place."""
+    look.counts[:] += other.counts
+    moments.merge(look.moments, other.moments)

@@ -1,0 +1,109 @@
+"""What detectors find, made into signals: since when, and what has changed since then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from driftline.monitor import report
+from driftline.monitor.comparing import Counted, compare_rows
+from driftline.monitor.detector import Detectors, Finding
+from driftline.monitor.onset import Look, Onset
+from driftline.monitor.profile import Profile
+from driftline.monitor.reference import Reference
+from driftline.monitor.report import ColumnReport
+from driftline.monitor.signals import TOLD, Signal
+from driftline.monitor.window import Window
+from driftline.monitor.wording import NONE, describe_all
+
+
+@dataclass(frozen=True, slots=True)
+class Signaller:
+    """Makes the signals of a version.
+
+    profile     its reference
+    references  of the columns, as the detectors have them: numeric ones first
+    detectors   that find
+    model       its name
+    version     its number
+    """
+
+    profile: Profile
+    references: Sequence[Reference]
+    detectors: Detectors
+    model: str
+    version: int
+
+    def named(self, finding: Finding) -> tuple[str, ...]:
+        """The columns of a finding; '' for the model as a whole."""
+        return ("",) if finding.together else self._ranked(finding)
+
+    def signals(self, finding: Finding, fresh: Sequence[str], window: Window, rows: int) -> list[Signal]:
+        """A signal for each fresh column of a finding, or one for the model as a whole.
+
+        window  the current one
+        rows    observed by now
+        """
+        onsets = self.detectors.onsets(finding, rows)
+        if finding.together:
+            return [self._of_all(finding, onsets[0], window, rows)]
+        names = self.named(finding)
+        some = [index for index, name in enumerate(names) if name in fresh]
+        columns = [finding.columns[index] for index in some]
+        since = self._since(columns, [onsets[index] for index in some], rows)
+        reports = [
+            one if one.words != NONE else other
+            for one, other in zip(since, self._within(window, columns), strict=True)
+        ]
+        return [
+            Signal(
+                finding.kind, self.model, self.version, one.name, window.ended, window.rows,
+                finding.evidence[index], (), one.statistics, one.words, onsets[index],
+            )
+            for index, one in zip(some, reports, strict=True)
+        ]  # fmt: skip
+
+    def _of_all(self, finding: Finding, onset: Onset, window: Window, rows: int) -> Signal:
+        """With the statistics of the window's whole rows, and the changes of the columns of most evidence."""
+        words = _of_all(self._since(finding.columns, [onset] * len(finding.columns), rows))
+        if words == NONE:
+            words = _of_all(self._within(window, finding.columns))
+        whole = compare_rows(self.profile.whole, window.rows, window.features, window.comoments)
+        return Signal(
+            finding.kind, self.model, self.version, "", window.ended, window.rows,
+            finding.evidence[0], self._ranked(finding), whole, words, onset,
+        )  # fmt: skip
+
+    def _ranked(self, finding: Finding) -> tuple[str, ...]:
+        return tuple(self.references[column].name for column in finding.columns)
+
+    def _within(self, window: Window, columns: Sequence[int]) -> list[ColumnReport]:
+        """Of a whole window: rows that are more like the reference than chance allows have no onset."""
+        some = [self.references[column] for column in columns]
+        return report.of_columns(
+            [Counted(one, window.counts[one.name], window.moments.get(one.name)) for one in some]
+        )
+
+    def _since(self, columns: Sequence[int], onsets: Sequence[Onset], rows: int) -> list[ColumnReport]:
+        """Of what has come since the onset of each: a window may have gone on as ever for long before."""
+        ends = np.cumsum([len(reference.counts) for reference in self.references])[:-1]
+
+        @cache
+        def since(onset: Onset) -> tuple[list[np.ndarray], Look]:
+            look = self.detectors.looks.since(onset, rows)
+            return np.split(np.rint(look.counts).astype(np.int64), ends), look
+
+        counted = []
+        for column, onset in zip(columns, onsets, strict=True):
+            counts, look = since(onset)
+            moment = look.moments[column] if column < len(look.moments) else None
+            counted.append(Counted(self.references[column], counts[column], moment))
+        return report.of_columns(counted)
+
+
+def _of_all(columns: Sequence[ColumnReport]) -> str:
+    told = [(one.name, one.words) for one in columns[:TOLD]]
+    return describe_all(told, [one.statistics for one in columns])

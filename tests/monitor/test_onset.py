@@ -1,0 +1,227 @@
+"""Since when columns differ, held against streams of which it is known; what is said of the rows since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+from bench.promise import Draw, beyond, tilted, uniform, unlogged
+
+from driftline.monitor import checkpoint
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.onset import EACH, LARGEST, MANY_BINS, Look, Looks, Onset, since
+from driftline.monitor.profile import Profile
+from driftline.monitor.signals import Signal
+from driftline_kernels import moments
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+REFERENCE = np.random.default_rng(0).standard_normal((10_000, 4)).astype(np.float32)
+
+
+def live(rows: int, seed: int, shift: float = 0.0, columns: slice = slice(1)) -> dict[str, np.ndarray]:
+    found = np.random.default_rng(seed).standard_normal((rows, 4)).astype(np.float32)
+    found[:, columns] += np.float32(shift)
+    return {"x": found}
+
+
+def watched(**settings: object) -> tuple[Monitor, list[Signal]]:
+    signals: list[Signal] = []
+    profile = Profile.fit({"x": REFERENCE})
+    return Monitor(profile, on_signal=signals.append, **settings), signals  # type: ignore[arg-type]
+
+
+# -- the estimate ---------------------------------------------------------------------------------
+
+
+def errors(draw: Draw, before: int, paths: int = 12) -> dict[str, list[int]]:
+    """Rows from the true beginning to the estimate, of each kind's first signal after it."""
+    found: dict[str, list[int]] = {"change": [], "alarm": []}
+    for path in range(paths):
+        random = np.random.default_rng((path, 5))
+        first: dict[str, Signal] = {}
+        monitor = Monitor(Profile.fit(uniform(random, 10_000)))
+        with unlogged():
+            while monitor.rows < before:
+                monitor.observe(uniform(random, 1_000))
+            monitor.acknowledge()
+            while len(first) < 2 and monitor.rows < before + 10_000:
+                monitor.observe(draw(random, 100, monitor.rows - before))
+                for signal in monitor.signals:
+                    if signal.kind not in first:
+                        first[signal.kind] = signal
+                        assert signal.onset is not None
+                        found[signal.kind].append(monitor.rows - signal.onset.rows - before)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("draw", "kinds", "off"),
+    [
+        (tilted(0.1), ("change", "alarm"), 600),
+        (tilted(0.25), ("change", "alarm"), 300),
+        (tilted(1.0), ("change", "alarm"), 100),
+        (beyond(0.01), ("change",), 400),
+        (beyond(0.05), ("change", "alarm"), 300),
+    ],
+)
+def test_an_onset_is_about_when_it_began(draw: Draw, kinds: tuple[str, ...], off: int) -> None:
+    for before in (3_000, 20_000):
+        found = errors(draw, before)
+        for kind in kinds:
+            assert len(found[kind]) == 12
+            assert abs(median(found[kind])) <= 200
+            assert sum(abs(error) > off for error in found[kind]) <= 2
+
+
+def test_what_differs_from_the_first_row_on_is_said_to() -> None:
+    monitor, signals = watched()
+    monitor.observe(live(2_000, 1, shift=1))
+    assert {signal.onset.first for signal in signals if signal.onset} == {True}
+    assert {signal.onset.rows - signal.rows for signal in signals if signal.onset} == {0}
+
+
+def test_a_signal_that_is_raised_anew_began_when_it_did() -> None:
+    monitor, signals = watched()
+    monitor.observe(live(5_000, 1))
+    monitor.observe(live(1_000, 2, shift=1))
+    monitor.acknowledge()
+    monitor.observe(live(1_000, 3, shift=1))
+    onsets = [signal.onset for signal in signals if signal.kind == "alarm" and signal.onset]
+    assert len(onsets) == 2
+    assert onsets[0].when == onsets[1].when
+
+
+def test_what_ended_long_ago_is_not_what_began_now() -> None:
+    monitor, signals = watched()
+    for seed, (rows, shift) in enumerate(((3_000, 0), (1_000, 1), (20_000, 0))):
+        monitor.observe(live(rows, seed, shift))
+    monitor.acknowledge()
+    before = len(signals)
+    monitor.observe(live(1_000, 9, shift=1))
+    alarm = next(signal for signal in signals[before:] if signal.kind == "alarm")
+    assert alarm.onset is not None
+    assert alarm.onset.rows <= 1_000
+
+
+def test_columns_that_differ_only_together_tell_since_when() -> None:
+    monitor, signals = watched(look_rows=50)
+    monitor.observe(live(4_000, 1))
+    monitor.observe(live(600, 2, shift=0.45, columns=slice(4)))
+    together = [signal for signal in signals if not signal.column]
+    assert all(signal.onset is not None and signal.onset.rows <= 900 for signal in together)
+
+
+# -- what is said ---------------------------------------------------------------------------------
+
+
+def test_words_and_statistics_are_of_the_rows_since_the_onset() -> None:
+    """They once were of the window: of a long one, an alarm said that no single change stands out."""
+    monitor, signals = watched()
+    monitor.observe(live(300_000, 1))
+    monitor.observe(live(2_000, 2, shift=1))
+    alarm = next(signal for signal in signals if signal.kind == "alarm")
+    assert alarm.column == "x_0"
+    assert alarm.rows > 300_000
+    assert alarm.words.startswith(("mean up 1 sd", "mean up 1.0 sd", "mean up 0.9 sd"))
+    assert alarm.statistics["psi"].value > 0.5
+    assert alarm.statistics["mean_shift"].value == pytest.approx(1, abs=0.2)
+
+
+def test_words_of_an_onset() -> None:
+    one, other = Onset(NOON, 1_200, False), Onset(NOON + timedelta(seconds=3), 900, False)
+    assert since([]) == since([None]) == ""
+    assert since([one]) == ", since about 2026-03-01 12:00:00 UTC, 1,200 rows before"
+    assert since([None, one, one]) == since([one])
+    assert since([other, one]) == ", since about 2026-03-01 12:00:00 to 2026-03-01 12:00:03 UTC"
+    first = Onset(NOON, 1_200, True)
+    assert since([first]) == ", since the first rows watched (2026-03-01 12:00:00 UTC) or before"
+    assert Onset.of_dict(one.to_dict()) == one
+
+
+# -- looks ----------------------------------------------------------------------------------------
+
+
+def filled(number: int, bins: int = 3) -> Looks:
+    looks = Looks()
+    for index in range(number):
+        counts = np.ones(bins, np.int64)
+        looks.add(Look(counts, np.array([[1.0, index, 0.0, index, index]]), index, float(index)))
+    return looks
+
+
+@pytest.mark.parametrize("number", [1, 8, 9, 100, 12_345])
+def test_looks_are_few_and_lose_no_row(number: int) -> None:
+    looks = filled(number)
+    assert len(looks._looks) <= EACH * (number.bit_length() + 1)
+    assert sum(look.counts[0] for look in looks._looks) == sum(looks._sizes) == number
+    starts = [look.rows for look in looks._looks]
+    assert starts == sorted(starts)
+    for size, start in zip(looks._sizes, starts, strict=True):
+        assert (size - 1) * (EACH - 1) <= number - start - size
+    whole = looks.since(Onset(NOON, number, True), number)
+    mean = (number - 1) / 2
+    np.testing.assert_allclose(whole.moments[0, [0, 1, 3, 4]], [number, mean, 0, number - 1])
+
+
+def test_looks_are_bounded() -> None:
+    looks = filled(3 * EACH * LARGEST, 1)
+    assert len(looks._looks) <= EACH * LARGEST.bit_length()
+    assert max(looks._sizes) == LARGEST
+    assert len(filled(1_000, 4 * MANY_BINS)._looks) <= 3 * 10
+
+
+def test_what_came_since_is_a_copy() -> None:
+    looks = filled(3)
+    looks.since(Onset(NOON, 2, False), 3).counts[:] = 0
+    assert [look.counts[0] for look in looks._looks] == [1, 1, 1]
+
+
+# -- over a restart -------------------------------------------------------------------------------
+
+
+def without_looks(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As checkpoints were before there were looks in them."""
+    return {name: array for name, array in arrays.items() if ".looks." not in name}
+
+
+@pytest.mark.parametrize("changed", [dict, without_looks])
+def test_a_checkpoint_remembers_looks_and_older_ones_do_without(
+    tmp_path: Path, changed: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+) -> None:
+    before, _ = watched()
+    before.observe(live(5_000, 1))
+    before.observe(live(200, 2, shift=1))
+    checkpoint.save(tmp_path / "c", before, {})
+    with np.load(tmp_path / "c") as file:
+        arrays = changed({name: file[name] for name in file.files})
+    with (tmp_path / "c").open("wb") as file:
+        np.savez(file, **arrays)
+    after, signals = watched()
+    checkpoint.load(tmp_path / "c", after)
+    after.observe(live(800, 3, shift=1))
+    alarm = next(signal for signal in signals if signal.kind == "alarm")
+    assert alarm.onset is not None
+    if changed is dict:
+        assert not alarm.onset.first
+        assert after.rows - 1_400 <= alarm.onset.rows + 4_400
+        assert alarm.words.startswith("mean up")
+    else:
+        assert alarm.onset.first
+    assert alarm.onset.rows <= 1_100
+
+
+def test_moments_of_looks_are_as_of_all_rows() -> None:
+    monitor, _ = watched()
+    rows = live(3_000, 1)
+    monitor.observe(rows)
+    window, _signals = monitor.current()
+    assert monitor._detectors is not None
+    whole = monitor._detectors.looks.since(Onset(NOON, 3_000, True), 3_000)
+    expected = moments.start(4)
+    moments.update(rows["x"], expected)
+    np.testing.assert_allclose(whole.moments, expected, rtol=1e-9)
+    np.testing.assert_allclose([window.moments[f"x_{column}"] for column in range(4)], expected, rtol=1e-9)

@@ -95,11 +95,14 @@ async def test_an_error_is_raised_where_was_asked() -> None:
 
 
 async def test_who_asks_one_that_goes_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    begun = asyncio.Event()
+    begun, cancelled = asyncio.Event(), asyncio.Event()
 
     async def never() -> None:
         begun.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
 
     async with talking(never=never) as (channel, other):
         asked = asyncio.create_task(channel.ask("never"))
@@ -108,7 +111,26 @@ async def test_who_asks_one_that_goes_is_told(caplog: pytest.LogCaptureFixture) 
         with pytest.raises(Gone):
             await asked
         await other
+        await cancelled.wait()
         with pytest.raises(Gone):
             await channel.ask("never")
         channel.tell("never")  # nobody hears it
     assert "can't be followed" in caplog.text
+
+
+async def test_nothing_is_kept_of_what_was_answered() -> None:
+    async def echo(said: str) -> str:
+        return said
+
+    ours, theirs = socket.socketpair()
+    asking, answering = Channel(ours, {}), Channel(theirs, {"echo": echo, "length": len})
+    await asking.open()
+    await answering.open()
+    running = [asyncio.create_task(one.run()) for one in (asking, answering)]
+    assert await asking.ask("echo", "x") == "x"
+    assert await asking.ask("length", "abc") == 3
+    await asyncio.sleep(0)
+    assert (asking._asked, answering._answering) == ({}, {})
+    assert (asking.received, answering.received) == (2, 2)
+    await asking.finish()
+    await asyncio.gather(*running)

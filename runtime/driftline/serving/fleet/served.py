@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -25,6 +26,8 @@ from driftline.tensors import Signature, Tensors
 if TYPE_CHECKING:
     from driftline.monitor.monitor import Monitor
     from driftline.monitor.slab import Collector
+
+log = logging.getLogger("driftline.fleet")
 
 
 class RemoteModel(VersionTotals):
@@ -74,7 +77,7 @@ class FleetWatch(Watch):
     on_capture  called with how many rows each worker is to keep for a profile, 0 for no more
 
     slabs       where the slabs are; None until the monitor is loaded
-    failed      whether the monitor can't be loaded
+    failed      whether there will be no slabs, since the monitor or they can't be had
     captures    rows that each worker keeps for a profile now; 0 for none
     """
 
@@ -178,17 +181,26 @@ class FleetWatch(Watch):
 
     def _begin(self, monitor: Monitor | None) -> None:
         """Allocate the slabs, when the monitor is loaded or has failed; on the event loop."""
-        from driftline.monitor.slab import Collector, slab_bytes
-
         if self._closed:
             return
         self.failed = monitor is None
         if monitor is not None:
-            size = slab_bytes(monitor.words)
-            self.slabs = self._arena.take(self._workers * size)
-            memory = self._arena.map(self.slabs).reshape(self._workers, size // 8)
-            self._collectors = [Collector(monitor, part) for part in memory]
+            try:
+                self._allocate(monitor)
+            except OSError as error:  # too many files, or no memory: without slabs, workers still serve
+                log.error("%s %d is not monitored: %s", self._version.name, self._version.number, error)
+                self.failed = True
         self._on_slabs(self.slabs)
+
+    def _allocate(self, monitor: Monitor) -> None:
+        """Allocate a slab for each worker."""
+        from driftline.monitor.slab import Collector, slab_bytes
+
+        size = slab_bytes(monitor.words)
+        slabs = self._arena.take(self._workers * size)
+        memory = self._arena.map(slabs).reshape(self._workers, size // 8)
+        self._collectors = [Collector(monitor, part) for part in memory]
+        self.slabs = slabs
 
 
 class FleetServed(Served):

@@ -20,8 +20,8 @@ from driftline.tensors import Tensors
 class WorkerWatch(Watch):
     """Counts the rows of a version into its slab, from where the supervisor's monitor takes them.
 
-    slab  what maps its slab, (words,) int64 of shared memory, when the supervisor has said where; None if there
-          is no monitor
+    slab  what maps the slab, (words,) int64 of shared memory, once the supervisor has said where; None if
+          there is no monitor
     """
 
     def __init__(

@@ -273,7 +273,7 @@ def report(
             "at most",
             1.25,
         ),
-        Target(f"state of {COLUMNS} columns, KB", costs[f"state of {COLUMNS} columns, KB"], "at most", 750),
+        Target(f"state of {COLUMNS} columns, KB", costs[f"state of {COLUMNS} columns, KB"], "at most", 100),
     ]
     for name, ratio in read.items():
         if name.startswith("request"):

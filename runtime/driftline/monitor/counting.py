@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from datetime import UTC, datetime
 from itertools import accumulate
 
@@ -36,18 +37,31 @@ class Counter:
         self._width = len(self.numeric)
         edges = max((len(reference.edges) for reference in self.numeric), default=0)
         state = profile.whole.state(_padded([reference.edges for reference in self.numeric], edges))
-        lengths = [state.counts.size, state.sums.size, *(len(one.counts) for one in self.categorical)]
-        self.words: int = sum(lengths)
-        parts = np.zeros(self.words, np.int64) if memory is None else memory
-        self._memory = parts
-        counts, sums, *self._categories = np.split(parts, list(accumulate(lengths))[:-1])
-        self._state = state._replace(counts=counts.reshape(state.counts.shape), sums=sums.view(np.float64))
+        self._lengths = [state.counts.size, state.sums.size, *(len(one.counts) for one in self.categorical)]
+        self.words: int = sum(self._lengths)
+        self._state = state
+        self._count_in(np.zeros(self.words, np.int64) if memory is None else memory)
         self._no_moments = moments.start(self._width)
         self._waiting = np.empty((FEW_ROWS, self._width), np.float32)
         self._held = 0
         self._places = _places([len(reference.edges) for reference in self.numeric], edges)
         if memory is None:
             self.reset()
+
+    def _count_in(self, memory: Array) -> None:
+        self._memory = memory
+        counts, sums, *self._categories = np.split(memory, list(accumulate(self._lengths))[:-1])
+        shape = self._state.counts.shape
+        self._state = self._state._replace(counts=counts.reshape(shape), sums=sums.view(np.float64))
+
+    def another(self) -> Counter:
+        """One of the same profile that has counted nothing, to merge into. The two share what is not counted,
+        so they are for one thread at a time.
+        """
+        found = copy(self)
+        found._count_in(np.zeros(self.words, np.int64))
+        found.reset()
+        return found
 
     def add(self, matrix: Array, codes: Codes) -> None:
         """Count rows; one thread at a time."""

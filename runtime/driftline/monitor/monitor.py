@@ -89,7 +89,7 @@ class Monitor:
         self.keep_windows = keep_windows
         self.rows = 0
         self._counter = Counter(profile)  # since the last look
-        self._counted = Counter(profile)  # before it, in this window
+        self._counted = self._counter.another()  # before it, in this window
         self._reader = Reader(self._counter.numeric, self._counter.categorical)
         self._detectors = (
             Detectors(self._counter.references, false_alarm_rows, tolerance) if profile.rows else None

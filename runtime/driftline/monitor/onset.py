@@ -18,8 +18,8 @@ import numpy as np
 from driftline.tensors import Array
 from driftline_kernels import moments
 
-EACH = 8
-"""Looks of each size that are remembered: the age of any is known to a seventh, and to a look."""
+EACH = 4
+"""Looks of each size that are remembered: the age of any is known to a third, and to a look."""
 
 LARGEST = 2**12
 """Looks that are told apart from others, at the most: of what was before, one remembers all."""

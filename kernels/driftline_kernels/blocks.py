@@ -16,14 +16,14 @@ from driftline_kernels.device import THREADS, blocks_for, body, grid
 from driftline_kernels.fourier import cosine
 from driftline_kernels.moments import FIELDS
 from driftline_kernels.sharing import (
-    APART,
-    EACH,
     GROUP,
     GROUPS,
     HISTOGRAM,
+    ROW_STRIDE,
     ROWS,
     SIDE,
     TILE,
+    UNROLL,
     WARP,
     columns_layout,
     features_layout,
@@ -40,32 +40,36 @@ cuda: Any = None  # numba.cuda, bound before the first launch
 REGISTERS = 128
 """Of a thread: four blocks share a processor of a card; with as many as the compiler likes, three would."""
 
-_WEIGHTS = ROWS * APART  # the place of the features' weights in a block's memory, behind the rows
+_WEIGHTS = ROWS * ROW_STRIDE  # the place of the features' weights in a block's memory, behind the rows
 _COUNT, _NUMBER, _SUM = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.float64)  # what is in it
-_LOST = 1e-12  # what is left of a sum of squares, if it is so little of it, may be rounding
+_LOST = 1e-13  # what is left of a sum of squares, if it is so little of it, may be rounding
 _TINY = 1e-30  # a sum of squares below has lost digits in float32, or all
 
 
 def observe(values: Any, rows: int, parts: Parts) -> None:
     """Add the first rows of a matrix on a GPU to a state there; see `rows.sent`, and `settle`."""
     state = parts.state
-    (across, tiles), width = columns_layout(values, state.counts.shape[1])
-    deep, squares = products_layout(len(values), len(parts.comoments))
-    long, groups = features_layout(len(values), len(parts.features))
+    (column_blocks, column_tiles), width = columns_layout(values, state.counts.shape[1])
+    product_blocks, product_tiles = products_layout(len(values), len(parts.comoments))
+    feature_blocks, feature_tiles = features_layout(len(values), len(parts.features))
     _observe_cuda(
-        across * tiles + deep * squares + long * groups, values, rows, width, across, deep, long,
-        state.edges, state.first, state.counts, parts.moments,
+        column_blocks * column_tiles + product_blocks * product_tiles + feature_blocks * feature_tiles,
+        values, rows, width, column_blocks, product_blocks, feature_blocks,
+        state.edges, state.first, state.counts, parts.centres, parts.moments,
         state.scaling, parts.comoments, state.weights, parts.features,
     )  # fmt: skip
 
 
 def settle(parts: Parts) -> None:
-    """Turn what `observe` has kept into moments, in place; once, when all rows have come."""
-    _settle_cuda(blocks_for(len(parts.moments)), parts.state.scaling, parts.moments)
+    """Turn what `observe` has kept into moments, in place; once, when all rows have come.
+
+    What comes next is summed from their means.
+    """
+    _settle_cuda(blocks_for(len(parts.moments)), parts.centres, parts.moments)
 
 
 # Each part is done by all threads of a block. `place` is (which of the blocks that share the rows, how many
-# these are, which of the columns, products or features are the block's); `own` is the block's memory, as
+# these are, which of the columns, products or features are the block's); `shared` is the block's memory, as
 # numbers of four bytes and as sums of eight.
 
 
@@ -77,31 +81,32 @@ def observe_columns(
     width: int,
     bins: Any,
     counts: Any,
-    scaling: Any,
+    centres: Any,
     moments: Any,
-    own: Any,
+    shared: Any,
 ) -> None:
     """Bins and moments of up to `width` columns; each has threads that are `width` apart.
 
+    centres  (columns,) near the values; see `settle`
     moments  (columns, FIELDS); until `settle`, the second and third number are sums of distances from the
-             reference's mean and of their squares
+             centre and of their squares
     """
-    (block, blocks, tile), (histogram, sums) = place, own
+    (block, blocks, tile), (histogram, sums) = place, shared
     thread, cells, left = cuda.threadIdx.x, counts.shape[1], tile * width
     lane, lanes, at = thread // width, THREADS // width, thread % width
     columns = min(width, len(counts) - left)
-    mine, column, spot = lane < lanes and at < columns, np.uint64(left + at), np.uint32(at * cells)
+    active, column, spot = lane < lanes and at < columns, np.uint64(left + at), np.uint32(at * cells)
     start, stop = share(rows, block, blocks)
     for other in range(thread, columns * cells, THREADS):
         histogram[np.uint32(other)] = 0
     cuda.syncthreads()
     number, total, squares, least, greatest = 0, 0.0, 0.0, np.inf, -np.inf
-    if mine:
+    if active:
         number, total, squares, least, greatest = observe_column(
-            values, column, start + lane, stop, lanes, bins, scaling[column, np.uint64(0)], histogram, spot
+            values, column, start + lane, stop, lanes, bins, centres[column], histogram, spot
         )
     cuda.syncthreads()
-    if mine:
+    if active:
         for cell in range(np.uint32(lane), np.uint32(cells), np.uint32(lanes)):
             found = histogram[spot + cell]
             if found > 0:
@@ -141,29 +146,29 @@ def observe_column(
     """Count every so many rows of a column into the histogram, from a place on; by one thread.
 
     Returns how many are finite, the sums of their distances from `centre` and of the squares of these, and
-    the least and the greatest. Distances are added up in the values' own precision, EACH of them and from one
-    of them: cards for inference have 64 times as many units for float32 as for float64.
+    the least and the greatest. Distances are added up in the values' own precision, UNROLL of them, from one
+    of these: cards for inference have 64 times as many units for float32 as for float64.
     """
     kind, edges, first = values.dtype.type, bins[0][column], bins[1][column]
     low, scale, levels = edges[0], edges[1], int(edges[2])
-    some, found = cuda.local.array(EACH, values.dtype), cuda.local.array(EACH, np.uint32)
+    some, found = cuda.local.array(UNROLL, values.dtype), cuda.local.array(UNROLL, np.uint32)
     number, total, squares, least, greatest = 0, 0.0, 0.0, kind(np.inf), kind(-np.inf)
-    for row in range(start, stop, step * EACH):
+    for row in range(start, stop, step * UNROLL):
         left = load(values, column, row, stop, step, some)
         finite, origin = 0, kind(0)
-        for k in range(EACH):
+        for k in range(UNROLL):
             if abs(some[k]) < np.inf:
                 finite, origin = finite + 1, some[k]
         if finite > 0:
             near, square = kind(0), kind(0)
-            for k in range(EACH):
+            for k in range(UNROLL):
                 x = some[k] if abs(some[k]) < np.inf else origin
                 near, square = near + (x - origin), square + (x - origin) * (x - origin)
                 least, greatest = min(least, x), max(greatest, x)
             wide, wide_square = float(near), float(square)
             if not _TINY < square < np.inf:
                 wide, wide_square = 0.0, 0.0
-                for k in range(EACH):
+                for k in range(UNROLL):
                     x = some[k] if abs(some[k]) < np.inf else origin
                     distance = float(x) - float(origin)
                     wide, wide_square = wide + distance, wide_square + distance * distance
@@ -171,16 +176,16 @@ def observe_column(
             number += finite
             total += wide + finite * far
             squares += wide_square + far * (2 * wide + finite * far)
-        for k in range(EACH):
+        for k in range(UNROLL):
             found[k] = first[np.uint32(cell_among(some[k], low, scale, kind(0), kind(CELLS - 1)))]
         for level in range(levels - 1, -1, -1):
-            for k in range(EACH):
+            for k in range(UNROLL):
                 found[k] = closer(found[k], some[k], np.uint32(level), edges)
-        if finite < EACH:
-            for k in range(EACH):
+        if finite < UNROLL:
+            for k in range(UNROLL):
                 if not abs(some[k]) < np.inf:
                     found[k] = first[np.uint32(cell_of(some[k], low, scale, kind(0), kind(CELLS - 1)))]
-        for k in range(EACH):
+        for k in range(UNROLL):
             at = spot + found[k] if np.int32(k * step) < left else HISTOGRAM
             cuda.atomic.add(histogram, np.uint32(at), 1)
     return number, total, squares, float(least), float(greatest)
@@ -188,16 +193,16 @@ def observe_column(
 
 @body
 def load(values: Any, column: Any, start: int, stop: int, step: int, some: Any) -> Any:
-    """EACH values of a column, `step` rows apart, NaN behind the last.
+    """UNROLL values of a column, `step` rows stride, NaN behind the last.
 
     Returns how many rows lie ahead, up to all that these are of.
     """
-    left = np.int32(min(stop - start, step * EACH))
-    if left == np.int32(step * EACH):
-        for k in range(EACH):
+    left = np.int32(min(stop - start, step * UNROLL))
+    if left == np.int32(step * UNROLL):
+        for k in range(UNROLL):
             some[k] = values[np.uint64(start + k * step), column]
     else:
-        for k in range(EACH):
+        for k in range(UNROLL):
             some[k] = values.dtype.type(np.nan)
             if np.int32(k * step) < left:
                 some[k] = values[np.uint64(start + k * step), column]
@@ -205,22 +210,22 @@ def load(values: Any, column: Any, start: int, stop: int, step: int, some: Any) 
 
 
 @body
-def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: Any, own: Any) -> None:
+def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: Any, shared: Any) -> None:
     """Products of standardised rows; a thread has those of SIDE columns with SIDE others, on or above the
     diagonal, in every so many rows. They are added up in float32 for the rows that are read at a time.
     """
-    (block, blocks, tile), (z, sums) = place, own
+    (block, blocks, tile), (z, sums) = place, shared
     thread, width = cuda.threadIdx.x, len(comoments)
-    side = (width + SIDE - 1) // SIDE
-    squares, apart = side * (side + 1) // 2, side * SIDE
-    depth = TILE // apart
+    strips = (width + SIDE - 1) // SIDE
+    squares, stride = strips * (strips + 1) // 2, strips * SIDE
+    depth = TILE // stride
     groups = max(THREADS // squares, 1)
     group = thread // squares if groups > 1 else 0
     square = thread - group * squares if groups > 1 else tile * THREADS + thread
-    mine = square < squares and group < groups
+    active = square < squares and group < groups
     i, j = 0, square
-    while mine and j >= side - i:
-        i, j = i + 1, j - (side - i)
+    while active and j >= strips - i:
+        i, j = i + 1, j - (strips - i)
     j += i
     totals, products = cuda.local.array((SIDE, SIDE), np.float64), cuda.local.array((SIDE, SIDE), np.float32)
     for a in range(SIDE):
@@ -229,14 +234,14 @@ def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: An
     first, stop = share(rows, block, blocks)
     for start in range(first, stop, depth):
         some = min(depth, stop - start)
-        standardise_rows(values, start, some, 0, width, apart, scaling, z)
+        standardise_rows(values, start, some, 0, width, stride, scaling, z)
         cuda.syncthreads()
-        if mine:
+        if active:
             for a in range(SIDE):
                 for b in range(SIDE):
                     products[a, b] = np.float32(0)
             for row in range(group, some, groups):
-                left, right = np.uint32(row * apart + i * SIDE), np.uint32(row * apart + j * SIDE)
+                left, right = np.uint32(row * stride + i * SIDE), np.uint32(row * stride + j * SIDE)
                 for a in range(SIDE):
                     for b in range(SIDE):
                         products[a, b] += z[left + np.uint32(a)] * z[right + np.uint32(b)]
@@ -245,12 +250,12 @@ def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: An
                     totals[a, b] += np.float64(products[a, b])
         cuda.syncthreads()
     spot = (thread - squares) * SIDE * SIDE
-    if mine and group > 0:
+    if active and group > 0:
         for a in range(SIDE):
             for b in range(SIDE):
                 sums[np.uint32(spot + a * SIDE + b)] = totals[a, b]
     cuda.syncthreads()
-    if mine and group == 0:
+    if active and group == 0:
         for other in range(1, groups):
             spot = ((other - 1) * squares + square) * SIDE * SIDE
             for a in range(SIDE):
@@ -267,24 +272,24 @@ def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: An
 
 @body
 def add_features(
-    values: Any, rows: int, place: Any, scaling: Any, weights: Any, features: Any, own: Any
+    values: Any, rows: int, place: Any, scaling: Any, weights: Any, features: Any, shared: Any
 ) -> None:
-    """Features of rows; a thread has GROUP of the block's, of EACH of the ROWS that are read at a time."""
-    (block, blocks, tile), (z, sums) = place, own
+    """Features of rows; a thread has GROUP of the block's, of UNROLL of the ROWS that are read at a time."""
+    (block, blocks, tile), (z, sums) = place, shared
     thread, columns, last = cuda.threadIdx.x, len(scaling), len(features) - 1
     lane, d = thread // GROUPS, thread % GROUPS * GROUP
-    totals, phases = cuda.local.array(GROUP, np.float64), cuda.local.array((EACH, GROUP), np.float32)
+    totals, phases = cuda.local.array(GROUP, np.float64), cuda.local.array((UNROLL, GROUP), np.float32)
     for g in range(GROUP):
         totals[g] = 0.0
     first, stop = share(rows, block, blocks)
     for start in range(first, stop, ROWS):
         some = min(ROWS, stop - start)
         for g in range(GROUP):
-            for k in range(EACH):
+            for k in range(UNROLL):
                 phases[k, g] = weights[np.uint64(columns), np.uint64(min(tile * WARP + d + g, last))]
         for left in range(0, columns, WARP):
             across = min(WARP, columns - left)
-            standardise_rows(values, start, some, left, across, APART, scaling, z)
+            standardise_rows(values, start, some, left, across, ROW_STRIDE, scaling, z)
             for column in range(thread // WARP, across, THREADS // WARP):
                 at = thread % WARP
                 weight = weights[np.uint64(left + column), np.uint64(min(tile * WARP + at, last))]
@@ -292,17 +297,17 @@ def add_features(
             cuda.syncthreads()
             for column in range(across):
                 spot, own_weights = (
-                    np.uint32(lane * EACH * APART + column),
+                    np.uint32(lane * UNROLL * ROW_STRIDE + column),
                     np.uint32(_WEIGHTS + column * WARP + d),
                 )
-                for k in range(EACH):
+                for k in range(UNROLL):
                     for g in range(GROUP):
-                        phases[k, g] += z[spot + np.uint32(k * APART)] * z[own_weights + np.uint32(g)]
+                        phases[k, g] += z[spot + np.uint32(k * ROW_STRIDE)] * z[own_weights + np.uint32(g)]
             cuda.syncthreads()
         for g in range(GROUP):
             total = np.float32(0)
-            for k in range(EACH):
-                if lane * EACH + k < some:
+            for k in range(UNROLL):
+                if lane * UNROLL + k < some:
                     total += cosine(phases[k, g])
             totals[g] += np.float64(total)
     for g in range(GROUP):
@@ -316,26 +321,26 @@ def add_features(
 
 @body
 def standardise_rows(
-    values: Any, start: int, number: int, left: int, width: int, apart: int, scaling: Any, z: Any
+    values: Any, start: int, number: int, left: int, width: int, stride: int, scaling: Any, z: Any
 ) -> None:
     """Columns of rows, standardised, to a block's memory, row by row, `apart` numbers each; behind the last
     column stands a 1. A thread has a column, or some.
     """
-    kind, columns, across = values.dtype.type, len(scaling), min(apart, THREADS)
+    kind, columns, across = values.dtype.type, len(scaling), min(stride, THREADS)
     lane, lanes = cuda.threadIdx.x // across, THREADS // across
-    some = cuda.local.array(EACH, values.dtype)
+    some = cuda.local.array(UNROLL, values.dtype)
     if lane < lanes:
         for at in range(cuda.threadIdx.x % across, width, across):
             column = np.uint64(min(left + at, columns - 1))
             high, low, scale = parted(scaling[column, np.uint64(0)], scaling[column, np.uint64(1)], kind(0))
-            for row in range(lane, number, lanes * EACH):
+            for row in range(lane, number, lanes * UNROLL):
                 loaded = load(values, column, start + row, start + number, lanes, some)
-                for k in range(EACH):
+                for k in range(UNROLL):
                     found = np.float32(
                         standard(some[k], high, low, scale) if left + at < columns else kind(1)
                     )
                     if np.int32(k * lanes) < loaded:
-                        z[np.uint32((row + k * lanes) * apart + at)] = found
+                        z[np.uint32((row + k * lanes) * stride + at)] = found
 
 
 @grid(shared=4 * TILE, registers=REGISTERS)
@@ -343,41 +348,51 @@ def _observe_cuda(
     values: Any,
     rows: int,
     width: int,
-    across: int,
-    deep: int,
-    long: int,
+    column_blocks: int,
+    product_blocks: int,
+    feature_blocks: int,
     edges: Any,
     first: Any,
     counts: Any,
+    centres: Any,
     moments: Any,
     scaling: Any,
     comoments: Any,
     weights: Any,
     features: Any,
 ) -> None:
-    """Blocks one behind the other: `across` share the rows for columns, `deep` for products, `long` for
-    features, as often as each has tiles."""
+    """Blocks one behind the other: so many share the rows for columns, for products and for features, as
+    often as each has tiles.
+    """
     histogram = cuda.shared.array(0, _COUNT)
     z = cuda.shared.array(0, _NUMBER)
     sums = cuda.shared.array(0, _SUM)
-    here, side = cuda.blockIdx.x, (len(comoments) + SIDE - 1) // SIDE
-    products = here - across * ((len(counts) + width - 1) // width)
-    projections = products - deep * ((side * (side + 1) // 2 + THREADS - 1) // THREADS)
+    here, strips = cuda.blockIdx.x, (len(comoments) + SIDE - 1) // SIDE
+    products = here - column_blocks * ((len(counts) + width - 1) // width)
+    projections = products - product_blocks * ((strips * (strips + 1) // 2 + THREADS - 1) // THREADS)
     if products < 0:
-        place, own = (here % across, across, here // across), (histogram, sums)
-        observe_columns(values, rows, place, width, (edges, first), counts, scaling, moments, own)
+        place, shared = (here % column_blocks, column_blocks, here // column_blocks), (histogram, sums)
+        observe_columns(values, rows, place, width, (edges, first), counts, centres, moments, shared)
     elif projections < 0:
-        add_products(values, rows, (products % deep, deep, products // deep), scaling, comoments, (z, sums))
+        add_products(
+            values,
+            rows,
+            (products % product_blocks, product_blocks, products // product_blocks),
+            scaling,
+            comoments,
+            (z, sums),
+        )
     else:
-        place = (projections % long, long, projections // long)
+        place = (projections % feature_blocks, feature_blocks, projections // feature_blocks)
         add_features(values, rows, place, scaling, weights, features, (z, sums))
 
 
 @grid
-def _settle_cuda(scaling: Any, moments: Any) -> None:
+def _settle_cuda(centres: Any, moments: Any) -> None:
     column = cuda.grid(1)
     if column < len(moments) and moments[column, 0] > 0:
         count, total = moments[column, 0], moments[column, 1]
         squares = moments[column, 2] - total * total / count
-        moments[column, 1] = scaling[column, 0] + total / count
+        centres[column] += total / count
+        moments[column, 1] = centres[column]
         moments[column, 2] = squares if squares > _LOST * moments[column, 2] else 0.0

@@ -29,11 +29,11 @@ BINS = (MATRIX, array(BYTE, 2))
 SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
     "blocks._observe_cuda": (
         (
-            *(MATRIX, I64, I64, I64, I64, I64, *BINS, array(I64, 2), TABLE),
+            *(MATRIX, I64, I64, I64, I64, I64, *BINS, array(I64, 2), array(F64), TABLE),
             *(TABLE, TABLE, MATRIX, array(F64)),
         ),
     ),
-    "blocks._settle_cuda": ((TABLE, TABLE),),
+    "blocks._settle_cuda": ((array(F64), TABLE),),
     "categories._count_cuda": ((array(I32), array(I64)),),
     "detector._look_cuda": (
         (array(I64, 2), TABLE, TABLE, array(F64), array(F64), array(F64, 4), TABLE, TABLE, TABLE),

@@ -60,17 +60,22 @@ class State(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """A state with its views, which need not be made anew for each batch."""
+    """A state with its views, which need not be made anew for each batch.
+
+    centres  (columns,) float64, where a state was `sent`: what distances of values are summed from
+    """
 
     state: State
     moments: Any
     comoments: Any
     features: Any
+    centres: Any
 
     @classmethod
     def of(cls, state: State) -> Parts:
         """Those of a state."""
-        return cls(state, state.moments, state.comoments, state.features)
+        centres = state.scratch[: len(state.scaling)]
+        return cls(state, state.moments, state.comoments, state.features, centres)
 
 
 def start(
@@ -95,8 +100,10 @@ def start(
 
 
 def sent(state: State, send: Callable[[Any], Any]) -> State:
-    """The state on a GPU; `send` copies an array there."""
-    return State(*map(send, state))
+    """The state on a GPU; `send` copies an array there. It works from the reference's means at first."""
+    scratch = state.scratch.copy()
+    scratch[: len(state.scaling)] = state.scaling[:, 0]
+    return State(*map(send, state._replace(scratch=scratch)))
 
 
 def observe(values: Any, state: State) -> None:
@@ -123,7 +130,7 @@ def observe_there(values: Any, rows: int, parts: Parts) -> None:
 def settle(parts: Parts) -> None:
     """Make moments of what `observe_there` kept; once, when all rows have come.
 
-    A GPU sums distances from the reference's mean until then: blocks add to sums without waiting for others.
+    A GPU has sums of distances until then: blocks add to them without waiting for others.
     """
     if not on_cpu(parts.moments):
         from driftline_kernels import blocks

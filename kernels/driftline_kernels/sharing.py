@@ -6,32 +6,35 @@ from typing import Any
 
 from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body
 
-EACH = 8
+UNROLL = 8
 """Values that a thread loads before it looks at the first of them: a card's memory is far away, and as much
 has to be on its way as would arrive meanwhile."""
 
-DEPTH = 2 * EACH
+DEPTH = 2 * UNROLL
 """Values of a column that a thread has at least, where there are as many."""
 
 SIDE = 4
 """A thread has the products of so many columns with so many: it reads 2 SIDE values for SIDE^2 of them."""
 
+SHALLOW = 64
+"""Rows of which a block has products at least: of small batches too, several blocks have some."""
+
 WARP = 32
 """Features that a block has, and columns that it reads for them at a time."""
 
 GROUP = 4
-"""A thread has so many of the features, of EACH rows."""
+"""A thread has so many of the features, of UNROLL rows."""
 
 GROUPS = WARP // GROUP
 """Threads that have the features of the same rows."""
 
-ROWS = THREADS // GROUPS * EACH
+ROWS = THREADS // GROUPS * UNROLL
 """Rows that a block reads for features at a time."""
 
-APART = WARP + 1
-"""Numbers from one of these rows to the next: those that are read together lie in different banks."""
+ROW_STRIDE = WARP + 1
+"""Numbers from one of these rows to the next: rows that are read together lie in different banks."""
 
-TILE = ROWS * APART + WARP * WARP
+TILE = ROWS * ROW_STRIDE + WARP * WARP
 """Numbers of four bytes in a block's own memory. There are rows and the features' weights, or rows for
 products, or counts of bins; and in their place, at the end, sums of eight bytes."""
 
@@ -58,12 +61,12 @@ def columns_layout(values: Any, cells: int) -> tuple[tuple[int, int], int]:
 
 
 def products_layout(rows: int, columns: int) -> tuple[int, int]:
-    """For products of columns: blocks by rows and by squares of SIDE columns."""
-    side = -(-columns // SIDE)
-    tiles = blocks_for(side * (side + 1) // 2)
+    """For products of columns: blocks by rows and by squares of SIDE columns on each side."""
+    strips = -(-columns // SIDE)
+    tiles = blocks_for(strips * (strips + 1) // 2)
     if not rows or not tiles:
         return 0, 0
-    return min(-(-rows // (TILE // (side * SIDE))), -(-BLOCKS // tiles)), tiles
+    return min(-(-rows // SHALLOW), -(-BLOCKS // tiles)), tiles
 
 
 def features_layout(rows: int, features: int) -> tuple[int, int]:

@@ -8,6 +8,8 @@ import numpy as np
 
 from driftline_kernels.device import body
 
+_MOST = 3e38  # of a scale in float32
+
 LIMIT = 1000.0
 """Standard deviations that a value is clipped to, so that no row outweighs all others or overflows."""
 
@@ -53,7 +55,7 @@ def parted(mean: float, scale: float, zero: Any) -> Any:
     """
     kind = type(zero)
     high = kind(mean)
-    return high, kind(mean - np.float64(high)), kind(scale)
+    return high, kind(mean - np.float64(high)), kind(min(scale, _MOST))
 
 
 @body

@@ -75,3 +75,17 @@ def test_many_blocks_find_what_is_there(
     np.testing.assert_array_equal(back(device.counts), bin_counts(some, edges))
     np.testing.assert_allclose(back(device.moments), moments(some), rtol=ROUNDING, atol=ROUNDING)
     np.testing.assert_allclose(back(device.sums), expected.sums, rtol=ROUNDING, atol=1e-5)
+
+
+@pytest.mark.skipif(not SIMULATED, reason="about CUDA")
+@pytest.mark.parametrize(("mean", "sd"), [(1.7e9, 540), (8.0, 4e-6), (3e5, 0.1), (0.0, 1e-20)])
+def test_what_has_moved_far_is_summed_from_where_it_is_from_the_next_time_on(mean: float, sd: float) -> None:
+    values = np.random.default_rng(0).normal(mean, sd, (200, 2)).astype(np.float32)
+    nothing = np.zeros((3, 0), np.float32)
+    state = rows.start(bins.prepare(np.empty((2, 0), np.float32)), 0, np.zeros((2, 2)), nothing, False)
+    parts = rows.Parts.of(rows.sent(state, there))
+    for _ in range(2):
+        parts.moments[:] = state.moments
+        rows.observe_there(there(values), 200, parts)
+        rows.settle(parts)
+    np.testing.assert_allclose(back(parts.moments), moments(values), rtol=1e-5)

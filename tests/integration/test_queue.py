@@ -20,8 +20,8 @@ from driftline.registry.source import Registry
 ROWS = np.ones((64, 1024), np.float32).tolist()
 LONG = json.dumps(infer_request({"x": ("FP32", ROWS)}))
 """One batch."""
-LONGER = json.dumps(infer_request({"x": ("FP32", [[1] * 1024] * 448)}), separators=(",", ":"))
-"""Seven batches: what comes while it is computed waits for so long that no busy machine is in doubt of it."""
+LONGER = json.dumps(infer_request({"x": ("FP32", [[1] * 1024] * 896)}), separators=(",", ":"))
+"""Fourteen batches: what comes while it is computed waits for so long that no busy machine is in doubt of it."""
 
 
 @pytest.fixture(scope="module")

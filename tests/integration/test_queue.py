@@ -20,8 +20,8 @@ from driftline.registry.source import Registry
 ROWS = np.ones((64, 1024), np.float32).tolist()
 LONG = json.dumps(infer_request({"x": ("FP32", ROWS)}))
 """One batch."""
-LONGER = json.dumps(infer_request({"x": ("FP32", [[1] * 1024] * 896)}), separators=(",", ":"))
-"""Fourteen batches: what comes while it is computed waits for so long that no busy machine is in doubt of it."""
+LONGER = json.dumps(infer_request({"x": ("FP32", [[1] * 1024] * 448)}), separators=(",", ":"))
+"""Seven batches: what comes while it is computed waits for so long that no busy machine is in doubt of it."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     (root / "driftline.toml").write_text(
         "[batching]\nmax_batch_rows = 64\nmax_queue_rows = 1024\n[engine]\nthreads = 1\n"
     )
-    registry.register([root / "model.onnx", root / "driftline.toml"], "patient")
+    registry.register([slow(root / "model.onnx", layers=800), root / "driftline.toml"], "patient")
     registry.register([gather(root / "model.onnx")], "gather")
     with serving("--registry", root / "models") as process:
         yield process

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from naive_kernels import SIMULATED
+from naive_kernels import SIMULATED, back
 from numba import typeof
 from numba.cuda.simulator.kernel import FakeCUDAKernel
 from support import behind, scale
@@ -97,11 +97,13 @@ def test_what_crosses_to_a_card_is_counted_there(
 ) -> None:
     monkeypatch.setattr(engine, "find", lambda wanted: Simulated(0))
     model = Model.load(scale(tmp_path / "m.onnx", 2.0))
+    model.warm_up()
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     columns = {"x": x, "total": 2 * x.sum(1)}
     profile = Profile.fit({name: columns[name] for name in names})
     monitor, expected = Monitor(profile), Monitor(profile)
     counter = DeviceCounter.of(model.device_sessions[0], monitor)
+    np.testing.assert_array_equal(back(counter._parts.centres), profile.whole.scaling[:, 0])
     for rows in (5, 8):
         counted: list[CategoryCounts] = []
         model.run({"x": x[:rows]}, ["total"], partial(count, counter, counted))

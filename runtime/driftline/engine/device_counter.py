@@ -134,9 +134,8 @@ class DeviceCounter:
         self.rows = 0
         self._device = device
         self._monitor = monitor
-        self._plans: dict[
-            int, GatherPlan | None
-        ] = {}  # by the id of buffers, which live as long as their session
+        # By the id of buffers, which live as long as their session.
+        self._plans: dict[int, GatherPlan | None] = {}
         self._stream = Lock()
         self._draining = RLock()
         self._mark: Any = None
@@ -163,7 +162,7 @@ class DeviceCounter:
         with session.device.loading():
             counter = cls(session.device, monitor)
             for buffers in known:
-                counter._count(buffers, 1)
+                counter._count(buffers, 0)  # no rows: nobody knows what lies there
             counter._restart()
         session.on_close(counter.close)
         return counter

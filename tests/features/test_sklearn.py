@@ -232,6 +232,7 @@ PLAIN = frame()[["b", "n"]].assign(c=np.linspace(-1, 1, 400))
         ),
         (["a", "b", "c"], FeatureUnion([("gone", "drop"), ("s", StandardScaler())])),
         (["a", "b", "c"], make_pipeline("passthrough", StandardScaler())),
+        (["a", "b", "c"], FeatureUnion([("as", make_pipeline("passthrough")), ("s", StandardScaler())])),
     ],
 )
 def test_columns_may_have_any_names(names: list[str], transformer: Any) -> None:

@@ -38,7 +38,7 @@ def width_of(fitted: Any, work: Import) -> int | None:
     """How many columns a fitted transformer makes; None if neither its names nor an example tell."""
     try:
         return len(fitted.get_feature_names_out())
-    except (AttributeError, ValueError):  # not every transformer names its columns
+    except (AttributeError, ValueError, TypeError):  # not every transformer names its columns
         pass
     try:
         import pandas as pd
@@ -195,14 +195,17 @@ def _raw(fitted: Any) -> list[str]:
 
 
 def _first(fitted: Any) -> Any:
-    """The transformer that saw the raw columns: the first within a Pipeline or FeatureUnion, by which
-    scikit-learn asks for them even if it is 'passthrough' or 'drop'."""
+    """The transformer that saw the raw columns; None if there is none.
+
+    In a Pipeline or FeatureUnion, scikit-learn asks the first entry, even if it is 'passthrough' or 'drop'.
+    """
+    if fitted is None or isinstance(fitted, str):
+        return None
     parts = {"Pipeline": "steps", "FeatureUnion": "transformer_list"}.get(_kind(fitted))
-    if parts is not None:
-        for _, part in getattr(fitted, parts):
-            if part is not None and not isinstance(part, str):
-                return _first(part)
-    return fitted
+    if parts is None:
+        return fitted
+    found = (_first(part) for _, part in getattr(fitted, parts))
+    return next((first for first in found if first is not None), None)
 
 
 def _kind(fitted: Any) -> str:

@@ -138,6 +138,13 @@ def test_a_line_without_an_end_is_not_gathered(tmp_path: Path, small_blocks: Non
         ("a,b\n1,2\n".encode("utf-16"), "expected text in UTF-8, came another encoding"),
         (b"a;b\n1;2\n", "expected columns apart by commas, came 'a;b'"),
         (b"a\tb\n1\t2\n", "expected columns apart by commas, came 'a\\tb'"),
+        (b"a;b\n1,5;2,5\n", "expected columns apart by commas, came 'a;b'"),
+        (b'"a, b";c\r\n1,5;2,5\r\n', "expected columns apart by commas, came '\"a, b\";c'"),
+        (b'\xef\xbb\xbfa;b\n"x\ny";1\n', "expected columns apart by commas, came 'a;b'"),
+        (b"\r\na;b;c\r\n1;2\r\n", "expected columns apart by commas, came 'a;b;c'"),
+        (b"a;b", "expected columns apart by commas, came 'a;b'"),
+        ("a,ä\n1,2\n".encode("latin-1"), "expected text in UTF-8, came another encoding"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "expected text in UTF-8, came another encoding"),
     ],
 )
 def test_what_is_written_otherwise_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -145,3 +152,34 @@ def test_what_is_written_otherwise_is_refused(tmp_path: Path, content: bytes, me
     path.write_bytes(content)
     with pytest.raises(BadRequest, match=f"^{re.escape(f'{path}: {message}')}$"):
         Source(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "values"),
+    [
+        (b"temp|C\n1.5\n2\n", "temp|C", [1.5, 2.0]),
+        (b'"a;b"\n"1;2"\n"3"\n', "a;b", ["1;2", "3"]),
+        (b"a;b,c\n1,2\n", "a;b", [1]),
+        (b"a,s\n1,x\0y\n", "s", ["x\0y"]),
+    ],
+)
+def test_names_and_text_may_have_other_marks_in_them(
+    tmp_path: Path, content: bytes, name: str, values: Any
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    assert read(path)[name].to_pylist() == values
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.usefixtures("small_blocks")
+def test_another_encoding_further_on_is_named_with_its_place(tmp_path: Path, folder: bool) -> None:
+    path = file_of(tmp_path, *["x"] * 100)
+    with path.open("ab") as file:
+        file.write("é,0\n".encode("latin-1"))
+    if folder:
+        file_of(tmp_path, "x", name="a.csv")
+    where = r"/data\.csv: " if not folder else ": data.csv, "
+    message = rf"{where}rows \d+ to 101: column 'x': expected text in UTF-8, came another encoding$"
+    with pytest.raises(BadRequest, match=message):
+        read(tmp_path if folder else path)

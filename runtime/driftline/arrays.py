@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
+_KNOWN = {"builtins", "numpy", "pyarrow", "pandas", "polars"}
+
 
 def is_foreign(values: Any) -> bool:
     """Whether it is an array of a library that is neither numpy's, nor Arrow's, nor a data frame's: PyTorch's
-    tensor, say, or whatever else speaks DLPack or has `__array__`."""
-    if type(values).__module__.partition(".")[0] in ("builtins", "numpy", "pyarrow", "pandas", "polars"):
+    tensor, say, or whatever else speaks DLPack or has `__array__`. What derives from those is none, as
+    GeoPandas' frames and series, and no frame is one, as Modin's."""
+    homes = {base.__module__.partition(".")[0] for base in type(values).__mro__[:-1]}
+    if homes & _KNOWN or hasattr(values, "columns"):
         return False
     return hasattr(values, "__dlpack__") or hasattr(values, "__array__")
 

@@ -94,7 +94,7 @@ def columns_of(data: Any, wanted: Collection[str] | None = None) -> Columns:
 def temporal_of(data: Any) -> dict[str, str]:
     """Which columns hold a 'date', 'timestamp', 'time' of day or 'duration': those of whose values
     `columns_of` makes microseconds, of the same data."""
-    each = {str(name): _temporal(values) for name, values in _named(data)}
+    each = {str(name): _temporal(str(name), values) for name, values in _named(data)}
     return {name: temporal for name, temporal in each.items() if temporal}
 
 
@@ -248,7 +248,7 @@ _FRAMES = {"Series": "to_frame()", "LazyFrame": "collect()"}
 """What pandas and Polars have that are no frames."""
 
 
-def _temporal(values: Any) -> str:
+def _temporal(name: str, values: Any) -> str:
     if type(values).__module__.startswith("polars"):
         values = values.to_arrow()
     if type(values).__module__.startswith("pyarrow"):
@@ -256,7 +256,11 @@ def _temporal(values: Any) -> str:
 
         tests = {"is_date": "date", "is_timestamp": "timestamp", "is_time": "time", "is_duration": "duration"}
         return next((word for test, word in tests.items() if getattr(pa.types, test)(values.type)), "")
-    values = array_of("", values)
+    if is_foreign(values):
+        dtype = getattr(values, "dtype", None)
+        if dtype is not None and not isinstance(dtype, np.dtype):
+            return ""  # only numpy's own are of times, and to copy a tensor from a card takes long
+        values = values if dtype is not None and dtype.kind != "O" else array_of(name, values)
     kind = getattr(getattr(values, "dtype", None), "kind", "O")
     if kind != "O" or getattr(values, "ndim", 1) != 1:
         return {"M": "timestamp", "m": "duration"}.get(kind, "")

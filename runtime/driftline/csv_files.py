@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ log = logging.getLogger("driftline.tables")
 
 BLOCK_BYTES = 2**22
 """What is read at once."""
+
+_HEAD_BYTES = 2**16
+"""Where the first two lines are looked for."""
 
 _MISSING = [*pa.csv.ConvertOptions().null_values, "None", "<NA>"]
 """Words for a missing value, of whatever type: those of Arrow, and what pandas takes for one beside them."""
@@ -45,26 +49,38 @@ def open_file(path: Path, types: Mapping[str, Any] | None = None, columns: Seque
     types    of columns; those of others are told from the first block
     columns  that are read; all if there are none
 
-    Raises ValueError for UTF-16, as spreadsheets write it, which Arrow would take for odd bytes.
+    Raises ValueError for a file whose first line is no UTF-8, or whose columns are apart by anything but
+    commas.
     """
-    with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise ValueError(_NO_UTF8)
+    _check_head(path)
     reading = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
     return pa.csv.open_csv(path, reading, convert_options=_converting(types, columns))
 
 
-def check(schema: Any) -> None:
-    """Raise ValueError for a file that is no UTF-8, or whose columns are apart by anything but commas."""
-    try:
-        names = schema.names
-    except UnicodeDecodeError:
-        raise ValueError(_NO_UTF8) from None
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-        raise ValueError(f"expected columns apart by commas, came {names[0]!r}")
+def check(schema: Any, where: str = "") -> None:
+    """Raise ValueError if text in a column is no UTF-8; `where` is in front of the message."""
     for field in schema:
         if pa.types.is_binary(field.type):
-            raise ValueError(f"column {field.name!r}: {_NO_UTF8}")
+            raise ValueError(f"{where}column {field.name!r}: {_NO_UTF8}")
+
+
+def _check_head(path: Path) -> None:
+    """Look at the first two lines: Arrow takes other encodings for odd bytes, and other marks between columns
+    for one column, whose rows have too many if their numbers have decimal commas."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+    first, *more = head.splitlines() or [b""]
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(first, final=bool(more))
+    except UnicodeDecodeError:
+        raise ValueError(_NO_UTF8) from None
+    if "\0" in text:  # UTF-16, as spreadsheets write it
+        raise ValueError(_NO_UTF8)
+    lines = [line for line in re.sub(rb'"[^"]*"', b'""', head).splitlines() if line][:2]
+    if not lines or b"," in lines[0]:
+        return
+    if any(all(mark in line for line in lines) for mark in (b";", b"\t", b"|")):
+        raise ValueError(f"expected columns apart by commas, came {text[:100]!r}")
 
 
 def settle(schema: Any, files: Sequence[Path]) -> Any:
@@ -76,6 +92,8 @@ def settle(schema: Any, files: Sequence[Path]) -> Any:
     changed: dict[str, str] = {}
     for path in files if len(files) > 1 or files[0].stat().st_size > BLOCK_BYTES else ():
         for first, last, block in _schemas(path):
+            file = f"{path.name}, " if len(files) > 1 else ""
+            check(block, f"{file}rows {first:,} to {last:,}: ")
             for field in block:
                 both = _both(types[field.name], field.type) if field.name in types else None
                 if both not in (None, types.get(field.name)):

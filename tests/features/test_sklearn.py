@@ -36,6 +36,8 @@ from sklearn.preprocessing import (
 
 import driftline as dl
 from driftline.errors import BadRequest
+from driftline.features.sklearn import imported, width_of
+from driftline.features.sklearn_steps import TRANSFORMERS
 
 
 def frame(rows: int = 400, seed: int = 0) -> pd.DataFrame:
@@ -207,6 +209,75 @@ def test_what_is_imported_gives_the_same_features(transformer: Any, tmp_path: Pa
 def test_what_cannot_be_imported_is_refused_by_name(transformer: Any, words: str) -> None:
     with pytest.raises(BadRequest, match=words):
         dl.Transform.from_sklearn(transformer.fit(frame()[["b", "n"]]))
+
+
+PLAIN = frame()[["b", "n"]].assign(c=np.linspace(-1, 1, 400))
+
+
+@pytest.mark.parametrize(
+    ("names", "transformer"),
+    [
+        (
+            ["a", "b", "a__a"],
+            ColumnTransformer([("a", StandardScaler(), ["a"]), ("b", MinMaxScaler(), ["a__a"])]),
+        ),
+        (["c", "a__c", "b__c"], FeatureUnion([("a", StandardScaler()), ("b", MinMaxScaler())])),
+        (["a", "a_missing", "a_missing.2"], SimpleImputer(add_indicator=True)),
+        (["polynomial_0", "b", "c"], PolynomialFeatures(2)),
+        (["a", "b", "c"], make_pipeline(PolynomialFeatures(2), PolynomialFeatures(2))),
+        (["a", "b", "c"], FeatureUnion([("p", PolynomialFeatures()), ("q", PolynomialFeatures(3))])),
+        (
+            ["a", "b", "c"],
+            ColumnTransformer([("p", PolynomialFeatures(), ["a"]), ("q", PolynomialFeatures(), ["b"])]),
+        ),
+        (["a", "b", "c"], FeatureUnion([("gone", "drop"), ("s", StandardScaler())])),
+        (["a", "b", "c"], make_pipeline("passthrough", StandardScaler())),
+        (["a", "b", "c"], FeatureUnion([("as", make_pipeline("passthrough")), ("s", StandardScaler())])),
+    ],
+)
+def test_columns_may_have_any_names(names: list[str], transformer: Any) -> None:
+    """Of raw columns that were named as what an import makes, the wrong ones were read."""
+    data = PLAIN.set_axis(names, axis=1)
+    if isinstance(transformer, SimpleImputer):
+        data.iloc[::7, 0] = np.nan
+    fitted = clone(transformer).fit(data)
+    ours = dl.Transform.from_sklearn(fitted).apply(data)
+    np.testing.assert_allclose(ours, fitted.transform(data), rtol=1e-5, atol=1e-6)
+
+
+class Twice(StandardScaler):
+    """Makes more columns than its class says."""
+
+    def transform(self, x: Any, copy: bool | None = None) -> Any:
+        return np.hstack([super().transform(x, copy)] * 2)
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        return np.array(["a", "b"])
+
+
+class NoNames(Twice):
+    """Has no names for them, as a FunctionTransformer has none."""
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        raise AttributeError
+
+
+@pytest.mark.parametrize("kind", [Twice, NoNames])
+@pytest.mark.parametrize("named", [True, False])
+def test_an_import_of_another_width_is_refused(
+    kind: type[Twice], named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRANSFORMERS, kind.__name__, TRANSFORMERS["StandardScaler"])
+    data = PLAIN[["b"]] if named else PLAIN[["b"]].to_numpy()
+    with pytest.raises(BadRequest, match=f"^{kind.__name__}: expected 2 columns as it makes, came 1$"):
+        dl.Transform.from_sklearn(kind().fit(data))
+
+
+def test_widths_are_compared_on_a_row_that_has_known_categories() -> None:
+    encoders = [("s", OneHotEncoder(), ["t"]), ("n", OrdinalEncoder(), ["n"])]
+    parts = ColumnTransformer([*encoders, ("log", FunctionTransformer(np.log1p), ["b"])])
+    fitted = parts.fit(frame())
+    assert width_of(fitted, imported(fitted)) == dl.Transform.from_sklearn(fitted).width == 5
 
 
 REAL = st.one_of(st.just(np.nan), st.floats(-100, 100), st.integers(-3, 3).map(float), st.floats(0.001, 1.0))

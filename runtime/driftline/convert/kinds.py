@@ -27,6 +27,10 @@ class Native(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The names of the columns that it takes, in order; none if it does not know."""
 
+    @property
+    def classes(self) -> Array | None:
+        """Of a classifier that says labels and then their scores: the labels in the order of the scores."""
+
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX; whatever its library raises, if it can't."""
 

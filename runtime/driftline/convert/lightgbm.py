@@ -35,6 +35,15 @@ class LightgbmModel:
         names = tuple(self._booster.feature_name())
         return () if names == tuple(f"Column_{index}" for index in range(len(names))) else names
 
+    @property
+    def classes(self) -> Array | None:
+        """A classifier's; in its own file they are numbers from 0 on."""
+        objective = self._booster.dump_model(num_iteration=1).get("objective", "")
+        if not objective.startswith(("binary", "multiclass")):
+            return None
+        count = max(2, self._booster.num_model_per_iteration())
+        return np.asarray(getattr(self._model, "classes_", range(count)))
+
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX."""
         kind = [("input", FloatTensorType([None, self._booster.num_feature()]))]
@@ -47,10 +56,8 @@ class LightgbmModel:
         """Labels and probabilities, or numbers."""
         matrix = example.matrix(np.float64)
         scores = np.asarray(self._booster.predict(matrix))
-        objective = self._booster.dump_model(num_iteration=1).get("objective", "")
-        if not objective.startswith(("binary", "multiclass")):
+        classes = self.classes
+        if classes is None:
             return [scores]
         probabilities = np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores
-        labels = probabilities.argmax(axis=1)
-        classes = getattr(self._model, "classes_", None)
-        return [labels if classes is None else classes[labels], probabilities]
+        return [classes[probabilities.argmax(axis=1)], probabilities]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
 
 
 TIE = 1e-6
-"""Between classes whose scores are no further apart, floats of 32 bits can't tell: either is the label."""
+"""Classes whose scores are no further below the best one, relative to it, floats of 32 bits can't tell from
+it: each may be the label. Where all scores are below this, they tell nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Difference:
     """Where two models differ most, and by how much.
 
     The difference of numbers is absolute below 1 and relative above; of different labels it is infinite.
+
+    ties  rows whose labels differ, but have the same score, which is no difference
     """
 
     value: float
@@ -33,19 +35,21 @@ class Difference:
     row: int
     expected: str
     came: str
+    ties: int = 0
 
     def __str__(self) -> str:
+        ties = f"; rows whose label is another one with the same score: {self.ties}" if self.ties else ""
         if self.value == 0:
-            return "no difference"
+            return f"no difference{ties}"
         where = f"in output {self.output!r}, row {self.row}"
-        return f"{self.value:.2g} {where}: expected {self.expected}, came {self.came}"
+        return f"{self.value:.2g} {where}: expected {self.expected}, came {self.came}{ties}"
 
 
 def largest(model: Model, native: Native, example: Example) -> Difference:
     """The largest difference on the rows of an example, run together and the first one alone.
 
-    Labels may differ where two classes have the same score, as half of a forest's trees say one and half the
-    other.
+    A classifier's label may be another one with the same score, as half of a forest's trees say one and half
+    the other.
 
     Raises BadRequest if the ONNX model does not take them, or gives other shapes.
     """
@@ -56,10 +60,16 @@ def largest(model: Model, native: Native, example: Example) -> Difference:
         for name, array in alone.items():
             came[name] = np.concatenate([array, came[name][1:]]) if len(came[name]) else array
     expected = native.predict(example)
-    pairs = zip(model.signature.outputs, expected, strict=False)
-    ties = _ties(expected)
-    found = [_between(spec.name, came[spec.name], want, ties) for spec, want in pairs]
-    return max(found, key=lambda difference: difference.value)
+    names = [spec.name for spec in model.signature.outputs]
+    ties = 0
+    if native.classes is not None and expected[0].ndim == 1 and came[names[0]].size == len(expected[0]):
+        labels = came[names[0]].ravel()
+        same = tied(labels, expected[0], expected[1], native.classes)
+        came[names[0]] = np.where(same, expected[0].astype(labels.dtype), labels)
+        ties = int(same.sum())
+    pairs = zip(names, expected, strict=False)
+    found = [_between(name, came[name], want) for name, want in pairs]
+    return replace(max(found, key=lambda difference: difference.value), ties=ties)
 
 
 def inputs_of(model: Model, example: Example) -> Tensors:
@@ -83,16 +93,23 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
     return array.astype(spec.datatype.dtype, copy=False)
 
 
-def _ties(outputs: Iterable[Array]) -> Array | None:
-    """(rows,) whether the two best classes have the same score; None if there are no scores of classes."""
-    for output in map(np.asarray, outputs):
-        if output.dtype.kind == "f" and output.ndim == 2 and output.shape[1] > 1:
-            best = np.sort(output, axis=1)[:, -2:]
-            return np.asarray(best[:, 1] - best[:, 0] <= TIE)
-    return None
+def tied(came: Array, want: Array, scores: Array, classes: Array) -> Array:
+    """(rows,) whether a label is another than wanted, but has the best score as well.
+
+    came, want  (rows,) labels
+    scores      (rows, classes), none below 0, of the model that `want` is of
+    classes     the labels that the columns of the scores stand for
+    """
+    said, wanted, known = (
+        np.asarray(labels).astype(came.dtype).astype(str) for labels in (came, want, classes)
+    )
+    columns = {label: column for column, label in enumerate(known.tolist())}
+    places = np.array([columns.get(label, -1) for label in said.tolist()], np.intp)
+    best, found = scores.max(axis=1), scores[np.arange(len(scores)), places]
+    return np.asarray((said != wanted) & (places >= 0) & (best > TIE) & (found >= best * (1 - TIE)))
 
 
-def _between(name: str, came: Array, want: Array, ties: Array | None) -> Difference:
+def _between(name: str, came: Array, want: Array) -> Difference:
     want = np.asarray(want)
     if came.size != want.size or came.shape[:1] != want.shape[:1]:
         raise BadRequest(f"output {name!r}: expected shape {list(want.shape)}, came {list(came.shape)}")
@@ -105,8 +122,6 @@ def _between(name: str, came: Array, want: Array, ties: Array | None) -> Differe
         differences[np.isnan(differences)] = np.inf
     else:
         differences = np.where(came.astype(str) == want.astype(came.dtype).astype(str), 0.0, np.inf)
-        if ties is not None and differences.ndim == 1:
-            differences[ties] = 0.0
     at = np.unravel_index(int(differences.argmax()), differences.shape)
     expected, found = (array[at].item() if array.dtype != object else array[at] for array in (want, came))
     return Difference(float(differences[at]), name, int(at[0]), shorten(expected), shorten(found))

@@ -44,6 +44,12 @@ class SklearnModel:
         """The columns it was fitted on, if it was a DataFrame."""
         return tuple(map(str, getattr(self._estimator, "feature_names_in_", ())))
 
+    @property
+    def classes(self) -> Array | None:
+        """Those of a classifier with probabilities; None if it says several labels at once."""
+        found = getattr(self._estimator, "classes_", None) if self._has_scores() else None
+        return found if isinstance(found, np.ndarray) else None
+
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX: a classifier gives `label` and `probabilities`, with a column for each class."""
         register_boosters()
@@ -64,9 +70,12 @@ class SklearnModel:
         if not hasattr(self._estimator, "predict"):
             return [self._estimator.transform(rows)]
         found = [np.asarray(self._estimator.predict(rows))]
-        if is_classifier(self._estimator) and hasattr(self._estimator, "predict_proba"):
+        if self._has_scores():
             found.append(self._estimator.predict_proba(rows))
         return found
+
+    def _has_scores(self) -> bool:
+        return is_classifier(self._estimator) and hasattr(self._estimator, "predict_proba")
 
     def _types(self, example: Example) -> list[tuple[str, Any]]:
         if not example.is_table or not self._picks_columns():

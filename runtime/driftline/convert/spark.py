@@ -27,6 +27,7 @@ class SparkModel:
     """A pipeline of transformers: a column each in, `prediction` and `probability` out."""
 
     kind = "spark"
+    classes = None
 
     def __init__(self, pipeline: Any, session: Any) -> None:
         self._pipeline = pipeline

@@ -42,6 +42,12 @@ class XgboostModel:
         """The columns it was fitted on, if it was a DataFrame."""
         return self._columns
 
+    @property
+    def classes(self) -> Array | None:
+        """A classifier's, which are numbers from 0 on."""
+        is_classifier = isinstance(self._model, xgboost.XGBClassifier)
+        return np.arange(self._model.n_classes_) if is_classifier else None
+
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX."""
         kind = [("input", FloatTensorType([None, self._width]))]

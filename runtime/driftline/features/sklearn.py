@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,17 +15,13 @@ from driftline.features.sklearn_steps import TRANSFORMERS
 from driftline.tensors import shorten
 
 
-def imported(fitted: Any) -> tuple[list[spec.Step], list[State], list[Input]]:
+def imported(fitted: Any) -> Import:
     """Steps, what was fitted for them, and the raw columns.
 
     Raises BadRequest with the name of a transformer that can't be expressed, and why.
     """
-    names = getattr(fitted, "feature_names_in_", None)
-    count = getattr(fitted, "n_features_in_", None)
-    if count is None:
-        raise BadRequest(f"{_kind(fitted)}: expected a fitted transformer, came {shorten(fitted)}")
-    columns = [f"x{index}" for index in range(count)] if names is None else [str(name) for name in names]
-    work = Import()
+    columns = _raw(fitted)
+    work = Import(set(columns))
     steps = fitted.steps if _kind(fitted) == "Pipeline" else [("", fitted)]
     if _kind(steps[0][1]) == "ColumnTransformer":  # which may leave out columns
         columns = work.column_transformer(steps[0][1], columns, "")
@@ -34,26 +31,57 @@ def imported(fitted: Any) -> tuple[list[spec.Step], list[State], list[Input]]:
             work.add(spec.Pass(column))
     for name, step in steps:
         columns = work.transformer(step, columns, name or _kind(fitted))
-    inputs = [Input(name, work.kinds.get(name, "number")) for name in work.raw]
-    return work.steps, work.states, inputs
+    return work
+
+
+def width_of(fitted: Any, work: Import) -> int | None:
+    """How many columns a fitted transformer makes; None if neither its names nor an example tell."""
+    try:
+        return len(fitted.get_feature_names_out())
+    except (AttributeError, ValueError, TypeError):  # not every transformer names its columns
+        pass
+    try:
+        import pandas as pd
+
+        row = pd.DataFrame({name: [work.examples.get(name, 1.0)] for name in _raw(fitted)})
+        has_names = hasattr(_first(fitted), "feature_names_in_")
+        return int(fitted.transform(row if has_names else row.to_numpy()).shape[1])
+    except Exception:  # whatever a transformer raises for a row that it was not made for
+        return None
 
 
 @dataclass(slots=True)
 class Import:
     """Steps as they come to light.
 
-    origins  the raw column that each column was made of
-    wide     columns that are many already, and can't be changed any more
-    encoded  columns that are numbers now, whatever they were made of
+    names     of all columns, raw ones and those that steps made
+    origins   the raw column that each column was made of
+    examples  a category of raw columns that have them
+    wide      columns that are many already, and can't be changed any more
+    encoded   columns that are numbers now, whatever they were made of
     """
 
+    names: set[str]
     steps: list[spec.Step] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     raw: dict[str, None] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, Any] = field(default_factory=dict)
     wide: set[str] = field(default_factory=set)
     encoded: set[str] = field(default_factory=set)
+
+    @property
+    def inputs(self) -> list[Input]:
+        """The raw columns."""
+        return [Input(name, self.kinds.get(name, "number")) for name in self.raw]
+
+    def fresh(self, name: str) -> str:
+        """A name for a new column: with a number behind it if a column has it already."""
+        numbered = (f"{name}.{number}" for number in itertools.count(2))
+        free = next(each for each in itertools.chain([name], numbered) if each not in self.names)
+        self.names.add(free)
+        return free
 
     def add(self, step: spec.Step, state: State | None = None) -> None:
         """One more step."""
@@ -97,7 +125,7 @@ class Import:
         """What one of several transformers makes of its columns, which stay for the others."""
         if _is(transformer, "drop") or not columns:
             return []
-        branch = [f"{name}__{column}" for column in columns]
+        branch = [self.fresh(f"{name}__{column}") for column in columns]
         for column, into in zip(columns, branch, strict=True):
             self.add(spec.Pass(column, into=into))
             for marked in (self.wide, self.encoded):
@@ -154,6 +182,30 @@ class Import:
         if wide:
             after = f"{_kind(fitted)} after a one-hot encoder can't be imported"
             raise BadRequest(f"{where}: {after}: {wide[0]!r} is many columns")
+
+
+def _raw(fitted: Any) -> list[str]:
+    """The names of the columns that a transformer was fitted on; BadRequest for one that was not."""
+    first = _first(fitted)
+    names = getattr(first, "feature_names_in_", None)
+    count = getattr(first, "n_features_in_", None)
+    if count is None:
+        raise BadRequest(f"{_kind(fitted)}: expected a fitted transformer, came {shorten(fitted)}")
+    return [f"x{index}" for index in range(count)] if names is None else [str(name) for name in names]
+
+
+def _first(fitted: Any) -> Any:
+    """The transformer that saw the raw columns; None if there is none.
+
+    In a Pipeline or FeatureUnion, scikit-learn asks the first entry, even if it is 'passthrough' or 'drop'.
+    """
+    if fitted is None or isinstance(fitted, str):
+        return None
+    parts = {"Pipeline": "steps", "FeatureUnion": "transformer_list"}.get(_kind(fitted))
+    if parts is None:
+        return fitted
+    found = (_first(part) for _, part in getattr(fitted, parts))
+    return next((first for first in found if first is not None), None)
 
 
 def _kind(fitted: Any) -> str:

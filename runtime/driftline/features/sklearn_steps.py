@@ -22,7 +22,7 @@ def _impute(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     made, indicators = [], []
     if fitted.add_indicator:
         for index in fitted.indicator_.features_:
-            into = f"{columns[index]}_missing"
+            into = work.fresh(f"{columns[index]}_missing")
             work.add(spec.Missing(columns[index], into=into))
             work.encoded.add(into)
             indicators.append(into)
@@ -147,7 +147,7 @@ def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     made: list[str] = []
     for powers in fitted.powers_:
         factors = [column for column, power in zip(columns, powers, strict=True) for _ in range(power)]
-        into = " * ".join([f"polynomial_{len(made)}", *factors])
+        into = work.fresh(" * ".join([f"polynomial_{len(made)}", *factors]))
         if factors:
             work.add(spec.Pass(factors[0], into=into))
         else:  # 1, whatever comes
@@ -218,6 +218,8 @@ def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[lis
     if any(texts) and not all(texts):
         raise BadRequest(f"categories of {column!r}: expected strings or numbers, came both")
     work.set_kind(column, "string" if any(texts) else "number")
+    if column not in work.encoded:
+        work.examples.setdefault(work.origins.get(column, column), categories[0])
     every = getattr(fitted, "infrequent_categories_", None) if _groups(fitted) else None
     infrequent = every[index] if every is not None else None
     return categories, [] if infrequent is None else [_plain(category) for category in infrequent]

@@ -15,7 +15,10 @@ from driftline.tensors import shorten
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A column, or several, and the name of what becomes of it: its own, unless `into` says another."""
+    """What is done to a column, or to each of several.
+
+    into  the name of the column that it makes; None: the result replaces the column that it is made of
+    """
 
     name: ClassVar[str] = ""
 

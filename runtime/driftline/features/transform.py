@@ -239,9 +239,15 @@ class Transform:
 
         Raises BadRequest with the step's name for one that can't be expressed.
         """
-        from driftline.features.sklearn import imported
+        from driftline.features.sklearn import imported, width_of
 
-        return cls.of(*imported(fitted))
+        work = imported(fitted)
+        transform = cls.of(work.steps, work.states, work.inputs)
+        width = width_of(fitted, work)
+        if width not in (None, transform.width):
+            kind = type(fitted).__name__
+            raise BadRequest(f"{kind}: expected {width} columns as it makes, came {transform.width}")
+        return transform
 
     def to_sklearn(self) -> Any:
         """An estimator with these steps, for a Pipeline of scikit-learn: fits, transforms, can be cloned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,6 +142,29 @@ def test_words_of_an_onset() -> None:
     first = Onset(NOON, 1_200, True)
     assert since([first]) == ", since the first rows watched (2026-03-01 12:00:00 UTC) or before"
     assert Onset.of_dict(one.to_dict()) == one
+
+
+# -- what it costs --------------------------------------------------------------------------------
+
+
+def most_memory(columns: int) -> int:
+    """Bytes that are taken, at most, while all of so many columns change."""
+    random = np.random.default_rng(0)
+    monitor = Monitor(Profile.fit({"x": random.standard_normal((1_000, columns), np.float32)}))
+    monitor.observe({"x": random.standard_normal((300, columns), np.float32)})
+    with unlogged():
+        tracemalloc.start()
+        monitor.observe({"x": random.standard_normal((600, columns), np.float32) + np.float32(1)})
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(monitor.signals) == 2 * columns
+    return most
+
+
+def test_what_a_fault_costs_grows_as_the_columns_do() -> None:
+    """It once grew with their square: a second of work and half a gigabyte, of 1,500 columns."""
+    most_memory(100)  # what is loaded once
+    assert most_memory(400) < 6 * most_memory(100)
 
 
 # -- looks ----------------------------------------------------------------------------------------

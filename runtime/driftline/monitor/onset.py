@@ -103,17 +103,17 @@ class Looks:
             size = min(2 * size, LARGEST)
             self._sizes[first] = size
 
-    def onsets(self, gains: Array, rows: int) -> list[Onset]:
-        """Since when each of n changes is there.
+    def counts(self, bins: slice) -> Array:
+        """(looks, some natural bins): what each look has counted in these."""
+        return np.array([look.counts[bins] for look in self._looks])
 
-        gains  (n, natural bins) what a row of each bin speaks for a change: its log likelihood ratio
-        rows   observed by now
+    def onset(self, gained: Array, rows: int) -> Onset:
+        """Since when a change is there.
+
+        gained  (looks,) how much each speaks for it
+        rows    observed by now
         """
-        gained = np.array([look.counts for look in self._looks]) @ gains.T
-        from_each_on = np.cumsum(gained[::-1], axis=0)[::-1]
-        return [self._onset(int(found), rows) for found in from_each_on.argmax(axis=0)]
-
-    def _onset(self, found: int, rows: int) -> Onset:
+        found = int(np.cumsum(gained[::-1])[::-1].argmax())
         look = self._looks[found]
         return Onset(datetime.fromtimestamp(look.when, UTC), rows - look.rows, found == 0)
 

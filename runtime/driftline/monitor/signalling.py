@@ -53,11 +53,10 @@ class Signaller:
         names = self.named(finding)
         some = [index for index, name in enumerate(names) if name in fresh]
         columns = [finding.columns[index] for index in some]
-        since = self._since(columns, [onsets[index] for index in some], rows)
-        reports = [
-            one if one.words != NONE else other
-            for one, other in zip(since, self._within(window, columns), strict=True)
-        ]
+        reports = self._since(columns, [onsets[index] for index in some], rows)
+        untold = [place for place, one in enumerate(reports) if one.words == NONE]
+        for place, one in zip(untold, self._within(window, [columns[at] for at in untold]), strict=True):
+            reports[place] = one
         return [
             Signal(
                 finding.kind, self.model, self.version, one.name, window.ended, window.rows,

@@ -85,6 +85,16 @@ def test_what_differs_from_the_first_row_on_is_said_to() -> None:
     assert {signal.onset.rows - signal.rows for signal in signals if signal.onset} == {0}
 
 
+def test_what_began_within_looks_that_are_kept_together_is_not_said_to_be_from_the_first_row_on() -> None:
+    looks = filled(100)
+    gained = np.zeros(len(looks._looks))
+    assert looks._sizes[0] > 1
+    assert looks.onset(gained, 100) == Onset(datetime.fromtimestamp(0, UTC), 100, False)
+    few = filled(3)
+    assert few.onset(np.zeros(3), 3) == Onset(datetime.fromtimestamp(0, UTC), 3, True)
+    assert filled(1).onset(np.zeros(1), 1) is None
+
+
 def test_a_signal_that_is_raised_anew_began_when_it_did() -> None:
     monitor, signals = watched()
     monitor.observe(live(5_000, 1))
@@ -187,7 +197,7 @@ def test_looks_are_few_and_lose_no_row(number: int) -> None:
     assert starts == sorted(starts)
     for size, start in zip(looks._sizes, starts, strict=True):
         assert (size - 1) * (EACH - 1) <= number - start - size
-    whole = looks.since(Onset(NOON, number, True), number)
+    whole = looks.total(Onset(NOON, number, True), number)
     mean = (number - 1) / 2
     np.testing.assert_allclose(whole.moments[0, [0, 1, 3, 4]], [number, mean, 0, number - 1])
 
@@ -201,7 +211,7 @@ def test_looks_are_bounded() -> None:
 
 def test_what_came_since_is_a_copy() -> None:
     looks = filled(3)
-    looks.since(Onset(NOON, 2, False), 3).counts[:] = 0
+    looks.total(Onset(NOON, 2, False), 3).counts[:] = 0
     assert [look.counts[0] for look in looks._looks] == [1, 1, 1]
 
 
@@ -231,11 +241,9 @@ def test_a_checkpoint_remembers_looks_and_older_ones_do_without(
     alarm = next(signal for signal in signals if signal.kind == "alarm")
     assert alarm.onset is not None
     if changed is dict:
-        assert not alarm.onset.first
         assert after.rows - 1_400 <= alarm.onset.rows + 4_400
         assert alarm.words.startswith("mean up")
-    else:
-        assert alarm.onset.first
+    assert not alarm.onset.first  # the first rows that are remembered are not the first that were watched
     assert alarm.onset.rows <= 1_100
 
 
@@ -245,7 +253,7 @@ def test_moments_of_looks_are_as_of_all_rows() -> None:
     monitor.observe(rows)
     window, _signals = monitor.current()
     assert monitor._detectors is not None
-    whole = monitor._detectors.looks.since(Onset(NOON, 3_000, True), 3_000)
+    whole = monitor._detectors.looks.total(Onset(NOON, 3_000, True), 3_000)
     expected = moments.start(4)
     moments.update(rows["x"], expected)
     np.testing.assert_allclose(whole.moments, expected, rtol=1e-9)

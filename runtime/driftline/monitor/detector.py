@@ -122,8 +122,9 @@ class Detectors:
         self._restart(which, log_m, named or slice(None))
         return [Finding(kind, tuple(columns), not named, tuple(evidence), recent)]
 
-    def onsets(self, finding: Finding, rows: int) -> list[Onset]:
-        """Since when each column of a finding differs, or all together; `rows` are observed by now.
+    def onsets(self, finding: Finding, rows: int) -> list[Onset | None]:
+        """Since when each column of a finding differs, or all together, if that can be told; `rows` are
+        observed by now.
 
         Together, columns are taken for independent.
         """

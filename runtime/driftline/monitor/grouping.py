@@ -35,9 +35,10 @@ class Group:
         return when + since(one.onset for one in self.signals)
 
     def _hint(self, named: int, columns: int) -> str:
-        if named < MANY or 2 * named < columns:
+        onsets = [one.onset for one in self.signals if one.onset is not None]
+        if named < MANY or 2 * named < columns or len(onsets) < len(self.signals):
             return ""
-        if all(one.onset is not None and one.onset.first for one in self.signals):
+        if all(onset.first for onset in onsets):
             return "; so many from the first row on: is the profile of data like this?"
         return "; so many about at once mostly have one cause: look first at where the data comes from"
 

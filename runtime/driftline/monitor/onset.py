@@ -49,7 +49,7 @@ class Onset:
 
     when   of the look before its first rows that do, in UTC
     rows   from there to the signal
-    first  whether these are all that are remembered: it may have begun before anything was watched
+    first  whether that is before the first row watched: it may have begun earlier still
     """
 
     when: datetime
@@ -107,17 +107,20 @@ class Looks:
         """(looks, some natural bins): what each look has counted in these."""
         return np.array([look.counts[bins] for look in self._looks])
 
-    def onset(self, gained: Array, rows: int) -> Onset:
-        """Since when a change is there.
+    def onset(self, gained: Array, rows: int) -> Onset | None:
+        """Since when a change is there; None if all rows came in one look, which tells nothing of when.
 
         gained  (looks,) how much each speaks for it
         rows    observed by now
         """
+        if len(self._looks) < 2:
+            return None
         found = int(np.cumsum(gained[::-1])[::-1].argmax())
         look = self._looks[found]
-        return Onset(datetime.fromtimestamp(look.when, UTC), rows - look.rows, found == 0)
+        first = look.rows == 0 and self._sizes[found] == 1
+        return Onset(datetime.fromtimestamp(look.when, UTC), rows - look.rows, first)
 
-    def since(self, onset: Onset, rows: int) -> Look:
+    def total(self, onset: Onset, rows: int) -> Look:
         """All that has come since an onset; `rows` are observed by now."""
         later = [look for look in self._looks if look.rows >= rows - onset.rows]
         found = later[0]._replace(counts=later[0].counts.copy(), moments=later[0].moments.copy())

@@ -87,12 +87,12 @@ def test_what_differs_from_the_first_row_on_is_said_to() -> None:
 
 def test_what_began_within_looks_that_are_kept_together_is_not_said_to_be_from_the_first_row_on() -> None:
     looks = filled(100)
-    gained = np.zeros(len(looks._looks))
+    gained = np.ones(len(looks._looks))
     assert looks._sizes[0] > 1
     assert looks.onset(gained, 100) == Onset(datetime.fromtimestamp(0, UTC), 100, False)
     few = filled(3)
-    assert few.onset(np.zeros(3), 3) == Onset(datetime.fromtimestamp(0, UTC), 3, True)
-    assert filled(1).onset(np.zeros(1), 1) is None
+    assert few.onset(np.ones(3), 3) == Onset(datetime.fromtimestamp(0, UTC), 3, True)
+    assert filled(1).onset(np.ones(1), 1) is None
 
 
 def test_a_signal_that_is_raised_anew_began_when_it_did() -> None:
@@ -117,6 +117,22 @@ def test_what_ended_long_ago_is_not_what_began_now() -> None:
     alarm = next(signal for signal in signals[before:] if signal.kind == "alarm")
     assert alarm.onset is not None
     assert alarm.onset.rows <= 1_000
+
+
+@pytest.mark.parametrize("normal", [2_000, 3_000, 6_000])
+def test_what_is_over_is_not_when_another_began(normal: int) -> None:
+    """It once was: the first incident spoke more for the change than the rows between spoke against it."""
+    monitor, signals = watched(look_rows=50)
+    for seed, (rows, shift) in enumerate(((5_000, 0), (1_500, 1), (normal, 0))):
+        monitor.observe(live(rows, seed, shift))
+        monitor.acknowledge()
+    before = len(signals)
+    monitor.observe(live(1_000, 9, shift=1))
+    told = {signal.kind: signal for signal in signals[before:]}
+    for signal in (told["change"], told["alarm"]):
+        assert signal.onset is not None
+        assert abs(signal.rows - signal.onset.rows - (6_500 + normal)) <= 100
+        assert signal.words.startswith(("mean up 0.8", "mean up 0.9", "mean up 1"))
 
 
 def test_columns_that_differ_only_together_tell_since_when() -> None:

@@ -3,7 +3,8 @@
 Bets say when it is certain that something has changed, which is later than it did. The estimate of when is
 the usual one of a CUSUM (Page 1954; Hinkley 1971), in hindsight: the start from which on all rows together
 speak most for what the column is now, against what the reference says. What it is now is what the detector
-remembers of its last 500 rows or so.
+remembers of its last 500 rows or so. A spell that clearly speaks against it ends the search: what was before
+is another story, an incident that is over.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ LARGEST = 2**12
 
 MANY_BINS = 2**13
 """Of more bins, fewer looks of each size: what is remembered stays within some megabytes."""
+
+CONTRADICTED = 14.0
+"""Log likelihood ratio: a spell that speaks against a change by so much, a million to one, is before it."""
 
 
 class Look(NamedTuple):
@@ -115,7 +119,10 @@ class Looks:
         """
         if len(self._looks) < 2:
             return None
-        found = int(np.cumsum(gained[::-1])[::-1].argmax())
+        so_far = np.cumsum(gained[::-1])  # backwards from now
+        contradicted = np.maximum.accumulate(so_far) - so_far > CONTRADICTED
+        reach = int(contradicted.argmax()) if contradicted.any() else len(so_far)
+        found = len(so_far) - 1 - int(so_far[:reach].argmax())
         look = self._looks[found]
         first = look.rows == 0 and self._sizes[found] == 1
         return Onset(datetime.fromtimestamp(look.when, UTC), rows - look.rows, first)

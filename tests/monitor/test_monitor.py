@@ -357,6 +357,19 @@ def test_signals_are_held_until_they_are_acknowledged(profile: Profile) -> None:
     assert sorted((one.kind, one.column) for one in signals[len(raised) :]) == sorted(raised)
 
 
+def test_what_came_before_it_is_warm_is_looked_at_like_the_rest(profile: Profile) -> None:
+    """Rows that no look had come for were once only counted, and no evidence."""
+    monitor, cold = (Monitor(profile, look_rows=5_000) for _ in range(2))
+    for one in (monitor, cold):
+        one.observe({"input": matrix(2_000, shift=1)})
+    monitor.warm_up()
+    found, expected = monitor.report(), cold.report()
+    assert [one.evidence for one in found.alarms] == [one.evidence for one in expected.alarms]
+    assert len(found.alarms) == COLUMNS
+    assert found.rows == 2_000
+    np.testing.assert_array_equal(found["input_0"].counts, expected["input_0"].counts)
+
+
 @pytest.mark.parametrize(("version", "about"), [(3, "m 3: "), (0, "m: ")])
 def test_signals_of_one_look_are_one_line_and_for_a_machine_one_each(
     profile: Profile, caplog: pytest.LogCaptureFixture, version: int, about: str

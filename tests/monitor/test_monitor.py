@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from driftline import logs
 from driftline.errors import BadRequest
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.onset import since
+from driftline.monitor.onset import since_when
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric
 from driftline.monitor.signals import Signal
@@ -379,7 +379,7 @@ def test_signals_of_one_look_are_one_line_and_for_a_machine_one_each(
     with caplog.at_level("INFO"):
         monitor.observe({"input": matrix(3_000)})
         monitor.observe({"input": matrix(3_000, shift=1)})
-    onset = since([signals[0].onset])
+    onset = since_when([signals[0].onset])
     assert onset.endswith(" UTC, 3,000 rows before")
     assert [(record.levelname, record.getMessage().partition(" (PSI")[0]) for record in caplog.records] == [
         ("INFO", f"{about}change of 5 of 5 columns after 6000 rows{onset}: {signals[0].column}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -14,7 +15,7 @@ from bench.promise import Draw, beyond, tilted, uniform, unlogged
 
 from driftline.monitor import checkpoint
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.onset import EACH, LARGEST, MANY_BINS, Look, Looks, Onset, since
+from driftline.monitor.onset import LARGEST, LOOKS_OF_A_SIZE, MANY_BINS, Look, Looks, Onset, since_when
 from driftline.monitor.profile import Profile
 from driftline.monitor.signals import Signal
 from driftline_kernels import moments
@@ -161,13 +162,26 @@ def test_words_and_statistics_are_of_the_rows_since_the_onset() -> None:
 
 def test_words_of_an_onset() -> None:
     one, other = Onset(NOON, 1_200, False), Onset(NOON + timedelta(seconds=3), 900, False)
-    assert since([]) == since([None]) == ""
-    assert since([one]) == ", since about 2026-03-01 12:00:00 UTC, 1,200 rows before"
-    assert since([None, one, one]) == since([one])
-    assert since([other, one]) == ", since about 2026-03-01 12:00:00 to 2026-03-01 12:00:03 UTC"
+    assert since_when([]) == since_when([None]) == ""
+    assert since_when([one]) == ", since about 2026-03-01 12:00:00 UTC, 1,200 rows before"
+    assert since_when([None, one, one]) == since_when([one])
+    assert since_when([other, one]) == ", since about 2026-03-01 12:00:00 to 2026-03-01 12:00:03 UTC"
     first = Onset(NOON, 1_200, True)
-    assert since([first]) == ", since the first rows watched (2026-03-01 12:00:00 UTC) or before"
+    assert since_when([first]) == ", since the first rows watched (2026-03-01 12:00:00 UTC) or before"
     assert Onset.of_dict(one.to_dict()) == one
+
+
+def test_words_of_several_onsets_say_of_all_what_is_so_of_all() -> None:
+    """Once rows were those of the first alone, and one that may have begun before was said to have begun."""
+    one, first = Onset(NOON, 1_200, False), Onset(NOON, 1_200, True)
+    told_later = replace(one, rows=1_300)
+    assert since_when([one, told_later]) == ", since about 2026-03-01 12:00:00 UTC"
+    later = replace(one, when=NOON + timedelta(seconds=3))
+    assert (
+        since_when([later, first]) == ", since about 2026-03-01 12:00:00 or before to 2026-03-01 12:00:03 UTC"
+    )
+    soon = replace(first, when=NOON + timedelta(milliseconds=3))
+    assert since_when([soon, replace(first, rows=1_300)]).endswith(" 12:00:00 UTC) or before")
 
 
 # -- what it costs --------------------------------------------------------------------------------
@@ -197,7 +211,7 @@ def test_what_a_fault_costs_grows_as_the_columns_do() -> None:
 
 
 def filled(number: int, bins: int = 3) -> Looks:
-    looks = Looks()
+    looks = Looks(bins, 1)
     for index in range(number):
         counts = np.ones(bins, np.int64)
         looks.add(Look(counts, np.array([[1.0, index, 0.0, index, index]]), index, float(index)))
@@ -207,20 +221,20 @@ def filled(number: int, bins: int = 3) -> Looks:
 @pytest.mark.parametrize("number", [1, 8, 9, 100, 12_345])
 def test_looks_are_few_and_lose_no_row(number: int) -> None:
     looks = filled(number)
-    assert len(looks._looks) <= EACH * (number.bit_length() + 1)
+    assert len(looks._looks) <= LOOKS_OF_A_SIZE * (number.bit_length() + 1)
     assert sum(look.counts[0] for look in looks._looks) == sum(looks._sizes) == number
     starts = [look.rows for look in looks._looks]
     assert starts == sorted(starts)
     for size, start in zip(looks._sizes, starts, strict=True):
-        assert (size - 1) * (EACH - 1) <= number - start - size
+        assert (size - 1) * (LOOKS_OF_A_SIZE - 1) <= number - start - size
     whole = looks.total(Onset(NOON, number, True), number)
     mean = (number - 1) / 2
     np.testing.assert_allclose(whole.moments[0, [0, 1, 3, 4]], [number, mean, 0, number - 1])
 
 
 def test_looks_are_bounded() -> None:
-    looks = filled(3 * EACH * LARGEST, 1)
-    assert len(looks._looks) <= EACH * LARGEST.bit_length()
+    looks = filled(3 * LOOKS_OF_A_SIZE * LARGEST, 1)
+    assert len(looks._looks) <= LOOKS_OF_A_SIZE * LARGEST.bit_length()
     assert max(looks._sizes) == LARGEST
     assert len(filled(1_000, 4 * MANY_BINS)._looks) <= 3 * 10
 
@@ -261,6 +275,22 @@ def test_a_checkpoint_remembers_looks_and_older_ones_do_without(
         assert alarm.words.startswith("mean up")
     assert not alarm.onset.first  # the first rows that are remembered are not the first that were watched
     assert alarm.onset.rows <= 1_100
+
+
+@pytest.mark.parametrize("name", ["counts", "moments"])
+def test_looks_of_other_columns_are_refused_and_nothing_has_changed(name: str) -> None:
+    """They once were taken, and the next look at them failed."""
+    found, other = filled(5), filled(3)
+    snapshot = found.snapshot()
+    before = other.snapshot()
+    with pytest.raises(ValueError, match=rf"looks\.{name}: expected \(.*\) of each, came \("):
+        other.restore(snapshot | {f"looks.{name}": snapshot[f"looks.{name}"][:, :0]})
+    with pytest.raises(ValueError, match="zip"):
+        other.restore(snapshot | {"looks.rows": snapshot["looks.rows"][1:]})
+    for key, array in other.snapshot().items():
+        np.testing.assert_array_equal(array, before[key])
+    other.restore(snapshot)
+    assert other._sizes == found._sizes
 
 
 def test_moments_of_looks_are_as_of_all_rows() -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from driftline.monitor.distributions import chi_square_above
 from driftline.monitor.onset import Look, Looks, Onset
 from driftline.monitor.ranks import CUTS, seed_of
-from driftline.monitor.reference import Reference
+from driftline.monitor.reference import Numeric, Reference
 from driftline.tensors import Array
 from driftline_kernels import detector
 
@@ -80,13 +80,13 @@ class Detectors:
         self._columns = len(references)
         self._gaps = np.array([reference.gaps for reference in references])
         ranks = self._gaps.sum(axis=1, keepdims=True)
-        self._shares = np.maximum(self._gaps / ranks, LEAST)
         floored = np.maximum(self._gaps / ranks, FLOOR)
         self._floored = floored / floored.sum(axis=1, keepdims=True)
         self._radius = radius(ranks[:, 0] - 1, tolerance, self._columns)
         self._ranks = RankBins(references)
         self._state = detector.start(self._columns, len(HALF_LIVES), BINS)
-        self.looks = Looks()
+        bins = sum(len(reference.counts) for reference in references)
+        self.looks = Looks(bins, sum(isinstance(reference, Numeric) for reference in references))
 
     def look(self, look: Look, rows: int) -> list[Finding]:
         """Bet once more; what has passed its threshold.
@@ -138,7 +138,7 @@ class Detectors:
 
     def _gained(self, column: int, recent: Array) -> Array:
         """(looks,): how much each look speaks for what a column is now: its rows' log likelihood ratio."""
-        shares = self._shares[column]
+        shares = np.maximum(self._gaps[column] / self._gaps[column].sum(), LEAST)
         now = recent + detector.KAPPA * shares
         bins, gains = self._ranks.spread(column, np.log(now / now.sum() / shares))
         return self.looks.counts(bins) @ gains

@@ -27,6 +27,19 @@ def test_what_has_changed_is_told_of_all_rows() -> None:
     assert report["temp"].statistics["mean_shift"].value == pytest.approx(2, abs=0.2)
 
 
+def test_since_when_is_not_told_of_rows_that_came_at_once() -> None:
+    """It once was: since the time of the process, the first rows watched, or before."""
+    names = [f"x_{index}" for index in range(4)]
+    before, after = (np.random.default_rng(seed).standard_normal((ROWS, 4)) for seed in (0, 1))
+    report = dl.compare(dict(zip(names, before.T, strict=True)), dict(zip(names, after.T + 1, strict=True)))
+    assert [alarm.column for alarm in report.alarms]
+    assert {signal.onset for signal in (*report.alarms, *report.changes)} == {None}
+    assert {alarm["onset"] for alarm in report.to_dict()["alarms"]} == {None}
+    assert "since" not in str(report)
+    assert "first row" not in str(report)
+    assert "so many" not in str(report)
+
+
 def test_nothing_has_changed() -> None:
     report = dl.compare(frame(), frame(seed=1))
     assert not report.alarms

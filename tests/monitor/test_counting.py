@@ -201,3 +201,16 @@ def test_an_error_names_the_column(profile: Profile, change: dict[str, Any], wor
     columns = {name: values for name, values in {**live(), **change}.items() if values is not None}
     with pytest.raises(BadRequest, match=words):
         counted(profile, columns)
+
+
+def test_another_counter_holds_rows_of_its_own(profile: Profile) -> None:
+    """Rows that wait to be counted were once in memory that both wrote to."""
+    one = Counter(profile)
+    other = one.another()
+    blocks = [next(iter(Reader(one.numeric, one.categorical).blocks(data(3, seed)))) for seed in (1, 2)]
+    one.add(*blocks[0])
+    other.add(*blocks[1])
+    for counter, seed in ((one, 1), (other, 2)):
+        found = counter.window(3, datetime.now(UTC)).counts
+        for name, expected in plain_counts(profile, data(3, seed)).items():
+            np.testing.assert_array_equal(found[name], expected)

@@ -52,6 +52,11 @@ def test_all_columns_from_the_first_row_on_are_a_question_of_the_profile() -> No
     assert one.told(3).endswith("so many from the first row on: is the profile of data like this?")
 
 
+def test_so_many_are_no_hint_where_nobody_knows_since_when() -> None:
+    (one,) = groups([signal(f"x_{index}", 9) for index in range(3)])
+    assert "so many" not in one.told(3)
+
+
 def test_kinds_are_apart_and_an_alarm_is_a_change_that_is_told_once() -> None:
     signals = [signal("a", 9, 0), signal("a", 5, 0, kind="change"), signal("b", 5, 0, kind="change")]
     assert [(one.kind, len(one.signals)) for one in groups(signals)] == [("alarm", 1), ("change", 1)]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from driftline import logs
 from driftline.errors import BadRequest
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.onset import since
+from driftline.monitor.onset import since_when
 from driftline.monitor.profile import Profile
 from driftline.monitor.reference import Numeric
 from driftline.monitor.signals import Signal
@@ -357,6 +357,19 @@ def test_signals_are_held_until_they_are_acknowledged(profile: Profile) -> None:
     assert sorted((one.kind, one.column) for one in signals[len(raised) :]) == sorted(raised)
 
 
+def test_what_came_before_it_is_warm_is_looked_at_like_the_rest(profile: Profile) -> None:
+    """Rows that no look had come for were once only counted, and no evidence."""
+    monitor, cold = (Monitor(profile, look_rows=5_000) for _ in range(2))
+    for one in (monitor, cold):
+        one.observe({"input": matrix(2_000, shift=1)})
+    monitor.warm_up()
+    found, expected = monitor.report(), cold.report()
+    assert [one.evidence for one in found.alarms] == [one.evidence for one in expected.alarms]
+    assert len(found.alarms) == COLUMNS
+    assert found.rows == 2_000
+    np.testing.assert_array_equal(found["input_0"].counts, expected["input_0"].counts)
+
+
 @pytest.mark.parametrize(("version", "about"), [(3, "m 3: "), (0, "m: ")])
 def test_signals_of_one_look_are_one_line_and_for_a_machine_one_each(
     profile: Profile, caplog: pytest.LogCaptureFixture, version: int, about: str
@@ -364,12 +377,13 @@ def test_signals_of_one_look_are_one_line_and_for_a_machine_one_each(
     signals: list[Signal] = []
     monitor = Monitor(profile, model="m", version=version, look_rows=3_000, on_signal=signals.append)
     with caplog.at_level("INFO"):
+        monitor.observe({"input": matrix(3_000)})
         monitor.observe({"input": matrix(3_000, shift=1)})
-    onset = since([signals[0].onset])
-    assert onset.startswith(", since the first rows watched (")
+    onset = since_when([signals[0].onset])
+    assert onset.endswith(" UTC, 3,000 rows before")
     assert [(record.levelname, record.getMessage().partition(" (PSI")[0]) for record in caplog.records] == [
-        ("INFO", f"{about}change of 5 of 5 columns after 3000 rows{onset}: {signals[0].column}"),
-        ("WARNING", f"{about}alarm of 5 of 5 columns after 3000 rows{onset}: {signals[5].column}"),
+        ("INFO", f"{about}change of 5 of 5 columns after 6000 rows{onset}: {signals[0].column}"),
+        ("WARNING", f"{about}alarm of 5 of 5 columns after 6000 rows{onset}: {signals[5].column}"),
     ]
     assert re.search(r" before: (input_\d \(PSI [\d.]+: mean up 1[^)]*\), ){3}2 more$", caplog.messages[1])
     lines = [
@@ -379,7 +393,7 @@ def test_signals_of_one_look_are_one_line_and_for_a_machine_one_each(
     ]
     assert [line["signal"] for line in lines] == [one.to_dict() for one in signals]
     assert [line["message"] for line in lines] == [
-        f"{about}{one.kind} of column {one.column} after 3000 rows{onset}: {one.words}" for one in signals
+        f"{about}{one.kind} of column {one.column} after 6000 rows{onset}: {one.words}" for one in signals
     ]
     assert {(line["level"], line["signal"]["kind"]) for line in lines} == {
         ("info", "change"),
@@ -392,7 +406,7 @@ def test_a_signal_of_its_own_is_a_line_of_its_own(profile: Profile, caplog: pyte
     monitor = Monitor(profile, look_rows=3_000)
     with caplog.at_level("INFO"):
         monitor.observe({"input": matrix(3_000) + np.float32([0, 1, 0, 0, 0])})
-    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
         "change of column input_1 after 3000 rows",
         "alarm of column input_1 after 3000 rows",
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -13,7 +15,7 @@ from bench.promise import Draw, beyond, tilted, uniform, unlogged
 
 from driftline.monitor import checkpoint
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.onset import EACH, LARGEST, MANY_BINS, Look, Looks, Onset, since
+from driftline.monitor.onset import LARGEST, LOOKS_OF_A_SIZE, MANY_BINS, Look, Looks, Onset, since_when
 from driftline.monitor.profile import Profile
 from driftline.monitor.signals import Signal
 from driftline_kernels import moments
@@ -84,6 +86,16 @@ def test_what_differs_from_the_first_row_on_is_said_to() -> None:
     assert {signal.onset.rows - signal.rows for signal in signals if signal.onset} == {0}
 
 
+def test_what_began_within_looks_that_are_kept_together_is_not_said_to_be_from_the_first_row_on() -> None:
+    looks = filled(100)
+    gained = np.ones(len(looks._looks))
+    assert looks._sizes[0] > 1
+    assert looks.onset(gained, 100) == Onset(datetime.fromtimestamp(0, UTC), 100, False)
+    few = filled(3)
+    assert few.onset(np.ones(3), 3) == Onset(datetime.fromtimestamp(0, UTC), 3, True)
+    assert filled(1).onset(np.ones(1), 1) is None
+
+
 def test_a_signal_that_is_raised_anew_began_when_it_did() -> None:
     monitor, signals = watched()
     monitor.observe(live(5_000, 1))
@@ -106,6 +118,22 @@ def test_what_ended_long_ago_is_not_what_began_now() -> None:
     alarm = next(signal for signal in signals[before:] if signal.kind == "alarm")
     assert alarm.onset is not None
     assert alarm.onset.rows <= 1_000
+
+
+@pytest.mark.parametrize("normal", [2_000, 3_000, 6_000])
+def test_what_is_over_is_not_when_another_began(normal: int) -> None:
+    """It once was: the first incident spoke more for the change than the rows between spoke against it."""
+    monitor, signals = watched(look_rows=50)
+    for seed, (rows, shift) in enumerate(((5_000, 0), (1_500, 1), (normal, 0))):
+        monitor.observe(live(rows, seed, shift))
+        monitor.acknowledge()
+    before = len(signals)
+    monitor.observe(live(1_000, 9, shift=1))
+    told = {signal.kind: signal for signal in signals[before:]}
+    for signal in (told["change"], told["alarm"]):
+        assert signal.onset is not None
+        assert abs(signal.rows - signal.onset.rows - (6_500 + normal)) <= 100
+        assert signal.words.startswith(("mean up 0.8", "mean up 0.9", "mean up 1"))
 
 
 def test_columns_that_differ_only_together_tell_since_when() -> None:
@@ -134,20 +162,56 @@ def test_words_and_statistics_are_of_the_rows_since_the_onset() -> None:
 
 def test_words_of_an_onset() -> None:
     one, other = Onset(NOON, 1_200, False), Onset(NOON + timedelta(seconds=3), 900, False)
-    assert since([]) == since([None]) == ""
-    assert since([one]) == ", since about 2026-03-01 12:00:00 UTC, 1,200 rows before"
-    assert since([None, one, one]) == since([one])
-    assert since([other, one]) == ", since about 2026-03-01 12:00:00 to 2026-03-01 12:00:03 UTC"
+    assert since_when([]) == since_when([None]) == ""
+    assert since_when([one]) == ", since about 2026-03-01 12:00:00 UTC, 1,200 rows before"
+    assert since_when([None, one, one]) == since_when([one])
+    assert since_when([other, one]) == ", since about 2026-03-01 12:00:00 to 2026-03-01 12:00:03 UTC"
     first = Onset(NOON, 1_200, True)
-    assert since([first]) == ", since the first rows watched (2026-03-01 12:00:00 UTC) or before"
+    assert since_when([first]) == ", since the first rows watched (2026-03-01 12:00:00 UTC) or before"
     assert Onset.of_dict(one.to_dict()) == one
+
+
+def test_words_of_several_onsets_say_of_all_what_is_so_of_all() -> None:
+    """Once rows were those of the first alone, and one that may have begun before was said to have begun."""
+    one, first = Onset(NOON, 1_200, False), Onset(NOON, 1_200, True)
+    told_later = replace(one, rows=1_300)
+    assert since_when([one, told_later]) == ", since about 2026-03-01 12:00:00 UTC"
+    later = replace(one, when=NOON + timedelta(seconds=3))
+    assert (
+        since_when([later, first]) == ", since about 2026-03-01 12:00:00 or before to 2026-03-01 12:00:03 UTC"
+    )
+    soon = replace(first, when=NOON + timedelta(milliseconds=3))
+    assert since_when([soon, replace(first, rows=1_300)]).endswith(" 12:00:00 UTC) or before")
+
+
+# -- what it costs --------------------------------------------------------------------------------
+
+
+def most_memory(columns: int) -> int:
+    """Bytes that are taken, at most, while all of so many columns change."""
+    random = np.random.default_rng(0)
+    monitor = Monitor(Profile.fit({"x": random.standard_normal((1_000, columns), np.float32)}))
+    monitor.observe({"x": random.standard_normal((300, columns), np.float32)})
+    with unlogged():
+        tracemalloc.start()
+        monitor.observe({"x": random.standard_normal((600, columns), np.float32) + np.float32(1)})
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(monitor.signals) == 2 * columns
+    return most
+
+
+def test_what_a_fault_costs_grows_as_the_columns_do() -> None:
+    """It once grew with their square: a second of work and half a gigabyte, of 1,500 columns."""
+    most_memory(100)  # what is loaded once
+    assert most_memory(400) < 6 * most_memory(100)
 
 
 # -- looks ----------------------------------------------------------------------------------------
 
 
 def filled(number: int, bins: int = 3) -> Looks:
-    looks = Looks()
+    looks = Looks(bins, 1)
     for index in range(number):
         counts = np.ones(bins, np.int64)
         looks.add(Look(counts, np.array([[1.0, index, 0.0, index, index]]), index, float(index)))
@@ -157,27 +221,27 @@ def filled(number: int, bins: int = 3) -> Looks:
 @pytest.mark.parametrize("number", [1, 8, 9, 100, 12_345])
 def test_looks_are_few_and_lose_no_row(number: int) -> None:
     looks = filled(number)
-    assert len(looks._looks) <= EACH * (number.bit_length() + 1)
+    assert len(looks._looks) <= LOOKS_OF_A_SIZE * (number.bit_length() + 1)
     assert sum(look.counts[0] for look in looks._looks) == sum(looks._sizes) == number
     starts = [look.rows for look in looks._looks]
     assert starts == sorted(starts)
     for size, start in zip(looks._sizes, starts, strict=True):
-        assert (size - 1) * (EACH - 1) <= number - start - size
-    whole = looks.since(Onset(NOON, number, True), number)
+        assert (size - 1) * (LOOKS_OF_A_SIZE - 1) <= number - start - size
+    whole = looks.total(Onset(NOON, number, True), number)
     mean = (number - 1) / 2
     np.testing.assert_allclose(whole.moments[0, [0, 1, 3, 4]], [number, mean, 0, number - 1])
 
 
 def test_looks_are_bounded() -> None:
-    looks = filled(3 * EACH * LARGEST, 1)
-    assert len(looks._looks) <= EACH * LARGEST.bit_length()
+    looks = filled(3 * LOOKS_OF_A_SIZE * LARGEST, 1)
+    assert len(looks._looks) <= LOOKS_OF_A_SIZE * LARGEST.bit_length()
     assert max(looks._sizes) == LARGEST
     assert len(filled(1_000, 4 * MANY_BINS)._looks) <= 3 * 10
 
 
 def test_what_came_since_is_a_copy() -> None:
     looks = filled(3)
-    looks.since(Onset(NOON, 2, False), 3).counts[:] = 0
+    looks.total(Onset(NOON, 2, False), 3).counts[:] = 0
     assert [look.counts[0] for look in looks._looks] == [1, 1, 1]
 
 
@@ -207,12 +271,26 @@ def test_a_checkpoint_remembers_looks_and_older_ones_do_without(
     alarm = next(signal for signal in signals if signal.kind == "alarm")
     assert alarm.onset is not None
     if changed is dict:
-        assert not alarm.onset.first
         assert after.rows - 1_400 <= alarm.onset.rows + 4_400
         assert alarm.words.startswith("mean up")
-    else:
-        assert alarm.onset.first
+    assert not alarm.onset.first  # the first rows that are remembered are not the first that were watched
     assert alarm.onset.rows <= 1_100
+
+
+@pytest.mark.parametrize("name", ["counts", "moments"])
+def test_looks_of_other_columns_are_refused_and_nothing_has_changed(name: str) -> None:
+    """They once were taken, and the next look at them failed."""
+    found, other = filled(5), filled(3)
+    snapshot = found.snapshot()
+    before = other.snapshot()
+    with pytest.raises(ValueError, match=rf"looks\.{name}: expected \(.*\) of each, came \("):
+        other.restore(snapshot | {f"looks.{name}": snapshot[f"looks.{name}"][:, :0]})
+    with pytest.raises(ValueError, match="zip"):
+        other.restore(snapshot | {"looks.rows": snapshot["looks.rows"][1:]})
+    for key, array in other.snapshot().items():
+        np.testing.assert_array_equal(array, before[key])
+    other.restore(snapshot)
+    assert other._sizes == found._sizes
 
 
 def test_moments_of_looks_are_as_of_all_rows() -> None:
@@ -221,7 +299,7 @@ def test_moments_of_looks_are_as_of_all_rows() -> None:
     monitor.observe(rows)
     window, _signals = monitor.current()
     assert monitor._detectors is not None
-    whole = monitor._detectors.looks.since(Onset(NOON, 3_000, True), 3_000)
+    whole = monitor._detectors.looks.total(Onset(NOON, 3_000, True), 3_000)
     expected = moments.start(4)
     moments.update(rows["x"], expected)
     np.testing.assert_allclose(whole.moments, expected, rtol=1e-9)

@@ -55,11 +55,11 @@ class Counter:
         self._state = self._state._replace(counts=counts.reshape(shape), sums=sums.view(np.float64))
 
     def another(self) -> Counter:
-        """One of the same profile that has counted nothing, to merge into. The two share what is not counted,
-        so they are for one thread at a time.
-        """
+        """One of the same profile that has counted nothing; for one thread at a time, since the two share
+        their bins and the room to work in."""
         found = copy(self)
         found._count_in(np.zeros(self.words, np.int64))
+        found._waiting = np.empty_like(self._waiting)
         found.reset()
         return found
 

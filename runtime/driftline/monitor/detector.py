@@ -26,7 +26,7 @@ import numpy as np
 from driftline.monitor.distributions import chi_square_above
 from driftline.monitor.onset import Look, Looks, Onset
 from driftline.monitor.ranks import CUTS, seed_of
-from driftline.monitor.reference import Reference
+from driftline.monitor.reference import Numeric, Reference
 from driftline.tensors import Array
 from driftline_kernels import detector
 
@@ -80,13 +80,13 @@ class Detectors:
         self._columns = len(references)
         self._gaps = np.array([reference.gaps for reference in references])
         ranks = self._gaps.sum(axis=1, keepdims=True)
-        self._shares = np.maximum(self._gaps / ranks, LEAST)
         floored = np.maximum(self._gaps / ranks, FLOOR)
         self._floored = floored / floored.sum(axis=1, keepdims=True)
         self._radius = radius(ranks[:, 0] - 1, tolerance, self._columns)
         self._ranks = RankBins(references)
         self._state = detector.start(self._columns, len(HALF_LIVES), BINS)
-        self.looks = Looks()
+        bins = sum(len(reference.counts) for reference in references)
+        self.looks = Looks(bins, sum(isinstance(reference, Numeric) for reference in references))
 
     def look(self, look: Look, rows: int) -> list[Finding]:
         """Bet once more; what has passed its threshold.
@@ -122,16 +122,26 @@ class Detectors:
         self._restart(which, log_m, named or slice(None))
         return [Finding(kind, tuple(columns), not named, tuple(evidence), recent)]
 
-    def onsets(self, finding: Finding, rows: int) -> list[Onset]:
-        """Since when each column of a finding differs, or all together; `rows` are observed by now.
+    def onsets(self, finding: Finding, rows: int) -> list[Onset | None]:
+        """Since when each column of a finding differs, or all together, if that can be told; `rows` are
+        observed by now.
 
         Together, columns are taken for independent.
         """
-        telling = list(finding.columns[: len(finding.recent)])
-        shares = self._shares[telling]
-        now = finding.recent + detector.KAPPA * shares
-        gains = self._ranks.spread(telling, np.log(now / now.sum(axis=1, keepdims=True) / shares))
-        return self.looks.onsets(gains.sum(axis=0, keepdims=True) if finding.together else gains, rows)
+        telling = finding.columns[: len(finding.recent)]
+        gained = np.array(
+            [self._gained(column, recent) for column, recent in zip(telling, finding.recent, strict=True)]
+        )
+        if finding.together:
+            gained = gained.sum(axis=0, keepdims=True)
+        return [self.looks.onset(one, rows) for one in gained]
+
+    def _gained(self, column: int, recent: Array) -> Array:
+        """(looks,): how much each look speaks for what a column is now: its rows' log likelihood ratio."""
+        shares = np.maximum(self._gaps[column] / self._gaps[column].sum(), LEAST)
+        now = recent + detector.KAPPA * shares
+        bins, gains = self._ranks.spread(column, np.log(now / now.sum() / shares))
+        return self.looks.counts(bins) @ gains
 
     def _restart(self, which: int, log_m: Array, columns: list[int] | slice) -> None:
         log_m[columns] = -np.inf
@@ -176,6 +186,7 @@ class RankBins:
         column = np.repeat(np.arange(len(references)), [len(reference.split) for reference in references])
         self._columns = len(references)
         self._references = tuple(references)
+        self._ends = np.cumsum([len(reference.split) for reference in references])
         self._whole = splits.max(axis=1) == 1.0
         self._target = (column * BINS + splits.argmax(axis=1)).astype(np.int32)
         self._tied = np.flatnonzero(~self._whole)
@@ -192,15 +203,10 @@ class RankBins:
             np.add.at(ranks, self._column, self.random.multinomial(counts[self._tied], self._shares))
         return ranks
 
-    def spread(self, columns: Sequence[int], values: Array) -> Array:
-        """(n, natural bins): the (n, BINS) values of some columns' rank bins, each in its natural bins, 0 in
-        those of others."""
-        ends = np.cumsum([len(reference.split) for reference in self._references])
-        found = np.zeros((len(columns), ends[-1]))
-        for row, column in enumerate(columns):
-            split = self._references[column].split
-            found[row, ends[column] - len(split) : ends[column]] = split @ values[row]
-        return found
+    def spread(self, column: int, values: Array) -> tuple[slice, Array]:
+        """A column's natural bins among those of all, and in each the (BINS,) values of its rank bins."""
+        split = self._references[column].split
+        return slice(self._ends[column] - len(split), self._ends[column]), split @ values
 
     def parts(self, counts: Array, rows: int) -> Array:
         """(parts, columns, BINS) int64: the rows of each rank bin, in parts that are bet on in turn.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from driftline.monitor.onset import since
+from driftline.monitor.onset import since_when
 from driftline.monitor.signals import Signal, first_of, told_of
 
 MANY = 3
@@ -32,12 +32,13 @@ class Group:
         first, last = self.signals[0], self.signals[-1]
         until = f" to {last.when:%Y-%m-%d %H:%M:%S}" if last.when != first.when else ""
         when = f"{first.when:%Y-%m-%d %H:%M:%S}{until} UTC, after {first.rows:,} rows"
-        return when + since(one.onset for one in self.signals)
+        return when + since_when(one.onset for one in self.signals)
 
     def _hint(self, named: int, columns: int) -> str:
-        if named < MANY or 2 * named < columns:
+        onsets = [one.onset for one in self.signals if one.onset is not None]
+        if named < MANY or 2 * named < columns or len(onsets) < len(self.signals):
             return ""
-        if all(one.onset is not None and one.onset.first for one in self.signals):
+        if all(onset.first for onset in onsets):
             return "; so many from the first row on: is the profile of data like this?"
         return "; so many about at once mostly have one cause: look first at where the data comes from"
 
@@ -50,9 +51,10 @@ def _alone(signal: Signal) -> str:
 
 
 def groups(signals: Sequence[Signal]) -> list[Group]:
-    """Alarms first; with each, what had begun by the time that it was told, and was told behind it.
+    """Signals by what they belong to: all groups of alarms, then those of changes, each by time.
 
-    Of changes those whose column has no alarm: an alarm is a change, too, and told once.
+    A group is of one kind. Its first signal opens it; a later one belongs to it if it had begun by the time
+    that the first was told. A change of a column that has an alarm is left out: the alarm tells of it.
     """
     alarming = {one.column for one in signals if one.kind == "alarm"}
     found: list[list[Signal]] = []

@@ -66,7 +66,7 @@ class DriftCollector(Collector):
         )
         onsets = GaugeMetricFamily(
             "driftline_signal_onset_timestamp_seconds",
-            "Since when, about, what is held differs from the reference",
+            "Since when, about, what is held differs from the reference; none from the first row on",
             labels=[*COLUMN, "kind"],
         )
         for key, watch in self._watched.items():
@@ -75,7 +75,7 @@ class DriftCollector(Collector):
                     family.add_metric([*key, column], count)
             for signal in watch.observer.monitor.signals if watch.observer.monitor else ():
                 held.add_metric([*key, signal.column, signal.kind], 1)
-                if signal.onset is not None:
+                if signal.onset is not None and not signal.onset.first:
                     onsets.add_metric([*key, signal.column, signal.kind], signal.onset.when.timestamp())
         yield from (changes, alarms, held, onsets)
 

@@ -125,8 +125,10 @@ class Monitor:
     def warm_up(self) -> None:
         """Load all that is compiled, so that no batch waits for it."""
         with self._lock:
-            self._counter.add(*self._reader.nothing())
-            look = self._since_last_look()
+            nothing = self._counter.another()
+            nothing.add(*self._reader.nothing())
+            look = Look(nothing.counts, nothing.moments, self.rows, self._last_look_time)
+            self._counted.merge(nothing)
             if self._detectors is not None:
                 self._detectors.look(look, 0)
 

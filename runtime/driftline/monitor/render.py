@@ -29,9 +29,9 @@ PLAIN_WIDTH = 120
 _FOOT = (
     "Where a bin is empty, PSI adds half a row to each; beside it is what chance alone would make of it. "
     "KS: the chance of a distance like this, had nothing changed. "
-    "Mean: the shift in standard deviations of the reference, ± its 95 % interval. "
-    "The table is of the whole window; alarms and changes tell of the rows since they began, about."
+    "Mean: the shift in standard deviations of the reference, ± its 95 % interval."
 )
+_SINCE = "The table is of the whole window; alarms and changes tell of the rows since they began, about."
 
 _COLOURS = {"alarm": "bold red", "change": "bold yellow"}
 _LABELS = {kind: f' <span class="held {kind}">{kind}</span>' for kind in _COLOURS}
@@ -90,7 +90,7 @@ def terminal(report: Report) -> RenderableType:
         cells = (_psi(column), _number(psi.null) if psi else "", *_cells(column))
         label = Text(kind, _COLOURS.get(kind, ""))
         table.add_row(Text(column.name), label, *cells, Text(_words(column)))
-    foot = " ".join(filter(None, (_more(report), _FOOT)))
+    foot = " ".join(filter(None, (_more(report), _foot(report))))
     return Group(*parts, Text(), table, Text(), Text(foot, "dim"))
 
 
@@ -124,7 +124,7 @@ def html(report: Report) -> str:
         f'<div class="driftline"><style>{_STYLE}</style><p><b>{escape(_heading(report))}</b>{key}</p>'
         f'{signals}{whole}<table><thead><tr><th class="l">column</th><th class="l"></th><th>PSI</th>'
         '<th>KS p</th><th>mean, sd</th><th>missing</th><th class="l">change</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>{more}<small style='white-space:normal'>{_FOOT}</small></div>"
+        f"<tbody>{rows}</tbody></table>{more}<small style='white-space:normal'>{_foot(report)}</small></div>"
     )
 
 
@@ -183,6 +183,11 @@ def _whole(report: Report) -> str:
         f"{names[name]} {_number(statistic.value)} ({_number(statistic.null)} by chance)"
         for name, statistic in report.whole.items()
     )
+
+
+def _foot(report: Report) -> str:
+    dated = any(signal.onset is not None for signal in (*report.alarms, *report.changes))
+    return f"{_FOOT} {_SINCE}" if dated else _FOOT
 
 
 def _more(report: Report) -> str:

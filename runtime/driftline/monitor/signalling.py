@@ -53,11 +53,10 @@ class Signaller:
         names = self.named(finding)
         some = [index for index, name in enumerate(names) if name in fresh]
         columns = [finding.columns[index] for index in some]
-        since = self._since(columns, [onsets[index] for index in some], rows)
-        reports = [
-            one if one.words != NONE else other
-            for one, other in zip(since, self._within(window, columns), strict=True)
-        ]
+        reports = self._reports(columns, [onsets[index] for index in some], window, rows)
+        untold = [place for place, one in enumerate(reports) if one.words == NONE]
+        for place, one in zip(untold, self._within(window, [columns[at] for at in untold]), strict=True):
+            reports[place] = one
         return [
             Signal(
                 finding.kind, self.model, self.version, one.name, window.ended, window.rows,
@@ -66,9 +65,10 @@ class Signaller:
             for index, one in zip(some, reports, strict=True)
         ]  # fmt: skip
 
-    def _of_all(self, finding: Finding, onset: Onset, window: Window, rows: int) -> Signal:
+    def _of_all(self, finding: Finding, onset: Onset | None, window: Window, rows: int) -> Signal:
         """With the statistics of the window's whole rows, and the changes of the columns of most evidence."""
-        words = _of_all(self._since(finding.columns, [onset] * len(finding.columns), rows))
+        onsets = [onset] * len(finding.columns)
+        words = _of_all(self._reports(finding.columns, onsets, window, rows))
         if words == NONE:
             words = _of_all(self._within(window, finding.columns))
         whole = compare_rows(self.profile.whole, window.rows, window.features, window.comoments)
@@ -82,25 +82,32 @@ class Signaller:
 
     def _within(self, window: Window, columns: Sequence[int]) -> list[ColumnReport]:
         """Of a whole window: rows that are more like the reference than chance allows have no onset."""
-        some = [self.references[column] for column in columns]
-        return report.of_columns(
-            [Counted(one, window.counts[one.name], window.moments.get(one.name)) for one in some]
-        )
+        return report.of_columns([self._in_window(window, column) for column in columns])
 
-    def _since(self, columns: Sequence[int], onsets: Sequence[Onset], rows: int) -> list[ColumnReport]:
-        """Of what has come since the onset of each: a window may have gone on as ever for long before."""
+    def _in_window(self, window: Window, column: int) -> Counted:
+        reference = self.references[column]
+        return Counted(reference, window.counts[reference.name], window.moments.get(reference.name))
+
+    def _reports(
+        self, columns: Sequence[int], onsets: Sequence[Onset | None], window: Window, rows: int
+    ) -> list[ColumnReport]:
+        """Of what has come since the onset of each: a window may have gone on as ever for long before. Of the
+        window, if there is no onset."""
         ends = np.cumsum([len(reference.counts) for reference in self.references])[:-1]
 
         @cache
-        def since(onset: Onset) -> tuple[list[np.ndarray], Look]:
-            look = self.detectors.looks.since(onset, rows)
+        def total(onset: Onset) -> tuple[list[np.ndarray], Look]:
+            look = self.detectors.looks.total(onset, rows)
             return np.split(np.rint(look.counts).astype(np.int64), ends), look
 
         counted = []
         for column, onset in zip(columns, onsets, strict=True):
-            counts, look = since(onset)
-            moment = look.moments[column] if column < len(look.moments) else None
-            counted.append(Counted(self.references[column], counts[column], moment))
+            if onset is None:
+                counted.append(self._in_window(window, column))
+            else:
+                counts, look = total(onset)
+                moment = look.moments[column] if column < len(look.moments) else None
+                counted.append(Counted(self.references[column], counts[column], moment))
         return report.of_columns(counted)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from math import inf
 from typing import Any, Self
 
-from driftline.monitor.onset import Onset, since
+from driftline.monitor.onset import Onset, since_when
 from driftline.monitor.statistics import Statistic, number
 
 log = logging.getLogger("driftline.monitor")
@@ -32,7 +32,7 @@ class Signal:
     columns     of the model as a whole: its columns, that of most evidence first
     statistics  by name, of the column's rows since its onset, or of the window's whole rows
     words       the change since the onset in words
-    onset       since when, about; None if nobody has said: older checkpoints don't
+    onset       since when, about; None if all rows came in one look, or in an older checkpoint
     """
 
     kind: str
@@ -97,8 +97,8 @@ def log_signals(signals: Sequence[Signal], columns: int) -> None:
         return
     log.log(
         level, "%s%s of %d of %d columns after %d rows%s: %s",
-        _about(first), first.kind, len(signals), columns, first.rows, since(one.onset for one in signals),
-        told_of(signals), extra={"each": each},
+        _about(first), first.kind, len(signals), columns, first.rows,
+        since_when(one.onset for one in signals), told_of(signals), extra={"each": each},
     )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def _line(signal: Signal) -> str:
     what = (
         f"column {signal.column}" if signal.column else f"the model as a whole ({first_of(signal.columns)})"
     )
-    when = f"after {signal.rows} rows{since([signal.onset])}"
+    when = f"after {signal.rows} rows{since_when([signal.onset])}"
     return f"{_about(signal)}{signal.kind} of {what} {when}: {signal.words}"
 
 

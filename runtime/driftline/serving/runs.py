@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from driftline.backoff import backoff, jittered
 from driftline.config import Server
 from driftline.errors import ConfigError, DriftlineError, NotFound
-from driftline.monitor.onset import since
+from driftline.monitor.onset import since_when
 from driftline.monitor.outbox import Outbox
 from driftline.registry.source import Version
 from driftline.registry.tracking import Away, Tracking
@@ -249,7 +249,7 @@ def metrics_of(report: Report) -> Iterator[tuple[str, float]]:
 def tag_of(signal: Signal) -> tuple[str, str]:
     """An alarm as a tag: `driftline.alarm.COLUMN`, of the whole model `driftline.alarm`; when, and words."""
     key = f"driftline.alarm.{fit(signal.column)}" if signal.column else "driftline.alarm"
-    return key, f"{signal.when.isoformat(' ', 'seconds')}{since([signal.onset])} {signal.words}"[
+    return key, f"{signal.when.isoformat(' ', 'seconds')}{since_when([signal.onset])} {signal.words}"[
         :_LONGEST_TAG
     ]
 

@@ -1,6 +1,7 @@
 """Columns that lie together are what they are alone: whatever is read, joined or cut."""
 
 import json
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def signature(*names: str) -> Signature:
 def apart(of: Signature) -> Signature:
     """The same, with each column read for itself."""
     other = Signature(of.inputs, of.outputs, True)
-    other.__dict__["_alike"] = ()
+    other.__dict__["_groups"] = ()
     return other
 
 
@@ -233,3 +234,14 @@ def test_tensors_of_raw_columns_are_read_together_as_alone(change: dict[str, Any
     else:
         same(came, want)
         assert (type(came) is Blocks) == (change in ({}, {"shape": [2, 1]}, {"data": [2**1100, 1]}))
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b"), ("a", "b", "c", "d", "e")], ids=str)
+def test_a_signature_that_was_used_goes_to_another_process(names: tuple[str, ...]) -> None:
+    of = signature(*names)
+    rows = [{name: "x" if KINDS[name] == "BYTES" else 1 for name in names}] * 2
+    want = of.blocks_of_rows(rows)
+    assert want is not None
+    gone = pickle.loads(pickle.dumps(of))
+    assert gone == of
+    same(gone.blocks_of_rows(rows), want)

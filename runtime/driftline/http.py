@@ -267,18 +267,20 @@ class HttpConnection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server stops: answer what has come, and wait for the rest of what still comes."""
         super().shutdown()
-        self._advanced = False
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self._advanced = self.flow.read_paused  # what is not read has not stalled
         self.loop.call_later(STALLED_SECONDS, self._end_if_stalled)
 
     def _end_if_stalled(self) -> None:
         cycle = self.cycle
         if self.transport.is_closing() or cycle is None or cycle.response_complete or not cycle.more_body:
             return
-        if not self._advanced:
+        if self._advanced or self.flow.read_paused:
+            self._look_again()
+        else:
             self._refuse(503, STALLED)
-            return
-        self._advanced = False
-        self.loop.call_later(STALLED_SECONDS, self._end_if_stalled)
 
     def on_message_begin(self) -> None:
         """A request has begun."""

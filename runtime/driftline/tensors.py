@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from array import array as ctype_array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -167,7 +167,7 @@ class Signature:
     @property
     def raw(self) -> bool:
         """Whether all inputs are raw columns."""
-        return bool(self._alike)
+        return bool(self._groups)
 
     def blocks(self, columns: Mapping[str, object]) -> Blocks | None:
         """Raw columns that come as lists, all at once: reading one takes as long as reading thirty.
@@ -178,7 +178,7 @@ class Signature:
             return None
         blocks = []
         try:
-            for group in self._alike:
+            for group in self._groups:
                 lists: list[Any] = [columns[name] for name in group.names]
                 if {*map(type, lists)} != {list}:
                     return None
@@ -196,8 +196,7 @@ class Signature:
             return None
         try:
             blocks = [
-                group.block(map(group.take, rows)).reshape(len(rows), len(group.names)).T
-                for group in self._alike
+                group.block_of_rows(rows).reshape(len(rows), len(group.names)).T for group in self._groups
             ]
         except (KeyError, BadRequest):
             return None
@@ -211,39 +210,38 @@ class Signature:
         return {spec.name: spec for spec in self.inputs}
 
     @cached_property
-    def _alike(self) -> tuple[Alike, ...]:
+    def _groups(self) -> tuple[SameTypeColumns, ...]:
         """Raw columns by datatype; none if there are other inputs."""
         if not all(spec.raw for spec in self.inputs):
             return ()
         groups: dict[str, list[TensorSpec]] = {}
         for spec in self.inputs:
             groups.setdefault(spec.datatype.name, []).append(spec)
-        return tuple(map(Alike, groups.values()))
+        return tuple(map(SameTypeColumns, groups.values()))
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
         """Of the columns of blocks, in their order."""
-        return tuple(chain.from_iterable(group.names for group in self._alike))
+        return tuple(chain.from_iterable(group.names for group in self._groups))
 
 
-class Alike:
-    """Raw columns of one datatype.
-
-    take  their values out of a row
-    """
+class SameTypeColumns:
+    """Raw columns of one datatype."""
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
         self._spec = specs[0]
         self.names = tuple(spec.name for spec in specs)
-        only = self.names[0]
-        self.take: Callable[[Any], tuple[Any, ...]] = (
-            itemgetter(*self.names) if len(specs) > 1 else lambda row: (row[only],)
-        )
+        self._take = itemgetter(*self.names)
 
-    def block(self, values: Iterable[Iterable[object]]) -> Array:
-        """Values as a flat array, those of one column or row behind those of the one before."""
-        flat = list(chain.from_iterable(values))
+    def block(self, columns: Iterable[Iterable[object]]) -> Array:
+        """Values as a flat array, those of one column behind those of the one before."""
+        flat = list(chain.from_iterable(columns))
         return _tensor(self._spec, flat, {*map(type, flat)})
+
+    def block_of_rows(self, rows: Iterable[Any]) -> Array:
+        """The same of rows, each an object of values by name; those of one row behind those before."""
+        taken = map(self._take, rows)
+        return self.block(taken if len(self.names) > 1 else (taken,))  # of one name, it takes no tuple
 
 
 def as_column(spec: TensorSpec, array: Array) -> Array:

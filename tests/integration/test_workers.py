@@ -22,9 +22,10 @@ import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import Process, ask, infer_request, receiver, scale, serving, slow
+from support import Process, ask, behind, infer_request, receiver, scale, serving, slow
 from waiting import eventually, until
 
+import driftline as dl
 from driftline.monitor.profile import Profile
 from driftline.monitor.storage import decode
 from driftline.registry.source import Registry
@@ -439,6 +440,16 @@ def test_a_worker_that_comes_after_a_swap_has_what_the_others_have(registry: Reg
             until(lambda victim=victim: not victim.is_running(), "its end")
         server.wait_for("ended with code 0; another takes its place")
         assert {server.infer("m", ROW).json()["model_version"] for _ in range(8)} == {"3"}
+        assert server.stop() == 0
+
+
+def test_a_table_with_one_column_of_a_datatype_is_served(tmp_path: Path) -> None:
+    transform = dl.Transform([dl.Pass("a"), dl.OneHot("t")]).fit({"a": [1.0, 2.0], "t": ["x", "y"]})
+    (tmp_path / "m/1").mkdir(parents=True)
+    behind(tmp_path / "m/1", transform)
+    with serving("m", "--registry", tmp_path, "--workers", "2") as server:
+        answer = server.infer("m", {"a": ("FP64", [3.0]), "t": ("BYTES", ["y"])}).json()
+        assert answer["outputs"][0]["data"] == [3.0, 0.0, 1.0]
         assert server.stop() == 0
 
 

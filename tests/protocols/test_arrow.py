@@ -298,3 +298,51 @@ def test_what_is_small_compressed_only_is_refused_before_it_is_large(compression
     assert len(one(Batching(max_queue_rows=100_000)).decode(body).inputs["n"]) == 100_000
     whole = ArrowCodec(Signature(inputs, inputs, batched=False), "m", 3)
     assert len(whole.decode(body).inputs["n"]) == 100_000
+
+
+TEXT = "a" * 100_000
+VIEW = pa.array([TEXT], pa.string_view()).buffers()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.DictionaryArray.from_arrays(pa.array([0] * 4_000, pa.int8()), pa.array([TEXT])),
+        pa.Array.from_buffers(
+            pa.string_view(), 4_000, [None, pa.py_buffer(bytes(VIEW[1]) * 4_000), *VIEW[2:]]
+        ),
+        pa.ListViewArray.from_arrays(
+            pa.array([0] * 4_000, pa.int32()), pa.array([1] * 4_000, pa.int32()), pa.array([TEXT])
+        ),
+        pa.FixedSizeListArray.from_arrays(
+            pa.DictionaryArray.from_arrays(pa.array([0] * 4_000, pa.int8()), pa.array([TEXT])), 1
+        ),
+    ],
+    ids=lambda column: str(column.type)[:20],
+)
+def test_one_text_that_is_the_value_of_every_row_is_counted_for_each(column: Any) -> None:
+    one = codec(spec("s", "BYTES", *[-1] * (2 if column.type.num_fields else 1)))
+    body = stream(pa.table({"s": column}))
+    assert len(body) < 500_000
+    with pytest.raises(TooLarge, match="expected at most 268435456 bytes of values, came 400000000"):
+        one.decode(body)
+    few = one.decode(stream(pa.table({"s": column[:2]}))).inputs["s"]
+    assert few.ravel().tolist() == [TEXT] * 2
+    other = codec(spec("n", "FP32", -1))
+    inputs = other.decode(stream(pa.table({"n": np.ones(4_000, np.float32), "s": column}))).inputs
+    assert len(inputs["n"]) == 4_000
+
+
+def _values(kind: Any) -> st.SearchStrategy[Any]:
+    texts = st.lists(st.sampled_from(["", "a", "bcd", None]), max_size=6)
+    return texts if kind is None else st.lists(st.none() | texts, max_size=6)
+
+
+@given(data=st.data(), cut=st.integers(0, 3))
+@pytest.mark.parametrize("kind", [None, pa.list_, pa.large_list, pa.list_view, pa.large_list_view])
+@pytest.mark.parametrize("item", [pa.dictionary(pa.int8(), pa.string()), pa.string_view(), pa.large_string()])
+def test_bytes_of_values_are_those_of_the_texts(data: st.DataObject, cut: int, kind: Any, item: Any) -> None:
+    values = data.draw(_values(kind))
+    column = pa.array(values, kind(item) if kind else item)[cut:]
+    texts = values[cut:] if kind is None else [text for texts in values[cut:] for text in texts or ()]
+    assert int(unpacked._sizes(column).sum()) == sum(len(text or "") for text in texts)

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -403,16 +404,78 @@ def test_csv() -> None:
 
 
 def test_a_table_of_too_many_rows_is_not_read() -> None:
-    body = parquet(a=np.zeros(70_000), b=np.zeros(70_000), c=np.zeros(70_000))
+    body = parquet(dict.fromkeys("abc", np.zeros(70_000)))
     assert len(body) < 5_000
     with pytest.raises(TooLarge, match="expected at most 65536 rows, came 70000"):
         ParquetCodec(MATRIX).decode(body)
     assert len(ParquetCodec(MATRIX, most_rows=70_000).decode(body).inputs["x"]) == 70_000
 
 
+@contextmanager
+def counted() -> Iterator[Any]:
+    """A memory pool that Arrow uses meanwhile, and that knows how much that was at most."""
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        yield pool
+    finally:
+        pa.set_memory_pool(usual)
+
+
+def test_columns_that_are_not_taken_are_not_read() -> None:
+    junk = pa.array(["a" * 10**7], pa.large_string())
+    rows = parquet({"t": [1.0], "c": ["x"], "d": ["y"], "junk": junk}, compression="zstd")
+    matrix = parquet({"a": [1.0], "b": [2], "c": np.float32([3]), "junk": junk}, compression="zstd")
+    raw = declared(t="double", c="string", d="string")
+    for codec, body in ((ParquetCodec(RAW), rows), (ParquetCodec(RAW, raw), rows)):
+        with counted() as pool:
+            assert codec.decode(body).inputs["c"].tolist() == ["x"]
+        assert pool.max_memory() < 10**6
+    with counted() as pool:
+        assert ParquetCodec(MATRIX, ABC).decode(matrix).inputs["x"].tolist() == [[1, 2, 3]]
+    assert pool.max_memory() < 10**6
+    message = "column 'd': expected BYTES, came nothing; the data has: t, c, junk"
+    with pytest.raises(BadRequest, match=message):
+        ParquetCodec(RAW).decode(parquet({"t": [1.0], "c": ["x"], "junk": junk}))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_values_that_are_small_in_a_file_only_are_refused(listed: bool) -> None:
+    texts = pa.array(["a" * 100_000] * 4_000, pa.large_string())
+    column = pa.ListArray.from_arrays(pa.array([0, 4_000], pa.int32()), texts) if listed else texts
+    one = Signature((spec("c", "BYTES", raw=True),), OUTPUTS, True)
+    body = parquet({"c": column}, compression="none")
+    assert len(body) < 410_000
+    with (
+        counted() as pool,
+        pytest.raises(TooLarge, match="at most 268435456 bytes of values, came 400000000"),
+    ):
+        ParquetCodec(one).decode(body)
+    assert pool.max_memory() < 10**7
+
+
+def test_a_file_that_says_it_is_large_is_not_read() -> None:
+    one = Signature((spec("c", "BYTES", raw=True),), OUTPUTS, True)
+    body = parquet({"c": ["a" * 10**6]}, compression="zstd", use_dictionary=False)
+    with pytest.raises(TooLarge, match="expected at most 999999 bytes when decompressed, came 10000"):
+        ParquetCodec(one, most_bytes=999_999).decode(body)
+    body = parquet({"c": ["ab", "ac"]}, use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
+    with pytest.raises(BadRequest, match=r"column 'c': expected encodings .* came DELTA_BYTE_ARRAY"):
+        ParquetCodec(one).decode(body)
+
+
+def test_lists_in_one_row_that_are_many_values_are_refused() -> None:
+    numbers = pa.array([[0.0] * 10**6])
+    body = parquet({"a": numbers})
+    assert len(body) < 10_000
+    with pytest.raises(TooLarge, match="expected at most 1000000 bytes when decompressed, came 8000000"):
+        ParquetCodec(MATRIX, most_bytes=10**6).decode(body)
+
+
 def test_a_time_zone_that_there_is_not() -> None:
     with pytest.raises(BadRequest, match=r"the table: .*Nowhere/Bad"):
-        ParquetCodec(RAW).decode(parquet(t=pa.array([1], pa.timestamp("us", "Nowhere/Bad"))))
+        ParquetCodec(RAW).decode(parquet({"t": pa.array([1], pa.timestamp("us", "Nowhere/Bad"))}))
 
 
 whole = st.sampled_from(["1.0", "-0.0", "1e3", "2.5e1", "7", "-12", "+3", " 4", "007", "9007199254740993"])
@@ -459,15 +522,17 @@ def test_numbers_in_csv_that_are_none_are_named() -> None:
             CsvCodec(MATRIX, ABC).decode(f"a,b,c\n{text}\n".encode())
 
 
-def parquet(**columns: Any) -> bytes:
+def parquet(columns: dict[str, Any], **options: Any) -> bytes:
     sink = io.BytesIO()
-    pa.parquet.write_table(pa.table(columns), sink)
+    pa.parquet.write_table(pa.table(columns), sink, **options)
     return sink.getvalue()
 
 
 def test_parquet_keeps_to_types() -> None:
     moments = pa.array([1_704_412_800, None], pa.timestamp("s"))
-    body = parquet(t=pa.array([1, None], pa.int32()), c=pa.array(["x", None]).dictionary_encode(), d=moments)
+    body = parquet(
+        {"t": pa.array([1, None], pa.int32()), "c": pa.array(["x", None]).dictionary_encode(), "d": moments}
+    )
     inputs = ParquetCodec(RAW, declared(t="double", c="string", d="datetime")).decode(body).inputs
     np.testing.assert_array_equal(inputs["t"], [1, np.nan])
     assert inputs["c"].tolist() == ["x", None]
@@ -479,8 +544,8 @@ def test_parquet_keeps_to_types() -> None:
     ):
         good = {"a": pa.array([1.0]), "b": pa.array([1], pa.int32()), "c": pa.array([1.0], pa.float32())}
         with pytest.raises(SignatureViolation, match=re.escape(message)):
-            ParquetCodec(MATRIX, ABC).decode(parquet(**good | columns))
-    assert ParquetCodec(MATRIX, ABC).decode(parquet(**good)).inputs["x"].tolist() == [[1, 1, 1]]
+            ParquetCodec(MATRIX, ABC).decode(parquet(good | columns))
+    assert ParquetCodec(MATRIX, ABC).decode(parquet(good)).inputs["x"].tolist() == [[1, 1, 1]]
     with pytest.raises(BadRequest, match="no valid Parquet file"):
         ParquetCodec(MATRIX).decode(b"PAR1")
 

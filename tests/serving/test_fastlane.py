@@ -378,6 +378,27 @@ def test_a_server_that_stops_answers_first_and_closes_then(house: House) -> None
     assert b"connection: close\r\n\r\n{" in answer
 
 
+def test_a_server_that_stops_reads_what_waits_behind_a_slow_request(house: House) -> None:
+    async def stop() -> bytes:
+        protocol, wire = house.connect(house.lane)
+        protocol.data_received(SLOW)
+        protocol.data_received(ONE[:-1])
+        assert protocol.flow.read_paused
+        protocol.shutdown()
+        for _ in range(3):
+            protocol._end_if_stalled()
+        await until(lambda: not protocol.flow.read_paused)
+        protocol._end_if_stalled()
+        protocol.data_received(ONE[-1:])
+        await until(lambda: wire.closed)
+        protocol.connection_lost(None)
+        return wire.written
+
+    answers = house.run(stop())
+    assert answers.count(b"HTTP/1.1 200") == 2
+    assert b"503" not in answers
+
+
 def test_idle_connections_are_closed_and_busy_ones_are_not(house: House) -> None:
     async def idle() -> bool:
         protocol, wire = house.connect(house.lane)

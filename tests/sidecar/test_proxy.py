@@ -471,3 +471,40 @@ async def test_a_stop_waits_for_a_body_that_still_comes(proxy: Proxy, upstream: 
     writer.write(INFER[-1:])
     assert await reader.readexactly(len(OK)) == OK
     writer.close()
+
+
+async def test_a_stop_does_not_give_up_a_client_that_is_not_read(proxy: Proxy, upstream: RawUpstream) -> None:
+    size, go = 32 * 2**20, threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        _, body = read_head(connection)
+        assert go.wait(60)
+        read_exactly(connection, body, size)
+        connection.sendall(OK)
+
+    upstream.handle = handle
+    head = b"POST /invocations HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size
+    client = asyncio.create_task(
+        talk(proxy, lambda connection: (connection.sendall(head + bytes(size)), connection.recv(len(OK)))[1])
+    )
+
+    def waits() -> bool:
+        return any(
+            one.passage is not None
+            and one.passage.upstream is not None
+            and one.passage.upstream.transport.get_write_buffer_size() > 0
+            and not one.transport.is_reading()
+            for one in proxy.clients
+        )
+
+    while not waits():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    (reading,) = proxy.clients
+    for _ in range(3):
+        proxy._end_stalled()
+    assert not reading.advanced
+    go.set()
+    while not reading.transport.is_reading() and not client.done():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    proxy._end_stalled()  # it was read again a moment ago
+    assert await client == OK

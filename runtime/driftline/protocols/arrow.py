@@ -26,8 +26,8 @@ class ArrowCodec:
     Columns are the model's inputs as `Columns` says. The answer has a column for each output, or NAME_0,
     NAME_1, ... for one of several, and the metadata model_name and model_version.
 
-    limits  a request of more rows, or of more bytes when decompressed, than may wait is refused before all of
-            it is in memory
+    limits  a request of more rows, or of more bytes when decompressed, or of values that are more bytes, than
+            may wait is refused before all of it is in memory
     """
 
     media_type: ClassVar[bytes] = b"application/vnd.apache.arrow.stream"
@@ -60,6 +60,8 @@ class ArrowCodec:
         if not batches:
             raise BadRequest("the request: expected rows in the Arrow stream, came none")
         columns = Columns(self._signature.inputs, rows.schema)
+        values = sum(unpacked.decoded_bytes(batches[0].column(name)) for name in columns.names)
+        check_most(values, self._most_bytes, "bytes of values")
         return InferRequest(columns.tensors(batches[0]), self._outputs)
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:

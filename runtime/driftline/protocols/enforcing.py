@@ -21,7 +21,14 @@ class Intake(Protocol):
     """What a request's data becomes. Each raises BadRequest, or SignatureViolation for what was declared.
 
     by_row  whether the answer has an object for each row, rather than a list for each output
+
+    columns  names of the columns that are taken of a table; None for all
     """
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """See above."""
+        ...
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
         """The model's inputs out of a table, and by_row; `typed`: its columns have types of their own."""
@@ -51,6 +58,9 @@ class Undeclared:
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
+        inputs = signature.inputs
+        all_of_them = len(inputs) == 1 and not inputs[0].raw
+        self.columns = None if all_of_them else frozenset(spec.name for spec in inputs)
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
         """The columns as they are."""
@@ -72,6 +82,7 @@ class Columns:
         self._signature = signature
         self._schema = schema
         self._named = schema[0].name is not None
+        self.columns = frozenset(str(column.name) for column in schema) if self._named else None
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
         """The columns that are declared, as they are declared."""
@@ -142,6 +153,7 @@ class DeclaredTensors:
         self._named = schema[0].name is not None
         only = signature.inputs[0].name
         self._schema = {only if tensor.name is None else tensor.name: tensor for tensor in schema}
+        self.columns = frozenset(self._schema) if self._named else None
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
         """The columns of the tensors' names; without names, all of them side by side."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from driftline.columns import decoded
 from driftline.config import Batching
 from driftline.errors import BadRequest
 from driftline.mlmodel import Column
+from driftline.protocols import unpacked
 from driftline.protocols.codec import InferRequest, check_most
 from driftline.protocols.frames import Frame
 from driftline.protocols.mlflow import MlflowCodec
@@ -47,24 +48,59 @@ class CsvCodec(MlflowCodec):
 class ParquetCodec(MlflowCodec):
     """Reads tables in Parquet, whose columns have types; answers as MlflowCodec does.
 
-    most_rows  a table of more is refused before it is read: in a file, a million equal ones are a few bytes
+    Columns that the model does not take are not read.
+
+    most_rows   a table of more is refused before it is read: in a file, a million equal ones are a few bytes
+    most_bytes  so is one with more bytes in the columns that are read, as the file says; and before it is
+                decoded, one whose values are more
     """
 
-    def __init__(self, *arguments: Any, most_rows: int = Batching().max_queue_rows) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        most_rows: int = Batching().max_queue_rows,
+        most_bytes: int = Batching().max_queue_bytes,
+    ) -> None:
         super().__init__(*arguments)
         self._most_rows = most_rows
+        self._most_bytes = most_bytes
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest for whatever is no table or does not fit the signature, TooLarge
-        for one of too many rows."""
+        for one of too many rows or bytes."""
         try:
-            with pa.parquet.ParquetFile(pa.BufferReader(body)) as file:
-                check_most(file.metadata.num_rows, self._most_rows, "rows")
-                table = file.read()
+            frame = self._frame(pa.BufferReader(body))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise BadRequest(f"the request is no valid Parquet file: {_line(error)}") from error
-        inputs, by_row = self._intake.table(_frame(table.select(_no_index(table.schema))), typed=True)
+        inputs, by_row = self._intake.table(frame, typed=True)
         return InferRequest(inputs, self._outputs, by_row=by_row)
+
+    def _frame(self, body: Any) -> Frame:
+        """All columns by name, those that are not taken without values."""
+        metadata = pa.parquet.read_metadata(body)
+        rows = metadata.num_rows
+        check_most(rows, self._most_rows, "rows")
+        names = _no_index(metadata)
+        wanted = self._intake.columns
+        taken = names if wanted is None else [name for name in names if name in wanted]
+        leaves = [
+            index
+            for index in range(metadata.num_columns)
+            if _is_of(metadata.schema.column(index).path, taken)
+        ]
+        check_most(_bytes_of(metadata, leaves), self._most_bytes, "bytes when decompressed")
+        # A text that many rows have stays one text until it is known how many those are.
+        texts = [column.path for column in map(metadata.schema.column, leaves) if _is_text(column)]
+        with pa.parquet.ParquetFile(body, metadata=metadata, read_dictionary=texts) as file:
+            table = file.read(taken)
+        table = table.select([index for index, name in enumerate(table.column_names) if name in taken])
+        chunks = (chunk for column in table.columns for chunk in column.chunks)
+        check_most(sum(map(unpacked.decoded_bytes, chunks)), self._most_bytes, "bytes of values")
+        frame = _frame(table)
+        if frame.names == tuple(names):
+            return frame
+        columns, absent = frame.by_name(), [None] * rows
+        return Frame(tuple(names), [columns.get(name, absent) for name in names])
 
 
 _TYPES = {
@@ -129,11 +165,43 @@ def _numbers(name: str, column: Any, kind: Any) -> Any:
         raise pa.ArrowInvalid(f"column {name!r}: {error}") from None
 
 
-def _no_index(schema: Any) -> list[str]:
-    """The names of the columns but those that were the index of a DataFrame."""
-    said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+def _no_index(metadata: Any) -> list[str]:
+    """The names of a file's columns but those that were the index of a DataFrame."""
+    said = json.loads((metadata.metadata or {}).get(b"pandas", b"{}"))
     index = {name for name in said.get("index_columns", ()) if isinstance(name, str)}
-    return [name for name in schema.names if name not in index]
+    return [name for name in metadata.schema.to_arrow_schema().names if name not in index]
+
+
+def _is_of(path: str, names: Container[str]) -> bool:
+    """Whether a column of a file, NAME or NAME.PART.PART, is read with the columns of these names."""
+    parts = path.split(".")
+    return any(".".join(parts[:count]) in names for count in range(1, len(parts) + 1))
+
+
+def _bytes_of(metadata: Any, leaves: Sequence[int]) -> int:
+    """Bytes of columns as a file's footer says, of texts in a dictionary each once."""
+    size = 0
+    for index in leaves:
+        column = metadata.schema.column(index)
+        width = (
+            column.length if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[column.physical_type]
+        )
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            part = group.column(index)
+            if "DELTA_BYTE_ARRAY" in part.encodings:
+                raise BadRequest(
+                    f"column {column.path!r}: expected encodings whose size is known, came DELTA_BYTE_ARRAY"
+                )
+            size += max(part.total_uncompressed_size, part.num_values * width)
+    return size
+
+
+def _is_text(column: Any) -> bool:
+    return bool(column.physical_type == "BYTE_ARRAY")
+
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
+"""Bytes of a value of Parquet's types in memory; of a text, of its place in a dictionary."""
 
 
 def _frame(table: Any) -> Frame:

@@ -1,6 +1,7 @@
-"""How many bytes an Arrow stream has when it is decompressed, as its messages say: before that is done.
+"""How many bytes columns become, before that is done: what is decompressed, and what stands there once only.
 
-The formats are Arrow's, `format/Message.fbs`, and FlatBuffers', https://flatbuffers.dev/internals.
+The sizes in an Arrow stream are read from its messages: Arrow's `format/Message.fbs`, in FlatBuffers,
+https://flatbuffers.dev/internals.
 """
 
 from __future__ import annotations
@@ -8,7 +9,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+
+from driftline.columns import is_lists
+from driftline.tensors import Array
 
 _HEADER_TYPE, _HEADER = 1, 2
 """Fields of a Message."""
@@ -25,6 +30,59 @@ def size_of(body: bytes) -> int:
     return sum(_size_of(message) for message in pa.ipc.MessageReader.open_stream(body))
 
 
+def decoded_bytes(column: Any) -> int:
+    """Bytes of an Arrow column's values, each counted as often as it is referred to; at least, of numbers.
+
+    One text in a dictionary, or under views, may be the value of every row.
+    """
+    return int(_sizes(column).sum()) if _refers(column.type) else int(column.nbytes)
+
+
+def _refers(kind: Any) -> bool:
+    """Whether values of a type may be more bytes than they take."""
+    types = pa.types
+    return (
+        types.is_dictionary(kind) or types.is_null(kind) or types.is_run_end_encoded(kind)
+        or types.is_string_view(kind) or types.is_binary_view(kind)
+        or types.is_list_view(kind) or types.is_large_list_view(kind)
+        or any(_refers(kind.field(index).type) for index in range(kind.num_fields))
+    )  # fmt: skip
+
+
+def _sizes(column: Any) -> Array:
+    """Bytes of each value."""
+    from pyarrow import compute  # takes 50 ms, and most requests do without
+
+    kind, types, count = column.type, pa.types, len(column)
+    sizes: Array
+    if types.is_dictionary(kind):
+        each = np.append(_sizes(column.dictionary), 0)
+        places = column.indices.cast(pa.int64()).fill_null(len(each) - 1)
+        sizes = each[np.from_dlpack(places)]
+        return sizes
+    if is_lists(kind):
+        sums = np.append(0, _sizes(column.values).cumsum())
+        lengths = np.from_dlpack(compute.list_value_length(column).cast(pa.int64()).fill_null(0))
+        if types.is_fixed_size_list(kind):
+            starts = (column.offset + np.arange(count)) * kind.list_size
+        else:
+            starts = np.asarray(column.offsets)[:count]
+        sizes = sums[starts + lengths] - sums[starts]
+        return sizes
+    if types.is_string_view(kind) or types.is_binary_view(kind):  # of 16 bytes, the first 4 are the length
+        views = np.frombuffer(column.buffers()[1], np.int32).reshape(-1, 4)
+        return views[column.offset : column.offset + count, 0].astype(np.int64)
+    if types.is_null(kind):
+        return np.full(count, 8)
+    try:
+        return np.full(count, kind.bit_width // 8)
+    except ValueError:
+        pass
+    if kind.num_fields:  # no model takes what has fields: as many values as bytes, each of all bytes
+        return np.full(count, column.nbytes**2)
+    return np.from_dlpack(compute.binary_length(column).cast(pa.int64()).fill_null(0))
+
+
 def _size_of(message: Any) -> int:
     data = memoryview(message.metadata)
     table = _target(data, 0)
@@ -39,7 +97,7 @@ def _size_of(message: Any) -> int:
     (count,) = struct.unpack_from("<I", data, start)
     body, size = memoryview(message.body), 0
     for offset, length in struct.iter_unpack("<qq", data[start + 4 : start + 4 + 16 * count]):
-        if length > 0:  # each begins with its size, or -1 if it is as it was
+        if length > 0:  # each begins with its size; -1: not compressed
             size += max(0, struct.unpack_from("<q", body, offset)[0])
     return size
 

@@ -71,7 +71,8 @@ class Served:
             return ArrowCodec(self.signature, self.version.name, self.version.number, limits)
         if protocol == "mlflow-csv":
             return self._mlflow_codec(CsvCodec)
-        return self._mlflow_codec(partial(ParquetCodec, most_rows=most_rows(self.signature, limits)))
+        rows, size = most_rows(self.signature, limits), limits.max_queue_bytes
+        return self._mlflow_codec(partial(ParquetCodec, most_rows=rows, most_bytes=size))
 
     def _mlflow_codec(self, codec: Callable[..., MlflowCodec]) -> Codec:
         model = self.model

@@ -90,7 +90,7 @@ class Client(asyncio.Protocol):
         self.idle_since = monotonic()
         self.slow = False
         self.parsing = False
-        self.advanced = True  # something has come since this was last looked at
+        self.advanced = True  # something has come, or could not, since this was last looked at
 
     # -- asyncio --------------------------------------------------------------------------------------
 
@@ -157,6 +157,7 @@ class Client(asyncio.Protocol):
         """Read on, unless requests wait already."""
         if not self._waiting and not self.transport.is_closing():
             self.transport.resume_reading()
+            self.advanced = True  # what has come meanwhile is read only now
 
     # -- the parser -----------------------------------------------------------------------------------
 

@@ -102,10 +102,11 @@ class Proxy:
         self._sweeper.cancel()
 
     def _end_stalled(self) -> None:
-        """End requests that are not whole and of which nothing has come since this was last called."""
+        """End requests that are not whole and of which nothing has come since this was last called, though it
+        would have been read."""
         for client in list(self.clients):
             passage, advanced, client.advanced = client.passage, client.advanced, False
-            if passage is None or passage.complete or advanced:
+            if passage is None or passage.complete or advanced or not client.transport.is_reading():
                 continue
             if not passage.done:
                 self._give_up(passage, 503, STALLED)

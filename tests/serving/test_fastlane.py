@@ -216,6 +216,34 @@ def test_who_asks_for_it_is_answered_compressed(
     assert zlib.decompressobj(31).decompress(body) == plain.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.parametrize("failing", ["at once", "in a thread", "without a thread"])
+def test_an_answer_that_cannot_be_compressed_goes_as_it_is(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
+) -> None:
+    def fail(*arguments: object) -> bytes:
+        raise MemoryError
+
+    def no_thread(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def lane() -> bytes:
+        protocol, wire = house.connect(house.lane)
+        if failing == "without a thread":
+            monkeypatch.setattr(protocol.loop, "run_in_executor", no_thread)
+        protocol.data_received(request)
+        await until(partial(quiet, protocol))
+        protocol.connection_lost(None)
+        return wire.written
+
+    request = REQUESTS["to be compressed"]
+    plain = house.run(house.talk(house.lane, [request.replace(b"Accept-Encoding", b"x")]))[0]
+    monkeypatch.setattr(exchange, "compress", fail)
+    if failing != "at once":
+        monkeypatch.setattr(exchange, "LONG", 0)
+    assert house.run(lane()) == plain
+    assert "an answer can't be compressed, and goes as it is" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "status", "answer"),
     [

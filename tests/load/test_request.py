@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import numpy as np
 import pytest
 
 from driftline.errors import BadRequest
-from driftline.load.request import Request, check_url, encode, model_path, tensor
+from driftline.load.request import Request, check_url, encode, model_path, only_model, tensor
 from driftline.protocols.v2 import V2Codec
 from driftline.tensors import DATATYPES, Signature, TensorSpec
 
@@ -54,12 +56,43 @@ def test_a_server_may_be_below_a_path() -> None:
     assert request.message.startswith(b"POST /below/p HTTP/1.1\r\nHost: h\r\n")
 
 
+@pytest.mark.parametrize(
+    ("below", "path"), [("/é ü", "/%C3%A9%20%C3%BC"), ("/a%20b/", "/a%20b"), ("/a:b@c;d", "/a:b@c;d")]
+)
+def test_a_path_is_quoted_once(below: str, path: str) -> None:
+    request = Request(check_url(f"http://h{below}"), "/p", {}, b"", "")
+    assert request.url == f"http://h{path}/p"
+    assert request.message.startswith(f"POST {path}/p HTTP/1.1\r\nHost: h\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("user", "secret"),
+    [("me:pa%40ss", b"me:pa@ss"), ("me", b"me:"), ("m%C3%A9:é", "mé:é".encode()), (":", b":")],
+)
+def test_a_user_and_a_password_are_sent_apart(user: str, secret: bytes) -> None:
+    request = Request(check_url(f"http://{user}@h:80"), "/p", {"Content-Type": "a/b"}, b"", "")
+    assert request.url == "http://h:80/p"
+    authorization = f"Authorization: Basic {b64encode(secret).decode()}"
+    assert request.message.split(b"\r\n")[1:3] == [b"Host: h:80", authorization.encode()]
+    assert request.all_headers["Content-Type"] == "a/b"
+
+
+def test_a_password_is_not_in_messages() -> None:
+    server = check_url("http://me:secret@nowhere.invalid")
+    for failing in (lambda: only_model(server), Request(server, "/", {}, b"", "").address):
+        with pytest.raises(BadRequest, match=r"nowhere\.invalid") as failed:
+            failing()
+        assert "secret" not in str(failed.value)
+
+
 def test_paths_name_versions() -> None:
     assert model_path("m") == "/v2/models/m"
     assert model_path("a b:3") == "/v2/models/a%20b/versions/3"
 
 
-@pytest.mark.parametrize("url", ["", "x", "https://h", "http://", "http://h:x", "http://h?q", "ftp://h"])
+@pytest.mark.parametrize(
+    "url", ["", "x", "https://h", "http://", "http://h:x", "http://h?q", "ftp://h", "http://ü"]
+)
 def test_what_is_no_url_of_a_server(url: str) -> None:
     with pytest.raises(BadRequest, match="expected the URL of a server"):
         check_url(url)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest, TooLarge
 from driftline.protocols import encoding as module
-from driftline.protocols.encoding import compress, decompress, wanted
+from driftline.protocols.encoding import answer_coding, compress, decompress
 
 TEXT = b'{"inputs": []}'
 MOST = 100_000
@@ -100,12 +100,25 @@ def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"*", None),
         (b"identity;q=0", None),
         (b",;q=,;,", None),
+        (b"deflate;q=0.1, gzip;q=1.0, identity;q=0", b"gzip"),
+        (b"gzip;q=0.001, deflate;q=0, identity;q=0.000", b"gzip"),
+        (b"gzip;q=abc", None),
+        (b"gzip;q=2", None),
+        (b"gzip;q=-1", None),
+        (b"gzip;\tq=0", None),
+        (b"gzip\t;\tq=0.5", b"gzip"),
+        (b"gzip, *;q=0", b"gzip"),
     ],
 )
 def test_answers_are_compressed_for_who_wants_that_and_no_other(
     accepted: bytes, coding: bytes | None
 ) -> None:
-    assert wanted(accepted) == coding
+    assert answer_coding([(b"accept", b"br"), (b"accept-encoding", accepted)]) == coding
+    assert answer_coding([(b"accept-encoding", part) for part in accepted.split(b",")]) == coding
+
+
+def test_without_a_wish_an_answer_goes_as_it_is() -> None:
+    assert answer_coding([(b"accept", b"gzip")]) is None
 
 
 @given(st.binary(), st.sampled_from([b"gzip", b"deflate"]))

@@ -115,6 +115,9 @@ def test_tensors_are_answered_by_output() -> None:
     assert text == b'{"predictions": {"y": [[0.10000000149011612, NaN]]}}'
 
 
+finite = st.one_of(
+    st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(-(2**40), 2**40), st.none()
+)
 values = st.one_of(st.floats(width=32), st.integers(-(2**40), 2**40), st.none())
 
 
@@ -578,37 +581,74 @@ RECORD = st.one_of(
 )
 
 
-@given(st.lists(st.lists(RECORD, min_size=1, max_size=3), min_size=2, max_size=5), st.integers(0, 2))
-def test_records_are_read_alike_by_the_kernel_without_it_and_together(
-    requests: list[list[dict[str, Any]]], style: int
+STYLES = st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")])
+
+
+def records(rows: list[dict[str, Any]], style: tuple[str, str]) -> bytes:
+    return json.dumps({"dataframe_records": rows}, separators=style).encode()
+
+
+def read_records(codec: MlflowCodec, body: bytes) -> Any:
+    """What is read, or the error."""
+    try:
+        request = codec.decode(body)
+    except DriftlineError as error:
+        return type(error), str(error)
+    assert request.by_row
+    assert request.inputs["x"].dtype == np.float32
+    return request.inputs["x"]
+
+
+def without_kernel() -> MlflowCodec:
+    codec = MlflowCodec(MATRIX, DOUBLES)
+    assert codec._objects is not None
+    codec._objects = None
+    return codec
+
+
+@given(st.lists(st.lists(RECORD, min_size=1, max_size=3), min_size=2, max_size=5), STYLES)
+def test_records_are_read_alike_by_the_kernel_and_without_it(
+    requests: list[list[dict[str, Any]]], style: tuple[str, str]
 ) -> None:
-    separators = [(",", ":"), (", ", ": "), (" ,", " :")][style]
-    fast, plain = MlflowCodec(MATRIX, DOUBLES), MlflowCodec(MATRIX, DOUBLES)
-    assert fast._objects is not None
-    plain._objects = None
+    fast, plain = MlflowCodec(MATRIX, DOUBLES), without_kernel()
+    for body in (records(rows, style) for rows in requests):
+        np.testing.assert_array_equal(read_records(fast, body), read_records(plain, body))
 
-    def read(codec: MlflowCodec, body: bytes) -> Any:
-        try:
-            request = codec.decode(body)
-        except DriftlineError as error:
-            return type(error), str(error)
-        assert request.by_row
-        assert request.inputs["x"].dtype == np.float32
-        return request.inputs["x"]
 
-    bodies = [json.dumps({"dataframe_records": rows}, separators=separators).encode() for rows in requests]
-    expected = [read(plain, body) for body in bodies]
-    for body, want in zip(bodies, expected, strict=True):
-        np.testing.assert_array_equal(read(fast, body), want)
+@given(
+    st.permutations("abc"),
+    st.lists(st.tuples(*[finite] * 3), min_size=2, max_size=5),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+)
+def test_requests_of_a_record_each_are_read_together_as_alone(
+    names: list[str], rows: list[tuple[float | None, ...]], style: tuple[str, str]
+) -> None:
+    requests = [dict(zip(names, row, strict=True)) for row in rows]
+    fast, plain = MlflowCodec(MATRIX, DOUBLES), without_kernel()
+    bodies = [records([row], style) for row in requests]
+    form = fast.form(bodies[0], None)
+    assert form is not None
+    assert all(map(form.fits, bodies))
+    found = form.read_all(bodies)
+    assert found.by_row
+    alone = [read_records(plain, body) for body in bodies]
+    np.testing.assert_array_equal(found.inputs["x"], np.concatenate(alone))
+
+
+@given(st.lists(RECORD, min_size=2, max_size=5), STYLES)
+def test_requests_of_odd_records_are_read_together_as_alone_or_not_at_all(
+    requests: list[dict[str, Any]], style: tuple[str, str]
+) -> None:
+    fast, plain = MlflowCodec(MATRIX, DOUBLES), without_kernel()
+    bodies = [records([row], style) for row in requests]
     form = fast.form(bodies[0], None)
     if form is None or not all(map(form.fits, bodies)):
         return
     try:
-        found = form.read_all(bodies)
+        found = form.read_all(bodies).inputs["x"]
     except numbers.Unread:
         return
-    assert found.by_row
-    np.testing.assert_array_equal(found.inputs["x"], np.concatenate(expected))
+    np.testing.assert_array_equal(found, np.concatenate([read_records(plain, body) for body in bodies]))
 
 
 def test_records_that_come_together_are_read_together() -> None:

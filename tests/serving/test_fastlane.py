@@ -65,6 +65,8 @@ REQUESTS = {
     "compressed": post(b"\x1f", "/v2/models/scale/infer", "Content-Encoding: gzip"),
     "to be compressed": post(ask(np.arange(300.0).reshape(100, 3).tolist()), "/v2/models/scale/infer",
                              "Accept-Encoding: gzip"),
+    "two wishes": post(ask(np.arange(300.0).reshape(100, 3).tolist()), "/v2/models/scale/infer",
+                       "Accept-Encoding: gzip", "Accept-Encoding: br"),
     "nothing to compress": headed("Accept-Encoding: deflate"),
     "an upgrade": headed("Connection: upgrade", "Upgrade: h2c"),
     "chunked": b"POST /v2/models/scale/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -212,8 +214,41 @@ def test_who_asks_for_it_is_answered_compressed(
     plain, _ = house.both(request.replace(b"Accept-Encoding", b"x"))
     packed, _ = house.both(request, request)
     head, _, body = packed.partition(b"\r\n\r\n")
-    assert b"\r\ncontent-encoding: gzip" in head
+    assert b"\r\ncontent-encoding: gzip\r\nvary: accept-encoding" in head
     assert zlib.decompressobj(31).decompress(body) == plain.partition(b"\r\n\r\n")[2]
+
+
+def test_lines_of_accepted_codings_are_one_list(house: House) -> None:
+    for _ in range(2):
+        assert b"content-encoding" not in house.both(REQUESTS["two wishes"])[0]
+
+
+@pytest.mark.parametrize("failing", ["at once", "in a thread", "without a thread"])
+def test_an_answer_that_cannot_be_compressed_goes_as_it_is(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
+) -> None:
+    def fail(*arguments: object) -> bytes:
+        raise MemoryError
+
+    def no_thread(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def lane() -> bytes:
+        protocol, wire = house.connect(house.lane)
+        if failing == "without a thread":
+            monkeypatch.setattr(protocol.loop, "run_in_executor", no_thread)
+        protocol.data_received(request)
+        await until(partial(quiet, protocol))
+        protocol.connection_lost(None)
+        return wire.written
+
+    request = REQUESTS["to be compressed"]
+    plain = house.run(house.talk(house.lane, [request.replace(b"Accept-Encoding", b"x")]))[0]
+    monkeypatch.setattr(exchange, "compress", fail)
+    if failing != "at once":
+        monkeypatch.setattr(exchange, "LONG", 0)
+    assert house.run(lane()) == plain
+    assert "an answer can't be compressed, and goes as it is" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -442,7 +442,7 @@ async def test_a_stop_does_not_wait_for_a_body_that_does_not_come(
 
     def handle(connection: socket.socket) -> None:
         read_head(connection)
-        if answered:  # before the request is whole: the rest is only heard out
+        if answered:  # before the request is whole: the rest is read and thrown away
             connection.sendall(OK)
         begun.set()
         read_all(connection)
@@ -465,7 +465,7 @@ async def test_a_stop_waits_for_a_body_that_still_comes(proxy: Proxy, upstream: 
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)  # type: ignore[attr-defined]
     for part in (INFER[:-3], INFER[-3:-2], INFER[-2:-1]):
         writer.write(part)
-        while not any(client.advanced and client.passage for client in proxy.clients):  # noqa: ASYNC110
+        while not any(client.advanced and client.request for client in proxy.clients):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         proxy._end_stalled()
     writer.write(INFER[-1:])
@@ -490,9 +490,9 @@ async def test_a_stop_does_not_give_up_a_client_that_is_not_read(proxy: Proxy, u
 
     def waits() -> bool:
         return any(
-            one.passage is not None
-            and one.passage.upstream is not None
-            and one.passage.upstream.transport.get_write_buffer_size() > 0
+            one.request is not None
+            and one.request.upstream is not None
+            and one.request.upstream.transport.get_write_buffer_size() > 0
             and not one.transport.is_reading()
             for one in proxy.clients
         )

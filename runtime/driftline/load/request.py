@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 import numpy as np
 import orjson
@@ -24,12 +25,17 @@ _SECONDS = 30.0
 _WORDS = ("a", "bc", "def", "ghij")
 _SEED = 1
 JSON = "application/json"
+_SAFE = "/%:@!$&'()*+,;="
+"""What a path may have besides letters and digits, and what is quoted already: RFC 3986, 3.3."""
 _JSON_LENGTH = "Inference-Header-Content-Length"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST: the server's URL, the path below it, headers, the body; `about` describes it in a few words."""
+    """A POST: the server's URL, the path below it, headers, the body; `about` describes it in a few words.
+
+    A user and a password in the server's URL are sent as `Authorization: Basic`, and shown nowhere.
+    """
 
     server: str
     path: str
@@ -39,14 +45,24 @@ class Request:
 
     @property
     def url(self) -> str:
-        """The URL that it is posted to."""
-        return self.server + self.path
+        """The URL that it is posted to, without a user and a password."""
+        server = urlsplit(self.server)
+        return server._replace(netloc=_host(server)).geturl() + self.path
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """The headers that are sent but Host and Content-Length."""
+        server = urlsplit(self.server)
+        if server.username is None:
+            return {**self.headers}
+        secret = unquote_to_bytes(f"{server.username}:{server.password or ''}")
+        return {"Authorization": f"Basic {b64encode(secret).decode()}", **self.headers}
 
     @property
     def message(self) -> bytes:
         """The bytes of the request in HTTP/1.1."""
         server = urlsplit(self.server)
-        headers = {"Host": server.netloc, **self.headers, "Content-Length": str(len(self.body))}
+        headers = {"Host": _host(server), **self.all_headers, "Content-Length": str(len(self.body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return f"POST {server.path}{self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.body
 
@@ -58,24 +74,29 @@ class Request:
                 parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
             )[0]
         except OSError as error:
-            raise BadRequest(f"{self.server}: {error.strerror}") from error
+            raise BadRequest(f"{without_secrets(self.server)}: {error.strerror}") from error
         return family, found  # type: ignore[return-value]
 
     def try_once(self) -> None:
         """Send it once; BadRequest, with what came, if the answer is none of status 2xx."""
-        answer = _ask(self.url, self.body, self.headers)
+        answer = _ask(self.url, self.body, self.all_headers)
         if not answer.is_success:
             raise BadRequest(f"{self.url}: expected an answer of status 2xx, came {_said(answer)}")
 
 
+def _host(server: SplitResult) -> str:
+    """Of a URL, HOST or HOST:PORT."""
+    return server.netloc.rpartition("@")[2]
+
+
 def check_url(url: str) -> str:
-    """A server's URL without a slash at its end; BadRequest if it is none."""
+    """A server's URL as it may be sent, without a slash at its end; BadRequest if it is none."""
     parts = url_parts(url)
-    if parts is None or parts.scheme != "http" or parts.query or parts.fragment:
+    if parts is None or parts.scheme != "http" or parts.query or parts.fragment or not _host(parts).isascii():
         raise BadRequest(
             f"{without_secrets(url)}: expected the URL of a server, such as http://127.0.0.1:8080"
         )
-    return url.rstrip("/")
+    return parts._replace(path=quote(parts.path, safe=_SAFE)).geturl().rstrip("/")
 
 
 def model_path(model: str) -> str:
@@ -96,7 +117,7 @@ def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Reques
     model = model or only_model(url)
     answer = _ask(url + model_path(model))
     if answer.status_code == 404:
-        raise NotFound(f"{url} has no model {model!r}; it serves: {_list(models(url))}")
+        raise NotFound(f"{without_secrets(url)} has no model {model!r}; it serves: {_list(models(url))}")
     try:
         inputs = answer.raise_for_status().json()["inputs"]
         tensors = {entry["name"]: tensor(entry, rows) for entry in inputs}
@@ -106,7 +127,7 @@ def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Reques
         if isinstance(error, BadRequest):
             raise
         raise BadRequest(
-            f"{url}{model_path(model)}: expected the model's metadata, came {_said(answer)}"
+            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, came {_said(answer)}"
         ) from error
     datatypes = [entry["datatype"] for entry in inputs]
     named = {name: (of, array) for (name, array), of in zip(tensors.items(), datatypes, strict=True)}
@@ -122,7 +143,7 @@ def only_model(url: str) -> str:
     """The one model that a server has; BadRequest if it has several, or none."""
     names = models(url)
     if len(names) != 1:
-        raise BadRequest(f"{url}: expected --model, the server has: {_list(names)}")
+        raise BadRequest(f"{without_secrets(url)}: expected --model, the server has: {_list(names)}")
     return names[0]
 
 

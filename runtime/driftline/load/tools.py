@@ -76,7 +76,7 @@ def _read(tool: str, said: Path, log: Path, outcome: Outcome) -> None:
 
 
 def _wrk(body: Path, request: Request, connections: int, seconds: int, timeout: float) -> list[str]:
-    headers = [text for header in request.headers.items() for text in header]
+    headers = [text for header in request.all_headers.items() for text in header]
     times = [f"-c{connections}", f"-d{seconds}s", "--timeout", f"{ceil(timeout)}s"]
     return ["-t1", *times, "-s", str(_SCRIPT), request.url, "--", str(body), *headers]
 
@@ -84,7 +84,7 @@ def _wrk(body: Path, request: Request, connections: int, seconds: int, timeout: 
 def _h2load(
     body: Path, log: Path, request: Request, connections: int, seconds: int, timeout: float
 ) -> list[str]:
-    headers = [text for name, value in request.headers.items() for text in ("-H", f"{name}: {value}")]
+    headers = [text for name, value in request.all_headers.items() for text in ("-H", f"{name}: {value}")]
     times = ["-c", str(connections), "-D", str(seconds), "-N", str(ceil(timeout))]
     return ["--h1", *times, "-d", str(body), f"--log-file={log}", *headers, request.url]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Iterable
 
 from driftline.errors import BadRequest, TooLarge
 from driftline.tensors import shorten
@@ -21,30 +23,32 @@ SHORT = 1_400
 LONG = 2**16
 """Bytes that take so long to compress that others are not to wait for it."""
 
+_ACCEPTED = re.compile(rb"([^;]+)(?:;q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?")
+"""A coding and its weight; what is written otherwise is not read."""
+
 _LEVEL = 1
 """Of zlib's: numbers as text become half, and no other level makes them much less for six times the time."""
 
 
-def wanted(accepted: bytes) -> bytes | None:
+def answer_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """The coding that a client asks an answer to have, gzip or deflate; None for none.
 
-    accepted  its Accept-Encoding
+    headers  of its request, of which Accept-Encoding counts, in as many lines as there are: RFC 9110, 12.5.3
 
     Libraries list all that they can read, unasked, and mostly the answer would arrive later compressed. Who
     names one coding alone, as Triton's client does, or refuses `identity`, wants it.
     """
-    taken: list[bytes] = []
-    refused: list[bytes] = []
-    for one in accepted.lower().replace(b" ", b"").split(b","):
-        name, _, weight = one.partition(b";q=")
-        (refused if weight and not weight.strip(b"0.") else taken).append(name)
+    accepted = b",".join([value for name, value in headers if name == b"accept-encoding"])
+    each = map(_ACCEPTED.fullmatch, accepted.lower().translate(None, b" \t").split(b","))
+    weights = {one[1]: float(one[2] or 1) for one in each if one is not None}
+    taken = [name for name, weight in weights.items() if weight > 0]
     codings = [name for name in taken if name in (b"gzip", b"deflate")]
-    alone = len(taken) == 1 or b"identity" in refused
-    return codings[0] if codings and alone else None
+    alone = len(taken) == 1 or weights.get(b"identity") == 0
+    return max(codings, key=weights.__getitem__, default=None) if alone else None
 
 
 def compress(content: bytes, coding: bytes) -> bytes:
-    """An answer's body in one of the codings that `wanted` gives."""
+    """An answer's body in one of the codings that `answer_coding` gives."""
     return zlib.compress(content, _LEVEL, _WINDOW_BITS[coding])
 
 

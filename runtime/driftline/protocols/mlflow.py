@@ -243,8 +243,7 @@ class MlflowCodec:
         return NumberForm.of_rows(array, form.rows, InferRequest({}, self._outputs, by_row=form.by_row))
 
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
-        """The insides of lists of records, each with the brace of one, as one request; Unread if one of them
-        is otherwise."""
+        """See RowReader."""
         if self._objects is None:
             raise numbers.Unread
         return self._of_records(self._objects.read_rows(rows))

@@ -17,9 +17,9 @@ class RowReader(Protocol):
     """A codec that reads such requests together."""
 
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
-        """The insides of lists, each with the brace of one row, as one request of a row for each.
+        """Rows as they stand in their requests, such as `{"a": 1, "b": 2}`, as one request.
 
-        Unread if one of them is otherwise.
+        Unread if one of them is not one object of all that the model takes.
         """
         ...
 
@@ -28,7 +28,7 @@ class RowReader(Protocol):
 class RowForm:
     """Requests of a row each, whatever its values are.
 
-    before, behind  the text around the row, with the brackets of its list
+    before, behind  the text around the row: of `{"instances": [{"a": 1}]}`, `{"instances": [` and `]}`
     """
 
     rows: ClassVar[int] = 1
@@ -44,7 +44,10 @@ class RowForm:
         return form if form.fits(body) and BEHIND.match(form.behind, 1) is not None else None
 
     def fits(self, body: bytes) -> bool:
-        """See Form: whether a body is this around a brace and something without brackets or more braces."""
+        """See Form: whether one object is between, as far as brackets and opening braces tell.
+
+        It may be `{"a": 1}`, but not `{"a": [1]}` or `{"a": 1}, {"a": 2}`.
+        """
         start, stop = len(self.before), len(body) - len(self.behind)
         return (
             body.startswith(self.before) and body.endswith(self.behind)

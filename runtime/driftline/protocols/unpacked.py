@@ -23,6 +23,11 @@ _DATA = 1
 """The field of a DictionaryBatch that is a RecordBatch."""
 _BUFFERS, _COMPRESSION = 2, 3
 """Fields of a RecordBatch."""
+_REFERRING = {
+    pa.lib.Type_DICTIONARY, pa.lib.Type_NA, pa.lib.Type_RUN_END_ENCODED, pa.lib.Type_STRING_VIEW,
+    pa.lib.Type_BINARY_VIEW, pa.lib.Type_LIST_VIEW, pa.lib.Type_LARGE_LIST_VIEW,
+}  # fmt: skip
+"""Arrow's types whose values are, or may be, the same bytes, or none."""
 
 
 def size_of(body: bytes) -> int:
@@ -35,18 +40,12 @@ def decoded_bytes(column: Any) -> int:
 
     One text in a dictionary, or under views, may be the value of every row.
     """
-    return int(_sizes(column).sum()) if _refers(column.type) else int(column.nbytes)
+    return int(_sizes(column).sum()) if refers(column.type) else int(column.nbytes)
 
 
-def _refers(kind: Any) -> bool:
+def refers(kind: Any) -> bool:
     """Whether values of a type may be more bytes than they take."""
-    types = pa.types
-    return (
-        types.is_dictionary(kind) or types.is_null(kind) or types.is_run_end_encoded(kind)
-        or types.is_string_view(kind) or types.is_binary_view(kind)
-        or types.is_list_view(kind) or types.is_large_list_view(kind)
-        or any(_refers(kind.field(index).type) for index in range(kind.num_fields))
-    )  # fmt: skip
+    return kind.id in _REFERRING or any(refers(kind.field(index).type) for index in range(kind.num_fields))
 
 
 def _sizes(column: Any) -> Array:

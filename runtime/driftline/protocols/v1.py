@@ -126,10 +126,10 @@ class V1Codec:
         return NumberForm.of_rows(numbers.Numbers(body, start, stop), self._rows, request)
 
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
-        """The insides of lists, each with the brace of one row, as one request of a row for each.
+        """See RowReader.
 
-        Unread if one of them is otherwise. Each has the only brace that a row may begin with, or a line's end
-        comes between, which no JSON text may have in it: a client's row never becomes its neighbour's.
+        Each has the only brace that a row may begin with, or a line's end comes between, which no JSON text
+        may have in it: a client's row never becomes its neighbour's.
         """
         if self._objects is not None:
             try:

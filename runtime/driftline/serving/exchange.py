@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter_ns
@@ -18,6 +19,8 @@ from driftline.serving.payloads.exchange import Asked
 
 if TYPE_CHECKING:
     from driftline.serving.fastlane import FastLane
+
+log = logging.getLogger("driftline.serving")
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -120,36 +123,36 @@ class Exchange:
         except Exception as error:
             self._fail(error)
         else:
-            self._write(200, lines(fields), content, call.served.version)
+            self._respond(200, lines(fields), content, call.served.version)
 
-    def answer(self, fields: bytes, content: bytes) -> None:
-        """Write an answer; see Member."""
+    def send(self, fields: bytes, content: bytes) -> None:
+        """Send the answer; see Member."""
         if not self._gone():
-            self._send(200, fields, content)
+            self._write(200, fields, content)
 
-    def answered(self, fields: bytes, content: bytes, version: Version) -> None:
-        """Go on behind an answer; see Member."""
+    def after_send(self, fields: bytes, content: bytes, version: Version) -> None:
+        """Log the answer and read on; see Member."""
         if self.response_complete:
-            self._sent(200, fields, content, version)
+            self._after_write(200, fields, content, version)
 
     def _gone(self) -> bool:
         return self.disconnected or self._protocol.wire.is_closing()
 
     def _fail(self, error: Exception) -> None:
         response = self._head.infer.failure(error)
-        self._write(response.status_code, lines(response.raw_headers), bytes(response.body))
+        self._respond(response.status_code, lines(response.raw_headers), bytes(response.body))
 
-    def _write(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
-        self._send(status, fields, content)
-        self._sent(status, fields, content, version)
+    def _respond(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
+        self._write(status, fields, content)
+        self._after_write(status, fields, content, version)
 
-    def _send(self, status: int, fields: bytes, content: bytes) -> None:
+    def _write(self, status: int, fields: bytes, content: bytes) -> None:
         protocol = self._protocol
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         protocol.wire.write(b"".join((_STATUS[status], protocol.default_lines(), fields, end, content)))
         self.response_complete = True
 
-    def _sent(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
+    def _after_write(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
         protocol = self._protocol
         if protocol.access_log:
             self._log(status)
@@ -171,8 +174,8 @@ class LoggedExchange(Exchange):
 
     __slots__ = ()
 
-    def _sent(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
-        Exchange._sent(self, status, fields, content, version)
+    def _after_write(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
+        Exchange._after_write(self, status, fields, content, version)
         if (payloads := self._protocol.app.payloads) is not None:
             payloads.record(self._head.asked, self.body, status, fields, content, version)
 
@@ -182,37 +185,58 @@ class Compressing(Exchange):
 
     __slots__ = ()
 
-    def answer(self, fields: bytes, content: bytes) -> None:
-        """Write an answer, unless that is done behind all others; see Member."""
+    def send(self, fields: bytes, content: bytes) -> None:
+        """Send the answer if it goes as it is; others are not to wait while it is compressed. See Member."""
         if len(content) < SHORT:
-            super().answer(fields, content)
+            super().send(fields, content)
 
-    def answered(self, fields: bytes, content: bytes, version: Version) -> None:
-        """Go on behind an answer, or write it now; see Member."""
+    def after_send(self, fields: bytes, content: bytes, version: Version) -> None:
+        """Go on if the answer is sent, else compress and send it; see Member."""
         if self.response_complete:
-            super().answered(fields, content, version)
+            super().after_send(fields, content, version)
         elif not self._gone():
-            self._write(200, fields, content, version)
+            self._respond(200, fields, content, version)
 
-    def _write(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
+    def _respond(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
         coding = self._head.coding
         if coding is None or status != 200 or len(content) < SHORT:
-            super()._write(status, fields, content, version)
+            super()._respond(status, fields, content, version)
             return
 
-        def go_on(packed: bytes) -> None:
-            if not self._gone():
-                self._send(200, lines(coded(fields_in(fields), coding, packed)), packed)
-                self._sent(200, fields, content, version)
+        def go_on(packed: bytes | None) -> None:
+            if self._gone():
+                return
+            if packed is None:
+                self._write(200, fields, content)
+            else:
+                self._write(200, lines(coded(fields_in(fields), coding, packed)), packed)
+            self._after_write(200, fields, content, version)
 
         if len(content) < LONG:
-            go_on(compress(content, coding))
+            go_on(_packed(content, coding))
+            return
+        try:
+            packing = self._protocol.loop.run_in_executor(None, _packed, content, coding)
+        except RuntimeError:  # no thread can be started
+            log.exception(_AS_IT_IS)
+            go_on(None)
         else:
-            packing = self._protocol.loop.run_in_executor(None, compress, content, coding)
-            packing.add_done_callback(lambda packed: go_on(packed.result()))
+            packing.add_done_callback(lambda packing: go_on(packing.result()))
 
 
 class LoggedCompressing(Compressing, LoggedExchange):
-    """One whose payloads are logged as they were before."""
+    """One whose payloads are logged, the answer as it was before it was compressed."""
 
     __slots__ = ()
+
+
+_AS_IT_IS = "an answer can't be compressed, and goes as it is"
+
+
+def _packed(content: bytes, coding: bytes) -> bytes | None:
+    """An answer's body, compressed; None if that fails."""
+    try:
+        return compress(content, coding)
+    except Exception:  # of memory, say
+        log.exception(_AS_IT_IS)
+        return None

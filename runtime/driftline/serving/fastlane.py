@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from driftline.errors import DriftlineError
 from driftline.http import check_host, configuration
-from driftline.protocols.encoding import wanted
+from driftline.protocols.encoding import answer_coding
 from driftline.serving.app import App
 from driftline.serving.connection import Connection
 from driftline.serving.exchange import Compressing, Exchange, Head, LoggedCompressing, LoggedExchange
@@ -175,7 +175,7 @@ class FastLane(Connection):
             target = infer.target(headers, name, version)
         except DriftlineError:
             return None
-        coding = wanted(headers.get(b"accept-encoding", b""))
+        coding = answer_coding(self.headers)
         kind = self.exchange if coding is None else self.compressing
         asked = Asked.of(name, headers, target.json_length)
         return Head(infer, target, path, int(length), asked, kind, coding)

@@ -16,7 +16,7 @@ from driftline.batching.request import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
 from driftline.protocols import mlflow
 from driftline.protocols.codec import Codec, InferRequest
-from driftline.protocols.encoding import SHORT, compress, decompress, wanted
+from driftline.protocols.encoding import SHORT, answer_coding, compress, decompress
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.base_host import BaseHost
 from driftline.serving.payloads.exchange import Asked
@@ -63,7 +63,7 @@ class Infer:
         body = await read_body(headers, receive, self.max_body_bytes)
         target = self.target(headers, name, version)
         fields, content = await self._answer(headers, target, body, begin, receive)
-        coding = wanted(headers.get(b"accept-encoding", b""))
+        coding = answer_coding(scope["headers"])
         if coding is None or len(content) < SHORT:
             return fields, content
         packed = await asyncio.to_thread(compress, content, coding)
@@ -194,7 +194,7 @@ def coded(fields: Fields, coding: bytes, packed: bytes) -> Fields:
     """The headers of an answer whose body is sent compressed, as `packed`."""
     length = b"%d" % len(packed)
     changed = [(name, length if name == b"content-length" else value) for name, value in fields]
-    return [*changed, (b"content-encoding", coding)]
+    return [*changed, (b"content-encoding", coding), (b"vary", b"accept-encoding")]
 
 
 def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -49,12 +49,12 @@ class Member(Protocol):
         """Go on for itself; `alone` if nothing else waits."""
         ...
 
-    def answer(self, fields: bytes, content: bytes) -> None:
-        """Send an answer: the lines of its headers, and its body."""
+    def send(self, fields: bytes, content: bytes) -> None:
+        """Send the answer, the lines of its headers and its body, unless that takes long."""
         ...
 
-    def answered(self, fields: bytes, content: bytes, version: Version) -> None:
-        """Do what is to be done behind an answer, with the version that has answered."""
+    def after_send(self, fields: bytes, content: bytes, version: Version) -> None:
+        """Do the rest, when `send` was called for all: with the same answer, and the version that gave it."""
         ...
 
 
@@ -168,13 +168,13 @@ class Joint:
         # waking it costs more than all that is done behind.
         for member, fields, content in sending:
             try:
-                member.answer(fields, content)
+                member.send(fields, content)
             except Exception:  # the others' answers are sent all the same
                 log.exception("an answer can't be sent")
         for member, fields, content in sending:
             latency.observe(now - member.begin)
             try:
-                member.answered(fields, content, version)
+                member.after_send(fields, content, version)
             except Exception:
                 log.exception("behind an answer")
 

@@ -24,7 +24,7 @@ _REASONS |= {501: b"Not Implemented", 503: b"Service Unavailable", 504: b"Gatewa
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
-class Passage:
+class ForwardedRequest:
     """One request on its way to the upstream, and the way back of its answer.
 
     method, target  of the request
@@ -74,8 +74,8 @@ class Client(asyncio.Protocol):
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         self._parser = httptools.HttpRequestParser(self)
-        self._coming: Passage | None = None
-        self._waiting: deque[Passage] = deque()
+        self._coming: ForwardedRequest | None = None
+        self._waiting: deque[ForwardedRequest] = deque()
         self._url = b""
         self._fields: list[Field] = []
         self._connection = b""
@@ -85,7 +85,7 @@ class Client(asyncio.Protocol):
         self._peer = b""
         self._forwarded = b""
         self.transport: asyncio.Transport
-        self.passage: Passage | None = None
+        self.request: ForwardedRequest | None = None
         self.last = False
         self.idle_since = monotonic()
         self.slow = False
@@ -106,10 +106,10 @@ class Client(asyncio.Protocol):
         """The client has gone: so does what it asked for."""
         self._proxy.clients.discard(self)
         self._proxy.shared.add("clients", -1)
-        passage, self.passage = self.passage, None
+        request, self.request = self.request, None
         self._waiting.clear()
-        if passage is not None and not passage.done:
-            self._proxy.abandon(passage)
+        if request is not None and not request.done:
+            self._proxy.client_gone(request)
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request, or several requests."""
@@ -125,9 +125,9 @@ class Client(asyncio.Protocol):
             self._refuse()
         finally:
             self.parsing = False
-        passage = self.passage
-        if passage is not None and passage.out and passage.upstream is not None:
-            passage.upstream.flush()
+        request = self.request
+        if request is not None and request.out and request.upstream is not None:
+            request.upstream.flush()
 
     def _feed(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -144,14 +144,14 @@ class Client(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads too slowly: so does the upstream's connection from here on."""
         self.slow = True
-        if self.passage is not None and self.passage.upstream is not None:
-            self.passage.upstream.transport.pause_reading()
+        if self.request is not None and self.request.upstream is not None:
+            self.request.upstream.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.slow = False
-        if self.passage is not None and self.passage.upstream is not None:
-            self.passage.upstream.transport.resume_reading()
+        if self.request is not None and self.request.upstream is not None:
+            self.request.upstream.transport.resume_reading()
 
     def resume(self) -> None:
         """Read on, unless requests wait already."""
@@ -163,7 +163,7 @@ class Client(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._coming = Passage(self)
+        self._coming = ForwardedRequest(self)
         self._url, self._connection, self._forwarded, self._head = b"", b"", b"", 0
         self._fields = []
 
@@ -174,10 +174,10 @@ class Client(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; behind the body it is a trailer, which is not passed on."""
-        passage = self._coming
-        assert passage is not None
+        request = self._coming
+        assert request is not None
         self._grow(len(name) + len(value))
-        if passage.target:
+        if request.target:
             return
         if b"\r" in value or b"\n" in value:
             raise ValueError("a header of several lines")
@@ -187,7 +187,7 @@ class Client(asyncio.Protocol):
         elif low == b"transfer-encoding":
             if value.lower() != b"chunked":
                 raise ValueError("a transfer coding that nobody knows here")
-            passage.chunked = True
+            request.chunked = True
         elif low == b"x-forwarded-for":
             self._forwarded += value + b", "
         elif low not in headers.HOP_BY_HOP:
@@ -195,95 +195,95 @@ class Client(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """All is known but the body."""
-        passage, parser = self._coming, self._parser
-        assert passage is not None
-        passage.method, passage.target = parser.get_method(), self._url or b"/"
-        passage.old = parser.get_http_version() == "1.0"
-        passage.keep = parser.should_keep_alive() and not self.last
+        request, parser = self._coming, self._parser
+        assert request is not None
+        request.method, request.target = parser.get_method(), self._url or b"/"
+        request.old = parser.get_http_version() == "1.0"
+        request.keep = parser.should_keep_alive() and not self.last
         self._unplaced = 0
         if parser.should_upgrade():
             length = [(low, value) for low, _, value in self._fields if low == b"content-length"]
-            self._framing = framing([(b"transfer-encoding", b"chunked")] if passage.chunked else length)
+            self._framing = framing([(b"transfer-encoding", b"chunked")] if request.chunked else length)
         without = headers.named(self._connection) if self._connection else frozenset()
-        passage.out = [
-            passage.method, b" ", passage.target, b" HTTP/1.1\r\n",
+        request.out = [
+            request.method, b" ", request.target, b" HTTP/1.1\r\n",
             *headers.lines(self._fields, without),
             b"Via: 1.1 driftline\r\nX-Forwarded-For: ", self._forwarded, self._peer,
-            b"\r\nTransfer-Encoding: chunked\r\n\r\n" if passage.chunked else b"\r\n\r\n",
+            b"\r\nTransfer-Encoding: chunked\r\n\r\n" if request.chunked else b"\r\n\r\n",
         ]  # fmt: skip
-        if passage.old and not any(field[0] == b"host" for field in self._fields):
-            passage.out.insert(4, b"Host: " + self._proxy.authority + b"\r\n")
-        if passage.method == b"POST" and self._proxy.watched(passage.target):
-            passage.copy = Copy.of(self._fields, self._proxy.copy_body_bytes)
-        if self.passage is None:
-            self._begin(passage)
+        if request.old and not any(field[0] == b"host" for field in self._fields):
+            request.out.insert(4, b"Host: " + self._proxy.authority + b"\r\n")
+        if request.method == b"POST" and self._proxy.watched(request.target):
+            request.copy = Copy.of(self._fields, self._proxy.copy_body_bytes)
+        if self.request is None:
+            self._begin(request)
         else:
-            self._waiting.append(passage)
+            self._waiting.append(request)
             self.transport.pause_reading()
 
     def on_body(self, part: bytes) -> None:
         """A part of the body."""
-        passage = self._coming
-        assert passage is not None
+        request = self._coming
+        assert request is not None
         self._unplaced = 0
-        if passage.done:
+        if request.done:
             return
-        passage.out += (b"%x\r\n" % len(part), part, b"\r\n") if passage.chunked else (part,)
-        if passage.copy is not None:
-            passage.copy.add(part)
+        request.out += (b"%x\r\n" % len(part), part, b"\r\n") if request.chunked else (part,)
+        if request.copy is not None:
+            request.copy.add(part)
 
     def on_message_complete(self) -> None:
         """All of the request has come; of one that asks for another protocol, only the head."""
         self._unplaced = 0
         if self._parser.should_upgrade():
             return
-        passage, self._coming = self._coming, None
-        assert passage is not None
-        passage.complete = True
-        if passage.chunked and not passage.done:
-            passage.out.append(b"0\r\n\r\n")
-        if passage.done and self.last:
+        request, self._coming = self._coming, None
+        assert request is not None
+        request.complete = True
+        if request.chunked and not request.done:
+            request.out.append(b"0\r\n\r\n")
+        if request.done and self.last:
             self.transport.close()  # it was answered before it was there
 
     # -- one request after the other --------------------------------------------------------------------
 
-    def finished(self, passage: Passage) -> None:
+    def finished(self, request: ForwardedRequest) -> None:
         """A request is answered: what comes next?"""
-        passage.done = True
-        if not passage.keep or self.last or not passage.complete:
+        request.done = True
+        if not request.keep or self.last or not request.complete:
             self.last = True
-            if passage.complete:
+            if request.complete:
                 self.transport.close()
-            else:  # it is heard out: closed at once, the client might not read its answer
+            else:  # the rest is read and thrown away: closed at once, the client might not read its answer
                 self.resume()
             return
-        self.passage = None
+        self.request = None
         self.idle_since = monotonic()
         if self._waiting:
             self._begin(self._waiting.popleft())
         self.resume()
 
-    def fail(self, passage: Passage, status: int, message: str) -> None:
+    def fail(self, request: ForwardedRequest, status: int, message: str) -> None:
         """Answer for the upstream, if it has not begun to; else break off: nobody is to take that for all."""
-        if passage.answered:
-            passage.done = True
+        if request.answered:
+            request.done = True
             self.transport.abort()
             return
-        passage.answered = True
-        keep = passage.keep and passage.complete
-        passage.keep = keep
+        request.answered = True
+        keep = request.keep and request.complete
+        request.keep = keep
         self._proxy.shared.add(f"answers_{status // 100}xx")
         body = orjson.dumps({"error": message})
-        self.transport.write(_answer(status, b"" if passage.method == b"HEAD" else body, len(body), keep))
-        self.finished(passage)
+        self.transport.write(_answer(status, b"" if request.method == b"HEAD" else body, len(body), keep))
+        self.finished(request)
 
-    def _begin(self, passage: Passage) -> None:
-        self.passage = passage
-        passage.began = monotonic()
-        if passage.method == b"CONNECT":
-            self.fail(passage, 501, "CONNECT: this is no proxy for other servers")
+    def _begin(self, request: ForwardedRequest) -> None:
+        self.request = request
+        request.began = monotonic()
+        if request.method == b"CONNECT":
+            self.fail(request, 501, "CONNECT: this is no proxy for other servers")
         else:
-            self._proxy.begin(passage)
+            self._proxy.begin(request)
 
     def _grow(self, size: int) -> None:
         self._head += size
@@ -295,7 +295,7 @@ class Client(asyncio.Protocol):
         self._proxy.shared.add("malformed")
         self.last = True
         self._coming = None
-        if self.passage is not None:
+        if self.request is not None:
             self.transport.abort()
             return
         status = 431 if max(self._head, self._unplaced) > MOST_HEAD else 400

@@ -1,7 +1,7 @@
 """The observing reverse proxy: requests pass to the upstream and answers back, bytes as they are.
 
-Nothing on this way waits for the agent. A Client's request is a Passage; it gets an Upstream, idle or new;
-when it is answered, the copies of both bodies go into the Tap.
+Nothing on this way waits for the agent. A Client's request, a ForwardedRequest, gets an Upstream, idle or
+new; when it is answered, the copies of both bodies go into the Tap.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from driftline.child_process import SharedCounts
 from driftline.http import STALLED, STALLED_SECONDS
-from driftline.sidecar.client import Client, Passage
+from driftline.sidecar.client import Client, ForwardedRequest
 from driftline.sidecar.tap import Tap
 from driftline.sidecar.upstream import Upstream
 from driftline.sockets import BACKLOG
@@ -87,7 +87,7 @@ class Proxy:
         look = monotonic()
         while self.clients and monotonic() < deadline:
             for client in list(self.clients):
-                if client.passage is None:
+                if client.request is None:
                     client.transport.close()
             if monotonic() >= look:
                 self._end_stalled()
@@ -105,84 +105,84 @@ class Proxy:
         """End requests that are not whole and of which nothing has come since this was last called, though it
         would have been read."""
         for client in list(self.clients):
-            passage, advanced, client.advanced = client.passage, client.advanced, False
-            if passage is None or passage.complete or advanced or not client.transport.is_reading():
+            request, advanced, client.advanced = client.request, client.advanced, False
+            if request is None or request.complete or advanced or not client.transport.is_reading():
                 continue
-            if not passage.done:
-                self._give_up(passage, 503, STALLED)
+            if not request.done:
+                self._give_up(request, 503, STALLED)
             client.transport.close()
 
-    # -- passages ---------------------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------------------
 
-    def begin(self, passage: Passage) -> None:
+    def begin(self, request: ForwardedRequest) -> None:
         """Send a request on its way."""
         while self.idle:
             upstream = self.idle.pop()
             if not upstream.transport.is_closing():
-                upstream.take(passage)
+                upstream.take(request)
                 return
-        self._connect(passage)
+        self._connect(request)
 
-    def abandon(self, passage: Passage) -> None:
+    def client_gone(self, request: ForwardedRequest) -> None:
         """The client of a request has gone: the upstream is to notice."""
         self.shared.add("gone")
-        passage.done = True
-        if passage.upstream is not None:
-            passage.upstream.passage = None
-            passage.upstream.transport.abort()
+        request.done = True
+        if request.upstream is not None:
+            request.upstream.request = None
+            request.upstream.transport.abort()
 
-    def broken(self, passage: Passage, again: bool) -> None:
+    def broken(self, request: ForwardedRequest, again: bool) -> None:
         """The upstream has closed the connection before the answer was there."""
-        passage.upstream = None
-        if again and passage.sent:
-            passage.out, passage.sent = [passage.sent], None
-            self._connect(passage)
+        request.upstream = None
+        if again and request.sent:
+            request.out, request.sent = [request.sent], None
+            self._connect(request)
             return
         self.shared.add("broken")
-        passage.client.fail(passage, 502, f"{self._url} closed the connection without an answer")
+        request.client.fail(request, 502, f"{self._url} closed the connection without an answer")
 
     def forget(self, upstream: Upstream) -> None:
         """A connection has gone."""
         if upstream in self.idle:
             self.idle.remove(upstream)
 
-    def _connect(self, passage: Passage) -> None:
-        passage.client.transport.pause_reading()
-        task = asyncio.get_running_loop().create_task(self._open(passage))
+    def _connect(self, request: ForwardedRequest) -> None:
+        request.client.transport.pause_reading()
+        task = asyncio.get_running_loop().create_task(self._open(request))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _open(self, passage: Passage) -> None:
+    async def _open(self, request: ForwardedRequest) -> None:
         """Make a connection for a request; if that fails, its client is told."""
-        loop, client = asyncio.get_running_loop(), passage.client
+        loop, client = asyncio.get_running_loop(), request.client
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, upstream = await loop.create_connection(lambda: Upstream(self), self._host, self._port)
         except TimeoutError:
             self.shared.add("timeout")
             self._say(f"no connection within {CONNECT_SECONDS:g} s")
-            if not passage.done:
-                client.fail(passage, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
+            if not request.done:
+                client.fail(request, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
         except (OSError, UnicodeError) as error:
             self.shared.add("unreachable")
             self._say(_reason(error))
-            if not passage.done:
-                client.fail(passage, 502, f"{self._url} can't be reached: {_reason(error)}")
+            if not request.done:
+                client.fail(request, 502, f"{self._url} can't be reached: {_reason(error)}")
         else:
-            if passage.done:  # the client has gone meanwhile
+            if request.done:  # the client has gone meanwhile
                 upstream.idle_since = monotonic()
                 self.idle.append(upstream)
             else:
-                upstream.take(passage)
+                upstream.take(request)
         client.resume()
 
-    def _give_up(self, passage: Passage, status: int, reason: str) -> None:
+    def _give_up(self, request: ForwardedRequest, status: int, reason: str) -> None:
         """Wait no longer for a request's answer, or for the rest of it, and tell its client."""
-        upstream, passage.upstream = passage.upstream, None
+        upstream, request.upstream = request.upstream, None
         if upstream is not None:
-            upstream.passage = None
+            upstream.request = None
             upstream.transport.abort()
-        passage.client.fail(passage, status, reason)
+        request.client.fail(request, status, reason)
 
     def _say(self, what: str) -> None:
         """Log that the upstream is away, but not for every request."""
@@ -196,14 +196,14 @@ class Proxy:
         while self.idle and now - self.idle[0].idle_since > IDLE_SECONDS:
             self.idle.pop(0).transport.close()
         for client in list(self.clients):
-            passage = client.passage
-            if passage is None or passage.done:
-                since = client.idle_since if passage is None else passage.began
+            request = client.request
+            if request is None or request.done:
+                since = client.idle_since if request is None else request.began
                 if now - since > CLIENT_SECONDS:
                     client.transport.close()
-            elif not passage.answered and now - passage.began > ANSWER_SECONDS:
+            elif not request.answered and now - request.began > ANSWER_SECONDS:
                 self.shared.add("timeout")
-                self._give_up(passage, 504, f"{self._url} has not answered within {ANSWER_SECONDS:g} s")
+                self._give_up(request, 504, f"{self._url} has not answered within {ANSWER_SECONDS:g} s")
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
 

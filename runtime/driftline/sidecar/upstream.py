@@ -13,7 +13,7 @@ from driftline.sidecar.headers import Field
 from driftline.sidecar.tap import Copy
 
 if TYPE_CHECKING:
-    from driftline.sidecar.client import Passage
+    from driftline.sidecar.client import ForwardedRequest
     from driftline.sidecar.proxy import Proxy
 
 
@@ -33,7 +33,7 @@ class Upstream(asyncio.Protocol):
         self._out: list[bytes] = []
         self._copy: Copy | None = None
         self.transport: asyncio.Transport
-        self.passage: Passage | None = None
+        self.request: ForwardedRequest | None = None
         self.used = False
         self.idle_since = 0.0
 
@@ -48,19 +48,19 @@ class Upstream(asyncio.Protocol):
         """The upstream has closed: that may be how it ends its answer."""
         self._proxy.shared.add("upstreams", -1)
         self._proxy.forget(self)
-        passage = self.passage
-        if passage is None or passage.done:
+        request = self.request
+        if request is None or request.done:
             return
         if self._reading and not self._sized and error is None:
             self.on_message_complete()
         else:
-            self.passage = None
-            self._proxy.broken(passage, again=self.used and passage.again and not passage.answered)
+            self.request = None
+            self._proxy.broken(request, again=self.used and request.again and not request.answered)
 
     def data_received(self, data: bytes) -> None:
         """Read a part of an answer."""
-        passage = self.passage
-        if passage is None:
+        request = self.request
+        if request is None:
             self.transport.close()  # nobody has asked
             return
         try:
@@ -68,42 +68,42 @@ class Upstream(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError:
-            if self.passage is passage:
-                self.passage = None
+            if self.request is request:
+                self.request = None
                 self.transport.abort()
-                self._proxy.broken(passage, again=False)
+                self._proxy.broken(request, again=False)
             return
         if self._out:
-            self._write(passage)
+            self._write(request)
 
     def pause_writing(self) -> None:
         """The upstream reads too slowly: so is the client read."""
-        if self.passage is not None:
-            self.passage.client.transport.pause_reading()
+        if self.request is not None:
+            self.request.client.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The upstream has caught up."""
-        if self.passage is not None:
-            self.passage.client.resume()
+        if self.request is not None:
+            self.request.client.resume()
 
     # -- requests ---------------------------------------------------------------------------------------
 
-    def take(self, passage: Passage) -> None:
+    def take(self, request: ForwardedRequest) -> None:
         """Send a request, as far as it has come."""
-        self.passage = passage
-        passage.upstream = self
-        if passage.client.slow:
+        self.request = request
+        request.upstream = self
+        if request.client.slow:
             self.transport.pause_reading()
-        if not passage.client.parsing:  # else there may be more to send in a moment
+        if not request.client.parsing:  # else there may be more to send in a moment
             self.flush()
 
     def flush(self) -> None:
         """Send what has come of the request since."""
-        passage = self.passage
-        if passage is not None and passage.out:
-            data = b"".join(passage.out)
-            passage.out.clear()
-            passage.sent = data if passage.sent == b"" else None
+        request = self.request
+        if request is not None and request.out:
+            data = b"".join(request.out)
+            request.out.clear()
+            request.sent = data if request.sent == b"" else None
             self.transport.write(data)
 
     # -- the parser ---------------------------------------------------------------------------------------
@@ -135,43 +135,43 @@ class Upstream(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """All is known but the body."""
-        passage = self.passage
-        if passage is None:
+        request = self.request
+        if request is None:
             raise ValueError("an answer that nobody has asked for")
         status = self._parser.get_status_code()
         without = headers.named(self._connection) if self._connection else frozenset()
         head = [b"HTTP/1.1 %d %b\r\n" % (status, self._reason), *headers.lines(self._fields, without)]
         self._interim = status < 200
         if self._interim:
-            if not passage.old and status != 101:
+            if not request.old and status != 101:
                 self._out += (*head, b"\r\n")
             return
-        self._reading = passage.answered = True
-        bodiless = passage.method == b"HEAD" or status in (204, 304)
+        self._reading = request.answered = True
+        bodiless = request.method == b"HEAD" or status in (204, 304)
         self._sized = self._sized or bodiless
         # What ends with its connection is sent in chunks to who knows those: ours stays open.
         self._chunked = (self._chunked or not self._sized) and not bodiless
-        if self._chunked and passage.old:
-            self._chunked = passage.keep = False
+        if self._chunked and request.old:
+            self._chunked = request.keep = False
         elif self._chunked:
             head.append(b"Transfer-Encoding: chunked\r\n")
-        if not passage.complete or self._proxy.stopping:
-            passage.keep = False
-        if not passage.keep:
+        if not request.complete or self._proxy.stopping:
+            request.keep = False
+        if not request.keep:
             head.append(b"Connection: close\r\n")
-        elif passage.old:
+        elif request.old:
             head.append(b"Connection: keep-alive\r\n")
         self._out += (*head, b"\r\n")
         self._proxy.shared.add(_ANSWERS[status // 100])
         self._copy = None
-        if passage.copy is not None:
+        if request.copy is not None:
             if status == 200:
                 self._copy = Copy.of(self._fields, self._proxy.copy_body_bytes)
             else:
                 self._proxy.shared.add("dropped_status")
-        if passage.method == b"HEAD":
+        if request.method == b"HEAD":
             self._parser = httptools.HttpResponseParser(self)  # this one would wait for a body
-            self._end(passage, keep=not self._connection.lower().count(b"close"))
+            self._end(request, keep=not self._connection.lower().count(b"close"))
 
     def on_body(self, part: bytes) -> None:
         """A part of the body."""
@@ -181,35 +181,35 @@ class Upstream(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """All of the answer has come."""
-        passage = self.passage
+        request = self.request
         if self._interim:
             self._interim = False
             return
-        if passage is not None:
-            self._end(passage, self._parser.should_keep_alive())
+        if request is not None:
+            self._end(request, self._parser.should_keep_alive())
 
-    def _end(self, passage: Passage, keep: bool) -> None:
+    def _end(self, request: ForwardedRequest, keep: bool) -> None:
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
-        self._write(passage)
+        self._write(request)
         self._reading = False
-        self.passage = passage.upstream = None
-        if self._copy is not None and passage.copy is not None:
-            self._proxy.tap.put(passage.target, passage.copy, self._copy)
+        self.request = request.upstream = None
+        if self._copy is not None and request.copy is not None:
+            self._proxy.tap.put(request.target, request.copy, self._copy)
             self._copy = None
-        if keep and passage.complete and not self.transport.is_closing():
-            if passage.client.slow:
+        if keep and request.complete and not self.transport.is_closing():
+            if request.client.slow:
                 self.transport.resume_reading()
             self.used = True
             self.idle_since = monotonic()
             self._proxy.idle.append(self)
         else:
             self.transport.close()
-        passage.client.finished(passage)
+        request.client.finished(request)
 
-    def _write(self, passage: Passage) -> None:
+    def _write(self, request: ForwardedRequest) -> None:
         if self._out:
-            passage.client.transport.write(b"".join(self._out))
+            request.client.transport.write(b"".join(self._out))
             self._out.clear()
 
 

@@ -30,9 +30,9 @@ def read_small(path: Path) -> bytes:
             if not poll.poll(PIPE_SECONDS * 1000):
                 raise ValueError(f"expected a file, nothing has come in {PIPE_SECONDS:g} s")
             part = file.read(MOST_BYTES + 1 - len(content))
-            if not part:
+            if part == b"":
                 return content
-            content += part
+            content += part or b""  # None: another reader of a pipe was quicker
     raise ValueError(f"expected at most {MOST_BYTES} bytes, came more")
 
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -27,6 +28,28 @@ def registry(tmp_path: Path) -> Registry:
     for name in ("m", "n"):
         registry.register([scale(tmp_path / "model.onnx", 2.0)], name)
     return registry
+
+
+@contextmanager
+def dripping(path: Path) -> Iterator[None]:
+    """A file that never ends, nor comes to a stop."""
+    os.mkfifo(path)
+    pipe, over = os.open(path, os.O_RDWR | os.O_NONBLOCK), threading.Event()
+
+    def drip() -> None:
+        while not over.wait(0.02):
+            with suppress(BlockingIOError):
+                os.write(pipe, b" ")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        os.close(pipe)
+        path.unlink()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -103,18 +126,9 @@ def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(
     folder = tmp_path / "models/m/2"
     folder.mkdir()
     scale(folder / "model.onnx", 3.0)
-    os.mkfifo(folder / "driftline.toml")  # whoever reads it waits for ever
     registry.promote("m", 1)
-    with serving(
-        "--registry",
-        registry.uri,
-        "--workers",
-        str(workers),
-        "--drain-seconds",
-        "1",
-        "--model-control",
-        "explicit",
-    ) as server:
+    flags = ("--workers", str(workers), "--drain-seconds", "1", "--model-control", "explicit")
+    with dripping(folder / "driftline.toml"), serving("--registry", registry.uri, *flags) as server:
         registry.promote("m", 2)
         answers: list[httpx.Response] = []
         loading = threading.Thread(target=lambda: answers.append(server.post("/v2/repository/models/m/load")))
@@ -134,8 +148,10 @@ def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(
 def test_a_registry_that_does_not_answer_holds_up_nothing_else(
     tmp_path: Path, registry: Registry, workers: int
 ) -> None:
-    with serving("--registry", registry.uri, "--workers", str(workers)) as server:
-        os.mkfifo(tmp_path / "models/m/aliases.json")
+    with (
+        serving("--registry", registry.uri, "--workers", str(workers)) as server,
+        dripping(tmp_path / "models/m/aliases.json"),
+    ):
         clients = [
             threading.Thread(target=server.post, args=("/v2/repository/index",))
             for _ in range(2 * (os.cpu_count() or 1) + 8)

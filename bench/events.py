@@ -30,7 +30,7 @@ from bench.common import (
 from bench.open_loop import GRACE_SECONDS, NUMBER, content_of, open_loop
 from bench.requests import Request
 from bench.results import Result, Table, Target
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 
 COLUMNS = 30
 CONNECTIONS = 16

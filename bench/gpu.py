@@ -24,14 +24,14 @@ from bench.common import HERE, Effort, Sample, machine
 from bench.gpu_kernels import BINS, cases, check, sent, there
 from bench.results import Result, Table, Target, replace
 from driftline.config import Engine
-from driftline.engine.device import PROVIDER, Card, Device, missing
-from driftline.engine.device_counter import CategoryCounts, DeviceCounter
-from driftline.engine.device_features import FeatureStaging
-from driftline.engine.device_session import DeviceSession
+from driftline.engine.cuda.counter import CategoryCounts, DeviceCounter
+from driftline.engine.cuda.device import PROVIDER, Card, Device, missing
+from driftline.engine.cuda.features import FeatureStaging
+from driftline.engine.cuda.session import DeviceSession
 from driftline.engine.features import Features
 from driftline.engine.model import session_of
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.tensors import Tensors
 from driftline_kernels.device import load_cuda
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.engine.device import Device
+from driftline.engine.cuda.device import Device
 from driftline_kernels import (
     bins,
     categories,

@@ -12,7 +12,7 @@ from bench.requests import json_request
 from bench.servers.own import named, transform
 from driftline.engine.model import Model
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.protocols import numbers
 from driftline.protocols.v2 import V2Codec
 from driftline.tensors import DATATYPES, Signature, TensorSpec

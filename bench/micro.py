@@ -19,10 +19,10 @@ from scipy.stats import ks_2samp
 
 from bench.common import HERE, SERVER_CORE, Effort, Matrix, Sample, on_core, pinned
 from bench.results import Result, Table, Target
+from driftline.monitor.detection.onset import Look
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.onset import Look
-from driftline.monitor.profile import Profile
-from driftline.monitor.reference import BINS, Numeric
+from driftline.monitor.reference.column import BINS, Numeric
+from driftline.monitor.reference.profile import Profile
 from driftline.protocols import numbers
 from driftline.protocols.v2 import V2Codec
 from driftline.tensors import DATATYPES, Signature, TensorSpec

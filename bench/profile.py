@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from bench.common import MEASURED, SERVER_CORE, Effort, Sample, peak_megabytes, pinned
 from bench.results import Result, Table, Target
-from driftline.monitor.profile import Profile
-from driftline.monitor.reference import Numeric
+from driftline.monitor.reference.column import Numeric
+from driftline.monitor.reference.profile import Profile
 
 COLUMNS = 30
 TIMES = 5

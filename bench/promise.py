@@ -13,10 +13,10 @@ import numpy as np
 from bench.common import Effort
 from bench.results import Result, Table, Target
 from driftline.columns import columns_of
-from driftline.monitor.fitting import Fit
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
-from driftline.monitor.signals import Signal
+from driftline.monitor.reference.fitting import Fit
+from driftline.monitor.reference.profile import Profile
 
 LOOK_ROWS = 100
 FALSE_ALARM_ROWS = 20_000

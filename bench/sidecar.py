@@ -18,7 +18,7 @@ from bench.load import Load, load
 from bench.open_loop import content_of, open_loop
 from bench.requests import Request, first_answer, json_request
 from bench.results import Result, Table, Target
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 
 ADDED_MS = 0.3
 REQUESTS_PER_SECOND = 5_000

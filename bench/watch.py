@@ -14,7 +14,7 @@ from bench.load import Load, Ratios, in_turn, load
 from bench.requests import Client, Request, first_answer, json_request
 from bench.results import Result, Table, Target
 from driftline.engine.model import Model
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 
 NAME = "trees"
 CONNECTIONS = (1, 64)

@@ -22,7 +22,7 @@ from support import scale, slow
 from driftline import __version__
 from driftline.cli import main
 from driftline.config import Monitoring, Server, Settings, Sidecar
-from driftline.engine.device import no_library
+from driftline.engine.cuda.device import no_library
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:

@@ -13,7 +13,7 @@ import pytest
 
 from driftline import csv_files
 from driftline.errors import BadRequest
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.tables import Source
 
 LONG = 400_000

@@ -74,22 +74,22 @@ if TYPE_CHECKING:
     )
     from driftline.features.transform import Transform
     from driftline.monitor.at_once import compare
-    from driftline.monitor.history import History
+    from driftline.monitor.detection.signals import Signal
     from driftline.monitor.monitor import Monitor
-    from driftline.monitor.profile import Profile
-    from driftline.monitor.report import Report
-    from driftline.monitor.signals import Signal
+    from driftline.monitor.reference.profile import Profile
+    from driftline.monitor.reporting.history import History
+    from driftline.monitor.reporting.report import Report
     from driftline.registry.source import Registry
 
 _HOMES = dict.fromkeys(__all__, "driftline.features.spec") | {
     "Model": "driftline.engine.model",
     "Transform": "driftline.features.transform",
     "compare": "driftline.monitor.at_once",
-    "History": "driftline.monitor.history",
+    "History": "driftline.monitor.reporting.history",
     "Monitor": "driftline.monitor.monitor",
-    "Profile": "driftline.monitor.profile",
-    "Report": "driftline.monitor.report",
-    "Signal": "driftline.monitor.signals",
+    "Profile": "driftline.monitor.reference.profile",
+    "Report": "driftline.monitor.reporting.report",
+    "Signal": "driftline.monitor.detection.signals",
     "Registry": "driftline.registry.source",
 }
 """Where each name is from: the steps of a transform, all but these."""

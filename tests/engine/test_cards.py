@@ -16,17 +16,17 @@ import driftline as dl
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
-from driftline.engine.device_counter import CategoryCounts, DeviceCounters
-from driftline.engine.device_session import DeviceSession, OnComputed
-from driftline.engine.load_balancer import LoadBalancer
+from driftline.engine.cuda.counter import CategoryCounts, DeviceCounters
+from driftline.engine.cuda.load_balancer import LoadBalancer
+from driftline.engine.cuda.session import DeviceSession, OnComputed
 from driftline.engine.model import Model
 from driftline.engine.session import Session
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Version
 from driftline.serving.base_host import BaseHost
-from driftline.serving.notifier import Notifier
-from driftline.serving.watch_card import CardWatch
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch_card import CardWatch
 from driftline.tensors import Tensors
 
 ROW = {"x": np.ones((1, 3), np.float32)}

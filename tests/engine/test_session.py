@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support import ONNX_TYPES, Shape, gather, identity, save_model, scale
 
-from driftline.engine.device import PROVIDER
+from driftline.engine.cuda.device import PROVIDER
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, ConfigError, ModelError
 

@@ -12,10 +12,10 @@ import uvicorn
 from support import infer_request
 from uvicorn.server import ServerState
 
-from driftline.serving.app import App
-from driftline.serving.connection import Connection
-from driftline.serving.fastlane import FastLane, Wire
 from driftline.serving.host import Host
+from driftline.serving.http.app import App
+from driftline.serving.http.connection import Connection
+from driftline.serving.http.fastlane import FastLane, Wire
 
 MOST = 20_000
 """Bytes of a body."""

@@ -22,7 +22,7 @@ from support import Process, infer_request, receiver, scale, serving
 from waiting import until
 
 from driftline.cli import main
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Registry
 
 RANDOM = np.random.default_rng(0)

@@ -26,8 +26,8 @@ from support import Process, ask, behind, infer_request, receiver, scale, servin
 from waiting import eventually, until
 
 import driftline as dl
-from driftline.monitor.profile import Profile
-from driftline.monitor.storage import decode
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reference.storage import decode
 from driftline.registry.source import Registry
 
 RANDOM = np.random.default_rng(0)

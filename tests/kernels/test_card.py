@@ -16,12 +16,12 @@ from support import behind, scale
 
 import driftline as dl
 from driftline.engine import model as engine
-from driftline.engine.device import Card
-from driftline.engine.device_counter import CategoryCounts, DeviceCounter
-from driftline.engine.device_session import DeviceBuffers
+from driftline.engine.cuda.counter import CategoryCounts, DeviceCounter
+from driftline.engine.cuda.device import Card
+from driftline.engine.cuda.session import DeviceBuffers
 from driftline.engine.model import Model
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline_kernels.cards import SIGNATURES
 
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="there may be no card")

@@ -15,7 +15,7 @@ import pytest
 
 from driftline.columns import columns_of
 from driftline.errors import BadRequest
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.sidecar.decoding import Decoder
 from driftline.sidecar.exchange import Body, Exchange
 

@@ -25,7 +25,7 @@ from driftline.errors import BadRequest
 
 if TYPE_CHECKING:
     from driftline.engine.bundle import Bundle
-    from driftline.monitor.profile import Profile
+    from driftline.monitor.reference.profile import Profile
 
 
 @click.command()
@@ -155,7 +155,7 @@ def kinds_of(numeric: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str
 
 def profile_of_traffic(url: str, model: str, rows: int, seconds: float) -> Profile:
     """The profile of what a server is asked; if it is of fewer rows than were wanted, that is said."""
-    from driftline.serving.traffic import profile_of_traffic
+    from driftline.serving.monitoring.traffic import profile_of_traffic
 
     with stderr().status(f"waiting for {rows} rows, {seconds:g} s at most"):
         found = profile_of_traffic(url, model, rows, seconds)

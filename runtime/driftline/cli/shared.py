@@ -104,7 +104,7 @@ def engine_of(trust: bool, python: str | None, device: str | None = None) -> dic
     said: dict[str, object] = ({"trust": True} if trust else {}) | ({"python": python} if python else {})
     if device is None:
         return said
-    from driftline.engine.device import settled
+    from driftline.engine.cuda.device import settled
 
     ModelSettings().override({"engine": {"device": device}}, "the command line")
     return said | {"device": settled(device, lambda why: click.echo(f"driftline: {why}", err=True))}

@@ -49,7 +49,9 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
     monitoring = replace(known.monitor, **{key: value for key, value in given.items() if value is not None})
     monitoring.check()
     if settings.upstream:
-        from driftline.sidecar.supervisor import supervise  # without what the agent needs, in its own process
+        from driftline.sidecar.proxy.supervisor import (
+            supervise,  # without what the agent needs, in its own process
+        )
 
         supervise(settings, monitoring)
     else:
@@ -83,7 +85,7 @@ def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool, 
         check_folder(output)
     fleet = ask(urls, model)
     if output is not None:
-        from driftline.monitor.render import page
+        from driftline.monitor.reporting.render import page
 
         replace_file(output, page("Drift", [(group.told, group.report) for group in fleet.groups]))
     if as_json:

@@ -52,7 +52,7 @@ def bundle(flights: pd.DataFrame, window_rows: int, folder: Path, sample: Path) 
     """
     # This is compiled code and takes a while to import, so only the process that trains pays for it.
     from driftline.features.transform import Transform
-    from driftline.monitor.profile import Profile
+    from driftline.monitor.reference.profile import Profile
 
     folder.mkdir()
     columns = flights[[*FEATURES]]

@@ -16,16 +16,16 @@ from driftline.batching.cost import Cost
 from driftline.columns import batch_of, columns_of, names_in, tabled
 from driftline.config import TRUST, Engine, ModelSettings
 from driftline.engine.bundle import Bundle
-from driftline.engine.device import Device, find, names
-from driftline.engine.device_features import stagings_of
-from driftline.engine.device_session import DeviceSession, OnComputed, Times, bucket_of
+from driftline.engine.cuda.device import Device, find, names
+from driftline.engine.cuda.features import stagings_of
+from driftline.engine.cuda.load_balancer import LoadBalancer
+from driftline.engine.cuda.providers import Provider, check, cuda, engine_options, tensorrt
+from driftline.engine.cuda.session import DeviceSession, OnComputed, Times, bucket_of
+from driftline.engine.cuda.tensorrt_cache import folder_of
 from driftline.engine.features import Features
-from driftline.engine.load_balancer import LoadBalancer
 from driftline.engine.load_errors import in_plain_words
-from driftline.engine.providers import Provider, check, cuda, engine_options, tensorrt
 from driftline.engine.schema import agreed
 from driftline.engine.session import Session
-from driftline.engine.tensorrt_cache import folder_of
 from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError, listed
 from driftline.machine import available_cores
 from driftline.mlmodel import MLMODEL, Predictions
@@ -34,7 +34,7 @@ from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
 from driftline_kernels import compiling
 
 if TYPE_CHECKING:
-    from driftline.engine.python import PythonSession
+    from driftline.engine.python.session import PythonSession
 
 log = logging.getLogger("driftline.device")
 
@@ -317,7 +317,7 @@ def _load(path: Path, engine: Engine, device: str, *providers: Provider) -> Sess
 def _python(folder: Path, engine: Engine) -> PythonSession:
     if not engine.trust:
         raise ConfigError(f"{folder}: this model is Python code, which runs once somebody allows it: {TRUST}")
-    from driftline.engine.python import PythonSession  # Arrow takes 0.3 s to import
+    from driftline.engine.python.session import PythonSession  # Arrow takes 0.3 s to import
 
     return PythonSession(folder, engine)
 

@@ -24,7 +24,7 @@ def precompile(cards: bool = False) -> Path:
 
     cards  compile for NVIDIA cards, too; no card is needed, but ConfigError without numba-cuda
     """
-    from driftline.engine.device import no_library
+    from driftline.engine.cuda.device import no_library
     from driftline_kernels import keeping
 
     if cards and (lacking := no_library()):
@@ -68,7 +68,7 @@ def _features(columns: Tensors) -> None:
 
 def _monitor(columns: Tensors) -> None:
     from driftline.monitor.monitor import Monitor
-    from driftline.monitor.profile import Profile
+    from driftline.monitor.reference.profile import Profile
 
     matrix = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
     received = np.frombuffer(matrix.tobytes(), np.float32).reshape(matrix.shape)  # read-only

@@ -13,7 +13,7 @@ from driftline.columns import names_of
 from driftline.engine.bundle import Bundle
 from driftline.engine.score import run
 from driftline.errors import BadRequest
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.tables import Source
 from driftline.tensors import Tensors
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from driftline.engine.providers import Provider
+from driftline.engine.cuda.providers import Provider
 from driftline.errors import BadRequest, ConfigError, ModelError
 from driftline.tensors import BY_ONNX, DATATYPES, Array, Datatype, Signature, Tensors, TensorSpec
 

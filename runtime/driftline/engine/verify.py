@@ -7,9 +7,9 @@ from pathlib import Path
 
 from driftline.config import Engine
 from driftline.engine.bundle import Bundle
+from driftline.engine.cuda.providers import check
 from driftline.engine.model import Model
-from driftline.engine.providers import check
-from driftline.engine.python_signature import logged_in, signature_of
+from driftline.engine.python.signature import logged_in, signature_of
 from driftline.errors import BadRequest
 from driftline.mlmodel import MLMODEL
 from driftline.tensors import Signature
@@ -43,7 +43,7 @@ def verify(files: Path | Bundle) -> bool:
 
 def check_profile(bundle: Bundle, signature: Signature) -> None:
     """BadRequest if a bundle's profile can't be read, or does not fit the model's signature."""
-    from driftline.monitor.profile import Profile  # Arrow and Numba take a while to import
+    from driftline.monitor.reference.profile import Profile  # Arrow and Numba take a while to import
 
     if bundle.profile is None:
         return

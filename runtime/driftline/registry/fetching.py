@@ -73,7 +73,7 @@ def _opened(uri: str, parts: Path) -> Registry:
     """The registry; a tracking server's with a cache that is on the folder's own disk and goes in the end."""
     if uri.startswith(("http://", "https://")):
         from driftline.registry.cache import Cache
-        from driftline.registry.mlflow import MlflowRegistry
+        from driftline.registry.mlflow.source import MlflowRegistry
 
         return MlflowRegistry(uri, Cache(parts))
     return Registry.open(uri)

@@ -128,7 +128,7 @@ class Registry(ABC):
         text = str(uri).removeprefix("file://")
         scheme, separator, _ = text.partition("://")
         if scheme in ("http", "https") and separator:
-            from driftline.registry.mlflow import MlflowRegistry  # httpx takes a while to import
+            from driftline.registry.mlflow.source import MlflowRegistry  # httpx takes a while to import
 
             return MlflowRegistry(text, remember=remember)
         if separator:

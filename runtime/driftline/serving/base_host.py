@@ -21,11 +21,11 @@ from driftline.errors import DriftlineError, NotFound, Unavailable
 from driftline.registry.source import Reference, Version
 from driftline.serving import memory
 from driftline.serving.latency import Latency
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch import Watch
+from driftline.serving.monitoring.watch_card import CardWatch
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.served import Served
-from driftline.serving.watch import Watch
-from driftline.serving.watch_card import CardWatch
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from driftline import __version__
 from driftline.batching.counters import Counters
-from driftline.monitor.metrics import COLUMN, VERSION, DriftCollector
+from driftline.monitor.reporting.metrics import COLUMN, VERSION, DriftCollector
 from driftline.serving.gpus import CardsCollector
 from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
@@ -28,7 +28,7 @@ from driftline.serving.payloads.log import Counts
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:
-    from driftline.monitor.report import Report
+    from driftline.monitor.reporting.report import Report
 
 REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 ROWS = tuple(2**power for power in range(13))

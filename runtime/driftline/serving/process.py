@@ -16,11 +16,11 @@ from driftline.config import Server, ServerFile
 from driftline.http import loop_factory
 from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
-from driftline.serving.app import App
 from driftline.serving.host import Host
+from driftline.serving.http.app import App
 from driftline.serving.kernels import warm_in_background
 from driftline.serving.listening import expect_grpc, grpc_reserved, listens_on
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.server import GracefulServer
 from driftline.sockets import allow_connections, bind

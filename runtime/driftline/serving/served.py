@@ -7,15 +7,15 @@ from functools import partial
 
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
-from driftline.engine.device_session import MOST_IN_FLIGHT
+from driftline.engine.cuda.session import MOST_IN_FLIGHT
 from driftline.engine.model import Model
 from driftline.protocols.codec import Codec, most_rows
-from driftline.protocols.mlflow import MlflowCodec
+from driftline.protocols.mlflow.scoring import MlflowCodec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
 from driftline.registry.source import Version
 from driftline.serving.latency import Latency
-from driftline.serving.watch import Watch
+from driftline.serving.monitoring.watch import Watch
 
 
 class Served:
@@ -64,7 +64,7 @@ class Served:
 
             return GrpcCodec(self.signature, self.version.name, self.version.number)
         from driftline.protocols.arrow import ArrowCodec  # Arrow takes 0.3 s to import
-        from driftline.protocols.tabular import CsvCodec, ParquetCodec
+        from driftline.protocols.mlflow.tabular import CsvCodec, ParquetCodec
 
         limits = self.model.settings.batching
         if protocol == "arrow":

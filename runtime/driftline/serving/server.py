@@ -12,9 +12,9 @@ import uvicorn
 from driftline.config import Server
 from driftline.http import Coming, configuration
 from driftline.machine import available_memory
-from driftline.serving.app import App
 from driftline.serving.base_host import BaseHost
-from driftline.serving.fastlane import fast_lane
+from driftline.serving.http.app import App
+from driftline.serving.http.fastlane import fast_lane
 from driftline.sockets import BACKLOG
 
 if TYPE_CHECKING:

@@ -29,12 +29,12 @@ from starlette.types import ASGIApp
 
 from driftline.config import Monitoring
 from driftline.errors import DriftlineError
-from driftline.monitor.history import History
-from driftline.monitor.outbox import Outbox
-from driftline.monitor.profile import Profile
-from driftline.monitor.signals import Signal
+from driftline.monitor.detection.signals import Signal
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting.history import History
+from driftline.monitor.reporting.outbox import Outbox
+from driftline.monitor.reporting.webhook import Webhook
 from driftline.monitor.watched import Watched
-from driftline.monitor.webhook import Webhook
 from driftline.sidecar.decoding import Decoder
 from driftline.sidecar.exchange import Exchange
 

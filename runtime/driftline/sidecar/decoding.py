@@ -17,11 +17,11 @@ import orjson
 
 from driftline.columns import columns_of
 from driftline.errors import BadRequest
-from driftline.monitor.profile import Profile
-from driftline.monitor.reference import Categorical
+from driftline.monitor.reference.column import Categorical
+from driftline.monitor.reference.profile import Profile
 from driftline.protocols.described import tensors_of
 from driftline.protocols.encoding import decompress
-from driftline.protocols.frames import Frame, from_records, from_rows, split_of
+from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, split_of
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.forms import ANSWERED, ASKED, Form, Lists, document_of, form_of
 from driftline.tensors import Array, shorten
@@ -143,7 +143,7 @@ class Decoder:
         import pyarrow as pa
         import pyarrow.parquet
 
-        from driftline.protocols.tabular import read_csv
+        from driftline.protocols.mlflow.tabular import read_csv
 
         try:
             if media_type.startswith(_CSV):

@@ -12,10 +12,11 @@ from urllib.parse import quote
 import httpx
 
 from driftline.errors import BadRequest, DriftlineError
-from driftline.monitor import report, window_file
-from driftline.monitor.profile import Profile
-from driftline.monitor.report import Report
-from driftline.monitor.storage import decode
+from driftline.monitor import window_file
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reference.storage import decode
+from driftline.monitor.reporting import report
+from driftline.monitor.reporting.report import Report
 from driftline.monitor.window import Window
 from driftline.monitor.window_file import WindowFile
 

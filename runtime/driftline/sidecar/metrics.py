@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from driftline.child_process import SharedCounts
-from driftline.monitor.metrics import DriftCollector
+from driftline.monitor.reporting.metrics import DriftCollector
 from driftline.sidecar.agent import Agent, Source
 
 

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from driftline import __version__
 from driftline.answers import HANDLERS, json
 from driftline.errors import NotFound
-from driftline.monitor import pages
+from driftline.monitor.reporting import pages
 from driftline.sidecar.agent import Agent, Source
 
 VERSION = ""

@@ -19,11 +19,11 @@ from driftline.errors import ConfigError
 from driftline.http import HttpConnection, configuration, loop_factory
 from driftline.monitor import checkpoint
 from driftline.monitor.observer import TICK_SECONDS
-from driftline.monitor.profile import Profile
-from driftline.monitor.webhook import Webhook
-from driftline.sidecar import posts
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting.webhook import Webhook
 from driftline.sidecar.agent import Agent, Checkpoints, Source
-from driftline.sidecar.events import Events
+from driftline.sidecar.logs import posts
+from driftline.sidecar.logs.events import Events
 from driftline.sidecar.pages import Pages
 from driftline.sockets import BACKLOG, address_of, allow_connections, bind
 
@@ -55,7 +55,7 @@ def sources(settings: Sidecar) -> list[Source]:
     if settings.listen:
         found.append(Events(settings.event_queue_bytes, settings.join_bytes, settings.join_seconds))
     if settings.files:
-        from driftline.sidecar.files import Files  # Parquet takes 0.3 s to import
+        from driftline.sidecar.logs.files import Files  # Parquet takes 0.3 s to import
 
         found.append(Files(settings.files, settings.join_bytes, settings.join_seconds))
     return found

@@ -20,7 +20,6 @@ from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError, ModelError, Unavailable
 from driftline.http import ask
 from driftline.registry.source import Reference, Registry, Version
-from driftline.serving.app import App
 from driftline.serving.base_host import Entry
 from driftline.serving.fleet.arena import Arena
 from driftline.serving.fleet.channel import Gone
@@ -28,8 +27,9 @@ from driftline.serving.fleet.pool import Worker, WorkerPool
 from driftline.serving.fleet.served import FleetServed, FleetWatch, RemoteModel
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals, total
 from driftline.serving.host import Host
+from driftline.serving.http.app import App
 from driftline.serving.latency import Latency
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import Counts
 from driftline.serving.served import Served
 

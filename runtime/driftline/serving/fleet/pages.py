@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 from driftline.answers import failure
 from driftline.config import Server
 from driftline.errors import Cancelled, DriftlineError, Stopping, Unavailable
-from driftline.serving.app import App
 from driftline.serving.base_host import BaseHost
 from driftline.serving.fleet.channel import Channel
-from driftline.serving.infer import read_body
+from driftline.serving.http.app import App
+from driftline.serving.http.infer import read_body
 
 PAGE_SECONDS = 10.0
 """How long a worker waits for such a page."""

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from driftline.config import Monitoring
 from driftline.errors import Unavailable
-from driftline.monitor.capture import Capture
 from driftline.monitor.observer import passes
+from driftline.monitor.reference.capture import Capture
 from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.totals import VersionTotals
 from driftline.serving.latency import Latency
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch import Watch
 from driftline.serving.served import Served
-from driftline.serving.watch import Watch
 from driftline.tensors import Signature, Tensors
 
 if TYPE_CHECKING:

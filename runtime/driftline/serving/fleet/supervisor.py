@@ -17,7 +17,7 @@ from driftline.serving import memory
 from driftline.serving.fleet.host import FleetHost
 from driftline.serving.kernels import tune_garbage_collector
 from driftline.serving.listening import grpc_reserved, listens_on
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.process import exit_process
 from driftline.sockets import BACKLOG, bind_shared

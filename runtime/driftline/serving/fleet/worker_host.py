@@ -21,10 +21,10 @@ from driftline.serving.fleet.channel import Channel
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals
 from driftline.serving.fleet.worker_watch import WorkerCardWatch, WorkerWatch
 from driftline.serving.kernels import warm_in_background
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch import Watch
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.served import Served
-from driftline.serving.watch import Watch
 from driftline.tensors import Array, Signature
 
 

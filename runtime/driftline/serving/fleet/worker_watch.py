@@ -9,11 +9,11 @@ from typing import Any
 from driftline.config import Monitoring
 from driftline.engine.model import Model
 from driftline.errors import Unavailable
-from driftline.monitor.capture import Capture
+from driftline.monitor.reference.capture import Capture
 from driftline.registry.source import Version
-from driftline.serving.notifier import Notifier
-from driftline.serving.watch import Watch
-from driftline.serving.watch_card import CardWatch
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch import Watch
+from driftline.serving.monitoring.watch_card import CardWatch
 from driftline.tensors import Tensors
 
 

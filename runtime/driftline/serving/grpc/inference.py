@@ -16,10 +16,10 @@ from driftline.http import ask
 from driftline.protocols.grpc.codec import end_within, values_of
 from driftline.protocols.grpc.messages import ModelStreamInferResponse, message
 from driftline.registry.source import check_name
-from driftline.serving.app import App
 from driftline.serving.base_host import BaseHost
 from driftline.serving.grpc.errors import refused, status_of
-from driftline.serving.infer import Call, Infer, Target
+from driftline.serving.http.app import App
+from driftline.serving.http.infer import Call, Infer, Target
 
 Came = TypeVar("Came")
 

@@ -7,7 +7,7 @@ from typing import Any
 from driftline.errors import BadRequest, DriftlineError
 from driftline.protocols.grpc.codec import GrpcCodec, asked_by_rest
 from driftline.serving.grpc.inference import Inference
-from driftline.serving.infer import fields_of, lines
+from driftline.serving.http.infer import fields_of, lines
 from driftline.serving.payloads.exchange import Asked
 from driftline.serving.payloads.log import PayloadLog
 

@@ -19,13 +19,13 @@ from driftline.config import Server
 from driftline.errors import BadRequest, ConfigError, Stopping
 from driftline.protocols.grpc import wire
 from driftline.protocols.grpc.messages import HEALTH, INFERENCE, POOL, ModelInferRequest, class_of
-from driftline.serving.app import App
 from driftline.serving.base_host import BaseHost
 from driftline.serving.grpc.errors import status_of
 from driftline.serving.grpc.health import Health
 from driftline.serving.grpc.inference import Inference
 from driftline.serving.grpc.logged import LoggedInference
-from driftline.serving.infer import Infer
+from driftline.serving.http.app import App
+from driftline.serving.http.infer import Infer
 from driftline.sockets import authority
 
 log = logging.getLogger("uvicorn.access")

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import random
 from time import perf_counter, process_time
 
-from driftline.serving.busy_poll import BusyPoll
+from driftline.serving.http.busy_poll import BusyPoll
 
 SLACK_SECONDS = 0.1
 """The size of the bucket, in seconds that it takes to fill: while no more is missing, no work is refused. If

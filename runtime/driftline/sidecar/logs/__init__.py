@@ -1,0 +1,1 @@
+"""Logs of another server, posted or in files."""

@@ -1,0 +1,172 @@
+"""Posts of one event each without ASGI: from the socket to the queue.
+
+uvicorn makes a task, a scope and a handful of messages of every request, which takes several times what an
+event does. The posts of a logger differ in their ids, times, lengths and bodies only: a head that was parsed
+before, but for these, is not parsed again. All else goes uvicorn's way, through `Events.receive`, to the same
+answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import ClassVar
+
+from starlette.responses import Response
+
+from driftline.answers import failure
+from driftline.errors import DriftlineError
+from driftline.http import HttpConnection
+from driftline.protocols.cloudevents import from_http
+from driftline.protocols.payloads import JSON_LENGTH, Payload, of_event
+from driftline.sidecar.logs.events import INFERENCE_LENGTH, PATHS, TAKEN, Events
+
+MOST_HEADS = 1_000
+"""Heads that are remembered."""
+
+MOST_HEAD_BYTES = 4_000
+
+_END = b"\r\n\r\n"
+_ID, _TIME, _LENGTH = b"ce-id", b"ce-time", b"content-length"
+_VARYING = re.compile(rb"(\r\n(?:[Cc]e-(?:[Ii]d|[Tt]ime)|[Cc]ontent-[Ll]ength): )([!#$&-~]+)(?=\r\n)")
+"""A header that varies, group 1, and its value, group 2, if that has no quotes and no escapes."""
+
+_UNUSUAL = {b"expect", b"transfer-encoding", b"upgrade", INFERENCE_LENGTH, b"ce-" + JSON_LENGTH.encode()}
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a head says, but for what varies.
+
+    payload  without id, time and body
+    varying  names of the headers that vary, in their order
+    """
+
+    source: str
+    payload: Payload
+    varying: tuple[bytes, ...]
+
+
+def connection(events: Events) -> type[Connection]:
+    """uvicorn's protocol class for an agent that takes these events."""
+    return type("Connection", (Connection,), {"events": events, "heads": {}})
+
+
+class Connection(HttpConnection):
+    """A client's connection.
+
+    heads  without what varies
+    """
+
+    events: ClassVar[Events]
+    heads: ClassVar[dict[bytes, Head]]
+    _fresh = b""  # what is being parsed, from the beginning of a request on
+    _used_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come."""
+        if self._between and (self.cycle is None or self.cycle.response_complete):
+            if not self.flow.write_paused and self._take(data):
+                return
+            self._fresh = data
+        super().data_received(data)
+        self._fresh = b""
+
+    def _take(self, data: bytes) -> bool:
+        """Take the event of a post whose head is known, and answer; False if it is any other."""
+        end = data.find(_END) + len(_END)
+        text, values = _split(data[:end])
+        head = self.heads.get(text)
+        if head is None or len(values) != len(head.varying):
+            return False
+        given = dict(zip(head.varying, values, strict=True))
+        time = _seconds(given[_TIME]) if _TIME in given else 0.0
+        if time is None or given[_LENGTH] != b"%d" % (len(data) - end):
+            return False
+        name, known = given[_ID].decode("ascii"), head.payload
+        payload = Payload(
+            name, known.type, time, known.model, known.version, known.content_type, None, None, data[end:]
+        )
+        try:
+            self.events.put([(f"{head.source} {name}", payload)])
+        except DriftlineError as error:
+            self._answer(failure(error))
+        else:
+            self._answer(TAKEN)
+        return True
+
+    def _answer(self, response: Response) -> None:
+        fields = [*self.server_state.default_headers, *response.raw_headers]
+        lines = [b"%b: %b\r\n" % field for field in fields]
+        self.transport.write(b"".join((_STATUS[response.status_code], *lines, b"\r\n", response.body)))
+        self.server_state.total_requests += 1
+        self._used_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
+
+    # -- what uvicorn calls -------------------------------------------------------------------------
+
+    def on_headers_complete(self) -> None:
+        """Have a request answered, and remember its head."""
+        super().on_headers_complete()
+        if self._fresh:
+            self._remember(self._fresh[: self._fresh.find(_END) + len(_END)])
+            self._fresh = b""
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for long enough; a timer an event would take longer."""
+        left = self._used_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_again_in(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _remember(self, text: bytes) -> None:
+        """Know a head from here on, if it is a plain one of an event of a logger in binary mode."""
+        scope, fields = self.scope, dict(self.headers)
+        if (
+            scope["method"] != "POST" or scope["path"] not in PATHS or scope["http_version"] != "1.1"
+            or not self.parser.should_keep_alive() or not _UNUSUAL.isdisjoint(fields)
+            or fields.get(b"content-type", b"")[:23].lower() == b"application/cloudevents"
+        ):  # fmt: skip
+            return
+        # Its lines are the request's, its headers and an empty one: none is folded, none before or behind.
+        lines = len(self.headers) + 2
+        if not text.startswith(b"POST /") or not text.count(b"\n") == text.count(b"\r\n") == lines:
+            return
+        text, values = _split(text)
+        varying = tuple(name for name, _ in self.headers if name in (_ID, _TIME, _LENGTH))
+        if len(values) != len(varying) or sorted(varying) not in ([_ID, _TIME, _LENGTH], [_ID, _LENGTH]):
+            return
+        try:
+            (event,) = from_http(self.headers, b"")
+            head = Head(event.source, of_event(event), varying)
+        except DriftlineError:
+            return
+        if len(self.heads) >= MOST_HEADS:
+            self.heads.clear()
+        if len(text) <= MOST_HEAD_BYTES:
+            self.heads[text] = head
+
+
+def _split(head: bytes) -> tuple[bytes, list[bytes]]:
+    """A head without the values that vary, and these."""
+    parts = _VARYING.split(head)
+    values = parts[2::3]
+    del parts[2::3]
+    return b"".join(parts), values
+
+
+def _seconds(time: bytes) -> float | None:
+    """Seconds since 1970; None for what is no time of an event."""
+    try:
+        found = datetime.fromisoformat(time.decode("ascii"))
+    except ValueError:
+        return None
+    return found.timestamp() if found.tzinfo is not None else None

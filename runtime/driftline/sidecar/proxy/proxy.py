@@ -1,0 +1,219 @@
+"""The observing reverse proxy: requests pass to the upstream and answers back, bytes as they are.
+
+Nothing on this way waits for the agent. A Client's request, a ForwardedRequest, gets an Upstream, idle or
+new; when it is answered, the copies of both bodies go into the Tap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+from functools import lru_cache
+from time import monotonic
+from urllib.parse import urlsplit
+
+from driftline.child_process import SharedCounts
+from driftline.http import STALLED, STALLED_SECONDS
+from driftline.sidecar.proxy.client import Client, ForwardedRequest
+from driftline.sidecar.proxy.tap import Tap
+from driftline.sidecar.proxy.upstream import Upstream
+from driftline.sockets import BACKLOG
+
+log = logging.getLogger("driftline.sidecar")
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 600.0
+"""How long the upstream may take to begin its answer."""
+
+IDLE_SECONDS = 4.0
+"""How long an idle connection to the upstream is used again: less than servers keep theirs, 5 s at least."""
+
+CLIENT_SECONDS = 75.0
+"""How long an idle client's connection stays open: longer than load balancers keep theirs."""
+
+SWEEP_SECONDS = 1.0
+MOST_PATHS = 1_000
+
+_INFERENCE = re.compile(
+    rb"(?:/v2/models/[^/?]+(?:/versions/[^/?]+)?/infer"
+    rb"|/v1/models/[^/?]+:predict|(?:/models/[^/?]+)?/invocations)(?:\?.*)?"
+)
+
+
+class Proxy:
+    """Everything between the clients and one upstream.
+
+    url              of the upstream, http://HOST[:PORT]
+    tap              takes the copies
+    shared            counts
+    copy_body_bytes  a body of more is not copied
+
+    clients          the connections that are open
+    idle             connections to the upstream that wait for a request, that of the last answer last
+    stopping         whether connections are to be closed behind their answers
+    """
+
+    def __init__(self, url: str, tap: Tap, shared: SharedCounts, copy_body_bytes: int) -> None:
+        parts = urlsplit(url)
+        self.authority = parts.netloc.encode()
+        self.tap = tap
+        self.shared = shared
+        self.copy_body_bytes = copy_body_bytes
+        self.clients: set[Client] = set()
+        self.idle: list[Upstream] = []
+        self.stopping = False
+        self.watched = lru_cache(MOST_PATHS)(_is_inference)
+        self._url = url
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server
+        self._sweeper: asyncio.TimerHandle
+        self._quiet = 0.0
+
+    async def start(self, listener: socket.socket) -> None:
+        """Take connections."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Client(self), sock=listener, backlog=BACKLOG)
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more connections, and let what passes finish, for so many seconds."""
+        self.stopping = True
+        self._server.close()
+        deadline = monotonic() + seconds
+        look = monotonic()
+        while self.clients and monotonic() < deadline:
+            for client in list(self.clients):
+                if client.request is None:
+                    client.transport.close()
+            if monotonic() >= look:
+                self._end_stalled()
+                look += STALLED_SECONDS
+            await asyncio.sleep(0.02)
+        if self.clients:
+            log.warning("%d requests have not finished in %g s", len(self.clients), seconds)
+        for client in list(self.clients):
+            client.transport.abort()
+        for upstream in list(self.idle):
+            upstream.transport.abort()
+        self._sweeper.cancel()
+
+    def _end_stalled(self) -> None:
+        """End requests that are not whole and of which nothing has come since this was last called, though it
+        would have been read."""
+        for client in list(self.clients):
+            request, advanced, client.advanced = client.request, client.advanced, False
+            if request is None or request.complete or advanced or not client.transport.is_reading():
+                continue
+            if not request.done:
+                self._give_up(request, 503, STALLED)
+            client.transport.close()
+
+    # -- requests ---------------------------------------------------------------------------------------
+
+    def begin(self, request: ForwardedRequest) -> None:
+        """Send a request on its way."""
+        while self.idle:
+            upstream = self.idle.pop()
+            if not upstream.transport.is_closing():
+                upstream.take(request)
+                return
+        self._connect(request)
+
+    def client_gone(self, request: ForwardedRequest) -> None:
+        """The client of a request has gone: the upstream is to notice."""
+        self.shared.add("gone")
+        request.done = True
+        if request.upstream is not None:
+            request.upstream.request = None
+            request.upstream.transport.abort()
+
+    def broken(self, request: ForwardedRequest, again: bool) -> None:
+        """The upstream has closed the connection before the answer was there."""
+        request.upstream = None
+        if again and request.sent:
+            request.out, request.sent = [request.sent], None
+            self._connect(request)
+            return
+        self.shared.add("broken")
+        request.client.fail(request, 502, f"{self._url} closed the connection without an answer")
+
+    def forget(self, upstream: Upstream) -> None:
+        """A connection has gone."""
+        if upstream in self.idle:
+            self.idle.remove(upstream)
+
+    def _connect(self, request: ForwardedRequest) -> None:
+        request.client.transport.pause_reading()
+        task = asyncio.get_running_loop().create_task(self._open(request))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _open(self, request: ForwardedRequest) -> None:
+        """Make a connection for a request; if that fails, its client is told."""
+        loop, client = asyncio.get_running_loop(), request.client
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, upstream = await loop.create_connection(lambda: Upstream(self), self._host, self._port)
+        except TimeoutError:
+            self.shared.add("timeout")
+            self._say(f"no connection within {CONNECT_SECONDS:g} s")
+            if not request.done:
+                client.fail(request, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
+        except (OSError, UnicodeError) as error:
+            self.shared.add("unreachable")
+            self._say(_reason(error))
+            if not request.done:
+                client.fail(request, 502, f"{self._url} can't be reached: {_reason(error)}")
+        else:
+            if request.done:  # the client has gone meanwhile
+                upstream.idle_since = monotonic()
+                self.idle.append(upstream)
+            else:
+                upstream.take(request)
+        client.resume()
+
+    def _give_up(self, request: ForwardedRequest, status: int, reason: str) -> None:
+        """Wait no longer for a request's answer, or for the rest of it, and tell its client."""
+        upstream, request.upstream = request.upstream, None
+        if upstream is not None:
+            upstream.request = None
+            upstream.transport.abort()
+        request.client.fail(request, status, reason)
+
+    def _say(self, what: str) -> None:
+        """Log that the upstream is away, but not for every request."""
+        if monotonic() - self._quiet > 10:
+            self._quiet = monotonic()
+            log.warning("%s: %s", self._url, what)
+
+    def _sweep(self) -> None:
+        """Close what was idle, and give up what is not answered."""
+        now = monotonic()
+        while self.idle and now - self.idle[0].idle_since > IDLE_SECONDS:
+            self.idle.pop(0).transport.close()
+        for client in list(self.clients):
+            request = client.request
+            if request is None or request.done:
+                since = client.idle_since if request is None else request.began
+                if now - since > CLIENT_SECONDS:
+                    client.transport.close()
+            elif not request.answered and now - request.began > ANSWER_SECONDS:
+                self.shared.add("timeout")
+                self._give_up(request, 504, f"{self._url} has not answered within {ANSWER_SECONDS:g} s")
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    """In the system's words; asyncio has its own, with addresses in them."""
+    if isinstance(error, UnicodeError):  # Python's, of a name that no name service can be asked for
+        return str(error)
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else str(error.strerror or error)
+
+
+def _is_inference(target: bytes) -> bool:
+    return _INFERENCE.fullmatch(target) is not None

@@ -9,7 +9,7 @@ from base64 import b64encode
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic, sleep
 from urllib.parse import SplitResult, unquote
 
@@ -63,6 +63,7 @@ class EventSink:
         self._batch = batch
         self._last_line = -SILENCE_SECONDS
         self._not_logged = 0
+        self._telling = Lock()
 
     def threads(self, queue: Queue) -> list[Thread]:
         """See Sink."""
@@ -127,11 +128,13 @@ class EventSink:
         return not queue.late
 
     def _tell(self, reason: str, count: int) -> None:
-        self._not_logged += count
         now = monotonic()
-        if now - self._last_line >= SILENCE_SECONDS:
+        with self._telling:
+            self._not_logged += count
+            if now - self._last_line < SILENCE_SECONDS:
+                return
             count, self._not_logged, self._last_line = self._not_logged, 0, now
-            log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
+        log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
 
 
 class Sender:

@@ -52,7 +52,7 @@ def configure(log_format: str, level: str, access_log: bool) -> None:
     handler.setFormatter(
         JsonFormatter()
         if log_format == "json"
-        else TextFormatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+        else TextFormatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S%z")
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -26,6 +26,9 @@ STOP_SECONDS = 10.0
 SILENT_SECONDS = 60
 """A process that has said nothing for so long hangs: one that is well does so twice a second."""
 
+QUIET_SECONDS = 3
+"""For one that has said nothing for so long, others accept connections meanwhile."""
+
 
 class Worker:
     """One of the workers: when its process ends, another takes its place.
@@ -35,6 +38,8 @@ class Worker:
     channel   to the process
     loaded    the keys of the versions that the process has loaded
     live      whether the process has loaded all versions and gets every message
+    quiet     whether the process has said nothing for QUIET_SECONDS
+    covers    the numbers of workers for which the process accepts connections, besides its own
     """
 
     def __init__(self, number: int, listener: socket.socket) -> None:
@@ -44,12 +49,17 @@ class Worker:
         self.channel: Channel
         self.loaded: set[int] = set()
         self.live = False
+        self.quiet = False
+        self.covers: list[int] = []
 
 
 class WorkerPool:
     """All workers, and their processes.
 
-    listeners  a socket for each, which stays open here: who waits to be accepted waits for the next process
+    The system spreads connections over the listening sockets, whether or not anybody accepts there. So while
+    a worker has no process that can, another one accepts on its socket.
+
+    listeners  a socket for each, which stays open here, so that no connection in its queue is lost
     settings   of the server, and what its file says of models
     prepare    has a new process load what the others have; it is live when that returns
     on_exit    called with the worker when its process has ended
@@ -134,6 +144,19 @@ class WorkerPool:
                 with suppress(ProcessLookupError):
                     worker.process.kill()
 
+    def _cover(self) -> None:
+        """Share the sockets of workers that can't accept among those that can."""
+        if self._stopping:
+            return
+        able = [worker for worker in self.workers if worker.live and not worker.quiet]
+        begun = [worker for worker in self.workers if self._starting[worker.number].done()]
+        vacant = [worker.number for worker in begun if worker not in able]
+        for place, worker in enumerate(able):
+            share = vacant[place :: len(able)]
+            if worker.covers != share:
+                worker.covers = share
+                worker.channel.tell("cover", share)
+
     async def _keep_running(self, worker: Worker) -> None:
         """Run one process after the other for a worker, until the pool stops."""
         failures = 0
@@ -156,6 +179,8 @@ class WorkerPool:
         code = await process.wait()
         watching.cancel()
         lived, worker.live, worker.process = worker.live, False, None
+        worker.quiet, worker.covers = False, []
+        self._cover()
         with suppress(Exception):
             await talking
         try:
@@ -174,6 +199,9 @@ class WorkerPool:
             await asyncio.sleep(1.0)  # counted, not measured: all processes may have stood still together
             silent = silent + 1 if received and received == worker.channel.received else 0
             received = worker.channel.received
+            if worker.quiet != (silent >= QUIET_SECONDS):
+                worker.quiet = not worker.quiet
+                self._cover()
         log.error("worker %d has said nothing for %d s: it is killed", worker.number, SILENT_SECONDS)
         process.kill()
 
@@ -191,7 +219,9 @@ class WorkerPool:
     async def _spawn(self, worker: Worker) -> asyncio.subprocess.Process:
         """Start a process, with a channel to it."""
         process, end = await child_process.spawn(
-            "driftline.serving.fleet.worker", worker.listener.fileno(), self._arena.descriptor
+            "driftline.serving.fleet.worker",
+            self._arena.descriptor,
+            *(each.listener.fileno() for each in self.workers),
         )
         handlers = {name: partial(do, worker) for name, do in self._handlers.items()}
         worker.channel = Channel(end, handlers)
@@ -211,6 +241,7 @@ class WorkerPool:
             worker.live = True
             if not (starting := self._starting[worker.number]).done():
                 starting.set_result(None)
+            self._cover()
         except Gone:
             pass
         except Exception as error:

@@ -153,12 +153,15 @@ class Server(Settings):
     """Settings of a serving process; the flags of `driftline serve`, in this order."""
 
     registry: str = setting(
-        "models", text("a folder or an http:// URL", "(?s).+"), "Where the models are.", metavar="URI"
+        "models",
+        text("a folder or an http:// URL", "(?s).+"),
+        "Where the models are: a folder or an MLflow server.",
+        metavar="URI",
     )
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
     port: int = setting(8080, PORT, "Port to listen on; 0 for a free one.", "--http_port")
     grpc_port: int | None = setting(
-        None, PORT_OR_NONE, "Port to listen on for gRPC, too; 0 for a free one.", "--grpc_port"
+        None, PORT_OR_NONE, "Port to listen on for gRPC as well; 0 for a free one.", "--grpc_port"
     )
     """No gRPC if not given."""
     workers: int = setting(1, whole(1), "Processes that answer on the port.")
@@ -166,67 +169,69 @@ class Server(Settings):
     model_control: str = setting(
         "none",
         one_of("none", "explicit"),
-        "Who reaches the port may load and unload models, or may not: Triton's --model-control-mode.",
+        "explicit: clients may load and unload models, as with Triton's --model-control-mode.",
     )
     """What is loaded follows the registry either way."""
     exit_on_error: bool = setting(
-        True, SWITCH, "End if a model can't be loaded at the start; otherwise serve the others."
+        True, SWITCH, "Exit if a model can't be loaded at startup; otherwise serve the others."
     )
     require_registry: bool = setting(
-        False, SWITCH, "Refuse to start from the cache if an MLflow server is away."
+        False, SWITCH, "Refuse to start from the cache if the MLflow server is unavailable."
     )
     poll_seconds: float = setting(
-        0.0, SECONDS, "Time between two looks at the registry; 0: 0.5 for a folder, 5 for MLflow."
+        0.0, SECONDS, "Interval at which the registry is polled; 0: 0.5 for a folder, 5 for MLflow."
     )
     stop_delay_seconds: float = setting(
-        0.0, SECONDS, "Time to go on answering when stopped, not ready, until nobody asks any more."
+        0.0, SECONDS, "Time to keep answering, not ready, after a stop signal, until clients have gone."
     )
-    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what is in flight then.")
-    log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
-    log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish requests in flight after that.")
+    log_format: str = setting("text", LOG_FORMAT, "Log lines for people or for machines.")
+    log_level: str = setting("info", LOG_LEVEL, "The lowest level that is logged.")
     busy_poll_us: int = setting(
         100,
         whole(0),
-        "Look so many microseconds for the next request, where they come soon, before sleeping; 0: sleep.",
+        "Microseconds to poll for the next request before sleeping, if requests follow closely; 0: off.",
     )
     """They come soon if the last one came as soon behind the one before."""
     access_log: bool = setting(False, SWITCH, "Log every request.")
-    alarm_webhook: str = setting("", WEBHOOK, "Post alarms there, as CloudEvents.", metavar="URL")
+    alarm_webhook: str = setting("", WEBHOOK, "Post alarms to this URL, as CloudEvents.", metavar="URL")
     track: bool = setting(
         False,
         SWITCH,
-        "Write windows and alarms to an MLflow run for each version: at MLFLOW_TRACKING_URI, else the "
+        "Write windows and alarms to an MLflow run for each version, at MLFLOW_TRACKING_URI or else the "
         "registry.",
     )
     log_payloads: str = setting(
-        "none", one_of("none", "all", "request", "response"), "Log what is asked and answered."
+        "none", one_of("none", "all", "request", "response"), "Log payloads: requests, responses or both."
     )
     log_sink: str = setting(
         "",
         text("an http:// or https:// URL, or a folder"),
-        "To a URL, as events of KServe's logger, or a folder, as Parquet.",
+        "Where to log them: a URL, as KServe's logger does, or a folder, as Parquet.",
         metavar="URL|FOLDER",
     )
-    log_sample: float = setting(1.0, number(0, 1, "a part"), "Log this part of all requests.")
+    log_sample: float = setting(1.0, number(0, 1, "a fraction"), "Log this fraction of all requests.")
     log_cpu: float = setting(
         0.02,
-        number(0.001, 1, "a part"),
-        "Logging takes this part of a core from the requests at most, and of the time that they leave. What "
-        "would take more is not logged.",
+        number(0.001, 1, "a fraction"),
+        "The fraction of a core that logging may take from requests, besides half of the idle time. Payloads "
+        "that would take more are not logged.",
     )
     """In each worker; where it has time to spare, half of what is left of that besides."""
     log_queue_bytes: int = setting(
-        64 * 2**20, whole(1), "Bytes that may wait to be logged, in each worker; for more, the oldest go."
+        64 * 2**20,
+        whole(1),
+        "Bytes that may wait to be logged, in each worker; beyond that, the oldest are dropped.",
     )
-    log_file_bytes: int = setting(32 * 2**20, whole(1), "A Parquet file is full with so many.")
+    log_file_bytes: int = setting(32 * 2**20, whole(1), "Bytes after which a Parquet file is written.")
     log_file_seconds: float = setting(
-        60.0, number(0.1, what="seconds"), "Write a Parquet file after so many seconds, full or not."
+        60.0, number(0.1, what="seconds"), "Seconds after which a Parquet file is written, full or not."
     )
     log_batch: int = setting(
-        1, whole(1), "Events a post; 1 as KServe's logger, more are a CloudEvents batch."
+        1, whole(1), "Events per post; 1 as KServe's logger, more as a CloudEvents batch."
     )
     log_namespace: str = setting(
-        "", text("a text"), "The namespace that events name; the pod's if not given.", metavar="NAME"
+        "", text("a text"), "The namespace that events name; by default the pod's.", metavar="NAME"
     )
     """Without a pod, `default`."""
 
@@ -236,49 +241,55 @@ class Sidecar(Settings):
     """Settings of an agent beside another server; the flags of `driftline monitor`, in this order."""
 
     profile: str = setting(
-        "", text("a file"), "What the data was: the reference.", metavar="FILE", required=True
+        "", text("a file"), "The profile to compare with: the reference.", metavar="FILE", required=True
     )
     upstream: str = setting(
         "",
         UPSTREAM,
-        "Pass requests to this server and watch them.",
+        "Pass requests to this server and monitor them.",
         metavar="URL",
     )
-    listen: bool = setting(False, SWITCH, "Take what KServe's logger sends, on --port.")
+    listen: bool = setting(False, SWITCH, "Accept the events of KServe's logger, on --port.")
     files: str = setting(
-        "", text("paths, or a folder"), "Read these, and go on as they grow.", metavar="GLOB|FOLDER"
+        "",
+        text("paths, or a folder"),
+        "Read these files, and keep reading as they grow.",
+        metavar="GLOB|FOLDER",
     )
     event_queue_bytes: int = setting(
-        32 * 2**20, whole(1), "Bytes of events that may wait to be joined; more are refused."
+        32 * 2**20, whole(1), "Bytes of events that may wait to be joined; beyond that, events are refused."
     )
     join_bytes: int = setting(
         32 * 2**20,
         whole(1),
-        "Bytes of requests and answers that may wait for each other; for more, the oldest are dropped.",
+        "Bytes of requests and answers that may wait for each other; beyond that, the oldest are dropped.",
     )
-    join_seconds: float = setting(60.0, number(0.01, what="seconds"), "How long they wait for each other.")
+    join_seconds: float = setting(60.0, number(0.01, what="seconds"), "Seconds they wait for each other.")
     model: str = setting(
-        "", text("a model's name"), "Watch this model only; all that passes if not given.", metavar="NAME"
+        "", text("a model's name"), "Monitor this model only; by default all traffic.", metavar="NAME"
     )
     """If empty, what passes is named as the profile's file is."""
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
-    port: int = setting(8081, PORT, "Of drift and metrics; 0 for a free one.")
-    proxy_port: int = setting(8080, PORT, "Of what is passed to --upstream; 0 for a free one.")
-    copy_body_bytes: int = setting(2**20, whole(1), "A body of more passes unobserved.")
+    port: int = setting(8081, PORT, "Port of drift reports and metrics; 0 for a free one.")
+    proxy_port: int = setting(8080, PORT, "Port of requests to pass to --upstream; 0 for a free one.")
+    copy_body_bytes: int = setting(2**20, whole(1), "Larger bodies pass unobserved.")
     copy_queue_bytes: int = setting(
-        32 * 2**20, whole(1), "Bytes of copies that may wait to be observed; more are dropped."
+        32 * 2**20, whole(1), "Bytes of copies that may wait to be observed; beyond that, copies are dropped."
     )
     checkpoint: str = setting(
-        "", text("a file, or nothing"), "Keep what was counted there, over a restart.", metavar="FILE"
+        "",
+        text("a file, or nothing"),
+        "Keep the monitor's state in this file across restarts.",
+        metavar="FILE",
     )
-    checkpoint_seconds: float = setting(10.0, number(0.01, what="seconds"), "Time between two checkpoints.")
+    checkpoint_seconds: float = setting(10.0, number(0.01, what="seconds"), "Time between checkpoints.")
     stop_delay_seconds: float = setting(
-        0.0, SECONDS, "Time to go on passing requests when stopped, until nobody sends any more."
+        0.0, SECONDS, "Time to keep passing requests after a stop signal, until clients have gone."
     )
-    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what passes then.")
-    log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
-    log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
-    alarm_webhook: str = setting("", WEBHOOK, "Post alarms there, as CloudEvents.", metavar="URL")
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish requests in flight after that.")
+    log_format: str = setting("text", LOG_FORMAT, "Log lines for people or for machines.")
+    log_level: str = setting("info", LOG_LEVEL, "The lowest level that is logged.")
+    alarm_webhook: str = setting("", WEBHOOK, "Post alarms to this URL, as CloudEvents.", metavar="URL")
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Request:
         """Send it once; BadRequest, with the response, if the status is not 2xx."""
         answer = _ask(self.url, self.body, self.all_headers)
         if not answer.is_success:
-            raise BadRequest(f"{self.url}: expected an answer of status 2xx, came {_said(answer)}")
+            raise BadRequest(f"{self.url}: expected an answer of status 2xx, came {_text(answer)}")
 
 
 def _host(server: SplitResult) -> str:
@@ -127,7 +127,7 @@ def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Reques
         if isinstance(error, BadRequest):
             raise
         raise BadRequest(
-            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, came {_said(answer)}"
+            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, came {_text(answer)}"
         ) from error
     datatypes = [entry["datatype"] for entry in inputs]
     named = {name: (of, array) for (name, array), of in zip(tensors.items(), datatypes, strict=True)}
@@ -224,7 +224,7 @@ def _ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None 
         raise BadRequest(f"{without_secrets(url)}: {str(error) or type(error).__name__}") from error
 
 
-def _said(answer: httpx.Response) -> str:
+def _text(answer: httpx.Response) -> str:
     return f"{answer.status_code}: {answer.text[:300]}"
 
 

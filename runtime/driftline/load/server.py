@@ -19,7 +19,7 @@ from driftline.load.signals import deferred
 
 _START_SECONDS = 120
 _STOP_SECONDS = 10
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _LAST_LINES = 5
 _SETTINGS = "DRIFTLINE_"
 """Environment variables with this prefix are settings of another server; this one must not inherit them."""
@@ -68,7 +68,7 @@ def _ready(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
             last = [*last[1 - _LAST_LINES :], event["message"]]
         if ended:
             break
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     what = "has ended" if process.poll() is not None else f"was not ready after {_START_SECONDS} s"
     raise DriftlineError(f"the server {what}; it said: {'; '.join(last) or 'nothing'}")
 

@@ -68,7 +68,7 @@ class Cache:
             tree, digests = self.root / "trees" / str(known["tree"]), dict(known["files"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if not _whole(tree, digests):
+        if not _intact(tree, digests):
             if tree.exists():
                 log.warning("%s: its contents have changed; it is fetched again", tree)
                 self._remove(tree)
@@ -97,7 +97,7 @@ class Cache:
         digest = digest_of(digests)
         tree = self.root / "trees" / digest
         tree.parent.mkdir(parents=True, exist_ok=True)
-        if not _whole(tree, digests):  # otherwise another source provided the same tree
+        if not _intact(tree, digests):  # otherwise another source provided the same tree
             self._remove(tree)
             files.rename(tree)
         os.utime(tree)
@@ -162,7 +162,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _whole(tree: Path, digests: Digests) -> bool:
+def _intact(tree: Path, digests: Digests) -> bool:
     """Whether all files of a tree exist and are unchanged."""
     try:
         return all(_digest(tree / path) == digest for path, digest in digests.items())

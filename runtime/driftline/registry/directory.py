@@ -43,7 +43,7 @@ _UNREAD = re.compile(
 """Settings of Triton's `config.pbtxt` about versions, devices and batches."""
 _UNFINISHED = ".new-"
 _TRIES = 10
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+_EXISTS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 class DirectoryRegistry(Registry):
@@ -244,7 +244,7 @@ def _publish(new: Path, folder: Path, number: int) -> int:
         try:
             new.rename(folder / str(number))
         except OSError as error:
-            if error.errno not in _TAKEN:
+            if error.errno not in _EXISTS:
                 raise
             number += 1
         else:

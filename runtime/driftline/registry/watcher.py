@@ -21,7 +21,7 @@ async def watch(
     away = False
     while True:
         try:
-            targets = await asyncio.to_thread(_look, registry, references)
+            targets = await asyncio.to_thread(_resolve_all, registry, references)
         except (OSError, RegistryError) as error:
             if not away:
                 log.warning("%s; loaded versions stay, trying again every %g s", error, interval)
@@ -37,7 +37,7 @@ async def watch(
         await asyncio.sleep(interval * random.uniform(0.8, 1.2))  # noqa: S311
 
 
-def _look(registry: Registry, references: Sequence[Reference]) -> Targets:
+def _resolve_all(registry: Registry, references: Sequence[Reference]) -> Targets:
     """Resolve the references; raises OSError or RegistryError if the registry can't be read."""
     targets: dict[Reference, Version | DriftlineError] = {}
     for reference in references or map(Reference, registry.models()):

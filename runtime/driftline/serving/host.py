@@ -168,7 +168,7 @@ class Host(BaseHost):
                 entry.attempts = 0
             entry.failures = failures
             if self._retries:  # otherwise it ends the startup, which logs it
-                self._try_again(entry, str(errors[0]))
+                self._schedule_retry(entry, str(errors[0]))
             raise errors.pop()  # a local variable would be a reference cycle with the traceback's frames
 
     async def _resolve(
@@ -232,7 +232,7 @@ class Host(BaseHost):
     def _folder(self, version: Version) -> Path:
         return self.registry.fetch(version)
 
-    def _try_again(self, entry: Entry, reason: str) -> None:
+    def _schedule_retry(self, entry: Entry, reason: str) -> None:
         """Log why a model is out of step with the registry, and schedule a retry, with backoff.
 
         reason  the text of the first error; not the error, since a log handler that keeps its records would

@@ -170,7 +170,7 @@ class Decoder:
             )
         return self._values(inputs, first)
 
-    # -- responses -----------------------------------------------------------------------------------
+    # -- responses ----------------------------------------------------------------------------------
 
     def _answered(self, document: Mapping[str, Any], tail: memoryview, first: int) -> Named:
         if "outputs" in document:

@@ -16,7 +16,7 @@ SILENT_SECONDS = 10.0
 
 
 class Deadline:
-    """Ends an HTTP call that takes too long by closing its connections; logs before that what it waits for.
+    """Aborts an HTTP call that takes too long by closing its connections; logs slow calls before that.
 
     who, what   the server and the request
     seconds     limit of the call's duration

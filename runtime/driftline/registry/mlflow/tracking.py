@@ -71,7 +71,7 @@ class Tracking:
         self._memory = memory
         self._verify = _verify() if parts.scheme == "https" else False  # the roots take a while to read
         self._lock = Lock()
-        self._knocked = memory is None or bool(getproxies())
+        self._checked = memory is None or bool(getproxies())
         self._attempts = 0
         self._again = 0.0
 
@@ -88,13 +88,13 @@ class Tracking:
             limits=httpx.Limits(max_keepalive_connections=0),  # requests are seconds apart
         )
 
-    def _knock(self) -> None:
+    def _check_reachable(self) -> None:
         """Check that the server is reachable, before importing httpx: a start without it stays quick."""
         try:
             socket.create_connection(self._address, CONNECT_SECONDS).close()
         except (OSError, UnicodeError) as error:
             raise self.away(error) from error
-        self._knocked = True
+        self._checked = True
 
     def ask(self, path: str, **query: str) -> Answer:
         """Send a GET; return the response, or while the server is down the last one, if there is a memory.
@@ -110,19 +110,19 @@ class Tracking:
             if known is not None:
                 return Answer(known)
         try:
-            if not self._knocked:
-                self._knock()
+            if not self._checked:
+                self._check_reachable()
             answer = self._json("GET", path, params=query)
         except Away as error:
             known = self._memory.recall(question)
             if known is None:
                 raise
-            self._gone(error)
+            self._note_down(error)
             return Answer(known)
         except NotFound:
             self._memory.forget(question)
             raise
-        self._back()
+        self._note_up()
         self._memory.put(question, answer)
         return answer
 
@@ -208,7 +208,7 @@ class Tracking:
             )
         return Answer(document)
 
-    def _gone(self, error: Away) -> None:
+    def _note_down(self, error: Away) -> None:
         """Schedule the next attempt while the server is down, with backoff, and jitter between followers."""
         assert self._memory is not None
         with self._lock:
@@ -219,7 +219,7 @@ class Tracking:
             since = datetime.fromtimestamp(self._memory.since).astimezone()
             log.warning("%s; what it said last holds, news of %s", error, since.isoformat(" ", "seconds"))
 
-    def _back(self) -> None:
+    def _note_up(self) -> None:
         with self._lock:
             was_away, self._attempts = self._attempts > 0, 0
         if was_away:

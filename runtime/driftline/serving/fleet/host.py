@@ -212,7 +212,7 @@ class FleetHost(Host):
                 assert isinstance(served, FleetServed)
                 yield served
 
-    # -- messages of workers ---------------------------------------------------------------------
+    # -- messages of workers ----------------------------------------------------------------------
 
     def _take_totals(self, worker: Worker, totals: WorkerTotals) -> None:
         self._totals[worker] = totals

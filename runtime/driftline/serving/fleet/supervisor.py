@@ -51,7 +51,7 @@ async def _supervise(
     PayloadLog.of(settings)  # each worker opens its own; here, wrong settings are reported once
     host = FleetHost(registry, references, file, settings, listeners, notifier)
     stopping = asyncio.Event()
-    _take_signals(host, stopping)
+    _handle_signals(host, stopping)
     told, addresses = listens_on(listeners[0], settings)
     log.info(
         "driftline %s listens on %s, %d workers", __version__, told, settings.workers,
@@ -76,7 +76,7 @@ async def _supervise(
     exit_process(0)  # see process.serve
 
 
-def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
+def _handle_signals(host: FleetHost, stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     refreshing: set[asyncio.Task[None]] = set()
 

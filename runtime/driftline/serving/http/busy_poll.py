@@ -24,7 +24,7 @@ class BusyPoll:
         self._soon_ns = us * 1_000
         self._left = -self._soon_ns
         self._awake = False
-        self._looked = 0
+        self._turn_began = 0
         self.idle_ns = 0
 
     def left(self, came: int) -> None:
@@ -33,14 +33,14 @@ class BusyPoll:
         self._left = perf_counter_ns()
         if soon and not self._awake:
             self._awake = True
-            self._looked = self._left
-            asyncio.get_running_loop().call_soon(self._look)
+            self._turn_began = self._left
+            asyncio.get_running_loop().call_soon(self._poll)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         now = perf_counter_ns()
-        turn, self._looked = now - max(self._looked, self._left), now
+        turn, self._turn_began = now - max(self._turn_began, self._left), now
         if turn < EMPTY_NS:
             self.idle_ns += turn
         self._awake = now - self._left < self._soon_ns
         if self._awake:  # a loop with a callback scheduled doesn't sleep
-            asyncio.get_running_loop().call_soon(self._look)
+            asyncio.get_running_loop().call_soon(self._poll)

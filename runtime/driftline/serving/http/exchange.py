@@ -228,7 +228,7 @@ class Compressing(Exchange):
         try:
             packing = self._protocol.loop.run_in_executor(None, _packed, content, coding)
         except RuntimeError:  # no thread can be started
-            log.exception(_AS_IT_IS)
+            log.exception(_NOT_COMPRESSED)
             go_on(None)
         else:
             packing.add_done_callback(lambda packing: go_on(packing.result()))
@@ -240,7 +240,7 @@ class LoggedCompressing(Compressing, LoggedExchange):
     __slots__ = ()
 
 
-_AS_IT_IS = "a response can't be compressed and is sent as it is"
+_NOT_COMPRESSED = "a response can't be compressed and is sent as it is"
 
 
 def _packed(content: bytes, coding: bytes) -> bytes | None:
@@ -248,5 +248,5 @@ def _packed(content: bytes, coding: bytes) -> bytes | None:
     try:
         return compress(content, coding)
     except Exception:  # out of memory, say
-        log.exception(_AS_IT_IS)
+        log.exception(_NOT_COMPRESSED)
         return None

@@ -92,10 +92,10 @@ class FastLane(Connection):
         self.wire = transport
         self._fresh = b""  # what is being parsed, up to the end of the first request in it
         self._idle_since = self.loop.time()
-        self._look_in(self.timeout_keep_alive)  # uvicorn waits for ever for the first head to end
+        self._check_in(self.timeout_keep_alive)  # uvicorn waits for ever for the first head to end
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """Clean up after a disconnect."""
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
         self.cycle = None  # type: ignore[assignment]  # a reference cycle: both, and a body, would stay
@@ -212,11 +212,11 @@ class FastLane(Connection):
         more = BODY_SECONDS if self.cycle is None or not self._between else 0.0
         left = self._idle_since + self.timeout_keep_alive + more - self.loop.time()
         if left > 0:
-            self._look_in(min(left, self.timeout_keep_alive))  # it may be idle before that
+            self._check_in(min(left, self.timeout_keep_alive))  # it may be idle before that
         else:
             super().timeout_keep_alive_handler()
 
-    def _look_in(self, seconds: float) -> None:
+    def _check_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 

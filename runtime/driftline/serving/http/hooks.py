@@ -1,4 +1,4 @@
-"""MLflow's signed webhooks: faster than polling, which goes on regardless."""
+"""MLflow's signed webhooks: faster than polling, which continues regardless."""
 
 from __future__ import annotations
 

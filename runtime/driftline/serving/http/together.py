@@ -169,7 +169,7 @@ class Joint:
         for member, fields, content in sending:
             try:
                 member.send(fields, content)
-            except Exception:  # the others' answers are sent all the same
+            except Exception:  # the others' responses are still sent
                 log.exception("an answer can't be sent")
         for member, fields, content in sending:
             latency.observe(now - member.begin)

@@ -48,7 +48,7 @@ _METRICS_A_CALL = 500
 _LONGEST_COLUMN = 200
 """Most characters of a column in a metric's name: MLflow takes 250, and a prefix needs the rest."""
 _LONGEST_TAG = 5000
-_MAY_NOT_BE = re.compile(r"[^\w.\- :]")
+_NOT_ALLOWED = re.compile(r"[^\w.\- :]")
 """A slash is allowed, but separates the statistic from the column."""
 
 
@@ -128,7 +128,7 @@ class Runs:
             try:
                 write(key)
             except Away as error:
-                self._gone(error)
+                self._note_down(error)
                 if not self._outbox.rest(jittered(backoff(attempt, FIRST_REST))):
                     self._lost += 1
                     return
@@ -138,15 +138,15 @@ class Runs:
                     self._lost += 1
                     raise
             else:
-                self._back()
+                self._note_up()
                 return
 
-    def _gone(self, error: Away) -> None:
+    def _note_down(self, error: Away) -> None:
         if not self._away:
             log.warning("%s; windows and alarms wait", error)
         self._away = True
 
-    def _back(self) -> None:
+    def _note_up(self) -> None:
         if self._away:
             log.info("%s is back; what waited is written", self._tracking.uri)
         self._away = False
@@ -182,7 +182,7 @@ class Runs:
         """Return a version's run: its existing one, even from an earlier server, or a new one."""
         if key not in self._runs:
             experiment = self._experiment()
-            self._runs[key] = self._taken_up(experiment, key) or self._created(experiment, key)
+            self._runs[key] = self._resumed(experiment, key) or self._created(experiment, key)
         return self._runs[key]
 
     def _experiment(self) -> str:
@@ -193,7 +193,7 @@ class Runs:
             return str(self._tracking.tell("POST", "experiments/create", {"name": name})["experiment_id"])
         return str(answer["experiment"]["experiment_id"])
 
-    def _taken_up(self, experiment: str, key: Key) -> Run | None:
+    def _resumed(self, experiment: str, key: Key) -> Run | None:
         document = {
             "experiment_ids": [experiment],
             "filter": f"tags.`driftline.model` = '{key[0]}' and tags.`driftline.version` = '{key[1]}'",
@@ -259,7 +259,7 @@ def fit(column: str) -> str:
 
     A name that has to be changed gets a digest, to stay unique.
     """
-    fitting = _MAY_NOT_BE.sub("_", column)[:_LONGEST_COLUMN]
+    fitting = _NOT_ALLOWED.sub("_", column)[:_LONGEST_COLUMN]
     if fitting == column and column not in ("", ".", ".."):
         return column
     return f"{fitting}-{sha256(column.encode(errors='surrogatepass')).hexdigest()[:8]}"

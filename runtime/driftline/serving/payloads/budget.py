@@ -69,7 +69,7 @@ class SpareTime:
         self._cores = cores
         self.busy_poll = BusyPoll(0)
         self._file = SCHEDULED.open("rb", buffering=0)  # of this thread, whichever thread reads it
-        self._seen = self._look()
+        self._seen = self._measure()
 
     def close(self) -> None:
         """Close the file."""
@@ -80,12 +80,12 @@ class SpareTime:
 
         It is the idle part of the thread or of the cores, whichever is less.
         """
-        before, self._seen = self._seen, self._look()
+        before, self._seen = self._seen, self._measure()
         passed, idle, thread, process = (now - then for now, then in zip(self._seen, before, strict=True))
         busy = max(thread - idle, (process - idle) / self._cores)
         return min(1.0, max(0.0, 1.0 - busy / passed)) if passed > 0.0 else 0.0
 
-    def _look(self) -> tuple[float, float, float, float]:
+    def _measure(self) -> tuple[float, float, float, float]:
         """Return the time, and for how long the thread has polled, the thread has run or waited for a core,
         and all threads together have run."""
         ran, waited, _ = os.pread(self._file.fileno(), 128, 0).split()
@@ -96,7 +96,7 @@ class SpareTime:
 def spare_time(cores: float, limited: bool) -> SpareTime | None:
     """Return the SpareTime of this thread; None where it can't be measured.
 
-    limited  whether a control group limits CPU time: other processes may use it unnoticed
+    limited  whether a control group limits CPU time: other processes may use it up, unseen here
     """
     try:
         return None if limited else SpareTime(cores)

@@ -36,7 +36,7 @@ SILENCE_SECONDS = 60.0
 MOST_POST_BYTES = 2**20
 """Most bytes of bodies in a post of several payloads."""
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -63,7 +63,7 @@ class EventSink:
         self._batch = batch
         self._last_line = -SILENCE_SECONDS
         self._not_logged = 0
-        self._telling = Lock()
+        self._log_lock = Lock()
 
     def threads(self, queue: Queue) -> list[Thread]:
         """See Sink."""
@@ -82,15 +82,15 @@ class EventSink:
                         self._deliver(queue, sender, payloads)
                     except Exception as error:  # unexpected; the next post may succeed
                         queue.done(given_up=len(payloads))
-                        self._tell(f"{type(error).__name__}: {error}", len(payloads))
+                        self._log_failure(f"{type(error).__name__}: {error}", len(payloads))
                 if not posts and queue.closed:
                     return
         finally:
             sender.close()
 
     def _take(self, queue: Queue) -> list[list[Payload]]:
-        """Take payloads from the queue, grouped into posts; none if none came for _LOOK_SECONDS."""
-        exchanges = queue.take(_LOOK_SECONDS, self._batch, MOST_POST_BYTES)
+        """Take payloads from the queue, grouped into posts; none if none arrived for _POLL_SECONDS."""
+        exchanges = queue.take(_POLL_SECONDS, self._batch, MOST_POST_BYTES)
         payloads = [payload for exchange in exchanges for payload in exchange.payloads()]
         return [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
 
@@ -101,7 +101,7 @@ class EventSink:
         fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
         reason = "the server stops"
         for attempt in range(ATTEMPTS):
-            if attempt and not self._rest(queue, attempt):
+            if attempt and not self._wait(queue, attempt):
                 break
             try:
                 status = sender.post(fields, body)
@@ -116,9 +116,9 @@ class EventSink:
             if status != 429 and status < 500:
                 break
         queue.done(given_up=len(payloads))
-        self._tell(reason, len(payloads))
+        self._log_failure(reason, len(payloads))
 
-    def _rest(self, queue: Queue, attempt: int) -> bool:
+    def _wait(self, queue: Queue, attempt: int) -> bool:
         """Wait before the next attempt; return False if there is no time for one."""
         until = monotonic() + jittered(backoff(attempt, FIRST_REST))
         while (left := until - monotonic()) > 0 and not queue.closed:
@@ -127,9 +127,9 @@ class EventSink:
             sleep(min(max(0.0, until - monotonic()), 0.1))
         return not queue.late
 
-    def _tell(self, reason: str, count: int) -> None:
+    def _log_failure(self, reason: str, count: int) -> None:
         now = monotonic()
-        with self._telling:
+        with self._log_lock:
             self._not_logged += count
             if now - self._last_line < SILENCE_SECONDS:
                 return

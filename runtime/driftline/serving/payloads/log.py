@@ -38,7 +38,7 @@ CLOSE_SECONDS = 5.0
 
 FLUSH_SECONDS = 0.1
 """How long exchanges wait to be handed over together, unless they fill a frame earlier. Each frame wakes the
-logging process, which evicts the caches if both share a core."""
+logging process, which cools the caches if both share a core."""
 
 POLL_SECONDS = 0.005
 """Seconds between two checks whether the logging process has room again."""

@@ -22,13 +22,13 @@ class Queue:
         self._shared = shared
         self._closed = False
         self._until = 0.0
-        self._came = Condition()
+        self._changed = Condition()
 
     def put(self, exchanges: Iterable[Exchange]) -> None:
         """Add exchanges."""
-        with self._came:
+        with self._changed:
             self._waiting.extend(exchanges)
-            self._came.notify_all()
+            self._changed.notify_all()
 
     def take(self, seconds: float, payloads: int, size: int) -> list[Exchange]:
         """Take the oldest exchanges, until they have `payloads` payloads or `size` bytes, or none is left.
@@ -38,9 +38,9 @@ class Queue:
         """
         until = monotonic() + seconds
         found: list[Exchange] = []
-        with self._came:
+        with self._changed:
             while not self._waiting and not self._closed and (left := until - monotonic()) > 0:
-                self._came.wait(left)
+                self._changed.wait(left)
             if self.late:
                 return found
             taken = 0
@@ -54,16 +54,16 @@ class Queue:
 
     def done(self, sent: int = 0, given_up: int = 0) -> None:
         """Count taken payloads as logged or given up."""
-        with self._came:
+        with self._changed:
             self._shared.add("sent", sent)
             self._shared.add("given_up", given_up)
 
     def close(self, seconds: float) -> None:
         """Close the queue; it is `late` after `seconds`."""
-        with self._came:
+        with self._changed:
             self._until = monotonic() + seconds
             self._closed = True
-            self._came.notify_all()
+            self._changed.notify_all()
 
     @property
     def closed(self) -> bool:

@@ -67,7 +67,7 @@ class Events:
         self._queue_bytes = queue_bytes
         self._waiting: deque[tuple[str, Payload]] = deque()
         self._put_bytes = self._taken_bytes = 0  # each is written by one thread only
-        self._came = Flag()
+        self._arrived = Flag()
         self._closed = False
         self._agent: Agent | None = None
         self._thread = Thread(target=self._run, name="driftline-events", daemon=True)
@@ -109,8 +109,8 @@ class Events:
         self._waiting.extend(found)
         self._put_bytes += size
         self.counts["taken"] += len(found)
-        if not self._came.is_set():
-            self._came.set()
+        if not self._arrived.is_set():
+            self._arrived.set()
 
     @property
     def queued(self) -> int:
@@ -121,9 +121,9 @@ class Events:
 
     def _run(self) -> None:
         while not (self._closed and not self._waiting):
-            self._came.clear()
+            self._arrived.clear()
             if not self._waiting:
-                self._came.wait(1.0)
+                self._arrived.wait(1.0)
                 sleep(NAP_SECONDS)
             try:
                 self._work()
@@ -157,7 +157,7 @@ class Events:
     async def close(self) -> None:
         """See Source."""
         self._closed = True
-        self._came.set()
+        self._arrived.set()
         await asyncio.to_thread(self._thread.join)
 
     def state(self) -> Any:

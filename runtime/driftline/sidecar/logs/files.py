@@ -51,7 +51,7 @@ MOST_LINE_BYTES = 64 * 2**20
 CHUNK_ROWS = 16_384
 
 FORGET_SECONDS = 3600.0
-"""How long a place outlives the last sight of its file: volumes may be late, renames hide files."""
+"""How long a place is kept after its file was last seen: a volume may mount late, a rename hides it."""
 
 MOST_UNSEEN = 20_000
 """Most places of unseen files; beyond that, those unseen for longest are forgotten."""
@@ -99,8 +99,8 @@ class Files:
         self._pattern = pattern
         self._places: dict[int, Place] = {}
         self._seen: dict[Path, tuple[int, int, int]] = {}
-        self._told: dict[str, str] = {}  # why a file, or a scan, has failed
-        self._nothing = False  # there is nothing to read, and that was logged
+        self._logged: dict[str, str] = {}  # why a file, or a scan, has failed
+        self._empty_logged = False  # there is nothing to read, and that was logged
         self._unseen: dict[int, float] = {}  # inodes, and since when; the earliest first
         self._closed = Event()
         self._thread: Thread | None = None
@@ -141,14 +141,14 @@ class Files:
     def _run(self, agent: Agent) -> None:
         while not self._closed.is_set():
             try:
-                self._look(agent)
+                self._scan(agent)
             except Exception as error:  # a folder that can't be listed, say: the next scan may succeed
                 self._fail("failed", self._pattern, error)
             else:
-                self._told.pop(self._pattern, None)
+                self._logged.pop(self._pattern, None)
             self._closed.wait(POLL_SECONDS)
 
-    def _look(self, agent: Agent) -> None:
+    def _scan(self, agent: Agent) -> None:
         """Read what is new since the last scan; OSError if the files can't be listed."""
         with agent.steady:
             hand_in(agent, self.halves.expire(monotonic()))
@@ -165,8 +165,8 @@ class Files:
         """Count a failure; log it if it differs from the last one of that file or pattern."""
         self.counts[outcome] += 1
         reason = " ".join(str(error).split()) or type(error).__name__
-        if self._told.get(name) != reason:
-            self._told[name] = reason
+        if self._logged.get(name) != reason:
+            self._logged[name] = reason
             log.warning("%s: %s", name, reason)
 
     def _paths(self) -> list[Path]:
@@ -183,23 +183,23 @@ class Files:
                 continue
             try:
                 stat = path.stat()
-            except OSError:  # it has gone meanwhile
+            except OSError:  # removed meanwhile
                 continue
             there[path] = mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
             if self._seen.get(path) != mark:
                 changed.append(path)
         self._seen = there
-        self._tell_of_nothing(len(found))
-        self._told = {str(path): self._told[str(path)] for path in there if str(path) in self._told}
+        self._warn_if_empty(len(found))
+        self._logged = {str(path): self._logged[str(path)] for path in there if str(path) in self._logged}
         self._forget({inode for inode, _, _ in there.values()}, monotonic())
         return changed
 
-    def _tell_of_nothing(self, found: int) -> None:
+    def _warn_if_empty(self, found: int) -> None:
         """Log once that there is nothing to read, until there is: a pattern may be wrong or early."""
         if self._seen:
-            self._nothing = False
-        elif not self._nothing:
-            self._nothing = True
+            self._empty_logged = False
+        elif not self._empty_logged:
+            self._empty_logged = True
             others = f", {found} with other endings than {', '.join(KINDS)}" if found else ""
             log.warning("%s: no files to read%s; looking every %g s", self._pattern, others, POLL_SECONDS)
 
@@ -313,7 +313,7 @@ class Files:
 
     def _count_table(self, agent: Agent, table: Any) -> None:
         if set(table.column_names) >= _PAYLOAD:
-            whole = table.filter(_whole(table))
+            whole = table.filter(_complete(table))
             for _ in range(len(table) - len(whole)):
                 agent.fail(f"a payload: expected {', '.join(_NEEDED)}, came a null among them")
             self._join(agent, of_table(whole))
@@ -352,7 +352,7 @@ class Files:
         hand_in(agent, [pair for pair in pairs if pair is not None])
 
 
-def _whole(table: Any) -> Any:
+def _complete(table: Any) -> Any:
     """Return a mask of the rows that have all that a payload must have."""
     valid = (pc.is_valid(table.column(name)) for name in _NEEDED if name in table.column_names)
     return reduce(pc.and_, valid)

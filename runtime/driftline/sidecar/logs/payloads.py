@@ -1,7 +1,7 @@
 """From logged payloads to exchanges; the format of a body is detected from the body.
 
 KServe's logger gives a response the content type of its request, and no half says how long its JSON is if
-tensors' bytes follow. So the content type counts only where the body does not tell better.
+tensors' bytes follow. So the content type counts only if the body does not show its format.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Connection(HttpConnection):
         self.server_state.total_requests += 1
         self._used_at = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self._look_again_in(self.timeout_keep_alive)
+            self._check_in(self.timeout_keep_alive)
 
     # -- what uvicorn calls -------------------------------------------------------------------------
 
@@ -120,11 +120,11 @@ class Connection(HttpConnection):
         """Close the connection if it has been idle for long enough; a timer per event would cost more."""
         left = self._used_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
-            self._look_again_in(left)
+            self._check_in(left)
         else:
             super().timeout_keep_alive_handler()
 
-    def _look_again_in(self, seconds: float) -> None:
+    def _check_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _remember(self, text: bytes) -> None:

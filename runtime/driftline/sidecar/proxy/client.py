@@ -245,7 +245,7 @@ class Client(asyncio.Protocol):
         if request.done and self.last:
             self.transport.close()  # its response was sent before it was complete
 
-    # -- requests in order --------- --------------------------------------------------------------------
+    # -- requests in order ----------------------------------------------------------------------------
 
     def finished(self, request: ForwardedRequest) -> None:
         """Continue with the next request, or close the connection."""

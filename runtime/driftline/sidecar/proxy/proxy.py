@@ -71,7 +71,7 @@ class Proxy:
         self._connecting: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self._sweeper: asyncio.TimerHandle
-        self._quiet = 0.0
+        self._logged_at = 0.0
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections."""
@@ -160,12 +160,12 @@ class Proxy:
                 _, upstream = await loop.create_connection(lambda: Upstream(self), self._host, self._port)
         except TimeoutError:
             self.shared.add("timeout")
-            self._say(f"no connection within {CONNECT_SECONDS:g} s")
+            self._log_unreachable(f"no connection within {CONNECT_SECONDS:g} s")
             if not request.done:
                 client.fail(request, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
         except (OSError, UnicodeError) as error:
             self.shared.add("unreachable")
-            self._say(_reason(error))
+            self._log_unreachable(_reason(error))
             if not request.done:
                 client.fail(request, 502, f"{self._url} can't be reached: {_reason(error)}")
         else:
@@ -184,10 +184,10 @@ class Proxy:
             upstream.transport.abort()
         request.client.fail(request, status, reason)
 
-    def _say(self, what: str) -> None:
+    def _log_unreachable(self, what: str) -> None:
         """Log that the upstream can't be reached, but not for every request."""
-        if monotonic() - self._quiet > 10:
-            self._quiet = monotonic()
+        if monotonic() - self._logged_at > 10:
+            self._logged_at = monotonic()
             log.warning("%s: %s", self._url, what)
 
     def _sweep(self) -> None:

@@ -48,7 +48,7 @@ class Served:
 
     @property
     def named(self) -> tuple[str, str]:
-        """The model's name and the version's number, as reports and metrics have them."""
+        """The model's name and the version's number, as in reports and metrics."""
         return self.version.name, str(self.version.number)
 
     def codec(self, protocol: str) -> Codec:
@@ -58,7 +58,7 @@ class Served:
         return self._codecs[protocol]
 
     def _make_codec(self, protocol: str) -> Codec:
-        """Make a codec that few need, and import only now what it needs."""
+        """Make a rarely used codec, whose imports are deferred until now."""
         if protocol == "grpc":
             from driftline.protocols.grpc.codec import GrpcCodec
 
@@ -79,15 +79,15 @@ class Served:
         return codec(model.signature, model.mlflow, model.classes, lambda: model.predictions)
 
     def warm_up(self) -> None:
-        """Warm the model up while it serves; called in a thread."""
+        """Warm up the model while it serves; called in a thread."""
         self.batcher.use_cost(self.model.warm_up())
 
     def close(self) -> None:
-        """Refuse requests that wait, and close the batcher and the monitor."""
+        """Reject waiting requests, and close the batcher and the monitor."""
         self.batcher.close()
         if self.watch is not None:
             self.watch.close()
 
     def same_files(self, version: Version) -> bool:
-        """Whether a version is this one: its number and its files, whatever its aliases."""
+        """Whether a version has the same number and files as this one, whatever its aliases."""
         return (self.version.number, self.version.fingerprint) == (version.number, version.fingerprint)

@@ -248,7 +248,7 @@ def test_an_answer_that_cannot_be_compressed_goes_as_it_is(
     if failing != "at once":
         monkeypatch.setattr(exchange, "LONG", 0)
     assert house.run(lane()) == plain
-    assert "an answer can't be compressed, and goes as it is" in caplog.text
+    assert "a response can't be compressed and is sent as it is" in caplog.text
 
 
 @pytest.mark.parametrize(

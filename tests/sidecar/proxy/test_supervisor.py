@@ -57,7 +57,7 @@ async def test_requests_pass_though_no_agent_can_be_started(
         assert not task.done()
         _, writer = await asyncio.open_connection(*supervisor._traffic.getsockname())
         writer.close()
-    assert caplog.text.count("the agent has ended with code -9; another goes on") == 2
+    assert caplog.text.count("the agent has ended with code -9; another starts") == 2
     assert caplog.text.count("the agent can't be started: Resource temporarily unavailable; another") == 2
 
 

@@ -1,4 +1,4 @@
-"""Artifacts through MLflow's proxy: what there is, down and up again."""
+"""Artifacts through MLflow's proxy: list, download, upload."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Artifact:
 class Artifacts:
     """The files below one URI such as `mlflow-artifacts:/0/models/m-1/artifacts`.
 
-    Raises RegistryError for a URI that the tracking server does not hand out itself.
+    Raises RegistryError for a URI that the tracking server does not serve itself.
     """
 
     def __init__(self, tracking: Tracking, uri: str) -> None:
@@ -52,7 +52,7 @@ class Artifacts:
         self._root = parts.path.strip("/")
 
     def listing(self) -> list[Artifact]:
-        """All files; RegistryError for a name that would leave the folder, and for far too many."""
+        """Return all files; RegistryError for a name that would leave the folder, or too many files."""
         found = []
         for artifact in self._below("", DEEPEST):
             found.append(artifact)
@@ -83,10 +83,10 @@ class Artifacts:
                 yield Artifact(f"{folder}{name}", size)
 
     def download(self, artifact: Artifact, folder: Path) -> tuple[Path, str]:
-        """Fetch a file to `folder`, under a name of its own; where it is, and its SHA-256.
+        """Fetch a file to `folder`, under a unique name; return its path and its SHA-256.
 
-        What is there from an earlier attempt is gone on with, if the server says that the file is still the
-        same. Raises Away if it breaks off again and again, RegistryError if it has another size.
+        An earlier attempt is resumed if the server says that the file is unchanged. Raises Away if it is
+        interrupted repeatedly, RegistryError if it has another size.
         """
         from driftline.registry.mlflow.http import httpx
 
@@ -98,7 +98,7 @@ class Artifacts:
             except httpx.HTTPError as error:
                 if attempt == ATTEMPTS - 1:
                     raise self._tracking.away(error) from error
-                log.info("%s broke off: %s; it goes on", artifact.path, type(error).__name__)
+                log.info("%s was interrupted: %s; resuming", artifact.path, type(error).__name__)
                 time.sleep(0.1 * 2**attempt)
         size = part.stat().st_size
         if artifact.size not in (size, None):
@@ -108,14 +108,14 @@ class Artifacts:
             return part, hashlib.file_digest(file, "sha256").hexdigest()
 
     def _receive(self, artifact: Artifact, part: Path) -> None:
-        """What is missing of a file, or all of it, to the end of `part`."""
+        """Append to `part` what is missing of a file, or write all of it."""
         tag = part.with_suffix(".etag")
         begin, headers = 0, {}
         with suppress(FileNotFoundError):
             begin = part.stat().st_size
             headers = {"range": f"bytes={begin}-", "if-range": tag.read_text("utf-8")}
         with self._tracking.stream(self._path(artifact.path), headers) as response:
-            if response.status_code == 416:  # all of it is there
+            if response.status_code == 416:  # it is complete
                 return
             if not response.is_success:
                 response.read()
@@ -127,7 +127,7 @@ class Artifacts:
                     f"artifact {artifact.path}: expected what follows byte {begin}, came other bytes"
                 )
             etag = response.headers.get("etag", "")
-            if etag.startswith('"'):  # only a strong one stands for the very bytes
+            if etag.startswith('"'):  # only a strong one identifies the exact bytes
                 write(tag, etag)
             elif not goes_on:
                 tag.unlink(missing_ok=True)
@@ -144,9 +144,9 @@ class Artifacts:
                         return
 
     def upload(self, file: Path, path: str) -> None:
-        """Put a file at a path; raises as Tracking does."""
+        """Upload a file to a path; raises as Tracking does."""
         with file.open("rb") as content:
-            # Without a length httpx would send it chunked, which not every proxy before MLflow takes.
+            # Without a length httpx would send chunks, which not every proxy in front of MLflow accepts.
             headers = {"content-length": str(file.stat().st_size)}
             self._tracking.upload(self._path(path), content, headers)
 

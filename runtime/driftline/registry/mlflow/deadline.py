@@ -1,4 +1,4 @@
-"""A bound on a whole call: httpx knows how long nothing may come, and a server may say a byte a second."""
+"""A time limit for a whole call: httpx limits only silence, and a server may send a byte a second."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, Self
 log = logging.getLogger("driftline.registry")
 
 SILENT_SECONDS = 10.0
-"""A call that takes longer is told of."""
+"""A call that takes longer is logged."""
 
 
 class Deadline:
-    """Ends a call over HTTP that takes too long, by ending its connections; says before what is waited for.
+    """Aborts an HTTP call that takes too long by closing its connections; logs slow calls before that.
 
-    who, what   is asked for what
-    seconds     it may take
-    passed      whether it has taken longer
-    extensions  what httpx is given with the request
+    who, what   the server and the request
+    seconds     limit of the call's duration
+    passed      whether the limit has passed
+    extensions  passed to httpx with the request
     """
 
     def __init__(self, who: str, what: str, seconds: float) -> None:
@@ -43,7 +43,7 @@ class Deadline:
             one.close()
 
     def _trace(self, event: str, about: dict[str, Any]) -> None:
-        """Keep another hold of each connection: TLS takes the first one away."""
+        """Duplicate the socket of each connection: TLS takes over the original."""
         if event == "connection.connect_tcp.complete":
             self._sockets.append(about["return_value"].get_extra_info("socket").dup())
             if self.passed:
@@ -54,7 +54,7 @@ class Deadline:
         if self._done.wait(patience):
             return
         log.info(
-            "%s has not answered in %g s: %s; it has %g s in all",
+            "%s has not answered in %g s: %s; the limit is %g s",
             self._who, patience, self._what, self._seconds,
         )  # fmt: skip
         if not self._done.wait(self._seconds - patience):

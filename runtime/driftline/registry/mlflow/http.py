@@ -1,4 +1,4 @@
-"""httpx, without its command line: that imports rich and pygments, longer than all the rest takes."""
+"""httpx without its command line, whose imports (rich, pygments) take longer than all the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 COMMAND_LINE = "httpx._main"
 
 if "httpx" not in sys.modules:
-    sys.modules[COMMAND_LINE] = None  # type: ignore[assignment]  # httpx takes it as not installed
+    sys.modules[COMMAND_LINE] = None  # type: ignore[assignment]  # httpx treats it as not installed
 
 import httpx  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""A version's folder as MLflow's ONNX flavor writes it, so that `mlflow.onnx` and `mlflow.pyfunc` load it."""
+"""Writes a version's folder as MLflow's ONNX flavor, so that `mlflow.onnx` and `mlflow.pyfunc` load it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PACKAGES = ("mlflow", "onnx", "onnxruntime")
 
 
 def complete(folder: Path, model_id: str, artifact_uri: str) -> None:
-    """Add what makes a folder with a model an MLflow model; an MLmodel that is there is told its new place.
+    """Make a folder with a model an MLflow model; update the location in an existing MLmodel.
 
-    Raises ModelError if ONNX Runtime can't load the model, or the MLmodel is none.
+    Raises ModelError if ONNX Runtime can't load the model, or the MLmodel is invalid.
     """
     _flatten(folder)
     path = folder / MLMODEL
@@ -48,7 +48,7 @@ def complete(folder: Path, model_id: str, artifact_uri: str) -> None:
 
 
 def _flatten(folder: Path) -> None:
-    """Triton's form of a model with external data, model.onnx/model.onnx, as files in one folder."""
+    """Flatten Triton's layout of a model with external data, model.onnx/model.onnx, into one folder."""
     inner = folder / MODEL
     if inner.is_dir():
         aside = inner.rename(folder / ".model")
@@ -80,10 +80,10 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 def _signature(path: Path) -> dict[str, str | None]:
-    """What the model takes and gives, as tensors; what MLflow has no word for (maps) is left out."""
+    """Return the model's inputs and outputs as tensors; None for those that MLflow can't express (maps)."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4  # what is wrong is raised
+    options.log_severity_level = 4  # errors are raised
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a registry answered last, kept on the disk for when it is away."""
+"""A registry's last responses, kept on disk for when it is down."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_ANSWERS = 2_000
 
 
 class Memory:
-    """Answers by the question, in a file; the least recent ones are forgotten. Thread safe.
+    """Responses by request, in a file; the least recent ones are dropped. Thread safe.
 
     A file that can't be read is an empty memory.
     """
@@ -31,14 +31,14 @@ class Memory:
         except (OSError, ValueError, KeyError, TypeError):
             answers, self.since = {}, 0.0
         self._answers: dict[str, Any] = answers
-        """In the order in which they were given."""
+        """Ordered by the last `put`."""
 
     def recall(self, question: str) -> Any:
-        """The last answer to a question; None if there was none."""
+        """Return the last response to a request; None if there was none."""
         return self._answers.get(question)
 
     def put(self, question: str, answer: Any) -> None:
-        """Remember an answer."""
+        """Store a response."""
         with self._lock:
             news = self._answers.pop(question, None) != answer
             self._answers[question] = answer
@@ -48,7 +48,7 @@ class Memory:
                 self._save()
 
     def forget(self, question: str) -> None:
-        """There is no answer to this question any more."""
+        """Remove the response to a request."""
         with self._lock:
             if self._answers.pop(question, None) is not None:
                 self._save()
@@ -59,4 +59,4 @@ class Memory:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write(self._path, json.dumps({"since": self.since, "answers": self._answers}))
         except OSError as error:
-            log.warning("%s can't be written, so nothing is known after a restart: %s", self._path, error)
+            log.warning("%s can't be written, so nothing is remembered over a restart: %s", self._path, error)

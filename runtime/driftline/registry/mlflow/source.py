@@ -1,6 +1,6 @@
 """The model registry of an MLflow tracking server.
 
-Only its REST API is spoken: MLflow itself takes seconds to import. Versions are fetched through the server's
+It uses only the REST API: MLflow itself takes seconds to import. Versions are fetched through the server's
 artifact proxy into a cache on this machine.
 """
 
@@ -35,22 +35,22 @@ from driftline.registry.source import (
 log = logging.getLogger("driftline.registry")
 
 DIGEST = "driftline.digest"
-"""The tag of a version with the digest of its files, if driftline has registered it."""
+"""The tag with the digest of a version's files, if driftline has registered it."""
 
 _PAGE = "200"
 
 
 class MlflowRegistry(Registry):
-    """Registered models of a tracking server; their versions that are ready, and their aliases.
+    """Registered models of a tracking server; with their ready versions and aliases.
 
-    Every method raises RegistryError if the server can't be reached or refuses. With `remember`, what it
-    answered last holds while it is away, and what the cache has is served on.
+    Every method raises RegistryError if the server can't be reached or refuses. With `remember`, its last
+    responses are used while it is down, and cached versions are still served.
 
     uri    the server's address, as http://host:5000
-    cache  where fetched versions are kept; by default what the environment says
+    cache  for fetched versions; by default the one that the environment configures
     """
 
-    interval = 5.0  # with passwords, each request costs the server a good part of a second
+    interval = 5.0  # with passwords, each request takes the server a good part of a second
 
     def __init__(self, uri: str, cache: Cache | None = None, remember: bool = False) -> None:
         self._cache = cache or Cache.default()
@@ -65,14 +65,14 @@ class MlflowRegistry(Registry):
     # -- reading ----------------------------------------------------------------------------------
 
     def models(self) -> list[str]:
-        """The names of all models that have a version, sorted; without those that driftline can't name."""
+        """Return the names of all models that have a version, sorted, except invalid ones."""
         found = self._pages("registered-models/search", "registered_models")
         return sorted(
             model["name"] for model in found if model.get("latest_versions") and NAME.fullmatch(model["name"])
         )
 
     def versions(self, name: str) -> list[Version]:
-        """All versions of a model that are ready, oldest first; NotFound if there is no such model."""
+        """Return all ready versions of a model, oldest first; NotFound if there is no such model."""
         model = self._model(name)
         found = self._pages("model-versions/search", "model_versions", filter=f"name='{name}'")
         versions = [self._version(model, one) for one in found if _ready(one)]
@@ -81,14 +81,14 @@ class MlflowRegistry(Registry):
         return sorted(versions, key=lambda version: version.number)
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Where each alias of a model points; empty if it has none."""
+        """Return the version number of each alias of a model; empty if it has none."""
         try:
             return _aliases(self._model(name))
         except NotFound:
             return {}
 
     def _resolve(self, reference: Reference) -> Version:
-        """See Registry.resolve; by one request as long as nothing moves."""
+        """See Registry.resolve; with one request while nothing changes."""
         model = self._model(reference.name)
         number = reference.version
         if number is None:
@@ -98,7 +98,7 @@ class MlflowRegistry(Registry):
             )
         document = self._known(model, number) if number is not None else None
         if document is None or not _ready(document):
-            return super()._resolve(reference)  # which says what there is
+            return super()._resolve(reference)  # its error lists what exists
         return self._version(model, document, self._origin(document))
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class MlflowRegistry(Registry):
         return dict(answer["registered_model"])
 
     def _known(self, model: Mapping[str, Any], number: int) -> Mapping[str, Any] | None:
-        """What the server says of a version, asked once: apart from its tags it never changes."""
+        """Return the server's document of a version, cached: apart from its tags it never changes."""
         for one in _latest(model):
             if int(one["version"]) == number:
                 return one
@@ -124,13 +124,13 @@ class MlflowRegistry(Registry):
         return self._versions[key]
 
     def _origin(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Where a version comes from: its run, its logged model, what it was trained on."""
+        """Return a version's lineage: its run, its logged model, its training data."""
         run, source = str(document.get("run_id") or ""), str(document.get("source") or "")
         origin: dict[str, Any] = {"run_id": run} if run else {}
         if source.startswith("models:/m-"):
             origin["model_id"] = source.removeprefix("models:/")
         if run and run not in self._datasets:
-            # Who may read a model may not always read its run.
+            # Permission to read a model does not always include its run.
             with suppress(DriftlineError, KeyError):
                 answer = self._tracking.ask("runs/get", run_id=run)
                 self._datasets[run] = [
@@ -148,7 +148,7 @@ class MlflowRegistry(Registry):
             number,
             created / 1000,
             tuple(sorted(alias for alias, target in _aliases(model).items() if target == number)),
-            # A model that was deleted and registered again counts its versions from 1 again.
+            # The versions of a model that was deleted and registered again start from 1 again.
             f"{document.get('source', '')} {created}",
             {tag["key"]: tag.get("value", "") for tag in document.get("tags", [])},
             origin or {},
@@ -167,9 +167,9 @@ class MlflowRegistry(Registry):
     # -- fetching ---------------------------------------------------------------------------------
 
     def fetch(self, version: Version) -> Path:
-        """The version's folder in the cache, fetched if it is not there.
+        """Return the version's folder in the cache; fetch it if it is missing.
 
-        What is incomplete, leaves its folder or is not what was registered raises RegistryError.
+        Raises RegistryError for files that are incomplete, outside their folder or not as registered.
         """
         source = f"{self._place} {version.name} {version.number} {version.fingerprint}"
         key = hashlib.sha256(source.encode()).hexdigest()
@@ -177,7 +177,7 @@ class MlflowRegistry(Registry):
             if found := self._cache.find(key):
                 return found
             with self._cache.filling(key) as folder:
-                # Another process may have been quicker.
+                # Another process may have been faster.
                 return self._cache.find(key) or self._cache.keep(key, *self._fetched(version, folder))
         except OSError as error:
             raise RegistryError(
@@ -185,7 +185,7 @@ class MlflowRegistry(Registry):
             ) from error
 
     def _fetched(self, version: Version, folder: Path) -> tuple[Path, dict[str, str]]:
-        """All artifacts of a version in a folder, and their digests; anew if they are not as registered."""
+        """Download a version's artifacts, again if they are not as registered; return folder and digests."""
         artifacts = Artifacts(self._tracking, self._artifact_uri(version))
         expected = version.tags.get(DIGEST)
         for attempt in ("first", "last"):
@@ -218,10 +218,10 @@ class MlflowRegistry(Registry):
     # -- writing ----------------------------------------------------------------------------------
 
     def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
-        """Upload files, or all that is in one folder, as a logged model, and make a version of it.
+        """Upload files, or all contents of one folder, as a logged model, and create a version of it.
 
-        The version is made when all files are there. MLflow loads it too: an MLmodel that describes it is
-        written beside the model, unless there is one. Raises BadRequest as other registries do.
+        The version is created when all files are uploaded. MLflow can load it, too: an MLmodel is written
+        beside the model, unless there is one. Raises BadRequest as other registries do.
         """
         from driftline.registry.mlflow.logged import complete  # it loads models
 
@@ -269,7 +269,7 @@ class MlflowRegistry(Registry):
         try:
             self._model(name)
         except NotFound:
-            with suppress(RegistryError):  # another may just have made it
+            with suppress(RegistryError):  # another client may just have created it
                 self._tracking.tell("POST", "registered-models/create", {"name": name})
         answer = self._tracking.tell(
             "POST",
@@ -284,7 +284,7 @@ class MlflowRegistry(Registry):
         return self._version({}, answer["model_version"])
 
     def check_alias(self, alias: str) -> str:
-        """Return `alias` if `promote` takes it; BadRequest if not, as for what MLflow would refuse."""
+        """Return `alias` if `promote` accepts it; BadRequest if not, also if MLflow would reject it."""
         if "." in alias or alias.lower() == "latest":
             raise BadRequest(
                 f"alias {alias!r}: MLflow takes letters, digits, '_' and '-', and not the word 'latest'"
@@ -301,7 +301,7 @@ class MlflowRegistry(Registry):
 
 
 def _latest(model: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The newest versions, one of each of the stages that MLflow once had."""
+    """Return the newest versions, one for each of MLflow's former stages."""
     return [dict(one) for one in model.get("latest_versions", [])]
 
 
@@ -310,7 +310,7 @@ def _aliases(model: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _placed(parts: Mapping[str, Path], files: Path) -> Path:
-    """Move what has come to its places in a new folder."""
+    """Move the downloaded parts to their places in a new folder."""
     shutil.rmtree(files, ignore_errors=True)
     for path, part in parts.items():
         target = files / path

@@ -1,4 +1,4 @@
-"""An MLflow tracking server over REST, as its own client speaks to it, and what to do when it is away."""
+"""A REST client of an MLflow tracking server, compatible with MLflow's own, which copes with outages."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ API = "/api/2.0/mlflow/"
 TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 60.0
-"""A whole call, files apart, may take so long; a part of it that is silent, TIMEOUT_SECONDS."""
+"""Limit of a whole call, except for files; for a silent part of it, TIMEOUT_SECONDS."""
 LONGEST_REST = 30.0
-"""Seconds after which a server that is away is asked again, at the latest."""
+"""Most seconds before a server that is down is tried again."""
 
 
 class Away(RegistryError):
-    """The registry can't be reached, or fails at everything just now."""
+    """The registry can't be reached or is failing."""
 
 
 class Answer(dict[str, Any]):
-    """What a server answered; what is missing in it was not said by MLflow."""
+    """A server's response; a missing key means that the server is not MLflow."""
 
     def __missing__(self, key: str) -> Any:
         raise RegistryError(
@@ -49,13 +49,13 @@ class Answer(dict[str, Any]):
 
 
 class Tracking:
-    """Asks a tracking server; thread safe.
+    """Sends requests to a tracking server; thread safe.
 
-    Who asks is said by MLflow's own variables: MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN,
+    Credentials come from MLflow's own variables: MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN,
     MLFLOW_TRACKING_INSECURE_TLS, _SERVER_CERT_PATH, _CLIENT_CERT_PATH, MLFLOW_WORKSPACE.
 
     uri     its address; a user and a password in it are used, and not shown
-    memory  what it said last, to answer from while it is away
+    memory  its last responses, used while it is down
     """
 
     def __init__(self, uri: str, memory: Memory | None = None) -> None:
@@ -71,7 +71,7 @@ class Tracking:
         self._memory = memory
         self._verify = _verify() if parts.scheme == "https" else False  # the roots take a while to read
         self._lock = Lock()
-        self._knocked = memory is None or bool(getproxies())
+        self._checked = memory is None or bool(getproxies())
         self._attempts = 0
         self._again = 0.0
 
@@ -85,22 +85,22 @@ class Tracking:
             headers=_headers(),
             verify=self._verify,
             timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_keepalive_connections=0),  # it is asked every few seconds
+            limits=httpx.Limits(max_keepalive_connections=0),  # requests are seconds apart
         )
 
-    def _knock(self) -> None:
-        """Whether anybody is there at all, before httpx is imported: a start without a registry is quick."""
+    def _check_reachable(self) -> None:
+        """Check that the server is reachable, before importing httpx: a start without it stays quick."""
         try:
             socket.create_connection(self._address, CONNECT_SECONDS).close()
         except (OSError, UnicodeError) as error:
             raise self.away(error) from error
-        self._knocked = True
+        self._checked = True
 
     def ask(self, path: str, **query: str) -> Answer:
-        """The answer to a GET; while the server is away, with a memory, what it answered last.
+        """Send a GET; return the response, or while the server is down the last one, if there is a memory.
 
-        Raises NotFound if it knows no such thing, Away if it can't be reached, RegistryError for what it
-        refuses otherwise.
+        Raises NotFound if the server knows no such thing, Away if it can't be reached, RegistryError for
+        other refusals.
         """
         if self._memory is None:
             return self._json("GET", path, params=query)
@@ -110,28 +110,28 @@ class Tracking:
             if known is not None:
                 return Answer(known)
         try:
-            if not self._knocked:
-                self._knock()
+            if not self._checked:
+                self._check_reachable()
             answer = self._json("GET", path, params=query)
         except Away as error:
             known = self._memory.recall(question)
             if known is None:
                 raise
-            self._gone(error)
+            self._note_down(error)
             return Answer(known)
         except NotFound:
             self._memory.forget(question)
             raise
-        self._back()
+        self._note_up()
         self._memory.put(question, answer)
         return answer
 
     def tell(self, method: str, path: str, document: Mapping[str, Any]) -> Answer:
-        """Have something changed; the answer. Raises as `ask` does, BadRequest for what it won't take."""
+        """Send a change; return the response. Raises as `ask` does, and BadRequest for invalid parameters."""
         return self._json(method, path, json=dict(document))
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request, answered well; for errors see `ask`. The path is taken as it is."""
+        """Send one request; return its successful response, for errors see `ask`. `path` is used as it is."""
         with Deadline(f"registry {self.uri}", path, CALL_SECONDS) as deadline:
             try:
                 response = self._request(method, path, extensions=deadline.extensions, **options)
@@ -144,7 +144,7 @@ class Tracking:
         return response
 
     def upload(self, path: str, content: IO[bytes], headers: Mapping[str, str]) -> None:
-        """Put a file there, however long that takes."""
+        """Upload a file, without a time limit."""
         self.check(self._request("PUT", path, content=content, headers=headers, timeout=None))
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -156,16 +156,16 @@ class Tracking:
             raise self.away(error) from error
 
     def stream(self, path: str, headers: Mapping[str, str]) -> Any:
-        """A GET whose body is read as it comes: a context manager of the response."""
+        """Send a GET whose body is streamed; return a context manager of the response."""
         return self._client.stream("GET", path, headers={"accept-encoding": "identity", **headers})
 
     def away(self, error: Exception) -> Away:
-        """The network's error in our words; httpx's own may hold an address with a password."""
+        """Make an Away of a network error; httpx's own text may have an address with a password."""
         return Away(f"registry {self.uri} can't be reached: {self._why(error)}")
 
     def _why(self, error: Exception) -> str:
         cause: BaseException | None = error
-        while cause is not None:  # httpx's errors hold the system's
+        while cause is not None:  # httpx's errors wrap the system's
             if isinstance(cause, socket.gaierror):
                 return f"the name {self._address[0]} does not resolve"
             if isinstance(cause, ConnectionRefusedError):
@@ -174,7 +174,7 @@ class Tracking:
         return type(error).__name__
 
     def check(self, response: httpx.Response) -> None:
-        """Raise what an answer says went wrong."""
+        """Raise the error of a response."""
         if response.is_success:
             return
         status, code, message = response.status_code, "", ""
@@ -200,7 +200,7 @@ class Tracking:
         response = self.send(method, API + path, **options)
         try:
             document = response.json()
-        except (ValueError, RecursionError):  # a nest may be too deep for Python
+        except (ValueError, RecursionError):  # nesting may be too deep for Python
             document = None
         if not isinstance(document, dict):
             raise RegistryError(
@@ -208,8 +208,8 @@ class Tracking:
             )
         return Answer(document)
 
-    def _gone(self, error: Away) -> None:
-        """It is away: ask again later and later, and not all of its followers at once."""
+    def _note_down(self, error: Away) -> None:
+        """Schedule the next attempt while the server is down, with backoff, and jitter between followers."""
         assert self._memory is not None
         with self._lock:
             first = self._attempts == 0
@@ -219,7 +219,7 @@ class Tracking:
             since = datetime.fromtimestamp(self._memory.since).astimezone()
             log.warning("%s; what it said last holds, news of %s", error, since.isoformat(" ", "seconds"))
 
-    def _back(self) -> None:
+    def _note_up(self) -> None:
         with self._lock:
             was_away, self._attempts = self._attempts > 0, 0
         if was_away:
@@ -233,7 +233,7 @@ def _auth(user: str, password: str) -> tuple[str, str] | None:
 
 
 def _headers() -> dict[str, str]:
-    """What MLflow's client sends; httpx lets a user and password go before the bearer, as MLflow does."""
+    """Return the headers of MLflow's client; for httpx, as for MLflow, a password overrides the token."""
     headers = {}
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         headers["authorization"] = f"Bearer {token}"
@@ -243,7 +243,7 @@ def _headers() -> dict[str, str]:
 
 
 def _verify() -> ssl.SSLContext | bool:
-    """How the server proves who it is; ConfigError for a certificate that can't be read."""
+    """Return how to verify the server's certificate; ConfigError for a file that can't be read."""
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
         return False
     roots, own = (os.environ.get(f"MLFLOW_TRACKING_{one}_CERT_PATH") for one in ("SERVER", "CLIENT"))

@@ -1,4 +1,4 @@
-"""The process of a worker: it answers on its socket with the versions that the supervisor has it load."""
+"""The process of a worker: serves the versions that the supervisor loads into it, on its own socket."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from driftline_kernels import compiling
 log = logging.getLogger("driftline.fleet")
 
 FOLLOW_SECONDS = 0.05
-"""Seconds between two looks at what the supervisor's monitors ask for."""
+"""Seconds between two checks for requests of the supervisor's monitors."""
 
 TOTALS_SECONDS = 0.5
-"""Seconds between two reports of totals: what a killed worker did since its last one is lost."""
+"""Seconds between two reports of totals: a killed worker's totals since its last one are lost."""
 
 
 class WorkerServer(GracefulServer):
-    """Stops on SIGTERM; it ignores what a terminal sends to all processes, since the supervisor gets it.
+    """Stops on SIGTERM; ignores signals of a terminal to all processes, which the supervisor handles.
 
     listeners  the sockets of all workers
     number     of this worker: which of them is its own
@@ -56,7 +56,7 @@ class WorkerServer(GracefulServer):
         self._changing = asyncio.Lock()
 
     async def answer(self) -> None:
-        """Accept connections on its own socket, and answer until it stops."""
+        """Accept connections on its own socket, and serve until it stops."""
         await self.serve([self._listeners[self._number]])
 
     async def cover(self, numbers: Sequence[int]) -> None:
@@ -85,7 +85,7 @@ class WorkerServer(GracefulServer):
                 self.servers.append(server)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See GracefulServer; a socket that is open here would keep connections that nobody accepts."""
+        """See GracefulServer. An open socket would queue connections that nobody accepts: all are closed."""
         async with self._changing:
             for listener in self._listeners:
                 if listener not in (sockets or ()):
@@ -94,7 +94,7 @@ class WorkerServer(GracefulServer):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals while the server runs."""
+        """Handle the signals while the server runs."""
         loop = asyncio.get_running_loop()
         ignored = (signal.SIGINT, signal.SIGHUP)
         loop.add_signal_handler(signal.SIGTERM, self.stop)
@@ -108,7 +108,7 @@ class WorkerServer(GracefulServer):
 
 
 async def work(control: int, shared: int, *listeners: int) -> None:
-    """Serve until the supervisor says stop, or ends.
+    """Serve until the supervisor sends stop, or ends.
 
     control    file descriptor of the socket to the supervisor
     shared     of the shared memory
@@ -149,14 +149,14 @@ async def work(control: int, shared: int, *listeners: int) -> None:
 
 
 def configure_logs(settings: Server) -> None:
-    """Log as the supervisor does, but not what it logs once for all workers: versions and monitors."""
+    """Log as the supervisor does, except for what it logs once for all workers: versions and monitors."""
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     logging.getLogger("driftline.host").setLevel(logging.WARNING)
     logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
 
 
 async def answer(host: WorkerHost, server: WorkerServer, channel: Channel, later: bool) -> None:
-    """Answer until the server stops; if `later`, only once all models are loaded."""
+    """Serve until the server stops; if `later`, start once all models are loaded."""
     following = asyncio.create_task(keep_following(host))
     if host.payloads is not None:
         host.payloads.start()
@@ -175,7 +175,7 @@ async def answer(host: WorkerHost, server: WorkerServer, channel: Channel, later
 
 
 async def keep_following(host: WorkerHost) -> None:
-    """Hand over counts and totals to the supervisor, again and again."""
+    """Hand over counts and totals to the supervisor at intervals."""
     turn = 0
     while True:
         await asyncio.sleep(FOLLOW_SECONDS)
@@ -185,8 +185,8 @@ async def keep_following(host: WorkerHost) -> None:
             if turn * FOLLOW_SECONDS >= TOTALS_SECONDS:
                 turn = 0
                 host.tell_totals()
-        except Exception:  # the next turn may do better; requests are answered meanwhile
-            log.exception("the supervisor can't be told what was done")
+        except Exception:  # the next turn may succeed; requests are served meanwhile
+            log.exception("counts can't be handed to the supervisor")
 
 
 def main(*descriptors: int) -> None:

@@ -1,4 +1,4 @@
-"""The ASGI application: who answers what, and what errors look like."""
+"""The ASGI application: dispatches requests and turns errors into responses."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _V1 = re.compile(r"/v1/models/([^/]+):predict")
 _MLFLOW = re.compile(r"(?:/models/([^/]+))?/invocations")
 
 MOST_PATHS = 1_000
-"""Paths whose endpoints are remembered."""
+"""Paths whose endpoints are cached."""
 
 MOST_LENGTH = 1_000
-"""Characters of such a path."""
+"""Most characters of a cached path."""
 
 Endpoint = tuple[Infer, str | None, str | None]
 
 
 class App:
-    """Inference goes straight to its endpoint; Starlette, which takes as long again, has all else.
+    """Sends inference straight to its endpoint and all else to Starlette, which would double the time.
 
-    together  where requests wait for others of their kind
-    payloads  where what is asked and answered is logged, if it is
+    together  joins requests of the same kind
+    payloads  logs requests and responses; None if they are not logged
     """
 
     def __init__(self, host: Host, settings: Server) -> None:
@@ -55,7 +55,7 @@ class App:
         )
 
     def endpoint(self, path: str) -> Endpoint | None:
-        """What answers a POST to a path, decoded; None if that is no path of inference."""
+        """Return the endpoint for a POST to a decoded path; None if it is not an inference path."""
         return self._known_endpoint(path) if len(path) <= MOST_LENGTH else self._endpoint(path)
 
     def _endpoint(self, path: str) -> Endpoint | None:
@@ -68,7 +68,7 @@ class App:
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         begun = False
 
         async def sending(message: Message) -> None:
@@ -78,7 +78,7 @@ class App:
 
         try:
             await self._answer(scope, receive, sending)
-        except asyncio.CancelledError:  # the server stops, and this takes longer than it may
+        except asyncio.CancelledError:  # the server stops, and this request took too long
             if not begun:
                 await failure(Stopping())(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with one system call for an answer where uvicorn makes two."""
+"""uvicorn's HTTP protocol, which writes a response with one system call instead of two."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from driftline.http import HttpConnection
 class Connection(HttpConnection):
     """A client's connection.
 
-    keep_alive  whether it stays open behind an answer
+    keep_alive  whether it stays open after a response
     """
 
     keep_alive: ClassVar[bool] = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection."""
+        """Accept the connection."""
         super().connection_made(HeadWithBody(transport))  # type: ignore[arg-type]
 
     def on_headers_complete(self) -> None:
-        """A head has come."""
+        """Close the connection after the response if `keep_alive` is false."""
         super().on_headers_complete()
         if not self.keep_alive:
             self.cycle.keep_alive = False
 
 
 class HeadWithBody:
-    """A transport that holds a write back for the next one, at most for a turn of the loop.
+    """A transport that delays a write to join it to the next one, for one turn of the event loop at most.
 
-    uvicorn writes the head of an answer, then its body; uvloop sends each at once. Sent together they take
-    one system call, which was a fifth of all that a small request costs.
+    uvicorn writes the head of a response, then its body; uvloop sends each at once. Sending both with one
+    system call saves a fifth of the cost of a small request.
     """
 
     __slots__ = ("_held", "_loop", "_transport")
@@ -42,7 +42,7 @@ class HeadWithBody:
         self._held = b""
 
     def write(self, data: bytes) -> None:
-        """Send what is held together with `data`, or hold `data`; nothing to who has gone."""
+        """Send what is held together with `data`, or hold `data`; nothing if the client has gone."""
         if self._transport.is_closing():
             self._held = b""
         elif self._held:

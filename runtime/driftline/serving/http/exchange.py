@@ -1,4 +1,4 @@
-"""One request of the fast lane and its answer, from the body to the socket."""
+"""One request of the fast lane and its response, from the body to the socket."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the head of a request says: who is asked for what, how long the body is, what is logged of it, and
-    which coding its answer is to have, if any."""
+    """The parsed head of a request: its target, the body's length, what payload logging needs of it, and the
+    coding of the response, if any."""
 
     infer: Infer
     target: Target
@@ -50,15 +50,15 @@ class Head:
 
 
 class Exchange:
-    """One request and its answer, in the place of uvicorn's RequestResponseCycle.
+    """One request and its response, in place of uvicorn's RequestResponseCycle.
 
-    uvicorn says in `more_body` and `disconnected` how things are, and sets `message_event` when there is
-    news; it asks `response_complete` whether another request may begin.
+    uvicorn sets `more_body` and `disconnected`, then calls `message_event.set()` to signal the change; it
+    reads `response_complete` to know whether another request may begin.
 
-    parts  of the body that have come, until all have
+    parts  parts of the body received so far, until it is complete
     """
 
-    response_started = False  # before it is complete
+    response_started = False  # it starts and completes in one write
 
     __slots__ = (
         "_call", "_head", "_protocol", "_timer", "begin",
@@ -80,11 +80,11 @@ class Exchange:
 
     @property
     def message_event(self) -> Exchange:
-        """Itself; kept as an attribute, it would be a cycle for the garbage collector to find."""
+        """Return itself; an attribute would be a reference cycle for the garbage collector."""
         return self
 
     def set(self) -> None:
-        """There is news: more of the body, all of it, or the client has gone."""
+        """React to a change: more of the body, its end, or a disconnect."""
         if self.disconnected:
             self._stop_waiting()
             if self._call is not None and isinstance(self._call.request, Request):
@@ -96,7 +96,7 @@ class Exchange:
             self._protocol.app.together.add(self._head.target, self)
 
     def wait(self) -> None:
-        """Give the client its time to send the rest of the body."""
+        """Start the client's time limit for the rest of the body."""
         if self._timer is None and not self.response_complete:
             self._timer = self._protocol.loop.call_later(BODY_SECONDS, self._late)
 
@@ -124,7 +124,7 @@ class Exchange:
             call.request.on_done = self._finish
 
     def _finish(self) -> None:
-        """The batch has run: write the answer."""
+        """Write the response after the batch has run."""
         call, self._call = self._call, None
         if call is None or self._gone():
             return
@@ -136,12 +136,12 @@ class Exchange:
             self._respond(200, lines(fields), content, call.served.version)
 
     def send(self, fields: bytes, content: bytes) -> None:
-        """Send the answer; see Member."""
+        """Send the response; see Member."""
         if not self._gone():
             self._write(200, fields, content)
 
     def after_send(self, fields: bytes, content: bytes, version: Version) -> None:
-        """Log the answer and read on; see Member."""
+        """Log the response and continue reading; see Member."""
         if self.response_complete:
             self._after_write(200, fields, content, version)
 
@@ -180,7 +180,7 @@ class Exchange:
 
 
 class LoggedExchange(Exchange):
-    """One whose payloads are logged."""
+    """An exchange that logs payloads."""
 
     __slots__ = ()
 
@@ -191,17 +191,17 @@ class LoggedExchange(Exchange):
 
 
 class Compressing(Exchange):
-    """One whose answer is to be compressed, if that is worth it."""
+    """An exchange that compresses its response if that is worth it."""
 
     __slots__ = ()
 
     def send(self, fields: bytes, content: bytes) -> None:
-        """Send the answer if it goes as it is; others are not to wait while it is compressed. See Member."""
+        """Send the response if it is not to be compressed, so that others don't wait for that; see Member."""
         if len(content) < SHORT:
             super().send(fields, content)
 
     def after_send(self, fields: bytes, content: bytes, version: Version) -> None:
-        """Go on if the answer is sent, else compress and send it; see Member."""
+        """Continue if the response is sent, else compress and send it; see Member."""
         if self.response_complete:
             super().after_send(fields, content, version)
         elif not self._gone():
@@ -228,25 +228,25 @@ class Compressing(Exchange):
         try:
             packing = self._protocol.loop.run_in_executor(None, _packed, content, coding)
         except RuntimeError:  # no thread can be started
-            log.exception(_AS_IT_IS)
+            log.exception(_NOT_COMPRESSED)
             go_on(None)
         else:
             packing.add_done_callback(lambda packing: go_on(packing.result()))
 
 
 class LoggedCompressing(Compressing, LoggedExchange):
-    """One whose payloads are logged, the answer as it was before it was compressed."""
+    """An exchange that logs payloads, the response as it was before compression."""
 
     __slots__ = ()
 
 
-_AS_IT_IS = "an answer can't be compressed, and goes as it is"
+_NOT_COMPRESSED = "a response can't be compressed and is sent as it is"
 
 
 def _packed(content: bytes, coding: bytes) -> bytes | None:
-    """An answer's body, compressed; None if that fails."""
+    """Compress a response's body; None if that fails."""
     try:
         return compress(content, coding)
-    except Exception:  # of memory, say
-        log.exception(_AS_IT_IS)
+    except Exception:  # out of memory, say
+        log.exception(_NOT_COMPRESSED)
         return None

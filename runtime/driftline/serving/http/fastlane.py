@@ -1,11 +1,11 @@
 """The hot path without ASGI: from the socket to the batcher, from the batch to the socket.
 
-uvicorn makes a task, a scope and a dozen messages of every request, which takes longer than all else that a
-small one needs. Here an `Exchange` stands where uvicorn has its cycle of request and response, so pipelining,
-losing and closing connections remain uvicorn's own. Whatever is not a plain POST to an inference path goes
-uvicorn's way, through the application, to the same answer.
+uvicorn makes a task, a scope and a dozen messages for every request, which takes longer than all the other
+work of a small one. Here an `Exchange` replaces uvicorn's RequestResponseCycle, so uvicorn still does the
+pipelining, losing and closing of connections. Whatever is not a plain POST to an inference path goes through
+uvicorn and the ASGI application, and gets the same response.
 
-A client sends the same head again and again. One that was parsed before, byte for byte, is not parsed again.
+Clients repeat the same head. One that was parsed before, byte for byte, is not parsed again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from driftline.serving.payloads.exchange import Asked
 log = logging.getLogger("driftline.serving")
 
 MOST_HEADS = 1_000
-"""Heads of requests that are remembered."""
+"""Parsed heads to cache."""
 
 MOST_HEAD_BYTES = 2_000
 
@@ -38,7 +38,7 @@ _UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"up
 
 
 def fast_lane(app: App) -> type[Connection]:
-    """The protocol class of an application: the fast lane, if uvicorn is as it expects."""
+    """Return the protocol class for an application: the fast lane if it works with this uvicorn."""
     lane = type("FastLane", (FastLane,), {"heads": {}})
     try:
         rehearse(lane, app)
@@ -54,7 +54,7 @@ def fast_lane(app: App) -> type[Connection]:
 
 
 def rehearse(lane: type[FastLane], app: App) -> None:
-    """Ask for a model that is not there, over a connection in memory; raise what keeps that from working."""
+    """Request a model that does not exist over a connection in memory; raise if that does not work."""
     config = configuration(app, lane)
     config.load()
     state = ServerState()
@@ -73,11 +73,11 @@ def rehearse(lane: type[FastLane], app: App) -> None:
 
 
 class FastLane(Connection):
-    """A client's connection that answers inference itself and leaves all else to uvicorn.
+    """A client's connection that handles inference itself and leaves everything else to uvicorn.
 
-    heads        of requests, by their bytes
-    exchange     what a request and its answer are
-    compressing  the same where the answer is to be compressed
+    heads        parsed heads, by their bytes
+    exchange     class of a request and its response
+    compressing  the same where the response is to be compressed
     """
 
     app: App
@@ -87,23 +87,23 @@ class FastLane(Connection):
     _defaults: ClassVar[tuple[object, bytes]] = (None, b"")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection."""
+        """Accept the connection."""
         super().connection_made(transport)
         self.wire = transport
         self._fresh = b""  # what is being parsed, up to the end of the first request in it
         self._idle_since = self.loop.time()
-        self._look_in(self.timeout_keep_alive)  # uvicorn waits for ever for the end of a first head
+        self._check_in(self.timeout_keep_alive)  # uvicorn waits for ever for the first head to end
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """Clean up after a disconnect."""
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
-        self.cycle = None  # type: ignore[assignment]  # it knows this one: both, and a body, would stay
+        self.cycle = None  # type: ignore[assignment]  # a reference cycle: both, and a body, would stay
 
     # -- in -----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Read what has come."""
+        """Parse the data received."""
         if self._between and (self.cycle is None or self.cycle.response_complete):
             end = data.find(_END) + len(_END)
             head = self.heads.get(data[:end])
@@ -121,7 +121,7 @@ class FastLane(Connection):
             unfinished.wait()
 
     def on_headers_complete(self) -> None:
-        """Choose the way of a request whose head has come."""
+        """Choose the fast lane or uvicorn for a request whose head is complete."""
         head = self._head()
         if head is None:
             super().on_headers_complete()
@@ -129,7 +129,7 @@ class FastLane(Connection):
         self._unplaced = 0
         self.cycle = head.exchange(self, head)  # type: ignore[assignment]
         text = self._fresh[: self._fresh.find(_END) + len(_END)]
-        # Its lines are the request's, its headers and an empty one: nothing folded, nothing before or behind.
+        # The lines are the request line, the headers and an empty one: none folded, none before or after.
         if text.startswith(b"POST /") and text.count(b"\n") == text.count(b"\r\n") == len(self.headers) + 2:
             if len(self.heads) >= MOST_HEADS:
                 self.heads.clear()
@@ -137,7 +137,7 @@ class FastLane(Connection):
                 self.heads[text] = head
 
     def on_body(self, body: bytes) -> None:
-        """A part of a body has come; of one whose length is known and allowed, all may come as it does."""
+        """Keep a part of a body; its length was checked with the head, so reading is never paused."""
         exchange: object = self.cycle
         if not isinstance(exchange, Exchange):
             super().on_body(body)
@@ -147,12 +147,12 @@ class FastLane(Connection):
                 exchange.parts.append(body)
 
     def on_message_complete(self) -> None:
-        """A request has come whole."""
+        """End a request that is complete."""
         self._fresh = b""
         super().on_message_complete()
 
     def _head(self) -> Head | None:
-        """What a plain request for inference asks; None if the request has to go uvicorn's way."""
+        """Return the parsed head of a plain inference request; None if uvicorn has to handle the request."""
         parser, cycle, headers = self.parser, self.cycle, dict(self.headers)
         if (
             b"%" in self.url or b"?" in self.url
@@ -161,7 +161,7 @@ class FastLane(Connection):
             or self.flow.write_paused or not (cycle is None or cycle.response_complete)
         ):  # fmt: skip
             return None
-        if len(headers) < len(self.headers):  # one of them came twice
+        if len(headers) < len(self.headers):  # a header is repeated
             check_host(self.headers, "1.1")
         path = self.url.decode("latin-1")
         endpoint = self.app.endpoint(path)
@@ -181,7 +181,7 @@ class FastLane(Connection):
         return Head(infer, target, path, int(length), asked, kind, coding)
 
     def default_lines(self) -> bytes:
-        """The headers of every answer, which uvicorn makes anew every second or so."""
+        """Return the headers of every response, which uvicorn renews about every second."""
         headers = self.server_state.default_headers
         if headers is not self._defaults[0]:
             type(self)._defaults = (headers, lines(headers))
@@ -190,7 +190,7 @@ class FastLane(Connection):
     # -- idle -----------------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
-        """Go on with what the client has sent meanwhile, or wait for more."""
+        """Handle what the client has sent meanwhile, or wait for more."""
         self._idle_since = self.loop.time()
         if self.pipeline or self.timeout_keep_alive_task is None:
             super().on_response_complete()
@@ -199,24 +199,24 @@ class FastLane(Connection):
             self.flow.resume_reading()
 
     def _unset_keepalive_if_required(self) -> None:
-        """The timer goes on: a new one for every request would take longer than to look now and then."""
+        """Keep the timer running: a new one for every request would cost more than an occasional check."""
         if self.transport.is_closing():
             super()._unset_keepalive_if_required()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it has been idle for long enough; look again later if not."""
+        """Close the connection if it has been idle for long enough; otherwise check again later."""
         self.timeout_keep_alive_task = None
         if self.cycle is not None and not self.cycle.response_complete:
-            return  # the answer will set a timer
-        # Who has begun another request, or still sends what was refused, has longer: as for a body, besides.
+            return  # the response will set a timer
+        # A client that has begun another request, or still sends a refused one, has BODY_SECONDS more.
         more = BODY_SECONDS if self.cycle is None or not self._between else 0.0
         left = self._idle_since + self.timeout_keep_alive + more - self.loop.time()
         if left > 0:
-            self._look_in(min(left, self.timeout_keep_alive))  # it may be idle before that
+            self._check_in(min(left, self.timeout_keep_alive))  # it may be idle before that
         else:
             super().timeout_keep_alive_handler()
 
-    def _look_in(self, seconds: float) -> None:
+    def _check_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 
@@ -228,15 +228,15 @@ class Wire(asyncio.Transport):
         self.written = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep what is sent."""
+        """Keep the data."""
         self.written += data
 
     def is_closing(self) -> bool:
-        """It stays open."""
+        """Return False: it stays open."""
         return False
 
     def resume_reading(self) -> None:
-        """It reads always."""
+        """Do nothing: reading is never paused."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""

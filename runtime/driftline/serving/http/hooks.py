@@ -1,4 +1,4 @@
-"""What MLflow tells of its own accord: signed webhooks, quicker than polling, and never instead of it."""
+"""MLflow's signed webhooks: faster than polling, which continues regardless."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from driftline.serving.http.infer import read_body
 log = logging.getLogger("driftline.hooks")
 
 SECRET = "DRIFTLINE_MLFLOW_WEBHOOK_SECRET"  # noqa: S105
-"""The environment variable with what the webhook was made with; nowhere else may it stand."""
+"""The environment variable with the webhook's secret, the only place it may be set."""
 
 WINDOW_SECONDS = 300
-"""A delivery is no older and no newer than this."""
+"""How far a delivery's timestamp may be from now, either way."""
 
 MOST_BYTES = 2**20
 MOST_DELIVERIES = 10_000
 
 
 def routes(host: Host) -> list[Route]:
-    """The route of webhooks."""
+    """Return the route of webhooks."""
     return [Route("/hooks/mlflow", Hook(host, os.environ.get(SECRET, "")).receive, methods=["POST"])]
 
 
 class Hook:
-    """Takes deliveries of MLflow's webhooks, and looks at the registry for the model that one names.
+    """Receives MLflow's webhooks and checks the registry for the model that one names.
 
-    A webhook is only a hint: it says that something has changed, never what is to be served.
+    A webhook is only a hint that something has changed; it never decides what is served.
     """
 
     def __init__(self, host: Host, secret: str) -> None:
@@ -48,9 +48,9 @@ class Hook:
         self._seen: OrderedDict[str, float] = OrderedDict()
 
     async def receive(self, request: Request) -> Response:
-        """One delivery: answered at once, looked into afterwards, since MLflow waits for the answer.
+        """Receive a delivery: respond at once and check the registry afterwards, since MLflow waits.
 
-        Raises Forbidden for what is not signed with the secret, or not now; NotFound if there is no secret.
+        Raises Forbidden for a wrong signature or a timestamp that is off; NotFound if no secret is set.
         """
         if not self._secret:
             raise NotFound(f"no webhooks are taken: {SECRET} is not set")
@@ -65,7 +65,7 @@ class Hook:
         return Response()
 
     def _is_new(self, delivery: str, now: float) -> bool:
-        """Whether a delivery comes for the first time: MLflow sends it again if an answer is lost."""
+        """Whether a delivery is new: MLflow sends it again if a response is lost."""
         while self._seen and (
             len(self._seen) >= MOST_DELIVERIES or next(iter(self._seen.values())) < now - 2 * WINDOW_SECONDS
         ):
@@ -90,7 +90,7 @@ def verify(secret: str, delivery: str, sent: str, body: bytes, signature: str, n
 
 
 def _model_of(body: bytes) -> str:
-    """The name of the model that an event is about; empty if it is about something else."""
+    """Return the name of the model that an event is about; empty if it is about something else."""
     try:
         document = orjson.loads(body)
         data = document["data"]

@@ -1,4 +1,4 @@
-"""The hot path: one inference request, from its body to its answer."""
+"""The hot path: one inference request, from its body to its response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from driftline.serving.served import Served
 from driftline.tensors import Tensors, shorten
 
 BODY_SECONDS = 60.0
-"""How long a client may take to send a body."""
+"""Time limit for a client to send a body."""
 
 _BINARY = (b"content-type", b"application/octet-stream")
 _ARROW = b"application/vnd.apache.arrow.stream"
@@ -34,16 +34,16 @@ _MOST_DIGITS = 18
 
 
 Fields = list[tuple[bytes, bytes]]
-"""The headers of an answer."""
+"""The headers of a response."""
 
 
 class Infer:
-    """The endpoint of one inference protocol. Errors are raised: the application answers them.
+    """The endpoint of one inference protocol. It raises errors; the application turns them into responses.
 
-    host            finds the version that answers
-    protocol        'v1', 'v2', which takes Arrow streams, too, or 'mlflow', which takes CSV and Parquet
-    max_body_bytes  a body of more is refused
-    failure         what a client of this protocol sees of an error
+    host            finds the version to run
+    protocol        'v1', 'v2', which includes Arrow streams, or 'mlflow', which includes CSV and Parquet
+    max_body_bytes  limit of a body's size
+    failure         makes the response for an error in this protocol
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Infer:
     async def __call__(
         self, scope: Scope, receive: Receive, name: str | None, version: str | None = None
     ) -> tuple[Fields, bytes]:
-        """The headers and the body of the answer of a model's default version, or of the one named."""
+        """Return headers and body of the response, from a model's default version or the one named."""
         begin = perf_counter_ns()
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, self.max_body_bytes)
@@ -72,13 +72,13 @@ class Infer:
     async def _answer(
         self, headers: dict[bytes, bytes], target: Target, body: bytes, begin: int, receive: Receive
     ) -> tuple[Fields, bytes]:
-        """The headers and the body of the answer to a request that has come whole."""
+        """Return headers and body of the response to a complete request."""
         call = self.call(target, body, begin)
         await call.ended(receive)
         return call.answer()
 
     def target(self, headers: Mapping[bytes, bytes], name: str | None, version: str | None) -> Target:
-        """Who is asked, and how; BadRequest or UnsupportedMedia if a header is wrong."""
+        """Return the requested model and protocol; raise BadRequest or UnsupportedMedia on a bad header."""
         protocol, content_type = self._protocol, headers.get(b"content-type", b"")
         if protocol == "mlflow":
             protocol = scoring.protocol_of(content_type)
@@ -87,10 +87,10 @@ class Infer:
         return Target(name, version, protocol, json_length(headers))
 
     def call(self, target: Target, body: bytes, begin: int, alone: bool = False) -> Call:
-        """A request, read and in the queue.
+        """Decode a request and put it in the queue.
 
-        begin  when it came, by perf_counter_ns
-        alone  nothing else has come: if it can run at once, it has when this returns
+        begin  when it arrived, by perf_counter_ns
+        alone  no other request is waiting: if it can run at once, it has run when this returns
         """
         # All in one turn of the loop: a swap comes before or after, never between.
         served = self._host.find(target.name, target.version)
@@ -109,7 +109,7 @@ class Infer:
 
 
 class LoggedInfer(Infer):
-    """One whose payloads are logged."""
+    """An endpoint that logs payloads."""
 
     def __init__(self, *arguments: Any, payloads: PayloadLog) -> None:
         super().__init__(*arguments)
@@ -133,12 +133,12 @@ class LoggedInfer(Infer):
 
 
 class Target(NamedTuple):
-    """What the head of a request says of the model that is asked and of the body.
+    """What the head of a request says about the model and the body.
 
     name         None for the default model
-    version      None for the model's default
+    version      None for the default version
     protocol     'v1', 'v2', 'grpc', 'arrow', 'mlflow', 'mlflow-csv' or 'mlflow-parquet'
-    json_length  where the body's JSON ends; None if it is all JSON
+    json_length  bytes of JSON at the start of the body; None if all of it is JSON
     """
 
     name: str | None
@@ -149,18 +149,18 @@ class Target(NamedTuple):
 
 @dataclass(slots=True)
 class Ran:
-    """In place of a request that needed no queue."""
+    """The result of a request that ran without the queue."""
 
     outputs: Tensors
 
     def outcome(self) -> Tensors:
-        """Its outputs."""
+        """Return its outputs."""
         return self.outputs
 
 
 @dataclass(slots=True)
 class Call:
-    """A request on its way: who answers it, what it asked for, its place in the queue, when it came."""
+    """A request in progress: its version, what it asked for, its place in the queue, when it arrived."""
 
     served: Served
     codec: Codec
@@ -169,21 +169,21 @@ class Call:
     begin: int
 
     async def ended(self, receive: Receive) -> None:
-        """Wait until the request is done; if its client goes away first, it leaves the queue."""
-        # In this turn of the loop a short batch runs; the client of a longer one may leave meanwhile.
+        """Wait until the request is done; if the client disconnects first, remove it from the queue."""
+        # A short batch runs in this turn of the loop; the client of a longer one may disconnect meanwhile.
         await asyncio.sleep(0)
         if isinstance(self.request, Request) and not self.request.done:
             await unless_gone(self.request, receive)
 
     def answer(self) -> tuple[Fields, bytes]:
-        """The headers and the body of the answer, once the request is done; its error is raised."""
+        """Return headers and body of the response once the request is done; raise its error."""
         content, text_length = self.codec.encode(self.decoded, self.request.outcome())
         self.served.latency.observe(perf_counter_ns() - self.begin)
         return fields_of(content, text_length, self.codec.media_type), content
 
 
 def fields_of(content: bytes, text_length: int | None, media_type: bytes = V2Codec.media_type) -> Fields:
-    """The headers of an answer; where its JSON ends, None if no bytes of tensors follow it."""
+    """Return a response's headers; `text_length`: bytes of its JSON, None if no binary tensors follow."""
     length = (b"content-length", b"%d" % len(content))
     if text_length is None:
         return [(b"content-type", media_type), length]
@@ -191,25 +191,25 @@ def fields_of(content: bytes, text_length: int | None, media_type: bytes = V2Cod
 
 
 def coded(fields: Fields, coding: bytes, packed: bytes) -> Fields:
-    """The headers of an answer whose body is sent compressed, as `packed`."""
+    """Return the headers of a response whose body is sent compressed, as `packed`."""
     length = b"%d" % len(packed)
     changed = [(name, length if name == b"content-length" else value) for name, value in fields]
     return [*changed, (b"content-encoding", coding), (b"vary", b"accept-encoding")]
 
 
 def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers as they are sent."""
+    """Return headers as they are sent."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def fields_in(sent: bytes) -> Fields:
-    """The headers that were made such lines."""
+    """Parse headers from such lines."""
     parts = (line.partition(b": ") for line in sent.split(b"\r\n")[:-1])
     return [(name, value) for name, _, value in parts]
 
 
 async def unless_gone(request: Request, receive: Receive) -> None:
-    """Wait until a request is done; if its client goes away first, it leaves the queue."""
+    """Wait until a request is done; if the client disconnects first, remove it from the queue."""
     gone = asyncio.create_task(_cancel_when_gone(request, receive))
     try:
         await request
@@ -224,10 +224,10 @@ async def _cancel_when_gone(request: Request, receive: Receive) -> None:
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
-    """The request's body, decompressed if need be.
+    """Read the request's body and decompress it if needed.
 
-    Raises TooLarge for more than `most` bytes, RequestTimeout if it does not come, BadRequest if its
-    Content-Encoding can't be read.
+    Raises TooLarge for more than `most` bytes, RequestTimeout if it does not arrive in time, BadRequest if
+    its Content-Encoding can't be decoded.
     """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > most:
@@ -245,12 +245,12 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
 
 
 def body_late() -> RequestTimeout:
-    """The error of a body that does not come."""
+    """Return the error of a body that did not arrive in time."""
     return RequestTimeout(f"the body did not come within {BODY_SECONDS:.0f} seconds")
 
 
 def json_length(headers: Mapping[bytes, bytes]) -> int | None:
-    """Where a body's JSON ends, by its header; None if there is none."""
+    """Return the length of a body's JSON from its header; None without that header."""
     value = headers.get(_JSON_LENGTH)
     if value is None:
         return None

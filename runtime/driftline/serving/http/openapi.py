@@ -1,4 +1,4 @@
-"""What is answered where, as OpenAPI has it: made of the routes, so that it says what is there."""
+"""The OpenAPI description, generated from the routes so that it stays true."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _list(name: str) -> Json:
 
 
 def _one_of(**properties: Json) -> Json:
-    """An object with one of these."""
+    """Return the schema of an object with one of these."""
     return _OBJECT | {"oneOf": [_object([name], **{name: one}) for name, one in properties.items()]}
 
 
@@ -80,13 +80,13 @@ INFERENCE: dict[str, tuple[str, str, str]] = {
     "/invocations": _MLFLOW,
     "/models/{name}/invocations": _MLFLOW,
 }
-"""What answers beside the routes: what it is, and the schemas of its body and of its answer."""
+"""The inference paths, which are not routes: a description, the schemas of body and response."""
 
 _ANSWERS = {_MODEL: "ModelMetadata", _VERSION: "ModelMetadata"}
 
 
 def route(routes: Sequence[Route]) -> Route:
-    """The route of the description of these routes and of inference."""
+    """Return the route that describes these routes and inference."""
 
     async def openapi(request: Request) -> Response:
         """This description."""
@@ -97,7 +97,7 @@ def route(routes: Sequence[Route]) -> Route:
 
 
 def description(routes: Sequence[Route]) -> Json:
-    """The OpenAPI document of these routes and of inference."""
+    """Return the OpenAPI document of these routes and inference."""
     paths: dict[str, Json] = {}
     for path, (about, body, answer) in INFERENCE.items():
         paths[path] = _path(path, "post", about, body, answer)

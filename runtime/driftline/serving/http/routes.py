@@ -1,4 +1,4 @@
-"""What the server answers where, inference apart."""
+"""The server's routes, except inference."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from driftline.tensors import shorten
 log = logging.getLogger("driftline.serving")
 
 INDEX_SECONDS = 10.0
-"""The registry has so long to say what it holds."""
+"""Time limit for the registry to list its versions."""
 
 
 def routes(host: Host, settings: Server) -> list[Route]:
-    """All routes but inference."""
+    """Return all routes except inference."""
     pages = Pages(host, settings)
     model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     found = [
@@ -63,14 +63,14 @@ def routes(host: Host, settings: Server) -> list[Route]:
 
 
 class Pages:
-    """All that is asked now and then: health, metadata, statistics, the repository."""
+    """The pages that are requested rarely: health, metadata, statistics, the repository."""
 
     def __init__(self, host: Host, settings: Server) -> None:
         self._host = host
         self._settings = settings
 
     async def alive(self, request: Request) -> Response:
-        """Whether the process answers at all, in KServe's v1 words."""
+        """Whether the process responds at all, in KServe's v1 format."""
         return json({"status": "alive"})
 
     async def server(self, request: Request) -> Response:
@@ -78,11 +78,11 @@ class Pages:
         return json({"name": "driftline", "version": __version__, "extensions": triton.EXTENSIONS})
 
     async def live(self, request: Request) -> Response:
-        """Whether the process answers at all."""
+        """Whether the process responds at all."""
         return json({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """Whether every model that was asked for can answer."""
+        """Whether every configured model is ready."""
         ready = self._host.ready_for_more
         return json({"live": True, "ready": ready}, 200 if ready else 503)
 
@@ -92,7 +92,7 @@ class Pages:
         return json(triton.metadata(served, self._host.entries[served.version.name].versions))
 
     async def model_ready(self, request: Request) -> Response:
-        """Whether a model can answer."""
+        """Whether a model is ready."""
         try:
             served = self._host.find(**request.path_params)
         except Unavailable:
@@ -101,7 +101,7 @@ class Pages:
         return json({"name": served.version.name, "ready": ready}, 200 if ready else 503)
 
     async def statistics(self, request: Request) -> Response:
-        """What one version, all of a model, or all models have done."""
+        """Inference statistics of one version, of all versions of a model, or of all models."""
         if "version" in request.path_params:
             return json(triton.statistics([self._host.find(**request.path_params)]))
         if "name" in request.path_params:
@@ -110,11 +110,11 @@ class Pages:
         return json(triton.statistics(self._host.served()))
 
     async def config(self, request: Request) -> Response:
-        """A model's configuration in Triton's words."""
+        """A model's configuration in Triton's format."""
         return json(triton.config(self._host.find(**request.path_params)))
 
     async def index(self, request: Request) -> Response:
-        """What the repository holds, and in which state."""
+        """The versions in the repository and their states."""
         only_ready = (await self._json(request)).get("ready", False)
         if type(only_ready) is not bool:
             raise BadRequest(f"'ready': expected true or false, came {shorten(only_ready)}")
@@ -130,11 +130,11 @@ class Pages:
         try:
             return [version for name in registry.models() for version in registry.versions(name)]
         except RegistryError as error:
-            log.warning("%s; the index is of what is loaded", error)
+            log.warning("%s; the index lists only loaded versions", error)
             return []
 
     async def load(self, request: Request) -> Response:
-        """Serve a model in the version that the registry says now."""
+        """Load a model in the version that the registry names now."""
         self._check_control()
         parameters = (await self._json(request)).get("parameters") or {}
         if parameters:
@@ -146,7 +146,7 @@ class Pages:
         return Response()
 
     async def unload(self, request: Request) -> Response:
-        """Serve a model no more."""
+        """Unload a model."""
         self._check_control()
         await self._json(request)
         await self._host.unload(request.path_params["name"])
@@ -160,23 +160,23 @@ class Pages:
             )
 
     async def v1_models(self, request: Request) -> Response:
-        """The names of the models that can answer."""
+        """The names of the models that are ready."""
         return json({"models": [entry.name for entry in self._host.entries.values() if entry.default]})
 
     async def v1_model(self, request: Request) -> Response:
-        """Whether a model can answer, in KServe's v1 words."""
+        """Whether a model is ready, in KServe's v1 format."""
         return await self.model_ready(request)
 
     async def ping(self, request: Request) -> Response:
-        """Whether every model can answer, in MLflow's words."""
+        """Whether every model is ready, in MLflow's format."""
         return Response("\n", 200 if self._host.ready_for_more else 503, media_type="application/json")
 
     async def mlflow_version(self, request: Request) -> Response:
-        """The version of MLflow whose protocol is answered."""
+        """The version of MLflow whose protocol is supported."""
         return Response(scoring.VERSION, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
-        """The totals, for Prometheus."""
+        """Metrics in Prometheus' format."""
         from driftline.serving.metrics import exposition  # 0.1 s to import, and the first scrape can wait
 
         for served in self._host.served():
@@ -187,7 +187,7 @@ class Pages:
         return Response(content, headers={"content-type": content_type})
 
     async def _json(self, request: Request) -> dict[str, object]:
-        """The body as an object; no body is an empty one."""
+        """Parse the body as a JSON object; an empty body is an empty object."""
         body = await read_body(dict(request.headers.raw), request.receive, self._settings.max_body_bytes)
         try:
             document = orjson.loads(body or b"{}")

@@ -1,8 +1,8 @@
-"""Requests that come in one turn of the loop and differ in their numbers only are one request to the batcher.
+"""Joins requests that arrive in one turn of the loop and differ only in their numbers into one.
 
-Reading, queueing, splitting and writing each of them takes longer than a model needs for a small one; here it
-is done once for all. Whenever anything is unusual or fails, each goes on alone, to the answer that it would
-have had.
+Reading, queueing, splitting and writing a small request takes longer than running the model; here it is done
+once for all of them. If anything is unusual or fails, each request continues on its own and gets the same
+response as without this.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ JOINING = frozenset(("v1", "v2", "mlflow"))
 """The protocols whose codecs read and answer several requests together."""
 
 LONG = 2**16
-"""Bytes of a body; reading longer ones takes so long that to copy them together is no gain."""
+"""Bytes of a body; longer ones take so long to read that joining them is no gain."""
 
 MOST_BATCHES = 16
-"""Batches whose rows are joined into one request, at most: no client is answered before the last has run."""
+"""Most batches of rows to join into one request: no client gets a response before the last batch has run."""
 
 
 class Member(Protocol):
-    """A client's request whose body has come.
+    """A client's request whose body is complete.
 
-    begin  when it came, by perf_counter_ns
+    begin  when it arrived, by perf_counter_ns
     """
 
     body: bytes
     begin: int
 
     def start(self, alone: bool = False) -> None:
-        """Go on for itself; `alone` if nothing else waits."""
+        """Continue on its own; `alone` if no other request is waiting."""
         ...
 
     def send(self, fields: bytes, content: bytes) -> None:
-        """Send the answer, the lines of its headers and its body, unless that takes long."""
+        """Send the response, given as header lines and a body, unless that takes long."""
         ...
 
     def after_send(self, fields: bytes, content: bytes, version: Version) -> None:
-        """Do the rest, when `send` was called for all: with the same answer, and the version that gave it."""
+        """Do the rest after `send` was called for all: same response, and the version that computed it."""
         ...
 
 
 class Together:
-    """What has come in this turn of the loop, by whom it asks.
+    """The requests that arrived in this turn of the loop, by their target.
 
-    busy_poll  is told of requests that came alone
+    busy_poll  is notified of requests that came alone
     """
 
     def __init__(self, host: Host, busy_poll: BusyPoll) -> None:
@@ -70,7 +70,7 @@ class Together:
         self._waiting: dict[Target, list[Member]] = {}
 
     def add(self, target: Target, member: Member) -> None:
-        """Take a request, to start it in the next turn of the loop."""
+        """Add a request, to be started in the next turn of the loop."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self.start)
         waiting = self._waiting.get(target)
@@ -80,7 +80,7 @@ class Together:
             waiting.append(member)
 
     def start(self) -> None:
-        """Start what waits."""
+        """Start the requests that wait."""
         waiting, self._waiting = self._waiting, {}
         single = sum(map(len, waiting.values())) == 1
         for target, members in waiting.items():
@@ -88,7 +88,7 @@ class Together:
                 # From here to the queue in one turn of the loop: a swap comes before or after, never between.
                 served = self._host.find(target.name, target.version)
             except DriftlineError:
-                served = None  # each will be told so
+                served = None  # each request raises it again
             alone: Sequence[Member] = members
             if served is not None and len(members) > 1 and target.protocol in JOINING:
                 alone = start_together(served, target, members)
@@ -96,12 +96,12 @@ class Together:
                 member.start(single)
             if served is not None:
                 served.batcher.flush_now()
-        if single:  # of many, some come while others are answered
+        if single:  # with several, some arrive while others are handled
             self._busy_poll.left(members[0].begin)
 
 
 def start_together(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
-    """Start those that have the first one's form, up to some batches at a time; the others are returned."""
+    """Start the requests that share the first one's form, a few batches at a time; return the others."""
     codec = cast(JoiningCodec, served.codec(target.protocol))
     fit: list[Member] = []
     others: list[Member] = []
@@ -112,8 +112,8 @@ def start_together(served: Served, target: Target, members: Sequence[Member]) ->
         for member in members:
             fits = len(member.body) <= LONG and form.fits(member.body)
             (fit if fits else others).append(member)
-    except Exception:  # whatever it is, each is read for itself
-        log.exception("no form is found")
+    except Exception:  # each request is then read on its own
+        log.exception("the form of requests can't be found")
         return members
     batch = served.model.settings.batching.max_batch_rows
     most = max(1, min(batch, MOST_BATCHES * batch // max(1, form.rows)))
@@ -125,20 +125,20 @@ def start_together(served: Served, target: Target, members: Sequence[Member]) ->
 
 
 def form_of(served: Served, codec: JoiningCodec, target: Target, body: bytes) -> Form | None:
-    """The form of a request; None for one that has to go alone."""
+    """Return the form of a request; None if it can't be joined with others."""
     if not served.signature.batched or len(body) > LONG:
         return None
     return codec.form(body, target.json_length)
 
 
 def join(served: Served, codec: JoiningCodec, form: Form, members: Sequence[Member]) -> bool:
-    """Start them as one request; False if they are none."""
+    """Start them as one request; return False if they can't be joined."""
     try:
         decoded = form.read_all([member.body for member in members])
         request = served.batcher.submit(decoded.inputs, decoded.outputs, together=len(members))
     except (Unread, DriftlineError):
         return False
-    except Exception:  # nothing is started yet: each goes alone
+    except Exception:  # nothing is started yet: each continues alone
         log.exception("requests can't be read together")
         return False
     request.on_done = Joint(served, codec, decoded, request, members).finish
@@ -147,7 +147,7 @@ def join(served: Served, codec: JoiningCodec, form: Form, members: Sequence[Memb
 
 @dataclass(slots=True)
 class Joint:
-    """Requests on their way as one."""
+    """Requests that run as one."""
 
     served: Served
     codec: JoiningCodec
@@ -156,7 +156,7 @@ class Joint:
     members: Sequence[Member]
 
     def finish(self) -> None:
-        """The batch has run: answer each; if it has failed, each tries again alone."""
+        """Send the responses after the batch has run; if it failed, start each request again alone."""
         try:
             sending = self._answers()
         except Exception:
@@ -164,22 +164,22 @@ class Joint:
                 member.start()
             return
         now, latency, version = perf_counter_ns(), self.served.latency, self.served.version
-        # One right behind the other, and all else afterwards: the client's thread would block meanwhile, and
-        # waking it costs more than all that is done behind.
+        # Send all responses first and do the rest afterwards: waking the client's thread in between costs
+        # more than all the rest.
         for member, fields, content in sending:
             try:
                 member.send(fields, content)
-            except Exception:  # the others' answers are sent all the same
+            except Exception:  # the others' responses are still sent
                 log.exception("an answer can't be sent")
         for member, fields, content in sending:
             latency.observe(now - member.begin)
             try:
                 member.after_send(fields, content, version)
             except Exception:
-                log.exception("behind an answer")
+                log.exception("after sending a response")
 
     def _answers(self) -> list[tuple[Member, bytes, bytes]]:
-        """For each member, the lines of its answer's headers, and its body."""
+        """Return, for each member, the header lines and the body of its response."""
         answers = self.codec.encode_all(self.decoded, self.request.outcome(), len(self.members))
         known: dict[tuple[int, int | None], bytes] = {}
         found: list[tuple[Member, bytes, bytes]] = []

@@ -1,4 +1,4 @@
-"""What Triton's extensions show of the host: repository index, statistics, model configuration."""
+"""Responses of Triton's extensions: repository index, statistics, model configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLATFORM = "onnxruntime_onnx"
 
 
 def index(host: Host, known: Iterable[Version], only_ready: bool) -> list[dict[str, Any]]:
-    """Every version that the registry or the memory holds, with its state and what is wrong with it."""
+    """List every version in the registry or in memory, with its state and the reason of a failure."""
     versions = {(version.name, version.number): version for version in known}
     rows: dict[tuple[str, int], tuple[str, str]] = dict.fromkeys(versions, ("UNAVAILABLE", ""))
     for entry in host.entries.values():
@@ -40,7 +40,7 @@ def index(host: Host, known: Iterable[Version], only_ready: bool) -> list[dict[s
 
 
 def origin(version: Version) -> dict[str, Any]:
-    """A version's tags and lineage, for registries that know some; Triton has no word for them."""
+    """A version's tags and lineage, if the registry has any; Triton has no field for them."""
     known = {"tags": dict(version.tags), "lineage": dict(version.lineage)}
     return {key: value for key, value in known.items() if value}
 
@@ -49,18 +49,18 @@ def _states(entry: Entry) -> dict[int, tuple[str, str]]:
     states = {number: ("UNAVAILABLE", reason) for number, reason in entry.failures.items()}
     states |= {served.version.number: ("UNLOADING", "") for served in entry.unloading}
     states |= dict.fromkeys(entry.loading, ("LOADING", ""))
-    # A version that serves has a reason too if its files have changed and can't be loaded.
+    # A version that is being served has a reason, too, if its files have changed and can't be loaded.
     return states | {number: ("READY", entry.failures.get(number, "")) for number in entry.versions}
 
 
 def statistics(versions: Iterable[Served]) -> dict[str, object]:
-    """The statistics extension's answer for versions in memory."""
+    """Return the statistics extension's response for versions in memory."""
     return {"model_stats": [_statistics_of(served) for served in versions]}
 
 
 def _statistics_of(served: Served) -> dict[str, object]:
     counters = served.batcher.counters
-    # Of a batch on a card, what copying took is told by the card, too.
+    # For batches on a GPU, the device's session measures the time of copies.
     sessions = served.model.device_sessions
     copied_in = sum(session.times.input_ns for session in sessions)
     copied_out = sum(session.times.output_ns for session in sessions)
@@ -100,7 +100,7 @@ def _duration(count: int, ns: int) -> dict[str, int]:
 
 
 def config(served: Served) -> dict[str, Any]:
-    """The configuration extension's answer; as in Triton, dims leave the batch dimension out."""
+    """Return the configuration extension's response; as in Triton, dims omit the batch dimension."""
     signature, settings = served.signature, served.model.settings
     most = settings.batching.max_batch_rows if signature.batched else 0
 
@@ -128,7 +128,7 @@ def config(served: Served) -> dict[str, Any]:
 
 
 def metadata(served: Served, versions: Iterable[int]) -> dict[str, object]:
-    """The protocol's model metadata."""
+    """Return the protocol's model metadata."""
     return {
         "name": served.version.name,
         "versions": [str(number) for number in sorted(versions)],

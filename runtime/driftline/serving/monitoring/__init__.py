@@ -1,1 +1,1 @@
-"""The monitor of each served version, and who is told what it found."""
+"""The monitor of each served version, and where its results go."""

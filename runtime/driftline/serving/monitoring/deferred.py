@@ -1,4 +1,4 @@
-"""Batches that have been answered and are still to be observed."""
+"""Observes batches after their responses are sent."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from driftline.tensors import Tensors
 log = logging.getLogger("driftline.monitor")
 
 ENOUGH_ROWS = 512
-"""Rows that are observed at once, or a few more. The monitor has left the processor's caches between two
-times and has to come back, so fewer would cost more each; while more are observed, requests would wait."""
+"""Rows to observe at once, or a few more. Between two observations the monitor drops out of the processor's
+caches, so fewer rows would cost more each; more rows would make requests wait."""
 
 MOST_VALUES = 2**18
-"""At most so many values in the rows that are observed at once, about."""
+"""Approximate limit of the values in the rows that are observed at once."""
 
 MOST_SECONDS = 0.05
-"""Seconds that the first of these rows waits, at most."""
+"""Most seconds that the first of these rows waits."""
 
 Batch = tuple[Tensors, Tensors]
-"""What went in and what came out."""
+"""Inputs and outputs."""
 
 
 class Deferred:
-    """Lets answers go first: has batches observed in a later turn of the event loop, small ones together.
+    """Lets responses go first: observes batches in a later turn of the event loop, small ones together.
 
-    observe  takes a batch, or several as one; it may not keep their arrays
+    observe  called with a batch, or several as one; it must not keep their arrays
 
     Used on the event loop only.
     """
@@ -40,18 +40,18 @@ class Deferred:
         self._next: asyncio.TimerHandle | None = None
 
     def add(self, inputs: Tensors, outputs: Tensors) -> None:
-        """Have a batch observed. Its answer is still to be sent: all else is done behind that."""
+        """Put a batch in line to be observed once its response is sent."""
         if not self._fresh:
             asyncio.get_running_loop().call_soon(self._take)
         self._fresh.append((inputs, outputs))
 
     def catch_up(self) -> None:
-        """Have all of them observed now."""
+        """Observe all waiting batches now."""
         self._gather()
         self._flush()
 
     def _take(self) -> None:
-        """See to what has been answered."""
+        """Gather the new batches; observe them if there are enough, else later."""
         self._gather()
         if self._buffer.rows >= self._buffer.enough:
             self._flush()
@@ -64,11 +64,11 @@ class Deferred:
             try:
                 if not (self._buffer.add(inputs, outputs) or self._begin(inputs, outputs)):
                     self._observe(inputs, outputs)
-            except Exception:  # the others are observed all the same
+            except Exception:  # the others are still observed
                 log.exception("rows can't be observed")
 
     def _begin(self, inputs: Tensors, outputs: Tensors) -> bool:
-        """Begin another buffer with a batch; False if it belongs in none."""
+        """Start a new buffer with a batch; return False if the batch is too large for one."""
         self._flush()
         buffer = Buffer(inputs, outputs)
         if not buffer.add(inputs, outputs):
@@ -77,7 +77,7 @@ class Deferred:
         return True
 
     def _flush(self) -> None:
-        """Have observed what is in the buffer."""
+        """Observe the rows in the buffer."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -93,12 +93,11 @@ class Deferred:
 class Buffer:
     """Small batches of one form as one, each copied while it is in the processor's caches.
 
-    Later its arrays would have to be fetched again, to be joined and to be let go, which takes longer than
-    to observe them.
+    Fetching their arrays again later, to join and to release them, would take longer than observing them.
 
-    inputs, outputs  of a batch of that form
-    rows             that are in it
-    enough           of them; there is room for twice as many
+    inputs, outputs  a batch of that form
+    rows             rows in the buffer
+    enough           rows to observe at once; there is room for twice as many
     """
 
     def __init__(self, inputs: Tensors, outputs: Tensors) -> None:
@@ -108,7 +107,7 @@ class Buffer:
         self._inputs, self._outputs = room_for(inputs, 2 * self.enough), room_for(outputs, 2 * self.enough)
 
     def add(self, inputs: Tensors, outputs: Tensors) -> bool:
-        """Put a batch into it; False if it is large or of another form, or there is no room."""
+        """Copy a batch into it; return False if it is too large, of another form, or there is no room."""
         rows = length(inputs, outputs)
         start, stop = self.rows, self.rows + rows
         if rows > self.enough or stop > 2 * self.enough:
@@ -119,18 +118,18 @@ class Buffer:
         return True
 
     def batch(self) -> Batch:
-        """All that is in it, where it is."""
+        """Return its rows, without a copy."""
         return cut(self._inputs, 0, self.rows), cut(self._outputs, 0, self.rows)
 
     def clear(self) -> None:
-        """Take all away."""
+        """Remove all rows."""
         forget(self._inputs, self.rows)
         forget(self._outputs, self.rows)
         self.rows = 0
 
 
 def length(inputs: Tensors, outputs: Tensors) -> int:
-    """The rows of a batch."""
+    """Return the number of rows in a batch."""
     if type(inputs) is Blocks:
         return inputs.rows
     for array in inputs.values():

@@ -1,4 +1,4 @@
-"""What the server says of drift, of each model and of each of its versions."""
+"""The server's pages about drift, for each model and each of its versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def routes(host: Host) -> list[Route]:
-    """The routes of each model, and of each of its versions."""
+    """Return the routes of each model and of each of its versions."""
     drift = Pages(host)
     found = []
     for base in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
@@ -35,7 +35,7 @@ def routes(host: Host) -> list[Route]:
 
 
 class Pages:
-    """The pages of a monitor, by the model and the version that are asked for."""
+    """The pages of a monitor, chosen by the request's model and version."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -46,7 +46,7 @@ class Pages:
         return await pages.report(request, await caught_up(served), *served.named)
 
     async def acknowledge(self, request: Request) -> Response:
-        """Let go of the signals that are held."""
+        """Acknowledge the signals that are held."""
         return await pages.acknowledge(await self._watch(request))
 
     async def window(self, request: Request) -> Response:
@@ -59,7 +59,7 @@ class Pages:
         return await pages.reference(await self._watch(request))
 
     async def profile(self, request: Request) -> Response:
-        """A profile of the rows that come from now on."""
+        """A profile of the rows that arrive from now on."""
         return await pages.profile(request, await self._watch(request))
 
     async def _watch(self, request: Request) -> Watch:
@@ -67,7 +67,7 @@ class Pages:
 
 
 async def caught_up(served: Served) -> Watch:
-    """What watches a version, and has observed all that was answered; NotFound if nothing does."""
+    """Return a version's Watch once it has observed all finished batches; NotFound if there is none."""
     if served.watch is None:
         raise NotFound(f"model '{served.version.name}' is not monitored: its settings say so")
     await served.watch.caught_up()
@@ -75,6 +75,6 @@ async def caught_up(served: Served) -> Watch:
 
 
 def reports(versions: Sequence[Served]) -> dict[Served, Report]:
-    """The report of each version's current window, of those whose monitor is there."""
+    """Return the report of the current window of each version whose monitor is loaded."""
     watches = ((served, served.watch.observer.monitor) for served in versions if served.watch is not None)
     return {served: monitor.report() for served, monitor in watches if monitor is not None}

@@ -1,4 +1,4 @@
-"""Who is told of windows and alarms, besides the log and whoever asks."""
+"""Forwards windows and alarms to other servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Notifier:
-    """Tells a webhook of alarms, and a tracking server of alarms and windows, as far as settings name them.
+    """Sends alarms to a webhook, and alarms and windows to a tracking server, if configured.
 
     Raises ConfigError if that is not possible.
     """
@@ -25,14 +25,14 @@ class Notifier:
         self._webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
 
     def alarm(self, version: Version, signal: Signal) -> None:
-        """Tell of an alarm; never waits."""
+        """Send an alarm, in the background."""
         if self._webhook is not None:
             self._webhook.post(signal)
         if self.runs is not None:
             self.runs.alarm(version, signal)
 
     def close(self) -> None:
-        """Tell what waits to be told, for ten seconds each at most."""
+        """Send what is still waiting, for at most ten seconds each."""
         for one in (self._webhook, self.runs):
             if one is not None:
                 one.close()

@@ -1,7 +1,7 @@
-"""What windows and alarms say, in MLflow: a run of a tracking server for each version that is served.
+"""Windows and alarms in MLflow: one run on a tracking server for each version that is served.
 
-A window's statistics are metrics, its number their step; an alarm is a tag. A run is FINISHED when its
-version leaves, and taken up again when it comes back, by this server or the next.
+A window's statistics are metrics, its number is their step; an alarm is a tag. A run is set to FINISHED when
+its version is unloaded, and resumed when the version is served again, by this server or another.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ FACTS = ("missing_rate", "mean")
 WAITING = 200
 """Windows and alarms that may wait for the server: a window of 256 columns takes half a megabyte."""
 FIRST_REST = 0.5
-"""Seconds between the first two attempts while the server is away."""
+"""Seconds between the first two attempts while the server is down."""
 
 _METRICS_A_CALL = 500
-"""Metrics sent in one call, at most: MLflow takes 1000, in a megabyte."""
+"""Most metrics in one call: MLflow takes 1000, in a megabyte."""
 _LONGEST_COLUMN = 200
-"""Characters of a column in a metric's name, at most: MLflow takes 250, what stands before has the rest."""
+"""Most characters of a column in a metric's name: MLflow takes 250, and a prefix needs the rest."""
 _LONGEST_TAG = 5000
-_MAY_NOT_BE = re.compile(r"[^\w.\- :]")
-"""A slash may be, but stands between the statistic and the column."""
+_NOT_ALLOWED = re.compile(r"[^\w.\- :]")
+"""A slash is allowed, but separates the statistic from the column."""
 
 
 @dataclass(slots=True)
 class Run:
-    """A run of the server, and the number of the window that comes next."""
+    """A run on the server, and the number of the next window."""
 
     id: str
     step: int
@@ -68,11 +68,11 @@ Write = Callable[[Key], None]
 
 
 class Runs:
-    """Writes to the runs of a tracking server, behind: nothing here waits but `close`.
+    """Writes to runs on a tracking server in the background: only `close` blocks.
 
-    While the server is away all of it waits, at most `WAITING` windows and alarms: for more, the oldest go.
+    While the server is down, up to `WAITING` windows and alarms wait; beyond that the oldest are dropped.
 
-    uri  the server's address; who asks is said by MLflow's own variables, see Tracking
+    uri  the server's address; MLflow's own variables hold the credentials, see Tracking
     """
 
     def __init__(self, uri: str) -> None:
@@ -84,8 +84,8 @@ class Runs:
 
     @classmethod
     def of(cls, settings: Server) -> Runs:
-        """Runs of the server that MLFLOW_TRACKING_URI names, else of the registry; ConfigError if that is
-        none of MLflow's."""
+        """Return the runs on the server that MLFLOW_TRACKING_URI names, else on the registry; ConfigError if
+        that is not an MLflow server."""
         uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.registry
         if not uri.startswith(("http://", "https://")):
             scheme = uri.partition("://")[0]  # the rest may hold a password
@@ -101,19 +101,19 @@ class Runs:
         return self._outbox.dropped + self._lost
 
     def window(self, version: Version, profile: Profile, window: Window) -> None:
-        """Leave a finished window to be written."""
+        """Queue a finished window to be written."""
         self._outbox.put((_key(version), partial(self._write_window, profile, window)))
 
     def alarm(self, version: Version, signal: Signal) -> None:
-        """Leave an alarm to be written."""
+        """Queue an alarm to be written."""
         self._outbox.put((_key(version), partial(self._write_alarm, signal)))
 
     def left(self, version: Version) -> None:
-        """A version is served no more: its run is to be finished, if it has one."""
+        """Queue the end of a version's run, if it has one: the version is no longer served."""
         self._outbox.put((_key(version), self._finish))
 
     def close(self) -> None:
-        """Write what waits, for ten seconds at most."""
+        """Write what is still waiting, for at most ten seconds."""
         self._outbox.close()
         if lost := self._lost + self._outbox.waiting:
             log.error("%d windows and alarms were not written to %s", lost, self._tracking.uri)
@@ -121,14 +121,14 @@ class Runs:
     # -- in the outbox's thread -------------------------------------------------------------------
 
     def _deliver(self, item: tuple[Key, Write]) -> None:
-        """Write, if need be when the server is back. What it refuses is tried once more, in another run."""
+        """Write an item, and wait for the server if it is down. Retry a refused one once, in another run."""
         key, write = item
         for attempt in count(1):
             known = key in self._runs
             try:
                 write(key)
             except Away as error:
-                self._gone(error)
+                self._note_down(error)
                 if not self._outbox.rest(jittered(backoff(attempt, FIRST_REST))):
                     self._lost += 1
                     return
@@ -138,21 +138,21 @@ class Runs:
                     self._lost += 1
                     raise
             else:
-                self._back()
+                self._note_up()
                 return
 
-    def _gone(self, error: Away) -> None:
+    def _note_down(self, error: Away) -> None:
         if not self._away:
             log.warning("%s; windows and alarms wait", error)
         self._away = True
 
-    def _back(self) -> None:
+    def _note_up(self) -> None:
         if self._away:
             log.info("%s is back; what waited is written", self._tracking.uri)
         self._away = False
 
     def _write_window(self, profile: Profile, window: Window, key: Key) -> None:
-        """The metrics of a window. To write some of them twice, as attempts may, changes nothing."""
+        """Write the metrics of a window. Retries may write some of them twice, which changes nothing."""
         from driftline.monitor.reporting import report
 
         run, when = self._run(key), int(window.ended.timestamp() * 1000)
@@ -179,10 +179,10 @@ class Runs:
     # -- runs -------------------------------------------------------------------------------------
 
     def _run(self, key: Key) -> Run:
-        """A version's run: the one it has, also from a server before this one, or a new one."""
+        """Return a version's run: its existing one, even from an earlier server, or a new one."""
         if key not in self._runs:
             experiment = self._experiment()
-            self._runs[key] = self._taken_up(experiment, key) or self._created(experiment, key)
+            self._runs[key] = self._resumed(experiment, key) or self._created(experiment, key)
         return self._runs[key]
 
     def _experiment(self) -> str:
@@ -193,7 +193,7 @@ class Runs:
             return str(self._tracking.tell("POST", "experiments/create", {"name": name})["experiment_id"])
         return str(answer["experiment"]["experiment_id"])
 
-    def _taken_up(self, experiment: str, key: Key) -> Run | None:
+    def _resumed(self, experiment: str, key: Key) -> Run | None:
         document = {
             "experiment_ids": [experiment],
             "filter": f"tags.`driftline.model` = '{key[0]}' and tags.`driftline.version` = '{key[1]}'",
@@ -231,9 +231,9 @@ class Runs:
 
 
 def metrics_of(report: Report) -> Iterator[tuple[str, float]]:
-    """What a window says by names that MLflow takes, `rows` first; what is not a finite number is left out.
+    """Yield a window's finite numbers under names that MLflow accepts, `rows` first.
 
-    `psi/COLUMN` and so on are of a column, `whole/mmd` and so on of whole rows.
+    Names like `psi/COLUMN` are of a column, those like `whole/mmd` of whole rows.
     """
     yield "rows", float(report.rows)
     for column in report.columns:
@@ -247,7 +247,7 @@ def metrics_of(report: Report) -> Iterator[tuple[str, float]]:
 
 
 def tag_of(signal: Signal) -> tuple[str, str]:
-    """An alarm as a tag: `driftline.alarm.COLUMN`, of the whole model `driftline.alarm`; when, and words."""
+    """Return a tag: `driftline.alarm.COLUMN`, or `driftline.alarm` for the model; time and description."""
     key = f"driftline.alarm.{fit(signal.column)}" if signal.column else "driftline.alarm"
     return key, f"{signal.when.isoformat(' ', 'seconds')}{since_when([signal.onset])} {signal.words}"[
         :_LONGEST_TAG
@@ -255,11 +255,11 @@ def tag_of(signal: Signal) -> tuple[str, str]:
 
 
 def fit(column: str) -> str:
-    """A column's name as a part of MLflow's names: letters, digits, '_', '-', '.', ':' and spaces.
+    """Return a column's name as a part of MLflow's names: letters, digits, '_', '-', '.', ':' and spaces.
 
-    One that has to be changed gets a digest, so that no two become the same.
+    A name that has to be changed gets a digest, to stay unique.
     """
-    fitting = _MAY_NOT_BE.sub("_", column)[:_LONGEST_COLUMN]
+    fitting = _NOT_ALLOWED.sub("_", column)[:_LONGEST_COLUMN]
     if fitting == column and column not in ("", ".", ".."):
         return column
     return f"{fitting}-{sha256(column.encode(errors='surrogatepass')).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""A profile of what a running server is being asked."""
+"""A profile of the traffic of a running server."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from driftline.monitor.reference.storage import decode
 from driftline.rules import without_secrets
 
 GRACE_SECONDS = 30.0
-"""How much longer than it collects a server may take to answer."""
+"""Time that a server may take to respond, beyond the time to collect rows."""
 
 
 def profile_of_traffic(url: str, model: str, rows: int, seconds: float) -> Profile:
-    """The profile of the next rows that a model of a server is asked about, inputs and outputs.
+    """Return a profile of the next rows, inputs and outputs, that a server's model predicts.
 
     url      of the server, such as http://127.0.0.1:8080
     model    NAME, or NAME:VERSION
-    rows     how many are wanted
-    seconds  how long to wait for them; what has come until then is the profile
+    rows     number of rows wanted
+    seconds  how long to wait for them; the profile has the rows that arrived by then
 
-    Raises BadRequest if the server can't be reached or refuses, or if no rows come.
+    Raises BadRequest if the server can't be reached or refuses, or if no rows arrive.
     """
     import httpx
 

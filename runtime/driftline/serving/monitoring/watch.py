@@ -1,4 +1,4 @@
-"""A version under watch: its batches pass the monitor between the model and the way back."""
+"""Shows a version's batches to its monitor."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from driftline.monitor.window import Window
 
 MOST_COLUMNS = 256
-"""A tensor of more columns, an image say, is not watched unless the profile names them."""
+"""A tensor of more columns, such as an image, is not watched unless the profile names them."""
 
 MOST_WANTED = 100
-"""Sets of outputs that requests want, of which it is remembered what to compute."""
+"""Most sets of requested outputs for which the outputs to compute are cached."""
 
 
 class Watch(Watched):
-    """Runs a model and shows its monitor what went in and what came out.
+    """Runs a model and shows its inputs and outputs to a monitor.
 
-    version   that is watched, to be named in signals
-    model     of this version
+    version   the version watched, which signals name
+    model     the model of this version
     profile   its reference; without one, rows are only counted
-    settings  of its monitor
-    notifier  tells of its windows and alarms
+    settings  of the monitor
+    notifier  forwards windows and alarms
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Watch(Watched):
         self._tick: asyncio.TimerHandle | None = None
         self._looking: asyncio.Future[None] | None = None
         self._deferred = Deferred(weakly(self._observe))
-        # Until the profile is read: whatever it may name.
+        # Until the profile is read: all tensors that it may name.
         likely = is_table if profile is None else (lambda spec: len(spec.columns) > 0)
         self._watch(likely)
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """The named outputs of one batch, as the model gives them; see Model.run."""
+        """Return the named outputs of one batch, as the model computes them; see Model.run."""
         wanted = self._wanted.get(outputs) if type(outputs) is tuple else None
         results = self._model.run(inputs, wanted or self._with_watched(outputs))
         if get_ident() == self._loop_thread:
@@ -79,21 +79,21 @@ class Watch(Watched):
         return results if len(results) == len(outputs) else {name: results[name] for name in outputs}
 
     def _with_watched(self, outputs: Sequence[str]) -> Sequence[str]:
-        """Outputs that are wanted, and those that are watched."""
+        """Return the requested outputs and the watched ones."""
         wanted = (*outputs, *(name for name in self._outputs if name not in outputs))
         if len(self._wanted) < MOST_WANTED:
             self._wanted[tuple(outputs)] = wanted
         return wanted
 
     def _watched(self, inputs: Tensors, outputs: Tensors) -> Batch:
-        """What is watched of a batch: an image is not to be kept for its label. Blocks stay: taking their
-        columns out costs more than copying them."""
+        """Return the watched tensors of a batch: an image is not to be kept for its label. Blocks stay whole:
+        taking columns out costs more than copying them."""
         if type(inputs) is not Blocks:
             inputs = {name: inputs[name] for name in self._inputs}
         return inputs, {name: outputs[name] for name in self._outputs}
 
     def catch_up(self) -> None:
-        """Observe what has been answered; called on the event loop."""
+        """Observe all finished batches; called on the event loop."""
         self._deferred.catch_up()
 
     def _observe(self, inputs: Tensors, outputs: Tensors) -> None:
@@ -106,7 +106,7 @@ class Watch(Watched):
         self._keep(columns, rows)
 
     def start(self) -> None:
-        """Load the monitor in the background, and keep its time; called on the event loop that runs short
+        """Load the monitor in the background and run its timer; called on the event loop that runs short
         batches."""
         self._loop_thread = get_ident()
         self.observer.start()
@@ -114,8 +114,8 @@ class Watch(Watched):
             self._keep_ticking()
 
     def close(self) -> None:
-        """Observe what has been answered and nothing more; the last of it is looked at, and the last window
-        is told, and kept by the time that `end` returns."""
+        """Observe all finished batches, then no more. The monitor takes its last look and ends its last
+        window, which is written by the time that `end` returns."""
         if self._tick is not None:
             self._tick.cancel()
         self.catch_up()
@@ -128,7 +128,7 @@ class Watch(Watched):
             self._notifier.runs.left(self._version)
 
     def end(self, until: float) -> None:
-        """Wait, until then by monotonic, for what a closed one has still to write; in a thread."""
+        """Wait until then, by monotonic, for the writes left after `close`; called in a thread."""
         if self._history is not None:
             self._history.close(max(0.0, until - monotonic()))
 
@@ -137,16 +137,16 @@ class Watch(Watched):
         self._keep_time()
 
     def _keep_time(self) -> None:
-        """Have done what is due by the clock, in a thread: a look may take as long as many requests."""
+        """Do what is due by the clock, in a thread: a look may take as long as many requests."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().run_in_executor(None, self.observer.keep_time)
 
     async def caught_up(self) -> None:
-        """Observe all that has been answered, wherever it was counted so far."""
+        """Observe all finished batches, wherever they were counted so far."""
         self.catch_up()
 
     def ready(self) -> Monitor:
-        """The monitor, with all rows that have been answered here; Unavailable if it is not there."""
+        """Return the monitor, with all rows predicted so far; raise Unavailable if it is not loaded."""
         self.catch_up()
         return super().ready()
 
@@ -155,7 +155,7 @@ class Watch(Watched):
         from driftline.monitor.monitor import Monitor
 
         profile, settings = self._read_profile(), self._settings
-        if settings.history and self._history is None:  # it may be there from a try that failed
+        if settings.history and self._history is None:  # a failed attempt may have made it
             from driftline.monitor.reporting.history import History
 
             history = History(settings.history, profile, self._version.name, self._version.number)
@@ -173,7 +173,7 @@ class Watch(Watched):
         return monitor
 
     def _on_window(self, profile: Profile) -> Callable[[Window], None]:
-        """What becomes of finished windows; it does not hold this object, see `weakly`."""
+        """Return the callback for finished windows; it does not reference this object, see `weakly`."""
         version, history, runs = self._version, self._history, self._notifier.runs
 
         def tell(window: Window) -> None:
@@ -185,7 +185,7 @@ class Watch(Watched):
         return tell
 
     def _read_profile(self) -> Profile:
-        """The reference, one of no rows if there is none; from here on what it names is shown."""
+        """Load the reference, or an empty one; from now on the monitor is shown the tensors that it names."""
         from driftline.monitor.reference.profile import Profile
 
         signature = self._model.signature
@@ -212,9 +212,10 @@ class Watch(Watched):
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method for those whom its object holds: without a cycle, a version's memory goes with its last user.
+    """Wrap a method for objects that its own object references: without a cycle, a version's memory is freed
+    with its last user.
 
-    When the object is gone, nothing happens and None comes back.
+    Once the object is gone, a call does nothing and returns None.
     """
     reference = WeakMethod(method)
 
@@ -226,7 +227,7 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kinds(signature: Signature) -> dict[str, str]:
-    """What is counted of a version that has no profile: the columns of its tables, by name."""
+    """Return what is counted without a profile: the columns of a version's tables, name to kind."""
     found: dict[str, str] = {}
     for spec in (*signature.inputs, *signature.outputs):
         if is_table(spec):
@@ -236,7 +237,7 @@ def kinds(signature: Signature) -> dict[str, str]:
 
 
 def is_table(spec: TensorSpec) -> bool:
-    """Whether a tensor is watched without a profile: it is a table of known width, and not too wide."""
+    """Whether a tensor is watched without a profile: a table of known width that is not too wide."""
     return 0 < len(spec.columns) <= MOST_COLUMNS and spec.shape[1:] != (-1,)
 
 

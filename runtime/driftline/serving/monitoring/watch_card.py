@@ -1,4 +1,4 @@
-"""A version on cards under watch: what goes in and comes out is counted while it lies there."""
+"""A Watch for a version on GPUs, which counts inputs and outputs in device memory."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ log = logging.getLogger("driftline.device")
 
 
 class CardWatch(Watch):
-    """As Watch, for a model whose inputs cross to cards.
+    """A Watch for a model whose inputs are copied to GPUs.
 
-    Counts stay there until a look or a window's end falls due, or somebody asks: then they are behind a
-    batch, not within. What has to be counted here is: categories, and batches that did not cross.
+    Counts stay on the GPU until a look or a window's end is due, or a report is requested; they are fetched
+    between batches. Categories, and batches that were not copied to a GPU, are counted on the CPU.
     """
 
     _counters: DeviceCounters | None = None
     _fetching: asyncio.Future[None] | None = None
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """The named outputs of one batch, as the model gives them; see Model.run."""
+        """Return the named outputs of one batch, as the model computes them; see Model.run."""
         counters = self._counters
         if counters is None:
             return super().run(inputs, outputs)
@@ -54,22 +54,22 @@ class CardWatch(Watch):
         return {name: results[name] for name in outputs} if extra else results
 
     async def caught_up(self) -> None:
-        """See Watch.caught_up; the event loop goes on while cards are asked."""
+        """See Watch.caught_up; the event loop runs on while counts are fetched from GPUs."""
         self.catch_up()
         await asyncio.to_thread(self.fetch)
 
     def fetch(self) -> None:
-        """Let the monitor have what was counted on cards; of batches under way, when they are answered."""
+        """Give the monitor what was counted on GPUs, after batches in progress."""
         if (counters := self._counters) is not None:
             self._drain(counters)
 
     def fetch_beside(self) -> None:
-        """As `fetch`, in a thread, if none does yet: it may wait for batches that are under way."""
+        """As `fetch`, in a thread, unless one does already: it may wait for batches in progress."""
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.get_running_loop().run_in_executor(None, self.fetch)
 
     def _keep_time(self) -> None:
-        """See Watch; what lies on cards comes first."""
+        """See Watch; counts on GPUs are fetched first."""
         counters = self._counters
         if counters is not None and counters.rows and counters.due:
             self.fetch_beside()
@@ -77,7 +77,7 @@ class CardWatch(Watch):
             super()._keep_time()
 
     def close(self) -> None:
-        """See Watch.close; what lies on cards goes with their sessions."""
+        """See Watch.close; counts on GPUs are freed with their sessions."""
         self.fetch()
         self._counters = None
         super().close()
@@ -86,7 +86,7 @@ class CardWatch(Watch):
         rows = counters.rows
         try:
             counters.drain()
-        except Exception as error:  # the card's: the request has its answer
+        except Exception as error:  # an error of the GPU must not fail the request
             self.observer.skip(rows, str(error))
 
     def _make(self) -> Monitor:
@@ -95,16 +95,16 @@ class CardWatch(Watch):
         monitor = super()._make()
         try:
             self._counters = DeviceCounters.of(self._model.device_sessions, monitor)
-        except Exception as error:  # no room there, say
+        except Exception as error:  # too little device memory, say
             log.warning("%s %d is counted on the CPU: %s", self._version.name, self._version.number, error)
         return monitor
 
 
 class Batch:
-    """One batch and how far it is counted; whatever fails, its request has its answer.
+    """One batch and how far it is counted; no failure here fails its request.
 
-    crossed  whether it came to a card
-    failure  why it is not counted, or not wholly
+    crossed  whether it was copied to a GPU
+    failure  why it is not, or only partly, counted
     """
 
     def __init__(self, counters: DeviceCounters) -> None:
@@ -114,7 +114,7 @@ class Batch:
         self._categories: CategoryCounts | None = None
 
     def count(self, buffers: DeviceBuffers, rows: int) -> None:
-        """Count its numbers, where they lie; see `OnComputed` of engine/cuda/session.py."""
+        """Count its numbers in device memory; see `OnComputed` of engine/cuda/session.py."""
         try:
             self._categories = self._counters.count(buffers, rows)
             self.crossed = self._categories is not None
@@ -122,7 +122,7 @@ class Batch:
             self.crossed, self.failure = True, str(error)
 
     def settle(self, columns: Tensors) -> None:
-        """Count its categories; none of no columns."""
+        """Count its categories; `columns` is empty if the batch failed."""
         try:
             if self._categories is not None:
                 self._categories.settle(columns)

@@ -1,1 +1,1 @@
-"""Logs of another server, posted or in files."""
+"""Sources of another server's payload logs, posted or in files."""

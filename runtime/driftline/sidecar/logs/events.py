@@ -1,8 +1,8 @@
-"""The way in for loggers: a receiver of CloudEvents, of which each is a request or an answer.
+"""The source for loggers: a receiver of CloudEvents, each of which is a request or a response.
 
-A post is answered as soon as its events are in a bounded queue; joining them, reading and counting is done by
-a thread. KServe's logger sends nothing twice, so while the queue is full it is told so at once, 503: waiting
-for an answer, it would keep its model's clients waiting, too.
+A post gets its response as soon as its events are in a bounded queue; a thread joins, reads and counts them.
+KServe's logger never resends, so while the queue is full the response is 503 at once: a logger that waited
+for its response would make its model's clients wait, too.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ PATHS = ("/", "/events")
 MOST_BODY_BYTES = 64 * 2**20
 
 NAP_SECONDS = 0.05
-"""What has come meanwhile is worked on together."""
+"""Events that arrive meanwhile are processed together."""
 
 AT_ONCE = 1024
-"""Events that are worked on before those that wait are looked at again."""
+"""Most events to process in one batch."""
 
 INFERENCE_LENGTH = b"inference-header-content-length"
 
 TAKEN = Response()
-"""What is answered when all is well."""
+"""The response if all is well."""
 
 
 class Events:
     """The source; see agent.Source.
 
-    queue_bytes   of events that may wait to be worked on
+    queue_bytes   of events that may wait to be processed
     join_bytes    of halves that may wait for the others
-    join_seconds  that one waits
+    join_seconds  that a half waits
     """
 
     name = "events"
@@ -67,7 +67,7 @@ class Events:
         self._queue_bytes = queue_bytes
         self._waiting: deque[tuple[str, Payload]] = deque()
         self._put_bytes = self._taken_bytes = 0  # each is written by one thread only
-        self._came = Flag()
+        self._arrived = Flag()
         self._closed = False
         self._agent: Agent | None = None
         self._thread = Thread(target=self._run, name="driftline-events", daemon=True)
@@ -75,7 +75,7 @@ class Events:
     # -- on the event loop --------------------------------------------------------------------------
 
     async def receive(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take the events of one post."""
+        """Receive the events of one post."""
         try:
             if scope["method"] != "POST":
                 raise WrongMethod(f"Method Not Allowed: {scope['method']} {scope['path']}")
@@ -87,7 +87,7 @@ class Events:
         await TAKEN(scope, receive, send)
 
     def _take(self, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Put the events of a post in the queue; see put, and BadRequest for what is no event of a logger."""
+        """Put the events of a post in the queue; raises as `put`, and BadRequest for other events."""
         try:
             events = from_http(headers, body)
             length = dict(headers).get(INFERENCE_LENGTH, b"") if len(events) == 1 else b""
@@ -109,31 +109,31 @@ class Events:
         self._waiting.extend(found)
         self._put_bytes += size
         self.counts["taken"] += len(found)
-        if not self._came.is_set():
-            self._came.set()
+        if not self._arrived.is_set():
+            self._arrived.set()
 
     @property
     def queued(self) -> int:
-        """Events that wait to be worked on."""
+        """Events that wait to be processed."""
         return len(self._waiting)
 
     # -- in the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not (self._closed and not self._waiting):
-            self._came.clear()
+            self._arrived.clear()
             if not self._waiting:
-                self._came.wait(1.0)
+                self._arrived.wait(1.0)
                 sleep(NAP_SECONDS)
             try:
                 self._work()
-            except Exception:  # whatever was posted, the next is to be counted
+            except Exception:  # whatever was posted, later events must be counted
                 log.exception("events can't be counted")
         assert self._agent is not None
         hand_in(self._agent, self.halves.expire(math.inf))
 
     def _work(self) -> None:
-        """Join and hand in what waits."""
+        """Join and hand in waiting events."""
         pairs: list[Pair] = []
         now = monotonic()
         for _ in range(min(AT_ONCE, len(self._waiting))):
@@ -157,11 +157,11 @@ class Events:
     async def close(self) -> None:
         """See Source."""
         self._closed = True
-        self._came.set()
+        self._arrived.set()
         await asyncio.to_thread(self._thread.join)
 
     def state(self) -> Any:
-        """See Source: what a kill would lose. At the end nothing waits any more."""
+        """See Source: what a kill would lose. After `close` nothing waits any more."""
         return {"waiting": self.queued + self.halves.apart}
 
     def metrics(self) -> Iterator[Metric]:
@@ -175,27 +175,27 @@ class Events:
 
 
 def hand_in(agent: Agent, pairs: list[Pair]) -> None:
-    """Have an agent observe exchanges; what can't be one is counted as failed."""
+    """Have an agent observe exchanges; a pair that can't be read is counted as failed."""
     exchanges: list[Exchange] = []
     for pair in pairs:
         try:
             exchanges.append(exchange_of(pair))
-        except Exception as error:  # whatever was posted
+        except Exception as error:  # anything may have been posted
             agent.fail(str(error))
     agent.observe_all(exchanges)
 
 
 def halves_metrics(source: str, halves: Halves) -> Iterator[Metric]:
-    """What a table of halves has to say."""
+    """Yield the metrics of a table of halves."""
     counts = CounterMetricFamily(
-        "driftline_halves", "Requests and answers that came apart, by outcome", labels=["source", "outcome"]
+        "driftline_halves", "Requests and responses to join, by outcome", labels=["source", "outcome"]
     )
     for outcome, count in halves.counts.items():
         counts.add_metric([source, outcome], count)
     yield counts
     for name, text, value in (
         ("known", "Ids that wait for their other half, or have had it", halves.waiting),
-        ("bytes", "Bytes that these take, about", halves.bytes),
+        ("bytes", "Approximate bytes of ids and waiting halves", halves.bytes),
     ):
         gauge = GaugeMetricFamily(f"driftline_halves_{name}", text, labels=["source"])
         gauge.add_metric([source], value)

@@ -1,8 +1,8 @@
-"""The way in for logs in files: read from where it was left, and on as they grow and new ones come.
+"""The source for logs in files: resumes where it stopped, and follows growing and new files.
 
-What has been read of a file is counted in one step with the place where it ended: a checkpoint has both or
-neither. A file is known by its inode, its first bytes and the last that were read of it: one that is renamed
-is not read twice, and one that was cut short and has grown again is another.
+What was read of a file is counted in one step with its new position: a checkpoint has both or neither. A file
+is identified by its inode, its first bytes and the last bytes read: a renamed one is not read twice, and one
+that was truncated and has grown again is a new file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from driftline.sidecar.logs.halves import Halves
 log = logging.getLogger("driftline.sidecar")
 
 KINDS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "lines", ".ndjson": "lines"}
-"""What the names of files end in, or have before the numbers that a rotation gave them."""
+"""Endings of file names, before the numbers that a rotation adds."""
 
 POLL_SECONDS = 1.0
 CHUNK_BYTES = 4 * 2**20
@@ -51,10 +51,10 @@ MOST_LINE_BYTES = 64 * 2**20
 CHUNK_ROWS = 16_384
 
 FORGET_SECONDS = 3600.0
-"""A place is kept so long after its file was last seen: a volume may come late, a rename hides it."""
+"""How long a place is kept after its file was last seen: a volume may mount late, a rename hides it."""
 
 MOST_UNSEEN = 20_000
-"""Places of files that are not seen; of more, those unseen for longest are forgotten."""
+"""Most places of unseen files; beyond that, those unseen for longest are forgotten."""
 
 _ROTATED = re.compile(r"(\.\d+)+\Z")
 _HEAD_BYTES = _LAST_BYTES = 256
@@ -64,13 +64,13 @@ _NEEDED = tuple(name for name in COLUMNS if name not in ("json_length", "status"
 
 @dataclass(slots=True)
 class Place:
-    """How far a file is read.
+    """How far a file has been read.
 
     done     rows of Parquet, else bytes
-    first    so many bytes at its beginning have this digest
+    first    number of bytes at its beginning that `digest` covers
     header   the first line of CSV
-    passing  whether this is within a line that is too long: up to the next newline it is passed over
-    last     the digest of the bytes before `done`; empty for Parquet, which is not written to in parts
+    passing  whether this is inside a line that is too long and is skipped up to the next newline
+    last     the digest of the bytes before `done`; empty for Parquet, which is not written in parts
     """
 
     inode: int
@@ -87,7 +87,7 @@ class Files:
 
     pattern       of paths, or a folder
     join_bytes    of halves of exchanges that may wait for the others
-    join_seconds  that one waits
+    join_seconds  that a half waits
     """
 
     name = "files"
@@ -99,9 +99,9 @@ class Files:
         self._pattern = pattern
         self._places: dict[int, Place] = {}
         self._seen: dict[Path, tuple[int, int, int]] = {}
-        self._told: dict[str, str] = {}  # why a file, or a look, has failed
-        self._nothing = False  # there is nothing to read, which was told
-        self._unseen: dict[int, float] = {}  # inodes, and since when; the earliest is the first
+        self._logged: dict[str, str] = {}  # why a file, or a scan, has failed
+        self._empty_logged = False  # there is nothing to read, and that was logged
+        self._unseen: dict[int, float] = {}  # inodes, and since when; the earliest first
         self._closed = Event()
         self._thread: Thread | None = None
 
@@ -116,7 +116,7 @@ class Files:
         self._thread.start()
 
     async def close(self) -> None:
-        """See Source: what is not read is left for the next start."""
+        """See Source: the rest is read after the next start."""
         self._closed.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
@@ -141,36 +141,36 @@ class Files:
     def _run(self, agent: Agent) -> None:
         while not self._closed.is_set():
             try:
-                self._look(agent)
-            except Exception as error:  # a folder that can't be listed, say: the next look may do better
+                self._scan(agent)
+            except Exception as error:  # a folder that can't be listed, say: the next scan may succeed
                 self._fail("failed", self._pattern, error)
             else:
-                self._told.pop(self._pattern, None)
+                self._logged.pop(self._pattern, None)
             self._closed.wait(POLL_SECONDS)
 
-    def _look(self, agent: Agent) -> None:
-        """Read what has come since the last look; OSError if the files can't be listed."""
+    def _scan(self, agent: Agent) -> None:
+        """Read what is new since the last scan; OSError if the files can't be listed."""
         with agent.steady:
             hand_in(agent, self.halves.expire(monotonic()))
         for path in self._paths():
             try:
                 self._read(path, agent)
-            except Exception as error:  # whatever is in it; it is looked at again when it has changed
+            except Exception as error:  # whatever is in it; it is read again when it has changed
                 again = isinstance(error, OSError) and error.errno is not None  # Arrow's own have none
                 if again:
                     self._seen.pop(path, None)
                 self._fail("failed" if again else "malformed", str(path), error)
 
     def _fail(self, outcome: str, name: str, error: Exception) -> None:
-        """Count a failure; say so if it is another one than the last of that file or pattern."""
+        """Count a failure; log it if it differs from the last one of that file or pattern."""
         self.counts[outcome] += 1
         reason = " ".join(str(error).split()) or type(error).__name__
-        if self._told.get(name) != reason:
-            self._told[name] = reason
+        if self._logged.get(name) != reason:
+            self._logged[name] = reason
             log.warning("%s: %s", name, reason)
 
     def _paths(self) -> list[Path]:
-        """Files that have changed since the last look, by name."""
+        """Return the files that have changed since the last scan, by name."""
         folder = Path(self._pattern)
         matching = (
             folder.iterdir() if folder.is_dir() else map(Path, glob.glob(self._pattern, recursive=True))
@@ -183,28 +183,28 @@ class Files:
                 continue
             try:
                 stat = path.stat()
-            except OSError:  # it has gone meanwhile
+            except OSError:  # removed meanwhile
                 continue
             there[path] = mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
             if self._seen.get(path) != mark:
                 changed.append(path)
         self._seen = there
-        self._tell_of_nothing(len(found))
-        self._told = {str(path): self._told[str(path)] for path in there if str(path) in self._told}
+        self._warn_if_empty(len(found))
+        self._logged = {str(path): self._logged[str(path)] for path in there if str(path) in self._logged}
         self._forget({inode for inode, _, _ in there.values()}, monotonic())
         return changed
 
-    def _tell_of_nothing(self, found: int) -> None:
-        """Say that there is nothing to read, once until there is: a pattern may be wrong, or early."""
+    def _warn_if_empty(self, found: int) -> None:
+        """Log once that there is nothing to read, until there is: a pattern may be wrong or early."""
         if self._seen:
-            self._nothing = False
-        elif not self._nothing:
-            self._nothing = True
+            self._empty_logged = False
+        elif not self._empty_logged:
+            self._empty_logged = True
             others = f", {found} with other endings than {', '.join(KINDS)}" if found else ""
             log.warning("%s: no files to read%s; looking every %g s", self._pattern, others, POLL_SECONDS)
 
     def _forget(self, there: set[int], now: float) -> None:
-        """Drop the places of inodes that have been gone for long; a look that saw nothing says nothing."""
+        """Drop the places of inodes that have been gone for long; a scan without files does not count."""
         if not there:
             self._unseen.clear()
             return
@@ -217,10 +217,10 @@ class Files:
             if now - since < FORGET_SECONDS and len(self._unseen) <= MOST_UNSEEN:
                 break
             del self._unseen[inode], kept[inode]
-        self._places = kept  # at once: a checkpoint may be looking
+        self._places = kept  # in one assignment: a checkpoint may be reading it
 
     def _read(self, path: Path, agent: Agent) -> None:
-        """Read what a file has behind the place where it was left."""
+        """Read a file from where it was left."""
         with path.open("rb") as file:
             with agent.steady:
                 place = self._place(file, _kind(path) == "parquet")
@@ -230,7 +230,7 @@ class Files:
                 self._read_text(file, place, agent, _kind(path) == "csv")
 
     def _place(self, file: Any, rows: bool) -> Place:
-        """Where a file was left, in rows or bytes; its beginning if it is another one than was there."""
+        """Return where a file was left, in rows or bytes; its beginning if it is a different file."""
         stat = os.fstat(file.fileno())
         place = self._places.get(stat.st_ino)
         if place is not None:
@@ -269,7 +269,7 @@ class Files:
                     place.passing = True
                 continue
             if not part:
-                return  # the last line is not whole yet
+                return  # the last line is incomplete
             done, header = place.done + len(part), place.header
             if csv and not header:
                 first, _, part = part.partition(b"\n")
@@ -277,7 +277,7 @@ class Files:
             self._count(agent, place, done, None, part, header, _last(file, done))
 
     def _pass_over(self, file: Any, place: Place, agent: Agent) -> bool:
-        """Go on in a line that is too long, behind its end if that is near; False at the end of the file."""
+        """Skip a chunk of a line that is too long, up to its end at most; False at the end of the file."""
         chunk = file.read(CHUNK_BYTES)
         end = chunk.find(b"\n") + 1
         done = place.done + (end or len(chunk))
@@ -296,7 +296,7 @@ class Files:
         header: str = "",
         last: str = "",
     ) -> None:
-        """Count a part of a file and move its place, in one step; what can't be read is passed over."""
+        """Count a part of a file and move its place, in one step; skip what can't be read."""
         with agent.steady:
             try:
                 if rows is not None:
@@ -306,14 +306,14 @@ class Files:
                 elif text:
                     self._count_lines(agent, text)
                 self.counts["read"] += 1
-            except Exception as error:  # whatever is in it: the thread must not stop at it for ever
+            except Exception as error:  # whatever is in it: the thread must not be stuck on it forever
                 self.counts["malformed"] += 1
                 agent.fail(str(error) or type(error).__name__)
             place.done, place.header, place.last = done, header, last
 
     def _count_table(self, agent: Agent, table: Any) -> None:
         if set(table.column_names) >= _PAYLOAD:
-            whole = table.filter(_whole(table))
+            whole = table.filter(_complete(table))
             for _ in range(len(table) - len(whole)):
                 agent.fail(f"a payload: expected {', '.join(_NEEDED)}, came a null among them")
             self._join(agent, of_table(whole))
@@ -326,7 +326,7 @@ class Files:
         agent.observe(Exchange("", Body(header.encode() + b"\n" + text, b"text/csv")))
 
     def _count_lines(self, agent: Agent, text: bytes) -> None:
-        """Lines that are events, or objects of columns."""
+        """Count lines that are events, or objects of columns."""
         records: list[bytes] = []
         payloads: list[Payload] = []
         for line in text.splitlines():
@@ -352,8 +352,8 @@ class Files:
         hand_in(agent, [pair for pair in pairs if pair is not None])
 
 
-def _whole(table: Any) -> Any:
-    """Which rows of a table of payloads have all that a payload must have."""
+def _complete(table: Any) -> Any:
+    """Return a mask of the rows that have all that a payload must have."""
     valid = (pc.is_valid(table.column(name)) for name in _NEEDED if name in table.column_names)
     return reduce(pc.and_, valid)
 
@@ -362,7 +362,7 @@ _STRUCTURED = [(b"content-type", cloudevents.STRUCTURED.encode())]
 
 
 def _last(file: Any, done: int) -> str:
-    """The digest of the bytes before a place."""
+    """Return the digest of the bytes before a position."""
     start = max(0, done - _LAST_BYTES)
     file.seek(start)
     return sha256(file.read(done - start)).hexdigest()
@@ -373,7 +373,7 @@ def _kind(path: Path) -> str | None:
 
 
 def _part(file: Any, csv: bool) -> bytes | None:
-    """The whole lines that come next; empty if there is none yet, None if it is too long."""
+    """Return the next complete lines; empty if there is none yet, None if the line is too long."""
     chunk, wanted = file.read(CHUNK_BYTES), CHUNK_BYTES
     while (end := _end(chunk, csv)) == 0:
         if len(chunk) < wanted:
@@ -385,7 +385,7 @@ def _part(file: Any, csv: bool) -> bytes | None:
 
 
 def _end(chunk: bytes, csv: bool) -> int:
-    """Where the last whole line ends; in CSV, a line may end within quotes and go on."""
+    """Return where the last complete line ends; in CSV, quoted values may contain newlines."""
     if not csv:
         return chunk.rfind(b"\n") + 1
     values = np.frombuffer(chunk, np.uint8)

@@ -1,4 +1,4 @@
-"""Requests and answers that come apart, in any order, are joined by their ids."""
+"""Joins requests and responses that arrive separately, in any order, by their ids."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any
 from driftline.protocols.payloads import REQUEST, Payload
 
 RECORD_BYTES = 700
-"""What a half takes in memory besides its body and its texts, about."""
+"""Approximate bytes of a half in memory, without its body and its texts."""
 
 JOINED_BYTES = 250
-"""What it takes to know that an id has been there, besides the id."""
+"""Bytes to remember a joined id, besides the id."""
 
 Pair = tuple[Payload, Payload | None]
-"""A request, and its answer if it has one."""
+"""A request and its response, if it has one."""
 
 
 class Halves:
     """A bounded table of halves that wait for the others.
 
-    An id is known until it expires, so that what a logger sends twice is counted once. A request whose answer
-    does not come is given up, but if no answer ever came: then none are logged, and it stands alone.
+    An id is known until it expires, so that what a logger sends twice is counted once. A request whose
+    response does not arrive is given up, unless no response ever came: then none are logged, and it stands
+    alone.
 
-    most_bytes  that may wait; for more, the oldest are dropped
+    most_bytes  that may wait; beyond that, the oldest are dropped
     seconds     that a half waits for the other
 
-    counts  halves by what became of them: 'joined', 'alone', 'duplicate', 'dropped' for want of room,
-            'expired' without the other, 'lost' with an agent that was killed; and 'late', the requests among
-            the joined ones that came behind their answers
+    counts  halves by outcome: 'joined', 'alone', 'duplicate', 'dropped' for lack of room, 'expired' without
+            the other, 'lost' with an agent that was killed; and 'late', the joined requests that came after
+            their responses
     apart   halves that wait for the others
     """
 
@@ -51,9 +52,9 @@ class Halves:
         return len(self._known)
 
     def add(self, key: str, payload: Payload, now: float) -> Pair | None:
-        """The pair that a half makes with the one that waits for it, if it does.
+        """Add a half; return the pair if the other half was waiting.
 
-        key  what both halves have: their id, and where that is from
+        key  common to both halves: their id and its source
         now  in seconds, never less than before
         """
         self._answers = self._answers or payload.type != REQUEST
@@ -78,7 +79,7 @@ class Halves:
         return other, payload
 
     def expire(self, now: float) -> list[Pair]:
-        """Forget what has been there for too long; requests that stand alone are returned."""
+        """Remove expired ids; return requests that stand alone."""
         found: list[Pair] = []
         while self._known:
             since, payload = next(iter(self._known.values()))
@@ -100,7 +101,7 @@ class Halves:
                 self.counts["dropped"] += 1
 
     def _pop(self) -> Payload | None:
-        """Forget the oldest; what waited there."""
+        """Remove the oldest id; return the half that waited there."""
         key, (_, payload) = self._known.popitem(last=False)
         self.bytes -= size_of(key, payload)
         self.apart -= payload is not None
@@ -109,7 +110,7 @@ class Halves:
     # -- over a restart -----------------------------------------------------------------------------
 
     def snapshot(self) -> list[Any]:
-        """What waits, as JSON knows it."""
+        """Return the waiting halves in JSON's types."""
         return [
             [key, *payload[:-1], b64encode(payload.body).decode()]
             for key, (_, payload) in self._known.items()
@@ -117,13 +118,13 @@ class Halves:
         ]
 
     def restore(self, snapshot: Sequence[Any], now: float) -> None:
-        """Go on with what waited; TypeError or ValueError for what can't be."""
+        """Restore the waiting halves; TypeError or ValueError if that is impossible."""
         for key, *values, body in snapshot:
             self.add(key, Payload(*[*values, b64decode(body)]), now)
 
 
 def size_of(key: str, payload: Payload | None) -> int:
-    """What an id takes, and the half that waits there if one does; texts may be of any length."""
+    """Return the bytes of an id and the half that waits there, if any; texts may be of any length."""
     if payload is None:
         return JOINED_BYTES + len(key)
     texts = key, payload.id, payload.model, payload.version, payload.content_type

@@ -1,7 +1,7 @@
-"""From logged payloads to exchanges: what a body is, is looked up in the body.
+"""From logged payloads to exchanges; the format of a body is detected from the body.
 
-KServe's logger gives a response the content type of its request, and no half says where its JSON ends if
-bytes of tensors follow. So the content type is believed only where the body does not say better.
+KServe's logger gives a response the content type of its request, and no half says how long its JSON is if
+tensors' bytes follow. So the content type counts only if the body does not show its format.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 def exchange_of(pair: Pair) -> Exchange:
-    """The exchange of a request and its answer; BadRequest if the end of a body's JSON is not found."""
+    """Make an Exchange of a request and its response; BadRequest if the end of a body's JSON is not found."""
     request, answer = pair
     return Exchange(_path(request.model), body_of(request), body_of(answer) if answer is not None else None)
 
 
 @lru_cache(1_000)
 def _path(model: str) -> str:
-    """A path that asks a model; empty if it is not known."""
+    """Return the inference path of a model; empty if the model is unknown."""
     return f"/v2/models/{quote(model, safe='')}/infer" if model else ""
 
 
 def body_of(payload: Payload) -> Body:
-    """A payload's body, as it is."""
+    """Return a payload's body in its detected format."""
     content = payload.body
     if _OBJECT.match(content) is not None:
         length = payload.json_length
@@ -51,9 +51,9 @@ def body_of(payload: Payload) -> Body:
 
 
 def json_end(content: bytes) -> int | None:
-    """Where the JSON ends in a body whose tensors' bytes may follow it; None if all of it is JSON.
+    """Return where the JSON ends in a body that tensors' bytes may follow; None if all of it is JSON.
 
-    Found by reading: what follows has to be as long as the tensors say. Raises BadRequest if it is not.
+    It is parsed: the rest must have the length that the tensors declare; BadRequest if it has not.
     """
     text = content.decode("latin-1")  # a character a byte
     try:
@@ -77,7 +77,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _size_of(tensor: Any) -> int:
-    """The bytes of a tensor that follow the JSON."""
+    """Return the number of bytes of a tensor that follow the JSON."""
     parameters = tensor.get("parameters") if type(tensor) is dict else None
     size = parameters.get("binary_data_size") if type(parameters) is dict else None
     return size if type(size) is int else 0

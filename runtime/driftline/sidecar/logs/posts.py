@@ -1,9 +1,9 @@
-"""Posts of one event each without ASGI: from the socket to the queue.
+"""Handles posts of single events without ASGI: from the socket to the queue.
 
-uvicorn makes a task, a scope and a handful of messages of every request, which takes several times what an
-event does. The posts of a logger differ in their ids, times, lengths and bodies only: a head that was parsed
-before, but for these, is not parsed again. All else goes uvicorn's way, through `Events.receive`, to the same
-answer.
+uvicorn makes a task, a scope and a handful of messages for every request, which takes several times as long
+as an event. A logger's posts differ only in their ids, times, lengths and bodies: a head that was parsed
+before, except for these, is not parsed again. All other requests go through uvicorn and `Events.receive`,
+and get the same response.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from driftline.protocols.payloads import JSON_LENGTH, Payload, of_event
 from driftline.sidecar.logs.events import INFERENCE_LENGTH, PATHS, TAKEN, Events
 
 MOST_HEADS = 1_000
-"""Heads that are remembered."""
+"""Parsed heads to cache."""
 
 MOST_HEAD_BYTES = 4_000
 
 _END = b"\r\n\r\n"
 _ID, _TIME, _LENGTH = b"ce-id", b"ce-time", b"content-length"
 _VARYING = re.compile(rb"(\r\n(?:[Cc]e-(?:[Ii]d|[Tt]ime)|[Cc]ontent-[Ll]ength): )([!#$&-~]+)(?=\r\n)")
-"""A header that varies, group 1, and its value, group 2, if that has no quotes and no escapes."""
+"""A varying header, group 1, and its value, group 2, if that has no quotes and no escapes."""
 
 _UNUSUAL = {b"expect", b"transfer-encoding", b"upgrade", INFERENCE_LENGTH, b"ce-" + JSON_LENGTH.encode()}
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -39,7 +39,7 @@ _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a head says, but for what varies.
+    """A parsed head without its varying values.
 
     payload  without id, time and body
     varying  names of the headers that vary, in their order
@@ -51,23 +51,23 @@ class Head:
 
 
 def connection(events: Events) -> type[Connection]:
-    """uvicorn's protocol class for an agent that takes these events."""
+    """Return the uvicorn protocol class for an agent that receives these events."""
     return type("Connection", (Connection,), {"events": events, "heads": {}})
 
 
 class Connection(HttpConnection):
     """A client's connection.
 
-    heads  without what varies
+    heads  parsed heads, by their bytes without the varying values
     """
 
     events: ClassVar[Events]
     heads: ClassVar[dict[bytes, Head]]
-    _fresh = b""  # what is being parsed, from the beginning of a request on
+    _fresh = b""  # the data being parsed, from the beginning of a request on
     _used_at = 0.0
 
     def data_received(self, data: bytes) -> None:
-        """Read what has come."""
+        """Parse the data received."""
         if self._between and (self.cycle is None or self.cycle.response_complete):
             if not self.flow.write_paused and self._take(data):
                 return
@@ -76,7 +76,7 @@ class Connection(HttpConnection):
         self._fresh = b""
 
     def _take(self, data: bytes) -> bool:
-        """Take the event of a post whose head is known, and answer; False if it is any other."""
+        """Queue the event of a post with a known head, and respond; False for any other data."""
         end = data.find(_END) + len(_END)
         text, values = _split(data[:end])
         head = self.heads.get(text)
@@ -105,30 +105,30 @@ class Connection(HttpConnection):
         self.server_state.total_requests += 1
         self._used_at = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self._look_again_in(self.timeout_keep_alive)
+            self._check_in(self.timeout_keep_alive)
 
     # -- what uvicorn calls -------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        """Have a request answered, and remember its head."""
+        """Let uvicorn handle a request, and cache its head."""
         super().on_headers_complete()
         if self._fresh:
             self._remember(self._fresh[: self._fresh.find(_END) + len(_END)])
             self._fresh = b""
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it has been idle for long enough; a timer an event would take longer."""
+        """Close the connection if it has been idle for long enough; a timer per event would cost more."""
         left = self._used_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
-            self._look_again_in(left)
+            self._check_in(left)
         else:
             super().timeout_keep_alive_handler()
 
-    def _look_again_in(self, seconds: float) -> None:
+    def _check_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _remember(self, text: bytes) -> None:
-        """Know a head from here on, if it is a plain one of an event of a logger in binary mode."""
+        """Cache a head if it is a plain one of a logger's event in binary mode."""
         scope, fields = self.scope, dict(self.headers)
         if (
             scope["method"] != "POST" or scope["path"] not in PATHS or scope["http_version"] != "1.1"
@@ -136,7 +136,7 @@ class Connection(HttpConnection):
             or fields.get(b"content-type", b"")[:23].lower() == b"application/cloudevents"
         ):  # fmt: skip
             return
-        # Its lines are the request's, its headers and an empty one: none is folded, none before or behind.
+        # The lines are the request line, the headers and an empty one: none folded, none before or after.
         lines = len(self.headers) + 2
         if not text.startswith(b"POST /") or not text.count(b"\n") == text.count(b"\r\n") == lines:
             return
@@ -156,7 +156,7 @@ class Connection(HttpConnection):
 
 
 def _split(head: bytes) -> tuple[bytes, list[bytes]]:
-    """A head without the values that vary, and these."""
+    """Return a head without its varying values, and these values."""
     parts = _VARYING.split(head)
     values = parts[2::3]
     del parts[2::3]
@@ -164,7 +164,7 @@ def _split(head: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def _seconds(time: bytes) -> float | None:
-    """Seconds since 1970; None for what is no time of an event."""
+    """Seconds since 1970; None if it is not a valid time."""
     try:
         found = datetime.fromisoformat(time.decode("ascii"))
     except ValueError:

@@ -19,7 +19,7 @@ log = logging.getLogger("driftline.sidecar")
 
 
 def main(end: int, shared: int, listener: int) -> int:
-    """Watch what comes until the proxy goes; the exit code."""
+    """Watch the proxy's copies until it ends; return the exit code."""
     copies, (settings, monitoring) = child_process.begin(end)
     with copies, socket.socket(fileno=listener) as pages:
         logs.configure(settings.log_format, settings.log_level, access_log=False)

@@ -1,4 +1,4 @@
-"""A client's connection, and its requests on their way."""
+"""A client's connection and its requests in progress."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
 class ForwardedRequest:
-    """One request on its way to the upstream, and the way back of its answer.
+    """One request to the upstream, until its response is forwarded.
 
     method, target  of the request
     old             whether the client speaks HTTP/1.0
-    keep            whether the client's connection stays open behind the answer
+    keep            whether the client's connection stays open after the response
     chunked         whether the request is sent in chunks
-    out             what is to be written to the upstream next
-    complete        whether all of the request has come
-    answered        whether an answer has begun: another one can't be given
+    out             data to be written to the upstream next
+    complete        whether all of the request has arrived
+    answered        whether a response has begun: another one can't be sent
     done            whether nothing more is to be done about it
-    sent            what was written first, of a request that may be sent again; None behind a second write
+    sent            the first write, of a request that may be retried; None after a second write
     copy            the request's body for the agent; None if it is not wanted
-    upstream        the connection that it has, once it has one
+    upstream        its connection, once it has one
     began           by `monotonic`
     """
 
@@ -64,12 +64,12 @@ class ForwardedRequest:
 
     @property
     def again(self) -> bool:
-        """Whether it may be sent once more, if its connection was being closed while it was written."""
+        """Whether it may be retried if its connection was being closed while it was written."""
         return self.method in IDEMPOTENT and self.complete and bool(self.sent)
 
 
 class Client(asyncio.Protocol):
-    """Reads requests, and gives each to the proxy when those before it are answered."""
+    """Reads requests and hands each to the proxy once those before it are finished."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -80,7 +80,7 @@ class Client(asyncio.Protocol):
         self._fields: list[Field] = []
         self._connection = b""
         self._head = 0
-        self._unplaced = 0  # bytes that have come since the last body, or part of one, or end of a head
+        self._unplaced = 0  # bytes received since the last part of a body or end of a head
         self._framing = b""
         self._peer = b""
         self._forwarded = b""
@@ -90,12 +90,12 @@ class Client(asyncio.Protocol):
         self.idle_since = monotonic()
         self.slow = False
         self.parsing = False
-        self.advanced = True  # something has come, or could not, since this was last looked at
+        self.advanced = True  # data has arrived, or could not, since this was last checked
 
     # -- asyncio --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection."""
+        """Accept the connection."""
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]).encode() if isinstance(peer, tuple) else b"unknown"
@@ -103,7 +103,7 @@ class Client(asyncio.Protocol):
         self._proxy.shared.add("clients")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The client has gone: so does what it asked for."""
+        """Abort the request of a client that has disconnected."""
         self._proxy.clients.discard(self)
         self._proxy.shared.add("clients", -1)
         request, self.request = self.request, None
@@ -114,7 +114,7 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read a part of a request, or several requests."""
         if self.last and self._coming is None:
-            return  # nothing more is answered
+            return  # no further request is handled
         self.parsing = self.advanced = True
         self._unplaced += len(data)
         try:
@@ -142,38 +142,38 @@ class Client(asyncio.Protocol):
                 return
 
     def pause_writing(self) -> None:
-        """The client reads too slowly: so does the upstream's connection from here on."""
+        """Stop reading from the upstream: the client reads too slowly."""
         self.slow = True
         if self.request is not None and self.request.upstream is not None:
             self.request.upstream.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """Read from the upstream again: the client has caught up."""
         self.slow = False
         if self.request is not None and self.request.upstream is not None:
             self.request.upstream.transport.resume_reading()
 
     def resume(self) -> None:
-        """Read on, unless requests wait already."""
+        """Continue reading, unless requests are waiting."""
         if not self._waiting and not self.transport.is_closing():
             self.transport.resume_reading()
-            self.advanced = True  # what has come meanwhile is read only now
+            self.advanced = True  # data that arrived meanwhile is read only now
 
     # -- the parser -----------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Start a request."""
         self._coming = ForwardedRequest(self)
         self._url, self._connection, self._forwarded, self._head = b"", b"", b"", 0
         self._fields = []
 
     def on_url(self, part: bytes) -> None:
-        """A part of the target."""
+        """Add a part of the target."""
         self._url += part
         self._grow(len(part))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; behind the body it is a trailer, which is not passed on."""
+        """Add a header; drop trailers, which follow the body."""
         request = self._coming
         assert request is not None
         self._grow(len(name) + len(value))
@@ -186,7 +186,7 @@ class Client(asyncio.Protocol):
             self._connection += b"," + value
         elif low == b"transfer-encoding":
             if value.lower() != b"chunked":
-                raise ValueError("a transfer coding that nobody knows here")
+                raise ValueError("an unsupported transfer coding")
             request.chunked = True
         elif low == b"x-forwarded-for":
             self._forwarded += value + b", "
@@ -194,7 +194,7 @@ class Client(asyncio.Protocol):
             self._fields.append((low, name, value))
 
     def on_headers_complete(self) -> None:
-        """All is known but the body."""
+        """Send the request's head, or queue the request."""
         request, parser = self._coming, self._parser
         assert request is not None
         request.method, request.target = parser.get_method(), self._url or b"/"
@@ -222,7 +222,7 @@ class Client(asyncio.Protocol):
             self.transport.pause_reading()
 
     def on_body(self, part: bytes) -> None:
-        """A part of the body."""
+        """Add a part of the body."""
         request = self._coming
         assert request is not None
         self._unplaced = 0
@@ -233,7 +233,7 @@ class Client(asyncio.Protocol):
             request.copy.add(part)
 
     def on_message_complete(self) -> None:
-        """All of the request has come; of one that asks for another protocol, only the head."""
+        """End a request; for one that requests another protocol, this is only its head."""
         self._unplaced = 0
         if self._parser.should_upgrade():
             return
@@ -243,18 +243,18 @@ class Client(asyncio.Protocol):
         if request.chunked and not request.done:
             request.out.append(b"0\r\n\r\n")
         if request.done and self.last:
-            self.transport.close()  # it was answered before it was there
+            self.transport.close()  # its response was sent before it was complete
 
-    # -- one request after the other --------------------------------------------------------------------
+    # -- requests in order ----------------------------------------------------------------------------
 
     def finished(self, request: ForwardedRequest) -> None:
-        """A request is answered: what comes next?"""
+        """Continue with the next request, or close the connection."""
         request.done = True
         if not request.keep or self.last or not request.complete:
             self.last = True
             if request.complete:
                 self.transport.close()
-            else:  # the rest is read and thrown away: closed at once, the client might not read its answer
+            else:  # the rest is discarded: after a close, the client might not read its response
                 self.resume()
             return
         self.request = None
@@ -264,7 +264,7 @@ class Client(asyncio.Protocol):
         self.resume()
 
     def fail(self, request: ForwardedRequest, status: int, message: str) -> None:
-        """Answer for the upstream, if it has not begun to; else break off: nobody is to take that for all."""
+        """Send an error response, or abort if a response has begun, so that it is not taken as complete."""
         if request.answered:
             request.done = True
             self.transport.abort()
@@ -291,7 +291,7 @@ class Client(asyncio.Protocol):
             raise ValueError("a head of too many bytes")
 
     def _refuse(self) -> None:
-        """What came is no HTTP, or more of it than is read."""
+        """Reject data that is not HTTP, or a head that is too large."""
         self._proxy.shared.add("malformed")
         self.last = True
         self._coming = None

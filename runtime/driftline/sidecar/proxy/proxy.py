@@ -1,7 +1,7 @@
-"""The observing reverse proxy: requests pass to the upstream and answers back, bytes as they are.
+"""The observing reverse proxy: forwards requests and responses with unchanged bodies.
 
-Nothing on this way waits for the agent. A Client's request, a ForwardedRequest, gets an Upstream, idle or
-new; when it is answered, the copies of both bodies go into the Tap.
+Nothing here waits for the agent. A Client's request, a ForwardedRequest, gets an Upstream, idle or new; after
+the response, the copies of both bodies go to the Tap.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ log = logging.getLogger("driftline.sidecar")
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 600.0
-"""How long the upstream may take to begin its answer."""
+"""Time limit for the upstream to begin its response."""
 
 IDLE_SECONDS = 4.0
-"""How long an idle connection to the upstream is used again: less than servers keep theirs, 5 s at least."""
+"""How long an idle connection to the upstream may be reused: servers keep theirs for at least 5 s."""
 
 CLIENT_SECONDS = 75.0
 """How long an idle client's connection stays open: longer than load balancers keep theirs."""
@@ -48,12 +48,12 @@ class Proxy:
 
     url              of the upstream, http://HOST[:PORT]
     tap              takes the copies
-    shared            counts
-    copy_body_bytes  a body of more is not copied
+    shared           counts
+    copy_body_bytes  larger bodies are not copied
 
-    clients          the connections that are open
-    idle             connections to the upstream that wait for a request, that of the last answer last
-    stopping         whether connections are to be closed behind their answers
+    clients          the open connections
+    idle             idle connections to the upstream, the one used last at the end
+    stopping         whether connections are to be closed after their responses
     """
 
     def __init__(self, url: str, tap: Tap, shared: SharedCounts, copy_body_bytes: int) -> None:
@@ -71,16 +71,16 @@ class Proxy:
         self._connecting: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self._sweeper: asyncio.TimerHandle
-        self._quiet = 0.0
+        self._logged_at = 0.0
 
     async def start(self, listener: socket.socket) -> None:
-        """Take connections."""
+        """Accept connections."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Client(self), sock=listener, backlog=BACKLOG)
         self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
 
     async def stop(self, seconds: float) -> None:
-        """Take no more connections, and let what passes finish, for so many seconds."""
+        """Accept no more connections, and let requests finish for at most so many seconds."""
         self.stopping = True
         self._server.close()
         deadline = monotonic() + seconds
@@ -102,8 +102,8 @@ class Proxy:
         self._sweeper.cancel()
 
     def _end_stalled(self) -> None:
-        """End requests that are not whole and of which nothing has come since this was last called, though it
-        would have been read."""
+        """End incomplete requests of which nothing has arrived since the last call, although it would have
+        been read."""
         for client in list(self.clients):
             request, advanced, client.advanced = client.request, client.advanced, False
             if request is None or request.complete or advanced or not client.transport.is_reading():
@@ -115,7 +115,7 @@ class Proxy:
     # -- requests ---------------------------------------------------------------------------------------
 
     def begin(self, request: ForwardedRequest) -> None:
-        """Send a request on its way."""
+        """Send a request to the upstream."""
         while self.idle:
             upstream = self.idle.pop()
             if not upstream.transport.is_closing():
@@ -124,7 +124,7 @@ class Proxy:
         self._connect(request)
 
     def client_gone(self, request: ForwardedRequest) -> None:
-        """The client of a request has gone: the upstream is to notice."""
+        """Abort the connection to the upstream: the request's client has disconnected."""
         self.shared.add("gone")
         request.done = True
         if request.upstream is not None:
@@ -132,7 +132,7 @@ class Proxy:
             request.upstream.transport.abort()
 
     def broken(self, request: ForwardedRequest, again: bool) -> None:
-        """The upstream has closed the connection before the answer was there."""
+        """Retry or fail a request: the upstream closed the connection before its response was complete."""
         request.upstream = None
         if again and request.sent:
             request.out, request.sent = [request.sent], None
@@ -142,7 +142,7 @@ class Proxy:
         request.client.fail(request, 502, f"{self._url} closed the connection without an answer")
 
     def forget(self, upstream: Upstream) -> None:
-        """A connection has gone."""
+        """Forget a connection that was closed."""
         if upstream in self.idle:
             self.idle.remove(upstream)
 
@@ -153,23 +153,23 @@ class Proxy:
         task.add_done_callback(self._connecting.discard)
 
     async def _open(self, request: ForwardedRequest) -> None:
-        """Make a connection for a request; if that fails, its client is told."""
+        """Open a connection for a request; if that fails, its client gets an error."""
         loop, client = asyncio.get_running_loop(), request.client
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, upstream = await loop.create_connection(lambda: Upstream(self), self._host, self._port)
         except TimeoutError:
             self.shared.add("timeout")
-            self._say(f"no connection within {CONNECT_SECONDS:g} s")
+            self._log_unreachable(f"no connection within {CONNECT_SECONDS:g} s")
             if not request.done:
                 client.fail(request, 504, f"{self._url}: no connection within {CONNECT_SECONDS:g} s")
         except (OSError, UnicodeError) as error:
             self.shared.add("unreachable")
-            self._say(_reason(error))
+            self._log_unreachable(_reason(error))
             if not request.done:
                 client.fail(request, 502, f"{self._url} can't be reached: {_reason(error)}")
         else:
-            if request.done:  # the client has gone meanwhile
+            if request.done:  # the client has disconnected meanwhile
                 upstream.idle_since = monotonic()
                 self.idle.append(upstream)
             else:
@@ -177,21 +177,21 @@ class Proxy:
         client.resume()
 
     def _give_up(self, request: ForwardedRequest, status: int, reason: str) -> None:
-        """Wait no longer for a request's answer, or for the rest of it, and tell its client."""
+        """Stop waiting for a request or its response, and send its client an error."""
         upstream, request.upstream = request.upstream, None
         if upstream is not None:
             upstream.request = None
             upstream.transport.abort()
         request.client.fail(request, status, reason)
 
-    def _say(self, what: str) -> None:
-        """Log that the upstream is away, but not for every request."""
-        if monotonic() - self._quiet > 10:
-            self._quiet = monotonic()
+    def _log_unreachable(self, what: str) -> None:
+        """Log that the upstream can't be reached, but not for every request."""
+        if monotonic() - self._logged_at > 10:
+            self._logged_at = monotonic()
             log.warning("%s: %s", self._url, what)
 
     def _sweep(self) -> None:
-        """Close what was idle, and give up what is not answered."""
+        """Close idle connections, and give up requests without a response."""
         now = monotonic()
         while self.idle and now - self.idle[0].idle_since > IDLE_SECONDS:
             self.idle.pop(0).transport.close()
@@ -208,8 +208,8 @@ class Proxy:
 
 
 def _reason(error: OSError | UnicodeError) -> str:
-    """In the system's words; asyncio has its own, with addresses in them."""
-    if isinstance(error, UnicodeError):  # Python's, of a name that no name service can be asked for
+    """Return the system's error text; asyncio's own has addresses in it."""
+    if isinstance(error, UnicodeError):  # Python's, for a name that can't be looked up
         return str(error)
     number = error.errno or 0
     return os.strerror(number) if number > 0 else str(error.strerror or error)

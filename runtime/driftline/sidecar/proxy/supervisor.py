@@ -1,8 +1,8 @@
 """The proxy's process, with the agent as a process beside it.
 
-Two processes, since decoding a body holds Python's lock for as long as it takes, and statistics for longer:
-no request waits for that. An agent that dies is replaced while requests pass, and the next goes on from its
-checkpoint.
+Two processes, since decoding a body holds Python's lock for its whole duration, and statistics for longer: no
+request waits for that. An agent that dies is replaced while requests pass, and the next one continues from
+its checkpoint.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from driftline.sockets import address_of, allow_connections, bind
 log = logging.getLogger("driftline.sidecar")
 
 END_SECONDS = 30.0
-"""An agent has so long to count what waits, when all ends."""
+"""Time limit for an agent to count what still waits at the end."""
 
 
 def supervise(settings: Sidecar, monitoring: Monitoring) -> None:
-    """Pass requests to the upstream, and have them watched, until SIGTERM or SIGINT.
+    """Forward requests to the upstream and watch them, until SIGTERM or SIGINT.
 
-    Raises ConfigError if an address can't be bound, or if the agent can't begin.
+    Raises ConfigError if an address can't be bound, or if the agent can't start.
     """
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     allow_connections()
@@ -48,10 +48,10 @@ def supervise(settings: Sidecar, monitoring: Monitoring) -> None:
 
 
 class Supervisor:
-    """The proxy, and one agent after the other.
+    """The proxy, and one agent after another.
 
     traffic  the socket that clients connect to
-    pages    that of the agent, which it inherits
+    pages    the agent's socket, which it inherits
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Its life."""
+        """Run the proxy and the agent until a signal."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -83,7 +83,7 @@ class Supervisor:
         await asyncio.wait((keeping, told), return_when=asyncio.FIRST_COMPLETED)
         self._stopping.set()
         if not keeping.done():
-            self._proxy.stopping = True  # who keeps a connection would find it closed under a request
+            self._proxy.stopping = True  # a kept connection might be closed during a request
             await asyncio.sleep(self._settings.stop_delay_seconds)
         await self._proxy.stop(0 if keeping.done() else self._settings.drain_seconds)
         self._tap.close()
@@ -97,7 +97,7 @@ class Supervisor:
         self._stopping.set()
 
     async def _keep(self) -> None:
-        """Have an agent, always; ConfigError if the first can't begin."""
+        """Keep an agent running; ConfigError if the first one can't start."""
         deaths = 0
         for number in count():
             begun = monotonic()
@@ -112,13 +112,13 @@ class Supervisor:
                 raise ConfigError(f"the agent {how}")
             deaths = child_process.deaths_in_a_row(deaths, begun)
             rest = backoff(deaths - 1)
-            log.error("the agent %s; another goes on in %g s", how, rest)
+            log.error("the agent %s; another starts in %g s", how, rest)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), rest or 0.01)
                 return
 
     async def _live(self) -> int:
-        """The life of an agent; its exit code."""
+        """Run an agent until it ends; return its exit code."""
         process = await self._spawn()
         ended = asyncio.create_task(process.wait())
         told = asyncio.create_task(self._stopping.wait())
@@ -129,7 +129,7 @@ class Supervisor:
         return await ended
 
     async def _last(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
-        """Let the agent count what waits."""
+        """Let the agent count what still waits."""
         passing = self._settings.stop_delay_seconds + self._settings.drain_seconds
         _, late = await asyncio.wait((ended,), timeout=passing + END_SECONDS)
         if late:

@@ -1,9 +1,9 @@
-"""Copies of exchanges on their way from the proxy to the agent, in another process, over a pair of sockets.
+"""Sends copies of exchanges from the proxy to the agent's process over a socket pair.
 
-The proxy never waits for the agent: frames are written behind, several at once, and when more bytes wait than
-may, the next copies are dropped and counted. The agent reads in a thread, one frame after the other.
+The proxy never waits for the agent: frames are written in the background, several at once, and when too many
+bytes wait, the next copies are dropped and counted. The agent reads one frame after another, in a thread.
 
-A frame is a head of lengths, then what they are the lengths of.
+A frame is a head of lengths, then the data of these lengths.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.sidecar")
 
 FLUSH_SECONDS = 0.005
-"""How long copies wait for others, to be written with them."""
+"""How long copies wait to be written with others."""
 
 FLUSH_BYTES = 2**16
-"""Copies of so many bytes wait no longer."""
+"""So many bytes of copies are written at once."""
 
 COUNTED = (
     "answers_1xx", "answers_2xx", "answers_3xx", "answers_4xx", "answers_5xx",
@@ -41,19 +41,19 @@ COUNTED = (
     "copied", "dropped_queue", "dropped_large", "dropped_status", "dropped_away", "dropped_lost",
     "taken",
 )  # fmt: skip
-"""What the proxy counts, where the agent's process reads it.
+"""What the proxy counts, in memory that the agent's process reads.
 
-answers_*    to clients, by status
-unreachable  requests for which there was no connection
-timeout      that were not answered in time
-broken       whose connection broke before the answer was there
-gone         whose client left first
-malformed    that were no HTTP
-clients      connections that are open now; upstreams: likewise
+answers_*    responses to clients, by status
+unreachable  requests for which no connection could be opened
+timeout      requests without a response in time
+broken       requests whose connection broke before the response was complete
+gone         requests whose client disconnected first
+malformed    requests that were not HTTP
+clients      connections open now; upstreams: likewise
 copied       exchanges handed to the agent
-dropped_*    exchanges that were not: too many wait, a body is too large, not answered with 200, no agent;
-             lost are those that were on their way to an agent that has ended
-taken        of the copied ones, those that an agent has read: the agent adds to this, the proxy to all others
+dropped_*    exchanges not handed over: queue full, a body too large, a status other than 200, no agent; lost:
+             those on their way to an agent that has ended
+taken        copied exchanges that an agent has read: the agent adds to this, the proxy to all others
 """
 
 _HEAD = struct.Struct("=H 2q HHI HHI")
@@ -61,7 +61,7 @@ _HEAD = struct.Struct("=H 2q HHI HHI")
 
 
 class Copy:
-    """A body that is copied while it passes; given up when it is too large."""
+    """The copy of a body that passes; given up if it is too large."""
 
     __slots__ = ("encoding", "json_length", "media_type", "parts", "room")
 
@@ -74,7 +74,7 @@ class Copy:
 
     @classmethod
     def of(cls, fields: Iterable[Field], room: int) -> Copy:
-        """Of a body with these headers."""
+        """Make one for a body with these headers."""
         copy = cls(room)
         for low, _, value in fields:
             if low in NOTED:
@@ -82,7 +82,7 @@ class Copy:
         return copy
 
     def add(self, part: bytes) -> None:
-        """Keep a part, if all of it has room."""
+        """Keep a part, if there is room for all of it."""
         self.room -= len(part)
         if self.room >= 0:
             self.parts.append(part)
@@ -90,7 +90,7 @@ class Copy:
             self.parts.clear()
 
     def header(self, name: bytes, value: bytes) -> None:
-        """Note what a header says of the body; `name` in lower case."""
+        """Record a header that describes the body; `name` in lower case."""
         if name == b"content-type":
             self.media_type = value
         elif name == b"content-encoding":
@@ -100,13 +100,13 @@ class Copy:
 
 
 NOTED = frozenset((b"content-type", b"content-encoding", b"inference-header-content-length"))
-"""The headers that say how a body is to be read."""
+"""The headers that say how to read a body."""
 
 
 class Tap:
     """The proxy's end.
 
-    most   bytes of copies that may wait
+    most    bytes of copies that may wait
     shared  counts what was copied and dropped
     """
 
@@ -119,20 +119,20 @@ class Tap:
         self._timer: asyncio.TimerHandle | None = None
 
     async def open(self, end: socket.socket) -> None:
-        """Write to this socket from here on, which is the tap's."""
+        """Write to this socket from now on; the tap owns it."""
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_unix_connection(lambda: _End(self), sock=end)
         self._transport = transport
 
     def lost(self) -> None:
-        """The agent has gone, and with it what was on its way."""
+        """Count as lost the copies on their way to an agent that has ended."""
         self._transport = None
         self._shared.add("dropped_lost", on_the_way(self._shared))
         self._frames.clear()
         self._bytes = 0
 
     def close(self) -> None:
-        """Send what waits, and tell the agent that this was all."""
+        """Send what still waits, and close the connection."""
         self._flush()
         if self._transport is not None:
             self._transport.close()
@@ -175,12 +175,12 @@ class Tap:
 
 
 def on_the_way(shared: SharedCounts) -> int:
-    """Copies that an agent is still to read."""
+    """Return the number of copies not yet read by an agent."""
     return shared["copied"] - shared["taken"] - shared["dropped_lost"]
 
 
 class _End(asyncio.Protocol):
-    """Notices that the agent has gone."""
+    """Notices that the agent has ended."""
 
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
@@ -193,8 +193,8 @@ class TapSource:
     """The agent's end, a Source.
 
     end     the socket
-    shared   of the proxy
-    on_end  called, in a thread, when the proxy has gone
+    shared  the proxy's counts
+    on_end  called, in a thread, when the proxy has ended
     """
 
     name = "proxy"
@@ -207,22 +207,22 @@ class TapSource:
         self._thread: Thread | None = None
 
     async def start(self, agent: Agent, state: Any) -> None:
-        """Read from now on."""
+        """Start reading."""
         self._thread = Thread(target=self._run, args=(agent,), name="driftline-tap", daemon=True)
         self._thread.start()
 
     async def close(self) -> None:
-        """Count what has come, and end."""
+        """Count what has arrived, and end."""
         self._end.shutdown(socket.SHUT_RD)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
         self._end.close()
 
     def state(self) -> None:
-        """Nothing is to be known after a restart."""
+        """Return None: nothing has to be restored."""
 
     def metrics(self) -> Iterator[Metric]:
-        """What the proxy counts, and how far behind it the agent is."""
+        """Yield the proxy's metrics, and how far behind the agent is."""
         from driftline.sidecar.metrics import proxy_metrics
 
         yield from proxy_metrics(self._shared, max(0, on_the_way(self._shared)))

@@ -1,4 +1,4 @@
-"""A connection to the upstream, and the answers that come over it."""
+"""A connection to the upstream and the responses on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Upstream(asyncio.Protocol):
-    """Writes requests, one after the other, and passes on what is answered."""
+    """Writes requests, one after another, and forwards the responses."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -40,12 +40,12 @@ class Upstream(asyncio.Protocol):
     # -- asyncio --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection."""
+        """Accept the connection."""
         self.transport = cast(asyncio.Transport, transport)
         self._proxy.shared.add("upstreams")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The upstream has closed: that may be how it ends its answer."""
+        """Handle that the upstream has closed: that may be the end of its response."""
         self._proxy.shared.add("upstreams", -1)
         self._proxy.forget(self)
         request = self.request
@@ -58,10 +58,10 @@ class Upstream(asyncio.Protocol):
             self._proxy.broken(request, again=self.used and request.again and not request.answered)
 
     def data_received(self, data: bytes) -> None:
-        """Read a part of an answer."""
+        """Parse a part of a response."""
         request = self.request
         if request is None:
-            self.transport.close()  # nobody has asked
+            self.transport.close()  # no request is in progress
             return
         try:
             self._parser.feed_data(data)
@@ -77,28 +77,28 @@ class Upstream(asyncio.Protocol):
             self._write(request)
 
     def pause_writing(self) -> None:
-        """The upstream reads too slowly: so is the client read."""
+        """Stop reading from the client: the upstream reads too slowly."""
         if self.request is not None:
             self.request.client.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """The upstream has caught up."""
+        """Read from the client again: the upstream has caught up."""
         if self.request is not None:
             self.request.client.resume()
 
     # -- requests ---------------------------------------------------------------------------------------
 
     def take(self, request: ForwardedRequest) -> None:
-        """Send a request, as far as it has come."""
+        """Send a request, as far as it has arrived."""
         self.request = request
         request.upstream = self
         if request.client.slow:
             self.transport.pause_reading()
-        if not request.client.parsing:  # else there may be more to send in a moment
+        if not request.client.parsing:  # otherwise more may follow in a moment
             self.flush()
 
     def flush(self) -> None:
-        """Send what has come of the request since."""
+        """Send what has arrived of the request since."""
         request = self.request
         if request is not None and request.out:
             data = b"".join(request.out)
@@ -109,17 +109,17 @@ class Upstream(asyncio.Protocol):
     # -- the parser ---------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """An answer begins."""
+        """Start a response."""
         self._reason, self._connection = b"", b""
         self._fields = []
         self._sized = self._chunked = self._reading = False
 
     def on_status(self, reason: bytes) -> None:
-        """The words behind the status."""
+        """Add a part of the reason phrase."""
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; behind the body it is a trailer, which is not passed on."""
+        """Add a header; drop trailers, which follow the body."""
         if self._reading:
             return
         low = name.lower()
@@ -127,17 +127,17 @@ class Upstream(asyncio.Protocol):
             self._connection += b"," + value
         elif low == b"transfer-encoding":
             if value.lower() != b"chunked":
-                raise ValueError("a transfer coding that nobody knows here")
+                raise ValueError("an unsupported transfer coding")
             self._sized = self._chunked = True
         elif low not in headers.HOP_BY_HOP:
             self._sized = self._sized or low == b"content-length"
             self._fields.append((low, name, value))
 
     def on_headers_complete(self) -> None:
-        """All is known but the body."""
+        """Forward the response's head."""
         request = self.request
         if request is None:
-            raise ValueError("an answer that nobody has asked for")
+            raise ValueError("a response without a request")
         status = self._parser.get_status_code()
         without = headers.named(self._connection) if self._connection else frozenset()
         head = [b"HTTP/1.1 %d %b\r\n" % (status, self._reason), *headers.lines(self._fields, without)]
@@ -149,7 +149,7 @@ class Upstream(asyncio.Protocol):
         self._reading = request.answered = True
         bodiless = request.method == b"HEAD" or status in (204, 304)
         self._sized = self._sized or bodiless
-        # What ends with its connection is sent in chunks to who knows those: ours stays open.
+        # A body that ends with its connection is sent in chunks if the client supports them: ours stays open.
         self._chunked = (self._chunked or not self._sized) and not bodiless
         if self._chunked and request.old:
             self._chunked = request.keep = False
@@ -174,13 +174,13 @@ class Upstream(asyncio.Protocol):
             self._end(request, keep=not self._connection.lower().count(b"close"))
 
     def on_body(self, part: bytes) -> None:
-        """A part of the body."""
+        """Forward a part of the body."""
         self._out += (b"%x\r\n" % len(part), part, b"\r\n") if self._chunked else (part,)
         if self._copy is not None:
             self._copy.add(part)
 
     def on_message_complete(self) -> None:
-        """All of the answer has come."""
+        """End a response, unless it is an interim one."""
         request = self.request
         if self._interim:
             self._interim = False

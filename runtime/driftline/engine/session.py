@@ -52,7 +52,10 @@ class Session:
         options.log_severity_level = _FATAL
         told = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=told)
+            # Without its fallback, which would print why a card can't be used and load for the CPU.
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=told, enable_fallback=False
+            )
         except Exception as error:
             raise ModelError(f"{path}: {reason(error)}") from error
         # ONNX Runtime would serve from the CPU instead, and say so only in its log.

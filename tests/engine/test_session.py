@@ -240,6 +240,19 @@ def test_why_a_gpu_can_not_be_used_is_told(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_only_a_card_quiets_what_onnx_runtime_warns_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    severities: list[int] = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", severities.append)
+    Session(identity(tmp_path / "m.onnx"))
+    assert severities == []
+    with pytest.raises(ConfigError):
+        Session(identity(tmp_path / "m.onnx"), "cuda", providers=[(PROVIDER, {"device_id": "0"})])
+    assert severities == [3]
+
+
 # -- running ------------------------------------------------------------------------------------
 
 

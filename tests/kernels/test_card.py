@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -160,3 +161,17 @@ def test_a_card_is_loaded_on_held_alone_and_its_memory_given_back() -> None:
     del array
     card.give_back()
     card.give_back()  # nothing is left to give
+
+
+def test_a_card_is_not_asked_whether_it_is_lost_while_a_graph_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card, recording, seen = Card(0), True, []
+    monkeypatch.setattr(card._stream, "synchronize", lambda: seen.append(recording), raising=False)
+    asking = Thread(target=card.lost)
+    with card.exclusive():
+        asking.start()
+        asking.join(0.1)
+        recording = False
+    asking.join()
+    assert seen == [False]

@@ -17,7 +17,7 @@ CPU = "CPUExecutionProvider"
 UNRECORDED = -1
 """The graph of runs that are not to be recorded as a CUDA graph; those that are have numbers from 1."""
 
-_FATAL = 4
+_ERROR, _FATAL = 3, 4
 
 
 class Session:
@@ -51,8 +51,14 @@ class Session:
         # Failures are raised; ONNX Runtime would also print them, a bad index of a client among them.
         options.log_severity_level = _FATAL
         told = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
+        if providers:
+            # Since 1.26 it warns, at each load of a provider of its own, that it has none from elsewhere.
+            onnxruntime.set_default_logger_severity(_ERROR)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=told)
+            # Without its fallback, which would print why a card can't be used and load for the CPU.
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=told, enable_fallback=False
+            )
         except Exception as error:
             raise ModelError(f"{path}: {reason(error)}") from error
         # ONNX Runtime would serve from the CPU instead, and say so only in its log.

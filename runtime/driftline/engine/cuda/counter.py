@@ -261,4 +261,5 @@ class DeviceCounter:
         """A copy of an array on the device."""
         copy = self._device.empty(array.shape, array.dtype)
         self._device.copy_in(array, copy)
+        self._device.wait(self._device.mark())  # the array may be gone next
         return copy

@@ -172,9 +172,9 @@ class Card:
 
     def lost(self) -> str:
         """See Device. Some errors, an illegal address say, end CUDA's context: each later call of this
-        process fails with the same one."""
+        process fails with the same one. A stream can't be waited for while it is recorded."""
         try:
-            with self._cuda.gpus[self.index]:
+            with self.active():
                 self._stream.synchronize()
         except Exception as error:  # CUDA's own, of many kinds
             return f"device {self.name!r} is lost: {' '.join(str(error).split())}"

@@ -335,7 +335,8 @@ class DeviceSession:
             staged = self._staging.allocate(input_key, bucket)
             if staged is None:
                 return None
-            device.copy_in(np.zeros(staged.layout.size, np.uint8), staged.block)
+            zeros = np.zeros(staged.layout.size, np.uint8)  # kept until the run is waited for
+            device.copy_in(zeros, staged.block)
             staged.launch()
             where, binding = (device.memory, device.index), self._session.bind()
             for name, array in staged.inputs.items():

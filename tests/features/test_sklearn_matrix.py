@@ -140,7 +140,9 @@ def test_columns_of_any_one_hot_encoder_are_the_same_after_it(rare: Any, drop: A
             ours.apply(data)
     else:
         same(fitted, data)
-        same(encoder.fit(frame()[[*TEXTS, "n"]]), data)
+        again = same(encoder.fit(frame()[[*TEXTS, "n"]]), data)
+        refitted = clone(again.to_sklearn()).fit(frame()).transform(data)
+        assert refitted.tobytes() == again.apply(data).tobytes()
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,9 @@ class Import:
             codes.pop(step.drop)
         self.steps[at] = spec.Ordinal(
             column,
+            step.categories,
+            step.min_frequency,
+            step.max_categories,
             unknown="error" if step.unknown == "error" else "value",
             unknown_value=rare if infrequent and step.unknown == "infrequent" else -1,
             missing_value=missing,

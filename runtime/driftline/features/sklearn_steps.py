@@ -252,7 +252,8 @@ def _one_hot(work: Import, fitted: Any, columns: list[str]) -> list[str]:
             dropped = categories[fitted.drop_idx_[index]]
             frequent = [category for category in categories if category not in infrequent]
             drop = frequent.index(dropped) if dropped in frequent else len(frequent)
-        step = spec.OneHot(column, unknown=unknown, drop=drop)  # type: ignore[arg-type]
+        grouped = _as_asked(fitted, categories)
+        step = spec.OneHot(column, *grouped, unknown=unknown, drop=drop)  # type: ignore[arg-type]
         work.add(step, {"categories": categories} | ({"infrequent": infrequent} if infrequent else {}))
         work.wide[column] = len(work.steps) - 1
     return columns
@@ -269,6 +270,7 @@ def _ordinal(work: Import, fitted: Any, columns: list[str]) -> list[str]:
             missing = float(len(categories) - 1)
         step = spec.Ordinal(
             column,
+            *_as_asked(fitted, categories),
             unknown=unknown,  # type: ignore[arg-type]
             unknown_value=_or_none(fitted.unknown_value),
             missing_value=missing,
@@ -317,6 +319,12 @@ def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[lis
     every = getattr(fitted, "infrequent_categories_", None) if _groups(fitted) else None
     infrequent = every[index] if every is not None else None
     return categories, [] if infrequent is None else [_plain(category) for category in infrequent]
+
+
+def _as_asked(fitted: Any, categories: list[Any]) -> tuple[Any, Any, Any]:
+    """Which categories an encoder takes and counts as one, should it be fitted again."""
+    given = None if isinstance(fitted.categories, str) else tuple(categories)
+    return given, fitted.min_frequency, fitted.max_categories
 
 
 def _groups(fitted: Any) -> bool:

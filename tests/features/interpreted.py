@@ -69,7 +69,7 @@ def steps() -> Iterator[Any]:
     pieces = [[1, 0, 0], [0.1, 0.2, -0.3], [3, 2, 1]]
     yield dl.Piecewise("x", [0, 2.5], pieces, into="pieces")
     yield dl.Piecewise("x", [0, 2.5], pieces, 2.4, into="round")
-    yield from (dl.Is(name, value, into=f"is_{name}") for name, value in (("text", "ab"), ("whole", 3)))
+    yield from (dl.Equals(name, value, into=f"is_{name}") for name, value in (("text", "ab"), ("whole", 3)))
     yield dl.Ordinal("text", into="ordinal")
     yield dl.Ordinal("byte", into="byte_ordinal")
     yield dl.Frequency("text", into="share")

@@ -207,10 +207,10 @@ def test_sums_pieces_and_single_values() -> None:
         dl.Linear(["x", "y"], [2, -1], 0.5, into="sum"),
         dl.Piecewise("x", [0, 2], [[1, 1], [5, 0], [7, -1]], into="pieces"),
         dl.Piecewise("x", [0], [[0, 1], [0, 1]], period=3, into="round"),
-        dl.Is("s", "a", into="a"),
-        dl.Is("x", 2, into="two"),
+        dl.Equals("s", "a", into="a"),
+        dl.Equals("x", 2, into="two"),
         dl.Impute("s", "constant", "b"),
-        dl.Is("s", "b"),
+        dl.Equals("s", "b"),
     ]
     data = {"x": [-1.0, 0.0, 2.0, None], "y": [1.0, 2.0, 3.0, 4.0], "s": ["a", "c", None, "b"]}
     transform = dl.Transform(steps).fit(data)

@@ -188,7 +188,7 @@ def _(step: spec.OneHot, state: State, builder: Builder) -> None:
 
 
 @add.register
-def _(step: spec.Is, state: State, builder: Builder) -> None:
+def _(step: spec.Equals, state: State, builder: Builder) -> None:
     codes = builder.codes(builder[step.reads[0]], [step.value])  # 0, and 1 for all else
     builder.put(step.makes, Number(builder.compute(kernel.SCALE, codes, -1, 1)))
 

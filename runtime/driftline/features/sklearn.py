@@ -217,7 +217,7 @@ class Import:
         self.states[at] = {"categories": categories} | ({"infrequent": rest} if rest else {})
         made = [self.fresh(f"{column}_{name}") for name, _ in codes]
         for into, (_, code) in zip(made, codes, strict=True):
-            self.add(spec.Is(column, code, into=into))
+            self.add(spec.Equals(column, code, into=into))
         self.encoded.update(made)
         self.drop([column])
         return made

@@ -224,7 +224,7 @@ def _normalise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     work.add(spec.Linear(parts, [1.0] * len(parts), into=length))
     if fitted.norm == "l2":
         work.add(spec.Power(length, 0.5))
-    work.add(spec.Is(length, 0.0, into=nothing))
+    work.add(spec.Equals(length, 0.0, into=nothing))
     work.add(spec.Arithmetic(length, "+", nothing))  # rows of zeros are divided by 1
     for column in columns:
         work.add(spec.Arithmetic(column, "/", length))

@@ -273,10 +273,10 @@ class OneHot(Encoding):
 
 
 @dataclass(frozen=True, slots=True)
-class Is(Step):
+class Equals(Step):
     """1 where a column is a value, else 0."""
 
-    name: ClassVar[str] = "is"
+    name: ClassVar[str] = "equals"
 
     value: str | float = 1.0
 
@@ -388,7 +388,7 @@ STEPS: dict[str, type[Step]] = {
     for step in (
         *(Read, Pass, Drop, Impute, Missing, Standardise, MinMax, Robust, Clip, Log1p, Power),
         *(Bucketise, Quantile, Arithmetic, Linear, Piecewise),
-        *(Ordinal, OneHot, Is, Frequency, TargetMean, Hash, Cross, DatePart, Cyclic),
+        *(Ordinal, OneHot, Equals, Frequency, TargetMean, Hash, Cross, DatePart, Cyclic),
     )
 }
 """All steps by the name that stands in files."""

@@ -59,7 +59,7 @@ def kind_needed(step: spec.Step) -> str:
         if step.using == "constant":
             return "string" if isinstance(step.value, str) else "number"
         return "" if step.using == "most_frequent" else "number"
-    if isinstance(step, spec.Is):
+    if isinstance(step, spec.Equals):
         return "string" if isinstance(step.value, str) else "number"
     if isinstance(step, spec.Encoding) and step.categories:
         known = [category for category in step.categories if category is not None]

@@ -1,4 +1,4 @@
-"""Errors of ONNX Runtime about a model file, in words for the owner of the file."""
+"""Rewords ONNX Runtime's errors about a model file for the owner of the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACE = re.compile(r"[\w/]+\.(?:cc|h):\d+ (?:[\w:<>*& ]*\w\(.*?\) (?=[A-Z]))?")
 
 @contextmanager
 def in_plain_words(path: Path) -> Iterator[None]:
-    """Reword a ModelError of loading a file: without ONNX Runtime's codes and places in its code."""
+    """Reword a ModelError from loading a file: without ONNX Runtime's codes and places in its code."""
     try:
         yield
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""Combines a model's own signature with the one that MLflow has of it."""
+"""Combines a model's own signature with the one that MLflow has for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from driftline.tensors import Signature, TensorSpec
 
 
 def agreed(signature: Signature, mlflow: MlflowSignature, where: str) -> Signature:
-    """The model's signature; dimensions that it leaves free are those of MLflow's signature.
+    """Return the model's signature, with dimensions that it leaves free taken from MLflow's signature.
 
     Types stay the model's: MLflow's are often inferred from data of more bits than the model computes with.
     Raises ModelError, beginning with `where`, if no input could fit both.
@@ -54,6 +54,6 @@ def _both(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
 
 
 def _check_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> None:
-    """A table is one matrix of all its columns, or an input for each of them."""
+    """Check that a table fits: as one matrix of all its columns, or with an input for each of them."""
     if len(specs) == 1 and len(specs[0].shape) == 2 and schema and specs[0].shape[1] not in (-1, len(schema)):
         raise ModelError(f"{where}: expected {specs[0].shape[1]} columns as in the model, came {len(schema)}")

@@ -1,4 +1,4 @@
-"""What the server says of drift while a replay goes on, window by window."""
+"""The server's drift reports during a replay, window by window."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from driftline.errors import DriftlineError
 
 _TICK_SECONDS = 0.05
 _SO_FAR_SECONDS = 0.2
-"""Seconds between two reports on a version that is about to go: what it answers after the last is in none."""
+"""Seconds between two reports on a version about to be replaced: responses after the last are in none."""
 _LOAD_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Answers of one version, and what its monitor reports of just these.
+    """Responses of one version, and its monitor's report on just these.
 
-    report  as `GET /v2/models/{m}/drift` gives it
+    report  from `GET /v2/models/{m}/drift`
     """
 
     version: int
@@ -44,12 +44,12 @@ class Window:
         return list(self.report["alarms"])
 
     def ranked(self) -> list[Mapping[str, Any]]:
-        """The columns, that whose PSI exceeds most what chance makes of it first."""
+        """Return the columns, by how much their PSI exceeds what is expected by chance, the most first."""
         told = [column for column in self.report["columns"] if "psi" in column["statistics"]]
         return sorted(told, key=lambda column: -_beyond_chance(column["statistics"]["psi"]))
 
     def psi(self, name: str) -> Mapping[str, float] | None:
-        """Of a column, with what chance makes of it as `null`; None if there is none."""
+        """Return a column's PSI, with the one expected by chance as `null`; None if there is none."""
         for column in self.report["columns"]:
             if column["name"] == name:
                 psi: Mapping[str, float] | None = column["statistics"].get("psi")
@@ -58,13 +58,13 @@ class Window:
 
 
 class Drift:
-    """Asks a server for its report at the end of each window, and lets go of the signals it was told.
+    """Requests the server's report at the end of each window, and acknowledges the signals in it.
 
     url         of the model
-    replay      holds still at the end of a window until the report is there: so it is of that window alone
+    replay      pauses at the end of a window until the report has arrived, which so covers that window alone
     version     that answers first
-    rows        of a window, as the model's settings have it
-    on_window   called with each, once it is told
+    rows        of a window, as in the model's settings
+    on_window   called with each window, once its report has arrived
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Drift:
             await self._report(1)
 
     async def _look(self) -> None:
-        """A new version? The end of a window? The end of a version, before long?"""
+        """Check for a new version, the end of a window, or a version about to be replaced."""
         newest = int(self._replay.answers["version"].max(initial=self._version))
         if newest != self._version:
             self._tell_so_far()
@@ -113,13 +113,13 @@ class Drift:
             await self._ask_so_far()
 
     async def _ask_so_far(self) -> None:
-        """Once the next version is there, this one can't be asked any more: now and then, before."""
+        """Request a report now and then: once the next version serves, this one's can't be requested."""
         if time.monotonic() - self._asked >= _SO_FAR_SECONDS:
             self._asked = time.monotonic()
             self._so_far = await self._report(1) or self._so_far
 
     def _aim(self) -> None:
-        """Let the replay go on until the window ends, if all that is still in flight belongs to it."""
+        """Let the replay continue until the window ends, if all requests in flight belong to it."""
         others = self._replay.done - len(self._own())
         self._stop = others + self._told + self._rows
         self._replay.go_until(self._stop)
@@ -130,7 +130,7 @@ class Drift:
         return own
 
     def _tell_so_far(self) -> None:
-        """Tell of a window that is cut short, by another version or by the end of the replay."""
+        """Report a window that is cut short, by another version or by the end of the replay."""
         report, self._so_far = self._so_far, None
         if report is not None and report["rows"]:
             self._tell(report, report["rows"])
@@ -145,7 +145,7 @@ class Drift:
         self._on_window(window)
 
     async def _report(self, windows: int) -> Mapping[str, Any] | None:
-        """Of the last windows of this version; None if it is gone. Waits while its monitor is loaded."""
+        """Return the last windows' report; None if the version is gone. Waits until its monitor is loaded."""
         url = self._url / f"versions/{self._version}/drift"
         deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
         while True:

@@ -1,4 +1,4 @@
-"""Addresses to listen on."""
+"""Sockets and addresses to listen on."""
 
 from __future__ import annotations
 

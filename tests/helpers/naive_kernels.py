@@ -91,7 +91,7 @@ def distance(p: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def project(q: np.ndarray, b: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """The p with distance(p, b) <= radius that minimises sum q log(q / p), by two nested bisections.
+    """Return the p with distance(p, b) <= radius that minimises sum q log(q / p), by two nested bisections.
 
     All of shape (..., bins), radius (..., 1).
     """

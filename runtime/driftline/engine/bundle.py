@@ -67,8 +67,8 @@ class Bundle:
 def _is_file(path: Path) -> bool:
     """Return whether the file exists; ModelError for a folder or a broken link of that name.
 
-    Ignoring those would serve the model without its transform or its monitor. A container engine makes a
-    folder if a file to mount is missing.
+    Ignoring those would serve the model without its transform or its monitor. A container engine creates
+    a folder if a file to mount is missing.
     """
     if path.is_file():
         return True

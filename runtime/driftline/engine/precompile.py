@@ -75,7 +75,7 @@ def _monitor(columns: Tensors) -> None:
     for table in (columns, {"matrix": matrix}, {"matrix": received}):
         with TemporaryDirectory() as folder:
             Profile.fit(table).save(file := Path(folder) / "profile.arrow")
-            profile = Profile.load(file)  # loaded, as servers have it: read-only, too
+            profile = Profile.load(file)  # loaded, as in servers, and so read-only
         monitor = Monitor(profile, look_rows=1, window_rows=ROWS // 2)
         monitor.warm_up()
         for count in (1, ROWS):

@@ -56,8 +56,8 @@ def score(
 def run(
     bundle: Bundle, source: Source, schema: Any, keep: Sequence[str] = ()
 ) -> tuple[Signature, Columns, Iterator[tuple[Any, Tensors, Tensors]]]:
-    """Return a model's signature, the columns that it takes, and the record batches of a source, each with
-    its inputs and outputs.
+    """Return a model's signature, the columns that it takes, and a source's record batches, each with its
+    inputs and outputs.
 
     schema  of the columns that may be inputs
     keep    columns that the batches have in addition to the inputs

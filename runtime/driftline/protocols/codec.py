@@ -1,4 +1,4 @@
-"""The interface of an inference protocol, whatever its wire format is."""
+"""The interface of an inference protocol, independent of its wire format."""
 
 from __future__ import annotations
 

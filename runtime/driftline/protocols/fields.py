@@ -15,7 +15,7 @@ _INTEGER = {int}
 
 
 def sent(spec: TensorSpec, datatype: object) -> TensorSpec:
-    """Return an input as it is sent: in its own datatype, or in that of a raw column's numbers."""
+    """Return an input with the datatype sent: its own, or, for a raw column of numbers, any of numbers."""
     if datatype == spec.datatype.name:
         return spec
     came = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None

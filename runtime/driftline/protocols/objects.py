@@ -13,7 +13,7 @@ from driftline.protocols.numbers import Unread, ready
 from driftline.tensors import Array
 
 _MOST_REST = 16
-"""How many texts make no template after one whose template did not even read its own rows."""
+"""After a template could not even read its own rows, none is made from this many texts."""
 
 _MOST_TEMPLATES = 4
 """The most templates that are kept: each client may write its rows in another way."""
@@ -31,7 +31,7 @@ class Objects:
         self._names = {name: place for place, name in enumerate(names)}
         self._least = sum(len(name) + 5 for name in names)  # characters of a row: quotes, colon, digit, comma
         self._templates: list[Any] = []  # the newest first
-        self._rest = 0  # how many texts still make no template, since the last one failed
+        self._rest = 0  # texts to skip before another template is made, since the last one failed
 
     def read(self, text: bytes, start: int, stop: int) -> Array:
         """Read the rows in text[start:stop], comma-separated: (rows, names) float64; Unread for others."""

@@ -1,4 +1,4 @@
-"""Tells how many bytes columns become before they are decompressed, or repeated values written out.
+"""Computes the bytes that columns will take, before they are decompressed or shared values are expanded.
 
 The sizes in an Arrow stream are read from its messages: Arrow's `format/Message.fbs`, in FlatBuffers,
 https://flatbuffers.dev/internals.

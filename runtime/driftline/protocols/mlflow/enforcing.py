@@ -63,15 +63,15 @@ class Undeclared:
         self.columns = None if all_of_them else frozenset(spec.name for spec in inputs)
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
-        """The columns as they are."""
+        """Return the columns unchanged."""
         return tensors_of(frame, self._signature), True
 
     def tensors(self, value: object) -> tuple[Tensors, bool]:
-        """The only input's values, or values by input name."""
+        """Read the only input's values, or values by input name."""
         return self._signature.inputs_of(value), False
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
-        """The same, row by row."""
+        """Do the same row by row."""
         return inputs_of_rows(self._signature, value), False
 
 
@@ -85,7 +85,7 @@ class Columns:
         self.columns = frozenset(str(column.name) for column in schema) if self._named else None
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
-        """The declared columns, in their declared types."""
+        """Convert the declared columns to their declared types."""
         return self._table(frame, casting.keep if typed else casting.framed)
 
     def _table(self, frame: Frame, change: Callable[[object, Any, str], Any]) -> tuple[Tensors, bool]:
@@ -112,7 +112,7 @@ class Columns:
         return tensors_of(whole, self._signature), True
 
     def tensors(self, value: object) -> tuple[Tensors, bool]:
-        """Values by column name, rows of them, or the values of the only column."""
+        """Read values by column name, rows of them, or the values of the only column."""
         if type(value) is dict:
             return self._by_name(value)
         if type(value) is list and value and type(value[0]) is dict:
@@ -126,7 +126,7 @@ class Columns:
         )
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
-        """The same; all rows have the same names."""
+        """Do the same; all rows must have the same names."""
         columns = columns_of(value) if type(value) is list and value else value
         return self.tensors(columns)
 
@@ -156,7 +156,7 @@ class DeclaredTensors:
         self.columns = frozenset(self._schema) if self._named else None
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
-        """The columns of the tensors' names; without names, all of them side by side."""
+        """Read the columns with the tensors' names; without names, all of them side by side."""
         if self._named:
             given = {str(name): column for name, column in frame.by_name().items()}
         else:
@@ -174,7 +174,7 @@ class DeclaredTensors:
         return [[value] for value in values] if single else values
 
     def tensors(self, value: object) -> tuple[Tensors, bool]:
-        """Values by tensor name, or the values of the only one."""
+        """Read values by tensor name, or the values of the only one."""
         if not self._named and (type(value) is dict or value is None):
             raise BadRequest(f"expected a list, as the model's input has no name, came {shorten(value)}")
         if type(value) is dict:
@@ -187,7 +187,7 @@ class DeclaredTensors:
         return self._read(dict.fromkeys(self._schema, value))
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
-        """The same, row by row."""
+        """Do the same row by row."""
         columns = columns_of(value) if type(value) is list and value else value
         if type(columns) is dict and not self._named:
             raise SignatureViolation(

@@ -71,7 +71,7 @@ class Form:
     """The text around the rows of numbers of requests that differ in those only.
 
     by_row  whether their responses are row by row
-    count   of the rows of each, if there is an index in that text, which has as many entries; else None
+    count   the number of rows of each, which an index in that text fixes; None without an index
     """
 
     before: bytes

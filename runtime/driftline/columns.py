@@ -37,7 +37,7 @@ def tabled(data: Any) -> Any:
         return pa.table(data)
     except (pa.ArrowException, TypeError) as error:
         raise BadRequest(
-            f"expected a table that Arrow can have, came a {type(data).__name__}: {error}"
+            f"expected a table that Arrow can represent, came a {type(data).__name__}: {error}"
         ) from error
 
 

@@ -79,7 +79,7 @@ def _check_head(path: Path) -> None:
     if not lines or b"," in lines[0]:
         return
     if any(all(mark in line for line in lines) for mark in (b";", b"\t", b"|")):
-        raise ValueError(f"expected columns apart by commas, came {text[:100]!r}")
+        raise ValueError(f"expected columns separated by commas, came {text[:100]!r}")
 
 
 def settle(schema: Any, files: Sequence[Path]) -> Any:

@@ -28,7 +28,7 @@ def read_small(path: Path) -> bytes:
         poll.register(file, select.POLLIN)
         while len(content) <= MOST_BYTES:
             if not poll.poll(PIPE_SECONDS * 1000):
-                raise ValueError(f"expected a file, nothing has come in {PIPE_SECONDS:g} s")
+                raise ValueError(f"expected a file, nothing arrived in {PIPE_SECONDS:g} s")
             part = file.read(MOST_BYTES + 1 - len(content))
             if part == b"":
                 return content

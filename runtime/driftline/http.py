@@ -24,9 +24,9 @@ STALLED_SECONDS = 5.0
 """At a stop, the server does not wait for a request of which nothing more has arrived for this long."""
 
 TOO_LARGE = "the request's line and headers have too many bytes"
-NO_HTTP = "the request is no valid HTTP"
-CROWDED = "too many bytes of requests that are not whole yet have come"
-STALLED = "the server is stopping, and the rest of the request does not come"
+NO_HTTP = "the request is not valid HTTP"
+CROWDED = "too many bytes of incomplete requests have arrived"
+STALLED = "the server is stopping, and the rest of the request has not arrived"
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 

@@ -318,7 +318,9 @@ def _leaves(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
         if len(lengths) != 1:
             raise _ragged(spec)
         if len(shape) == _MOST_DIMENSIONS:
-            raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came too deep a nest")
+            raise BadRequest(
+                f"input {spec.name!r}: expected shape {list(spec.shape)}, came lists nested too deep"
+            )
         shape += lengths
         data = list(chain.from_iterable(data))
     return data, shape

@@ -53,7 +53,7 @@ def convert(
     predicts differently: then nothing is left behind.
     """
     if output.exists():
-        raise BadRequest(f"{output}: expected a folder that is not there yet")
+        raise BadRequest(f"{output}: expected a folder that does not exist yet")
     found = Source.open(source)
     progress(f"loading with {KINDS[found.kind].name}")
     native = load(found, trust)
@@ -74,7 +74,7 @@ def convert(
         difference = largest(model, native, example)
         if not difference.value <= tolerance:
             raise BadRequest(
-                f"{source}: the ONNX model predicts otherwise: {difference}, at most {tolerance:g}"
+                f"{source}: the ONNX model predicts differently: {difference}, at most {tolerance:g}"
             )
         describe(found, folder)
     return Report(KINDS[native.kind].name, example.rows, difference)

@@ -41,7 +41,7 @@ class Example:
             example = cls(_of_mlflow(source.folder / source.mlflow.example, source.mlflow.signature))
         else:
             raise BadRequest(
-                f"{source.path}: no input example is with it; expected rows to compare on: --data FILE"
+                f"{source.path}: it has no input example; expected rows to compare on: --data FILE"
             )
         if not columns and source.mlflow is not None and source.mlflow.signature is not None:
             columns = tuple(item.name for item in source.mlflow.signature.inputs if item.name is not None)

@@ -29,7 +29,7 @@ def _words(path: Path, error: ModelError) -> str:
     text = str(error).removeprefix(f"{path}: ")
     if type(error.__cause__).__name__ == "InvalidProtobuf" or "No graph was found" in text:
         size = path.stat().st_size
-        came = f"{size:,} bytes that are none, or not all of one" if size else "an empty file"
+        came = f"{size:,} bytes that are not one, or not all of one" if size else "an empty file"
         return f"expected an ONNX model, came {came}"
     text = _CODE.sub("", text, count=1).removeprefix(f"Load model from {path} failed:")
     text = _PLACE.sub("", text)

@@ -54,7 +54,7 @@ class ArrowCodec:
             rows.validate(full=True)
         except (pa.ArrowException, OSError, ValueError, struct.error) as error:
             reason = " ".join(str(error).split())
-            raise BadRequest(f"the request is no valid Arrow stream: {reason}") from error
+            raise BadRequest(f"the request is not a valid Arrow stream: {reason}") from error
         for field in rows.schema:
             if not _has_arrays(field.type):
                 raise BadRequest(f"column {field.name!r}: came {field.type}, of which pyarrow has no arrays")

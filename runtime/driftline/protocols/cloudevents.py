@@ -171,7 +171,7 @@ def _loads(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the event is no valid JSON: {error}") from error
+        raise BadRequest(f"the event is not valid JSON: {error}") from error
 
 
 def _from_document(document: Any, where: str) -> Event:

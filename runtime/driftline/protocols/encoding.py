@@ -66,7 +66,7 @@ def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
         raise BadRequest(
             f"Content-Encoding: expected gzip or deflate, came {shorten(encoding.decode('latin-1'))}"
         )
-    invalid = f"the body is no valid {encoding.decode()}"
+    invalid = f"the body is not valid {encoding.decode()}"
     text, size, position, members = memoryview(body), 0, 0, 0
     parts: list[bytes] = []
     while not parts or position < len(body):

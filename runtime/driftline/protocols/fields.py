@@ -39,7 +39,7 @@ def shape_of(spec: TensorSpec, shape: object) -> tuple[int, ...]:
             return tuple(shape)
     told = f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}"
     if type(shape) is list and any(type(size) is int and size < 0 for size in shape):
-        told += "; where the model has -1, a request says how many"
+        told += "; -1 stands for any size, which a request has to state"
     raise BadRequest(told)
 
 

@@ -166,7 +166,7 @@ def with_bytes(value: object) -> object:
     try:
         return _decoded(value)
     except RecursionError:
-        raise BadRequest("the request: expected fewer lists in lists") from None
+        raise BadRequest("the request: expected fewer levels of nested lists") from None
 
 
 def _decoded(value: Any) -> object:

@@ -229,7 +229,7 @@ class V2Codec:
                 size = fields.whole(parameters, where, "binary_data_size")
                 if size > len(tail):
                     raise BadRequest(
-                        f"{where}: expected {size} bytes of binary data behind the JSON, came {len(tail)}"
+                        f"{where}: expected {size} bytes of binary data after the JSON, came {len(tail)}"
                     )
                 return binary.decode(sent, tail[:size], shape, count), tail[size:]
         data = entry.get("data")
@@ -279,7 +279,7 @@ class V2Codec:
         if self._batched:
             shape[0] = 1
         if shape.count(-1) > 1:
-            raise BadRequest(f"input {spec.name!r}: its shape {shape} can't be told from a raw body")
+            raise BadRequest(f"input {spec.name!r}: its shape {shape} can't be inferred from a raw body")
         if spec.datatype.dtype == object:
             body = memoryview(len(body).to_bytes(4, "little") + bytes(body))
             elements = 1

@@ -34,7 +34,7 @@ class CsvCodec(MlflowCodec):
         try:
             table = read_csv(body, self._types)
         except (pa.ArrowException, ValueError) as error:
-            raise BadRequest(f"the request is no valid CSV: {_line(error)}") from error
+            raise BadRequest(f"the request is not valid CSV: {_line(error)}") from error
         inputs, by_row = self._intake.table(_frame(table))
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
@@ -74,7 +74,7 @@ class ParquetCodec(MlflowCodec):
         try:
             frame = self._frame(pa.BufferReader(body))
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise BadRequest(f"the request is no valid Parquet file: {_line(error)}") from error
+            raise BadRequest(f"the request is not a valid Parquet file: {_line(error)}") from error
         inputs, by_row = self._intake.table(frame, typed=True)
         return InferRequest(inputs, self._outputs, by_row=by_row)
 

@@ -92,7 +92,7 @@ _HOMES = dict.fromkeys(__all__, "driftline.features.spec") | {
     "Signal": "driftline.monitor.detection.signals",
     "Registry": "driftline.registry.source",
 }
-"""The module of each name: of the steps of a transform, except for these."""
+"""The module of each name; all names but these are steps of a transform."""
 
 
 def __getattr__(name: str) -> object:

@@ -73,7 +73,7 @@ def deaths_in_a_row(before: int, begun: float) -> int:
 
 
 def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:
-    """Begin such a process; return its end of the sockets, and its settings.
+    """In such a process, first of all: return its end of the sockets, and its settings.
 
     Signals are handled by the parent process, so none ends this one.
 

@@ -65,10 +65,10 @@ def columns_of(data: Any, wanted: Collection[str] | None = None) -> Columns:
     that exports Arrow (`__arrow_c_stream__`), or a mapping of names to arrays.
 
     A two-dimensional array under one name becomes its columns: {"input": (rows, 30)} is input_0 ... input_29;
-    an array of one column keeps its name. So do lists, Arrow's or a DataFrame's, and the fields of a
-    structured array. Nulls among numbers become NaN, dates and times microseconds; text, pandas' categories
-    and objects that are text, and booleans with nulls ('True' and 'False') become strings. Masked values of
-    an array are null.
+    one column keeps the name. Lists, Arrow's or a DataFrame's, and the fields of a structured array become
+    columns, too. Nulls among numbers become NaN, dates and times microseconds; text, pandas' categories and
+    objects that are text, and booleans with nulls ('True' and 'False') become strings. Masked values of an
+    array are null.
 
     wanted  the names of the columns and arrays to read; all if None
 

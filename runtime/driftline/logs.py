@@ -13,7 +13,7 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes one JSON object per line, with the `extra` of a record as keys.
+    """Formats records as JSON, one object per line, with their `extra` as keys.
 
     A record with `each` is about several things: one line as text, but one for each as JSON, with its keys.
     """
@@ -37,7 +37,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Writes a record as a single line, even if it contains untrusted text: a name, a file's content."""
+    """Formats a record as a single line, even if it contains untrusted text: a name, a file's content."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
         """Return the record, with control characters escaped."""

@@ -62,7 +62,7 @@ def one_of(*choices: str) -> Rule:
 
 
 def url_parts(text: str) -> SplitResult | None:
-    """Return the parts of an http:// or https:// URL; None for any other, or without host or a valid port."""
+    """Return the parts of an http:// or https:// URL; None if it is none, or has no host or a wrong port."""
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -34,8 +34,8 @@ class Cost:
     def predict(self, size: int) -> float:
         """Predict how many nanoseconds a batch of `size` takes; infinity if nothing has been learnt yet.
 
-        An unknown size costs as much as the nearest larger known one; if there is none, as much as the
-        nearest smaller one, in proportion.
+        An unknown size costs as much as the nearest larger known one; if there is none, the cost grows in
+        proportion from the nearest smaller one.
         """
         bucket = size.bit_length()
         if self._ns[bucket]:

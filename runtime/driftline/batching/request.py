@@ -84,7 +84,7 @@ class Request:
         """Return its outputs or raise its error. To be called only once it is done."""
         if isinstance(self.result, DriftlineError):
             # A copy: a raised error refers to its frames, and they to this request. If the request referred
-            # to that error, its tensors and its version would stay in memory until a garbage collection.
+            # to that error, its tensors and its version would stay in memory until garbage is collected.
             raise copy(self.result)
         assert self.result is not None, "it is done"
         return self.result

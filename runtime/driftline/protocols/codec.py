@@ -68,7 +68,7 @@ def python_loads(text: bytes | memoryview) -> Any:
 
 
 def most_rows(signature: Signature, limits: Batching) -> int:
-    """Return the most rows of a table that a request may send; if the model is not batched, a byte each."""
+    """Return how many rows a request's table may have; if the model is not batched, as many as bytes."""
     return limits.max_queue_rows if signature.batched else limits.max_queue_bytes
 
 

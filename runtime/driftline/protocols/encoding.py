@@ -55,7 +55,7 @@ def compress(content: bytes, coding: bytes) -> bytes:
 def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
     """Decompress a body of this Content-Encoding.
 
-    The names are those of RFC 9110, in any case; gzip may have several members, as in RFC 1952.
+    The names are those of RFC 9110, in upper or lower case; gzip may have several members, as in RFC 1952.
 
     Raises BadRequest if it can't be read, TooLarge if it decompresses to more than `most` bytes.
     """

@@ -15,7 +15,7 @@ _INTEGER = {int}
 
 
 def sent(spec: TensorSpec, datatype: object) -> TensorSpec:
-    """Return an input with the datatype sent: its own, or, for a raw column of numbers, any of numbers."""
+    """Return an input with the datatype sent: its own, or any numeric one for a raw column of numbers."""
     if datatype == spec.datatype.name:
         return spec
     came = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None

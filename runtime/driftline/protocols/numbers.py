@@ -1,8 +1,8 @@
 """Reads JSON arrays of numbers with a kernel, from a body's bytes into a tensor; orjson reads the rest.
 
-The arrays are cut out of the text and replaced by nulls, and orjson reads what is left. For text that the
-kernel does not recognise, Unread is raised, and the codec does without it: so only one place decides what is
-refused, and how. Numba takes half a second or more to load; until `load` is done, it is not `ready`.
+The arrays are cut out of the text and replaced by nulls, and orjson reads what is left. Text that the kernel
+does not recognise raises Unread, and the codec reads it without the kernel: so one place alone decides what
+is refused, and how. Numba takes half a second or more to load; until `load` is done, it is not `ready`.
 """
 
 from __future__ import annotations

@@ -115,5 +115,5 @@ def _field(data: memoryview, table: int, number: int) -> int:
 
 
 def _target(data: memoryview, at: int) -> int:
-    """Return the place that the offset at a place refers to."""
+    """Return the position that the offset at a position points to."""
     return at + int(struct.unpack_from("<I", data, at)[0])

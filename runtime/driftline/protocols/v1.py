@@ -130,8 +130,8 @@ class V1Codec:
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
         """See RowReader.
 
-        Each has only the brace that a row begins with, or is separated by a line break, which no JSON string
-        may contain: a client's row never becomes its neighbour's.
+        Each row begins with its only opening brace, or is separated by a line break, which no JSON string may
+        contain: a client's row never becomes its neighbour's.
         """
         if self._objects is not None:
             try:

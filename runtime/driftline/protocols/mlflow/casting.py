@@ -43,7 +43,7 @@ _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
 
 
 def convert(name: object, values: Any, declared: str) -> Any:
-    """Convert a column sent as text to its declared type; BadRequest with the first value that can't be."""
+    """Convert a column sent as text to its declared type; BadRequest names the value that does not fit."""
     if declared in DTYPES:
         return _numbers(name, values, declared)
     if declared in _TEXTS:

@@ -32,17 +32,17 @@ def json(content: object, status: int = 200) -> Response:
 
 def failure(error: Exception) -> Response:
     """Return the response to an error; an unexpected error is logged."""
-    told = known(error)
-    return _refusal(told, {"error": str(told)})
+    shown = known(error)
+    return _refusal(shown, {"error": str(shown)})
 
 
 def mlflow_failure(error: Exception) -> Response:
     """Do the same in MLflow's format, whose error codes add to the status only for signatures."""
-    told = known(error)
-    code = _MLFLOW_CODES.get(told.status, "BAD_REQUEST")
-    if isinstance(told, SignatureViolation):
+    shown = known(error)
+    code = _MLFLOW_CODES.get(shown.status, "BAD_REQUEST")
+    if isinstance(shown, SignatureViolation):
         code = "INVALID_PARAMETER_VALUE"
-    return _refusal(told, {"error_code": code, "message": str(told)})
+    return _refusal(shown, {"error_code": code, "message": str(shown)})
 
 
 def bug(error: Exception) -> DriftlineError:

@@ -94,7 +94,7 @@ def settle(schema: Any, files: Sequence[Path]) -> Any:
             file = f"{path.name}, " if len(files) > 1 else ""
             check(block, f"{file}rows {first:,} to {last:,}: ")
             for field in block:
-                both = _both(types[field.name], field.type) if field.name in types else None
+                both = _common_type(types[field.name], field.type) if field.name in types else None
                 if both not in (None, types.get(field.name)):
                     types[field.name] = both
                     changed[field.name] = f"{path}, rows {first:,} to {last:,}"
@@ -153,7 +153,7 @@ def _converting(types: Mapping[str, Any] | None = None, columns: Sequence[str] =
     )
 
 
-def _both(one: Any, other: Any) -> Any:
+def _common_type(one: Any, other: Any) -> Any:
     """Return the type that can hold values of both."""
     for kind, later in ((one, other), (other, one)):
         if pa.types.is_date(kind) and pa.types.is_timestamp(later):

@@ -194,7 +194,7 @@ class Coming:
 class HttpConnection(HttpToolsProtocol):
     """A client's connection."""
 
-    _coming = 0  # bytes of an incomplete request
+    _incomplete = 0  # bytes of an incomplete request
     _between = True  # the parser is between two requests
     _running: RequestResponseCycle | None = None  # uvicorn's, of the request that is being answered
     _refused = False  # nothing more is read
@@ -227,9 +227,9 @@ class HttpConnection(HttpToolsProtocol):
         """Update the size of incomplete requests, and refuse this one if it is too much."""
         cycle = self.cycle
         held = not self._refused and cycle is not None and cycle.more_body and not cycle.response_complete
-        now = self._coming + size if held else 0
-        Coming.size += now - self._coming
-        self._coming = now
+        now = self._incomplete + size if held else 0
+        Coming.size += now - self._incomplete
+        self._incomplete = now
         if Coming.size > Coming.most and held:
             self._refuse(503, CROWDED)
             self._count(0)
@@ -303,9 +303,9 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is complete; of one that asks for an upgrade, only the head is."""
         self._unplaced = 0
-        if self._coming:  # bytes of the next one that arrived with its end are counted after this
-            Coming.size -= self._coming
-            self._coming = 0
+        if self._incomplete:  # bytes of the next one that arrived with its end are counted after this
+            Coming.size -= self._incomplete
+            self._incomplete = 0
         if not self.parser.should_upgrade():
             self._between = True
             super().on_message_complete()

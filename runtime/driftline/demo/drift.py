@@ -76,20 +76,20 @@ class Drift:
         self._version = version
         self._rows = rows
         self._on_window = on_window
-        self._told = 0
+        self._reported = 0
         self._so_far: Mapping[str, Any] | None = None
-        self._asked = 0.0
+        self._fetched_at = 0.0
 
     async def run(self) -> None:
         """Follow the replay to its end; DriftlineError if the server has no report."""
         async with aiohttp.ClientSession() as self._session:
-            self._aim()
+            self._set_stop()
             while self._replay.done < self._replay.rows:
                 await asyncio.sleep(_TICK_SECONDS)
                 await self._look()
             await self._look()
             self._so_far = await self._report(1)
-            self._tell_so_far()
+            self._emit_so_far()
 
     async def ready(self) -> None:
         """Wait until the monitor is loaded, so that it sees the first flight."""
@@ -100,28 +100,28 @@ class Drift:
         """Check for a new version, the end of a window, or a version about to be replaced."""
         newest = int(self._replay.answers["version"].max(initial=self._version))
         if newest != self._version:
-            self._tell_so_far()
-            self._version, self._told = newest, 0
-            self._aim()
+            self._emit_so_far()
+            self._version, self._reported = newest, 0
+            self._set_stop()
         elif self._replay.done >= self._stop:
-            if len(self._own()) >= self._told + self._rows:
+            if len(self._own()) >= self._reported + self._rows:
                 # The window has just ended: it is the last one, and the current one is empty.
-                self._tell(await self._report(2), self._rows)
+                self._emit(await self._report(2), self._rows)
                 await self._acknowledge()
-            self._aim()
+            self._set_stop()
         elif self._replay.easing.is_set() and not self._replay.renewed:
-            await self._ask_so_far()
+            await self._fetch_so_far()
 
-    async def _ask_so_far(self) -> None:
+    async def _fetch_so_far(self) -> None:
         """Request a report now and then: once the next version serves, this one's can't be requested."""
-        if time.monotonic() - self._asked >= _SO_FAR_SECONDS:
-            self._asked = time.monotonic()
+        if time.monotonic() - self._fetched_at >= _SO_FAR_SECONDS:
+            self._fetched_at = time.monotonic()
             self._so_far = await self._report(1) or self._so_far
 
-    def _aim(self) -> None:
+    def _set_stop(self) -> None:
         """Let the replay continue until the window ends, if all requests in flight belong to it."""
         others = self._replay.done - len(self._own())
-        self._stop = others + self._told + self._rows
+        self._stop = others + self._reported + self._rows
         self._replay.go_until(self._stop)
 
     def _own(self) -> npt.NDArray[np.void]:
@@ -129,17 +129,17 @@ class Drift:
         own: npt.NDArray[np.void] = answers[answers["version"] == self._version]
         return own
 
-    def _tell_so_far(self) -> None:
+    def _emit_so_far(self) -> None:
         """Report a window that is cut short, by another version or by the end of the replay."""
         report, self._so_far = self._so_far, None
         if report is not None and report["rows"]:
-            self._tell(report, report["rows"])
+            self._emit(report, report["rows"])
 
-    def _tell(self, report: Mapping[str, Any] | None, rows: int) -> None:
+    def _emit(self, report: Mapping[str, Any] | None, rows: int) -> None:
         if report is None:
             return
-        window = Window(self._version, self._own()[self._told : self._told + rows], report)
-        self._told += rows
+        window = Window(self._version, self._own()[self._reported : self._reported + rows], report)
+        self._reported += rows
         self._so_far = None
         self.windows.append(window)
         self._on_window(window)

@@ -41,7 +41,7 @@ def profile(
     source = Source(data)
     schema = _chosen(source.schema, names)
     if bundle is None:
-        return Profile.fit_batches(_told(source.batches(schema.names), progress), kinds)
+        return Profile.fit_batches(_with_progress(source.batches(schema.names), progress), kinds)
     signature, columns, batches = run(bundle, source, schema)
     outputs = {spec.name for spec in signature.outputs}
     called = {
@@ -69,7 +69,7 @@ def profile(
     return Profile.fit_batches(_tensors(batches, progress, moments), kinds, called)
 
 
-def _told(batches: Iterator[Any], progress: Callable[[int], None]) -> Iterator[Any]:
+def _with_progress(batches: Iterator[Any], progress: Callable[[int], None]) -> Iterator[Any]:
     for batch in batches:
         yield batch
         progress(batch.num_rows)

@@ -26,17 +26,17 @@ def _narrowed(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tupl
         _check_columns(specs, schema, where)
         return specs
     if len(tensors) == len(specs) == 1 and tensors[0].name is None:
-        return (_both(specs[0], tensors[0], where),)
+        return (_merged(specs[0], tensors[0], where),)
     named = {tensor.name: tensor for tensor in tensors}
     # The model may have inputs with defaults, which MLflow's signature does not name.
     for name in named:
         if name not in {spec.name for spec in specs}:
             known = ", ".join(spec.name for spec in specs)
             raise ModelError(f"{where}: tensor {name!r}: the model has no such input; it has: {known}")
-    return tuple(_both(spec, named[spec.name], where) if spec.name in named else spec for spec in specs)
+    return tuple(_merged(spec, named[spec.name], where) if spec.name in named else spec for spec in specs)
 
 
-def _both(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
+def _merged(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
     text = spec.datatype.dtype == object
     if tensor.dtype.kind not in ("OSU" if text else "biuf"):
         raise ModelError(

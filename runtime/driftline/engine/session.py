@@ -50,9 +50,9 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         # Failures are raised; ONNX Runtime would also print them, even a client's bad index.
         options.log_severity_level = _FATAL
-        told = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
+        configured = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=told)
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=configured)
         except Exception as error:
             raise ModelError(f"{path}: {reason(error)}") from error
         # ONNX Runtime would serve from the CPU instead, and say so only in its log.

@@ -37,10 +37,10 @@ def shape_of(spec: TensorSpec, shape: object) -> tuple[int, ...]:
                     f"came {shorten(shape)}"
                 )
             return tuple(shape)
-    told = f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}"
+    message = f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}"
     if type(shape) is list and any(type(size) is int and size < 0 for size in shape):
-        told += "; -1 stands for any size, which a request has to state"
-    raise BadRequest(told)
+        message += "; -1 stands for any size, which a request has to state"
+    raise BadRequest(message)
 
 
 def parameters_of(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:

@@ -161,7 +161,7 @@ class Server(Settings):
         None, PORT_OR_NONE, "Port to listen on for gRPC, too; 0 for a free one.", "--grpc_port"
     )
     """No gRPC if not given."""
-    workers: int = setting(1, whole(1), "Processes that answer on the port.")
+    workers: int = setting(1, whole(1), "Processes that share the port.")
     max_body_bytes: int = setting(64 * 2**20, whole(1), "Largest request body, in bytes.")
     model_control: str = setting(
         "none",
@@ -173,7 +173,7 @@ class Server(Settings):
         True, SWITCH, "End if a model can't be loaded at the start; otherwise serve the others."
     )
     require_registry: bool = setting(
-        False, SWITCH, "Refuse to start from the cache if an MLflow server is away."
+        False, SWITCH, "Refuse to start from the cache if an MLflow server is down."
     )
     poll_seconds: float = setting(
         0.0, SECONDS, "Time between two looks at the registry; 0: 0.5 for a folder, 5 for MLflow."
@@ -182,7 +182,7 @@ class Server(Settings):
         0.0, SECONDS, "Time to keep answering after a stop, not ready, until clients have gone elsewhere."
     )
     drain_seconds: float = setting(30.0, SECONDS, "Time to finish requests in flight after that.")
-    log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
+    log_format: str = setting("text", LOG_FORMAT, "Log lines for a person or a machine.")
     log_level: str = setting("info", LOG_LEVEL, "The lowest level that is logged.")
     busy_poll_us: int = setting(
         100,
@@ -225,10 +225,10 @@ class Server(Settings):
         60.0, number(0.1, what="seconds"), "Write a Parquet file after this many seconds, full or not."
     )
     log_batch: int = setting(
-        1, whole(1), "Events a post; 1 as KServe's logger, more are a CloudEvents batch."
+        1, whole(1), "Events per post; 1 as in KServe's logger, more as a CloudEvents batch."
     )
     log_namespace: str = setting(
-        "", text("a text"), "The namespace that events name; the pod's if not given.", metavar="NAME"
+        "", text("a text"), "Namespace in the events; the pod's if not given.", metavar="NAME"
     )
     """Without a pod, `default`."""
 
@@ -238,7 +238,7 @@ class Sidecar(Settings):
     """Settings of an agent beside another server; the flags of `driftline monitor`, in this order."""
 
     profile: str = setting(
-        "", text("a file"), "What the data was: the reference.", metavar="FILE", required=True
+        "", text("a file"), "The reference: a profile of the training data.", metavar="FILE", required=True
     )
     upstream: str = setting(
         "",
@@ -278,7 +278,7 @@ class Sidecar(Settings):
         0.0, SECONDS, "Time to keep passing requests after a stop, until clients have gone elsewhere."
     )
     drain_seconds: float = setting(30.0, SECONDS, "Time to finish requests in flight after that.")
-    log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
+    log_format: str = setting("text", LOG_FORMAT, "Log lines for a person or a machine.")
     log_level: str = setting("info", LOG_LEVEL, "The lowest level that is logged.")
     alarm_webhook: str = setting("", WEBHOOK, "Post alarms there, as CloudEvents.", metavar="URL")
 

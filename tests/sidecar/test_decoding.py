@@ -171,7 +171,7 @@ def test_an_answer_is_not_read_if_the_profile_has_inputs_only() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no valid JSON"),
+        (b"", "not valid JSON"),
         (b"[1]", "expected an object"),
         (b"{}", "expected inputs, instances or a dataframe"),
         (b'{"instances":[]}', "a list of rows"),

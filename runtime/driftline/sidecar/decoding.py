@@ -241,4 +241,4 @@ def _with_nan(text: bytes, error: orjson.JSONDecodeError) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError):
             pass
-    raise BadRequest(f"a body is no valid JSON: {error}") from error
+    raise BadRequest(f"a body is not valid JSON: {error}") from error

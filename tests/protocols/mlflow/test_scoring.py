@@ -328,13 +328,13 @@ def test_numbers_that_are_cut_off_and_bytes_in_base64() -> None:
         ({"dataframe_split": {"data": 5}}, "'dataframe_split': expected 'data' as a list of rows, came 5"),
         ({"dataframe_records": 5}, "'dataframe_records': expected a list of objects"),
         ({"inputs": ROWS, "instances": ROWS}, "expected an object with exactly one of dataframe_split"),
-        (b"{", "the request is no valid JSON: Expecting property name"),
-        (b"[" * 100_000, "the request is no valid JSON: maximum recursion depth"),
-        (b"\xff", "the request is no valid JSON: 'utf-8' codec"),
-        (rb'{"inputs": [["\ud83d"]]}', r"no valid JSON: 'utf-8' codec can't encode character '\ud83d'"),
-        (rb'{"inputs": [[NaN]], "\uDE00": 1}', "no valid JSON: 'utf-8' codec can't encode character"),
-        (b'{"inputs": [["\xed\xa0\xbd"]]}', "the request is no valid JSON: 'utf-8' codec can't decode"),
-        ('{"inputs": [["\ud83d"]]}'.encode("utf-16-le", "surrogatepass"), "no valid JSON: 'utf-16-le' codec"),
+        (b"{", "the request is not valid JSON: Expecting property name"),
+        (b"[" * 100_000, "the request is not valid JSON: maximum recursion depth"),
+        (b"\xff", "the request is not valid JSON: 'utf-8' codec"),
+        (rb'{"inputs": [["\ud83d"]]}', r"not valid JSON: 'utf-8' codec can't encode character '\ud83d'"),
+        (rb'{"inputs": [[NaN]], "\uDE00": 1}', "not valid JSON: 'utf-8' codec can't encode character"),
+        (b'{"inputs": [["\xed\xa0\xbd"]]}', "the request is not valid JSON: 'utf-8' codec can't decode"),
+        ('{"inputs": [["\ud83d"]]}'.encode("utf-16-le", "surrogatepass"), "not valid JSON: 'utf-16-le'"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_read_is_named(document: Any, message: str) -> None:
@@ -399,9 +399,9 @@ def test_csv() -> None:
     assert inputs["d"].tolist() == ["2024-01-05 00:00:00", None]
     undeclared = CsvCodec(RAW).decode(b"d,t,c\n2024-01-05,1,x\n").inputs
     assert undeclared["d"].tolist() == ["2024-01-05"]
-    with pytest.raises(BadRequest, match=r"no valid CSV: .*'x'"):
+    with pytest.raises(BadRequest, match=r"not valid CSV: .*'x'"):
         CsvCodec(MATRIX, ABC).decode(b"a,b,c\n1,x,3\n")
-    with pytest.raises(BadRequest, match="no valid CSV"):
+    with pytest.raises(BadRequest, match="not valid CSV"):
         codec.decode(b"")
     with pytest.raises(BadRequest, match="the table: 'utf-8' codec can't decode byte 0xff"):
         codec.decode(b"t,c\xff\n1,x\n")
@@ -522,7 +522,7 @@ def test_numbers_in_csv_that_are_none_are_named() -> None:
         ("1,2.0,2\n1,2,y", "column 'c': Failed to parse string: 'y'"),
         ("True,2.0,2\n1,2,2", "column 'a': Failed to parse string: 'True'"),
     ):
-        with pytest.raises(BadRequest, match=f"the request is no valid CSV: {message}"):
+        with pytest.raises(BadRequest, match=f"the request is not valid CSV: {message}"):
             CsvCodec(MATRIX, ABC).decode(f"a,b,c\n{text}\n".encode())
 
 
@@ -550,7 +550,7 @@ def test_parquet_keeps_to_types() -> None:
         with pytest.raises(SignatureViolation, match=re.escape(message)):
             ParquetCodec(MATRIX, ABC).decode(parquet(good | columns))
     assert ParquetCodec(MATRIX, ABC).decode(parquet(good)).inputs["x"].tolist() == [[1, 1, 1]]
-    with pytest.raises(BadRequest, match="no valid Parquet file"):
+    with pytest.raises(BadRequest, match="not a valid Parquet file"):
         ParquetCodec(MATRIX).decode(b"PAR1")
 
 

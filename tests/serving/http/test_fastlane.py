@@ -137,12 +137,12 @@ def test_no_head_is_without_end(house: House, before: bytes, start: bytes, more:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (REQUESTS["no HTTP"], "the request is no valid HTTP"),
+        (REQUESTS["no HTTP"], "the request is not valid HTTP"),
         (REQUESTS["no host"], "expected one Host header, came none"),
         (REQUESTS["two hosts"], "expected one Host header, came 2"),
         (
             REQUESTS["chunked"].partition(b"\r\n\r\n")[0] + b"\r\n\r\nzz\r\n",
-            "the request is no valid HTTP",
+            "the request is not valid HTTP",
         ),
     ],
     ids=["garbage", "no host", "two hosts", "a wrong chunk"],

@@ -28,11 +28,11 @@ class Frame:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self.columns[0]) if self.columns else 0
 
     def by_name(self) -> dict[Hashable, Any]:
-        """The columns by name; BadRequest if two have the same."""
+        """Return the columns by name; BadRequest if two have the same name."""
         columns = dict(zip(self.names, self.columns, strict=True))
         if len(columns) < len(self.names):
             twice = next(name for name in columns if self.names.count(name) > 1)
@@ -41,7 +41,7 @@ class Frame:
 
 
 def split_of(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
-    """The names of the columns, if there are any, and the rows of a `dataframe_split`."""
+    """Return the names of the columns, if there are any, and the rows of a `dataframe_split`."""
     if type(value) is not dict or "data" not in value or not SPLIT_KEYS.issuperset(value):
         raise BadRequest(
             "'dataframe_split': expected an object with 'data' and, if need be, 'columns' and 'index', "
@@ -64,7 +64,7 @@ _NAMES = {str, int, float, bool, type(None)}
 
 
 def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
-    """Rows as columns; one that is shorter than others lacks the values of the last columns."""
+    """Convert rows to columns; a row that is shorter than others lacks the values of the last columns."""
     listed = set(map(type, rows)) <= {list}
     columns = [list(column) for column in zip_longest(*rows)] if listed else [rows]
     if names is None:
@@ -77,7 +77,7 @@ def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
 
 
 def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None:
-    """The names and the rows of records that all have the same names in the same order; else None."""
+    """Return names and rows of records that all have the same names in the same order; else None."""
     if type(value) is not list or not value or set(map(type, value)) != {dict}:
         return None
     names = tuple(value[0])
@@ -85,7 +85,7 @@ def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None
 
 
 def from_records(value: object, key: str) -> Frame:
-    """A list of objects, a row each, as columns; a row without a name lacks that value."""
+    """Convert a list of objects, one for each row, to columns; a row without a name lacks that value."""
     if type(value) is not list:
         raise BadRequest(f"{key!r}: expected a list of objects, one for each row, came {shorten(value)}")
     if not set(map(type, value)) <= {dict}:
@@ -95,7 +95,7 @@ def from_records(value: object, key: str) -> Frame:
 
 
 def tensors_of(frame: Frame, signature: Signature) -> Tensors:
-    """A table as a model's inputs.
+    """Convert a table to a model's inputs.
 
     A model of one input takes all columns, in order, whatever their names; one of several, or of raw columns,
     takes each column by its name and no others. So does MLflow.
@@ -122,7 +122,7 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
 
 
 def _matrix(spec: TensorSpec, frame: Frame) -> Array:
-    """Columns side by side; the only one may hold lists, or lists of them."""
+    """Put columns side by side; a single one may hold lists, or lists of them."""
     arrays = [
         coerce(replace(spec, name=str(name)), column)
         for name, column in zip(frame.names, frame.columns, strict=True)
@@ -137,7 +137,7 @@ def _matrix(spec: TensorSpec, frame: Frame) -> Array:
 
 
 def _fit(spec: TensorSpec, array: Array) -> Array:
-    """A column as a tensor, (rows,) or (rows, 1) as the model has it."""
+    """Reshape a column to a tensor, (rows,) or (rows, 1) as the model has it."""
     if array.ndim == 1 and len(spec.shape) == 2:
         array = array.reshape(-1, 1)
     elif array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:

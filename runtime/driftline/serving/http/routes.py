@@ -192,7 +192,7 @@ class Pages:
         try:
             document = orjson.loads(body or b"{}")
         except orjson.JSONDecodeError as error:
-            raise BadRequest(f"the request is no valid JSON: {error}") from error
+            raise BadRequest(f"the request is not valid JSON: {error}") from error
         if type(document) is not dict:
             raise BadRequest(f"the request: expected an object, came {shorten(document)}")
         return document

@@ -19,7 +19,7 @@ from bench.requests import Request, first_answer, json_request
 from bench.results import Result, Table, Target
 
 IMPORTS = "import onnxruntime, starlette, uvicorn"
-MOST_TIMES = 2.5
+MAX_TIMES = 2.5
 PAUSE = 0.002
 RAW = "raw"
 
@@ -44,8 +44,8 @@ def run(effort: Effort) -> Result:
             ],
         ),
         [
-            Target("times what the imports take", times.median, "at most", MOST_TIMES),
-            Target("the same with a transform", raw_times.median, "at most", MOST_TIMES),
+            Target("times what the imports take", times.median, "at most", MAX_TIMES),
+            Target("the same with a transform", raw_times.median, "at most", MAX_TIMES),
         ],
         [f"Median ± half the range of {effort.starts} rounds, files in the cache, ratios within a round."],
         {
@@ -97,7 +97,7 @@ def answer_seconds(served: Sequence[str | Path], request: Request, expected: lis
         took = perf_counter() - begin
     data = json.loads(body)["outputs"][0]["data"]
     if np.float32(data).tolist() != expected:
-        raise RuntimeError(f"expected {expected}, came {data}")
+        raise RuntimeError(f"expected {expected}, got {data}")
     return took
 
 

@@ -38,7 +38,7 @@ from driftline_kernels.device import load_cuda
 JSON = HERE / "results" / "gpu.json"
 COLUMNS = 30
 ANSWERS = ("output",)
-MOST_COPIES = 500
+MAX_COPIES = 500
 """The most copies that keep a device busy: it would not queue more without waiting."""
 
 
@@ -269,7 +269,7 @@ def timed(device: Device, work: Callable[[], Any], rounds: int, sizes: Sizes) ->
     copies = 1 + 2 * asking // max(1, device.between(start, end))
     found = []
     for _ in range(rounds):
-        for _ in range(min(copies, MOST_COPIES)):
+        for _ in range(min(copies, MAX_COPIES)):
             device.copy_in(one, two)
         first = device.mark()
         for _ in range(sizes.calls):

@@ -19,9 +19,9 @@ COLUMNS = 30
 TIMES = 5
 """This many times the rows that are scored: 10 million."""
 PART_ROWS = 500_000
-LEAST_RATE = 5e6
-MOST_MEGABYTES = 1000.0
-MOST_ERROR = 0.0014
+MIN_RATE = 5e6
+MAX_MEGABYTES = 1000.0
+MAX_ERROR = 0.0014
 """Twice the sketch's 0.07 %: once for each of the two ranks that are compared."""
 
 
@@ -76,9 +76,9 @@ def report(rows: int, rate: Sample, peak: float, error: float) -> Result:
             [[f"{rows:,} x {COLUMNS}", f"{rate:,.0f}", f"{peak:.0f}", f"{error:.3%}"]],
         ),
         [
-            Target("values/s", rate.median, "at least", LEAST_RATE),
-            Target("peak memory, MB", peak, "at most", MOST_MEGABYTES),
-            Target("error of ranks, share of the rows", error, "at most", MOST_ERROR),
+            Target("values/s", rate.median, "at least", MIN_RATE),
+            Target("peak memory, MB", peak, "at most", MAX_MEGABYTES),
+            Target("error of ranks, share of the rows", error, "at most", MAX_ERROR),
         ],
         ["`driftline profile` from exec to exit, float32 columns; most of it is the KLL sketch."],
         {"rows": rows, "values_per_second": rate, "peak_megabytes": peak, "rank_error": error},

@@ -30,7 +30,7 @@ SLOWLY = 200_000
 QUIET_PATHS, DRIFT_PATHS = 60, 20
 """Paths of a case, per round."""
 
-MOST_LATER = 1.25
+MAX_LATER = 1.25
 """Delays may be this many times the expected ones, plus a look."""
 
 Random = np.random.Generator
@@ -327,13 +327,13 @@ def report(
             "rows to a change, of what was expected and a look, at most",
             max(_later(found.change, drift.change) for drift, found in drifts),
             "at most",
-            MOST_LATER,
+            MAX_LATER,
         ),
         Target(
             "rows to an alarm, of what was expected and a look, at most",
             max(_later(found.alarm, drift.alarm) for drift, found in drifts),
             "at most",
-            MOST_LATER,
+            MAX_LATER,
         ),
         Target("PSI at which a drift that creeps in is seen", seen, "at most", SEEN_AT),
     ]

@@ -19,7 +19,7 @@ from driftline.engine.score import score
 from driftline.machine import available_cores
 
 SHARE_OF_RAW = 0.9
-MOST_GROWTH = 1.10
+MAX_GROWTH = 1.10
 NETWORK_SHARE = 20
 """The network takes this many times longer for a row, so its file is that much shorter."""
 SCAN = powers_of_two(64, 32_768)
@@ -118,7 +118,7 @@ def report(contests: list[Contest], peaks: dict[int, float]) -> Result:
             }
         )
     (less, low), (more, high) = peaks.items()
-    targets.append(Target("peak memory at four times the rows", high / low, "at most", MOST_GROWTH))
+    targets.append(Target("peak memory at four times the rows", high / low, "at most", MAX_GROWTH))
     return Result(
         "offline scoring, all cores",
         Table(["data", "rows", "ONNX Runtime rows/s", "its batch", "score rows/s", "of ONNX Runtime"], rows),

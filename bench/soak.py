@@ -31,7 +31,7 @@ SWAP_SECONDS = 5.0
 KILL_SECONDS = 11.0
 """Time between two kills, for a worker to be replaced."""
 ANSWER_SECONDS = 60.0
-MOST_GROWTH = 1.10
+MAX_GROWTH = 1.10
 
 
 @dataclass(slots=True)
@@ -184,7 +184,7 @@ def report(seen: Seen) -> Result:
         [
             Target("wrong answers", len(seen.wrong), "at most", 0),
             Target("sockets broken, of those that killed workers held", seen.broken, "at most", seen.held),
-            Target("memory, late of early", late / early, "at most", MOST_GROWTH),
+            Target("memory, late of early", late / early, "at most", MAX_GROWTH),
         ],
         ["Each answer is checked against the version that it names; memory is that of all processes."],
         {"answers": dict(seen.answers), "megabytes": seen.megabytes, "wrong": seen.wrong[:10]},

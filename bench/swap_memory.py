@@ -22,7 +22,7 @@ from driftline.registry.source import PRODUCTION, Registry
 MODEL = "swapped"
 VERSIONS = 3
 EVERY = 50
-MOST_GROWTH = 1.10
+MAX_GROWTH = 1.10
 SETTLE_SECONDS = 0.3
 REQUESTS_PER_SECOND = 50
 
@@ -109,7 +109,7 @@ def report(seconds: Sample, curve: dict[int, float], answered: int, effort: Effo
             ["swaps", "RSS MB", f"of that after {effort.settle}"],
             [[str(swap), f"{rss:.1f}", f"{rss / settled:.3f}"] for swap, rss in curve.items()],
         ),
-        [Target(f"memory at the end, of that after {effort.settle} swaps", growth, "at most", MOST_GROWTH)],
+        [Target(f"memory at the end, of that after {effort.settle} swaps", growth, "at most", MAX_GROWTH)],
         [
             f"A swap (alias, load, warm, flip) takes {seconds.median * 1e3:.0f} ms in the median, "
             f"{max(seconds.values) * 1e3:.0f} ms at most; {answered:,} requests meanwhile, none failed."

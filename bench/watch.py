@@ -19,7 +19,7 @@ from driftline.monitor.reference.profile import Profile
 NAME = "trees"
 CONNECTIONS = (1, 64)
 REFERENCE_ROWS = 50_000
-LEAST_SHARE = 0.95
+MIN_SHARE = 0.95
 OFF, COUNTING, WATCHING = "off", "without a profile", "with a profile"
 
 
@@ -74,7 +74,7 @@ def report(seen: dict[int, dict[str, list[Load]]]) -> Result:
             figures.append({"monitor": form, "connections": connections, "ratios": share})
             if form == WATCHING:
                 what = f"of the requests/s without a monitor, at {connections} connections"
-                targets.append(Target(what, share.median, "at least", LEAST_SHARE))
+                targets.append(Target(what, share.median, "at least", MIN_SHARE))
     return Result(
         "what the monitor costs: one row of 30 features as JSON, XGBoost of 100 trees, one core",
         Table(["monitor", "connections", "requests/s", "p50 ms", "p99 ms", "of none"], rows),

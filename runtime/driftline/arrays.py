@@ -35,4 +35,4 @@ def as_array(values: Any) -> Any:
         return np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         came = type(values).__name__
-        raise TypeError(f"expected an array that numpy can represent, came a {came}: {error}") from None
+        raise TypeError(f"expected an array that numpy can represent, got a {came}: {error}") from None

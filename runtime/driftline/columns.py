@@ -37,7 +37,7 @@ def tabled(data: Any) -> Any:
         return pa.table(data)
     except (pa.ArrowException, TypeError) as error:
         raise BadRequest(
-            f"expected a table that Arrow can represent, came a {type(data).__name__}: {error}"
+            f"expected a table that Arrow can represent, got a {type(data).__name__}: {error}"
         ) from error
 
 
@@ -81,12 +81,12 @@ def columns_of(data: Any, wanted: Collection[str] | None = None) -> Columns:
             continue
         for one, column in _columns(str(name), values).items():
             if one in columns:
-                raise BadRequest(f"column {one!r}: expected it once, came twice")
+                raise BadRequest(f"column {one!r}: expected it once, got twice")
             columns[one] = column
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         each = listed(f"{name}: {len(column)}" for name, column in columns.items())
-        raise BadRequest(f"expected columns of one length, came {each}")
+        raise BadRequest(f"expected columns of one length, got {each}")
     return columns
 
 
@@ -207,7 +207,7 @@ def items_of(lists: Any, what: str, width: int = -1, first: int = 0, each: int =
         place = int(wrong.argmax())
         expected = "a list" if width == -1 else f"{width} values{like}"
         came = "null" if lengths[place] < 0 else lengths[place]
-        raise BadRequest(f"{what}, row {first + place // each}: expected {expected}, came {came}")
+        raise BadRequest(f"{what}, row {first + place // each}: expected {expected}, got {came}")
     return lists.flatten(), max(width, 0)
 
 
@@ -238,10 +238,10 @@ def _named(data: Any) -> list[tuple[Any, Any]]:
     if isinstance(data, np.ndarray) and data.dtype.names:
         return [(name, data[name]) for name in data.dtype.names]
     if isinstance(data, np.ndarray) or is_foreign(data):
-        raise BadRequest('expected arrays by name, such as {"input": array}, came an array alone')
+        raise BadRequest('expected arrays by name, such as {"input": array}, got an array alone')
     kind = type(data).__name__
     came = f"a {kind}: {_FRAMES[kind]} makes a frame of it" if kind in _FRAMES else shorten(data)
-    raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {came}")
+    raise BadRequest(f"expected a table, a DataFrame or arrays by name, got {came}")
 
 
 _FRAMES = {"Series": "to_frame()", "LazyFrame": "collect()"}
@@ -290,7 +290,7 @@ def _columns(name: str, values: Any) -> Columns:
     try:
         array: Array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     except ValueError:
-        raise BadRequest(f"column {name!r}: expected a regular array, came lists that differ") from None
+        raise BadRequest(f"column {name!r}: expected a regular array, got lists that differ") from None
     if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
         array = np.asarray(values, object)  # numpy would convert numbers among it to text
     if array.ndim == 2:
@@ -298,7 +298,7 @@ def _columns(name: str, values: Any) -> Columns:
             one: _one(one, part) for one, part in zip(names_of(name, array.shape[1]), array.T, strict=True)
         }
     if array.ndim != 1:
-        raise BadRequest(f"column {name!r}: expected one or two dimensions, came shape {list(array.shape)}")
+        raise BadRequest(f"column {name!r}: expected one or two dimensions, got shape {list(array.shape)}")
     return {name: array} if _is_plain(array) else _parts(name, _to_arrow(name, array))
 
 
@@ -350,7 +350,7 @@ def _from_arrow(name: str, values: Any) -> Column:
     try:
         return _plain(name, values)
     except pa.ArrowException as error:
-        raise BadRequest(f"column {name!r}: expected numbers or strings, came {values.type}") from error
+        raise BadRequest(f"column {name!r}: expected numbers or strings, got {values.type}") from error
 
 
 def _plain(name: str, values: Any) -> Column:
@@ -376,7 +376,7 @@ def _plain(name: str, values: Any) -> Column:
         return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
     if pa.types.is_temporal(kind):
         return _plain(name, _microseconds(values))
-    raise BadRequest(f"column {name!r}: expected numbers or strings, came {kind}")
+    raise BadRequest(f"column {name!r}: expected numbers or strings, got {kind}")
 
 
 def _microseconds(values: Any) -> Any:

@@ -29,7 +29,7 @@ _HEAD_BYTES = 2**16
 _MISSING = [*pa.csv.ConvertOptions().null_values, "None", "<NA>"]
 """Words for a missing value of any type: those of Arrow, and others that pandas treats as missing."""
 
-_NO_UTF8 = "expected text in UTF-8, came another encoding"
+_NO_UTF8 = "expected text in UTF-8, got another encoding"
 
 _WORDS = {
     "null": "missing values",
@@ -79,7 +79,7 @@ def _check_head(path: Path) -> None:
     if not lines or b"," in lines[0]:
         return
     if any(all(mark in line for line in lines) for mark in (b";", b"\t", b"|")):
-        raise ValueError(f"expected columns separated by commas, came {text[:100]!r}")
+        raise ValueError(f"expected columns separated by commas, got {text[:100]!r}")
 
 
 def settle(schema: Any, files: Sequence[Path]) -> Any:

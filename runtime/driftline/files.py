@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-MOST_BYTES = 2**20
+MAX_BYTES = 2**20
 """The most bytes of a small file, which is read as a whole."""
 
 PIPE_SECONDS = 5.0
@@ -26,14 +26,14 @@ def read_small(path: Path) -> bytes:
     content, poll = b"", select.poll()
     with open(path, "rb", buffering=0, opener=_without_waiting) as file:
         poll.register(file, select.POLLIN)
-        while len(content) <= MOST_BYTES:
+        while len(content) <= MAX_BYTES:
             if not poll.poll(PIPE_SECONDS * 1000):
                 raise ValueError(f"expected a file, nothing arrived in {PIPE_SECONDS:g} s")
-            part = file.read(MOST_BYTES + 1 - len(content))
+            part = file.read(MAX_BYTES + 1 - len(content))
             if part == b"":
                 return content
             content += part or b""  # None: another reader of a pipe was faster
-    raise ValueError(f"expected at most {MOST_BYTES} bytes, came more")
+    raise ValueError(f"expected at most {MAX_BYTES} bytes, got more")
 
 
 def _without_waiting(path: str, flags: int) -> int:

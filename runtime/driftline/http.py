@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from driftline.errors import Cancelled, TooLarge
 
-MOST_HEAD = 64 * 2**10
+MAX_HEAD = 64 * 2**10
 """The most bytes of a request's line and headers; those that arrive at once may be more."""
 
 STALLED_SECONDS = 5.0
@@ -63,7 +63,7 @@ async def read_body(receive: Receive, most: int, first: bytes = b"") -> bytes:
         more = message.get("more_body", False)
         size += len(chunk)
         if size > most:
-            raise TooLarge(f"the body: expected at most {most} bytes, came more")
+            raise TooLarge(f"the body: expected at most {most} bytes, got more")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -156,7 +156,7 @@ def check_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> None:
     """Raise Refused unless a request has one Host, or none before HTTP/1.1: RFC 9112, 3.2."""
     count = sum(name == b"host" for name, _ in headers)
     if count > 1 or (count == 0 and version == "1.1"):
-        raise Refused(f"expected one Host header, came {count or 'none'}")
+        raise Refused(f"expected one Host header, got {count or 'none'}")
 
 
 class Refusal:
@@ -219,7 +219,7 @@ class HttpConnection(HttpToolsProtocol):
             known = error.__context__
             self._refuse(400, str(known) if isinstance(known, Refused) else NO_HTTP)
             return
-        if self._unplaced > MOST_HEAD and not self.transport.is_closing():
+        if self._unplaced > MAX_HEAD and not self.transport.is_closing():
             self._refuse(431, TOO_LARGE)
         self._count(len(data))
 

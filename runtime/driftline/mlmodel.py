@@ -138,10 +138,10 @@ class MlModel:
         document = read_yaml(path)
         flavors = document.get("flavors")
         if not isinstance(flavors, dict) or not all(isinstance(value, dict) for value in flavors.values()):
-            raise ModelError(f"{path}: flavors: expected mappings by flavor, came {reprlib.repr(flavors)}")
+            raise ModelError(f"{path}: flavors: expected mappings by flavor, got {reprlib.repr(flavors)}")
         signature, example = document.get("signature"), document.get("saved_input_example_info")
         if signature is not None and not isinstance(signature, dict):
-            raise ModelError(f"{path}: signature: expected a mapping, came {reprlib.repr(signature)}")
+            raise ModelError(f"{path}: signature: expected a mapping, got {reprlib.repr(signature)}")
         return cls(
             flavors,
             MlflowSignature.parse(signature, str(path)) if signature else None,
@@ -162,7 +162,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ModelError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
-        raise ModelError(f"{path}: expected a mapping, came {type(document).__name__}")
+        raise ModelError(f"{path}: expected a mapping, got {type(document).__name__}")
     return document
 
 
@@ -179,14 +179,14 @@ def _listed(text: object, where: str) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         items = None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ModelError(f"{where}: expected the JSON of a list of objects, came {text!r:.200}")
+        raise ModelError(f"{where}: expected the JSON of a list of objects, got {text!r:.200}")
     return items
 
 
 def _schema(items: list[dict[str, Any]], where: str) -> Schema:
     tensors = [item for item in items if item.get("type") == "tensor"]
     if tensors and len(tensors) < len(items):
-        raise ModelError(f"{where}: expected tensors or columns, came both")
+        raise ModelError(f"{where}: expected tensors or columns, got both")
     schema: Schema = (
         tuple(_tensor(item, where) for item in items)
         if tensors
@@ -194,7 +194,7 @@ def _schema(items: list[dict[str, Any]], where: str) -> Schema:
     )
     names = [item.name for item in schema if item.name is not None]
     if len(set(names)) < len(names) or 0 < len(names) < len(schema):
-        raise ModelError(f"{where}: expected different names, or none at all, came {names!r:.200}")
+        raise ModelError(f"{where}: expected different names, or none at all, got {names!r:.200}")
     return schema
 
 
@@ -205,7 +205,7 @@ def _tensor(item: dict[str, Any], where: str) -> Tensor:
         dtype, shape = np.dtype(spec["dtype"]), tuple(spec["shape"])
         assert all(type(size) is int and size >= -1 for size in shape)
     except (AssertionError, KeyError, TypeError, ValueError):
-        raise ModelError(f"{where}: tensor-spec: expected dtype and shape, came {spec!r:.200}") from None
+        raise ModelError(f"{where}: tensor-spec: expected dtype and shape, got {spec!r:.200}") from None
     return Tensor(_name(item), dtype, shape)
 
 
@@ -242,4 +242,4 @@ def _type(item: dict[str, Any], where: str) -> ColumnType:
                 if isinstance(value, dict)
             )
             return ColumnType("object", fields=tuple(fields))
-    raise ModelError(f"{where}: expected a type such as {', '.join(SCALARS)}, came {item!r:.200}")
+    raise ModelError(f"{where}: expected a type such as {', '.join(SCALARS)}, got {item!r:.200}")

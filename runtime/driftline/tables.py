@@ -61,7 +61,7 @@ class Source:
             self._first = _schema(self._files[0])
         twice = [name for name, times in Counter(self._first.names).items() if times > 1]
         if twice:
-            raise BadRequest(f"{path}: expected columns of different names, came {twice[0]!r} twice")
+            raise BadRequest(f"{path}: expected columns of different names, got {twice[0]!r} twice")
         self.rows = self._count()
 
     @cached_property
@@ -175,7 +175,7 @@ def check_target(path: Path, data: Path | None = None) -> None:
     """
     folder = path.parent
     if path.is_dir():
-        raise BadRequest(f"{path}: expected a file, came a folder")
+        raise BadRequest(f"{path}: expected a file, got a folder")
     if not folder.is_dir():
         raise BadRequest(f"{path}: expected a file in a folder, {folder} is none")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -122,7 +122,7 @@ class Signature:
                 if rows >= 0:
                     raise BadRequest(
                         f"input {name!r}: expected {rows} rows as in input {next(iter(inputs))!r}, "
-                        f"came {array.shape[0]}"
+                        f"got {array.shape[0]}"
                     )
                 rows = array.shape[0]
         return rows
@@ -138,7 +138,7 @@ class Signature:
         if not isinstance(columns, Mapping):
             if len(specs) != 1:
                 raise BadRequest(
-                    f"expected values by input name ({', '.join(specs)}), came {shorten(columns)}"
+                    f"expected values by input name ({', '.join(specs)}), got {shorten(columns)}"
                 )
             columns = {self.inputs[0].name: columns}
         blocks = self.blocks(columns)
@@ -152,13 +152,13 @@ class Signature:
         for name, spec in specs.items():
             if name not in columns:
                 raise BadRequest(
-                    f"input {name!r}: expected {spec.datatype.name} {list(spec.shape)}, came nothing"
+                    f"input {name!r}: expected {spec.datatype.name} {list(spec.shape)}, got nothing"
                 )
         tensors = {name: coerce(spec, columns[name]) for name, spec in specs.items()}
         for name, spec in specs.items():
             if not spec.accepts(tensors[name].shape):
                 raise BadRequest(
-                    f"input {name!r}: expected shape {list(spec.shape)}, came {list(tensors[name].shape)}"
+                    f"input {name!r}: expected shape {list(spec.shape)}, got {list(tensors[name].shape)}"
                 )
             if spec.raw:
                 tensors[name] = as_column(spec, tensors[name])
@@ -319,7 +319,7 @@ def _leaves(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
             raise _ragged(spec)
         if len(shape) == _MOST_DIMENSIONS:
             raise BadRequest(
-                f"input {spec.name!r}: expected shape {list(spec.shape)}, came lists nested too deep"
+                f"input {spec.name!r}: expected shape {list(spec.shape)}, got lists nested too deep"
             )
         shape += lengths
         data = list(chain.from_iterable(data))
@@ -327,7 +327,7 @@ def _leaves(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
 
 
 def _ragged(spec: TensorSpec) -> BadRequest:
-    return BadRequest(f"input {spec.name!r}: expected a regular array, came nested lists that differ")
+    return BadRequest(f"input {spec.name!r}: expected a regular array, got nested lists that differ")
 
 
 def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
@@ -340,7 +340,7 @@ def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
         if wrong == {list}:
             raise _ragged(spec)
         raise BadRequest(
-            f"input {spec.name!r}: expected {spec.datatype.name} values, came {shorten(value)} "
+            f"input {spec.name!r}: expected {spec.datatype.name} values, got {shorten(value)} "
             f"({type(value).__name__}) at position {position}"
         )
     if bytes in types:
@@ -368,7 +368,7 @@ def check_range(spec: TensorSpec, *extremes: float) -> None:
         if not least <= extreme <= most:
             raise BadRequest(
                 f"input {spec.name!r}: expected {spec.datatype.name} values from {least} "
-                f"to {most}, came {shorten(extreme)}"
+                f"to {most}, got {shorten(extreme)}"
             )
 
 
@@ -378,7 +378,7 @@ def utf8(spec: TensorSpec, value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError as error:
         raise BadRequest(
-            f"input {spec.name!r}: expected UTF-8 strings, came {shorten(value)}: {error.reason}"
+            f"input {spec.name!r}: expected UTF-8 strings, got {shorten(value)}: {error.reason}"
         ) from None
 
 

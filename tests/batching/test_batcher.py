@@ -482,7 +482,7 @@ async def test_strings_count_with_their_letters() -> None:
 async def test_tensors_that_differ_in_rows_are_refused() -> None:
     specs = tuple(TensorSpec(name, DATATYPES["FP32"], (-1, 2)) for name in "ab")
     batcher = make(Doubler(), Signature(specs, specs, True))
-    with pytest.raises(BadRequest, match="'b': expected 2 rows as in input 'a', came 3"):
+    with pytest.raises(BadRequest, match="'b': expected 2 rows as in input 'a', got 3"):
         batcher.submit({"a": rows(1, 2)["x"], "b": rows(1, 2, 3)["x"]}, ("y",))
     await empty(batcher)
 
@@ -689,7 +689,7 @@ async def test_outputs_without_a_row_for_each_row_are_no_ones_answer() -> None:
 
     batcher = make(run)
     split = batcher.submit(rows(*range(6)), ("y",))
-    with pytest.raises(ModelError, match=r"'y': expected 4 rows, came shape \[1, 2\]"):
+    with pytest.raises(ModelError, match=r"'y': expected 4 rows, got shape \[1, 2\]"):
         await split
     # Requests that can't be told apart in a batch are run alone, where no rows have to be.
     alone = [batcher.submit(rows(n), ("y",)) for n in range(2)]

@@ -222,7 +222,7 @@ def test_categories_that_are_times_are_refused() -> None:
     times = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=3)})
     for encoder in (OneHotEncoder(), OrdinalEncoder()):
         with pytest.raises(
-            BadRequest, match=r"categories of 'when': expected strings or numbers, came .*2024-01"
+            BadRequest, match=r"categories of 'when': expected strings or numbers, got .*2024-01"
         ):
             dl.Transform.from_sklearn(encoder.fit(times))
 

@@ -322,7 +322,7 @@ def test_nothing_a_client_sends_ends_the_process(registry: Registry, tmp_path: P
                 client.sendall(raw)
         too_large = server.post("/v2/models/m/infer", content=b"x" * 1001)
         assert too_large.status_code == 413
-        assert "expected at most 1000 bytes, came 1001" in too_large.json()["error"]
+        assert "expected at most 1000 bytes, got 1001" in too_large.json()["error"]
         assert server.get("/v2/models/m/infer").status_code == 405
         assert server.get("/nothing").status_code == 404
         assert server.post("/v2/models/m/infer", content=b"{").status_code == 400

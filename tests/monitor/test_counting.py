@@ -186,15 +186,15 @@ def test_integers_beyond_int64_are_no_category() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"normal": None}, "column 'normal': expected as in the profile, came none"),
-        ({"place": None}, "column 'place': expected as in the profile, came none"),
-        ({"normal": ["a"] * ROWS}, "column 'normal': expected numbers as in the profile, came strings"),
+        ({"normal": None}, "column 'normal': expected as in the profile, got none"),
+        ({"place": None}, "column 'place': expected as in the profile, got none"),
+        ({"normal": ["a"] * ROWS}, "column 'normal': expected numbers as in the profile, got strings"),
         (
             {"place": np.zeros(ROWS)},
-            "column 'place': expected strings as in the profile, came numbers",
+            "column 'place': expected strings as in the profile, got numbers",
         ),
-        ({"day": ["a"] * ROWS}, "column 'day': expected integers as in the profile, came strings"),
-        ({"late": ["a"] * ROWS}, "column 'late': expected booleans as in the profile, came strings"),
+        ({"day": ["a"] * ROWS}, "column 'day': expected integers as in the profile, got strings"),
+        ({"late": ["a"] * ROWS}, "column 'late': expected booleans as in the profile, got strings"),
     ],
 )
 def test_an_error_names_the_column(profile: Profile, change: dict[str, Any], words: str) -> None:

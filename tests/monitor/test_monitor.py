@@ -543,7 +543,7 @@ def test_a_signal_of_a_slight_change_says_what_it_is() -> None:
 
 
 def test_a_monitor_needs_a_profile() -> None:
-    with pytest.raises(BadRequest, match=r"expected a Profile, came 'profile\.arrow'"):
+    with pytest.raises(BadRequest, match=r"expected a Profile, got 'profile\.arrow'"):
         Monitor("profile.arrow")  # type: ignore[arg-type]
 
 

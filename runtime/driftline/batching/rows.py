@@ -36,7 +36,7 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
     rows = sum(stop - start for _, start, stop in slices)
     for name, array in outputs.items():
         if array.shape[:1] != (rows,):
-            raise ModelError(f"output {name!r}: expected {rows} rows, came shape {list(array.shape)}")
+            raise ModelError(f"output {name!r}: expected {rows} rows, got shape {list(array.shape)}")
     results: list[Tensors] = []
     end = 0
     for request, first, last in slices:

@@ -15,7 +15,7 @@ from driftline.errors import BadRequest
 from driftline.mlmodel import Column, MlflowSignature
 from driftline.tensors import Array
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 """The most rows that are compared."""
 
 _DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
@@ -53,7 +53,7 @@ class Example:
                     )
             example = cls(example.data[list(columns)])
         if not example.rows:
-            raise BadRequest(f"{data or source.path}: expected rows, came none")
+            raise BadRequest(f"{data or source.path}: expected rows, got none")
         return example
 
     @property
@@ -78,7 +78,7 @@ class Example:
         arrays = self.arrays
         for name, array in arrays.items():
             if array.dtype == object and not isinstance(array.flat[0], (int, float, type(None))):
-                raise BadRequest(f"column {name!r}: expected numbers, came {array.flat[0]!r:.60}")
+                raise BadRequest(f"column {name!r}: expected numbers, got {array.flat[0]!r:.60}")
         numbers = [array.astype(dtype) for array in arrays.values()]
         return numbers[0] if len(numbers) == 1 else np.concatenate(numbers, axis=1)
 
@@ -87,7 +87,7 @@ def _of_file(path: Path) -> Any:
     if path.suffix.lower() in (".npy", ".npz"):
         try:
             loaded = np.load(path, allow_pickle=False)
-            return dict(loaded) if path.suffix.lower() == ".npz" else loaded[:MOST_ROWS]
+            return dict(loaded) if path.suffix.lower() == ".npz" else loaded[:MAX_ROWS]
         except (OSError, ValueError) as error:
             raise BadRequest(f"{path}: {error}") from error
     import pyarrow as pa
@@ -96,7 +96,7 @@ def _of_file(path: Path) -> Any:
 
     table = Table(path)
     batches = list(islice(table.batches(table.schema.names), 1))
-    return pa.Table.from_batches(batches, schema=None if batches else table.schema)[:MOST_ROWS].to_pandas()
+    return pa.Table.from_batches(batches, schema=None if batches else table.schema)[:MAX_ROWS].to_pandas()
 
 
 def _of_mlflow(path: Path, signature: MlflowSignature | None) -> Any:

@@ -128,6 +128,6 @@ def kind_of(model: Any, source: Source) -> str:
     names = ", ".join(one.name for one in KINDS.values() if one.home)
     came = f"{type(model).__module__}.{type(model).__qualname__}"
     raise BadRequest(
-        f"{source.path}: expected a model of {names}, came {came}; "
+        f"{source.path}: expected a model of {names}, got {came}; "
         f"an MLflow model is served as it is by {TRUST}"
     )

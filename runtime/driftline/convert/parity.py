@@ -42,7 +42,7 @@ class Difference:
         if self.value == 0:
             return f"no difference{ties}"
         where = f"in output {self.output!r}, row {self.row}"
-        return f"{self.value:.2g} {where}: expected {self.expected}, came {self.came}{ties}"
+        return f"{self.value:.2g} {where}: expected {self.expected}, got {self.came}{ties}"
 
 
 def largest(model: Model, native: Native, example: Example) -> Difference:
@@ -81,7 +81,7 @@ def inputs_of(model: Model, example: Example) -> Tensors:
         return {specs[0].name: example.matrix(specs[0].datatype.dtype.type)}
     arrays = example.arrays
     if len(arrays) != len(specs):
-        raise BadRequest(f"expected {len(specs)} inputs in the example, came {len(arrays)}")
+        raise BadRequest(f"expected {len(specs)} inputs in the example, got {len(arrays)}")
     if not {spec.name for spec in specs} <= arrays.keys():
         arrays = dict(zip((spec.name for spec in specs), arrays.values(), strict=True))
     return {spec.name: _cast(spec, arrays[spec.name]) for spec in specs}
@@ -112,7 +112,7 @@ def tied(came: Array, want: Array, scores: Array, classes: Array) -> Array:
 def _between(name: str, came: Array, want: Array) -> Difference:
     want = np.asarray(want)
     if came.size != want.size or came.shape[:1] != want.shape[:1]:
-        raise BadRequest(f"output {name!r}: expected shape {list(want.shape)}, came {list(came.shape)}")
+        raise BadRequest(f"output {name!r}: expected shape {list(want.shape)}, got {list(came.shape)}")
     came = came.reshape(want.shape)
     if want.dtype.kind == "f" and came.dtype != object:
         both = came.astype(np.float64), want.astype(np.float64)

@@ -84,14 +84,14 @@ class Source:
         known = {name: flavor for name, flavor in model.flavors.items() if name in FLAVORS}
         if not known:
             raise BadRequest(
-                f"{folder}: expected a flavor of {', '.join(FLAVORS)}, came {', '.join(model.flavors)}; "
+                f"{folder}: expected a flavor of {', '.join(FLAVORS)}, got {', '.join(model.flavors)}; "
                 "it is served as it is by `driftline serve --trust`"
             )
         name, flavor = next(iter(known.items()))
         kind, key = FLAVORS[name]
         path = folder / str(flavor.get(key))
         if not path.resolve().is_relative_to(folder.resolve()) or not path.exists():
-            raise BadRequest(f"{folder / MLMODEL}: {name}.{key}: expected a path in the folder, came {path}")
+            raise BadRequest(f"{folder / MLMODEL}: {name}.{key}: expected a path in the folder, got {path}")
         if path.is_dir() and kind != "spark":
             inside = (path / "data", path) if (path / "data").is_dir() else (path,)
             files = [at / one for at in inside for one in _INSIDE if (at / one).is_file()]

@@ -24,7 +24,7 @@ def run(registry: str, host: str, port: int, rows: int | None) -> int:
     if missing:
         raise BadRequest(f"the demo needs {', '.join(missing)}: pip install 'driftline[cpu,demo]'")
     if rows is not None and rows < _LEAST_ROWS:
-        raise BadRequest(f"rows: expected at least {_LEAST_ROWS}, so that both versions answer; came {rows}")
+        raise BadRequest(f"rows: expected at least {_LEAST_ROWS}, so that both versions answer; got {rows}")
     from driftline.demo.scenario import run_scenario
 
     return run_scenario(registry, host, port, rows)

@@ -44,7 +44,7 @@ class Bundle:
         if path.is_file():
             if path.suffix.lower() in CONVERTIBLE:
                 raise ModelError(
-                    f"{path}: expected an .onnx file, came one that ends in {path.suffix}; "
+                    f"{path}: expected an .onnx file, got one that ends in {path.suffix}; "
                     "`driftline convert` makes one of other libraries' models"
                 )
             return cls(path, ModelSettings())
@@ -74,7 +74,7 @@ def _is_file(path: Path) -> bool:
         return True
     if os.path.lexists(path):
         what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "something else"
-        raise ModelError(f"{path}: expected a file, came {what}")
+        raise ModelError(f"{path}: expected a file, got {what}")
     return False
 
 
@@ -99,5 +99,5 @@ def mlflow_model(mlmodel: MlModel, folder: Path) -> str:
         raise ModelError(f"{folder}: expected a model of MLflow's onnx flavor, its flavors are: {known}")
     data = flavor.get("data", MODEL)
     if not isinstance(data, str) or Path(data).is_absolute() or ".." in Path(data).parts:
-        raise ModelError(f"{folder}: flavors.onnx.data: expected a file in this folder, came {data!r}")
+        raise ModelError(f"{folder}: flavors.onnx.data: expected a file in this folder, got {data!r}")
     return data

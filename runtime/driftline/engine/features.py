@@ -55,7 +55,7 @@ class Features:
             takes = ", ".join(f"{spec.name} {spec.datatype.name} {list(spec.shape)}" for spec in model.inputs)
             raise ModelError(
                 f"{path}: expected a model of one input FP32 [-1, {transform.width}], which the transform "
-                f"makes, came one of {takes}"
+                f"makes, got one of {takes}"
             )
         columns = tuple(
             TensorSpec(column.name, DATATYPES[DATATYPE[column.kind]], (-1,), raw=True)

@@ -30,7 +30,7 @@ def _words(path: Path, error: ModelError) -> str:
     if type(error.__cause__).__name__ == "InvalidProtobuf" or "No graph was found" in text:
         size = path.stat().st_size
         came = f"{size:,} bytes that are not one, or not all of one" if size else "an empty file"
-        return f"expected an ONNX model, came {came}"
+        return f"expected an ONNX model, got {came}"
     text = _CODE.sub("", text, count=1).removeprefix(f"Load model from {path} failed:")
     text = _PLACE.sub("", text)
     if type(error.__cause__).__name__ == "NotImplemented":

@@ -44,7 +44,7 @@ NO_PROFILE = "no associated shape profiles"
 WARM_UP_NS = 1_000_000_000
 """Warming up stops before a batch that would take longer."""
 
-MOST_NAMES = 6
+MAX_NAMES = 6
 """The most inputs, or outputs, that a repr names."""
 
 
@@ -166,7 +166,7 @@ class Model:
         for name in names:
             if name not in named:
                 takes, came = ", ".join(names), listed(names_in(columns))
-                raise BadRequest(f"column {name!r}: the model takes the columns {takes}; came {came}")
+                raise BadRequest(f"column {name!r}: the model takes the columns {takes}; got {came}")
         return {name: named[name] for name in names}
 
     def run(self, inputs: Tensors, outputs: Sequence[str], on_computed: OnComputed | None = None) -> Tensors:
@@ -260,8 +260,8 @@ class Model:
 
 def _names(specs: Sequence[TensorSpec]) -> str:
     """Return the names of tensors for a repr, the first ones if there are many."""
-    names = [spec.name for spec in specs[:MOST_NAMES]]
-    return ", ".join(names + ["..."] * (len(specs) > MOST_NAMES))
+    names = [spec.name for spec in specs[:MAX_NAMES]]
+    return ", ".join(names + ["..."] * (len(specs) > MAX_NAMES))
 
 
 def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0) -> Session:

@@ -13,7 +13,7 @@ import numpy as np
 from driftline.engine.model import Model
 from driftline.tensors import Tensors
 
-MOST_ROWS = 8_192
+MAX_ROWS = 8_192
 """The largest batch that is tried, unless `max_batch_rows` is larger."""
 
 _TRIES = 3
@@ -35,7 +35,7 @@ class ParallelRunner:
         self._threads = threads
         rows = max(1, model.settings.batching.max_batch_rows)
         # TensorRT's engines are built for a server's batch sizes.
-        self._sizes = BatchSizeSearch(rows, rows if model.settings.engine.tensorrt else MOST_ROWS)
+        self._sizes = BatchSizeSearch(rows, rows if model.settings.engine.tensorrt else MAX_ROWS)
         self._pool = ThreadPoolExecutor(threads, "driftline-score")
         self._stopped = False
 
@@ -102,7 +102,7 @@ class BatchSizeSearch:
     most  rows of a batch that is tried
     """
 
-    def __init__(self, rows: int, most: int = MOST_ROWS) -> None:
+    def __init__(self, rows: int, most: int = MAX_ROWS) -> None:
         self._rows = rows
         self._most = most
         self._ns: dict[int, list[float]] = {}

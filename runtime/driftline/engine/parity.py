@@ -18,7 +18,7 @@ from driftline.protocols.arrow import Columns
 from driftline.tables import Source
 from driftline.tensors import Array, Tensors, shorten
 
-MOST_ROWS = 100_000
+MAX_ROWS = 100_000
 """The most rows that are compared."""
 
 SINGLE_ROWS = 64
@@ -62,10 +62,10 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
             part.compare(row, row + 1)
         rows += batch.num_rows
         progress(batch.num_rows)
-        if rows >= MOST_ROWS:
+        if rows >= MAX_ROWS:
             break
     if not rows:
-        raise BadRequest(f"{data}: expected rows, came none")
+        raise BadRequest(f"{data}: expected rows, got none")
     return rows
 
 
@@ -108,7 +108,7 @@ class Part:
                 row = int(wrong[0])
                 raise BadRequest(
                     f"output {column!r}, row {self.first + start + row}: expected {_shown(want[row])} within "
-                    f"{self.tolerance:g}, came {_shown(came[row])}"
+                    f"{self.tolerance:g}, got {_shown(came[row])}"
                 )
 
 

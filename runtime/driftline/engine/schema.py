@@ -41,14 +41,14 @@ def _merged(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
     if tensor.dtype.kind not in ("OSU" if text else "biuf"):
         raise ModelError(
             f"{where}: tensor {spec.name!r}: expected {spec.datatype.name} as in the model, "
-            f"came {tensor.dtype}"
+            f"got {tensor.dtype}"
         )
     shape = tuple(own if own != -1 else said for own, said in zip(spec.shape, tensor.shape, strict=False))
     fits = all(said in (-1, size) for size, said in zip(shape, tensor.shape, strict=False))
     if len(spec.shape) != len(tensor.shape) or not fits:
         raise ModelError(
             f"{where}: tensor {spec.name!r}: expected a shape of {list(spec.shape)} as in the model, "
-            f"came {list(tensor.shape)}"
+            f"got {list(tensor.shape)}"
         )
     return replace(spec, shape=shape)
 
@@ -56,4 +56,4 @@ def _merged(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
 def _check_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> None:
     """Check that a table fits: as one matrix of all its columns, or with an input for each of them."""
     if len(specs) == 1 and len(specs[0].shape) == 2 and schema and specs[0].shape[1] not in (-1, len(schema)):
-        raise ModelError(f"{where}: expected {specs[0].shape[1]} columns as in the model, came {len(schema)}")
+        raise ModelError(f"{where}: expected {specs[0].shape[1]} columns as in the model, got {len(schema)}")

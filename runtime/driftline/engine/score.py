@@ -49,7 +49,7 @@ def score(
             total += batch.num_rows
             progress(batch.num_rows)
         if not total:
-            raise BadRequest(f"{data}: expected rows, came none")
+            raise BadRequest(f"{data}: expected rows, got none")
     return total
 
 

@@ -197,7 +197,7 @@ def tensor_spec(name: str, onnx_type: str, shape: Sequence[Any] | None, path: Pa
         return TensorSpec(name, DATATYPES["FP32"], (-1, -1))
     datatype: Datatype | None = BY_ONNX.get(onnx_type.removeprefix("tensor(").removesuffix(")"))
     if datatype is None:
-        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, came {onnx_type}")
+        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, got {onnx_type}")
     return TensorSpec(name, datatype, tuple(size if isinstance(size, int) else -1 for size in shape or ()))
 
 

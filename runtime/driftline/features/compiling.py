@@ -60,7 +60,7 @@ def _(step: spec.Impute, state: State, builder: Builder) -> None:
     if isinstance(slot, Text) and isinstance(value, str):
         builder.put(step.makes, slot if slot.fill is not None else Text(slot.source, value))
     elif isinstance(value, str):
-        raise BadRequest(f"value: expected a number for a column of numbers, came {value!r}")
+        raise BadRequest(f"value: expected a number for a column of numbers, got {value!r}")
     else:
         builder.change(step, kernel.FILL, value)
     if step.indicator:
@@ -215,7 +215,7 @@ def _(step: spec.Hash, state: State, builder: Builder) -> None:
 def _(step: spec.Cross, state: State, builder: Builder) -> None:
     left, right = (builder[column] for column in step.reads)
     if not isinstance(left, (Number, Text)) or not isinstance(right, (Number, Text)):
-        raise BadRequest(f"expected two columns of strings or numbers, came {list(step.reads)}")
+        raise BadRequest(f"expected two columns of strings or numbers, got {list(step.reads)}")
     builder.put(step.makes, Pair(left, right))
 
 

@@ -94,7 +94,7 @@ class Import:
             return
         origin = self.origins.get(column, column)
         if self.kinds.setdefault(origin, kind) != kind:
-            raise BadRequest(f"column {origin!r}: expected one kind, came {self.kinds[origin]} and {kind}")
+            raise BadRequest(f"column {origin!r}: expected one kind, got {self.kinds[origin]} and {kind}")
 
     def chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
         """What one transformer or several in a row make of columns that stay for others.
@@ -160,7 +160,7 @@ class Import:
             self.drop(column for column in columns if column not in kept)
             return kept
         if hasattr(fitted, "predict"):
-            raise _refused(where, f"expected transformers, came the model {kind}; without it: pipeline[:-1]")
+            raise _refused(where, f"expected transformers, got the model {kind}; without it: pipeline[:-1]")
         if kind not in TRANSFORMERS:
             raise _unknown(fitted, where)
         try:
@@ -231,7 +231,7 @@ def _raw(fitted: Any) -> list[str]:
     if count is None:
         if not (first is None or hasattr(first, "get_support") or _kind(first) in (*TRANSFORMERS, *PARALLEL)):
             raise _unknown(first, "")
-        raise BadRequest(f"{_kind(fitted)}: expected a fitted transformer, came {shorten(fitted)}")
+        raise BadRequest(f"{_kind(fitted)}: expected a fitted transformer, got {shorten(fitted)}")
     return [f"x{index}" for index in range(count)] if names is None else [str(name) for name in names]
 
 

@@ -106,7 +106,7 @@ _FUNCTIONS: dict[Any, Callable[[str], tuple[spec.Step, ...]]] = {
 def _function(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     if fitted.func not in _FUNCTIONS or fitted.kw_args:
         known = ", ".join(f"numpy.{function.__name__}" for function in _FUNCTIONS)
-        raise BadRequest(f"func: expected {known} or none, came {shorten(fitted.func)}")
+        raise BadRequest(f"func: expected {known} or none, got {shorten(fitted.func)}")
     for column in columns:
         work.set_kind(column, "number")
         for step in _FUNCTIONS[fitted.func](column):
@@ -124,7 +124,7 @@ def _power(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 def _quantile(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     if fitted.n_quantiles_ < 2:
-        raise BadRequest(f"n_quantiles: expected 2 at least, came {fitted.n_quantiles_}")
+        raise BadRequest(f"n_quantiles: expected 2 at least, got {fitted.n_quantiles_}")
     for column, quantiles in zip(columns, fitted.quantiles_.T.tolist(), strict=True):
         work.set_kind(column, "number")
         step = spec.Quantile(column, fitted.n_quantiles_, fitted.output_distribution == "normal")
@@ -164,7 +164,7 @@ def _splines(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     """Each basis function is a column, a polynomial between any two knots: its Taylor series at the first."""
     how = fitted.extrapolation
     if how == "error":
-        raise BadRequest("extrapolation: expected another, came 'error'")
+        raise BadRequest("extrapolation: expected another, got 'error'")
     made: list[str] = []
     for column, basis in zip(columns, fitted.bsplines_, strict=True):
         work.set_kind(column, "number")
@@ -212,7 +212,7 @@ def _linear(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 def _normalise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     if fitted.norm == "max":
-        raise BadRequest("norm: expected 'l1' or 'l2', came 'max'")
+        raise BadRequest("norm: expected 'l1' or 'l2', got 'max'")
     parts = [work.fresh(f"{column}_part") for column in columns]
     for column, part in zip(columns, parts, strict=True):
         work.set_kind(column, "number")
@@ -307,12 +307,12 @@ def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[lis
     for category, plain in zip(own, categories, strict=True):
         if np.asarray(category).dtype.kind in "mM" or not isinstance(plain, (str, int, float, type(None))):
             came = shorten(str(category))
-            raise BadRequest(f"categories of {column!r}: expected strings or numbers, came {came}")
+            raise BadRequest(f"categories of {column!r}: expected strings or numbers, got {came}")
     if categories.count(None) > 1 or None in categories[:-1]:
         raise BadRequest(f"categories of {column!r}: expected one for what is missing, at the end")
     texts = [isinstance(category, str) for category in categories if category is not None]
     if any(texts) and not all(texts):
-        raise BadRequest(f"categories of {column!r}: expected strings or numbers, came both")
+        raise BadRequest(f"categories of {column!r}: expected strings or numbers, got both")
     work.set_kind(column, "string" if any(texts) else "number")
     if column not in work.encoded:
         work.examples.setdefault(work.origins.get(column, column), categories[0])
@@ -343,14 +343,14 @@ def _plain(category: Any) -> Any:
 
 def _finite(value: Any, column: str) -> float:
     if not np.isfinite(value):
-        raise BadRequest(f"{column!r}: expected it to be fitted on numbers, came {value}")
+        raise BadRequest(f"{column!r}: expected it to be fitted on numbers, got {value}")
     return float(value)
 
 
 def _check_missing(fitted: Any) -> None:
     missing = fitted.missing_values
     if missing is not None and missing == missing and str(missing) != "<NA>":
-        raise BadRequest(f"missing_values: expected NaN, came {missing!r}")
+        raise BadRequest(f"missing_values: expected NaN, got {missing!r}")
 
 
 def _or_none(value: Any) -> float | None:

@@ -36,7 +36,7 @@ class Step:
             expected = _hints(kind)[each.name]
             if not fits(value, expected):
                 raise BadRequest(
-                    f"{self.name}: {each.name}: expected {words_for(expected)}, came {shorten(value)}"
+                    f"{self.name}: {each.name}: expected {words_for(expected)}, got {shorten(value)}"
                 )
         self.check()
 
@@ -58,9 +58,7 @@ class Step:
         if isinstance(self.column, str):
             yield self
         elif self.into is not None:
-            raise BadRequest(
-                f"{self.name}: into: expected one column to go with it, came {list(self.column)}"
-            )
+            raise BadRequest(f"{self.name}: into: expected one column to go with it, got {list(self.column)}")
         else:
             for column in self.column:
                 yield dataclasses.replace(self, column=column)
@@ -76,7 +74,7 @@ class Step:
 
     def refuse(self, key: str, expected: str) -> BadRequest:
         """The error for a value that is not as expected."""
-        return BadRequest(f"{self.name}: {key}: expected {expected}, came {shorten(getattr(self, key))}")
+        return BadRequest(f"{self.name}: {key}: expected {expected}, got {shorten(getattr(self, key))}")
 
 
 @dataclass(frozen=True, slots=True)

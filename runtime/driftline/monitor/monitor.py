@@ -76,7 +76,7 @@ class Monitor:
         on_window: Callable[[Window], None] | None = None,
     ) -> None:
         if not isinstance(profile, Profile):
-            raise BadRequest(f"a monitor: expected a Profile, came {shorten(profile)}")
+            raise BadRequest(f"a monitor: expected a Profile, got {shorten(profile)}")
         check_least("false_alarm_rows", false_alarm_rows, 1)
         numbers = {"tolerance": tolerance, "look_seconds": look_seconds, "window_seconds": window_seconds}
         for name, value in numbers.items():
@@ -352,7 +352,7 @@ class Monitor:
         with self._lock:
             memory = self._counted.memory
             if len(memory) != len(snapshot.counted):
-                raise ValueError(f"expected {len(memory)} counts, came {len(snapshot.counted)}")
+                raise ValueError(f"expected {len(memory)} counts, got {len(snapshot.counted)}")
             if self._detectors is not None:
                 self._detectors.restore(snapshot.detectors)
             memory[:] = snapshot.counted

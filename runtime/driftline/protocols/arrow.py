@@ -60,7 +60,7 @@ class ArrowCodec:
                 raise BadRequest(f"column {field.name!r}: came {field.type}, of which pyarrow has no arrays")
         batches = rows.to_batches()
         if not batches:
-            raise BadRequest("the request: expected rows in the Arrow stream, came none")
+            raise BadRequest("the request: expected rows in the Arrow stream, got none")
         columns = Columns(self._signature.inputs, rows.schema)
         # The other columns do not grow, and checking them would cost a noticeable microsecond each.
         growing = {field.name for field in rows.schema if unpacked.refers(field.type)} & {*columns.names}
@@ -117,7 +117,7 @@ class Columns:
         self.names = tuple(dict.fromkeys((*keep, *apart, *taken)))
         for name in self.names:
             if schema.names.count(name) > 1:
-                raise BadRequest(f"column {name!r}: expected it once, came {schema.names.count(name)} times")
+                raise BadRequest(f"column {name!r}: expected it once, got {schema.names.count(name)} times")
 
     def _source(
         self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], apart: Sequence[str]
@@ -148,7 +148,7 @@ class Columns:
         for spec in self._inputs:
             came = tensors[spec.name].shape
             if not spec.accepts(came):
-                raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {list(came)}")
+                raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, got {list(came)}")
         return tensors
 
     def _tensor(self, spec: TensorSpec, batch: Any, first: int) -> Array:
@@ -188,7 +188,7 @@ def rows_of_lists(lists: Any, spec: TensorSpec, name: str, first: int = 0) -> Ar
             items, width = items_of(items, what, size, first, prod(found[1:]))
             found += (width,)
     if len(found) != len(spec.shape):
-        raise BadRequest(f"{what}: expected lists that make shape {list(spec.shape)}, came {lists.type}")
+        raise BadRequest(f"{what}: expected lists that make shape {list(spec.shape)}, got {lists.type}")
     return values(items, spec, name).reshape(found)
 
 
@@ -229,7 +229,7 @@ def _array(column: Any) -> Array:
 
 def _unfit(column: Any, spec: TensorSpec, name: str) -> BadRequest:
     nulls = f" with {column.null_count} nulls" if column.null_count else ""
-    return BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
+    return BadRequest(f"column {name!r}: expected {spec.datatype.name}, got {column.type}{nulls}")
 
 
 def _text(column: Any, name: str) -> Any:
@@ -241,7 +241,7 @@ def _text(column: Any, name: str) -> Any:
     try:
         return column.cast(pa.large_string())
     except pa.ArrowInvalid:
-        raise BadRequest(f"column {name!r}: expected UTF-8 strings, came other bytes") from None
+        raise BadRequest(f"column {name!r}: expected UTF-8 strings, got other bytes") from None
 
 
 def _is_text(column: Any, raw: bool) -> bool:
@@ -271,7 +271,7 @@ def table(keep: Mapping[str, Any], outputs: Tensors, rows: int) -> Any:
     columns = list(keep.items())
     for name, array in outputs.items():
         if array.shape[:1] != (rows,):
-            raise BadRequest(f"output {name!r}: expected {rows} rows, came shape {list(array.shape)}")
+            raise BadRequest(f"output {name!r}: expected {rows} rows, got shape {list(array.shape)}")
         if array.ndim == 1:
             columns.append((name, pa.array(array)))
         else:

@@ -23,7 +23,7 @@ def decode(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], count: in
     if len(data) != expected:
         raise BadRequest(
             f"input {spec.name!r}: expected {expected} bytes for {spec.datatype.name} {list(shape)}, "
-            f"came {len(data)}"
+            f"got {len(data)}"
         )
     if spec.datatype.dtype == bool:  # any byte but 0 is true; numpy and models know only 1
         return np.not_equal(np.frombuffer(data, np.uint8), 0).reshape(shape)
@@ -52,10 +52,10 @@ def _decode_strings(spec: TensorSpec, data: memoryview, count: int) -> list[str]
         if stop > end:
             raise BadRequest(
                 f"input {spec.name!r}: expected {count} BYTES elements, "
-                f"came {end} bytes that end in the middle of element {len(texts)}"
+                f"got {end} bytes that end in the middle of element {len(texts)}"
             )
         texts.append(utf8(spec, bytes(data[start:stop])))
         position = stop
     if len(texts) != count:
-        raise BadRequest(f"input {spec.name!r}: expected {count} BYTES elements, came {len(texts)}")
+        raise BadRequest(f"input {spec.name!r}: expected {count} BYTES elements, got {len(texts)}")
     return texts

@@ -139,10 +139,10 @@ def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event
     if media_type == STRUCTURED:
         return [_from_document(_loads(body), "the event")]
     if media_type != BATCH:
-        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, came {shorten(media_type)}")
+        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, got {shorten(media_type)}")
     documents = _loads(body)
     if type(documents) is not list:
-        raise BadRequest(f"the batch: expected a list of events, came {shorten(documents)}")
+        raise BadRequest(f"the batch: expected a list of events, got {shorten(documents)}")
     return [_from_document(document, f"event {index}") for index, document in enumerate(documents)]
 
 
@@ -176,15 +176,15 @@ def _loads(body: bytes) -> Any:
 
 def _from_document(document: Any, where: str) -> Event:
     if type(document) is not dict:
-        raise BadRequest(f"{where}: expected an object, came {shorten(document)}")
+        raise BadRequest(f"{where}: expected an object, got {shorten(document)}")
     given = {name: value for name, value in document.items() if value is not None or name == "data"}
     content_type, data, encoded = (given.pop(key, None) for key in ("datacontenttype", "data", "data_base64"))
     if content_type is not None and type(content_type) is not str:
-        raise BadRequest(f"{where}: 'datacontenttype': expected a text, came {shorten(content_type)}")
+        raise BadRequest(f"{where}: 'datacontenttype': expected a text, got {shorten(content_type)}")
     content_type = content_type or ""
     if encoded is not None:
         if "data" in document:
-            raise BadRequest(f"{where}: expected one of 'data' and 'data_base64', came both")
+            raise BadRequest(f"{where}: expected one of 'data' and 'data_base64', got both")
         return _event(given, content_type, _from_base64(encoded, where), where)
     if "data" not in document:
         return _event(given, content_type, b"", where)
@@ -199,7 +199,7 @@ def _from_base64(encoded: object, where: str) -> bytes:
             return b64decode(encoded, validate=True)
     except NoBase64:
         pass
-    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, came {shorten(encoded)}")
+    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, got {shorten(encoded)}")
 
 
 def _event(given: dict[str, Any], content_type: str, data: bytes, where: str = "the event") -> Event:
@@ -207,20 +207,20 @@ def _event(given: dict[str, Any], content_type: str, data: bytes, where: str = "
     version = given.pop("specversion", None)
     if version != "1.0":
         came = "nothing" if version is None else shorten(version)
-        raise BadRequest(f"{where}: 'specversion': expected '1.0', came {came}")
+        raise BadRequest(f"{where}: 'specversion': expected '1.0', got {came}")
     for name in REQUIRED:
         value = given.get(name)
         if type(value) is not str or not value:
             came = "nothing" if value is None else shorten(value)
-            raise BadRequest(f"{where}: {name!r}: expected a text, came {came}")
+            raise BadRequest(f"{where}: {name!r}: expected a text, got {came}")
     for name, value in given.items():
         if not _may_be(name):
-            raise BadRequest(f"{where}: expected names of letters a to z and digits, came {shorten(name)}")
+            raise BadRequest(f"{where}: expected names of letters a to z and digits, got {shorten(name)}")
         if type(value) is not str and type(value) is not bool:
             if type(value) is not int or not _LEAST <= value <= _MOST:
                 raise BadRequest(
                     f"{where}: {name!r}: expected a text, a boolean or an integer of 32 bits, "
-                    f"came {shorten(value)}"
+                    f"got {shorten(value)}"
                 )
     if (time := given.get("time")) is not None:
         _check_time(time, where)
@@ -233,4 +233,4 @@ def _check_time(time: object, where: str) -> None:
             return
     except ValueError:
         pass
-    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, came {shorten(time)}")
+    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, got {shorten(time)}")

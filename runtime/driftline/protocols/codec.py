@@ -75,7 +75,7 @@ def most_rows(signature: Signature, limits: Batching) -> int:
 def check_most(came: int, most: int, what: str) -> None:
     """Raise TooLarge if a request has more rows, say, than it may."""
     if came > most:
-        raise TooLarge(f"the request: expected at most {most} {what}, came {came}")
+        raise TooLarge(f"the request: expected at most {most} {what}, got {came}")
 
 
 class Codec(Protocol):

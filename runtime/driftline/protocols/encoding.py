@@ -13,7 +13,7 @@ _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _CHUNK = 4096
 """Bytes read at once. After each gzip member, however short it is, zlib copies those that follow it."""
 
-MOST_MEMBERS = 10_000
+MAX_MEMBERS = 10_000
 """The most members that a gzip body may have; each takes time, even an empty one."""
 
 
@@ -64,13 +64,13 @@ def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
         return body
     if encoding not in _WINDOW_BITS:
         raise BadRequest(
-            f"Content-Encoding: expected gzip or deflate, came {shorten(encoding.decode('latin-1'))}"
+            f"Content-Encoding: expected gzip or deflate, got {shorten(encoding.decode('latin-1'))}"
         )
     invalid = f"the body is not valid {encoding.decode()}"
     text, size, position, members = memoryview(body), 0, 0, 0
     parts: list[bytes] = []
     while not parts or position < len(body):
-        if members == (1 if encoding == b"deflate" else MOST_MEMBERS):
+        if members == (1 if encoding == b"deflate" else MAX_MEMBERS):
             raise BadRequest(f"{invalid}: more follows its end")
         members += 1
         stream = zlib.decompressobj(_WINDOW_BITS[encoding])
@@ -84,7 +84,7 @@ def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
                 raise BadRequest(f"{invalid}: {error}") from error
             size += len(part)
             if size > most:
-                raise TooLarge(f"the body: expected at most {most} bytes, came more when decompressed")
+                raise TooLarge(f"the body: expected at most {most} bytes, got more when decompressed")
             parts.append(part)
             position += len(chunk) - len(stream.unused_data)
     return b"".join(parts)

@@ -10,7 +10,7 @@ import numpy as np
 
 from driftline.protocols import codec
 from driftline.protocols.codec import InferRequest
-from driftline.protocols.numbers import MOST_LEVELS, Layout, Numbers, Rows, Unread, read, ready
+from driftline.protocols.numbers import MAX_LEVELS, Layout, Numbers, Rows, Unread, read, ready
 from driftline.tensors import TensorSpec
 
 
@@ -79,7 +79,7 @@ class TextForm:
         if not all(_lists(array, lists) if nested else _flat(array) for array in arrays):
             raise Unread
         shape = (len(texts), *(self.layout.shape if nested else (self.layout.count,)))
-        if len(shape) > MOST_LEVELS:
+        if len(shape) > MAX_LEVELS:
             raise Unread
         layout = self.layout.reshaped(shape)
         text = b"[%b]" % b",".join(arrays)

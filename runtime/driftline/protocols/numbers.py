@@ -27,7 +27,7 @@ _KINDS = {
 }
 """The kinds of driftline_kernels.memory, FLOAT32 to UINT64 and BITS."""
 
-MOST_LEVELS = 4
+MAX_LEVELS = 4
 """The most levels of nested lists that the kernel reads."""
 
 _MOST_LAYOUTS = 256
@@ -136,7 +136,7 @@ class Layout:
 
     @classmethod
     def _of(cls, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
-        levels = len(shape) if len(shape) <= MOST_LEVELS else 1
+        levels = len(shape) if len(shape) <= MAX_LEVELS else 1
         row, plane, block = (prod(shape[-depth:]) if depth < levels else 0 for depth in (1, 2, 3))
         return cls(shape, dtype, prod(shape), dtype.itemsize, (_KINDS[dtype], row, plane, block))
 

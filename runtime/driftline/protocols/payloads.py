@@ -85,14 +85,14 @@ def of_event(event: Event, json_length: int | None = None) -> Payload:
     """
     kind = TYPES.get(event.type)
     if kind is None:
-        raise BadRequest(f"the event: 'type': expected one of {', '.join(TYPES)}, came {shorten(event.type)}")
+        raise BadRequest(f"the event: 'type': expected one of {', '.join(TYPES)}, got {shorten(event.type)}")
     given = event.attributes
     if JSON_LENGTH in given:
         length = str(given[JSON_LENGTH])
         if not length.isdecimal() or int(length) > len(event.data):
             raise BadRequest(
                 f"the event: {JSON_LENGTH!r}: expected 0 to the {len(event.data)} bytes of the data, "
-                f"came {shorten(length)}"
+                f"got {shorten(length)}"
             )
         json_length = int(length)
     time = datetime.fromisoformat(str(given["time"])).timestamp() if "time" in given else 0.0

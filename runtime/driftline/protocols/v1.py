@@ -64,7 +64,7 @@ class V1Codec:
         given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
         if len(given) != 1:
             raise BadRequest(
-                f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
+                f"the request: expected one of 'instances' and 'inputs', got {shorten(document)}"
             )
         value = document[given[0]]
         if self._of_texts and b'"b64"' in body:
@@ -180,7 +180,7 @@ def _decoded(value: Any) -> object:
     try:
         return b64decode(encoded, validate=True)
     except ValueError as error:
-        raise BadRequest(f"'b64': expected base64, came {shorten(encoded)}: {error}") from None
+        raise BadRequest(f"'b64': expected base64, got {shorten(encoded)}: {error}") from None
 
 
 def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
@@ -195,7 +195,7 @@ def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
 def columns_of(instances: object) -> object:
     """Convert rows of `{name: value}` to columns by name; return other rows unchanged."""
     if type(instances) is not list or not instances:
-        raise BadRequest(f"'instances': expected a list of rows, came {shorten(instances)}")
+        raise BadRequest(f"'instances': expected a list of rows, got {shorten(instances)}")
     if type(instances[0]) is not dict:
         return instances
     names = instances[0].keys()
@@ -203,6 +203,6 @@ def columns_of(instances: object) -> object:
         if type(row) is not dict or row.keys() != names:
             raise BadRequest(
                 f"instance {position}: expected the keys {', '.join(names)} of the first one, "
-                f"came {shorten(row)}"
+                f"got {shorten(row)}"
             )
     return {name: [row[name] for row in instances] for name in names}

@@ -63,7 +63,7 @@ class V2Codec:
         if not 0 <= json_length <= len(body):
             raise BadRequest(
                 f"Inference-Header-Content-Length: expected 0 to the body's length of {len(body)}, "
-                f"came {json_length}"
+                f"got {json_length}"
             )
         view = memoryview(body)
         if json_length == 0:
@@ -151,7 +151,7 @@ class V2Codec:
     def read(self, document: object, tail: memoryview = memoryview(b"")) -> InferRequest:  # noqa: B008 - of nothing
         """Read a request whose data are lists, memoryviews of bytes, or in `tail`; see decode."""
         if type(document) is not dict:
-            raise BadRequest(f"the request: expected an object with 'inputs', came {shorten(document)}")
+            raise BadRequest(f"the request: expected an object with 'inputs', got {shorten(document)}")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
         everything_binary = False
         if "parameters" in document:
@@ -167,7 +167,7 @@ class V2Codec:
 
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
         if type(entries) is not list or not entries:
-            raise BadRequest(f"'inputs': expected a list of tensors, came {shorten(entries)}")
+            raise BadRequest(f"'inputs': expected a list of tensors, got {shorten(entries)}")
         blocks = None if tail else self._read_columns(entries)
         if blocks is not None:
             return blocks
@@ -181,8 +181,7 @@ class V2Codec:
         if len(given) != len(self._inputs):
             missing = next(spec for name, spec in self._inputs.items() if name not in given)
             raise BadRequest(
-                f"input {missing.name!r}: expected {missing.datatype.name} {list(missing.shape)}, "
-                "came nothing"
+                f"input {missing.name!r}: expected {missing.datatype.name} {list(missing.shape)}, got nothing"
             )
         return {name: given[name] for name in self._inputs} if len(given) > 1 else given
 
@@ -212,7 +211,7 @@ class V2Codec:
                 f"input {given_name}: the model has no such input; it has: {', '.join(self._inputs)}"
             )
         if name in given:
-            raise BadRequest(f"input {name!r}: expected once, came twice")
+            raise BadRequest(f"input {name!r}: expected once, got twice")
         return spec
 
     def _read_input(
@@ -229,7 +228,7 @@ class V2Codec:
                 size = fields.whole(parameters, where, "binary_data_size")
                 if size > len(tail):
                     raise BadRequest(
-                        f"{where}: expected {size} bytes of binary data after the JSON, came {len(tail)}"
+                        f"{where}: expected {size} bytes of binary data after the JSON, got {len(tail)}"
                     )
                 return binary.decode(sent, tail[:size], shape, count), tail[size:]
         data = entry.get("data")
@@ -238,17 +237,17 @@ class V2Codec:
         if type(data) is not list:
             if type(data) is memoryview:
                 return binary.decode(sent, data, shape, count), tail
-            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
+            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, got {shorten(data)}")
         array = coerce(spec, data)
         if array.size != count:
             raise BadRequest(
-                f"input {spec.name!r}: expected {count} elements for shape {list(shape)}, came {array.size}"
+                f"input {spec.name!r}: expected {count} elements for shape {list(shape)}, got {array.size}"
             )
         return array.reshape(shape), tail
 
     def _read_outputs(self, entries: object, everything_binary: bool, request: InferRequest) -> None:
         if type(entries) is not list:
-            raise BadRequest(f"'outputs': expected a list, came {shorten(entries)}")
+            raise BadRequest(f"'outputs': expected a list, got {shorten(entries)}")
         as_bytes: dict[str, bool] = {}
         for entry in entries:
             name = entry.get("name") if type(entry) is dict else None
@@ -258,7 +257,7 @@ class V2Codec:
                     f"output {given_name}: the model has no such output; it has: {', '.join(self._outputs)}"
                 )
             if name in as_bytes:
-                raise BadRequest(f"output {name!r}: expected once, came twice")
+                raise BadRequest(f"output {name!r}: expected once, got twice")
             as_bytes[name] = everything_binary
             if "parameters" in entry:
                 where = f"output {name!r}"

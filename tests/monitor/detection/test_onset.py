@@ -291,7 +291,7 @@ def test_looks_of_other_columns_are_refused_and_nothing_has_changed(name: str) -
     found, other = filled(5), filled(3)
     snapshot = found.snapshot()
     before = other.snapshot()
-    with pytest.raises(ValueError, match=rf"looks\.{name}: expected \(.*\) of each, came \("):
+    with pytest.raises(ValueError, match=rf"looks\.{name}: expected \(.*\) of each, got \("):
         other.restore(snapshot | {f"looks.{name}": snapshot[f"looks.{name}"][:, :0]})
     with pytest.raises(ValueError, match="zip"):
         other.restore(snapshot | {"looks.rows": snapshot["looks.rows"][1:]})

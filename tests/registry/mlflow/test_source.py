@@ -323,10 +323,10 @@ def test_a_server_that_is_not_mlflow_is_named(
     registry: MlflowRegistry, fake: FakeTracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake, "answer", lambda path, query: {"hello": "world"})
-    with pytest.raises(RegistryError, match="with 'registered_model', came one with: hello"):
+    with pytest.raises(RegistryError, match="with 'registered_model', got one with: hello"):
         registry.resolve(FLIGHTS)
     monkeypatch.setattr(fake, "answer", lambda path, query: [])
-    with pytest.raises(RegistryError, match="came registered-models/get without JSON"):
+    with pytest.raises(RegistryError, match="got registered-models/get without JSON"):
         registry.resolve(FLIGHTS)
 
 
@@ -497,7 +497,7 @@ def test_another_size_is_refused_and_comes_anew(
 ) -> None:
     version = registry.resolve(FLIGHTS)
     fake.sizes = {"deep/er/data": size}
-    with pytest.raises(RegistryError, match=rf"artifact deep/er/data: expected {size} bytes, came"):
+    with pytest.raises(RegistryError, match=rf"artifact deep/er/data: expected {size} bytes, got"):
         registry.fetch(version)
     fake.sizes = {}
     assert content(registry.fetch(version)) == fake.files
@@ -508,7 +508,7 @@ def test_a_name_that_leaves_its_folder_is_refused(
     registry: MlflowRegistry, fake: FakeTracking, name: str
 ) -> None:
     fake.files[name] = b"x"
-    with pytest.raises(RegistryError, match="expected names of files and folders, came"):
+    with pytest.raises(RegistryError, match="expected names of files and folders, got"):
         registry.fetch(registry.resolve(FLIGHTS))
 
 

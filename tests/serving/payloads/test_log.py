@@ -197,7 +197,7 @@ async def test_a_sink_that_hangs_does_not_keep_the_server(
     [
         ({"log_payloads": "all"}, "log_payloads: expected log_sink, a URL or a folder, with it"),
         ({"log_sink": "x"}, "log_sink: expected log_payloads = 'all', 'request' or 'response' with it"),
-        ({"log_payloads": "all", "log_sink": "s3://a:b@c"}, "or a folder, came 's3'://"),
+        ({"log_payloads": "all", "log_sink": "s3://a:b@c"}, "or a folder, got 's3'://"),
         ({"log_payloads": "all", "log_sink": "http://"}, "expected a URL such as http://host:8080/path"),
         ({"log_payloads": "all", "log_sink": "http://a:x/"}, "expected a URL such as"),
         ({"log_payloads": "all", "log_sink": "/proc/none"}, "log_sink = '/proc/none'"),

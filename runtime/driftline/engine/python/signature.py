@@ -62,7 +62,7 @@ def _spec(item: Column | Tensor, unnamed: str, path: Path) -> TensorSpec:
 def _datatype(dtype: np.dtype[np.generic], name: str, path: Path) -> Datatype:
     found = DATATYPES["BYTES"] if dtype.kind in "OUS" else _BY_DTYPE.get(dtype)
     if found is None:
-        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, came {dtype}")
+        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, got {dtype}")
     return found
 
 

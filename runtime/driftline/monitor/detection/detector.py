@@ -158,7 +158,7 @@ class Detectors:
         """Go on from a snapshot, by the same references; ValueError if it was of others."""
         for name, array in self._state._asdict().items():
             if array.shape != snapshot[name].shape:
-                raise ValueError(f"{name}: expected {array.shape}, came {snapshot[name].shape}")
+                raise ValueError(f"{name}: expected {array.shape}, got {snapshot[name].shape}")
         self.looks.restore(snapshot)
         for name, array in self._state._asdict().items():
             array[:] = snapshot[name]

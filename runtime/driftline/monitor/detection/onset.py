@@ -158,7 +158,7 @@ class Looks:
         found = {name: np.asarray(snapshot.get(f"looks.{name}", ())) for name in Look._fields}
         for name, shape in self._shapes.items():
             if sizes and found[name].shape[1:] != shape:
-                raise ValueError(f"looks.{name}: expected {shape} of each, came {found[name].shape[1:]}")
+                raise ValueError(f"looks.{name}: expected {shape} of each, got {found[name].shape[1:]}")
         looks = [
             Look(counts.copy(), moment.copy(), int(rows), float(when))
             for counts, moment, rows, when, _ in zip(*found.values(), sizes, strict=True)

@@ -93,7 +93,7 @@ class Profile:
             fit.update(columns_of(batch), temporal_of(batch), declared_of(batch))
         profile = cls(*fit.result())
         if not profile.references or not profile.rows:
-            raise BadRequest("a profile: expected columns with rows, came none")
+            raise BadRequest("a profile: expected columns with rows, got none")
         if profile.rows < FEW_ROWS:
             warnings.warn(
                 f"a profile of {profile.rows} rows is weak: its alarms need a great drift or long; "
@@ -108,7 +108,7 @@ class Profile:
         for array, these in names.items():
             width = sum(1 for one in self.names if re.fullmatch(rf"{re.escape(array)}(_\d+)?", one))
             if width != len(these):
-                raise BadRequest(f"names of {array!r}: expected {width}, came {len(these)}")
+                raise BadRequest(f"names of {array!r}: expected {width}, got {len(these)}")
             called |= zip(names_of(array, len(these)), map(str, these), strict=True)
         return self.renamed(called)
 
@@ -241,7 +241,7 @@ def _batches_of(data: Any) -> Iterable[object]:
         return batches
     if isinstance(data, (Mapping, str, Path)) or hasattr(data, "columns") or not isinstance(data, Iterable):
         raise BadRequest(
-            f"batches: expected tables, one after the other, came one {type(data).__name__}; "
+            f"batches: expected tables, one after the other, got one {type(data).__name__}; "
             "Profile.fit takes a table"
         )
     return data

@@ -14,7 +14,7 @@ from driftline_kernels.rows import State
 FEATURES = 32
 """Random Fourier features."""
 
-MOST_CORRELATED = 64
+MAX_CORRELATED = 64
 """Correlations are kept of so many numeric columns at most: they take columns^2 operations a row."""
 
 
@@ -26,7 +26,7 @@ class Whole:
     scaling    (F, 2) float64; mean and 1 / sd that columns are standardised by, 0 for one that never varied
     features   (D,) float64; sums over the rows, see driftline_kernels.fourier; D = 0 if none are kept
     comoments  (F + 1, F + 1) float64; sums over the rows, see driftline_kernels.comoments; (0, 0) if none
-               are kept, as of more than MOST_CORRELATED columns
+               are kept, as of more than MAX_CORRELATED columns
     rows       how many rows there are
     seed       of the features' weights
     """
@@ -42,7 +42,7 @@ class Whole:
     def start(cls, names: Sequence[str], spread: Array) -> Whole:
         """That of no rows yet; `spread` (F, 5), moments of the columns, says what to standardise them by."""
         columns = len(names)
-        side = columns + 1 if 0 < columns <= MOST_CORRELATED else 0
+        side = columns + 1 if 0 < columns <= MAX_CORRELATED else 0
         return cls(
             tuple(names),
             scaling(spread),

@@ -89,7 +89,7 @@ def document_of(received: Received) -> dict[str, Any]:
     _check_size(request)
     if raw and len(raw) != len(request.inputs):
         raise BadRequest(
-            f"'raw_input_contents': expected {len(request.inputs)}, one for each input, came {len(raw)}"
+            f"'raw_input_contents': expected {len(request.inputs)}, one for each input, got {len(raw)}"
         )
     inputs = [
         {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape[:_MOST])}
@@ -106,7 +106,7 @@ def _check_size(request: Any) -> None:
     came = len(request.inputs) + len(request.outputs)
     came += sum(len(one.parameters) for one in (request, *tensors))
     if came > _MOST:
-        raise BadRequest(f"the request: expected at most {_MOST} tensors and parameters, came {came}")
+        raise BadRequest(f"the request: expected at most {_MOST} tensors and parameters, got {came}")
 
 
 def end_within(request: Any, seconds: float) -> None:
@@ -124,7 +124,7 @@ def end_within(request: Any, seconds: float) -> None:
 def _raw(tensor: Any, content: bytes | memoryview) -> memoryview:
     if fields := tensor.contents.ListFields():
         raise BadRequest(
-            f"input {tensor.name!r}: expected raw_input_contents alone, came {fields[0][0].name} too"
+            f"input {tensor.name!r}: expected raw_input_contents alone, got {fields[0][0].name} too"
         )
     return memoryview(content)
 
@@ -133,12 +133,12 @@ def _typed(tensor: Any) -> list[Any]:
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         if tensor.datatype == "FP16":
-            raise BadRequest(f"input {tensor.name!r}: expected FP16 in raw_input_contents, came contents")
+            raise BadRequest(f"input {tensor.name!r}: expected FP16 in raw_input_contents, got contents")
         return []  # there is no such datatype, which is reported when it is read
     for other, _ in tensor.contents.ListFields():
         if other.name != field:
             raise BadRequest(
-                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, came {other.name}"
+                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, got {other.name}"
             )
     return list(getattr(tensor.contents, field))
 

@@ -10,7 +10,7 @@ from driftline.protocols.grpc.messages import ModelInferRequest
 LONG = 2**16
 """Bytes of a message; in a shorter one, finding the tensors takes longer than copying them."""
 
-MOST_FIELDS = 2**15
+MAX_FIELDS = 2**15
 """The most fields of a message, as many as a shorter one can have: each takes a microsecond and 100 bytes."""
 
 _RAW = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
@@ -37,8 +37,8 @@ def read(data: bytes) -> Received:
     raw: list[memoryview] = []
     rest: list[memoryview] = []
     while start < len(data):
-        if len(raw) + len(rest) == MOST_FIELDS:
-            raise ValueError(f"expected at most {MOST_FIELDS} tensors and parameters, came more")
+        if len(raw) + len(rest) == MAX_FIELDS:
+            raise ValueError(f"expected at most {MAX_FIELDS} tensors and parameters, got more")
         tag, position = _varint(data, start)
         position, end = _extent(data, tag & 7, position)
         if tag == _RAW:
@@ -70,7 +70,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     number = shift = 0
     while True:
         if position == len(data) or shift > 63:
-            raise ValueError(f"a number of a field: expected its end, came more than {shift // 7} bytes")
+            raise ValueError(f"a number of a field: expected its end, got more than {shift // 7} bytes")
         byte = data[position]
         position += 1
         number |= (byte & 0x7F) << shift

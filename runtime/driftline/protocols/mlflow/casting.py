@@ -98,7 +98,7 @@ def _fails(dtype: np.dtype[Any]) -> Callable[[object], bool]:
 
 def _wrong(name: object, declared: str, value: object) -> BadRequest:
     return BadRequest(
-        f"column {shorten(name)}: expected {declared}, came {shorten(value)} ({type(value).__name__})"
+        f"column {shorten(name)}: expected {declared}, got {shorten(value)} ({type(value).__name__})"
     )
 
 
@@ -128,11 +128,11 @@ def _date(name: object, value: object) -> str | None:
         raise _wrong(name, "datetime", value) from None
     if moment.tzinfo is not None:
         raise SignatureViolation(
-            f"column {shorten(name)}: expected datetime without a time zone, came {shorten(value)}"
+            f"column {shorten(name)}: expected datetime without a time zone, got {shorten(value)}"
         )
     if not _FIRST <= moment <= _LAST:
         raise BadRequest(
-            f"column {shorten(name)}: expected datetime from {_FIRST} to {_LAST}, came {shorten(value)}"
+            f"column {shorten(name)}: expected datetime from {_FIRST} to {_LAST}, got {shorten(value)}"
         )
     return str(moment)
 
@@ -183,7 +183,7 @@ def keep(name: object, values: Any, declared: str) -> Any:
         zeros_and_ones = came == "int64" and want.kind == "f" and bool(np.isin(values, (0, 1)).all())
         if zeros_and_ones or _safe(values.dtype, want):
             return values.astype(want)
-    raise SignatureViolation(f"column {shorten(name)}: expected {declared}, came {came}")
+    raise SignatureViolation(f"column {shorten(name)}: expected {declared}, got {came}")
 
 
 def _safe(came: np.dtype[Any], want: np.dtype[Any]) -> bool:
@@ -212,7 +212,7 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
             with np.errstate(over="ignore"):
                 array = _as(value, declared.dtype)
         except (ValueError, TypeError, OverflowError):
-            message = str(error) or f"input {name!r}: expected {declared.dtype}, came {shorten(value)}"
+            message = str(error) or f"input {name!r}: expected {declared.dtype}, got {shorten(value)}"
             raise BadRequest(message) from None
     fits = len(array.shape) == len(declared.shape) and all(
         want in (-1, size) for size, want in zip(array.shape, declared.shape, strict=True)
@@ -220,7 +220,7 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
     if not fits:
         raise SignatureViolation(
             f"input {name!r}: expected shape {list(declared.shape)}, as the model's signature says, "
-            f"came {list(array.shape)}"
+            f"got {list(array.shape)}"
         )
     return array
 

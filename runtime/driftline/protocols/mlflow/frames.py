@@ -36,7 +36,7 @@ class Frame:
         columns = dict(zip(self.names, self.columns, strict=True))
         if len(columns) < len(self.names):
             twice = next(name for name in columns if self.names.count(name) > 1)
-            raise BadRequest(f"column {shorten(twice)}: expected once, came {self.names.count(twice)} times")
+            raise BadRequest(f"column {shorten(twice)}: expected once, got {self.names.count(twice)} times")
         return columns
 
 
@@ -45,17 +45,17 @@ def split_of(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
     if type(value) is not dict or "data" not in value or not SPLIT_KEYS.issuperset(value):
         raise BadRequest(
             "'dataframe_split': expected an object with 'data' and, if need be, 'columns' and 'index', "
-            f"came {shorten(value)}"
+            f"got {shorten(value)}"
         )
     names, rows, index = value.get("columns"), value["data"], value.get("index")
     if type(rows) is not list:
-        raise BadRequest(f"'dataframe_split': expected 'data' as a list of rows, came {shorten(rows)}")
+        raise BadRequest(f"'dataframe_split': expected 'data' as a list of rows, got {shorten(rows)}")
     if names is not None and (type(names) is not list or not all(type(name) in _NAMES for name in names)):
-        raise BadRequest(f"'dataframe_split': expected 'columns' as a list of names, came {shorten(names)}")
+        raise BadRequest(f"'dataframe_split': expected 'columns' as a list of names, got {shorten(names)}")
     if index is not None and (type(index) is not list or len(index) != len(rows)):
         raise BadRequest(
             f"'dataframe_split': expected 'index' as a list of {len(rows)}, one for each row, "
-            f"came {shorten(index)}"
+            f"got {shorten(index)}"
         )
     return None if names is None else tuple(names), rows
 
@@ -72,7 +72,7 @@ def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
     elif not rows:
         columns = [[] for _ in names]
     if len(names) != len(columns):
-        raise BadRequest(f"'dataframe_split': expected {len(names)} values a row, came {len(columns)}")
+        raise BadRequest(f"'dataframe_split': expected {len(names)} values a row, got {len(columns)}")
     return Frame(tuple(names), columns)
 
 
@@ -87,7 +87,7 @@ def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None
 def from_records(value: object, key: str) -> Frame:
     """Convert a list of objects, one for each row, to columns; a row without a name lacks that value."""
     if type(value) is not list:
-        raise BadRequest(f"{key!r}: expected a list of objects, one for each row, came {shorten(value)}")
+        raise BadRequest(f"{key!r}: expected a list of objects, one for each row, got {shorten(value)}")
     if not set(map(type, value)) <= {dict}:
         return from_rows(None, value)
     names = tuple(dict.fromkeys(chain.from_iterable(value)))
@@ -113,7 +113,7 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
     for spec in signature.inputs:
         if spec.name not in columns:
             raise BadRequest(
-                f"column {spec.name!r}: expected {spec.datatype.name}, came nothing; "
+                f"column {spec.name!r}: expected {spec.datatype.name}, got nothing; "
                 f"the data has: {', '.join(map(str, columns))}"
             )
         array = _fit(spec, coerce(spec, columns[spec.name]))
@@ -132,7 +132,7 @@ def _matrix(spec: TensorSpec, frame: Frame) -> Array:
     if len(arrays) == 1:
         return arrays[0]
     if any(array.ndim > 1 for array in arrays):
-        raise BadRequest(f"input {spec.name!r}: expected a value a row in each column, came lists")
+        raise BadRequest(f"input {spec.name!r}: expected a value a row in each column, got lists")
     return np.stack(arrays, axis=1)
 
 
@@ -143,5 +143,5 @@ def _fit(spec: TensorSpec, array: Array) -> Array:
     elif array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
         array = array.reshape(-1)
     if not spec.accepts(array.shape):
-        raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {list(array.shape)}")
+        raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, got {list(array.shape)}")
     return array

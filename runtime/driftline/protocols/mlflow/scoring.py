@@ -56,12 +56,12 @@ def protocol_of(content_type: bytes) -> str:
         key, _, value = parameter.strip().partition("=")
         if key != "charset" or value.lower() != "utf-8":
             raise UnsupportedMedia(
-                f"Content-Type: expected no more than charset=utf-8, came {shorten(parameter)}"
+                f"Content-Type: expected no more than charset=utf-8, got {shorten(parameter)}"
             )
     protocol = MEDIA_TYPES.get(media_type.strip())
     if protocol is None:
         raise UnsupportedMedia(
-            f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, came {shorten(media_type)}"
+            f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, got {shorten(media_type)}"
         )
     return protocol
 
@@ -139,7 +139,7 @@ class MlflowCodec:
         if len(given) != 1:
             raise BadRequest(
                 f"the request: expected an object with exactly one of {', '.join(FORMATS)}, "
-                f"came {shorten(document)}"
+                f"got {shorten(document)}"
             )
         inputs, by_row = self._read(given[0], document[given[0]])
         check_parameters(document.get("params"), self._declared.params)

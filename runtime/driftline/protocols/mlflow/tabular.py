@@ -193,7 +193,7 @@ def _bytes_of(metadata: Any, leaves: Sequence[int]) -> int:
             part = group.column(index)
             if "DELTA_BYTE_ARRAY" in part.encodings:
                 raise BadRequest(
-                    f"column {column.path!r}: expected encodings whose size is known, came DELTA_BYTE_ARRAY"
+                    f"column {column.path!r}: expected encodings whose size is known, got DELTA_BYTE_ARRAY"
                 )
             size += max(part.total_uncompressed_size, part.num_values * width)
     return size

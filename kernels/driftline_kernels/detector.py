@@ -197,7 +197,7 @@ def total_of(recent: Any) -> float:
     """The rows that are remembered."""
     total = 0.0
     for k in range(len(recent)):
-        total += recent[k]
+        total += np.float64(recent[k])
     return total
 
 

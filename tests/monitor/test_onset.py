@@ -251,7 +251,7 @@ def filled(number: int, bins: int = 3) -> Looks:
 @pytest.mark.parametrize("number", [1, 8, 9, 100, 12_345])
 def test_looks_are_few_and_lose_no_row(number: int) -> None:
     looks = filled(number)
-    assert len(looks._kept) <= OF_A_SIZE * number.bit_length() + 4
+    assert len(looks._kept) <= OF_A_SIZE * number.bit_length() + 5
     starts = [kept.rows for kept in looks._kept]
     assert starts == sorted(starts)
     for size, start in zip(looks._sizes, starts, strict=True):

@@ -211,7 +211,7 @@ class RankBins:
         target[self._tied] = self._columns * BINS  # theirs are drawn
         self._target = target.astype(np.min_scalar_type(self._columns * BINS))
         self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
-        self._column = column[self._tied]
+        self._drawn, self._first = np.unique(column[self._tied], return_index=True)
         self.random = np.random.default_rng(seed_of(splits, *(one.counts for one in references)))
 
     def of(self, counts: Array) -> Array:
@@ -220,8 +220,8 @@ class RankBins:
         ranks = np.bincount(self._target, counts, size + 1)[:size].astype(np.int64)
         ranks = ranks.reshape(self._columns, BINS)
         tied = counts[self._tied]
-        if (some := tied > 0).any():
-            np.add.at(ranks, self._column[some], self.random.multinomial(tied[some], self._shares[some]))
+        if tied.any():
+            ranks[self._drawn] += np.add.reduceat(self.random.multinomial(tied, self._shares), self._first)
         return ranks
 
     def bins(self, column: int) -> slice:

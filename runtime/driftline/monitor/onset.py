@@ -20,7 +20,7 @@ import numpy as np
 from driftline.tensors import Array
 from driftline_kernels import moments
 
-OF_A_SIZE, SMALL, OF_A_SMALL_SIZE = 2, 4, 3
+OF_A_SIZE, SMALL, OF_A_SMALL_SIZE = 2, 8, 3
 """How many are kept of each size: of up to SMALL looks together one more than of others."""
 
 LARGEST = 2**8

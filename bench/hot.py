@@ -1,4 +1,4 @@
-"""What every request costs, piece by piece: `make bench` compares it with the run before."""
+"""The cost of every request, piece by piece: `make bench` compares it with the previous run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.requests import json_request
 from bench.servers.own import named, transform
 from driftline.engine.model import Model
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.protocols import numbers
 from driftline.protocols.v2 import V2Codec
 from driftline.tensors import DATATYPES, Signature, TensorSpec
@@ -56,7 +56,7 @@ def test_transform(benchmark: Any, rows: int) -> None:
 
 
 def codec_of(width: int) -> V2Codec:
-    """A model's, in full flight, of `input` rows of so many numbers and `output` rows of two."""
+    """Return a codec, its kernel loaded, of a model with `input` (rows, width) and `output` (rows, 2)."""
     numbers.load()
     fp32 = DATATYPES["FP32"]
     inputs, outputs = (TensorSpec(name, fp32, (-1, n)) for name, n in (("input", width), ("output", 2)))

@@ -1,4 +1,4 @@
-"""What the monitor costs: the same server with it off, counting only, and comparing with a profile."""
+"""The cost of the monitor: the same server with it off, counting only, and comparing with a profile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.load import Load, Ratios, in_turn, load
 from bench.requests import Client, Request, first_answer, json_request
 from bench.results import Result, Table, Target
 from driftline.engine.model import Model
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 
 NAME = "trees"
 CONNECTIONS = (1, 64)
@@ -39,7 +39,7 @@ def run(effort: Effort) -> Result:
             )
             for form, more in files.items()
         }
-        for port in ports.values():  # its first seconds are no measure
+        for port in ports.values():  # its first seconds are not representative
             load(port, request, CONNECTIONS[-1], effort.seconds)
         turns = effort.rounds * effort.seconds
         seen = {connections: in_turn(ports, request, connections, turns) for connections in CONNECTIONS}
@@ -48,7 +48,7 @@ def run(effort: Effort) -> Result:
 
 @contextmanager
 def serving(registry: Path, files: dict[str, bytes], request: Request) -> Iterator[int]:
-    """A server of one version made of these files, its monitor loaded; its port."""
+    """Run a server of one version with these files, its monitor loaded; yield its port."""
     version = registry / NAME / "1"
     version.mkdir(parents=True)
     for name, content in files.items():
@@ -64,7 +64,7 @@ def serving(registry: Path, files: dict[str, bytes], request: Request) -> Iterat
 
 
 def report(seen: dict[int, dict[str, list[Load]]]) -> Result:
-    """Medians and ratios of all turns."""
+    """Return the medians and ratios of all turns."""
     rows, targets, figures = [], [], []
     for connections, points in seen.items():
         for form, found in points.items():

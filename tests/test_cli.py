@@ -22,7 +22,7 @@ from support import scale, slow
 from driftline import __version__
 from driftline.cli import main
 from driftline.config import Monitoring, Server, Settings, Sidecar
-from driftline.engine.device import no_library
+from driftline.engine.cuda.device import no_library
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
@@ -68,7 +68,7 @@ def test_register_opens_what_it_is_given(tmp_path: Path, model: Path) -> None:
     refused = run(*given)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert refused.stderr == (
-        f"driftline: {tmp_path}/junk.onnx: expected an ONNX model, came 4 bytes that are none, "
+        f"driftline: {tmp_path}/junk.onnx: expected an ONNX model, came 4 bytes that are not one, "
         "or not all of one; --no-verify registers it all the same\n"
     )
     assert not registry.exists()

@@ -238,7 +238,7 @@ def test_times_of_polars(frame: pl.DataFrame) -> None:
 
 
 def test_what_exports_no_table_is_refused(frame: pl.DataFrame) -> None:
-    with pytest.raises(BadRequest, match="expected a table that Arrow can have, came a Series: "):
+    with pytest.raises(BadRequest, match="expected a table that Arrow can represent, came a Series: "):
         columns_of(frame["number"])
     with pytest.raises(BadRequest, match=r"came a LazyFrame: collect\(\) makes a frame"):
         columns_of(frame.lazy())

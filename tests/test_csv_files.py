@@ -13,7 +13,7 @@ import pytest
 
 from driftline import csv_files
 from driftline.errors import BadRequest
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.tables import Source
 
 LONG = 400_000
@@ -136,13 +136,13 @@ def test_a_line_without_an_end_is_not_gathered(tmp_path: Path, small_blocks: Non
         ("a,b\n1,ü\n".encode("latin-1"), "column 'b': expected text in UTF-8, came another encoding"),
         ("ä,b\n1,2\n".encode("latin-1"), "expected text in UTF-8, came another encoding"),
         ("a,b\n1,2\n".encode("utf-16"), "expected text in UTF-8, came another encoding"),
-        (b"a;b\n1;2\n", "expected columns apart by commas, came 'a;b'"),
-        (b"a\tb\n1\t2\n", "expected columns apart by commas, came 'a\\tb'"),
-        (b"a;b\n1,5;2,5\n", "expected columns apart by commas, came 'a;b'"),
-        (b'"a, b";c\r\n1,5;2,5\r\n', "expected columns apart by commas, came '\"a, b\";c'"),
-        (b'\xef\xbb\xbfa;b\n"x\ny";1\n', "expected columns apart by commas, came 'a;b'"),
-        (b"\r\na;b;c\r\n1;2\r\n", "expected columns apart by commas, came 'a;b;c'"),
-        (b"a;b", "expected columns apart by commas, came 'a;b'"),
+        (b"a;b\n1;2\n", "expected columns separated by commas, came 'a;b'"),
+        (b"a\tb\n1\t2\n", "expected columns separated by commas, came 'a\\tb'"),
+        (b"a;b\n1,5;2,5\n", "expected columns separated by commas, came 'a;b'"),
+        (b'"a, b";c\r\n1,5;2,5\r\n', "expected columns separated by commas, came '\"a, b\";c'"),
+        (b'\xef\xbb\xbfa;b\n"x\ny";1\n', "expected columns separated by commas, came 'a;b'"),
+        (b"\r\na;b;c\r\n1;2\r\n", "expected columns separated by commas, came 'a;b;c'"),
+        (b"a;b", "expected columns separated by commas, came 'a;b'"),
         ("a,ä\n1,2\n".encode("latin-1"), "expected text in UTF-8, came another encoding"),
         ("a,b\n1,2\n".encode("utf-16-le"), "expected text in UTF-8, came another encoding"),
     ],

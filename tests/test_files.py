@@ -44,7 +44,7 @@ def test_a_small_file_is_read_and_so_is_what_comes_through_a_pipe(tmp_path: Path
 def test_what_is_no_small_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PIPE_SECONDS", 0.1)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match=re.escape("expected a file, nothing has come in 0.1 s")):
+    with pytest.raises(ValueError, match=re.escape("expected a file, nothing arrived in 0.1 s")):
         read_small(tmp_path / "pipe")
     (tmp_path / "file").write_bytes(b"x" * (MOST_BYTES + 1))
     for path in (tmp_path / "file", Path("/dev/zero")):

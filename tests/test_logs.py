@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -21,3 +25,18 @@ def test_a_traceback_has_its_lines() -> None:
         raise ValueError("x")
     record = logging.makeLogRecord({"msg": "no", "exc_info": (ValueError, caught.value, caught.tb)})
     assert len(TextFormatter("%(message)s").format(record).splitlines()) > 2
+
+
+def test_a_line_has_its_date_and_zone() -> None:
+    """Reports are in UTC, logs in the machine's zone; with the offset, the two can be compared."""
+    code = (
+        "import logging, driftline.logs as logs; logs.configure('text', 'info', False); logging.info('here')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"TZ": "Asia/Kolkata"},
+    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+0530 INFO    here\n", done.stderr)

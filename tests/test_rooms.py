@@ -71,6 +71,19 @@ def test_every_room_stands_on_a_floor() -> None:
     assert {room_of(name_of(path)) for path in MODULES} - FACE <= set(FLOOR)
 
 
+def test_every_module_is_on_the_map() -> None:
+    map_ = (Path(__file__).parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rooms = dict(section.split("\n", 1) for section in map_.split("\n## ")[1:])
+    runtime = SOURCES[0]
+    missing = [
+        str(path.relative_to(runtime))
+        for path in MODULES
+        if path.is_relative_to(runtime) and path.stem not in FACE
+        if f"`{path.name}`" not in rooms.get(path.relative_to(runtime).parts[0], map_)
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_rooms_import_only_from_below(path: Path) -> None:
     module = name_of(path)

@@ -133,7 +133,7 @@ def test_a_deep_nest_is_refused(datatype: str) -> None:
     data: list[Any] = []
     for _ in range(1000):
         data = [data]
-    with refuses("input 'x': expected shape [-1], came too deep a nest"):
+    with refuses("input 'x': expected shape [-1], came lists nested too deep"):
         coerce(spec(datatype), data)
 
 

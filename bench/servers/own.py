@@ -13,7 +13,7 @@ from bench.servers.works import TREES, Subject
 from driftline.engine.model import Model
 from driftline.features.spec import Impute, Standardise
 from driftline.features.transform import Transform
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 
 COMMAND = (
     *("{bin}/driftline", "serve", MODEL, "--registry", "{folder}/models"),

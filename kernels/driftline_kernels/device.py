@@ -90,10 +90,11 @@ def launching(stream: Any) -> Iterator[None]:
 
 def load_cuda() -> Any:
     """numba.cuda, bound to `cuda` of every kernel's module when first asked for."""
-    # A batch has few rows: Numba would warn of each number of them. It is told before it reads its settings.
-    os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")
     compiling.load()
     found = importlib.import_module("numba.cuda")
+    # A batch has few rows: Numba would warn of each number of them. It has read its settings by now.
+    warn = int(os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0"))
+    importlib.import_module("numba").config.CUDA_LOW_OCCUPANCY_WARNINGS = warn
     for module in compiling.modules():
         if "cuda" in vars(module):
             vars(module)["cuda"] = found

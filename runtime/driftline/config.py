@@ -1,4 +1,4 @@
-"""Settings and the files they come from, checked once, at the door.
+"""Settings and the files they come from, checked once, when they are read.
 
 A bundle's `driftline.toml` holds the tables [batching], [engine] and [monitor]. The server's own
 `driftline.toml` holds [server] and [sidecar] and, to override a bundle's, [models.NAME.batching] and so on.
@@ -38,7 +38,7 @@ from driftline.rules import (
 )
 
 TRUST = "`--trust` does, or [models.NAME.engine] trust = true in the server's driftline.toml"
-"""Who may say that code in a model may be run."""
+"""How to allow a model's code to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Settings:
     """Settings that a command has flags for."""
 
     def check(self) -> None:
-        """ConfigError that names the flag, for the first that is not allowed."""
+        """Raise ConfigError that names the flag, for the first value that is not allowed."""
         for item in fields(self):
             _refuse_wrong(item, getattr(self, item.name), f"--{item.name.replace('_', '-')}")
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How much runs together, how much at once, and how much may wait."""
+    """How much runs together, and how much may wait."""
 
     max_batch_rows: int = setting(128, whole(0))
     """Rows that run together; 0: requests run whole and alone, whatever their shape."""
@@ -67,50 +67,50 @@ class Batching:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What runs a model, and how many at once."""
+    """What runs a model, and how."""
 
     device: str = setting("cpu", DEVICE)
     instances: int = setting(1, whole(1))
     """Batches that run at the same time."""
     threads: int = setting(0, whole(0))
-    """Threads of one batch; 0: the cores this process may use, shared among the instances."""
+    """Threads of one batch; 0: the cores this process may use, divided among the instances."""
     spinning: bool = setting(False, SWITCH)
-    """Whether threads spin while they wait for work: quicker, but it takes the cores from the event loop."""
+    """Whether threads spin while they wait for work: faster, but it takes the cores from the event loop."""
 
     trust: bool = setting(False, SWITCH)
-    """Whether code that comes with the model may be run; not for its own driftline.toml to say."""
+    """Whether code that comes with the model may run; its own driftline.toml can't set this."""
     python: str = setting("", text("the path of a Python interpreter"))
-    """What runs that code, each instance in a process of its own; the server's own interpreter if empty."""
+    """The interpreter for that code, each instance in its own process; the server's interpreter if empty."""
     memory_bytes: int = setting(0, whole(0))
-    """Memory of such a process; 0: half of what there is, shared among the instances."""
+    """Memory of such a process; 0: half of the machine's, divided among the instances."""
 
     tf32: bool = setting(False, SWITCH)
-    """Whether a card may round what it multiplies to 10 bits: faster, and another answer than the CPU's."""
+    """Whether a GPU may round what it multiplies to 10 bits: faster, but results differ from the CPU's."""
     cuda_graphs: bool = setting(False, SWITCH)
-    """Whether a card records what a batch of each shape asks of it, and is asked again in one launch."""
+    """Whether a GPU's work for a batch of each shape is recorded, and replayed in one launch."""
     tensorrt: bool = setting(False, SWITCH)
-    """Whether TensorRT computes on a card what it can of a model."""
+    """Whether TensorRT runs as much of a model as it can on a GPU."""
     tensorrt_fp16: bool = setting(False, SWITCH)
-    """Whether it may do so in half precision."""
+    """Whether TensorRT may use half precision."""
     buckets: tuple[int, ...] = setting((), BUCKETS)
-    """Rows of the batches that a card computes, which others are filled up to; beyond them, powers of two."""
+    """Rows of batches on a GPU, to which other batches are padded; beyond these, powers of two."""
 
     def threads_on(self, cores: int) -> int:
-        """Threads of one batch on a machine with so many cores."""
+        """Return the threads of one batch on a machine with this many cores."""
         return self.threads or max(1, cores // self.instances)
 
     def memory_on(self, there: int) -> int:
-        """Memory of one process of Python code on a machine with so many bytes."""
+        """Return the memory of one process of Python code on a machine with this many bytes."""
         return self.memory_bytes or there // 2 // self.instances
 
 
 @dataclass(frozen=True, slots=True)
 class Monitoring(Settings):
-    """What is watched, how closely, and how sure an alarm is."""
+    """What is monitored, how closely, and how certain an alarm is."""
 
     enabled: bool = setting(True, SWITCH)
     false_alarm_rows: float = setting(1_000_000, number(1))
-    """Rows that pass on average, at least, before a false alarm while nothing changes."""
+    """At least this many rows pass on average before a false alarm, while nothing changes."""
     tolerance: float = setting(0.02, number(0))
     """The drift of a column, as a PSI, that is harmless."""
     look_rows: int = setting(0, whole(0))
@@ -136,7 +136,7 @@ class ModelSettings:
     monitor: Monitoring = field(default_factory=Monitoring)
 
     def override(self, tables: Mapping[str, Any], where: str) -> ModelSettings:
-        """These settings with the values of a TOML document; ConfigError, beginning with `where`."""
+        """Return these settings with a TOML document's values; ConfigError begins with `where`."""
         known = {item.name for item in fields(self)}
         _refuse_unknown(tables, known, where)
         return replace(
@@ -153,80 +153,85 @@ class Server(Settings):
     """Settings of a serving process; the flags of `driftline serve`, in this order."""
 
     registry: str = setting(
-        "models", text("a folder or an http:// URL", "(?s).+"), "Where the models are.", metavar="URI"
+        "models",
+        text("a folder or an http:// URL", "(?s).+"),
+        "Where the models are: a folder or an MLflow server.",
+        metavar="URI",
     )
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
     port: int = setting(8080, PORT, "Port to listen on; 0 for a free one.", "--http_port")
     grpc_port: int | None = setting(
-        None, PORT_OR_NONE, "Port to listen on for gRPC, too; 0 for a free one.", "--grpc_port"
+        None, PORT_OR_NONE, "Port to listen on for gRPC as well; 0 for a free one.", "--grpc_port"
     )
     """No gRPC if not given."""
-    workers: int = setting(1, whole(1), "Processes that answer on the port.")
+    workers: int = setting(1, whole(1), "Processes that share the port.")
     max_body_bytes: int = setting(64 * 2**20, whole(1), "Largest request body, in bytes.")
     model_control: str = setting(
         "none",
         one_of("none", "explicit"),
-        "Who reaches the port may load and unload models, or may not: Triton's --model-control-mode.",
+        "explicit: clients may load and unload models, as with Triton's --model-control-mode.",
     )
-    """What is loaded follows the registry either way."""
+    """Models follow the registry either way."""
     exit_on_error: bool = setting(
-        True, SWITCH, "End if a model can't be loaded at the start; otherwise serve the others."
+        True, SWITCH, "Exit if a model can't be loaded at startup; otherwise serve the others."
     )
     require_registry: bool = setting(
-        False, SWITCH, "Refuse to start from the cache if an MLflow server is away."
+        False, SWITCH, "Refuse to start from the cache if the MLflow server is unavailable."
     )
     poll_seconds: float = setting(
-        0.0, SECONDS, "Time between two looks at the registry; 0: 0.5 for a folder, 5 for MLflow."
+        0.0, SECONDS, "Interval at which the registry is polled; 0: 0.5 for a folder, 5 for MLflow."
     )
     stop_delay_seconds: float = setting(
-        0.0, SECONDS, "Time to go on answering when stopped, not ready, until nobody asks any more."
+        0.0, SECONDS, "Time to keep answering, not ready, after a stop signal, until clients have gone."
     )
-    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what is in flight then.")
-    log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
-    log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish requests in flight after that.")
+    log_format: str = setting("text", LOG_FORMAT, "Log lines for people or for machines.")
+    log_level: str = setting("info", LOG_LEVEL, "The lowest level that is logged.")
     busy_poll_us: int = setting(
         100,
         whole(0),
-        "Look so many microseconds for the next request, where they come soon, before sleeping; 0: sleep.",
+        "Microseconds to poll for the next request before sleeping, if requests follow closely; 0: off.",
     )
-    """They come soon if the last one came as soon behind the one before."""
+    """They come fast if the last one came within this time after the one before."""
     access_log: bool = setting(False, SWITCH, "Log every request.")
-    alarm_webhook: str = setting("", WEBHOOK, "Post alarms there, as CloudEvents.", metavar="URL")
+    alarm_webhook: str = setting("", WEBHOOK, "Post alarms to this URL, as CloudEvents.", metavar="URL")
     track: bool = setting(
         False,
         SWITCH,
-        "Write windows and alarms to an MLflow run for each version: at MLFLOW_TRACKING_URI, else the "
+        "Write windows and alarms to an MLflow run for each version, at MLFLOW_TRACKING_URI or else the "
         "registry.",
     )
     log_payloads: str = setting(
-        "none", one_of("none", "all", "request", "response"), "Log what is asked and answered."
+        "none", one_of("none", "all", "request", "response"), "Log payloads: requests, responses or both."
     )
     log_sink: str = setting(
         "",
         text("an http:// or https:// URL, or a folder"),
-        "To a URL, as events of KServe's logger, or a folder, as Parquet.",
+        "Where to log them: a URL, as KServe's logger does, or a folder, as Parquet.",
         metavar="URL|FOLDER",
     )
-    log_sample: float = setting(1.0, number(0, 1, "a part"), "Log this part of all requests.")
+    log_sample: float = setting(1.0, number(0, 1, "a fraction"), "Log this fraction of all requests.")
     log_cpu: float = setting(
         0.02,
-        number(0.001, 1, "a part"),
-        "Logging takes this part of a core from the requests at most, and of the time that they leave. What "
-        "would take more is not logged.",
+        number(0.001, 1, "a fraction"),
+        "The fraction of a core that logging may take from requests, besides half of the idle time. Payloads "
+        "that would take more are not logged.",
     )
-    """In each worker; where it has time to spare, half of what is left of that besides."""
+    """In each worker; of its idle time, logging takes at most half."""
     log_queue_bytes: int = setting(
-        64 * 2**20, whole(1), "Bytes that may wait to be logged, in each worker; for more, the oldest go."
+        64 * 2**20,
+        whole(1),
+        "Bytes that may wait to be logged, in each worker; beyond that, the oldest are dropped.",
     )
-    log_file_bytes: int = setting(32 * 2**20, whole(1), "A Parquet file is full with so many.")
+    log_file_bytes: int = setting(32 * 2**20, whole(1), "Bytes after which a Parquet file is written.")
     log_file_seconds: float = setting(
-        60.0, number(0.1, what="seconds"), "Write a Parquet file after so many seconds, full or not."
+        60.0, number(0.1, what="seconds"), "Seconds after which a Parquet file is written, full or not."
     )
     log_batch: int = setting(
-        1, whole(1), "Events a post; 1 as KServe's logger, more are a CloudEvents batch."
+        1, whole(1), "Events per post; 1 as KServe's logger, more as a CloudEvents batch."
     )
     log_namespace: str = setting(
-        "", text("a text"), "The namespace that events name; the pod's if not given.", metavar="NAME"
+        "", text("a text"), "The namespace that events name; by default the pod's.", metavar="NAME"
     )
     """Without a pod, `default`."""
 
@@ -236,61 +241,67 @@ class Sidecar(Settings):
     """Settings of an agent beside another server; the flags of `driftline monitor`, in this order."""
 
     profile: str = setting(
-        "", text("a file"), "What the data was: the reference.", metavar="FILE", required=True
+        "", text("a file"), "The profile to compare with: the reference.", metavar="FILE", required=True
     )
     upstream: str = setting(
         "",
         UPSTREAM,
-        "Pass requests to this server and watch them.",
+        "Pass requests to this server and monitor them.",
         metavar="URL",
     )
-    listen: bool = setting(False, SWITCH, "Take what KServe's logger sends, on --port.")
+    listen: bool = setting(False, SWITCH, "Accept the events of KServe's logger, on --port.")
     files: str = setting(
-        "", text("paths, or a folder"), "Read these, and go on as they grow.", metavar="GLOB|FOLDER"
+        "",
+        text("paths, or a folder"),
+        "Read these files, and keep reading as they grow.",
+        metavar="GLOB|FOLDER",
     )
     event_queue_bytes: int = setting(
-        32 * 2**20, whole(1), "Bytes of events that may wait to be joined; more are refused."
+        32 * 2**20, whole(1), "Bytes of events that may wait to be joined; beyond that, events are refused."
     )
     join_bytes: int = setting(
         32 * 2**20,
         whole(1),
-        "Bytes of requests and answers that may wait for each other; for more, the oldest are dropped.",
+        "Bytes of requests and answers that may wait for each other; beyond that, the oldest are dropped.",
     )
-    join_seconds: float = setting(60.0, number(0.01, what="seconds"), "How long they wait for each other.")
+    join_seconds: float = setting(60.0, number(0.01, what="seconds"), "Seconds they wait for each other.")
     model: str = setting(
-        "", text("a model's name"), "Watch this model only; all that passes if not given.", metavar="NAME"
+        "", text("a model's name"), "Monitor this model only; by default all traffic.", metavar="NAME"
     )
-    """If empty, what passes is named as the profile's file is."""
+    """If empty, traffic is named after the profile's file."""
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
-    port: int = setting(8081, PORT, "Of drift and metrics; 0 for a free one.")
-    proxy_port: int = setting(8080, PORT, "Of what is passed to --upstream; 0 for a free one.")
-    copy_body_bytes: int = setting(2**20, whole(1), "A body of more passes unobserved.")
+    port: int = setting(8081, PORT, "Port of drift reports and metrics; 0 for a free one.")
+    proxy_port: int = setting(8080, PORT, "Port of requests to pass to --upstream; 0 for a free one.")
+    copy_body_bytes: int = setting(2**20, whole(1), "Larger bodies pass unobserved.")
     copy_queue_bytes: int = setting(
-        32 * 2**20, whole(1), "Bytes of copies that may wait to be observed; more are dropped."
+        32 * 2**20, whole(1), "Bytes of copies that may wait to be observed; beyond that, copies are dropped."
     )
     checkpoint: str = setting(
-        "", text("a file, or nothing"), "Keep what was counted there, over a restart.", metavar="FILE"
+        "",
+        text("a file, or nothing"),
+        "Keep the monitor's state in this file across restarts.",
+        metavar="FILE",
     )
-    checkpoint_seconds: float = setting(10.0, number(0.01, what="seconds"), "Time between two checkpoints.")
+    checkpoint_seconds: float = setting(10.0, number(0.01, what="seconds"), "Time between checkpoints.")
     stop_delay_seconds: float = setting(
-        0.0, SECONDS, "Time to go on passing requests when stopped, until nobody sends any more."
+        0.0, SECONDS, "Time to keep passing requests after a stop signal, until clients have gone."
     )
-    drain_seconds: float = setting(30.0, SECONDS, "Time to finish what passes then.")
-    log_format: str = setting("text", LOG_FORMAT, "For a person or a machine.")
-    log_level: str = setting("info", LOG_LEVEL, "The least that is logged.")
-    alarm_webhook: str = setting("", WEBHOOK, "Post alarms there, as CloudEvents.", metavar="URL")
+    drain_seconds: float = setting(30.0, SECONDS, "Time to finish requests in flight after that.")
+    log_format: str = setting("text", LOG_FORMAT, "Log lines for people or for machines.")
+    log_level: str = setting("info", LOG_LEVEL, "The lowest level that is logged.")
+    alarm_webhook: str = setting("", WEBHOOK, "Post alarms to this URL, as CloudEvents.", metavar="URL")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFile:
-    """What a server's `driftline.toml` says; without a file, nothing."""
+    """The content of a server's `driftline.toml`; empty without a file."""
 
     path: Path | None = None
     server: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
     sidecar: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
-    """What the command line says of every model's engine."""
+    """Engine settings from the command line, for every model."""
 
     @classmethod
     def read(cls, path: Path) -> ServerFile:
@@ -310,14 +321,14 @@ class ServerFile:
         return cls(path, server, models, sidecar)
 
     def settings_of(self, name: str, bundle: ModelSettings) -> ModelSettings:
-        """A model's settings: those of its bundle, with what this file says of it."""
+        """Return a model's settings: those of its bundle, with this file's for it."""
         settings = bundle.override(self.models.get(name, {}), f"{self.path}: models.{name}")
         return settings.override({"engine": self.engine}, "the command line")
 
 
 def bundle_settings(path: Path) -> ModelSettings:
-    """The settings of a bundle's `driftline.toml`; the defaults if there is none."""
-    if not os.path.lexists(path):  # a link to nothing is a mistake
+    """Return the settings in a bundle's `driftline.toml`; the defaults if there is none."""
+    if not os.path.lexists(path):  # a broken link is a mistake
         return ModelSettings()
     settings = ModelSettings().override(read_toml(path), str(path))
     if settings.engine.trust:
@@ -326,15 +337,15 @@ def bundle_settings(path: Path) -> ModelSettings:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's content; ConfigError if it can't be read."""
+    """Return a TOML file's content; ConfigError if it can't be read."""
     try:
         return tomllib.loads(read_small(path).decode())
-    except (OSError, ValueError, RecursionError) as error:  # a number or a nest may be too much for Python
+    except (OSError, ValueError, RecursionError) as error:  # a long number or deep nesting
         raise ConfigError(f"{path}: {error}") from error
 
 
 def check_least(name: str, value: Any, least: int, whole: bool = False) -> None:
-    """BadRequest if an argument is not a number from `least` on, Python's or numpy's."""
+    """Raise BadRequest unless an argument is a number from `least` on, Python's or numpy's."""
     fits = isinstance(value, Integral if whole else Real)
     if not fits or not value >= least:
         what = "a whole number" if whole else "a number"
@@ -364,7 +375,7 @@ def _override(settings: Any, table: object, where: str, prefix: str) -> Any:
     assert isinstance(table, dict)
     for key, value in table.items():
         _refuse_wrong(known[key], value, f"{where}: {prefix}{key}")
-    # What a file gives as lists, settings keep as tuples: nobody can change them.
+    # Settings keep a file's lists as tuples, which can't be changed.
     return replace(
         settings, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     )

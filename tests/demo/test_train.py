@@ -17,7 +17,7 @@ from driftline.engine.model import Model
 from driftline.engine.parity import check
 from driftline.errors import BadRequest
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 
 CLOSE = 1e-6
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +18,17 @@ import driftline as dl
 from driftline.config import ServerFile
 from driftline.engine import model as engine
 from driftline.engine.bundle import Bundle
-from driftline.engine.device_counter import CategoryCounts, DeviceCounters
-from driftline.engine.device_session import DeviceSession, OnComputed
-from driftline.engine.load_balancer import LoadBalancer
+from driftline.engine.cuda.counter import CategoryCounts, DeviceCounter, DeviceCounters
+from driftline.engine.cuda.load_balancer import LoadBalancer
+from driftline.engine.cuda.session import DeviceSession, OnComputed
 from driftline.engine.model import Model
 from driftline.engine.session import Session
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Version
 from driftline.serving.base_host import BaseHost
-from driftline.serving.notifier import Notifier
-from driftline.serving.watch_card import CardWatch
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch_card import CardWatch
 from driftline.tensors import Tensors
 
 ROW = {"x": np.ones((1, 3), np.float32)}
@@ -145,3 +147,33 @@ def test_what_goes_to_several_cards_is_counted_on_each(tmp_path: Path, cards: li
     counters.drain()
     assert (counters.rows, monitor.rows) == (0, 21)
     same(monitor, expected)
+
+
+class Late(Card):
+    """Copies when it is waited for, as CUDA may; until then, what is copied has to be there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued: list[weakref.ref[np.ndarray]] = []
+        self.kept = True
+
+    def copy_in(self, source: np.ndarray, target: Any) -> None:
+        self.queued.append(weakref.ref(source if source.base is None else source.base))
+        super().copy_in(source, target)
+
+    def wait(self, mark: Any) -> None:
+        self.kept &= all(source() is not None for source in self.queued)
+        self.queued.clear()
+
+
+def test_what_a_counter_sends_is_kept_until_it_is_there(tmp_path: Path) -> None:
+    card = Late()
+    session = DeviceSession(card, Session(scale(tmp_path / "m.onnx", 2.0)))
+    session.run(ROW, ["y", "total"])
+    card.kept = True
+    # In two blocks, so they are moved.
+    both = {"x": np.ones((200, 3), np.float32), "total": np.ones(200, np.float32)}
+    counter = DeviceCounter.of(session, Monitor(Profile.fit(both)))
+    session.run(ROW, ["y", "total"], lambda *computed: settled(counter.count(*computed), {}))
+    counter.drain()
+    assert card.kept

@@ -76,7 +76,7 @@ def test_what_can_not_be_loaded_is_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "expected an ONNX model, came an empty file"),
-        (b"junk" * 300, "expected an ONNX model, came 1,200 bytes that are none, or not all of one"),
+        (b"junk" * 300, "expected an ONNX model, came 1,200 bytes that are not one, or not all of one"),
     ],
 )
 def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path: Path, content: bytes, message: str) -> None:

@@ -22,7 +22,7 @@ compiled = set(asked)
 from driftline.features import spec
 from driftline.features.transform import Transform
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.protocols import numbers
 
 folder, random = Path(sys.argv[1]), np.random.default_rng(1)

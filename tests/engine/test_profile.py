@@ -17,8 +17,8 @@ from support import behind, identity, save_model, scale
 import driftline
 from driftline.cli import main
 from driftline.engine.model import Model
-from driftline.monitor.profile import Profile
-from driftline.monitor.reference import Categorical, Numeric
+from driftline.monitor.reference.column import Categorical, Numeric
+from driftline.monitor.reference.profile import Profile
 from driftline.tables import BATCH_ROWS
 
 WRITE = {

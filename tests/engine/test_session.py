@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support import ONNX_TYPES, Shape, gather, identity, save_model, scale
 
-from driftline.engine.device import PROVIDER
-from driftline.engine.session import Session
+from driftline.engine.cuda.device import PROVIDER
+from driftline.engine.session import CPU, Session
 from driftline.errors import BadRequest, ConfigError, ModelError
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -221,6 +221,36 @@ def test_a_gpu_is_not_silently_the_cpu(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ConfigError, match=r"^device 'cuda': ONNX Runtime can't use CUDAEx"):
         Session(identity(tmp_path / "m.onnx"), "cuda", providers=[(PROVIDER, {"device_id": "0"})])
+
+
+def test_why_a_gpu_can_not_be_used_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create = onnxruntime.InferenceSession._create_inference_session
+
+    def fail(self: Any, providers: Any, *rest: Any) -> None:
+        if providers and PROVIDER in providers[0]:
+            raise RuntimeError("CUDA failure 2: out of memory")
+        create(self, providers, *rest)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", fail)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_fallback_providers", [CPU], raising=False)
+    with pytest.raises(ModelError, match=r"CUDA failure 2: out of memory$"):
+        Session(identity(tmp_path / "m.onnx"), "cuda", providers=[(PROVIDER, {"device_id": "0"})])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_only_a_card_quiets_what_onnx_runtime_warns_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    severities: list[int] = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", severities.append)
+    Session(identity(tmp_path / "m.onnx"))
+    assert severities == []
+    with pytest.raises(ConfigError):
+        Session(identity(tmp_path / "m.onnx"), "cuda", providers=[(PROVIDER, {"device_id": "0"})])
+    assert severities == [3]
 
 
 # -- running ------------------------------------------------------------------------------------

@@ -65,6 +65,8 @@ def test_a_file_with_anything_wrong_in_it_is_refused_or_works() -> None:
     columns = {"x": [1.0, 2.0], "s": ["a", "b"], "t": ["2024-01-01", "2024-01-02"]}
     steps = [
         *(dl.Impute("x"), dl.Quantile("x", into="q"), dl.Bucketise("x"), dl.Cross(["s", "x"])),
+        *(dl.Equals("s", "a", into="a"), dl.Linear(["a", "x"], [1, 2], into="sum")),
+        dl.Piecewise("sum", [0, 1], [[0, 1], [2, 3], [4, 5]], 2),
         *(dl.OneHot("s_x_x"), dl.TargetMean("s"), dl.DatePart("t"), dl.Cyclic("t_hour")),
     ]
     whole = dl.Transform(steps).fit(columns, [0, 1])

@@ -202,6 +202,44 @@ def test_steps_on_a_column_are_a_chain_and_into_leaves_it_alone() -> None:
     close(matrix, want)
 
 
+def test_sums_pieces_and_single_values() -> None:
+    steps = [
+        dl.Linear(["x", "y"], [2, -1], 0.5, into="sum"),
+        dl.Piecewise("x", [0, 2], [[1, 1], [5, 0], [7, -1]], into="pieces"),
+        dl.Piecewise("x", [0], [[0, 1], [0, 1]], period=3, into="round"),
+        dl.Equals("s", "a", into="a"),
+        dl.Equals("x", 2, into="two"),
+        dl.Impute("s", "constant", "b"),
+        dl.Equals("s", "b"),
+    ]
+    data = {"x": [-1.0, 0.0, 2.0, None], "y": [1.0, 2.0, 3.0, 4.0], "s": ["a", "c", None, "b"]}
+    transform = dl.Transform(steps).fit(data)
+    assert transform.outputs == ("sum", "pieces", "round", "a", "two", "s")
+    made = transform.apply(data)
+    assert made[:3].tolist() == [[-2.5, 0, 2, 1, 0, 0], [-1.5, 5, 0, 0, 0, 0], [1.5, 7, 2, 0, 1, 1]]
+    assert np.isnan(made[3, :3]).all()
+    assert made[3, 3:].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((dl.Linear, ["x", "y"], [1.0]), "linear: weights: expected as many as columns, 2, came"),
+        ((dl.Linear, [], []), "linear: weights: expected as many as columns, 0, came"),
+        ((dl.Linear, ["x"], [1.0]), "linear: into: expected a name, came None"),
+        ((dl.Piecewise, "x"), "piecewise: edges: expected one or more ascending numbers"),
+        ((dl.Piecewise, "x", [1, 1], [[1]] * 3), "piecewise: edges: expected one or more ascending"),
+        ((dl.Piecewise, "x", [1], [[1]]), "piecewise: coefficients: expected 2 lists of one length"),
+        ((dl.Piecewise, "x", [1], [[1], [1, 2]]), "piecewise: coefficients: expected 2 lists of one length"),
+        ((dl.Piecewise, "x", [1], [[1], [2]], 0), "piecewise: period: expected a number above 0, came 0"),
+    ],
+)
+def test_steps_that_make_no_sense_are_refused(arguments: Any, words: str) -> None:
+    step, *given = arguments
+    with pytest.raises(BadRequest, match=words):
+        step(*given)
+
+
 def test_a_cross_is_encoded_by_its_pairs() -> None:
     data = {"a": pa.array(["x", "x", "y", None]), "n": np.array([1, 2, 1, 1])}
     transform = dl.Transform([dl.Cross(["a", "n"]), dl.OneHot("a_x_n")]).fit(data)

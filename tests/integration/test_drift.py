@@ -18,7 +18,7 @@ from scraping import Scrape
 from support import Process, receiver, scale, serving
 from waiting import until
 
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Registry
 
 RANDOM = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from structured import to_structured
 from support import Process, infer_request, scale, serving
 from waiting import until
 
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.protocols.cloudevents import Event, Fields, to_batch, to_binary
 from driftline.registry.source import Registry
 

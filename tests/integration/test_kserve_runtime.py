@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from support import infer_request, scale
 
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.protocols.grpc.messages import HEALTH, HealthCheckResponse, message
 
 USERS = {"image": (65532, 65532), "openshift": (1_000_730_000, 0)}

@@ -21,9 +21,9 @@ from tracking import CREDENTIALS, PASSWORD, Client, TrackingServer
 
 from driftline.engine.model import Model
 from driftline.errors import RegistryError
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.cache import Cache
-from driftline.registry.mlflow import MlflowRegistry
+from driftline.registry.mlflow.source import MlflowRegistry
 from driftline.registry.source import Reference
 
 pytestmark = [pytest.mark.timeout(300)]

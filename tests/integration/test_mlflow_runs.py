@@ -15,9 +15,9 @@ from tracking import Client, TrackingServer
 from waiting import until
 
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Registry, Version
-from driftline.serving.runs import Runs, fit
+from driftline.serving.monitoring.runs import Runs, fit
 
 pytestmark = [pytest.mark.timeout(600)]
 

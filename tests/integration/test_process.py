@@ -268,7 +268,7 @@ def test_an_arrow_stream_is_answered_with_one(registry: Registry) -> None:
         assert outputs["y_2"].to_pylist() == [2.0 * row for row in range(300)]
         refused = server.post("/v2/models/m/infer", content=b"x", headers=headers)
         assert refused.status_code == 400
-        assert "no valid Arrow stream" in refused.json()["error"]
+        assert "not a valid Arrow stream" in refused.json()["error"]
 
 
 def test_the_access_log_is_off_unless_it_is_wanted(registry: Registry) -> None:

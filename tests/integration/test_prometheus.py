@@ -18,7 +18,7 @@ from sidecar_process import monitoring
 from support import Process, infer_request, scale, serving
 from waiting import until
 
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Registry
 
 pytestmark = [pytest.mark.timeout(300)]

@@ -22,7 +22,7 @@ from support import Process, infer_request, receiver, scale, serving
 from waiting import until
 
 from driftline.cli import main
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Registry
 
 RANDOM = np.random.default_rng(0)
@@ -176,7 +176,7 @@ def test_a_dead_agent_is_replaced_while_requests_pass(folder: Path, agent: Sidec
     until_kept(folder)
     (child,) = Path(f"/proc/{agent.popen.pid}/task/{agent.popen.pid}/children").read_text().split()
     os.kill(int(child), signal.SIGKILL)
-    agent.wait_for("another goes on", 60)
+    agent.wait_for("another starts", 60)
     send(agent.traffic, REFERENCE[:10])
     until(lambda: sum('"ready: watching' in line for line in agent.log) == 2, "another agent", 90)
     send(agent.traffic, REFERENCE[:10])
@@ -263,7 +263,7 @@ def test_what_can_not_begin_says_why(folder: Path, server: Process) -> None:
     command = [sys.executable, "-m", "driftline", "monitor", "--port", "0", "--proxy-port", "0"]
     cases = {  # these have begun to log
         ("--profile", str(wrong), "--upstream", server.url): "expected a profile",
-        ("--profile", str(wrong)): "expected a way in: --upstream URL",
+        ("--profile", str(wrong)): "expected a source: --upstream URL",
         ("--profile", str(wrong), "--listen", "--checkpoint", str(wrong)): "no file, came something else",
         ("--profile", str(wrong), "--upstream", server.url, "--checkpoint", str(wrong)): "something else",
         ("--profile", str(wrong), "--listen", "--checkpoint", "/nonexist/x"): "/nonexist is none",

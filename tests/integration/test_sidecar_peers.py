@@ -19,7 +19,7 @@ from sidecar_process import monitoring
 from tritonclient.utils import InferenceServerException
 from waiting import until
 
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 
 pytestmark = [pytest.mark.timeout(600)]  # the server may have to be installed first
 

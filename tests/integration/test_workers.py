@@ -26,8 +26,8 @@ from support import Process, ask, behind, infer_request, receiver, scale, servin
 from waiting import eventually, until
 
 import driftline as dl
-from driftline.monitor.profile import Profile
-from driftline.monitor.storage import decode
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reference.storage import decode
 from driftline.registry.source import Registry
 
 RANDOM = np.random.default_rng(0)
@@ -313,6 +313,23 @@ def test_who_waits_to_be_accepted_by_a_killed_worker_waits_for_the_next(registry
         for client in clients:
             client.join()
         assert results == [200] * 8
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_another_worker_accepts_for_one_that_can_not(registry: Registry, killed: bool) -> None:
+    with serving("m", "--registry", registry.uri, "--workers", "2") as server:
+        hanging, other = workers = workers_of(server)
+        hanging.suspend()
+        if killed:
+            hanging.kill()
+            until(lambda: set(workers_of(server)) - set(workers), "a replacement")
+            (hanging,) = set(workers_of(server)) - {other}
+            hanging.suspend()  # before it can accept: it may take as long as its models need
+        with ThreadPoolExecutor(16) as clients:  # the system gives each of the two about half of them
+            answers = [clients.submit(server.infer, "m", ROW) for _ in range(16)]
+        assert [answer.result().status_code for answer in answers] == [200] * 16
+        hanging.resume()
         assert server.stop() == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from support import behind, scale
 
 import driftline as dl
 from driftline.engine import model as engine
-from driftline.engine.device import Card
-from driftline.engine.device_counter import CategoryCounts, DeviceCounter
-from driftline.engine.device_session import DeviceBuffers
+from driftline.engine.cuda.counter import CategoryCounts, DeviceCounter
+from driftline.engine.cuda.device import Card
+from driftline.engine.cuda.session import DeviceBuffers
 from driftline.engine.model import Model
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline_kernels.cards import SIGNATURES
 
 pytestmark = pytest.mark.skipif(not SIMULATED, reason="there may be no card")
@@ -160,3 +161,17 @@ def test_a_card_is_loaded_on_held_alone_and_its_memory_given_back() -> None:
     del array
     card.give_back()
     card.give_back()  # nothing is left to give
+
+
+def test_a_card_is_not_asked_whether_it_is_lost_while_a_graph_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card, recording, seen = Card(0), True, []
+    monkeypatch.setattr(card._stream, "synchronize", lambda: seen.append(recording), raising=False)
+    asking = Thread(target=card.lost)
+    with card.exclusive():
+        asking.start()
+        asking.join(0.1)
+        recording = False
+    asking.join()
+    assert seen == [False]

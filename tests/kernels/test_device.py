@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +25,17 @@ def test_the_package_imports_no_numba_and_kernels_no_cuda() -> None:
         [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=100
     )
     assert run.stdout.split() == ["False", "False"], run.stderr
+
+
+@pytest.mark.parametrize(("set_by_hand", "warns"), [(None, "0"), ("1", "1")])
+def test_numba_does_not_warn_of_small_batches(set_by_hand: str | None, warns: str) -> None:
+    code = "from driftline_kernels import blocks, device\n"  # blocks have bodies: Numba has read its settings
+    code += "device.load_cuda()\nimport numba; print(numba.config.CUDA_LOW_OCCUPANCY_WARNINGS)"
+    environment = {name: value for name, value in os.environ.items() if "LOW_OCCUPANCY" not in name}
+    if set_by_hand is not None:
+        environment["NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS"] = set_by_hand
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PACKAGE.parent, env=environment, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert run.stdout.split() == [warns], run.stderr

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from naive_kernels import SIMULATED
 from support import scale
 
-from driftline.engine.device import Card, missing
+from driftline.engine.cuda.device import Card, missing
 from driftline_kernels.cards import SIGNATURES
 
 pytestmark = [

@@ -10,9 +10,9 @@ import pytest
 
 from driftline.errors import BadRequest
 from driftline.monitor import checkpoint
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
-from driftline.monitor.signals import Signal
+from driftline.monitor.reference.profile import Profile
 
 ROWS = 2_000
 

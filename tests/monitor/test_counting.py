@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
 from driftline.monitor.counting import Counter, Taken
-from driftline.monitor.profile import Profile
 from driftline.monitor.reading import BLOCK_ROWS, Reader
-from driftline.monitor.reference import Categorical, Reference
+from driftline.monitor.reference.column import Categorical, Reference
+from driftline.monitor.reference.profile import Profile
 
 ROWS = 500
 PLACES = ("EWR", "JFK", "LGA", "Zürich", "")

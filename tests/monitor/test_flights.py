@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from driftline.demo import flights
+from driftline.monitor.comparison.wording import NONE
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
-from driftline.monitor.signals import Signal
-from driftline.monitor.wording import NONE
+from driftline.monitor.reference.profile import Profile
 
 SEEDS = range(5)
 FALSE_ALARM_ROWS = 20_000

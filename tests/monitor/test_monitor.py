@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 
 from driftline import logs
 from driftline.errors import BadRequest
+from driftline.monitor.comparison.wording import CLOSER, NONE
 from driftline.monitor.counting import Counter
+from driftline.monitor.detection.onset import Look, since_when
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.onset import Look, since_when
-from driftline.monitor.profile import Profile
-from driftline.monitor.reference import Numeric
-from driftline.monitor.signals import Signal
+from driftline.monitor.reference.column import Numeric
+from driftline.monitor.reference.profile import Profile
 from driftline.monitor.window import Window
-from driftline.monitor.wording import CLOSER, NONE
 
 COLUMNS = 5
 LOOK = 100

@@ -16,7 +16,7 @@ from driftline.errors import BadRequest, Unavailable
 from driftline.monitor import observer as module
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.observer import Observer
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 
 ROWS = {"x": np.arange(200, dtype=np.float32)}
 

@@ -26,10 +26,10 @@ from bench.promise import (
     unlogged,
 )
 
-from driftline.monitor import quantiles
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
-from driftline.monitor.signals import Signal
+from driftline.monitor.reference import quantiles
+from driftline.monitor.reference.profile import Profile
 
 FEW = [case for case in QUIET if case.rows <= 10_000 and "50" not in case.name.partition(",")[0]]
 

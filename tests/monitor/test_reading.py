@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
 from driftline.monitor import reading
-from driftline.monitor.profile import Profile
 from driftline.monitor.reading import Reader
-from driftline.monitor.reference import Categorical, Numeric
+from driftline.monitor.reference.column import Categorical, Numeric
+from driftline.monitor.reference.profile import Profile
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 3, 500)

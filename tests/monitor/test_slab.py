@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from monitor.test_counting import ROWS, data, live
 
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.monitor.slab import Collector, Share, slab_bytes
 
 PROFILE = Profile.fit(data())

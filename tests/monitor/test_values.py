@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
-from driftline.monitor.report import Report
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting.report import Report
 from driftline.monitor.values import span, text
 
 HOUR = 3.6e9

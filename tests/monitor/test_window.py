@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
-from driftline.monitor.signals import Signal
-from driftline.monitor.statistics import Statistic
+from driftline.monitor.comparison.statistics import Statistic
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.window import Window
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from driftline.errors import BadRequest
-from driftline.monitor import report, window_file
+from driftline.monitor import window_file
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting import report
 
 
 def batch(rows: int, seed: int, shift: float = 0.0) -> dict[str, np.ndarray]:

@@ -79,9 +79,9 @@ def test_the_answer_has_the_outputs_columns_and_names_the_version() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "the request is no valid Arrow stream"),
-        (b"garbage" * 10, "the request is no valid Arrow stream"),
-        (stream(pa.table({"n": np.zeros(9, np.float32)}))[:-90], "the request is no valid Arrow stream"),
+        (b"", "the request is not a valid Arrow stream"),
+        (b"garbage" * 10, "the request is not a valid Arrow stream"),
+        (stream(pa.table({"n": np.zeros(9, np.float32)}))[:-90], "the request is not a valid Arrow stream"),
         (stream(pa.table({"n": pa.array([], pa.float32())})), "expected rows in the Arrow stream, came none"),
         (stream(pa.table({"m": [1.0], "o": [1.0]})), "input 'n': expected a column of this name"),
         (stream(pa.table({"n": ["a"]})), "column 'n': expected FP32, came string"),

@@ -49,7 +49,7 @@ def test_gzip_of_several_members(parts: list[bytes]) -> None:
 )
 @pytest.mark.parametrize("behind", [b"\0", b"\x1f", b"\x1f\x8b\x08", TEXT, b"\0" * 10_000])
 def test_what_follows_the_end_is_refused(encoding: bytes, whole: bytes, behind: bytes) -> None:
-    with pytest.raises(BadRequest, match=f"the body is no valid {encoding.decode()}"):
+    with pytest.raises(BadRequest, match=f"the body is not valid {encoding.decode()}"):
         decompress(whole + behind, encoding, MOST)
 
 

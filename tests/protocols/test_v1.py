@@ -125,7 +125,7 @@ def test_a_request_that_does_not_fit_is_refused(codec: V1Codec, document: Any, m
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 2000, b'{"instances": NaN'])
 def test_text_that_is_no_json_is_refused(text: bytes) -> None:
-    with pytest.raises(BadRequest, match=r"^the request is no valid JSON: "):
+    with pytest.raises(BadRequest, match=r"^the request is not valid JSON: "):
         ONE.decode(text)
 
 

@@ -239,7 +239,7 @@ def test_a_raw_body_is_one_row(
         (raw_codec("FP32", (-1, 2)), bytes(7), "input 'x': expected 8 bytes for FP32 [1, 2], came 7"),
         (raw_codec("FP32", (-1, 2)), bytes(16), "input 'x': expected 8 bytes for FP32 [1, 2], came 16"),
         (raw_codec("FP32", (-1, -1, 2)), bytes(9), "input 'x': expected 8 bytes for FP32 [1, 1, 2], came 9"),
-        (raw_codec("FP32", (-1, -1, -1)), b"", "input 'x': its shape [1, -1, -1] can't be told from a raw"),
+        (raw_codec("FP32", (-1, -1, -1)), b"", "input 'x': its shape [1, -1, -1] can't be inferred"),
         (raw_codec("BYTES", (-1, 2)), b"a", "input 'x': expected 2 BYTES elements, came 1"),
         (raw_codec("BYTES", (-1, 1)), b"\xff", "input 'x': expected UTF-8 strings"),
     ],
@@ -305,9 +305,9 @@ X_SHAPE = "input 'x': expected shape [-1, 2], came "
         (with_x(shape=[2, 3]), X_SHAPE + "[2, 3]"),
         (
             with_x(shape=[-1, 2]),
-            X_SHAPE + "[-1, 2]; where the model has -1, a request says how many",
+            X_SHAPE + "[-1, 2]; -1 stands for any size, which a request has to state",
         ),
-        (with_x(shape=[-2, 2]), X_SHAPE + "[-2, 2]; where the model has -1"),
+        (with_x(shape=[-2, 2]), X_SHAPE + "[-2, 2]; -1 stands for any size"),
         (with_x(shape=[True, 2]), X_SHAPE + "[True, 2]"),
         (with_x(shape=[2.0, 2]), X_SHAPE + "[2.0, 2]"),
         (with_x(shape=["2", 2]), X_SHAPE + "['2', 2]"),
@@ -397,7 +397,7 @@ def test_an_overflowing_shape_of_no_elements_is_refused(shape: list[int], binary
 )
 def test_text_that_is_no_request_is_refused(text: bytes) -> None:
     for length in (None, len(text)) if text else (None,):
-        with pytest.raises(BadRequest, match=r"no valid JSON|expected|no such input"):
+        with pytest.raises(BadRequest, match=r"not valid JSON|expected|no such input"):
             CODEC.decode(text, length)
 
 
@@ -415,13 +415,13 @@ SIZE = "input 'x': parameter 'binary_data_size': expected a whole number from 0,
         (True, bytes(16), f"{SIZE} True"),
         (None, bytes(16), f"{SIZE} None"),
         (2**70, bytes(16), f"{SIZE} 1."),
-        (16, bytes(15), "input 'x': expected 16 bytes of binary data behind the JSON, came 15"),
+        (16, bytes(15), "input 'x': expected 16 bytes of binary data after the JSON, came 15"),
         (
             2**70,
             bytes(16),
             "input 'x': parameter 'binary_data_size': expected a whole number from 0, came 1.",
         ),
-        (2**60, bytes(16), f"input 'x': expected {2**60} bytes of binary data behind the JSON, came 16"),
+        (2**60, bytes(16), f"input 'x': expected {2**60} bytes of binary data after the JSON, came 16"),
         (15, bytes(16), "input 'x': expected 16 bytes for FP32 [2, 2], came 15"),
         (17, bytes(17), "input 'x': expected 16 bytes for FP32 [2, 2], came 17"),
         (0, bytes(16), "input 'x': expected 16 bytes for FP32 [2, 2], came 0"),
@@ -450,8 +450,8 @@ def test_sizes_that_do_not_fit_are_refused(size: Any, tail: bytes, message: str)
 
 def test_binary_data_needs_the_header() -> None:
     document = with_x(data=..., parameters={"binary_data_size": 16})
-    assert refused(document) == "input 'x': expected 16 bytes of binary data behind the JSON, came 0"
-    with pytest.raises(BadRequest, match="no valid JSON"):
+    assert refused(document) == "input 'x': expected 16 bytes of binary data after the JSON, came 0"
+    with pytest.raises(BadRequest, match="not valid JSON"):
         CODEC.decode(json.dumps(document).encode() + bytes(16))
 
 
@@ -470,7 +470,7 @@ def test_nan_and_infinity_are_what_they_are_in_floating_point_inputs_and_refused
             CODEC.decode(json.dumps(document).encode())
     for wrong in (b"-NaN", b"+Infinity", b"nan", b"Inf", b"NaNs", b"-null"):
         text = json.dumps(with_x(data=values)).encode().replace(b"NaN", wrong)
-        with pytest.raises(BadRequest, match="the request is no valid JSON"):
+        with pytest.raises(BadRequest, match="the request is not valid JSON"):
             CODEC.decode(text)
 
 

@@ -11,7 +11,7 @@ import pytest
 from driftline.errors import ConfigError
 from driftline.registry import cache as module
 from driftline.registry.cache import DEFAULT_LIMIT, Cache, digest_of, digests_of
-from driftline.registry.memory import MOST_ANSWERS, Memory
+from driftline.registry.mlflow.memory import MOST_ANSWERS, Memory
 
 
 @pytest.fixture

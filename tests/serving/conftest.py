@@ -13,9 +13,9 @@ from support import gather, identity, scale, slow
 import driftline as dl
 from driftline.config import Server
 from driftline.registry.source import Registry
-from driftline.serving.app import App
-from driftline.serving.fastlane import FastLane, fast_lane
 from driftline.serving.host import Host
+from driftline.serving.http.app import App
+from driftline.serving.http.fastlane import FastLane, fast_lane
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import scale
 
-from driftline.monitor.history import History
+from driftline.monitor.reporting.history import History
 from driftline.monitor.window import Window
 from driftline.registry.directory import DirectoryRegistry
 from driftline.serving.host import Host

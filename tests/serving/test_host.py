@@ -22,8 +22,9 @@ from driftline.registry.directory import DirectoryRegistry
 from driftline.registry.file import FileRegistry
 from driftline.registry.source import Reference, Registry, Targets, Version
 from driftline.serving import host as host_module
-from driftline.serving import memory, triton
+from driftline.serving import memory
 from driftline.serving.host import Host
+from driftline.serving.http import triton
 from driftline.serving.served import Served
 from driftline.tensors import Tensors
 

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 from support import receiver
 
 from driftline.config import Monitoring
-from driftline.monitor.profile import Profile
-from driftline.monitor.webhook import Webhook
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting.webhook import Webhook
 from driftline.sidecar.agent import Agent, Checkpoints
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.metrics import exposition

@@ -15,7 +15,7 @@ import pytest
 
 from driftline.columns import columns_of
 from driftline.errors import BadRequest
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.sidecar.decoding import Decoder
 from driftline.sidecar.exchange import Body, Exchange
 
@@ -171,7 +171,7 @@ def test_an_answer_is_not_read_if_the_profile_has_inputs_only() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no valid JSON"),
+        (b"", "not valid JSON"),
         (b"[1]", "expected an object"),
         (b"{}", "expected inputs, instances or a dataframe"),
         (b'{"instances":[]}', "a list of rows"),

@@ -11,7 +11,7 @@ import pytest
 
 from driftline.columns import columns_of
 from driftline.config import Monitoring
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.sidecar.agent import Agent
 from driftline.sidecar.decoding import Decoder
 from driftline.sidecar.exchange import Body, Exchange

@@ -60,7 +60,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="driftline")
-@option("--config", f"Settings; ./{SETTINGS} if it is there.", type=PATH, metavar="FILE")
+@option("--config", f"Settings file; ./{SETTINGS} if it exists.", type=PATH, metavar="FILE")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
@@ -79,11 +79,11 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 @main.command()
-@click.option("--rows", type=click.IntRange(10), help="Replay so many flights, then stop; all if not given.")
+@click.option("--rows", type=click.IntRange(10), help="Replay this many flights, then stop; by default all.")
 @options(Server, "registry", "host", "port")
 @click.pass_context
 def demo(ctx: click.Context, /, rows: int | None, **flags: Any) -> None:
-    """Train a model on real flights, register it, serve it, replay the rest of the year as live traffic."""
+    """Train and serve a model on real flights, and replay the rest of the year."""
     from driftline.demo.demo import run
 
     settings = Server(**flags)

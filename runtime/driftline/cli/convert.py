@@ -19,27 +19,29 @@ TOLERANCE = 1e-5
     required=True,
     type=PATH,
     metavar="BUNDLE",
-    help="A folder to make.",
+    help="The folder to create.",
 )
 @click.option(
     "--data",
     type=PATH,
     metavar="FILE",
-    help="Rows to compare on: Parquet, CSV, Arrow or .npy; an MLflow model's input example if not given.",
+    help="Rows to compare on: Parquet, CSV, Arrow or .npy; by default an MLflow model's input example.",
 )
 @click.option(
     "--tolerance",
     default=TOLERANCE,
     show_default=True,
     type=click.FloatRange(0),
-    help="The difference to the library's own predictions that is allowed; of numbers above 1, relative.",
+    help="Allowed difference from the library's own predictions; relative for numbers above 1.",
 )
-@click.option("--trust", is_flag=True, help="Load a pickle, which runs whatever code is in it.")
+@click.option("--trust", is_flag=True, help="Allow loading a pickle, which runs the code in it.")
 def convert(source: Path, output: Path, data: Path | None, tolerance: float, trust: bool) -> None:
-    """Convert a model to ONNX, check that it predicts the same, and make a folder to register.
+    """Convert a model to ONNX and check that it predicts the same.
 
-    SOURCE is an MLflow model's folder, of scikit-learn, XGBoost, LightGBM, PyTorch, Keras or Spark ML, or
-    a file: .pkl, .joblib, .skops, XGBoost's .json or .ubj, LightGBM's .txt, PyTorch's .pt2, .pt or .pth,
+    The result is a folder to register.
+
+    SOURCE is the folder of an MLflow model of scikit-learn, XGBoost, LightGBM, PyTorch, Keras or Spark ML,
+    or a file: .pkl, .joblib, .skops, XGBoost's .json or .ubj, LightGBM's .txt, PyTorch's .pt2, .pt or .pth,
     Keras' .keras.
     """
     from driftline.convert.convert import convert as run

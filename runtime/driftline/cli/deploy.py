@@ -18,14 +18,14 @@ from driftline.errors import BadRequest
     show_default=True,
     metavar="URI",
     envvar=["DRIFTLINE_REGISTRY", "MLFLOW_TRACKING_URI"],
-    help="Where the models are.",
+    help="Where the models are: a folder or an MLflow server.",
 )
 def fetch(pairs: tuple[str, ...], registry: str) -> None:
-    """Put the files of a version into a folder, to be served from there with --model_dir.
+    """Copy a version's files into a folder, to be served from there with --model_dir.
 
-    MODEL is models:/NAME, models:/NAME@ALIAS or models:/NAME/VERSION, as MLflow writes them, or a reference
-    as of other commands. What an earlier fetch has put into FOLDER goes. Several models may be given, each
-    followed by its folder, since that is how KServe calls a storage initializer.
+    MODEL is models:/NAME, models:/NAME@ALIAS or models:/NAME/VERSION, as in MLflow, or a reference as in the
+    other commands. Files that an earlier fetch left in FOLDER are removed. Several models may be given, each
+    followed by its folder, since KServe calls storage initializers that way.
     """
     from driftline.registry.fetching import fetch as put
 
@@ -37,11 +37,11 @@ def fetch(pairs: tuple[str, ...], registry: str) -> None:
 
 
 @click.command("compile")
-@click.option("--cards", is_flag=True, help="For NVIDIA cards, too; none need be there.")
+@click.option("--cards", is_flag=True, help="Compile for NVIDIA GPUs, too; none needs to be present.")
 def compile_kernels(cards: bool) -> None:
-    """Compile all kernels and keep them, so that no server has to: for the building of images.
+    """Compile all kernels ahead of time, for example in an image.
 
-    They are kept in NUMBA_CACHE_DIR, if that is set, else beside driftline's code, else in the user's cache.
+    They are kept in NUMBA_CACHE_DIR if set, else beside driftline's code, else in the user's cache.
     """
     from driftline.engine.precompile import precompile
 

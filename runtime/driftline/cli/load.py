@@ -24,52 +24,60 @@ SECONDS = click.FloatRange(0.1, 3600)
 
 @click.command()
 @click.argument("url")
-@click.option("--model", metavar="NAME[:VERSION]", help="The model to ask; not needed if there is only one.")
+@click.option(
+    "--model", metavar="NAME[:VERSION]", help="The model to query; not needed if there is only one."
+)
 @click.option(
     "--rows",
     default=1,
     show_default=True,
     type=click.IntRange(1, 1_000_000),
-    help="Rows of a request that is made up.",
+    help="Rows in a generated request.",
 )
-@click.option("--binary", is_flag=True, help="Tensors as bytes, both ways; else as JSON.")
-@click.option("--body", type=PATH, metavar="FILE", help="Send this instead of what is made up.")
-@click.option("--path", metavar="PATH", help="Where to post --body; the model's path if not given.")
-@click.option("--content-type", metavar="TYPE", help="Of --body; application/json if not given.")
+@click.option("--binary", is_flag=True, help="Send and receive tensors as bytes instead of JSON.")
+@click.option("--body", type=PATH, metavar="FILE", help="Send this body instead of a generated one.")
+@click.option("--path", metavar="PATH", help="Where to post --body; by default the model's path.")
+@click.option("--content-type", metavar="TYPE", help="Content type of --body; by default application/json.")
 @click.option(
     "--connections",
     multiple=True,
     type=click.IntRange(1, 10_000),
-    help=f"A closed loop over so many; may be repeated. {CONNECTIONS} if nothing is given. "
-    f"With --rate or --find-knee, at most so many; {OPEN_CONNECTIONS} if not given.",
+    help=f"Run a closed loop over this many connections; may be repeated; default {CONNECTIONS}. "
+    f"With --rate or --find-knee, use at most this many; default {OPEN_CONNECTIONS}.",
 )
 @click.option(
     "--rate",
     "rates",
     multiple=True,
     type=click.FloatRange(0.01, 1e6),
-    help="An open loop: so many requests a second, however long they take; may be repeated.",
-)
-@click.option("--find-knee", is_flag=True, help="Find the highest rate that meets --p99-ms, from --rate on.")
-@click.option(
-    "--p99-ms", type=click.FloatRange(0.01, 1e6), help=f"The target of --find-knee; {P99_MS:g} if not given."
-)
-@click.option("--seconds", default=10.0, show_default=True, type=SECONDS, help="Of load, for each line.")
-@click.option(
-    "--warm-up", default=1.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds before that."
+    help="Run an open loop: this many requests a second, however long they take; may be repeated.",
 )
 @click.option(
-    "--timeout", default=10.0, show_default=True, type=SECONDS, help="Seconds that an answer may take."
+    "--find-knee", is_flag=True, help="Find the highest rate that meets --p99-ms, starting from --rate."
 )
+@click.option(
+    "--p99-ms", type=click.FloatRange(0.01, 1e6), help=f"The target of --find-knee; default {P99_MS:g}."
+)
+@click.option(
+    "--seconds", default=10.0, show_default=True, type=SECONDS, help="Seconds of load for each line."
+)
+@click.option(
+    "--warm-up",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="Seconds of warm-up before that.",
+)
+@click.option("--timeout", default=10.0, show_default=True, type=SECONDS, help="Seconds an answer may take.")
 @click.option(
     "--sender",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "h2load", "wrk", "own"]),
-    help="Who sends a closed loop: the first that is installed, or this one.",
+    help="What sends closed loops; auto: the first that is installed, else own.",
 )
-@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write all figures there.")
-@click.option("--plot", "plot_file", type=PATH, metavar="FILE.svg", help="Write a picture there.")
+@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write all figures to this file.")
+@click.option("--plot", "plot_file", type=PATH, metavar="FILE.svg", help="Write a plot to this file.")
 @click.pass_context
 def bench(
     ctx: click.Context,
@@ -94,8 +102,8 @@ def bench(
 ) -> None:
     """Put the server at URL under load and show how long its answers take.
 
-    The request is made up from what the server says of the model, or given with --body. In an open loop,
-    durations count from when a request was due: what waits because the server stalls, counts.
+    The request is generated from the model's metadata, or given with --body. In an open loop, durations
+    count from when a request was due, so requests that wait for a stalled server count in full.
     """
     from driftline.load.bench import Bench
     from driftline.load.files import check_folder
@@ -222,11 +230,13 @@ def show(
     default=P99_MS,
     show_default=True,
     type=click.FloatRange(0.01, 1e6),
-    help="Milliseconds in which 99 % must be answered.",
+    help="Milliseconds within which 99 % of requests must be answered.",
 )
-@click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 100_000), help="Of a request.")
-@click.option("--seconds", default=2.0, show_default=True, type=SECONDS, help="Of load at each rate.")
-@click.option("--output", type=PATH, metavar="FILE", help="Where to write; ./driftline.toml if not given.")
+@click.option(
+    "--rows", default=1, show_default=True, type=click.IntRange(1, 100_000), help="Rows in a request."
+)
+@click.option("--seconds", default=2.0, show_default=True, type=SECONDS, help="Seconds of load at each rate.")
+@click.option("--output", type=PATH, metavar="FILE", help="Where to write; by default ./driftline.toml.")
 @click.pass_obj
 def tune(
     file: ServerFile,
@@ -238,10 +248,10 @@ def tune(
     seconds: float,
     output: Path | None,
 ) -> None:
-    """Find the settings of MODEL that carry most requests on this machine, 99 % of them within --p99-ms.
+    """Find the settings of MODEL that sustain the highest rate within --p99-ms.
 
-    Serves it again and again with other max_batch_rows, instances and threads, under load, which takes
-    minutes, and writes what is best to driftline.toml. A change of less than 5 % is not kept.
+    Serves the model under load on this machine with different max_batch_rows, instances and threads, which
+    takes minutes, and writes the best to driftline.toml. Gains of less than 5 % are ignored.
 
     MODEL may also be the path of an .onnx file.
     """

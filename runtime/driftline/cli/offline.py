@@ -25,7 +25,7 @@ from driftline.errors import BadRequest
 
 if TYPE_CHECKING:
     from driftline.engine.bundle import Bundle
-    from driftline.monitor.profile import Profile
+    from driftline.monitor.reference.profile import Profile
 
 
 @click.command()
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     "--output",
     required=True,
     type=PATH,
-    help="Parquet, CSV or Arrow, by ending.",
+    help="Parquet, CSV or Arrow, by its extension.",
 )
 @click.option(
     "--keep",
     multiple=True,
     metavar="COLUMN",
-    help="Copy a column of DATA to the output, an input or, as an id, none; may be repeated.",
+    help="Copy this column of DATA to the output, whether an input or not (an id); may be repeated.",
 )
 @device_option
 @trust_option
@@ -61,7 +61,7 @@ def score(
     python: str | None,
     registry: str,
 ) -> None:
-    """Score DATA (Parquet, CSV or Arrow) offline, on the way that requests go.
+    """Score DATA (Parquet, CSV or Arrow) offline, by the same path as requests.
 
     MODEL may also be the path of an .onnx file or of a version's folder.
     """
@@ -75,29 +75,33 @@ def score(
 
 @click.command()
 @click.argument("data", required=False, type=PATH)
-@click.option("-o", "--output", required=True, type=PATH, help="The profile; profile.arrow, say.")
+@click.option("-o", "--output", required=True, type=PATH, help="The profile, for example profile.arrow.")
 @click.option(
     "--column", "columns", multiple=True, metavar="COLUMN", help="Use only this column; may be repeated."
 )
 @click.option(
-    "--numeric", multiple=True, metavar="COLUMN", help="This column is of numbers; may be repeated."
+    "--numeric", multiple=True, metavar="COLUMN", help="Treat this column as numbers; may be repeated."
 )
 @click.option(
-    "--categorical", multiple=True, metavar="COLUMN", help="This column is of categories; may be repeated."
-)
-@click.option("--model", metavar="MODEL[@ALIAS|:VERSION]", help="Profile its inputs, and its outputs too.")
-@click.option(
-    "--from-traffic", metavar="URL", help="Instead of DATA: what this server asks the model from now on."
+    "--categorical", multiple=True, metavar="COLUMN", help="Treat this column as categories; may be repeated."
 )
 @click.option(
-    "--rows", default=10_000, show_default=True, type=click.IntRange(1), help="So many rows of traffic."
+    "--model", metavar="MODEL[@ALIAS|:VERSION]", help="Profile this model's inputs and its outputs."
+)
+@click.option(
+    "--from-traffic",
+    metavar="URL",
+    help="Instead of DATA, profile the rows that this server receives for the model from now on.",
+)
+@click.option(
+    "--rows", default=10_000, show_default=True, type=click.IntRange(1), help="Rows of traffic to profile."
 )
 @click.option(
     "--seconds",
     default=60.0,
     show_default=True,
     type=click.FloatRange(0.1, 3600),
-    help="Wait no longer for them.",
+    help="Wait at most this long for them.",
 )
 @trust_option
 @python_option
@@ -121,8 +125,8 @@ def profile(
 ) -> None:
     """Profile DATA (Parquet, CSV or Arrow): the reference that drift is measured from.
 
-    Strings and booleans are categories, and so are integers of at most 20 different values, none missing.
-    Up to 128 MiB the profile is exact; of more data, quantiles are within 0.07 % of the rows.
+    Strings and booleans are categories, as are integers with at most 20 distinct values and none missing.
+    Up to 128 MiB of data, the profile is exact; beyond that, quantiles are within 0.07 % of the rows.
     """
     from rich.console import Console
 
@@ -155,7 +159,7 @@ def kinds_of(numeric: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str
 
 def profile_of_traffic(url: str, model: str, rows: int, seconds: float) -> Profile:
     """The profile of what a server is asked; if it is of fewer rows than were wanted, that is said."""
-    from driftline.serving.traffic import profile_of_traffic
+    from driftline.serving.monitoring.traffic import profile_of_traffic
 
     with stderr().status(f"waiting for {rows} rows, {seconds:g} s at most"):
         found = profile_of_traffic(url, model, rows, seconds)

@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--name", required=True, help="The model's name.")
-@click.option("--alias", help="Promote the new version to this alias.")
+@click.option("--alias", help="Point this alias at the new version.")
 @click.option(
     "--check",
     type=PATH,
     metavar="DATA",
-    help="Refuse the files if they predict otherwise than DATA says: inputs, and outputs by their names.",
+    help="Refuse the model if its predictions differ from DATA, which has inputs and outputs by name.",
 )
 @click.option(
     "--tolerance",
     default=1e-5,
     show_default=True,
     type=click.FloatRange(0),
-    help="The difference to DATA's predictions that is allowed.",
+    help="Allowed difference from DATA's predictions.",
 )
 @click.option(
     "--verify/--no-verify",
     default=True,
-    help="Load the model once, on the CPU, and refuse what can't be served. Use --no-verify if it "
-    "needs what this machine lacks, a GPU say.",
+    help="Load the model once, on the CPU, and refuse it if it can't be served. Use --no-verify if it needs "
+    "something that this machine lacks, such as a GPU.",
 )
 @trust_option
 @python_option
@@ -67,10 +67,10 @@ def register(
     python: str | None,
     registry: str,
 ) -> None:
-    """Make a new version of a model out of FILES: an .onnx file and what belongs to it, or a folder.
+    """Create a new version of a model from files or a folder.
 
-    What may belong to it, by these names: external data, profile.arrow, transform.json, driftline.toml.
-    A model that is Python code is run only with --trust.
+    FILES is a folder, or an .onnx file and what belongs to it: external data, profile.arrow, transform.json,
+    driftline.toml. A model that is Python code is run only with --trust.
     """
     if check is not None and not verify:
         raise BadRequest("expected one of --check and --no-verify: to check a model is to load it")
@@ -120,7 +120,10 @@ def verified(file: ServerFile, name: str) -> Check:
 @click.option("--alias", default="production", show_default=True, help="The alias to point at the version.")
 @registry_option
 def promote(name: str, version: str, alias: str, registry: str) -> None:
-    """Point an alias at a version; servers that follow it swap within a second."""
+    """Point an alias at a version.
+
+    Servers that follow it swap within a second, or within five from an MLflow registry without a webhook.
+    """
     from driftline.registry.source import parse_version
 
     number = parse_version(version)
@@ -132,7 +135,7 @@ def promote(name: str, version: str, alias: str, registry: str) -> None:
 @click.argument("name", required=False)
 @registry_option
 def versions(name: str | None, registry: str) -> None:
-    """Show what is registered, and which alias points where."""
+    """Show the registered versions and the aliases that point at them."""
     from rich.console import Console
 
     source = open_registry(registry)

@@ -23,9 +23,9 @@ MODEL_NAME, MODEL_DIR = "model", Path("/mnt/models")
     "--model_dir",
     type=PATH,
     metavar="FOLDER",
-    help="Serve the one model whose files lie there, as KServe mounts them; /mnt/models with --model_name.",
+    help="Serve the one model in this folder, as KServe mounts it; /mnt/models with --model_name.",
 )
-@click.option("--model_name", metavar="NAME", help="What it is called; `model` with --model_dir.")
+@click.option("--model_name", metavar="NAME", help="The model's name; `model` with --model_dir.")
 @device_option
 @trust_option
 @python_option
@@ -41,9 +41,10 @@ def serve(
     python: str | None,
     **flags: Any,
 ) -> None:
-    """Serve models: those named, else all of the registry, each in its version `production`, else its newest.
+    """Serve the named models, or all models in the registry.
 
-    MODEL may also be the path of an .onnx file.
+    Without an alias or a version, the version with the alias `production` serves, else the newest. MODEL may
+    also be the path of an .onnx file.
     """
     from driftline.registry.file import FileRegistry
     from driftline.registry.folder import mounted

@@ -88,13 +88,13 @@ def _flag(item: Field[Any]) -> Callable[[Any], Any]:
 
 
 registry_option = options(Server, "registry")
-trust_option = option("--trust", "Run the Python code that models may consist of.", is_flag=True)
+trust_option = option("--trust", "Allow running models that are Python code.", is_flag=True)
 python_option = option(
-    "--python", "The interpreter that runs it; driftline's own if not given.", metavar="PATH"
+    "--python", "The Python interpreter that runs them; by default driftline's own.", metavar="PATH"
 )
 device_option = option(
     "--device",
-    "Where models run: cpu, cuda, cuda:N, cuda:N,M, cuda:all, or auto; their settings say so if not given.",
+    "Where models run: cpu, cuda, cuda:N, cuda:N,M, cuda:all or auto; by default as in their settings.",
     metavar="NAME",
 )
 
@@ -104,7 +104,7 @@ def engine_of(trust: bool, python: str | None, device: str | None = None) -> dic
     said: dict[str, object] = ({"trust": True} if trust else {}) | ({"python": python} if python else {})
     if device is None:
         return said
-    from driftline.engine.device import settled
+    from driftline.engine.cuda.device import settled
 
     ModelSettings().override({"engine": {"device": device}}, "the command line")
     return said | {"device": settled(device, lambda why: click.echo(f"driftline: {why}", err=True))}

@@ -33,10 +33,10 @@ def monitoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @monitoring_options
 @click.pass_obj
 def monitor(file: ServerFile, /, **flags: Any) -> None:
-    """Watch a model that another server serves: its requests and answers, against a profile.
+    """Monitor a model on another server: compare its requests and answers with a profile.
 
-    Settings of the monitor are those of a model: driftline.toml beside the profile has [monitor], the
-    server's own [models.NAME.monitor], and flags go over both.
+    Monitor settings are read as for a served model: [monitor] in the driftline.toml beside the profile,
+    overridden by [models.NAME.monitor] in ./driftline.toml, overridden by flags.
     """
     given = {item.name: flags.pop(item.name, None) for item in fields(Monitoring)}
     settings = Sidecar(**flags)
@@ -49,7 +49,9 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
     monitoring = replace(known.monitor, **{key: value for key, value in given.items() if value is not None})
     monitoring.check()
     if settings.upstream:
-        from driftline.sidecar.supervisor import supervise  # without what the agent needs, in its own process
+        from driftline.sidecar.proxy.supervisor import (
+            supervise,  # without what the agent needs, in its own process
+        )
 
         supervise(settings, monitoring)
     else:
@@ -60,20 +62,20 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
 
 @click.command()
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
-@click.option("--model", default="", metavar="NAME", help="Only this model; all if not given.")
-@click.option("--json", "as_json", is_flag=True, help="All figures, as JSON.")
+@click.option("--model", default="", metavar="NAME", help="Only this model; by default all.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write a page for a browser, with histograms, to this .html file.",
+    help="Write a web page with histograms to this .html file.",
 )
 @click.pass_context
 def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool, output: Path | None) -> None:
-    """Show the drift that agents and servers at URL... see together, in their current windows.
+    """Show the drift that the agents and servers at URL... see together.
 
-    The exit code is 1 if one of them could not be asked.
+    It covers their current windows. The exit code is 1 if one of them could not be reached.
     """
     from driftline.sidecar.fleet import ask
 
@@ -83,7 +85,7 @@ def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool, 
         check_folder(output)
     fleet = ask(urls, model)
     if output is not None:
-        from driftline.monitor.render import page
+        from driftline.monitor.reporting.render import page
 
         replace_file(output, page("Drift", [(group.told, group.report) for group in fleet.groups]))
     if as_json:

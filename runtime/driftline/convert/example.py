@@ -1,4 +1,4 @@
-"""Rows that a conversion is checked on."""
+"""Rows on which a conversion is checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from driftline.mlmodel import Column, MlflowSignature
 from driftline.tensors import Array
 
 MOST_ROWS = 10_000
-"""Rows that are compared at most."""
+"""The most rows that are compared."""
 
 _DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 
@@ -29,9 +29,9 @@ class Example:
 
     @classmethod
     def read(cls, source: Source, data: Path | None, columns: tuple[str, ...]) -> Example:
-        """The rows of a file, else the input example of an MLflow model.
+        """Return the rows of a file, or else the input example of an MLflow model.
 
-        columns  that the model takes, if it knows; others in the file are left out
+        columns  that the model takes, if it knows them; others in the file are left out
 
         Raises BadRequest if there are none.
         """
@@ -41,7 +41,7 @@ class Example:
             example = cls(_of_mlflow(source.folder / source.mlflow.example, source.mlflow.signature))
         else:
             raise BadRequest(
-                f"{source.path}: no input example is with it; expected rows to compare on: --data FILE"
+                f"{source.path}: it has no input example; expected rows to compare on: --data FILE"
             )
         if not columns and source.mlflow is not None and source.mlflow.signature is not None:
             columns = tuple(item.name for item in source.mlflow.signature.inputs if item.name is not None)
@@ -63,18 +63,18 @@ class Example:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Their number."""
         return len(next(iter(self.data.values()))) if isinstance(self.data, dict) else len(self.data)
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """Columns as (rows, 1), named arrays as they are, a single array under ''."""
+        """Columns as (rows, 1), named arrays unchanged, a single array under ''."""
         if self.is_table:
             return {str(name): self.data[name].to_numpy().reshape(-1, 1) for name in self.data.columns}
         return dict(self.data) if isinstance(self.data, dict) else {"": np.asarray(self.data)}
 
     def matrix(self, dtype: type[np.generic] = np.float32) -> Array:
-        """All of it as one array of numbers; BadRequest, with the column, if there is anything else in it."""
+        """Return all data as one array of numbers; BadRequest, with the column, if it has anything else."""
         arrays = self.arrays
         for name, array in arrays.items():
             if array.dtype == object and not isinstance(array.flat[0], (int, float, type(None))):
@@ -100,7 +100,7 @@ def _of_file(path: Path) -> Any:
 
 
 def _of_mlflow(path: Path, signature: MlflowSignature | None) -> Any:
-    """MLflow's JSON of an example: a table split in columns and data, arrays by name, or one array."""
+    """Read MLflow's JSON of an example: a table split into columns and data, arrays by name, or one array."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

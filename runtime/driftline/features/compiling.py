@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
@@ -139,6 +140,21 @@ def _(step: spec.Arithmetic, state: State, builder: Builder) -> None:
 
 
 @add.register
+def _(step: spec.Linear, state: State, builder: Builder) -> None:
+    registers = [builder.number(column) for column in step.reads]
+    made = builder.compute(kernel.SCALE, registers[0], step.weights[0], step.bias)
+    for register, weight in zip(registers[1:], step.weights[1:], strict=True):
+        builder.compute(kernel.ADD_SCALED, register, weight, b=made, into=made)
+    builder.put(step.makes, Number(made))
+
+
+@add.register
+def _(step: spec.Piecewise, state: State, builder: Builder) -> None:
+    numbers = itertools.chain(step.edges, *step.coefficients)
+    builder.change(step, kernel.PIECEWISE, len(step.edges), step.period or 0, *numbers)
+
+
+@add.register
 def _(step: spec.Ordinal, state: State, builder: Builder) -> None:
     categories, infrequent = state["categories"], state.get("infrequent", [])
     codes = builder.codes(builder[step.reads[0]], categories)
@@ -169,6 +185,12 @@ def _(step: spec.OneHot, state: State, builder: Builder) -> None:
         labels.pop(dropped)
         places = [-1 if place == dropped else place - (place > dropped) for place in places]
     builder.put(step.makes, OneHot(codes, tuple(map(int, places)), tuple(labels)))
+
+
+@add.register
+def _(step: spec.Equals, state: State, builder: Builder) -> None:
+    codes = builder.codes(builder[step.reads[0]], [step.value])  # 0, and 1 for all else
+    builder.put(step.makes, Number(builder.compute(kernel.SCALE, codes, -1, 1)))
 
 
 @add.register

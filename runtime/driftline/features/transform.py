@@ -232,10 +232,11 @@ class Transform:
     def from_sklearn(cls, fitted: Any) -> Transform:
         """A fitted ColumnTransformer, Pipeline or transformer of scikit-learn, with the same outputs.
 
-        It may be made of SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler,
-        PowerTransformer, QuantileTransformer, KBinsDiscretizer, Binarizer, PolynomialFeatures, OneHotEncoder,
-        OrdinalEncoder, TargetEncoder, FunctionTransformer of log1p, log, sqrt and square, selectors of
-        columns, FeatureUnion, ColumnTransformer and Pipeline, but of nothing behind one-hot columns.
+        It may be made of SimpleImputer, MissingIndicator, StandardScaler, MinMaxScaler, MaxAbsScaler,
+        RobustScaler, Normalizer (l1, l2), PowerTransformer, QuantileTransformer, KBinsDiscretizer, Binarizer,
+        PolynomialFeatures, SplineTransformer, PCA, IncrementalPCA, TruncatedSVD, OneHotEncoder,
+        OrdinalEncoder, TargetEncoder, FunctionTransformer of log1p, log, log2, log10, sqrt and square,
+        selectors of columns, FeatureUnion and ColumnTransformer, with weights, too, and Pipeline.
 
         Raises BadRequest with the step's name for one that can't be expressed.
         """

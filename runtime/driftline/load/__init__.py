@@ -1,1 +1,1 @@
-"""Load: requests at a server, how long its answers take, and the settings that carry most of them."""
+"""Load tests: the latency of a server's responses, and the settings with the highest throughput."""

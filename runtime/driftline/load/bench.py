@@ -1,4 +1,4 @@
-"""Measure one request at one server: closed loops, open loops, and the highest rate that meets a target."""
+"""Measures one request at one server: closed loops, open loops, and the highest rate within a target."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ AUTO = "auto"
 SENDERS = (AUTO, *tools.TOOLS, OWN)
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 MOST_BUSY = 0.9
-"""The share of a core above which our own sender, not the server, may be what is measured."""
+"""Share of a core above which our own sender, not the server, may be the bottleneck."""
 _FIRST_SECONDS = 1.0
 _FIRST_CONNECTIONS = 64
 _FIRST_SHARE = 1 / 8
 
 Watch = Callable[[str, float, Outcome], object]
-"""Called four times a second: with what is being done, how much of it is, and what was counted so far."""
+"""Called four times a second with what is being measured, the part that is done, and the counts so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One line of the table: what was asked, and what came of it.
+    """One line of the table: the load and its outcome.
 
-    rate    requests a second that were due, in an open loop; None for a closed one
-    sender  who sent
-    busy    the share of a core that our own sender took; 0 for others
+    rate    requests due per second in an open loop; None for a closed one
+    sender  what sent the requests
+    busy    the share of a core that our own sender used; 0 for others
     """
 
     connections: int
@@ -45,17 +45,17 @@ class Point:
 
     @property
     def name(self) -> str:
-        """What was asked, in words."""
+        """The load, in words."""
         if self.rate is not None:
             return f"{self.rate:,.4g}/s" if self.rate < 1000 else f"{self.rate:,.0f}/s"
         return f"{self.connections:,} connection{'s' * (self.connections > 1)}"
 
     def meets(self, p99_ms: float) -> bool:
-        """Whether 99 % were answered in that time and nothing failed."""
+        """Whether the p99 is within this time and no request failed."""
         return self.outcome.answered > 0 and not self.outcome.failed and self.outcome.ms(0.99) <= p99_ms
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with the histogram of durations as [milliseconds, count]."""
+        """Return all figures, with the histogram of durations as [milliseconds, count]."""
         return {
             "loop": "closed" if self.rate is None else "open",
             "connections": self.connections,
@@ -73,13 +73,13 @@ class Point:
 
 @dataclass(slots=True)
 class Bench:
-    """One request, and how long to measure with it.
+    """One request and how to measure it.
 
     seconds  of load for one point
-    warm_up  seconds of the same load before, which are not counted
-    timeout  seconds that an answer may take
-    sender   of closed loops: a tool's name, OWN, or AUTO for the first that is installed, else our own
-    points   what was measured so far, that which an interrupt cut short too
+    warm_up  seconds of the same load before that, not counted
+    timeout  seconds that a response may take
+    sender   of closed loops: a tool's name, OWN, or AUTO for the first installed tool, else our own
+    points   all measurements so far, including an interrupted one
     """
 
     request: Request
@@ -91,7 +91,7 @@ class Bench:
     points: list[Point]
 
     def closed(self, connections: int) -> Point:
-        """Connections that ask again as soon as they are answered."""
+        """Measure connections that send the next request as soon as they have a response."""
         sender = (tools.installed() or OWN) if self.sender == AUTO else self.sender
         name = Point(connections, None, sender, Outcome()).name
         if sender == OWN:
@@ -104,15 +104,15 @@ class Bench:
         return point
 
     def open(self, rate: float, connections: int) -> Point:
-        """Requests at a fixed rate, on at most so many connections."""
+        """Measure requests at a fixed rate, on at most so many connections."""
         return self._send(Point(connections, rate, OWN, Outcome()).name, connections, rate)
 
     def find_knee(self, p99_ms: float, first: float | None, connections: int) -> Point | None:
-        """The highest rate at which 99 % are answered in `p99_ms` and none fails, within 5 %.
+        """Find the highest rate with a p99 of at most `p99_ms` and no failures, to within 5 %.
 
-        first  the rate to begin with; None for `first_rate`
+        first  the rate to start with; None for `first_rate`
 
-        None if no rate does. All that was tried is in `points`.
+        Returns None if no rate meets the target. `points` has all attempts.
         """
         met: dict[float, Point] = {}
 
@@ -126,7 +126,7 @@ class Bench:
         return None if found is None else met[found]
 
     def first_rate(self) -> float:
-        """A rate to begin with: an eighth of what a second of a closed loop reaches."""
+        """Return a rate to start with: an eighth of the rate of a closed loop in one second."""
         shortly = Bench(self.request, _FIRST_SECONDS, 0.0, self.timeout, self.sender, self.watch, [])
         return shortly.closed(_FIRST_CONNECTIONS).outcome.per_second * _FIRST_SHARE
 

@@ -1,6 +1,6 @@
-"""Keep-alive HTTP/1.1 connections that send one request again and again: driftline's own sender.
+"""Keep-alive HTTP/1.1 connections that send one request repeatedly: driftline's own sender.
 
-Sockets and epoll without an event loop: the sender shares the machine with the server that it measures.
+It uses sockets and epoll without an event loop, since it shares the machine with the measured server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from driftline.load.pace import SECOND, Answer
 
 _CHUNK = 2**18
 _REST_NS = SECOND // 10
-"""How long a connection that could not be opened is not tried again."""
+"""Wait before a failed connection is tried again."""
 _ANY = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _NOT_CONNECTED = "not connected"
 CLOSED = "connection closed"
@@ -28,9 +28,9 @@ TIMEOUT = "timeout"
 class Connection:
     """One connection; its socket is opened with its first request.
 
-    rest  bytes of the request that are not written yet
+    rest  bytes of the request not written yet
     due, sent  when its request was due and was sent, by `Connections.now`
-    status, keep  of a complete answer, else 0: its status, and whether the connection stays open
+    status, keep  of a complete response, else 0: its status, and whether the connection stays open
     """
 
     __slots__ = ("connecting", "due", "keep", "parser", "rest", "sent", "socket", "status")
@@ -43,7 +43,7 @@ class Connection:
         self.due = self.sent = self.status = 0
 
     def on_message_complete(self) -> None:
-        """Called by httptools when an answer is complete; only now it knows whether the connection stays."""
+        """Called by httptools when a response is complete; only now `should_keep_alive` is known."""
         assert self.parser is not None
         self.status, self.keep = self.parser.get_status_code(), self.parser.should_keep_alive()
 
@@ -54,7 +54,7 @@ class Connections:
     address  the socket family and the address of the server
     request  the bytes to send, head and body
     most     connections at the same time
-    timeout  seconds that an answer may take from when its request is sent
+    timeout  seconds that a response may take after its request is sent
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Connections:
         self._epoll = select.epoll()
         self._open: dict[int, Connection] = {}
         self._free = [Connection() for _ in range(most)]
-        self._pending: dict[Connection, None] = {}  # in the order in which they sent
+        self._pending: dict[Connection, None] = {}  # in order of sending
         self._resting: deque[tuple[int, Connection]] = deque()
         self._answers: list[Answer] = []
 
@@ -77,15 +77,15 @@ class Connections:
 
     @property
     def pending(self) -> bool:
-        """Whether a connection waits for an answer, or an answer waits to be returned by `wait`."""
+        """Whether a connection waits for a response, or a response waits to be returned by `wait`."""
         return bool(self._pending or self._answers)
 
     def now(self) -> int:
-        """The time, in nanoseconds."""
+        """Return the time, in nanoseconds."""
         return time.perf_counter_ns()
 
     def send(self, due: int) -> None:
-        """Send a request, which was due at `due`, on the free connection that was used last."""
+        """Send a request that was due at `due`, on the most recently used free connection."""
         connection = self._free.pop()
         connection.due, connection.sent = due, self.now()
         connection.rest, connection.status = self._request, 0
@@ -96,14 +96,14 @@ class Connections:
             self._write(connection, watched=False)
 
     def wait(self, until: int) -> list[Answer]:
-        """Wait for answers, until `until` at most; returns without any when something else is to be done."""
+        """Wait for responses, at most until `until`; may return [] when something else is due."""
         if self._pending:
             until = min(until, next(iter(self._pending)).sent + self._timeout_ns)
         if self._resting:
             until = min(until, self._resting[0][0])
         remaining = until - self.now()
         if remaining > 0 and not self._answers:
-            # An epoll is itself something to wait for, and select knows microseconds; epoll's unit is 1 ms.
+            # select can wait for an epoll, and has a resolution of microseconds; epoll's is 1 ms.
             select.select([self._epoll], [], [], remaining / SECOND)
         for descriptor, event in self._epoll.poll(0):
             self._ready(self._open[descriptor], event)
@@ -148,9 +148,9 @@ class Connections:
             self._read(connection)
 
     def _write(self, connection: Connection, watched: bool) -> None:
-        """Write what the socket takes; epoll tells when it takes more.
+        """Write what the socket accepts; epoll reports when it accepts more.
 
-        watched  whether epoll is already asked for that
+        watched  whether epoll already watches for that
         """
         assert connection.socket is not None
         try:
@@ -172,13 +172,13 @@ class Connections:
             return
         except OSError:
             data = b""
-        if not data or connection not in self._pending:  # it has not asked, or the server has gone
+        if not data or connection not in self._pending:  # data without a request, or the server has closed
             self._fail(connection, CLOSED)
             return
         try:
             connection.parser.feed_data(data)
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # it came while the parser called back
+            if isinstance(error.__context__, KeyboardInterrupt):  # raised in a callback of the parser
                 raise error.__context__ from None
             self._fail(connection, f"no HTTP: {type(error).__name__}")
             return
@@ -188,7 +188,7 @@ class Connections:
             self._done(connection, None if 200 <= status < 300 else str(status))
 
     def _fail(self, connection: Connection, reason: str) -> None:
-        """Close a connection; if it waits for an answer, it gets a failure."""
+        """Close a connection; if it waits for a response, count a failure."""
         self._disconnect(connection)
         if connection in self._pending:
             self._done(connection, reason)
@@ -205,5 +205,5 @@ class Connections:
     def _disconnect(self, connection: Connection) -> None:
         if connection.socket is not None:
             self._open.pop(connection.socket.fileno(), None)
-            connection.socket.close()  # which also takes it from the epoll
+            connection.socket.close()  # which also removes it from the epoll
             connection.socket = None

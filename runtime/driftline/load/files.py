@@ -1,4 +1,4 @@
-"""The files that figures and settings are written to."""
+"""Writes the files of figures and settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from driftline.files import replacing
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file by renaming; BadRequest, with the reason, if it can't be written."""
+    """Write a file by rename; BadRequest, with the reason, if it can't be written."""
     try:
         with replacing(path) as new:
             new.write_text(text, encoding="utf-8")
@@ -18,6 +18,6 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """BadRequest if a file can't be there: better said before what takes long than after."""
+    """Raise BadRequest if a file can't be written there: better before a long measurement than after."""
     if path.is_dir() or not path.parent.is_dir():
         raise BadRequest(f"{path}: expected a file in a folder that is there")

@@ -1,7 +1,7 @@
-"""How long things took, in a bounded number of buckets.
+"""A histogram of durations with a bounded number of buckets.
 
-The buckets are those of HdrHistogram (http://hdrhistogram.org): as wide as a power of two divided by 128, so
-that a percentile is at most 1/128, or 0.8 %, above the value that it stands for, from nanoseconds to hours.
+The buckets are those of HdrHistogram (http://hdrhistogram.org): each is as wide as a power of two divided by
+128, so that a percentile is at most 1/128, or 0.8 %, above the exact value, from nanoseconds to hours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import ceil
 _BITS = 7
 _STEPS = 2**_BITS
 _LONGEST_BITS = 42
-"""What takes longer, 73 minutes or more, is counted as taking that long."""
+"""Longer durations, of 73 minutes or more, are counted as this long."""
 
 
 class Histogram:
@@ -35,7 +35,7 @@ class Histogram:
         self.count += times
 
     def quantile(self, q: float) -> int:
-        """The least duration, in nanoseconds, that a share `q` of all did not exceed; 0 of none.
+        """Return the least duration, in nanoseconds, that a share `q` of all did not exceed; 0 for none.
 
         It is the upper end of its bucket: at most 1/128 more than the exact value.
         """
@@ -47,13 +47,13 @@ class Histogram:
         return self.longest
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The buckets that are not empty, ascending: the upper end and the count of each."""
+        """Iterate over the non-empty buckets, ascending: the upper end and the count of each."""
         return (
             (min(_upper(index), self.longest), count) for index, count in enumerate(self._counts) if count
         )
 
 
 def _upper(index: int) -> int:
-    """The largest duration of a bucket."""
+    """Return the largest duration of a bucket."""
     shift = max(0, (index >> _BITS) - 1)
     return ((index - (shift << _BITS) + 1) << shift) - 1

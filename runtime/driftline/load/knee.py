@@ -1,27 +1,27 @@
-"""The highest rate that a server bears."""
+"""The highest rate that a server sustains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 LEAST, MOST = 1.0, 1e6
-"""Rates between which it is looked for, in requests a second."""
+"""Bounds of the search, in requests a second."""
 
 
 def knee(
     meets: Callable[[float], bool], first: float, factor: float = 2.0, precision: float = 0.05
 ) -> float | None:
-    """The highest rate found to meet a target: none that is higher by more than `precision` was found to.
+    """Find the highest rate that meets a target, to within a share of `precision`.
 
-    The rate is raised by `factor` until it misses, or lowered until it meets; between the last two it is
-    bisected. A rate misses if it misses twice: once may be chance. Nothing is certain of a server that
-    meets a target at a rate above one where it misses.
+    The rate is raised by `factor` until it misses, or lowered until it meets; then the interval between the
+    last two is bisected. A rate misses if it misses twice: once may be chance. The result is uncertain for a
+    server that meets a target at a rate above one where it misses.
 
     meets   measures at a rate
-    first   where to begin
+    first   rate to start with
     factor  of the first steps; more than 1
 
-    None if the target is missed at one request a second.
+    Returns None if the target is missed at one request a second.
     """
 
     def good(rate: float) -> bool:

@@ -1,9 +1,9 @@
-"""When requests are to be sent, and the loop that sends them then.
+"""Schedules of requests, and the loop that sends them.
 
-In a closed loop each connection asks again once it has its answer: a server that stalls is asked less, and
-its stall is one long answer. In an open loop requests are due at a fixed rate whatever the server does, and
-each takes from when it was due: a stall is seen by all that were due in it. Not to see it is what Gil Tene
-calls coordinated omission.
+In a closed loop each connection sends its next request once it has a response: a server that stalls gets
+fewer requests, and its stall is one slow response. In an open loop requests are due at a fixed rate, whatever
+the server does, and durations count from when requests were due: a stall affects all that were due in it.
+Missing that is what Gil Tene calls coordinated omission.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
 
 class Transport(Protocol):
-    """Connections to a server; each has one request at a time. Here: `connections.Connections`."""
+    """Connections to a server; each has one request at a time. Implemented by `connections.Connections`."""
 
     @property
     def free(self) -> bool:
@@ -41,23 +41,23 @@ class Transport(Protocol):
 
     @property
     def pending(self) -> bool:
-        """Whether a connection waits for an answer."""
+        """Whether a connection waits for a response."""
 
     def now(self) -> int:
-        """The time, in nanoseconds."""
+        """Return the time, in nanoseconds."""
 
     def send(self, due: int) -> None:
         """Send a request on a free connection; it was due at `due`."""
 
     def wait(self, until: int) -> Iterable[Answer]:
-        """Wait for answers, until `until` at most; may return without any before that."""
+        """Wait for responses, at most until `until`; may return none, earlier."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """The result of some load: durations of answers of status 2xx, and failures by reason.
+    """The result of some load: durations of responses of status 2xx, and failures by reason.
 
-    took_ns  nanoseconds from the first request to the last answer
+    took_ns  nanoseconds from the first request to the last response
     """
 
     latency: Histogram = field(default_factory=Histogram)
@@ -67,16 +67,16 @@ class Outcome:
 
     @property
     def failed(self) -> int:
-        """Requests without an answer of status 2xx."""
+        """Requests without a response of status 2xx."""
         return self.failures.total()
 
     @property
     def per_second(self) -> float:
-        """Answers of status 2xx a second."""
+        """Responses of status 2xx a second."""
         return self.answered * SECOND / self.took_ns if self.took_ns else 0.0
 
     def ms(self, q: float) -> float:
-        """A quantile of the durations in milliseconds."""
+        """Return a quantile of the durations in milliseconds."""
         return self.latency.quantile(q) / 1e6
 
     def add(self, answer: Answer) -> None:
@@ -89,7 +89,7 @@ class Outcome:
 
 
 class ClosedLoop:
-    """A request whenever a connection is free, from `start` on for `length` nanoseconds."""
+    """A request is due whenever a connection is free, from `start` on for `length` nanoseconds."""
 
     def __init__(self, start: int, length: int) -> None:
         self.end = start + length
@@ -99,16 +99,16 @@ class ClosedLoop:
         return now if now < self.end else None
 
     def left(self, now: int) -> int:
-        """A lower bound of the requests that will still be due."""
+        """Return a lower bound of the number of requests still to be due."""
         return int(now < self.end)
 
     def wake(self) -> int:
-        """When to look again at the latest."""
+        """Return when to check again at the latest."""
         return self.end
 
 
 class OpenLoop:
-    """`rate` requests a second at equal distances, from `start` on for `length` nanoseconds."""
+    """`rate` requests a second are due at equal intervals, from `start` on for `length` nanoseconds."""
 
     def __init__(self, start: int, length: int, rate: float) -> None:
         self.end = start + length
@@ -124,22 +124,22 @@ class OpenLoop:
         return due
 
     def left(self, now: int) -> int:
-        """Requests that are not taken yet."""
+        """Return the number of requests not taken yet."""
         return self._total - self._taken
 
     def wake(self) -> int:
-        """When the next request is or was due."""
+        """Return when the next request is or was due."""
         return self._start + int(self._taken * SECOND / self._rate)
 
 
 def drive(
     pace: ClosedLoop | OpenLoop, transport: Transport, outcome: Outcome, watch: Callable[[], object]
 ) -> None:
-    """Send requests when they are due, and count in `outcome` how they end, until all have ended.
+    """Send requests when they are due, and count their ends in `outcome`, until all have ended.
 
     A request that is due while no connection is free waits, and its time runs; if it still waits GRACE_NS
-    after the end, it fails. `watch` is called four times a second. On KeyboardInterrupt, `outcome` has what
-    was counted so far.
+    after the end, it fails. `watch` is called four times a second. On KeyboardInterrupt, `outcome` has the
+    counts so far.
     """
     began = transport.now()
     stop, watched = pace.end + GRACE_NS, began

@@ -1,4 +1,4 @@
-"""What was measured, as an SVG picture without script."""
+"""Plots measurements as an SVG picture without scripts."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Line:
 
 
 def plot(points: Sequence[Point], title: str, p99_ms: float | None = None) -> str:
-    """SVG: durations by percentile, a line for each point; if there are several rates, by rate too.
+    """Return an SVG: durations by percentile, one line per point; with several rates, also by rate.
 
-    p99_ms  a target, drawn where there are rates
+    p99_ms  a target, drawn in the chart by rate
     """
-    # Of what was measured twice the last, which decided.
+    # Of repeated measurements the last, which decided.
     shown = list({point.name: point for point in points}.values())[-_MOST_LINES:]
     lines = [Line(point.name, list(_percentiles(point))) for point in shown]
     nines = [(-log10(1 - share), f"{share:.2%}".rstrip("0%").rstrip(".") or "0") for share in _SHARES]
@@ -63,7 +63,7 @@ def plot(points: Sequence[Point], title: str, p99_ms: float | None = None) -> st
 
 
 def _percentiles(point: Point) -> Iterator[tuple[float, float]]:
-    """(-log10(1 - share), milliseconds) as far as there is more than one request beyond."""
+    """Yield (-log10(1 - share), milliseconds), while at least one request is beyond."""
     count = point.outcome.latency.count
     for step in range(_STEPS + 1):
         nines = step * (len(_SHARES) - 1.3) / _STEPS
@@ -72,7 +72,7 @@ def _percentiles(point: Point) -> Iterator[tuple[float, float]]:
 
 
 def _round(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, ..., or a tenth of them and so on."""
+    """Round up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** floor(log10(value))
     return next(power * digit for digit in (1, 2, 5, 10) if power * digit >= value)
 
@@ -114,7 +114,7 @@ def _chart(label: str, lines: list[Line], ticks: list[tuple[float, str]], target
 def _curves(
     lines: list[Line], across: Callable[[float], float], up: Callable[[float], float]
 ) -> Iterator[str]:
-    """The lines, and their names at the right."""
+    """Yield the lines, with their names at the right."""
     for index, line in enumerate(lines):
         colour = _COLOURS[index % len(_COLOURS)]
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)

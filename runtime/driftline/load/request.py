@@ -1,4 +1,4 @@
-"""What to send: a request made from a model's metadata, or one that was given."""
+"""The request to send: made from a model's metadata, or given by the user."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import httpx
 
 _SECONDS = 30.0
-"""How long a server may take to say what it serves, and to answer once."""
+"""Time limit for a server's metadata and for a single response."""
 _WORDS = ("a", "bc", "def", "ghij")
 _SEED = 1
 JSON = "application/json"
 _SAFE = "/%:@!$&'()*+,;="
-"""What a path may have besides letters and digits, and what is quoted already: RFC 3986, 3.3."""
+"""Allowed in a path besides letters and digits, and the % of what is already quoted: RFC 3986, 3.3."""
 _JSON_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -34,7 +34,7 @@ _JSON_LENGTH = "Inference-Header-Content-Length"
 class Request:
     """A POST: the server's URL, the path below it, headers, the body; `about` describes it in a few words.
 
-    A user and a password in the server's URL are sent as `Authorization: Basic`, and shown nowhere.
+    A user and a password in the server's URL are sent as `Authorization: Basic`, and never shown.
     """
 
     server: str
@@ -45,13 +45,13 @@ class Request:
 
     @property
     def url(self) -> str:
-        """The URL that it is posted to, without a user and a password."""
+        """The URL to post to, without user and password."""
         server = urlsplit(self.server)
         return server._replace(netloc=_host(server)).geturl() + self.path
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """The headers that are sent but Host and Content-Length."""
+        """The headers to send, except Host and Content-Length."""
         server = urlsplit(self.server)
         if server.username is None:
             return {**self.headers}
@@ -67,7 +67,7 @@ class Request:
         return f"POST {server.path}{self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.body
 
     def address(self) -> tuple[socket.AddressFamily, tuple[str, int]]:
-        """The server's address; BadRequest if its name is unknown."""
+        """Return the server's address; BadRequest if its name is unknown."""
         parts = urlsplit(self.server)
         try:
             family, _, _, _, found = socket.getaddrinfo(
@@ -78,19 +78,19 @@ class Request:
         return family, found  # type: ignore[return-value]
 
     def try_once(self) -> None:
-        """Send it once; BadRequest, with what came, if the answer is none of status 2xx."""
+        """Send it once; BadRequest, with the response, if the status is not 2xx."""
         answer = _ask(self.url, self.body, self.all_headers)
         if not answer.is_success:
-            raise BadRequest(f"{self.url}: expected an answer of status 2xx, came {_said(answer)}")
+            raise BadRequest(f"{self.url}: expected an answer of status 2xx, came {_text(answer)}")
 
 
 def _host(server: SplitResult) -> str:
-    """Of a URL, HOST or HOST:PORT."""
+    """Return HOST or HOST:PORT of a URL."""
     return server.netloc.rpartition("@")[2]
 
 
 def check_url(url: str) -> str:
-    """A server's URL as it may be sent, without a slash at its end; BadRequest if it is none."""
+    """Return a server's URL, quoted and without a trailing slash; BadRequest if it is invalid."""
     parts = url_parts(url)
     if parts is None or parts.scheme != "http" or parts.query or parts.fragment or not _host(parts).isascii():
         raise BadRequest(
@@ -100,19 +100,19 @@ def check_url(url: str) -> str:
 
 
 def model_path(model: str) -> str:
-    """Where the protocol has a model, NAME or NAME:VERSION."""
+    """Return the protocol's path of a model, given as NAME or NAME:VERSION."""
     name, _, version = model.partition(":")
     return f"/v2/models/{quote(name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
 def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Request:
-    """A request to a model of a server, made up from what the server says of its inputs.
+    """Make a request to a server's model, with values made up from the metadata of its inputs.
 
     model     NAME or NAME:VERSION; None for the only one that the server has
-    rows      how many: the first dimension, where it may vary; others that may vary are 1
-    as_bytes  tensors as bytes, both ways; else as JSON
+    rows      the first dimension, where it is variable; other variable dimensions are 1
+    as_bytes  tensors as bytes, in request and response; otherwise as JSON
 
-    Raises BadRequest if the server can't be reached or isn't understood, NotFound for an unknown model.
+    Raises BadRequest if the server can't be reached or understood, NotFound for an unknown model.
     """
     model = model or only_model(url)
     answer = _ask(url + model_path(model))
@@ -123,11 +123,11 @@ def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Reques
         tensors = {entry["name"]: tensor(entry, rows) for entry in inputs}
         if not tensors:
             raise ValueError("it has no inputs")
-    except Exception as error:  # whatever another server's answer makes of this
+    except Exception as error:  # another server's response may cause any error
         if isinstance(error, BadRequest):
             raise
         raise BadRequest(
-            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, came {_said(answer)}"
+            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, came {_text(answer)}"
         ) from error
     datatypes = [entry["datatype"] for entry in inputs]
     named = {name: (of, array) for (name, array), of in zip(tensors.items(), datatypes, strict=True)}
@@ -140,7 +140,7 @@ def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Reques
 
 
 def only_model(url: str) -> str:
-    """The one model that a server has; BadRequest if it has several, or none."""
+    """Return the only model of a server; BadRequest if it has several, or none."""
     names = models(url)
     if len(names) != 1:
         raise BadRequest(f"{without_secrets(url)}: expected --model, the server has: {_list(names)}")
@@ -148,7 +148,7 @@ def only_model(url: str) -> str:
 
 
 def models(url: str) -> list[str]:
-    """The models that a server can answer for; empty if it does not say."""
+    """Return the ready models of a server; empty if it does not list them."""
     answer = _ask(url + "/v2/repository/index", b'{"ready":true}', {"Content-Type": JSON})
     try:
         return sorted({entry["name"] for entry in answer.raise_for_status().json()})
@@ -157,22 +157,22 @@ def models(url: str) -> list[str]:
 
 
 def batched(url: str, model: str) -> bool:
-    """Whether a server that serves a model runs rows of several requests together."""
+    """Whether a server runs rows of several requests to a model together."""
     inputs = _ask(url + model_path(model)).json()["inputs"]
     return all(entry["shape"][:1] == [-1] for entry in inputs)
 
 
 def executions(url: str, model: str) -> tuple[int, int]:
-    """How many rows a server has run of a model so far, and in how many batches."""
+    """Return the numbers of rows and of batches that a server has run of a model so far."""
     versions = _ask(url + model_path(model) + "/stats").json()["model_stats"]
     return sum(it["inference_count"] for it in versions), sum(it["execution_count"] for it in versions)
 
 
 def tensor(entry: Mapping[str, Any], rows: int) -> Array:
-    """Values for an input, as its metadata describes it: the same ones each time.
+    """Make values for an input from its metadata, the same ones each time.
 
-    Floating-point numbers are normal; integers and booleans 0 and 1, which most tables of a model have; text
-    is short.
+    Floating-point numbers are normally distributed; integers and booleans are 0 and 1, which most lookup
+    tables of models contain; text is short.
     """
     datatype = DATATYPES.get(entry["datatype"])
     if datatype is None:
@@ -193,7 +193,7 @@ def tensor(entry: Mapping[str, Any], rows: int) -> Array:
 
 
 def encode(tensors: Mapping[str, tuple[str, Array]], as_bytes: bool) -> tuple[bytes, int | None]:
-    """The body of a request, and where its JSON ends if bytes follow.
+    """Return the body of a request, and the length of its JSON if bytes follow.
 
     tensors  as {name: (datatype, array)}
     """
@@ -214,7 +214,7 @@ def encode(tensors: Mapping[str, tuple[str, Array]], as_bytes: bool) -> tuple[by
 
 
 def _ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
-    """GET, or POST a body; BadRequest if no answer comes."""
+    """Send a GET, or POST a body; BadRequest if there is no response."""
     import httpx
 
     try:
@@ -224,7 +224,7 @@ def _ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None 
         raise BadRequest(f"{without_secrets(url)}: {str(error) or type(error).__name__}") from error
 
 
-def _said(answer: httpx.Response) -> str:
+def _text(answer: httpx.Response) -> str:
     return f"{answer.status_code}: {answer.text[:300]}"
 
 

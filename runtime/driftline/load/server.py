@@ -1,4 +1,4 @@
-"""`driftline serve` as a process of its own, on a free port, for as long as it is needed."""
+"""Runs `driftline serve` as a separate process on a free port, as long as needed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from driftline.load.signals import deferred
 
 _START_SECONDS = 120
 _STOP_SECONDS = 10
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _LAST_LINES = 5
 _SETTINGS = "DRIFTLINE_"
-"""Variables of this prefix are settings of another server, which this one must not get."""
+"""Environment variables with this prefix are settings of another server; this one must not inherit them."""
 
 
 @contextmanager
 def serving(model: str, registry: str, settings: str) -> Iterator[str]:
-    """Run a server of one model, with `settings` as its driftline.toml; yields its URL once it is ready.
+    """Run a server of one model, with `settings` as its driftline.toml; yield its URL once it is ready.
 
     It is stopped at the end of the block, also after an error. Raises DriftlineError, with its last log
     lines, if it does not become ready.
@@ -39,7 +39,7 @@ def serving(model: str, registry: str, settings: str) -> Iterator[str]:
         process: subprocess.Popen[bytes] | None = None
         try:
             with deferred(), log.open("wb") as out:
-                # A session of its own: Ctrl-C then reaches only this process, which stops the server.
+                # In its own session Ctrl-C does not reach the server; this process stops it.
                 process = subprocess.Popen(
                     [sys.executable, "-m", "driftline", "--config", str(config), "serve", model, *options],
                     stdin=subprocess.DEVNULL,
@@ -57,7 +57,7 @@ def serving(model: str, registry: str, settings: str) -> Iterator[str]:
 
 
 def _ready(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
-    """Wait until the log says that the server is ready; its address."""
+    """Wait until the log says that the server is ready; return its address."""
     deadline, url, last = time.monotonic() + _START_SECONDS, "", list[str]()
     while time.monotonic() < deadline:
         ended = process.poll() is not None
@@ -68,13 +68,13 @@ def _ready(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
             last = [*last[1 - _LAST_LINES :], event["message"]]
         if ended:
             break
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     what = "has ended" if process.poll() is not None else f"was not ready after {_START_SECONDS} s"
     raise DriftlineError(f"the server {what}; it said: {'; '.join(last) or 'nothing'}")
 
 
 def _events(said: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """The log lines that were written since the last call."""
+    """Yield the log lines written since the last call."""
     while line := said.readline():
         if not line.endswith(b"\n"):
             said.seek(-len(line), os.SEEK_CUR)

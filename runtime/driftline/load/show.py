@@ -1,4 +1,4 @@
-"""What was measured, for the terminal."""
+"""Shows measurements in the terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def watching(console: Console) -> Iterator[Watch]:
-    """What is being measured, while it is: on a terminal only."""
+    """Show the progress of a measurement, if the console is a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[so_far]}")
@@ -38,7 +38,7 @@ def watching(console: Console) -> Iterator[Watch]:
 
 
 def table(points: Sequence[Point]) -> Table:
-    """A line for each point."""
+    """Return a table with a row for each point."""
     found = plain_table("")
     for name in ("answers", "per s", *(f"{name} ms" for name in QUANTILES), "failed"):
         found.add_column(name, justify="right", no_wrap=True)
@@ -51,7 +51,7 @@ def table(points: Sequence[Point]) -> Table:
 
 
 def plain_table(first: str) -> Table:
-    """A table without lines."""
+    """Return a table without lines."""
     from rich.table import Table
 
     found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -62,7 +62,7 @@ def plain_table(first: str) -> Table:
 def remarks(
     points: Sequence[Point], p99_ms: float | None, knee: Point | None, interrupted: bool
 ) -> Iterator[str]:
-    """The knee, why requests failed, who sent them, and what to think of the figures."""
+    """Yield the knee, reasons of failures, the senders, and doubts about the figures."""
     if interrupted:
         yield "interrupted: this is what was measured until then"
     elif p99_ms is not None:
@@ -91,7 +91,7 @@ def _knee(points: Sequence[Point], p99_ms: float, knee: Point | None) -> str:
 
 
 def as_json(request: Request, points: Sequence[Point], p99_ms: float | None, knee: Point | None) -> str:
-    """All figures as a JSON document."""
+    """Return all figures as a JSON document."""
     document = {
         "driftline": __version__,
         "url": request.url,
@@ -105,7 +105,7 @@ def as_json(request: Request, points: Sequence[Point], p99_ms: float | None, kne
 
 
 def named(reason: str) -> str:
-    """A status with its name, or another reason as it is."""
+    """Return a status with its name; any other reason unchanged."""
     try:
         return f"{reason} {HTTPStatus(int(reason)).phrase}"
     except ValueError:
@@ -113,5 +113,5 @@ def named(reason: str) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """To three digits."""
+    """Format milliseconds with three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

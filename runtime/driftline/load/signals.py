@@ -1,4 +1,4 @@
-"""Deferring SIGINT and SIGTERM."""
+"""Defers SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def deferred() -> Iterator[None]:
     """Handle SIGINT and SIGTERM only at the end of the block.
 
-    One that came while a child process is being started would end this process without it: the child is in no
-    variable yet, and so nobody would stop it.
+    A signal while a child process is being started would end this process without it: no variable holds the
+    child yet, so nothing would stop it.
     """
     came: list[int] = []
     before = {

@@ -1,4 +1,4 @@
-"""Put a model's settings into a server's driftline.toml and leave all else in it as it is, comments too."""
+"""Writes a model's settings into a server's driftline.toml and keeps everything else, even comments."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Tables = Mapping[str, Mapping[str, Any]]
 
 
 class Edit:
-    """A file, there or not, and the model whose settings it is to get.
+    """A file, existing or new, and the model whose settings are to be written.
 
-    Raises ConfigError if it is no server's settings, or is written in a way that can't be changed safely.
+    Raises ConfigError if it is not a server's settings file, or can't be changed safely.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -33,11 +33,11 @@ class Edit:
         self.text({"batching": {"max_batch_rows": 1}, "engine": {"instances": 1, "threads": 1}})
 
     def write(self, tables: Tables) -> None:
-        """Write the file, by renaming."""
+        """Write the file, by rename."""
         replace_file(self.path, self.text(tables))
 
     def text(self, tables: Tables) -> str:
-        """The file's new content. What it means is compared: nothing but these settings may have changed."""
+        """Return the file's new content, parsed to check that nothing but these settings has changed."""
         text = self._text
         wanted = deepcopy(tomllib.loads(text))
         for table, values in tables.items():
@@ -55,7 +55,7 @@ class Edit:
 
 
 def lines_of(name: str, tables: Tables) -> Iterator[str]:
-    """Settings of a model as TOML, whose numbers, booleans and strings are those of JSON."""
+    """Yield settings of a model as lines of TOML, whose numbers, booleans and strings are those of JSON."""
     for table, values in tables.items():
         yield f"[models.{_key(name)}.{table}]"
         yield from (f"{key} = {json.dumps(value)}" for key, value in values.items())
@@ -80,7 +80,7 @@ def _with_table(text: str, path: tuple[str, str, str], values: Mapping[str, Any]
 
 
 def _header(line: str) -> tuple[str, ...]:
-    """The path of a table from the line that begins it; nothing if it begins none."""
+    """Return the path of a table from its header line; () for any other line."""
     table: Any = _loads(line)
     path = []
     while type(table) is dict and len(table) == 1:

@@ -1,4 +1,4 @@
-"""h2load and wrk as senders of a closed loop: written in C, they leave more of the machine to the server."""
+"""h2load and wrk as senders of closed loops: written in C, they leave more of the machine to the server."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from driftline.load.signals import deferred
 TOOLS = ("h2load", "wrk")
 _SCRIPT = Path(__file__).with_name("wrk.lua")
 _WRK_FAILURES = ("not connected", CLOSED, "not written", "status 400 or above", TIMEOUT)
-"""In the order in which our script writes them."""
+"""In the order of our script's output."""
 _GRACE_SECONDS = 5
 _WATCH_SECONDS = 0.25
 
 
 def installed() -> str | None:
-    """The first of the tools that is there."""
+    """Return the first installed tool."""
     return next((tool for tool in TOOLS if shutil.which(tool)), None)
 
 
@@ -42,9 +42,9 @@ def run(
     outcome: Outcome,
     watch: Callable[[], object],
 ) -> None:
-    """A closed loop over so many connections for whole seconds, rounded up; `outcome` is filled.
+    """Run a closed loop over so many connections, for seconds rounded up; fill `outcome`.
 
-    On KeyboardInterrupt it holds what the tool told so far. Raises BadRequest if the tool is not installed,
+    On KeyboardInterrupt it has what the tool reported so far. Raises BadRequest if the tool is not installed,
     DriftlineError if it fails.
     """
     path = shutil.which(tool)
@@ -61,7 +61,7 @@ def run(
         try:
             _finish([path, *options], said, whole + timeout + _GRACE_SECONDS, watch)
         except KeyboardInterrupt:
-            with suppress(DriftlineError, OSError, ValueError):  # it may not have said anything
+            with suppress(DriftlineError, OSError, ValueError):  # it may not have written anything
                 _read(tool, said, log, outcome)
             raise
         _read(tool, said, log, outcome)
@@ -90,7 +90,7 @@ def _h2load(
 
 
 def _finish(command: list[str], said: Path, most_seconds: float, watch: Callable[[], object]) -> None:
-    """Run a command to its end; what it says goes to a file. An interrupt asks it to stop and to tell."""
+    """Run a command to its end, with its output in a file. An interrupt makes it stop and report."""
     popen: subprocess.Popen[bytes] | None = None
     deadline = time.monotonic() + most_seconds
     try:
@@ -113,10 +113,10 @@ def _finish(command: list[str], said: Path, most_seconds: float, watch: Callable
 
 
 def _read_wrk(said: str, outcome: Outcome) -> None:
-    """What our script wrote.
+    """Read the output of our script.
 
-    wrk adds durations that a stall kept from being measured, so there may be more of them than answers, and
-    it has those of answers of other statuses among them.
+    wrk adds durations that a stall kept from being measured, so there may be more of them than responses, and
+    they include responses of other statuses.
     """
     lines = iter(said.splitlines())
     totals = next((line for line in lines if line.startswith("driftline ")), None)
@@ -134,7 +134,7 @@ def _read_wrk(said: str, outcome: Outcome) -> None:
 
 
 def _read_h2load(said: str, log: Path, outcome: Outcome) -> None:
-    """What its log has of each request: when it began, its status, how long it took; in microseconds."""
+    """Read its log of requests: start, status and duration of each, in microseconds."""
     first = last = 0
     with log.open(encoding="ascii") as lines:
         for line in lines:

@@ -1,8 +1,8 @@
-"""Find the settings that carry most requests of a model on this machine, by trying.
+"""Finds the settings with the highest throughput of a model on this machine, by trying.
 
-A coordinate search from the settings that are there: rows that run together, instances, threads, each
-doubled or halved as long as that helps. What a server carries is the highest rate of an open loop that it
-answers in time. It is measured on the machine that sends, too: settings for one where others send may differ.
+A coordinate search from the current settings: batch rows, instances and threads are each doubled or halved as
+long as that helps. The throughput is the highest rate of an open loop with responses in time. The sender runs
+on the same machine: the best settings with other senders may differ.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 REPEATS = 3
 LEAST_GAIN = 0.05
-"""A change that gains less is not kept: as much may be chance."""
+"""A smaller gain is not kept: it may be chance."""
 MOST_BATCH_ROWS = 1024
 QUIET = 0.1
-"""The spread of repeats above which the machine had other things to do."""
+"""The spread of repeats above which the machine was busy with something else."""
 _PASSES = 2
 _CONNECTIONS = 256
 _WARM_UP = 0.25
-"""Seconds of load beforehand that do not count, for each second that does."""
+"""Seconds of warm-up for each measured second."""
 _TIMEOUT_SECONDS = 5.0
 _NEAR, _PRECISION = 1.3, 0.025
-"""The steps around a rate that is known from another candidate, and how closely the highest is told."""
+"""The factor of steps around the rate of another candidate, and the precision of the highest rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is tuned; in the words of driftline.toml."""
+    """The tuned settings, under their names in driftline.toml."""
 
     max_batch_rows: int
     instances: int
@@ -53,19 +53,19 @@ class Settings:
 
     @classmethod
     def of(cls, settings: ModelSettings) -> Settings:
-        """Of all settings of a model."""
+        """Select from all settings of a model."""
         engine = settings.engine
         return cls(settings.batching.max_batch_rows, engine.instances, engine.threads)
 
     def tables(self) -> dict[str, dict[str, int]]:
-        """As they stand in driftline.toml."""
+        """Return them as tables of driftline.toml."""
         return {
             "batching": {"max_batch_rows": self.max_batch_rows},
             "engine": {"instances": self.instances, "threads": self.threads},
         }
 
     def neighbours(self, name: str, up: bool, cores: int) -> Settings | None:
-        """With one of them doubled or halved; None where that would make no sense."""
+        """Return them with one doubled or halved; None if that makes no sense."""
         value: int = getattr(self, name)
         if name == "threads" and value == 0:
             value = max(1, cores // self.instances)
@@ -76,7 +76,7 @@ class Settings:
 
 @dataclass(slots=True)
 class Trial:
-    """Settings, and what they carried: the point at the knee of each repeat, None if there was none."""
+    """Settings and their results: the point at the knee of each repeat, None if there was none."""
 
     settings: Settings
     knees: list[Point | None] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Trial:
 
     @property
     def rates(self) -> list[float]:
-        """Requests a second within the target, of each repeat."""
+        """Requests a second within the target, for each repeat."""
         return [(point.rate or 0.0) if point else 0.0 for point in self.knees]
 
     @property
@@ -100,7 +100,7 @@ class Trial:
 
     @property
     def p99_ms(self) -> float | None:
-        """At the knee: the median of the repeats."""
+        """The p99 at the knee: the median of the repeats."""
         found = [point.outcome.ms(0.99) for point in self.knees if point]
         return median(found) if found else None
 
@@ -110,9 +110,9 @@ class Tuning:
     """One search.
 
     model, registry  what to serve, as `driftline serve` takes them
-    name             the model's
-    start            its settings as they are now
-    tables           what a server's driftline.toml says of it now
+    name             of the model
+    start            its current settings
+    tables           its settings in the server's driftline.toml
     p99_ms           the target
     rows             of a request
     seconds          of load at each rate
@@ -142,7 +142,7 @@ class Tuning:
         seconds: float,
         watch: Watch,
     ) -> Tuning:
-        """Of a reference or an .onnx file's path; NotFound if there is none."""
+        """Prepare a search for a reference or an .onnx file's path; NotFound if there is none."""
         if model.endswith(".onnx"):
             found: Registry = FileRegistry(Path(model))
             version = found.versions(found.models()[0])[0]
@@ -155,9 +155,9 @@ class Tuning:
         return cls(model, registry, version.name, start, tables, p99_ms, rows, seconds, watch)
 
     def run(self) -> None:
-        """Search; `best` is what carries most, `trials` all that was tried.
+        """Search; `best` has the highest throughput, `trials` are all attempts.
 
-        Raises DriftlineError if nothing that was tried meets the target at any rate.
+        Raises DriftlineError if no attempt meets the target at any rate.
         """
         self.best = Trial(self.start, verdict="as it was")
         self.trials.append(self.best)
@@ -176,7 +176,7 @@ class Tuning:
             )
 
     def why(self) -> str:
-        """What was chosen, and what it gains."""
+        """Return the chosen settings and their gain, in words."""
         first, best = self.trials[0], self.best
         chosen = ", ".join(f"{item.name} = {getattr(best.settings, item.name)}" for item in fields(Settings))
         carried = f"{best.per_second:,.0f} requests/s with a p99 of at most {self.p99_ms:g} ms"
@@ -191,7 +191,7 @@ class Tuning:
         return text
 
     def measure(self, trial: Trial) -> None:
-        """Serve with these settings, find the knee, stop; once."""
+        """Serve with these settings, find the knee once, stop."""
         with serving(self.model, self.registry, self.config(trial.settings)) as url:
             request = request_of(url, self.name, self.rows, False)
             request.try_once()
@@ -222,10 +222,10 @@ class Tuning:
                     break
 
     def _challenge(self, settings: Settings) -> bool:
-        """Whether these settings are better, and then `best`.
+        """Try settings; return whether they are better, and are now `best`.
 
-        What gains too little at once is dropped. Else both are measured again, one after the other: the
-        medians must differ by as much, and no repeat be below what is there.
+        A small gain is dropped at once. Otherwise both are measured again, alternately: the medians must
+        differ by as much, and no repeat may be below the current one.
         """
         trial = Trial(settings)
         self.trials.append(trial)
@@ -246,7 +246,7 @@ class Tuning:
         return trial.per_second / self.best.per_second - 1
 
     def config(self, settings: Settings) -> str:
-        """A server's driftline.toml with these; traffic that is made up leaves no history."""
+        """Return a server's driftline.toml with these settings; synthetic traffic writes no history."""
         tables = {name: dict(table) for name, table in self.tables.items()}
         for name, values in (settings.tables() | {"monitor": {"history": ""}}).items():
             tables[name] = tables.get(name, {}) | values
@@ -258,7 +258,7 @@ class Tuning:
 
 
 def trials_table(trials: list[Trial]) -> Table:
-    """What was tried, in order."""
+    """Return a table of all attempts, in order."""
     table = plain_table("max rows")
     for name in ("instances", "threads", "requests/s", "±", "p99 ms", "rows a batch", "runs"):
         table.add_column(name, justify="right", no_wrap=True)

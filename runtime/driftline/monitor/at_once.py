@@ -6,12 +6,12 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 
-from driftline.monitor import detector
-from driftline.monitor.fitting import Fit
+from driftline.monitor.detection import detector
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
-from driftline.monitor.report import Report
-from driftline.monitor.signals import Signal
+from driftline.monitor.reference.fitting import Fit
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting.report import Report
 
 
 def compare(

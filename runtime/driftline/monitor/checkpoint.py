@@ -16,8 +16,8 @@ import numpy as np
 from driftline.errors import BadRequest
 from driftline.files import replacing
 from driftline.monitor import window_file
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.signals import Signal
 from driftline.monitor.snapshot import Snapshot
 from driftline.monitor.window_file import WindowFile
 from driftline.tensors import Array

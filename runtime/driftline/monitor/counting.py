@@ -9,9 +9,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from driftline.monitor.profile import Profile
 from driftline.monitor.reading import Codes
-from driftline.monitor.reference import Categorical, Numeric, Reference
+from driftline.monitor.reference.column import Categorical, Numeric, Reference
+from driftline.monitor.reference.profile import Profile
 from driftline.monitor.window import Window
 from driftline.tensors import Array
 from driftline_kernels import bins, categories, moments, rows

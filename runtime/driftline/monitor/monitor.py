@@ -21,15 +21,15 @@ from typing import Any, Self
 
 from driftline.config import Monitoring, check_least
 from driftline.errors import BadRequest
-from driftline.monitor import report
 from driftline.monitor.counting import Counter, Taken
-from driftline.monitor.detector import Detectors, Finding
-from driftline.monitor.onset import Look
-from driftline.monitor.profile import Profile
+from driftline.monitor.detection.detector import Detectors, Finding
+from driftline.monitor.detection.onset import Look
+from driftline.monitor.detection.signalling import Signaller
+from driftline.monitor.detection.signals import Signal, log_signals
 from driftline.monitor.reading import Codes, Reader
-from driftline.monitor.report import Report
-from driftline.monitor.signalling import Signaller
-from driftline.monitor.signals import Signal, log_signals
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting import report
+from driftline.monitor.reporting.report import Report
 from driftline.monitor.snapshot import Snapshot, restored
 from driftline.monitor.window import Window
 from driftline.tensors import Array, shorten

@@ -20,7 +20,7 @@ from driftline.columns import (
     validity_of,
 )
 from driftline.errors import BadRequest, listed
-from driftline.monitor.reference import Categorical, Numeric, Reference
+from driftline.monitor.reference.column import Categorical, Numeric, Reference
 from driftline.tensors import Array
 from driftline_kernels import strings
 

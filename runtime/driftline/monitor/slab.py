@@ -20,8 +20,8 @@ import numpy as np
 
 from driftline.monitor.counting import Counter
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
 from driftline.monitor.reading import Codes, Reader
+from driftline.monitor.reference.profile import Profile
 from driftline.tensors import Array
 
 _HEAD = 8

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from driftline.monitor.signals import Signal
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.window import Window
 from driftline.tensors import Array
 

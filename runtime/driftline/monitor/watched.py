@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from driftline.errors import Unavailable
-from driftline.monitor.capture import Capture
 from driftline.monitor.observer import Observer
+from driftline.monitor.reference.capture import Capture
 from driftline.tensors import Tensors
 
 if TYPE_CHECKING:
+    from driftline.monitor.detection.signals import Signal
     from driftline.monitor.monitor import Monitor
-    from driftline.monitor.signals import Signal
 
 log = logging.getLogger("driftline.monitor")
 

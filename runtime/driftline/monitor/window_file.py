@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftline.errors import BadRequest
-from driftline.monitor.signals import Signal
+from driftline.monitor.detection.signals import Signal
 from driftline.monitor.window import Window
 from driftline.tensors import Array
 

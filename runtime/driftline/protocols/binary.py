@@ -13,7 +13,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def decode(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], count: int) -> Array:
-    """The tensor of `count` elements that `data` holds; a view of it where the machine can read it there.
+    """Return the tensor of `count` elements in `data`; numbers are a view of it if they are aligned.
 
     Raises BadRequest if `data` is shorter or longer than the shape says.
     """
@@ -32,7 +32,7 @@ def decode(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], count: in
 
 
 def encode(array: Array) -> bytes:
-    """The bytes of a tensor."""
+    """Return the bytes of a tensor."""
     if array.dtype != object:
         return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     parts = []

@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol by what is said of them where they stand, without a signature.
+"""Reads tensors of the Open Inference Protocol by the datatypes and shapes given, without a signature.
 
-Requests and answers have the same form: a list of entries, each with name, datatype and shape, and its values
-as JSON or, in the entries' order, as bytes behind the JSON.
+Requests and responses have the same form: a list of entries, each with name, datatype and shape, and its
+values as JSON or, in the entries' order, as bytes after the JSON.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _INTEGER = {int}
 
 
 def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> dict[str, Array]:
-    """The wanted ones of these tensors, by name; what is said of others is not looked at.
+    """Return the wanted tensors by name; datatypes and shapes of others are not checked.
 
     entries  the value of 'inputs' or 'outputs'
-    tail     the bytes behind the JSON
+    tail     the bytes after the JSON
 
-    Raises BadRequest for what is not as the protocol has it.
+    Raises BadRequest for what does not follow the protocol.
     """
     if type(entries) is not list or not set(map(type, entries)) <= {dict}:
         raise BadRequest(f"expected a list of tensors, came {shorten(entries)}")

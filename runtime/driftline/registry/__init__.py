@@ -1,1 +1,1 @@
-"""Where versions of models come from: a folder today, named versions and aliases anywhere."""
+"""Sources of model versions: folders, files and MLflow, with the same versions and aliases."""

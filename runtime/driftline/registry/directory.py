@@ -3,9 +3,9 @@
     <root>/<name>/<version>/model.onnx ...    version = 1, 2, 3 ...
     <root>/<name>/aliases.json                {"production": 3}
 
-Every change is one rename of something complete and already on the disk, so that readers need no lock and
-a crash at any point leaves what was there before. Writers lock folders with flock, which holds among the
-processes of one machine: on a network file system, register and promote from one machine at a time.
+Every change renames something complete and synced to disk, so readers need no lock and a crash at any point
+leaves the previous state. Writers lock folders with flock, which works among the processes of one machine: on
+a network file system, register and promote from one machine at a time.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _UNREAD = re.compile(
     r"^\s*(version_policy|instance_group|dynamic_batching|sequence_batching|optimization|model_warmup)\b",
     re.MULTILINE,
 )
-"""What Triton's `config.pbtxt` says of versions, devices and batches."""
+"""Settings of Triton's `config.pbtxt` about versions, devices and batches."""
 _UNFINISHED = ".new-"
 _TRIES = 10
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+_EXISTS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 class DirectoryRegistry(Registry):
-    """The models in a folder; a folder made for Triton is read as it is.
+    """The models in a folder; a folder made for Triton works unchanged.
 
-    As in Triton, a version is a folder whose name is a number without a leading zero, and anything else
-    beside the versions (`config.pbtxt`, labels) is left alone. Every method raises RegistryError, with the
+    As in Triton, a version is a folder whose name is a number without a leading zero; anything else beside
+    the versions (`config.pbtxt`, labels) is ignored. Every method raises RegistryError, with the
     path and the reason, if the disk can't be read or written.
     """
 
@@ -59,7 +59,7 @@ class DirectoryRegistry(Registry):
         self.root = root
 
     def models(self) -> list[str]:
-        """The names of all models that have a version, sorted."""
+        """Return the names of all models that have a version, sorted."""
         try:
             with os.scandir(self.root) as entries:
                 names = sorted(
@@ -75,14 +75,14 @@ class DirectoryRegistry(Registry):
         return [name for name in names if self._may_have_versions(name)]
 
     def versions(self, name: str) -> list[Version]:
-        """All versions of a model, oldest first; NotFound if there is no such model."""
+        """Return all versions of a model, oldest first; NotFound if there is no such model."""
         folder = self.root / check_name(name)
         with _explained(f"model {name!r} can't be read"):
             numbers = _numbers(folder)
             aliases = self.aliases(name)
             versions = []
             for number in numbers:
-                # A version that someone removes just now is as good as gone.
+                # A version that is removed just now is skipped.
                 with suppress(FileNotFoundError):
                     versions.append(_describe(folder, number, aliases))
         if not versions:
@@ -91,7 +91,7 @@ class DirectoryRegistry(Registry):
         return versions
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Where each alias of a model points; empty if it has none."""
+        """Return the version number of each alias of a model; empty if it has none."""
         path = self.root / check_name(name) / "aliases.json"
         with _explained(f"aliases of {name!r} can't be read"):
             wrong = f'{path}: expected an object of alias and version number, as {{"production": 3}}'
@@ -99,24 +99,24 @@ class DirectoryRegistry(Registry):
                 aliases = json.loads(read_small(path))
             except (FileNotFoundError, NotADirectoryError):
                 return {}
-            except (ValueError, RecursionError) as error:  # a nest may be too deep for Python
+            except (ValueError, RecursionError) as error:  # nesting may be too deep for Python
                 raise RegistryError(f"{wrong}: {error}") from error
         if not isinstance(aliases, dict) or not all(type(n) is int and n > 0 for n in aliases.values()):
             raise RegistryError(wrong)
         return aliases
 
     def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
-        """Copy files, or all that is in one folder, to a new version: one more than the newest.
+        """Copy files, or all contents of one folder, to a new version: one more than the newest.
 
-        If no file is called `model.onnx`, the one that ends in .onnx becomes it; others keep their names.
-        Registering at the same time in other processes gives different versions. Raises BadRequest for
-        a missing file, a link inside the folder, or anything but one model.
+        If no file is called `model.onnx`, the one that ends in .onnx is renamed to it; others keep their
+        names. Concurrent registrations in other processes get different versions. Raises BadRequest for a
+        missing file, a link inside the folder, or anything but one model.
         """
         folder = self.root / check_name(name)
         with _explained(f"can't register {name!r} in {self.uri}"):
             files = paths_of(files)
             bundle = gather(files)
-            # Past the aliases too: one that outlived its version must not point at a new one.
+            # Skip the aliases' numbers, too: an alias that outlived its version must not point at a new one.
             free = max([*_numbers(folder), *self.aliases(name).values()], default=0) + 1
             with _unfinished(folder) as new:
                 _copy(bundle, new)
@@ -138,14 +138,14 @@ class DirectoryRegistry(Registry):
             _sync(folder)
 
     def fetch(self, version: Version) -> Path:
-        """The version's folder; NotFound if it is gone."""
+        """Return the version's folder; NotFound if it is gone."""
         folder = self.root / version.name / str(version.number)
         if not folder.is_dir():
             raise NotFound(f"version {version.number} of model {version.name!r} is gone from {self.uri}")
         return folder
 
     def unread(self, name: str) -> list[str]:
-        """What `config.pbtxt` sets that is not followed; nothing if it can't be read."""
+        """Return the settings of `config.pbtxt` that are ignored; none if it can't be read."""
         with suppress(OSError, ValueError):
             text = read_small(self.root / name / "config.pbtxt").decode(errors="replace")
             return list(dict.fromkeys(_UNREAD.findall(text)))
@@ -155,12 +155,12 @@ class DirectoryRegistry(Registry):
         try:
             return bool(_numbers(self.root / name))
         except OSError:
-            # Listed all the same: to resolve it says what is wrong with it, and the others stay readable.
+            # Listed nevertheless: resolving it reports what is wrong, and the others stay readable.
             return True
 
 
 def _numbers(folder: Path) -> list[int]:
-    """The numbers of the versions in a model's folder, ascending; none if there is no such folder."""
+    """Return the version numbers in a model's folder, ascending; none if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return sorted(
@@ -174,7 +174,7 @@ def _describe(folder: Path, number: int, aliases: Mapping[str, int]) -> Version:
     path = folder / str(number)
     created = path.stat().st_mtime
     try:
-        # Registered versions never change, but in a folder filled by hand a model may still be growing.
+        # Registered versions never change, but a model copied by hand may still be growing.
         state = fingerprint((path / MODEL).stat())
     except FileNotFoundError:
         state = ""
@@ -183,7 +183,7 @@ def _describe(folder: Path, number: int, aliases: Mapping[str, int]) -> Version:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder and those above it."""
+    """Create a folder and its parents."""
     if not folder.is_dir():
         _make(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -192,8 +192,8 @@ def _make(folder: Path) -> None:
 
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """A new folder beside the versions, locked while it is worked on, removed unless it has been renamed, and
-    with it those above that were made for it."""
+    """Yield a new folder beside the versions, locked while in use. Unless it has been renamed, remove it, and
+    the parents that were created for it."""
     made = [above for above in (folder, folder.parent) if not above.exists()]
     with ExitStack() as stack:
         stack.callback(_remove_empty, made)
@@ -201,14 +201,14 @@ def _unfinished(folder: Path) -> Iterator[Path]:
         for tries_left in reversed(range(_TRIES)):
             try:
                 _make(folder)
-                # Under the model's lock, so that nobody sweeps a folder between its making and its locking.
+                # Under the model's lock, so that nobody sweeps a folder between its creation and its locking.
                 with locked(folder):
                     _sweep(folder)
                     new.mkdir()
                     stack.callback(shutil.rmtree, new, ignore_errors=True)
                     stack.enter_context(locked(new))
                 break
-            except FileNotFoundError:  # another may just have removed what it had made
+            except FileNotFoundError:  # another process may just have removed what it had created
                 if not tries_left:
                     raise
         yield new
@@ -221,9 +221,9 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what dead processes left unfinished: a living one holds the lock of its folder."""
+    """Remove unfinished folders of dead processes: a living one holds the lock of its folder."""
     for left in folder.glob(f"{_UNFINISHED}*"):
-        # What is in use, or another user's, or no folder, stays.
+        # Whatever is in use, another user's or not a folder stays.
         with suppress(OSError), locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -239,12 +239,12 @@ def _copy(bundle: Mapping[Path, Path], new: Path) -> None:
 
 
 def _publish(new: Path, folder: Path, number: int) -> int:
-    """Rename a finished folder to the first free number from `number` on."""
+    """Rename a finished folder to the first free number from `number` on; return it."""
     while True:
         try:
             new.rename(folder / str(number))
         except OSError as error:
-            if error.errno not in _TAKEN:
+            if error.errno not in _EXISTS:
                 raise
             number += 1
         else:
@@ -253,7 +253,7 @@ def _publish(new: Path, folder: Path, number: int) -> int:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file's contents, or a folder's entries, would outlive a power cut."""
+    """Wait until a file's contents, or a folder's entries, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -263,7 +263,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Raise what the disk refuses as a RegistryError that says what was to be done."""
+    """Raise an OSError as a RegistryError that names the operation."""
     try:
         yield
     except OSError as error:

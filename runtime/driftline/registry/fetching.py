@@ -1,4 +1,4 @@
-"""A version's files put where a server expects them: what runs before it, as KServe's storage initializer."""
+"""Downloads a version's files into a folder before a server starts, as KServe's storage initializer does."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from driftline.registry.source import Reference, Registry, Version, check_name, 
 
 SCHEME = "models:/"
 PARTS = ".driftline"
-"""Says that a folder is ours to empty. What is on its way is in it: an interrupted download goes on."""
+"""Marks a folder as ours to empty, and holds unfinished downloads so that they can be resumed."""
 
 
 def parse(source: str) -> Reference:
     """Read `models:/NAME`, `models:/NAME/VERSION` or `models:/NAME@ALIAS`, as MLflow writes them, or a
-    reference in driftline's own words; BadRequest for anything else."""
+    reference in driftline's own syntax; BadRequest for anything else."""
     if not source.startswith(SCHEME):
         return Reference.parse(source)
     name, slash, version = source.removeprefix(SCHEME).partition("/")
@@ -28,10 +28,10 @@ def parse(source: str) -> Reference:
 
 
 def fetch(uri: str, source: str, folder: Path) -> Version:
-    """Put the files of the version that `source` stands for in a registry into a folder; that version.
+    """Put the files of a registry's version that `source` refers to into a folder; return the version.
 
-    The folder is made; what an earlier fetch has put there goes. Every file can be read by anybody, since a
-    server may run as another user. Raises BadRequest if the folder holds something else.
+    The folder is created, and emptied of an earlier fetch. All users can read every file, since a server may
+    run as another user. Raises BadRequest if the folder holds something else.
     """
     reference = parse(source)
     try:
@@ -44,7 +44,7 @@ def fetch(uri: str, source: str, folder: Path) -> Version:
         files = registry.fetch(version)
         _empty(folder)
         place = os.link if files.is_relative_to(folder / PARTS) else shutil.copyfile
-        for path in sorted(files.rglob("*")):  # but not what the folder itself is: others may own it
+        for path in sorted(files.rglob("*")):  # not the folder itself, which another user may own
             target = folder / path.relative_to(files)
             target.mkdir() if path.is_dir() else place(path, target)
             target.chmod(0o755 if path.is_dir() else 0o644)
@@ -70,10 +70,10 @@ def _empty(folder: Path) -> None:
 
 
 def _opened(uri: str, parts: Path) -> Registry:
-    """The registry; a tracking server's with a cache that is on the folder's own disk and goes in the end."""
+    """Open the registry; MLflow's with a temporary cache on the folder's own disk."""
     if uri.startswith(("http://", "https://")):
         from driftline.registry.cache import Cache
-        from driftline.registry.mlflow import MlflowRegistry
+        from driftline.registry.mlflow.source import MlflowRegistry
 
         return MlflowRegistry(uri, Cache(parts))
     return Registry.open(uri)

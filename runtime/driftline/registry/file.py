@@ -1,4 +1,4 @@
-"""One .onnx file, served from where it lies: a model with a single version."""
+"""One .onnx file, served in place: a model with a single version."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NOT_IN_A_NAME = re.compile(r"^[.\-]|[^A-Za-z0-9_.\-]")
 
 
 class FileRegistry(Registry):
-    """The model `NAME` in `path/NAME.onnx`, whose version 1 is the file as it is now.
+    """The model `NAME` in `path/NAME.onnx`, whose version 1 is the current file.
 
-    Characters that may not be in a model's name become `_`. A file that is written anew is the same
+    Characters not allowed in a model's name become `_`. A rewritten file is the same
     version with another fingerprint.
     """
 
@@ -27,11 +27,11 @@ class FileRegistry(Registry):
         self.name = _NOT_IN_A_NAME.sub("_", path.stem)[:200]
 
     def models(self) -> list[str]:
-        """The file's one model; RegistryError if the file can't be read."""
+        """Return the file's only model; RegistryError if the file can't be read."""
         return [version.name for version in self.versions(self.name)]
 
     def versions(self, name: str) -> list[Version]:
-        """Version 1; NotFound for another model's name, RegistryError if the file can't be read."""
+        """Return version 1; NotFound for another model's name, RegistryError if the file can't be read."""
         if name != self.name:
             raise NotFound(f"no model {name!r} in {self.uri}; there is: {self.name}")
         try:
@@ -41,24 +41,24 @@ class FileRegistry(Registry):
         return [Version(name, 1, created=status.st_mtime, fingerprint=fingerprint(status))]
 
     def aliases(self, name: str) -> dict[str, int]:
-        """None: a file has no aliases."""
+        """Return no aliases: a file has none."""
         return {}
 
     def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
-        """Raises BadRequest: a single file has no place for a second version."""
+        """Raise BadRequest: a single file has no place for a second version."""
         raise BadRequest(f"can't register {name!r} in {self.uri}: expected a folder, came a single file")
 
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
-        """Raises BadRequest: a single file has no place for aliases."""
+        """Raise BadRequest: a single file has no place for aliases."""
         raise BadRequest(f"can't promote {name!r} in {self.uri}: expected a folder, came a single file")
 
     def fetch(self, version: Version) -> Path:
-        """The path of the file itself; NotFound if it is gone."""
+        """Return the path of the file itself; NotFound if it is gone."""
         if not self.path.is_file():
             raise NotFound(f"model file {self.uri} is gone")
         return self.path
 
 
 def fingerprint(status: os.stat_result) -> str:
-    """What differs between two states of a path that was written anew or replaced."""
+    """Return a text that changes when a path is rewritten or replaced."""
     return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""Files on their way into a registry: which go where in a version, and locks on folders."""
+"""The files of a new version: which one goes where, and locks on folders."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from driftline import mlmodel
 from driftline.errors import BadRequest, DriftlineError
 
 Check = Callable[[Path], object]
-"""Raises an error if a version's folder must not become a version."""
+"""Raises an error if a folder must not become a version."""
 
 MODEL = Path("model.onnx")
 MLMODEL = Path(mlmodel.MLMODEL)
 
 TRANSFORM, PROFILE, SETTINGS = "transform.json", "profile.arrow", "driftline.toml"
-"""What a version may have beside its model."""
+"""Optional files beside a model."""
 
 _LOCATION = b"\n\x08location\x12"
-"""How ONNX, in the words of protobuf, begins the name of a file with weights; its length follows."""
+"""The protobuf bytes before the name of an ONNX file of weights; the name's length follows."""
 
 
 def paths_of(files: Sequence[str | Path] | str | Path) -> list[Path]:
-    """Files, or the one that is meant."""
+    """Return the files as a list of paths; a single one is a list, too."""
     return [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
 
 
 def gather(files: Sequence[Path]) -> dict[Path, Path]:
-    """Which file goes where in a version.
+    """Return which file goes where in a version.
 
-    BadRequest if that makes no bundle, and for a file of a name by which nobody would look for it there; what
-    else lies in a folder is let be.
+    Raises BadRequest if the files make no bundle, and for a file with a name that no version uses; other
+    files in a folder are ignored.
     """
     for path in files:
         if not path.exists():
@@ -54,7 +54,7 @@ def gather(files: Sequence[Path]) -> dict[Path, Path]:
     if MODEL / MODEL in bundle:  # how Triton lays out a model with external data
         return bundle
     models = [place for place in bundle if place.parent == Path() and place.suffix == ".onnx"]
-    if MLMODEL in bundle and MODEL not in bundle and not models:  # MLflow's, of Python code
+    if MLMODEL in bundle and MODEL not in bundle and not models:  # an MLflow model in Python
         return bundle
     if MODEL not in bundle:
         if len(models) != 1:
@@ -62,13 +62,13 @@ def gather(files: Sequence[Path]) -> dict[Path, Path]:
             more = f" and {len(came) - 10} more" if len(came) > 10 else ""
             raise BadRequest(f"expected {MODEL} or exactly one .onnx file, came {', '.join(came[:10])}{more}")
         bundle[MODEL] = bundle.pop(models[0])
-    if not whole and MLMODEL not in bundle:  # which says itself what belongs to it
+    if not whole and MLMODEL not in bundle:  # an MLmodel names its own files
         _check_names(bundle)
     return bundle
 
 
 def checked(check: Check, folder: Path, files: Sequence[Path], bundle: Mapping[Path, Path]) -> None:
-    """Have a version's folder checked; what is wrong with it is said of the files that it was made of."""
+    """Check a version's folder; errors name the original files instead of their copies."""
     try:
         check(folder)
     except DriftlineError as error:
@@ -93,17 +93,17 @@ def _check_names(bundle: Mapping[Path, Path]) -> None:
 
 
 def external_of(path: Path) -> set[str]:
-    """The files with weights that an ONNX model file names, by their paths from where it lies."""
+    """Return the weight files that an ONNX model names, as paths relative to it."""
     found: set[str] = set()
     with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:  # nothing can't be mapped
+        if not os.fstat(file.fileno()).st_size:  # an empty file can't be mapped
             return found
         with mmap(file.fileno(), 0, access=ACCESS_READ) as model:
             at = model.find(_LOCATION)
             while at >= 0:
                 at += len(_LOCATION)
                 size = shift = 0
-                for byte in model[at : at + 5]:  # seven bits each, and whether there are more
+                for byte in model[at : at + 5]:  # a varint: seven bits each, and whether more follow
                     size |= (byte & 0x7F) << shift
                     shift += 7
                     at += 1
@@ -128,8 +128,8 @@ def _regular_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """Hold the lock of a folder, which is open under the descriptor; with LOCK_NB, BlockingIOError if another
-    holds it."""
+    """Hold the lock of a folder; yield its open descriptor. With LOCK_NB, raises BlockingIOError if another
+    process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, operation)

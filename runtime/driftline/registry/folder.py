@@ -1,4 +1,4 @@
-"""One folder with a model's files, served from where it lies: what KServe mounts at /mnt/models."""
+"""One folder with a model's files, served in place: what KServe mounts at /mnt/models."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from driftline.registry.source import Registry, Version, check_name
 
 
 def mounted(path: Path, name: str) -> Registry:
-    """The registry of a folder mounted for one model: the model's own files, or a registry that has it."""
+    """Open a folder mounted for one model: the model's own files, or a registry that has it."""
     own = any(path.glob("*.onnx")) or (path / "MLmodel").exists()
     return DirectoryRegistry(path) if not own and (path / name).is_dir() else FolderRegistry(path, name)
 
 
 class FolderRegistry(FileRegistry):
-    """The model `name`, whose version 1 is what lies in a folder now.
+    """The model `name`, whose version 1 is the current content of a folder.
 
-    Files that are written anew, added or removed are the same version with another fingerprint.
+    If files are rewritten, added or removed, it is the same version with another fingerprint.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -28,7 +28,7 @@ class FolderRegistry(FileRegistry):
         self.name = check_name(name)
 
     def versions(self, name: str) -> list[Version]:
-        """Version 1; NotFound for another model's name, RegistryError if the folder can't be read."""
+        """Return version 1; NotFound for another model's name, RegistryError if the folder can't be read."""
         if name != self.name:
             raise NotFound(f"no model {name!r} in {self.uri}; there is: {self.name}")
         files, newest = hashlib.sha256(), 0.0
@@ -42,7 +42,7 @@ class FolderRegistry(FileRegistry):
         return [Version(name, 1, created=newest, fingerprint=files.hexdigest())]
 
     def fetch(self, version: Version) -> Path:
-        """The path of the folder itself; NotFound if it is gone."""
+        """Return the path of the folder itself; NotFound if it is gone."""
         if not self.path.is_dir():
             raise NotFound(f"model folder {self.uri} is gone")
         return self.path

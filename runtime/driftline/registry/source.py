@@ -15,14 +15,14 @@ from driftline.rules import without_secrets
 
 PRODUCTION = "production"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
-"""What may name a model or an alias: it becomes a folder's name and a part of URLs."""
+"""Valid names of models and aliases, which become folder names and parts of URLs."""
 
 _NUMBERED = re.compile(r"[vV]?[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Which version of a model is meant: `flights`, `flights@champion` or `flights:3`.
+    """A reference to a version of a model: `flights`, `flights@champion` or `flights:3`.
 
     Without alias and version, the alias `production` if it is set, else the newest version.
     """
@@ -55,10 +55,10 @@ class Reference:
 class Version:
     """One immutable version of a model, as the registry knows it.
 
-    `created` is in seconds since the epoch; `aliases` are those that point here now.
-    `fingerprint` differs when the files behind the number do, for sources whose files can change.
-    `tags` are those of whoever registered it; `lineage` says where it comes from, as far as the registry
-    knows: {"run_id": ..., "datasets": [{"name": ..., "digest": ...}]}, say.
+    `created` is in seconds since the epoch; `aliases` are those that point here now. `fingerprint` changes
+    with the files of this version, for sources whose files can change. `tags` were set when it was
+    registered; `lineage` is its origin, as far as the registry knows it, such as
+    {"run_id": ..., "datasets": [{"name": ..., "digest": ...}]}.
     """
 
     name: str
@@ -71,11 +71,11 @@ class Version:
 
 
 Targets = Mapping[Reference, Version | DriftlineError]
-"""What each reference stands for now: a version, or why there is none."""
+"""The current version of each reference, or the error of resolving it."""
 
 
 def check_name(name: str, what: str = "model name") -> str:
-    """Return `name` if it may name a model or an alias, as `NAME` says; BadRequest if not."""
+    """Return `name` if it may name a model or an alias, as `NAME` defines; BadRequest if not."""
     if not NAME.fullmatch(name):
         raise BadRequest(
             f"{what} {name!r}: expected 1 to 200 letters, digits, '_', '-' or '.', "
@@ -85,7 +85,7 @@ def check_name(name: str, what: str = "model name") -> str:
 
 
 def check_alias(alias: str) -> str:
-    """Return `alias` if it may be set: a name that nobody takes for a version's number; BadRequest if not."""
+    """Return `alias` if it may be set: a name that can't be taken for a version number; BadRequest if not."""
     if _NUMBERED.fullmatch(alias):
         raise BadRequest(
             f"alias {alias!r}: expected a word such as {PRODUCTION!r}, came what reads as a version"
@@ -101,25 +101,25 @@ def parse_version(text: str) -> int:
 
 
 def accept(folder: Path) -> None:
-    """The check that finds nothing."""
+    """Accept any folder."""
 
 
 class Registry(ABC):
-    """A place that holds models. `Registry.open(uri)` gives the right kind for a URI.
+    """A store of models. `Registry.open(uri)` returns the right kind for a URI.
 
-    Methods block on the disk or the network: a server calls them in a thread.
+    Methods block on the disk or the network: call them in a thread.
     """
 
     uri: str
     interval = 0.5
-    """Seconds between two looks that this kind of registry bears well."""
+    """Default seconds between two polls of this kind of registry."""
 
     @staticmethod
     def open(uri: str | Path, remember: bool = False) -> Registry:
-        """Open the registry at `uri`: a folder (made when something is first registered), or an MLflow
-        tracking server's address, as http://host:5000.
+        """Open the registry at `uri`: a folder (created by the first registration), or an MLflow tracking
+        server's address, as http://host:5000.
 
-        A server that is away fails everything; with `remember`, what it said last holds as long.
+        If a server is down, every method fails; with `remember`, its last responses are used instead.
 
         Raises BadRequest for a URI of an unknown scheme.
         """
@@ -128,7 +128,7 @@ class Registry(ABC):
         text = str(uri).removeprefix("file://")
         scheme, separator, _ = text.partition("://")
         if scheme in ("http", "https") and separator:
-            from driftline.registry.mlflow import MlflowRegistry  # httpx takes a while to import
+            from driftline.registry.mlflow.source import MlflowRegistry  # httpx takes a while to import
 
             return MlflowRegistry(text, remember=remember)
         if separator:
@@ -140,28 +140,28 @@ class Registry(ABC):
 
     @abstractmethod
     def models(self) -> list[str]:
-        """The names of all models that have a version, sorted."""
+        """Return the names of all models that have a version, sorted."""
 
     @abstractmethod
     def versions(self, name: str) -> list[Version]:
-        """All versions of a model, oldest first; NotFound if there is no such model."""
+        """Return all versions of a model, oldest first; NotFound if there is no such model."""
 
     @abstractmethod
     def aliases(self, name: str) -> dict[str, int]:
-        """Where each alias of a model points; empty if it has none."""
+        """Return the version number of each alias of a model; empty if it has none."""
 
     @abstractmethod
     def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
-        """Make a new version of `name` out of files, one file or one folder; nobody ever sees half of it.
+        """Make a new version of `name` from files, one file or one folder; no reader ever sees half of it.
 
-        If no file is called `model.onnx`, the one that ends in .onnx becomes it. `check` is given the folder
-        before anybody sees it; what it raises is raised, and there is no new version: `driftline register`
-        gives driftline.engine.verify.verify, which loads it. Raises BadRequest if the files are no bundle,
+        If no file is called `model.onnx`, the one that ends in .onnx is renamed to it. `check` is called with
+        the folder before it is visible; if it raises, there is no new version: `driftline register` passes
+        driftline.engine.verify.verify, which loads it. Raises BadRequest if the files are no bundle,
         RegistryError if they can't be written.
         """
 
     def check_alias(self, alias: str) -> str:
-        """Return `alias` if `promote` takes it; BadRequest if not."""
+        """Return `alias` if `promote` accepts it; BadRequest if not."""
         return check_alias(alias)
 
     @abstractmethod
@@ -171,29 +171,29 @@ class Registry(ABC):
 
     @abstractmethod
     def fetch(self, version: Version) -> Path:
-        """Where the version's files are on this machine; NotFound if they are gone.
+        """Return the path of the version's files on this machine; NotFound if they are gone.
 
-        A folder that holds `model.onnx` and what belongs to it, or, from a registry that is a single
-        .onnx file, that file itself.
+        It is a folder that holds `model.onnx` and its files, or, if the registry is a single .onnx file, that
+        file itself.
         """
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
 
     def unread(self, name: str) -> list[str]:
-        """What a model's configuration for another server sets, as far as it would tell here, too."""
+        """Return the settings for another server that driftline ignores but that would matter here."""
         return []
 
     def resolve(self, reference: Reference | str) -> Version:
-        """The version that a reference stands for now; a text is read as by Reference.parse.
+        """Return the version that a reference resolves to now; Reference.parse reads a text.
 
-        Raises NotFound, with what there is instead, for an unknown model, version or alias.
+        Raises NotFound, listing what exists, for an unknown model, version or alias.
         """
         return self._resolve(Reference.parse(reference) if isinstance(reference, str) else reference)
 
     def _resolve(self, reference: Reference) -> Version:
-        # Aliases first: a version is there before an alias points at it, so what is registered and promoted
-        # between these two lines never looks like an alias of a version that is gone.
+        # Aliases first: a version exists before an alias points at it, so a registration and promotion
+        # between these two lines never looks like an alias of a missing version.
         aliases = self.aliases(reference.name)
         versions = {version.number: version for version in self.versions(reference.name)}
         alias = reference.alias or PRODUCTION
@@ -214,11 +214,11 @@ class Registry(ABC):
         return versions[number]
 
     def watch(self, references: Sequence[Reference], interval: float = 0.0) -> AsyncIterator[Targets]:
-        """Follow references (all models, if there are none), looking about every `interval` seconds (0: as
-        often as this registry bears well): yields what they stand for, at once and then whenever it changes.
+        """Follow references (all models if none), polling about every `interval` seconds (0: this kind's
+        default): yields what they resolve to, at once and then whenever it changes.
 
-        A reference that can't be resolved stands for its error. A registry that can't be read is no change,
-        so the first Targets come when it can be.
+        A reference that can't be resolved maps to its error. A registry that can't be read counts as
+        unchanged, so the first Targets come once it can be read.
         """
         from driftline.registry.watcher import watch
 

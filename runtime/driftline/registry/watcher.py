@@ -1,4 +1,4 @@
-"""Follow a registry: look again and again, tell only what has changed."""
+"""Follows a registry: polls it and yields only changes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ log = logging.getLogger("driftline.registry")
 async def watch(
     registry: Registry, references: Sequence[Reference], interval: float
 ) -> AsyncIterator[Targets]:
-    """What `Registry.watch` says; the looking is done in a thread."""
+    """See `Registry.watch`; the polling is done in a thread."""
     told: object = None
     away = False
     while True:
         try:
-            targets = await asyncio.to_thread(_look, registry, references)
+            targets = await asyncio.to_thread(_resolve_all, registry, references)
         except (OSError, RegistryError) as error:
             if not away:
-                log.warning("%s; what is loaded stays, looking again every %g s", error, interval)
+                log.warning("%s; loaded versions stay, trying again every %g s", error, interval)
             away = True
         else:
             if away:
@@ -33,12 +33,12 @@ async def watch(
             if (news := _comparable(targets)) != told:
                 told = news
                 yield targets
-        # Not all that follow one registry look at the same time.
+        # Processes that follow one registry must not poll it at the same time.
         await asyncio.sleep(interval * random.uniform(0.8, 1.2))  # noqa: S311
 
 
-def _look(registry: Registry, references: Sequence[Reference]) -> Targets:
-    """What the references stand for now; raises OSError or RegistryError if the registry can't tell."""
+def _resolve_all(registry: Registry, references: Sequence[Reference]) -> Targets:
+    """Resolve the references; raises OSError or RegistryError if the registry can't be read."""
     targets: dict[Reference, Version | DriftlineError] = {}
     for reference in references or map(Reference, registry.models()):
         try:
@@ -46,13 +46,13 @@ def _look(registry: Registry, references: Sequence[Reference]) -> Targets:
         except DriftlineError as error:
             targets[reference] = error
     if any(isinstance(target, RegistryError) for target in targets.values()):
-        # One model that can't be read is news of that model. If all of the registry is away, this raises.
+        # If only one model can't be read, that is its result; if the whole registry can't, this raises.
         registry.models()
     return targets
 
 
 def _comparable(targets: Targets) -> object:
-    """Equal for equal targets; an exception itself is equal to no other, so it counts by its message."""
+    """Equal for equal targets; exceptions never compare equal, so they count by their message."""
     return {
         reference: (type(target), str(target)) if isinstance(target, DriftlineError) else target
         for reference, target in targets.items()

@@ -1,1 +1,1 @@
-"""The server: versions in memory, routes to them, the process around it all."""
+"""The server: versions in memory, the routes to them, the process around both."""

@@ -1,4 +1,4 @@
-"""The versions in memory: find the one that answers, swap, drain, and give memory back."""
+"""The versions in memory: find one, swap, drain, and release memory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from driftline.errors import DriftlineError, NotFound, Unavailable
 from driftline.registry.source import Reference, Version
 from driftline.serving import memory
 from driftline.serving.latency import Latency
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch import Watch
+from driftline.serving.monitoring.watch_card import CardWatch
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.served import Served
-from driftline.serving.watch import Watch
-from driftline.serving.watch_card import CardWatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,22 +37,22 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 Found = TypeVar("Found")
 
 LAST_WINDOW_SECONDS = 10.0
-"""How long the last window of a closed version may take to be written."""
+"""Time limit for writing the last window of a closed version."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """One model: its versions in memory, and how loading them went.
+    """One model: its versions in memory and the results of loading them.
 
-    default    answers requests that name no version; None if there is none
-    versions   those that take requests, by number
-    resolved   the version that each reference stands for
+    default    serves requests that name no version; None if there is none
+    versions   those that accept requests, by number
+    resolved   the version that each reference resolves to
     loading    numbers of versions that are being loaded
-    unloading  versions that take no more requests, until their last one is answered
+    unloading  versions that accept no more requests, until the last response
     failures   why versions can't be loaded, by number
-    attempts   failed ones in a row; `retry` starts the next one
-    lock       held while the model is brought to what the registry says
-    latency    of its requests, whatever the version
+    attempts   consecutive failed ones; `retry` starts the next one
+    lock       held while the model is synchronised with the registry
+    latency    of its requests, for all versions together
     loads, load_failures, load_seconds, swaps  for metrics; `load_seconds` is of the last load
     """
 
@@ -74,15 +74,15 @@ class Entry:
 
 
 class BaseHost:
-    """Holds versions in memory and finds the one that answers. Subclasses decide which versions those are.
+    """Holds versions in memory and finds the one for a request. Subclasses decide which versions to hold.
 
     file      the server's settings for models
-    notifier  is told of windows and alarms
-    payloads  logs requests and answers; None if that is off
+    notifier  is notified of windows and alarms
+    payloads  logs requests and responses; None if that is off
 
     entries       models by name
-    default_name  the model of requests that name none; None: the first by name
-    ready         whether every model can answer
+    default_name  the model for requests that name none; None: the first by name
+    ready         whether every model is loaded
     stopping      whether the server has begun to stop
     """
 
@@ -101,7 +101,7 @@ class BaseHost:
     # -- for requests -------------------------------------------------------------------------
 
     def find(self, name: str | None, version: str | None = None) -> Served:
-        """The version that answers a request.
+        """Return the version for a request.
 
         name     of the model; None for `default_name`, or else the first model by name
         version  its number; None for the model's default
@@ -132,28 +132,28 @@ class BaseHost:
 
     @property
     def ready_for_more(self) -> bool:
-        """Whether every model can answer and the server does not stop: what readiness probes are told."""
+        """Whether every model is loaded and the server is not stopping: the readiness that probes see."""
         return self.ready and not self.stopping
 
     def _first_name(self) -> str:
-        """The first model by name among those that can answer; among all if none can."""
+        """Return the first model by name that has a default version, or the first of all if none has."""
         able = (name for name, entry in self.entries.items() if entry.default is not None)
         return min(able, default=min(self.entries, default=""))
 
     def served(self) -> Iterator[Served]:
-        """Every version in memory that takes requests."""
+        """Iterate over the versions in memory that accept requests."""
         for entry in self.entries.values():
             yield from entry.versions.values()
 
     @property
     def lost(self) -> str:
-        """Why this process can't use a device any more, in a line; "" if it can use all."""
+        """Why this process can no longer use a device, in one line; "" if it can use all."""
         sessions = (each for served in self.served() for each in served.model.device_sessions)
         return next((session.lost for session in sessions if session.lost), "")
 
     @property
     def processes(self) -> list[int]:
-        """The process ids of all that belongs to this server."""
+        """The ids of all processes of this server."""
         return [os.getpid()]
 
     @property
@@ -162,7 +162,7 @@ class BaseHost:
         return self.payloads.counts if self.payloads is not None else None
 
     def busy(self) -> bool:
-        """Whether a batch is being computed."""
+        """Whether a batch is running."""
         return any(
             served.batcher.running
             for entry in self.entries.values()
@@ -170,7 +170,7 @@ class BaseHost:
         )
 
     async def close(self) -> None:
-        """Cancel loading and draining, refuse requests that wait, and free all models."""
+        """Cancel loading and draining, reject waiting requests, and free all models."""
         self.ready = False
         for entry in self.entries.values():
             self._forget_failures(entry)
@@ -181,23 +181,23 @@ class BaseHost:
             for served in (*entry.versions.values(), *entry.unloading):
                 self._close(served)
         await asyncio.gather(*self._closing)
-        if self.busy() or self.lost:  # late, or on a lost device: the process ends without
+        if self.busy() or self.lost:  # late, or on a lost device: the process exits without closing them
             return
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
-                await asyncio.to_thread(served.model.close)  # a session on a card ends before its stream
+                await asyncio.to_thread(served.model.close)  # a session on a GPU must end before its stream
 
     # -- loading ----------------------------------------------------------------------------------
 
     async def read(self, work: Callable[..., Found], *arguments: object) -> Found:
         """Call a function that reads the registry or a version's files, in a thread.
 
-        The threads are for this alone, since a disk that has gone may block all of them for ever.
+        It has its own threads, since a disk that stops responding may block all of them forever.
         """
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
 
     async def _make(self, entry: Entry, version: Version) -> Served:
-        """Fetch, verify, load and warm a version; it gets no requests yet."""
+        """Fetch, verify, load and warm a version; it receives no requests yet."""
 
         def load() -> tuple[Model, Cost, Watch | None]:
             bundle = self._bundle(version)
@@ -212,16 +212,16 @@ class BaseHost:
         return Served(version, model, cost, entry.latency, watch)
 
     def _folder(self, version: Version) -> Path:
-        """Where a version's files are on this machine."""
+        """Return the folder with a version's files on this machine."""
         raise NotImplementedError
 
     def _bundle(self, version: Version) -> Bundle:
-        """A version's files, with settings that the server's file may override."""
+        """Open a version's files; the server's file may override their settings."""
         bundle = Bundle.open(self._folder(version))
         return replace(bundle, settings=self._file.settings_of(version.name, bundle.settings))
 
     def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
-        """The monitor of a version; None if its settings disable it."""
+        """Return the monitor of a version; None if its settings disable it."""
         settings = bundle.settings.monitor
         if not settings.enabled:
             return None
@@ -230,10 +230,10 @@ class BaseHost:
         return Watch(version, model, bundle.profile, settings, self.notifier)
 
     def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:
-        """Swap: send new requests to other versions, and drain those that no reference stands for.
+        """Swap: send new requests to other versions, and drain those that no reference resolves to.
 
-        resolved  the version that each reference stands for from now on
-        default   answers requests that name no version
+        resolved  the version that each reference resolves to from now on
+        default   serves requests that name no version
         """
         for served in set(entry.resolved.values()) - set(resolved.values()):
             entry.unloading.append(served)
@@ -254,7 +254,7 @@ class BaseHost:
         )  # fmt: skip
 
     def _start_watching(self) -> None:
-        """Load the monitors that are not loaded yet; at the start, once every model can answer."""
+        """Load the monitors that are not loaded yet; at startup, once every model is loaded."""
         for served in self.served():
             if served.watch is not None:
                 served.watch.start()
@@ -280,13 +280,13 @@ class BaseHost:
     # -- unloading ---------------------------------------------------------------------------------
 
     async def _retire(self, entry: Entry, served: Served) -> None:
-        """Drain a version that takes no new requests, close it, and give its memory back to the system."""
+        """Drain a version that accepts no new requests, close it, and return its memory to the system."""
         await served.batcher.drain()
         self._close(served)
         entry.unloading.remove(served)
         self._unloaded_version(served)
         await asyncio.to_thread(served.model.close)
-        # An answer that is being sent, or a monitor that is being loaded, may still refer to the model.
+        # A response that is being sent, or a monitor that is being loaded, may still refer to the model.
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()
         model = weakref.ref(served.model, lambda _: loop.call_soon_threadsafe(gone.set))
@@ -296,7 +296,7 @@ class BaseHost:
         await asyncio.to_thread(memory.give_back)
 
     def _close(self, served: Served) -> None:
-        """Close a version; a thread writes what its monitor has not written yet."""
+        """Close a version; a thread finishes its monitor's writes."""
         served.close()
         if served.watch is not None:
             until = monotonic() + LAST_WINDOW_SECONDS
@@ -304,7 +304,7 @@ class BaseHost:
             task.add_done_callback(self._closing.discard)
 
     def _unloaded_version(self, served: Served) -> None:
-        """Called when a version is drained and closed."""
+        """Handle that a version is drained and closed."""
         log.info(
             "%s %d is drained and closed", served.version.name, served.version.number,
             extra={"model": served.version.name, "version": served.version.number},

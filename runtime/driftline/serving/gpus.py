@@ -1,4 +1,4 @@
-"""What NVIDIA's cards of this machine do, in Triton's names, from the driver by NVML; nothing without it."""
+"""Metrics of this machine's NVIDIA GPUs under Triton's names, read by NVML; none without NVML."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _GAUGES: dict[str, tuple[str, Callable[[Any, Any], float]]] = {
 
 @cache
 def nvml() -> Any:
-    """NVML, begun; None if the library or a driver is missing."""
+    """Initialise NVML and return it; None if the library or a driver is missing."""
     try:
         found = importlib.import_module("pynvml")
     except ImportError:
@@ -47,17 +47,17 @@ def nvml() -> Any:
 
 
 class CardsCollector(Collector):
-    """Asks the driver at every scrape; what a card does not tell is left out."""
+    """Queries the driver at every scrape; values that a GPU does not report are left out."""
 
     def collect(self) -> Iterator[Metric]:
-        """A gauge of each kind, by the card's UUID."""
+        """Yield each gauge, by GPU UUID."""
         library = nvml()
         if library is None:
             return
         cards = []
         with suppress(library.NVMLError):
             for index in range(library.nvmlDeviceGetCount()):
-                with suppress(library.NVMLError):  # it has fallen off the bus, say
+                with suppress(library.NVMLError):  # fallen off the bus, for example
                     cards.append(library.nvmlDeviceGetHandleByIndex(index))
         for name, (words, ask) in _GAUGES.items():
             gauge = GaugeMetricFamily(name, words, labels=["gpu_uuid"])

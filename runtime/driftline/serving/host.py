@@ -1,8 +1,8 @@
-"""The versions in memory follow the registry.
+"""Keeps the versions in memory in step with the registry.
 
-The life of a version: a reference stands for it (`_sync`) -> `_load` fetches, verifies, loads and warms
-it beside the old one -> `_flip` -> when no reference stands for it any more, `_retire` waits for its last
-request and closes it. If anything before the flip fails, the old version serves on.
+The life of a version: a reference resolves to it (`_sync`) -> `_load` fetches, verifies, loads and warms it
+beside the old one -> `_flip` -> when no reference resolves to it any more, `_retire` waits for its last
+request and closes it. If anything before the flip fails, the old version stays in service.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from driftline.config import ServerFile
 from driftline.errors import DriftlineError, ModelError, NotFound
 from driftline.registry.source import Reference, Registry, Version, check_name
 from driftline.serving.base_host import BaseHost, Entry
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
 
@@ -29,15 +29,15 @@ log = logging.getLogger("driftline.host")
 
 
 class Host(BaseHost):
-    """Holds the versions that references stand for, and follows the registry when that changes.
+    """Holds the versions that references resolve to, and follows changes in the registry.
 
-    references  which models to serve, the first of a model being its default; all models if empty
+    references  which models to serve; the first one of a model is its default; all models if empty
     file        the server's settings for models
-    interval    seconds between two looks at the registry
-    notifier    is told of windows and alarms; nobody if None
-    payloads    logs requests and answers; None if that is off
-    exit_on_error  whether a model that can't be loaded ends the start; else it is tried again, and the others
-                   serve
+    interval    seconds between two checks of the registry
+    notifier    is notified of windows and alarms; none if None
+    payloads    logs requests and responses; None if that is off
+    exit_on_error  whether a model that can't be loaded ends the startup; otherwise it is retried while the
+                   others serve
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Host(BaseHost):
     # -- life -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load what the references stand for, then follow them.
+        """Load the referenced versions, then follow the registry.
 
-        Raises why a model can't be loaded, if that is to end the server.
+        Raises the error of a model that can't be loaded, if `exit_on_error` is set.
         """
         await self.refresh(strict=self._exit_on_error)
         self.ready = True
@@ -73,7 +73,7 @@ class Host(BaseHost):
         self._follow()
 
     def announce(self) -> None:
-        """Log that all models can answer, and what may be a mistake in the settings."""
+        """Log that the server is ready, and likely mistakes in the settings."""
         log.info("ready", extra={"models": sorted(self.entries)})
         if not any(self.served()):
             log.warning("%s: no model is served so far", self.registry.uri)
@@ -81,7 +81,7 @@ class Host(BaseHost):
             log.warning("%s: models.%s: no model of this name is served so far", self._file.path, name)
 
     async def refresh(self, strict: bool = False) -> None:
-        """Bring every model to what the registry says now; `strict`: raise the first failure."""
+        """Synchronise every model with the registry; `strict`: raise the first failure."""
         names = {reference.name for reference in self._references}
         try:
             if self._everything:
@@ -96,13 +96,13 @@ class Host(BaseHost):
                 raise outcome
 
     def look(self, name: str) -> None:
-        """Bring one model to what the registry says, in the background."""
+        """Synchronise one model with the registry, in the background."""
         self._spawn(self._sync(name))
 
     async def load(self, name: str) -> None:
-        """Serve a model from now on, in the version that the registry says.
+        """Serve a model from now on, in the version that the registry names.
 
-        Raises NotFound if there is no such model. Other failures are raised, and tried again later.
+        Raises NotFound if there is no such model. Other failures are raised, and retried later.
         """
         if not any(reference.name == name for reference in self._references):
             reference = Reference(check_name(name))
@@ -128,13 +128,13 @@ class Host(BaseHost):
     # -- following --------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """Follow the references that there are now; called again when there are more."""
+        """Follow the current references; called again when one is added."""
         if self._following is not None:
             self._following.cancel()
         self._following = self._spawn(self._keep_following())
 
     async def _keep_following(self) -> None:
-        """Bring models to what the registry says whenever that changes; none delays another."""
+        """Synchronise models whenever the registry changes; none delays another."""
         attempts = 0
         while True:
             try:
@@ -148,10 +148,10 @@ class Host(BaseHost):
             await asyncio.sleep(backoff(attempts))
 
     async def _sync(self, name: str) -> None:
-        """Bring a model to what the registry says now; one call at a time, so that the last one decides.
+        """Synchronise a model with the registry; one call at a time, so that the last one decides.
 
-        A failure is raised once it is noted and, unless it ends the start, another try is scheduled: files
-        may still be on their way.
+        A failure is raised after it is recorded and, unless it ends the startup, a retry is scheduled: files
+        may still be in transit.
         """
         entry = self.entries.setdefault(name, Entry(name))
         async with entry.lock:
@@ -161,23 +161,23 @@ class Host(BaseHost):
             resolved, failures, errors = await self._resolve(entry, references)
             self._flip(entry, resolved, resolved.get(references[0]))
             taken_out = self._everything and not resolved and errors and isinstance(errors[0], NotFound)
-            if not errors or taken_out:  # taken out of the registry before it could serve: no failure
+            if not errors or taken_out:  # removed from the registry before it could serve: no failure
                 self._forget_failures(entry)
                 return
             if failures.keys() != entry.failures.keys():
                 entry.attempts = 0
             entry.failures = failures
-            if self._retries:  # else it ends the start, which logs it
-                self._try_again(entry, str(errors[0]))
-            raise errors.pop()  # an error in a local of the frames that it refers to would never be freed
+            if self._retries:  # otherwise it ends the startup, which logs it
+                self._schedule_retry(entry, str(errors[0]))
+            raise errors.pop()  # a local variable would be a reference cycle with the traceback's frames
 
     async def _resolve(
         self, entry: Entry, references: Sequence[Reference]
     ) -> tuple[dict[Reference, Served], dict[int, str], list[Exception]]:
-        """Load the versions that references stand for now, if they are not loaded.
+        """Load the versions that references resolve to, unless they are loaded.
 
-        Returns the version of each reference, which is the one from before if this fails; why versions can't
-        be loaded, by number; and the first error, if there is any.
+        Returns the version of each reference, which is the previous one if this fails; why versions can't be
+        loaded, by number; and a list with the first error, if any.
         """
         resolved = dict(entry.resolved)
         failures: dict[int, str] = {}
@@ -200,11 +200,11 @@ class Host(BaseHost):
 
     @property
     def _retries(self) -> bool:
-        """Whether a model that fails to load is tried again; else it ends the start."""
+        """Whether a model that fails to load is retried; otherwise it ends the startup."""
         return self.ready or not self._exit_on_error
 
     async def _load(self, entry: Entry, version: Version) -> Served:
-        """Load a version beside those that serve, and count and log how that went."""
+        """Load a version beside those in service, and count and log the result."""
         begin = monotonic()
         entry.loading.add(version.number)
         try:
@@ -232,11 +232,11 @@ class Host(BaseHost):
     def _folder(self, version: Version) -> Path:
         return self.registry.fetch(version)
 
-    def _try_again(self, entry: Entry, reason: str) -> None:
-        """Log why a model is not what the registry says, and schedule another try, later each time.
+    def _schedule_retry(self, entry: Entry, reason: str) -> None:
+        """Log why a model is out of step with the registry, and schedule a retry, with backoff.
 
-        reason  the text of the first error; a text, since a log handler that keeps its records would keep the
-                frames of an error, and with them models
+        reason  the text of the first error; not the error, since a log handler that keeps its records would
+                keep the frames of its traceback, and with them models
         """
         entry.attempts += 1
         wait = backoff(entry.attempts)

@@ -1,4 +1,4 @@
-"""How long requests took, in buckets."""
+"""A histogram of request durations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BOUNDS_NS = tuple(int(seconds * 1e9) for seconds in (
 
 
 class Latency:
-    """Counts of requests by their duration: a histogram that costs one search a request."""
+    """Counts requests by duration, at the cost of one binary search a request."""
 
     __slots__ = ("counts", "sum_ns")
 
@@ -24,6 +24,6 @@ class Latency:
         self.sum_ns += ns
 
     def add(self, other: Latency) -> None:
-        """Add what another process has counted."""
+        """Add the counts of another process."""
         self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
         self.sum_ns += other.sum_ns

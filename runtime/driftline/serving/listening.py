@@ -1,4 +1,4 @@
-"""Where a server listens: HTTP always, gRPC if that is set."""
+"""The addresses on which a server listens: HTTP always, gRPC if configured."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from driftline.sockets import address_of, authority, bind_shared
 
 
 def expect_grpc() -> None:
-    """ConfigError if what gRPC needs is not installed."""
+    """Raise ConfigError if packages that gRPC needs are missing."""
     if missing := [name for name in ("grpc", "google.protobuf") if not is_installed(name)]:
         raise ConfigError(f"--grpc-port needs {' and '.join(missing)}: pip install 'driftline[grpc]'")
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be imported, which it is not."""
+    """Whether a module can be imported; it is not imported here."""
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is what it is in
+    except ModuleNotFoundError:  # its parent package is missing, too
         return False
 
 
 @contextmanager
 def grpc_reserved(settings: Server) -> Iterator[Server]:
-    """The settings with the number of the port of gRPC, if there is to be one, which is held meanwhile.
+    """Yield the settings with the actual gRPC port, if there is one; the port is held meanwhile.
 
-    The sockets that listen are gRPC's own, one in each process. They share the port, so they would share it
-    with another server, too.
+    gRPC opens the listening sockets itself, one in each process. They share the port, so without this they
+    would share it with another server, too.
     """
     if settings.grpc_port is None:
         yield settings
@@ -43,7 +43,7 @@ def grpc_reserved(settings: Server) -> Iterator[Server]:
 
 
 def listens_on(listener: socket.socket, settings: Server) -> tuple[str, dict[str, str]]:
-    """Where a server listens, for a person and for a machine."""
+    """Return the addresses of a server as text and as log fields."""
     addresses = {"address": address_of(listener)}
     if settings.grpc_port is not None:
         addresses["grpc_address"] = f"grpc://{authority(listener.getsockname()[0], settings.grpc_port)}"

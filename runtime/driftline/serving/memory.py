@@ -1,4 +1,4 @@
-"""What the system must be told, so that memory goes when what it held has gone."""
+"""Calls to the C library that return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _M_ARENA_MAX = -8
 _MADV_DONTNEED = 4
 
 COMPILER = "/libllvmlite."
-"""The compiler's library: 50 MB of its code are touched by loading kernels, and none afterwards."""
+"""The compiler's library: loading kernels touches 50 MB of its code, which is not needed afterwards."""
 
 
 def one_arena() -> None:
-    """Let all threads share one heap; to be called before there are any.
+    """Let all threads share one heap; call it before any thread starts.
 
-    Models are loaded and freed in whatever thread is at hand, and each thread's own heap would keep holes as
-    large as a model. Measured over swaps of a 10 MB model: 93 to 112 MB without, 92 to 94 MB with this.
+    Models are loaded and freed in any thread, and each thread's own heap would keep holes as large as a
+    model. Measured over swaps of a 10 MB model: 93 to 112 MB without, 92 to 94 MB with this.
     """
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
@@ -30,7 +30,7 @@ def give_back() -> None:
 
 
 def leave_compiler() -> None:
-    """Return the pages of the compiler's code to the system; they come back if it is called."""
+    """Return the pages of the compiler's code to the system; they are read again if it is called."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         for start, stop in code_of(COMPILER):
@@ -38,7 +38,7 @@ def leave_compiler() -> None:
 
 
 def code_of(library: str) -> list[tuple[int, int]]:
-    """Where the code of a library is mapped: only pages that are as they are in its file."""
+    """Return the address ranges of a library's code: only pages that are unchanged from its file."""
     ranges = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         where, rights, *_, path = line.split(maxsplit=5)

@@ -1,6 +1,6 @@
-"""What Prometheus sees: Triton's metric names for what Triton counts too, driftline's own for the rest.
+"""Prometheus metrics: Triton's names for what Triton counts too, driftline's own for the rest.
 
-Nothing is counted here: the totals that batchers and host keep are read when a scrape comes.
+Nothing is counted here: a scrape reads the totals that batchers and host keep.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from driftline import __version__
 from driftline.batching.counters import Counters
-from driftline.monitor.metrics import COLUMN, VERSION, DriftCollector
+from driftline.monitor.reporting.metrics import COLUMN, VERSION, DriftCollector
 from driftline.serving.gpus import CardsCollector
 from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
@@ -28,7 +28,7 @@ from driftline.serving.payloads.log import Counts
 from driftline.serving.served import Served
 
 if TYPE_CHECKING:
-    from driftline.monitor.report import Report
+    from driftline.monitor.reporting.report import Report
 
 REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 ROWS = tuple(2**power for power in range(13))
@@ -47,7 +47,7 @@ _COUNTERS: dict[str, tuple[str, Callable[[Counters], int]]] = {
 
 
 def exposition(host: Host, reports: Mapping[Served, Report]) -> tuple[bytes, str]:
-    """The answer to a scrape and its content type; `reports` of the versions that are monitored."""
+    """Return the response to a scrape and its content type; `reports` by monitored version."""
     registry = CollectorRegistry()
     registry.register(HostCollector(host))
     watched = {one.named: one.watch for one in host.served() if one.watch is not None}
@@ -75,7 +75,7 @@ class HostCollector(Collector):
         yield info
         if (runs := self._host.notifier.runs) is not None:
             yield CounterMetricFamily(
-                "driftline_tracking_dropped", "Windows and alarms that no run has", value=runs.dropped
+                "driftline_tracking_dropped", "Windows and alarms not written to a run", value=runs.dropped
             )
         if (payloads := self._host.payload_counts) is not None:
             yield from _payloads(payloads)
@@ -111,13 +111,13 @@ class HostCollector(Collector):
 
     def _queues(self) -> Iterator[Metric]:
         pending = GaugeMetricFamily(
-            "nv_inference_pending_request_count", "Requests that are not answered yet", labels=VERSION
+            "nv_inference_pending_request_count", "Requests in flight", labels=VERSION
         )
         rows = GaugeMetricFamily("driftline_queue_rows", "Rows that wait for a batch", labels=VERSION)
         size = GaugeMetricFamily("driftline_queue_bytes", "Bytes that wait for a batch", labels=VERSION)
         info = GaugeMetricFamily(
             "driftline_model_version_info",
-            "A version in memory; `default` answers",
+            "A version in memory; `default`: serves requests without a version",
             labels=[*VERSION, "aliases", "default"],
         )
         for entry in self._host.entries.values():
@@ -139,7 +139,7 @@ class HostCollector(Collector):
         )
         seconds = GaugeMetricFamily("driftline_load_seconds", "Duration of the last load", labels=["model"])
         latency = HistogramMetricFamily(
-            "driftline_request_duration_seconds", "Time from a request's head to its answer", labels=["model"]
+            "driftline_request_duration_seconds", "Time from request head to response", labels=["model"]
         )
         for entry in self._host.entries.values():
             swaps.add_metric([entry.name], entry.swaps)
@@ -153,13 +153,13 @@ class HostCollector(Collector):
 
 
 class ProcessesCollector(Collector):
-    """The client library's metrics of a process, summed over those of one server; the first began it."""
+    """The client library's process metrics, summed over a server's processes; the first is its main one."""
 
     def __init__(self, processes: Sequence[int]) -> None:
         self._collectors = [ProcessCollector(pid=str(pid).__str__, registry=None) for pid in processes]
 
     def collect(self) -> Iterator[Metric]:
-        """All of them; what ended processes took is in the CPU's time, too."""
+        """Yield all of them; CPU time includes ended processes."""
         first, *others = [list(one.collect()) for one in self._collectors]
         values = {metric.name: metric.samples[0].value for metric in first}
         for metric in (metric for other in others for metric in other):
@@ -176,22 +176,22 @@ def _payloads(counts: Counts) -> Iterator[Metric]:
     yield CounterMetricFamily("driftline_payloads_sent", "Payloads that were logged", value=counts.sent)
     yield CounterMetricFamily(
         "driftline_payloads_dropped",
-        "Payloads that were not: too many waited, or the sink refused them",
+        "Payloads not logged because too many waited or the sink failed",
         value=counts.dropped,
     )
     yield CounterMetricFamily(
         "driftline_payloads_skipped",
-        "Payloads that were not, for want of time: see log_cpu",
+        "Payloads not logged for lack of time, see log_cpu",
         value=counts.skipped,
     )
     yield GaugeMetricFamily(
         "driftline_payloads_queued", "Payloads that wait to be logged", value=counts.queued
     )
     yield GaugeMetricFamily(
-        "driftline_payloads_queued_bytes", "Bytes that they take, about", value=counts.queued_bytes
+        "driftline_payloads_queued_bytes", "Approximate bytes of queued payloads", value=counts.queued_bytes
     )
 
 
 def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Prometheus buckets: how many were at most each bound."""
+    """Prometheus buckets: counts of values up to each bound."""
     return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))

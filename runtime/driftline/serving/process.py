@@ -16,11 +16,11 @@ from driftline.config import Server, ServerFile
 from driftline.http import loop_factory
 from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
-from driftline.serving.app import App
 from driftline.serving.host import Host
+from driftline.serving.http.app import App
 from driftline.serving.kernels import warm_in_background
 from driftline.serving.listening import expect_grpc, grpc_reserved, listens_on
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.server import GracefulServer
 from driftline.sockets import allow_connections, bind
@@ -30,15 +30,15 @@ log = logging.getLogger("driftline.serving")
 
 
 def serve(registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile) -> None:
-    """Serve models until SIGTERM or SIGINT, then answer what is in flight and end the process, with code 0.
+    """Serve models until SIGTERM or SIGINT, then finish the requests in flight and exit with code 0.
 
-    Code 1 ends it, with a line in the log, when a card can compute nothing any more in this process: whoever
-    started it starts it anew.
+    Exits with code 1, and logs it, when a GPU can no longer be used from this process: its supervisor is
+    expected to restart it.
 
-    The port is open, live and not ready, while the models are being loaded. SIGHUP looks at the registry
-    at once. A second SIGTERM or SIGINT ends the process without waiting.
+    The port is open, live and not ready, while the models are being loaded. SIGHUP checks the registry at
+    once. A second SIGTERM or SIGINT ends the process without waiting.
 
-    Raises ConfigError if an address can't be bound, and whatever keeps a model from being loaded.
+    Raises ConfigError if an address can't be bound, and the error of a model that can't be loaded.
     """
     if settings.grpc_port is not None:
         expect_grpc()
@@ -91,14 +91,14 @@ async def _serve(
             await payloads.close()
         await asyncio.to_thread(notifier.close)
     log.info("stopped")
-    # Python's own exit would wait for threads that still compute, or read from a disk that has gone.
+    # Python's own exit would wait for threads that still compute, or that read from an unresponsive disk.
     exit_process(server.code)
 
 
 class StandaloneServer(GracefulServer):
-    """The server of a process without workers: it takes the signals itself.
+    """The server of a process without workers: it handles the signals itself.
 
-    SIGTERM and SIGINT stop it, a second one ends the process at once, SIGHUP looks at the registry.
+    SIGTERM and SIGINT stop it, a second one ends the process at once, SIGHUP checks the registry.
     """
 
     def __init__(self, host: Host, settings: Server) -> None:
@@ -108,7 +108,7 @@ class StandaloneServer(GracefulServer):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals while the server runs."""
+        """Handle the signals while the server runs."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -132,6 +132,6 @@ class StandaloneServer(GracefulServer):
 
 
 def exit_process(code: int) -> NoReturn:
-    """End the process now, whatever its threads do."""
+    """End the process now, without waiting for its threads."""
     logging.shutdown()
     os._exit(code)

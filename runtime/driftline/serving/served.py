@@ -7,15 +7,15 @@ from functools import partial
 
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
-from driftline.engine.device_session import MOST_IN_FLIGHT
+from driftline.engine.cuda.session import MOST_IN_FLIGHT
 from driftline.engine.model import Model
 from driftline.protocols.codec import Codec, most_rows
-from driftline.protocols.mlflow import MlflowCodec
+from driftline.protocols.mlflow.scoring import MlflowCodec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
 from driftline.registry.source import Version
 from driftline.serving.latency import Latency
-from driftline.serving.watch import Watch
+from driftline.serving.monitoring.watch import Watch
 
 
 class Served:
@@ -48,7 +48,7 @@ class Served:
 
     @property
     def named(self) -> tuple[str, str]:
-        """The model's name and the version's number, as reports and metrics have them."""
+        """The model's name and the version's number, as in reports and metrics."""
         return self.version.name, str(self.version.number)
 
     def codec(self, protocol: str) -> Codec:
@@ -58,13 +58,13 @@ class Served:
         return self._codecs[protocol]
 
     def _make_codec(self, protocol: str) -> Codec:
-        """Make a codec that few need, and import only now what it needs."""
+        """Make a rarely used codec, whose imports are deferred until now."""
         if protocol == "grpc":
             from driftline.protocols.grpc.codec import GrpcCodec
 
             return GrpcCodec(self.signature, self.version.name, self.version.number)
         from driftline.protocols.arrow import ArrowCodec  # Arrow takes 0.3 s to import
-        from driftline.protocols.tabular import CsvCodec, ParquetCodec
+        from driftline.protocols.mlflow.tabular import CsvCodec, ParquetCodec
 
         limits = self.model.settings.batching
         if protocol == "arrow":
@@ -79,15 +79,15 @@ class Served:
         return codec(model.signature, model.mlflow, model.classes, lambda: model.predictions)
 
     def warm_up(self) -> None:
-        """Warm the model up while it serves; called in a thread."""
+        """Warm up the model while it serves; called in a thread."""
         self.batcher.use_cost(self.model.warm_up())
 
     def close(self) -> None:
-        """Refuse requests that wait, and close the batcher and the monitor."""
+        """Reject waiting requests, and close the batcher and the monitor."""
         self.batcher.close()
         if self.watch is not None:
             self.watch.close()
 
     def same_files(self, version: Version) -> bool:
-        """Whether a version is this one: its number and its files, whatever its aliases."""
+        """Whether a version has the same number and files as this one, whatever its aliases."""
         return (self.version.number, self.version.fingerprint) == (version.number, version.fingerprint)

@@ -1,4 +1,4 @@
-"""uvicorn as driftline stops it: not ready first, then no new connections, then the end."""
+"""uvicorn with driftline's graceful stop: first not ready, then no new connections, then the end."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import uvicorn
 from driftline.config import Server
 from driftline.http import Coming, configuration
 from driftline.machine import available_memory
-from driftline.serving.app import App
 from driftline.serving.base_host import BaseHost
-from driftline.serving.fastlane import fast_lane
+from driftline.serving.http.app import App
+from driftline.serving.http.fastlane import fast_lane
 from driftline.sockets import BACKLOG
 
 if TYPE_CHECKING:
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.serving")
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than load balancers keep idle connections, so that none is closed under a request."""
+"""Longer than load balancers keep idle connections, so that none is closed during a request."""
 
 
 class GracefulServer(uvicorn.Server):
-    """Answers HTTP, and gRPC if that is set, until `stop` is called.
+    """Serves HTTP, and gRPC if configured, until `stop` is called.
 
-    After `stop` it goes on for `stop_delay_seconds`, until load balancers have noticed: it is not ready,
-    takes connections, and closes each one behind its next answer, since a client that kept one might send a
-    request on it just as it is closed.
+    After `stop` it continues for `stop_delay_seconds`, until load balancers have noticed: it is not ready,
+    accepts connections, and closes each one after its next response, since a client that kept one might send
+    a request on it just as it is closed.
 
-    app   answers requests
-    host  whose versions answer
-    code  the exit code that the process is to end with
+    app   handles requests
+    host  holds the versions
+    code  exit code for the process
     """
 
     def __init__(self, app: App, host: BaseHost, settings: Server) -> None:
@@ -57,20 +57,20 @@ class GracefulServer(uvicorn.Server):
         self._grpc = grpc_server(app, host, settings)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer."""
+        """Start serving."""
         if self._grpc is not None:
             await self._grpc.start()
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Return when all requests in flight are answered, or `drain_seconds` are over."""
+        """Return when all requests in flight are finished, or after `drain_seconds`."""
         if self._grpc is None:
             await super().shutdown(sockets)
         else:
             await asyncio.gather(super().shutdown(sockets), self._grpc.stop())
 
     def stop(self) -> int:
-        """Begin to stop, see GracefulServer; how many requests are in flight now."""
+        """Begin to stop, see GracefulServer; return the number of requests in flight."""
         self._host.stopping = True
         if self._delay and self._host.ready:
             self._lane.keep_alive = False
@@ -93,7 +93,7 @@ class GracefulServer(uvicorn.Server):
 
 
 def grpc_server(app: App, host: BaseHost, settings: Server) -> GrpcServer | None:
-    """The server of the gRPC port; None if that is not set."""
+    """Return the server of the gRPC port; None if none is set."""
     if settings.grpc_port is None:
         return None
     from driftline.serving.grpc.server import GrpcServer

@@ -1,1 +1,1 @@
-"""The monitor beside other servers: what they are asked and answer, held against a profile."""
+"""The monitor for other servers: compares their requests and responses with a profile."""

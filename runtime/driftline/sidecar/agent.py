@@ -1,15 +1,15 @@
-"""The agent: a profile, its monitor, and whoever hands in what a model was asked and answered.
+"""The agent: a profile, its monitor, and the sources of a model's requests and responses.
 
-A way in is a Source. To add one: write a class with what `Source` says, and let `process.sources` make it
-where its setting is given. It takes payloads from wherever they are, in a thread or on the event loop, makes
-an Exchange of each, and calls `Agent.observe`, which decodes and counts it in the thread that calls and never
-raises. The agent's pages, metrics, alarms and checkpoints are there for every source:
+To add a Source, write a class with the methods of `Source`, and let `process.sources` make it if its setting
+is given. It takes payloads from anywhere, in a thread or on the event loop, makes an Exchange of each, and
+calls `Agent.observe`, which decodes and counts it in the calling thread and never raises. Every source has
+the agent's pages, metrics, alarms and checkpoints, and adds:
 
     endpoints   its own paths on the agent's port, as plain ASGI applications
     metrics     its own metrics, read at every scrape
-    state       what it must know after a restart, as what JSON knows: an offset, say. It is kept in the
-                checkpoint beside what was counted. A source that must lose and repeat nothing counts and
-                moves its offset while it holds `Agent.steady`, which is held while a checkpoint is made, too.
+    state       what it must know after a restart, such as an offset, in JSON's types. The checkpoint keeps it
+                beside the counts. A source that must neither lose nor repeat anything counts and moves its
+                offset while it holds `Agent.steady`, which is also held while a checkpoint is written.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from starlette.types import ASGIApp
 
 from driftline.config import Monitoring
 from driftline.errors import DriftlineError
-from driftline.monitor.history import History
-from driftline.monitor.outbox import Outbox
-from driftline.monitor.profile import Profile
-from driftline.monitor.signals import Signal
+from driftline.monitor.detection.signals import Signal
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting.history import History
+from driftline.monitor.reporting.outbox import Outbox
+from driftline.monitor.reporting.webhook import Webhook
 from driftline.monitor.watched import Watched
-from driftline.monitor.webhook import Webhook
 from driftline.sidecar.decoding import Decoder
 from driftline.sidecar.exchange import Exchange
 
@@ -48,9 +48,9 @@ _MODEL = re.compile(r"(?:/v[12])?/models/([^/:]+)")
 
 
 class Source(Protocol):
-    """A way in.
+    """A source of exchanges.
 
-    name       of it, in the checkpoint
+    name       its name in the checkpoint
     endpoints  its paths on the agent's port
     """
 
@@ -58,33 +58,33 @@ class Source(Protocol):
     endpoints: Mapping[str, ASGIApp]
 
     async def start(self, agent: Agent, state: Any) -> None:
-        """Begin to hand in; `state` is what `state` last said before a restart, or None."""
+        """Start handing in; `state` is the last result of `state` before a restart, or None."""
         ...
 
     async def close(self) -> None:
-        """Hand in what was taken, and end."""
+        """Hand in what was received, and end."""
         ...
 
     def state(self) -> Any:
-        """What is to be known after a restart; called while `Agent.steady` is held."""
+        """Return the state to restore after a restart; called while `Agent.steady` is held."""
         ...
 
     def metrics(self) -> Iterator[Metric]:
-        """Its own metrics."""
+        """Yield its own metrics."""
         ...
 
 
 class Agent(Watched):
-    """Watches one model by what sources hand in.
+    """Watches one model through the exchanges that sources hand in.
 
     profile   the reference
-    model     its name, in signals and pages
+    model     the model's name in signals and pages
     settings  of the monitor
-    webhook   where alarms are posted, if anywhere
-    only      whether what was asked of other models is left out
+    webhook   alarms are posted to it; None for none
+    only      whether to ignore requests to other models
 
-    steady     held while a checkpoint is made
-    exchanges  how many there were, by outcome: 'observed', 'failed', 'other model'
+    steady     held while a checkpoint is written
+    exchanges  number of exchanges by outcome: 'observed', 'failed', 'other model'
     """
 
     def __init__(
@@ -110,12 +110,12 @@ class Agent(Watched):
             self._history = Outbox(history.write, "history")
 
     def observe(self, exchange: Exchange) -> None:
-        """Count what was asked and answered; thread safe, never raises: what can't be counted is."""
+        """Count an exchange; thread safe. Never raises: a failure is counted."""
         if self._is_ours(exchange):
             self._observe(exchange)
 
     def observe_all(self, exchanges: Sequence[Exchange]) -> None:
-        """What `observe` of each does, in less time: what differs in values only is counted together."""
+        """Do the same as `observe` of each, faster: exchanges of one form are counted together."""
         for members, columns in self._decoder.together([one for one in exchanges if self._is_ours(one)]):
             if columns is not None:
                 self.observe_columns(columns, len(members))
@@ -133,7 +133,7 @@ class Agent(Watched):
     def _observe(self, exchange: Exchange) -> None:
         try:
             columns = self._decoder.columns(exchange)
-        except Exception as error:  # whatever came
+        except Exception as error:  # any payload is possible
             self.fail(str(error))
         else:
             self.observe_columns(columns)
@@ -150,7 +150,7 @@ class Agent(Watched):
             self.exchanges["observed" if observed else "failed"] += exchanges
 
     def fail(self, reason: str, exchanges: int = 1) -> None:
-        """Count exchanges that can't be observed; the reason is logged now and then."""
+        """Count exchanges that can't be observed; the reason is logged at intervals."""
         self.exchanges["failed"] += exchanges
         self.observer.skip(exchanges, reason)
 
@@ -164,7 +164,7 @@ class Agent(Watched):
         return self.observer.monitor
 
     def close(self, finish: bool) -> None:
-        """Observe no more, and tell what waits to be told; with `finish`, the last window too."""
+        """Stop observing, end the last window if `finish`, and send what still waits to be sent."""
         self.observer.close()
         if finish and self.observer.monitor is not None:
             self.observer.monitor.finish()
@@ -192,10 +192,10 @@ class Agent(Watched):
 
 
 class Checkpoints:
-    """Keeps what an agent and its sources know in a file, every so many seconds.
+    """Saves the state of an agent and its sources to a file at an interval.
 
     path     of the file
-    seconds  between two writes; what was counted since the last is lost with a killed process
+    seconds  between two writes; a killed process loses its counts since the last one
     """
 
     def __init__(self, path: Path, seconds: float, agent: Agent, sources: Sequence[Source]) -> None:
@@ -207,9 +207,9 @@ class Checkpoints:
         self._thread = Thread(target=self._run, name="driftline-checkpoints", daemon=True)
 
     def load(self) -> Mapping[str, Any]:
-        """Let the agent's monitor go on from the file; what its sources knew, by their names.
+        """Restore the agent's monitor from the file; return the states of sources, by name.
 
-        A file that is not there is a beginning, one that can't be used is said to be ignored.
+        Without a file it starts anew; a file that can't be used is ignored and logged.
         """
         from driftline.monitor import checkpoint
 
@@ -222,16 +222,16 @@ class Checkpoints:
             log.warning("%s; it is ignored, and replaced in %g s", error, self._seconds)
             return {}
         log.info(
-            "going on from %s: %d rows, %d in this window", self._path, monitor.rows, monitor.window_rows
+            "continuing from %s: %d rows, %d in this window", self._path, monitor.rows, monitor.window_rows
         )
         return known
 
     def start(self) -> None:
-        """Write from now on."""
+        """Start writing."""
         self._thread.start()
 
     def close(self) -> None:
-        """Write once more, and end."""
+        """Write once more and end."""
         self._closed.set()
         self._thread.join()
         self._write()
@@ -247,5 +247,5 @@ class Checkpoints:
             with self._agent.steady:
                 states = {source.name: source.state() for source in self._sources}
                 checkpoint.save(self._path, self._agent.ready(), states)
-        except Exception as error:  # a full disk, say: counting goes on
+        except Exception as error:  # a full disk, for example: counting continues
             log.error("%s", error)

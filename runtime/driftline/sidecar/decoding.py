@@ -1,8 +1,8 @@
-"""From bodies to columns. There is no signature here: what is read is what the bodies say of themselves.
+"""From bodies to columns, without a signature: bodies describe themselves.
 
-The Open Inference Protocol names its tensors and their datatypes, MLflow's tables name their columns. Where
-values have no names, as in KServe's v1 and in MLflow's `instances`, they are the profile's columns in its
-order: a profile has a model's inputs first and its outputs behind them.
+The Open Inference Protocol names its tensors and their datatypes, MLflow's tables name their columns. Values
+without names, as in KServe's v1 and in MLflow's `instances`, are the profile's columns in its order: first a
+model's inputs, then its outputs.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import orjson
 
 from driftline.columns import columns_of
 from driftline.errors import BadRequest
-from driftline.monitor.profile import Profile
-from driftline.monitor.reference import Categorical
+from driftline.monitor.reference.column import Categorical
+from driftline.monitor.reference.profile import Profile
 from driftline.protocols.described import tensors_of
 from driftline.protocols.encoding import decompress
-from driftline.protocols.frames import Frame, from_records, from_rows, split_of
+from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, split_of
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.forms import ANSWERED, ASKED, Form, Lists, document_of, form_of
 from driftline.tensors import Array, shorten
 
 MOST_BYTES = 64 * 2**20
-"""At most so many bytes in a body, decompressed."""
+"""Most bytes of a body, decompressed."""
 
 Named = dict[str, Any]
-"""Arrays by name; one of two dimensions is several columns, as `columns_of` has it."""
+"""Arrays by name; a two-dimensional one is several columns, as in `columns_of`."""
 
 
 class Decoder:
-    """Reads the columns of a profile out of exchanges."""
+    """Extracts the columns of a profile from exchanges."""
 
     def __init__(self, profile: Profile) -> None:
         self._names = profile.sources
@@ -45,7 +45,7 @@ class Decoder:
         self._wanted = frozenset(stems.union(self._names))
 
     def columns(self, exchange: Exchange) -> Named:
-        """The columns of an exchange that the profile has, by name.
+        """Return the columns of an exchange that are in the profile, by name.
 
         Raises BadRequest for a body that can't be read.
         """
@@ -58,7 +58,7 @@ class Decoder:
         return found
 
     def together(self, exchanges: Sequence[Exchange]) -> Iterator[tuple[Sequence[Exchange], Named | None]]:
-        """Exchanges by their forms, and the columns of all of a form; None if each has to be read alone."""
+        """Yield exchanges grouped by form, with their joint columns; None if each has to be read alone."""
         groups = defaultdict[Any, list[tuple[Exchange, list[Lists]]]](list)
         for exchange in exchanges:
             forms = self._forms(exchange)
@@ -68,12 +68,12 @@ class Decoder:
             members = [exchange for exchange, _ in group]
             try:
                 found = self._columns_of(key, [values for _, values in group]) if key is not None else None
-            except Exception:  # of one of them, most likely
+            except Exception:  # most likely caused by one of them
                 found = None
             yield members, found
 
     def _forms(self, exchange: Exchange) -> list[tuple[Form, Lists]] | None:
-        """The forms of a request and of its answer, if there is one, and their values."""
+        """Return the forms and values of a request and, if there is one, its response."""
         found = [form_of(exchange.request, ASKED, self._wanted)]
         if exchange.answer is not None:
             found.append(form_of(exchange.answer, ANSWERED, self._wanted))
@@ -81,7 +81,7 @@ class Decoder:
         return forms if len(forms) == len(found) else None
 
     def _columns_of(self, forms: Sequence[Form], values: Sequence[Sequence[Lists]]) -> Named:
-        """The columns of all exchanges of these forms."""
+        """Return the columns of all exchanges of these forms."""
         asked, *answered = map(document_of, forms, zip(*values, strict=True))
         found = self._asked(asked, _NO_TAIL, 0)
         known = len(self._covered(found))
@@ -91,9 +91,9 @@ class Decoder:
         return found
 
     def _raw(self, exchange: Exchange) -> Named:
-        """Triton's raw binary request: a row of the model's one input, of which nothing is said.
+        """Read Triton's raw binary request: one row of the model's only input, without a description.
 
-        What the answer does not name is that input, if its columns are those of one tensor of floats.
+        The columns missing from the response are that input, if they are of one tensor of floats.
         """
         found = self._read(exchange.answer, self._answered, 0) if exchange.answer is not None else {}
         covered = self._covered(found)
@@ -111,7 +111,7 @@ class Decoder:
         return found | dict(zip(names, row[:, np.newaxis], strict=True))
 
     def _covered(self, found: Named) -> set[str]:
-        """The profile's columns that are there."""
+        """Return the profile's columns that were found."""
         names = set()
         for name, array in found.items():
             width = array.shape[1] if getattr(array, "ndim", 1) == 2 else 1
@@ -143,7 +143,7 @@ class Decoder:
         import pyarrow as pa
         import pyarrow.parquet
 
-        from driftline.protocols.tabular import read_csv
+        from driftline.protocols.mlflow.tabular import read_csv
 
         try:
             if media_type.startswith(_CSV):
@@ -170,7 +170,7 @@ class Decoder:
             )
         return self._values(inputs, first)
 
-    # -- answers ------------------------------------------------------------------------------------
+    # -- responses ----------------------------------------------------------------------------------
 
     def _answered(self, document: Mapping[str, Any], tail: memoryview, first: int) -> Named:
         if "outputs" in document:
@@ -182,7 +182,7 @@ class Decoder:
     # -- values without a datatype --------------------------------------------------------------------
 
     def _values(self, values: Any, first: int) -> Named:
-        """Columns by name, rows of `{name: value}`, or values without names: the columns from `first` on."""
+        """Read columns by name, rows of `{name: value}`, or unnamed values: the columns from `first` on."""
         if type(values) is dict:
             return {name: _array(name, column) for name, column in values.items() if name in self._wanted}
         if type(values) is not list or not values:
@@ -219,12 +219,12 @@ _NUMBERS = {int, bool}
 
 
 def _plain(body: Body) -> bytes:
-    """A body's bytes, decompressed."""
+    """Return a body's bytes, decompressed."""
     return decompress(body.content, body.encoding, MOST_BYTES) if body.encoding else body.content
 
 
 def _array(name: object, values: Any) -> Array:
-    """A column of what JSON has: text as objects, whole numbers as such, other numbers and null as floats."""
+    """Make a column from JSON values: text as objects, integers as such, other numbers and null as floats."""
     kinds = set(map(type, values))
     try:
         if str in kinds:
@@ -235,10 +235,10 @@ def _array(name: object, values: Any) -> Array:
 
 
 def _with_nan(text: bytes, error: orjson.JSONDecodeError) -> Any:
-    """JSON as Python and MLflow write it, with NaN and Infinity; BadRequest if it is none either."""
+    """Parse JSON with NaN and Infinity, as Python and MLflow write it; BadRequest if it is invalid."""
     if b"NaN" in text or b"Infinity" in text:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
             pass
-    raise BadRequest(f"a body is no valid JSON: {error}") from error
+    raise BadRequest(f"a body is not valid JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""A request to a model and its answer, as they were on the wire."""
+"""A request to a model and its response, as they were sent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body, and what its headers say of it.
+    """A body and the headers that describe it.
 
-    media_type   the Content-Type, as it came
-    encoding     the Content-Encoding; empty if it is as it is
-    json_length  where its JSON ends and the bytes of its tensors begin: Inference-Header-Content-Length
+    media_type   the Content-Type, as received
+    encoding     the Content-Encoding; empty if not encoded
+    json_length  bytes of JSON before the tensors' bytes: Inference-Header-Content-Length
     """
 
     content: bytes
@@ -22,10 +22,10 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What a model was asked and what it answered.
+    """A request and its response.
 
-    path    that was asked, such as /v2/models/flights/infer; empty if it is not known
-    answer  None if there is none: then a profile of inputs only can be held against it
+    path    requested, such as /v2/models/flights/infer; empty if unknown
+    answer  None if there is none: then only a profile of inputs can be compared
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""The report of several agents and servers: their windows added up, against the profile that they share."""
+"""The report of several agents and servers: their summed windows against their common profile."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from urllib.parse import quote
 import httpx
 
 from driftline.errors import BadRequest, DriftlineError
-from driftline.monitor import report, window_file
-from driftline.monitor.profile import Profile
-from driftline.monitor.report import Report
-from driftline.monitor.storage import decode
+from driftline.monitor import window_file
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reference.storage import decode
+from driftline.monitor.reporting import report
+from driftline.monitor.reporting.report import Report
 from driftline.monitor.window import Window
 from driftline.monitor.window_file import WindowFile
 
@@ -25,7 +26,7 @@ AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A window that was fetched: the page of its monitor, and what it said."""
+    """A fetched window and the page of its monitor."""
 
     page: str
     file: WindowFile
@@ -33,9 +34,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The windows of one model that were counted against one profile.
+    """The windows of one model counted against one profile.
 
-    pages   where they are from
+    pages   their sources
     report  of their sum
     """
 
@@ -45,21 +46,21 @@ class Group:
 
     @property
     def told(self) -> str:
-        """What the report is of, in words."""
+        """Return what the report covers, in words."""
         monitors = "1 monitor has" if len(self.pages) == 1 else f"{len(self.pages)} monitors have"
         return f"{self.model}, as {monitors} seen it"
 
     def to_dict(self) -> dict[str, Any]:
-        """As what JSON knows."""
+        """Return it in JSON's types."""
         return {"model": self.model, "agents": list(self.pages), **self.report.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What several say together.
+    """The combined reports of several monitors.
 
     groups  by model and profile
-    away    those that could not be asked, and why
+    away    the URLs that could not be fetched, and why
     """
 
     groups: tuple[Group, ...]
@@ -67,10 +68,10 @@ class Fleet:
 
 
 def ask(urls: Sequence[str], model: str = "") -> Fleet:
-    """The current windows of agents and servers, added up.
+    """Fetch and add up the current windows of agents and servers.
 
     urls   of agents or servers, such as http://127.0.0.1:8081
-    model  only this one is asked about; if empty, all that they watch
+    model  request only this one; if empty, all that they watch
     """
     parts: list[Part] = []
     away: dict[str, str] = {}
@@ -90,13 +91,13 @@ def ask(urls: Sequence[str], model: str = "") -> Fleet:
         for (name, _), members in alike.items():
             try:
                 groups.append(_group(client, name, members))
-            except (httpx.HTTPError, DriftlineError) as error:  # it has gone meanwhile
+            except (httpx.HTTPError, DriftlineError) as error:  # it has disappeared meanwhile
                 away |= dict.fromkeys((part.page for part in members), f"{type(error).__name__}: {error}")
         return Fleet(tuple(groups), away)
 
 
 def _windows(client: httpx.Client, model: str, url: str) -> list[Part] | str:
-    """The windows of one of them, or why there are none."""
+    """Return the windows of one of them, or why there are none."""
     base = url.rstrip("/")
     try:
         names = [model] if model else _models(client, base)
@@ -127,7 +128,7 @@ def _get(client: httpx.Client, url: str) -> bytes:
 
 
 def _group(client: httpx.Client, model: str, parts: Sequence[Part]) -> Group:
-    """The report of windows that were counted in the same bins; one of them tells the profile."""
+    """Return the report of windows counted in the same bins; the first one's monitor has the profile."""
     window = reduce(Window.merge, (part.file.window for part in parts))
     signals = [signal for part in parts for signal in part.file.signals]
     page = f"{parts[0].page}/reference"

@@ -1,7 +1,7 @@
-"""Bodies that differ in their values only are one body, with the rows of all.
+"""Joins bodies that differ only in their values into one body with all rows.
 
-That is so for tensors of the Open Inference Protocol in JSON, and for rows of values without names, as
-KServe's v1 has them: what is said around the values, and of which kinds they are, is their form.
+This works for tensors of the Open Inference Protocol in JSON, and for rows of unnamed values as in KServe's
+v1. Everything around the values, and the types of the values, is their form.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import orjson
 from driftline.sidecar.exchange import Body
 
 MOST_BYTES = 4096
-"""At most so many bytes in a body that is read with others: longer ones take so long that nothing is won."""
+"""Most bytes of a body that is read with others; for longer ones joining gains nothing."""
 
 ASKED = ("dataframe_split", "dataframe_records", "instances", "inputs")
 ANSWERED = ("outputs", "predictions")
-"""The keys of what a request or an answer says, the first that is there."""
+"""The keys of a request's or a response's data; the first one present counts."""
 
 Form = tuple[Any, ...]
-"""Equal where documents differ in their values only."""
+"""Equal for documents that differ only in their values."""
 
 Lists = tuple[list[Any], ...]
 """The values of a document, row by row, of each of its tensors."""
@@ -34,10 +34,10 @@ _VALUES = {int, float, bool, str, type(None)}
 
 
 def form_of(body: Body, keys: Sequence[str], wanted: Collection[str]) -> tuple[Form, Lists] | None:
-    """The form of a JSON body, and its values; None if it has to be read alone, for whatever reason.
+    """Return the form and the values of a JSON body; None if it has to be read alone, for any reason.
 
     keys    ASKED or ANSWERED
-    wanted  names of tensors; others are left out
+    wanted  names of tensors to keep
     """
     if body.encoding or body.json_length is not None or len(body.content) > MOST_BYTES:
         return None
@@ -47,13 +47,13 @@ def form_of(body: Body, keys: Sequence[str], wanted: Collection[str]) -> tuple[F
         document = orjson.loads(body.content)
         key = next(key for key in keys if key in document)
         found = _rows(document[key]) if key in _ROWS else _tensors(document[key], wanted)
-    except Exception:  # whoever reads it alone says what is wrong
+    except Exception:  # reading it alone reports what is wrong
         return None
     return ((key, *found[0]), found[1]) if found is not None else None
 
 
 def document_of(form: Form, values: Sequence[Lists]) -> dict[str, Any]:
-    """The document with the rows of all, which have this form."""
+    """Return the document with the rows of all documents of this form."""
     key, *entries = form
     columns = [list(chain.from_iterable(lists)) for lists in zip(*values, strict=True)]
     if key in _ROWS:

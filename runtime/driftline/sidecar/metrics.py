@@ -1,4 +1,4 @@
-"""What Prometheus sees of an agent: exchanges, its monitor, whatever its sources tell, its process."""
+"""An agent's Prometheus metrics: exchanges, its monitor, its sources, its process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from driftline.child_process import SharedCounts
-from driftline.monitor.metrics import DriftCollector
+from driftline.monitor.reporting.metrics import DriftCollector
 from driftline.sidecar.agent import Agent, Source
 
 
 def exposition(agent: Agent, sources: Sequence[Source], version: str) -> tuple[bytes, str]:
-    """The answer to a scrape and its content type."""
+    """Return the response to a scrape and its content type."""
     registry = CollectorRegistry()
     key = agent.model, ""
     monitor = agent.observer.monitor
@@ -28,7 +28,7 @@ def exposition(agent: Agent, sources: Sequence[Source], version: str) -> tuple[b
 
 
 def proxy_metrics(shared: SharedCounts, waiting: int) -> Iterator[Metric]:
-    """What a proxy counts; `waiting` are copies that are on their way to the agent."""
+    """Yield a proxy's metrics; `waiting`: copies on their way to the agent."""
     answers = CounterMetricFamily("driftline_proxy_answers", "Answers to clients", labels=["status"])
     for digit in "12345":
         answers.add_metric([f"{digit}xx"], shared[f"answers_{digit}xx"])
@@ -61,7 +61,7 @@ class AgentCollector(Collector):
         self._version = version
 
     def collect(self) -> Iterator[Metric]:
-        """All of it."""
+        """Yield all metrics."""
         exchanges = CounterMetricFamily(
             "driftline_exchanges", "Requests and answers that were handed in", labels=["model", "outcome"]
         )

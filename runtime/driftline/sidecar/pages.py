@@ -1,4 +1,4 @@
-"""What the agent shows by HTTP: drift, metrics, health, and the paths of its sources."""
+"""The agent's HTTP pages: drift, metrics, health, and the paths of its sources."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from starlette.types import Receive, Scope, Send
 from driftline import __version__
 from driftline.answers import HANDLERS, json
 from driftline.errors import NotFound
-from driftline.monitor import pages
+from driftline.monitor.reporting import pages
 from driftline.sidecar.agent import Agent, Source
 
 VERSION = ""
-"""The version of the model that pages name: an agent does not know which one answers."""
+"""The model version in pages: an agent does not know which one responds."""
 
 
 class Pages:
@@ -32,7 +32,7 @@ class Pages:
         self._pages = Starlette(routes=list(self._routes()), exception_handlers=HANDLERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         await self._endpoints.get(scope["path"], self._pages)(scope, receive, send)
 
     def _routes(self) -> Iterator[Route]:
@@ -76,7 +76,7 @@ class Pages:
         return json({"live": True, "ready": ready}, 200 if ready else 503)
 
     async def _index(self, request: Request) -> Response:
-        """What is watched here, in the words of a server's repository: it is asked alike."""
+        """Return the watched model, in the format of a server's repository index."""
         return json([{"name": self._agent.model, "version": VERSION, "state": "READY", "reason": ""}])
 
     async def _metrics(self, request: Request) -> Response:

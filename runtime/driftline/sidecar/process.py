@@ -1,4 +1,4 @@
-"""The agent's process: load, go on from the checkpoint, take in, show, stop."""
+"""The agent's process: load, restore the checkpoint, observe, serve pages, stop."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from driftline.errors import ConfigError
 from driftline.http import HttpConnection, configuration, loop_factory
 from driftline.monitor import checkpoint
 from driftline.monitor.observer import TICK_SECONDS
-from driftline.monitor.profile import Profile
-from driftline.monitor.webhook import Webhook
-from driftline.sidecar import posts
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting.webhook import Webhook
 from driftline.sidecar.agent import Agent, Checkpoints, Source
-from driftline.sidecar.events import Events
+from driftline.sidecar.logs import posts
+from driftline.sidecar.logs.events import Events
 from driftline.sidecar.pages import Pages
 from driftline.sockets import BACKLOG, address_of, allow_connections, bind
 
@@ -31,15 +31,15 @@ log = logging.getLogger("driftline.sidecar")
 
 
 def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
-    """Watch what the settings name until SIGTERM or SIGINT, then count what was taken, and return.
+    """Watch the configured sources until SIGTERM or SIGINT, then count what was received, and return.
 
     Raises ConfigError if the address can't be bound, BadRequest if the profile can't be read, or if the
-    checkpoint is a file of something else or can't be written.
+    checkpoint is some other file or can't be written.
     """
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     found = sources(settings)
     if not found:
-        raise ConfigError("expected a way in: --upstream URL, --listen or --files GLOB")
+        raise ConfigError("expected a source: --upstream URL, --listen or --files GLOB")
     agent = make(settings, monitoring)
     allow_connections()
     with bind(settings.host, settings.port) as listener:
@@ -50,19 +50,19 @@ def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
 
 
 def sources(settings: Sidecar) -> list[Source]:
-    """The ways in that the settings name."""
+    """Return the sources that the settings name."""
     found: list[Source] = []
     if settings.listen:
         found.append(Events(settings.event_queue_bytes, settings.join_bytes, settings.join_seconds))
     if settings.files:
-        from driftline.sidecar.files import Files  # Parquet takes 0.3 s to import
+        from driftline.sidecar.logs.files import Files  # Parquet takes 0.3 s to import
 
         found.append(Files(settings.files, settings.join_bytes, settings.join_seconds))
     return found
 
 
 def make(settings: Sidecar, monitoring: Monitoring) -> Agent:
-    """The agent of these settings; BadRequest if its files can't be what they say."""
+    """Make the agent of these settings; BadRequest if its files are not what they should be."""
     if settings.checkpoint:
         checkpoint.check(Path(settings.checkpoint))
     profile = Profile.load(settings.profile)
@@ -87,7 +87,7 @@ async def run(
     listener: socket.socket,
     stopping: asyncio.Event,
 ) -> None:
-    """An agent's life, until it is told to stop; DriftlineError if it can't begin."""
+    """Run an agent until it is told to stop; DriftlineError if it can't start."""
     server = Server(Pages(agent, sources), protocol_of(sources))
     serving = asyncio.create_task(server.serve([listener]))
     checkpoints = ticking = None
@@ -122,14 +122,14 @@ async def run(
 
 
 async def _keep_time(agent: Agent) -> None:
-    """Have an agent do what is due by the clock, in a thread: whoever observes may have it wait."""
+    """Do what is due by the clock in a thread, since observing threads may make it wait."""
     while True:
         await asyncio.sleep(TICK_SECONDS)
         await asyncio.to_thread(agent.observer.keep_time)
 
 
 def protocol_of(sources: Sequence[Source]) -> type[HttpConnection]:
-    """The protocol class for these sources."""
+    """Return the protocol class for these sources."""
     for source in sources:
         if isinstance(source, Events):
             return posts.connection(source)
@@ -137,7 +137,7 @@ def protocol_of(sources: Sequence[Source]) -> type[HttpConnection]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which leaves signals to us."""
+    """uvicorn without its signal handlers."""
 
     def __init__(self, app: Pages, protocol: type[HttpConnection]) -> None:
         super().__init__(
@@ -146,5 +146,5 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take none."""
+        """Handle none."""
         yield

@@ -104,7 +104,7 @@ def test_typed_contents_are_logged_as_json() -> None:
     [
         (asked("FP32", (2,), b"1234"), r"input 'x': expected 8 bytes for FP32 \[2\], came 4"),
         (asked("FP32", (1, 1), b"1234"), r"input 'x': expected shape \[-1\], came \[1, 1\]"),
-        (asked("FP32", (-1,), b"1234"), r"input 'x': expected shape \[-1\], came \[-1\]; where the model"),
+        (asked("FP32", (-1,), b"1234"), r"input 'x': expected shape \[-1\], came \[-1\]; -1 stands for"),
         (asked("FP64", (1,), b"12345678"), "input 'x': expected datatype FP32, came 'FP64'"),
         (asked("FP32", (1,), b"", b""), "'raw_input_contents': expected 1, one for each input, came 2"),
         (

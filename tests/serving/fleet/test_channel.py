@@ -115,7 +115,7 @@ async def test_who_asks_one_that_goes_is_told(caplog: pytest.LogCaptureFixture) 
         with pytest.raises(Gone):
             await channel.ask("never")
         channel.tell("never")  # nobody hears it
-    assert "can't be followed" in caplog.text
+    assert "can't be handled" in caplog.text
 
 
 async def test_nothing_is_kept_of_what_was_answered() -> None:

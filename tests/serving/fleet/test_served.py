@@ -9,11 +9,11 @@ import pytest
 
 from driftline.config import Monitoring
 from driftline.monitor.monitor import Monitor
-from driftline.monitor.profile import Profile
+from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.served import FleetWatch, RemoteModel
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
 from driftline.tensors import DATATYPES, Signature, TensorSpec
 
 SPEC = TensorSpec("x", DATATYPES["FP32"], (-1, 2))

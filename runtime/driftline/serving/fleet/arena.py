@@ -1,8 +1,7 @@
 """Memory that a supervisor and its workers share.
 
-It is one unnamed file, which all of them have open: it is freed when the last one ends, however it ends.
-Regions lie one behind the other and none is used twice: a region that was freed is a hole in the file and
-takes no memory.
+It is one unnamed file that all of them have open; the system frees it when the last one ends, in any way.
+Regions lie one after the other and are never reused: a freed region is a hole and takes no memory.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Region:
 class Arena:
     """The memory, by its file descriptor.
 
-    descriptor  that this process has inherited; a new one if None
+    descriptor  inherited by this process; a new one if None
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -35,22 +34,22 @@ class Arena:
         self._end = 0
 
     def take(self, size: int) -> Region:
-        """A new region, all zeros."""
+        """Allocate a new region, all zeros."""
         region = Region(self._end, size)
         self._end += -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         os.ftruncate(self.descriptor, self._end)
         return region
 
     def map(self, region: Region) -> Array:
-        """A region as (size / 8,) int64; it stays mapped as long as the array lives."""
+        """Map a region as (size / 8,) int64; it stays mapped as long as the array lives."""
         mapped = mmap.mmap(self.descriptor, region.size, offset=region.offset)
         return np.frombuffer(mapped, np.int64)
 
     def free(self, region: Region) -> None:
-        """Free a region, which nobody may use any more."""
+        """Free a region that no process uses any more."""
         with mmap.mmap(self.descriptor, region.size, offset=region.offset) as mapped:
             mapped.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
-        """Close the file; regions that are mapped stay."""
+        """Close the file; mapped regions stay."""
         os.close(self.descriptor)

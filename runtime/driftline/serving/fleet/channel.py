@@ -1,4 +1,4 @@
-"""Messages between the supervisor and a worker, over a pair of sockets; some of them are answered.
+"""Messages between the supervisor and a worker, over a socket pair; some expect a response.
 
 Messages are pickled: both ends are this program, of one user, on one machine, and started as a pair.
 """
@@ -23,19 +23,19 @@ _HEAD = struct.Struct("=Q")
 _ANSWER, _ERROR, _CANCEL = "answer", "error", "cancel"
 
 Handlers = Mapping[str, Callable[..., Any]]
-"""What is called for a message, by the message's name; a coroutine function if its answer takes time."""
+"""Message names to what is called for them; a coroutine function if the response takes time."""
 
 
 class Gone(Unavailable):
-    """The other process has ended, or talks no more."""
+    """The other process has ended or closed the connection."""
 
 
 class Channel:
     """One end of the connection.
 
     end       a connected socket, which the channel closes
-    handlers  called for each message, in the order in which they come
-    received  how many messages have come
+    handlers  called for each message, in the order of arrival
+    received  number of messages received
     """
 
     def __init__(self, end: socket.socket, handlers: Handlers) -> None:
@@ -64,12 +64,12 @@ class Channel:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except Exception:
-            log.exception("a message can't be followed: the channel closes, and the worker ends")
+            log.exception("a message can't be handled: the channel closes, and the worker ends")
         finally:
             self.close()
 
     def close(self) -> None:
-        """Send and handle no more messages; whoever waits for an answer gets Gone."""
+        """Stop sending and handling messages; pending calls of `ask` raise Gone."""
         self._closed = True
         for asked in self._asked.values():
             if not asked.done():
@@ -79,17 +79,17 @@ class Channel:
         self._writer.close()
 
     async def finish(self) -> None:
-        """Close, once all that was sent is written."""
+        """Close, and wait until all that was sent is written."""
         self.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
 
     def tell(self, name: str, *arguments: object) -> None:
-        """Send a message, without an answer."""
+        """Send a message, without waiting for a response."""
         self._send(0, name, arguments)
 
     async def ask(self, name: str, *arguments: object) -> Any:
-        """Send a message and return its answer; raises what its handler raises, Gone if no answer comes."""
+        """Send a message and return the response; raise what its handler raises, Gone without a response."""
         return await self._ask(next(self._numbers), name, arguments)
 
     async def ask_cancellable(self, name: str, *arguments: object) -> Any:
@@ -117,7 +117,7 @@ class Channel:
             self._writer.write(_HEAD.pack(len(content)) + content)
 
     def _handle(self, number: int, name: str, arguments: Any) -> None:
-        """Do what one message says; `number` is that of a question, 0 if no answer is wanted."""
+        """Handle one message; `number` identifies a request, 0 if no response is wanted."""
         if name in (_ANSWER, _ERROR):
             asked = self._asked.get(number)
             if asked is not None and not asked.done():

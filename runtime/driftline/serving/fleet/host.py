@@ -1,8 +1,8 @@
 """The supervisor's host: several workers on one port hold the same versions.
 
-Workers answer requests and count rows into their slabs. The supervisor answers no client. It follows the
-registry, has the monitors and adds up the totals, and it makes the pages that are about all workers, for
-whichever worker is asked for them. A swap has two phases: every worker loads and warms the version, then all
+Workers handle requests and count rows into their slabs. The supervisor serves no client. It follows the
+registry, runs the monitors and adds up the totals, and it makes the pages that are about all workers,
+whichever worker gets the request. A swap has two phases: every worker loads and warms the version, then all
 are told to flip.
 """
 
@@ -20,7 +20,6 @@ from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError, ModelError, Unavailable
 from driftline.http import ask
 from driftline.registry.source import Reference, Registry, Version
-from driftline.serving.app import App
 from driftline.serving.base_host import Entry
 from driftline.serving.fleet.arena import Arena
 from driftline.serving.fleet.channel import Gone
@@ -28,8 +27,9 @@ from driftline.serving.fleet.pool import Worker, WorkerPool
 from driftline.serving.fleet.served import FleetServed, FleetWatch, RemoteModel
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals, total
 from driftline.serving.host import Host
+from driftline.serving.http.app import App
 from driftline.serving.latency import Latency
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import Counts
 from driftline.serving.served import Served
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.fleet")
 
 COLLECT_SECONDS = 0.02
-"""Seconds between two collections of what the workers have counted."""
+"""Seconds between two collections of the workers' counts."""
 
 ANSWER_SECONDS = 2.0
-"""How long a page waits for the totals of a worker."""
+"""How long a page waits for a worker's totals."""
 
 
 class FleetHost(Host):
@@ -86,7 +86,7 @@ class FleetHost(Host):
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the workers, load what the references stand for, then follow them; any failure is raised."""
+        """Start the workers, load the referenced versions, then follow the registry; raise any failure."""
         await self.pool.start()
         await super().start()
         self.pool.tell("ready", self.default_name)
@@ -103,7 +103,7 @@ class FleetHost(Host):
         await self.pool.ask("tell_totals")
 
     async def stop(self) -> None:
-        """Let the workers answer what they have taken, and end."""
+        """Let the workers finish their requests and end."""
         self.ready = False
         await self.pool.stop()
 
@@ -119,7 +119,7 @@ class FleetHost(Host):
 
     @property
     def processes(self) -> list[int]:
-        """The process ids of all that belongs to this server."""
+        """The ids of all processes of this server."""
         return [os.getpid(), *self.pool.processes]
 
     # -- a version's life -------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class FleetHost(Host):
         return FleetServed(key, version, remote, entry.latency, watch)
 
     async def _load_everywhere(self, key: int, version: Version, folder: Path) -> Any:
-        """Have every live worker load a version; its signature. Raises the first error of a worker."""
+        """Have every live worker load a version; return its signature. Raises a worker's first error."""
         answers = await self.pool.ask("load", key, version, folder)
         for worker, answer in answers.items():
             if isinstance(answer, BaseException):
@@ -168,7 +168,7 @@ class FleetHost(Host):
     # -- workers' lives ---------------------------------------------------------------------------
 
     async def _prepare(self, worker: Worker) -> None:
-        """Have a new process load all versions, also those that are being loaded just now."""
+        """Have a new process load all versions, including those that are still being loaded."""
         while missing := self._made.keys() - worker.loaded:
             key = missing.pop()
             try:
@@ -176,9 +176,9 @@ class FleetHost(Host):
             except DriftlineError as error:
                 if isinstance(error, Gone) or any(key == _key(one) for one in self.served()):
                     raise
-                # Whether the version is good, the other workers say; if so, the flip ends this process.
+                # The other workers decide whether the version is good; if it is, the flip ends this process.
             worker.loaded.add(key)
-        # Without an await from here on, so that it misses no message that the others get.
+        # No await from here on: the process must miss no message that the others get.
         for key in worker.loaded - self._made.keys():
             worker.channel.tell("drop", key)
         worker.loaded &= self._made.keys()
@@ -206,13 +206,13 @@ class FleetHost(Host):
             served.remote.dropped_by(worker.number)
 
     def _versions(self) -> Iterator[FleetServed]:
-        """Every version that a worker may have, also those that drain."""
+        """Every version that a worker may have, including draining ones."""
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
                 assert isinstance(served, FleetServed)
                 yield served
 
-    # -- what workers say -------------------------------------------------------------------------
+    # -- messages of workers ----------------------------------------------------------------------
 
     def _take_totals(self, worker: Worker, totals: WorkerTotals) -> None:
         self._totals[worker] = totals
@@ -229,7 +229,7 @@ class FleetHost(Host):
                 served.watch.captured(columns, rows)
 
     async def _update_all(self) -> None:
-        """Bring totals and monitors up to date; Unavailable if a worker does not answer in time."""
+        """Bring totals and monitors up to date; Unavailable if a worker does not respond in time."""
         watches = [one.watch for one in self._versions() if one.watch is not None]
         for watch in watches:
             watch.ask()
@@ -259,13 +259,13 @@ class FleetHost(Host):
                 if served.watch is not None:
                     try:
                         served.watch.collect()
-                    except Exception:  # the others are collected, and this one again
-                        log.exception("what workers have counted can't be collected")
+                    except Exception:  # others are still collected, this one later
+                        log.exception("the workers' counts can't be collected")
 
     async def _page(
         self, worker: Worker, scope: dict[str, Any], body: bytes
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """Make a page that is about all workers, for one of them: its status, headers and body."""
+        """Make a page about all workers for one of them; return its status, headers and body."""
         await self._update_all()
         return await ask(self._pages, scope, body)
 
@@ -278,6 +278,6 @@ def _key(served: Served) -> int:
 def _flip_arguments(
     resolved: dict[Reference, Served], default: Served | None
 ) -> tuple[dict[Reference, tuple[int, Version]], int | None]:
-    """The arguments of the message `flip`."""
+    """Return the arguments of the message `flip`."""
     told = {reference: (_key(served), served.version) for reference, served in resolved.items()}
     return told, _key(default) if default is not None else None

@@ -1,4 +1,4 @@
-"""Pages that are about all workers: a worker that is asked for one gets it from the supervisor."""
+"""Pages that are about all workers: a worker forwards such requests to the supervisor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 from driftline.answers import failure
 from driftline.config import Server
 from driftline.errors import Cancelled, DriftlineError, Stopping, Unavailable
-from driftline.serving.app import App
 from driftline.serving.base_host import BaseHost
 from driftline.serving.fleet.channel import Channel
-from driftline.serving.infer import read_body
+from driftline.serving.http.app import App
+from driftline.serving.http.infer import read_body
 
 PAGE_SECONDS = 10.0
 """How long a worker waits for such a page."""
@@ -34,16 +34,16 @@ _PROFILE = re.compile(rf"{_VERSION}/profile")
 
 
 class SharedApp(App):
-    """The application of a worker: it has pages that are about all workers made by the supervisor."""
+    """A worker's application; the supervisor makes the pages that are about all workers."""
 
     def __init__(self, host: BaseHost, settings: Server, channel: Channel) -> None:
-        pages: Any = host  # what App needs of a Host and BaseHost lacks is for pages of the supervisor
+        pages: Any = host  # App needs more than BaseHost only for pages that the supervisor makes
         super().__init__(pages, settings)
         self._max_body_bytes = settings.max_body_bytes
         self._channel = channel
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         path: str = scope["path"]
         if not any(paths.fullmatch(path) for paths in (_SHARED, _CHANGING, _PROFILE)):
             return await super().__call__(scope, receive, send)
@@ -59,11 +59,11 @@ class SharedApp(App):
         return None
 
     async def _page(self, scope: Scope, receive: Receive) -> Response:
-        """The supervisor's answer."""
+        """Return the supervisor's response."""
         path: str = scope["path"]
         body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
         page = {name: scope[name] for name in ("type", "method", "path", "query_string")}
-        # Headers that describe the body do not hold any more: it is whole and decompressed.
+        # Headers that describe the body no longer hold: it is complete and decompressed.
         page["headers"] = [(key, value) for key, value in scope["headers"] if key.startswith(b"x-")]
         if _PROFILE.fullmatch(path):
             asking = self._channel.ask_cancellable("page", page, body)
@@ -77,7 +77,7 @@ class SharedApp(App):
 
 
 async def _unless_disconnected(asking: Coroutine[Any, Any, Any], receive: Receive) -> Any:
-    """The answer; if the client disconnects before, cancels the question and raises Cancelled."""
+    """Return the response; if the client disconnects first, cancel the request and raise Cancelled."""
     asked, disconnected = asyncio.ensure_future(asking), asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((asked, disconnected), return_when=asyncio.FIRST_COMPLETED)

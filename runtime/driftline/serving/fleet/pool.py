@@ -1,4 +1,4 @@
-"""Worker processes, as the supervisor starts them, talks to them, replaces and stops them."""
+"""The supervisor's worker processes: starts, replaces and stops them, and exchanges messages with them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,25 @@ from driftline.serving.fleet.channel import Channel, Gone, Handlers
 log = logging.getLogger("driftline.fleet")
 
 STOP_SECONDS = 10.0
-"""Seconds that a worker may take to end, beyond the delay and the time to drain."""
+"""Seconds that a worker may take to end, beyond the stop delay and the drain time."""
 
 SILENT_SECONDS = 60
-"""A process that has said nothing for so long hangs: one that is well does so twice a second."""
+"""A process that sends nothing for so long hangs: a healthy one reports twice a second."""
+
+QUIET_SECONDS = 3
+"""For one that has said nothing for so long, others accept connections meanwhile."""
 
 
 class Worker:
-    """One of the workers: when its process ends, another takes its place.
+    """One of the workers; when its process ends, another one replaces it.
 
-    number    from 0; which listening socket and which slab it has
-    process   its process now, if one runs
-    channel   to the process
+    number    from 0; selects its listening socket and its slab
+    process   its current process, if one runs
+    channel   to that process
     loaded    the keys of the versions that the process has loaded
     live      whether the process has loaded all versions and gets every message
+    quiet     whether the process has said nothing for QUIET_SECONDS
+    covers    the numbers of workers for which the process accepts connections, besides its own
     """
 
     def __init__(self, number: int, listener: socket.socket) -> None:
@@ -44,14 +49,19 @@ class Worker:
         self.channel: Channel
         self.loaded: set[int] = set()
         self.live = False
+        self.quiet = False
+        self.covers: list[int] = []
 
 
 class WorkerPool:
     """All workers, and their processes.
 
-    listeners  a socket for each, which stays open here: who waits to be accepted waits for the next process
-    settings   of the server, and what its file says of models
-    prepare    has a new process load what the others have; it is live when that returns
+    The system spreads connections over the listening sockets, whether or not anybody accepts there. So while
+    a worker has no process that can, another one accepts on its socket.
+
+    listeners  a socket for each, kept open here: connections not yet accepted wait for the next process
+    settings   of the server, and of models in its file
+    prepare    has a new process load what the others have; the process is live when that returns
     on_exit    called with the worker when its process has ended
     handlers   called for a worker's messages, with the worker as the first argument
     """
@@ -98,7 +108,7 @@ class WorkerPool:
             worker.channel.tell(name, *arguments)
 
     async def ask(self, name: str, *arguments: object) -> dict[Worker, Any]:
-        """Send a question to every live worker; the answer, or the error, of each that has not ended."""
+        """Send a request to every live worker; return the response or error of each that has not ended."""
         asked = self.live
         answers = await asyncio.gather(
             *(worker.channel.ask(name, *arguments) for worker in asked), return_exceptions=True
@@ -110,14 +120,14 @@ class WorkerPool:
         }
 
     async def stop(self) -> None:
-        """Let every process answer what it has taken, and end; kill those that are late."""
+        """Let every process finish its requests and end; kill those that are late."""
         self._stopping = True
         for worker, task in zip(self.workers, self._tasks, strict=False):
             worker.listener.close()
             if worker.process is not None:
                 worker.channel.tell("stop")
             else:
-                task.cancel()  # it waits to try again
+                task.cancel()  # it waits before a retry
         if self._tasks:
             server = self._settings[0]
             most = server.stop_delay_seconds + server.drain_seconds + STOP_SECONDS
@@ -134,6 +144,19 @@ class WorkerPool:
                 with suppress(ProcessLookupError):
                     worker.process.kill()
 
+    def _cover(self) -> None:
+        """Share the sockets of workers that can't accept among those that can."""
+        if self._stopping:
+            return
+        able = [worker for worker in self.workers if worker.live and not worker.quiet]
+        begun = [worker for worker in self.workers if self._starting[worker.number].done()]
+        vacant = [worker.number for worker in begun if worker not in able]
+        for place, worker in enumerate(able):
+            share = vacant[place :: len(able)]
+            if worker.covers != share:
+                worker.covers = share
+                worker.channel.tell("cover", share)
+
     async def _keep_running(self, worker: Worker) -> None:
         """Run one process after the other for a worker, until the pool stops."""
         failures = 0
@@ -143,7 +166,7 @@ class WorkerPool:
                 await asyncio.sleep(backoff(failures))
 
     async def _run_process(self, worker: Worker) -> bool:
-        """Run one process for a worker to its end; whether it was ever live."""
+        """Run one process for a worker until it ends; return whether it was ever live."""
         try:
             process = await self._spawn(worker)
         except OSError as error:
@@ -156,11 +179,13 @@ class WorkerPool:
         code = await process.wait()
         watching.cancel()
         lived, worker.live, worker.process = worker.live, False, None
+        worker.quiet, worker.covers = False, []
+        self._cover()
         with suppress(Exception):
             await talking
         try:
             self._on_exit(worker)
-        except Exception:  # another takes its place all the same
+        except Exception:  # it is replaced all the same
             log.exception("what worker %d has done is lost", worker.number)
         worker.loaded.clear()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -168,17 +193,20 @@ class WorkerPool:
         return lived
 
     async def _watch(self, worker: Worker, process: asyncio.subprocess.Process) -> None:
-        """Kill a process that hangs: clients, pages and swaps would wait for it without end."""
+        """Kill a process that hangs: clients, pages and swaps would wait for it forever."""
         silent = received = 0
         while silent < SILENT_SECONDS:
-            await asyncio.sleep(1.0)  # counted, not measured: all processes may have stood still together
+            await asyncio.sleep(1.0)  # counted, not measured: the whole machine may have been suspended
             silent = silent + 1 if received and received == worker.channel.received else 0
             received = worker.channel.received
+            if worker.quiet != (silent >= QUIET_SECONDS):
+                worker.quiet = not worker.quiet
+                self._cover()
         log.error("worker %d has said nothing for %d s: it is killed", worker.number, SILENT_SECONDS)
         process.kill()
 
     def _has_ended(self, worker: Worker, pid: int | None, how: str, code: int | None = None) -> None:
-        """Log that a process has ended or can't be started; at the start of the server, stop the pool."""
+        """Log that a process has ended or can't be started; during the server's start, also stop the pool."""
         if not (starting := self._starting[worker.number]).done():
             starting.set_exception(DriftlineError(f"worker {worker.number} {how} at the start"))
             self._stopping = True
@@ -191,7 +219,9 @@ class WorkerPool:
     async def _spawn(self, worker: Worker) -> asyncio.subprocess.Process:
         """Start a process, with a channel to it."""
         process, end = await child_process.spawn(
-            "driftline.serving.fleet.worker", worker.listener.fileno(), self._arena.descriptor
+            "driftline.serving.fleet.worker",
+            self._arena.descriptor,
+            *(each.listener.fileno() for each in self.workers),
         )
         handlers = {name: partial(do, worker) for name, do in self._handlers.items()}
         worker.channel = Channel(end, handlers)
@@ -200,17 +230,18 @@ class WorkerPool:
         return process
 
     async def _talk(self, worker: Worker) -> None:
-        """Bring a process to life and handle its messages until it ends."""
+        """Make a process live and handle its messages until it ends."""
         listening = asyncio.create_task(worker.channel.run())
         try:
-            # At the start of the server, workers answer that they are not ready. A replacement answers nobody
-            # before it is ready, since the other workers are.
+            # During the server's start, workers respond that they are not ready. A replacement accepts no
+            # request before it is ready, since the other workers are.
             later = self._starting[worker.number].done()
             await worker.channel.ask("begin", *self._settings, worker.number, len(self.workers), later)
             await self._prepare(worker)
             worker.live = True
             if not (starting := self._starting[worker.number]).done():
                 starting.set_result(None)
+            self._cover()
         except Gone:
             pass
         except Exception as error:

@@ -1,4 +1,4 @@
-"""A version that several workers hold, in the supervisor."""
+"""The supervisor's side of a version that several workers hold."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from driftline.config import Monitoring
 from driftline.errors import Unavailable
-from driftline.monitor.capture import Capture
 from driftline.monitor.observer import passes
+from driftline.monitor.reference.capture import Capture
 from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.totals import VersionTotals
 from driftline.serving.latency import Latency
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch import Watch
 from driftline.serving.served import Served
-from driftline.serving.watch import Watch
 from driftline.tensors import Signature, Tensors
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class RemoteModel(VersionTotals):
 
     signature  of the model
     holders    the numbers of the workers that have the version loaded
-    device_sessions  none: the times of cards are part of what the workers measure
+    device_sessions  none: the workers' totals include the times of GPUs
     """
 
     device_sessions = ()
@@ -48,7 +48,7 @@ class RemoteModel(VersionTotals):
         self._dropped = asyncio.Event()
 
     def update(self, totals: VersionTotals) -> None:
-        """Take over the sum of all workers' totals."""
+        """Replace the totals by the sum of all workers' totals."""
         for item in fields(VersionTotals):
             setattr(self, item.name, getattr(totals, item.name))
 
@@ -71,14 +71,14 @@ class FleetWatch(Watch):
     """The monitor of a version whose rows several workers count, each into its slab.
 
     version, remote, profile, settings, notifier  see Watch
-    arena       where the slabs are
-    workers     how many there are
-    on_slabs    called on the event loop with where the slabs are, or with None if there is no monitor
-    on_capture  called with how many rows each worker is to keep for a profile, 0 for no more
+    arena       memory for the slabs
+    workers     number of workers
+    on_slabs    called on the event loop with the region of the slabs, or with None if there is no monitor
+    on_capture  called with the number of rows that each worker is to keep for a profile, 0 to stop
 
-    slabs       where the slabs are; None until the monitor is loaded
-    failed      whether there will be no slabs, since the monitor or they can't be had
-    captures    rows that each worker keeps for a profile now; 0 for none
+    slabs       region of the slabs; None until the monitor is loaded
+    failed      whether there will be no slabs, because the monitor or the memory failed
+    captures    rows that each worker now keeps for a profile; 0 for none
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class FleetWatch(Watch):
         super().start()
 
     def ready(self) -> Monitor:
-        """The monitor; Unavailable until each worker has once begun to count for it."""
+        """Return the monitor; raise Unavailable until every worker has begun to count for it."""
         monitor = super().ready()
         self._watching = self._watching or not self._remote.unwatched
         if not self._watching:
@@ -123,14 +123,14 @@ class FleetWatch(Watch):
         return monitor
 
     def collect(self) -> None:
-        """Take what the workers have handed over, and ask for more if the monitor needs it."""
+        """Take the counts that the workers have handed over, and request more if the monitor needs them."""
         for collector in self._collectors:
             collector.collect()
             if collector.waits:
                 collector.ask()
 
     def ask(self) -> None:
-        """Ask the workers for all that they have counted, whether the monitor needs it or not."""
+        """Request all counts from the workers, whether the monitor needs them or not."""
         for collector in self._collectors:
             collector.collect()
             collector.ask()
@@ -154,12 +154,12 @@ class FleetWatch(Watch):
         self._keep(columns, rows)
 
     def take_all(self, number: int) -> None:
-        """Take all that a worker has counted, which has ended."""
+        """Take all counts of a worker that has ended."""
         if self._collectors:
             self._collectors[number].take_all()
 
     def close(self) -> None:
-        """Take all that was counted, close the monitor, and free the slabs."""
+        """Take all counts, close the monitor, and free the slabs."""
         self._closed = True
         for collector in self._collectors:
             collector.take_all()
@@ -173,14 +173,14 @@ class FleetWatch(Watch):
         try:
             monitor = super()._make()
         except Exception as error:
-            if not passes(error):  # else it is tried again, and what workers have seen waits
+            if not passes(error):  # otherwise it is retried, and the workers' rows wait
                 self._loop.call_soon_threadsafe(self._begin, None)
             raise
         self._loop.call_soon_threadsafe(self._begin, monitor)
         return monitor
 
     def _begin(self, monitor: Monitor | None) -> None:
-        """Allocate the slabs, when the monitor is loaded or has failed; on the event loop."""
+        """Allocate the slabs, once the monitor is loaded or has failed; on the event loop."""
         if self._closed:
             return
         self.failed = monitor is None
@@ -206,7 +206,7 @@ class FleetWatch(Watch):
 class FleetServed(Served):
     """A version that several workers hold: reports and totals can be read from it, but it runs no inference.
 
-    key  what the supervisor and the workers call it; never used again
+    key  its id between the supervisor and the workers; never reused
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The supervisor's process: bind, start workers, follow, stop."""
+"""The supervisor's process: bind, start workers, follow the registry, stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from driftline.serving import memory
 from driftline.serving.fleet.host import FleetHost
 from driftline.serving.kernels import tune_garbage_collector
 from driftline.serving.listening import grpc_reserved, listens_on
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.process import exit_process
 from driftline.sockets import BACKLOG, bind_shared
@@ -28,7 +28,7 @@ log = logging.getLogger("driftline.serving")
 def supervise(
     registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile
 ) -> None:
-    """As `process.serve`, with `settings.workers` processes that answer."""
+    """Serve as `process.serve` does, with `settings.workers` processes."""
     memory.one_arena()
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     with ExitStack() as listeners:
@@ -51,7 +51,7 @@ async def _supervise(
     PayloadLog.of(settings)  # each worker opens its own; here, wrong settings are reported once
     host = FleetHost(registry, references, file, settings, listeners, notifier)
     stopping = asyncio.Event()
-    _take_signals(host, stopping)
+    _handle_signals(host, stopping)
     told, addresses = listens_on(listeners[0], settings)
     log.info(
         "driftline %s listens on %s, %d workers", __version__, told, settings.workers,
@@ -76,7 +76,7 @@ async def _supervise(
     exit_process(0)  # see process.serve
 
 
-def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
+def _handle_signals(host: FleetHost, stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     refreshing: set[asyncio.Task[None]] = set()
 
@@ -99,9 +99,9 @@ def _take_signals(host: FleetHost, stopping: asyncio.Event) -> None:
 
 
 def bind_together(host: str, port: int, number: int) -> list[socket.socket]:
-    """`number` sockets that listen on one address; the system spreads connections among them.
+    """Return `number` sockets listening on one address; the system spreads connections among them.
 
-    Raises ConfigError if the address can't be had.
+    Raises ConfigError if the address can't be bound.
     """
     sockets = bind_shared(host, port, number)
     for one in sockets:

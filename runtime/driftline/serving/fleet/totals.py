@@ -1,4 +1,4 @@
-"""What a worker has done, and the sum over several workers."""
+"""A worker's totals, and their sum over several workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from driftline.serving.served import Served
 
 @dataclass(slots=True)
 class VersionTotals:
-    """Totals of a version: counts that only grow, and, from `pending` on, what holds at this moment."""
+    """Totals of a version: counts that only grow and, from `pending` on, current values."""
 
     counters: Counters = field(default_factory=Counters)
     skipped_rows: int = 0
@@ -24,11 +24,11 @@ class VersionTotals:
     queue_bytes: int = 0
     waiting_rows: int = 0
     unwatched: int = 0
-    """Workers in which what counts rows is still being loaded."""
+    """Workers whose row counter is still being loaded."""
 
     @classmethod
     def of(cls, served: Served) -> VersionTotals:
-        """Of a version in this process."""
+        """Return the totals of a version in this process."""
         batcher, watch = served.batcher, served.watch
         return cls(
             batcher.counters,
@@ -42,7 +42,7 @@ class VersionTotals:
         )
 
     def add(self, other: VersionTotals) -> None:
-        """Add another worker's."""
+        """Add another worker's totals."""
         self.counters.add(other.counters)
         self.skipped_rows += other.skipped_rows
         self.unreadable.update(other.unreadable)
@@ -53,14 +53,14 @@ class VersionTotals:
         self.unwatched += other.unwatched
 
     def end(self) -> None:
-        """Zero what holds at this moment: the worker has ended, and rows that waited there are skipped."""
+        """Zero the current values: the worker has ended, and rows that waited there are skipped."""
         self.skipped_rows += self.waiting_rows
         self.pending = self.queue_rows = self.queue_bytes = self.waiting_rows = self.unwatched = 0
 
 
 @dataclass(slots=True)
 class WorkerTotals:
-    """Totals of a worker: of versions by their keys, of models by their names, and of payloads."""
+    """Totals of a worker: of versions by key, of models by name, and of payloads."""
 
     versions: dict[int, VersionTotals] = field(default_factory=dict)
     models: dict[str, Latency] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class WorkerTotals:
         return sum(totals.pending for totals in self.versions.values())
 
     def add(self, other: WorkerTotals) -> None:
-        """Add another worker's."""
+        """Add another worker's totals."""
         for key, totals in other.versions.items():
             self.versions.setdefault(key, VersionTotals()).add(totals)
         for name, latency in other.models.items():
@@ -87,7 +87,7 @@ class WorkerTotals:
 
 
 def total(parts: Iterable[WorkerTotals]) -> WorkerTotals:
-    """The sum."""
+    """Return the sum."""
     found = WorkerTotals()
     for one in parts:
         found.add(one)

@@ -1,4 +1,4 @@
-"""The process of a worker: it answers on its socket with the versions that the supervisor has it load."""
+"""The process of a worker: serves the versions that the supervisor loads into it, on its own socket."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from driftline import logs
@@ -27,18 +28,73 @@ from driftline_kernels import compiling
 log = logging.getLogger("driftline.fleet")
 
 FOLLOW_SECONDS = 0.05
-"""Seconds between two looks at what the supervisor's monitors ask for."""
+"""Seconds between two checks for requests of the supervisor's monitors."""
 
 TOTALS_SECONDS = 0.5
-"""Seconds between two reports of totals: what a killed worker did since its last one is lost."""
+"""Seconds between two reports of totals: a killed worker's totals since its last one are lost."""
 
 
 class WorkerServer(GracefulServer):
-    """Stops on SIGTERM; it ignores what a terminal sends to all processes, since the supervisor gets it."""
+    """Stops on SIGTERM; ignores signals of a terminal to all processes, which the supervisor handles.
+
+    listeners  the sockets of all workers
+    number     of this worker: which of them is its own
+    """
+
+    def __init__(
+        self,
+        app: SharedApp,
+        host: WorkerHost,
+        settings: Server,
+        listeners: Sequence[socket.socket],
+        number: int,
+    ) -> None:
+        super().__init__(app, host, settings)
+        self._listeners = listeners
+        self._number = number
+        self._covering: dict[int, asyncio.Server] = {}
+        self._changing = asyncio.Lock()
+
+    async def answer(self) -> None:
+        """Accept connections on its own socket, and serve until it stops."""
+        await self.serve([self._listeners[self._number]])
+
+    async def cover(self, numbers: Sequence[int]) -> None:
+        """Accept connections on the sockets of these other workers, and on those of no others."""
+        async with self._changing:
+            for number in self._covering.keys() - set(numbers):
+                server = self._covering.pop(number)
+                self.servers.remove(server)
+                server.close()
+            while not (self.started or self.should_exit):  # noqa: ASYNC110 - either ends it
+                await asyncio.sleep(FOLLOW_SECONDS)
+            if self.should_exit:
+                return
+            config, loop = self.config, asyncio.get_running_loop()
+            protocol: Callable[[], asyncio.Protocol] = partial(
+                config.http_protocol_class,  # type: ignore[call-arg]
+                config=config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+            for number in set(numbers) - self._covering.keys():
+                # A duplicate, since a server closes its socket.
+                listener = self._listeners[number].dup()
+                server = await loop.create_server(protocol, sock=listener, backlog=config.backlog)
+                self._covering[number] = server
+                self.servers.append(server)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See GracefulServer. An open socket would queue connections that nobody accepts: all are closed."""
+        async with self._changing:
+            for listener in self._listeners:
+                if listener not in (sockets or ()):
+                    listener.close()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals while the server runs."""
+        """Handle the signals while the server runs."""
         loop = asyncio.get_running_loop()
         ignored = (signal.SIGINT, signal.SIGHUP)
         loop.add_signal_handler(signal.SIGTERM, self.stop)
@@ -51,19 +107,20 @@ class WorkerServer(GracefulServer):
                 loop.remove_signal_handler(number)
 
 
-async def work(control: int, listener: int, shared: int) -> None:
-    """Serve until the supervisor says stop, or ends.
+async def work(control: int, shared: int, *listeners: int) -> None:
+    """Serve until the supervisor sends stop, or ends.
 
-    control   file descriptor of the socket to the supervisor
-    listener  of the socket that clients connect to
-    shared    of the shared memory
+    control    file descriptor of the socket to the supervisor
+    shared     of the shared memory
+    listeners  of the sockets that clients connect to, one for each worker
     """
+    sockets = [socket.socket(fileno=listener) for listener in listeners]
     begun: asyncio.Future[tuple[WorkerHost, WorkerServer, bool]] = asyncio.Future()
 
     async def begin(settings: Server, file: ServerFile, number: int, workers: int, later: bool) -> None:
         configure_logs(settings)
         host = WorkerHost(file, number, workers, Arena(shared), channel, PayloadLog.of(settings))
-        server = WorkerServer(SharedApp(host, settings, channel), host, settings)
+        server = WorkerServer(SharedApp(host, settings, channel), host, settings, sockets, number)
         handlers.update(
             load=host.load,
             drop=host.drop,
@@ -72,6 +129,7 @@ async def work(control: int, listener: int, shared: int) -> None:
             capture=host.capture,
             tell_totals=host.tell_totals,
             ready=host.begin,
+            cover=server.cover,
             stop=server.stop,
         )
         begun.set_result((host, server, later))
@@ -87,27 +145,25 @@ async def work(control: int, listener: int, shared: int) -> None:
         return
     host, server, later = begun.result()
     listening.add_done_callback(lambda _: server.stop())
-    await answer(host, server, channel, socket.socket(fileno=listener), later)
+    await answer(host, server, channel, later)
 
 
 def configure_logs(settings: Server) -> None:
-    """Log as the supervisor does, but not what it logs once for all workers: versions and monitors."""
+    """Log as the supervisor does, except for what it logs once for all workers: versions and monitors."""
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     logging.getLogger("driftline.host").setLevel(logging.WARNING)
     logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
 
 
-async def answer(
-    host: WorkerHost, server: WorkerServer, channel: Channel, listener: socket.socket, later: bool
-) -> None:
-    """Answer on a socket until the server stops; if `later`, only once all models are loaded."""
+async def answer(host: WorkerHost, server: WorkerServer, channel: Channel, later: bool) -> None:
+    """Serve until the server stops; if `later`, start once all models are loaded."""
     following = asyncio.create_task(keep_following(host))
     if host.payloads is not None:
         host.payloads.start()
     try:
         while later and not (host.ready or server.should_exit):  # noqa: ASYNC110 - either ends it
             await asyncio.sleep(FOLLOW_SECONDS)
-        await server.serve([listener])
+        await server.answer()
     finally:
         following.cancel()
         await host.close()
@@ -119,7 +175,7 @@ async def answer(
 
 
 async def keep_following(host: WorkerHost) -> None:
-    """Hand over counts and totals to the supervisor, again and again."""
+    """Hand over counts and totals to the supervisor at intervals."""
     turn = 0
     while True:
         await asyncio.sleep(FOLLOW_SECONDS)
@@ -129,8 +185,8 @@ async def keep_following(host: WorkerHost) -> None:
             if turn * FOLLOW_SECONDS >= TOTALS_SECONDS:
                 turn = 0
                 host.tell_totals()
-        except Exception:  # the next turn may do better; requests are answered meanwhile
-            log.exception("the supervisor can't be told what was done")
+        except Exception:  # the next turn may succeed; requests are served meanwhile
+            log.exception("counts can't be handed to the supervisor")
 
 
 def main(*descriptors: int) -> None:

@@ -1,4 +1,4 @@
-"""The versions of one worker: it loads, serves and drops what its supervisor says."""
+"""The versions of one worker: it loads, serves and drops what the supervisor tells it to."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from driftline.serving.fleet.channel import Channel
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals
 from driftline.serving.fleet.worker_watch import WorkerCardWatch, WorkerWatch
 from driftline.serving.kernels import warm_in_background
-from driftline.serving.notifier import Notifier
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch import Watch
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.served import Served
-from driftline.serving.watch import Watch
 from driftline.tensors import Array, Signature
 
 
 class WorkerHost(BaseHost):
-    """A host that the supervisor's messages command.
+    """A host controlled by the supervisor's messages.
 
     file      see BaseHost
     number    of this worker, from 0
-    workers   how many there are
-    arena     where slabs are
+    workers   number of workers
+    arena     memory of the slabs
     channel   to the supervisor
     payloads  see BaseHost
     """
@@ -66,10 +66,10 @@ class WorkerHost(BaseHost):
                 raise Unavailable("the server is not ready") from None
             raise
 
-    # -- what the supervisor says -----------------------------------------------------------------
+    # -- messages of the supervisor ---------------------------------------------------------------
 
     async def load(self, key: int, version: Version, folder: Path) -> Signature:
-        """Load and warm a version; nobody is served by it before the flip."""
+        """Load and warm a version; it serves no requests before the flip."""
         self._orders[version] = key, folder
         entry = self.entries.setdefault(version.name, Entry(version.name))
         try:
@@ -98,13 +98,13 @@ class WorkerHost(BaseHost):
         self._flip(entry, held, self._held[default] if default is not None else None)
 
     def slabs(self, key: int, region: Region | None) -> None:
-        """Where the slabs of a version's monitor are, those of all workers; None if it has no monitor."""
+        """Take the region of all workers' slabs for a version's monitor; None if it has no monitor."""
         if key not in self._held or (slab := self._slab_of(key)).done():
             return
         slab.set_result(partial(self._own_slab, region) if region is not None else None)
 
     def _own_slab(self, region: Region) -> Array:
-        """The one of this worker; OSError if no more files or memory may be had."""
+        """Map this worker's slab; OSError if files or memory run out."""
         own: Array = self._arena.map(region).reshape(self._workers, -1)[self._number]
         return own
 
@@ -116,7 +116,7 @@ class WorkerHost(BaseHost):
         warm_in_background(list(self.served()))
 
     def follow(self) -> None:
-        """Hand over to the supervisor what was counted and captured, if it has asked for it."""
+        """Hand over counts and captured rows to the supervisor, if it has requested them."""
         for key, served in self._held.items():
             if isinstance(served.watch, WorkerWatch):
                 served.watch.follow()
@@ -131,8 +131,8 @@ class WorkerHost(BaseHost):
     def tell_totals(self) -> None:
         """Send the supervisor the totals so far.
 
-        They are a message of their own, also if the supervisor has asked: so it keeps totals in one place,
-        whether it asked for them or not.
+        They are a message of their own, even if the supervisor requested them, so that it handles totals in
+        one place.
         """
         self.follow()
         totals = WorkerTotals(
@@ -148,7 +148,7 @@ class WorkerHost(BaseHost):
         return self._orders[version][1]
 
     def _bundle(self, version: Version) -> Bundle:
-        """See BaseHost; with this worker's share of cores and memory, unless settings say how much."""
+        """See BaseHost; with this worker's share of cores and memory, unless the settings name one."""
         bundle = super()._bundle(version)
         engine = bundle.settings.engine
         engine = replace(
@@ -173,7 +173,7 @@ class WorkerHost(BaseHost):
         self._channel.tell("gone", self._forget(served))
 
     def _forget(self, served: Served) -> int:
-        """Forget a version; its key."""
+        """Remove a version; return its key."""
         (key,) = [key for key, held in self._held.items() if held is served]
         del self._held[key]
         self._slabs.pop(key, None)

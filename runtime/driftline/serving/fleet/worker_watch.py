@@ -1,4 +1,4 @@
-"""Watching a version in a worker: rows are counted here, for a monitor that is in the supervisor."""
+"""A worker's side of a version's monitor: counts rows for the monitor in the supervisor."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from driftline.config import Monitoring
 from driftline.engine.model import Model
 from driftline.errors import Unavailable
-from driftline.monitor.capture import Capture
+from driftline.monitor.reference.capture import Capture
 from driftline.registry.source import Version
-from driftline.serving.notifier import Notifier
-from driftline.serving.watch import Watch
-from driftline.serving.watch_card import CardWatch
+from driftline.serving.monitoring.notifier import Notifier
+from driftline.serving.monitoring.watch import Watch
+from driftline.serving.monitoring.watch_card import CardWatch
 from driftline.tensors import Tensors
 
 
 class WorkerWatch(Watch):
-    """Counts the rows of a version into its slab, from where the supervisor's monitor takes them.
+    """Counts the rows of a version into its slab, from which the supervisor's monitor takes them.
 
-    slab  what maps the slab, (words,) int64 of shared memory, once the supervisor has said where; None if
+    slab  maps the slab, (words,) int64 of shared memory, once the supervisor has sent its region; None if
           there is no monitor
     """
 
@@ -31,32 +31,32 @@ class WorkerWatch(Watch):
         self.slab = slab
 
     def follow(self) -> None:
-        """Hand over to the supervisor what was counted, if it has asked for it."""
+        """Hand over counts to the supervisor, if it has requested them."""
         self.catch_up()
         share: Any = self.observer.monitor
         if share is not None:
             share.follow()
 
     def capture(self, rows: int) -> None:
-        """Keep the next rows for the supervisor, up to so many; with 0, no more."""
+        """Keep the next rows for the supervisor, up to so many; 0 stops."""
         self.catch_up()
         self._capture = Capture(rows) if rows else None
 
     def captured(self) -> list[tuple[Tensors, int]]:
-        """The batches that were kept since the last time, and their rows."""
+        """Return the batches kept since the last call, and their rows."""
         return self._capture.take() if self._capture is not None else []
 
     def close(self) -> None:
-        """Count what has been answered, and nothing more."""
+        """Count all finished batches, then no more."""
         super().close()
         if not self.slab.done():
             self.slab.set_result(None)
 
     def _make(self) -> Any:
-        """A Share, in place of a monitor.
+        """Make a Share, in place of a monitor.
 
-        It waits for the slab, and so for the supervisor's monitor: if kernels have to be compiled, that is
-        done there, once for all workers.
+        It waits for the slab, and so for the supervisor's monitor: kernels that have to be compiled are
+        compiled there, once for all workers.
         """
         from driftline.monitor.slab import Share
 
@@ -69,10 +69,10 @@ class WorkerWatch(Watch):
 
 
 class WorkerCardWatch(CardWatch, WorkerWatch):
-    """As WorkerWatch, for a model on cards, which are read in a thread."""
+    """A WorkerWatch for a model on GPUs; counts are fetched from them in a thread."""
 
     def follow(self) -> None:
-        """See WorkerWatch.follow; does not wait for batches in flight."""
+        """See WorkerWatch.follow; does not wait for batches in progress."""
         share: Any = self.observer.monitor
         if share is not None:
             share.follow()

@@ -1,4 +1,4 @@
-"""What a gRPC client sees of an error: HTTP's message, and the code that its status stands for."""
+"""gRPC's view of an error: HTTP's message, and the code for HTTP's status."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CODES = {
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """The code and the message of an error; one that nobody meant to raise is logged."""
+    """Return the code and the message of an error; log it if it is unexpected."""
     told = known(error)
     return _CODES.get(told.status, grpc.StatusCode.INTERNAL), str(told)
 
 
 def refused(status: int, message: str) -> DriftlineError:
-    """The error that a page of HTTP has answered with."""
+    """Return the error that an HTTP page responded with."""
     error = DriftlineError(message)
     error.status = status
     return error

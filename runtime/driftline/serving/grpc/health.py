@@ -1,4 +1,4 @@
-"""gRPC's own protocol of health, which probes and load balancers ask."""
+"""gRPC's health-checking protocol, used by probes and load balancers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from driftline.protocols.grpc.messages import HEALTH, INFERENCE, HealthCheckResp
 from driftline.serving.base_host import BaseHost
 
 WATCH_SECONDS = 0.25
-"""Seconds between two looks for those who watch."""
+"""Seconds between two checks for `watch`."""
 
 
 class Health:
-    """The methods of the service Health: asked for a model by its name, they tell of that one, else of all.
+    """The methods of the service Health: about one model if the request names it, else about all.
 
-    ending  is done when streams are to end
+    ending  done when streams are to end
     """
 
     def __init__(self, host: BaseHost, ending: asyncio.Future[None]) -> None:
@@ -25,11 +25,11 @@ class Health:
         self._ending = ending
 
     async def check(self, request: Any, context: Any) -> Any:
-        """Whether requests may be sent here; NotFound for what is not served."""
+        """Return whether requests may be sent here; NotFound for a model that is not served."""
         return HealthCheckResponse(status=self._status(request.service))
 
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """The same now, and again whenever it changes."""
+        """Yield the same now, and again whenever it changes."""
         told = None
         while not self._ending.done():
             try:

@@ -1,4 +1,4 @@
-"""The service of inference. What is asked now and then, the pages of HTTP answer, wherever they are made."""
+"""The inference service. Everything but inference comes from the HTTP pages."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from driftline.http import ask
 from driftline.protocols.grpc.codec import end_within, values_of
 from driftline.protocols.grpc.messages import ModelStreamInferResponse, message
 from driftline.registry.source import check_name
-from driftline.serving.app import App
 from driftline.serving.base_host import BaseHost
 from driftline.serving.grpc.errors import refused, status_of
-from driftline.serving.infer import Call, Infer, Target
+from driftline.serving.http.app import App
+from driftline.serving.http.infer import Call, Infer, Target
 
 Came = TypeVar("Came")
 
 
 class Inference:
-    """The methods of GRPCInferenceService, each by its name; errors are raised.
+    """The methods of GRPCInferenceService; errors are raised.
 
-    app     has the pages
-    host    finds the version that answers
-    infer   answers requests for inference
-    ending  is done when streams are to end
+    app     has the HTTP pages
+    host    finds the version to run
+    infer   runs requests for inference
+    ending  done when streams are to end
     """
 
     def __init__(self, app: App, host: BaseHost, infer: Infer, ending: asyncio.Future[None]) -> None:
@@ -43,11 +43,11 @@ class Inference:
     # -- inference --------------------------------------------------------------------------------
 
     async def model_infer(self, request: Any, context: Any) -> bytes:
-        """The answer to a request, as it is sent."""
+        """Return the response to a request, serialised."""
         return (await self._ran(request, context)).answer()[1]
 
     async def _ran(self, request: Any, context: Any) -> Call:
-        """A request that is done."""
+        """Run a request and return it when it is done."""
         begin = perf_counter_ns()
         left = context.time_remaining()
         if left is not None:
@@ -58,13 +58,13 @@ class Inference:
         try:
             call = self._infer.call(target, request, begin, alone=self._under_way == 1)
             if isinstance(call.request, Request):
-                await call.request  # a client that goes away takes it with it
+                await call.request  # cancelled if the client disconnects
             return call
         finally:
             self._under_way -= 1
 
     async def model_stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """One answer for each request, in their order; an error is the answer to its request only."""
+        """Yield one response for each request, in order; an error ends its own request only."""
         while (request := await self._unless_ending(anext(requests, None))) is not None:
             answer = ModelStreamInferResponse()
             try:
@@ -88,19 +88,19 @@ class Inference:
     # -- health and metadata ----------------------------------------------------------------------
 
     async def server_live(self, request: Any, context: Any) -> Any:
-        """Whether the process answers at all."""
+        """Whether the process responds at all."""
         return filled("inference.ServerLiveResponse", await self._page("/v2/health/live"))
 
     async def server_ready(self, request: Any, context: Any) -> Any:
-        """Whether every model that was asked for can answer."""
+        """Whether every configured model is ready."""
         return filled("inference.ServerReadyResponse", await self._page("/v2/health/ready"))
 
     async def model_ready(self, request: Any, context: Any) -> Any:
-        """Whether a model can answer."""
+        """Whether a model is ready."""
         return filled("inference.ModelReadyResponse", await self._page(f"{self._model(request)}/ready"))
 
     async def server_metadata(self, request: Any, context: Any) -> Any:
-        """What this server is."""
+        """Server metadata."""
         return filled("inference.ServerMetadataResponse", await self._page("/v2"))
 
     async def model_metadata(self, request: Any, context: Any) -> Any:
@@ -108,35 +108,35 @@ class Inference:
         return filled("inference.ModelMetadataResponse", await self._page(self._model(request)))
 
     async def model_config(self, request: Any, context: Any) -> Any:
-        """A model's configuration in Triton's words."""
+        """A model's configuration in Triton's format."""
         page = await self._page(f"{self._model(request)}/config")
         return filled("inference.ModelConfigResponse", {"config": page})
 
     async def model_statistics(self, request: Any, context: Any) -> Any:
-        """What one version, all of a model, or all models have done."""
+        """Inference statistics of one version, of all versions of a model, or of all models."""
         path = f"{self._model(request)}/stats" if request.name else "/v2/models/stats"
         return filled("inference.ModelStatisticsResponse", await self._page(path))
 
     # -- repository -------------------------------------------------------------------------------
 
     async def repository_index(self, request: Any, context: Any) -> Any:
-        """What the repository holds, and in which state."""
+        """The versions in the repository and their states."""
         page = await self._page("/v2/repository/index", {"ready": request.ready})
         return filled("inference.RepositoryIndexResponse", {"models": page})
 
     async def repository_model_load(self, request: Any, context: Any) -> Any:
-        """Serve a model in the version that the registry says now."""
+        """Load a model in the version that the registry names now."""
         name = await self._change(request, "load")
         return filled("inference.RepositoryModelLoadResponse", {"model_name": name, "isLoaded": True})
 
     async def repository_model_unload(self, request: Any, context: Any) -> Any:
-        """Serve a model no more."""
+        """Unload a model."""
         name = await self._change(request, "unload")
         return filled("inference.RepositoryModelUnloadResponse", {"model_name": name, "isUnloaded": True})
 
     async def _change(self, request: Any, what: str) -> str:
         name = check_name(request.model_name or request.repository_name)  # KServe has no repositories
-        # Bytes, which JSON has not, are a model's files: those are refused as all parameters are.
+        # Bytes, which JSON lacks, are a model's files: refused, as all parameters are.
         parameters = {name: str(value) for name, value in values_of(request.parameters).items()}
         await self._page(f"/v2/repository/models/{name}/{what}", {"parameters": parameters})
         return name
@@ -144,21 +144,21 @@ class Inference:
     # -- pages ------------------------------------------------------------------------------------
 
     def _model(self, request: Any) -> str:
-        """The path of a model or of one of its versions; NotFound or Unavailable if there is none."""
+        """Return the path of a model or of one of its versions; NotFound or Unavailable if there is none."""
         named = self._host.find(request.name, request.version or None).version.name
         return f"/v2/models/{named}" + (f"/versions/{request.version}" if request.version else "")
 
     async def _page(self, path: str, body: object = None) -> Any:
-        """The document of a page, which is asked by POST if it has a body; its error is raised."""
+        """Return the document of a page, by POST if there is a body, else GET; raise its error."""
         method, content = ("GET", b"") if body is None else ("POST", orjson.dumps(body))
         scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
         status, _, content = await ask(self._app, scope, content)
         document = orjson.loads(content or b"{}")
-        if status >= 400 and "error" in document:  # without, a page of health says no
+        if status >= 400 and "error" in document:  # without one, a health page says no
             raise refused(status, document["error"])
         return document
 
 
 def filled(name: str, document: object) -> Any:
-    """A message with what a document has of its fields."""
+    """Return a message with those of its fields that a document has."""
     return json_format.ParseDict(document, message(name)(), ignore_unknown_fields=True)

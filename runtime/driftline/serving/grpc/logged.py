@@ -1,4 +1,4 @@
-"""Inference whose payloads are logged, as those of the same requests over REST would be."""
+"""Inference that logs payloads as those of the same requests over REST."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from driftline.errors import BadRequest, DriftlineError
 from driftline.protocols.grpc.codec import GrpcCodec, asked_by_rest
 from driftline.serving.grpc.inference import Inference
-from driftline.serving.infer import fields_of, lines
+from driftline.serving.http.infer import fields_of, lines
 from driftline.serving.payloads.exchange import Asked
 from driftline.serving.payloads.log import PayloadLog
 
@@ -15,7 +15,7 @@ from driftline.serving.payloads.log import PayloadLog
 class LoggedInference(Inference):
     """See Inference.
 
-    payloads  where they are logged
+    payloads  the payload log
     """
 
     def __init__(self, *arguments: Any, payloads: PayloadLog) -> None:
@@ -23,7 +23,7 @@ class LoggedInference(Inference):
         self._payloads = payloads
 
     async def model_infer(self, request: Any, context: Any) -> bytes:
-        """The answer to a request, as it is sent."""
+        """Return the response to a request, serialised."""
         body, length = rest_of(request)
         asked = Asked(request.message.model_name, b"application/octet-stream", b"", length)
         try:
@@ -41,7 +41,7 @@ class LoggedInference(Inference):
 
 
 def rest_of(request: Any) -> tuple[bytes, int]:
-    """A request as it would be over REST, and where its JSON ends; nothing of one that can't be said so."""
+    """Return a request as over REST, and the length of its JSON; (b"", 0) if REST can't express it."""
     try:
         return asked_by_rest(request)
     except BadRequest:

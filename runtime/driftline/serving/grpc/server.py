@@ -1,4 +1,4 @@
-"""The port of gRPC in one process: opened, closed, and what each call passes."""
+"""The gRPC port of one process: opening, closing, and the handling of each call."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from driftline.config import Server
 from driftline.errors import BadRequest, ConfigError, Stopping
 from driftline.protocols.grpc import wire
 from driftline.protocols.grpc.messages import HEALTH, INFERENCE, POOL, ModelInferRequest, class_of
-from driftline.serving.app import App
 from driftline.serving.base_host import BaseHost
 from driftline.serving.grpc.errors import status_of
 from driftline.serving.grpc.health import Health
 from driftline.serving.grpc.inference import Inference
 from driftline.serving.grpc.logged import LoggedInference
-from driftline.serving.infer import Infer
+from driftline.serving.http.app import App
+from driftline.serving.http.infer import Infer
 from driftline.sockets import authority
 
 log = logging.getLogger("uvicorn.access")
@@ -33,19 +33,19 @@ log = logging.getLogger("uvicorn.access")
 Reader = Callable[[Any], Any]
 
 PING_SECONDS = 75
-"""A client that has been silent for so long is asked whether it is there: of one that went without a word,
-calls and streams would stay for hours."""
+"""A client that has been silent for so long is pinged: if it disappeared without closing, its calls and
+streams would stay for hours."""
 
 CANCEL_SECONDS = 1.0
-"""Calls that are refused at the end have so long to say so to their clients."""
+"""Time for calls rejected at the end to send their status."""
 
 
 class GrpcServer:
-    """Answers on the gRPC port, which all workers of a server share, from the same versions as HTTP.
+    """Serves the same versions as HTTP on the gRPC port, which all workers of a server share.
 
-    app       has the pages of HTTP
-    host      finds the version that answers
-    settings  of the server; `grpc_port` is the port's number
+    app       has the HTTP pages
+    host      finds the version to run
+    settings  of the server; `grpc_port` is the port number
     """
 
     def __init__(self, app: App, host: BaseHost, settings: Server) -> None:
@@ -70,7 +70,7 @@ class GrpcServer:
         )
 
     async def start(self) -> None:
-        """Listen; ConfigError if the address can't be had."""
+        """Listen; ConfigError if the address can't be bound."""
         host, port = self._settings.host, self._settings.grpc_port
         assert port is not None
         try:
@@ -80,8 +80,8 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Take no more calls and no more requests of streams, and end when what was taken is answered; what
-        takes longer than `drain_seconds` is refused."""
+        """Accept no more calls, nor requests on streams, and finish those in progress; reject what takes
+        longer than `drain_seconds`."""
         self._ending.set_result(None)
         seconds = self._settings.drain_seconds
         stopping = asyncio.create_task(self._server.stop(seconds + CANCEL_SECONDS))
@@ -94,7 +94,7 @@ class GrpcServer:
     # -- calls --------------------------------------------------------------------------------------
 
     def _handlers(self, name: str, service: object) -> Any:
-        """A service's methods, which are called there as in its description, in Python's way."""
+        """Return the handlers of a service's methods; ours have its description's names in snake case."""
         handlers = {}
         for method in POOL.FindServiceByName(name).methods:
             path = f"/{name}/{method.name}"
@@ -127,7 +127,7 @@ class GrpcServer:
 
     @asynccontextmanager
     async def _call(self, path: str, context: Any) -> AsyncIterator[None]:
-        """The life of a call: an error is its answer, and it is logged as requests of HTTP are."""
+        """Surround a call: turn errors into its status, and log it as HTTP requests are logged."""
         task = asyncio.current_task()
         assert task is not None, "gRPC makes one for each call"
         self._calls.add(task)
@@ -145,15 +145,15 @@ class GrpcServer:
             self._calls.discard(task)
             if self._settings.access_log:
                 log.info('%s - "POST %s HTTP/2" %s', context.peer(), path, code.name)
-        # To abort would leave a cycle, with the request in it, for the garbage collector to find some time.
+        # context.abort would leave a reference cycle that holds the request until a garbage collection.
         context.set_code(code)
         context.set_details(message)
 
 
 def reader_of(method: Any) -> Reader:
-    """What reads the requests of a method, by gRPC's description of it; BadRequest if one is none.
+    """Return the parser of a method's requests; it raises BadRequest for an invalid message.
 
-    Left to gRPC, which has a place for this, a client's fault would be an error of ours with its traceback.
+    As gRPC's own deserialiser, it would turn a client's fault into a server error with a traceback.
     """
     kind = class_of(method.input_type)
     parse = wire.read if kind is ModelInferRequest else kind.FromString
@@ -171,5 +171,5 @@ def reader_of(method: Any) -> Reader:
 
 
 def serialised(answer: Any) -> bytes:
-    """An answer as it is sent, which some are already."""
+    """Serialise a response, unless it already is."""
     return answer if isinstance(answer, bytes) else answer.SerializeToString()

@@ -1,1 +1,1 @@
-"""Payloads, logged: what was asked and answered goes to a URL or a folder, out of a process of its own."""
+"""Payload logging: a separate process sends requests and responses to a URL or a folder."""

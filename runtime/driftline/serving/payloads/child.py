@@ -19,10 +19,10 @@ log = logging.getLogger("driftline.payloads")
 
 
 def main(end: int, shared: int) -> int:
-    """Log exchanges until the server closes the connection; the exit code.
+    """Log exchanges until the server closes the connection; return the exit code.
 
     end     file descriptor of the socket to the server
-    shared  of the shared counts
+    shared  file descriptor of the shared counts
     """
     connection, settings = child_process.begin(end, idle=True)
     logs.configure(settings.log_format, settings.log_level, access_log=False)

@@ -9,7 +9,7 @@ from base64 import b64encode
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic, sleep
 from urllib.parse import SplitResult, unquote
 
@@ -31,26 +31,26 @@ FIRST_REST = 0.25
 TIMEOUT_SECONDS = 10.0
 
 SILENCE_SECONDS = 60.0
-"""The least seconds between two log lines about payloads that could not be posted."""
+"""Least seconds between two log lines about payloads that could not be posted."""
 
 MOST_POST_BYTES = 2**20
-"""The most bytes of bodies in a post of several payloads."""
+"""Most bytes of bodies in a post of several payloads."""
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class EventSink:
     """Posts each payload in CloudEvents' binary mode, or several as a batch.
 
-    A post is tried again on errors of the network, on 429 and 5xx; other answers are final. Log lines name
+    Network errors, 429 and 5xx are retried; other responses are final. Log lines name
     the host only, since URLs may hold secrets.
 
     url        http or https; a user and a password in it become basic authentication
-    namespace  of Kubernetes; if empty, that of the pod, or `default` outside of one
-    batch      the most payloads of a post; 1: binary mode
+    namespace  of Kubernetes; if empty, that of the pod, or `default` outside a pod
+    batch      most payloads in a post; 1: binary mode
 
-    Raises ConfigError if it is no such URL.
+    Raises ConfigError for any other URL.
     """
 
     def __init__(self, url: str, namespace: str = "", batch: int = 1) -> None:
@@ -63,6 +63,7 @@ class EventSink:
         self._batch = batch
         self._last_line = -SILENCE_SECONDS
         self._not_logged = 0
+        self._log_lock = Lock()
 
     def threads(self, queue: Queue) -> list[Thread]:
         """See Sink."""
@@ -81,26 +82,26 @@ class EventSink:
                         self._deliver(queue, sender, payloads)
                     except Exception as error:  # unexpected; the next post may succeed
                         queue.done(given_up=len(payloads))
-                        self._tell(f"{type(error).__name__}: {error}", len(payloads))
+                        self._log_failure(f"{type(error).__name__}: {error}", len(payloads))
                 if not posts and queue.closed:
                     return
         finally:
             sender.close()
 
     def _take(self, queue: Queue) -> list[list[Payload]]:
-        """Take payloads from the queue, grouped into posts; none if none came for _LOOK_SECONDS."""
-        exchanges = queue.take(_LOOK_SECONDS, self._batch, MOST_POST_BYTES)
+        """Take payloads from the queue, grouped into posts; none if none arrived for _POLL_SECONDS."""
+        exchanges = queue.take(_POLL_SECONDS, self._batch, MOST_POST_BYTES)
         payloads = [payload for exchange in exchanges for payload in exchange.payloads()]
         return [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
 
     def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> None:
-        """Send a post, with retries, and count whether it was taken."""
+        """Send a post, with retries, and count its payloads as sent or given up."""
         events = [to_event(payload, self._source, self._namespace) for payload in payloads]
         one = self._batch == 1
         fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
         reason = "the server stops"
         for attempt in range(ATTEMPTS):
-            if attempt and not self._rest(queue, attempt):
+            if attempt and not self._wait(queue, attempt):
                 break
             try:
                 status = sender.post(fields, body)
@@ -115,10 +116,10 @@ class EventSink:
             if status != 429 and status < 500:
                 break
         queue.done(given_up=len(payloads))
-        self._tell(reason, len(payloads))
+        self._log_failure(reason, len(payloads))
 
-    def _rest(self, queue: Queue, attempt: int) -> bool:
-        """Wait before the next attempt; False if there is no time for one."""
+    def _wait(self, queue: Queue, attempt: int) -> bool:
+        """Wait before the next attempt; return False if there is no time for one."""
         until = monotonic() + jittered(backoff(attempt, FIRST_REST))
         while (left := until - monotonic()) > 0 and not queue.closed:
             sleep(min(left, 0.1))
@@ -126,16 +127,18 @@ class EventSink:
             sleep(min(max(0.0, until - monotonic()), 0.1))
         return not queue.late
 
-    def _tell(self, reason: str, count: int) -> None:
-        self._not_logged += count
+    def _log_failure(self, reason: str, count: int) -> None:
         now = monotonic()
-        if now - self._last_line >= SILENCE_SECONDS:
+        with self._log_lock:
+            self._not_logged += count
+            if now - self._last_line < SILENCE_SECONDS:
+                return
             count, self._not_logged, self._last_line = self._not_logged, 0, now
-            log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
+        log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
 
 
 class Sender:
-    """A keep-alive connection, which is opened with the first post."""
+    """A keep-alive connection, opened with the first post."""
 
     def __init__(self, url: SplitResult) -> None:
         self._url = url
@@ -148,10 +151,10 @@ class Sender:
         self._connection: HTTPConnection | None = None
 
     def post(self, fields: cloudevents.Fields, body: bytes) -> int:
-        """Send a POST; the status of its answer. Raises OSError or HTTPException if there is none.
+        """Send a POST and return the response's status; raise OSError or HTTPException without a response.
 
-        A server may close an idle connection just when it is used again: then the post is sent once more,
-        over a new one.
+        A server may close an idle connection just as it is reused: then the post is sent once more, over a
+        new one.
         """
         if self._connection is not None:
             with suppress(OSError, HTTPException):
@@ -185,7 +188,7 @@ class Sender:
 
 
 def pod_namespace() -> str:
-    """The namespace of the pod that this runs in, `default` if in none."""
+    """Return the namespace of this process's pod, `default` outside a pod."""
     try:
         return _NAMESPACE.read_text(encoding="ascii").strip() or "default"
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A request and its answer, to be logged."""
+"""A request and its response, to be logged."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import NamedTuple
 from driftline.protocols.payloads import REQUEST, RESPONSE, Payload
 
 RECORD_BYTES = 700
-"""About the bytes that an exchange takes in memory besides its bodies."""
+"""Approximate bytes of an exchange in memory, without its bodies."""
 
 _JSON_LENGTH = re.compile(rb"inference-header-content-length: (\d+)\r\n")
 
 
 class Asked(NamedTuple):
-    """What payloads have of the head of a request.
+    """What payloads record from the head of a request.
 
-    name          the model that is asked; None for the default
+    name          the model requested; None for the default
     content_type  empty if there is none
-    id            of the exchange, the header `ce-id`; empty if one is to be made
-    json_length   where the body's JSON ends; None if that is not said
+    id            of the exchange, from the header `ce-id`; empty if one is to be made
+    json_length   bytes of JSON at the start of the body; None if not given
     """
 
     name: str | None
@@ -31,20 +31,20 @@ class Asked(NamedTuple):
 
     @classmethod
     def of(cls, name: str | None, headers: dict[bytes, bytes], json_length: int | None) -> Asked:
-        """Of a request's headers."""
+        """Make one from a request's headers."""
         return cls(name, headers.get(b"content-type", b""), headers.get(b"ce-id", b""), json_length)
 
 
 class Exchange(NamedTuple):
-    """A request and its answer, or only one of them, as they were sent.
+    """A request and its response, or only one of them, as they were sent.
 
-    time              of the answer, in seconds since 1970
-    model, version    that has answered; if none has, the model that was asked for and ""
+    time              of the response, in seconds since 1970
+    model, version    that responded; if none did, the model requested and ""
     content_type, id, json_length  see Asked
     request, response their bodies; None if not to be logged
-    fields            the lines of the answer's headers
-    halves            how many payloads it has: 1 or 2
-    size              about the bytes that it takes in memory
+    fields            the lines of the response's headers
+    halves            number of payloads: 1 or 2
+    size              approximate bytes in memory
     """
 
     time: float
@@ -72,7 +72,7 @@ class Exchange(NamedTuple):
         fields: bytes,
         response: bytes | None,
     ) -> Exchange:
-        """Make one of a request's head and what was answered."""
+        """Make one from a request's head and its response."""
         _, content_type, name, json_length = asked
         halves, size = 0, RECORD_BYTES
         if request is not None:
@@ -95,7 +95,7 @@ class Exchange(NamedTuple):
         )
 
     def payloads(self) -> Iterator[Payload]:
-        """The payload of the request, then that of the answer."""
+        """Yield the payload of the request, then that of the response."""
         name = self.id.decode("latin-1") or new_id()
         about = (self.time, self.model, self.version, self.content_type.decode("latin-1"))
         if self.request is not None:
@@ -107,6 +107,6 @@ class Exchange(NamedTuple):
 
 
 def new_id() -> str:
-    """A UUID of version 4, not hard to guess: uuid.uuid4 takes longer than all else here."""
+    """Return a UUID of version 4 that is not secure: uuid.uuid4 takes longer than all else here."""
     digits = f"{getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"

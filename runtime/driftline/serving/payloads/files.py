@@ -22,13 +22,13 @@ log = logging.getLogger("driftline.payloads")
 
 
 class FileSink:
-    """Writes files whose names begin with the time; each appears once it is complete.
+    """Writes files whose names begin with the time; each appears when it is complete.
 
-    folder      made if it is not there
-    most_bytes  of exchanges in a file: then it is written
-    seconds     after its first payload, a file is written even if it is not full
+    folder      created if it does not exist
+    most_bytes  a file is written when its exchanges take so many bytes
+    seconds     a file is written so long after its first payload, even if it is not full
 
-    While a file can't be written, its payloads are kept. Others wait in the queue, which drops the oldest.
+    While a file can't be written, its payloads are kept and others wait in the queue, which drops the oldest.
 
     Raises ConfigError if the folder can't be made or written to.
     """
@@ -37,7 +37,7 @@ class FileSink:
         self._folder = Path(folder)
         self._most_bytes = most_bytes
         self._seconds = seconds
-        self._suffix = f"{socket.gethostname()}-{os.getpid()}.parquet"  # others may write here, too
+        self._suffix = f"{socket.gethostname()}-{os.getpid()}.parquet"  # other processes may write here, too
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self._folder, os.W_OK):
@@ -74,7 +74,7 @@ class FileSink:
                 self._write_file(payloads)
             except OSError as error:
                 log.error("%d payloads can't be written to %s: %s", len(payloads), self._folder, error)
-            except Exception as error:  # another try would not help
+            except Exception as error:  # a retry would not help
                 log.error("%d payloads can't be written: %s: %s", len(payloads), type(error).__name__, error)
                 queue.done(given_up=len(payloads))
                 return

@@ -1,9 +1,9 @@
-"""Logging the payloads of a server, in a process of its own.
+"""Logs the payloads of a server in a separate process.
 
-No request waits for the log. Exchanges (a request and its answer) go to the logging process over a socket,
-several at once. That process counts in shared memory what it has logged, and gets at most WINDOW_BYTES that
-it has not; more exchanges wait in a queue here, which drops the oldest when it is full. Exchanges are skipped
-when to hand them over would take too much time from requests: a busy server logs a sample.
+No request waits for the log. Exchanges (a request and its response) go to the logging process over a socket,
+several at once. That process counts in shared memory what it has logged, and is sent at most WINDOW_BYTES
+beyond that; more exchanges wait in a queue here, which drops the oldest when it is full. Exchanges are
+skipped when handing them over would take too much time from requests: a busy server logs a sample.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from driftline.serving.payloads.sink import open_sink
 log = logging.getLogger("driftline.payloads")
 
 CLOSE_SECONDS = 5.0
-"""How long logging what waits may take when the server stops."""
+"""Time limit for logging what still waits when the server stops."""
 
 FLUSH_SECONDS = 0.1
-"""How long exchanges wait for others, to be handed over together, unless they fill a frame before. Each frame
-wakes the logging process, which cools the caches if both share a core."""
+"""How long exchanges wait to be handed over together, unless they fill a frame earlier. Each frame wakes the
+logging process, which cools the caches if both share a core."""
 
 POLL_SECONDS = 0.005
-"""Seconds between two looks whether the logging process has room again."""
+"""Seconds between two checks whether the logging process has room again."""
 
 FRAME_BYTES = 2**18
-"""About the bytes of exchanges that are handed over at once; between two frames, requests run."""
+"""Approximate bytes of exchanges to hand over at once; between two frames, requests run."""
 
 WINDOW_BYTES = 4 * 2**20
-"""The most bytes of exchanges that are handed over and not logged yet."""
+"""Most bytes of exchanges handed over and not logged yet."""
 
 SILENCE_SECONDS = 60.0
-"""The least seconds between two log lines about skipped payloads."""
+"""Least seconds between two log lines about skipped payloads."""
 
 MOST_SKIPPED_TOGETHER = 16
-"""With an exchange that there is no time for, up to so many that follow are skipped, by chance."""
+"""With an exchange skipped for lack of time, a random number up to this of the next ones is skipped, too."""
 
 LENGTH = struct.Struct("=Q")
-"""The length of a frame, which is sent before it; a frame is a pickled list of exchanges as tuples."""
+"""The length of a frame, sent before it; a frame is a pickled list of exchanges as tuples."""
 
 COUNTED = ("taken_bytes", "sent", "given_up")
 """What the logging process counts.
@@ -84,7 +84,7 @@ class Counts:
     queued_bytes: int = 0
 
     def add(self, other: Counts) -> None:
-        """Add another process's."""
+        """Add another process's counts."""
         self.sent += other.sent
         self.dropped += other.dropped
         self.skipped += other.skipped
@@ -98,13 +98,13 @@ class Counts:
 
 
 class PayloadLog:
-    """Takes requests and answers, and has a process log them, which is replaced if it ends.
+    """Hands requests and responses to a logging process, which is replaced if it ends.
 
     Used on the event loop only.
 
-    settings  which payloads are logged: requests, answers or both (`log_payloads`), of what part of all
-              exchanges (`log_sample`), how many bytes may wait (`log_queue_bytes`), and where they go
-    spare     measures the time that requests leave; None if this machine can't tell
+    settings  which payloads to log: requests, responses or both (`log_payloads`), what part of all exchanges
+              (`log_sample`), how many bytes may wait (`log_queue_bytes`), and the sink
+    spare     measures the spare time of this thread; None if this machine can't tell
     """
 
     def __init__(self, settings: Server) -> None:
@@ -112,7 +112,7 @@ class PayloadLog:
         self._requests = settings.log_payloads != "response"
         self._responses = settings.log_payloads != "request"
         self._sample = settings.log_sample
-        self._unsampled = gap(settings.log_sample)  # so many exchanges come before the next one of the sample
+        self._unsampled = gap(settings.log_sample)  # exchanges to pass before the next one in the sample
         self.spare = spare_time(available_cores() / settings.workers, limited_cores())
         self._budget = Budget(settings.log_cpu, self.spare.part if self.spare is not None else no_time)
         self._most_bytes = settings.log_queue_bytes
@@ -120,7 +120,7 @@ class PayloadLog:
         self._new: list[tuple[Asked, bytes, int, bytes, bytes, Version | None]] = []
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = self._handed_bytes = 0
-        self._in_flight_bytes = 0  # at the last look; it can only be less now
+        self._in_flight_bytes = 0  # when last read; it can only be less now
         self._enqueued = self._handed = self._dropped = 0
         self._skipped = self._skips_logged = self._skip_next = 0
         self._next_warning = 0.0
@@ -134,7 +134,7 @@ class PayloadLog:
 
     @classmethod
     def of(cls, settings: Server) -> PayloadLog | None:
-        """The log that the settings ask for; None if they ask for none. ConfigError if they are wrong."""
+        """Return the log for these settings, None if logging is off; ConfigError if they are wrong."""
         if settings.log_payloads == "none":
             if settings.log_sink:
                 raise ConfigError("log_sink: expected log_payloads = 'all', 'request' or 'response' with it")
@@ -155,14 +155,14 @@ class PayloadLog:
         content: bytes,
         version: Version | None,
     ) -> None:
-        """Take an exchange to be logged, if it is in the sample; of answers, only those of status 200.
+        """Take an exchange to be logged, if it is in the sample; only responses of status 200 are logged.
 
-        The rest is done in the next turn of the event loop, not between the answers of a batch: a client that
-        waits meanwhile goes to sleep, and waking it costs more than all that is done here.
+        The rest is done in the next turn of the event loop, not between the responses of a batch: a client
+        that waits meanwhile goes to sleep, and waking it costs more than all that is done here.
 
-        fields   the lines of the answer's headers
-        content  the answer's body
-        version  that has answered; None if none has
+        fields   the lines of the response's headers
+        content  the response's body
+        version  that responded; None if none did
         """
         if self._unsampled > 0:
             self._unsampled -= 1
@@ -174,7 +174,7 @@ class PayloadLog:
         self._new.append((asked, body, status, fields, content, version))
 
     def _enqueue_new(self) -> None:
-        """Put new exchanges into the queue, as far as there is time for that."""
+        """Put new exchanges into the queue, as far as the budget allows."""
         new, self._new = self._new, []
         for asked, body, status, fields, content, version in new:
             request = body if self._requests else None
@@ -193,9 +193,9 @@ class PayloadLog:
                 self._skip(halves, begin)
 
     def _skip(self, halves: int, now: float) -> None:
-        """Count what there is no time for, and log that now and then.
+        """Count payloads skipped for lack of time, and log that at intervals.
 
-        Some exchanges that follow are skipped, too: to ask the budget for each of them takes time as well.
+        Some of the next exchanges are skipped, too: checking the budget for each takes time as well.
         """
         self._skip_next = int(random.random() * MOST_SKIPPED_TOGETHER)  # noqa: S311
         self._skipped += halves
@@ -224,7 +224,7 @@ class PayloadLog:
             self._dropped += oldest.halves
 
     def _hand_over_in(self, seconds: float) -> None:
-        """Schedule `_hand_over` in so many seconds, unless it comes earlier anyway."""
+        """Schedule `_hand_over` in so many seconds, unless it is due earlier."""
         if self._timer is not None:
             if seconds >= self._timer_seconds:
                 return
@@ -233,7 +233,7 @@ class PayloadLog:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._hand_over)
 
     def _hand_over(self) -> None:
-        """Write one frame of the queue to the logging process, as far as its window has room."""
+        """Write one frame of the queue to the logging process, as far as its window allows."""
         self._timer = None
         if self._transport is None:
             return  # called again when there is a process
@@ -267,7 +267,7 @@ class PayloadLog:
         return Counts(sent, dropped, self._skipped, queued, max(0, queued_bytes))
 
     async def close(self) -> None:
-        """Have what waits logged, within CLOSE_SECONDS, and stop the logging process."""
+        """Log what still waits, within CLOSE_SECONDS, and stop the logging process."""
         self._enqueue_new()
         self._deadline = monotonic() + CLOSE_SECONDS
         self._closing.set()
@@ -307,7 +307,7 @@ class PayloadLog:
                 await asyncio.wait_for(self._closing.wait(), rest)
 
     async def _run_process(self) -> int:
-        """Run one logging process to its end; its exit code."""
+        """Run one logging process until it ends; return its exit code."""
         process, end = await child_process.start(
             "driftline.serving.payloads.child", self._settings, self._shared.descriptor
         )
@@ -326,7 +326,7 @@ class PayloadLog:
     async def _drain(
         self, transport: asyncio.WriteTransport, process: asyncio.subprocess.Process, ended: asyncio.Task[int]
     ) -> None:
-        """Hand over what waits, close the connection, and wait for the process, until the deadline."""
+        """Hand over what still waits, close the connection, and wait for the process, until the deadline."""
         while self._waiting and not ended.done() and monotonic() < self._deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
         transport.close()
@@ -335,7 +335,7 @@ class PayloadLog:
             process.kill()
 
     def _count_lost(self) -> int:
-        """Count as dropped what a process that has ended has not logged; how many payloads these are."""
+        """Count as dropped what an ended process has not logged; return the number of these payloads."""
         lost = self._handed - self._shared["sent"] - self._shared["given_up"]
         self._handed -= lost
         self._dropped += lost
@@ -345,7 +345,7 @@ class PayloadLog:
 
 
 def gap(sample: float) -> int:
-    """Draw how many exchanges come between two of a sample, of which `sample` is the part (geometric)."""
+    """Draw the number of exchanges between two in a sample of rate `sample` (geometric distribution)."""
     if sample <= 0.0:
         return sys.maxsize
     if sample >= 1.0:

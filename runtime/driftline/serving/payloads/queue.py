@@ -12,9 +12,9 @@ from driftline.serving.payloads.exchange import Exchange
 
 
 class Queue:
-    """A queue of exchanges, which one thread fills and several empty. The server limits what is in it.
+    """A queue of exchanges, filled by one thread and emptied by several. The server limits its size.
 
-    shared  counts for the server what was taken and logged; see `log.COUNTED`
+    shared  counts what was taken and logged, for the server; see `log.COUNTED`
     """
 
     def __init__(self, shared: SharedCounts) -> None:
@@ -22,24 +22,25 @@ class Queue:
         self._shared = shared
         self._closed = False
         self._until = 0.0
-        self._came = Condition()
+        self._changed = Condition()
 
     def put(self, exchanges: Iterable[Exchange]) -> None:
         """Add exchanges."""
-        with self._came:
+        with self._changed:
             self._waiting.extend(exchanges)
-            self._came.notify_all()
+            self._changed.notify_all()
 
     def take(self, seconds: float, payloads: int, size: int) -> list[Exchange]:
-        """Take the oldest exchanges, until they have `payloads` payloads or `size` bytes, or none waits.
+        """Take the oldest exchanges, until they have `payloads` payloads or `size` bytes, or none is left.
 
-        Waits up to `seconds` for the first one. Empty if none comes, or if the queue is closed and empty.
+        Waits up to `seconds` for the first one. Returns [] if none comes, or if the queue is closed and
+        empty or late.
         """
         until = monotonic() + seconds
         found: list[Exchange] = []
-        with self._came:
+        with self._changed:
             while not self._waiting and not self._closed and (left := until - monotonic()) > 0:
-                self._came.wait(left)
+                self._changed.wait(left)
             if self.late:
                 return found
             taken = 0
@@ -52,24 +53,24 @@ class Queue:
         return found
 
     def done(self, sent: int = 0, given_up: int = 0) -> None:
-        """Count payloads that were taken: logged, or given up."""
-        with self._came:
+        """Count taken payloads as logged or given up."""
+        with self._changed:
             self._shared.add("sent", sent)
             self._shared.add("given_up", given_up)
 
     def close(self, seconds: float) -> None:
-        """Take no more exchanges, and be `late` after `seconds`."""
-        with self._came:
+        """Close the queue; it is `late` after `seconds`."""
+        with self._changed:
             self._until = monotonic() + seconds
             self._closed = True
-            self._came.notify_all()
+            self._changed.notify_all()
 
     @property
     def closed(self) -> bool:
-        """Whether no more exchanges come."""
+        """Whether no more exchanges will be added."""
         return self._closed
 
     @property
     def late(self) -> bool:
-        """Whether the time to log what waits is over."""
+        """Whether the time to log what still waits is over."""
         return self._closed and monotonic() >= self._until

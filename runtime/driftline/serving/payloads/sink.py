@@ -1,4 +1,4 @@
-"""Where payloads go, by the settings."""
+"""Chooses by the settings where payloads go."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Sink(Protocol):
     """Logs payloads."""
 
     def threads(self, queue: Queue) -> list[Thread]:
-        """Threads, not started, that log what is in the queue until it is closed and empty."""
+        """Return unstarted threads that log what is in the queue until it is closed and empty."""
         ...
 
 
 def open_sink(settings: Server) -> Sink:
-    """The sink that `log_sink` names; ConfigError if there can be none."""
+    """Return the sink that `log_sink` names; ConfigError if it can't be used."""
     sink = settings.log_sink
     if not sink:
         raise ConfigError("log_payloads: expected log_sink, a URL or a folder, with it")

@@ -1,0 +1,265 @@
+"""Counting the rows of batches for a monitor on the device where they lie, behind each batch's outputs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Condition, Lock, RLock
+from typing import Any, Self
+
+import numpy as np
+
+from driftline.engine.cuda.device import Device
+from driftline.engine.cuda.session import DeviceBuffers, DeviceSession
+from driftline.engine.cuda.staging import Source
+from driftline.monitor.counting import Counter
+from driftline.monitor.monitor import Monitor
+from driftline.monitor.reading import Reader
+from driftline.monitor.reference.profile import Profile
+from driftline.monitor.slab import Share
+from driftline.tensors import Array, Tensors
+from driftline_kernels import moving, rows
+
+log = logging.getLogger("driftline.device")
+
+SETTLE_SECONDS = 10.0
+"""How long `CategoryCounts.move` waits for the outputs of batches whose numbers were counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatherPlan:
+    """How the numeric columns of a profile become one matrix, for batches of one shape.
+
+    matrix  (rows, columns) float32 on the device, which is counted
+    blocks  of the device, which columns are moved from
+    moves   (columns, 5) int64, see moving.BLOCK; None if the matrix is the model's input itself
+    """
+
+    matrix: Any
+    blocks: tuple[Any, Any]
+    moves: Any = None
+
+
+class CategoryCounts:
+    """Counts categories on the CPU, since strings are there: those of the batches between two drains."""
+
+    def __init__(self, profile: Profile, reader: Reader) -> None:
+        self._counter = Counter(profile)
+        self._reader = reader
+        self._open = 0
+        self._changed = Condition()
+
+    def open(self) -> Self:
+        """Announce a batch whose numbers are counted; `settle` must follow, even if the batch fails."""
+        with self._changed:
+            self._open += 1
+        return self
+
+    def settle(self, columns: Tensors) -> None:
+        """Count the categories of an announced batch; without columns, only end the wait for it.
+
+        Raises BadRequest, and counts nothing of it, if a column can't be read.
+        """
+        try:
+            if columns and self._counter.categorical:
+                codes = [codes for _, codes in self._reader.blocks(columns)]
+                with self._changed:
+                    for some in codes:
+                        self._counter.add_codes(some)
+        finally:
+            with self._changed:
+                self._open -= 1
+                self._changed.notify_all()
+
+    def move(self, counter: Counter) -> None:
+        """Wait until all announced batches are settled, then move what was counted to another counter.
+
+        Batches that are not settled within SETTLE_SECONDS are counted with the next move.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._open, SETTLE_SECONDS):
+                log.warning(
+                    "%d batches on a card were not answered in %g s: their categories are counted later",
+                    self._open, SETTLE_SECONDS,
+                )  # fmt: skip
+            counter.merge(self._counter)
+            self._counter.reset()
+
+
+class DeviceCounters:
+    """The counters of all devices of a model, for one monitor."""
+
+    def __init__(self, counters: Mapping[Device, DeviceCounter], monitor: Monitor | Share) -> None:
+        self._counters = counters
+        self._monitor = monitor
+
+    @classmethod
+    def of(cls, sessions: Sequence[DeviceSession], monitor: Monitor | Share) -> Self | None:
+        """One for each session, with its kernels loaded; None for a profile without numeric columns."""
+        if not Counter(monitor.profile).numeric:
+            return None
+        counters = {session.device: DeviceCounter.of(session, monitor) for session in sessions}
+        return cls(counters, monitor)
+
+    @property
+    def rows(self) -> int:
+        """Rows whose numbers were counted since the last drain."""
+        return sum(counter.rows for counter in self._counters.values())
+
+    @property
+    def due(self) -> bool:
+        """Whether the monitor has to take what was counted, for a look or the end of a window."""
+        return self._monitor.due(self.rows)
+
+    def count(self, buffers: DeviceBuffers, rows: int) -> CategoryCounts | None:
+        """See DeviceCounter.count."""
+        return self._counters[buffers.device].count(buffers, rows)
+
+    def drain(self) -> None:
+        """See DeviceCounter.drain."""
+        for counter in self._counters.values():
+            counter.drain()
+
+
+class DeviceCounter:
+    """Counts rows on one device, until its monitor takes what was counted.
+
+    device   whose stream the kernels run on
+    monitor  that takes the counts, or a worker's share of one
+    rows     whose numbers were counted since the last drain
+    """
+
+    def __init__(self, device: Device, monitor: Monitor | Share) -> None:
+        self.rows = 0
+        self._device = device
+        self._monitor = monitor
+        # By the id of buffers, which live as long as their session.
+        self._plans: dict[int, GatherPlan | None] = {}
+        self._stream = Lock()
+        self._draining = RLock()
+        self._mark: Any = None
+        blank = Counter(monitor.profile).memory
+        with device.active():
+            self._blank, self._pinned = (device.pinned(blank.nbytes).view(np.int64) for _ in range(2))
+            self._blank[:] = self._pinned[:] = blank
+            self._counter = Counter(monitor.profile, self._pinned)
+            self._counts = self._send(blank)
+            state = rows.sent(self._counter.state, self._send)
+            size = state.counts.size
+            own = state._replace(
+                counts=self._counts[:size].reshape(state.counts.shape),
+                sums=self._counts[size : size + state.sums.size].view(np.float64),
+            )
+            self._parts = rows.Parts.of(own)
+        reader = Reader((), self._counter.categorical)
+        self._categories, self._next_categories = (CategoryCounts(monitor.profile, reader) for _ in range(2))
+
+    @classmethod
+    def of(cls, session: DeviceSession, monitor: Monitor | Share) -> Self:
+        """The counter of a session, its kernels loaded for all shapes that it has so far."""
+        known = session.buffers
+        with session.device.loading():
+            counter = cls(session.device, monitor)
+            for buffers in known:
+                counter._count(buffers, 0)  # no rows: nobody knows what lies there
+            counter._restart()
+        session.on_close(counter.close)
+        return counter
+
+    def close(self) -> None:
+        """Free device memory; called while the device is active."""
+        with self._stream:
+            self._plans.clear()
+            del self._counts, self._parts, self._blank
+
+    def count(self, buffers: DeviceBuffers, number: int) -> CategoryCounts | None:
+        """Count the numbers of the first `number` rows of a batch in device memory.
+
+        What it returns is to be settled with the batch's columns. None, and nothing is counted, if the device
+        has not all columns of the profile. Called as OnComputed.
+        """
+        with self._stream:
+            if not self._count(buffers, number):
+                return None
+            self.rows += number
+            return self._categories.open()
+
+    def drain(self) -> None:
+        """Give the monitor all that was counted; waits for the outputs of batches in flight."""
+        with self._draining:
+            if not self.rows:
+                return
+            categories, number = self._categories, self._restart()
+            if number:
+                categories.move(self._counter)
+                self._monitor.merge(self._counter, number)
+
+    def _restart(self) -> int:
+        """Copy the counts to pinned memory and zero them on the device; how many rows they are of."""
+        device = self._device
+        with device.active():
+            with self._stream:
+                rows.settle(self._parts)
+                device.copy_out(self._counts, self._pinned)
+                device.copy_in(self._blank, self._counts)
+                number, self.rows = self.rows, 0
+                self._categories, self._next_categories = self._next_categories, self._categories
+                mark = self._mark = device.mark(self._mark)
+            device.wait(mark)
+        return number
+
+    def _count(self, buffers: DeviceBuffers, number: int) -> bool:
+        """Queue the kernels that count; False if the columns are not on the device, or there is no memory."""
+        key = id(buffers)
+        if key not in self._plans:
+            try:
+                self._plans[key] = self._plan(buffers)
+            except Exception as error:  # no memory on the device, say
+                log.warning("batches of %d rows are counted on the CPU: %s", buffers.rows, error)
+                self._plans[key] = None
+        plan = self._plans[key]
+        if plan is None:
+            return False
+        if plan.moves is not None:
+            moving.move(plan.blocks, number, plan.moves, plan.matrix)
+        rows.observe_there(plan.matrix, number, self._parts)
+        return True
+
+    def _plan(self, buffers: DeviceBuffers) -> GatherPlan | None:
+        """The plan for one shape of batches; None if a column of the profile is not on the device."""
+        wanted = [reference.source for reference in self._counter.numeric]
+        blocks = (buffers.inputs.block, buffers.output_block)
+        where = {
+            name: (source, index)
+            for source in buffers.sources
+            if source.array.dtype in moving.KINDS
+            for index, name in enumerate(source.names)
+        }
+        if not all(name in where for name in wanted):
+            return None
+        found = [where[name] for name in wanted]
+        source = found[0][0]
+        plain = source.array.dtype == np.float32 and not source.transposed
+        if plain and source.array.shape[1] == len(wanted):
+            if found == [(source, index) for index in range(len(wanted))]:
+                return GatherPlan(source.array, blocks)
+        moves = [self._move(source, index, blocks, target) for target, (source, index) in enumerate(found)]
+        matrix = self._device.empty((buffers.rows, len(wanted)), np.float32)
+        return GatherPlan(matrix, blocks, self._send(np.array(moves, np.int64)))
+
+    def _move(self, source: Source, index: int, blocks: tuple[Any, Any], target: int) -> tuple[int, ...]:
+        """From where a column is moved, and to which one of the matrix; see moving.BLOCK."""
+        array = source.array
+        starts = [self._device.address(array) - self._device.address(block) for block in blocks]
+        (block,) = (which for which, start in enumerate(starts) if 0 <= start < blocks[which].size)
+        first, length = starts[block] // array.dtype.itemsize, array.shape[1]
+        column, step = (index * length, 1) if source.transposed else (index, length)
+        return block, moving.KINDS[array.dtype], first + column, step, target
+
+    def _send(self, array: Array) -> Any:
+        """A copy of an array on the device."""
+        copy = self._device.empty(array.shape, array.dtype)
+        self._device.copy_in(array, copy)
+        self._device.wait(self._device.mark())  # the array may be gone next
+        return copy

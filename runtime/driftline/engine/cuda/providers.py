@@ -1,0 +1,86 @@
+"""ONNX Runtime's execution providers for a card, and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnxruntime
+
+from driftline.config import Engine
+from driftline.engine.cuda.device import PROVIDER, Device
+from driftline.errors import ConfigError
+from driftline.tensors import TensorSpec
+
+TENSORRT = "TensorrtExecutionProvider"
+
+Provider = tuple[str, Mapping[str, str]]
+
+
+def check(engine: Engine) -> None:
+    """ConfigError if TensorRT is wanted and can't be used with these settings, or this ONNX Runtime."""
+    if not engine.tensorrt:
+        return
+    if engine.device == "cpu":
+        raise ConfigError("engine.tensorrt = true: expected engine.device to be a card, came 'cpu'")
+    if engine.cuda_graphs:
+        raise ConfigError(
+            "engine.tensorrt = true: expected engine.cuda_graphs = false: it keeps one graph only"
+        )
+    available = onnxruntime.get_available_providers()
+    if engine.device != "auto" and TENSORRT not in available:
+        raise ConfigError(
+            f"engine.tensorrt = true: expected an onnxruntime with {TENSORRT}, it has {', '.join(available)}"
+        )
+
+
+def cuda(device: Device, tf32: bool = False, graphs: bool = False, shared: bool = True) -> Provider:
+    """ONNX Runtime's own kernels, on a card.
+
+    tf32    whether products of matrices may round what they multiply to 10 bits
+    graphs  whether runs can be recorded; ONNX Runtime refuses a model then that has control flow or work
+            for the CPU
+    shared  whether all runs are on the card's stream, one after the other, as bindings need it; else each
+            has a stream of its own
+    """
+    options = device_options(device) | {"use_tf32": str(int(tf32))}
+    if not shared:
+        del options["user_compute_stream"]
+    return PROVIDER, options | ({"enable_cuda_graph": "1"} if graphs else {})
+
+
+def tensorrt(device: Device, options: Mapping[str, str], engines: Path | None) -> Provider:
+    """TensorRT, on a card's stream.
+
+    options  see `engine_options`
+    engines  the folder where it keeps what it has built; None: it builds at each start
+    """
+    told = {**device_options(device), **options}
+    for what in ("engine", "timing") if engines is not None else ():
+        told |= {f"trt_{what}_cache_enable": "True", f"trt_{what}_cache_path": str(engines)}
+    return TENSORRT, told
+
+
+def engine_options(inputs: Sequence[TensorSpec], most: int, half: bool) -> dict[str, str]:
+    """The options that decide what engines TensorRT builds for a model.
+
+    inputs  of the model; if nothing of them varies but their rows, an engine is built once for all numbers of
+            rows up to `most`, else whenever a shape comes that is beyond those before it
+    most    rows of the largest batch, 0 if not known
+    half    whether it may compute in half precision
+    """
+    options = {"trt_fp16_enable": str(half)}
+    vary = [spec for spec in inputs if -1 in spec.shape]
+    if not most or any(spec.shape[0] != -1 or -1 in spec.shape[1:] for spec in vary):
+        return options
+    if not vary or any({*spec.name} & {*":,"} for spec in vary):  # the marks between names and shapes
+        return options
+    for which, rows in (("min", 1), ("opt", most), ("max", most)):
+        shapes = [f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in vary]
+        options[f"trt_profile_{which}_shapes"] = ",".join(shapes)
+    return options
+
+
+def device_options(device: Device) -> dict[str, str]:
+    """The options that name a card and its stream."""
+    return {"device_id": str(device.index), "user_compute_stream": str(device.stream)}

@@ -1,0 +1,362 @@
+"""A model on a device: one copy in, one run on memory that stays where it is, one copy out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+
+from driftline.engine.cuda.device import Device
+from driftline.engine.cuda.staging import (
+    ALIGNMENT,
+    Layout,
+    PlainStaging,
+    Source,
+    StagedInputs,
+    Staging,
+    sources_of,
+)
+from driftline.engine.session import UNRECORDED, Binding, Session
+from driftline.errors import BadRequest, ModelError
+from driftline.tensors import Array, Tensors
+
+log = logging.getLogger("driftline.device")
+
+Answer = TypeVar("Answer")
+
+MOST_IN_FLIGHT = 2
+"""Batches in flight on a device: one is written to pinned memory while the other is computed."""
+
+MOST_SHAPES = 64
+"""Shapes of batches that have device memory of their own; ONNX Runtime copies batches of any other shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBuffers:
+    """Device memory for batches of one shape.
+
+    device        that it is on
+    rows          that are computed; batches of fewer rows are filled up
+    inputs        what is copied in, and the model's inputs
+    output_layout of the outputs, in
+    output_block  which is copied out
+    binding       of the model's inputs and outputs to this memory
+    """
+
+    device: Device
+    rows: int
+    inputs: StagedInputs
+    output_layout: Layout
+    output_block: Any
+    binding: Binding
+
+    @property
+    def sources(self) -> list[Source]:
+        """All columns that lie there, inputs and outputs, of the last batch that was computed."""
+        return [*self.inputs.sources, *sources_of(self.output_layout.views(self.output_block))]
+
+
+OnComputed = Callable[[DeviceBuffers, int], object]
+"""Called with the buffers of a batch and its number of rows, once its copy out is queued on the stream: what
+it queues runs next, before another batch overwrites the columns."""
+
+
+class PinnedBuffers:
+    """Pinned memory of one batch in flight, which grows to the largest; and the marks between its stages."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._blocks = [device.pinned(ALIGNMENT), device.pinned(ALIGNMENT)]
+        self.marks: list[Any] = [None] * 4
+
+    def mark(self, stage: int) -> None:
+        """Mark the point in the stream where a stage (0 to 3) has ended."""
+        self.marks[stage] = self._device.mark(self.marks[stage])
+
+    def block(self, which: int, size: int) -> Array:
+        """A block of `size` bytes, to send from (0) or to receive in (1)."""
+        if len(self._blocks[which]) < size:
+            self._blocks[which] = self._device.pinned(size)
+        return self._blocks[which][:size]
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._blocks.clear()
+        self.marks.clear()
+
+
+@dataclass(slots=True)
+class Times:
+    """Nanoseconds that batches took on the device: copied in, computed by staging and model, copied out."""
+
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+
+class DeviceSession:
+    """Runs a model on a device; thread safe. Batches are computed in the order in which they come.
+
+    Rows are filled up to a bucket with copies of the last row, so that there are few shapes, and the results
+    are cut again. Batches that can't be computed this way are given to ONNX Runtime, which copies them
+    itself: strings, maps of scores, batches of no rows, every batch of a model that does not give a row for
+    each or whose first nodes the CPU computes, and a batch that has failed, since only ONNX Runtime's own run
+    says whether the request or the model is at fault.
+
+    With CUDA graphs, a shape is recorded when it comes first. ONNX Runtime keeps a recording with the thread
+    that made it, so one thread does all runs; and scratch memory is part of the recording, so nothing else of
+    the session is on the stream between a batch and its outputs.
+
+    device   that it runs on
+    session  of ONNX Runtime
+    by_rows  whether rows are independent: if not, ONNX Runtime gets batches in exactly their shape
+    buckets  see bucket_of
+    staging  makes the model's inputs; they are copied as they are if None
+    times    that batches took so far
+    lost     why nothing can be computed any more, "" if it can; see Device.lost
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        session: Session,
+        by_rows: bool = True,
+        buckets: Sequence[int] = (),
+        staging: Staging | None = None,
+    ) -> None:
+        self.times = Times()
+        self.lost = ""
+        self.device = device
+        self._session = session
+        self._staging: Staging = staging or PlainStaging(device)
+        self._buffers: dict[Any, DeviceBuffers | None] = {}
+        self._allocating = Lock()  # who has a device active never waits for it
+        self._lock = Lock()  # the stream's
+        # Of a session on the device's stream, all runs share ONNX Runtime's handles of that stream.
+        reads = session.reads(device.memory)
+        shares = session.graphs or reads
+        self._copied_lock: AbstractContextManager[Any] = self._lock if shares else nullcontext()
+        self._recording = session.graphs
+        self._thread = ThreadPoolExecutor(1, "card") if session.graphs else None
+        self._by_rows = by_rows and session.signature.batched
+        if self._by_rows and not reads:
+            log.info(
+                "%s: a model begins on the CPU, or does not read an input: ONNX Runtime copies its batches",
+                device.name,
+            )
+            self._by_rows = False
+        self._buckets = buckets
+        self._names = tuple(spec.name for spec in session.signature.outputs)
+        self._free: SimpleQueue[PinnedBuffers | None] = SimpleQueue()  # None: closed
+        self._closed = False
+        self._on_close: list[Callable[[], object]] = []
+        with device.active():
+            for _ in range(MOST_IN_FLIGHT):
+                self._free.put(PinnedBuffers(device))
+
+    @property
+    def buffers(self) -> list[DeviceBuffers]:
+        """Those of the shapes that have come so far."""
+        with self._allocating:
+            return [each for each in self._buffers.values() if each is not None]
+
+    def run(self, inputs: Tensors, outputs: Sequence[str], on_computed: OnComputed | None = None) -> Tensors:
+        """Compute the named outputs of one batch.
+
+        on_computed  called if the batch was computed in device memory of ours; see OnComputed
+
+        Raises BadRequest if the model refuses these inputs, ModelError if it fails or the session is closed.
+        """
+        rows = len(next(iter(inputs.values()), ())) if self._by_rows else 0
+        buffers = self._buffers_for(inputs, outputs, rows) if rows else None
+        if buffers is None:
+            return self._run_copied(inputs, outputs)
+        pinned = self._take_pinned()
+        try:
+            with self.device.active():
+                found = self._run_in(buffers, pinned, inputs, rows, on_computed)
+        except BadRequest:
+            raise
+        except Exception as error:
+            if not isinstance(error, ModelError):
+                log.warning("a batch of %d rows goes by ONNX Runtime's copies: %s", rows, error)
+            return self._run_copied(inputs, outputs)
+        finally:
+            self._free.put(pinned)
+        return {name: found[name] for name in outputs}
+
+    def close(self) -> None:
+        """Wait for batches in flight, then free the session, device memory and pinned memory.
+
+        In this order, since a session must end before its stream.
+        """
+        with self._allocating:
+            if self._closed:
+                return
+            self._closed = True
+        all_pinned = [self._free.get() for _ in range(MOST_IN_FLIGHT)]
+        self._free.put(None)
+        if self._thread is not None:
+            self._thread.shutdown()
+        with self._allocating, self.device.active(), self._lock:
+            for callback in self._on_close:
+                callback()
+            self._on_close.clear()
+            while self._buffers:
+                _, buffers = self._buffers.popitem()
+                if buffers is not None:
+                    buffers.binding.close()
+                del buffers  # the last one has gone, too, when memory is given back
+            self._staging = PlainStaging(self.device)  # which has no device memory
+            self._session.close()
+            for pinned in all_pinned:
+                assert pinned is not None
+                pinned.close()
+        self.device.give_back()
+
+    def on_close(self, callback: Callable[[], object]) -> None:
+        """Have this called when the session is closed, to free device memory; ModelError if it is closed."""
+        with self._allocating:
+            if self._closed:
+                raise ModelError("the model is closed")
+            self._on_close.append(callback)
+
+    def _run_copied(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """Have ONNX Runtime copy a batch to the device and back."""
+        if self._closed:
+            raise ModelError("the model is closed")
+        inputs = self._staging.on_cpu(inputs)
+        try:
+            with self.device.active(), self._copied_lock:
+                return self._in_thread(lambda: self._session.run(inputs, outputs))
+        except BadRequest:
+            raise
+        except Exception as error:  # the model's, or CUDA's own
+            self.lost = self.lost or self.device.lost()
+            raise ModelError(self.lost or str(error)) from error
+
+    def _take_pinned(self) -> PinnedBuffers:
+        """Pinned memory that no other batch has; ModelError once the session is closed."""
+        pinned = self._free.get()
+        if pinned is None:
+            self._free.put(None)
+            raise ModelError("the model is closed")
+        return pinned
+
+    def _run_in(
+        self,
+        buffers: DeviceBuffers,
+        pinned: PinnedBuffers,
+        inputs: Tensors,
+        rows: int,
+        on_computed: OnComputed | None,
+    ) -> Tensors:
+        """Copy a batch in, compute it, copy its outputs out, and wait for them."""
+        device, staged = self.device, buffers.inputs
+        sent = pinned.block(0, staged.layout.size)
+        received = pinned.block(1, buffers.output_layout.size)
+        staged.fill(inputs, sent, rows)
+        try:
+            with self._lock:  # from here on, the stream is this batch's
+                pinned.mark(0)
+                device.copy_in(sent, staged.block)
+                pinned.mark(1)
+                staged.launch()
+                self._in_thread(buffers.binding.run)
+                pinned.mark(2)
+                device.copy_out(buffers.output_block, received)
+                pinned.mark(3)
+                if on_computed is not None:
+                    on_computed(buffers, rows)
+        except BaseException:
+            device.wait(device.mark())  # the pinned memory may still be read
+            raise
+        device.wait(pinned.marks[3])
+        spent = [device.between(*pair) for pair in pairwise(pinned.marks)]
+        with self._lock:
+            self.times.input_ns += spent[0]
+            self.times.infer_ns += spent[1]
+            self.times.output_ns += spent[2]
+        return {name: array[:rows].copy() for name, array in buffers.output_layout.views(received).items()}
+
+    def _buffers_for(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> DeviceBuffers | None:
+        """The buffers for a batch, whatever the order of its tensors; None if there are none."""
+        bucket = bucket_of(rows, self._buckets)
+        outputs = tuple(name for name in self._names if name in wanted)
+        input_key = self._staging.key(inputs)
+        key = bucket, input_key, outputs
+        with self._allocating:
+            if key not in self._buffers and len(self._buffers) < MOST_SHAPES and not self._closed:
+                try:
+                    self._buffers[key] = self._allocate(bucket, input_key, outputs)
+                except Exception as error:
+                    log.warning("batches of %d rows go by ONNX Runtime's copies: %s", bucket, error)
+                    self._buffers[key] = None
+            return self._buffers.get(key) if self._by_rows else None
+
+    def _in_thread(self, work: Callable[[], Answer]) -> Answer:
+        """Do some work of the session, in its one thread if it has CUDA graphs."""
+        return work() if self._thread is None else self._thread.submit(work).result()
+
+    def _record(self, binding: Binding, graph: int) -> None:
+        """Record a run of a binding as a CUDA graph; if that fails, no further one is recorded."""
+        binding.record(graph)
+        try:
+            with self.device.exclusive() as held:
+                if held:
+                    self._in_thread(binding.run)
+                else:
+                    binding.record(UNRECORDED)
+        except ModelError as error:
+            log.warning("%s goes on without CUDA graphs: %s", self.device.name, error)
+            self._recording = False
+            binding.record(UNRECORDED)
+
+    def _allocate(
+        self, bucket: int, input_key: tuple[Any, ...], outputs: tuple[str, ...]
+    ) -> DeviceBuffers | None:
+        """Allocate device memory for a shape of batches; one run tells the shapes of the outputs.
+
+        None if they can't lie there: strings, maps of scores, or outputs without a row for each.
+        """
+        dtypes = [self._session.dtypes[name] for name in outputs]
+        if not outputs or any(dtype == object for dtype in dtypes):
+            return None
+        device = self.device
+        with device.active(), self._lock:
+            staged = self._staging.allocate(input_key, bucket)
+            if staged is None:
+                return None
+            zeros = np.zeros(staged.layout.size, np.uint8)  # kept until the run is waited for
+            device.copy_in(zeros, staged.block)
+            staged.launch()
+            where, binding = (device.memory, device.index), self._session.bind()
+            for name, array in staged.inputs.items():
+                binding.bind_input(name, where, array, device.address(array))
+            try:
+                shapes = self._in_thread(lambda: binding.shapes(outputs))
+            except ModelError:  # not for zeros, say
+                return None
+            if any(shape[:1] != (bucket,) for shape in shapes):
+                self._by_rows = False
+                return None
+            layout = Layout.of(outputs, dtypes, shapes)
+            block = device.empty((layout.size,), np.uint8)
+            for name, array in layout.views(block).items():
+                binding.bind_output(name, where, array, device.address(array))
+        if self._recording:
+            self._record(binding, len(self._buffers) + 1)
+        return DeviceBuffers(device, bucket, staged, layout, block, binding)
+
+
+def bucket_of(rows: int, buckets: Sequence[int] = ()) -> int:
+    """The smallest of ascending `buckets` that holds so many rows; if none does, the next power of two."""
+    return next((bucket for bucket in buckets if bucket >= rows), 1 << (rows - 1).bit_length())

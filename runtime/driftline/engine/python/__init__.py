@@ -1,0 +1,1 @@
+"""Models that are Python code, each in a process of its own."""

@@ -1,0 +1,147 @@
+"""What distances between the shares of bins are on average if nothing has changed.
+
+Then it is chance alone which rows are the reference's m and which the window's n: they are dealt out of one
+heap, and of the t rows of a bin the smaller sample has d, a hypergeometric number. Of bins where many are
+expected, the means of a distance's terms follow from d's variance; of the others they are sums over all d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil, sqrt
+
+import numpy as np
+
+from driftline.monitor.comparison.distributions import normal_tail
+from driftline.tensors import Array
+
+_FEW = 5
+"""Expected rows of a bin up to which a hypergeometric number is not taken for normal."""
+
+_GRID = np.linspace(0.0, 1.0, 6)[:, None, None]
+
+
+def by_chance(p: Array, q: Array) -> dict[str, Array]:
+    """The mean of each distance, (columns,) by its name in `statistics`, over all ways to deal the rows anew.
+
+    p, q  counts (columns, bins) of the same bins, of a row at least in each column
+
+    In simulations within a tenth; the largest difference of a thousand categories' shares, in windows of
+    fewer than a hundred rows, up to 0.4 of it too much.
+    """
+    both = (p + q).astype(np.float64)
+    m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
+    either = 1 / m + 1 / n
+    some, share = both > 0, both / (m + n)
+    expected = share * np.minimum(m, n)
+    freedom = np.maximum(np.minimum(expected, 1.0).sum(axis=1) - 1.0, 0.5)
+    bins = some.sum(axis=1, keepdims=True)
+    sparse = (some & ((p == 0) | (q == 0))).any(axis=1)
+    # Where d is about normal: of PSI, of the squares of Jensen-Shannon's and of Hellinger's distance, and of
+    # total variation.
+    spread = np.sqrt(share * (1 - share) * either)
+    square = some * (1 - share) * either / 8
+    terms = np.stack([8 * square, square, square, spread / np.sqrt(2 * np.pi)])
+    few = some & (expected <= _FEW)
+    heaps = np.stack(np.broadcast_arrays(both, m + n, np.minimum(m, n), bins))
+    if few.any():
+        terms[:, few] = _deal_few(*heaps[:, few])
+    many = some & ~few & sparse[:, None]
+    if many.any():
+        terms[0, many] = _deal_many(*heaps[:, many])
+    psi, entropy, root, total = terms.sum(axis=2)
+    # The mean of a root is less than the root of the mean, by what it is of chi-square.
+    shrunk = np.sqrt(1 - 1 / (2 * freedom) + 1 / (8 * freedom**2))
+    return {
+        "psi": np.where(sparse, psi, ((bins - 1) * either)[:, 0]),
+        "jensen_shannon": shrunk * np.sqrt(entropy),
+        "hellinger": shrunk * np.sqrt(root),
+        "total_variation": total,
+        "l_infinity": _largest(both, m, n, spread, few),
+    }
+
+
+def _deal_few(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
+    """The means of a bin's four terms, (4, bins): the bin has t of all rows, d of those dealt."""
+    expected = (t * dealt / rows).max()
+    least = np.maximum(0, dealt + t - rows)
+    d = least + np.arange(ceil(expected + 4 * sqrt(expected) + 4))[:, None]
+    ratios = (t - d) * (dealt - d) / ((d + 1) * (rows - t - dealt + d + 1))
+    weights = np.ones_like(d)
+    np.cumprod(np.maximum(ratios[:-1], 0), axis=0, out=weights[1:])
+    weights /= weights.sum(axis=0)
+    terms = _terms(np.minimum(d, np.minimum(t, dealt)), t, rows, dealt, bins)
+    return np.stack([np.einsum("ij,ij->j", weights, term) for term in terms])
+
+
+def _terms(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Iterator[Array]:
+    """What a bin adds to each distance, if d of its t rows are among those that are dealt."""
+    yield _smoothed(d, t, rows, dealt, bins)
+    a, b = d / dealt, (t - d) / (rows - dealt)
+    middle = (a + b) / 2
+    entropy = a * np.log(np.where(a > 0, a / middle, 1.0)) + b * np.log(np.where(b > 0, b / middle, 1.0))
+    yield entropy / 2
+    root = np.sqrt(a) - np.sqrt(b)
+    yield root * root / 2
+    yield np.abs(a - b) / 2
+
+
+def _deal_many(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
+    """The mean of a bin's term of the smoothed PSI where d is about normal: by Gauss and Hermite's points."""
+    share = dealt / rows
+    far = np.sqrt(3 * t * share * (1 - share) * (rows - t) / (rows - 1))
+    low, high = np.maximum(t * share - far, 0), np.minimum(t * share + far, np.minimum(t, dealt))
+    middle = _smoothed(t * share, t, rows, dealt, bins)
+    ends = _smoothed(low, t, rows, dealt, bins) + _smoothed(high, t, rows, dealt, bins)
+    return np.asarray((ends + 4 * middle) / 6)
+
+
+def _smoothed(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
+    """A bin's term of the PSI of a column in which a bin is empty."""
+    a, b = (d + 0.5) / (dealt + bins / 2), (t - d + 0.5) / (rows - dealt + bins / 2)
+    return np.asarray((b - a) * np.log(b / a))
+
+
+def _largest(both: Array, m: Array, n: Array, spread: Array, few: Array) -> Array:
+    """The mean of the largest difference of a bin's shares, from the chance that all of them are less.
+
+    On Gumbel's scale that is about a straight line. As shares sum to 1, one bin is as far off as the others
+    let it be.
+    """
+    fewer, more = np.minimum(m, n), np.maximum(m, n)
+    most = spread.max(axis=1, keepdims=True)
+    # Of bins that have few rows, those matter that may be the farthest off.
+    few = ((few * spread).max(axis=1, keepdims=True) > most / 3)[:, 0]
+    far = most / 2 + _GRID * (4 * most + few[:, None] / fewer)
+    exceeded = 2 * normal_tail(far / np.maximum(spread, 1e-300))
+    if few.any():
+        exceeded[:, few] = _exceeded(far[:, few], both[few], fewer[few], more[few])
+    bins = np.maximum((both > 0).sum(axis=1), 1)
+    within = -np.log(np.maximum(1 - exceeded, 1e-300)).sum(axis=2) * (1 - 1 / bins)
+    scale = -np.log(np.maximum(within, 1e-300))
+    found = [np.interp(np.euler_gamma, scale[:, row], far[:, row, 0]) for row in range(len(both))]
+    return np.where(bins > 1, found, 0.0)
+
+
+def _exceeded(far: Array, both: Array, fewer: Array, more: Array) -> Array:
+    """How likely the shares of a bin differ by more than `far`, either way."""
+    expected = np.where(both > 0, both * (fewer / (fewer + more)), 1.0)
+    rows = far / (1 / fewer + 1 / more)
+    return _beyond(expected + rows, both, expected, fewer, more) + _beyond(
+        expected - rows, both, expected, fewer, more
+    )
+
+
+def _beyond(d: Array, t: Array, expected: Array, fewer: Array, more: Array) -> Array:
+    """How likely a bin has d rows of those dealt or, of as many as `expected`, is farther off.
+
+    By the signed root of its deviance (Zubkov, Serov: A complete proof of universal inequalities for the
+    distribution function of the binomial law, 2013), as of a binomial number that has less spread.
+    """
+    possible = (d >= 0) & (d <= np.minimum(t, fewer)) & (t > 0)
+    d = np.where(possible, d, expected)
+    left = t - d
+    deviance = d * np.log(np.maximum(d, 1e-300) / expected)
+    deviance += left * np.log(np.maximum(left, 1e-300) / np.maximum(t - expected, 1e-300))
+    root = np.sqrt(2 * np.maximum(deviance, 0.0) / np.maximum(1 - t / (fewer + more), 1e-9))
+    return np.where(possible, normal_tail(root), 0.0)

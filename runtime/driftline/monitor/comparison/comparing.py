@@ -1,0 +1,149 @@
+"""All statistics of all columns, many columns at a time: numpy's calls cost more than its sums."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from driftline.monitor.comparison import statistics
+from driftline.monitor.comparison.statistics import Statistic
+from driftline.monitor.comparison.tails import distribution_functions
+from driftline.monitor.comparison.wording import special
+from driftline.monitor.reference.column import Numeric, Reference
+from driftline.monitor.reference.whole import Whole, correlation, mean_features
+from driftline.tensors import Array
+
+
+class Counted(NamedTuple):
+    """A column of a window: its reference, its counts (bins,), and the moment (5,) of a numeric one."""
+
+    reference: Reference
+    counts: Array
+    moment: Array | None
+
+
+Found = dict[str, Statistic]
+
+
+def compare(columns: Sequence[Counted]) -> list[Found]:
+    """The statistics of each column, by name; none if the window or the reference has no rows of it."""
+    found: list[Found] = [{} for _ in columns]
+    groups: defaultdict[tuple[bool, int], list[int]] = defaultdict(list)
+    for index, column in enumerate(columns):
+        if column.reference.rows and column.counts.any():
+            # Of about as many bins: what is filled up with zeros is less than what is there.
+            size = len(column.counts).bit_length()
+            groups[isinstance(column.reference, Numeric), size].append(index)
+    for (numeric, _), indices in groups.items():
+        add = _add_numeric if numeric else _add_categorical
+        add([columns[index] for index in indices], [found[index] for index in indices])
+    return found
+
+
+def compare_rows(whole: Whole, rows: int, features: Array, comoments: Array) -> Found:
+    """The statistics of whole rows: mmd of a numeric column or more, correlations of two or more.
+
+    features, comoments  of the window's rows, as in `whole`
+    """
+    found: Found = {}
+    if not rows or not whole.rows or not whole.names:
+        return found
+    p, q = mean_features(whole.features, whole.rows), mean_features(features, rows)
+    found["mmd"] = statistics.mean_embedding(p, q, whole.rows, rows)
+    if len(comoments) > 2 and rows > 2:  # two rows always correlate
+        shift = statistics.correlation_shift(
+            correlation(whole.comoments), correlation(comoments), whole.rows, rows
+        )
+        found["correlation_max"], found["correlation_norm"] = shift
+    return found
+
+
+def _add_categorical(columns: list[Counted], found: list[Found]) -> None:
+    width = max(len(column.counts) for column in columns)
+    p, q = np.zeros((2, len(columns), width))
+    for row, column in enumerate(columns):
+        p[row, : len(column.counts)] = column.reference.counts
+        q[row, : len(column.counts)] = column.counts
+    _add_distances(p, q, found)
+    _put("chi_square", statistics.chi_square(p, q), found)
+    _add_rates(columns, found)
+
+
+def _add_numeric(columns: list[Counted], found: list[Found]) -> None:
+    """What needs the order of values leaves out those that are missing."""
+    width = max(len(column.counts) for column in columns)
+    p, q = np.zeros((2, len(columns), width))
+    for row, column in enumerate(columns):
+        _put_in_order(column.reference.counts, p[row])
+        _put_in_order(column.counts, q[row])
+    _add_distances(p, q, found)
+    present = np.flatnonzero(p[:, :-1].any(axis=1) & q[:, :-1].any(axis=1))
+    distances = statistics.kolmogorov_smirnov(p[present, :-1], q[present, :-1])
+    _put("kolmogorov_smirnov", distances, [found[row] for row in present])
+    varied = [row for row, column in enumerate(columns) if _varied(column)]
+    if varied:
+        some, theirs = [columns[row] for row in varied], [found[row] for row in varied]
+        _add_moments(some, p[varied, 1:-2], q[varied, 1:-2], theirs)
+    _put("chi_square", statistics.chi_square(p, q), found)
+    _add_rates(columns, found)
+
+
+def _put_in_order(counts: Array, row: Array) -> None:
+    """-inf, the bins of finite values, zeros to fill up, +inf, missing."""
+    row[0] = counts[-1]
+    row[1 : len(counts) - 2] = counts[:-3]
+    row[-2] = counts[-2]
+    row[-1] = counts[-3]
+
+
+def _varied(column: Counted) -> bool:
+    """Whether the finite values of the reference differ, and the window has some too."""
+    reference, moment = column.reference, column.moment
+    assert isinstance(reference, Numeric)
+    assert moment is not None
+    return reference.maximum > reference.minimum and bool(moment[0])
+
+
+def _add_moments(columns: list[Counted], p: Array, q: Array, found: list[Found]) -> None:
+    """What takes moments of the finite values, whose bins are filled up to p's and q's (columns, bins)."""
+    references = [column.reference for column in columns if isinstance(column.reference, Numeric)]
+    before = np.stack([reference.moments for reference in references], axis=1)
+    after = np.stack([column.moment for column in columns if column.moment is not None], axis=1)
+    sd = np.sqrt(before[2] / before[0])
+    m, n = p.sum(axis=1), after[0]
+    edges = np.full((len(columns), p.shape[1] - 1), np.inf)
+    last = np.array([len(reference.edges) - 1 for reference in references])
+    for row, reference in enumerate(references):
+        edges[row, : last[row] + 1] = reference.edges
+    points, (below_p, below_q) = distribution_functions(
+        edges, last, np.stack([p, q]), np.stack([before[3], after[3]]), np.stack([before[4], after[4]])
+    )
+    shift = (after[1] - before[1]) / sd
+    _put("wasserstein", statistics.wasserstein(below_p, below_q, points, sd, m, n, shift), found)
+    # With one more row of the reference's spread: few rows, or equal ones, don't make a mean certain.
+    spread = np.sqrt((after[2] + sd**2) / n)
+    _put("mean_shift", statistics.mean_shift(before[1], sd, m, after[1], spread, n), found)
+
+
+def _add_distances(p: Array, q: Array, found: list[Found]) -> None:
+    for name, each in statistics.distances(p, q).items():
+        _put(name, each, found)
+
+
+def _add_rates(columns: list[Counted], found: list[Found]) -> None:
+    before = [special(column.reference, column.reference.counts) for column in columns]
+    after = [special(column.reference, column.counts) for column in columns]
+    m = np.array([column.reference.rows for column in columns])
+    n = np.array([column.counts.sum() for column in columns])
+    for name in before[0]:
+        c, d = (np.array([each[name] for each in side]) for side in (before, after))
+        extremes = 2 if name == "out_of_range" else 0
+        _put(name, statistics.rate_change(c, m, d, n, extremes), found)
+
+
+def _put(name: str, values: Iterable[Statistic], found: Iterable[Found]) -> None:
+    for statistic, one in zip(values, found, strict=True):
+        one[name] = statistic

@@ -1,0 +1,281 @@
+"""How far a window is from its reference: each distance beside what it would be if nothing had changed.
+
+Every function looks at many columns at once and gives a Statistic of each. It takes counts (columns, bins)
+of the same bins, `p` of the reference's m rows and `q` of the window's n; each column has rows in both. Bins
+empty in both say nothing, so columns of fewer bins are filled up with zeros. Where a bin is empty in one of
+them, PSI, which divides, takes for shares (c + 1/2) / (rows + bins / 2) instead of c / rows (Jeffreys' prior)
+in all the column's bins, so that it stays finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from math import exp, isfinite, nan, sqrt
+from statistics import NormalDist
+from typing import Any, Self
+
+import numpy as np
+
+from driftline.monitor.comparison.chance import by_chance
+from driftline.monitor.comparison.distributions import chi_square_tail, kolmogorov_tail
+from driftline.tensors import Array
+
+EXPECTED_LEAST = 5.0
+"""Bins with a smaller expected count are pooled for the chi-square test (Cochran 1954)."""
+
+_FOLKLORE = {"psi": 0.2, "jensen_shannon": 0.1, "hellinger": 0.1}
+"""What people take for drift."""
+
+NORMAL = 1.96
+"""Standard errors either side of a normal variable that hold it with 95 % probability."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A value, and what to hold it against.
+
+    null       what the value would be on average if nothing had changed, or None
+    threshold  what people commonly take for drift, or None
+    p          the probability of at least this value if nothing had changed, or None
+    interval   where the value lies with 95 % confidence, or None
+    """
+
+    value: float
+    null: float | None = None
+    threshold: float | None = None
+    p: float | None = None
+    interval: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Those fields that say something, as what JSON knows; a number that is not finite is None."""
+        fields: dict[str, Any] = {"value": number(self.value)}
+        for name in ("null", "threshold", "p"):
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = number(value)
+        if self.interval is not None:
+            fields["interval"] = [number(end) for end in self.interval]
+        return fields
+
+    @classmethod
+    def of_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The statistic that `to_dict` has written; None was a number that is not finite."""
+        found: dict[str, Any] = {name: nan if value is None else value for name, value in fields.items()}
+        if (ends := fields.get("interval")) is not None:
+            found["interval"] = tuple(nan if end is None else end for end in ends)
+        return cls(**found)
+
+
+def number(value: float) -> float | None:
+    """A plain float, or None for what JSON has no word for."""
+    return float(value) if isfinite(value) else None
+
+
+def distances(p: Array, q: Array) -> dict[str, list[Statistic]]:
+    """Distances of the shares of the bins, each beside what chance alone would make of it (see `chance`).
+
+    psi             population stability index, sum (q - p) ln(q / p); by chance (K - 1)(1/n + 1/m) (Yurdakul
+                    2018), or where a bin is empty its mean over all ways to deal the rows of both samples out
+                    anew: of a thousand categories in a hundred rows, the formula is seven times too much
+    jensen_shannon  the root of the divergence, in natural logarithms (Lin 1991)
+    hellinger       sqrt(1/2 sum (sqrt q - sqrt p)^2)
+    total_variation 1/2 sum |q - p|: the share of rows that would have to change bins
+    l_infinity      the largest difference of a bin's shares
+
+    Thresholds are folklore: at few rows chance alone exceeds them, at many much less is certain drift.
+    """
+    a, b = _shares(p), _shares(q)
+    apart = np.abs(b - a)
+    roots = np.sqrt(b) - np.sqrt(a)
+    values = {
+        "psi": _psi(p, q),
+        "jensen_shannon": _jensen_shannon(a, b),
+        "hellinger": np.sqrt((roots * roots).sum(axis=1) / 2),
+        "total_variation": apart.sum(axis=1) / 2,
+        "l_infinity": apart.max(axis=1),
+    }
+    null = by_chance(p, q)
+    return {
+        name: _each(value, null=null[name], threshold=_FOLKLORE.get(name)) for name, value in values.items()
+    }
+
+
+def _psi(p: Array, q: Array) -> Array:
+    some = (p > 0) | (q > 0)
+    bins = some.sum(axis=1, keepdims=True)
+    prior = np.where((some & ((p == 0) | (q == 0))).any(axis=1, keepdims=True), 0.5, 0.0)
+    m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
+    a, b = (p + prior) / (m + prior * bins), (q + prior) / (n + prior * bins)
+    a, b = np.where(some, a, 1.0), np.where(some, b, 1.0)
+    return np.asarray(((b - a) * np.log(b / a)).sum(axis=1))
+
+
+def _jensen_shannon(a: Array, b: Array) -> Array:
+    middle = a + b
+    middle[middle == 0] = 1.0
+    # 0 ln 0 is 0: an empty bin's logarithm is that of 1.
+    terms = a * np.log(np.where(a > 0, 2 * a / middle, 1.0)) + b * np.log(
+        np.where(b > 0, 2 * b / middle, 1.0)
+    )
+    return np.asarray(np.sqrt(np.maximum(terms.sum(axis=1) / 2, 0.0)))
+
+
+def kolmogorov_smirnov(p: Array, q: Array) -> list[Statistic]:
+    """The largest difference of the distribution functions at the edges, and its asymptotic p value.
+
+    Bins are in order. Exact at the edges, so a lower bound of the true distance, off by at most the largest
+    bin's share. The p value holds for continuous columns; with ties it errs on the side of no drift
+    (Kolmogorov 1933).
+    """
+    m, n = p.sum(axis=1), q.sum(axis=1)
+    distance = np.abs(np.cumsum(_shares(q), axis=1) - np.cumsum(_shares(p), axis=1)).max(axis=1)
+    return _each(distance, p=kolmogorov_tail(distance * np.sqrt(n * (m / (n + m)))))
+
+
+def chi_square(p: Array, q: Array) -> list[Statistic]:
+    """Pearson's chi-square test of two samples; `null` is its degrees of freedom.
+
+    Bins of which either sample should have fewer than 5 rows are pooled, and if that is still too few, the
+    next one with them. With one bin left there is nothing to tell: 0 degrees of freedom.
+    """
+    m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
+    share = n / (m + n)
+    both = p + q
+    least = EXPECTED_LEAST / np.minimum(share, 1 - share)
+    few = both < least
+    pool = (both * few).sum(axis=1, keepdims=True)
+    following = np.where(few, np.inf, both).argmin(axis=1)
+    few[np.arange(len(few)), following] |= ((pool > 0) & (pool < least))[:, 0]
+    pool = (both * few).sum(axis=1, keepdims=True)
+    both = np.concatenate([both * ~few, pool], axis=1)
+    seen = np.concatenate([q * ~few, (q * few).sum(axis=1, keepdims=True)], axis=1)
+    squares = (seen - both * share) ** 2 / np.maximum(both, 1)
+    value = squares.sum(axis=1) / (share * (1 - share))[:, 0]
+    freedom = (both > 0).sum(axis=1) - 1.0
+    value[freedom == 0] = 0.0
+    chance = [
+        chi_square_tail(*each) for each in zip(value.tolist(), freedom.astype(int).tolist(), strict=True)
+    ]
+    return _each(value, null=freedom, p=np.array(chance))
+
+
+def wasserstein(
+    p: Array, q: Array, points: Array, sd: Array, m: Array, n: Array, shift: Array
+) -> list[Statistic]:
+    """Wasserstein-1 distance between finite values, in standard deviations of the reference.
+
+    p, q    distribution functions at the points, straight between them
+    points  (columns, points) ascending
+    sd      (columns,) of the reference, above 0
+    m, n    (columns,) values of either
+    shift   (columns,) of the means, in standard deviations
+
+    The integral of the difference of the distribution functions, or what the means are apart, if that is
+    more: it never is of the values themselves (Kantorovich), but bins don't say where in them a value is.
+    By chance, the difference is normal, or where hardly any value is, twice as likely as one is there; the
+    means are so far apart as those of two samples.
+    """
+    width = np.diff(points, axis=1) / sd[:, None]
+    apart = q - p
+    left, right = apart[:, :-1], apart[:, 1:]
+    both = np.abs(left) + np.abs(right)
+    crossing = (left * left + right * right) / np.where(both > 0, both, 1.0)
+    area = np.where(left * right >= 0, both, crossing) / 2
+    pooled = (m[:, None] * p + n[:, None] * q) / (m + n)[:, None]
+    variance = pooled * (1 - pooled)
+    error = np.minimum(np.sqrt(2 / np.pi * (1 / m + 1 / n)[:, None] * variance), 2 * variance)
+    area_by_chance = ((error[:, :-1] + error[:, 1:]) / 2 * width).sum(axis=1)
+    null = np.maximum(area_by_chance, np.sqrt(2 / np.pi * (1 / m + 1 / n)))
+    return _each(np.maximum((area * width).sum(axis=1), np.abs(shift)), null=null, threshold=0.1)
+
+
+def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array, n: Array) -> list[Statistic]:
+    """(mean_q - mean_p) / sd_p of the finite values, with its 95 % interval from Welch's standard error.
+
+    All (columns,), of m and n finite values; sd_p is above 0.
+    """
+    shift = (mean_q - mean_p) / sd_p
+    error = NORMAL * np.sqrt(1 / m + (sd_q / sd_p) ** 2 / n)
+    return _each(shift, null=np.zeros(len(shift)), interval=(shift - error, shift + error))
+
+
+def rate_change(c: Array, m: Array, d: Array, n: Array, extremes: int = 0) -> list[Statistic]:
+    """d / n - c / m, the change of a rate, with its 95 % interval; all (columns,).
+
+    extremes  of the m rows, beyond which the rate is: none of them is, but a new row is as likely to be
+              beyond an extreme as in any other of the m + 1 gaps between the rows
+    """
+    value = d / n - c / m
+    if not extremes:
+        return _each(value, null=np.zeros(len(value)), interval=rate_interval(c, m, d, n))
+    null = (c + extremes) / (m + 1) - c / m
+    return _each(value, null=null, interval=rate_interval(c + extremes, m + 1, d, n))
+
+
+def rate_interval(
+    c: Array, m: Array | int, d: Array, n: Array | int, normal: float = NORMAL
+) -> tuple[Array, Array]:
+    """Between what d / n - c / m lies, `normal` standard errors either side (Agresti and Caffo 2000)."""
+    a, b = (c + 1) / (m + 2), (d + 1) / (n + 2)
+    error = normal * np.sqrt(a * (1 - a) / (m + 2) + b * (1 - b) / (n + 2))
+    return b - a - error, b - a + error
+
+
+def mean_embedding(mean_p: Array, mean_q: Array, m: float, n: float) -> Statistic:
+    """Maximum mean discrepancy by random Fourier features: the norm of the difference of their means.
+
+    Features sqrt(2/D) cos(Wx + b) (Rahimi and Recht 2007) have square norm 1 on average, so the null
+    expectation is sqrt((1/m + 1/n)(1 - |mean_p|^2)).
+    """
+    spread = max(1.0 - float(mean_p @ mean_p), 0.0)
+    return Statistic(float(np.linalg.norm(mean_q - mean_p)), float(np.sqrt((1 / m + 1 / n) * spread)))
+
+
+def correlation_shift(p: Array, q: Array, m: float, n: float) -> tuple[Statistic, Statistic]:
+    """The largest change of a correlation, and the Frobenius norm of all changes above the diagonal.
+
+    Null expectations from Fisher's standard error (1 - r^2) sqrt(1/m + 1/n), which is that of normal columns.
+    The largest of as many normal variables is on average about where it is with a chance of exp(-exp(-g)), g
+    Euler's constant (Gumbel 1935); their norm is chi's.
+    """
+    above = np.triu_indices(len(p), 1)
+    change = (q - p)[above]
+    if not len(change):
+        return Statistic(0.0), Statistic(0.0)
+    errors = (1 - p[above] ** 2) * np.sqrt(1 / m + 1 / n)
+    count = len(errors)
+    most = NormalDist().inv_cdf((1 + exp(-exp(-np.euler_gamma)) ** (1 / count)) / 2)
+    norm = sqrt(1 - 1 / (2 * count) + 1 / (8 * count**2))
+    return (
+        Statistic(float(np.abs(change).max()), float(errors.max() * most)),
+        Statistic(float(np.linalg.norm(change)), float(np.linalg.norm(errors) * norm)),
+    )
+
+
+def _shares(counts: Array) -> Array:
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def _each(
+    value: Array,
+    *,
+    null: Array | None = None,
+    threshold: float | None = None,
+    p: Array | None = None,
+    interval: tuple[Array, Array] | None = None,
+) -> list[Statistic]:
+    """Arrays of the columns' numbers as a Statistic of each column, of Python's own floats."""
+    none = repeat(None)
+    return [
+        Statistic(*fields)
+        for fields in zip(
+            value.tolist(),
+            none if null is None else null.tolist(),
+            repeat(threshold),
+            none if p is None else p.tolist(),
+            none if interval is None else zip(*(end.tolist() for end in interval), strict=True),
+            strict=False,
+        )
+    ]

@@ -1,0 +1,250 @@
+"""The change of a column in words: what has changed most, and how much."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from math import asin, floor, log, log10, sqrt
+from statistics import NormalDist, median
+
+import numpy as np
+
+from driftline.monitor.comparison.statistics import NORMAL, Statistic, rate_interval
+from driftline.monitor.reference.column import Categorical, Numeric, Reference
+from driftline.monitor.values import text
+from driftline.tensors import Array
+
+NONE = "no single change stands out"
+
+CLOSER = "closer to the reference than chance allows, as a replay of its own rows is"
+
+_MOST = 3
+_NAME_LENGTH = 40
+_CLOSER = 0.9999
+"""If independent rows would be farther with this chance, a column is closer than chance allows."""
+
+_CLOSER_TOGETHER = 0.95
+"""The same for half the columns, of a model that has changed for certain."""
+
+_LEAST_FREEDOM = 5
+"""Degrees of freedom of chi-square; of fewer bins, counts are often alike by chance."""
+
+KINDS = 4
+"""Changes that are looked for in a column: missing, infinite, out of range or unseen, and of the values."""
+
+_GREATEST = float(np.finfo(np.float32).max)
+
+
+def special(reference: Reference, counts: Array) -> dict[str, int]:
+    """How many rows are missing; of numbers, infinite or out of the reference's range; of categories, unseen.
+
+    A reference without rows has no range, and has seen nothing: these two are left out.
+    """
+    found = {"missing": int(counts[reference.missing])}
+    outside = "unseen"
+    bins = {reference.unseen} if isinstance(reference, Categorical) else {0, len(reference.edges)}
+    if isinstance(reference, Numeric):
+        outside = "out_of_range"
+        if reference.maximum == _GREATEST:  # nothing finite is beyond
+            bins.remove(len(reference.edges))
+        found["infinite"] = int(counts[reference.missing + 1]) + int(counts[reference.missing + 2])
+    if reference.rows:
+        found[outside] = sum(int(counts[bin_]) for bin_ in bins)
+    return found
+
+
+def describe(
+    reference: Reference, counts: Array, statistics: Mapping[str, Statistic], chance: float = 0.05
+) -> str:
+    """'mean up 0.4 sd, 12.1 -> 14; missing 0 % -> 6 %': up to three changes that are no chance.
+
+    counts      the window's, in the reference's bins
+    statistics  of the column, as `driftline.monitor.reporting.report` makes them
+    chance      of each change to be told where nothing has changed
+
+    A change counts if its interval leaves out zero; over many categories, or many edges, the interval is that
+    of all of them at once. The largest effect comes first: of means Cohen's d, of rates Cohen's h, which is
+    made to be held against d (Cohen: Statistical power analysis, 1988).
+    """
+    changes = [
+        *_special_rates(reference, counts, statistics, chance),
+        *(_shift(reference, counts, statistics, chance) if isinstance(reference, Numeric) else ()),
+        *(_categories(reference, counts, chance) if isinstance(reference, Categorical) else ()),
+    ]
+    changes.sort(key=lambda change: -change[0])
+    return "; ".join(text for _, text in changes[:_MOST]) or (
+        CLOSER if _farther_by_chance(statistics) > _CLOSER else NONE
+    )
+
+
+def describe_all(told: Sequence[tuple[str, str]], statistics: Sequence[Mapping[str, Statistic]]) -> str:
+    """How all columns together have changed: 'temp: mean up 0.4 sd; visib: missing 0 % -> 6 %'.
+
+    told        names of columns and their changes in words, that of most evidence first
+    statistics  of all columns
+
+    Rows may also be more like the reference than independent ones would be: the columns say so together
+    before any does alone.
+    """
+    changes = [f"{name}: {words}" for name, words in told if words not in (NONE, CLOSER)]
+    if changes:
+        return "; ".join(changes)
+    return CLOSER if median(map(_farther_by_chance, statistics)) > _CLOSER_TOGETHER else NONE
+
+
+def _farther_by_chance(statistics: Mapping[str, Statistic]) -> float:
+    """How likely independent rows of the reference would be farther from it; 0 where few bins can't tell."""
+    found = statistics.get("chi_square")
+    if found is None or found.p is None or (found.null or 0) < _LEAST_FREEDOM:
+        return 0.0
+    return found.p
+
+
+def _special_rates(
+    reference: Reference, counts: Array, statistics: Mapping[str, Statistic], chance: float
+) -> Iterator[tuple[float, str]]:
+    certain = [
+        name
+        for name in ("missing", "infinite", "out_of_range", "unseen")
+        if name in statistics and statistics[name].value and _certain(statistics[name], chance)
+    ]
+    if certain:
+        before, after = special(reference, reference.counts), special(reference, counts)
+        m, n = reference.rows, int(counts.sum())
+        for name in certain:
+            told, rows = name.replace("_", " "), after[name]
+            if isinstance(reference, Numeric) and name == "out_of_range" and len(reference.edges):
+                told, rows = _side(reference, counts)
+            yield _rate(told, before[name] / m, rows / n)
+
+
+def _side(reference: Numeric, counts: Array) -> tuple[str, int]:
+    """On which side of what the reference has seen rows are that are out of its range, and how many; of both
+    sides, where neither has nine in ten."""
+    below, above = int(counts[0]), int(counts[len(reference.edges)])
+    least, greatest = (
+        text(end, reference.temporal, reference.sd / 10) for end in (reference.minimum, reference.maximum)
+    )
+    if below >= 9 * above:
+        return f"below {least}, its least:", below
+    if above >= 9 * below:
+        return f"above {greatest}, its greatest:", above
+    return f"out of {least} to {greatest}:", below + above
+
+
+def _shift(
+    reference: Numeric, counts: Array, statistics: Mapping[str, Statistic], chance: float
+) -> Iterator[tuple[float, str]]:
+    """That of the mean, and the share of values below the inner edge where it differs most, if there is no
+    change of the mean or that says less."""
+    shift = statistics.get("mean_shift")
+    finite = int(counts[: reference.missing].sum())
+    size = 0.0
+    # Few values of a long tail mostly have less spread than it, and seem certain of a lower mean.
+    if (
+        shift is not None
+        and _certain(shift, chance)
+        and abs(shift.value) > _errors(chance) * sqrt(1 / reference.moments[0] + 1 / finite)
+    ):
+        size = abs(shift.value)
+        yield size, _mean(reference, shift.value)
+    farthest = statistics.get("kolmogorov_smirnov")  # over all edges
+    if farthest is not None and (farthest.p or 0.0) < chance and len(reference.edges) > 2:
+        effect, text = _share_below(reference, counts, chance)
+        if effect > size:
+            yield effect, text
+
+
+def _share_below(reference: Numeric, counts: Array, chance: float) -> tuple[float, str]:
+    """That change of a share; no effect if it may be chance."""
+    inner = slice(1, len(reference.edges) - 1)  # beyond the outer two is out of range
+    m, n = (int(each.sum() - each[reference.missing]) for each in (reference.counts, counts))
+    p, q = (
+        (each[-1] + np.cumsum(each[: reference.missing])[inner]) / rows
+        for each, rows in ((reference.counts, m), (counts, n))
+    )
+    at = int(np.abs(q - p).argmax())
+    # Of two samples that are alike, the largest difference of the distribution functions has such a
+    # chance to be beyond this (Kolmogorov and Smirnov).
+    if abs(q[at] - p[at]) > sqrt(-log(chance / 2) / 2) * sqrt(1 / m + 1 / n):
+        return _rate(_below(reference, at + 1), p[at], q[at])
+    return 0.0, ""
+
+
+def _mean(reference: Numeric, shift: float) -> str:
+    """'mean up 0.4 sd, 12.1 -> 14'."""
+    before, after = reference.mean, reference.mean + shift * reference.sd
+    apart = abs(after - before)
+    step = min(apart, max(abs(before), apart / 10))  # of what it was, two digits too, if it isn't about 0
+    told = (text(value, reference.temporal, step) for value in (before, after))
+    return f"mean {'up' if shift > 0 else 'down'} {_short(abs(shift))} sd, {' -> '.join(told)}"
+
+
+def _categories(reference: Categorical, counts: Array, chance: float) -> Iterator[tuple[float, str]]:
+    known = len(reference.categories)
+    if not known:
+        return
+    m, n = reference.rows, int(counts.sum())
+    before, after = reference.counts[:known], counts[:known]
+    low, high = rate_interval(before, m, after, n, _errors(chance / known))
+    certain = np.flatnonzero((low > 0) | (high < 0))
+    effects = np.abs(np.arcsin(np.sqrt(after[certain] / n)) - np.arcsin(np.sqrt(before[certain] / m)))
+    for index in certain[np.argsort(-effects, kind="stable")[:_MOST]]:
+        yield _rate(f"category {quoted(reference.categories[index])}", before[index] / m, after[index] / n)
+
+
+def quoted(name: str) -> str:
+    """A category in quotes on one line, not all of it if it is long."""
+    name = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
+    return json.dumps(name, ensure_ascii=False)
+
+
+def _certain(statistic: Statistic, chance: float) -> bool:
+    """Whether an interval that leaves out the truth with this chance, not 5 %, leaves out zero."""
+    if statistic.interval is None:
+        return False
+    low, high = statistic.interval
+    return abs(low + high) > (high - low) * _errors(chance) / NORMAL
+
+
+def _errors(chance: float) -> float:
+    """Standard errors that a normal variable is further out than with this chance, on either side."""
+    return -NormalDist().inv_cdf(chance / 2)
+
+
+def _rate(what: str, before: float, after: float) -> tuple[float, str]:
+    """Cohen's h, and the words."""
+    return 2 * abs(asin(sqrt(after)) - asin(sqrt(before))), f"{what} {percents(before, after)}"
+
+
+def _below(reference: Numeric, at: int) -> str:
+    """What lies below an edge: below a value, or, where a bin holds that value alone, up to it."""
+    edges, temporal, step = reference.edges, reference.temporal, reference.sd / 10
+    if at and edges[at] == np.nextafter(edges[at - 1], np.float32(np.inf)):
+        return f"up to {text(float(edges[at - 1]), temporal, step)}:"
+    return f"below {text(float(edges[at]), temporal, step)}:"
+
+
+def percents(before: float, after: float) -> str:
+    """'31 % -> 44 %', with as many digits as it takes to tell them apart."""
+    texts = ("", "")
+    for digits in range(7):
+        texts = _percent(before, digits), _percent(after, digits)
+        if texts[0] != texts[1]:
+            break
+    return f"{texts[0]} % -> {texts[1]} %"
+
+
+def _percent(share: float, digits: int) -> str:
+    """A share in percent; one digit at least, if it is not 0, and one less than all, if it is not 100."""
+    percent = 100 * share
+    least = min(percent, 100 - percent)
+    if 0 < least < 1:
+        digits = max(digits, min(-floor(log10(least)), 6))
+    return f"{percent:.{digits}f}"
+
+
+def _short(value: float) -> str:
+    if value < 1:
+        return f"{value:.1g}"
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}" if value < 1e6 else f"{value:.1g}"

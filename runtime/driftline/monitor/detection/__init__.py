@@ -1,0 +1,1 @@
+"""What has certainly changed, since when, and the signals that say so."""

@@ -1,0 +1,140 @@
+"""What a detector says when it is certain, and its line in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import inf
+from typing import Any, Self
+
+from driftline.monitor.comparison.statistics import Statistic, number
+from driftline.monitor.detection.onset import Onset, since_when
+
+log = logging.getLogger("driftline.monitor")
+
+TOLD = 3
+"""Columns whose changes are told in words when several have changed, or only all together for certain."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Signal:
+    """A change or an alarm, of a column or of the model as a whole.
+
+    kind        'change': no longer the reference's distribution; 'alarm': further from it than is harmless
+    model       its name; '' outside a server
+    version     of the model; 0 outside a server
+    column      its name; '' for the model as a whole
+    when        in UTC
+    rows        since the window began
+    evidence    log M of the detector
+    columns     of the model as a whole: its columns, that of most evidence first
+    statistics  by name, of the column's rows since its onset, or of the window's whole rows
+    words       the change since the onset in words
+    onset       since when, about; None if all rows came in one look, or in an older checkpoint
+    """
+
+    kind: str
+    model: str
+    version: int
+    column: str
+    when: datetime
+    rows: int
+    evidence: float
+    columns: tuple[str, ...]
+    statistics: Mapping[str, Statistic]
+    words: str
+    onset: Onset | None = None
+
+    def __repr__(self) -> str:
+        whose = repr(self.column) if self.column else "the model as a whole"
+        return f"Signal({self.kind} of {whose} after {self.rows:,} rows: {self.words})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as what JSON knows; a number that is not finite is None, `when` is ISO 8601."""
+        return {
+            "kind": self.kind,
+            "model": self.model,
+            "version": self.version,
+            "column": self.column,
+            "when": self.when.isoformat(),
+            "rows": self.rows,
+            "evidence": number(self.evidence),
+            "columns": list(self.columns),
+            "statistics": {name: statistic.to_dict() for name, statistic in self.statistics.items()},
+            "words": self.words,
+            "onset": self.onset.to_dict() if self.onset is not None else None,
+        }
+
+    @classmethod
+    def of_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The signal that `to_dict` has written."""
+        statistics = {name: Statistic.of_dict(one) for name, one in fields["statistics"].items()}
+        evidence, onset = fields["evidence"], fields.get("onset")
+        return cls(
+            **{key: fields[key] for key in ("kind", "model", "version", "column", "rows", "words")},
+            when=datetime.fromisoformat(fields["when"]),
+            evidence=inf if evidence is None else evidence,
+            columns=tuple(fields["columns"]),
+            statistics=statistics,
+            onset=Onset.of_dict(onset) if onset is not None else None,
+        )
+
+
+def log_signals(signals: Sequence[Signal], columns: int) -> None:
+    """A log line for the signals of one look at one model, all of a kind: an alarm warns, a change informs.
+
+    columns  how many the model has
+
+    For a machine it is a line for each, see `logs`: what becomes of each is for others to say.
+    """
+    first = signals[0]
+    each = [{"message": _line(one), "signal": one.to_dict()} for one in signals]
+    level = logging.WARNING if first.kind == "alarm" else logging.INFO
+    if len(signals) == 1:
+        log.log(level, "%s", each[0]["message"], extra={"signal": each[0]["signal"]})
+        return
+    log.log(
+        level, "%s%s of %d of %d columns after %d rows%s: %s",
+        _about(first), first.kind, len(signals), columns, first.rows,
+        since_when(one.onset for one in signals), told_of(signals), extra={"each": each},
+    )  # fmt: skip
+
+
+def log_acknowledged(signals: Sequence[Signal]) -> None:
+    """A log line for signals that somebody has let go of, if there were any."""
+    if signals:
+        alarms_first = sorted(signals, key=lambda one: one.kind)
+        told = first_of([f"{one.kind} of {one.column or 'the model as a whole'}" for one in alarms_first])
+        are = f"{len(signals)} signal{'s are' if len(signals) > 1 else ' is'}"
+        log.info("%s%s acknowledged: %s", _about(signals[0]), are, told)
+
+
+def told_of(signals: Sequence[Signal]) -> str:
+    """What changed in the first TOLD columns, and how many more there are."""
+    return first_of([f"{one.column} ({_psi(one)}{one.words})" for one in signals])
+
+
+def first_of(told: Sequence[str]) -> str:
+    """The first TOLD, and how many more there are."""
+    more = [f"{len(told) - TOLD} more"] if len(told) > TOLD else []
+    return ", ".join([*told[:TOLD], *more])
+
+
+def _line(signal: Signal) -> str:
+    what = (
+        f"column {signal.column}" if signal.column else f"the model as a whole ({first_of(signal.columns)})"
+    )
+    when = f"after {signal.rows} rows{since_when([signal.onset])}"
+    return f"{_about(signal)}{signal.kind} of {what} {when}: {signal.words}"
+
+
+def _about(signal: Signal) -> str:
+    version = f" {signal.version}" if signal.version else ""
+    return f"{signal.model}{version}: " if signal.model else ""
+
+
+def _psi(signal: Signal) -> str:
+    psi = signal.statistics.get("psi")
+    return f"PSI {psi.value:.2g}: " if psi is not None else ""

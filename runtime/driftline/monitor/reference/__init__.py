@@ -1,0 +1,1 @@
+"""What the data was when the model was made: the profile that drift is measured from."""

@@ -1,0 +1,235 @@
+"""What is known of one column of the reference: its natural bins, how many rows each holds, its rank bins.
+
+Values are looked at as float32, wherever they come from: training data in float64 and requests in float32
+must fall into the same bins. Natural bins are what live rows are counted in. A numeric column's are half-open
+intervals between reference quantiles, with a bin of its own for every value that repeats at a quantile, and
+bins for what is missing, infinite or beyond the extremes. A categorical column's are its categories, what is
+none of them, and missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from driftline.monitor.reference.quantiles import Order
+from driftline.monitor.reference.ranks import Group, cut_ranks, seed_of, split
+from driftline.tensors import Array
+
+BINS = 32
+"""Natural bins of a numeric column, apart from the special ones; a multiple of ranks.CUTS."""
+
+MOST_CATEGORIES = 1_000
+"""Categories that are counted one by one; the rest are pooled."""
+
+FEW = 5
+"""A set of categories is closed if the reference has each at least so often."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Numeric:
+    """The reference of a numeric column.
+
+    edges   (E,) float32, ascending; bin k is [edges[k - 1], edges[k]), the outer two unbounded
+    counts  (E + 4,) int64: reference rows in bins 0 .. E, then missing, +inf, -inf
+    split   (E + 4, 17): the share of each bin's rows that each rank bin gets
+    gaps    (17,): the reference's gaps in each rank bin
+    moments (5,) float64: count, mean, M2, least, greatest of the finite values; see driftline_kernels.moments
+    source  what batches call the column; as its name, if nothing is said
+    temporal what its microseconds are, as driftline.columns.temporal_of says; '' of numbers
+    rows    how many reference rows there are
+    """
+
+    name: str
+    edges: Array
+    counts: Array
+    split: Array
+    gaps: Array
+    moments: Array
+    source: str = ""
+    temporal: str = ""
+    rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.source or self.name)
+        object.__setattr__(self, "rows", int(self.counts.sum()))
+
+    def __repr__(self) -> str:
+        return _told(self)
+
+    @property
+    def missing(self) -> int:
+        """The bin of missing values."""
+        return len(self.edges) + 1
+
+    @property
+    def mean(self) -> float:
+        """Of the finite values; NaN if there are none."""
+        return float(self.moments[1]) if self.moments[0] else float("nan")
+
+    @property
+    def sd(self) -> float:
+        """The standard deviation of the finite values; NaN if there are none."""
+        return float(np.sqrt(self.moments[2] / self.moments[0])) if self.moments[0] else float("nan")
+
+    @property
+    def minimum(self) -> float:
+        """The least finite value; NaN if there is none."""
+        return float(self.moments[3]) if self.moments[0] else float("nan")
+
+    @property
+    def maximum(self) -> float:
+        """The greatest finite value; NaN if there is none."""
+        return float(self.moments[4]) if self.moments[0] else float("nan")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Categorical:
+    """The reference of a categorical column.
+
+    categories  in a fixed order: by their text
+    counts      (categories + 2,) int64: reference rows of each, of none of them, and missing
+    split       (categories + 2, 17): the share of each bin's rows that each rank bin gets
+    gaps        (17,): the reference's gaps in each rank bin
+    kind        of the values: 'string', 'integer' or 'boolean'
+    source      what batches call the column; as its name, if nothing is said
+    rows        how many reference rows there are
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    counts: Array
+    split: Array
+    gaps: Array
+    kind: str = "string"
+    source: str = ""
+    rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.source or self.name)
+        object.__setattr__(self, "rows", int(self.counts.sum()))
+
+    def __repr__(self) -> str:
+        return _told(self)
+
+    @property
+    def unseen(self) -> int:
+        """The bin of what is none of the categories."""
+        return len(self.categories)
+
+    @property
+    def missing(self) -> int:
+        """The bin of missing values."""
+        return len(self.categories) + 1
+
+
+Reference = Numeric | Categorical
+
+
+def _told(reference: Reference) -> str:
+    """A reference's repr: its line of the profile's table."""
+    from driftline.monitor.reference.summary import cells
+
+    name, kind, rows, missing, values = cells(reference)
+    absent = f", {missing} missing" if missing else ""
+    return f"{type(reference).__name__}({name!r}, {kind}, {rows} rows{absent}: {values})"
+
+
+def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
+    """The reference of a numeric column.
+
+    order    its finite values
+    special  (3,) how many values were missing, +inf and -inf
+    moments  (5,) of the finite values
+    """
+    missing, plus, minus = (int(count) for count in special)
+    rows = order.rows + minus + plus + missing
+    edges = _edges(order, rows, minus)
+    below = np.array([0, *(order.below(edge) for edge in edges), order.rows])
+    inner = np.maximum(np.diff(np.maximum.accumulate(below)), 0)
+    counts = np.array([*inner, missing, plus, minus], np.int64)
+    # What a sketch says is believed as much as a sample of its accuracy.
+    trust = order.trusted_rows / order.rows if order.rows else 1.0
+    single = [False, *(right == _next(left) for left, right in pairwise(edges))]
+    groups = [
+        Group(_trusted(minus, trust), single=True),
+        *(
+            Group(_trusted(int(count), trust), one)
+            for count, one in zip(inner, [*single, False][: len(inner)], strict=True)
+        ),
+        Group(_trusted(plus, trust), single=True),
+        Group(_trusted(missing, trust), single=True),
+    ]
+    shares, gaps = split(groups, seed_of(name, edges, counts))
+    return Numeric(
+        name,
+        edges,
+        counts,
+        # From the column's order, -inf first and missing last, to the order of the bins.
+        np.concatenate([shares[1:-2], shares[[-1, -2, 0]]]),
+        gaps,
+        moments,
+    )
+
+
+def _edges(order: Order, rows: int, minus: int) -> Array:
+    """Edges at the ranks that cut the rows, around values that repeat there, and around the extremes."""
+    edges: set[float] = set()
+    for rank in cut_ranks(rows, BINS) if rows else ():
+        if 1 <= rank - minus <= order.rows:
+            value = order.at(rank - minus)
+            edges.add(value)
+            if order.upto(value) - order.below(value) > order.resolution:
+                edges.add(_next(value))
+    if order.rows:
+        edges.add(order.at(1))
+        edges.add(_next(order.at(order.rows)))
+    return np.array(sorted(edge for edge in edges if np.isfinite(edge)), np.float32)
+
+
+def _next(value: float) -> float:
+    """The next float32; infinite after the greatest."""
+    with np.errstate(over="ignore"):
+        return float(np.nextafter(np.float32(value), np.float32(np.inf)))
+
+
+def _trusted(rows: int, trust: float) -> int:
+    return rows if trust == 1.0 else round(rows * trust)
+
+
+def categorical(
+    name: str,
+    halves: tuple[Mapping[str, int], Mapping[str, int]],
+    missing: int,
+    kind: str = "string",
+    forgotten: tuple[int, int] = (0, 0),
+) -> Categorical:
+    """The reference of a categorical column.
+
+    halves     how often each category occurs in one half of the rows and in the other
+    missing    how many values were missing
+    forgotten  rows of either half, of categories that were too many to be kept
+
+    If every category occurs at least FEW times, the set is closed: all rows are counted, and a value that is
+    none of them was never seen. Else there are likely more that the reference has missed, and how many can't
+    be told from the rows that named the others. So one half of the rows names the categories and only the
+    other half is counted, those of its values that the first did not name included.
+    """
+    first, second = halves
+    both = {value: first.get(value, 0) + second.get(value, 0) for value in {*first, *second}}
+    few = len(both) <= MOST_CATEGORIES and not any(forgotten)
+    closed = few and all(count >= FEW for count in both.values())
+    named, counted = (both, both) if closed else (first, second)
+    if not closed:
+        missing = missing // 2
+    most = sorted(named, key=lambda value: (-named[value], value))[:MOST_CATEGORIES]
+    categories = tuple(sorted(most))
+    known = [counted.get(value, 0) for value in categories]
+    others = sum(counted.values()) - sum(known) + forgotten[1]
+    counts = np.array([*known, others, missing], np.int64)
+    seed = seed_of(name, *categories, counts)
+    shares, gaps = split([Group(int(count), single=True) for count in counts], seed)
+    return Categorical(name, categories, counts, shares, gaps, kind)

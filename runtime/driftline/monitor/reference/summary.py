@@ -1,0 +1,91 @@
+"""A profile for a person: a line a column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from driftline.monitor.reference.column import Categorical, Numeric, Reference
+from driftline.monitor.values import span, text
+
+HEADER = ("column", "kind", "rows", "missing", "values")
+
+_RIGHT = ("rows", "missing")
+
+SHOWN = 3
+"""Categories that are named, the most frequent first."""
+
+
+def cells(reference: Reference) -> tuple[str, ...]:
+    """One column: its name, kind, rows, share of missing values, range or categories."""
+    kind = reference.kind if isinstance(reference, Categorical) else "numeric"
+    missing = reference.counts[reference.missing] / max(reference.rows, 1)
+    values = _categories(reference) if isinstance(reference, Categorical) else _range(reference)
+    return reference.name, kind, f"{reference.rows:,}", _missing(missing), values
+
+
+def table(references: Iterable[Reference], title: str) -> Any:
+    """Columns as a table for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for name in HEADER:
+        found.add_column(name, justify="right" if name in _RIGHT else "left")
+    for reference in references:
+        found.add_row(*map(Text, cells(reference)))  # as they are: a name is no markup
+    return found
+
+
+def html(references: Iterable[Reference], title: str) -> str:
+    """Columns as a table for a notebook."""
+    # A notebook aligns all to the right, unless the cell itself says otherwise.
+    sides = ("right" if name in _RIGHT else "left" for name in HEADER)
+    align = [f'style="padding:.2em .6em;text-align:{side}"' for side in sides]
+
+    def row(kind: str, texts: Iterable[str]) -> str:
+        made = (f"<{kind} {how}>{escape(each)}</{kind}>" for how, each in zip(align, texts, strict=True))
+        return f"<tr>{''.join(made)}</tr>"
+
+    rows = "".join(row("td", cells(reference)) for reference in references)
+    caption = f'<caption style="text-align:left">{escape(title)}</caption>'
+    return f"<table>{caption}{row('th', HEADER)}{rows}</table>"
+
+
+def _range(reference: Numeric) -> str:
+    if not reference.moments[0]:
+        return "none that is finite" if reference.rows else ""
+    if reference.minimum == reference.maximum:
+        found = f"always {text(reference.minimum, reference.temporal)}"
+    else:
+        sd, temporal = reference.sd, reference.temporal
+        ends = (text(end, temporal, sd / 10) for end in (reference.minimum, reference.maximum))
+        spread = span(sd) if temporal else text(sd, step=sd / 100)
+        found = f"{' to '.join(ends)}, mean {text(reference.mean, temporal, sd / 10)}, sd {spread}"
+    infinite = int(reference.counts[reference.missing + 1 :].sum())
+    return f"{found}, {infinite:,} infinite" if infinite else found
+
+
+def _missing(share: float) -> str:
+    return "" if not share else "<0.1%" if share < 0.0005 else f"{share:.1%}"
+
+
+def _percent(share: float) -> str:
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
+def _categories(reference: Categorical) -> str:
+    known = reference.counts[: reference.unseen]
+    most = np.argsort(-known, kind="stable")[:SHOWN]
+    shares = known / max(reference.rows, 1)
+    named = [f"{_printed(reference.categories[index])} {_percent(shares[index])}" for index in most]
+    more = len(reference.categories) - len(named)
+    return ", ".join([*named, f"{more:,} more"] if more else named)
+
+
+def _printed(category: str) -> str:
+    """A category as it is, unless it is empty or would break the line."""
+    return category if category and category.isprintable() else repr(category)

@@ -1,0 +1,158 @@
+"""A small histogram of a column, reference against window, as SVG without script."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from driftline.monitor.comparison.wording import percents
+from driftline.monitor.reference.column import Categorical, Numeric
+from driftline.monitor.values import text
+from driftline.tensors import Array
+
+if TYPE_CHECKING:
+    from driftline.monitor.reporting.report import ColumnReport
+
+_BARS = 26
+_CATEGORIES = 10
+_BAR, _GAP, _HEIGHT, _LABEL = 7, 13, 38, 12
+
+
+class Bar(NamedTuple):
+    """A share of the reference beside one of the window, and what of."""
+
+    label: str
+    reference: float
+    current: float
+
+
+def histogram(column: ColumnReport) -> str:
+    """SVG: of the reference what is filled; of the window an outline of numbers, slim bars of categories.
+
+    What is missing, infinite or unseen stands apart, at the right. Every bar says in a tooltip what it is.
+    """
+    bars = numeric_bars(column) if isinstance(column.reference, Numeric) else category_bars(column)
+    apart = special_bars(column)
+    top = max((max(bar.reference, bar.current) for bar in (*bars, *apart)), default=0.0) or 1.0
+    lined = isinstance(column.reference, Numeric)
+    wide = _BAR if lined else 2 * _BAR
+    drawn = [_bar(bar, index * wide, wide, top, slim=not lined) for index, bar in enumerate(bars)]
+    width = len(bars) * wide
+    if lined and any(bar.current for bar in bars):
+        drawn.append(_outline(bars, wide, top))
+    for bar in apart:
+        width += _GAP if bar is apart[0] else 0
+        drawn.append(_bar(bar, width + _GAP, 2 * _BAR, top, slim=True))
+        middle = width + _GAP + _BAR
+        drawn.append(f'<text class="x" x="{middle}" y="{_HEIGHT + _LABEL - 2}">{bar.label}</text>')
+        width += 2 * _BAR + 2 * _GAP
+    height = _HEIGHT + _LABEL
+    return (
+        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="histogram of {escape(column.name)}">{"".join(drawn)}</svg>'
+    )
+
+
+def _bar(bar: Bar, x: int, width: int, top: float, slim: bool) -> str:
+    """The reference's, and in front of it the window's if it is drawn as a slim bar."""
+    text = escape(f"{bar.label}: {percents(bar.reference, bar.current)}")
+    tall = _HEIGHT * bar.reference / top
+    shapes = _rectangle("r", x, width - 1, tall)
+    if slim:
+        shapes += _rectangle("c", x + width // 4, width // 2, _HEIGHT * bar.current / top)
+    # What the pointer finds is as high as the picture, however small the bar.
+    target = f'<rect x="{x}" width="{width}" height="{_HEIGHT}" fill-opacity="0"/>'
+    return f"<g><title>{text}</title>{shapes}{target}</g>"
+
+
+def _rectangle(name: str, x: int, width: int, tall: float) -> str:
+    return f'<rect class="{name}" x="{x}" y="{_HEIGHT - tall:.1f}" width="{width}" height="{tall:.1f}"/>'
+
+
+def _outline(bars: list[Bar], width: int, top: float) -> str:
+    steps = "".join(
+        f"V{_HEIGHT - _HEIGHT * bar.current / top:.1f}H{(index + 1) * width}"
+        for index, bar in enumerate(bars)
+    )
+    return f'<path class="o" pointer-events="none" d="M0 {_HEIGHT}{steps}V{_HEIGHT}"/>'
+
+
+def numeric_bars(column: ColumnReport) -> list[Bar]:
+    """Bars of equal width over where most values are; what lies further out is added to the outer two.
+
+    Within a natural bin, values are taken to lie evenly.
+    """
+    reference = column.reference
+    assert isinstance(reference, Numeric)
+    if not len(reference.edges):
+        return []
+    low, high = _span(reference, column.moments)
+    grid = np.linspace(low, high, _BARS + 1)
+    step = (high - low) / _BARS
+    sides = []
+    for shares, moments in ((column.reference_shares, None), (column.current_shares, column.moments)):
+        inner = shares[: reference.missing]
+        least, greatest = (moments[3], moments[4]) if moments is not None else (np.inf, -np.inf)
+        points = np.array(
+            [min(least, reference.edges[0]), *reference.edges, max(greatest, reference.edges[-1])], np.float64
+        )
+        below = np.interp(grid, points, np.append(0.0, np.cumsum(inner)))
+        below[0], below[-1] = 0.0, inner.sum()
+        sides.append(np.diff(below))
+    return [
+        Bar(
+            f"{text(start, reference.temporal, step)} to {text(stop, reference.temporal, step)}",
+            before,
+            after,
+        )
+        for start, stop, before, after in zip(
+            grid[:-1].tolist(), grid[1:].tolist(), sides[0].tolist(), sides[1].tolist(), strict=True
+        )
+    ]
+
+
+def _span(reference: Numeric, moments: Array | None) -> tuple[float, float]:
+    """From where to where: the reference's central bins and half as much again, and the window's bulk."""
+    edges = reference.edges.astype(np.float64)
+    first, last = (edges[1], edges[-2]) if len(edges) > 3 else (edges[0], edges[-1])
+    width = last - first
+    low, high = max(edges[0], first - width / 2), min(edges[-1], last + width / 2)
+    if moments is not None and moments[0] > 0:
+        count, mean, squares, least, greatest = moments
+        spread = 2 * np.sqrt(squares / count)
+        # Not further out than as wide again: or else the reference would be a line.
+        low = max(min(low, max(least, mean - spread)), low - width)
+        high = min(max(high, min(greatest, mean + spread)), high + width)
+    if high - low < 1e-6 * max(abs(low), abs(high), 1e-30):
+        around = max(abs(low), 1.0) / 2
+        low, high = low - around, high + around
+    return float(low), float(high)
+
+
+def category_bars(column: ColumnReport) -> list[Bar]:
+    """The largest categories of either, by their share of the reference, and the others as one."""
+    reference = column.reference
+    assert isinstance(reference, Categorical)
+    known = len(reference.categories)
+    before, after = column.reference_shares[:known], column.current_shares[:known]
+    largest = np.argsort(-np.maximum(before, after), kind="stable")[:_CATEGORIES]
+    shown = largest[np.argsort(-before[largest], kind="stable")]
+    bars = [Bar(reference.categories[i], float(before[i]), float(after[i])) for i in shown]
+    if known > _CATEGORIES:
+        others = before.sum() - before[shown].sum(), after.sum() - after[shown].sum()
+        bars.append(Bar(f"{known - _CATEGORIES:,} others", *(max(float(share), 0.0) for share in others)))
+    return bars
+
+
+def special_bars(column: ColumnReport) -> list[Bar]:
+    """Missing, infinite and unseen, those of them that occur."""
+    reference, before, after = column.reference, column.reference_shares, column.current_shares
+    missing = reference.missing
+    if isinstance(reference, Categorical):
+        bins = {"unseen": slice(reference.unseen, missing), "missing": slice(missing, None)}
+    else:
+        bins = {"missing": slice(missing, missing + 1), "infinite": slice(missing + 1, None)}
+    bars = [Bar(name, float(before[part].sum()), float(after[part].sum())) for name, part in bins.items()]
+    return [bar for bar in bars if bar.reference or bar.current]

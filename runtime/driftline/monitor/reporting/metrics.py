@@ -1,0 +1,97 @@
+"""What Prometheus sees of monitors: rows, signals, the statistics of the current window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from driftline.monitor.watched import Watched
+
+if TYPE_CHECKING:
+    from driftline.monitor.reporting.report import Report
+
+VERSION = ["model", "version"]
+COLUMN = [*VERSION, "column"]
+
+Key = tuple[str, str]
+"""A model's name and version: the labels of all that is told of it."""
+
+
+class DriftCollector(Collector):
+    """What monitors say, at every scrape.
+
+    watched  the models
+    reports  of the current window of each, as far as its monitor is there
+    """
+
+    def __init__(self, watched: Mapping[Key, Watched], reports: Mapping[Key, Report]) -> None:
+        self._watched = watched
+        self._reports = reports
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of all versions that are watched."""
+        yield from self._rows()
+        yield from self._signals()
+        yield from self._statistics()
+
+    def _rows(self) -> Iterator[Metric]:
+        observed = CounterMetricFamily("driftline_rows_observed", "Rows monitored", labels=VERSION)
+        skipped = CounterMetricFamily(
+            "driftline_rows_skipped", "Rows that could not be monitored", labels=VERSION
+        )
+        lag = GaugeMetricFamily(
+            "driftline_observation_lag_rows", "Rows that wait to be monitored", labels=VERSION
+        )
+        for key, watch in self._watched.items():
+            observed.add_metric(key, watch.observer.monitor.rows if watch.observer.monitor else 0)
+            skipped.add_metric(key, watch.observer.skipped_rows)
+            lag.add_metric(key, watch.observer.waiting_rows)
+        yield from (observed, skipped, lag)
+
+    def _signals(self) -> Iterator[Metric]:
+        changes = CounterMetricFamily(
+            "driftline_changes",
+            "Columns that are certainly not as in the reference; of column '', the model as a whole",
+            labels=COLUMN,
+        )
+        alarms = CounterMetricFamily(
+            "driftline_alarms", "Columns that are certainly further from it than is harmless", labels=COLUMN
+        )
+        held = GaugeMetricFamily(
+            "driftline_signal", "Changes and alarms that are held now", labels=[*COLUMN, "kind"]
+        )
+        onsets = GaugeMetricFamily(
+            "driftline_signal_onset_timestamp_seconds",
+            "Since when, about, what is held differs from the reference; none from the first row on",
+            labels=[*COLUMN, "kind"],
+        )
+        for key, watch in self._watched.items():
+            for family, counts in ((changes, watch.changes), (alarms, watch.alarms)):
+                for column, count in list(counts.items()):
+                    family.add_metric([*key, column], count)
+            for signal in watch.observer.monitor.signals if watch.observer.monitor else ():
+                held.add_metric([*key, signal.column, signal.kind], 1)
+                if signal.onset is not None and not signal.onset.first:
+                    onsets.add_metric([*key, signal.column, signal.kind], signal.onset.when.timestamp())
+        yield from (changes, alarms, held, onsets)
+
+    def _statistics(self) -> Iterator[Metric]:
+        labels = [*COLUMN, "statistic"]
+        values = GaugeMetricFamily(
+            "driftline_drift", "Distance of the current window from the reference", labels=labels
+        )
+        nulls = GaugeMetricFamily(
+            "driftline_drift_null", "What it would be on average if nothing had changed", labels=labels
+        )
+        for key, report in self._reports.items():
+            of_columns = [(column.name, column.statistics) for column in report.columns]
+            for name, statistics in [*of_columns, ("", report.whole)]:
+                for statistic, found in statistics.items():
+                    values.add_metric([*key, name, statistic], found.value)
+                    if found.null is not None:
+                        nulls.add_metric([*key, name, statistic], found.null)
+        yield from (values, nulls)

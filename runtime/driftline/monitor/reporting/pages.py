@@ -1,0 +1,103 @@
+"""What HTTP shows of a monitor: its reports, the signals it holds, its window, a profile of its rows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from driftline.answers import json
+from driftline.errors import BadRequest, Unavailable
+from driftline.monitor.watched import Watched
+from driftline.tensors import shorten
+
+if TYPE_CHECKING:
+    from driftline.monitor.reference.profile import Profile
+
+MOST_ROWS = 10_000_000
+MOST_SECONDS = 3600.0
+LOOK_SECONDS = 0.05
+ARROW_FILE = "application/vnd.apache.arrow.file"
+
+_BY_ACCEPT = {"vary": "accept"}
+_NO_SCRIPT = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+
+async def report(request: Request, watched: Watched, model: str, version: str) -> Response:
+    """How the last `?window=N` windows differ from the reference, the current one included: a page for a
+    browser, else JSON."""
+    monitor = watched.ready()
+    windows = number(request, "window", 1, 1, monitor.keep_windows + 1)
+    found = await asyncio.to_thread(monitor.report, int(windows))
+    if "text/html" in request.headers.get("accept", ""):
+        title = f"{model} {version}: drift" if version else f"{model}: drift"
+        return HTMLResponse(await asyncio.to_thread(found.to_html, title), headers=_BY_ACCEPT | _NO_SCRIPT)
+    answer = json({"model": model, "version": version} | found.to_dict())
+    answer.headers.update(_BY_ACCEPT)
+    return answer
+
+
+async def acknowledge(watched: Watched) -> Response:
+    """Let go of the signals that are held; they are the answer."""
+    from driftline.monitor.detection.signals import log_acknowledged
+
+    signals = watched.ready().acknowledge()
+    log_acknowledged(signals)
+    return json({"acknowledged": [signal.to_dict() for signal in signals]})
+
+
+async def window(watched: Watched, model: str, version: str) -> Response:
+    """The current window as an Arrow file, to be merged with those of others."""
+    from driftline.monitor.window_file import current
+
+    monitor = watched.ready()
+    return Response(await asyncio.to_thread(current, monitor, model, version), media_type=ARROW_FILE)
+
+
+async def reference(watched: Watched) -> Response:
+    """The profile that rows are held against, as an Arrow file."""
+    profile = watched.ready().profile
+    return Response(await asyncio.to_thread(saved, profile), media_type=ARROW_FILE)
+
+
+async def profile(request: Request, watched: Watched) -> Response:
+    """A profile of the next `?rows=N` rows, or of what comes within `?seconds=S`, as an Arrow file.
+
+    Its columns have the names that they have in the profile that rows are held against.
+    """
+    rows = int(number(request, "rows", 10_000, 1, MOST_ROWS))
+    seconds = number(request, "seconds", 60.0, 0.1, MOST_SECONDS)
+    with watched.capturing(rows) as capture:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not capture.full and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(LOOK_SECONDS)
+            if await request.is_disconnected():
+                return Response(status_code=499)
+    if not capture.rows:
+        raise Unavailable(f"a profile of live traffic: expected rows within {seconds:g} s, came none")
+    monitor = watched.observer.monitor
+    names = {one.source: one.name for one in monitor.profile.references} if monitor is not None else {}
+    content = await asyncio.to_thread(lambda: saved(capture.profile().renamed(names)))
+    headers = {"driftline-profile-rows": str(capture.rows)}
+    return Response(content, media_type=ARROW_FILE, headers=headers)
+
+
+def number(request: Request, name: str, default: float, least: float, most: float) -> float:
+    """A number of the query; BadRequest if it is none, or out of range."""
+    text = request.query_params.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise BadRequest(f"'{name}': expected a number from {least:g} to {most:g}, came {shorten(text)}")
+    return value
+
+
+def saved(profile: Profile) -> bytes:
+    """A profile's file."""
+    from driftline.monitor.reference.storage import encode
+
+    return encode(profile.references, profile.whole)

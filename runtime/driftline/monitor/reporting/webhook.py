@@ -1,0 +1,87 @@
+"""Alarms told to somebody else: CloudEvents by HTTP, tried again, never in the way of serving."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import orjson
+
+from driftline.backoff import backoff
+from driftline.errors import ConfigError
+from driftline.monitor.detection.signals import Signal
+from driftline.monitor.reporting.outbox import Outbox
+from driftline.rules import url_parts, without_secrets
+
+log = logging.getLogger("driftline.webhook")
+
+ATTEMPTS = 8
+TIMEOUT_SECONDS = 10.0
+
+
+class Webhook:
+    """Posts each alarm to a URL, as a CloudEvent in structured JSON.
+
+    It is tried again on errors of the network, on 429 and 5xx, later and later; other answers are final.
+    Log lines name the host only, since URLs may hold secrets. Raises ConfigError for what is no such URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = url_parts(url)
+        if parts is None:
+            raise ConfigError(
+                f"alarm_webhook = {without_secrets(url)!r}: expected an http:// or https:// URL"
+            )
+        self._url = url
+        self._host = parts.hostname
+        self._outbox: Outbox[dict[str, Any]] = Outbox(self._deliver, "alarm-webhook", 100)
+
+    @property
+    def dropped(self) -> int:
+        """Alarms that found the queue full."""
+        return self._outbox.dropped
+
+    def post(self, signal: Signal) -> None:
+        """Leave an alarm to be posted; never waits."""
+        self._outbox.put(event(signal))
+
+    def close(self) -> None:
+        """Post what waits, for ten seconds at most."""
+        self._outbox.close()
+
+    def _deliver(self, content: dict[str, Any]) -> None:
+        import httpx  # 0.1 s that nobody waits for who has no alarms
+
+        body = orjson.dumps(content)
+        headers = {"content-type": "application/cloudevents+json; charset=utf-8"}
+        reason = ""
+        for attempt in range(ATTEMPTS):
+            if attempt and not self._outbox.rest(backoff(attempt)):
+                break
+            try:
+                answer = httpx.post(self._url, content=body, headers=headers, timeout=TIMEOUT_SECONDS)
+            except httpx.HTTPError as error:
+                reason = type(error).__name__
+                continue
+            reason = str(answer.status_code)
+            if answer.is_success:
+                return
+            if answer.status_code != 429 and answer.status_code < 500:
+                break
+        log.error("an alarm could not be posted to %s: %s", self._host, reason)
+
+
+def event(signal: Signal) -> dict[str, Any]:
+    """A signal as a CloudEvent 1.0."""
+    content = {
+        "specversion": "1.0",
+        "id": str(uuid4()),
+        "source": f"/v2/models/{quote(signal.model)}/versions/{signal.version}",
+        "type": f"io.driftline.{signal.kind}",
+        "time": signal.when.isoformat(),
+        "datacontenttype": "application/json",
+        "data": signal.to_dict(),
+    }
+    return content | {"subject": signal.column} if signal.column else content

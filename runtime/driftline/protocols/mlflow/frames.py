@@ -1,0 +1,147 @@
+"""Tables as clients of MLflow send them, and how they become a model's input tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
+from typing import Any
+
+import numpy as np
+
+from driftline.errors import BadRequest
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
+
+SPLIT_KEYS = {"columns", "index", "data"}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A table.
+
+    names    of its columns, in order; numbers from 0 if they have none
+    columns  the values of each: a list as JSON has it, or an array
+    """
+
+    names: tuple[Hashable, ...]
+    columns: list[Any]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self.columns[0]) if self.columns else 0
+
+    def by_name(self) -> dict[Hashable, Any]:
+        """Return the columns by name; BadRequest if two have the same name."""
+        columns = dict(zip(self.names, self.columns, strict=True))
+        if len(columns) < len(self.names):
+            twice = next(name for name in columns if self.names.count(name) > 1)
+            raise BadRequest(f"column {shorten(twice)}: expected once, came {self.names.count(twice)} times")
+        return columns
+
+
+def split_of(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
+    """Return the names of the columns, if there are any, and the rows of a `dataframe_split`."""
+    if type(value) is not dict or "data" not in value or not SPLIT_KEYS.issuperset(value):
+        raise BadRequest(
+            "'dataframe_split': expected an object with 'data' and, if need be, 'columns' and 'index', "
+            f"came {shorten(value)}"
+        )
+    names, rows, index = value.get("columns"), value["data"], value.get("index")
+    if type(rows) is not list:
+        raise BadRequest(f"'dataframe_split': expected 'data' as a list of rows, came {shorten(rows)}")
+    if names is not None and (type(names) is not list or not all(type(name) in _NAMES for name in names)):
+        raise BadRequest(f"'dataframe_split': expected 'columns' as a list of names, came {shorten(names)}")
+    if index is not None and (type(index) is not list or len(index) != len(rows)):
+        raise BadRequest(
+            f"'dataframe_split': expected 'index' as a list of {len(rows)}, one for each row, "
+            f"came {shorten(index)}"
+        )
+    return None if names is None else tuple(names), rows
+
+
+_NAMES = {str, int, float, bool, type(None)}
+
+
+def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
+    """Convert rows to columns; a row that is shorter than others lacks the values of the last columns."""
+    listed = set(map(type, rows)) <= {list}
+    columns = [list(column) for column in zip_longest(*rows)] if listed else [rows]
+    if names is None:
+        names = range(len(columns))
+    elif not rows:
+        columns = [[] for _ in names]
+    if len(names) != len(columns):
+        raise BadRequest(f"'dataframe_split': expected {len(names)} values a row, came {len(columns)}")
+    return Frame(tuple(names), columns)
+
+
+def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None:
+    """Return names and rows of records that all have the same names in the same order; else None."""
+    if type(value) is not list or not value or set(map(type, value)) != {dict}:
+        return None
+    names = tuple(value[0])
+    return (names, [list(row.values()) for row in value]) if set(map(tuple, value)) == {names} else None
+
+
+def from_records(value: object, key: str) -> Frame:
+    """Convert a list of objects, one for each row, to columns; a row without a name lacks that value."""
+    if type(value) is not list:
+        raise BadRequest(f"{key!r}: expected a list of objects, one for each row, came {shorten(value)}")
+    if not set(map(type, value)) <= {dict}:
+        return from_rows(None, value)
+    names = tuple(dict.fromkeys(chain.from_iterable(value)))
+    return Frame(names, [[row.get(name) for row in value] for name in names])
+
+
+def tensors_of(frame: Frame, signature: Signature) -> Tensors:
+    """Convert a table to a model's inputs.
+
+    A model of one input takes all columns, in order, whatever their names; one of several, or of raw columns,
+    takes each column by its name and no others. So does MLflow.
+
+    Raises BadRequest with the column's name, what was expected and what came.
+    """
+    first = signature.inputs[0]
+    if len(signature.inputs) == 1 and not first.raw:
+        return {first.name: _fit(first, _matrix(first, frame))}
+    columns = frame.by_name()
+    blocks = signature.blocks({spec.name: columns.get(spec.name) for spec in signature.inputs})
+    if blocks is not None:
+        return blocks
+    tensors = {}
+    for spec in signature.inputs:
+        if spec.name not in columns:
+            raise BadRequest(
+                f"column {spec.name!r}: expected {spec.datatype.name}, came nothing; "
+                f"the data has: {', '.join(map(str, columns))}"
+            )
+        array = _fit(spec, coerce(spec, columns[spec.name]))
+        tensors[spec.name] = as_column(spec, array) if spec.raw else array
+    return tensors
+
+
+def _matrix(spec: TensorSpec, frame: Frame) -> Array:
+    """Put columns side by side; a single one may hold lists, or lists of them."""
+    arrays = [
+        coerce(replace(spec, name=str(name)), column)
+        for name, column in zip(frame.names, frame.columns, strict=True)
+    ]
+    if not arrays:
+        return np.empty((0, 0), spec.datatype.dtype)
+    if len(arrays) == 1:
+        return arrays[0]
+    if any(array.ndim > 1 for array in arrays):
+        raise BadRequest(f"input {spec.name!r}: expected a value a row in each column, came lists")
+    return np.stack(arrays, axis=1)
+
+
+def _fit(spec: TensorSpec, array: Array) -> Array:
+    """Reshape a column to a tensor, (rows,) or (rows, 1) as the model has it."""
+    if array.ndim == 1 and len(spec.shape) == 2:
+        array = array.reshape(-1, 1)
+    elif array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
+        array = array.reshape(-1)
+    if not spec.accepts(array.shape):
+        raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {list(array.shape)}")
+    return array

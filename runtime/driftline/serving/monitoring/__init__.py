@@ -1,0 +1,1 @@
+"""The monitor of each served version, and where its results go."""

@@ -1,0 +1,1 @@
+"""Sources of another server's payload logs, posted or in files."""

@@ -1,0 +1,1 @@
+"""The observing proxy in front of another server."""

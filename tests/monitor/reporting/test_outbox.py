@@ -1,0 +1,93 @@
+"""Work done behind: in order, bounded, whatever fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from driftline.monitor.reporting.outbox import Outbox
+
+
+def test_items_are_worked_on_in_order_until_closed() -> None:
+    done: list[int] = []
+    outbox = Outbox(done.append, "test")
+    for item in range(100):
+        outbox.put(item)
+    outbox.close()
+    assert done == list(range(100))
+
+
+def test_an_item_that_fails_is_logged_and_the_next_is_done(caplog: pytest.LogCaptureFixture) -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        done.append(1 // item)
+
+    outbox = Outbox(work, "test")
+    outbox.put(0)
+    outbox.put(1)
+    outbox.close()
+    assert done == [1]
+    assert "test: ZeroDivisionError" in caplog.text
+
+
+def test_the_oldest_is_dropped_for_what_finds_it_full(caplog: pytest.LogCaptureFixture) -> None:
+    go, taken, done = threading.Event(), threading.Event(), []
+
+    def work(item: int) -> None:
+        taken.set()
+        go.wait(30)
+        done.append(item)
+
+    outbox = Outbox(work, "test", size=2)
+    outbox.put(0)
+    assert taken.wait(30)
+    for item in range(1, 6):
+        outbox.put(item)
+    assert outbox.waiting == 2
+    go.set()
+    outbox.close()
+    assert done == [0, 4, 5]
+    assert outbox.dropped == 3
+    assert "test: 2 wait already, the oldest is dropped" in caplog.text
+
+
+def test_closing_wakes_whoever_rests_between_attempts() -> None:
+    rested: list[bool] = []
+    resting = threading.Event()
+
+    def work(item: int) -> None:
+        resting.set()
+        rested.append(outbox.rest(60))
+
+    outbox = Outbox(work, "test")
+    outbox.put(0)
+    assert resting.wait(30)
+    begin = time.monotonic()
+    outbox.close()
+    assert rested == [False]
+    assert time.monotonic() - begin < 60
+
+
+def test_nothing_to_do_starts_no_thread() -> None:
+    before = threading.active_count()
+    Outbox(print, "test").close()
+    assert threading.active_count() == before
+
+
+def test_what_is_not_done_when_it_closes_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    go, taken = threading.Event(), threading.Event()
+
+    def work(item: int) -> None:
+        taken.set()
+        go.wait(30)
+
+    outbox = Outbox(work, "test")
+    for item in range(3):
+        outbox.put(item)
+    assert taken.wait(30)
+    outbox.close(0.1)
+    assert "test: not done in 0.1 s; 2 more wait and are lost" in caplog.text
+    go.set()

@@ -1,0 +1,84 @@
+"""Alarms by HTTP, to receivers that refuse, fail and are away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from support import receiver
+
+from driftline.errors import ConfigError
+from driftline.monitor.comparison.statistics import Statistic
+from driftline.monitor.detection.signals import Signal
+from driftline.monitor.reporting import webhook as module
+from driftline.monitor.reporting.outbox import Outbox
+from driftline.monitor.reporting.webhook import Webhook, event
+
+SIGNAL = Signal(
+    "alarm", "flights", 3, "dep delay", datetime(2026, 1, 2, tzinfo=UTC), 1000, 14.0, (),
+    {"psi": Statistic(0.3, 0.01)}, "mean up 0.4 sd",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rest between attempts."""
+    monkeypatch.setattr(Outbox, "rest", lambda self, seconds: True)
+
+
+def test_an_alarm_is_a_cloud_event() -> None:
+    content = event(SIGNAL)
+    assert content.pop("id") != event(SIGNAL)["id"]
+    assert content == {
+        "specversion": "1.0",
+        "source": "/v2/models/flights/versions/3",
+        "type": "io.driftline.alarm",
+        "subject": "dep delay",
+        "time": "2026-01-02T00:00:00+00:00",
+        "datacontenttype": "application/json",
+        "data": SIGNAL.to_dict(),
+    }
+
+
+def test_what_fails_is_tried_again_as_the_same_event() -> None:
+    with receiver(503, 429, 500) as (url, bodies):
+        webhook = Webhook(url)
+        webhook.post(SIGNAL)
+        webhook.close()
+    assert len(bodies) == 4
+    assert len({body["id"] for _, body in bodies}) == 1
+
+
+def test_a_refusal_is_final_and_names_the_host_only(caplog: pytest.LogCaptureFixture) -> None:
+    with receiver(403) as (url, bodies):
+        webhook = Webhook(url)
+        webhook.post(SIGNAL)
+        webhook.close()
+    assert len(bodies) == 1
+    assert "an alarm could not be posted to 127.0.0.1: 403" in caplog.text
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("driftline")]
+    assert ours
+    assert not any("secret" in line for line in ours)
+
+
+def test_nobody_there_is_given_up_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    with receiver() as (url, _):
+        pass
+    webhook = Webhook(url)
+    webhook.post(SIGNAL)
+    webhook.close()
+    assert "an alarm could not be posted to 127.0.0.1: ConnectError" in caplog.text
+
+
+@pytest.mark.parametrize("url", ["", "flights", "ftp://x/", "http://"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="expected an http:// or https:// URL"):
+        Webhook(url)
+
+
+def test_attempts_are_bounded() -> None:
+    with receiver(*[500] * 100) as (url, bodies):
+        webhook = Webhook(url)
+        webhook.post(SIGNAL)
+        webhook.close()
+    assert len(bodies) == module.ATTEMPTS

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
-from driftline.monitor.counting import Counter
+from driftline.monitor.counting import Counter, Taken
 from driftline.monitor.reading import BLOCK_ROWS, Reader
 from driftline.monitor.reference.column import Categorical, Reference
 from driftline.monitor.reference.profile import Profile
@@ -87,7 +87,7 @@ def counted(profile: Profile, *batches: object) -> dict[str, np.ndarray]:
     for batch in batches:
         for matrix, codes in Reader(counter.numeric, counter.categorical).blocks(batch):
             counter.add(matrix, codes)
-    return counter.window(0, datetime.now(UTC)).counts
+    return Taken(counter).window(0, datetime.now(UTC)).counts
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -211,6 +211,6 @@ def test_another_counter_holds_rows_of_its_own(profile: Profile) -> None:
     one.add(*blocks[0])
     other.add(*blocks[1])
     for counter, seed in ((one, 1), (other, 2)):
-        found = counter.window(3, datetime.now(UTC)).counts
+        found = Taken(counter).window(3, datetime.now(UTC)).counts
         for name, expected in plain_counts(profile, data(3, seed)).items():
             np.testing.assert_array_equal(found[name], expected)

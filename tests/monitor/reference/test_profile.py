@@ -268,7 +268,7 @@ def test_an_empty_profile_has_columns_and_no_rows(tmp_path: Path) -> None:
     for one in (profile, Profile.load(tmp_path / "profile.arrow")):
         assert (one.names, one.rows) == (tuple(kinds), 0)
         assert [reference.counts.tolist() for reference in one.references] == [[0, 0, 0, 0], *([[0, 0]] * 3)]
-        state = one.whole.state(np.empty((1, 0), np.float32))
+        state = one.whole.state(one.whole.tables(np.empty((1, 0), np.float32)))
         rows.observe(np.array([[1], [np.nan], [3]], np.float32), state)
         assert state.counts.tolist() == [[2, 1, 0, 0]]
         assert state.moments.tolist() == [[2, 2, 2, 1, 3]]

@@ -172,7 +172,7 @@ class Numbers:
     def __init__(self, whole: Whole) -> None:
         self.names = whole.names
         self._whole = whole
-        self._state = whole.state(np.empty((len(whole.names), 0), np.float32))
+        self._state = whole.state(whole.tables(np.empty((len(whole.names), 0), np.float32)))
         self._rows = 0
 
     def update(self, columns: Columns) -> None:

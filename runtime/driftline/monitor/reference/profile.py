@@ -6,7 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from driftline.monitor.reference.column import Categorical, Numeric, Reference, 
 from driftline.monitor.reference.fitting import Fit
 from driftline.monitor.reference.quantiles import Exact
 from driftline.monitor.reference.summary import html, table
-from driftline.monitor.reference.whole import Whole, scaling
+from driftline.monitor.reference.whole import Tables, Whole, scaling
 from driftline.tensors import Signature
 from driftline_kernels import moments
 
@@ -40,6 +40,7 @@ class Profile:
 
     references: tuple[Reference, ...]
     whole: Whole
+    _tables: list[Tables] = field(default_factory=list, init=False)
 
     @classmethod
     def fit(
@@ -173,6 +174,20 @@ class Profile:
     def rows(self) -> int:
         """How many rows the reference has."""
         return self.whole.rows
+
+    @property
+    def tables(self) -> Tables:
+        """What rows are counted by: made when it is first asked for, and once for all counters."""
+        if not self._tables:
+            edges = [one.edges for one in self.references if isinstance(one, Numeric)]
+            padded = np.full((len(edges), max(map(len, edges), default=0)), np.inf, np.float32)
+            for row, own in zip(padded, edges, strict=True):
+                row[: len(own)] = own
+            self._tables.append(self.whole.tables(padded))
+        return self._tables[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Profile, (self.references, self.whole)
 
     @property
     def fingerprint(self) -> str:

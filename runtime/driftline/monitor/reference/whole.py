@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from driftline.tensors import Array
 from driftline_kernels import bins, rows
+from driftline_kernels.bins import Bins
 from driftline_kernels.rows import State
 
 FEATURES = 32
@@ -16,6 +18,19 @@ FEATURES = 32
 
 MAX_CORRELATED = 64
 """Correlations are kept of so many numeric columns at most: they take columns^2 operations a row."""
+
+
+class Tables(NamedTuple):
+    """What rows are counted by, and compared with; nobody writes to it.
+
+    bins     of the numeric columns
+    edges    that each has
+    weights  of the features
+    """
+
+    bins: Bins
+    edges: int
+    weights: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +77,15 @@ class Whole:
         phases = random.uniform(0, 2 * np.pi, features)
         return np.concatenate([frequencies, phases[None]]).astype(np.float32)
 
-    def state(self, edges: Array) -> State:
-        """What the kernels start from, to count rows and to compare them with these.
+    def tables(self, edges: Array) -> Tables:
+        """What columns of these edges are counted by: (F, E) float32, as driftline_kernels.bins.prepare wants
+        them."""
+        return Tables(bins.prepare(edges), edges.shape[1], self.weights())
 
-        edges  (F, E) float32, as driftline_kernels.bins.prepare wants them
-        """
+    def state(self, tables: Tables) -> State:
+        """What the kernels start from, to count rows and to compare them with these."""
         correlate = self.comoments.size > 0
-        return rows.start(bins.prepare(edges), edges.shape[1], self.scaling, self.weights(), correlate)
+        return rows.start(tables.bins, tables.edges, self.scaling, tables.weights, correlate)
 
 
 def scaling(spread: Array) -> Array:

@@ -434,6 +434,20 @@ def test_what_it_said_last_holds_while_it_is_away(
     assert caplog.text.count("can be read again") == 1
 
 
+def test_where_nobody_is_there_no_client_is_loaded(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = MlflowRegistry(url, Cache(tmp_path), remember=True).resolve(FLIGHTS)
+
+    def refuse(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(tracking_module.socket, "create_connection", refuse)
+    registry = MlflowRegistry(url, Cache(tmp_path), remember=True)
+    assert registry.resolve(FLIGHTS) == version
+    assert "_client" not in vars(registry._tracking)
+
+
 def test_what_it_never_said_fails_while_it_is_away(url: str, fake: FakeTracking, tmp_path: Path) -> None:
     fake.status = 503
     with pytest.raises(RegistryError, match="fails: 503"):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from arrow_memory import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,16 +114,13 @@ def test_rows_are_counted_from_the_first_of_all_chunks(start: int) -> None:
 
 def allocated(work: Callable[[], Any]) -> int:
     """Bytes that numpy, Python and Arrow's pool hold at once, at most, on top of what was there."""
-    usual = pa.default_memory_pool()
-    pool = pa.proxy_memory_pool(usual)
-    pa.set_memory_pool(pool)
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1] + pool.max_memory()
-    finally:
-        tracemalloc.stop()
-        pa.set_memory_pool(usual)
+    with counted() as pool:
+        tracemalloc.start()
+        try:
+            work()
+            return tracemalloc.get_traced_memory()[1] + pool.max_memory()
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("coded", [False, True])

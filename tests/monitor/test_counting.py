@@ -206,9 +206,9 @@ def test_an_error_names_the_column(profile: Profile, change: dict[str, Any], wor
 def test_another_counter_holds_rows_of_its_own(profile: Profile) -> None:
     """Rows that wait to be counted were once in memory that both wrote to."""
     one = Counter(profile)
-    other = one.another()
     blocks = [next(iter(Reader(one.numeric, one.categorical).blocks(data(3, seed)))) for seed in (1, 2)]
     one.add(*blocks[0])
+    other = one.another()
     other.add(*blocks[1])
     for counter, seed in ((one, 1), (other, 2)):
         found = Taken(counter).window(3, datetime.now(UTC)).counts

@@ -203,6 +203,15 @@ def test_arrays_of_any_layout_are_written() -> None:
         assert (tuple(shape), values) == (array.shape, array.ravel().tolist())
 
 
+@pytest.mark.parametrize("data", ["abc", {"a": 1, "b": 2, "c": 3}, 3])
+def test_a_raw_columns_data_is_a_list_and_nothing_like_it(data: object) -> None:
+    column = TensorSpec("s", DATATYPES["BYTES"], (-1,), raw=True)
+    codec = V2Codec(Signature((column,), (column,), True), "m", "1")
+    entry = {"name": "s", "datatype": "BYTES", "shape": [3], "data": data}
+    with pytest.raises(BadRequest, match="input 's'"):
+        decode({"inputs": [entry]}, codec=codec)
+
+
 # -- raw bodies ---------------------------------------------------------------------------------
 
 

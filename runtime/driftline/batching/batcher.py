@@ -254,8 +254,6 @@ class Batcher:
             rows += count
             if request.rows_taken == request.rows:
                 self._leave(request)
-            else:
-                break
         if key in self._groups:
             self._groups.move_to_end(key)
         return Batch(slices, rows)

@@ -207,3 +207,8 @@ def test_a_batch_whose_values_are_all_missing_has_no_type(first: int, most_bytes
     a = references["a"]
     assert isinstance(a, Categorical)
     assert (a.kind, a.categories, a.counts.tolist()) == ("string", ("x", "y"), [10, 10, 0, 4])
+
+
+def test_kinds_without_names_are_refused() -> None:
+    with pytest.raises(BadRequest, match="by column name, came 'numeric'"):
+        Fit("numeric")  # type: ignore[arg-type]

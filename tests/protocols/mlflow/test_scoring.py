@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from arrow_memory import counted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -411,18 +411,6 @@ def test_a_table_of_too_many_rows_is_not_read() -> None:
     with pytest.raises(TooLarge, match="expected at most 65536 rows, got 70000"):
         ParquetCodec(MATRIX).decode(body)
     assert len(ParquetCodec(MATRIX, most_rows=70_000).decode(body).inputs["x"]) == 70_000
-
-
-@contextmanager
-def counted() -> Iterator[Any]:
-    """A memory pool that Arrow uses meanwhile, and that knows how much that was at most."""
-    usual = pa.default_memory_pool()
-    pool = pa.proxy_memory_pool(usual)
-    pa.set_memory_pool(pool)
-    try:
-        yield pool
-    finally:
-        pa.set_memory_pool(usual)
 
 
 def test_columns_that_are_not_taken_are_not_read() -> None:

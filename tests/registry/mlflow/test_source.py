@@ -35,6 +35,7 @@ class FakeTracking:
 
     def __init__(self) -> None:
         self.aliases = {"production": 1}
+        self.newest = [1]  # of each stage
         self.tags: dict[str, str] = {}
         self.files = {"MLmodel": b"flavors: {}", "deep/er/data": bytes(range(256)) * 4096}
         self.sizes: dict[str, int] = {}
@@ -53,7 +54,8 @@ class FakeTracking:
         match path:
             case "registered-models/get" if query["name"] == "flights":
                 aliases = [{"alias": alias, "version": str(number)} for alias, number in self.aliases.items()]
-                model = {"name": "flights", "latest_versions": [version], "aliases": aliases}
+                latest = [version | {"version": str(number)} for number in self.newest]
+                model = {"name": "flights", "latest_versions": latest, "aliases": aliases}
                 return {"registered_model": model}
             case "registered-models/search":
                 names = [{"name": name, "latest_versions": [version]} for name in ("flights", "not ours/")]
@@ -228,6 +230,13 @@ def test_following_costs_one_request_a_look(registry: MlflowRegistry, fake: Fake
     fake.asked.clear()
     registry.resolve(FLIGHTS)
     assert [path for path, _ in fake.asked] == ["/api/2.0/mlflow/registered-models/get?name=flights"]
+
+
+def test_without_an_alias_the_newest_version_of_all_stages_serves(
+    registry: MlflowRegistry, fake: FakeTracking
+) -> None:
+    fake.aliases, fake.newest = {}, [2, 3, 1]
+    assert registry.resolve(FLIGHTS).number == 3
 
 
 def test_names_that_are_no_names_here_are_left_out(registry: MlflowRegistry) -> None:
@@ -423,6 +432,20 @@ def test_what_it_said_last_holds_while_it_is_away(
     clock(tracking_module.LONGEST_REST)
     assert registry.resolve(FLIGHTS).aliases == ()
     assert caplog.text.count("can be read again") == 1
+
+
+def test_where_nobody_is_there_no_client_is_loaded(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = MlflowRegistry(url, Cache(tmp_path), remember=True).resolve(FLIGHTS)
+
+    def refuse(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(tracking_module.socket, "create_connection", refuse)
+    registry = MlflowRegistry(url, Cache(tmp_path), remember=True)
+    assert registry.resolve(FLIGHTS) == version
+    assert "_client" not in vars(registry._tracking)
 
 
 def test_what_it_never_said_fails_while_it_is_away(url: str, fake: FakeTracking, tmp_path: Path) -> None:

@@ -210,5 +210,5 @@ def test_a_batch_whose_values_are_all_missing_has_no_type(first: int, most_bytes
 
 
 def test_kinds_without_names_are_refused() -> None:
-    with pytest.raises(BadRequest, match="by column name, came 'numeric'"):
+    with pytest.raises(BadRequest, match="by column name, got 'numeric'"):
         Fit("numeric")  # type: ignore[arg-type]

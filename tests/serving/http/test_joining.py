@@ -18,6 +18,7 @@ from driftline.protocols import numbers
 from driftline.protocols.mlflow.scoring import MlflowCodec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
+from driftline.serving.http import joining
 from driftline.serving.http.connection import Connection
 from driftline.tensors import Tensors
 

@@ -114,6 +114,6 @@ def test_another_server_is_named_by_mlflows_own_variable(monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     Runs.of(Server(registry="models", track=True)).close()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
-    with pytest.raises(ConfigError, match="came 'postgresql'") as refusal:
+    with pytest.raises(ConfigError, match="got 'postgresql'") as refusal:
         Runs.of(Server(registry="http://127.0.0.1:1", track=True))
     assert "secret" not in str(refusal.value)

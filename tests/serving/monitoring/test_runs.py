@@ -106,7 +106,7 @@ def test_a_version_without_windows_has_no_run_to_finish(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("named", ["models", "/srv/me/models"])
 def test_a_registry_that_is_none_of_mlflows_is_refused(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(ConfigError, match=r"track = true: expected an MLflow server's http:// URL .* came"):
+    with pytest.raises(ConfigError, match=r"track = true: expected an MLflow server's http:// URL .* got"):
         Runs.of(Server(registry=named, track=True))
 
 

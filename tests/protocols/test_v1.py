@@ -77,6 +77,24 @@ def test_several_outputs_are_an_object_a_row() -> None:
     assert request.outputs == ("y", "z")
 
 
+def test_of_an_input_of_one_column_a_row_by_name_has_the_value_or_a_list_of_it() -> None:
+    inputs = (tensor("a", "INT64", (-1, 1)), tensor("b", "BYTES", (-1, 1)), tensor("c", shape=(-1, 2)))
+    model = codec(inputs, (tensor("y"),))
+    for a, b in ((60, "rome"), ([60], "rome"), ([60], ["rome"])):
+        request = decode(model, {"instances": [{"a": a, "b": b, "c": [1, 2]}] * 2})
+        assert {name: array.tolist() for name, array in request.inputs.items()} == {
+            "a": [[60]] * 2,
+            "b": [["rome"]] * 2,
+            "c": [[1, 2]] * 2,
+        }
+    with pytest.raises(BadRequest, match=re.escape("input 'c': expected shape [-1, 2], came [1]")):
+        decode(model, {"instances": [{"a": 1, "b": "rome", "c": 1}]})
+    with pytest.raises(BadRequest, match="input 'b': expected BYTES .*, came nothing"):
+        decode(model, {"instances": [{"a": 1, "c": [1, 2]}]})
+    with pytest.raises(BadRequest, match="input 'a': expected a regular array"):
+        decode(model, {"instances": [{"a": [1], "b": "", "c": [1, 2]}, {"a": 1, "b": "", "c": [1, 2]}]})
+
+
 def test_a_model_without_rows_answers_whole_tensors() -> None:
     unbatched = codec((tensor("x"),), (tensor("y"), tensor("z")), batched=False)
     request = decode(unbatched, {"instances": [1, 2]})

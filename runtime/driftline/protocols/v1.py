@@ -27,7 +27,8 @@ _BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(instances|inputs)"[ \t\n\r]*:[ \
 class V1Codec:
     """Reads `:predict` requests to one version of a model and writes its answers.
 
-    `{"instances": [...]}` has an entry a row: its value, or an object of values by input name.
+    `{"instances": [...]}` has an entry a row: its value, or an object of values by input name, where 1 stands
+    for [1] if an input is (rows, 1).
     `{"inputs": ...}` has the tensors: the value of the only one, or an object of them by input name.
     `{"b64": "..."}` stands for the bytes of a string, unless an input has that name.
     The answer is `{"predictions": [...]}`, an entry a row: its value, or an object of values by output
@@ -187,7 +188,15 @@ def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
     Raises BadRequest for what does not fit the signature.
     """
     blocks = signature.blocks_of_rows(instances) if type(instances) is list else None
-    return signature.inputs_of(columns_of(instances)) if blocks is None else blocks
+    if blocks is not None:
+        return blocks
+    columns = columns_of(instances)
+    if type(columns) is dict:
+        for spec in signature.inputs:
+            values = columns.get(spec.name)
+            if values and spec.shape[1:] == (1,) and list not in map(type, values):
+                columns[spec.name] = [[value] for value in values]
+    return signature.inputs_of(columns)
 
 
 def columns_of(instances: object) -> object:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -224,8 +225,16 @@ def _plain(body: Body) -> bytes:
 
 
 def _array(name: object, values: Any) -> Array:
-    """Make a column from JSON values: text as objects, integers as such, other numbers and null as floats."""
+    """Make a column from JSON values: text as objects, integers as such, other numbers and null as floats.
+
+    Lists of one length are several columns, or one if they have one value each.
+    """
     kinds = set(map(type, values))
+    if kinds == {list}:
+        if len(set(map(len, values))) > 1:
+            raise BadRequest(f"column {shorten(name)}: expected lists of one length, came others")
+        flat = _array(name, list(chain.from_iterable(values)))
+        return flat.reshape(len(values), len(values[0]), *flat.shape[1:])
     try:
         if str in kinds:
             return np.array(values, object)

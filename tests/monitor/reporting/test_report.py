@@ -112,9 +112,9 @@ def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
         assert psi.value <= 4 * (psi.null or 0), column.name
         expected = BOTH | (NUMERIC if column.kind == "numeric" else {"unseen"})
         if column.name == "constant":
-            expected -= {"wasserstein", "mean_shift"}
+            expected -= {"wasserstein", "mean_shift", "chi_square"}
         if column.name == "absent":
-            expected -= {"wasserstein", "mean_shift", "kolmogorov_smirnov"}
+            expected -= {"wasserstein", "mean_shift", "kolmogorov_smirnov", "chi_square"}
         assert column.statistics.keys() == expected, column.name
         assert column.rows == 2_000
         assert column.reference_shares.sum() == pytest.approx(1)
@@ -122,6 +122,14 @@ def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
     for statistic in found.whole.values():
         assert statistic.value <= 2 * (statistic.null or 0)
     assert found["normal"].statistics["kolmogorov_smirnov"].p > 0.001  # type: ignore[operator]
+
+
+def test_chi_square_is_left_out_if_pooling_leaves_one_bin() -> None:
+    before = [*["a"] * 71, *["b"] * 59, *["c"] * 48]
+    few, many = only(before, ["a"] * 500).statistics, only(before, ["a"] * 100_000).statistics
+    assert few["chi_square"].p == pytest.approx(0)
+    assert many["psi"].value > 5
+    assert "chi_square" not in many
 
 
 def test_statistics_are_those_of_the_rows() -> None:

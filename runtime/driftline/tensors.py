@@ -137,9 +137,7 @@ class Signature:
         specs = self._specs
         if not isinstance(columns, Mapping):
             if len(specs) != 1:
-                raise BadRequest(
-                    f"expected values by input name ({', '.join(specs)}), came {shorten(columns)}"
-                )
+                raise BadRequest(f"expected values by input name ({', '.join(specs)}), came {shown(columns)}")
             columns = {self.inputs[0].name: columns}
         blocks = self.blocks(columns)
         if blocks is not None:
@@ -147,7 +145,7 @@ class Signature:
         for name in columns:
             if name not in specs:
                 raise BadRequest(
-                    f"input {shorten(name)}: the model has no such input; it has: {', '.join(specs)}"
+                    f"input {shown(name)}: the model has no such input; it has: {', '.join(specs)}"
                 )
         for name, spec in specs.items():
             if name not in columns:
@@ -338,8 +336,8 @@ def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
         if wrong == {list}:
             raise _ragged(spec)
         raise BadRequest(
-            f"input {spec.name!r}: expected {spec.datatype.name} values, came {shorten(value)} "
-            f"({type(value).__name__}) at position {position}"
+            f"input {spec.name!r}: expected {spec.datatype.name} values, came {told(value)} "
+            f"at position {position}"
         )
     if bytes in types:
         values = [utf8(spec, value) if type(value) is bytes else value for value in values]
@@ -380,13 +378,38 @@ def utf8(spec: TensorSpec, value: bytes) -> str:
         ) from None
 
 
+class _JsonRepr(reprlib.Repr):
+    """Finds these by the names of types."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+
 _REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring = 4, 8, 8, 80
+_JSON = _JsonRepr()
+for _each in (_REPR, _JSON):
+    _each.maxlevel, _each.maxlist, _each.maxdict, _each.maxstring = 4, 8, 8, 80
 
 
 def shorten(value: object, most: int = 60) -> str:
     """A value for a message: its repr, cut, however long or deep it is."""
-    text = _REPR.repr(value)
+    return _cut(_REPR.repr(value), most)
+
+
+def shown(value: object) -> str:
+    """The same of what came as JSON, which has null, true and false for Python's words."""
+    return _cut(_JSON.repr(value), 60)
+
+
+def told(value: object) -> str:
+    """The same of a value of the wrong type: '1 (string)', for text may look like a number."""
+    return f"{shown(value)} (string)" if type(value) is str else shown(value)
+
+
+def _cut(text: str, most: int) -> str:
     if "\n" in text:  # as arrays and series have it
         text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"

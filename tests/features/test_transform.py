@@ -317,7 +317,7 @@ def test_infinities_pass_and_are_no_data_to_fit() -> None:
         ({"x": [datetime.date(2024, 1, 1)] * 2}, r"column 'x': expected numbers, came date32"),
         ({"s": [1, 2]}, r"column 's': expected strings, came int64"),
         ({"s": ["a", "c"]}, r"column 's', row 1: expected a category that was fitted, came 'c'"),
-        ({"s": ["a", None]}, r"column 's', row 1: expected a category that was fitted, came None"),
+        ({"s": ["a", None]}, r"column 's', row 1: expected a category that was fitted, came null"),
         (
             {"t": ["2024-02-30", "2024-01-01"]},
             r"column 't', row 0: expected dates or times, came '2024-02-30'",

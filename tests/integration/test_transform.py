@@ -166,7 +166,7 @@ def test_the_monitor_watches_the_raw_columns(server: Process, trained: Trained) 
     [
         ({"carrier": ("INT64", [1])}, "input 'carrier': expected datatype BYTES, came 'INT64'"),
         ({"distance": ("BYTES", ["far"])}, "input 'distance': expected datatype FP64, came 'BYTES'"),
-        ({"distance": ("FP64", ["far"])}, "input 'distance': expected FP64 values, came 'far' (str)"),
+        ({"distance": ("FP64", ["far"])}, "input 'distance': expected FP64 values, came 'far' (string)"),
         ({"distance": ("FP64", [1.0, 2.0])}, "input 'distance': expected 1 rows"),
         ({"gate": ("FP64", [1.0])}, "input 'gate': the model has no such input"),
     ],

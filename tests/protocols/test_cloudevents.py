@@ -119,7 +119,7 @@ def without(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ("{", "the event is no valid JSON"),
+        ("{", "the event is not valid JSON"),
         ("[]", "the event: expected an object, came []"),
         (without("specversion"), "'specversion': expected '1.0', came nothing"),
         ({**GOOD, "specversion": "0.3"}, "'specversion': expected '1.0', came '0.3'"),

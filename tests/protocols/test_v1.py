@@ -89,7 +89,7 @@ def test_of_an_input_of_one_column_a_row_by_name_has_the_value_or_a_list_of_it()
         }
     with pytest.raises(BadRequest, match=re.escape("input 'c': expected shape [-1, 2], came [1]")):
         decode(model, {"instances": [{"a": 1, "b": "rome", "c": 1}]})
-    with pytest.raises(BadRequest, match="input 'b': expected BYTES .*, came nothing"):
+    with pytest.raises(BadRequest, match=r"input 'b': expected BYTES .*, came nothing"):
         decode(model, {"instances": [{"a": 1, "c": [1, 2]}]})
     with pytest.raises(BadRequest, match="input 'a': expected a regular array"):
         decode(model, {"instances": [{"a": [1], "b": "", "c": [1, 2]}, {"a": 1, "b": "", "c": [1, 2]}]})
@@ -108,17 +108,17 @@ def test_a_model_without_rows_answers_whole_tensors() -> None:
         (ONE, [], f"{ONE_OF} []"),
         (ONE, {}, f"{ONE_OF} {{}}"),
         (ONE, {"instances": [], "inputs": []}, f"{ONE_OF} {{'inputs'"),
-        (ONE, {"instances": []}, "'instances': expected a list of rows, came []"),
+        (ONE, {"instances": []}, "'instances': expected at least one row, came none"),
         (ONE, {"instances": {"x": 1}}, "'instances': expected a list of rows, came {'x': 1}"),
-        (ONE, {"instances": None}, "'instances': expected a list of rows, came None"),
+        (ONE, {"instances": None}, "'instances': expected a list of rows, came null"),
         (ONE, {"instances": [[1, 2, 3]]}, "input 'x': expected shape [-1, 2], came [1, 3]"),
         (
             ONE,
             {"instances": [[1, 2], [3]]},
             "input 'x': expected a regular array, came nested lists th",
         ),
-        (ONE, {"instances": [[1, True]]}, "input 'x': expected FP32 values, came True (bool) at position 1"),
-        (ONE, {"instances": [["1", 2]]}, "input 'x': expected FP32 values, came '1' (str) at position 0"),
+        (ONE, {"instances": [[1, True]]}, "input 'x': expected FP32 values, came true at position 1"),
+        (ONE, {"instances": [["1", 2]]}, "input 'x': expected FP32 values, came '1' (string) at position 0"),
         (ONE, {"instances": [{"u": 1}]}, "input 'u': the model has no such input; it has: x"),
         (ONE, {"instances": [{}]}, "input 'x': expected FP32 [-1, 2], came nothing"),
         (ONE, {"inputs": 5}, "input 'x': expected shape [-1, 2], came []"),
@@ -143,7 +143,7 @@ def test_a_request_that_does_not_fit_is_refused(codec: V1Codec, document: Any, m
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 2000, b'{"instances": NaN'])
 def test_text_that_is_no_json_is_refused(text: bytes) -> None:
-    with pytest.raises(BadRequest, match=r"^the request is no valid JSON: "):
+    with pytest.raises(BadRequest, match=r"^the request is not valid JSON: "):
         ONE.decode(text)
 
 

@@ -180,10 +180,11 @@ def test_an_answer_is_not_read_if_the_profile_has_inputs_only() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no valid JSON"),
+        (b"", "not valid JSON"),
         (b"[1]", "expected an object"),
         (b"{}", "expected inputs, instances or a dataframe"),
-        (b'{"instances":[]}', "a list of rows"),
+        (b'{"instances":[]}', "expected at least one row"),
+        (b'{"instances":null}', "a list of rows, came null"),
         (b'{"instances":[[1,2],[3]]}', "rows of one length"),
         (b'{"instances":[[1,2,3,4,5]]}', "5 columns without names"),
         (b'{"instances":[[1,"a",3],[1,2,[4]]]}', "expected numbers or text"),

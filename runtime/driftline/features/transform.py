@@ -18,7 +18,7 @@ from driftline.features.program import Builder, State
 from driftline.features.raw import Input, by_name, kind_of, readable
 from driftline.features.sources import Reader
 from driftline.features.wiring import inputs_of
-from driftline.tensors import Array, shorten
+from driftline.tensors import Array, shorten, shown
 from driftline_kernels import transforms as kernel
 
 PART = 8192
@@ -292,7 +292,7 @@ class Transform:
     def _unknown(self, columns: Any, first: int, row: int, instruction: int) -> BadRequest:
         column = self._checks[instruction]
         named = by_name(columns)
-        came = shorten(_item(named[column], row)) if column in named else "another"
+        came = shown(_item(named[column], row)) if column in named else "another"
         where = f"column {column!r}, row {first + row}"
         return BadRequest(f"{where}: expected a category that was fitted, came {came}")
 

@@ -20,7 +20,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import orjson
 
 from driftline.errors import BadRequest, UnsupportedMedia
-from driftline.tensors import shorten
+from driftline.tensors import shown
 
 Fields = list[tuple[bytes, bytes]]
 """Headers of HTTP, their names in lower case."""
@@ -140,10 +140,10 @@ def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event
     if media_type == STRUCTURED:
         return [_from_document(_loads(body), "the event")]
     if media_type != BATCH:
-        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, came {shorten(media_type)}")
+        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, came {shown(media_type)}")
     documents = _loads(body)
     if type(documents) is not list:
-        raise BadRequest(f"the batch: expected a list of events, came {shorten(documents)}")
+        raise BadRequest(f"the batch: expected a list of events, came {shown(documents)}")
     return [_from_document(document, f"event {index}") for index, document in enumerate(documents)]
 
 
@@ -172,16 +172,16 @@ def _loads(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the event is no valid JSON: {error}") from error
+        raise BadRequest(f"the event is not valid JSON: {error}") from error
 
 
 def _from_document(document: Any, where: str) -> Event:
     if type(document) is not dict:
-        raise BadRequest(f"{where}: expected an object, came {shorten(document)}")
+        raise BadRequest(f"{where}: expected an object, came {shown(document)}")
     given = {name: value for name, value in document.items() if value is not None or name == "data"}
     content_type, data, encoded = (given.pop(key, None) for key in ("datacontenttype", "data", "data_base64"))
     if content_type is not None and type(content_type) is not str:
-        raise BadRequest(f"{where}: 'datacontenttype': expected a text, came {shorten(content_type)}")
+        raise BadRequest(f"{where}: 'datacontenttype': expected a text, came {shown(content_type)}")
     content_type = content_type or ""
     if encoded is not None:
         if "data" in document:
@@ -200,28 +200,28 @@ def _from_base64(encoded: object, where: str) -> bytes:
             return b64decode(encoded, validate=True)
     except NoBase64:
         pass
-    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, came {shorten(encoded)}")
+    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, came {shown(encoded)}")
 
 
 def _event(given: dict[str, Any], content_type: str, data: bytes, where: str = "the event") -> Event:
     """An event of what was given, checked."""
     version = given.pop("specversion", None)
     if version != "1.0":
-        came = "nothing" if version is None else shorten(version)
+        came = "nothing" if version is None else shown(version)
         raise BadRequest(f"{where}: 'specversion': expected '1.0', came {came}")
     for name in REQUIRED:
         value = given.get(name)
         if type(value) is not str or not value:
-            came = "nothing" if value is None else shorten(value)
+            came = "nothing" if value is None else shown(value)
             raise BadRequest(f"{where}: {name!r}: expected a text, came {came}")
     for name, value in given.items():
         if not _may_be(name):
-            raise BadRequest(f"{where}: expected names of letters a to z and digits, came {shorten(name)}")
+            raise BadRequest(f"{where}: expected names of letters a to z and digits, came {shown(name)}")
         if type(value) is not str and type(value) is not bool:
             if type(value) is not int or not _LEAST <= value <= _MOST:
                 raise BadRequest(
                     f"{where}: {name!r}: expected a text, a boolean or an integer of 32 bits, "
-                    f"came {shorten(value)}"
+                    f"came {shown(value)}"
                 )
     if (time := given.get("time")) is not None:
         _check_time(time, where)
@@ -234,4 +234,4 @@ def _check_time(time: object, where: str) -> None:
             return
     except ValueError:
         pass
-    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, came {shorten(time)}")
+    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, came {shown(time)}")

@@ -51,7 +51,7 @@ def loads(text: bytes | memoryview) -> Any:
     except orjson.JSONDecodeError as error:
         if _NO_JSON.search(text) is not None:
             return python_loads(text)
-        raise BadRequest(f"the request is no valid JSON: {error}") from error
+        raise BadRequest(f"the request is not valid JSON: {error}") from error
 
 
 def python_loads(text: bytes | memoryview) -> Any:
@@ -63,7 +63,7 @@ def python_loads(text: bytes | memoryview) -> Any:
         if "\\u" in characters:  # half of a pair of surrogates, which no model can compute with
             json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the request is no valid JSON: {error}") from None
+        raise BadRequest(f"the request is not valid JSON: {error}") from None
     return document
 
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 
 from driftline.errors import BadRequest, TooLarge
-from driftline.tensors import shorten
+from driftline.tensors import shown
 
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _CHUNK = 4096
@@ -64,7 +64,7 @@ def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
         return body
     if encoding not in _WINDOW_BITS:
         raise BadRequest(
-            f"Content-Encoding: expected gzip or deflate, came {shorten(encoding.decode('latin-1'))}"
+            f"Content-Encoding: expected gzip or deflate, came {shown(encoding.decode('latin-1'))}"
         )
     invalid = f"the body is no valid {encoding.decode()}"
     text, size, position, members = memoryview(body), 0, 0, 0

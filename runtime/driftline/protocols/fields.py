@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from driftline.errors import BadRequest
-from driftline.tensors import DATATYPES, TensorSpec, shorten
+from driftline.tensors import DATATYPES, TensorSpec, shown
 
 _MOST_ELEMENTS = 2**48
 _INTEGER = {int}
@@ -21,7 +21,7 @@ def sent(spec: TensorSpec, datatype: object) -> TensorSpec:
     came = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None
     if came is None or "BYTES" in (came.name, spec.datatype.name):
         raise BadRequest(
-            f"input {spec.name!r}: expected datatype {spec.datatype.name}, came {shorten(datatype)}"
+            f"input {spec.name!r}: expected datatype {spec.datatype.name}, came {shown(datatype)}"
         )
     return replace(spec, datatype=came)
 
@@ -34,10 +34,10 @@ def shape_of(spec: TensorSpec, shape: object) -> tuple[int, ...]:
             if 0 in shape and prod(size or 1 for size in shape) > _MOST_ELEMENTS:
                 raise BadRequest(
                     f"input {spec.name!r}: expected dimensions of at most {_MOST_ELEMENTS} in all, "
-                    f"came {shorten(shape)}"
+                    f"came {shown(shape)}"
                 )
             return tuple(shape)
-    told = f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}"
+    told = f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shown(shape)}"
     if type(shape) is list and any(type(size) is int and size < 0 for size in shape):
         told += "; where the model has -1, a request says how many"
     raise BadRequest(told)
@@ -49,7 +49,7 @@ def parameters_of(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if parameters is None:
         return {}
     if type(parameters) is not dict:
-        raise BadRequest(f"{where}: expected 'parameters' as an object, came {shorten(parameters)}")
+        raise BadRequest(f"{where}: expected 'parameters' as an object, came {shown(parameters)}")
     if "shared_memory_region" in parameters:  # whoever reads it would find there what was before
         raise BadRequest(f"{where}: shared memory is not supported; tensors come and go in the body")
     return parameters
@@ -59,7 +59,7 @@ def flag(parameters: Mapping[str, Any], where: str, key: str, default: bool = Fa
     """A parameter that is true or false."""
     value = parameters.get(key, default)
     if type(value) is not bool:
-        raise BadRequest(f"{where}: parameter {key!r}: expected true or false, came {shorten(value)}")
+        raise BadRequest(f"{where}: parameter {key!r}: expected true or false, came {shown(value)}")
     return value
 
 
@@ -67,7 +67,7 @@ def whole(parameters: Mapping[str, Any], where: str, key: str) -> int:
     """A parameter that is a whole number; 0 if it is not there."""
     value = parameters.get(key, 0)
     if type(value) is not int or not 0 <= value < 2**64:
-        raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, came {shorten(value)}")
+        raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, came {shown(value)}")
     return value
 
 
@@ -75,5 +75,5 @@ def text(document: Mapping[str, Any], key: str) -> str | None:
     """A string; None if it is not there."""
     value = document.get(key)
     if value is not None and type(value) is not str:
-        raise BadRequest(f"{key!r}: expected a string, came {shorten(value)}")
+        raise BadRequest(f"{key!r}: expected a string, came {shown(value)}")
     return value

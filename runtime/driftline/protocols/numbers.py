@@ -85,7 +85,7 @@ def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]]:
     quotes around the key's name can only be its own, so it is no part of a string. And each such key in the
     document stands for one of the arrays, in this order.
 
-    Raises Unread if there is none, a value of the key does not look like one, or the text is no valid JSON.
+    Raises Unread if there is none, a value of the key does not look like one, or the text is not valid JSON.
     """
     parts: list[bytes] = []
     arrays: list[Numbers] = []

@@ -16,7 +16,7 @@ from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.objects import Objects
 from driftline.protocols.rows import BEHIND, RowForm
-from driftline.tensors import Array, Signature, Tensors, shorten
+from driftline.tensors import Array, Signature, Tensors, shown
 
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
@@ -64,9 +64,7 @@ class V1Codec:
         document = loads(body)
         given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
         if len(given) != 1:
-            raise BadRequest(
-                f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
-            )
+            raise BadRequest(f"the request: expected one of 'instances' and 'inputs', came {shown(document)}")
         value = document[given[0]]
         if self._of_texts and b'"b64"' in body:
             value = with_bytes(value)
@@ -179,7 +177,7 @@ def _decoded(value: Any) -> object:
     try:
         return b64decode(encoded, validate=True)
     except ValueError as error:
-        raise BadRequest(f"'b64': expected base64, came {shorten(encoded)}: {error}") from None
+        raise BadRequest(f"'b64': expected base64, came {shown(encoded)}: {error}") from None
 
 
 def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
@@ -201,8 +199,10 @@ def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
 
 def columns_of(instances: object) -> object:
     """Rows of `{name: value}` as columns by name; other rows as they are."""
-    if type(instances) is not list or not instances:
-        raise BadRequest(f"'instances': expected a list of rows, came {shorten(instances)}")
+    if type(instances) is not list:
+        raise BadRequest(f"'instances': expected a list of rows, came {shown(instances)}")
+    if not instances:
+        raise BadRequest("'instances': expected at least one row, came none")
     if type(instances[0]) is not dict:
         return instances
     names = instances[0].keys()
@@ -210,6 +210,6 @@ def columns_of(instances: object) -> object:
         if type(row) is not dict or row.keys() != names:
             raise BadRequest(
                 f"instance {position}: expected the keys {', '.join(names)} of the first one, "
-                f"came {shorten(row)}"
+                f"came {shown(row)}"
             )
     return {name: [row[name] for row in instances] for name in names}

@@ -16,7 +16,7 @@ from driftline.errors import BadRequest
 from driftline.protocols import binary, classification, fields, numbers
 from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import BinaryForm, Form, TextForm
-from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce, shown
 
 _INTEGER = {int}
 _DATA = numbers.key("data")
@@ -151,7 +151,7 @@ class V2Codec:
     def read(self, document: object, tail: memoryview = memoryview(b"")) -> InferRequest:  # noqa: B008 - of nothing
         """Read a request whose data are lists, memoryviews of bytes, or in `tail`; see decode."""
         if type(document) is not dict:
-            raise BadRequest(f"the request: expected an object with 'inputs', came {shorten(document)}")
+            raise BadRequest(f"the request: expected an object with 'inputs', came {shown(document)}")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
         everything_binary = False
         if "parameters" in document:
@@ -167,7 +167,7 @@ class V2Codec:
 
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
         if type(entries) is not list or not entries:
-            raise BadRequest(f"'inputs': expected a list of tensors, came {shorten(entries)}")
+            raise BadRequest(f"'inputs': expected a list of tensors, came {shown(entries)}")
         blocks = None if tail else self._read_columns(entries)
         if blocks is not None:
             return blocks
@@ -207,7 +207,7 @@ class V2Codec:
         name = entry.get("name") if type(entry) is dict else None
         spec = self._inputs.get(name) if type(name) is str else None
         if spec is None:
-            given_name = shorten(entry if name is None else name)
+            given_name = shown(entry if name is None else name)
             raise BadRequest(
                 f"input {given_name}: the model has no such input; it has: {', '.join(self._inputs)}"
             )
@@ -238,7 +238,7 @@ class V2Codec:
         if type(data) is not list:
             if type(data) is memoryview:
                 return binary.decode(sent, data, shape, count), tail
-            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
+            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shown(data)}")
         array = coerce(spec, data)
         if array.size != count:
             raise BadRequest(
@@ -248,12 +248,12 @@ class V2Codec:
 
     def _read_outputs(self, entries: object, everything_binary: bool, request: InferRequest) -> None:
         if type(entries) is not list:
-            raise BadRequest(f"'outputs': expected a list, came {shorten(entries)}")
+            raise BadRequest(f"'outputs': expected a list, came {shown(entries)}")
         as_bytes: dict[str, bool] = {}
         for entry in entries:
             name = entry.get("name") if type(entry) is dict else None
             if type(name) is not str or name not in self._outputs:
-                given_name = shorten(entry if name is None else name)
+                given_name = shown(entry if name is None else name)
                 raise BadRequest(
                     f"output {given_name}: the model has no such output; it has: {', '.join(self._outputs)}"
                 )

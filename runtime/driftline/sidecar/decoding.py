@@ -25,7 +25,7 @@ from driftline.protocols.encoding import decompress
 from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, split_of
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.forms import ANSWERED, ASKED, Form, Lists, document_of, form_of
-from driftline.tensors import Array, shorten
+from driftline.tensors import Array, shown
 
 MOST_BYTES = 64 * 2**20
 """Most bytes of a body, decompressed."""
@@ -101,7 +101,7 @@ class Decoder:
         names = [name for name in self._names if name not in covered]
         stem = "".join(names[:1]).rpartition("_")[0]
         if not names or (names[1:] and names != [f"{stem}_{index}" for index in range(len(names))]):
-            raise BadRequest(f"a raw body: expected the profile of one input, came {shorten(names)}")
+            raise BadRequest(f"a raw body: expected the profile of one input, came {shown(names)}")
         content = _plain(exchange.request)
         kind = {4: np.float32, 8: np.float64}.get(len(content) // len(names))
         if kind is None or len(content) % len(names):
@@ -136,7 +136,7 @@ class Decoder:
         except orjson.JSONDecodeError as error:
             document = _with_nan(content[:end], error)
         if type(document) is not dict:
-            raise BadRequest(f"a body: expected an object, came {shorten(document)}")
+            raise BadRequest(f"a body: expected an object, came {shown(document)}")
         tail = memoryview(b"" if end is None else content)[end or 0 :]
         return read(document, tail, first)
 
@@ -166,9 +166,7 @@ class Decoder:
         if type(inputs) is list and inputs and type(inputs[0]) is dict and "datatype" in inputs[0]:
             return tensors_of(inputs, tail, self._wanted)
         if inputs is None:
-            raise BadRequest(
-                f"a request: expected inputs, instances or a dataframe, came {shorten(document)}"
-            )
+            raise BadRequest(f"a request: expected inputs, instances or a dataframe, came {shown(document)}")
         return self._values(inputs, first)
 
     # -- responses ----------------------------------------------------------------------------------
@@ -178,7 +176,7 @@ class Decoder:
             return tensors_of(document["outputs"], tail, self._wanted)
         if "predictions" in document:
             return self._values(document["predictions"], first)
-        raise BadRequest(f"an answer: expected outputs or predictions, came {shorten(document)}")
+        raise BadRequest(f"an answer: expected outputs or predictions, came {shown(document)}")
 
     # -- values without a datatype --------------------------------------------------------------------
 
@@ -186,8 +184,10 @@ class Decoder:
         """Read columns by name, rows of `{name: value}`, or unnamed values: the columns from `first` on."""
         if type(values) is dict:
             return {name: _array(name, column) for name, column in values.items() if name in self._wanted}
-        if type(values) is not list or not values:
-            raise BadRequest(f"expected a list of rows, came {shorten(values)}")
+        if type(values) is not list:
+            raise BadRequest(f"expected a list of rows, came {shown(values)}")
+        if not values:
+            raise BadRequest("expected at least one row, came none")
         if type(values[0]) is dict:
             return self._frame(from_records(values, "rows"))
         if type(values[0]) is not list:
@@ -232,7 +232,7 @@ def _array(name: object, values: Any) -> Array:
     kinds = set(map(type, values))
     if kinds == {list}:
         if len(set(map(len, values))) > 1:
-            raise BadRequest(f"column {shorten(name)}: expected lists of one length, came others")
+            raise BadRequest(f"column {shown(name)}: expected lists of one length, came others")
         flat = _array(name, list(chain.from_iterable(values)))
         return flat.reshape(len(values), len(values[0]), *flat.shape[1:])
     try:
@@ -240,7 +240,7 @@ def _array(name: object, values: Any) -> Array:
             return np.array(values, object)
         return np.array(values) if kinds <= _NUMBERS else np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadRequest(f"column {shorten(name)}: expected numbers or text: {error}") from error
+        raise BadRequest(f"column {shown(name)}: expected numbers or text: {error}") from error
 
 
 def _with_nan(text: bytes, error: orjson.JSONDecodeError) -> Any:
@@ -250,4 +250,4 @@ def _with_nan(text: bytes, error: orjson.JSONDecodeError) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError):
             pass
-    raise BadRequest(f"a body is no valid JSON: {error}") from error
+    raise BadRequest(f"a body is not valid JSON: {error}") from error

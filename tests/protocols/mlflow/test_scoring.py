@@ -271,10 +271,10 @@ def test_days_are_those_of_pandas_or_none(day: str) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("2024-W01-5", "column 'd': expected datetime, came '2024-W01-5' (str)"),
-        ("01/05/2024", "column 'd': expected datetime, came '01/05/2024' (str)"),
-        (1704412800000, "column 'd': expected datetime, came 1704412800000 (int)"),
-        ([], "column 'd': expected datetime, came [] (list)"),
+        ("2024-W01-5", "column 'd': expected datetime, came '2024-W01-5' (string)"),
+        ("01/05/2024", "column 'd': expected datetime, came '01/05/2024' (string)"),
+        (1704412800000, "column 'd': expected datetime, came 1704412800000"),
+        ([], "column 'd': expected datetime, came []"),
         (
             "9999-12-31",
             "column 'd': expected datetime from 1677-09-21 00:12:43.145225 to 2262-04-11 23:47:16",
@@ -318,23 +318,23 @@ def test_numbers_that_are_cut_off_and_bytes_in_base64() -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (split([[1, "x", 3]]), "column 'b': expected long, came 'x' (str)"),
-        (split([[1, None, 3]]), "column 'b': expected long, came None (NoneType)"),
-        (split([[1, 2, 3], [1, 2**70, 3]]), "column 'b': expected long, came 1.1805916207174113e+21 (float)"),
-        (split([[1, 2, [3]]]), "column 'c': expected float, came [3] (list)"),
+        (split([[1, "x", 3]]), "column 'b': expected long, came 'x' (string)"),
+        (split([[1, None, 3]]), "column 'b': expected long, came null"),
+        (split([[1, 2, 3], [1, 2**70, 3]]), "column 'b': expected long, came 1.1805916207174113e+21"),
+        (split([[1, 2, [3]]]), "column 'c': expected float, came [3]"),
         (split(ROWS, "ab"), "'dataframe_split': expected 2 values a row, came 3"),
         (split(ROWS, index=[1]), "'dataframe_split': expected 'index' as a list of 2"),
         ({"dataframe_split": {"columns": "ab", "data": ROWS}}, "expected 'columns' as a list of names"),
         ({"dataframe_split": {"data": 5}}, "'dataframe_split': expected 'data' as a list of rows, came 5"),
         ({"dataframe_records": 5}, "'dataframe_records': expected a list of objects"),
         ({"inputs": ROWS, "instances": ROWS}, "expected an object with exactly one of dataframe_split"),
-        (b"{", "the request is no valid JSON: Expecting property name"),
-        (b"[" * 100_000, "the request is no valid JSON: maximum recursion depth"),
-        (b"\xff", "the request is no valid JSON: 'utf-8' codec"),
-        (rb'{"inputs": [["\ud83d"]]}', r"no valid JSON: 'utf-8' codec can't encode character '\ud83d'"),
-        (rb'{"inputs": [[NaN]], "\uDE00": 1}', "no valid JSON: 'utf-8' codec can't encode character"),
-        (b'{"inputs": [["\xed\xa0\xbd"]]}', "the request is no valid JSON: 'utf-8' codec can't decode"),
-        ('{"inputs": [["\ud83d"]]}'.encode("utf-16-le", "surrogatepass"), "no valid JSON: 'utf-16-le' codec"),
+        (b"{", "the request is not valid JSON: Expecting property name"),
+        (b"[" * 100_000, "the request is not valid JSON: maximum recursion depth"),
+        (b"\xff", "the request is not valid JSON: 'utf-8' codec"),
+        (rb'{"inputs": [["\ud83d"]]}', r"not valid JSON: 'utf-8' codec can't encode character '\ud83d'"),
+        (rb'{"inputs": [[NaN]], "\uDE00": 1}', "not valid JSON: 'utf-8' codec can't encode character"),
+        (b'{"inputs": [["\xed\xa0\xbd"]]}', "the request is not valid JSON: 'utf-8' codec can't decode"),
+        ('{"inputs": [["\ud83d"]]}'.encode("utf-16-le", "surrogatepass"), "not valid JSON: 'utf-16-le'"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_read_is_named(document: Any, message: str) -> None:
@@ -361,7 +361,7 @@ def test_texts_as_python_reads_them(encoding: str) -> None:
         (
             MlflowSignature(params=(Parameter("k", ColumnType("long"), 1),)),
             {"inputs": ROWS, "params": {"k": True}},
-            "parameter 'k': expected long, came True",
+            "parameter 'k': expected long, came true",
         ),
     ],
 )  # fmt: skip
@@ -544,7 +544,7 @@ def test_parquet_keeps_to_types() -> None:
     for columns, message in (
         ({"a": pa.array([2**40])}, "column 'a': expected double, came int64"),
         ({"b": pa.array([1.5])}, "column 'b': expected long, came float64"),
-        ({"c": pa.array(["x"])}, "column 'c': expected float, came str"),
+        ({"c": pa.array(["x"])}, "column 'c': expected float, came string"),
     ):
         good = {"a": pa.array([1.0]), "b": pa.array([1], pa.int32()), "c": pa.array([1.0], pa.float32())}
         with pytest.raises(SignatureViolation, match=re.escape(message)):

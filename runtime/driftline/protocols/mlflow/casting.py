@@ -22,7 +22,7 @@ import numpy as np
 
 from driftline.errors import BadRequest, SignatureViolation
 from driftline.mlmodel import Tensor
-from driftline.tensors import DATATYPES, Array, TensorSpec, coerce, shorten
+from driftline.tensors import DATATYPES, Array, TensorSpec, coerce, shown, told
 
 DTYPES = {
     "boolean": np.dtype(np.bool_),
@@ -98,9 +98,7 @@ def _fails(dtype: np.dtype[Any]) -> Callable[[object], bool]:
 
 
 def _wrong(name: object, declared: str, value: object) -> BadRequest:
-    return BadRequest(
-        f"column {shorten(name)}: expected {declared}, came {shorten(value)} ({type(value).__name__})"
-    )
+    return BadRequest(f"column {shown(name)}: expected {declared}, came {told(value)}")
 
 
 def _missing(value: object) -> bool:
@@ -129,11 +127,11 @@ def _date(name: object, value: object) -> str | None:
         raise _wrong(name, "datetime", value) from None
     if moment.tzinfo is not None:
         raise SignatureViolation(
-            f"column {shorten(name)}: expected datetime without a time zone, came {shorten(value)}"
+            f"column {shown(name)}: expected datetime without a time zone, came {shown(value)}"
         )
     if not _FIRST <= moment <= _LAST:
         raise BadRequest(
-            f"column {shorten(name)}: expected datetime from {_FIRST} to {_LAST}, came {shorten(value)}"
+            f"column {shown(name)}: expected datetime from {_FIRST} to {_LAST}, came {shown(value)}"
         )
     return str(moment)
 
@@ -179,12 +177,13 @@ def keep(name: object, values: Any, declared: str) -> Any:
         came = str(values.dtype)
     elif isinstance(values, list):
         came = next((type(value).__name__ for value in values if value is not None), "null")
+        came = "string" if came == "str" else came
     else:
         want, came = DTYPES[declared], str(values.dtype)
         zeros_and_ones = came == "int64" and want.kind == "f" and bool(np.isin(values, (0, 1)).all())
         if zeros_and_ones or _safe(values.dtype, want):
             return values.astype(want)
-    raise SignatureViolation(f"column {shorten(name)}: expected {declared}, came {came}")
+    raise SignatureViolation(f"column {shown(name)}: expected {declared}, came {came}")
 
 
 def _safe(came: np.dtype[Any], want: np.dtype[Any]) -> bool:
@@ -213,7 +212,7 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
             with np.errstate(over="ignore"):
                 array = _as(value, declared.dtype)
         except (ValueError, TypeError, OverflowError):
-            message = str(error) or f"input {name!r}: expected {declared.dtype}, came {shorten(value)}"
+            message = str(error) or f"input {name!r}: expected {declared.dtype}, came {shown(value)}"
             raise BadRequest(message) from None
     fits = len(array.shape) == len(declared.shape) and all(
         want in (-1, size) for size, want in zip(array.shape, declared.shape, strict=True)

@@ -26,6 +26,7 @@ from driftline.monitor.monitor import Monitor
 from driftline.monitor.reference.column import Numeric, Reference
 from driftline.monitor.reference.profile import Profile
 from driftline.monitor.reporting import report
+from driftline.monitor.reporting.histogram import histogram
 from driftline.monitor.reporting.report import Report
 from driftline.monitor.window import Window
 from driftline_kernels import comoments, fourier
@@ -510,6 +511,41 @@ def test_names_are_escaped_and_many_columns_are_cut() -> None:
     assert page.count("<tr>") == 41
     assert "22 columns of less drift are not shown" in page
     assert "22 columns of less drift are not shown" in text
+
+
+def labels(column: report.ColumnReport) -> list[str]:
+    """What stands below a histogram."""
+    drawing = ElementTree.fromstring(histogram(column))
+    return [each.text or "" for each in drawing.iter("text")]
+
+
+def test_a_histogram_says_where_it_begins_and_ends() -> None:
+    usual = np.linspace(0, 10, 101)
+    assert labels(only(usual, usual[20:])) == ["0", "10"]
+    assert labels(only(usual, [*usual, -1e6, np.nan])) == ["< -9.6", "10", "missing"]
+    assert labels(only(usual, [*usual, 1e6])) == ["0", "> 19.6"]
+    days = np.array(["2026-03-01", "2026-03-09"], "M8[D]").repeat(50)
+    profile = Profile.fit({"x": days})
+    counted = Counted(profile["x"], *count(profile["x"], days.astype("M8[us]").astype(np.int64)))
+    dated = labels(report.of_columns([counted])[0])
+    assert [each[:10] for each in dated] == ["2026-03-01", "2026-03-09"]
+    assert labels(only(np.full(100, np.nan), [np.nan])) == ["missing"]
+
+
+def test_a_histogram_names_categories_where_there_is_room() -> None:
+    assert labels(only(["rome"] * 60 + ["<b>&"] * 40, ["rome", "oslo"])) == ["rome", "<b>&", "unseen"]
+    assert labels(only(["a category of many letters"] * 60 + ["b"] * 40, ["b"])) == ["a categ…", "b"]
+    many = [name for index in range(12) for name in [f"c{index:02}"] * (100 - index)]
+    assert labels(only(many, many)) == [f"c{index:02}" for index in range(10)] + ["…"]
+
+
+def test_whole_rows_say_what_their_numbers_are(profile: Profile) -> None:
+    page, text = shows(report.of(profile, window(profile, data(500))))
+    for shown in (page, text):
+        assert re.search(
+            r"largest change of a correlation [\d.]+ \(.*, norm of all these changes [\d.]+ \(", shown
+        )
+        assert "mean shift, sd" in shown
 
 
 def test_a_page_for_a_browser(profile: Profile) -> None:

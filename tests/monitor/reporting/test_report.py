@@ -256,7 +256,7 @@ def test_where_the_shape_says_more_than_the_mean_it_is_told_first() -> None:
     assert mean.startswith("mean down 0.2 sd, 0.499 -> 0.4")
     normal = np.random.default_rng(0).standard_normal(5_000)
     assert re.fullmatch(
-        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; above 3\.\d+, its greatest: 0 % -> 0\.\d+ %)?",
+        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; above 3\.\d+, the reference maximum: 0 % -> 0\.\d+ %)?",
         only(normal, normal + 0.3).words,
     )
 
@@ -265,9 +265,9 @@ def test_out_of_range_is_told_with_its_side() -> None:
     values = np.linspace(3, 71, 5_000)
     usual, low, high = values[:400], [-5.0] * 100, [90.0] * 100
     told = [
-        ([*usual, *low], "below 3, its least: 0 % -> 20 %"),
-        ([*usual, *high], "above 71, its greatest: 0 % -> 20 %"),
-        ([*usual, *low, *high[:10]], "below 3, its least: 0 % -> 20 %"),
+        ([*usual, *low], "below 3, the reference minimum: 0 % -> 20 %"),
+        ([*usual, *high], "above 71, the reference maximum: 0 % -> 20 %"),
+        ([*usual, *low, *high[:10]], "below 3, the reference minimum: 0 % -> 20 %"),
         ([*usual, *low, *high[:20]], "out of 3 to 71: 0 % -> 23 %"),
     ]
     for now, words in told:
@@ -331,7 +331,7 @@ def test_odd_references_are_explained() -> None:
     rows = np.full(200, 7.0)
     constant = only(rows, np.append(rows, [8.0] * 50))
     assert constant.note.startswith("the reference has one value only, 7")
-    assert constant.words == "above 7, its greatest: 0 % -> 20 %"
+    assert constant.words == "above 7, the reference maximum: 0 % -> 20 %"
     absent = only(np.full(200, np.nan), np.append(np.full(100, np.nan), np.zeros(100)))
     assert absent.note == "the reference has no values: all are missing"
     assert absent.statistics["missing"].value == -0.5

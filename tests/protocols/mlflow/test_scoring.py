@@ -415,11 +415,16 @@ def test_a_table_of_too_many_rows_is_not_read() -> None:
     assert len(ParquetCodec(MATRIX, most_rows=70_000).decode(body).inputs["x"]) == 70_000
 
 
+POOLS: list[Any] = []
+"""Kept, since what Arrow has in one may outlive its test in a traceback, and is then given back to it."""
+
+
 @contextmanager
 def counted() -> Iterator[Any]:
     """A memory pool that Arrow uses meanwhile, and that knows how much that was at most."""
     usual = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(usual)
+    POOLS.append(pool)
     pa.set_memory_pool(pool)
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""What can go wrong, named by whose fault it is.
+"""What can go wrong, named by whose fault it is, and how messages name values.
 
 Each error is raised once, where the fault is known, with a message that names the thing, what was
 expected and what came. At the doors it becomes an HTTP status or an exit code with one line.
@@ -6,6 +6,7 @@ expected and what came. At the doors it becomes an HTTP status or an exit code w
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -121,3 +122,40 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     texts = [str(name) for name in names]
     more = [f"{len(texts) - most} more"] if len(texts) > most else []
     return ", ".join([*texts[:most], *more]) or "none"
+
+
+class _JsonRepr(reprlib.Repr):
+    """Finds these by the names of types."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+
+_REPR = reprlib.Repr()
+_JSON = _JsonRepr()
+for _each in (_REPR, _JSON):
+    _each.maxlevel, _each.maxlist, _each.maxdict, _each.maxstring = 4, 8, 8, 80
+
+
+def shorten(value: object, most: int = 60) -> str:
+    """A value for a message: its repr, cut, however long or deep it is."""
+    return _cut(_REPR.repr(value), most)
+
+
+def shown(value: object) -> str:
+    """The same of what came as JSON, which has null, true and false for Python's words."""
+    return _cut(_JSON.repr(value), 60)
+
+
+def told(value: object) -> str:
+    """The same of a value of the wrong type: '1 (string)', for text may look like a number."""
+    return f"{shown(value)} (string)" if type(value) is str else shown(value)
+
+
+def _cut(text: str, most: int) -> str:
+    if "\n" in text:  # as arrays and series have it
+        text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from array import array as ctype_array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from driftline.arrays import as_array
 from driftline.blocks import Array as Array
 from driftline.blocks import Blocks
 from driftline.blocks import Tensors as Tensors
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown, told
+from driftline.errors import shorten as shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,40 +376,3 @@ def utf8(spec: TensorSpec, value: bytes) -> str:
         raise BadRequest(
             f"input {spec.name!r}: expected UTF-8 strings, came {shorten(value)}: {error.reason}"
         ) from None
-
-
-class _JsonRepr(reprlib.Repr):
-    """Finds these by the names of types."""
-
-    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802
-        return "null"
-
-    def repr_bool(self, value: bool, level: int) -> str:
-        return "true" if value else "false"
-
-
-_REPR = reprlib.Repr()
-_JSON = _JsonRepr()
-for _each in (_REPR, _JSON):
-    _each.maxlevel, _each.maxlist, _each.maxdict, _each.maxstring = 4, 8, 8, 80
-
-
-def shorten(value: object, most: int = 60) -> str:
-    """A value for a message: its repr, cut, however long or deep it is."""
-    return _cut(_REPR.repr(value), most)
-
-
-def shown(value: object) -> str:
-    """The same of what came as JSON, which has null, true and false for Python's words."""
-    return _cut(_JSON.repr(value), 60)
-
-
-def told(value: object) -> str:
-    """The same of a value of the wrong type: '1 (string)', for text may look like a number."""
-    return f"{shown(value)} (string)" if type(value) is str else shown(value)
-
-
-def _cut(text: str, most: int) -> str:
-    if "\n" in text:  # as arrays and series have it
-        text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from driftline.columns import tabled
-from driftline.errors import BadRequest, listed
+from driftline.errors import BadRequest, listed, shown
 from driftline.features import spec, storage
 from driftline.features.compiling import add
 from driftline.features.fitting import Fitting, missing_last, target_of
@@ -18,7 +18,7 @@ from driftline.features.program import Builder, State
 from driftline.features.raw import Input, by_name, kind_of, readable
 from driftline.features.sources import Reader
 from driftline.features.wiring import inputs_of
-from driftline.tensors import Array, shorten, shown
+from driftline.tensors import Array, shorten
 from driftline_kernels import transforms as kernel
 
 PART = 8192

@@ -19,8 +19,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import orjson
 
-from driftline.errors import BadRequest, UnsupportedMedia
-from driftline.tensors import shown
+from driftline.errors import BadRequest, UnsupportedMedia, shown
 
 Fields = list[tuple[bytes, bytes]]
 """Headers of HTTP, their names in lower case."""

@@ -10,9 +10,9 @@ from collections.abc import Container, Mapping
 from math import prod
 from typing import Any
 
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.protocols import binary
-from driftline.tensors import DATATYPES, Array, TensorSpec, coerce, shown
+from driftline.tensors import DATATYPES, Array, TensorSpec, coerce
 
 _INTEGER = {int}
 

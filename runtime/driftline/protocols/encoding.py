@@ -6,8 +6,7 @@ import re
 import zlib
 from collections.abc import Iterable
 
-from driftline.errors import BadRequest, TooLarge
-from driftline.tensors import shown
+from driftline.errors import BadRequest, TooLarge, shown
 
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _CHUNK = 4096

@@ -7,8 +7,8 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from driftline.errors import BadRequest
-from driftline.tensors import DATATYPES, TensorSpec, shown
+from driftline.errors import BadRequest, shown
+from driftline.tensors import DATATYPES, TensorSpec
 
 _MOST_ELEMENTS = 2**48
 _INTEGER = {int}

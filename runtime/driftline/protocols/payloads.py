@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.protocols.cloudevents import Event
-from driftline.tensors import shown
 
 REQUEST, RESPONSE = "request", "response"
 TYPES = {f"org.kubeflow.serving.inference.{kind}": kind for kind in (REQUEST, RESPONSE)}

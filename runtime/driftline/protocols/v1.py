@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import orjson
 
 from driftline.blocks import Blocks
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.objects import Objects
 from driftline.protocols.rows import BEHIND, RowForm
-from driftline.tensors import Array, Signature, Tensors, shown
+from driftline.tensors import Array, Signature, Tensors
 
 _SHORT = 300
 """Characters below which the kernel saves nothing."""

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import orjson
 
 from driftline.blocks import Blocks
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.protocols import binary, classification, fields, numbers
 from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import BinaryForm, Form, TextForm
-from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce, shown
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce
 
 _INTEGER = {int}
 _DATA = numbers.key("data")

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from driftline.columns import columns_of
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.monitor.reference.column import Categorical
 from driftline.monitor.reference.profile import Profile
 from driftline.protocols.described import tensors_of
@@ -25,7 +25,7 @@ from driftline.protocols.encoding import decompress
 from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, split_of
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.forms import ANSWERED, ASKED, Form, Lists, document_of, form_of
-from driftline.tensors import Array, shown
+from driftline.tensors import Array
 
 MOST_BYTES = 64 * 2**20
 """Most bytes of a body, decompressed."""

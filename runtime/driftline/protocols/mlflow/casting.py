@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from driftline.errors import BadRequest, SignatureViolation
+from driftline.errors import BadRequest, SignatureViolation, shown, told
 from driftline.mlmodel import Tensor
-from driftline.tensors import DATATYPES, Array, TensorSpec, coerce, shown, told
+from driftline.tensors import DATATYPES, Array, TensorSpec, coerce
 
 DTYPES = {
     "boolean": np.dtype(np.bool_),

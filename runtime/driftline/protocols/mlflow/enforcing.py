@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from driftline.errors import BadRequest, SignatureViolation
+from driftline.errors import BadRequest, SignatureViolation, shown
 from driftline.mlmodel import Column, MlflowSignature, Parameter, Tensor
 from driftline.protocols.mlflow import casting
 from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, tensors_of
 from driftline.protocols.v1 import columns_of, inputs_of_rows
-from driftline.tensors import Signature, Tensors, shown
+from driftline.tensors import Signature, Tensors
 
 
 class Intake(Protocol):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from driftline.errors import BadRequest
-from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce, shown
+from driftline.errors import BadRequest, shown
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce
 
 SPLIT_KEYS = {"columns", "index", "data"}
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import orjson
 
-from driftline.errors import BadRequest, UnsupportedMedia
+from driftline.errors import BadRequest, UnsupportedMedia, shown
 from driftline.mlmodel import MlflowSignature, Predictions
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest, python_loads
@@ -28,7 +28,7 @@ from driftline.protocols.mlflow.frames import from_records, from_rows, same_reco
 from driftline.protocols.mlflow.matrix import Matrix
 from driftline.protocols.objects import Objects
 from driftline.protocols.rows import BEHIND, RowForm
-from driftline.tensors import Array, Signature, Tensors, TensorSpec, shown
+from driftline.tensors import Array, Signature, Tensors, TensorSpec
 
 VERSION = "3.17.2"
 """The version of MLflow whose protocol this is."""

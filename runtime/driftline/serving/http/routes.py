@@ -13,14 +13,13 @@ from starlette.routing import Route
 from driftline import __version__
 from driftline.answers import json
 from driftline.config import Server
-from driftline.errors import BadRequest, DriftlineError, Forbidden, RegistryError, Unavailable
+from driftline.errors import BadRequest, DriftlineError, Forbidden, RegistryError, Unavailable, shown
 from driftline.protocols.mlflow import scoring
 from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.http import hooks, openapi, triton
 from driftline.serving.http.infer import read_body
 from driftline.serving.monitoring import drift
-from driftline.tensors import shown
 
 log = logging.getLogger("driftline.serving")
 

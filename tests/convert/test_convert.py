@@ -23,7 +23,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from driftline.convert.convert import Report, convert
+from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
+from driftline.engine.profile import profile
+from driftline.engine.score import score
 from driftline.errors import BadRequest
 
 draw = np.random.default_rng(0)
@@ -86,6 +89,42 @@ def test_a_pickle_is_converted(name: str, tmp_path: Path) -> None:
         {"name": "input", "datatype": "FP32", "shape": [-1, 2]}
     ]
     assert model.signature.batched
+
+
+@pytest.mark.parametrize("name", ["forest of three classes", "linear", "xgboost", "lightgbm"])
+def test_a_matrix_takes_a_table_by_the_names_it_was_fitted_on(name: str, tmp_path: Path, table: Path) -> None:
+    run(save(ESTIMATORS[name](), tmp_path / "model.joblib"), tmp_path / "bundle", table)
+    model = Model.load(tmp_path / "bundle")
+    assert model.signature.inputs[0].column_names == ("dep", "dist")
+    wanted = model.predict(TABLE.to_numpy(np.float32))
+    turned = MIXED[["dist", "carrier", "dep"]]
+    for output, values in model.predict(turned).items():
+        np.testing.assert_array_equal(values, wanted[output])
+    turned.to_csv(tmp_path / "turned.csv", index=False)
+    score(Bundle.open(tmp_path / "bundle"), tmp_path / "turned.csv", tmp_path / "scored.parquet")
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    first = next(iter(wanted))
+    column = scored[first if first in scored else f"{first}_0"].to_numpy()
+    if column.dtype == object:
+        assert column.tolist() == wanted[first].tolist()
+    else:
+        assert column == pytest.approx(wanted[first].ravel(), rel=1e-5)
+    taken = profile(tmp_path / "turned.csv", bundle=Bundle.open(tmp_path / "bundle"))
+    assert taken["dep"].source == "input_0"
+    with pytest.raises(
+        BadRequest, match=r"'input': expected the columns .*, without dist; the data has 2: dep, "
+    ):
+        model.predict(MIXED[["dep", "carrier"]])
+
+
+def test_a_matrix_of_a_model_without_names_takes_a_table_in_order(tmp_path: Path, table: Path) -> None:
+    forest = RandomForestClassifier(3, random_state=0).fit(TABLE.to_numpy(), LATE)
+    np.save(tmp_path / "rows.npy", OTHERS.to_numpy(np.float32))
+    run(save(forest, tmp_path / "model.joblib"), tmp_path / "bundle", tmp_path / "rows.npy")
+    model = Model.load(tmp_path / "bundle")
+    assert model.signature.inputs[0].column_names == ()
+    found = model.predict(OTHERS.rename(columns={"dep": "x", "dist": "dep"}))["label"]
+    assert (found == model.predict(OTHERS.to_numpy(np.float32))["label"]).all()
 
 
 def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table: Path) -> None:

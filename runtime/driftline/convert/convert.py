@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from driftline.convert.parity import Difference, largest
 from driftline.convert.source import Source, describe
 from driftline.engine.bundle import MODEL, Bundle
 from driftline.engine.model import Model
+from driftline.engine.session import COLUMNS
 from driftline.errors import BadRequest, DriftlineError
 from driftline.files import unfinished
 
@@ -62,6 +64,7 @@ def convert(
         progress("converting")
         try:
             native.export(example, folder / MODEL)
+            _keep_names(native.columns, folder / MODEL)
         except DriftlineError:
             raise
         except Exception as error:  # whatever these libraries raise
@@ -78,6 +81,19 @@ def convert(
             )
         describe(found, folder)
     return Report(KINDS[native.kind].name, example.rows, difference)
+
+
+def _keep_names(columns: tuple[str, ...], path: Path) -> None:
+    """Write the names of the columns into a model whose input is a matrix of them, so that tables are taken
+    by name; an input for each column is called as it is."""
+    if not columns:
+        return
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    if len(model.graph.input) == 1 and columns != (model.graph.input[0].name,):
+        model.metadata_props.add(key=COLUMNS, value=json.dumps(columns))
+        path.write_bytes(model.SerializeToString())
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def _narrowed(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tupl
     tensors = [one for one in schema if isinstance(one, Tensor)]
     if not tensors:
         _check_columns(specs, schema, where)
-        return specs
+        return _named(specs, schema)
     if len(tensors) == len(specs) == 1 and tensors[0].name is None:
         return (_both(specs[0], tensors[0], where),)
     named = {tensor.name: tensor for tensor in tensors}
@@ -51,6 +51,14 @@ def _both(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
             f"came {list(tensor.shape)}"
         )
     return replace(spec, shape=shape)
+
+
+def _named(specs: tuple[TensorSpec, ...], schema: Schema) -> tuple[TensorSpec, ...]:
+    """A matrix with the names of its columns: its own, if they are those that are declared."""
+    names = tuple(column.name for column in schema if column.name is not None)
+    if len(specs) > 1 or len(specs[0].shape) != 2 or not names or set(names) == set(specs[0].column_names):
+        return specs
+    return (replace(specs[0], column_names=names),)
 
 
 def _check_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> None:

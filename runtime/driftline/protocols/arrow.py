@@ -13,7 +13,7 @@ import pyarrow as pa
 from driftline.columns import decoded, is_lists, items_of, names_of
 from driftline.config import Batching
 from driftline.errors import BadRequest
-from driftline.protocols import unpacked
+from driftline.protocols import named, unpacked
 from driftline.protocols.codec import InferRequest, check_most, most_rows
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, check_range
 
@@ -87,15 +87,16 @@ def _has_arrays(kind: Any) -> bool:
 class Columns:
     """Which columns of a file are which inputs of a model.
 
-    An input takes the column of its name. An input of several columns takes the list column of its name,
-    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns in order: without those that
-    are kept, as an id, if then it has as many as it needs, else with them.
+    An input takes the columns that it knows by name, else the column of its own name. An input of several
+    columns takes the list column of its name, else NAME_0, NAME_1, ..., else, if it is the model's only one
+    and `named.in_order`, all columns in order: without those that are kept, as an id, if then it has as many
+    as it needs, else with them.
 
     keep   columns to read besides, whether they are inputs or not
     apart  columns to read besides, which are no inputs unless by their names
 
     names     of all columns to read
-    in_order  the columns of an input that takes them in order, whatever their names
+    in_order  the columns of an input that have other names than its own
     """
 
     def __init__(
@@ -120,22 +121,14 @@ class Columns:
     def _source(
         self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], apart: Sequence[str]
     ) -> tuple[str, ...]:
-        if spec.name in names:
-            return (spec.name,)
-        width = spec.shape[1] if len(spec.shape) == 2 else 1
-        numbered = names_of(spec.name, width)
-        if width > 0 and set(numbered) <= set(names):
-            return numbered
+        if found := named.taken(spec, names):
+            return found
         whole = tuple(name for name in names if name not in apart)
         if len(self._inputs) == 1 and len(spec.shape) == 2:
             for these in (tuple(name for name in whole if name not in keep), whole):
-                if these and width in (-1, len(these)):
+                if these and spec.shape[1] in (-1, len(these)) and named.in_order(spec, these):
                     return these
-        several = f", or {width} columns" if width > 1 else ""
-        raise BadRequest(
-            f"input {spec.name!r}: expected a column of this name{several}; "
-            f"the data has {len(whole)}: {', '.join(whole)}"
-        )
+        raise named.missing(spec, whole)
 
     def tensors(self, batch: Any, first: int = 0) -> Tensors:
         """A record batch as input tensors; its first row has the number `first`.

@@ -18,6 +18,7 @@ import xgboost
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -140,6 +141,23 @@ def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table:
     found = model.predict({"dep": [[1.0]], "dist": [[100.0]], "carrier": [["UA"]]})
     one = pd.DataFrame({"dep": [1.0], "dist": [100.0], "carrier": ["UA"]})
     assert found["probabilities"] == pytest.approx(pipeline.predict_proba(one), abs=1e-5)
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_text_in_csv_is_what_the_encoder_has_learnt(fill: bool, tmp_path: Path) -> None:
+    codes = TABLE.assign(zip=draw.choice(["02139", "10001"], ROWS), flag=draw.choice(["True", "False"], ROWS))
+    encoder = OneHotEncoder()
+    if fill:
+        encoder = make_pipeline(SimpleImputer(missing_values="", strategy="most_frequent"), encoder)
+    picks = ColumnTransformer([("n", StandardScaler(), ["dep", "dist"]), ("t", encoder, ["zip", "flag"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(codes, LATE)
+    codes.to_csv(tmp_path / "rows.csv", index=False)
+    run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", tmp_path / "rows.csv")
+    score(Bundle.open(tmp_path / "bundle"), tmp_path / "rows.csv", tmp_path / "scored.parquet")
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    assert scored["probabilities_1"].to_numpy() == pytest.approx(
+        pipeline.predict_proba(codes)[:, 1], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("ending", [".json", ".ubj"])

@@ -59,7 +59,7 @@ def convert(
     found = Source.open(source)
     progress(f"loading with {KINDS[found.kind].name}")
     native = load(found, trust)
-    example = Example.read(found, data, native.columns)
+    example = Example.read(found, data, native.columns, native.texts)
     with _new_folder(output) as folder:
         progress("converting")
         try:

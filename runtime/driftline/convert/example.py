@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,23 +29,29 @@ class Example:
     data: Any
 
     @classmethod
-    def read(cls, source: Source, data: Path | None, columns: tuple[str, ...]) -> Example:
+    def read(
+        cls, source: Source, data: Path | None, columns: tuple[str, ...], texts: Collection[str] = ()
+    ) -> Example:
         """The rows of a file, else the input example of an MLflow model.
 
         columns  that the model takes, if it knows; others in the file are left out
+        texts    which of them it knows to be text; MLflow's signature may know more
 
         Raises BadRequest if there are none.
         """
+        inputs = source.mlflow.signature.inputs if source.mlflow and source.mlflow.signature else ()
         if data is not None:
-            example = cls(_of_file(data))
+            declared = {
+                str(item.name) for item in inputs if isinstance(item, Column) and item.type.name == "string"
+            }
+            example = cls(_of_file(data, declared.union(texts)))
         elif source.mlflow is not None and source.folder is not None and source.mlflow.example is not None:
             example = cls(_of_mlflow(source.folder / source.mlflow.example, source.mlflow.signature))
         else:
             raise BadRequest(
                 f"{source.path}: no input example is with it; expected rows to compare on: --data FILE"
             )
-        if not columns and source.mlflow is not None and source.mlflow.signature is not None:
-            columns = tuple(item.name for item in source.mlflow.signature.inputs if item.name is not None)
+        columns = columns or tuple(item.name for item in inputs if item.name is not None)
         if example.is_table and columns:
             for name in columns:
                 if name not in example.data.columns:
@@ -83,7 +90,7 @@ class Example:
         return numbers[0] if len(numbers) == 1 else np.concatenate(numbers, axis=1)
 
 
-def _of_file(path: Path) -> Any:
+def _of_file(path: Path, texts: Collection[str]) -> Any:
     if path.suffix.lower() in (".npy", ".npz"):
         try:
             loaded = np.load(path, allow_pickle=False)
@@ -95,7 +102,7 @@ def _of_file(path: Path) -> Any:
     from driftline.tables import Source as Table
 
     table = Table(path)
-    batches = list(islice(table.batches(table.schema.names), 1))
+    batches = list(islice(table.batches(table.schema.names, texts), 1))
     return pa.Table.from_batches(batches, schema=None if batches else table.schema)[:MOST_ROWS].to_pandas()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from skl2onnx.common.shape_calculator import (
 from skl2onnx.proto import get_latest_tested_opset_version
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
 
 from driftline.convert.example import Example
 from driftline.convert.source import Source
@@ -43,6 +45,11 @@ class SklearnModel:
     def columns(self) -> tuple[str, ...]:
         """The columns it was fitted on, if it was a DataFrame."""
         return tuple(map(str, getattr(self._estimator, "feature_names_in_", ())))
+
+    @property
+    def texts(self) -> set[str]:
+        """The columns of which it has learnt categories, or a filler, that are text."""
+        return _texts(self._estimator, self.columns)
 
     @property
     def classes(self) -> Array | None:
@@ -85,6 +92,21 @@ class SklearnModel:
     def _picks_columns(self) -> bool:
         parts = [self._estimator, *self._estimator.get_params(deep=True).values()]
         return any(isinstance(part, ColumnTransformer) for part in parts)
+
+
+def _texts(estimator: Any, columns: Sequence[str]) -> set[str]:
+    """Those of a fitted estimator's columns that it knows to be text."""
+    if isinstance(estimator, ColumnTransformer):
+        parts = [
+            (part, [names] if isinstance(names, str) else names) for _, part, names in estimator.transformers_
+        ]
+        named = [(part, names) for part, names in parts if all(isinstance(name, str) for name in names)]
+        return {text for part, names in named for text in _texts(part, names)}
+    if isinstance(estimator, Pipeline):
+        return _texts(estimator[0], columns)
+    learnt = getattr(estimator, "categories_", getattr(estimator, "statistics_", ()))
+    pairs = zip(columns, learnt, strict=False)
+    return {name for name, one in pairs if any(isinstance(value, str) for value in np.ravel(one))}
 
 
 def _type(array: Array) -> Any:

@@ -28,6 +28,7 @@ class XgboostModel:
     """Boosted trees: a matrix in; `label` and `probabilities` of a classifier, else `variable` out."""
 
     kind = "xgboost"
+    texts = ()  # trees have numbers only
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -97,6 +97,7 @@ class Columns:
 
     names     of all columns to read
     in_order  the columns of an input that have other names than its own
+    texts     the columns that inputs take as text
     """
 
     def __init__(
@@ -112,6 +113,9 @@ class Columns:
             for name, source in self._sources.items()
             if source != names_of(name, len(source)) and not is_lists(schema.field(source[0]).type)
         }
+        self.texts = frozenset(
+            name for spec in inputs if spec.datatype.name == "BYTES" for name in self._sources[spec.name]
+        )
         taken = (name for source in self._sources.values() for name in source)
         self.names = tuple(dict.fromkeys((*keep, *apart, *taken)))
         for name in self.names:
@@ -197,6 +201,8 @@ def values(column: Any, spec: TensorSpec, name: str) -> Array:
     try:
         column = _raw(column, spec) if spec.raw else column
         column = _text(column, name) if dtype == object else column
+        if dtype.kind == "f" and pa.types.is_null(column.type):
+            column = column.cast(pa.float64())
         array = _array(column)
     except pa.ArrowException:  # it has no array, of unions, say, or of dictionaries of lists
         raise _unfit(column, spec, name) from None

@@ -130,6 +130,13 @@ def test_names_in_csv_and_parquet_are_those_that_the_model_knows() -> None:
     )
 
 
+def test_text_in_csv_stays_as_it_is_where_the_model_takes_text() -> None:
+    request = decode(CsvCodec(RAW), b"t,c,d\n007,02139,True\n8,1e3,2020-01-01T00:00\n")
+    assert request.inputs["t"].tolist() == [7, 8]
+    assert request.inputs["c"].tolist() == ["02139", "1e3"]
+    assert request.inputs["d"].tolist() == ["True", "2020-01-01T00:00"]
+
+
 def test_a_table_without_names_that_the_model_knows_is_refused() -> None:
     codec = MlflowCodec(NAMED)
     assert "fitted on, without b; the data has 2: a, c" in refused(codec, split([[1, 2]], "ac"))

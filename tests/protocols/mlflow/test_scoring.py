@@ -465,11 +465,16 @@ def test_a_table_of_too_many_rows_is_not_read() -> None:
     assert len(ParquetCodec(MATRIX, most_rows=70_000).decode(body).inputs["x"]) == 70_000
 
 
+POOLS: list[Any] = []
+"""They stay: Arrow crashes if memory of a pool is given back when the pool is gone."""
+
+
 @contextmanager
 def counted() -> Iterator[Any]:
     """A memory pool that Arrow uses meanwhile, and that knows how much that was at most."""
     usual = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(usual)
+    POOLS.append(pool)
     pa.set_memory_pool(pool)
     try:
         yield pool

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from driftline.engine.model import Model
 from driftline.engine.profile import profile
 from driftline.engine.score import score
 from driftline.errors import BadRequest
+from driftline.features.transform import Transform
 
 draw = np.random.default_rng(0)
 ROWS = 300
@@ -283,6 +286,49 @@ def test_rows_to_compare_on_are_needed(tmp_path: Path, table: Path) -> None:
     (tmp_path / "bundle").mkdir()
     with pytest.raises(BadRequest, match="bundle: expected a folder that is not there yet"):
         run(source, tmp_path / "bundle", table)
+
+
+@pytest.mark.parametrize("strategy", ["constant", "most_frequent"])
+def test_a_pipeline_whose_first_step_cannot_be_converted_is_one_beside_a_transform(
+    strategy: str, tmp_path: Path, table: Path
+) -> None:
+    imputed = make_pipeline(SimpleImputer(strategy=strategy), OneHotEncoder(handle_unknown="ignore"))
+    picks = ColumnTransformer([("n", StandardScaler(), ["dep"]), ("t", imputed, ["carrier"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    message = r"in one: NotImplementedError: .*: dl\.Transform\.from_sklearn\(pipeline\[0\]\)\.save"
+    with pytest.raises(BadRequest, match=message):
+        run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
+    # What the message says works:
+    np.save(tmp_path / "rows.npy", pipeline[0].transform(MIXED))
+    run(save(pipeline[1:], tmp_path / "rest.pkl"), tmp_path / "bundle", tmp_path / "rows.npy")
+    Transform.from_sklearn(pipeline[0]).save(tmp_path / "bundle/transform.json")
+    found = Model.load(tmp_path / "bundle").predict(MIXED)["probabilities"]
+    assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+
+
+def test_a_full_disk_is_said_plainly(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = save(ESTIMATORS["linear"](), tmp_path / "model.pkl")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device$"):
+        run(source, tmp_path / "bundle", table)
+    assert not list(tmp_path.glob("*bundle*"))
+
+
+@pytest.mark.parametrize("ending", [".pkl", ".json"])
+def test_categories_of_xgboost_are_refused_by_name(ending: str, tmp_path: Path, table: Path) -> None:
+    rows = MIXED.astype({"carrier": "category"})
+    model = xgboost.XGBClassifier(n_estimators=3, enable_categorical=True).fit(rows, LATE)
+    path = tmp_path / f"model{ending}"
+    if ending == ".json":
+        model.save_model(path)
+    else:
+        save(model, path)
+    message = rf"model{ending}: can't be converted to ONNX: categorical columns \('carrier'\) of XGBoost"
+    with pytest.raises(BadRequest, match=message):
+        run(path, tmp_path / "bundle", table)
 
 
 def test_what_its_library_cannot_convert_says_how_it_can_be_served(tmp_path: Path, table: Path) -> None:

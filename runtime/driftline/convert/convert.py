@@ -65,7 +65,7 @@ def convert(
         try:
             native.export(example, folder / MODEL)
             _keep_names(native.columns, folder / MODEL)
-        except DriftlineError:
+        except (DriftlineError, OSError):  # a full disk is no fault of the model's
             raise
         except Exception as error:  # whatever these libraries raise
             raise BadRequest(

@@ -20,6 +20,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from driftline.convert.example import Example
+from driftline.convert.kinds import reason
 from driftline.convert.source import Source
 from driftline.errors import BadRequest
 from driftline.tensors import Array
@@ -61,12 +62,21 @@ class SklearnModel:
         """Write it as ONNX: a classifier gives `label` and `probabilities`, with a column for each class."""
         register_boosters()
         classifier = is_classifier(self._estimator)
-        model = convert_sklearn(
-            self._estimator,
-            initial_types=self._types(example),
-            options={"zipmap": False} if classifier else None,
-            target_opset={"": get_latest_tested_opset_version(), "ai.onnx.ml": _ML_OPSET},
-        )
+        try:
+            model = convert_sklearn(
+                self._estimator,
+                initial_types=self._types(example),
+                options={"zipmap": False} if classifier else None,
+                target_opset={"": get_latest_tested_opset_version(), "ai.onnx.ml": _ML_OPSET},
+            )
+        except Exception as error:  # whatever converters raise
+            if not self._has_transform():
+                raise
+            raise BadRequest(
+                f"can't be converted to ONNX in one: {reason(error)}; its first step can be a transform "
+                "beside the rest: dl.Transform.from_sklearn(pipeline[0]).save('transform.json'), and convert "
+                "pipeline[1:], with the rows that pipeline[0] makes as --data FILE.npy"
+            ) from error
         path.write_bytes(model.SerializeToString())
 
     def predict(self, example: Example) -> list[Array]:
@@ -88,6 +98,18 @@ class SklearnModel:
         if not example.is_table or not self._picks_columns():
             return [("input", data_types.FloatTensorType([None, example.matrix().shape[1]]))]
         return [(name, _type(array)) for name, array in example.arrays.items()]
+
+    def _has_transform(self) -> bool:
+        """Whether the first step of a pipeline can be a transform."""
+        if not isinstance(self._estimator, Pipeline) or len(self._estimator) < 2:
+            return False
+        from driftline.features.transform import Transform  # compiled code, which few conversions need
+
+        try:
+            Transform.from_sklearn(self._estimator[0])
+        except BadRequest:
+            return False
+        return True
 
     def _picks_columns(self) -> bool:
         parts = [self._estimator, *self._estimator.get_params(deep=True).values()]

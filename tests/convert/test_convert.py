@@ -146,6 +146,20 @@ def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table:
     assert found["probabilities"] == pytest.approx(pipeline.predict_proba(one), abs=1e-5)
 
 
+@pytest.mark.parametrize("picked", [["dep"], [0], slice(1)])
+def test_columns_that_a_pipeline_drops_are_not_asked_for(picked: Any, tmp_path: Path) -> None:
+    picks = ColumnTransformer([("n", StandardScaler(), picked), ("t", OneHotEncoder(), ["carrier"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    (MIXED if picked != ["dep"] else MIXED[["carrier", "dep"]]).to_parquet(tmp_path / "rows.parquet")
+    run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", tmp_path / "rows.parquet")
+    model = Model.load(tmp_path / "bundle")
+    # By position, the converter counts all columns.
+    wanted = ["dep", "carrier"] if picked == ["dep"] else ["dep", "dist", "carrier"]
+    assert [spec.name for spec in model.signature.inputs] == wanted
+    found = model.predict(MIXED)["probabilities"]
+    assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+
+
 @pytest.mark.parametrize("fill", [False, True])
 def test_text_in_csv_is_what_the_encoder_has_learnt(fill: bool, tmp_path: Path) -> None:
     codes = TABLE.assign(zip=draw.choice(["02139", "10001"], ROWS), flag=draw.choice(["True", "False"], ROWS))

@@ -44,8 +44,16 @@ class SklearnModel:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns it was fitted on, if it was a DataFrame."""
-        return tuple(map(str, getattr(self._estimator, "feature_names_in_", ())))
+        """The columns it was fitted on, if it was a DataFrame, without those that it drops at once."""
+        fitted = tuple(map(str, getattr(self._estimator, "feature_names_in_", ())))
+        first = self._estimator
+        while isinstance(first, Pipeline):
+            first = first[0]
+        branches = _branches(first) if isinstance(first, ColumnTransformer) else []
+        if not all(_is_by_name(said) for _, said, _ in branches):
+            return fitted
+        taken = {name for _, _, names in branches for name in names}
+        return tuple(name for name in fitted if name in taken) or fitted
 
     @property
     def texts(self) -> set[str]:
@@ -116,14 +124,26 @@ class SklearnModel:
         return any(isinstance(part, ColumnTransformer) for part in parts)
 
 
+def _branches(picks: Any) -> list[tuple[Any, Any, list[str]]]:
+    """Of a fitted ColumnTransformer, what is not dropped: each transformer, what it is said to take, and the
+    names of those columns. None if it was fitted on a matrix."""
+    names: Any = getattr(picks, "feature_names_in_", None)
+    return [
+        (part, said, [str(names[place]) for place in picks._transformer_to_input_indices[name]])
+        for name, part, said in (picks.transformers_ if names is not None else ())
+        if not (isinstance(part, str) and part == "drop")
+    ]
+
+
+def _is_by_name(said: Any) -> bool:
+    """Whether columns are said by name, not by position, which the other columns have a part in."""
+    return not isinstance(said, slice) and all(isinstance(one, str) for one in said)
+
+
 def _texts(estimator: Any, columns: Sequence[str]) -> set[str]:
     """Those of a fitted estimator's columns that it knows to be text."""
     if isinstance(estimator, ColumnTransformer):
-        parts = [
-            (part, [names] if isinstance(names, str) else names) for _, part, names in estimator.transformers_
-        ]
-        named = [(part, names) for part, names in parts if all(isinstance(name, str) for name in names)]
-        return {text for part, names in named for text in _texts(part, names)}
+        return {text for part, _, names in _branches(estimator) for text in _texts(part, names)}
     if isinstance(estimator, Pipeline):
         return _texts(estimator[0], columns)
     learnt = getattr(estimator, "categories_", getattr(estimator, "statistics_", ()))

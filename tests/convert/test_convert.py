@@ -121,6 +121,17 @@ def test_a_matrix_takes_a_table_by_the_names_it_was_fitted_on(name: str, tmp_pat
         model.predict(MIXED[["dep", "carrier"]])
 
 
+def test_names_with_spaces_which_lightgbm_does_not_keep(tmp_path: Path) -> None:
+    spaced = TABLE.rename(columns={"dep": "dep time"})
+    model = lightgbm.LGBMRegressor(n_estimators=3, verbose=-1).fit(spaced, DELAY)
+    spaced[["dist", "dep time"]].to_parquet(tmp_path / "rows.parquet")
+    run(save(model, tmp_path / "model.joblib"), tmp_path / "bundle", tmp_path / "rows.parquet")
+    converted = Model.load(tmp_path / "bundle")
+    assert converted.signature.inputs[0].column_names == ("dep time", "dist")
+    found = converted.predict(spaced[["dist", "dep time"]])["variable"]
+    assert found.ravel() == pytest.approx(model.predict(spaced), rel=1e-5)
+
+
 def test_a_matrix_of_a_model_without_names_takes_a_table_in_order(tmp_path: Path, table: Path) -> None:
     forest = RandomForestClassifier(3, random_state=0).fit(TABLE.to_numpy(), LATE)
     np.save(tmp_path / "rows.npy", OTHERS.to_numpy(np.float32))

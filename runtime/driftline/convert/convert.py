@@ -64,7 +64,8 @@ def convert(
         progress("converting")
         try:
             native.export(example, folder / MODEL)
-            _keep_names(native.columns, folder / MODEL)
+            if native.columns:
+                _keep_names(example.names or native.columns, folder / MODEL)
         except (DriftlineError, OSError):  # a full disk is no fault of the model's
             raise
         except Exception as error:  # whatever these libraries raise
@@ -86,8 +87,6 @@ def convert(
 def _keep_names(columns: tuple[str, ...], path: Path) -> None:
     """Write the names of the columns into a model whose input is a matrix of them, so that tables are taken
     by name; an input for each column is called as it is."""
-    if not columns:
-        return
     import onnx
 
     model = onnx.load(path, load_external_data=False)

@@ -53,6 +53,12 @@ class Example:
             )
         columns = columns or tuple(item.name for item in inputs if item.name is not None)
         if example.is_table and columns:
+            spelt = {
+                str(name).replace(" ", "_"): name for name in example.data.columns
+            }  # as LightGBM has them
+            columns = tuple(
+                name if name in example.data.columns else spelt.get(name, name) for name in columns
+            )
             for name in columns:
                 if name not in example.data.columns:
                     raise BadRequest(
@@ -67,6 +73,11 @@ class Example:
     def is_table(self) -> bool:
         """Whether it is a DataFrame."""
         return hasattr(self.data, "columns")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the columns, if it is a DataFrame."""
+        return tuple(map(str, self.data.columns)) if self.is_table else ()
 
     @property
     def rows(self) -> int:

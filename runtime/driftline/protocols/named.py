@@ -36,9 +36,7 @@ def missing(spec: TensorSpec, names: Sequence[str]) -> BadRequest:
     if spec.column_names:
         there = set(names)
         lacks = listed(name for name in spec.column_names if name not in there)
-        return BadRequest(
-            f"input {spec.name!r}: expected the columns that the model was fitted on, without {lacks}; {has}"
-        )
+        return BadRequest(f"input {spec.name!r}: missing columns: {lacks}; {has}")
     width = spec.shape[1] if len(spec.shape) == 2 else 1
     several = f", or {width} columns" if width > 1 else ""
     return BadRequest(f"input {spec.name!r}: expected a column of this name{several}; {has}")

@@ -125,9 +125,7 @@ def test_names_in_csv_and_parquet_are_those_that_the_model_knows() -> None:
     frame = pd.DataFrame(TURNED, columns=list("czba"))
     for kind, body in ((CsvCodec, frame.to_csv(index=False).encode()), (ParquetCodec, frame.to_parquet())):
         assert decode(kind(NAMED), body).inputs["x"].tolist() == ROWS
-    assert "without a, b, c; the data has 3: 1.5, 2, -3.25" in refused(
-        CsvCodec(NAMED), b"1.5,2,-3.25\n1,2,3\n"
-    )
+    assert "a, b, c; the data has 3: 1.5, 2, -3.25" in refused(CsvCodec(NAMED), b"1.5,2,-3.25\n1,2,3\n")
 
 
 def test_text_in_csv_stays_as_it_is_where_the_model_takes_text() -> None:
@@ -139,8 +137,8 @@ def test_text_in_csv_stays_as_it_is_where_the_model_takes_text() -> None:
 
 def test_a_table_without_names_that_the_model_knows_is_refused() -> None:
     codec = MlflowCodec(NAMED)
-    assert "fitted on, without b; the data has 2: a, c" in refused(codec, split([[1, 2]], "ac"))
-    assert "fitted on, without a, b, c; the data has 3: d, e, f" in refused(codec, split(ROWS, "def"))
+    assert "missing columns: b; the data has 2: a, c" in refused(codec, split([[1, 2]], "ac"))
+    assert "missing columns: a, b, c; the data has 3: d, e, f" in refused(codec, split(ROWS, "def"))
     assert "column 'a': expected once, came 2 times" in refused(codec, split([[1, 2, 3, 4]], "abca"))
 
 

@@ -311,6 +311,10 @@ def test_rows_to_compare_on_are_needed(tmp_path: Path, table: Path) -> None:
         run(source, tmp_path / "bundle", table)
 
 
+class Unknown(LogisticRegression):
+    """A model that no converter knows."""
+
+
 @pytest.mark.parametrize("strategy", ["constant", "most_frequent"])
 def test_a_pipeline_whose_first_step_cannot_be_converted_is_one_beside_a_transform(
     strategy: str, tmp_path: Path, table: Path
@@ -321,6 +325,9 @@ def test_a_pipeline_whose_first_step_cannot_be_converted_is_one_beside_a_transfo
     message = r"in one: NotImplementedError: .*: dl\.Transform\.from_sklearn\(pipeline\[0\]\)\.save"
     with pytest.raises(BadRequest, match=message):
         run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
+    kept = make_pipeline(picks, Unknown()).fit(MIXED, LATE)
+    with pytest.raises(BadRequest, match=r"can't be converted to ONNX: [^:]*: .*`driftline serve --trust`"):
+        run(save(kept, tmp_path / "unknown.pkl"), tmp_path / "bundle", table)
     # What the message says works:
     np.save(tmp_path / "rows.npy", pipeline[0].transform(MIXED))
     run(save(pipeline[1:], tmp_path / "rest.pkl"), tmp_path / "bundle", tmp_path / "rows.npy")

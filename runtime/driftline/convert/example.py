@@ -53,14 +53,11 @@ class Example:
             )
         columns = columns or tuple(item.name for item in inputs if item.name is not None)
         if example.is_table and columns:
-            spelt = {
-                str(name).replace(" ", "_"): name for name in example.data.columns
-            }  # as LightGBM has them
-            columns = tuple(
-                name if name in example.data.columns else spelt.get(name, name) for name in columns
-            )
+            there = example.names
+            with_spaces = {name.replace(" ", "_"): name for name in there}  # which LightGBM does not keep
+            columns = tuple(name if name in there else with_spaces.get(name, name) for name in columns)
             for name in columns:
-                if name not in example.data.columns:
+                if name not in there:
                     raise BadRequest(
                         f"{data or source.path}: column {name!r}: the model takes it, there is none"
                     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,8 @@ class SklearnModel:
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX: a classifier gives `label` and `probabilities`, with a column for each class."""
         register_boosters()
-        classifier = is_classifier(self._estimator)
         try:
-            model = convert_sklearn(
-                self._estimator,
-                initial_types=self._types(example),
-                options={"zipmap": False} if classifier else None,
-                target_opset={"": get_latest_tested_opset_version(), "ai.onnx.ml": _ML_OPSET},
-            )
+            model = _converted(self._estimator, self._types(example))
         except Exception as error:  # whatever converters raise
             if not self._has_transform():
                 raise
@@ -108,20 +102,30 @@ class SklearnModel:
         return [(name, _type(array)) for name, array in example.arrays.items()]
 
     def _has_transform(self) -> bool:
-        """Whether the first step of a pipeline can be a transform."""
+        """Whether the first step of a pipeline can be a transform, and the rest be converted."""
         if not isinstance(self._estimator, Pipeline) or len(self._estimator) < 2:
             return False
         from driftline.features.transform import Transform  # compiled code, which few conversions need
 
         try:
-            Transform.from_sklearn(self._estimator[0])
-        except BadRequest:
+            width = Transform.from_sklearn(self._estimator[0]).width
+            _converted(self._estimator[1:], [("input", data_types.FloatTensorType([None, width]))])
+        except Exception:  # as above
             return False
         return True
 
     def _picks_columns(self) -> bool:
         parts = [self._estimator, *self._estimator.get_params(deep=True).values()]
         return any(isinstance(part, ColumnTransformer) for part in parts)
+
+
+def _converted(estimator: Any, types: list[tuple[str, Any]]) -> Any:
+    return convert_sklearn(
+        estimator,
+        initial_types=types,
+        options={"zipmap": False} if is_classifier(estimator) else None,
+        target_opset={"": get_latest_tested_opset_version(), "ai.onnx.ml": _ML_OPSET},
+    )
 
 
 def _branches(picks: Any) -> list[tuple[Any, Any, list[str]]]:
@@ -137,7 +141,7 @@ def _branches(picks: Any) -> list[tuple[Any, Any, list[str]]]:
 
 def _is_by_name(said: Any) -> bool:
     """Whether columns are said by name, not by position, which the other columns have a part in."""
-    return not isinstance(said, slice) and all(isinstance(one, str) for one in said)
+    return isinstance(said, Iterable) and all(isinstance(one, str) for one in said)
 
 
 def _texts(estimator: Any, columns: Sequence[str]) -> set[str]:

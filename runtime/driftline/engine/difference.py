@@ -16,25 +16,23 @@ MOST_BYTES = 2**28
 MOST_SHOWN = 6
 
 
-def differences(new: Bundle, old: Bundle, called: str, load: bool = True) -> list[str]:
-    """What is to be said of a version that follows another; nothing if they are alike.
+def differences(new: Bundle, old: Bundle, called: str, load: bool = True) -> Iterator[str]:
+    """What is to be said of a version that follows another, in a line each; nothing if they are alike.
 
     called  the former one: 'version 1', say
     load    whether to load both, which tells what they take and give
 
     Raises whatever is wrong with either.
     """
-    said = []
+    if old.profile is not None and new.profile is None:
+        yield f"has no profile: it will not be monitored; {called} has one"
     if load and max(new.model.stat().st_size, old.model.stat().st_size) <= MOST_BYTES:
         now, before = loaded_signature(new), loaded_signature(old)
         if now is not None and before is not None:
             inputs = _changes("input", now.inputs, before.inputs)
             outputs = _changes("output", now.outputs, before.outputs)
             if changes := [*inputs, *outputs]:
-                said.append(f"may break clients of {called}: {listed(changes, MOST_SHOWN)}")
-    if old.profile is not None and new.profile is None:
-        said.append(f"has no profile: it will not be monitored; {called} has one")
-    return said
+                yield f"may break clients of {called}: {listed(changes, MOST_SHOWN)}"
 
 
 def _changes(what: str, new: Sequence[TensorSpec], old: Sequence[TensorSpec]) -> Iterator[str]:

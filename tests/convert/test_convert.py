@@ -32,6 +32,7 @@ from driftline.engine.profile import profile
 from driftline.engine.score import score
 from driftline.errors import BadRequest
 from driftline.features.transform import Transform
+from driftline.protocols.mlflow.tabular import CsvCodec
 
 draw = np.random.default_rng(0)
 ROWS = 300
@@ -167,6 +168,18 @@ def test_columns_that_a_pipeline_drops_are_not_asked_for(picked: Any, tmp_path: 
     assert [spec.name for spec in model.signature.inputs] == wanted
     found = model.predict(MIXED)["probabilities"]
     assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+
+
+def test_the_only_column_that_a_pipeline_does_not_drop(tmp_path: Path, table: Path) -> None:
+    picks = ColumnTransformer([("n", StandardScaler(), ["dist"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
+    model = Model.load(tmp_path / "bundle")
+    assert [spec.name for spec in model.signature.inputs] == ["dist"]
+    body = MIXED.to_csv(index=False).encode()
+    for inputs in (MIXED, CsvCodec(model.signature).decode(body).inputs):
+        found = model.predict(inputs)["probabilities"]
+        assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
 
 
 @pytest.mark.parametrize("fill", [False, True])

@@ -71,6 +71,12 @@ def test_declared_columns_name_those_of_a_matrix() -> None:
         assert both == model(replace(own, column_names=names))
 
 
+def test_a_column_that_is_an_input_is_taken_out_of_all_that_are_declared() -> None:
+    own = spec("c1", shape=(-1, 1))
+    both = agreed(model(own), MlflowSignature(columns(3)), "MLmodel")
+    assert both == model(replace(own, column_names=("c1",)))
+
+
 def test_columns_of_several_inputs_and_nothing_change_nothing() -> None:
     for own, schema in ((model(spec("a"), spec("b")), columns(3)), (model(spec(shape=(-1, 3))), ())):
         assert agreed(own, MlflowSignature(schema), "MLmodel") == own

@@ -85,12 +85,11 @@ def convert(
 
 
 def _keep_names(columns: tuple[str, ...], path: Path) -> None:
-    """Write the names of the columns into a model whose input is a matrix of them, so that tables are taken
-    by name; an input for each column is called as it is."""
+    """Write the names of the columns into a model of one input, so that tables are taken by name."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
-    if len(model.graph.input) == 1 and columns != (model.graph.input[0].name,):
+    if len(model.graph.input) == 1:
         model.metadata_props.add(key=COLUMNS, value=json.dumps(columns))
         path.write_bytes(model.SerializeToString())
 

@@ -23,8 +23,7 @@ def agreed(signature: Signature, mlflow: MlflowSignature, where: str) -> Signatu
 def _narrowed(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tuple[TensorSpec, ...]:
     tensors = [one for one in schema if isinstance(one, Tensor)]
     if not tensors:
-        _check_columns(specs, schema, where)
-        return _named(specs, schema)
+        return _with_columns(specs, schema, where)
     if len(tensors) == len(specs) == 1 and tensors[0].name is None:
         return (_both(specs[0], tensors[0], where),)
     named = {tensor.name: tensor for tensor in tensors}
@@ -53,15 +52,17 @@ def _both(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
     return replace(spec, shape=shape)
 
 
-def _named(specs: tuple[TensorSpec, ...], schema: Schema) -> tuple[TensorSpec, ...]:
-    """A matrix with the names of its columns: its own, if they are those that are declared."""
+def _with_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tuple[TensorSpec, ...]:
+    """A table is one matrix of all its columns, or an input for each of them that the model takes."""
     names = tuple(column.name for column in schema if column.name is not None)
-    if len(specs) > 1 or len(specs[0].shape) != 2 or not names or set(names) == set(specs[0].column_names):
+    spec = specs[0]
+    if len(specs) > 1 or len(spec.shape) != 2 or not schema:
         return specs
-    return (replace(specs[0], column_names=names),)
-
-
-def _check_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> None:
-    """A table is one matrix of all its columns, or an input for each of them."""
-    if len(specs) == 1 and len(specs[0].shape) == 2 and schema and specs[0].shape[1] not in (-1, len(schema)):
-        raise ModelError(f"{where}: expected {specs[0].shape[1]} columns as in the model, came {len(schema)}")
+    if spec.name in names and spec.shape[1] == 1:
+        return (replace(spec, column_names=(spec.name,)),)
+    if spec.shape[1] not in (-1, len(schema)):
+        raise ModelError(f"{where}: expected {spec.shape[1]} columns as in the model, came {len(schema)}")
+    # A model that knows its columns by these names knows their order, too.
+    return (
+        specs if not names or set(names) == set(spec.column_names) else (replace(spec, column_names=names),)
+    )

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
-from support import scale, slow
+from support import identity, scale, slow
 
+import driftline as dl
 from driftline import __version__
 from driftline.cli import main
 from driftline.config import Monitoring, Server, Settings, Sidecar
@@ -44,6 +45,38 @@ def test_register_promote_versions(tmp_path: Path, model: Path) -> None:
     lines = [line.split()[:3] for line in run("versions", "--registry", registry).stdout.splitlines()]
     assert lines == [["model", "version", "aliases"], ["m", "1", "production"], ["m", "2", "champion"]]
     assert (registry / "m/1/model.onnx").read_bytes() == model.read_bytes()
+
+
+def test_a_version_that_may_break_clients_is_told_apart(tmp_path: Path, model: Path) -> None:
+    registry = tmp_path / "models"
+    dl.Profile.fit({"x": np.zeros((200, 3), np.float32)}).save(tmp_path / "profile.arrow")
+    other = identity(tmp_path / "other.onnx", "FP64", (None, 2))
+
+    def warned(*arguments: str | Path) -> list[str]:
+        done = run(*arguments, "--registry", registry)
+        assert done.exit_code == 0
+        return done.stderr.splitlines()
+
+    breaks = (
+        "driftline: m {} may break clients of version {}: input 'x' is FP64 [-1, 2], was FP32 [-1, 3], "
+        "output 'y' is FP64 [-1, 2], was FP32 [-1, 3], no output 'total'"
+    )
+    profile = "driftline: m {} has no profile: it will not be monitored; version {} has one"
+    assert warned("register", model, tmp_path / "profile.arrow", "--name", "m") == []
+    assert warned("register", model, "--name", "m") == [profile.format(2, 1)]
+    assert warned("register", other, "--name", "m", "--alias", "production") == [breaks.format(3, 2)]
+    assert warned("register", other, "--name", "m", "--no-verify") == []
+    assert warned("register", model, "--name", "m") == [
+        "driftline: m 5 may break clients of version 3: input 'x' is FP32 [-1, 3], was FP64 [-1, 2], "
+        "output 'y' is FP32 [-1, 3], was FP64 [-1, 2], new output 'total' FP32 [-1]"
+    ]
+    assert warned("promote", "m", "4") == []
+    assert warned("promote", "m", "4", "--alias", "champion") == []  # behind 3
+    assert warned("promote", "m", "1", "--alias", "first") == []  # behind none
+    assert warned("promote", "m", "2", "--alias", "first") == [profile.format(2, 1)]
+    assert warned("promote", "m", "3", "--alias", "first") == [breaks.format(3, 2)]
+    (registry / "m/2/model.onnx").write_bytes(b"broken")
+    assert warned("promote", "m", "2", "--alias", "first") == []
 
 
 def test_an_alias_that_can_not_be_set_is_refused_before_anything_is_registered(

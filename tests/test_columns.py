@@ -155,7 +155,7 @@ def test_the_fields_of_a_structured_array_are_columns() -> None:
         ({"a": pa.array([[1], None])}, "column 'a', row 1: expected 1 values as in row 0, got null"),
         ({"a": pa.array([None, [1]])}, "column 'a', row 0: expected a list, got null"),
         ({"a": pa.array([[[1]], [[2]]])}, "column 'a': expected numbers or strings, got list"),
-        ({"a": pa.array([b"x"])}, "column 'a': expected numbers or strings, came binary"),
+        ({"a": pa.array([b"x"])}, "column 'a': expected numbers or strings, got binary"),
         ({"a": pa.array([{"b": 1}])}, "column 'a': expected numbers or strings, got struct"),
         ({"a": np.array([1, "x"], object)}, "column 'a': expected numbers or strings"),
         ({"a": np.zeros((1, 2)), "a_1": np.zeros(1)}, "column 'a_1': expected it once, got twice"),

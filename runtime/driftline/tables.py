@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -78,9 +78,14 @@ class Source:
         with _named(self._path):
             return sum(int(pa.parquet.read_metadata(file).num_rows) for file in self._files)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches of the named columns, at most BATCH_ROWS and BATCH_BYTES, some read ahead."""
+    def batches(self, columns: Sequence[str], texts: Collection[str] = ()) -> Iterator[Any]:
+        """Yield record batches of the named columns, at most BATCH_ROWS and BATCH_BYTES, some read ahead.
+
+        texts  columns that are text in CSV, too, whatever their values look like, such as 02139 and True
+        """
         types = {name: self.schema.field(name).type for name in columns}
+        if _ending(self._files[0]) == ".csv":
+            types |= {name: pa.string() for name in columns if name in texts}
         width = sum(map(_bytes, types.values()))
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(width, 1)))
         ahead: Queue[Any] = Queue(_AHEAD)

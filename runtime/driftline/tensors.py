@@ -63,12 +63,14 @@ class TensorSpec:
     """The name, datatype and shape of one tensor; -1 is a dimension that may vary.
 
     `raw`: a column of a table, (rows,) or (rows, 1), of strings or numbers in any datatype; null is missing.
+    `column_names`: of a matrix, what its columns are called in tables; none if that is not known.
     """
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
     raw: bool = False
+    column_names: tuple[str, ...] = ()
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Return whether a tensor of this shape fits."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -18,13 +20,19 @@ import xgboost
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from driftline.convert.convert import Report, convert
+from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
+from driftline.engine.profile import profile
+from driftline.engine.score import score
 from driftline.errors import BadRequest
+from driftline.features.transform import Transform
+from driftline.protocols.mlflow.tabular import CsvCodec
 
 draw = np.random.default_rng(0)
 ROWS = 300
@@ -88,6 +96,51 @@ def test_a_pickle_is_converted(name: str, tmp_path: Path) -> None:
     assert model.signature.batched
 
 
+@pytest.mark.parametrize("name", ["forest of three classes", "linear", "xgboost", "lightgbm"])
+def test_a_matrix_takes_a_table_by_the_names_it_was_fitted_on(name: str, tmp_path: Path, table: Path) -> None:
+    run(save(ESTIMATORS[name](), tmp_path / "model.joblib"), tmp_path / "bundle", table)
+    model = Model.load(tmp_path / "bundle")
+    assert model.signature.inputs[0].column_names == ("dep", "dist")
+    wanted = model.predict(TABLE.to_numpy(np.float32))
+    turned = MIXED[["dist", "carrier", "dep"]]
+    for output, values in model.predict(turned).items():
+        np.testing.assert_array_equal(values, wanted[output])
+    turned.to_csv(tmp_path / "turned.csv", index=False)
+    score(Bundle.open(tmp_path / "bundle"), tmp_path / "turned.csv", tmp_path / "scored.parquet")
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    first = next(iter(wanted))
+    column = scored[first if first in scored else f"{first}_0"].to_numpy()
+    if column.dtype == object:
+        assert column.tolist() == wanted[first].tolist()
+    else:
+        assert column == pytest.approx(wanted[first].ravel(), rel=1e-5)
+    taken = profile(tmp_path / "turned.csv", bundle=Bundle.open(tmp_path / "bundle"))
+    assert taken["dep"].source == "input_0"
+    with pytest.raises(BadRequest, match=r"'input': missing columns: dist; the data has 2: dep, "):
+        model.predict(MIXED[["dep", "carrier"]])
+
+
+def test_names_with_spaces_which_lightgbm_does_not_keep(tmp_path: Path) -> None:
+    spaced = TABLE.rename(columns={"dep": "dep time"})
+    model = lightgbm.LGBMRegressor(n_estimators=3, verbose=-1).fit(spaced, DELAY)
+    spaced[["dist", "dep time"]].to_parquet(tmp_path / "rows.parquet")
+    run(save(model, tmp_path / "model.joblib"), tmp_path / "bundle", tmp_path / "rows.parquet")
+    converted = Model.load(tmp_path / "bundle")
+    assert converted.signature.inputs[0].column_names == ("dep time", "dist")
+    found = converted.predict(spaced[["dist", "dep time"]])["variable"]
+    assert found.ravel() == pytest.approx(model.predict(spaced), rel=1e-5)
+
+
+def test_a_matrix_of_a_model_without_names_takes_a_table_in_order(tmp_path: Path, table: Path) -> None:
+    forest = RandomForestClassifier(3, random_state=0).fit(TABLE.to_numpy(), LATE)
+    np.save(tmp_path / "rows.npy", OTHERS.to_numpy(np.float32))
+    run(save(forest, tmp_path / "model.joblib"), tmp_path / "bundle", tmp_path / "rows.npy")
+    model = Model.load(tmp_path / "bundle")
+    assert model.signature.inputs[0].column_names == ()
+    found = model.predict(OTHERS.rename(columns={"dep": "x", "dist": "dep"}))["label"]
+    assert (found == model.predict(OTHERS.to_numpy(np.float32))["label"]).all()
+
+
 def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table: Path) -> None:
     picks = ColumnTransformer([("n", StandardScaler(), ["dep", "dist"]), ("t", OneHotEncoder(), ["carrier"])])
     pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
@@ -101,6 +154,49 @@ def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table:
     found = model.predict({"dep": [[1.0]], "dist": [[100.0]], "carrier": [["UA"]]})
     one = pd.DataFrame({"dep": [1.0], "dist": [100.0], "carrier": ["UA"]})
     assert found["probabilities"] == pytest.approx(pipeline.predict_proba(one), abs=1e-5)
+
+
+@pytest.mark.parametrize("picked", [["dep"], [0], slice(1)])
+def test_columns_that_a_pipeline_drops_are_not_asked_for(picked: Any, tmp_path: Path) -> None:
+    picks = ColumnTransformer([("n", StandardScaler(), picked), ("t", OneHotEncoder(), ["carrier"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    (MIXED if picked != ["dep"] else MIXED[["carrier", "dep"]]).to_parquet(tmp_path / "rows.parquet")
+    run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", tmp_path / "rows.parquet")
+    model = Model.load(tmp_path / "bundle")
+    # By position, the converter counts all columns.
+    wanted = ["dep", "carrier"] if picked == ["dep"] else ["dep", "dist", "carrier"]
+    assert [spec.name for spec in model.signature.inputs] == wanted
+    found = model.predict(MIXED)["probabilities"]
+    assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+
+
+def test_the_only_column_that_a_pipeline_does_not_drop(tmp_path: Path, table: Path) -> None:
+    picks = ColumnTransformer([("n", StandardScaler(), ["dist"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
+    model = Model.load(tmp_path / "bundle")
+    assert [spec.name for spec in model.signature.inputs] == ["dist"]
+    body = MIXED.to_csv(index=False).encode()
+    for inputs in (MIXED, CsvCodec(model.signature).decode(body).inputs):
+        found = model.predict(inputs)["probabilities"]
+        assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_text_in_csv_is_what_the_encoder_has_learnt(fill: bool, tmp_path: Path) -> None:
+    codes = TABLE.assign(zip=draw.choice(["02139", "10001"], ROWS), flag=draw.choice(["True", "False"], ROWS))
+    encoder = OneHotEncoder()
+    if fill:
+        encoder = make_pipeline(SimpleImputer(missing_values="", strategy="most_frequent"), encoder)
+    picks = ColumnTransformer([("n", StandardScaler(), ["dep", "dist"]), ("t", encoder, ["zip", "flag"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(codes, LATE)
+    codes.to_csv(tmp_path / "rows.csv", index=False)
+    run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", tmp_path / "rows.csv")
+    score(Bundle.open(tmp_path / "bundle"), tmp_path / "rows.csv", tmp_path / "scored.parquet")
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    assert scored["probabilities_1"].to_numpy() == pytest.approx(
+        pipeline.predict_proba(codes)[:, 1], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("ending", [".json", ".ubj"])
@@ -226,6 +322,56 @@ def test_rows_to_compare_on_are_needed(tmp_path: Path, table: Path) -> None:
     (tmp_path / "bundle").mkdir()
     with pytest.raises(BadRequest, match="bundle: expected a folder that does not exist yet"):
         run(source, tmp_path / "bundle", table)
+
+
+class Unknown(LogisticRegression):
+    """A model that no converter knows."""
+
+
+@pytest.mark.parametrize("strategy", ["constant", "most_frequent"])
+def test_a_pipeline_whose_first_step_cannot_be_converted_is_one_beside_a_transform(
+    strategy: str, tmp_path: Path, table: Path
+) -> None:
+    imputed = make_pipeline(SimpleImputer(strategy=strategy), OneHotEncoder(handle_unknown="ignore"))
+    picks = ColumnTransformer([("n", StandardScaler(), ["dep"]), ("t", imputed, ["carrier"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    message = r"in one: NotImplementedError: .*: dl\.Transform\.from_sklearn\(pipeline\[0\]\)\.save"
+    with pytest.raises(BadRequest, match=message):
+        run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
+    kept = make_pipeline(picks, Unknown()).fit(MIXED, LATE)
+    with pytest.raises(BadRequest, match=r"can't be converted to ONNX: [^:]*: .*`driftline serve --trust`"):
+        run(save(kept, tmp_path / "unknown.pkl"), tmp_path / "bundle", table)
+    # What the message says works:
+    np.save(tmp_path / "rows.npy", pipeline[0].transform(MIXED))
+    run(save(pipeline[1:], tmp_path / "rest.pkl"), tmp_path / "bundle", tmp_path / "rows.npy")
+    Transform.from_sklearn(pipeline[0]).save(tmp_path / "bundle/transform.json")
+    found = Model.load(tmp_path / "bundle").predict(MIXED)["probabilities"]
+    assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+
+
+def test_a_full_disk_is_said_plainly(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = save(ESTIMATORS["linear"](), tmp_path / "model.pkl")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device$"):
+        run(source, tmp_path / "bundle", table)
+    assert not list(tmp_path.glob("*bundle*"))
+
+
+@pytest.mark.parametrize("ending", [".pkl", ".json"])
+def test_categories_of_xgboost_are_refused_by_name(ending: str, tmp_path: Path, table: Path) -> None:
+    rows = MIXED.astype({"carrier": "category"})
+    model = xgboost.XGBClassifier(n_estimators=3, enable_categorical=True).fit(rows, LATE)
+    path = tmp_path / f"model{ending}"
+    if ending == ".json":
+        model.save_model(path)
+    else:
+        save(model, path)
+    message = rf"model{ending}: can't be converted to ONNX: categorical columns \('carrier'\) of XGBoost"
+    with pytest.raises(BadRequest, match=message):
+        run(path, tmp_path / "bundle", table)
 
 
 def test_what_its_library_cannot_convert_says_how_it_can_be_served(tmp_path: Path, table: Path) -> None:

@@ -42,3 +42,10 @@ def test_what_differs_is_shown_plainly(tmp_path: Path, datatype: str, x: Any, y:
     with pytest.raises(BadRequest) as caught:
         replayed(tmp_path, pa.table({"x": x, "y": y}))
     assert str(caught.value) == message
+
+
+def test_text_in_csv_is_compared_as_it_is(tmp_path: Path) -> None:
+    identity(tmp_path / "model.onnx", "BYTES", ("N",))
+    (tmp_path / "data.csv").write_text("x,y\n02139,02139\nTrue,True\n1.50,1.5\n")
+    with pytest.raises(BadRequest, match=r"output 'y', row 2: expected '1\.5' within 1e-05, got '1\.50'"):
+        check(tmp_path, tmp_path / "data.csv", 1e-5, lambda rows: None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,9 +59,26 @@ def test_an_input_that_the_signature_leaves_out_stays_as_it_is() -> None:
     assert agreed(own, MlflowSignature((tensor(),)), "MLmodel") == own
 
 
-@pytest.mark.parametrize("schema", [(), columns(3)])
-def test_columns_and_nothing_change_nothing(schema: Schema) -> None:
-    for own in (model(spec(shape=(-1, 3))), model(spec()), model(spec("a"), spec("b"))):
+def test_declared_columns_name_those_of_a_matrix() -> None:
+    known = ("c2", "c0", "c1")
+    for own, names in (
+        (spec(shape=(-1, 3)), ("c0", "c1", "c2")),
+        (spec(), ("c0", "c1", "c2")),
+        (replace(spec(), column_names=known), known),  # the same in its own order
+        (replace(spec(), column_names=("a", "b", "c")), ("c0", "c1", "c2")),
+    ):
+        both = agreed(model(own), MlflowSignature(columns(3)), "MLmodel")
+        assert both == model(replace(own, column_names=names))
+
+
+def test_a_column_that_is_an_input_is_taken_out_of_all_that_are_declared() -> None:
+    own = spec("c1", shape=(-1, 1))
+    both = agreed(model(own), MlflowSignature(columns(3)), "MLmodel")
+    assert both == model(replace(own, column_names=("c1",)))
+
+
+def test_columns_of_several_inputs_and_nothing_change_nothing() -> None:
+    for own, schema in ((model(spec("a"), spec("b")), columns(3)), (model(spec(shape=(-1, 3))), ())):
         assert agreed(own, MlflowSignature(schema), "MLmodel") == own
 
 

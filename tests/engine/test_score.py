@@ -173,3 +173,18 @@ def test_the_data_is_not_replaced_and_nothing_is_scored_for_no_place(tmp_path: P
         score(double, data, tmp_path / "nowhere/output.parquet", progress=seen.append)
     assert seen == []
     assert data.read_bytes() == before
+
+
+def test_text_in_csv_stays_as_it_is_where_the_model_takes_text(tmp_path: Path) -> None:
+    words = Bundle.open(identity(tmp_path / "words.onnx", "BYTES", ("N", 2)))
+    (tmp_path / "data.csv").write_text("id,x_1,x_0\n007,02139,True\n008,1e3,2020-01-01T00:00:00\n")
+    score(words, tmp_path / "data.csv", tmp_path / "output.parquet", ["id"])
+    scored = READ[".parquet"](tmp_path / "output.parquet").to_pydict()
+    assert scored == {"id": [7, 8], "y_0": ["True", "2020-01-01T00:00:00"], "y_1": ["02139", "1e3"]}
+
+
+def test_a_column_of_nothing_is_nan(tmp_path: Path) -> None:
+    model = Bundle.open(identity(tmp_path / "same.onnx", "FP32", ("N", 2)))
+    (tmp_path / "data.csv").write_text("a,b\n1,\n2,\n")
+    score(model, tmp_path / "data.csv", tmp_path / "output.parquet")
+    assert np.isnan(READ[".parquet"](tmp_path / "output.parquet")["y_1"].to_numpy()).all()

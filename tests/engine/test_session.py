@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support import ONNX_TYPES, Shape, gather, identity, save_model, scale
 
 from driftline.engine.cuda.device import PROVIDER
-from driftline.engine.session import CPU, Session
+from driftline.engine.session import COLUMNS, CPU, Session
 from driftline.errors import BadRequest, ConfigError, ModelError
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -196,6 +196,26 @@ def external(folder: Path, location: str) -> Path:
         [helper.make_tensor_value_info("y", FLOAT, ["N", 3])],
         tensor,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [('["a", "b", "c"]', ("a", "b", "c")), ('["a", "b"]', None), ("a,b,c", None), ("3", None)],
+)
+def test_a_matrix_knows_the_names_of_its_columns(
+    tmp_path: Path, text: str, names: tuple[str, ...] | None
+) -> None:
+    path = identity(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.metadata_props.add(key=COLUMNS, value=text)
+    onnx.save(model, path)
+    if names is None:
+        with pytest.raises(
+            ModelError, match=r"'driftline.columns': expected a name for each column of x \[-1, 3\]"
+        ):
+            Session(path)
+    else:
+        assert [spec.column_names for spec in Session(path).signature.inputs] == [names]
 
 
 def test_external_data_is_read_beside_the_model(tmp_path: Path) -> None:

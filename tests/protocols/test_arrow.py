@@ -52,6 +52,40 @@ def test_columns_become_tensors_in_whatever_batches_they_come(rows: int, chunk: 
     assert request.outputs == ("label", "scores", "word")
 
 
+NAMED = replace(spec("x", "FP32", -1, 2), column_names=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"b": [2.0], "id": [9], "a": [1.0]},
+        {"b": [2], "x_0": [8], "x_1": [9], "a": [1]},
+        {"0": [1], "1": [2]},
+        {"x_1": [2], "x_0": [1]},
+        {"id": [9], "x": [[1.0, 2.0]]},
+    ],
+    ids=["by name", "names first", "positions", "numbered", "lists"],
+)
+def test_columns_that_the_model_knows_are_taken_by_name(columns: dict[str, Any]) -> None:
+    assert codec(NAMED).decode(stream(pa.table(columns))).inputs["x"].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": [1], "id": [2]}, "b; the data has 2: a, id"),
+        ({"c": [1], "d": [2]}, "a, b; the data has 2: c, d"),
+        ({"1": [1], "0": [2]}, "a, b; the data has 2: 1, 0"),
+        ({"0": [1], "1": [2], "2": [3]}, "a, b; the data has 3: 0, 1, 2"),
+    ],
+)
+def test_a_table_without_columns_that_the_model_knows_is_refused(
+    columns: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadRequest, match=f"^input 'x': missing columns: {message}$"):
+        codec(NAMED).decode(stream(pa.table(columns)))
+
+
 def test_one_column_of_the_right_type_is_not_copied() -> None:
     body = stream(pa.table({"n": np.arange(1000.0, dtype=np.float32)}))
     array = codec(spec("n", "FP32", -1)).decode(body).inputs["n"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,11 @@ from driftline.cli.shared import (
     trust_option,
 )
 from driftline.config import ServerFile
-from driftline.errors import BadRequest, ModelError
+from driftline.errors import BadRequest, DriftlineError, ModelError
 
 if TYPE_CHECKING:
     from driftline.registry.files import Check
-    from driftline.registry.source import Version
+    from driftline.registry.source import Registry, Version
 
 
 @click.command()
@@ -77,6 +78,7 @@ def register(
     source = open_registry(registry)
     if alias is not None:
         source.check_alias(alias)
+    former = former_of(source, name, alias)
     file = replace(file, engine=engine_of(trust, python))
     if check is not None:
         with rows_done(check) as done:
@@ -86,6 +88,7 @@ def register(
     else:
         version = source.register(files, name)
     click.echo(f"{name} {version.number} is registered in {source.uri}")
+    warn_of_differences(source, name, version.number, former, load=verify)
     if alias is not None:
         source.promote(name, version.number, alias)
         click.echo(f"{name}@{alias} is version {version.number}")
@@ -127,8 +130,41 @@ def promote(name: str, version: str, alias: str, registry: str) -> None:
     from driftline.registry.source import parse_version
 
     number = parse_version(version)
-    open_registry(registry).promote(name, number, alias)
+    source = open_registry(registry)
+    former = former_of(source, name, alias, before=number)
+    source.promote(name, number, alias)
     click.echo(f"{name}@{alias} is version {number}")
+    warn_of_differences(source, name, number, former, load=True)
+
+
+def former_of(source: Registry, name: str, alias: str | None, before: int | None = None) -> int | None:
+    """The version that a new one follows: the alias points at it, or else it is the newest, older than
+    `before`. None if there is none, or only a download would tell how it differs."""
+    from driftline.registry.directory import DirectoryRegistry
+    from driftline.registry.source import PRODUCTION
+
+    if not isinstance(source, DirectoryRegistry):
+        return None
+    with suppress(DriftlineError):
+        if (pointed := source.aliases(name).get(alias or PRODUCTION)) is not None:
+            return pointed
+        older = [one.number for one in source.versions(name) if before is None or one.number < before]
+        return max(older, default=None)
+    return None
+
+
+def warn_of_differences(source: Registry, name: str, number: int, former: int | None, load: bool) -> None:
+    """Say in a line each what clients and the monitor will notice of a version behind a former one."""
+    from driftline.engine.bundle import Bundle
+    from driftline.engine.difference import differences
+    from driftline.registry.source import Version
+
+    if former is None or former == number:
+        return
+    with suppress(DriftlineError, OSError):  # it is done all the same
+        new, old = (Bundle.open(source.fetch(Version(name, one))) for one in (number, former))
+        for difference in differences(new, old, f"version {former}", load):
+            click.echo(f"driftline: {name} {number} {difference}", err=True)
 
 
 @click.command()

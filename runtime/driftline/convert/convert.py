@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from driftline.convert.parity import Difference, largest
 from driftline.convert.source import Source, describe
 from driftline.engine.bundle import MODEL, Bundle
 from driftline.engine.model import Model
+from driftline.engine.session import COLUMNS
 from driftline.errors import BadRequest, DriftlineError
 from driftline.files import unfinished
 
@@ -57,12 +59,14 @@ def convert(
     found = Source.open(source)
     progress(f"loading with {KINDS[found.kind].name}")
     native = load(found, trust)
-    example = Example.read(found, data, native.columns)
+    example = Example.read(found, data, native.columns, native.texts)
     with _new_folder(output) as folder:
         progress("converting")
         try:
             native.export(example, folder / MODEL)
-        except DriftlineError:
+            if native.columns:
+                _keep_names(example.names or native.columns, folder / MODEL)
+        except (DriftlineError, OSError):  # a full disk is no fault of the model's
             raise
         except Exception as error:  # whatever these libraries raise
             raise BadRequest(
@@ -78,6 +82,16 @@ def convert(
             )
         describe(found, folder)
     return Report(KINDS[native.kind].name, example.rows, difference)
+
+
+def _keep_names(columns: tuple[str, ...], path: Path) -> None:
+    """Write the names of the columns into a model of one input, so that tables are taken by name."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    if len(model.graph.input) == 1:
+        model.metadata_props.add(key=COLUMNS, value=json.dumps(columns))
+        path.write_bytes(model.SerializeToString())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,26 +29,35 @@ class Example:
     data: Any
 
     @classmethod
-    def read(cls, source: Source, data: Path | None, columns: tuple[str, ...]) -> Example:
+    def read(
+        cls, source: Source, data: Path | None, columns: tuple[str, ...], texts: Collection[str] = ()
+    ) -> Example:
         """Return the rows of a file, or else the input example of an MLflow model.
 
         columns  that the model takes, if it knows them; others in the file are left out
+        texts    which of them it knows to be text; MLflow's signature may know more
 
         Raises BadRequest if there are none.
         """
+        inputs = source.mlflow.signature.inputs if source.mlflow and source.mlflow.signature else ()
         if data is not None:
-            example = cls(_of_file(data))
+            declared = {
+                str(item.name) for item in inputs if isinstance(item, Column) and item.type.name == "string"
+            }
+            example = cls(_of_file(data, declared.union(texts)))
         elif source.mlflow is not None and source.folder is not None and source.mlflow.example is not None:
             example = cls(_of_mlflow(source.folder / source.mlflow.example, source.mlflow.signature))
         else:
             raise BadRequest(
                 f"{source.path}: it has no input example; expected rows to compare on: --data FILE"
             )
-        if not columns and source.mlflow is not None and source.mlflow.signature is not None:
-            columns = tuple(item.name for item in source.mlflow.signature.inputs if item.name is not None)
+        columns = columns or tuple(item.name for item in inputs if item.name is not None)
         if example.is_table and columns:
+            there = example.names
+            with_spaces = {name.replace(" ", "_"): name for name in there}  # which LightGBM does not keep
+            columns = tuple(name if name in there else with_spaces.get(name, name) for name in columns)
             for name in columns:
-                if name not in example.data.columns:
+                if name not in there:
                     raise BadRequest(
                         f"{data or source.path}: column {name!r}: the model takes it, there is none"
                     )
@@ -60,6 +70,11 @@ class Example:
     def is_table(self) -> bool:
         """Whether it is a DataFrame."""
         return hasattr(self.data, "columns")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the columns, if it is a DataFrame."""
+        return tuple(map(str, self.data.columns)) if self.is_table else ()
 
     @property
     def rows(self) -> int:
@@ -83,7 +98,7 @@ class Example:
         return numbers[0] if len(numbers) == 1 else np.concatenate(numbers, axis=1)
 
 
-def _of_file(path: Path) -> Any:
+def _of_file(path: Path, texts: Collection[str]) -> Any:
     if path.suffix.lower() in (".npy", ".npz"):
         try:
             loaded = np.load(path, allow_pickle=False)
@@ -95,7 +110,7 @@ def _of_file(path: Path) -> Any:
     from driftline.tables import Source as Table
 
     table = Table(path)
-    batches = list(islice(table.batches(table.schema.names), 1))
+    batches = list(islice(table.batches(table.schema.names, texts), 1))
     return pa.Table.from_batches(batches, schema=None if batches else table.schema)[:MAX_ROWS].to_pandas()
 
 

@@ -23,6 +23,7 @@ class KerasModel:
 
     kind = "keras"
     columns: tuple[str, ...] = ()  # tensors have none
+    texts = ()
     classes = None
 
     def __init__(self, model: Any) -> None:

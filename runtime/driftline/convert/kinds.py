@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,10 @@ class Native(Protocol):
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns that it takes, in order; none if it does not know them."""
+
+    @property
+    def texts(self) -> Collection[str]:
+        """Which of the columns it knows to be text, whatever the values in a CSV file look like."""
 
     @property
     def classes(self) -> Array | None:

@@ -24,6 +24,7 @@ class LightgbmModel:
     """Boosted trees: a matrix in; `label` and `probabilities` of a classifier, else `variable` out."""
 
     kind = "lightgbm"
+    texts = ()  # trees have numbers only
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from skl2onnx.common.shape_calculator import (
 from skl2onnx.proto import get_latest_tested_opset_version
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
 
 from driftline.convert.example import Example
+from driftline.convert.kinds import reason
 from driftline.convert.source import Source
 from driftline.errors import BadRequest
 from driftline.tensors import Array
@@ -41,8 +44,21 @@ class SklearnModel:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns it was fitted on, if it was a DataFrame."""
-        return tuple(map(str, getattr(self._estimator, "feature_names_in_", ())))
+        """The columns it was fitted on, if it was a DataFrame, without those that it drops at once."""
+        fitted = tuple(map(str, getattr(self._estimator, "feature_names_in_", ())))
+        first = self._estimator
+        while isinstance(first, Pipeline):
+            first = first[0]
+        branches = _branches(first) if isinstance(first, ColumnTransformer) else []
+        if not all(_is_by_name(said) for _, said, _ in branches):
+            return fitted
+        taken = {name for _, _, names in branches for name in names}
+        return tuple(name for name in fitted if name in taken) or fitted
+
+    @property
+    def texts(self) -> set[str]:
+        """The columns of which it has learnt categories, or a filler, that are text."""
+        return _texts(self._estimator, self.columns)
 
     @property
     def classes(self) -> Array | None:
@@ -53,13 +69,16 @@ class SklearnModel:
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX: a classifier gives `label` and `probabilities`, with a column for each class."""
         register_boosters()
-        classifier = is_classifier(self._estimator)
-        model = convert_sklearn(
-            self._estimator,
-            initial_types=self._types(example),
-            options={"zipmap": False} if classifier else None,
-            target_opset={"": get_latest_tested_opset_version(), "ai.onnx.ml": _ML_OPSET},
-        )
+        try:
+            model = _converted(self._estimator, self._types(example))
+        except Exception as error:  # whatever converters raise
+            if not self._has_transform():
+                raise
+            raise BadRequest(
+                f"can't be converted to ONNX in one: {reason(error)}; its first step can be a transform "
+                "beside the rest: dl.Transform.from_sklearn(pipeline[0]).save('transform.json'), and convert "
+                "pipeline[1:], with the rows that pipeline[0] makes as --data FILE.npy"
+            ) from error
         path.write_bytes(model.SerializeToString())
 
     def predict(self, example: Example) -> list[Array]:
@@ -82,9 +101,58 @@ class SklearnModel:
             return [("input", data_types.FloatTensorType([None, example.matrix().shape[1]]))]
         return [(name, _type(array)) for name, array in example.arrays.items()]
 
+    def _has_transform(self) -> bool:
+        """Whether the first step of a pipeline can be a transform, and the rest be converted."""
+        if not isinstance(self._estimator, Pipeline) or len(self._estimator) < 2:
+            return False
+        from driftline.features.transform import Transform  # compiled code, which few conversions need
+
+        try:
+            width = Transform.from_sklearn(self._estimator[0]).width
+            _converted(self._estimator[1:], [("input", data_types.FloatTensorType([None, width]))])
+        except Exception:  # as above
+            return False
+        return True
+
     def _picks_columns(self) -> bool:
         parts = [self._estimator, *self._estimator.get_params(deep=True).values()]
         return any(isinstance(part, ColumnTransformer) for part in parts)
+
+
+def _converted(estimator: Any, types: list[tuple[str, Any]]) -> Any:
+    return convert_sklearn(
+        estimator,
+        initial_types=types,
+        options={"zipmap": False} if is_classifier(estimator) else None,
+        target_opset={"": get_latest_tested_opset_version(), "ai.onnx.ml": _ML_OPSET},
+    )
+
+
+def _branches(picks: Any) -> list[tuple[Any, Any, list[str]]]:
+    """Of a fitted ColumnTransformer, what is not dropped: each transformer, what it is said to take, and the
+    names of those columns. None if it was fitted on a matrix."""
+    names: Any = getattr(picks, "feature_names_in_", None)
+    return [
+        (part, said, [str(names[place]) for place in picks._transformer_to_input_indices[name]])
+        for name, part, said in (picks.transformers_ if names is not None else ())
+        if not (isinstance(part, str) and part == "drop")
+    ]
+
+
+def _is_by_name(said: Any) -> bool:
+    """Whether columns are said by name, not by position, which the other columns have a part in."""
+    return isinstance(said, Iterable) and all(isinstance(one, str) for one in said)
+
+
+def _texts(estimator: Any, columns: Sequence[str]) -> set[str]:
+    """Those of a fitted estimator's columns that it knows to be text."""
+    if isinstance(estimator, ColumnTransformer):
+        return {text for part, _, names in _branches(estimator) for text in _texts(part, names)}
+    if isinstance(estimator, Pipeline):
+        return _texts(estimator[0], columns)
+    learnt = getattr(estimator, "categories_", getattr(estimator, "statistics_", ()))
+    pairs = zip(columns, learnt, strict=False)
+    return {name for name, one in pairs if any(isinstance(value, str) for value in np.ravel(one))}
 
 
 def _type(array: Array) -> Any:

@@ -28,6 +28,7 @@ class SparkModel:
 
     kind = "spark"
     classes = None
+    texts = ()
 
     def __init__(self, pipeline: Any, session: Any) -> None:
         self._pipeline = pipeline

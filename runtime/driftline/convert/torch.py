@@ -28,6 +28,7 @@ class TorchModel:
 
     kind = "torch"
     columns: tuple[str, ...] = ()  # tensors have none
+    texts = ()
     classes = None
 
     def __init__(self, model: Any) -> None:

@@ -12,27 +12,40 @@ from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from driftline.convert.example import Example
+from driftline.convert.kinds import TRUST
 from driftline.convert.source import Source
+from driftline.errors import BadRequest, listed
 from driftline.tensors import Array
 
 
 def native(found: Any, source: Source) -> XgboostModel:
-    """Load a file, or take a booster or a model of the scikit-learn interface."""
+    """Load a file, or take a booster or a model of the scikit-learn interface.
+
+    Raises BadRequest if it splits on categories.
+    """
     if isinstance(found, xgboost.XGBModel):
-        return XgboostModel(found)
+        return XgboostModel(found, source.path)
     booster = found if isinstance(found, xgboost.Booster) else xgboost.Booster(model_file=found)
-    return XgboostModel(_of_booster(booster))
+    return XgboostModel(_of_booster(booster), source.path)
 
 
 class XgboostModel:
     """Boosted trees: a matrix in; `label` and `probabilities` of a classifier, else `variable` out."""
 
     kind = "xgboost"
+    texts = ()  # trees have numbers only
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, path: Path) -> None:
         self._model = model
         booster = model.get_booster()
         self._columns = tuple(booster.feature_names or ())
+        kinds = booster.feature_types or ()
+        if categorical := [index for index, kind in enumerate(kinds) if kind == "c"]:
+            names = listed(repr(self._columns[index]) if self._columns else index for index in categorical)
+            raise BadRequest(
+                f"{path}: can't be converted to ONNX: categorical columns ({names}) of XGBoost; trained on "
+                f"numbers instead, one-hot say, it can; an MLflow model is served as it is by {TRUST}"
+            )
         self._width = booster.num_features()
         # Its converter supports columns by number only.
         booster.feature_names = booster.feature_types = None

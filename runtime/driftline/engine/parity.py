@@ -53,7 +53,9 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
     inputs = Columns(model.signature.inputs, source.schema, apart=tuple(given))
     step = max(1, model.settings.batching.max_batch_rows)
     rows = 0
-    for batch in source.batches(inputs.names):
+    words = {spec.name for spec in model.signature.outputs if spec.datatype.name == "BYTES"}
+    texts = inputs.texts | {column for column, (name, _) in given.items() if name in words}
+    for batch in source.batches(inputs.names, texts):
         expected = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in given}
         part = Part(model, given, inputs.tensors(batch, rows), expected, rows, tolerance)
         for start in range(0, batch.num_rows, step):

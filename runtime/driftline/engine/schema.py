@@ -23,8 +23,7 @@ def agreed(signature: Signature, mlflow: MlflowSignature, where: str) -> Signatu
 def _narrowed(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tuple[TensorSpec, ...]:
     tensors = [one for one in schema if isinstance(one, Tensor)]
     if not tensors:
-        _check_columns(specs, schema, where)
-        return specs
+        return _with_columns(specs, schema, where)
     if len(tensors) == len(specs) == 1 and tensors[0].name is None:
         return (_merged(specs[0], tensors[0], where),)
     named = {tensor.name: tensor for tensor in tensors}
@@ -53,7 +52,17 @@ def _merged(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
     return replace(spec, shape=shape)
 
 
-def _check_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> None:
-    """Check that a table fits: as one matrix of all its columns, or with an input for each of them."""
-    if len(specs) == 1 and len(specs[0].shape) == 2 and schema and specs[0].shape[1] not in (-1, len(schema)):
-        raise ModelError(f"{where}: expected {specs[0].shape[1]} columns as in the model, got {len(schema)}")
+def _with_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tuple[TensorSpec, ...]:
+    """Check that a table fits, as one matrix or with an input for each column, and name its columns."""
+    names = tuple(column.name for column in schema if column.name is not None)
+    spec = specs[0]
+    if len(specs) > 1 or len(spec.shape) != 2 or not schema:
+        return specs
+    if spec.name in names and spec.shape[1] == 1:
+        return (replace(spec, column_names=(spec.name,)),)
+    if spec.shape[1] not in (-1, len(schema)):
+        raise ModelError(f"{where}: expected {spec.shape[1]} columns as in the model, got {len(schema)}")
+    # A model that knows its columns by these names knows their order, too.
+    return (
+        specs if not names or set(names) == set(spec.column_names) else (replace(spec, column_names=names),)
+    )

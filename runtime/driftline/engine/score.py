@@ -77,7 +77,7 @@ def _run(
     begun: deque[tuple[Any, Block]] = deque()
     rows = 0
     with ParallelRunner(model, threads) as runner:
-        for batch in source.batches(columns.names):
+        for batch in source.batches(columns.names, columns.texts):
             begun.append((batch, runner.start(columns.tensors(batch, rows), wanted, batch.num_rows)))
             rows += batch.num_rows
             if len(begun) > _AHEAD:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import onnxruntime
 from driftline.engine.cuda.providers import Provider
 from driftline.errors import BadRequest, ConfigError, ModelError
 from driftline.tensors import BY_ONNX, DATATYPES, Array, Datatype, Signature, Tensors, TensorSpec
+
+COLUMNS = "driftline.columns"
+"""In a model's metadata: what the columns of its only input, a matrix, are called in tables; a JSON list."""
 
 CPU = "CPUExecutionProvider"
 UNRECORDED = -1
@@ -68,6 +73,9 @@ class Session:
         # Bypass the Python wrapper: it would check the inputs, which are checked already.
         self._run: Any = getattr(self._session, "_sess", self._session).run
         inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
+        names = self._session.get_modelmeta().custom_metadata_map.get(COLUMNS)
+        if names is not None:
+            inputs = [with_names(inputs, names, path)]
         outputs = [
             tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_outputs()
         ]
@@ -199,6 +207,21 @@ def tensor_spec(name: str, onnx_type: str, shape: Sequence[Any] | None, path: Pa
     if datatype is None:
         raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, got {onnx_type}")
     return TensorSpec(name, datatype, tuple(size if isinstance(size, int) else -1 for size in shape or ()))
+
+
+def with_names(inputs: Sequence[TensorSpec], text: str, path: Path) -> TensorSpec:
+    """A model's only input, with the names of its columns; ModelError if they don't fit it."""
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or len(inputs) != 1 or inputs[0].shape[1:] not in ((-1,), (len(names),)):
+        takes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)
+        raise ModelError(
+            f"{path}: metadata {COLUMNS!r}: expected a name for each column of {takes}, got {text:.200}"
+        )
+    return replace(inputs[0], column_names=tuple(names))
 
 
 def rows_of(maps: Sequence[dict[Any, float]]) -> Array:

@@ -24,21 +24,31 @@ def verify(files: Path | Bundle) -> bool:
     Raises an error if the model, the transform, the profile or the settings are wrong, or don't fit together.
     """
     bundle = Bundle.open(files) if isinstance(files, Path) else files
+    signature = loaded_signature(bundle)
+    if signature is not None:
+        check_profile(bundle, signature)
+    return not _is_untrusted(bundle)
+
+
+def loaded_signature(bundle: Bundle) -> Signature | None:
+    """What a version takes and gives; it is loaded on the CPU for that, and closed again.
+
+    Of Python code that is not trusted it is what was logged with it; None if that does not say all.
+    """
     engine = bundle.settings.engine
-    if bundle.model.name == MLMODEL and not engine.trust:
+    if _is_untrusted(bundle):
         logged = logged_in(bundle.model.parent)
-        if logged.outputs:
-            check_profile(bundle, signature_of(logged, None, bundle.model))
-        return False
+        return signature_of(logged, None, bundle.model) if logged.outputs else None
     # Check GPU settings only for what is wrong on any machine.
     check(replace(engine, device="cpu" if engine.device == "cpu" else "auto"))
     own = Engine(trust=engine.trust, python=engine.python, memory_bytes=engine.memory_bytes, threads=1)
     model = Model(replace(bundle, settings=replace(bundle.settings, engine=own)))
-    try:
-        check_profile(bundle, model.signature)
-    finally:
-        model.close()
-    return True
+    model.close()
+    return model.signature
+
+
+def _is_untrusted(bundle: Bundle) -> bool:
+    return bundle.model.name == MLMODEL and not bundle.settings.engine.trust
 
 
 def check_profile(bundle: Bundle, signature: Signature) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from driftline.columns import decoded, is_lists, items_of, names_of
 from driftline.config import Batching
 from driftline.errors import BadRequest
-from driftline.protocols import unpacked
+from driftline.protocols import named, unpacked
 from driftline.protocols.codec import InferRequest, check_most, most_rows
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, check_range
 
@@ -89,15 +89,17 @@ def _has_arrays(kind: Any) -> bool:
 class Columns:
     """Maps the columns of a file to the inputs of a model.
 
-    An input takes the column of its name. An input of several columns takes the list column of its name,
-    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns in order: without the kept ones
-    (an id, say) if that leaves as many as it needs, else with them.
+    An input takes the columns that it knows by name, else the column of its own name. An input of several
+    columns takes the list column of its name, else NAME_0, NAME_1, ..., else, if it is the model's only one
+    and `named.in_order`, all columns in order: without the kept ones (an id, say) if that leaves as many as
+    it needs, else with them.
 
     keep   columns to read as well, whether they are inputs or not
     apart  columns to read as well, which are inputs only by their names
 
     names     of all columns to read
-    in_order  the columns of each input that takes them in order, whatever their names
+    in_order  the columns of each input whose columns have other names than its own
+    texts     the columns that inputs take as text
     """
 
     def __init__(
@@ -113,6 +115,9 @@ class Columns:
             for name, source in self._sources.items()
             if source != names_of(name, len(source)) and not is_lists(schema.field(source[0]).type)
         }
+        self.texts = frozenset(
+            name for spec in inputs if spec.datatype.name == "BYTES" for name in self._sources[spec.name]
+        )
         taken = (name for source in self._sources.values() for name in source)
         self.names = tuple(dict.fromkeys((*keep, *apart, *taken)))
         for name in self.names:
@@ -122,22 +127,14 @@ class Columns:
     def _source(
         self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], apart: Sequence[str]
     ) -> tuple[str, ...]:
-        if spec.name in names:
-            return (spec.name,)
-        width = spec.shape[1] if len(spec.shape) == 2 else 1
-        numbered = names_of(spec.name, width)
-        if width > 0 and set(numbered) <= set(names):
-            return numbered
+        if found := named.taken(spec, names):
+            return found
         whole = tuple(name for name in names if name not in apart)
         if len(self._inputs) == 1 and len(spec.shape) == 2:
             for these in (tuple(name for name in whole if name not in keep), whole):
-                if these and width in (-1, len(these)):
+                if these and spec.shape[1] in (-1, len(these)) and named.in_order(spec, these):
                     return these
-        several = f", or {width} columns" if width > 1 else ""
-        raise BadRequest(
-            f"input {spec.name!r}: expected a column of this name{several}; "
-            f"the data has {len(whole)}: {', '.join(whole)}"
-        )
+        raise named.missing(spec, whole)
 
     def tensors(self, batch: Any, first: int = 0) -> Tensors:
         """Convert a record batch, whose first row has the number `first`, to input tensors.
@@ -206,6 +203,8 @@ def values(column: Any, spec: TensorSpec, name: str) -> Array:
     try:
         column = _raw(column, spec) if spec.raw else column
         column = _text(column, name) if dtype == object else column
+        if dtype.kind == "f" and pa.types.is_null(column.type):
+            column = column.cast(pa.float64())
         array = _array(column)
     except pa.ArrowException:  # there are no arrays of unions, say, or of dictionaries of lists
         raise _unfit(column, spec, name) from None

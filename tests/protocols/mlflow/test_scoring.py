@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,53 @@ def test_every_form_of_a_table_is_the_same_matrix(signature: MlflowSignature | N
             assert request.by_row
             assert request.inputs["x"].dtype == np.float32
             assert request.inputs["x"].tolist() == ROWS
+
+
+NAMED = Signature((replace(spec("x", shape=(-1, 3)), column_names=("a", "b", "c")),), OUTPUTS, True)
+TURNED = [[c, 9, b, a] for a, b, c in ROWS]
+
+
+@pytest.mark.parametrize(
+    "signature", [None, ABC, tensor(None, -1, 3)], ids=["undeclared", "columns", "tensor"]
+)
+def test_a_table_is_taken_by_the_names_that_the_model_knows(signature: MlflowSignature | None) -> None:
+    codec = MlflowCodec(NAMED, signature)
+    forms = [
+        split(TURNED, "czba"), {"dataframe_records": [dict(zip("czba", row, strict=True)) for row in TURNED]},
+        split(ROWS), {"dataframe_records": [dict(zip("abc", row, strict=True)) for row in ROWS]},
+    ]  # fmt: skip
+    if signature is not ABC:
+        forms += [split(ROWS, None), {"dataframe_split": {"columns": [0, 1, 2], "data": ROWS}}]
+    if signature is None:
+        forms += [{"inputs": ROWS}, {"instances": ROWS}]
+    for form in forms * 3:  # by its form from the second time on
+        assert decode(codec, form).inputs["x"].tolist() == ROWS
+
+
+def test_names_in_csv_and_parquet_are_those_that_the_model_knows() -> None:
+    frame = pd.DataFrame(TURNED, columns=list("czba"))
+    for kind, body in ((CsvCodec, frame.to_csv(index=False).encode()), (ParquetCodec, frame.to_parquet())):
+        assert decode(kind(NAMED), body).inputs["x"].tolist() == ROWS
+    assert "a, b, c; the data has 3: 1.5, 2, -3.25" in refused(CsvCodec(NAMED), b"1.5,2,-3.25\n1,2,3\n")
+
+
+def test_text_in_csv_stays_as_it_is_where_the_model_takes_text() -> None:
+    request = decode(CsvCodec(RAW), b"t,c,d\n007,02139,True\n8,1e3,2020-01-01T00:00\n")
+    assert request.inputs["t"].tolist() == [7, 8]
+    assert request.inputs["c"].tolist() == ["02139", "1e3"]
+    assert request.inputs["d"].tolist() == ["True", "2020-01-01T00:00"]
+
+
+def test_a_table_without_names_that_the_model_knows_is_refused() -> None:
+    codec = MlflowCodec(NAMED)
+    assert "missing columns: b; the data has 2: a, c" in refused(codec, split([[1, 2]], "ac"))
+    assert "missing columns: a, b, c; the data has 3: d, e, f" in refused(codec, split(ROWS, "def"))
+    assert "column 'a': expected once, got 2 times" in refused(codec, split([[1, 2, 3, 4]], "abca"))
+
+
+def test_a_matrix_in_another_order_than_is_declared_is_taken_by_name() -> None:
+    other = Signature((replace(NAMED.inputs[0], column_names=("c", "b", "a")),), OUTPUTS, True)
+    assert decode(MlflowCodec(other, ABC), split(ROWS)).inputs["x"].tolist() == [r[::-1] for r in ROWS]
 
 
 def test_tensors_are_answered_by_output() -> None:

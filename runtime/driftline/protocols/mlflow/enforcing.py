@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from driftline.errors import BadRequest, SignatureViolation, shown
 from driftline.mlmodel import Column, MlflowSignature, Parameter, Tensor
 from driftline.protocols.mlflow import casting
-from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, tensors_of
+from driftline.protocols.mlflow.frames import Frame, arranged, from_records, from_rows, tensors_of
 from driftline.protocols.v1 import columns_of, inputs_of_rows
 from driftline.tensors import Signature, Tensors
 
@@ -159,6 +159,7 @@ class DeclaredTensors:
             given = {str(name): column for name, column in frame.by_name().items()}
         else:
             (name,) = self._schema
+            frame = arranged(self._signature.inputs[0], frame)
             alone = len(frame.columns) == 1
             given = {
                 name: frame.columns[0] if alone else [list(row) for row in zip(*frame.columns, strict=True)]

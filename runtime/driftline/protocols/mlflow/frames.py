@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from driftline.errors import BadRequest, shown
+from driftline.protocols import named
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce
 
 SPLIT_KEYS = {"columns", "index", "data"}
@@ -97,14 +98,15 @@ def from_records(value: object, key: str) -> Frame:
 def tensors_of(frame: Frame, signature: Signature) -> Tensors:
     """Convert a table to a model's inputs.
 
-    A model of one input takes all columns, in order, whatever their names; one of several, or of raw columns,
-    takes each column by its name and no others. So does MLflow.
+    A model of one input takes the columns that it knows by name, or, if it knows none, all columns in order,
+    whatever their names; one of several, or of raw columns, takes each column by its name and no others. So
+    does MLflow.
 
     Raises BadRequest with the column's name, what was expected and what came.
     """
     first = signature.inputs[0]
     if len(signature.inputs) == 1 and not first.raw:
-        return {first.name: _fit(first, _matrix(first, frame))}
+        return {first.name: _fit(first, _matrix(first, arranged(first, frame)))}
     columns = frame.by_name()
     blocks = signature.blocks({spec.name: columns.get(spec.name) for spec in signature.inputs})
     if blocks is not None:
@@ -119,6 +121,23 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
         array = _fit(spec, coerce(spec, columns[spec.name]))
         tensors[spec.name] = as_column(spec, array) if spec.raw else array
     return tensors
+
+
+def arranged(spec: TensorSpec, frame: Frame) -> Frame:
+    """The columns of a table that an input takes, in its order.
+
+    Raises BadRequest if any is missing, or there twice.
+    """
+    if not spec.column_names:
+        return frame
+    names = tuple(map(str, frame.names))
+    taken = named.taken(spec, names)
+    if not taken:
+        if not named.in_order(spec, names):
+            raise named.missing(spec, names)
+        return frame
+    columns = Frame(names, frame.columns).by_name()
+    return Frame(taken, [columns[name] for name in taken])
 
 
 def _matrix(spec: TensorSpec, frame: Frame) -> Array:

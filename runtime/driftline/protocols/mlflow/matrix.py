@@ -20,7 +20,7 @@ _MOST_WHOLE = 2**31 - 1
 class Matrix:
     """How a table of numbers becomes the input of a model.
 
-    names    of the columns that are declared, in the order of the input; None if any will do
+    names    of the columns, in the order of the input; None if any will do
     whole    which of them are whole numbers
     tables   whether the input may come as a table
     tensors  whether it may come as `inputs` or `instances`
@@ -39,7 +39,7 @@ class Matrix:
         if len(signature.inputs) > 1 or not numbers.readable(spec) or len(spec.shape) != 2:
             return None
         if not schema:
-            return cls(spec, None, (), True, True)
+            return cls(spec, spec.column_names or None, (), True, True)
         if isinstance(schema[0], Tensor):
             same = (schema[0].dtype, schema[0].shape) == (spec.datatype.dtype, spec.shape)
             return cls(spec, None, (), False, True) if same and len(schema) == 1 else None
@@ -48,6 +48,7 @@ class Matrix:
         if (
             spec.datatype.dtype.kind != "f"
             or not columns
+            or spec.column_names not in ((), tuple(one.name for one in columns))
             or any(one.type.name not in exact for one in columns)
         ):
             return None
@@ -58,8 +59,12 @@ class Matrix:
         """Return whether the numbers of this request, and of all like it, are the input unchanged."""
         if key == "dataframe_split":
             names = None if value.get("columns") is None else tuple(value["columns"])
-            return self.tables and not self.whole and self.names in (None, names)
+            return self.tables and not self.whole and self._is_in_order(names)
         return self.tensors and key != "dataframe_records" and type(value) is list
+
+    def _is_in_order(self, names: tuple[Any, ...] | None) -> bool:
+        """Whether columns of these names, or of none, are those of the input as they stand."""
+        return self.names in (None, names) or (names is None and self.tensors)
 
     def read(self, names: tuple[Any, ...] | None, rows: Any) -> Tensors | None:
         """Return the input from a table's rows; None if that takes more work, or something is wrong."""
@@ -71,10 +76,11 @@ class Matrix:
             return None
         if array.ndim != 2 or len(array) == 0 or (names is not None and len(names) != array.shape[1]):
             return None
-        if self.names not in (None, names):
-            if names is None or len(set(names)) < len(names) or not set(self.names).issubset(names):
+        if not self._is_in_order(names):
+            known = self.names or ()
+            if names is None or len(set(names)) < len(names) or not set(known).issubset(names):
                 return None
-            array = np.take(array, [names.index(name) for name in self.names], axis=1)
+            array = np.take(array, [names.index(name) for name in known], axis=1)
         if self.whole:
             part = array[:, self.whole]
             if not np.array_equal(part, np.trunc(part)) or np.abs(part).max() > _MOST_WHOLE:

@@ -20,14 +20,29 @@ from driftline.protocols import unpacked
 from driftline.protocols.codec import InferRequest, check_most
 from driftline.protocols.mlflow.frames import Frame
 from driftline.protocols.mlflow.scoring import MlflowCodec
-from driftline.tensors import Array
+from driftline.tensors import Array, Signature
 
 
 class CsvCodec(MlflowCodec):
     """Reads tables in CSV, with the columns' names in the first line; answers as MlflowCodec does.
 
-    A column has its declared type, or else the one that its values look like. A date is text.
+    A column has its declared type, or text if the model takes text, or else the type that its values look
+    like. A date is text.
     """
+
+    def __init__(self, signature: Signature, *arguments: Any) -> None:
+        super().__init__(signature, *arguments)
+        schema = self._declared.inputs
+        declared = {one.name: one.type.name for one in schema if isinstance(one, Column) and one.name}
+        texts = [
+            name
+            for spec in signature.inputs
+            if spec.datatype.name == "BYTES"
+            for name in spec.column_names or spec.columns
+        ]
+        self._types = dict.fromkeys(texts, pa.string()) | {
+            name: _TYPES[kind] for name, kind in declared.items() if kind in _TYPES
+        }
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest if it is no table or does not fit the signature."""
@@ -37,12 +52,6 @@ class CsvCodec(MlflowCodec):
             raise BadRequest(f"the request is not valid CSV: {_line(error)}") from error
         inputs, by_row = self._intake.table(_frame(table))
         return InferRequest(inputs, self._outputs, by_row=by_row)
-
-    @property
-    def _types(self) -> Mapping[str, Any]:
-        schema = self._declared.inputs
-        declared = {one.name: one.type.name for one in schema if isinstance(one, Column) and one.name}
-        return {name: _TYPES[kind] for name, kind in declared.items() if kind in _TYPES}
 
 
 class ParquetCodec(MlflowCodec):

@@ -1,0 +1,42 @@
+"""Which columns of a table a model's input takes: by name where names are known, else by position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from driftline.columns import names_of
+from driftline.errors import BadRequest, listed
+from driftline.tensors import TensorSpec
+
+
+def taken(spec: TensorSpec, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that an input takes by name, in its order; none if there are not all of them.
+
+    They are those that the model was fitted on, if that is known, else the one of the input's own name,
+    else NAME_0, NAME_1, ...
+    """
+    width = spec.shape[1] if len(spec.shape) == 2 else 1
+    numbered = names_of(spec.name, width) if width > 0 else ()
+    there = set(names)
+    for these in (spec.column_names, (spec.name,), numbered):
+        if these and there.issuperset(these):
+            return these
+    return ()
+
+
+def in_order(spec: TensorSpec, names: Sequence[str]) -> bool:
+    """Whether an input may take columns of these names by position: it knows no names, or they are numbers
+    from 0, which is what tables without names have."""
+    return not spec.column_names or tuple(names) == tuple(map(str, range(len(names))))
+
+
+def missing(spec: TensorSpec, names: Sequence[str]) -> BadRequest:
+    """What is wrong with a table that an input can't take."""
+    has = f"the data has {len(names)}: {listed(names)}"
+    if spec.column_names:
+        there = set(names)
+        lacks = listed(name for name in spec.column_names if name not in there)
+        return BadRequest(f"input {spec.name!r}: missing columns: {lacks}; {has}")
+    width = spec.shape[1] if len(spec.shape) == 2 else 1
+    several = f", or {width} columns" if width > 1 else ""
+    return BadRequest(f"input {spec.name!r}: expected a column of this name{several}; {has}")

@@ -1,0 +1,41 @@
+"""Versions that follow one another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from support import identity, scale
+
+from driftline.engine import difference
+from driftline.engine.bundle import Bundle
+from driftline.engine.difference import differences
+from driftline.engine.session import COLUMNS
+
+
+def named(path: Path, *names: str) -> Bundle:
+    model = onnx.load(identity(path))
+    if names:
+        model.metadata_props.add(key=COLUMNS, value=json.dumps(names))
+    onnx.save(model, path)
+    return Bundle.open(path)
+
+
+def test_columns_by_other_names_are_told(tmp_path: Path) -> None:
+    known, turned, unnamed = (named(tmp_path / f"{names}.onnx", *names) for names in ("abc", "cba", ""))
+    said = list(differences(turned, known, "version 1"))
+    assert said == ["may break clients of version 1: input 'x' has other columns, or in another order"]
+    for new, old in ((known, known), (known, unnamed), (unnamed, known)):
+        assert not list(differences(new, old, "version 1"))
+
+
+def test_models_that_are_large_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = [
+        Bundle.open(make(tmp_path / f"{make.__name__}.onnx", *more))
+        for make, more in ((identity, ()), (scale, (2.0,)))
+    ]
+    assert len(list(differences(*two, "version 1"))) == 1
+    monkeypatch.setattr(difference, "MAX_BYTES", 10)
+    assert not list(differences(*two, "version 1"))

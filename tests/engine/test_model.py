@@ -180,7 +180,7 @@ def test_outputs_are_chosen_by_name(tmp_path: Path, outputs: Any) -> None:
         ([[1, 2, 3]], ["y", 5], r"output 5: the model has no such output; it has: y, total"),
         ([[1, 2]], None, r"input 'x': expected shape \[-1, 3\], got \[1, 2\]"),
         ({"u": []}, None, r"input 'u': the model has no such input; it has: x"),
-        ([["1", 2, 3]], None, r"input 'x': expected FP32 values, got '1' \(str\) at position 0"),
+        ([["1", 2, 3]], None, r"input 'x': expected FP32 values, got '1' \(string\) at position 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, columns: object, outputs: Any, message: str) -> None:

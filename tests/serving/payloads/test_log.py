@@ -20,6 +20,7 @@ from waiting import eventually
 
 from driftline.config import Server
 from driftline.errors import ConfigError
+from driftline.http import loop_factory
 from driftline.serving.payloads import log as module
 from driftline.serving.payloads.exchange import Asked
 from driftline.serving.payloads.log import PayloadLog
@@ -190,6 +191,22 @@ async def test_a_sink_that_hangs_does_not_keep_the_server(
             await eventually(lambda: payloads.counts.queued_bytes == 0, "who takes it")
         assert payloads.counts.dropped == 2
         assert "2 payloads were not logged" in caplog.text
+
+
+def test_nothing_is_handed_to_a_process_whose_connection_is_closed() -> None:
+    async def close_early() -> None:
+        with receiving() as receiver:
+            async with logging_to(receiver.url) as payloads:
+                await eventually(lambda: payloads._transport, "the connection")
+                assert payloads._transport is not None
+                payloads._transport.close()
+                say(payloads)
+                payloads._enqueue_new()
+                payloads._hand_over()
+                await eventually(lambda: payloads.counts.sent == 2, "the next process")
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # uvloop raises there
+        runner.run(close_early())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from driftline.backoff import backoff, jittered
 from driftline.errors import ConfigError
 from driftline.protocols import cloudevents
 from driftline.protocols.payloads import Payload, to_event
-from driftline.rules import url_parts
+from driftline.rules import host_and_port, url_parts
 from driftline.serving.payloads.queue import Queue
 
 log = logging.getLogger("driftline.payloads")
@@ -31,7 +31,7 @@ FIRST_REST = 0.25
 TIMEOUT_SECONDS = 10.0
 
 SILENCE_SECONDS = 60.0
-"""Least seconds between two log lines about payloads that could not be posted."""
+"""Least seconds between two log lines about payloads that could not be posted, or not yet."""
 
 MOST_POST_BYTES = 2**20
 """Most bytes of bodies in a post of several payloads."""
@@ -44,7 +44,7 @@ class EventSink:
     """Posts each payload in CloudEvents' binary mode, or several as a batch.
 
     Network errors, 429 and 5xx are retried; other responses are final. Log lines name
-    the host only, since URLs may hold secrets.
+    the host and the port only, since URLs may hold secrets.
 
     url        http or https; a user and a password in it become basic authentication
     namespace  of Kubernetes; if empty, that of the pod, or `default` outside a pod
@@ -58,10 +58,11 @@ class EventSink:
         if parts is None:
             raise ConfigError("log_sink: expected a URL such as http://host:8080/path")
         self._url = parts
+        self._target = host_and_port(parts)
         self._source = socket.gethostname()
         self._namespace = namespace or pod_namespace()
         self._batch = batch
-        self._last_line = -SILENCE_SECONDS
+        self._last_line = self._last_warning = -SILENCE_SECONDS
         self._not_logged = 0
         self._log_lock = Lock()
 
@@ -108,6 +109,7 @@ class EventSink:
             except (OSError, HTTPException) as error:
                 sender.close()
                 reason = type(error).__name__
+                self._log_retry(reason)
                 continue
             if 200 <= status < 300:
                 queue.done(sent=len(payloads))
@@ -115,6 +117,7 @@ class EventSink:
             reason = str(status)
             if status != 429 and status < 500:
                 break
+            self._log_retry(reason)
         queue.done(given_up=len(payloads))
         self._log_failure(reason, len(payloads))
 
@@ -127,6 +130,14 @@ class EventSink:
             sleep(min(max(0.0, until - monotonic()), 0.1))
         return not queue.late
 
+    def _log_retry(self, reason: str) -> None:
+        now = monotonic()
+        with self._log_lock:
+            if now - self._last_warning < SILENCE_SECONDS:
+                return
+            self._last_warning = now
+        log.warning("payloads can't be posted to %s: %s; more attempts follow", self._target, reason)
+
     def _log_failure(self, reason: str, count: int) -> None:
         now = monotonic()
         with self._log_lock:
@@ -134,7 +145,7 @@ class EventSink:
             if now - self._last_line < SILENCE_SECONDS:
                 return
             count, self._not_logged, self._last_line = self._not_logged, 0, now
-        log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
+        log.error("%d payloads could not be posted to %s: %s", count, self._target, reason)
 
 
 class Sender:

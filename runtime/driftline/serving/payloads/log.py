@@ -235,7 +235,7 @@ class PayloadLog:
     def _hand_over(self) -> None:
         """Write one frame of the queue to the logging process, as far as its window allows."""
         self._timer = None
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return  # called again when there is a process
         begin = perf_counter()
         frame: list[tuple[object, ...]] = []

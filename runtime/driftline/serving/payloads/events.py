@@ -77,26 +77,33 @@ class EventSink:
         sender = Sender(self._url)
         try:
             while not (queue.closed and queue.late):
-                posts = self._take(queue)
-                for payloads in posts:
+                posts, size = self._take(queue)
+                for left, payloads in zip(reversed(range(len(posts))), posts, strict=True):
                     try:
-                        self._deliver(queue, sender, payloads)
+                        failure = self._deliver(queue, sender, payloads)
                     except Exception as error:  # unexpected; the next post may succeed
-                        queue.done(given_up=len(payloads))
-                        self._log_failure(f"{type(error).__name__}: {error}", len(payloads))
+                        failure = f"{type(error).__name__}: {error}"
+                    if failure:
+                        self._log_failure(failure, len(payloads))
+                    given_up = len(payloads) if failure else 0
+                    queue.done(len(payloads) - given_up, given_up, 0 if left else size)
                 if not posts and queue.closed:
                     return
         finally:
             sender.close()
 
-    def _take(self, queue: Queue) -> list[list[Payload]]:
-        """Take payloads from the queue, grouped into posts; none if none arrived for _POLL_SECONDS."""
+    def _take(self, queue: Queue) -> tuple[list[list[Payload]], int]:
+        """Take payloads from the queue; none if none arrives for _POLL_SECONDS.
+
+        Returns them grouped into posts, and the bytes of their exchanges.
+        """
         exchanges = queue.take(_POLL_SECONDS, self._batch, MOST_POST_BYTES)
         payloads = [payload for exchange in exchanges for payload in exchange.payloads()]
-        return [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
+        posts = [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
+        return posts, sum(exchange.size for exchange in exchanges)
 
-    def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> None:
-        """Send a post, with retries, and count its payloads as sent or given up."""
+    def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> str:
+        """Send a post, with retries; return why it was given up, "" if it was not."""
         events = [to_event(payload, self._source, self._namespace) for payload in payloads]
         one = self._batch == 1
         fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
@@ -112,14 +119,12 @@ class EventSink:
                 self._log_retry(reason)
                 continue
             if 200 <= status < 300:
-                queue.done(sent=len(payloads))
-                return
+                return ""
             reason = str(status)
             if status != 429 and status < 500:
                 break
             self._log_retry(reason)
-        queue.done(given_up=len(payloads))
-        self._log_failure(reason, len(payloads))
+        return reason
 
     def _wait(self, queue: Queue, attempt: int) -> bool:
         """Wait before the next attempt; return False if there is no time for one."""

@@ -17,7 +17,7 @@ from driftline.arrays import as_array
 from driftline.blocks import Array as Array
 from driftline.blocks import Blocks
 from driftline.blocks import Tensors as Tensors
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +223,25 @@ class Signature:
     def _names(self) -> tuple[str, ...]:
         """Of the columns of blocks, in their order."""
         return tuple(chain.from_iterable(group.names for group in self._groups))
+
+
+def difference(old: Signature, new: Signature) -> str:
+    """What clients of `old` would notice of `new`: tensors that came, went or changed; "" if none did."""
+    was, now = (
+        {
+            (kind, spec.name): f"{spec.datatype.name} {[*spec.shape]}"
+            for kind, specs in (("input", one.inputs), ("output", one.outputs))
+            for spec in specs
+        }
+        for one in (old, new)
+    )
+    told = [f"no {kind} {name!r}" for kind, name in was if (kind, name) not in now]
+    for (kind, name), form in now.items():
+        if (before := was.get((kind, name))) is None:
+            told.append(f"new {kind} {name!r} {form}")
+        elif form != before:
+            told.append(f"{kind} {name!r} is {form}, was {before}")
+    return listed(told, 6) if told else ""
 
 
 class SameTypeColumns:

@@ -46,11 +46,18 @@ class DriftCollector(Collector):
         lag = GaugeMetricFamily(
             "driftline_observation_lag_rows", "Rows that wait to be monitored", labels=VERSION
         )
+        reference = GaugeMetricFamily(
+            "driftline_profile_rows",
+            "Rows of the profile that is compared with; 0: there is none",
+            labels=VERSION,
+        )
         for key, watch in self._watched.items():
+            if watch.observer.monitor is not None:
+                reference.add_metric(key, watch.observer.monitor.profile.rows)
             observed.add_metric(key, watch.observer.monitor.rows if watch.observer.monitor else 0)
             skipped.add_metric(key, watch.observer.skipped_rows)
             lag.add_metric(key, watch.observer.waiting_rows)
-        yield from (observed, skipped, lag)
+        yield from (observed, skipped, lag, reference)
 
     def _signals(self) -> Iterator[Metric]:
         changes = CounterMetricFamily(

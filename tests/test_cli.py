@@ -34,6 +34,20 @@ def model(tmp_path: Path) -> Path:
     return scale(tmp_path / "some name.onnx", 2.0)
 
 
+def test_versions_lists_what_it_can_and_reports_the_rest(tmp_path: Path, model: Path) -> None:
+    registry = str(tmp_path / "models")
+    for name in ("a", "b", "c"):
+        assert run("register", str(model), "--name", name, "--registry", registry).exit_code == 0
+    (tmp_path / "models" / "b" / "aliases.json").write_text("{")
+    result = run("versions", "--registry", registry)
+    assert result.exit_code == 2
+    assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [["a", "1"], ["c", "1"]]
+    assert result.stderr.startswith("driftline: ")
+    assert "b/aliases.json: expected an object" in result.stderr
+    result = run("versions", "b", "--registry", registry)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
 def test_register_promote_versions(tmp_path: Path, model: Path) -> None:
     registry = tmp_path / "models"
     first = run("register", model, "--name", "m", "--registry", registry)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 
 import click
@@ -17,12 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 from support import scale, slow
 
 from driftline import __version__
-from driftline.cli import main
+from driftline.cli import main, shared
 from driftline.config import Monitoring, Server, Settings, Sidecar
 from driftline.engine.cuda.device import no_library
+from driftline_kernels import compiling
+
+ERASED_LINE = "\x1b[1A\x1b[2K"
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
@@ -32,6 +37,37 @@ def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return scale(tmp_path / "some name.onnx", 2.0)
+
+
+def test_a_failure_leaves_no_progress_bar(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("a,b\n1,2\n")
+    result = run("score", model, data, "-o", tmp_path / "out.csv")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("driftline: ")
+    terminal = Console(file=StringIO(), force_terminal=True)
+    monkeypatch.setattr(shared, "stderr", lambda: terminal)
+    with pytest.raises(ZeroDivisionError), shared.rows_done(data) as done:
+        done(1 // 0)
+    assert terminal.file.getvalue().endswith(ERASED_LINE)  # type: ignore[attr-defined]
+
+
+def test_that_kernels_are_compiled_is_said_once(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("a,b\n1,2\n")
+
+    @click.command()
+    def score() -> None:
+        with shared.rows_done(data):
+            for _ in range(2):
+                if compiling.on_compile is not None:
+                    compiling.on_compile()
+
+    assert CliRunner().invoke(score).stderr == "compiling kernels; this happens once\n"
+    assert compiling.on_compile is None
 
 
 def test_versions_lists_what_it_can_and_reports_the_rest(tmp_path: Path, model: Path) -> None:

@@ -340,7 +340,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's content; ConfigError if it can't be read."""
     try:
         return tomllib.loads(read_small(path).decode())
-    except (OSError, ValueError, RecursionError) as error:  # a number or a nest may be too much for Python
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # a number or a nest may be too much for Python
         raise ConfigError(f"{path}: {error}") from error
 
 

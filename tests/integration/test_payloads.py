@@ -220,4 +220,4 @@ def test_a_wrong_setting_ends_the_start(registry: Registry) -> None:
             [*command, "--workers", workers, "--log-payloads", "all"], capture_output=True, text=True
         )
         assert done.returncode == 2
-        assert "log_payloads: expected log_sink, a URL or a folder, with it" in done.stderr
+        assert "--log-payloads: expected --log-sink, a URL or a folder, with it" in done.stderr

@@ -229,12 +229,12 @@ def test_nothing_is_handed_to_a_process_whose_connection_is_closed() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"log_payloads": "all"}, "log_payloads: expected log_sink, a URL or a folder, with it"),
-        ({"log_sink": "x"}, "log_sink: expected log_payloads = 'all', 'request' or 'response' with it"),
+        ({"log_payloads": "all"}, "--log-payloads: expected --log-sink, a URL or a folder, with it"),
+        ({"log_sink": "x"}, "--log-sink: expected --log-payloads all, request or response with it"),
         ({"log_payloads": "all", "log_sink": "s3://a:b@c"}, "or a folder, came 's3'://"),
         ({"log_payloads": "all", "log_sink": "http://"}, "expected a URL such as http://host:8080/path"),
         ({"log_payloads": "all", "log_sink": "http://a:x/"}, "expected a URL such as"),
-        ({"log_payloads": "all", "log_sink": "/proc/none"}, "log_sink = '/proc/none'"),
+        ({"log_payloads": "all", "log_sink": "/proc/none"}, "--log-sink = '/proc/none'"),
     ],
 )
 def test_what_can_not_be_logged_to_is_refused(settings: dict[str, str], message: str) -> None:

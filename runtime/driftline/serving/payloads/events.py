@@ -56,7 +56,7 @@ class EventSink:
     def __init__(self, url: str, namespace: str = "", batch: int = 1) -> None:
         parts = url_parts(url)
         if parts is None:
-            raise ConfigError("log_sink: expected a URL such as http://host:8080/path")
+            raise ConfigError("--log-sink: expected a URL such as http://host:8080/path")
         self._url = parts
         self._target = host_and_port(parts)
         self._source = socket.gethostname()

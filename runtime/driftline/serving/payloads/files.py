@@ -43,7 +43,7 @@ class FileSink:
             if not os.access(self._folder, os.W_OK):
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
-            raise ConfigError(f"log_sink = {folder!r}: {error.strerror}") from error
+            raise ConfigError(f"--log-sink = {folder!r}: {error.strerror}") from error
 
     def threads(self, queue: Queue) -> list[Thread]:
         """See Sink."""

@@ -139,7 +139,7 @@ class PayloadLog:
         """Return the log for these settings, None if logging is off; ConfigError if they are wrong."""
         if settings.log_payloads == "none":
             if settings.log_sink:
-                raise ConfigError("log_sink: expected log_payloads = 'all', 'request' or 'response' with it")
+                raise ConfigError("--log-sink: expected --log-payloads all, request or response with it")
             return None
         open_sink(settings)  # reports wrong settings at the start
         return cls(settings)

@@ -269,6 +269,20 @@ def test_wrong_settings_are_refused_by_their_flag(wrong: object) -> None:
         Sidecar(drain_seconds=wrong).check()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("profile", "name"),
+    [
+        ("flights.arrow", "flights"),
+        ("models/flights/3/profile.arrow", "flights"),
+        ("/bundles/flights/profile.arrow", "flights"),
+        ("/profile.arrow", "profile"),
+    ],
+)
+def test_a_watched_model_has_a_name_without_being_given_one(profile: str, name: str) -> None:
+    assert Sidecar(profile=profile).name == name
+    assert Sidecar(profile=profile, model="m").name == "m"
+
+
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(ConfigError, match="without a user or a password") as refused:
         Sidecar(profile="p", upstream="http://user:secret@h:8000").check()

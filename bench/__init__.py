@@ -1,1 +1,1 @@
-"""Measures what driftline promises: `python -m bench`. README.md says what each benchmark is."""
+"""Measures what driftline promises: `python -m bench`. README.md describes each benchmark."""

@@ -1,4 +1,4 @@
-"""`python -m bench [NAME ...]`: run benchmarks, show what they find, keep it."""
+"""`python -m bench [NAME ...]`: run benchmarks, show and save their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = (
     *("profile", "promise", "micro", "transform", "sidecar", "events", "payloads"),
 )
 ON_REQUEST = ("gpu",)
-"""Those that need more than most machines have, and keep their figures apart."""
+"""Benchmarks that need more than most machines have, and save their figures separately."""
 PROGRAMS = {
     "http": ("taskset", "wrk", "nginx"),
     "grpc": ("taskset", "wrk", "h2load"),
@@ -34,8 +34,8 @@ PROGRAMS = {
 @click.argument("names", nargs=-1, type=click.Choice((*NAMES, *ON_REQUEST)), metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="Short rounds, to see that it works; nothing is kept.")
 def main(names: tuple[str, ...], quick: bool) -> None:
-    """Run the benchmarks that are named, else all of them that need no card."""
-    # An exception, so that whatever was started is ended on the way out.
+    """Run the benchmarks that are named, else all of them that need no GPU."""
+    # An exception, so that all child processes are ended on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()
     effort = QUICK if quick else Effort()

@@ -1,4 +1,4 @@
-"""From exec to the first right answer, against only importing what any Python server must import."""
+"""From exec to the first correct response, compared with the imports that any Python server needs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bench.requests import Request, first_answer, json_request
 from bench.results import Result, Table, Target
 
 IMPORTS = "import onnxruntime, starlette, uvicorn"
-MOST_TIMES = 2.5
+MAX_TIMES = 2.5
 PAUSE = 0.002
 RAW = "raw"
 
 
 def run(effort: Effort) -> Result:
-    """Start all in turn; the first round only fills the file system's cache."""
+    """Start all of them in turn; the first round only fills the file system's cache."""
     with tempfile.TemporaryDirectory() as folder:
         registry = raw_columns(Path(folder))
         rounds = [
@@ -44,8 +44,8 @@ def run(effort: Effort) -> Result:
             ],
         ),
         [
-            Target("times what the imports take", times.median, "at most", MOST_TIMES),
-            Target("the same with a transform", raw_times.median, "at most", MOST_TIMES),
+            Target("times what the imports take", times.median, "at most", MAX_TIMES),
+            Target("the same with a transform", raw_times.median, "at most", MAX_TIMES),
         ],
         [f"Median ± half the range of {effort.starts} rounds, files in the cache, ratios within a round."],
         {
@@ -59,26 +59,26 @@ def run(effort: Effort) -> Result:
 
 
 def double_seconds() -> float:
-    """Seconds from exec to a right answer of a model of three numbers."""
+    """Return the seconds from exec to a correct response of a model of three numbers."""
     model, row = models.double(), np.array([[1, 2, 3]], np.float32)
     return answer_seconds([model], json_request(model.stem, row, "output"), [2, 4, 6])
 
 
 def raw_columns(folder: Path) -> Path:
-    """A registry of the same model behind a transform of a number and its gaps and of text, profiled."""
+    """Make a registry of the same model, profiled, behind a transform of a number with gaps and of text."""
     (folder / "model.onnx").write_bytes(models.double().read_bytes())
     columns = {"distance": 50 * [1.0, None, 3.0], "carrier": 50 * ["AA", "UA", "AA"]}
     steps = [dl.Impute("distance", indicator=True), dl.Frequency("carrier")]
     dl.Transform(steps).fit(columns).save(folder / "transform.json")
     dl.Profile.fit(columns).save(folder / "profile.arrow")
-    dl.Model.load(folder).warm_up()  # so that what it needs is compiled, and kept
+    dl.Model.load(folder).warm_up()  # so that the kernels it needs are compiled and cached
     files = [folder / name for name in ("model.onnx", "transform.json", "profile.arrow")]
     dl.Registry.open(str(folder / "models")).register(files, RAW)
     return folder / "models"
 
 
 def raw_seconds(registry: Path) -> float:
-    """Seconds from exec to a right answer from raw columns."""
+    """Return the seconds from exec to a correct response for raw columns."""
     inputs = [
         {"name": "distance", "datatype": "FP64", "shape": [1], "data": [None]},
         {"name": "carrier", "datatype": "BYTES", "shape": [1], "data": ["UA"]},
@@ -89,7 +89,7 @@ def raw_seconds(registry: Path) -> float:
 
 
 def answer_seconds(served: Sequence[str | Path], request: Request, expected: list[float]) -> float:
-    """Seconds from exec to an answer; RuntimeError if it is not the right one."""
+    """Return the seconds from exec to a response; RuntimeError if it is not the correct one."""
     port = free_port()
     begin = perf_counter()
     with running(serve_command(*served, port=port)) as process:
@@ -97,12 +97,12 @@ def answer_seconds(served: Sequence[str | Path], request: Request, expected: lis
         took = perf_counter() - begin
     data = json.loads(body)["outputs"][0]["data"]
     if np.float32(data).tolist() != expected:
-        raise RuntimeError(f"expected {expected}, came {data}")
+        raise RuntimeError(f"expected {expected}, got {data}")
     return took
 
 
 def import_seconds() -> float:
-    """Seconds of a Python that imports and ends."""
+    """Return the seconds of a Python that imports and exits."""
     begin = perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], check=True)
     return perf_counter() - begin

@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes pinned to cores, medians, what machine this is."""
+"""Shared by the benchmarks: processes pinned to cores, medians, a description of the machine."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ LIBRARIES = (
     "uvloop",
 )
 QUIET = 0.1
-"""Cores that other processes may take, on average, before figures stop meaning anything."""
+"""Cores that other processes may use, on average, before figures become meaningless."""
 PACKAGES = {"h2load": "nghttp2-client", "nginx": "nginx-light", "taskset": "util-linux", "wrk": "wrk"}
-"""The Debian package that holds a program."""
+"""The Debian package of each program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How long to measure.
 
-    rounds   how often everything that is compared is measured, one after the other
+    rounds   how often everything that is compared is measured, in turn
     seconds  of load for one point of one round
     starts   cold starts
     swaps    hot swaps, of which the first `settle` may still grow the memory
-    rows     of the file that is scored with trees; the network's has a twentieth, what is profiled five times
+    rows     of the file that is scored with trees; the network's has a twentieth, the profiled one five times
     soak     seconds of load while versions swap and workers are killed
     """
 
@@ -77,7 +77,7 @@ QUICK = Effort(rounds=2, seconds=1, starts=3, swaps=60, settle=20, rows=400_000,
 
 
 def program(name: str) -> str:
-    """A program's path; a one-line error names the Debian package if it is missing."""
+    """Return a program's path; if it is missing, a one-line error names its Debian package."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if path is None:
         raise click.ClickException(f"{name} is missing: on Debian and Ubuntu, apt install {PACKAGES[name]}")
@@ -85,7 +85,7 @@ def program(name: str) -> str:
 
 
 def pinned(core: int, *command: str | Path) -> list[str]:
-    """A command line that runs on one core only."""
+    """Return a command line that runs on one core only."""
     if core not in os.sched_getaffinity(0):
         raise click.ClickException(f"core {core} is missing: server and load need one of their own each")
     return [program("taskset"), "-c", str(core), *map(str, command)]
@@ -108,26 +108,26 @@ from driftline.cli import main
 main(sys.argv[1:], standalone_mode=False)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """
-"""A driftline command, and then the most memory it had: getrusage would also count what forked it."""
+"""Runs a driftline command and prints its peak memory: getrusage would also count what forked it."""
 MEASURED = [sys.executable, "-c", _PEAK]
-"""What stands before the arguments of a driftline command whose memory `peak_megabytes` tells."""
+"""The beginning of a driftline command line whose memory `peak_megabytes` returns."""
 
 
 def peak_megabytes(command: Sequence[str]) -> float:
-    """Run a command line with MEASURED in it to its end; the most memory it had at once."""
+    """Run a command line with MEASURED in it to its end; return its peak memory in MB."""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.splitlines()[-1]) * 1024 / 1e6
 
 
 class Process:
-    """A child process and what it has said."""
+    """A child process and its output."""
 
     def __init__(self, popen: subprocess.Popen[bytes], log: Any) -> None:
         self.popen = popen
         self._log = log
 
     def check(self) -> None:
-        """Raise RuntimeError with its last words if it has ended."""
+        """Raise RuntimeError with the end of its output if it has ended."""
         if self.popen.poll() is not None:
             self._log.seek(0)
             said = self._log.read().decode(errors="replace")[-2000:]
@@ -136,7 +136,7 @@ class Process:
 
 @contextmanager
 def running(command: Sequence[str], env: dict[str, str] | None = None) -> Iterator[Process]:
-    """A child process, ended by its pid whatever happens."""
+    """Run a child process, which is ended in any case."""
     with tempfile.TemporaryFile() as log:
         popen = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **(env or {})})
         try:
@@ -151,7 +151,7 @@ def running(command: Sequence[str], env: dict[str, str] | None = None) -> Iterat
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         port: int = listener.getsockname()[1]
@@ -159,7 +159,7 @@ def free_port() -> int:
 
 
 def serve_command(*arguments: str | Path, port: int, config: Path | None = None) -> list[str]:
-    """`driftline serve ARGUMENTS` as a user types it, in this environment."""
+    """Return the command line `driftline serve ARGUMENTS`, as a user types it, in this environment."""
     command = (Path(sys.executable).with_name("driftline"), *(("--config", config) if config else ()))
     return [*map(str, (*command, "serve", *arguments)), "--port", str(port), "--log-level", "warning"]
 
@@ -175,12 +175,12 @@ class Sample:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Sample:
-        """A sample of these values, to four digits: more is noise."""
+        """Return a sample of these values, to four digits: more is noise."""
         return cls(tuple(float(f"{value:.4g}") for value in values))
 
     @property
     def median(self) -> float:
-        """The value in the middle."""
+        """The median."""
         return median(self.values)
 
     def __format__(self, spec: str) -> str:
@@ -188,15 +188,15 @@ class Sample:
         return f"{self.median:{spec}} ± {spread:.0%}"
 
     def __truediv__(self, other: Sample) -> Sample:
-        """The ratio, round by round: what the machine does to both cancels out."""
+        """Return the ratio, round by round: what affects both cancels out."""
         return Sample.of([mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)])
 
 
 class Neighbours:
-    """What other processes, and other guests of the same hardware, take of the machine meanwhile.
+    """Measures the CPU time that other processes, and other guests of the same hardware, take meanwhile.
 
-    A ratio within one round is no protection: threads that spin or share out work in equal parts lose
-    more to a neighbour than a queue does, in every round alike.
+    Ratios within a round are no protection: threads that spin, or divide work into equal parts, lose more to
+    a neighbour than a queue does, in every round alike.
     """
 
     def __enter__(self) -> Self:
@@ -209,26 +209,26 @@ class Neighbours:
 
     @property
     def quiet(self) -> bool:
-        """Whether what was measured meanwhile is worth anything."""
+        """Whether the figures measured meanwhile mean anything."""
         return self.cores <= QUIET
 
     @staticmethod
     def _theirs() -> float:
-        """Seconds of CPU so far that neither this process nor its ended children have had."""
+        """Return the CPU seconds so far that neither this process nor its ended children have used."""
         total, ours = psutil.cpu_times(), os.times()
         everybody = total.user + total.nice + total.system + total.steal
         return float(everybody - sum(ours[:4]))
 
 
 def versions() -> Iterator[tuple[str, str]]:
-    """What is installed of the libraries that figures hang on."""
+    """Yield the installed versions of the libraries that figures depend on."""
     for library in LIBRARIES:
         with suppress(PackageNotFoundError):
             yield library, version(library)
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on: hardware and versions, no names."""
+    """Return what the figures were measured on: hardware and versions, no names."""
     cpu = next(
         (
             line.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""How many events of a logger an agent takes on one core, and its memory under more than that."""
+"""How many events of a logger an agent takes on one core, and its memory when more are sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FORMS = {1: "one event a post", 64: "64 events a post"}
 
 
 def run(effort: Effort) -> Result:
-    """Load an agent with one form after the other, so that one has no memory of the other's."""
+    """Load an agent with one form after the other, so that neither uses memory of the other's."""
     seen: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -70,7 +70,7 @@ def run(effort: Effort) -> Result:
 def flood(
     port: int, folder: Path, rate: float, effort: Effort, agent: psutil.Process
 ) -> list[dict[str, float]]:
-    """A rate of events, offered again and again: what became of them, and the memory behind each time."""
+    """Offer a rate of events several times; return what became of them, and the memory after each time."""
     found = []
     for number in range(FLOODS):
         contents = [
@@ -93,7 +93,7 @@ def flood(
 
 
 def headers_of(kind: str, run: str) -> dict[str, str]:
-    """What KServe's logger sends above the body, of one event after the other."""
+    """Return the headers that KServe's logger sends, for numbered events."""
     return {
         "Ce-Specversion": "1.0", "Ce-Id": run + NUMBER.decode(),
         "Ce-Source": "pod", "Ce-Type": f"org.kubeflow.serving.inference.{kind}",
@@ -148,13 +148,13 @@ def measure(port: int, folder: Path, batch: int, seconds: int, agent: psutil.Pro
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """What a process has taken of its core, in the system too."""
+    """Return the CPU seconds of a process, including system time."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
 def report(seen: dict[int, list[dict[str, float]]], floods: list[dict[str, float]]) -> Result:
-    """Medians of all rounds."""
+    """Return the medians of all rounds."""
     rows, targets = [], []
     for batch, points in seen.items():
         taken, refused, observed, cpu = (

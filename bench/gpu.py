@@ -1,6 +1,6 @@
-"""What a card takes: every kernel checked and timed, and batches of 1 to 4096 rows on the CPU and the card.
+"""A GPU's times: every kernel checked and timed, and batches of 1 to 4096 rows on the CPU and the GPU.
 
-Needs a card: without one, a line says what is missing.
+Needs a GPU: without one, a line says what is missing.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from driftline_kernels.device import load_cuda
 JSON = HERE / "results" / "gpu.json"
 COLUMNS = 30
 ANSWERS = ("output",)
-MOST_COPIES = 500
-"""That keep a device busy: more would not be taken without waiting."""
+MAX_COPIES = 500
+"""The most copies that keep a device busy: it would not queue more without waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How much is measured.
 
-    batches    rows of batches that go end to end
-    rows       that kernels are timed on, and
-    checked    that their results are checked on: no multiple of anything
+    batches    rows of batches that run end to end
+    rows       on which kernels are timed, and
+    checked    on which their results are checked: no multiple of anything
     reference  rows of the monitors' profiles
     copy       bytes that a device copies
     calls      that are timed together
@@ -63,25 +63,25 @@ class Sizes:
 
 
 class NoCard(click.ClickException):
-    """There is no card to measure."""
+    """There is no GPU to measure."""
 
     exit_code = 2
 
 
 def needs() -> None:
-    """Raises NoCard, in a line, if a card can't be used here."""
+    """Raise NoCard, with a one-line reason, if no GPU can be used here."""
     if lacking := missing():
         raise NoCard(f"gpu: {'; '.join(lacking)}")
 
 
 def run(effort: Effort) -> Result:
-    """Check and measure the first card."""
+    """Check and measure the first GPU."""
     needs()
     return measure(Card(0), effort.rounds, models.mlp(), Sizes())
 
 
 def keep(result: Result) -> None:
-    """Write what was found to a file of its own, with the card's name."""
+    """Write the result to a file of its own, with the GPU's name."""
     name = load_cuda().gpus[0].name
     document = {
         "card": name.decode() if isinstance(name, bytes) else name,
@@ -137,7 +137,7 @@ def measure(device: Device, rounds: int, model: Path, sizes: Sizes) -> Result:
 
 
 def check_answers(device: Device, model: Path, sizes: Sizes) -> None:
-    """Raises AssertionError if batches one behind the other are answered otherwise than on the CPU."""
+    """Raise AssertionError if the outputs of consecutive batches differ from those on the CPU."""
     session = session_of(model, Engine(), None)
     on_card = DeviceSession(device, session_of(model, Engine(), device))
     (spec,) = session.signature.inputs
@@ -153,10 +153,10 @@ def check_answers(device: Device, model: Path, sizes: Sizes) -> None:
 
 
 def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[str, dict[int, Sample]]:
-    """Nanoseconds of a batch from memory to memory, by way and rows.
+    """Return the nanoseconds of a batch from memory to memory, by way and rows.
 
-    `inference` is of a network alone, `watched` with its inputs counted. `transform` is of raw columns, which
-    are imputed and standardised for a small network, `all` with the raw columns counted.
+    `inference` is a network alone, `watched` with its inputs counted. `transform` is a small network on raw
+    columns, which are imputed and standardised, `all` with the raw columns counted.
     """
     session = session_of(model, Engine(), None)
     on_card, raw = DeviceSession(device, session_of(model, Engine(), device)), raw_session(model, device)
@@ -198,14 +198,14 @@ def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[s
 
 
 def columns(count: int, seed: int = 1) -> Tensors:
-    """Raw columns, of which some values are missing."""
+    """Return raw columns with some values missing."""
     matrix = models.rows(count, COLUMNS, seed).astype(np.float64)
     matrix[::9] = np.nan
     return {f"c{column}": np.ascontiguousarray(values) for column, values in enumerate(matrix.T)}
 
 
 def featured(reference: Tensors) -> tuple[Path, Features]:
-    """A small network, and the transform in front of it."""
+    """Return a small network, and the transform in front of it."""
     model = models.mlp((COLUMNS, 256, 1))
     steps = [dl.Impute([*reference], "median"), dl.Standardise([*reference])]
     with TemporaryDirectory() as folder:
@@ -215,7 +215,7 @@ def featured(reference: Tensors) -> tuple[Path, Features]:
 
 
 def watched(on_card: DeviceSession, counter: DeviceCounter, given: Tensors, outputs: Sequence[str]) -> None:
-    """A batch that is counted."""
+    """Run a batch, and count it."""
     counted: list[CategoryCounts | None] = []
     on_card.run(given, outputs, lambda buffers, rows: counted.append(counter.count(buffers, rows)))
     for categories in counted:
@@ -224,8 +224,8 @@ def watched(on_card: DeviceSession, counter: DeviceCounter, given: Tensors, outp
 
 
 def raw_session(model: Path, device: Device) -> Any:
-    """ONNX Runtime's own session, with nothing around it."""
-    options = {"device_id": str(device.index), "use_tf32": "0"}  # as ours
+    """Return ONNX Runtime's own session, with nothing around it."""
+    options = {"device_id": str(device.index), "use_tf32": "0"}  # as in ours
     cards = device.memory != "cpu"
     return onnxruntime.InferenceSession(
         str(model), providers=[(PROVIDER, options)] if cards else ["CPUExecutionProvider"]
@@ -233,7 +233,7 @@ def raw_session(model: Path, device: Device) -> Any:
 
 
 def raw_run(session: Any, given: dict[str, Any], outputs: Sequence[str]) -> None:
-    """A batch by its bindings and its copies."""
+    """Run a batch with ONNX Runtime's bindings and copies."""
     binding = session.io_binding()
     for name, array in given.items():
         binding.bind_cpu_input(name, array)
@@ -244,7 +244,7 @@ def raw_run(session: Any, given: dict[str, Any], outputs: Sequence[str]) -> None
 
 
 def copied(device: Device, rounds: int, sizes: Sizes) -> Sample:
-    """GB/s of a copy from one place on a device to another, what is read and what is written."""
+    """Return the GB/s of a copy within a device's memory, bytes read plus bytes written."""
     with device.active():
         one, two = (device.empty((sizes.copy,), np.uint8) for _ in range(2))
         took = timed(device, lambda: device.copy_in(one, two), rounds, sizes)
@@ -252,9 +252,9 @@ def copied(device: Device, rounds: int, sizes: Sizes) -> Sample:
 
 
 def timed(device: Device, work: Callable[[], Any], rounds: int, sizes: Sizes) -> Sample:
-    """Nanoseconds of work on a device, by its own clock.
+    """Return the nanoseconds of work on a device, by its own clock.
 
-    The device is kept busy until all is asked for: to ask may take longer than to do it.
+    The device is kept busy until all work is queued: queueing may take longer than the work.
     """
     one, two = (device.empty((sizes.copy,), np.uint8) for _ in range(2))
     work()
@@ -269,7 +269,7 @@ def timed(device: Device, work: Callable[[], Any], rounds: int, sizes: Sizes) ->
     copies = 1 + 2 * asking // max(1, device.between(start, end))
     found = []
     for _ in range(rounds):
-        for _ in range(min(copies, MOST_COPIES)):
+        for _ in range(min(copies, MAX_COPIES)):
             device.copy_in(one, two)
         first = device.mark()
         for _ in range(sizes.calls):
@@ -281,7 +281,7 @@ def timed(device: Device, work: Callable[[], Any], rounds: int, sizes: Sizes) ->
 
 
 def wall(work: Callable[[], Any], rounds: int, calls: int) -> Sample:
-    """Nanoseconds of work, by ours."""
+    """Return the nanoseconds of work, by our clock."""
     work()
     found = []
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Every kernel with fresh random data: whether a device finds what the CPU's loops find."""
+"""Every kernel on fresh random data: does a device compute what the CPU's loops compute?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from driftline_kernels import (
 )
 
 BINS = "bins and moments"
-"""The part of what is kept of rows that has to read them, and little else to do."""
+"""The part of counting rows that has to read them, and to do little else."""
 
 EDGES, FEATURES, KNOWN = 31, 32, 200
 """Edges of a column's bins, Fourier features, categories."""
@@ -29,14 +29,14 @@ EDGES, FEATURES, KNOWN = 31, 32, 200
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A kernel and what it is given.
+    """A kernel and its arguments.
 
-    kernel     as `make ptx` names it
+    kernel     its name in `make ptx`
     part       which of its parts, if not all
-    call       what launches it, or loops on the CPU
+    call       launches it, or loops on the CPU
     arguments  arrays, named tuples of them, numbers; on the CPU
-    written    the places of those that it writes
-    rounding   that its results may differ by, of each row
+    written    the positions of those that it writes
+    rounding   by which its results may differ, for each row
     """
 
     kernel: str
@@ -48,17 +48,17 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Of the kernel and its part."""
+        """The name of the kernel and its part."""
         return f"{self.kernel}: {self.part}" if self.part else self.kernel
 
     @property
     def nbytes(self) -> int:
-        """Of all its arrays: what has to cross the memory once, at least."""
+        """The bytes of all its arrays, which have to be read or written at least once."""
         return sum(array.nbytes for array in arrays(self.arguments))
 
 
 def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
-    """One for each kernel, of so many rows, or some for its parts."""
+    """Yield a case of `number` rows for each kernel, or several for its parts."""
     random = np.random.default_rng(seed)
     values = random.standard_normal((number, columns)).astype(np.float32)
     values[::7, 0], values[3::11, -1] = np.nan, np.inf
@@ -119,13 +119,13 @@ def _strings(random: np.random.Generator, number: int) -> Iterator[Case]:
 
 
 def _text(values: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Arrow's offsets and bytes."""
+    """Return Arrow's offsets and bytes."""
     offsets = np.cumsum([0, *map(len, values)]).astype(np.int32)
     return offsets, np.frombuffer("".join(values).encode(), np.uint8).copy()
 
 
 def transform(random: np.random.Generator, number: int, columns: int) -> Case:
-    """Columns imputed and standardised: registers that are read already, to features."""
+    """Return a case that imputes and standardises columns, from registers to features."""
     registers = np.zeros((1 + columns, number))
     registers[1:] = random.standard_normal((columns, number))
     registers[1:, ::9] = np.nan
@@ -146,7 +146,7 @@ def transform(random: np.random.Generator, number: int, columns: int) -> Case:
 
 
 def arrays(value: Any) -> Iterator[np.ndarray]:
-    """All arrays of some arguments."""
+    """Yield all arrays in some arguments."""
     if isinstance(value, np.ndarray):
         yield value
     elif isinstance(value, tuple):
@@ -155,7 +155,7 @@ def arrays(value: Any) -> Iterator[np.ndarray]:
 
 
 def sent(value: Any, send: Callable[[np.ndarray], Any]) -> Any:
-    """Arguments with their arrays sent somewhere else."""
+    """Return arguments with their arrays sent elsewhere."""
     if isinstance(value, np.ndarray):
         return send(value)
     if isinstance(value, rows.State):
@@ -167,14 +167,14 @@ def sent(value: Any, send: Callable[[np.ndarray], Any]) -> Any:
 
 
 def there(device: Device, array: np.ndarray) -> Any:
-    """A copy of an array on a device."""
+    """Copy an array to a device."""
     found = device.empty(array.shape, array.dtype)
     device.copy_in(np.ascontiguousarray(array), found)
     return found
 
 
 def back(device: Device, value: Any) -> Any:
-    """What lies on a device, here."""
+    """Copy arrays from a device."""
     if isinstance(value, rows.State):
         return [back(device, value.counts), back(device, value.sums)]  # the rest is only read
     if isinstance(value, tuple):
@@ -186,7 +186,7 @@ def back(device: Device, value: Any) -> Any:
 
 
 def check(device: Device, case: Case) -> None:
-    """Raises AssertionError, with the kernel's name, if a device finds something else than the CPU does."""
+    """Raise AssertionError, with the kernel's name, if a device's results differ from the CPU's."""
     with device.active():
         given = sent(case.arguments, lambda array: there(device, array))
         case.call(*given)

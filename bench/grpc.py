@@ -1,4 +1,4 @@
-"""The same tensors over gRPC and over HTTP, to the same server: what a client gives up for gRPC."""
+"""The same tensors over gRPC and over HTTP, to the same server: what gRPC costs a client."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(effort: Effort) -> Result:
 
 
 def frame(model: str, tensor: Matrix) -> bytes:
-    """A request as gRPC sends it: five bytes of what it is and how long, then the message."""
+    """Return a request in gRPC's framing: five bytes with its kind and length, then the message."""
     request = ModelInferRequest(model_name=model, raw_input_contents=[tensor.tobytes()])
     request.inputs.add(name="input", datatype="FP32", shape=tensor.shape)
     request.outputs.add(name="probabilities")
@@ -48,7 +48,7 @@ def frame(model: str, tensor: Matrix) -> bytes:
 
 
 def grpc_load(port: int, body: bytes, connections: int, seconds: int) -> Load:
-    """As `load`, by h2load, with one call at a time on each connection."""
+    """Do the same as `load` with h2load, with one call at a time on each connection."""
     with tempfile.TemporaryDirectory() as folder:
         data, log = Path(folder, "body"), Path(folder, "log")
         data.write_bytes(body)
@@ -67,17 +67,17 @@ def grpc_load(port: int, body: bytes, connections: int, seconds: int) -> Load:
 
 
 def check(port: int, model: Path) -> None:
-    """RuntimeError if a call has failed: to h2load, which knows nothing of gRPC, all are answered."""
+    """Raise RuntimeError if a call has failed: h2load does not know gRPC, and counts all as answered."""
     client = Client(port)
     (stats,) = client.get(f"/v2/models/{model.stem}/stats")["model_stats"]
     client.close()
-    # What h2load leaves unanswered at its end is cancelled.
+    # Calls that h2load leaves unanswered at its end are cancelled.
     if stats["inference_stats"]["fail"]["count"] > stats["inference_stats"]["success"]["count"] / 100:
         raise RuntimeError(f"calls have failed: {stats}")
 
 
 def report(seen: dict[tuple[str, int, int], list[Load]]) -> Result:
-    """Medians and ratios of all rounds."""
+    """Return the medians and ratios of all rounds."""
     rows, figures = [], []
     for (way, size, connections), points in seen.items():
         rate, http = (

@@ -1,4 +1,4 @@
-"""What every request costs, piece by piece: `make bench` compares it with the run before."""
+"""The cost of every request, piece by piece: `make bench` compares it with the previous run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_transform(benchmark: Any, rows: int) -> None:
 
 
 def codec_of(width: int) -> V2Codec:
-    """A model's, in full flight, of `input` rows of so many numbers and `output` rows of two."""
+    """Return a codec, its kernel loaded, of a model with `input` (rows, width) and `output` (rows, 2)."""
     numbers.load()
     fp32 = DATATYPES["FP32"]
     inputs, outputs = (TensorSpec(name, fp32, (-1, n)) for name, n in (("input", width), ("output", 2)))

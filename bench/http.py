@@ -1,4 +1,4 @@
-"""One row of JSON a request against trees: how close HTTP with a model comes to HTTP with nothing."""
+"""One row of JSON per request on trees: how close serving a model over HTTP comes to a static response."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(effort: Effort) -> Result:
 
 
 def report(seen: dict[tuple[str, int], list[Load]], servers: list[str]) -> Result:
-    """Medians and ratios of all rounds."""
+    """Return the medians and ratios of all rounds."""
     rows, figures, share_at = [], [], {}
     for connections in CONNECTIONS:
         limit = Sample.of([point.requests_per_second for point in seen[servers[0], connections]])
@@ -133,7 +133,7 @@ def report(seen: dict[tuple[str, int], list[Load]], servers: list[str]) -> Resul
 
 @contextmanager
 def plain(model: Path, request: Request) -> Iterator[tuple[int, str]]:
-    """The plain ASGI function on uvicorn; its port and its answer."""
+    """Run the plain ASGI function on uvicorn; yield its port and its response."""
     port = free_port()
     options = ("--host", HOST, "--port", str(port), "--no-access-log", "--log-level", "warning")
     command = pinned(SERVER_CORE, sys.executable, "-m", "uvicorn", "bench.plain_asgi:app", *options)
@@ -143,7 +143,7 @@ def plain(model: Path, request: Request) -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def nginx(answer: str, request: Request, core: int = SERVER_CORE) -> Iterator[int]:
-    """An nginx of its own that says `answer` to everything; its port."""
+    """Run an nginx that answers every request with `answer`; yield its port."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder, "nginx.conf")

@@ -1,4 +1,4 @@
-"""wrk as the load on one server or on several in turn, and what it saw."""
+"""Loads one server, or several in turn, with wrk, and returns what it measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.requests import Request
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk saw in one round: good answers a second, latencies, and the part of requests that failed."""
+    """wrk's figures of one round: successful requests/s, latencies, and the part of requests that failed."""
 
     requests_per_second: float
     p50_ms: float
@@ -26,14 +26,14 @@ class Load:
 
     @classmethod
     def median(cls, loads: Sequence[Load]) -> Load:
-        """Of each figure the median."""
+        """Return the median of each figure."""
         return cls(*(median(getattr(load, one.name) for load in loads) for one in fields(cls)))
 
 
 def load(port: int, request: Request, connections: int, seconds: int) -> Load:
-    """Send one request again and again over so many connections, from the client's core.
+    """Send one request repeatedly over this many connections, from the client's core.
 
-    Raises RuntimeError if any of them fails: a figure with errors in it is none.
+    Raises RuntimeError if any of them fails: a figure with errors in it is worthless.
     """
     seen = attempt(port, request, connections, seconds)
     if seen.failed or not seen.requests_per_second:
@@ -42,7 +42,7 @@ def load(port: int, request: Request, connections: int, seconds: int) -> Load:
 
 
 def attempt(port: int, request: Request, connections: int, seconds: int) -> Load:
-    """The same, for a server that may fail."""
+    """Do the same for a server that may fail."""
     with tempfile.NamedTemporaryFile() as body:
         body.write(request.body)
         body.flush()
@@ -60,9 +60,9 @@ def attempt(port: int, request: Request, connections: int, seconds: int) -> Load
 def in_turn(
     ports: Mapping[str, int], request: Request, connections: int, times: int, rest: float = 0.0
 ) -> dict[str, list[Load]]:
-    """Load for a second on each of several servers of one core, again and again.
+    """Load several servers on one core in turn, for a second each, repeatedly.
 
-    The machine's own changes are slower than that, so ratios within a turn are nearly free of them.
+    The machine's own changes are slower than that, so ratios within a turn hardly contain them.
 
     rest  seconds after each turn
     """
@@ -76,19 +76,19 @@ def in_turn(
 
 @dataclass(frozen=True, slots=True)
 class Ratios:
-    """The requests/s of one server by those of another, turn by turn. Formats as median and quartiles."""
+    """The requests/s of one server divided by another's, turn by turn. Formats as median and quartiles."""
 
     values: tuple[float, ...]
 
     @classmethod
     def of(cls, ours: Sequence[Load], theirs: Sequence[Load]) -> Self:
-        """Of what `in_turn` has measured."""
+        """Return the ratios of two servers' loads from `in_turn`."""
         pairs = zip(ours, theirs, strict=True)
         return cls(tuple(one.requests_per_second / other.requests_per_second for one, other in pairs))
 
     @property
     def median(self) -> float:
-        """The value in the middle."""
+        """The median."""
         return median(self.values)
 
     def __format__(self, spec: str) -> str:

@@ -1,4 +1,4 @@
-"""What counting, looking and reading cost: values/s beside other tools, a row, a look, a report, JSON."""
+"""The cost of counting, looking and reading: values/s beside other tools, a row, a look, a report, JSON."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ROWS, COLUMNS, WIDE = 100_000, 30, 300
 REFERENCE_ROWS = 20_000
 SHAPES = ((1, 30), (32, 30), (1, 150_528))
 WHYLOGS = ("whylogs>=1.6", "numpy<2", "pandas", "setuptools")
-"""It can't be installed beside numpy 2, so it gets a virtual environment of its own."""
+"""It can't be installed with numpy 2, so it gets a virtual environment of its own."""
 
 Figures = dict[str, float | None]
 
 
 def run(effort: Effort) -> Result:
-    """All figures, on one core; peers in turn, round by round."""
+    """Measure everything on one core; peers in turn, round by round."""
     random = np.random.default_rng(0)
     rows = random.standard_normal((ROWS, COLUMNS), np.float32)
     log = logging.getLogger("driftline.monitor")
@@ -66,7 +66,7 @@ def run(effort: Effort) -> Result:
 
 
 def rate_of(count: Callable[[], object], values: int) -> float:
-    """Values/s of one call, after another that warms up."""
+    """Return the values/s of one call, after another that warms up."""
     count()
     begin = perf_counter()
     count()
@@ -74,7 +74,7 @@ def rate_of(count: Callable[[], object], values: int) -> float:
 
 
 def makers(rows: Matrix) -> dict[str, Callable[[], float]]:
-    """By name, what measures values/s of counting all of `rows`, or, where that takes long, a part."""
+    """Return functions by name that measure values/s of counting `rows`, or a part where that takes long."""
     profile = Profile.fit({"input": rows[:REFERENCE_ROWS]})
     edges = np.array([one.edges[: BINS - 1] for one in profile.references if isinstance(one, Numeric)])
     prepared, counts = bins.prepare(edges), np.zeros((COLUMNS, edges.shape[1] + 4), np.int64)
@@ -112,7 +112,7 @@ print(rows.size / (time.perf_counter() - begin))
 
 
 def whylogs_rate() -> float | None:
-    """Values/s of whylogs; None if it can't be installed."""
+    """Return the values/s of whylogs; None if it can't be installed."""
     folder = HERE / "cache" / "whylogs"
     python = folder / "bin" / "python"
     try:
@@ -138,12 +138,12 @@ def uv(*arguments: str | Path) -> None:
 
 
 def least(call: Callable[[], object], number: int) -> float:
-    """Seconds of one call: of many repetitions the fastest, the one that nothing disturbed."""
+    """Return the seconds of one call: the fastest of many repetitions, which nothing disturbed."""
     return min(repeat(call, number=number, repeat=50)) / number
 
 
 def monitor_of(columns: int) -> Monitor:
-    """One that has observed something."""
+    """Return a monitor that has observed some rows."""
     random = np.random.default_rng(0)
     profile = Profile.fit({"input": random.standard_normal((REFERENCE_ROWS, columns), np.float32)})
     monitor = Monitor(profile)
@@ -152,7 +152,7 @@ def monitor_of(columns: int) -> Monitor:
 
 
 def row_cost(monitor: Monitor, look_rows: int) -> float:
-    """Microseconds of observing a batch of one row; each another row, of 1,000."""
+    """Return the microseconds of observing a batch of one row; each is a different row of 1,000."""
     columns = len(monitor.profile.references)
     one = Monitor(monitor.profile, look_rows=look_rows)
     random = np.random.default_rng(1)
@@ -167,7 +167,7 @@ def row_cost(monitor: Monitor, look_rows: int) -> float:
 
 
 def look_cost(monitor: Monitor) -> float:
-    """Seconds of a look at 100 rows of each column, which are as the reference is."""
+    """Return the seconds of a look at 100 rows of each column, distributed like the reference."""
     detectors = monitor._detectors
     assert detectors is not None
     random = np.random.default_rng(2)
@@ -179,7 +179,7 @@ def look_cost(monitor: Monitor) -> float:
 
 
 def arrays(thing: object, seen: set[int]) -> Iterator[np.ndarray]:
-    """All arrays that are reached from an object, the owner of the memory where one is a view."""
+    """Yield all arrays reachable from an object; for a view, the owner of its memory."""
     if id(thing) in seen:
         return
     seen.add(id(thing))
@@ -203,7 +203,7 @@ def arrays(thing: object, seen: set[int]) -> Iterator[np.ndarray]:
 
 
 def own_bytes(monitor: Monitor) -> int:
-    """Of all arrays of a monitor that are not its profile's."""
+    """Return the bytes of all arrays of a monitor that are not its profile's."""
     seen: set[int] = set()
     list(arrays(monitor.profile, seen))
     return sum(array.nbytes for array in arrays(monitor, seen))
@@ -213,7 +213,7 @@ def own_bytes(monitor: Monitor) -> int:
 
 
 def reading(effort: Effort) -> dict[str, Sample]:
-    """By how much the kernel is faster than what goes without it: an array's text, and a whole request's."""
+    """Return how many times faster the kernel reads JSON, of an array and of a whole request."""
     numbers.load()
     random = np.random.default_rng(3)
     ratios = {}
@@ -234,12 +234,12 @@ def reading(effort: Effort) -> dict[str, Sample]:
 
 
 def read_with_numpy(text: bytes) -> Matrix:
-    """What is left to do without a kernel."""
+    """Read an array without the kernel."""
     return np.array(orjson.loads(text), np.float32)
 
 
 def without_kernel(codec: V2Codec, body: bytes) -> object:
-    """A request decoded as before the kernel is there."""
+    """Decode a request as before the kernel is loaded."""
     kernel, numbers._kernel = numbers._kernel, None
     try:
         return codec.decode(body)
@@ -253,7 +253,7 @@ def without_kernel(codec: V2Codec, body: bytes) -> object:
 def report(
     rates: dict[str, Sample], peers: Figures, costs: dict[str, float], read: dict[str, Sample]
 ) -> Result:
-    """The figures beside what was promised."""
+    """Return the figures beside the targets."""
     own = rates["driftline, bins"]
     whylogs = peers["whylogs"]
     table = [[f"{name}, million values/s", f"{rate.median / 1e6:,.1f}"] for name, rate in rates.items()]

@@ -1,4 +1,4 @@
-"""A network that batching pays for: how much of ONNX Runtime's own throughput reaches 64 clients."""
+"""A network for which batching pays: how much of ONNX Runtime's own throughput reaches 64 clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAYS = {
 
 @dataclass(slots=True)
 class Way:
-    """One form of request: what wrk saw and how many rows ran together."""
+    """One form of request: wrk's figures, and how many rows ran together."""
 
     request: Request
     rows: int
@@ -48,7 +48,7 @@ def run(effort: Effort) -> Result:
     ]
     ways = {name: Way(*request, [], []) for name, request in zip(WAYS, requests, strict=True)}
     raw_rates = []
-    # The batch size that is best on this machine is what anybody would set.
+    # The batch size that is best on this machine, which any user would set.
     with serving(model, requests[0][0], max_batch_rows=best) as port:
         for _ in range(effort.rounds):
             with on_core(SERVER_CORE):
@@ -62,7 +62,7 @@ def run(effort: Effort) -> Result:
 
 
 def report(ways: dict[str, Way], raw: Sample, best: int, scan: dict[int, float]) -> Result:
-    """Medians and ratios of all rounds."""
+    """Return the medians and ratios of all rounds."""
     rows = [[f"ONNX Runtime, batches of {best}", f"{raw:,.0f}", str(best), "", "", "1"]]
     targets, figures = [], []
     for name, way in ways.items():

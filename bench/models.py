@@ -1,4 +1,4 @@
-"""The models that are measured, made from fixed seeds and kept in bench/cache/."""
+"""The benchmarks' models, made from fixed seeds and cached in bench/cache/."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIXELS = 224 * 224 * 3
 
 
 def cached(name: str, make: Callable[[], onnx.ModelProto]) -> Path:
-    """The path of a model that is made only once."""
+    """Return the path of a model that is made only once."""
     path = CACHE / f"{name}.onnx"
     if not path.exists():
         CACHE.mkdir(exist_ok=True)
@@ -32,7 +32,7 @@ def cached(name: str, make: Callable[[], onnx.ModelProto]) -> Path:
 
 
 def rows(count: int, width: int, seed: int = 1) -> Matrix:
-    """Rows of standard normal numbers."""
+    """Return rows of standard normal numbers."""
     return np.random.default_rng(seed).standard_normal((count, width), np.float32)
 
 
@@ -42,7 +42,7 @@ def xgboost() -> Path:
 
 
 def _xgboost() -> onnx.ModelProto:
-    # Only who makes the model needs these, and they take seconds to import.
+    # Only making the model needs these, and they take seconds to import.
     from onnxmltools import convert_xgboost
     from onnxmltools.convert.common.data_types import FloatTensorType
     from xgboost import XGBClassifier
@@ -81,7 +81,7 @@ def _mlp(widths: Sequence[int], seed: int) -> onnx.ModelProto:
 
 
 def double() -> Path:
-    """`output` is twice the `input` of three numbers: nothing to load, an answer that is easy to check."""
+    """`output` is twice the `input` of three numbers: nothing to load, and a result that is easy to check."""
     two = numpy_helper.from_array(np.array(2, np.float32), "two")
     return cached(
         "double", lambda: _model([helper.make_node("Mul", ["input", "two"], ["output"])], 3, 3, [two])
@@ -89,7 +89,7 @@ def double() -> Path:
 
 
 def mean() -> Path:
-    """`output` is the mean of an image of 224 x 224 x 3 numbers: hardly more work than to read them."""
+    """`output` is the mean of an image of 224 x 224 x 3 numbers: hardly more work than reading them."""
     node = helper.make_node("ReduceMean", ["input"], ["output"], axes=[1], keepdims=1)
     return cached("mean", lambda: _model([node], PIXELS, 1, []))
 

@@ -1,12 +1,12 @@
 """An open loop: requests at a fixed rate, latency from when each should have been sent.
 
-A closed loop waits for a server that stands still and so leaves out just the requests that would have had to
-wait longest (Gil Tene's coordinated omission). Here they count: what can't be sent since every connection is
+A closed loop waits for a server that stalls, and so omits just the requests that would have waited longest
+(Gil Tene's coordinated omission). Here they count: a request that can't be sent because every connection is
 busy waits in the sender, and its clock runs.
 
-Run as `python -m bench.open_loop PORT RATE SECONDS CONNECTIONS FILE...`; each FILE holds a whole request, and
-they are sent in turn. NUMBER in it is the number of the turn, so that none is like another. It takes a core
-of its own, since it never sleeps.
+Run as `python -m bench.open_loop PORT RATE SECONDS CONNECTIONS FILE...`; each FILE contains a whole request,
+and they are sent in turn. NUMBER in it is replaced by the number of the turn, so that all differ. It needs a
+core of its own, since it never sleeps.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from bench.common import CLIENT_CORE, HOST, ROOT, pinned
 from bench.requests import Request
 
 NUMBER = b"@number@"
-"""Eight bytes, in whose place eight digits are sent."""
+"""Eight bytes that are replaced by eight digits."""
 
 GRACE_SECONDS = 10.0
-"""How long to wait for answers after the last request was to be sent."""
+"""How long to wait for responses after the last request was due."""
 
 
 class Connection:
-    """One keep-alive connection, with at most one request on its way."""
+    """One keep-alive connection, with at most one request in flight."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=30)
@@ -48,12 +48,12 @@ class Connection:
         self.parser: Any = httptools.HttpResponseParser(self)
 
     def on_message_complete(self) -> None:
-        """An answer is whole; only now does the parser know whether the connection stays."""
+        """A response is complete; only now does the parser know whether the connection stays open."""
         self.complete, self.stays = True, self.parser.should_keep_alive()
 
 
 class Sender:
-    """Sends until all is sent, and waits until all is answered or the grace is over."""
+    """Sends all requests, and waits until all are answered or the grace period is over."""
 
     def __init__(self, port: int, contents: Sequence[bytes], connections: int) -> None:
         self._port, self._contents = port, contents
@@ -79,14 +79,14 @@ class Sender:
                 self._receive(self._open[number])
             if now > begin + seconds + GRACE_SECONDS:
                 break
-        # What has no answer yet has waited so long at least.
+        # Requests without a response have waited at least this long.
         dues = [one.due for one in self._open.values() if one.busy]
         dues += [begin + number / rate for number in range(sent, total)]
         self.latencies += [perf_counter() - due for due in dues]
         self.failures += len(dues)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         for connection in self._open.values():
             connection.socket.close()
         self._poll.close()
@@ -105,7 +105,7 @@ class Sender:
     def _send(self, due: float, content: bytes) -> None:
         connection = self._free.popleft()
         connection.due, connection.busy, connection.complete = due, True, False
-        # The sender's own part of the latency: the rest of the wait was for a connection.
+        # The sender's own part of the latency: the rest was waiting for a connection.
         self.lags.append(perf_counter() - max(due, connection.free_since))
         connection.socket.sendall(content)
 
@@ -130,7 +130,7 @@ class Sender:
             self._replace(connection)
 
     def _replace(self, connection: Connection) -> None:
-        """A connection that the server has closed, or will, makes place for a new one."""
+        """Replace a connection that the server has closed, or will close."""
         self._poll.unregister(connection.socket)
         del self._open[connection.socket.fileno()]
         self._free.remove(connection)
@@ -139,7 +139,7 @@ class Sender:
 
 
 def content_of(request: Request, port: int, more: Mapping[str, str] | None = None) -> bytes:
-    """A request as it goes over the wire, with more headers than its own."""
+    """Return a request as it is sent, with more headers than its own."""
     headers = {"Host": f"{HOST}:{port}", "Content-Length": str(len(request.body)), **request.headers}
     headers |= more or {}
     lines = [f"POST {request.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
@@ -147,7 +147,7 @@ def content_of(request: Request, port: int, more: Mapping[str, str] | None = Non
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """The least value that so many percent of all are not above."""
+    """Return the least value that this many percent of all do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * percent // 100).__trunc__() - 1)]
 
@@ -155,7 +155,7 @@ def percentile(values: list[float], percent: float) -> float:
 def open_loop(
     port: int, contents: Sequence[bytes], rate: float, seconds: float, connections: int
 ) -> dict[str, float]:
-    """What `main` says, sent by a process of its own from the client's core."""
+    """Return the result of `main`, run in a separate process on the client's core."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / str(number) for number in range(len(contents))]
         for path, content in zip(paths, contents, strict=True):
@@ -172,7 +172,7 @@ def open_loop(
 def main(
     port: int, contents: Sequence[bytes], rate: float, seconds: float, connections: int
 ) -> dict[str, float]:
-    """Send, and say what was seen; times in milliseconds, failures and refusals as parts of all requests."""
+    """Send, and return the figures; times in milliseconds, failures and refusals as parts of all requests."""
     sender = Sender(port, contents, connections)
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What logging payloads costs the requests: beside a server that logs none, on the same work."""
+"""The cost of payload logging for requests, compared with a server that logs none on the same work."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ OPEN_RATE, OPEN_CONNECTIONS = 2_000, 16
 """Requests a second of an open loop that leaves the server most of its time, as most clients do."""
 
 OPEN_SHARE = 1.1
-"""Of the time without a log, at most, that a request takes there."""
+"""The most that a request's time may be there, relative to a server that logs none."""
 
 REST_SECONDS = 0.5
-"""Between a second with a log and the next one without; what waits is logged meanwhile."""
+"""Between a second with logging and the next one without; the queue is logged meanwhile."""
 
 REST_SECONDS_AT_MOST = 15.0
-"""Where nobody takes what is logged, some of it waits as long as the server runs."""
+"""If nothing receives the log, some of it waits as long as the server runs."""
 
 
 def run(effort: Effort) -> Result:
-    """Beside a server that logs nothing, one after the other with each kind of log, both on one core."""
+    """Compare a server that logs nothing with one of each kind of log in turn, both on one core."""
     model = models.xgboost()
     request = json_request(model.stem, models.rows(1, models.FEATURES), "probabilities")
     closed: dict[tuple[str, int], dict[str, list[Load]]] = {}
@@ -54,7 +54,7 @@ def run(effort: Effort) -> Result:
             flags = ("--log-payloads", "all", "--log-sink", *sent_to)
             with serving(model, request) as plain, serving(model, request, *flags) as logging:
                 ports = {NOTHING: plain, way: logging}
-                for port in ports.values():  # its first seconds are no measure
+                for port in ports.values():  # its first seconds are not representative
                     load(port, request, CONNECTIONS[-1], effort.seconds)
                 for connections in CONNECTIONS:
                     turns = effort.rounds * effort.seconds
@@ -65,8 +65,8 @@ def run(effort: Effort) -> Result:
 
 
 class Leisure:
-    """Requests that leave the server time; `p50_ms` and `p99_ms` by server, and the part of payloads that
-    were not logged."""
+    """A load that leaves the server time; `p50_ms` and `p99_ms` by server, and the part of payloads that were
+    not logged."""
 
     def __init__(self, ports: Mapping[str, int], request: Request, effort: Effort) -> None:
         *_, logging = ports.values()
@@ -90,20 +90,20 @@ class Leisure:
 
 
 def payloads(port: int) -> tuple[float, float]:
-    """How many were logged and how many were not."""
+    """Return how many were logged and how many were not."""
     found = counts(port)
     return found["sent_total"], found["dropped_total"] + found["skipped_total"]
 
 
 def rest(port: int) -> None:
-    """Let what waits be logged, if it can be: meanwhile that would take time from others on the core."""
+    """Wait until the queue is logged, if it can be: later that would take time from others on the core."""
     until = time.monotonic() + REST_SECONDS_AT_MOST
     while counts(port)["queued"] and time.monotonic() < until:
         time.sleep(REST_SECONDS)
 
 
 def counts(port: int) -> dict[str, float]:
-    """What /metrics says of payloads."""
+    """Return the counts of payloads in /metrics."""
     text = httpx.get(f"http://{HOST}:{port}/metrics", timeout=60).text
     found = re.findall(r"^driftline_payloads_(\w+) (\S+)$", text, re.MULTILINE)
     return {name: float(value) for name, value in found}
@@ -112,7 +112,7 @@ def counts(port: int) -> dict[str, float]:
 def report(
     closed: Mapping[tuple[str, int], Mapping[str, list[Load]]], opened: Mapping[str, Leisure]
 ) -> Result:
-    """Medians of all turns."""
+    """Return the medians of all turns."""
     rows, shares = [], {}
     for (way, connections), found in closed.items():
         none, logged = Load.median(found[NOTHING]), Load.median(found[way])

@@ -1,4 +1,4 @@
-"""The other ways to features: scikit-learn, its conversion to ONNX, polars."""
+"""Other ways to compute features: scikit-learn, its conversion to ONNX, polars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 
 def column_transformer(frame: Any) -> ColumnTransformer:
-    """Fitted: numbers imputed and standardised, strings one-hot."""
+    """Return a fitted ColumnTransformer: numbers imputed and standardised, strings one-hot."""
     numbers = [name for name in frame.columns if name.startswith("number")]
     strings = [name for name in frame.columns if name.startswith("string")]
     encoder = OneHotEncoder(sparse_output=False, handle_unknown="ignore")
@@ -31,7 +31,7 @@ def column_transformer(frame: Any) -> ColumnTransformer:
 def onnx(
     fitted: Any, numbers: Sequence[str], strings: Sequence[str]
 ) -> tuple[ort.InferenceSession, Callable[[pa.RecordBatch], dict[str, Any]]]:
-    """Its conversion with one thread, and what makes its tensors."""
+    """Return its conversion, with one thread, and a function that makes its tensors."""
     types = [(name, FloatTensorType([None, 1])) for name in numbers]
     types += [(name, StringTensorType([None, 1])) for name in strings]
     options = ort.SessionOptions()
@@ -53,7 +53,7 @@ def onnx(
 def polars(
     fitted: Any, batch: pa.RecordBatch, numbers: Sequence[str], strings: Sequence[str]
 ) -> Callable[[], Any]:
-    """Expressions of the same, to a matrix of float32."""
+    """Return the same in polars' expressions, to a matrix of float32."""
     import polars as pl
 
     pipeline, encoder = fitted.named_transformers_["numbers"], fitted.named_transformers_["strings"]

@@ -1,4 +1,4 @@
-"""What a good afternoon gives: a plain ASGI function, no batching, no validation. A peer for bench/http.py.
+"""An afternoon's work: a plain ASGI function, no batching, no validation. A peer for bench/http.py.
 
 Run it as `MODEL=path uvicorn bench.plain_asgi:app`.
 """
@@ -18,7 +18,7 @@ _session = onnxruntime.InferenceSession(os.environ["MODEL"], _options, providers
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer any request as one to infer."""
+    """Answer any request as an inference request."""
     entry = orjson.loads((await receive())["body"])["inputs"][0]
     matrix = np.array(entry["data"], np.float32).reshape(entry["shape"])
     (probabilities,) = _session.run(["probabilities"], {"input": matrix})

@@ -1,4 +1,4 @@
-"""`driftline profile` of a large Parquet file on one core: values/s, peak memory, error of ranks."""
+"""`driftline profile` of a large Parquet file on one core: values/s, peak memory, rank error."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from driftline.monitor.reference.profile import Profile
 
 COLUMNS = 30
 TIMES = 5
-"""So many times the rows that are scored: 10 million."""
+"""This many times the rows that are scored: 10 million."""
 PART_ROWS = 500_000
-LEAST_RATE = 5e6
-MOST_MEGABYTES = 1000.0
-MOST_ERROR = 0.0014
-"""Twice the sketch's 0.07 %: of one rank and of another that it is compared with."""
+MIN_RATE = 5e6
+MAX_MEGABYTES = 1000.0
+MAX_ERROR = 0.0014
+"""Twice the sketch's 0.07 %: once for each of the two ranks that are compared."""
 
 
 def run(effort: Effort) -> Result:
-    """The same file, round by round, each in a process of its own that starts from nothing."""
+    """Profile the same file, round by round, each in a new process."""
     rows = TIMES * effort.rows
     rates, peaks, errors = [], [], []
     with tempfile.TemporaryDirectory() as name:
@@ -43,7 +43,7 @@ def run(effort: Effort) -> Result:
 
 
 def write(rows: int, path: Path) -> None:
-    """Normal columns; more of them than are in memory at once."""
+    """Write normal columns, with more rows than are in memory at once."""
     random = np.random.default_rng(0)
     schema = pa.schema([(f"input_{index}", pa.float32()) for index in range(COLUMNS)])
     with pq.ParquetWriter(path, schema, use_dictionary=False) as writer:
@@ -54,12 +54,12 @@ def write(rows: int, path: Path) -> None:
 
 
 def command(data: Path, output: Path) -> list[str]:
-    """`driftline profile` on the server's core."""
+    """Return the command line of `driftline profile` on the server's core."""
     return pinned(SERVER_CORE, *MEASURED, "profile", data, "-o", output)
 
 
 def rank_error(profile: Path, data: Path) -> float:
-    """How far a column's counts below its edges are from the truth, as a share of the rows, at most."""
+    """Return the largest error of a column's counts below its edges, as a share of the rows."""
     reference = Profile.load(profile)["input_0"]
     assert isinstance(reference, Numeric)
     values = np.sort(pq.read_table(data, columns=["input_0"]).column(0).to_numpy())
@@ -68,7 +68,7 @@ def rank_error(profile: Path, data: Path) -> float:
 
 
 def report(rows: int, rate: Sample, peak: float, error: float) -> Result:
-    """The figures beside what was promised."""
+    """Return the figures beside the targets."""
     return Result(
         "profile of a Parquet file, one core",
         Table(
@@ -76,9 +76,9 @@ def report(rows: int, rate: Sample, peak: float, error: float) -> Result:
             [[f"{rows:,} x {COLUMNS}", f"{rate:,.0f}", f"{peak:.0f}", f"{error:.3%}"]],
         ),
         [
-            Target("values/s", rate.median, "at least", LEAST_RATE),
-            Target("peak memory, MB", peak, "at most", MOST_MEGABYTES),
-            Target("error of ranks, share of the rows", error, "at most", MOST_ERROR),
+            Target("values/s", rate.median, "at least", MIN_RATE),
+            Target("peak memory, MB", peak, "at most", MAX_MEGABYTES),
+            Target("error of ranks, share of the rows", error, "at most", MAX_ERROR),
         ],
         ["`driftline profile` from exec to exit, float32 columns; most of it is the KLL sketch."],
         {"rows": rows, "values_per_second": rate, "peak_megabytes": peak, "rank_error": error},

@@ -1,4 +1,4 @@
-"""What the detectors promise, by simulation through the public Monitor: rows to a signal, false or true."""
+"""The detectors' guarantees, simulated through the public Monitor: rows to a signal, false or true."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ SLOWLY = 200_000
 """Rows over which a drift creeps in."""
 
 QUIET_PATHS, DRIFT_PATHS = 60, 20
-"""Paths of a case, for each round."""
+"""Paths of a case, per round."""
 
-MOST_LATER = 1.25
-"""Delays may be so many times the expected ones, and a look more."""
+MAX_LATER = 1.25
+"""Delays may be this many times the expected ones, plus a look."""
 
 Random = np.random.Generator
 Draw = Callable[[Random, int, int], dict[str, object]]
-"""So many rows, the first of which comes after so many others, as columns."""
+"""Draws this many rows as columns, the first of which comes after this many others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A reference and what comes after it.
+    """A reference and the rows observed after it.
 
     name       of the case
     rows       of the reference, m
     reference  draws it
-    live       draws what is observed
+    live       draws the observed rows
     fit        makes the profile
-    cap        paths end after so many rows
-    look_rows  the detectors look after so many
+    cap        rows after which paths end
+    look_rows  rows between two looks of the detectors
     """
 
     name: str
@@ -62,7 +62,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A case of drift, and after how many rows it must be seen, None where it needn't; inf for never."""
+    """A case of drift, and the rows after which it must be seen; None if it needn't be, inf for never."""
 
     case: Case
     change: float | None
@@ -71,33 +71,33 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Rows to the first change and to the first alarm of each path; the cap where there was none."""
+    """Rows to the first change and to the first alarm of each path; the cap if there was none."""
 
     change: list[int]
     alarm: list[int]
     cap: int
 
     def shown(self, kind: str) -> str:
-        """The median, as a table shows it."""
+        """Return the median for a table."""
         middle = median(getattr(self, kind))
         return f"{middle:,.0f}" if middle < self.cap else "never"
 
     @property
     def least_mean(self) -> float:
-        """Of the rows to a change, two standard errors below the mean.
+        """The mean rows to a change, less two standard errors.
 
-        Paths that saw none count as having seen one at the cap, so the true mean is above.
+        Paths without a change count as having one at the cap, so the true mean is higher.
         """
         rows = np.array(self.change, np.float64)
         return float(rows.mean() - 2 * rows.std(ddof=1) / np.sqrt(len(rows)))
 
     def soon(self, rows: int) -> float:
-        """The share of paths with a change within so many rows."""
+        """Return the share of paths with a change within this many rows."""
         return float(np.mean(np.array(self.change) <= rows))
 
     @property
     def alarms(self) -> int:
-        """Paths with an alarm."""
+        """The number of paths with an alarm."""
         return sum(rows < self.cap for rows in self.alarm)
 
 
@@ -105,22 +105,22 @@ class Delays:
 
 
 def uniform(random: Random, rows: int, before: int = 0) -> dict[str, object]:
-    """One continuous column."""
+    """Draw one continuous column."""
     return {"x": random.random(rows, np.float32)}
 
 
 def heavy(random: Random, rows: int, before: int = 0) -> dict[str, object]:
-    """Cauchy: neither mean nor spread."""
+    """Draw Cauchy: neither mean nor spread."""
     return {"x": random.standard_cauchy(rows)}
 
 
 def tied(random: Random, rows: int, before: int = 0) -> dict[str, object]:
-    """Poisson of 3: few values, each often."""
+    """Draw Poisson of 3: few values, each often."""
     return {"x": random.poisson(3, rows).astype(np.float32)}
 
 
 def holes(random: Random, rows: int, before: int = 0) -> dict[str, object]:
-    """5 % missing."""
+    """Draw a column with 5 % missing."""
     x = random.random(rows, np.float32)
     return {"x": np.where(random.random(rows) < 0.05, np.float32(np.nan), x)}
 
@@ -130,26 +130,26 @@ _ZIPF = np.cumsum(1 / np.arange(1, len(CATEGORIES) + 1) ** 1.1)
 
 
 def tail(random: Random, rows: int, before: int = 0) -> dict[str, object]:
-    """2,000 categories, shares by Zipf's law: most are seen rarely or never."""
+    """Draw from 2,000 categories, with shares by Zipf's law: most are seen rarely or never."""
     return {"x": CATEGORIES[np.searchsorted(_ZIPF, random.random(rows) * _ZIPF[-1])]}
 
 
 def dependent(random: Random, rows: int, before: int = 0) -> dict[str, object]:
-    """50 normal columns, each correlated with each by 0.5."""
+    """Draw 50 normal columns, with a correlation of 0.5 between any two."""
     common = random.standard_normal((rows, 1), np.float32)
     return {"x": (common + random.standard_normal((rows, 50), np.float32)) * np.float32(0.5**0.5)}
 
 
 def mixture(random: Random, rows: int, before: int = 0) -> dict[str, object]:
-    """One column of each kind."""
+    """Draw one column of each kind."""
     kinds = (uniform, heavy, tied, holes, tail)
     return {draw.__name__: draw(random, rows)["x"] for draw in kinds}
 
 
 def tilted(psi: float, slowly: int = 0) -> Draw:
-    """The uniform column, its density tilted exponentially, in steps, to a drift of this PSI.
+    """Return a Draw of the uniform column, its density tilted exponentially, in steps, to this PSI.
 
-    slowly  the tilt grows over so many rows, from none
+    slowly  rows over which the tilt grows from none
     """
     steps = np.linspace(-1, 1, STEPS)
 
@@ -172,7 +172,7 @@ def tilted(psi: float, slowly: int = 0) -> Draw:
 
 
 def beyond(share: float) -> Draw:
-    """The uniform column, a share of it beyond anything that the reference has."""
+    """Return a Draw of the uniform column with a share of it beyond all values of the reference."""
 
     def draw(random: Random, rows: int, before: int = 0) -> dict[str, object]:
         x = random.random(rows, np.float32)
@@ -182,7 +182,7 @@ def beyond(share: float) -> Draw:
 
 
 def sketched(columns: object) -> Profile:
-    """A profile as of data that doesn't fit in memory: from a KLL sketch."""
+    """Return a profile as for data that doesn't fit in memory: from a KLL sketch."""
     return Profile(*_fitted(Fit(most_bytes=0), columns).result())
 
 
@@ -231,7 +231,7 @@ DRIFTS = [
         for share, change, alarm in ((0.002, 4_600, None), (0.01, 600, None), (0.05, 200, 600))
     ),
 ]
-"""With the medians of the prototype. DRIFT.md's table has 7,600 and 3,000 for the alarms at PSI 0.05."""
+"""With the prototype's medians. DRIFT.md's table has 7,600 and 3,000 for the alarms at PSI 0.05."""
 
 CREEPING = Case(
     f"PSI 0.1 within {SLOWLY:,} rows, m = 100,000",
@@ -241,12 +241,12 @@ CREEPING = Case(
     cap=SLOWLY,
 )
 SEEN_AT = 0.002
-"""The PSI at which a drift that creeps in must have been seen."""
+"""The PSI at which a drift that creeps in must have been detected."""
 
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Without a line for each signal."""
+    """Suppress the log line for each signal."""
     log = logging.getLogger("driftline.monitor")
     log.disabled = True
     try:
@@ -256,7 +256,7 @@ def unlogged() -> Iterator[None]:
 
 
 def simulate(case: Case, paths: int, seed: int = 0) -> Delays:
-    """Many references and streams: how long each takes to its first signals."""
+    """Simulate many references and streams; return the delays to their first signals."""
     with unlogged():
         firsts = [first_signals(case, np.random.default_rng((seed, path))) for path in range(paths)]
     change, alarm = (
@@ -266,7 +266,7 @@ def simulate(case: Case, paths: int, seed: int = 0) -> Delays:
 
 
 def first_signals(case: Case, random: Random) -> dict[str, int]:
-    """One reference and one stream: rows to the first signal of each kind."""
+    """Simulate one reference and one stream; return the rows to the first signal of each kind."""
     first: dict[str, int] = {}
 
     def note(signal: Signal) -> None:
@@ -287,7 +287,7 @@ def first_signals(case: Case, random: Random) -> dict[str, int]:
 
 
 def run(effort: Effort) -> Result:
-    """All cases."""
+    """Simulate all cases."""
     quiet = [(case, simulate(case, QUIET_PATHS * effort.rounds)) for case in QUIET]
     drifts = [(drift, simulate(drift.case, DRIFT_PATHS * effort.rounds)) for drift in DRIFTS]
     creeping = simulate(CREEPING, DRIFT_PATHS * effort.rounds)
@@ -297,7 +297,7 @@ def run(effort: Effort) -> Result:
 def report(
     quiet: Sequence[tuple[Case, Delays]], drifts: Sequence[tuple[Drift, Delays]], creeping: Delays
 ) -> Result:
-    """The figures beside what was promised."""
+    """Return the figures beside the targets."""
     rows = [
         [case.name, f"{np.mean(found.change):,.0f}", found.shown("change"), found.shown("alarm"), "", ""]
         for case, found in quiet
@@ -307,7 +307,7 @@ def report(
         rows.append([drift.case.name, "", found.shown("change"), found.shown("alarm"), *expected])
     rows.append([CREEPING.name, "", creeping.shown("change"), creeping.shown("alarm"), "", ""])
     within = FALSE_ALARM_ROWS // 4
-    # A slope that grows evenly: the PSI grows with its square.
+    # The slope grows linearly, so the PSI grows with its square.
     seen = 0.1 * (median(creeping.change) / SLOWLY) ** 2
     targets = [
         Target(
@@ -327,13 +327,13 @@ def report(
             "rows to a change, of what was expected and a look, at most",
             max(_later(found.change, drift.change) for drift, found in drifts),
             "at most",
-            MOST_LATER,
+            MAX_LATER,
         ),
         Target(
             "rows to an alarm, of what was expected and a look, at most",
             max(_later(found.alarm, drift.alarm) for drift, found in drifts),
             "at most",
-            MOST_LATER,
+            MAX_LATER,
         ),
         Target("PSI at which a drift that creeps in is seen", seen, "at most", SEEN_AT),
     ]
@@ -364,7 +364,7 @@ def _shown(rows: float | None) -> str:
 
 
 def _later(found: list[int], expected: float | None) -> float:
-    """How many times the expected delay, which is known to a look; 0 where none is expected."""
+    """Return the ratio to the expected delay, which is accurate to a look; 0 if none is expected."""
     if expected is None or expected == NEVER:
         return 0.0
     return max(median(found) - LOOK_ROWS / 2, 0) / expected

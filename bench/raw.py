@@ -1,4 +1,4 @@
-"""ONNX Runtime with nothing around it: data already in memory, whole batches, outputs thrown away."""
+"""ONNX Runtime with nothing around it: data already in memory, whole batches, outputs discarded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.common import Matrix
 
 
 class Raw:
-    """A model in a session of so many threads."""
+    """A model in a session with this many threads."""
 
     def __init__(self, model: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -20,19 +20,19 @@ class Raw:
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
     def predict(self, matrix: Matrix, names: list[str] | None = None) -> list[Matrix]:
-        """The outputs of one batch: those that are named, else all."""
+        """Return the outputs of one batch: those named, else all."""
         outputs: list[Matrix] = self._session.run(names, {"input": matrix})
         return outputs
 
     def run_all(self, matrix: Matrix, batch: int) -> float:
-        """Run all rows once in batches; rows per second."""
+        """Run all rows once in batches; return the rows per second."""
         begin = perf_counter()
         for start in range(0, len(matrix), batch):
             self._session.run(None, {"input": matrix[start : start + batch]})
         return len(matrix) / (perf_counter() - begin)
 
     def run_for(self, matrix: Matrix, batch: int, seconds: float) -> float:
-        """Run all rows in batches again and again; rows per second."""
+        """Run all rows in batches repeatedly; return the rows per second."""
         rounds, begin = 0, perf_counter()
         while (took := perf_counter() - begin) < seconds or not rounds:
             self.run_all(matrix, batch)
@@ -40,13 +40,13 @@ class Raw:
         return rounds * len(matrix) / took
 
     def scan(self, matrix: Matrix, batches: list[int], turns: int = 3) -> dict[int, float]:
-        """Rows per second over all of `matrix` by batch size: the best of some turns through all sizes."""
+        """Return the rows per second by batch size over all of `matrix`: the best of some turns."""
         rates = [{batch: self.run_all(matrix, batch) for batch in batches} for _ in range(turns)]
         return {batch: max(turn[batch] for turn in rates) for batch in batches}
 
 
 def powers_of_two(least: int, most: int) -> list[int]:
-    """`least`, twice that, ... up to `most`."""
+    """Return `least`, twice that, ... up to `most`."""
     sizes = [least]
     while 2 * sizes[-1] <= most:
         sizes.append(2 * sizes[-1])

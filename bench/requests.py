@@ -1,4 +1,4 @@
-"""Inference requests, whoever sends them one by one, and driftline's server to be asked."""
+"""Inference requests, a client for single ones, and driftline's server to send them to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Request:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What HTTP says of it."""
+        """Its HTTP headers."""
         if self.json_length is None:
             return {"Content-Type": "application/json"}
         return {
@@ -47,14 +47,14 @@ class Request:
 
 
 def json_request(model: str, tensor: Matrix, output: str, input_name: str = "input") -> Request:
-    """A request that is JSON and wants JSON back."""
+    """Return a JSON request for a JSON response."""
     entry = {"name": input_name, "shape": tensor.shape, "datatype": "FP32", "data": tensor.ravel()}
     document = {"inputs": [entry], "outputs": [{"name": output}]}
     return Request(f"/v2/models/{model}/infer", orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def binary_request(model: str, tensor: Matrix, output: str, input_name: str = "input") -> Request:
-    """A request with a binary tensor that wants one back."""
+    """Return a request with a binary tensor, for one in the response."""
     size = {"binary_data_size": tensor.nbytes}
     entry = {"name": input_name, "shape": tensor.shape, "datatype": "FP32", "parameters": size}
     document = {"inputs": [entry], "outputs": [{"name": output, "parameters": {"binary_data": True}}]}
@@ -69,32 +69,32 @@ class Client:
         self._connection = http.client.HTTPConnection(HOST, port, timeout=30)
 
     def send(self, request: Request) -> tuple[int, bytes]:
-        """Status and body of the answer to a POST."""
+        """Return status and body of the response to a POST."""
         self._connection.request("POST", request.path, request.body, request.headers)
         response = self._connection.getresponse()
         return response.status, response.read()
 
     def get(self, path: str) -> Any:
-        """The JSON that a path answers with."""
+        """GET a path and return the JSON."""
         self._connection.request("GET", path)
         return json.loads(self._connection.getresponse().read())
 
     def status(self, path: str) -> int:
-        """The status that a path answers with."""
+        """GET a path and return the status."""
         self._connection.request("GET", path)
         response = self._connection.getresponse()
         response.read()
         return response.status
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
 
 def first_answer(
     process: Process, port: int, request: Request, pause: float = 0.02, seconds: float = START_SECONDS
 ) -> bytes:
-    """Ask until there is an answer of status 200; its body. RuntimeError if none comes in so many seconds."""
+    """Send until the status is 200, and return the body; RuntimeError if that takes too long."""
     deadline, last = time.monotonic() + seconds, "nothing"
     while time.monotonic() < deadline:
         client = Client(port)
@@ -113,7 +113,7 @@ def first_answer(
 
 @contextmanager
 def serving(model: Path, request: Request, *flags: str, max_batch_rows: int = 128) -> Iterator[int]:
-    """`driftline serve MODEL FLAGS` on the server's core, warm; its port."""
+    """Run `driftline serve MODEL FLAGS` on the server's core, warm; yield its port."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "driftline.toml"

@@ -1,4 +1,4 @@
-"""What a benchmark has found: for a person's terminal, for a page, for a program."""
+"""A benchmark's results: for the terminal, as Markdown, as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What was promised and what was measured; `bound` is 'at least' or 'at most'."""
+    """A promised limit and the measured value; `bound` is 'at least' or 'at most'."""
 
     what: str
     measured: float
@@ -48,9 +48,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One benchmark's outcome. `notes` say how to read the table, `figures` is all that was measured.
+    """One benchmark's outcome. `notes` explain the table, `figures` are all measurements.
 
-    What is not `timed`, a simulation, is the same beside busy neighbours.
+    Without `timed`, for a simulation, busy neighbours make no difference.
     """
 
     title: str
@@ -61,12 +61,12 @@ class Result:
     timed: bool = True
 
     def stands(self, neighbours: Neighbours) -> bool:
-        """Whether the figures mean something, given what other processes took meanwhile."""
+        """Return whether the figures are meaningful, given the CPU time that other processes took."""
         return neighbours.quiet or not self.timed
 
 
 def show(result: Result, neighbours: Neighbours, console: Console) -> None:
-    """Print a result; what was measured beside busy neighbours is not judged."""
+    """Print a result; targets are not judged if neighbours were busy."""
     table = rich.table.Table(title=result.title, title_justify="left", box=None, header_style="bold")
     for index, column in enumerate(result.table.columns):
         table.add_column(column, justify="right" if index else "left")
@@ -90,7 +90,7 @@ def show(result: Result, neighbours: Neighbours, console: Console) -> None:
 
 
 def save(name: str, result: Result, neighbours: Neighbours, effort: Effort, order: Sequence[str]) -> None:
-    """Put a result beside those of the other benchmarks, in the files that are kept."""
+    """Add a result to those of the other benchmarks in the results files."""
     JSON.parent.mkdir(exist_ok=True)
     saved: dict[str, Any] = json.loads(JSON.read_text(encoding="utf-8")) if JSON.exists() else {}
     saved[name] = {
@@ -110,7 +110,7 @@ def save(name: str, result: Result, neighbours: Neighbours, effort: Effort, orde
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file that a reader sees in its old or in its new form, never in between."""
+    """Write a file so that a reader sees either the old or the new content, nothing in between."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(text, encoding="utf-8")
@@ -120,7 +120,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def _sample(value: Any) -> list[float]:
-    """A sample as JSON: the values of all rounds."""
+    """Return a sample for JSON: the values of all rounds."""
     return list(value.values)
 
 

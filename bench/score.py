@@ -1,4 +1,4 @@
-"""Offline scoring of a Parquet file, against ONNX Runtime with the same rows already in memory."""
+"""Offline scoring of a Parquet file, compared with ONNX Runtime with the same rows already in memory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from driftline.engine.score import score
 from driftline.machine import available_cores
 
 SHARE_OF_RAW = 0.9
-MOST_GROWTH = 1.10
+MAX_GROWTH = 1.10
 NETWORK_SHARE = 20
-"""The network takes so many times longer for a row, so its file is that much shorter."""
+"""The network takes this many times longer for a row, so its file is that much shorter."""
 SCAN = powers_of_two(64, 32_768)
 SCANNED_SHARE = 10
 """A tenth of the rows is enough to find the best batch size."""
@@ -29,7 +29,7 @@ CHECKED_ROWS = 1000
 
 
 def run(effort: Effort) -> Result:
-    """Both models in turn, then the memory of the larger and of a quarter of the larger file."""
+    """Measure both models in turn, then the memory for the larger file and for a quarter of it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trees = Contest("XGBoost, 30 columns", models.xgboost(), models.rows(effort.rows, models.FEATURES))
@@ -43,7 +43,7 @@ def run(effort: Effort) -> Result:
 
 
 class Contest:
-    """One model and its rows: what ONNX Runtime makes of them, and what scoring their file does."""
+    """One model and its rows: the speed of ONNX Runtime on them, and of scoring their file."""
 
     def __init__(self, name: str, model: Path, matrix: Matrix) -> None:
         self.name = name
@@ -71,7 +71,7 @@ class Contest:
             self.rates.append(len(self.matrix) / (perf_counter() - begin))
 
     def check(self, raw: Raw, output: Path) -> None:
-        """Raise RuntimeError if the file does not hold what the model says."""
+        """Raise RuntimeError if the file does not contain the model's outputs."""
         scored = pq.read_table(output)
         expected = np.column_stack(raw.predict(self.matrix[-CHECKED_ROWS:]))
         last = scored.slice(len(self.matrix) - CHECKED_ROWS)
@@ -81,7 +81,7 @@ class Contest:
 
 
 def write(matrix: Matrix, path: Path) -> Path:
-    """Rows as Parquet: up to 30 columns as such, more as one column of lists."""
+    """Write rows as Parquet: up to 30 columns as such, more as one column of lists."""
     if matrix.shape[1] <= models.FEATURES:
         table = pa.table({f"input_{index}": column for index, column in enumerate(matrix.T)})
     else:
@@ -91,13 +91,13 @@ def write(matrix: Matrix, path: Path) -> Path:
 
 
 def score_peak(model: Path, matrix: Matrix, folder: Path) -> float:
-    """The most memory that `driftline score` has at once for these rows, in MB."""
+    """Return the peak memory of `driftline score` for these rows, in MB."""
     data = write(matrix, folder / "rows.parquet")
     return peak_megabytes([*MEASURED, *map(str, ("score", model, data, "-o", folder / "scores.parquet"))])
 
 
 def report(contests: list[Contest], peaks: dict[int, float]) -> Result:
-    """Medians and ratios of all rounds, and the memory."""
+    """Return the medians and ratios of all rounds, and the memory."""
     rows, targets, figures = [], [], []
     for contest in contests:
         raw, rate = Sample.of(contest.raw_rates), Sample.of(contest.rates)
@@ -118,7 +118,7 @@ def report(contests: list[Contest], peaks: dict[int, float]) -> Result:
             }
         )
     (less, low), (more, high) = peaks.items()
-    targets.append(Target("peak memory at four times the rows", high / low, "at most", MOST_GROWTH))
+    targets.append(Target("peak memory at four times the rows", high / low, "at most", MAX_GROWTH))
     return Result(
         "offline scoring, all cores",
         Table(["data", "rows", "ONNX Runtime rows/s", "its batch", "score rows/s", "of ONNX Runtime"], rows),

@@ -1,4 +1,4 @@
-"""MLflow's scoring protocol beside `mlflow models serve`, and a start while the registry is down."""
+"""MLflow's scoring protocol, compared with `mlflow models serve`, and a start while the registry is down."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def run(effort: Effort) -> Result:
 
 
 def logged(folder: Path) -> Path:
-    """The trees as MLflow saves them, with a signature."""
+    """Save the trees with MLflow, with a signature."""
     import mlflow.onnx  # takes 5 s to import
     import onnx
     from mlflow.models import infer_signature
@@ -94,7 +94,7 @@ def logged(folder: Path) -> Path:
 
 
 def loads(model: Path, registry: Path, request: Request, effort: Effort) -> dict[str, list[Load]]:
-    """What each server answered in each round; RuntimeError if their answers differ."""
+    """Return the load on each server in each round; RuntimeError if their responses differ."""
     port = free_port()
     command = pinned(SERVER_CORE, *serve_command(NAME, "--registry", registry, port=port))
     with running(command) as process, mlflow_serve(model, request) as (other, theirs):
@@ -109,17 +109,17 @@ def loads(model: Path, registry: Path, request: Request, effort: Effort) -> dict
 
 
 def alike(*answers: bytes) -> bool:
-    """Whether the predictions have the same names and the same values."""
+    """Return whether the predictions have the same names and the same values."""
     ours, theirs = (json.loads(answer)["predictions"] for answer in answers)
     return ours.keys() == theirs.keys() and all(np.allclose(ours[name], theirs[name]) for name in ours)
 
 
 @contextmanager
 def mlflow_serve(model: Path, request: Request) -> Iterator[tuple[int, bytes]]:
-    """`mlflow models serve` on the server's core; its port and its answer."""
+    """Run `mlflow models serve` on the server's core; yield its port and its response."""
     port = free_port()
     command = [SCRIPTS / "mlflow", "models", "serve", "-m", model, "-h", HOST, "-p", str(port)]
-    path = f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # it looks for its uvicorn there
+    path = f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # where it looks for its uvicorn
     with family(pinned(SERVER_CORE, *command, "--env-manager", "local"), QUIET | {"PATH": path}) as server:
         yield port, first_answer(server.process, port, request)
 
@@ -128,7 +128,7 @@ def mlflow_serve(model: Path, request: Request) -> Iterator[tuple[int, bytes]]:
 
 
 def both_starts(folder: Path, model: Path, request: Request, effort: Effort) -> Iterator[tuple[float, float]]:
-    """Seconds to the first answer from a folder, and from the cache of a registry that is down.
+    """Yield the seconds to the first response from a folder, and from the cache of a registry that is down.
 
     A first round, which only fills the file system's cache, is left out.
     """
@@ -148,7 +148,7 @@ def both_starts(folder: Path, model: Path, request: Request, effort: Effort) -> 
 
 @contextmanager
 def mlflow_server(folder: Path, port: str) -> Iterator[None]:
-    """A tracking server on SQLite that answers."""
+    """Run a tracking server on SQLite, ready."""
     command = [
         str(SCRIPTS / "mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination", str(folder / "artifacts"), "--host", HOST, "--port", port,
@@ -162,7 +162,7 @@ def mlflow_server(folder: Path, port: str) -> Iterator[None]:
 
 
 def healthy(port: int) -> bool:
-    """Whether the tracking server answers."""
+    """Return whether the tracking server answers."""
     client = Client(port)
     try:
         return client.status("/health") == 200
@@ -173,7 +173,7 @@ def healthy(port: int) -> bool:
 
 
 def seconds_to_answer(arguments: list[str | Path], request: Request, env: dict[str, str]) -> float:
-    """Seconds from exec to an answer."""
+    """Return the seconds from exec to a response."""
     port = free_port()
     begin = perf_counter()
     with running(serve_command(*arguments, port=port), env) as process:

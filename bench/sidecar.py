@@ -1,4 +1,4 @@
-"""What it costs to pass by `driftline monitor --upstream`: beside direct, on the same work."""
+"""The cost of the proxy `driftline monitor --upstream`, compared with direct requests, on the same work."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CONNECTIONS = (1, 64)
 FLAT = 1.10
 FLOODS = 4
 FLOOD_CONNECTIONS = 512
-"""As many clients as it takes to offer a rate that is not served."""
+"""Enough clients to offer a higher rate than the proxy can serve."""
 
 
 def run(effort: Effort) -> Result:
-    """Direct and through the proxy, in turn, round by round; then twice what that can take, for memory."""
+    """Measure both in turn, round by round; then the proxy's memory under twice the rate that it can take."""
     request = json_request("trees", models.rows(1, models.FEATURES), "probabilities")
     answer = (
         '{"model_name":"trees","model_version":"1","outputs":[{"name":"probabilities","datatype":"FP32",'
@@ -61,7 +61,7 @@ def report(
     memory: list[float],
     counters: dict[str, float],
 ) -> Result:
-    """Medians of all rounds, and what is added within a round."""
+    """Return the medians of all rounds, and the latency that is added within a round."""
     rows = []
     for (name, connections), points in seen.items():
         rate = Sample.of([point.requests_per_second for point in points])
@@ -99,7 +99,7 @@ def report(
 
 @contextmanager
 def proxy(upstream: int, request: Request) -> Iterator[tuple[int, tuple[Process, int]]]:
-    """The proxy and its agent on one core: the port of the traffic; the process and the agent's port."""
+    """Run the proxy and its agent on one core; yield the traffic's port, the process and the agent's port."""
     port, pages = free_port(), free_port()
     with TemporaryDirectory() as folder:
         profile = Path(folder) / "trees.arrow"
@@ -114,7 +114,7 @@ def proxy(upstream: int, request: Request) -> Iterator[tuple[int, tuple[Process,
 
 
 def wait_ready(pages: int) -> None:
-    """Return when the agent watches."""
+    """Wait until the agent is ready."""
     for _ in range(600):
         try:
             if httpx.get(f"http://{HOST}:{pages}/v2/health/ready", timeout=10).is_success:
@@ -125,13 +125,13 @@ def wait_ready(pages: int) -> None:
 
 
 def resident(process: tuple[Process, int]) -> float:
-    """Megabytes of proxy and agent."""
+    """Return the megabytes of proxy and agent."""
     parent = psutil.Process(process[0].popen.pid)
     return float(sum(one.memory_info().rss for one in (parent, *parent.children())) / 1e6)
 
 
 def scraped(process: tuple[Process, int]) -> dict[str, float]:
-    """What was observed, copied and dropped."""
+    """Return the numbers of exchanges that were observed, copied and dropped."""
     text = httpx.get(f"http://{HOST}:{process[1]}/metrics", timeout=60).text
     found = {"observed": 0.0, "copied": 0.0, "dropped": 0.0}
     for line in text.splitlines():

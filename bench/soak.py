@@ -1,4 +1,4 @@
-"""Swaps every few seconds and workers killed at random, under load: is any answer wrong or lost?"""
+"""Swaps every few seconds and workers killed at random, under load: is any response wrong or lost?"""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CLIENTS = 16
 VERSIONS = 4
 SWAP_SECONDS = 5.0
 KILL_SECONDS = 11.0
-"""Time for a worker to be replaced between two kills."""
+"""Time between two kills, for a worker to be replaced."""
 ANSWER_SECONDS = 60.0
-MOST_GROWTH = 1.10
+MAX_GROWTH = 1.10
 
 
 @dataclass(slots=True)
 class Seen:
-    """What happened: answers by version, sockets that broke and that killed workers held, memory in MB."""
+    """The events: responses by version, broken sockets and sockets that killed workers held, memory in MB."""
 
     answers: Counter[str] = field(default_factory=Counter)
     broken: int = 0
@@ -48,12 +48,12 @@ class Seen:
 
 
 def run(effort: Effort) -> Result:
-    """Soak for half an hour; a minute if it is to be quick."""
+    """Soak for half an hour, or for a minute with --quick."""
     return report(soak(effort.soak))
 
 
 def soak(seconds: float) -> Seen:
-    """Load two workers for so long, swapping and killing."""
+    """Load two workers for this long, swapping and killing."""
     with tempfile.TemporaryDirectory() as folder:
         registry = Registry.open(Path(folder) / "models")
         for number in range(1, VERSIONS + 1):
@@ -69,7 +69,7 @@ def soak(seconds: float) -> Seen:
 
 
 def times(factor: int) -> onnx.ModelProto:
-    """`y` is `factor` times `x`: an answer tells which version gave it."""
+    """Return a model whose `y` is `factor` times `x`: a response shows which version gave it."""
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 3)) for name in ("x", "y")]
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "factor"], ["y"])], "graph", tensors[:1], tensors[1:],
@@ -95,7 +95,7 @@ async def _soak(process: Process, port: int, registry: Registry, seconds: float)
 
 
 async def _client(port: int, numbers: random.Random, seen: Seen, end: float) -> None:
-    """Ask again and again over one connection, and over another when it breaks."""
+    """Send requests over one connection, and over another when it breaks."""
     while monotonic() < end:
         reader, writer = await asyncio.open_connection(HOST, port)
         try:
@@ -135,7 +135,7 @@ async def _swap(registry: Registry, seen: Seen, end: float) -> None:
 
 
 async def _kill(process: Process, chaos: random.Random, seen: Seen, end: float) -> None:
-    """Kill a worker now and then, when all of them are there."""
+    """Kill a worker now and then, while all of them are running."""
     while True:
         await asyncio.sleep(KILL_SECONDS)
         if monotonic() >= end - KILL_SECONDS:
@@ -143,7 +143,7 @@ async def _kill(process: Process, chaos: random.Random, seen: Seen, end: float) 
         workers = psutil.Process(process.popen.pid).children()
         if len(workers) == WORKERS:
             victim = chaos.choice(workers)
-            victim.suspend()  # it accepts no more while its sockets are counted
+            victim.suspend()  # it accepts no connections while its sockets are counted
             seen.held += sum(
                 (one.pid, one.status) == (victim.pid, psutil.CONN_ESTABLISHED)
                 for one in psutil.net_connections("tcp4")
@@ -153,20 +153,20 @@ async def _kill(process: Process, chaos: random.Random, seen: Seen, end: float) 
 
 
 async def _weigh(process: Process, seen: Seen, end: float) -> None:
-    """Memory of all processes, while every worker is there."""
+    """Record the memory of all processes, while all workers are running."""
     begin = monotonic()
     while monotonic() < end:
         await asyncio.sleep(1)
         supervisor = psutil.Process(process.popen.pid)
         workers = supervisor.children()
         if len(workers) == WORKERS:
-            with suppress(psutil.NoSuchProcess):  # killed while it is looked at
+            with suppress(psutil.NoSuchProcess):  # killed while it is measured
                 total = sum(one.memory_info().rss for one in (supervisor, *workers))
                 seen.megabytes.append((monotonic() - begin, total / 2**20))
 
 
 def report(seen: Seen) -> Result:
-    """What was wrong, what broke, and whether memory grew from the first third to the last."""
+    """Return what was wrong, what broke, and whether memory grew from the second third to the last."""
     third = len(seen.megabytes) // 3 or 1
     early = float(np.median([size for _, size in seen.megabytes[third : 2 * third]]))
     late = float(np.median([size for _, size in seen.megabytes[-third:]]))
@@ -184,7 +184,7 @@ def report(seen: Seen) -> Result:
         [
             Target("wrong answers", len(seen.wrong), "at most", 0),
             Target("sockets broken, of those that killed workers held", seen.broken, "at most", seen.held),
-            Target("memory, late of early", late / early, "at most", MOST_GROWTH),
+            Target("memory, late of early", late / early, "at most", MAX_GROWTH),
         ],
         ["Each answer is checked against the version that it names; memory is that of all processes."],
         {"answers": dict(seen.answers), "megabytes": seen.megabytes, "wrong": seen.wrong[:10]},

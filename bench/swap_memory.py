@@ -1,4 +1,4 @@
-"""A thousand hot swaps under light traffic: does the old version's memory come back?"""
+"""A thousand hot swaps under light traffic: is the old version's memory freed?"""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from driftline.registry.source import PRODUCTION, Registry
 MODEL = "swapped"
 VERSIONS = 3
 EVERY = 50
-MOST_GROWTH = 1.10
+MAX_GROWTH = 1.10
 SETTLE_SECONDS = 0.3
 REQUESTS_PER_SECOND = 50
 
 
 def run(effort: Effort) -> Result:
-    """Swap, and weigh the process now and then."""
+    """Swap, and measure the process's memory now and then."""
     request = json_request(MODEL, models.rows(1, models.TEN_MEGABYTES[0]), "output")
     with tempfile.TemporaryDirectory() as folder:
         registry = Registry.open(folder)
@@ -36,7 +36,7 @@ def run(effort: Effort) -> Result:
             registry.register([models.mlp(models.TEN_MEGABYTES, seed)], MODEL)
         registry.promote(MODEL, 1, PRODUCTION)
         port = free_port()
-        # The registry is looked at only when we say so: each swap is timed from its start to its flip.
+        # The registry is read only on our request: each swap is timed from its start to its flip.
         command = serve_command(
             "--registry", folder, "--poll-seconds", "3600", "--model-control", "explicit", port=port
         )
@@ -51,7 +51,7 @@ def run(effort: Effort) -> Result:
 def swaps(
     registry: Registry, port: int, pid: int, request: Request, effort: Effort
 ) -> tuple[list[float], dict[int, float]]:
-    """Swap to one version after the other: seconds of each swap, and megabytes after so many swaps."""
+    """Swap to one version after another; return the seconds of each, and megabytes by number of swaps."""
     client = Client(port)
     load = Request(f"/v2/repository/models/{MODEL}/load", b"{}")
     process = psutil.Process(pid)
@@ -75,7 +75,7 @@ def swaps(
 
 @contextmanager
 def traffic(port: int, request: Request) -> Iterator[list[str]]:
-    """Light traffic meanwhile; the versions that answered. Raises RuntimeError if a request fails."""
+    """Send light traffic meanwhile; yield the versions that answered. Raises RuntimeError if one fails."""
     stop = threading.Event()
     answered: list[str] = []
     failed: list[str] = []
@@ -99,7 +99,7 @@ def traffic(port: int, request: Request) -> Iterator[list[str]]:
 
 
 def report(seconds: Sample, curve: dict[int, float], answered: int, effort: Effort) -> Result:
-    """The curve and the growth since the first swaps."""
+    """Return the curve and the growth since the first swaps."""
     settled = curve[effort.settle]
     growth = curve[effort.swaps] / settled
     megabytes = Path(models.mlp(models.TEN_MEGABYTES)).stat().st_size / 1e6
@@ -109,7 +109,7 @@ def report(seconds: Sample, curve: dict[int, float], answered: int, effort: Effo
             ["swaps", "RSS MB", f"of that after {effort.settle}"],
             [[str(swap), f"{rss:.1f}", f"{rss / settled:.3f}"] for swap, rss in curve.items()],
         ),
-        [Target(f"memory at the end, of that after {effort.settle} swaps", growth, "at most", MOST_GROWTH)],
+        [Target(f"memory at the end, of that after {effort.settle} swaps", growth, "at most", MAX_GROWTH)],
         [
             f"A swap (alias, load, warm, flip) takes {seconds.median * 1e3:.0f} ms in the median, "
             f"{max(seconds.values) * 1e3:.0f} ms at most; {answered:,} requests meanwhile, none failed."

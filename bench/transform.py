@@ -27,7 +27,7 @@ Work = Callable[[], object]
 
 
 def run(effort: Effort) -> Result:
-    """One row and many, through each of them in turn, round by round; the same features of all."""
+    """Time one row and many with each of them in turn, round by round; all compute the same features."""
     from bench.peers import column_transformer, onnx, polars
 
     many = table(ROWS)
@@ -64,7 +64,7 @@ def run(effort: Effort) -> Result:
 
 
 def table(rows: int) -> pa.RecordBatch:
-    """Numbers and strings of which some are missing, and times."""
+    """Return a table of numbers, some of them missing, strings, and times."""
     random = np.random.default_rng(0)
     columns: dict[str, Any] = {}
     for name in NUMBERS:
@@ -79,7 +79,7 @@ def table(rows: int) -> pa.RecordBatch:
 
 
 def driftline(batch: pa.RecordBatch) -> dl.Transform:
-    """Ours: the two times become an hour and a weekday, cyclic."""
+    """Fit our transform: the two times become an hour and a weekday, cyclic."""
     times = [
         *(dl.DatePart("time_0", "hour"), dl.Cyclic("time_0_hour", 24)),
         *(dl.DatePart("time_1", "weekday"), dl.Cyclic("time_1_weekday", 7)),
@@ -89,7 +89,7 @@ def driftline(batch: pa.RecordBatch) -> dl.Transform:
 
 
 def once(work: Work, budget: float) -> float:
-    """Seconds of one call: the least of the averages of a few runs, which the budget is spent on."""
+    """Return the seconds of one call: the least average of three runs that share the budget."""
     work()
     begin = perf_counter()
     work()
@@ -104,12 +104,12 @@ def once(work: Work, budget: float) -> float:
 
 
 def arrow_work(transform: dl.Transform, batch: pa.RecordBatch) -> Work:
-    """Ours on a record batch."""
+    """Return our work on a record batch."""
     return lambda: transform.apply(batch)
 
 
 def numpy_work(transform: dl.Transform, batch: pa.RecordBatch) -> Work:
-    """Ours on arrays by name, as the server hands over what a request brought: strings are Python's."""
+    """Return our work on arrays by name, as a request's in the server: strings are Python's."""
     columns = {
         name: np.array(column.to_pylist(), object)
         if name in STRINGS
@@ -120,7 +120,7 @@ def numpy_work(transform: dl.Transform, batch: pa.RecordBatch) -> Work:
 
 
 def peak(work: Work) -> int:
-    """Bytes that are allocated at once, at most: numpy's, Python's, and those of Arrow's pool."""
+    """Return the peak of allocated bytes: numpy's, Python's, and those of Arrow's pool."""
     work()
     usual = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(usual)
@@ -135,18 +135,18 @@ def peak(work: Work) -> int:
 
 
 def frame_work(fitted: Any, batch: pa.RecordBatch) -> Work:
-    """scikit-learn's on a DataFrame that is there already."""
+    """Return scikit-learn's work on an existing DataFrame."""
     frame = batch.to_pandas()
     return lambda: fitted.transform(frame)
 
 
 def onnx_work(session: ort.InferenceSession, tensors: dict[str, Any]) -> Work:
-    """ONNX Runtime's on tensors that are there already."""
+    """Return ONNX Runtime's work on existing tensors."""
     return lambda: session.run(None, tensors)
 
 
 def same(ours: dl.Transform, fitted: Any, session: Any, feed: Any, batch: pa.RecordBatch) -> None:
-    """Raise AssertionError unless all give the same features."""
+    """Raise AssertionError unless all compute the same features."""
     few = batch.slice(0, 1000)
     width = len(NUMBERS) + CATEGORIES * len(STRINGS)
     matrix = ours.apply(few)[:, :width]
@@ -155,7 +155,7 @@ def same(ours: dl.Transform, fitted: Any, session: Any, feed: Any, batch: pa.Rec
 
 
 def report(samples: dict[str, tuple[Sample, Sample]], memory: dict[str, float]) -> Result:
-    """The figures beside what was promised."""
+    """Return the figures beside the targets."""
     bare = samples["driftline, without times"]
     numpy, bare_numpy = (samples[f"driftline, numpy columns{end}"] for end in ("", ", without times"))
     onnx = samples["skl2onnx in ONNX Runtime, without times"]
@@ -195,7 +195,7 @@ def report(samples: dict[str, tuple[Sample, Sample]], memory: dict[str, float]) 
 
 
 def targets(samples: dict[str, tuple[Sample, Sample]], memory: float) -> list[Target]:
-    """What was promised."""
+    """Return the targets."""
     ours, numpy = samples["driftline"], samples["driftline, numpy columns, without times"]
     theirs = samples["ColumnTransformer, without times"]
     onnx = samples["skl2onnx in ONNX Runtime, without times"]

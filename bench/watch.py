@@ -1,4 +1,4 @@
-"""What the monitor costs: the same server with it off, counting only, and comparing with a profile."""
+"""The cost of the monitor: the same server with it off, counting only, and comparing with a profile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from driftline.monitor.reference.profile import Profile
 NAME = "trees"
 CONNECTIONS = (1, 64)
 REFERENCE_ROWS = 50_000
-LEAST_SHARE = 0.95
+MIN_SHARE = 0.95
 OFF, COUNTING, WATCHING = "off", "without a profile", "with a profile"
 
 
@@ -39,7 +39,7 @@ def run(effort: Effort) -> Result:
             )
             for form, more in files.items()
         }
-        for port in ports.values():  # its first seconds are no measure
+        for port in ports.values():  # its first seconds are not representative
             load(port, request, CONNECTIONS[-1], effort.seconds)
         turns = effort.rounds * effort.seconds
         seen = {connections: in_turn(ports, request, connections, turns) for connections in CONNECTIONS}
@@ -48,7 +48,7 @@ def run(effort: Effort) -> Result:
 
 @contextmanager
 def serving(registry: Path, files: dict[str, bytes], request: Request) -> Iterator[int]:
-    """A server of one version made of these files, its monitor loaded; its port."""
+    """Run a server of one version with these files, its monitor loaded; yield its port."""
     version = registry / NAME / "1"
     version.mkdir(parents=True)
     for name, content in files.items():
@@ -64,7 +64,7 @@ def serving(registry: Path, files: dict[str, bytes], request: Request) -> Iterat
 
 
 def report(seen: dict[int, dict[str, list[Load]]]) -> Result:
-    """Medians and ratios of all turns."""
+    """Return the medians and ratios of all turns."""
     rows, targets, figures = [], [], []
     for connections, points in seen.items():
         for form, found in points.items():
@@ -74,7 +74,7 @@ def report(seen: dict[int, dict[str, list[Load]]]) -> Result:
             figures.append({"monitor": form, "connections": connections, "ratios": share})
             if form == WATCHING:
                 what = f"of the requests/s without a monitor, at {connections} connections"
-                targets.append(Target(what, share.median, "at least", LEAST_SHARE))
+                targets.append(Target(what, share.median, "at least", MIN_SHARE))
     return Result(
         "what the monitor costs: one row of 30 features as JSON, XGBoost of 100 trees, one core",
         Table(["monitor", "connections", "requests/s", "p50 ms", "p99 ms", "of none"], rows),

@@ -133,7 +133,7 @@ def test_arrays_of_other_libraries_are_taken_wherever_ours_are(values: Any) -> N
 
 
 def test_one_that_numpy_cannot_have_is_refused_by_name() -> None:
-    message = "'x': expected an array that numpy can have, came a Sparse: a sparse layout"
+    message = "'x': expected an array that numpy can represent, got a Sparse: a sparse layout"
     with pytest.raises(BadRequest, match=f"column {message}"):
         columns_of({"x": Sparse()})
     with pytest.raises(BadRequest, match=f"column {message}"):

@@ -118,7 +118,7 @@ def test_register_opens_what_it_is_given(tmp_path: Path, model: Path) -> None:
     refused = run(*given)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert refused.stderr == (
-        f"driftline: {tmp_path}/junk.onnx: expected an ONNX model, came 4 bytes that are none, "
+        f"driftline: {tmp_path}/junk.onnx: expected an ONNX model, got 4 bytes that are not one, "
         "or not all of one; --no-verify registers it all the same\n"
     )
     assert not registry.exists()
@@ -158,7 +158,7 @@ def test_fetch_takes_models_and_folders_in_turn(tmp_path: Path, model: Path) -> 
     odd = run("fetch", "models:/m", env=where)
     assert (odd.exit_code, odd.stderr) == (
         2,
-        "driftline: models:/m: expected a folder after each model, came none\n",
+        "driftline: models:/m: expected a folder after each model, got none\n",
     )
 
 

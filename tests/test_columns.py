@@ -146,22 +146,22 @@ def test_the_fields_of_a_structured_array_are_columns() -> None:
     [
         (
             {"a": pa.array([[1], [2, 3]])},
-            "column 'a', row 1: expected 1 values as in row 0, came 2",
+            "column 'a', row 1: expected 1 values as in row 0, got 2",
         ),
         (
             {"a": pa.chunked_array([[[1, 2]], [[3, 4], []]])},
-            "column 'a', row 2: expected 2 values as in row 0, came 0",
+            "column 'a', row 2: expected 2 values as in row 0, got 0",
         ),
-        ({"a": pa.array([[1], None])}, "column 'a', row 1: expected 1 values as in row 0, came null"),
-        ({"a": pa.array([None, [1]])}, "column 'a', row 0: expected a list, came null"),
-        ({"a": pa.array([[[1]], [[2]]])}, "column 'a': expected numbers or strings, came list"),
+        ({"a": pa.array([[1], None])}, "column 'a', row 1: expected 1 values as in row 0, got null"),
+        ({"a": pa.array([None, [1]])}, "column 'a', row 0: expected a list, got null"),
+        ({"a": pa.array([[[1]], [[2]]])}, "column 'a': expected numbers or strings, got list"),
         ({"a": pa.array([b"x"])}, "column 'a': expected numbers or strings, came binary"),
-        ({"a": pa.array([{"b": 1}])}, "column 'a': expected numbers or strings, came struct"),
+        ({"a": pa.array([{"b": 1}])}, "column 'a': expected numbers or strings, got struct"),
         ({"a": np.array([1, "x"], object)}, "column 'a': expected numbers or strings"),
-        ({"a": np.zeros((1, 2)), "a_1": np.zeros(1)}, "column 'a_1': expected it once, came twice"),
-        (pa.table([[1], [2]], ["a", "a"]), "column 'a': expected it once, came twice"),
+        ({"a": np.zeros((1, 2)), "a_1": np.zeros(1)}, "column 'a_1': expected it once, got twice"),
+        (pa.table([[1], [2]], ["a", "a"]), "column 'a': expected it once, got twice"),
         ([1, 2], "expected a table, a DataFrame or arrays by name"),
-        (np.zeros((2, 2)), "expected arrays by name, such as {.input.: array}, came an array alone"),
+        (np.zeros((2, 2)), "expected arrays by name, such as {.input.: array}, got an array alone"),
     ],
 )
 def test_what_is_neither_is_named(data: Any, message: str) -> None:
@@ -238,9 +238,9 @@ def test_times_of_polars(frame: pl.DataFrame) -> None:
 
 
 def test_what_exports_no_table_is_refused(frame: pl.DataFrame) -> None:
-    with pytest.raises(BadRequest, match="expected a table that Arrow can have, came a Series: "):
+    with pytest.raises(BadRequest, match="expected a table that Arrow can represent, got a Series: "):
         columns_of(frame["number"])
-    with pytest.raises(BadRequest, match=r"came a LazyFrame: collect\(\) makes a frame"):
+    with pytest.raises(BadRequest, match=r"got a LazyFrame: collect\(\) makes a frame"):
         columns_of(frame.lazy())
 
 
@@ -289,11 +289,11 @@ def test_kinds() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (pd.Series([1, 2], name="a"), r"came a Series: to_frame\(\) makes a frame of it$"),
-        ({"a": [[1], [2, 3]]}, "column 'a': expected a regular array, came lists that differ"),
+        (pd.Series([1, 2], name="a"), r"got a Series: to_frame\(\) makes a frame of it$"),
+        ({"a": [[1], [2, 3]]}, "column 'a': expected a regular array, got lists that differ"),
         ({"a": ["x", 1]}, "column 'a': expected numbers or strings: "),
         (pd.DataFrame({"a": [2**70, 1]}), "column 'a': expected numbers or strings: "),
-        ({str(name): [1] * (1 + name % 2) for name in range(30)}, "came 0: 1, 1: 2, .*, 19: 2, 10 more$"),
+        ({str(name): [1] * (1 + name % 2) for name in range(30)}, "got 0: 1, 1: 2, .*, 19: 2, 10 more$"),
     ],
 )
 def test_what_is_no_columns_is_refused_in_a_line(data: Any, message: str) -> None:

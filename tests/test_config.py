@@ -21,7 +21,7 @@ from driftline.config import (
     read_toml,
 )
 from driftline.errors import ConfigError
-from driftline.files import MOST_BYTES
+from driftline.files import MAX_BYTES
 from driftline.rules import without_secrets
 
 
@@ -312,10 +312,10 @@ def test_no_message_shows_a_secret(text: str, shown: str) -> None:
 
 
 def test_what_is_far_too_large_for_settings_is_not_read(toml: Callable[[str], Path]) -> None:
-    path = toml("#" * MOST_BYTES + "\n")
-    with pytest.raises(ConfigError, match=r"driftline.toml: expected at most 1048576 bytes, came more"):
+    path = toml("#" * MAX_BYTES + "\n")
+    with pytest.raises(ConfigError, match=r"driftline.toml: expected at most 1048576 bytes, got more"):
         read_toml(path)
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(ConfigError, match=r"driftline.toml: expected at most 1048576 bytes, came more"):
+    with pytest.raises(ConfigError, match=r"driftline.toml: expected at most 1048576 bytes, got more"):
         read_toml(path)

@@ -133,18 +133,18 @@ def test_a_line_without_an_end_is_not_gathered(tmp_path: Path, small_blocks: Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,ü\n".encode("latin-1"), "column 'b': expected text in UTF-8, came another encoding"),
-        ("ä,b\n1,2\n".encode("latin-1"), "expected text in UTF-8, came another encoding"),
-        ("a,b\n1,2\n".encode("utf-16"), "expected text in UTF-8, came another encoding"),
-        (b"a;b\n1;2\n", "expected columns apart by commas, came 'a;b'"),
-        (b"a\tb\n1\t2\n", "expected columns apart by commas, came 'a\\tb'"),
-        (b"a;b\n1,5;2,5\n", "expected columns apart by commas, came 'a;b'"),
-        (b'"a, b";c\r\n1,5;2,5\r\n', "expected columns apart by commas, came '\"a, b\";c'"),
-        (b'\xef\xbb\xbfa;b\n"x\ny";1\n', "expected columns apart by commas, came 'a;b'"),
-        (b"\r\na;b;c\r\n1;2\r\n", "expected columns apart by commas, came 'a;b;c'"),
-        (b"a;b", "expected columns apart by commas, came 'a;b'"),
-        ("a,ä\n1,2\n".encode("latin-1"), "expected text in UTF-8, came another encoding"),
-        ("a,b\n1,2\n".encode("utf-16-le"), "expected text in UTF-8, came another encoding"),
+        ("a,b\n1,ü\n".encode("latin-1"), "column 'b': expected text in UTF-8, got another encoding"),
+        ("ä,b\n1,2\n".encode("latin-1"), "expected text in UTF-8, got another encoding"),
+        ("a,b\n1,2\n".encode("utf-16"), "expected text in UTF-8, got another encoding"),
+        (b"a;b\n1;2\n", "expected columns separated by commas, got 'a;b'"),
+        (b"a\tb\n1\t2\n", "expected columns separated by commas, got 'a\\tb'"),
+        (b"a;b\n1,5;2,5\n", "expected columns separated by commas, got 'a;b'"),
+        (b'"a, b";c\r\n1,5;2,5\r\n', "expected columns separated by commas, got '\"a, b\";c'"),
+        (b'\xef\xbb\xbfa;b\n"x\ny";1\n', "expected columns separated by commas, got 'a;b'"),
+        (b"\r\na;b;c\r\n1;2\r\n", "expected columns separated by commas, got 'a;b;c'"),
+        (b"a;b", "expected columns separated by commas, got 'a;b'"),
+        ("a,ä\n1,2\n".encode("latin-1"), "expected text in UTF-8, got another encoding"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "expected text in UTF-8, got another encoding"),
     ],
 )
 def test_what_is_written_otherwise_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -180,6 +180,6 @@ def test_another_encoding_further_on_is_named_with_its_place(tmp_path: Path, fol
     if folder:
         file_of(tmp_path, "x", name="a.csv")
     where = r"/data\.csv: " if not folder else ": data.csv, "
-    message = rf"{where}rows \d+ to 101: column 'x': expected text in UTF-8, came another encoding$"
+    message = rf"{where}rows \d+ to 101: column 'x': expected text in UTF-8, got another encoding$"
     with pytest.raises(BadRequest, match=message):
         read(tmp_path if folder else path)

@@ -58,7 +58,7 @@ def test_tensors_and_params() -> None:
             "expected dtype and shape",
         ),
         ('[{"type": "tensor", "tensor-spec": {"dtype": "int8", "shape": [-2]}}]', "expected dtype and shape"),
-        ('[{"type": "long"}, {"type": "tensor"}]', "came both"),
+        ('[{"type": "long"}, {"type": "tensor"}]', "got both"),
         ('[{"type": "long", "name": "a"}, {"type": "long", "name": "a"}]', "expected different names"),
         ('[{"type": "long", "name": "a"}, {"type": "long"}]', "expected different names"),
     ],

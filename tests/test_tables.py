@@ -103,7 +103,7 @@ def test_a_csv_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
 
 def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("a,b,a\n1,2,3\n")
-    with pytest.raises(BadRequest, match=r"data\.csv: expected columns of different names, came 'a' twice"):
+    with pytest.raises(BadRequest, match=r"data\.csv: expected columns of different names, got 'a' twice"):
         Source(tmp_path / "data.csv")
 
 
@@ -133,7 +133,7 @@ def test_what_is_written_takes_the_place_of_no_data(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(BadRequest, match=r"folder\.csv: expected a file, came a folder"):
+    with pytest.raises(BadRequest, match=r"folder\.csv: expected a file, got a folder"):
         Writer(tmp_path / "folder.csv")
     with pytest.raises(BadRequest, match=r"one\.csv: expected a file in a folder, .*nowhere is none"):
         Writer(tmp_path / "nowhere/one.csv")

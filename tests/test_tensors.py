@@ -58,7 +58,7 @@ def test_integers_fit_or_are_refused(datatype: str) -> None:
     for value in (limits.min - 1, limits.max + 1, 10**30):
         for data in ([0, value], np.array([0, value], dtype=object), np.array([value])):
             with refuses(
-                f"input 'x': expected {datatype} values from {limits.min} to {limits.max}, came {value}"
+                f"input 'x': expected {datatype} values from {limits.min} to {limits.max}, got {value}"
             ):
                 coerce(spec(datatype), data)
 
@@ -105,7 +105,7 @@ def test_none_is_nan_and_what_is_too_large_infinite(datatype: str) -> None:
     ],
 )
 def test_other_values_are_refused_by_position(datatype: str, data: object, came: str) -> None:
-    with refuses(f"input 'x': expected {datatype} values, came {came}"):
+    with refuses(f"input 'x': expected {datatype} values, got {came}"):
         coerce(spec(datatype), data)
 
 
@@ -124,7 +124,7 @@ def test_ragged_lists_are_refused(datatype: str, data: object) -> None:
     with refuses("input 'x': expected "):
         coerce(spec(datatype), converted(data))
     if not isinstance(data, tuple) and not isinstance(data[1], (str, dict)):
-        with refuses("input 'x': expected a regular array, came nested lists that differ"):
+        with refuses("input 'x': expected a regular array, got nested lists that differ"):
             coerce(spec(datatype), converted(data))
 
 
@@ -133,12 +133,12 @@ def test_a_deep_nest_is_refused(datatype: str) -> None:
     data: list[Any] = []
     for _ in range(1000):
         data = [data]
-    with refuses("input 'x': expected shape [-1], came too deep a nest"):
+    with refuses("input 'x': expected shape [-1], got lists nested too deep"):
         coerce(spec(datatype), data)
 
 
 def test_a_long_text_among_numbers_is_not_multiplied() -> None:
-    with refuses("input 'x': expected FP32 values, came 'zzz"):
+    with refuses("input 'x': expected FP32 values, got 'zzz"):
         coerce(spec("FP32"), [0.5] * 100_000 + ["z" * 10_000_000])
 
 
@@ -159,7 +159,7 @@ def test_what_is_masked_is_nan_or_refused() -> None:
     assert coerce(spec("FP32"), masked.astype("f4")).ravel().tolist() == pytest.approx(
         [1, np.nan, 3, 4], nan_ok=True
     )
-    with refuses("input 'x': expected INT64 values, came None (NoneType) at position 1"):
+    with refuses("input 'x': expected INT64 values, got None (NoneType) at position 1"):
         coerce(spec("INT64"), masked)
 
 
@@ -253,15 +253,15 @@ def test_columns_become_inputs_in_the_order_of_the_signature() -> None:
 @pytest.mark.parametrize(
     ("signature", "columns", "message"),
     [
-        (TWO, [[1, 2]], "expected values by input name (a, b), came [[1, 2]]"),
-        (TWO, {"a": [[1, 2]]}, "input 'b': expected BYTES [-1], came nothing"),
+        (TWO, [[1, 2]], "expected values by input name (a, b), got [[1, 2]]"),
+        (TWO, {"a": [[1, 2]]}, "input 'b': expected BYTES [-1], got nothing"),
         (TWO, {"a": [[1, 2]], "b": ["u"], "c": 1}, "input 'c': the model has no such input; it has: a, b"),
         (ONE, {1: []}, "input 1: the model has no such input; it has: x"),
-        (ONE, [[1, 2, 3]], "input 'x': expected shape [-1, 2], came [1, 3]"),
-        (ONE, [], "input 'x': expected shape [-1, 2], came [0]"),
-        (ONE, 5, "input 'x': expected shape [-1, 2], came []"),
-        (ONE, None, "input 'x': expected shape [-1, 2], came []"),
-        (ONE, "abc", "input 'x': expected FP32 values, came 'abc' (str) at position 0"),
+        (ONE, [[1, 2, 3]], "input 'x': expected shape [-1, 2], got [1, 3]"),
+        (ONE, [], "input 'x': expected shape [-1, 2], got [0]"),
+        (ONE, 5, "input 'x': expected shape [-1, 2], got []"),
+        (ONE, None, "input 'x': expected shape [-1, 2], got []"),
+        (ONE, "abc", "input 'x': expected FP32 values, got 'abc' (str) at position 0"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(signature: Signature, columns: object, message: str) -> None:
@@ -273,7 +273,7 @@ def test_rows_are_counted_and_must_agree() -> None:
     inputs = TWO.inputs_of({"a": np.zeros((3, 2)), "b": ["u", "v", "w"]})
     assert TWO.rows(inputs) == 3
     assert Signature(TWO.inputs, (), False).rows(inputs) == 1
-    with refuses("input 'b': expected 3 rows as in input 'a', came 1"):
+    with refuses("input 'b': expected 3 rows as in input 'a', got 1"):
         TWO.rows(TWO.inputs_of({"a": np.zeros((3, 2)), "b": ["u"]}))
 
 

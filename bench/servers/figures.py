@@ -36,7 +36,7 @@ MEASURES = (
     Measure("cold start", START, "seconds", -1, "s"),
     Measure("memory, RSS", MEMORY, "rss_mb", -1, "MB"),
 )
-MOST_FAILED = 0.001
+MAX_FAILED = 0.001
 """The part of requests that may fail before a figure is none."""
 
 
@@ -58,7 +58,7 @@ class Figures:
         values = self._values.get((server, work, figure), {})
         if figure in ("failed", "cores"):
             return values
-        good = {number for number in values if failed.get(number, 0.0) <= MOST_FAILED and values[number] > 0}
+        good = {number for number in values if failed.get(number, 0.0) <= MAX_FAILED and values[number] > 0}
         return {number: values[number] for number in sorted(good)}
 
     def sample(self, server: str, work: str, figure: str) -> Sample | None:

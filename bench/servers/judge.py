@@ -12,7 +12,7 @@ from bench.servers.works import BINARY_64, MEMORY, OPEN_LOOP, ROW_1, ROW_64, ROW
 RATE_OF = ((NGINX_STATIC, 0.45), ("mosec", 3), ("triton", 12), ("kserve", 25), ("mlserver", 25))
 SERVERS = tuple(peer.name for peer in OTHERS if peer.name != NGINX_STATIC)
 TIMES_EVERY_PEER = 5.0
-OF_NGINX_P50, OF_BEST_P99, OF_UNWATCHED, OF_TWO_WORKERS, MOST_RSS_MB = 2.5, 0.2, 0.95, 1.7, 220
+OF_NGINX_P50, OF_BEST_P99, OF_UNWATCHED, OF_TWO_WORKERS, MAX_RSS_MB = 2.5, 0.2, 0.95, 1.7, 220
 
 
 def targets(figures: Figures) -> Iterator[Target]:
@@ -37,7 +37,7 @@ def targets(figures: Figures) -> Iterator[Target]:
         what = "2 workers, times one, at as much CPU a core"
         yield Target(what, 2 * two.median, "at least", OF_TWO_WORKERS)
     if (memory := figures.sample(DRIFTLINE, MEMORY, "rss_mb")) is not None:
-        yield Target("RSS, MB", memory.median, "at most", MOST_RSS_MB)
+        yield Target("RSS, MB", memory.median, "at most", MAX_RSS_MB)
 
 
 def _every(figures: Figures, server: str, work: str, what: str) -> Iterator[Target]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from bench.common import QUIET, Effort, Sample, machine
 from bench.results import Target
 from bench.servers.catalogue import DRIFTLINE, NGINX_STATIC, Peer
-from bench.servers.figures import MEASURES, MOST_FAILED, Figures
+from bench.servers.figures import MAX_FAILED, MEASURES, Figures
 from bench.servers.works import (
     BINARY_64,
     MEMORY,
@@ -79,7 +79,7 @@ def markdown(
     yield ""
     yield (
         f"{effort.rounds} rounds, {effort.seconds} s a point, all servers in turn in each round; median ± "
-        f"half the range. c: connections. A figure of which more than {MOST_FAILED:.1%} of the requests "
+        f"half the range. c: connections. A figure of which more than {MAX_FAILED:.1%} of the requests "
         "failed is none. Each server was asked first whether it answers what ONNX Runtime does. `driftline` "
         "is monitored with a profile; `raw columns` have a transform in front and a JSON object for each row."
     )

@@ -36,10 +36,10 @@ from bench.servers.works import (
     Work,
 )
 
-POLL_SECONDS, MOST_START_SECONDS = 0.005, 180.0
+POLL_SECONDS, MAX_START_SECONDS = 0.005, 180.0
 WARM_SECONDS, WARM_CONNECTIONS = 1, 16
 OPEN_CONNECTIONS = 128
-MOST_REASON = 300
+MAX_REASON = 300
 NEIGHBOURS = "neighbours"
 TOLERANCE = 1e-4
 """How far a probability may be from ONNX Runtime's: what text of few digits loses, and no more."""
@@ -118,7 +118,7 @@ def _asked_all(at: Visited, works: list[Work], number: int, effort: Effort) -> I
 def shortly(error: Exception) -> str:
     """An error on one line, its end if that is long: there stands what was wrong."""
     text = " ".join(f"{error}".split()) or type(error).__name__
-    return text if len(text) <= MOST_REASON else f"... {text[-MOST_REASON:]}"
+    return text if len(text) <= MAX_REASON else f"... {text[-MAX_REASON:]}"
 
 
 def asked(peer: Peer, subject: Subject, work: Work) -> Request:
@@ -140,7 +140,7 @@ def started(peer: Peer, subject: Subject) -> Iterator[tuple[Family, int, float]]
         begin = perf_counter()
         with family(command, {**place.environment(), **peer.env}) as server:
             with on_core(CLIENT_CORE):
-                body = first_answer(server.process, ports[0], request, POLL_SECONDS, MOST_START_SECONDS)
+                body = first_answer(server.process, ports[0], request, POLL_SECONDS, MAX_START_SECONDS)
             seconds = perf_counter() - begin
             compare(peer, body, JSON, right)
             yield server, ports[0], seconds
@@ -166,7 +166,7 @@ def compare(peer: Peer, body: bytes, form: str, right: Any) -> None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RuntimeError(f"an answer that can't be read ({error!r}): {body[:200]!r}") from None
     if came.shape != right.ravel().shape or not np.allclose(came, right.ravel(), atol=TOLERANCE):
-        raise RuntimeError(f"a wrong answer: expected {right.ravel()[:4]}, came {came[:4]}")
+        raise RuntimeError(f"a wrong answer: expected {right.ravel()[:4]}, got {came[:4]}")
 
 
 def drain(at: Visited) -> None:

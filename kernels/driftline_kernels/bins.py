@@ -18,7 +18,7 @@ SPECIAL = 3
 LEAD = 3
 """Numbers before a column's edges: first cell, cells per unit, levels."""
 
-MOST_EDGES = 252
+MAX_EDGES = 252
 """Edges that a column may have: the number of its last bin, E + 3, fits in a byte."""
 
 
@@ -38,7 +38,7 @@ def prepare(edges: NDArray[Any]) -> Bins:
     """Edges as `count` wants them; under 1 KB a column with 32 float32 edges.
 
     edges  (columns, E) float32 or float64, ascending without ties, padded at the end with +inf; E is at most
-           MOST_EDGES. No finite value reaches a padding edge, so the bins behind the first one stay empty.
+           MAX_EDGES. No finite value reaches a padding edge, so the bins behind the first one stay empty.
     """
     columns = len(edges)
     cells = np.empty((columns, LEAD), edges.dtype)

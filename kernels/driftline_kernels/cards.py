@@ -36,7 +36,7 @@ SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
     "blocks._settle_cuda": ((array(F64), TABLE),),
     "categories._count_cuda": ((array(I32), array(I64)),),
     "detector._look_cuda": (
-        (array(I64, 2), TABLE, TABLE, array(F64), array(F64), array(F64, 4), TABLE, TABLE, TABLE),
+        (array(I64, 2), TABLE, TABLE, array(F64), array(F64), array(F32, 4), TABLE, TABLE, TABLE),
     ),
     "moments._merge_cuda": ((TABLE, TABLE),),
     "moving._move_cuda": ((array(BYTE), array(BYTE), I64, array(I64, 2), MATRIX),),

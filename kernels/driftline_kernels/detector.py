@@ -22,11 +22,12 @@ KAPPA = 50.0
 
 
 class State(NamedTuple):
-    """What the detectors remember, of each column; all float64, on one device.
+    """What the detectors remember, of each column; float64, but for `recent`, on one device.
 
     Each detector has its own memory, since a signal of one must not make the other forget.
 
-    recent  (columns, 2, H, K) decayed counts of past looks, C: those of `change`, then those of `alarm`
+    recent  (columns, 2, H, K) float32, decayed counts of past looks, C: those of `change`, then those of
+            `alarm`; a bet may be any that is made before, so rounding it leaves it fair
     seen    (columns, K) counts of past looks, N
     change  (columns, H) log M of `change`
     alarm   (columns, H) log M of `alarm`
@@ -41,7 +42,7 @@ class State(NamedTuple):
 def start(columns: int, half_lives: int, bins: int) -> State:
     """The state before the first look, on the CPU."""
     return State(
-        np.zeros((columns, 2, half_lives, bins)),
+        np.zeros((columns, 2, half_lives, bins), np.float32),
         np.zeros((columns, bins)),
         np.full((columns, half_lives), -np.inf),
         np.full((columns, half_lives), -np.inf),
@@ -196,7 +197,7 @@ def total_of(recent: Any) -> float:
     """The rows that are remembered."""
     total = 0.0
     for k in range(len(recent)):
-        total += recent[k]
+        total += np.float64(recent[k])
     return total
 
 

@@ -101,6 +101,26 @@ def share_below(known: Any, x: float, margin: float) -> Any:
 
 
 @body
+def piecewise(p: Any, x: float) -> Any:
+    """The polynomial of the piece that x lies in, of x less the edge before it, or the first.
+
+    p  how many edges there are, after how much x comes round (0: never), the edges, ascending, and for each
+       piece, one more than edges, as many coefficients, the constant first
+    """
+    count, period, first = np.int64(p[0]), p[1], p[2]
+    if period > 0:
+        x -= period * floor((x - first) / period)
+    place = 0 if x != x else np.searchsorted(p[2 : 2 + count], x, side="right")
+    terms = (len(p) - 2 - count) // (count + 1)
+    at = 2 + count + place * terms
+    distance = x - p[1 + max(place, 1)]
+    y = 0.0
+    for term in range(at + terms - 1, at - 1, -1):
+        y = y * distance + p[term]
+    return y
+
+
+@body
 def probit(share: float) -> Any:
     """The normal distribution's quantile, for a share not closer than 1e-7 to 0 or 1, else for one that is.
 

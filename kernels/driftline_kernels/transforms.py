@@ -21,6 +21,7 @@ from driftline_kernels.scalars import (
     hash_bits,
     log1p,
     part_of,
+    piecewise,
     place_among,
     probit,
     share_below,
@@ -37,7 +38,7 @@ WORDS = 6
 
 EMIT, ONE_HOT, CONSTANT, FILL, MISSING, CENTRE, SCALE, CLIP, LOG1P, POWER, BIN, FIND, TABLE = range(13)
 ADD, SUBTRACT, MULTIPLY, DIVIDE, PART, SINE, COSINE, PAIR, MIX, BUCKET, KNOWN, CLEAR = range(13, 25)
-BOX_COX, YEO_JOHNSON, SHARE, PROBIT = range(25, 29)
+BOX_COX, YEO_JOHNSON, SHARE, PROBIT, ADD_SCALED, PIECEWISE = range(25, 31)
 """The operations; what each means stands beside it in `execute`."""
 
 NUMBERS, CODES, HASHES = range(3)
@@ -174,6 +175,9 @@ def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: 
     elif operation == ADD:
         for row in range(first, stop):
             y[row] = x[row] + z[row]
+    elif operation == ADD_SCALED:
+        for row in range(first, stop):
+            y[row] = z[row] + x[row] * p[0]
     elif operation == SUBTRACT:
         for row in range(first, stop):
             y[row] = x[row] - z[row]
@@ -208,6 +212,9 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
     elif operation == SHARE:  # p: what is as good as an end, then quantiles, ascending
         for row in range(first, stop):
             y[row] = share_below(p[1:], x[row], p[0])
+    elif operation == PIECEWISE:
+        for row in range(first, stop):
+            y[row] = piecewise(p, x[row])
     elif operation == PART:
         part = np.int64(p[0])
         for row in range(first, stop):

@@ -1,13 +1,13 @@
-"""driftline serves machine-learning models over HTTP and watches the data that flows through them.
+"""driftline serves machine-learning models over HTTP and monitors the data that flows through them.
 
-The public face; each name is imported when it is first used, so that `import driftline` costs nothing.
+The public API; each name is imported when it is first used, so that `import driftline` costs nothing.
 """
 
 import os
 from typing import TYPE_CHECKING
 
-# From 1.29 on ONNX Runtime tells its maker of every model that is loaded, unless this is said before it is
-# imported. Whoever wants that sets it to 0.
+# From 1.29 on, ONNX Runtime reports every model that is loaded to its maker, unless this is set before it is
+# imported. Set it to 0 to allow that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
@@ -19,10 +19,12 @@ __all__ = [
     "Cyclic",
     "DatePart",
     "Drop",
+    "Equals",
     "Frequency",
     "Hash",
     "History",
     "Impute",
+    "Linear",
     "Log1p",
     "MinMax",
     "Missing",
@@ -31,6 +33,7 @@ __all__ = [
     "OneHot",
     "Ordinal",
     "Pass",
+    "Piecewise",
     "Power",
     "Profile",
     "Quantile",
@@ -56,15 +59,18 @@ if TYPE_CHECKING:
         Cyclic,
         DatePart,
         Drop,
+        Equals,
         Frequency,
         Hash,
         Impute,
+        Linear,
         Log1p,
         MinMax,
         Missing,
         OneHot,
         Ordinal,
         Pass,
+        Piecewise,
         Power,
         Quantile,
         Read,
@@ -92,7 +98,7 @@ _HOMES = dict.fromkeys(__all__, "driftline.features.spec") | {
     "Signal": "driftline.monitor.detection.signals",
     "Registry": "driftline.registry.source",
 }
-"""Where each name is from: the steps of a transform, all but these."""
+"""The module of each name; all names but these are steps of a transform."""
 
 
 def __getattr__(name: str) -> object:

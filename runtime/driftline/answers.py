@@ -1,4 +1,4 @@
-"""Answers in JSON, and what clients see of errors."""
+"""JSON responses, and the responses to errors."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ _MLFLOW_CODES = {
 
 
 def json(content: object, status: int = 200) -> Response:
-    """A JSON answer."""
+    """Return a JSON response."""
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 def failure(error: Exception) -> Response:
-    """What a client sees of an error; one that nobody meant to raise is logged."""
-    told = known(error)
-    return _refusal(told, {"error": str(told)})
+    """Return the response to an error; an unexpected error is logged."""
+    shown = known(error)
+    return _refusal(shown, {"error": str(shown)})
 
 
 def mlflow_failure(error: Exception) -> Response:
-    """The same in MLflow's form, whose error codes tell no more than the status, but for signatures."""
-    told = known(error)
-    code = _MLFLOW_CODES.get(told.status, "BAD_REQUEST")
-    if isinstance(told, SignatureViolation):
+    """Do the same in MLflow's format, whose error codes add to the status only for signatures."""
+    shown = known(error)
+    code = _MLFLOW_CODES.get(shown.status, "BAD_REQUEST")
+    if isinstance(shown, SignatureViolation):
         code = "INVALID_PARAMETER_VALUE"
-    return _refusal(told, {"error_code": code, "message": str(told)})
+    return _refusal(shown, {"error_code": code, "message": str(shown)})
 
 
 def bug(error: Exception) -> DriftlineError:
-    """What an error that nobody meant to raise is to a client."""
+    """Return what a client sees of an unexpected error."""
     return DriftlineError(f"internal error: {type(error).__name__}; the server's log says more")
 
 
 def known(error: Exception) -> DriftlineError:
-    """An error as clients may know it; one that nobody meant to raise is logged."""
+    """Return an error as clients may see it; an unexpected error is logged."""
     if isinstance(error, DriftlineError):
         return error
     log.error("a request failed", exc_info=error)
@@ -63,7 +63,7 @@ def _refusal(error: DriftlineError, content: dict[str, str]) -> Response:
     if isinstance(error, Unavailable):
         response.headers["retry-after"] = str(error.retry_after)
     if isinstance(error, RequestTimeout):
-        response.headers["connection"] = "close"  # what may still come is nobody's
+        response.headers["connection"] = "close"  # the rest of the request may still arrive
     if isinstance(error, WrongMethod):
         response.headers["allow"] = "POST"
     return response
@@ -90,4 +90,4 @@ HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
     HTTPException: _http_error,
     Exception: _bug,
 }
-"""What a Starlette application is to answer to errors."""
+"""Exception handlers of a Starlette application."""

@@ -1,4 +1,4 @@
-"""What other libraries call an array, as numpy's."""
+"""Other libraries' arrays as numpy's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ _KNOWN = {"builtins", "numpy", "pyarrow", "pandas", "polars"}
 
 
 def is_foreign(values: Any) -> bool:
-    """Whether it is an array of a library that is neither numpy's, nor Arrow's, nor a data frame's: PyTorch's
-    tensor, say, or whatever else speaks DLPack or has `__array__`. What derives from those is none, as
-    GeoPandas' frames and series, and no frame is one, as Modin's."""
+    """Return whether it is an array of a library other than numpy, Arrow, pandas and Polars.
+
+    That is a PyTorch tensor, say, or anything else with DLPack or `__array__`, but no subclass of those
+    libraries' types (GeoPandas' frames and series), and no frame (Modin's).
+    """
     homes = {base.__module__.partition(".")[0] for base in type(values).__mro__[:-1]}
     if homes & _KNOWN or hasattr(values, "columns"):
         return False
@@ -20,10 +22,10 @@ def is_foreign(values: Any) -> bool:
 
 
 def as_array(values: Any) -> Any:
-    """An array of another library as numpy's, a tensor of PyTorch with its gradient or on a card, too;
-    anything else as it is.
+    """Convert another library's array to numpy's, even a PyTorch tensor with its gradient or on a GPU; return
+    anything else unchanged.
 
-    Raises TypeError for one that numpy can't have: sparse ones, and bfloat16.
+    Raises TypeError for one that numpy can't represent: sparse ones, and bfloat16.
     """
     if type(values) is np.ndarray or not is_foreign(values):
         return values
@@ -33,4 +35,4 @@ def as_array(values: Any) -> Any:
         return np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         came = type(values).__name__
-        raise TypeError(f"expected an array that numpy can have, came a {came}: {error}") from None
+        raise TypeError(f"expected an array that numpy can represent, got a {came}: {error}") from None

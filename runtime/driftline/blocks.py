@@ -1,4 +1,4 @@
-"""Columns that lie together: joining and cutting them costs about the same for a hundred as for one."""
+"""Columns in one block of memory: joining and slicing a hundred of them costs about as much as one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Tensors = Mapping[str, Array]
 """Arrays by tensor name. BYTES tensors are object arrays of `str`."""
 
 STRING_BYTES = 50
-"""What a string takes besides its letters."""
+"""The size of a string in memory, without its characters."""
 
 
 class Blocks(Mapping[str, Array]):
-    """Columns of one length by name, each (rows,), those of a datatype in one block.
+    """Columns of one length by name, each (rows,), with those of a datatype in one block.
 
     names   of the columns, in the order of the blocks
     blocks  (columns, rows) arrays
@@ -44,42 +44,42 @@ class Blocks(Mapping[str, Array]):
 
 
 def arrays_of(tensors: Tensors) -> Iterable[Array]:
-    """What tensors consist of, in as few arrays as that is."""
+    """Return the arrays that tensors consist of, as few as possible."""
     return tensors.blocks if type(tensors) is Blocks else tensors.values()
 
 
 def size_in_bytes(tensors: Tensors) -> int:
-    """What tensors take in memory, strings with their letters."""
+    """Return the size of tensors in memory, including the characters of strings."""
     size = 0
     for array in arrays_of(tensors):
         size += array.nbytes
         if isinstance(array, np.ndarray) and array.dtype.hasobject:  # a column may be Arrow's
-            # A column of texts may have a NaN, or whatever a client of another server sends.
+            # A column of texts may have a NaN, or anything else that a client of another server sends.
             size += sum([STRING_BYTES + (len(one) if isinstance(one, str) else 0) for one in array.flat])
     return size
 
 
 def copy(tensors: Tensors) -> Tensors:
-    """Tensors whose memory is their own, if others would write to it or it is part of more; Arrow's stays."""
+    """Copy tensors, whose memory may be overwritten or part of more; Arrow's arrays are not copied."""
     return {name: array.copy() if isinstance(array, np.ndarray) else array for name, array in tensors.items()}
 
 
 def cut(tensors: Tensors, start: int, stop: int) -> Tensors:
-    """A range of the rows of tensors."""
+    """Return a range of the rows of tensors."""
     if type(tensors) is Blocks:
         return Blocks(tensors.names, [block[:, start:stop] for block in tensors.blocks])
     return {name: array[start:stop] for name, array in tensors.items()}
 
 
 def room_for(tensors: Tensors, rows: int) -> Tensors:
-    """Room for so many rows of the same form as tensors have; what is in it is not said."""
+    """Return uninitialised memory for this many rows like those of tensors."""
     if type(tensors) is Blocks:
         return Blocks(tensors.names, [np.empty((len(block), rows), block.dtype) for block in tensors.blocks])
     return {name: np.empty((rows, *array.shape[1:]), array.dtype) for name, array in tensors.items()}
 
 
 def put(tensors: Tensors, room: Tensors, start: int, stop: int) -> bool:
-    """Copy tensors to a range of rows; False if they have not as many, or the room is for another form."""
+    """Copy tensors to a range of rows; False if their number of rows, or the form of the room, differs."""
     if len(tensors) != len(room):
         return False
     if type(tensors) is Blocks and type(room) is Blocks and tensors.names == room.names:
@@ -97,7 +97,7 @@ def put(tensors: Tensors, room: Tensors, start: int, stop: int) -> bool:
 
 
 def forget(room: Tensors, rows: int) -> None:
-    """Let go of the texts in the first rows."""
+    """Drop the references to the texts in the first rows."""
     for array in arrays_of(room):
         if array.dtype.hasobject:
             own = array[:, :rows] if type(room) is Blocks else array[:rows]
@@ -105,7 +105,7 @@ def forget(room: Tensors, rows: int) -> None:
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:
-    """Tensors of the same names below each other; ValueError if they differ in more than rows."""
+    """Concatenate the rows of tensors of the same names; ValueError if they differ in more than rows."""
     given = [part for part in parts if type(part) is Blocks]
     if len(given) == len(parts) and len({one.names for one in given}) == 1:
         blocks = zip(*(one.blocks for one in given), strict=True)

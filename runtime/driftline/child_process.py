@@ -1,7 +1,7 @@
-"""Child processes of this program: each has a socket to it, and ends when that is closed.
+"""Child processes of this program: each has a socket to its parent, and ends when that is closed.
 
-Such a process does what would hold Python's lock while requests wait, and lets them go first where both share
-a core. What each of the two counts, the other sees.
+Such a process does work that would hold the GIL while requests wait, and yields to them where both share a
+core. Parent and child see each other's counters.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from time import monotonic
 from typing import Any
 
 BEHIND = 10
-"""The niceness of a process that lets requests go first: of a core that they share it has a tenth at most."""
+"""The niceness of a process that yields to requests: it gets at most a tenth of a core that they share."""
 
 LAST = 19
-"""The niceness of a process that takes what others leave of a core: a sixtieth at least."""
+"""The niceness of a process that takes what others leave of a core: at least a sixtieth."""
 
 HEALTHY_SECONDS = 60.0
-"""A process that has lived for so long was well: its end has nothing to do with those of others before."""
+"""A process that has lived this long was healthy: its end has nothing to do with earlier ones."""
 
 _LENGTH = struct.Struct("=Q")
 _WORD = 8
 
 
 async def spawn(module: str, *shared: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
-    """Start `python -m MODULE END SHARED...`; the process, and our end of a pair of sockets.
+    """Start `python -m MODULE END SHARED...`; return the process, and our end of a socket pair.
 
-    By exec, not by fork: this process may have threads. OSError if the system has no room for another.
+    By exec, not by fork: this process may have threads. OSError if the system can't start another.
 
     shared  descriptors that the process inherits
     """
@@ -56,8 +56,8 @@ async def spawn(module: str, *shared: int) -> tuple[asyncio.subprocess.Process, 
 
 
 async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
-    """As `spawn`; the settings come over the socket first, where `begin` takes them."""
-    # Both are this program, of one user, and started as a pair: what is unpickled is our own.
+    """Do the same as `spawn`, and send the settings over the socket first, where `begin` reads them."""
+    # Both ends are this program, run by one user: only our own data is unpickled.
     content = pickle.dumps(settings)
     process, ours = await spawn(module, *shared)
     ours.setblocking(True)
@@ -68,14 +68,14 @@ async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subpr
 
 
 def deaths_in_a_row(before: int, begun: float) -> int:
-    """How many processes have ended one soon after the other, with one that has begun then, by monotonic."""
+    """Return how many processes died in quick succession, with one that began at `begun`, by monotonic."""
     return 1 if monotonic() - begun >= HEALTHY_SECONDS else before + 1
 
 
 def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:
-    """In such a process, first of all: its end of the sockets, and its settings.
+    """In such a process, first of all: return its end of the sockets, and its settings.
 
-    Signals are for the process that has started this one, so none ends it.
+    Signals are handled by the parent process, so none ends this one.
 
     idle  see step_back
     """
@@ -88,17 +88,17 @@ def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:
 
 
 def step_back(idle: bool) -> None:
-    """Let others go first; with `idle`, run only where nobody else wants to: of a core that others keep busy,
-    that is less than a hundredth."""
+    """Lower this process's priority; with `idle`, run only when no other process wants to: on a core that
+    others keep busy, that is less than a hundredth of the time."""
     if idle:
-        with suppress(OSError):  # a sandbox's kernel may not know it
+        with suppress(OSError):  # a sandbox's kernel may not support it
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             return
     os.nice(LAST if idle else BEHIND)
 
 
 class SharedCounts:
-    """Counters in memory that two processes map, by name; only one of them may add to each.
+    """Counters by name in memory that two processes share; only one of them may add to each.
 
     names       of all counters, the same in both processes
     descriptor  of memory that `SharedCounts.new` has made
@@ -111,17 +111,17 @@ class SharedCounts:
 
     @classmethod
     def new(cls, names: Sequence[str]) -> SharedCounts:
-        """Of zeros."""
+        """Return counters of zero."""
         descriptor = os.memfd_create("driftline-counts", 0)
         os.ftruncate(descriptor, _WORD * len(names))
         return cls(names, descriptor)
 
     def close(self) -> None:
-        """Give the descriptor back; what was counted can still be read."""
+        """Close the descriptor; the counts can still be read."""
         os.close(self.descriptor)
 
     def add(self, name: str, number: int = 1) -> None:
-        """Count."""
+        """Add to a counter."""
         self._words[self._places[name]] += number
 
     def __getitem__(self, name: str) -> int:

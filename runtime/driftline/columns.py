@@ -19,14 +19,13 @@ Columns = dict[str, Column]
 """Columns of one length, by name."""
 
 BLOCK_ROWS = 1_024
-"""Columns become rows in blocks that stay in the cache from column to column."""
+"""Rows of a block: columns become rows in blocks that stay in the cache from column to column."""
 
 
 def tabled(data: Any) -> Any:
-    """What exports Arrow, as frames of Polars and relations of DuckDB do, as a pyarrow Table; what is one, or
-    pandas' or by name, as it is. Others are found out later.
+    """Convert data that exports Arrow, such as Polars' frames and DuckDB's relations, to a pyarrow Table.
 
-    Raises BadRequest if what it exports is no table.
+    Anything else is returned unchanged, and checked later. Raises BadRequest if the export is not a table.
     """
     if type(data) is dict or hasattr(data, "num_rows") or hasattr(data, "iloc"):
         return data
@@ -38,14 +37,14 @@ def tabled(data: Any) -> Any:
         return pa.table(data)
     except (pa.ArrowException, TypeError) as error:
         raise BadRequest(
-            f"expected a table that Arrow can have, came a {type(data).__name__}: {error}"
+            f"expected a table that Arrow can represent, got a {type(data).__name__}: {error}"
         ) from error
 
 
 def batch_of(data: Any) -> Any:
-    """A table or DataFrame as one Arrow record batch; None for what is neither.
+    """Return a table or DataFrame as one Arrow record batch; None for anything else.
 
-    Raises BadRequest for a DataFrame with a column that Arrow can't have.
+    Raises BadRequest for a DataFrame with a column that Arrow can't represent.
     """
     data = tabled(data)
     import pyarrow as pa
@@ -62,18 +61,18 @@ def batch_of(data: Any) -> Any:
 
 
 def columns_of(data: Any, wanted: Collection[str] | None = None) -> Columns:
-    """Columns out of a pyarrow Table or RecordBatch, a DataFrame of pandas or Polars or whatever else exports
-    Arrow (`__arrow_c_stream__`), or a mapping of names to arrays.
+    """Return the columns of a pyarrow Table or RecordBatch, a DataFrame of pandas or Polars, anything else
+    that exports Arrow (`__arrow_c_stream__`), or a mapping of names to arrays.
 
-    A two-dimensional array under one name is its columns: {"input": (rows, 30)} is input_0 ... input_29; of
-    one column, it keeps its name. So are lists, Arrow's or a DataFrame's, and the fields of a structured
-    array. Nulls among numbers are NaN, dates and times are microseconds; text, and categories and objects of
-    pandas that are text, are strings, and so are booleans with nulls: 'True' and 'False'. What a masked array
-    masks is null.
+    A two-dimensional array under one name becomes its columns: {"input": (rows, 30)} is input_0 ... input_29;
+    one column keeps the name. Lists, Arrow's or a DataFrame's, and the fields of a structured array become
+    columns, too. Nulls among numbers become NaN, dates and times microseconds; text, pandas' categories and
+    objects that are text, and booleans with nulls ('True' and 'False') become strings. Masked values of an
+    array are null.
 
-    wanted  the names, of columns and arrays, that are read; all if None
+    wanted  the names of the columns and arrays to read; all if None
 
-    Raises BadRequest, with the column's name, for what is neither numbers nor strings, and for columns
+    Raises BadRequest, with the column's name, for a column of neither numbers nor strings, and for columns
     that differ in length.
     """
     columns: Columns = {}
@@ -82,25 +81,25 @@ def columns_of(data: Any, wanted: Collection[str] | None = None) -> Columns:
             continue
         for one, column in _columns(str(name), values).items():
             if one in columns:
-                raise BadRequest(f"column {one!r}: expected it once, came twice")
+                raise BadRequest(f"column {one!r}: expected it once, got twice")
             columns[one] = column
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         each = listed(f"{name}: {len(column)}" for name, column in columns.items())
-        raise BadRequest(f"expected columns of one length, came {each}")
+        raise BadRequest(f"expected columns of one length, got {each}")
     return columns
 
 
 def temporal_of(data: Any) -> dict[str, str]:
-    """Which columns hold a 'date', 'timestamp', 'time' of day or 'duration': those of whose values
-    `columns_of` makes microseconds, of the same data."""
+    """Return which columns hold a 'date', 'timestamp', 'time' of day or 'duration': those whose values
+    `columns_of` converts to microseconds."""
     each = {str(name): _temporal(str(name), values) for name, values in _named(data)}
     return {name: temporal for name, temporal in each.items() if temporal}
 
 
 def declared_of(data: Any) -> set[str]:
-    """Which columns a DataFrame or a table says are categories though they are whole numbers: pandas'
-    categories, and dictionaries of Arrow's."""
+    """Return which columns of integers a DataFrame or table declares to be categories: pandas' categories,
+    and Arrow's dictionaries."""
     return {str(name) for name, values in _named(data) if _is_declared(values)}
 
 
@@ -115,7 +114,7 @@ def _is_declared(values: Any) -> bool:
 
 
 def names_in(data: Any) -> list[str]:
-    """The names of the columns, whatever they hold; of an array of two dimensions, those of its columns."""
+    """Return the names of the columns, whatever they hold; for a two-dimensional array, of its columns."""
     widths = {str(name): _width(values) for name, values in _named(data)}
     return [one for name, width in widths.items() for one in names_of(name, width)]
 
@@ -126,21 +125,21 @@ def _width(values: Any) -> int:
 
 
 def names_of(name: str, width: int) -> tuple[str, ...]:
-    """The names of the columns of an array: of one its own, else NAME_0, NAME_1, ..."""
+    """Return the names of an array's columns: its own name if there is one, else NAME_0, NAME_1, ..."""
     return (name,) if width == 1 else tuple(f"{name}_{index}" for index in range(width))
 
 
 def kind_of(column: Column) -> str:
-    """'float', 'integer', 'boolean' or 'string'."""
+    """Return 'float', 'integer', 'boolean' or 'string'."""
     if not isinstance(column, np.ndarray):
         return "string"
     return {"f": "float", "b": "boolean"}.get(column.dtype.kind, "integer")
 
 
 def array_of(name: str, values: Any) -> Any:
-    """An array of another library, a tensor of PyTorch say, as numpy's; anything else as it is.
+    """Convert another library's array, such as a PyTorch tensor, to numpy's; return anything else unchanged.
 
-    Raises BadRequest, with the column's name, for one that numpy can't have.
+    Raises BadRequest, with the column's name, for one that numpy can't represent.
     """
     try:
         return as_array(values)
@@ -149,13 +148,13 @@ def array_of(name: str, values: Any) -> Any:
 
 
 def float32(column: Column) -> Array:
-    """A column of numbers as all of them are looked at; what is beyond float32 is infinite."""
+    """Convert a column of numbers to float32, in which all are observed; larger values become infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(column, np.float32)
 
 
 def matrices(columns: Columns, names: Sequence[str]) -> Iterator[Array]:
-    """Columns of numbers as rows: float32 matrices (BLOCK_ROWS at most, names), valid until the next one."""
+    """Yield columns of numbers as float32 matrices (at most BLOCK_ROWS, names), valid until the next one."""
     rows = len(columns[names[0]]) if names else 0
     numbers = [float32(columns[name]) for name in names]
     matrix = np.empty((min(rows, BLOCK_ROWS), len(names)), np.float32)
@@ -167,7 +166,7 @@ def matrices(columns: Columns, names: Sequence[str]) -> Iterator[Array]:
 
 
 def text_of(column: Column) -> tuple[Array, Array]:
-    """Arrow's offsets of the rows of a column of strings, and the bytes of UTF-8 that they point into."""
+    """Return Arrow's offsets of the rows of a string column, and the UTF-8 bytes that they point into."""
     import pyarrow as pa
 
     _, offsets, data = column.buffers()
@@ -178,7 +177,7 @@ def text_of(column: Column) -> tuple[Array, Array]:
 
 
 def is_lists(kind: Any) -> bool:
-    """Whether an Arrow type is one of lists, of whatever form."""
+    """Return whether an Arrow type is any type of list."""
     import pyarrow as pa
 
     lists = (pa.lib.Type_LIST, pa.lib.Type_FIXED_SIZE_LIST, pa.lib.Type_LARGE_LIST)
@@ -186,13 +185,14 @@ def is_lists(kind: Any) -> bool:
 
 
 def items_of(lists: Any, what: str, width: int = -1, first: int = 0, each: int = 1) -> tuple[Any, int]:
-    """The items of an Arrow column of lists, those of one list behind those of the one before, and how many
-    each list has. Arrow itself skips null lists, and knows no lists of one length but those of its own type.
+    """Return the concatenated items of an Arrow column of lists, and the number of items of each list.
 
-    what   in front of the message
+    Arrow itself skips null lists, and guarantees one length only for its fixed-size lists.
+
+    what   the beginning of the message
     width  how many items a list must have; as many as the first if it is -1
     first  the number of the first row
-    each   so many lists belong to a row
+    each   how many lists belong to a row
 
     Raises BadRequest, with the row, for a list that is null or of another length.
     """
@@ -207,22 +207,22 @@ def items_of(lists: Any, what: str, width: int = -1, first: int = 0, each: int =
         place = int(wrong.argmax())
         expected = "a list" if width == -1 else f"{width} values{like}"
         came = "null" if lengths[place] < 0 else lengths[place]
-        raise BadRequest(f"{what}, row {first + place // each}: expected {expected}, came {came}")
+        raise BadRequest(f"{what}, row {first + place // each}: expected {expected}, got {came}")
     return lists.flatten(), max(width, 0)
 
 
 def decoded(column: Any) -> Any:
-    """An Arrow array of a dictionary's values, row by row."""
+    """Return the values of an Arrow dictionary array, row by row."""
     import pyarrow as pa
 
     values = column.dictionary
     if pa.types.is_string_view(values.type):
-        values = values.cast(pa.string())  # of views, Arrow takes none
+        values = values.cast(pa.string())  # Arrow can't take from views
     return values.take(column.indices)
 
 
 def validity_of(column: Column) -> tuple[Array, int]:
-    """Arrow's bitmap of the rows that aren't null, empty if none is, and the bit of the first row."""
+    """Return Arrow's bitmap of the rows that aren't null, empty if none is, and the bit of the first row."""
     bitmap = column.buffers()[0]
     return np.frombuffer(bitmap, np.uint8) if bitmap else np.empty(0, np.uint8), column.offset
 
@@ -238,14 +238,14 @@ def _named(data: Any) -> list[tuple[Any, Any]]:
     if isinstance(data, np.ndarray) and data.dtype.names:
         return [(name, data[name]) for name in data.dtype.names]
     if isinstance(data, np.ndarray) or is_foreign(data):
-        raise BadRequest('expected arrays by name, such as {"input": array}, came an array alone')
+        raise BadRequest('expected arrays by name, such as {"input": array}, got an array alone')
     kind = type(data).__name__
     came = f"a {kind}: {_FRAMES[kind]} makes a frame of it" if kind in _FRAMES else shorten(data)
-    raise BadRequest(f"expected a table, a DataFrame or arrays by name, came {came}")
+    raise BadRequest(f"expected a table, a DataFrame or arrays by name, got {came}")
 
 
 _FRAMES = {"Series": "to_frame()", "LazyFrame": "collect()"}
-"""What pandas and Polars have that are no frames."""
+"""Types of pandas and Polars that are no DataFrames, and how to convert them."""
 
 
 def _temporal(name: str, values: Any) -> str:
@@ -259,19 +259,19 @@ def _temporal(name: str, values: Any) -> str:
     if is_foreign(values):
         dtype = getattr(values, "dtype", None)
         if dtype is not None and not isinstance(dtype, np.dtype):
-            return ""  # only numpy's own are of times, and to copy a tensor from a card takes long
+            return ""  # only numpy's dtypes can be times, and copying a tensor from a GPU is slow
         values = values if dtype is not None and dtype.kind != "O" else array_of(name, values)
     kind = getattr(getattr(values, "dtype", None), "kind", "O")
     if kind != "O" or getattr(values, "ndim", 1) != 1:
         return {"M": "timestamp", "m": "duration"}.get(kind, "")
-    # A moment is a date, too.
+    # A datetime is a date, too.
     types = {dt.datetime: "timestamp", dt.date: "date", dt.time: "time", dt.timedelta: "duration"}
     value = next((one for one in values if not _is_missing(one)), None)
     return next((word for type_, word in types.items() if isinstance(value, type_)), "")
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether it is None, NaN, or pandas' NaT or NA, which can't be compared."""
+    """Return whether it is None, NaN, or pandas' NaT or NA, which can't be compared."""
     if isinstance(value, float):
         return value != value
     return value is None or type(value).__name__ in ("NaTType", "NAType")
@@ -290,20 +290,20 @@ def _columns(name: str, values: Any) -> Columns:
     try:
         array: Array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     except ValueError:
-        raise BadRequest(f"column {name!r}: expected a regular array, came lists that differ") from None
+        raise BadRequest(f"column {name!r}: expected a regular array, got lists that differ") from None
     if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
-        array = np.asarray(values, object)  # numpy would make text of numbers among it
+        array = np.asarray(values, object)  # numpy would convert numbers among it to text
     if array.ndim == 2:
         return {
             one: _one(one, part) for one, part in zip(names_of(name, array.shape[1]), array.T, strict=True)
         }
     if array.ndim != 1:
-        raise BadRequest(f"column {name!r}: expected one or two dimensions, came shape {list(array.shape)}")
+        raise BadRequest(f"column {name!r}: expected one or two dimensions, got shape {list(array.shape)}")
     return {name: array} if _is_plain(array) else _parts(name, _to_arrow(name, array))
 
 
 def _parts(name: str, values: Any) -> Columns:
-    """An Arrow column, or the columns of one of lists that are all of one length."""
+    """Return an Arrow column, or, if it has lists of one length, the columns of those."""
     import pyarrow as pa
 
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
@@ -316,7 +316,7 @@ def _parts(name: str, values: Any) -> Columns:
 
 
 def _of_categories(name: str, values: Any) -> Any:
-    """Categories of pandas as a dictionary of Arrow's; intervals, as of pandas' cut, are their text."""
+    """Convert pandas' categories to an Arrow dictionary; intervals, as from pandas' cut, become text."""
     import pyarrow as pa
 
     codes, categories = np.asarray(getattr(values, "cat", values).codes), values.dtype.categories
@@ -338,7 +338,7 @@ def _to_arrow(name: str, array: Array) -> Any:
     import pyarrow as pa
 
     try:
-        # Arrow knows nothing of numpy's own strings, StringDType.
+        # Arrow does not support numpy's StringDType.
         return pa.array(array.astype(object) if array.dtype.kind == "T" else array, from_pandas=True)
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise BadRequest(f"column {name!r}: expected numbers or strings: {error}") from error
@@ -350,7 +350,7 @@ def _from_arrow(name: str, values: Any) -> Column:
     try:
         return _plain(name, values)
     except pa.ArrowException as error:
-        raise BadRequest(f"column {name!r}: expected numbers or strings, came {values.type}") from error
+        raise BadRequest(f"column {name!r}: expected numbers or strings, got {values.type}") from error
 
 
 def _plain(name: str, values: Any) -> Column:
@@ -371,16 +371,16 @@ def _plain(name: str, values: Any) -> Column:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         if values.null_count or pa.types.is_boolean(kind):
             return values.to_numpy(zero_copy_only=False)
-        return np.from_dlpack(values)  # pyarrow's own way would import pandas, for a second
+        return np.from_dlpack(values)  # pyarrow's own conversion would import pandas, for a second
     if pa.types.is_decimal(kind):
         return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
     if pa.types.is_temporal(kind):
         return _plain(name, _microseconds(values))
-    raise BadRequest(f"column {name!r}: expected numbers or strings, came {kind}")
+    raise BadRequest(f"column {name!r}: expected numbers or strings, got {kind}")
 
 
 def _microseconds(values: Any) -> Any:
-    """Dates and times since 1970, times of day since midnight, durations: int64."""
+    """Convert dates and times (since 1970), times of day (since midnight) and durations to int64."""
     import pyarrow as pa
 
     if pa.types.is_time(values.type):

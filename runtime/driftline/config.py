@@ -1,4 +1,4 @@
-"""Settings and the files they come from, checked once, at the door.
+"""Settings and the files they come from, checked once, when they are read.
 
 A bundle's `driftline.toml` holds the tables [batching], [engine] and [monitor]. The server's own
 `driftline.toml` holds [server] and [sidecar] and, to override a bundle's, [models.NAME.batching] and so on.
@@ -38,7 +38,7 @@ from driftline.rules import (
 )
 
 TRUST = "`--trust` does, or [models.NAME.engine] trust = true in the server's driftline.toml"
-"""Who may say that code in a model may be run."""
+"""How to allow a model's code to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Settings:
     """Settings that a command has flags for."""
 
     def check(self) -> None:
-        """ConfigError that names the flag, for the first that is not allowed."""
+        """Raise ConfigError that names the flag, for the first value that is not allowed."""
         for item in fields(self):
             _refuse_wrong(item, getattr(self, item.name), f"--{item.name.replace('_', '-')}")
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How much runs together, how much at once, and how much may wait."""
+    """How much runs together, and how much may wait."""
 
     max_batch_rows: int = setting(128, whole(0))
     """Rows that run together; 0: requests run whole and alone, whatever their shape."""
@@ -67,50 +67,50 @@ class Batching:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What runs a model, and how many at once."""
+    """What runs a model, and how."""
 
     device: str = setting("cpu", DEVICE)
     instances: int = setting(1, whole(1))
     """Batches that run at the same time."""
     threads: int = setting(0, whole(0))
-    """Threads of one batch; 0: the cores this process may use, shared among the instances."""
+    """Threads of one batch; 0: the cores this process may use, divided among the instances."""
     spinning: bool = setting(False, SWITCH)
-    """Whether threads spin while they wait for work: quicker, but it takes the cores from the event loop."""
+    """Whether threads spin while they wait for work: faster, but it takes the cores from the event loop."""
 
     trust: bool = setting(False, SWITCH)
-    """Whether code that comes with the model may be run; not for its own driftline.toml to say."""
+    """Whether code that comes with the model may run; its own driftline.toml can't set this."""
     python: str = setting("", text("the path of a Python interpreter"))
-    """What runs that code, each instance in a process of its own; the server's own interpreter if empty."""
+    """The interpreter for that code, each instance in its own process; the server's interpreter if empty."""
     memory_bytes: int = setting(0, whole(0))
-    """Memory of such a process; 0: half of what there is, shared among the instances."""
+    """Memory of such a process; 0: half of the machine's, divided among the instances."""
 
     tf32: bool = setting(False, SWITCH)
-    """Whether a card may round what it multiplies to 10 bits: faster, and another answer than the CPU's."""
+    """Whether a GPU may round what it multiplies to 10 bits: faster, but results differ from the CPU's."""
     cuda_graphs: bool = setting(False, SWITCH)
-    """Whether a card records what a batch of each shape asks of it, and is asked again in one launch."""
+    """Whether a GPU's work for a batch of each shape is recorded, and replayed in one launch."""
     tensorrt: bool = setting(False, SWITCH)
-    """Whether TensorRT computes on a card what it can of a model."""
+    """Whether TensorRT runs as much of a model as it can on a GPU."""
     tensorrt_fp16: bool = setting(False, SWITCH)
-    """Whether it may do so in half precision."""
+    """Whether TensorRT may use half precision."""
     buckets: tuple[int, ...] = setting((), BUCKETS)
-    """Rows of the batches that a card computes, which others are filled up to; beyond them, powers of two."""
+    """Rows of batches on a GPU, to which other batches are padded; beyond these, powers of two."""
 
     def threads_on(self, cores: int) -> int:
-        """Threads of one batch on a machine with so many cores."""
+        """Return the threads of one batch on a machine with this many cores."""
         return self.threads or max(1, cores // self.instances)
 
     def memory_on(self, there: int) -> int:
-        """Memory of one process of Python code on a machine with so many bytes."""
+        """Return the memory of one process of Python code on a machine with this many bytes."""
         return self.memory_bytes or there // 2 // self.instances
 
 
 @dataclass(frozen=True, slots=True)
 class Monitoring(Settings):
-    """What is watched, how closely, and how sure an alarm is."""
+    """What is monitored, how closely, and how certain an alarm is."""
 
     enabled: bool = setting(True, SWITCH)
     false_alarm_rows: float = setting(1_000_000, number(1))
-    """Rows that pass on average, at least, before a false alarm while nothing changes."""
+    """At least this many rows pass on average before a false alarm, while nothing changes."""
     tolerance: float = setting(0.02, number(0))
     """The drift of a column, as a PSI, that is harmless."""
     look_rows: int = setting(0, whole(0))
@@ -136,7 +136,7 @@ class ModelSettings:
     monitor: Monitoring = field(default_factory=Monitoring)
 
     def override(self, tables: Mapping[str, Any], where: str) -> ModelSettings:
-        """These settings with the values of a TOML document; ConfigError, beginning with `where`."""
+        """Return these settings with a TOML document's values; ConfigError begins with `where`."""
         known = {item.name for item in fields(self)}
         _refuse_unknown(tables, known, where)
         return replace(
@@ -164,14 +164,14 @@ class Server(Settings):
         None, PORT_OR_NONE, "Port to listen on for gRPC as well; 0 for a free one.", "--grpc_port"
     )
     """No gRPC if not given."""
-    workers: int = setting(1, whole(1), "Processes that answer on the port.")
+    workers: int = setting(1, whole(1), "Processes that share the port.")
     max_body_bytes: int = setting(64 * 2**20, whole(1), "Largest request body, in bytes.")
     model_control: str = setting(
         "none",
         one_of("none", "explicit"),
         "explicit: clients may load and unload models, as with Triton's --model-control-mode.",
     )
-    """What is loaded follows the registry either way."""
+    """Models follow the registry either way."""
     exit_on_error: bool = setting(
         True, SWITCH, "Exit if a model can't be loaded at startup; otherwise serve the others."
     )
@@ -192,7 +192,7 @@ class Server(Settings):
         whole(0),
         "Microseconds to poll for the next request before sleeping, if requests follow closely; 0: off.",
     )
-    """They come soon if the last one came as soon behind the one before."""
+    """They come fast if the last one came within this time after the one before."""
     access_log: bool = setting(False, SWITCH, "Log every request.")
     alarm_webhook: str = setting("", WEBHOOK, "Post alarms to this URL, as CloudEvents.", metavar="URL")
     track: bool = setting(
@@ -217,7 +217,7 @@ class Server(Settings):
         "The fraction of a core that logging may take from requests, besides half of the idle time. Payloads "
         "that would take more are not logged.",
     )
-    """In each worker; where it has time to spare, half of what is left of that besides."""
+    """In each worker; of its idle time, logging takes at most half."""
     log_queue_bytes: int = setting(
         64 * 2**20,
         whole(1),
@@ -305,14 +305,14 @@ class Sidecar(Settings):
 
 @dataclass(frozen=True, slots=True)
 class ServerFile:
-    """What a server's `driftline.toml` says; without a file, nothing."""
+    """The content of a server's `driftline.toml`; empty without a file."""
 
     path: Path | None = None
     server: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
     sidecar: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
-    """What the command line says of every model's engine."""
+    """Engine settings from the command line, for every model."""
 
     @classmethod
     def read(cls, path: Path) -> ServerFile:
@@ -332,14 +332,14 @@ class ServerFile:
         return cls(path, server, models, sidecar)
 
     def settings_of(self, name: str, bundle: ModelSettings) -> ModelSettings:
-        """A model's settings: those of its bundle, with what this file says of it."""
+        """Return a model's settings: those of its bundle, with this file's for it."""
         settings = bundle.override(self.models.get(name, {}), f"{self.path}: models.{name}")
         return settings.override({"engine": self.engine}, "the command line")
 
 
 def bundle_settings(path: Path) -> ModelSettings:
-    """The settings of a bundle's `driftline.toml`; the defaults if there is none."""
-    if not os.path.lexists(path):  # a link to nothing is a mistake
+    """Return the settings in a bundle's `driftline.toml`; the defaults if there is none."""
+    if not os.path.lexists(path):  # a broken link is a mistake
         return ModelSettings()
     settings = ModelSettings().override(read_toml(path), str(path))
     if settings.engine.trust:
@@ -348,17 +348,17 @@ def bundle_settings(path: Path) -> ModelSettings:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's content; ConfigError if it can't be read."""
+    """Return a TOML file's content; ConfigError if it can't be read."""
     try:
         return tomllib.loads(read_small(path).decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # a number or a nest may be too much for Python
+    except (ValueError, RecursionError) as error:  # a long number or deep nesting
         raise ConfigError(f"{path}: {error}") from error
 
 
 def check_least(name: str, value: Any, least: int, whole: bool = False) -> None:
-    """BadRequest if an argument is not a number from `least` on, Python's or numpy's."""
+    """Raise BadRequest unless an argument is a number from `least` on, Python's or numpy's."""
     fits = isinstance(value, Integral if whole else Real)
     if not fits or not value >= least:
         what = "a whole number" if whole else "a number"
@@ -388,7 +388,7 @@ def _override(settings: Any, table: object, where: str, prefix: str) -> Any:
     assert isinstance(table, dict)
     for key, value in table.items():
         _refuse_wrong(known[key], value, f"{where}: {prefix}{key}")
-    # What a file gives as lists, settings keep as tuples: nobody can change them.
+    # Settings keep a file's lists as tuples, which can't be changed.
     return replace(
         settings, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     )

@@ -1,9 +1,9 @@
-"""CSV files: what is missing, and which type a column has, told from all of its rows.
+"""CSV files: which values are missing, and each column's type, inferred from all of its rows.
 
-Arrow tells types from the first block it reads. A column that is empty there, or whole, may hold text or
-fractions further on. So each block of a longer file is looked at for itself first, and a column gets the type
-that holds what all blocks hold, but for whole numbers beyond 2^53 among fractions, which are rounded. Like
-reading, that takes the memory of a block.
+Arrow infers types from the first block it reads. A column that is empty there, or of integers, may hold text
+or floats further on. So each block of a longer file is examined by itself first, and a column gets the type
+that can hold all its blocks; only integers beyond 2^53 among floats are rounded. Like reading, that takes the
+memory of a block.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import pyarrow.csv
 log = logging.getLogger("driftline.tables")
 
 BLOCK_BYTES = 2**22
-"""What is read at once."""
+"""Bytes that are read at once."""
 
 _HEAD_BYTES = 2**16
-"""Where the first two lines are looked for."""
+"""Bytes in which the first two lines are expected."""
 
 _MISSING = [*pa.csv.ConvertOptions().null_values, "None", "<NA>"]
-"""Words for a missing value, of whatever type: those of Arrow, and what pandas takes for one beside them."""
+"""Words for a missing value of any type: those of Arrow, and others that pandas treats as missing."""
 
-_NO_UTF8 = "expected text in UTF-8, came another encoding"
+_NO_UTF8 = "expected text in UTF-8, got another encoding"
 
 _WORDS = {
     "null": "missing values",
@@ -44,13 +44,12 @@ _WORDS = {
 
 
 def open_file(path: Path, types: Mapping[str, Any] | None = None, columns: Sequence[str] = ()) -> Any:
-    """A pyarrow reader of a file's batches, to be closed.
+    """Return a pyarrow reader of a file's batches, to be closed.
 
-    types    of columns; those of others are told from the first block
+    types    of columns; those of others are inferred from the first block
     columns  that are read; all if there are none
 
-    Raises ValueError for a file whose first line is no UTF-8, or whose columns are apart by anything but
-    commas.
+    Raises ValueError for a file whose first line is not UTF-8, or whose columns are not separated by commas.
     """
     _check_head(path)
     reading = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
@@ -58,15 +57,15 @@ def open_file(path: Path, types: Mapping[str, Any] | None = None, columns: Seque
 
 
 def check(schema: Any, where: str = "") -> None:
-    """Raise ValueError if text in a column is no UTF-8; `where` is in front of the message."""
+    """Raise ValueError if text in a column is not UTF-8; the message begins with `where`."""
     for field in schema:
         if pa.types.is_binary(field.type):
             raise ValueError(f"{where}column {field.name!r}: {_NO_UTF8}")
 
 
 def _check_head(path: Path) -> None:
-    """Look at the first two lines: Arrow takes other encodings for odd bytes, and other marks between columns
-    for one column, whose rows have too many if their numbers have decimal commas."""
+    """Check the first two lines: Arrow reads other encodings as binary, and a file with other separators as
+    one column, or as rows with too many columns if their numbers have decimal commas."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     first, *more = head.splitlines() or [b""]
@@ -80,13 +79,13 @@ def _check_head(path: Path) -> None:
     if not lines or b"," in lines[0]:
         return
     if any(all(mark in line for line in lines) for mark in (b";", b"\t", b"|")):
-        raise ValueError(f"expected columns apart by commas, came {text[:100]!r}")
+        raise ValueError(f"expected columns separated by commas, got {text[:100]!r}")
 
 
 def settle(schema: Any, files: Sequence[Path]) -> Any:
-    """A schema whose types hold all that the columns of some files hold.
+    """Return a schema whose types can hold all values of the columns of some files.
 
-    schema  told from the first block of the first file; how the columns differ from it is logged
+    schema  inferred from the first block of the first file; columns that differ from it are logged
     """
     types = {field.name: field.type for field in schema}
     changed: dict[str, str] = {}
@@ -95,7 +94,7 @@ def settle(schema: Any, files: Sequence[Path]) -> Any:
             file = f"{path.name}, " if len(files) > 1 else ""
             check(block, f"{file}rows {first:,} to {last:,}: ")
             for field in block:
-                both = _both(types[field.name], field.type) if field.name in types else None
+                both = _common_type(types[field.name], field.type) if field.name in types else None
                 if both not in (None, types.get(field.name)):
                     types[field.name] = both
                     changed[field.name] = f"{path}, rows {first:,} to {last:,}"
@@ -112,9 +111,9 @@ def _word(kind: Any) -> str:
 
 
 def _schemas(path: Path) -> Iterator[tuple[int, int, Any]]:
-    """The first and the last row of each block of a file, from 1, and what it would be taken for by itself.
+    """Yield the first and last row of each block of a file, from 1, and the schema inferred from it alone.
 
-    Up to where the file breaks: its reader says why.
+    Stops where the file is malformed: its reader reports why.
     """
     names: list[str] | None = None
     rows = 0
@@ -130,7 +129,7 @@ def _schemas(path: Path) -> Iterator[tuple[int, int, Any]]:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """A file in parts that end with a line."""
+    """Yield a file in parts of whole lines."""
     rest = b""
     with path.open("rb") as file:
         while content := file.read(BLOCK_BYTES):
@@ -139,7 +138,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             block, rest = content[:stop], content[stop:]
             if block.strip():
                 yield block
-            if len(rest) > BLOCK_BYTES:  # a line that no reader takes
+            if len(rest) > BLOCK_BYTES:  # a line that is too long for any reader
                 return
     if rest:
         yield rest
@@ -154,8 +153,8 @@ def _converting(types: Mapping[str, Any] | None = None, columns: Sequence[str] =
     )
 
 
-def _both(one: Any, other: Any) -> Any:
-    """The type of what holds values of both."""
+def _common_type(one: Any, other: Any) -> Any:
+    """Return the type that can hold values of both."""
     for kind, later in ((one, other), (other, one)):
         if pa.types.is_date(kind) and pa.types.is_timestamp(later):
             return later

@@ -1,7 +1,7 @@
-"""What can go wrong, named by whose fault it is.
+"""The exceptions, named by whose fault they are.
 
 Each error is raised once, where the fault is known, with a message that names the thing, what was
-expected and what came. At the doors it becomes an HTTP status or an exit code with one line.
+expected and what came. Servers turn it into an HTTP status, commands into an exit code and one line.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ class BadRequest(DriftlineError):
 
 
 class SignatureViolation(BadRequest):
-    """What came is not what the signature says that a model was logged with in MLflow."""
+    """The data does not match the signature with which a model was logged in MLflow."""
 
 
 class Forbidden(DriftlineError):
-    """The caller has not shown that it may ask for this."""
+    """The caller is not authorised."""
 
     status = 403
 
 
 class NotFound(DriftlineError):
-    """No such model, version or alias."""
+    """There is no such model, version or alias."""
 
     status = 404
 
 
 class WrongMethod(DriftlineError):
-    """Only POST is answered here."""
+    """The path accepts only POST."""
 
     status = 405
 
 
 class UnsupportedMedia(DriftlineError):
-    """A body of a content type that nobody reads here."""
+    """The body's content type is not supported."""
 
     status = 415
 
 
 class TooLarge(DriftlineError):
-    """More than this server is set to take in one request."""
+    """The request is larger than the server's settings allow."""
 
     status = 413
 
@@ -69,7 +69,7 @@ class RequestTimeout(DriftlineError):
 
 
 class Unavailable(DriftlineError):
-    """Too busy, or not ready; try again after `retry_after` seconds."""
+    """Too busy, or not ready; retry after `retry_after` seconds."""
 
     status = 503
     reason = "REJECTED"
@@ -80,21 +80,21 @@ class Unavailable(DriftlineError):
 
 
 class Stopping(Unavailable):
-    """The server takes no more."""
+    """The server accepts no more requests."""
 
     def __init__(self, message: str = "the server is stopping", retry_after: int = 1) -> None:
         super().__init__(message, retry_after)
 
 
 class DeadlineExceeded(DriftlineError):
-    """The request's own deadline passed before its answer was there."""
+    """The request's own deadline passed before its response was ready."""
 
     status = 504
     reason = "REJECTED"
 
 
 class ModelError(DriftlineError):
-    """A model's files can't be loaded, or the model failed at work."""
+    """A model's files can't be loaded, or the model failed to run."""
 
     reason = "BACKEND"
 
@@ -110,14 +110,14 @@ class ConfigError(DriftlineError):
 
 
 class Cancelled(DriftlineError):
-    """The client has gone; nobody reads this. 499 is nginx's status for it."""
+    """The client has disconnected, and will not see this. 499 is nginx's status for it."""
 
     status = 499
     reason = "CANCELED"
 
 
 def listed(names: Iterable[object], most: int = 20) -> str:
-    """Names for a message: the first, and how many more there are."""
+    """Format names for a message: the first `most`, and how many more there are."""
     texts = [str(name) for name in names]
     more = [f"{len(texts) - most} more"] if len(texts) > most else []
     return ", ".join([*texts[:most], *more]) or "none"

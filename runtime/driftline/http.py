@@ -1,4 +1,4 @@
-"""uvicorn as we run it, and its HTTP protocol: with bounds where it has none, and deaf to requests for other
+"""uvicorn as we run it, and its HTTP protocol: with limits where it has none, and without upgrades to other
 protocols."""
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from driftline.errors import Cancelled, TooLarge
 
-MOST_HEAD = 64 * 2**10
-"""Bytes of a request's line and headers; those of what has come at once may be more."""
+MAX_HEAD = 64 * 2**10
+"""The most bytes of a request's line and headers; those that arrive at once may be more."""
 
 STALLED_SECONDS = 5.0
-"""At a stop, a request of which nothing more has come for so long is not waited for."""
+"""At a stop, the server does not wait for a request of which nothing more has arrived for this long."""
 
 TOO_LARGE = "the request's line and headers have too many bytes"
-NO_HTTP = "the request is no valid HTTP"
-CROWDED = "too many bytes of requests that are not whole yet have come"
-STALLED = "the server is stopping, and the rest of the request does not come"
+NO_HTTP = "the request is not valid HTTP"
+CROWDED = "too many bytes of incomplete requests have arrived"
+STALLED = "the server is stopping, and the rest of the request has not arrived"
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The event loop that uvicorn would choose: uvloop where it is installed."""
+    """Return the event loop factory that uvicorn would choose: uvloop's where it is installed."""
     return uvicorn.Config(app="", log_config=None).get_loop_factory()
 
 
 def configuration(app: Any, protocol: type[HttpToolsProtocol], **more: Any) -> uvicorn.Config:
-    """uvicorn's, of an application that answers plain HTTP and logs as we say."""
+    """Return uvicorn's configuration for an application that answers plain HTTP and logs as we configure."""
     return uvicorn.Config(
         app,
         http=protocol,
@@ -50,9 +50,9 @@ def configuration(app: Any, protocol: type[HttpToolsProtocol], **more: Any) -> u
 
 
 async def read_body(receive: Receive, most: int, first: bytes = b"") -> bytes:
-    """A request's body, of which `first` has come.
+    """Read the rest of a request's body, of which `first` has arrived, and return all of it.
 
-    Raises TooLarge for more than `most` bytes, Cancelled if the client goes before its end.
+    Raises TooLarge for more than `most` bytes, Cancelled if the client disconnects before its end.
     """
     chunks, size, more = [first], len(first), True
     while more:
@@ -63,13 +63,13 @@ async def read_body(receive: Receive, most: int, first: bytes = b"") -> bytes:
         more = message.get("more_body", False)
         size += len(chunk)
         if size > most:
-            raise TooLarge(f"the body: expected at most {most} bytes, came more")
+            raise TooLarge(f"the body: expected at most {most} bytes, got more")
         chunks.append(chunk)
     return b"".join(chunks)
 
 
 async def ask(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """The status, the headers and the body of an application's answer to a request that has come whole."""
+    """Return the status, headers and body of an application's response to a complete request."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -83,27 +83,27 @@ async def ask(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, list[tuple[
 
 
 def parser_behind(reader: Any) -> httptools.HttpRequestParser:
-    """A parser for the body of a request whose head another one has read, and for all that follows; it wants
-    `framing` first.
+    """Return a parser for the body of a request whose head another one has read, and for all that follows;
+    feed it `framing` first.
 
-    httptools ends a request that asks for another protocol with its head, and takes what follows for that
-    protocol. Here none is spoken, and such a request stays what it is: RFC 9110, 7.8.
+    httptools ends a request for a protocol upgrade with its head, and treats what follows as that protocol.
+    The upgrade is ignored here, and the request is handled like any other: RFC 9110, 7.8.
 
     reader  has the methods that httptools calls
     """
     parser = httptools.HttpRequestParser(Behind(reader))
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn
     return parser
 
 
 def framing(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A head that says no more than where the body ends."""
+    """Return a head that says only where the body ends."""
     lines = [b"%b: %b\r\n" % header for header in headers if header[0] in _FRAMING]
     return b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines)
 
 
 class Behind:
-    """A reader that is not told of the first head: it knows that one. See httptools for the methods."""
+    """Passes a parser's events to a reader, except for the first head, which it has seen. See httptools."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
@@ -130,12 +130,12 @@ class Behind:
 
 
 class Flow(FlowControl):
-    """uvicorn's, but nothing is read while requests wait for their turn.
+    """uvicorn's flow control, but nothing is read while requests wait for their turn.
 
-    uvicorn reads on behind each answer and for each body, and what comes then may be a thousand requests: a
-    client that asks on and on and reads no answer would take all memory.
+    uvicorn resumes reading after each response and for each body, and may then read a thousand requests: a
+    client that keeps sending requests and reads no response would take all memory.
 
-    pipeline  the requests that wait, those of a connection
+    pipeline  the requests of a connection that wait
     """
 
     def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
@@ -143,24 +143,24 @@ class Flow(FlowControl):
         self._pipeline = pipeline
 
     def resume_reading(self) -> None:
-        """Read on, unless a request waits: the one before has come whole, then."""
+        """Resume reading, unless a request waits: then the one before it is complete."""
         if self.read_paused and not self._pipeline:
             super().resume_reading()
 
 
 class Refused(Exception):
-    """What has come is no request that may be answered; the message says why."""
+    """The data received is not a valid request; the message says why."""
 
 
 def check_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> None:
-    """Refused unless a request has one Host, or none before HTTP/1.1: RFC 9112, 3.2."""
+    """Raise Refused unless a request has one Host, or none before HTTP/1.1: RFC 9112, 3.2."""
     count = sum(name == b"host" for name, _ in headers)
     if count > 1 or (count == 0 and version == "1.1"):
-        raise Refused(f"expected one Host header, came {count or 'none'}")
+        raise Refused(f"expected one Host header, got {count or 'none'}")
 
 
 class Refusal:
-    """The answer to what is no request, in the place of uvicorn's cycle: it may have to wait for its turn."""
+    """The response to an invalid request, in place of uvicorn's cycle: it may have to wait for its turn."""
 
     keep_alive = more_body = disconnected = response_started = response_complete = False
 
@@ -175,7 +175,7 @@ class Refusal:
         )
 
     async def run_asgi(self, app: Any) -> None:
-        """Answer, in turn."""
+        """Answer, when its turn has come."""
         self.write()
 
     def write(self) -> None:
@@ -185,7 +185,7 @@ class Refusal:
 
 
 class Coming:
-    """Bytes of requests that are not whole yet, of all connections of a process; and how many they may be."""
+    """The bytes of incomplete requests on all connections of a process, and the most that they may be."""
 
     size = 0
     most = 2**30
@@ -194,20 +194,20 @@ class Coming:
 class HttpConnection(HttpToolsProtocol):
     """A client's connection."""
 
-    _coming = 0  # bytes of a request that is not whole yet
+    _incomplete = 0  # bytes of an incomplete request
     _between = True  # the parser is between two requests
-    _running: RequestResponseCycle | None = None  # of uvicorn's, the one that is being answered
+    _running: RequestResponseCycle | None = None  # uvicorn's, of the request that is being answered
     _refused = False  # nothing more is read
-    _advanced = False  # something has come since this was last looked at
-    _unplaced = 0  # bytes that have come since the last body, or part of one, or end of a head
+    _advanced = False  # something has arrived since the last check
+    _unplaced = 0  # bytes that have arrived since the last body, or part of one, or end of a head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection."""
+        """Accept the connection."""
         super().connection_made(transport)
         self.flow = Flow(transport, self.pipeline)
 
     def data_received(self, data: bytes) -> None:
-        """Read what has come."""
+        """Parse received data."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
@@ -219,17 +219,17 @@ class HttpConnection(HttpToolsProtocol):
             known = error.__context__
             self._refuse(400, str(known) if isinstance(known, Refused) else NO_HTTP)
             return
-        if self._unplaced > MOST_HEAD and not self.transport.is_closing():
+        if self._unplaced > MAX_HEAD and not self.transport.is_closing():
             self._refuse(431, TOO_LARGE)
         self._count(len(data))
 
     def _count(self, size: int) -> None:
-        """Know how much is held of requests that are not whole, and refuse the one that is too much."""
+        """Update the size of incomplete requests, and refuse this one if it is too much."""
         cycle = self.cycle
         held = not self._refused and cycle is not None and cycle.more_body and not cycle.response_complete
-        now = self._coming + size if held else 0
-        Coming.size += now - self._coming
-        self._coming = now
+        now = self._incomplete + size if held else 0
+        Coming.size += now - self._incomplete
+        self._incomplete = now
         if Coming.size > Coming.most and held:
             self._refuse(503, CROWDED)
             self._count(0)
@@ -247,30 +247,30 @@ class HttpConnection(HttpToolsProtocol):
                 return
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Answer what is no request when all before it are answered, and close; nothing more is read."""
+        """Answer an invalid request once all before it are answered, and close; nothing more is read."""
         self.logger.warning("A request of %s was refused: %s.", ":".join(map(str, self.client or ())), reason)
         self._refused, self._between = True, False
         refusal: Any = Refusal(self.transport, status, reason)
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
             if cycle is not None and cycle.response_started and not cycle.response_complete:
-                self.transport.close()  # half of another answer has been sent
+                self.transport.close()  # another response has been sent in part
             else:
                 refusal.write()
             return
-        if cycle.more_body:  # it is the one that is refused, and the last of those that wait
+        if cycle.more_body:  # it is the one that is refused, and the last in the pipeline
             self.pipeline.popleft()
         self.flow.pause_reading()
         self.pipeline.appendleft((refusal, self.app))
         self.cycle = refusal
 
     def shutdown(self) -> None:
-        """The server stops: answer what has come, and wait for the rest of what still comes."""
+        """The server stops: answer complete requests, and wait for the rest of incomplete ones."""
         super().shutdown()
         self._look_again()
 
     def _look_again(self) -> None:
-        self._advanced = self.flow.read_paused  # what is not read has not stalled
+        self._advanced = self.flow.read_paused  # a connection that is not read has not stalled
         self.loop.call_later(STALLED_SECONDS, self._end_if_stalled)
 
     def _end_if_stalled(self) -> None:
@@ -288,7 +288,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head has come."""
+        """A head is complete."""
         self._unplaced = 0
         check_host(self.headers, self.parser.get_http_version())
         super().on_headers_complete()
@@ -296,29 +296,29 @@ class HttpConnection(HttpToolsProtocol):
             self._running = self.cycle
 
     def on_body(self, body: bytes) -> None:
-        """A part of a body has come."""
+        """A part of a body has arrived."""
         self._unplaced = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request has come whole; of one that asks for another protocol, only the head."""
+        """A request is complete; of one that asks for an upgrade, only the head is."""
         self._unplaced = 0
-        if self._coming:  # what has come of the next one with its end is counted behind this
-            Coming.size -= self._coming
-            self._coming = 0
+        if self._incomplete:  # bytes of the next one that arrived with its end are counted after this
+            Coming.size -= self._incomplete
+            self._incomplete = 0
         if not self.parser.should_upgrade():
             self._between = True
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer has been written: the next request has its turn, or more can be read."""
+        """A response has been written: the next request has its turn, or more can be read."""
         if self.pipeline:
             self._running = self.pipeline[-1][0]
         super().on_response_complete()
         self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone; uvicorn says so to its last request, which may still wait for its turn."""
+        """The client has disconnected; uvicorn notifies its last request, which may not have had its turn."""
         super().connection_lost(exc)
         self._refused = True
         self._count(0)

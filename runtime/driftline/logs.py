@@ -13,14 +13,13 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; whatever a record carries as `extra` is a key of it.
+    """Formats records as JSON, one object per line, with their `extra` as keys.
 
-    A record that carries `each` is of several things: a line for a person, and of each its own for a machine,
-    with the keys that are its own.
+    A record with `each` is about several things: one line as text, but one for each as JSON, with its keys.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON."""
+        """Return the record as JSON."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
@@ -38,10 +37,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for a person, and one only, whoever may have chosen a part of it: a name, a file's content."""
+    """Formats a record as a single line, even if it contains untrusted text: a name, a file's content."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
-        """The record, with control characters as escapes."""
+        """Return the record, with control characters escaped."""
         record.message = record.message.translate(_ESCAPES)
         return super().formatMessage(record)
 
@@ -57,10 +56,10 @@ def configure(log_format: str, level: str, access_log: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # uvicorn tells its life at info; ours is told by driftline's own loggers.
+    # uvicorn logs its lifecycle at info; driftline's own loggers do that here.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # Numba tells at debug how it compiles, in 20,000 lines.
+    # Numba logs its compilation at debug, in 20,000 lines.
     logging.getLogger("numba").setLevel(logging.WARNING)
-    # httpx tells every URL it asks at info, secrets and all.
+    # httpx logs every URL that it requests at info, including secrets.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)

@@ -9,7 +9,7 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def available_cores() -> int:
-    """The cores this process may use: its affinity, and the quota of its control group if it has one."""
+    """Return the number of cores that this process may use, by its affinity and its control group's quota."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = (_CONTROL_GROUP / "cpu.max").read_text(encoding="ascii").split()
@@ -19,7 +19,7 @@ def available_cores() -> int:
 
 
 def limited_cores() -> bool:
-    """Whether this process's control group may use up its share of the cores, and then stands still."""
+    """Return whether this process's control group has a CPU quota, and stalls when it is used up."""
     try:
         return (_CONTROL_GROUP / "cpu.max").read_text(encoding="ascii").split()[0] != "max"
     except (OSError, IndexError):
@@ -27,7 +27,7 @@ def limited_cores() -> bool:
 
 
 def available_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or those of its control group if fewer."""
+    """Return the bytes of memory that this process may use: the machine's, or its control group's if less."""
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(there, int((_CONTROL_GROUP / "memory.max").read_text(encoding="ascii")))

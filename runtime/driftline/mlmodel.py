@@ -1,7 +1,7 @@
-"""MLflow's description of a model, the file `MLmodel`: flavors, origin, what it takes and gives.
+"""MLflow's description of a model, the file `MLmodel`: flavors, origin, inputs and outputs.
 
-A signature stands in it as JSON in YAML: `signature.inputs`, `.outputs` and `.params` are each a text that
-holds a list. The form is that of mlflow/types/schema.py.
+A signature is JSON in YAML: `signature.inputs`, `.outputs` and `.params` are each a text that holds a list.
+The format is that of mlflow/types/schema.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ColumnType:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: by name, or, in a schema without names, by position."""
+    """A column of a table, by name or, in a schema without names, by position."""
 
     name: str | None
     type: ColumnType
@@ -78,12 +78,12 @@ class Parameter:
 
 
 Schema = tuple[Column, ...] | tuple[Tensor, ...]
-"""Columns or tensors, never both; either all have names, or none."""
+"""Columns or tensors, never both; either all have names or none."""
 
 
 @dataclass(frozen=True, slots=True)
 class MlflowSignature:
-    """What a model takes and gives, as it was logged; an empty schema says nothing."""
+    """A model's inputs, outputs and parameters, as it was logged; an empty schema declares nothing."""
 
     inputs: Schema = ()
     outputs: Schema = ()
@@ -91,7 +91,7 @@ class MlflowSignature:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], where: str) -> MlflowSignature:
-        """Read the value of `signature` in an MLmodel; ModelError, beginning with `where`, if it is none."""
+        """Read the value of `signature` in an MLmodel; ModelError, beginning with `where`, if it is wrong."""
         inputs, outputs, params = (
             _listed(document.get(key), f"{where}: signature.{key}") for key in ("inputs", "outputs", "params")
         )
@@ -104,9 +104,9 @@ class MlflowSignature:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """How a model that is Python code gives what it predicts, on which MLflow's answers depend.
+    """The form of a Python model's predictions, on which MLflow's responses depend.
 
-    form   'table', of rows and columns; 'mapping', of lists; or 'array', of no names
+    form   'table', of rows and columns; 'mapping', of lists; or 'array', without names
     names  of its columns or lists, in their order
     """
 
@@ -116,13 +116,13 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class MlModel:
-    """What an MLmodel says.
+    """The content of an MLmodel.
 
     flavors   how the model can be loaded: {"onnx": {"data": "model.onnx", ...}, "python_function": ...}
     run_id    the run that logged it, if any
     model_id  its logged model, of MLflow 3
     example   the file with an input example, if any
-    metadata  what whoever logged it added
+    metadata  added when it was logged
     """
 
     flavors: Mapping[str, Mapping[str, Any]]
@@ -134,14 +134,14 @@ class MlModel:
 
     @classmethod
     def read(cls, path: Path) -> MlModel:
-        """Read an MLmodel file; ModelError, with its path and the place, if it is none."""
+        """Read an MLmodel file; ModelError, with its path and the place, if it is invalid."""
         document = read_yaml(path)
         flavors = document.get("flavors")
         if not isinstance(flavors, dict) or not all(isinstance(value, dict) for value in flavors.values()):
-            raise ModelError(f"{path}: flavors: expected mappings by flavor, came {reprlib.repr(flavors)}")
+            raise ModelError(f"{path}: flavors: expected mappings by flavor, got {reprlib.repr(flavors)}")
         signature, example = document.get("signature"), document.get("saved_input_example_info")
         if signature is not None and not isinstance(signature, dict):
-            raise ModelError(f"{path}: signature: expected a mapping, came {reprlib.repr(signature)}")
+            raise ModelError(f"{path}: signature: expected a mapping, got {reprlib.repr(signature)}")
         return cls(
             flavors,
             MlflowSignature.parse(signature, str(path)) if signature else None,
@@ -153,7 +153,7 @@ class MlModel:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in an MLmodel file; ModelError, with its path, if there is none."""
+    """Return the mapping in an MLmodel file; ModelError, with its path, if there is none."""
     import yaml  # most models have no MLmodel
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -162,7 +162,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ModelError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
-        raise ModelError(f"{path}: expected a mapping, came {type(document).__name__}")
+        raise ModelError(f"{path}: expected a mapping, got {type(document).__name__}")
     return document
 
 
@@ -171,7 +171,7 @@ def _text(value: object) -> str | None:
 
 
 def _listed(text: object, where: str) -> list[dict[str, Any]]:
-    """A schema's JSON as the list that it holds."""
+    """Return the list in a schema's JSON."""
     if text is None:
         return []
     try:
@@ -179,14 +179,14 @@ def _listed(text: object, where: str) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         items = None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ModelError(f"{where}: expected the JSON of a list of objects, came {text!r:.200}")
+        raise ModelError(f"{where}: expected the JSON of a list of objects, got {text!r:.200}")
     return items
 
 
 def _schema(items: list[dict[str, Any]], where: str) -> Schema:
     tensors = [item for item in items if item.get("type") == "tensor"]
     if tensors and len(tensors) < len(items):
-        raise ModelError(f"{where}: expected tensors or columns, came both")
+        raise ModelError(f"{where}: expected tensors or columns, got both")
     schema: Schema = (
         tuple(_tensor(item, where) for item in items)
         if tensors
@@ -194,7 +194,7 @@ def _schema(items: list[dict[str, Any]], where: str) -> Schema:
     )
     names = [item.name for item in schema if item.name is not None]
     if len(set(names)) < len(names) or 0 < len(names) < len(schema):
-        raise ModelError(f"{where}: expected different names, or none at all, came {names!r:.200}")
+        raise ModelError(f"{where}: expected different names, or none at all, got {names!r:.200}")
     return schema
 
 
@@ -205,7 +205,7 @@ def _tensor(item: dict[str, Any], where: str) -> Tensor:
         dtype, shape = np.dtype(spec["dtype"]), tuple(spec["shape"])
         assert all(type(size) is int and size >= -1 for size in shape)
     except (AssertionError, KeyError, TypeError, ValueError):
-        raise ModelError(f"{where}: tensor-spec: expected dtype and shape, came {spec!r:.200}") from None
+        raise ModelError(f"{where}: tensor-spec: expected dtype and shape, got {spec!r:.200}") from None
     return Tensor(_name(item), dtype, shape)
 
 
@@ -219,7 +219,7 @@ def _name(item: dict[str, Any]) -> str | None:
 
 
 def _parameter(item: dict[str, Any], where: str) -> Parameter:
-    # Before MLflow 2.7 the type stood under `dtype`.
+    # Before MLflow 2.7, the type was under `dtype`.
     kind = _type({"type": item.get("dtype"), **item}, where)
     shape = item.get("shape")
     return Parameter(
@@ -242,4 +242,4 @@ def _type(item: dict[str, Any], where: str) -> ColumnType:
                 if isinstance(value, dict)
             )
             return ColumnType("object", fields=tuple(fields))
-    raise ModelError(f"{where}: expected a type such as {', '.join(SCALARS)}, came {item!r:.200}")
+    raise ModelError(f"{where}: expected a type such as {', '.join(SCALARS)}, got {item!r:.200}")

@@ -1,4 +1,4 @@
-"""Which values a setting may have."""
+"""Checks of settings: which values each may have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 Check = Callable[[Any], bool]
 
 _DEVICES = "'cpu', 'cuda', 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto'"
-"""Where a model may run: 'cuda' is the first card, 'auto' too if it can be used, else the CPU."""
+"""Where a model may run: 'cuda' is the first GPU; so is 'auto' if that can be used, else the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Rule:
 
 
 def setting(default: Any, rule: Rule, about: str = "", *same: str, **flag: Any) -> Any:
-    """A dataclass field that knows its rule and, where commands have a flag for it, how that one looks.
+    """Return a dataclass field with its rule and, if commands have a flag for it, the flag's options.
 
-    `about` is the flag's help, `same` are other spellings, `flag` is what click is told besides.
+    `about` is the flag's help, `same` are other spellings, `flag` are further arguments for click.
     """
     return field(default=default, metadata={"rule": rule, "same": same, "flag": {"help": about, **flag}})
 
@@ -37,7 +37,7 @@ def setting(default: Any, rule: Rule, about: str = "", *same: str, **flag: Any) 
 def number(
     least: float, most: float | None = None, what: str = "a number", kinds: tuple[type, ...] = (int, float)
 ) -> Rule:
-    """Numbers from `least` on, up to `most` if it is given, which are no booleans."""
+    """Return a rule for numbers, not booleans, from `least` on, up to `most` if it is given."""
     end = sys.float_info.max if most is None else most  # neither NaN nor infinity
     return Rule(
         f"{what} from {least:g}" + ("" if most is None else f" to {most:g}"),
@@ -46,23 +46,23 @@ def number(
 
 
 def whole(least: int, most: int | None = None, what: str = "a whole number") -> Rule:
-    """Whole numbers, likewise."""
+    """Return such a rule for whole numbers."""
     return number(least, most, what, (int,))
 
 
 def text(allowed: str, pattern: str = "(?s).*") -> Rule:
-    """Text of a pattern, which `allowed` has in words."""
+    """Return a rule for text that matches a pattern, which `allowed` describes."""
     return Rule(allowed, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
 
 def one_of(*choices: str) -> Rule:
-    """One of a few words."""
+    """Return a rule for one of a few words."""
     words = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
     return Rule(words, lambda value: value in choices, choices)
 
 
 def url_parts(text: str) -> SplitResult | None:
-    """The parts of an http:// or https:// URL; None for what is none, or has no host or a wrong port."""
+    """Return the parts of an http:// or https:// URL; None if it is none, or has no host or a wrong port."""
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -77,16 +77,16 @@ def host_and_port(parts: SplitResult) -> str:
 
 
 def is_url(value: object, pattern: str = "(?s).*") -> bool:
-    """Whether it is such a URL, of this pattern."""
+    """Return whether it is such a URL, and matches this pattern."""
     return (
         isinstance(value, str) and re.fullmatch(pattern, value) is not None and url_parts(value) is not None
     )
 
 
 def without_secrets(text: str) -> str:
-    """A text as messages may show it: of a URL, without a user, a password and a query.
+    """Return a text for messages: of a URL, without user, password and query.
 
-    Of one whose password may have a ? or #, only the scheme.
+    Of one whose password may contain a ? or #, only the scheme is left.
     """
     scheme, rest = re.fullmatch(r"(?s)([\w+.-]+://)?(.*)", text).groups("")  # type: ignore[union-attr]
     shown, query = re.fullmatch(r"(?s)([^?#]*)(.*)", rest).groups()  # type: ignore[union-attr]
@@ -111,7 +111,7 @@ LOG_LEVEL = one_of("debug", "info", "warning", "error")
 
 
 def is_device(value: object) -> bool:
-    """Whether it names the CPU or cards, none of them twice."""
+    """Return whether it names the CPU or GPUs, none of them twice."""
     if not isinstance(value, str):
         return False
     if re.fullmatch(r"auto|cpu|cuda(:all|:\d{1,4}(,\d{1,4})*)?", value, re.ASCII) is None:
@@ -121,7 +121,7 @@ def is_device(value: object) -> bool:
 
 
 def ascends(value: object) -> bool:
-    """Whether it is a list of whole numbers from 1, each more than the one before."""
+    """Return whether it is a list of whole numbers from 1, each greater than the one before."""
     return (
         isinstance(value, (list, tuple))
         and all(type(one) is int and one > 0 for one in value)

@@ -1,4 +1,4 @@
-"""Addresses to listen on."""
+"""Sockets and addresses to listen on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ OPEN_FILES = 2**16
 
 
 def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.socket:
-    """A listening socket's address, taken; ConfigError if it can't be had.
+    """Return a socket bound to an address, to listen on; ConfigError if that fails.
 
-    With SO_REUSEPORT as `option` other sockets of this kind may have the address too.
+    With SO_REUSEPORT as `option`, other sockets with this option may bind to the address too.
     """
     listener = None
     try:
@@ -31,22 +31,22 @@ def bind(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.sock
         if listener is not None:
             listener.close()
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
-    except UnicodeError as error:  # a name that no name service can be asked for
+    except UnicodeError as error:  # a name that can't be looked up
         raise ConfigError(f"can't listen on {host}:{port}: {error}") from error
     return listener
 
 
 def bind_shared(host: str, port: int, number: int) -> list[socket.socket]:
-    """So many sockets of one address, which others with SO_REUSEPORT may have too; ConfigError if it can't be
-    had."""
+    """Return `number` sockets bound to one address, which others with SO_REUSEPORT may share; ConfigError if
+    that fails."""
     with bind(host, port) as first:  # alone, so that no other server's address is shared by mistake
         address = first.getsockname()
     return [bind(address[0], address[1], socket.SO_REUSEPORT) for _ in range(number)]
 
 
 def allow_connections() -> None:
-    """Let this process and those that it starts have OPEN_FILES open files, or as many as it may: the limit
-    that a shell gives, of 1024 mostly, is a courtesy to programs that use select."""
+    """Raise the limit of open files of this process and its children to OPEN_FILES, or as far as allowed: the
+    usual limit, 1024, is for programs that use select."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -54,10 +54,10 @@ def allow_connections() -> None:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where a socket listens, as a URL."""
+    """Return the address of a listening socket as a URL."""
     return f"http://{authority(*listener.getsockname()[:2])}"
 
 
 def authority(host: str, port: int) -> str:
-    """An address as it stands in a URL."""
+    """Return an address in the form it has in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

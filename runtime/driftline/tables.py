@@ -1,7 +1,7 @@
 """Files of columns: Parquet, CSV and Arrow IPC, read and written batch by batch.
 
-Reading and writing each have a thread of their own, so that they overlap with what is computed in between.
-How much is in memory at once depends on the batches, not on the file.
+Reading and writing each have a thread of their own, so that they overlap with the computation in between.
+Memory use depends on the batches, not on the file.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from driftline.errors import BadRequest
 from driftline.files import unfinished
 
 ENDINGS = (".parquet", ".csv", ".arrow", ".feather")
-"""What the names of files end in, which says what they are; .feather is Arrow IPC too."""
+"""The suffixes of files, which tell their format; .feather is Arrow IPC too."""
 
 BATCH_ROWS = 65_536
 """The most rows of a batch."""
 
 BATCH_BYTES = 2**23
-"""About the most bytes of a batch, if its rows are wide."""
+"""The approximate limit on the bytes of a batch, if its rows are wide."""
 
 _TEXT_BYTES = 32
 _AHEAD = 2
@@ -42,9 +42,9 @@ _BUFFER_BYTES = 2**20
 class Source:
     """The columns of a file, or of a folder of files of one kind, in the order of their names.
 
-    rows    how many there are; None if only reading the files through would tell
+    rows    how many there are; None if that would take reading all files
 
-    In CSV, what pandas takes for missing is missing, of text, too: an empty field, NA, null, NaN.
+    In CSV, values that pandas treats as missing are missing, also in text: an empty field, NA, null, NaN.
     Raises BadRequest if a file can't be read, or has a column twice.
     """
 
@@ -61,12 +61,12 @@ class Source:
             self._first = _schema(self._files[0])
         twice = [name for name, times in Counter(self._first.names).items() if times > 1]
         if twice:
-            raise BadRequest(f"{path}: expected columns of different names, came {twice[0]!r} twice")
+            raise BadRequest(f"{path}: expected columns of different names, got {twice[0]!r} twice")
         self.rows = self._count()
 
     @cached_property
     def schema(self) -> Any:
-        """Pyarrow's, of the first file; in CSV, the types hold all rows, which are looked at for that."""
+        """The pyarrow schema of the first file; of CSV, its types fit all rows, which are read for that."""
         if _ending(self._files[0]) != ".csv":
             return self._first
         with _named(self._path):
@@ -79,7 +79,7 @@ class Source:
             return sum(int(pa.parquet.read_metadata(file).num_rows) for file in self._files)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Record batches of the named columns, of BATCH_ROWS and BATCH_BYTES at most, some read ahead."""
+        """Yield record batches of the named columns, at most BATCH_ROWS and BATCH_BYTES, some read ahead."""
         types = {name: self.schema.field(name).type for name in columns}
         width = sum(map(_bytes, types.values()))
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(width, 1)))
@@ -95,7 +95,7 @@ class Source:
                             if stopped.is_set():
                                 return
                 ahead.put(None)
-            except Exception as error:  # whatever it is, somebody waits for it
+            except Exception as error:  # whatever it is, the consumer waits for it
                 ahead.put(error)
 
         reader = Thread(target=read, name="driftline-read", daemon=True)
@@ -113,7 +113,7 @@ class Source:
 
 
 class Writer:
-    """Writes tables to a file, which appears when all of it is there.
+    """Writes tables to a file, which appears once it is complete.
 
     Raises BadRequest if the name's ending is unknown or the file can't be written.
     """
@@ -129,7 +129,7 @@ class Writer:
         self._thread = Thread(target=self._work, name="driftline-write")
 
     def write(self, table: Any) -> None:
-        """Put a table in line."""
+        """Put a table in the queue."""
         self._raise()
         self._waiting.put(table)
 
@@ -146,7 +146,7 @@ class Writer:
                     file.write_table(table)
                 if file is not None:
                     file.close()
-        except Exception as error:  # whatever it is, somebody waits for room in the queue
+        except Exception as error:  # whatever it is, the producer may wait for room in the queue
             self._error = error
             while self._waiting.get() is not None:
                 pass
@@ -169,13 +169,13 @@ class Writer:
 
 
 def check_target(path: Path, data: Path | None = None) -> None:
-    """BadRequest if a file can't be written, or would become one of the data that it is made from.
+    """Raise BadRequest if a file can't be written, or would replace or join the data that it is made from.
 
-    Better said before what takes long than after.
+    To be called before the long work, not after.
     """
     folder = path.parent
     if path.is_dir():
-        raise BadRequest(f"{path}: expected a file, came a folder")
+        raise BadRequest(f"{path}: expected a file, got a folder")
     if not folder.is_dir():
         raise BadRequest(f"{path}: expected a file in a folder, {folder} is none")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -189,14 +189,14 @@ def check_target(path: Path, data: Path | None = None) -> None:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The files of data: one, or those of a folder."""
+    """Return the files of data: one, or those of a folder."""
     if not path.is_dir():
         return [path]
     return sorted(file for file in path.iterdir() if _ending(file) in ENDINGS)
 
 
 class _named:  # noqa: N801
-    """Errors of Arrow and the system become one that names the file."""
+    """Converts errors of Arrow and the system to one that names the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -224,7 +224,7 @@ def _schema(path: Path) -> Any:
 
 
 def _bytes(kind: Any) -> int:
-    """What a value of a type takes, about."""
+    """Return the approximate size of a value of a type."""
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size) * _bytes(kind.value_type)
     try:
@@ -252,9 +252,9 @@ def _slices(batch: Any, rows: int) -> Iterator[Any]:
 
 
 def _create(path: Path, ending: str, schema: Any) -> Any:
-    """A pyarrow writer with `write_table` and `close`."""
+    """Return a pyarrow writer with `write_table` and `close`."""
     if ending == ".parquet":
-        # Scores hardly repeat: a dictionary of them would only cost time.
+        # Scores rarely repeat: a dictionary of them would only cost time.
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
         return pa.parquet.ParquetWriter(path, schema, use_dictionary=texts)
     if ending == ".csv":

@@ -1,4 +1,4 @@
-"""Datatypes and the shapes of what a model takes and gives, in the words of the Open Inference Protocol."""
+"""Datatypes, and shapes of a model's inputs and outputs, in the terms of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ DATATYPES = {
 """All datatypes by their protocol name."""
 
 BY_ONNX = {datatype.onnx: datatype for datatype in DATATYPES.values()}
-"""All datatypes by the name that stands in ONNX's `tensor(...)`."""
+"""All datatypes by their name in ONNX's `tensor(...)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ class TensorSpec:
     raw: bool = False
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape fits."""
+        """Return whether a tensor of this shape fits."""
         if len(shape) != len(self.shape):
             return self.raw and len(shape) == 2 and shape[1] == 1
-        # A loop, not a generator: every request comes by here.
+        # A loop, not a generator: every request passes through here.
         for size, want in zip(shape, self.shape, strict=True):  # noqa: SIM110
             if size != want and want != -1:
                 return False
@@ -82,7 +82,7 @@ class TensorSpec:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of a table: its own name, or NAME_0, NAME_1, ..., or NAME_* if they may be of any number."""
+        """Its columns in a table: its own name, or NAME_0, NAME_1, ..., or NAME_* if their number varies."""
         if len(self.shape) == 1 or self.shape[1:] == (1,):
             return (self.name,)
         if len(self.shape) != 2:
@@ -91,16 +91,16 @@ class TensorSpec:
         return (f"{self.name}_*",) if width == -1 else tuple(f"{self.name}_{i}" for i in range(width))
 
     def as_json(self) -> dict[str, object]:
-        """The tensor's entry in the protocol's model metadata."""
+        """Return the tensor's entry in the protocol's model metadata."""
         return {"name": self.name, "datatype": self.datatype.name, "shape": list(self.shape)}
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes and gives.
+    """A model's inputs and outputs.
 
-    `batched`: the first dimension of every tensor counts rows that don't depend on each other, so rows
-    of different requests may run together.
+    `batched`: the first dimension of every tensor counts independent rows, so rows of different requests may
+    run together.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -108,7 +108,7 @@ class Signature:
     batched: bool
 
     def rows(self, inputs: Tensors) -> int:
-        """How many rows a request has; 1 for a model without batches.
+        """Return the number of rows of a request; 1 for a model without batches.
 
         Raises BadRequest if its tensors differ in rows.
         """
@@ -122,13 +122,13 @@ class Signature:
                 if rows >= 0:
                     raise BadRequest(
                         f"input {name!r}: expected {rows} rows as in input {next(iter(inputs))!r}, "
-                        f"came {array.shape[0]}"
+                        f"got {array.shape[0]}"
                     )
                 rows = array.shape[0]
         return rows
 
     def inputs_of(self, columns: object) -> Tensors:
-        """Columns as the model's input tensors, checked.
+        """Check columns and convert them to the model's input tensors.
 
         columns  arrays or nested lists by input name; for a model of one input, it alone will do
 
@@ -138,7 +138,7 @@ class Signature:
         if not isinstance(columns, Mapping):
             if len(specs) != 1:
                 raise BadRequest(
-                    f"expected values by input name ({', '.join(specs)}), came {shorten(columns)}"
+                    f"expected values by input name ({', '.join(specs)}), got {shorten(columns)}"
                 )
             columns = {self.inputs[0].name: columns}
         blocks = self.blocks(columns)
@@ -152,13 +152,13 @@ class Signature:
         for name, spec in specs.items():
             if name not in columns:
                 raise BadRequest(
-                    f"input {name!r}: expected {spec.datatype.name} {list(spec.shape)}, came nothing"
+                    f"input {name!r}: expected {spec.datatype.name} {list(spec.shape)}, got nothing"
                 )
         tensors = {name: coerce(spec, columns[name]) for name, spec in specs.items()}
         for name, spec in specs.items():
             if not spec.accepts(tensors[name].shape):
                 raise BadRequest(
-                    f"input {name!r}: expected shape {list(spec.shape)}, came {list(tensors[name].shape)}"
+                    f"input {name!r}: expected shape {list(spec.shape)}, got {list(tensors[name].shape)}"
                 )
             if spec.raw:
                 tensors[name] = as_column(spec, tensors[name])
@@ -170,9 +170,9 @@ class Signature:
         return bool(self._groups)
 
     def blocks(self, columns: Mapping[str, object]) -> Blocks | None:
-        """Raw columns that come as lists, all at once: reading one takes as long as reading thirty.
+        """Convert raw columns that are lists, all at once: reading one takes as long as reading thirty.
 
-        None for a model that takes anything else, and for columns that need a closer look.
+        None for a model with other inputs, and for columns that need further checks.
         """
         if len(columns) != len(self._specs):
             return None
@@ -186,12 +186,12 @@ class Signature:
                 if len(lengths) != 1 or 0 in lengths:
                     return None
                 blocks.append(group.block(lists).reshape(len(lists), *lengths))
-        except (KeyError, BadRequest):  # which column it is, and what of it, is said when it is read alone
+        except (KeyError, BadRequest):  # the column and its error are reported when it is read alone
             return None
         return self._whole(blocks)
 
     def blocks_of_rows(self, rows: Sequence[object]) -> Blocks | None:
-        """The same of raw columns that come row by row, each an object of values by name."""
+        """Do the same for raw columns in rows, each an object of values by name."""
         if {*map(type, rows)} != {dict} or {*map(len, rows)} != {len(self._specs)}:  # type: ignore[arg-type]
             return None
         try:
@@ -211,7 +211,7 @@ class Signature:
 
     @cached_property
     def _groups(self) -> tuple[SameTypeColumns, ...]:
-        """Raw columns by datatype; none if there are other inputs."""
+        """Raw columns by datatype; empty if there are other inputs."""
         if not all(spec.raw for spec in self.inputs):
             return ()
         groups: dict[str, list[TensorSpec]] = {}
@@ -221,7 +221,7 @@ class Signature:
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
-        """Of the columns of blocks, in their order."""
+        """The names of the columns of blocks, in their order."""
         return tuple(chain.from_iterable(group.names for group in self._groups))
 
 
@@ -253,27 +253,27 @@ class SameTypeColumns:
         self._take = itemgetter(*self.names)
 
     def block(self, columns: Iterable[Iterable[object]]) -> Array:
-        """Values as a flat array, those of one column behind those of the one before."""
+        """Return the values of columns as one flat array, column after column."""
         flat = list(chain.from_iterable(columns))
         return _tensor(self._spec, flat, {*map(type, flat)})
 
     def block_of_rows(self, rows: Iterable[Any]) -> Array:
-        """The same of rows, each an object of values by name; those of one row behind those before."""
+        """Return the values of rows, each an object of values by name, as one flat array, row after row."""
         taken = map(self._take, rows)
-        return self.block(taken if len(self.names) > 1 else (taken,))  # of one name, it takes no tuple
+        return self.block(taken if len(self.names) > 1 else (taken,))  # for one name, it returns no tuple
 
 
 def as_column(spec: TensorSpec, array: Array) -> Array:
-    """A raw column, (rows,) or (rows, 1), as (rows,) in its own datatype."""
+    """Convert a raw column, (rows,) or (rows, 1), to (rows,) in its own datatype."""
     return array.reshape(len(array)).astype(spec.datatype.dtype, copy=False)
 
 
 def coerce(spec: TensorSpec, data: object) -> Array:
-    """Python values, nested lists or an array as a tensor of `spec`'s datatype, of whatever shape they have.
+    """Convert Python values, nested lists or an array to a tensor of `spec`'s datatype, keeping their shape.
 
-    Only what means the same afterwards is taken: no text or booleans for numbers, no fractions and no
-    overflow for integers. None is NaN in floating-point tensors, and what is too large for them infinite.
-    BYTES takes `str`, and `bytes` in UTF-8.
+    Only conversions that keep the meaning are allowed: no text or booleans for numbers, no fractions and no
+    overflow for integers. In floating-point tensors, None becomes NaN, and numbers that are too large become
+    infinite. BYTES takes `str`, and `bytes` in UTF-8.
 
     Raises BadRequest with the tensor's name, what was expected and what came.
     """
@@ -286,7 +286,7 @@ def coerce(spec: TensorSpec, data: object) -> Array:
         data = as_array(data)
     except TypeError as error:
         raise BadRequest(f"input {spec.name!r}: {error}") from None
-    if isinstance(data, np.ma.MaskedArray):  # which numpy would read as if nothing were
+    if isinstance(data, np.ma.MaskedArray):  # numpy would ignore the mask
         return coerce(spec, data.tolist())
     want = spec.datatype.dtype
     try:
@@ -316,20 +316,20 @@ _ALLOWED: dict[str, set[type]] = {
     "O": {str, bytes},
 }
 _MISSING = {bool, type(None)}
-"""What a raw column takes besides: null for what is missing, and booleans as numbers."""
+"""Types that a raw column accepts in addition: null for a missing value, and booleans as numbers."""
 
 _MOST_DIMENSIONS = 32
 
 
 _C_TYPES = {np.dtype(np.float32): "f", np.dtype(np.float64): "d"}
-"""What Python's own arrays read from a list in half of numpy's time, an overflow becoming infinite."""
+"""Types that Python's own arrays read from a list in half of numpy's time; overflow becomes infinity."""
 
 
 def _leaves(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
-    """The values in nested lists, and the shape that the lists give them.
+    """Return the values in nested lists, and the shape that the lists give them.
 
-    Left to numpy, a boolean among numbers would become one, and a long text among a million numbers
-    a million long texts.
+    numpy would convert a boolean among numbers to a number, and a million numbers with one long text among
+    them to a million long texts.
     """
     shape = [len(data)]
     while data and type(data[0]) is list:
@@ -337,18 +337,20 @@ def _leaves(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
         if len(lengths) != 1:
             raise _ragged(spec)
         if len(shape) == _MOST_DIMENSIONS:
-            raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came too deep a nest")
+            raise BadRequest(
+                f"input {spec.name!r}: expected shape {list(spec.shape)}, got lists nested too deep"
+            )
         shape += lengths
         data = list(chain.from_iterable(data))
     return data, shape
 
 
 def _ragged(spec: TensorSpec) -> BadRequest:
-    return BadRequest(f"input {spec.name!r}: expected a regular array, came nested lists that differ")
+    return BadRequest(f"input {spec.name!r}: expected a regular array, got nested lists that differ")
 
 
 def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
-    """A flat tensor of Python values whose types are `types`."""
+    """Return a flat tensor of Python values whose types are `types`."""
     dtype = spec.datatype.dtype
     allowed = _ALLOWED[dtype.kind] | (_MISSING if spec.raw else set())
     if not types <= allowed:
@@ -357,7 +359,7 @@ def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
         if wrong == {list}:
             raise _ragged(spec)
         raise BadRequest(
-            f"input {spec.name!r}: expected {spec.datatype.name} values, came {shorten(value)} "
+            f"input {spec.name!r}: expected {spec.datatype.name} values, got {shorten(value)} "
             f"({type(value).__name__}) at position {position}"
         )
     if bytes in types:
@@ -375,7 +377,7 @@ def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
 
 
 def check_range(spec: TensorSpec, *extremes: float) -> None:
-    """BadRequest for a number that `spec`'s datatype can't hold."""
+    """Raise BadRequest for a number that `spec`'s datatype can't hold."""
     dtype = spec.datatype.dtype
     limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
     least, most = limits.min, limits.max
@@ -385,17 +387,17 @@ def check_range(spec: TensorSpec, *extremes: float) -> None:
         if not least <= extreme <= most:
             raise BadRequest(
                 f"input {spec.name!r}: expected {spec.datatype.name} values from {least} "
-                f"to {most}, came {shorten(extreme)}"
+                f"to {most}, got {shorten(extreme)}"
             )
 
 
 def utf8(spec: TensorSpec, value: bytes) -> str:
-    """Bytes of a BYTES tensor as the text that models compute with; BadRequest if they are no UTF-8."""
+    """Decode bytes of a BYTES tensor to the text that models take; BadRequest if they are not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError as error:
         raise BadRequest(
-            f"input {spec.name!r}: expected UTF-8 strings, came {shorten(value)}: {error.reason}"
+            f"input {spec.name!r}: expected UTF-8 strings, got {shorten(value)}: {error.reason}"
         ) from None
 
 
@@ -404,8 +406,8 @@ _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring = 4, 8, 8, 80
 
 
 def shorten(value: object, most: int = 60) -> str:
-    """A value for a message: its repr, cut, however long or deep it is."""
+    """Return a value's repr for a message, cut to `most` characters, however long or deep it is."""
     text = _REPR.repr(value)
-    if "\n" in text:  # as arrays and series have it
+    if "\n" in text:  # as in the repr of arrays and series
         text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"

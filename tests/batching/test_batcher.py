@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from time import perf_counter, sleep
+from time import perf_counter, perf_counter_ns, sleep
 from typing import Any
 
 import numpy as np
@@ -156,6 +156,19 @@ async def test_what_waits_for_the_next_turn_of_the_loop_may_run_now() -> None:
     waiting.cancel()
     await empty(batcher)
     await empty(delayed)
+
+
+async def test_what_runs_now_does_not_run_again_in_the_next_turn_of_the_loop() -> None:
+    run = Doubler()
+    batcher = make(run, most=1, ns=THREAD)
+    run.gate.clear()
+    requests = [batcher.submit(rows(number), ("y",)) for number in (1, 2)]
+    batcher.flush_now()
+    await run.running()
+    assert (batcher.running, batcher.queue_rows) == (1, 1)
+    run.gate.set()
+    assert await settled(*requests) == [[2], [4]]
+    await empty(batcher)
 
 
 async def test_no_more_batches_run_than_there_are_instances() -> None:
@@ -377,11 +390,13 @@ async def test_short_work_runs_on_the_loop_and_long_work_in_a_thread() -> None:
         batcher.close()
 
 
-async def test_what_nothing_is_known_of_runs_in_a_thread() -> None:
-    run = Doubler()
-    batcher = Batcher(run, signature(), Batching())
+async def test_what_nothing_is_known_of_runs_in_a_thread_and_its_cost_is_learnt() -> None:
+    run, cost = Doubler(), Cost()
+    batcher = Batcher(run, signature(), Batching(), 1, cost)
     await batcher.submit(rows(1), ("y",))
     assert run.threads != {threading.get_ident()}
+    assert 0 < cost.predict(2) < float("inf")
+    assert batcher.counters.last_inference > 0
     await empty(batcher)
 
 
@@ -482,7 +497,7 @@ async def test_strings_count_with_their_letters() -> None:
 async def test_tensors_that_differ_in_rows_are_refused() -> None:
     specs = tuple(TensorSpec(name, DATATYPES["FP32"], (-1, 2)) for name in "ab")
     batcher = make(Doubler(), Signature(specs, specs, True))
-    with pytest.raises(BadRequest, match="'b': expected 2 rows as in input 'a', came 3"):
+    with pytest.raises(BadRequest, match="'b': expected 2 rows as in input 'a', got 3"):
         batcher.submit({"a": rows(1, 2)["x"], "b": rows(1, 2, 3)["x"]}, ("y",))
     await empty(batcher)
 
@@ -510,12 +525,14 @@ async def test_a_request_past_its_deadline_does_not_wait_for_its_run() -> None:
     batcher = make(run, ns=THREAD)
     run.gate.clear()
     late = batcher.submit(rows(1), ("y",), timeout_us=HOUR_US)
+    neighbour = batcher.submit(rows(2), ("y",))
     await run.running()
     batcher._expire(late)
     with pytest.raises(DeadlineExceeded):
         await late
-    assert not batcher.pending
+    assert batcher.pending == 1
     run.gate.set()
+    assert await settled(neighbour) == [[4]]
     await empty(batcher)
 
 
@@ -689,7 +706,7 @@ async def test_outputs_without_a_row_for_each_row_are_no_ones_answer() -> None:
 
     batcher = make(run)
     split = batcher.submit(rows(*range(6)), ("y",))
-    with pytest.raises(ModelError, match=r"'y': expected 4 rows, came shape \[1, 2\]"):
+    with pytest.raises(ModelError, match=r"'y': expected 4 rows, got shape \[1, 2\]"):
         await split
     # Requests that can't be told apart in a batch are run alone, where no rows have to be.
     alone = [batcher.submit(rows(n), ("y",)) for n in range(2)]
@@ -907,14 +924,15 @@ async def _answer(request: Request) -> Tensors:
 async def test_a_request_alone_needs_no_queue() -> None:
     run = Doubler()
     batcher = make(run)
+    begin = perf_counter_ns()
     outputs = batcher.try_inline(rows(1, 3), ("z", "y"))
     assert outputs is not None
     assert [*outputs] == ["z", "y"]
     assert outputs["y"][:, 0].tolist() == [2, 6]
     counters = batcher.counters
     assert (counters.requests, counters.inferences, counters.executions) == (1, 2, 1)
-    assert counters.request_ns == counters.infer_ns > 0
-    assert counters.queue_ns == 0
+    assert 0 < counters.request_ns == counters.infer_ns < perf_counter_ns() - begin
+    assert counters.queue_ns == counters.input_ns == 0
     assert counters.last_inference > 0
     assert run.threads == {threading.get_ident()}
     await empty(batcher)

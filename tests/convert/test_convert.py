@@ -155,7 +155,7 @@ def test_what_predicts_otherwise_is_refused_and_leaves_nothing(tmp_path: Path) -
     before = sorted(tmp_path.iterdir())
     source = save(model, tmp_path / "model.pkl")
     message = (
-        r"model\.pkl: the ONNX model predicts otherwise: .* in output 'variable', row 0: expected .*, came"
+        r"model\.pkl: the ONNX model predicts differently: .* in output 'variable', row 0: expected .*, got"
     )
     with pytest.raises(BadRequest, match=message):
         run(source, tmp_path / "bundle", tmp_path / "rows.npy")
@@ -215,16 +215,16 @@ def test_what_is_no_model_is_refused(
 
 def test_rows_to_compare_on_are_needed(tmp_path: Path, table: Path) -> None:
     source = save(ESTIMATORS["linear"](), tmp_path / "model.pkl")
-    with pytest.raises(BadRequest, match=r"no input example is with it; expected .* --data FILE"):
+    with pytest.raises(BadRequest, match=r"it has no input example; expected .* --data FILE"):
         run(source, tmp_path / "bundle")
     TABLE[["dep"]].to_parquet(tmp_path / "few.parquet")
     with pytest.raises(BadRequest, match=r"few\.parquet: column 'dist': the model takes it, there is none"):
         run(source, tmp_path / "bundle", tmp_path / "few.parquet")
     TABLE[:0].to_parquet(tmp_path / "none.parquet")
-    with pytest.raises(BadRequest, match=r"none\.parquet: expected rows, came none"):
+    with pytest.raises(BadRequest, match=r"none\.parquet: expected rows, got none"):
         run(source, tmp_path / "bundle", tmp_path / "none.parquet")
     (tmp_path / "bundle").mkdir()
-    with pytest.raises(BadRequest, match="bundle: expected a folder that is not there yet"):
+    with pytest.raises(BadRequest, match="bundle: expected a folder that does not exist yet"):
         run(source, tmp_path / "bundle", table)
 
 

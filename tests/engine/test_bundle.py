@@ -58,9 +58,9 @@ def test_python_code_is_its_description(tmp_path: Path) -> None:
     [
         (MLMODEL, "expected a file net.onnx, there is none"),
         ("flavors: {sklearn: {}, spark: {}}", "its flavors are: sklearn, spark"),
-        ("flavors: {onnx: {data: ../net.onnx}}", r"expected a file in this folder, came '../net.onnx'"),
-        ("flavors: {onnx: {data: /net.onnx}}", r"expected a file in this folder, came '/net.onnx'"),
-        ("flavors: {onnx: {data: 3}}", "expected a file in this folder, came 3"),
+        ("flavors: {onnx: {data: ../net.onnx}}", r"expected a file in this folder, got '../net.onnx'"),
+        ("flavors: {onnx: {data: /net.onnx}}", r"expected a file in this folder, got '/net.onnx'"),
+        ("flavors: {onnx: {data: 3}}", "expected a file in this folder, got 3"),
         ("nothing", "MLmodel: expected a mapping"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_file_of_another_library_is_said_to_be_one(tmp_path: Path) -> None:
     path = tmp_path / "lr.joblib"
     path.write_bytes(b"pickle")
     with pytest.raises(
-        ModelError, match=r"lr\.joblib: expected an \.onnx file, came .*joblib; `driftline convert`"
+        ModelError, match=r"lr\.joblib: expected an \.onnx file, got .*joblib; `driftline convert`"
     ):
         Bundle.open(path)
 
@@ -109,11 +109,11 @@ def test_a_file_of_another_library_is_said_to_be_one(tmp_path: Path) -> None:
 def test_what_only_has_the_name_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path / "model.onnx")
     (tmp_path / name).symlink_to("nothing")
-    with pytest.raises(ModelError, match=f"{name}: expected a file, came a link to nothing"):
+    with pytest.raises(ModelError, match=f"{name}: expected a file, got a link to nothing"):
         Bundle.open(tmp_path)
     (tmp_path / name).unlink()
     (tmp_path / name).mkdir()  # as a volume of a file that is not there
-    with pytest.raises(ModelError, match=f"{name}: expected a file, came a folder"):
+    with pytest.raises(ModelError, match=f"{name}: expected a file, got a folder"):
         Bundle.open(tmp_path)
 
 

@@ -75,8 +75,8 @@ def test_what_can_not_be_loaded_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "expected an ONNX model, came an empty file"),
-        (b"junk" * 300, "expected an ONNX model, came 1,200 bytes that are none, or not all of one"),
+        (b"", "expected an ONNX model, got an empty file"),
+        (b"junk" * 300, "expected an ONNX model, got 1,200 bytes that are not one, or not all of one"),
     ],
 )
 def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path: Path, content: bytes, message: str) -> None:
@@ -138,7 +138,7 @@ def test_raw_columns_may_have_others_beside_them(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [1.0, 3.0], "mixed": [1, "a"]})
     model = Model.load(tmp_path)
     assert model.predict(frame)["y"].tolist() == [[-2], [2]]
-    with pytest.raises(BadRequest, match=r"column 'a': the model takes the columns a; came mixed$"):
+    with pytest.raises(BadRequest, match=r"column 'a': the model takes the columns a; got mixed$"):
         model.predict(frame[["mixed"]])
 
 
@@ -178,9 +178,9 @@ def test_outputs_are_chosen_by_name(tmp_path: Path, outputs: Any) -> None:
     [
         ([[1, 2, 3]], ["u"], r"output 'u': the model has no such output; it has: y, total"),
         ([[1, 2, 3]], ["y", 5], r"output 5: the model has no such output; it has: y, total"),
-        ([[1, 2]], None, r"input 'x': expected shape \[-1, 3\], came \[1, 2\]"),
+        ([[1, 2]], None, r"input 'x': expected shape \[-1, 3\], got \[1, 2\]"),
         ({"u": []}, None, r"input 'u': the model has no such input; it has: x"),
-        ([["1", 2, 3]], None, r"input 'x': expected FP32 values, came '1' \(str\) at position 0"),
+        ([["1", 2, 3]], None, r"input 'x': expected FP32 values, got '1' \(str\) at position 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, columns: object, outputs: Any, message: str) -> None:
@@ -205,7 +205,7 @@ def test_raw_columns_that_do_not_come_are_named(tmp_path: Path, columns: object,
     assert model.predict({"more": [0], "carrier": ["b"], "distance": [3]})["y"].tolist() == [[3, 0, 1]]
     with pytest.raises(BadRequest) as caught:
         model.predict(columns)
-    assert str(caught.value).endswith(f": the model takes the columns distance, carrier; came {came}")
+    assert str(caught.value).endswith(f": the model takes the columns distance, carrier; got {came}")
 
 
 def test_a_model_without_inputs_predicts(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_inputs_must_agree_in_rows(tmp_path: Path) -> None:
         {"a": (FLOAT, ("N",)), "b": (FLOAT, ("N",))},
         {"y": (FLOAT, ("N",))},
     )
-    with pytest.raises(BadRequest, match=r"^input 'b': expected 2 rows as in input 'a', came 3"):
+    with pytest.raises(BadRequest, match=r"^input 'b': expected 2 rows as in input 'a', got 3"):
         Model.load(path).predict({"a": [1, 2], "b": [1, 2, 3]})
 
 

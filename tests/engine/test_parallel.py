@@ -9,7 +9,7 @@ import pytest
 from support import gather, identity, scale
 
 from driftline.engine.model import Model
-from driftline.engine.parallel import MOST_ROWS, BatchSizeSearch, ParallelRunner
+from driftline.engine.parallel import MAX_ROWS, BatchSizeSearch, ParallelRunner
 from driftline.errors import BadRequest
 
 
@@ -27,10 +27,10 @@ def settle(sizes: BatchSizeSearch, ns_per_row: dict[int, float]) -> list[int]:
 @pytest.mark.parametrize(
     ("ns_per_row", "tried"),
     [
-        ({}, [2048, 4096, MOST_ROWS, 2048]),
-        ({2048: 90, 4096: 60, 8192: 50}, [2048, 4096, MOST_ROWS, MOST_ROWS]),
+        ({}, [2048, 4096, MAX_ROWS, 2048]),
+        ({2048: 90, 4096: 60, 8192: 50}, [2048, 4096, MAX_ROWS, MAX_ROWS]),
         ({2048: 90, 4096: 100, 8192: 1}, [2048, 4096, 2048]),
-        ({2048: 90, 4096: 95, 8192: 80}, [2048, 4096, MOST_ROWS, MOST_ROWS]),
+        ({2048: 90, 4096: 95, 8192: 80}, [2048, 4096, MAX_ROWS, MAX_ROWS]),
     ],
     ids=["equal", "larger", "dearer", "a little dearer"],
 )

@@ -32,9 +32,9 @@ def test_predictions_are_no_inputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("datatype", "x", "y", "message"),
     [
-        ("INT64", [0, 1], [0, 2], "output 'y', row 1: expected 2 within 1e-05, came 1"),
-        ("FP32", [0.5], [0.25], "output 'y', row 0: expected 0.25 within 1e-05, came 0.5"),
-        ("BYTES", ["a"], ["b"], "output 'y', row 0: expected 'b' within 1e-05, came 'a'"),
+        ("INT64", [0, 1], [0, 2], "output 'y', row 1: expected 2 within 1e-05, got 1"),
+        ("FP32", [0.5], [0.25], "output 'y', row 0: expected 0.25 within 1e-05, got 0.5"),
+        ("BYTES", ["a"], ["b"], "output 'y', row 0: expected 'b' within 1e-05, got 'a'"),
     ],
 )
 def test_what_differs_is_shown_plainly(tmp_path: Path, datatype: str, x: Any, y: Any, message: str) -> None:

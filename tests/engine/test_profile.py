@@ -172,10 +172,10 @@ def test_few_rows_warn_in_one_line(tmp_path: Path) -> None:
         (["data.csv", "-o", "out.arrow", "--categorical", "delay"], "column 'delay' as 'categorical'"),
         (
             ["data.csv", "-o", "out.arrow", "--categorical", "late", "--numeric", "late"],
-            "column 'late': expected --numeric or --categorical, came both",
+            "column 'late': expected --numeric or --categorical, got both",
         ),
         (["data.csv", "-o", "out.arrow", "--model", "m"], "m"),
-        (["empty.parquet", "-o", "out.arrow"], "a profile: expected columns with rows, came none"),
+        (["empty.parquet", "-o", "out.arrow"], "a profile: expected columns with rows, got none"),
     ],
 )
 def test_errors_are_one_line(

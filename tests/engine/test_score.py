@@ -105,7 +105,7 @@ def test_a_list_of_another_length_is_named_by_its_row_in_the_file(tmp_path: Path
     lists = Bundle.open(identity(tmp_path / "lists.onnx", "FP32", ("N", 2)))
     rows = [[1.0, 2.0]] * BATCH_ROWS + [[3.0], [4.0, 5.0, 6.0]]
     data = write(pa.table({"x": pa.array(rows, pa.list_(pa.float32()))}), tmp_path / "lists.parquet")
-    with pytest.raises(BadRequest, match=f"input 'x', row {BATCH_ROWS}: expected 2 values, came 1"):
+    with pytest.raises(BadRequest, match=f"input 'x', row {BATCH_ROWS}: expected 2 values, got 1"):
         score(lists, data, tmp_path / "output.parquet")
 
 
@@ -125,7 +125,7 @@ def test_nulls_are_nan(tmp_path: Path) -> None:
             pa.table({"a": [1.0], "b": [2.0]}),
             "input 'x': expected a column of this name, or 3 columns; the data has 2",
         ),
-        (pa.table({"a": [1.0], "b": ["?"], "c": [1.0]}), "column 'b': expected FP32, came string"),
+        (pa.table({"a": [1.0], "b": ["?"], "c": [1.0]}), "column 'b': expected FP32, got string"),
         (
             pa.table(
                 {
@@ -134,7 +134,7 @@ def test_nulls_are_nan(tmp_path: Path) -> None:
                     "c": pa.array([], pa.float32()),
                 }
             ),
-            "expected rows, came none",
+            "expected rows, got none",
         ),
     ],
 )

@@ -123,7 +123,7 @@ def test_a_type_that_the_protocol_has_not_is_refused_by_tensor(tmp_path: Path) -
         [helper.make_tensor_value_info("x", FLOAT, ["N"])],
         [sequence],
     )
-    with pytest.raises(ModelError, match=r"m\.onnx: tensor 'y': expected one of BOOL, .*, came seq\(tensor"):
+    with pytest.raises(ModelError, match=r"m\.onnx: tensor 'y': expected one of BOOL, .*, got seq\(tensor"):
         Session(path)
 
 

@@ -57,8 +57,8 @@ def test_a_model_for_cards_is_loaded_on_the_cpu(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("model.onnx", b"junk", "expected an ONNX model, came 4 bytes"),
-        ("model.onnx", b"", "expected an ONNX model, came an empty file"),
+        ("model.onnx", b"junk", "expected an ONNX model, got 4 bytes"),
+        ("model.onnx", b"", "expected an ONNX model, got an empty file"),
         ("transform.json", b"{", "expected a transform in JSON"),
         ("profile.arrow", b"junk", "expected a profile"),
         ("driftline.toml", b"[engine]\ndevice = 'tpu'", "engine.device = 'tpu': expected 'cpu'"),

@@ -65,6 +65,11 @@ def steps() -> Iterator[Any]:
     yield dl.Power("x", -0.5, "yeo_johnson", into="yeo_johnson")
     yield dl.Power("x", 0.0, "box_cox", into="log")
     yield from (dl.Arithmetic("x", operator, "y", into=f"by{place}") for place, operator in enumerate("+-*/"))
+    yield dl.Linear(["x", "y", "whole"], [0.3, -1e3, 0.7], 0.1, into="sum")
+    pieces = [[1, 0, 0], [0.1, 0.2, -0.3], [3, 2, 1]]
+    yield dl.Piecewise("x", [0, 2.5], pieces, into="pieces")
+    yield dl.Piecewise("x", [0, 2.5], pieces, 2.4, into="round")
+    yield from (dl.Equals(name, value, into=f"is_{name}") for name, value in (("text", "ab"), ("whole", 3)))
     yield dl.Ordinal("text", into="ordinal")
     yield dl.Ordinal("byte", into="byte_ordinal")
     yield dl.Frequency("text", into="share")

@@ -66,6 +66,10 @@ def every_step(unknown: Any = "error") -> dl.Transform:
         dl.Power("d", 3, into="cube"),
         *(dl.Arithmetic("a", sign, "b", into=f"a{sign}b") for sign in "+-*/"),
         dl.Arithmetic("d", "*", 0.1),
+        dl.Linear(["a", "b", "c"], [0.1, -2, 3.3], 0.7, into="sum"),
+        dl.Piecewise("c", [0, 2], [[1, 0, 0], [0.1, 0.2, -0.3], [3, 2, 1]], 5, into="pieces"),
+        dl.Equals("s", "ä", into="is_umlaut"),
+        dl.Equals("n", 3, into="is_three"),
         dl.Cross(["s", "n"]),
         dl.OneHot("s_x_n"),
         dl.Cross(["t", "u"], into="mixed"),
@@ -106,4 +110,4 @@ def test_a_whole_transform_on_cuda_has_the_bits_of_the_cpu(tmp_path: Path) -> No
     assert np.count_nonzero(registers[kernel.FAULTS]) == np.count_nonzero(data["n"] == 5) > 0
     known = {name: each[data["n"] < 5] for name, each in data.items()}
     assert transform.apply(known).tobytes() == out[data["n"] < 5].tobytes()
-    assert set(program.code[:, 0].tolist()) == set(range(kernel.PROBIT + 1))  # every operation
+    assert set(program.code[:, 0].tolist()) == set(range(kernel.PIECEWISE + 1))  # every operation

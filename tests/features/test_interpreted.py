@@ -15,4 +15,4 @@ PROGRAM = Path(__file__).with_name("interpreted.py")
 def test_what_python_makes_has_the_bits_of_what_is_compiled(form: tuple[str, ...]) -> None:
     command = [sys.executable, "-W", "error", PROGRAM, *form]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert (run.returncode, run.stdout) == (0, "49 [] True\n"), run.stderr
+    assert (run.returncode, run.stdout) == (0, "54 [] True\n"), run.stderr

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from arrow_memory import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,10 +69,10 @@ def test_numpys_columns_have_the_bits_of_arrows(rows: list[tuple[int | None, str
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("a", "ten", r"column 'a', row ROW: expected numbers, came 'ten'"),
-        ("s", 3, r"column 's'(, row ROW)?: expected strings, came (3|int64)"),
-        ("i", "2023-02-29", r"column 'i', row ROW: expected dates or times, came '2023-02-29'"),
-        ("i", "tomorrow", r"column 'i', row ROW: expected dates or times, came 'tomorrow'"),
+        ("a", "ten", r"column 'a', row ROW: expected numbers, got 'ten'"),
+        ("s", 3, r"column 's'(, row ROW)?: expected strings, got (3|int64)"),
+        ("i", "2023-02-29", r"column 'i', row ROW: expected dates or times, got '2023-02-29'"),
+        ("i", "tomorrow", r"column 'i', row ROW: expected dates or times, got 'tomorrow'"),
     ],
 )
 def test_what_cannot_be_joined_is_named(rows: int, name: str, value: Any, words: str) -> None:
@@ -106,23 +107,20 @@ def test_rows_are_counted_from_the_first_of_all_chunks(start: int) -> None:
         table = pa.Table.from_batches([whole.slice(0, start), whole.slice(start)])
         for form in (whole, table, columns):
             with pytest.raises(
-                BadRequest, match=rf"column '{name}', row {bad}: .*, came '{re.escape(value)}'"
+                BadRequest, match=rf"column '{name}', row {bad}: .*, got '{re.escape(value)}'"
             ):
                 transform.apply(form)
 
 
 def allocated(work: Callable[[], Any]) -> int:
     """Bytes that numpy, Python and Arrow's pool hold at once, at most, on top of what was there."""
-    usual = pa.default_memory_pool()
-    pool = pa.proxy_memory_pool(usual)
-    pa.set_memory_pool(pool)
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1] + pool.max_memory()
-    finally:
-        tracemalloc.stop()
-        pa.set_memory_pool(usual)
+    with counted() as pool:
+        tracemalloc.start()
+        try:
+            work()
+            return tracemalloc.get_traced_memory()[1] + pool.max_memory()
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("coded", [False, True])

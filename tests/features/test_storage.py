@@ -24,12 +24,12 @@ def _changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
     ("path", "value", "words"),
     [
         (("format",), "other", "format: expected 'driftline transform'"),
-        (("version",), 2, "version: expected 1 at most, came 2"),
+        (("version",), 2, "version: expected 1 at most, got 2"),
         (("steps",), [], "steps: expected a list"),
         (("steps", 1, "step"), "magic", r"steps\[1\]: step: expected one of .* came 'magic'"),
-        (("steps", 0, "centre"), 3, r"steps\[0\]: standardise: centre: expected true or false, came 3"),
+        (("steps", 0, "centre"), 3, r"steps\[0\]: standardise: centre: expected true or false, got 3"),
         (("steps", 0, "color"), 3, r"steps\[0\]: expected .* came 'color'"),
-        (("steps", 0, "fitted"), {}, r"steps\[0\]\.fitted\.mean: expected a number, came None"),
+        (("steps", 0, "fitted"), {}, r"steps\[0\]\.fitted\.mean: expected a number, got None"),
         (("steps", 0, "fitted", "mean"), "NaN", r"steps\[0\]\.fitted\.mean: expected a number"),
         (("steps", 1, "fitted", "categories"), ["a", "a"], r"steps\[1\]\.fitted\.categories"),
         (("steps", 1, "fitted", "categories"), [[], {}], r"steps\[1\]\.fitted\.categories"),
@@ -37,7 +37,7 @@ def _changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
         (("inputs", 0, "kind"), "image", r"inputs\[0\]"),
         (("inputs", 0, "kind"), [], r"inputs\[0\]"),
         (("steps", 0, "step"), [], r"steps\[0\]: step: expected one of"),
-        (("steps", 0, "column"), [], r"steps\[0\]: column: expected one, came \(\)"),
+        (("steps", 0, "column"), [], r"steps\[0\]: column: expected one, got \(\)"),
         (("steps", 1, "column"), ["s", "t"], r"steps\[1\]: column: expected one"),
         (("steps", 1, "fitted", "categories"), [1.5], r"steps\[1\]: one_hot of 's': expected strings as"),
         (("steps", 1, "fitted", "categories", 0), float("inf"), r"steps\[1\]\.fitted\.categories\[0\]"),
@@ -65,6 +65,8 @@ def test_a_file_with_anything_wrong_in_it_is_refused_or_works() -> None:
     columns = {"x": [1.0, 2.0], "s": ["a", "b"], "t": ["2024-01-01", "2024-01-02"]}
     steps = [
         *(dl.Impute("x"), dl.Quantile("x", into="q"), dl.Bucketise("x"), dl.Cross(["s", "x"])),
+        *(dl.Equals("s", "a", into="a"), dl.Linear(["a", "x"], [1, 2], into="sum")),
+        dl.Piecewise("sum", [0, 1], [[0, 1], [2, 3], [4, 5]], 2),
         *(dl.OneHot("s_x_x"), dl.TargetMean("s"), dl.DatePart("t"), dl.Cyclic("t_hour")),
     ]
     whole = dl.Transform(steps).fit(columns, [0, 1])

@@ -202,6 +202,44 @@ def test_steps_on_a_column_are_a_chain_and_into_leaves_it_alone() -> None:
     close(matrix, want)
 
 
+def test_sums_pieces_and_single_values() -> None:
+    steps = [
+        dl.Linear(["x", "y"], [2, -1], 0.5, into="sum"),
+        dl.Piecewise("x", [0, 2], [[1, 1], [5, 0], [7, -1]], into="pieces"),
+        dl.Piecewise("x", [0], [[0, 1], [0, 1]], period=3, into="round"),
+        dl.Equals("s", "a", into="a"),
+        dl.Equals("x", 2, into="two"),
+        dl.Impute("s", "constant", "b"),
+        dl.Equals("s", "b"),
+    ]
+    data = {"x": [-1.0, 0.0, 2.0, None], "y": [1.0, 2.0, 3.0, 4.0], "s": ["a", "c", None, "b"]}
+    transform = dl.Transform(steps).fit(data)
+    assert transform.outputs == ("sum", "pieces", "round", "a", "two", "s")
+    made = transform.apply(data)
+    assert made[:3].tolist() == [[-2.5, 0, 2, 1, 0, 0], [-1.5, 5, 0, 0, 0, 0], [1.5, 7, 2, 0, 1, 1]]
+    assert np.isnan(made[3, :3]).all()
+    assert made[3, 3:].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((dl.Linear, ["x", "y"], [1.0]), "linear: weights: expected as many as columns, 2, got"),
+        ((dl.Linear, [], []), "linear: weights: expected as many as columns, 0, got"),
+        ((dl.Linear, ["x"], [1.0]), "linear: into: expected a name, got None"),
+        ((dl.Piecewise, "x"), "piecewise: edges: expected one or more ascending numbers"),
+        ((dl.Piecewise, "x", [1, 1], [[1]] * 3), "piecewise: edges: expected one or more ascending"),
+        ((dl.Piecewise, "x", [1], [[1]]), "piecewise: coefficients: expected 2 lists of one length"),
+        ((dl.Piecewise, "x", [1], [[1], [1, 2]]), "piecewise: coefficients: expected 2 lists of one length"),
+        ((dl.Piecewise, "x", [1], [[1], [2]], 0), "piecewise: period: expected a number above 0, got 0"),
+    ],
+)
+def test_steps_that_make_no_sense_are_refused(arguments: Any, words: str) -> None:
+    step, *given = arguments
+    with pytest.raises(BadRequest, match=words):
+        step(*given)
+
+
 def test_a_cross_is_encoded_by_its_pairs() -> None:
     data = {"a": pa.array(["x", "x", "y", None]), "n": np.array([1, 2, 1, 1])}
     transform = dl.Transform([dl.Cross(["a", "n"]), dl.OneHot("a_x_n")]).fit(data)
@@ -214,7 +252,7 @@ def test_a_cross_is_encoded_by_its_pairs() -> None:
 def test_hashes_are_spread_over_their_buckets_and_alike_for_one_value() -> None:
     texts = [f"user {number}" for number in range(5000)]
     transform = dl.Transform([dl.Hash("x", 10), dl.Hash("x", 7)])
-    with pytest.raises(BadRequest, match="expected strings, came numbers"):
+    with pytest.raises(BadRequest, match="expected strings, got numbers"):
         transform.fit({"x": texts})
     transform = dl.Transform([dl.Cross(["x", "y"]), dl.Hash("x_x_y", 7), dl.Hash("x", 10)])
     matrix = transform.fit({"x": texts, "y": texts}).apply({"x": texts, "y": texts})
@@ -312,24 +350,24 @@ def test_infinities_pass_and_are_no_data_to_fit() -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"x": None}, r"column 'x': expected numbers, came nothing"),
-        ({"x": ["1.5", "abc"]}, r"column 'x', row 1: expected numbers, came 'abc'"),
-        ({"x": [datetime.date(2024, 1, 1)] * 2}, r"column 'x': expected numbers, came date32"),
-        ({"s": [1, 2]}, r"column 's': expected strings, came int64"),
-        ({"s": ["a", "c"]}, r"column 's', row 1: expected a category that was fitted, came 'c'"),
-        ({"s": ["a", None]}, r"column 's', row 1: expected a category that was fitted, came None"),
+        ({"x": None}, r"column 'x': expected numbers, got nothing"),
+        ({"x": ["1.5", "abc"]}, r"column 'x', row 1: expected numbers, got 'abc'"),
+        ({"x": [datetime.date(2024, 1, 1)] * 2}, r"column 'x': expected numbers, got date32"),
+        ({"s": [1, 2]}, r"column 's': expected strings, got int64"),
+        ({"s": ["a", "c"]}, r"column 's', row 1: expected a category that was fitted, got 'c'"),
+        ({"s": ["a", None]}, r"column 's', row 1: expected a category that was fitted, got None"),
         (
             {"t": ["2024-02-30", "2024-01-01"]},
-            r"column 't', row 0: expected dates or times, came '2024-02-30'",
+            r"column 't', row 0: expected dates or times, got '2024-02-30'",
         ),
         ({"x": [1.0]}, r"rows"),
-        ({"s": ["a", 3]}, r"column 's', row 1: expected strings, came 3"),
+        ({"s": ["a", 3]}, r"column 's', row 1: expected strings, got 3"),
         ({"s": np.array([b"a", b"\xff"], object)}, r"column 's', row 1: expected strings, came b'\\xff'"),
-        ({"s": ["a", "\ud800"]}, r"column 's', row 1: expected strings, came '\\ud800'"),
-        ({"x": [1.5, "abc"]}, r"column 'x', row 1: expected numbers, came 'abc'"),
-        ({"x": np.array([1j, 2])}, r"column 'x', row 0: expected numbers, came"),
-        ({"x": ["y" * 300, "1"]}, r"column 'x', row 0: expected numbers, came 'y{10,60}\.\.\.y+…$"),
-        ({"t": [datetime.date(2024, 1, 1), "7"]}, r"column 't', row 1: expected dates or times, came '7'"),
+        ({"s": ["a", "\ud800"]}, r"column 's', row 1: expected strings, got '\\ud800'"),
+        ({"x": [1.5, "abc"]}, r"column 'x', row 1: expected numbers, got 'abc'"),
+        ({"x": np.array([1j, 2])}, r"column 'x', row 0: expected numbers, got"),
+        ({"x": ["y" * 300, "1"]}, r"column 'x', row 0: expected numbers, got 'y{10,60}\.\.\.y+…$"),
+        ({"t": [datetime.date(2024, 1, 1), "7"]}, r"column 't', row 1: expected dates or times, got '7'"),
     ],
 )
 def test_bad_input_is_named(small: dl.Transform, wrong: dict[str, Any], words: str) -> None:
@@ -374,7 +412,7 @@ def test_data_with_two_columns_of_one_name_is_refused() -> None:
     transform = dl.Transform([dl.Pass("x")]).fit({"x": [1.0]})
     twice = pa.RecordBatch.from_arrays([pa.array([1.0]), pa.array([2.0])], ["x", "x"])
     for form in (twice, pa.Table.from_batches([twice]), pd.DataFrame([[1.0, 2.0]], columns=["x", "x"])):
-        with pytest.raises(BadRequest, match="column 'x': expected it once, came twice"):
+        with pytest.raises(BadRequest, match="column 'x': expected it once, got twice"):
             transform.apply(form)
 
 
@@ -409,7 +447,7 @@ def test_steps_that_do_not_fit_together_are_refused(steps: list[Any], words: str
 
 @pytest.mark.parametrize("steps", [dl.Pass("a"), "a", ["a"], [dl.Pass], None])
 def test_what_are_no_steps_is_refused(steps: Any) -> None:
-    with pytest.raises(BadRequest, match=r"^steps: expected a list of steps such as .*, came "):
+    with pytest.raises(BadRequest, match=r"^steps: expected a list of steps such as .*, got "):
         dl.Transform(steps)
 
 
@@ -417,7 +455,7 @@ def test_numbers_are_read_however_large_and_one_alone_is_no_column() -> None:
     transform = dl.Transform([dl.Pass("a")]).fit({"a": [1.0, 2.0]})
     assert transform.apply({"a": [2**70, 1]}).tolist() == [[2.0**70], [1.0]]
     for alone in (2.0, np.array(2.0)):
-        with pytest.raises(BadRequest, match=r"column 'a': expected numbers, came 2\.0"):
+        with pytest.raises(BadRequest, match=r"column 'a': expected numbers, got 2\.0"):
             transform.apply({"a": alone})
 
 
@@ -492,7 +530,7 @@ def test_sparse_columns_of_pandas_are_numbers() -> None:
 
 
 def test_complex_numbers_are_refused_by_name() -> None:
-    with pytest.raises(BadRequest, match="column 'a': expected values of one kind, came"):
+    with pytest.raises(BadRequest, match="column 'a': expected values of one kind, got"):
         dl.Transform([dl.Pass("a")]).fit(pd.DataFrame({"a": [1j]}))
 
 

@@ -1,4 +1,4 @@
-"""The CPU in the place of a card."""
+"""The CPU in place of a GPU."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Cpu:
 
 
 class Card(Cpu):
-    """Counts the batches that cross to it, and the bytes of its memory and of pinned memory that are held."""
+    """A pretended GPU that counts its batches, and the bytes of device memory and pinned memory in use."""
 
     def __init__(self, name: str = "cuda:0") -> None:
         self.name = name

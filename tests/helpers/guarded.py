@@ -1,4 +1,4 @@
-"""Texts that nothing may be read behind: the next byte is on a page that ends the process."""
+"""Texts past whose end nothing may be read: the next byte is on a page whose access ends the process."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ctypes
 import mmap
 
 HEAD = bytes.__basicsize__ - 1
-"""Bytes of a `bytes` object before its own: count of references, type, length, hash."""
+"""Bytes of a `bytes` object before its content: reference count, type, length, hash."""
 
 _kept: list[object] = []
 
 
 def guarded(text: bytes) -> bytes:
-    """The same text as a `bytes` object whose closing zero is the last byte of a page; it stays for ever."""
+    """Return the text as a `bytes` object whose final zero is the last byte of a page; it is never freed."""
     used = HEAD + len(text) + 1
     size = -(-used // mmap.PAGESIZE) * mmap.PAGESIZE
     held = ctypes.c_char.from_buffer(mmap.mmap(-1, size + mmap.PAGESIZE))

@@ -1,4 +1,4 @@
-"""Both lanes of inference over connections in memory."""
+"""Both lanes of inference, over in-memory connections."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from driftline.serving.http.connection import Connection
 from driftline.serving.http.fastlane import FastLane, Wire
 
 MOST = 20_000
-"""Bytes of a body."""
+"""The most bytes of a body."""
 
 GATHER = "/v2/models/gather/infer"
 
 
 class Closing(Wire):
-    """A connection in memory that can be closed."""
+    """An in-memory connection that can be closed."""
 
     closed = False
 
@@ -43,7 +43,7 @@ class Closing(Wire):
 
 @dataclass
 class House:
-    """A host with models, its application, both lanes, and the loop they live on."""
+    """A host with models, its application, both lanes, and their event loop."""
 
     loop: asyncio.AbstractEventLoop
     host: Host
@@ -63,8 +63,8 @@ class House:
         return protocol, wire
 
     async def talk(self, lane: type[Connection], chunks: Sequence[bytes]) -> tuple[bytes, bool]:
-        """What is answered to these bytes, each sent when the one before is dealt with; and whether the
-        connection is closed then."""
+        """Send chunks, each when the one before has been handled; return the responses, and whether the
+        connection is then closed."""
         protocol, wire = self.connect(lane)
         for chunk in chunks:
             if not wire.closed:
@@ -74,7 +74,7 @@ class House:
         return wire.written, wire.closed
 
     def both(self, *chunks: bytes) -> tuple[bytes, bool]:
-        """What both lanes answer alike."""
+        """Return the responses, which must be the same on both lanes."""
         fast = self.run(self.talk(self.lane, chunks))
         plain = self.run(self.talk(Connection, chunks))
         assert fast == plain
@@ -82,13 +82,13 @@ class House:
 
 
 def quiet(protocol: Connection) -> bool:
-    """Whether all that has come whole is answered."""
+    """Return whether all complete requests are answered."""
     cycle = protocol.cycle
     return cycle is None or (not protocol.pipeline and (cycle.response_complete or cycle.more_body))
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return a turn of the loop after a condition holds: so long a write may be held back."""
+    """Wait for a condition, and one iteration of the loop more, for which a write may be held back."""
     async with asyncio.timeout(60):
         while True:
             held = condition()
@@ -106,7 +106,7 @@ def post(
 
 
 def headed(*headers: str) -> bytes:
-    """A good request with more headers."""
+    """Return a valid request with more headers."""
     return post(ask([[1, 2, 3]]), "/v2/models/scale/infer", *headers)
 
 
@@ -115,4 +115,4 @@ def ask(rows: Any, **more: Any) -> str:
 
 
 SLOW = post(json.dumps(infer_request({"x": ("FP32", [[1.0] * 1024])})), "/v2/models/slow/infer")
-"""It is computed in a thread, for some milliseconds."""
+"""A request that runs in a thread, for some milliseconds."""

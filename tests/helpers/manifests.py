@@ -1,4 +1,4 @@
-"""The manifests of `deploy/`, and what Kubernetes would say of them."""
+"""The manifests of `deploy/`, and a check of them like Kubernetes'."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SCHEMAS = ROOT / "tests/deploy/schemas"
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file."""
+    """Return the objects in a file."""
     return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
 
 
 def containers(value: Any) -> list[dict[str, Any]]:
-    """All containers in an object that run our image."""
+    """Return all containers in an object that run our image."""
     if isinstance(value, list):
         return [found for each in value for found in containers(each)]
     if not isinstance(value, dict):
@@ -32,7 +32,7 @@ def containers(value: Any) -> list[dict[str, Any]]:
 
 
 def scraped(value: Any) -> set[str]:
-    """All ports in an object that Prometheus is to ask."""
+    """Return all ports in an object that Prometheus should scrape."""
     if isinstance(value, list):
         return set().union(*map(scraped, value))
     if not isinstance(value, dict):
@@ -41,7 +41,7 @@ def scraped(value: Any) -> set[str]:
 
 
 def refusals(document: dict[str, Any]) -> list[str]:
-    """What is wrong with an object: where, and why."""
+    """Return what is wrong with an object: where, and why."""
     return [
         f"{error.json_path}: {error.message}" for error in validator(document["kind"]).iter_errors(document)
     ]
@@ -49,7 +49,7 @@ def refusals(document: dict[str, Any]) -> list[str]:
 
 @cache
 def validator(kind: str) -> Draft202012Validator:
-    """Refuses what the schema of a kind does not know."""
+    """Return a validator that refuses properties that the schema of a kind does not have."""
     schema = json.loads((SCHEMAS / f"{kind}.json").read_text(encoding="utf-8"))
     for each in objects(schema):
         if "properties" in each and not each.get("x-kubernetes-preserve-unknown-fields"):
@@ -58,7 +58,7 @@ def validator(kind: str) -> Draft202012Validator:
 
 
 def objects(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every schema within a schema. Properties may be called `properties`: they are no keyword then."""
+    """Yield every schema within a schema. A property may be called `properties`: then it is no keyword."""
     if not isinstance(schema, dict):
         return
     yield schema

@@ -1,4 +1,4 @@
-"""Gives its predictions in the form that the rows ask for; one of MLflow's "models from code"."""
+"""Returns predictions in the form that the rows name; one of MLflow's "models from code"."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""MLflow's own scoring server for several models, in a process of its own: `mlflow_peer.py NAME=FOLDER...`.
+"""MLflow's own scoring server for several models, in its own process: `mlflow_peer.py NAME=FOLDER...`.
 
-Under /NAME is the application that `mlflow models serve` starts for the model in FOLDER.
+At /NAME is the application that `mlflow models serve` starts for the model in FOLDER.
 """
 
 from __future__ import annotations

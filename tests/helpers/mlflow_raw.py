@@ -1,4 +1,4 @@
-"""A version with a transform as a model of MLflow's: its code, as MLflow's "models from code" want it."""
+"""A version with a transform as an MLflow model, one of MLflow's "models from code"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow, obviously right references: what fast code is checked against. Plain Python, no numpy."""
+"""Slow, obviously correct references for fast code. Plain Python, no numpy."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FORMATS = {
     "FP32": "f",
     "FP64": "d",
 }
-"""The protocol's numeric datatypes in the `struct` module's letters."""
+"""The protocol's numeric datatypes as format characters of the `struct` module."""
 
 
 def tensor_bytes(datatype: str, values: Sequence[Any]) -> bytes:
-    """A flat tensor as the binary extension sends it."""
+    """Return a flat tensor as the binary extension sends it."""
     if datatype == "BYTES":
         encoded = [text.encode() for text in values]
         return b"".join(struct.pack("<I", len(text)) + text for text in encoded)
@@ -34,7 +34,7 @@ def tensor_bytes(datatype: str, values: Sequence[Any]) -> bytes:
 
 
 def tensor_values(datatype: str, data: bytes) -> list[Any]:
-    """A flat tensor, read from the binary extension's bytes."""
+    """Return a flat tensor, read from the binary extension's bytes."""
     if datatype != "BYTES":
         return [value for (value,) in struct.iter_unpack("<" + FORMATS[datatype], data)]
     values = []
@@ -47,7 +47,7 @@ def tensor_values(datatype: str, data: bytes) -> list[Any]:
 
 
 def nested(values: Sequence[Any], shape: Sequence[int]) -> Any:
-    """Flat values as nested lists."""
+    """Return flat values as nested lists."""
     if not shape:
         return values[0]
     step = math.prod(shape[1:])
@@ -55,7 +55,7 @@ def nested(values: Sequence[Any], shape: Sequence[int]) -> Any:
 
 
 def flat(data: Any) -> Iterator[Any]:
-    """Nested lists as their values."""
+    """Yield the values in nested lists."""
     if isinstance(data, list):
         for item in data:
             yield from flat(item)
@@ -64,12 +64,12 @@ def flat(data: Any) -> Iterator[Any]:
 
 
 def as_json(values: Sequence[Any]) -> list[Any]:
-    """Values as JSON can hold them: NaN and infinity are null."""
+    """Return values as JSON can hold them: NaN and infinity are null."""
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
 
 
 def read_answer(body: bytes, json_length: int | None) -> dict[str, tuple[str, list[int], list[Any]]]:
-    """The outputs of a v2 answer: {name: (datatype, shape, flat values)}."""
+    """Return the outputs of a v2 response: {name: (datatype, shape, flat values)}."""
     document = json.loads(body[:json_length])
     tail = b"" if json_length is None else body[json_length:]
     outputs = {}

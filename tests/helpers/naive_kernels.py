@@ -1,7 +1,7 @@
-"""Slow, obviously right references of the kernels, in plain numpy; and the device that the kernels run on.
+"""Slow, obviously correct references for the kernels, in plain numpy; and the device that the kernels run on.
 
 The same tests run for both drivers: compiled on the CPU, or, with NUMBA_ENABLE_CUDASIM=1, as CUDA threads in
-Numba's simulator, which are threads of Python and so get fewer and smaller examples.
+Numba's simulator, which are Python threads and so get fewer and smaller examples.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from driftline_kernels import rows
 from driftline_kernels.bins import Bins
 
 ROUNDING = 2e-6
-"""What a card's sums in float32 may be wrong by, of what is added up."""
+"""The most that a GPU's sums in float32 may be off, relative to the summands."""
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 
 def examples(number: int) -> settings:
-    """So many examples on the CPU, few in the simulator."""
+    """Return settings for this many examples on the CPU, few in the simulator."""
     return settings(max_examples=max(number // 15, 5) if SIMULATED else number)
 
 
 def there(array: Any) -> Any:
-    """A copy of an array on the device under test, or of all arrays of a named tuple."""
+    """Copy an array, or all arrays of a named tuple, to the device under test."""
     if isinstance(array, tuple):
         return type(array)(*map(there, array))
     return cuda.to_device(array) if SIMULATED else array.copy(order="K")
 
 
 def back(array: Any) -> Any:
-    """What `there` sent, as numpy arrays."""
+    """Return what `there` copied, as numpy arrays."""
     if isinstance(array, tuple):
         return type(array)(*map(back, array))
     return array.copy_to_host() if SIMULATED else array
@@ -51,7 +51,7 @@ def observed(
     correlate: bool = False,
     counts: np.ndarray | None = None,
 ) -> rows.State:
-    """What a card has kept of some batches, settled; from `counts` on, if there were some before."""
+    """Return a GPU's counts of some batches, settled; starting from `counts`, if given."""
     state = rows.start(bins, width, scaling, weights, correlate)
     state = rows.sent(state if counts is None else state._replace(counts=counts.copy()), there)
     parts = rows.Parts.of(state)
@@ -91,7 +91,7 @@ def distance(p: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def project(q: np.ndarray, b: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """The p with distance(p, b) <= radius that minimises sum q log(q / p), by two nested bisections.
+    """Return the p with distance(p, b) <= radius that minimises sum q log(q / p), by two nested bisections.
 
     All of shape (..., bins), radius (..., 1).
     """

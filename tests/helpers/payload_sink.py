@@ -1,4 +1,4 @@
-"""A real receiver of CloudEvents over HTTP, one that can refuse, be slow and be away; what logs to it."""
+"""A real HTTP receiver of CloudEvents, which can refuse, be slow or be down; and a sink that logs to it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from driftline.serving.payloads.sink import open_sink
 
 
 class EventReceiver:
-    """What has come, by its headers; it answers with `statuses`, one after the other, then 200."""
+    """Keeps the events and headers received; answers with `statuses`, one after the other, then 200."""
 
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
         self.headers: list[dict[str, str]] = []
         self.events: list[Event] = []
-        self.gate = threading.Event()  # nobody is answered until it is set
+        self.gate = threading.Event()  # no request is answered until it is set
         self.gate.set()
         self.url = ""
 
     def wait(self, count: int) -> list[Event]:
-        """The events, once there are so many."""
+        """Wait for this many events, and return them."""
         until(lambda: len(self.events) >= count, f"{count} events")
         return self.events
 
@@ -78,7 +78,7 @@ def exchange(request: bytes | None = b"qq", response: bytes | None = b"aa") -> E
 
 
 class Sinking:
-    """A sink with its queue and its threads, as the process that logs has them."""
+    """A sink with its queue and its threads, as in the logging process."""
 
     def __init__(self, sink: str, **settings: Any) -> None:
         self.shared = SharedCounts.new(COUNTED)
@@ -91,7 +91,7 @@ class Sinking:
         self.queue.put([exchange(request, response)])
 
     def close(self) -> None:
-        """Return when what waits is logged, or given up."""
+        """Wait until the queue is logged, or given up."""
         self.queue.close(30.0)
         for thread in self._threads:
             thread.join(60)

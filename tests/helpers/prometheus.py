@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 FETCHED = Path(sys.prefix) / "prometheus/usr/bin"
-"""Where `make check` has put them."""
+"""Where `make check` puts them."""
 
 
 def program(name: str) -> str:
-    """The path of `prometheus` or `promtool`; the test is skipped where there is none."""
+    """Return the path of `prometheus` or `promtool`; skip the test if it is missing."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{FETCHED}")
     if found is None:
         pytest.skip(f"{name} is missing: make {FETCHED.parents[1]}, or apt install prometheus")
@@ -29,31 +29,31 @@ def program(name: str) -> str:
 
 
 def promtool(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """What promtool says."""
+    """Run promtool."""
     command = [program("promtool"), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100)
 
 
 class Prometheus:
-    """One that runs, by its HTTP API."""
+    """The HTTP API of a running Prometheus."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """What the API answers; AssertionError with its words if that is an error."""
+        """Return the API's data; AssertionError with the response if it is an error."""
         answer = httpx.get(f"{self.url}/api/v1/{path}", params=query, timeout=60).json()
         assert answer["status"] == "success", answer
         return answer["data"]  # type: ignore[no-any-return]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an expression, now."""
+        """Return the samples of an expression, now."""
         return self.get("query", query=expression)["result"]  # type: ignore[no-any-return]
 
 
 @contextmanager
 def prometheus(configuration: str, folder: Path) -> Iterator[Prometheus]:
-    """A Prometheus with this configuration, ready; its data and its log are in a folder."""
+    """Run a Prometheus with this configuration, ready; its data and its log are in a folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     (folder / "prometheus.yml").write_text(configuration)
@@ -75,7 +75,7 @@ def prometheus(configuration: str, folder: Path) -> Iterator[Prometheus]:
 
 
 def ready(address: str) -> bool:
-    """Whether a Prometheus can be asked."""
+    """Return whether a Prometheus is ready."""
     try:
         return httpx.get(f"http://{address}/-/ready", timeout=10).status_code == 200
     except httpx.TransportError:

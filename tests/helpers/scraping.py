@@ -1,4 +1,4 @@
-"""What tests of whole processes read from /metrics."""
+"""Reads /metrics for tests of whole processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from support import Process
 
 
 class Scrape:
-    """All metrics of a server, by name and the labels that are given."""
+    """All metrics of a server, by name and the given labels."""
 
     def __init__(self, server: Process) -> None:
         families = text_string_to_metric_families(server.get("/metrics").text)

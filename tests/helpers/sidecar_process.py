@@ -1,4 +1,4 @@
-"""`driftline monitor` in processes of its own, and an upstream that answers whatever a test wants it to."""
+"""`driftline monitor` in its own processes, and an upstream that answers as a test wants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support import Process
 
 
 class SidecarProcess(Process):
-    """The agent's `url`, and where requests pass: `traffic`."""
+    """The agent's `url`, and the proxy's: `traffic`."""
 
     @property
     def traffic(self) -> str:
@@ -31,14 +31,14 @@ class SidecarProcess(Process):
         return int(self.traffic.rpartition(":")[2])
 
     def kill_all(self) -> None:
-        """As if the machine had gone: proxy and agent at once."""
+        """Kill proxy and agent at once, as if the machine had failed."""
         os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
 
 
 @contextmanager
 def monitoring(profile: Path, upstream: str, *arguments: str | Path) -> Iterator[SidecarProcess]:
-    """`driftline monitor` on free ports, ready; all of it is killed if it is still there."""
+    """Run `driftline monitor` on free ports, ready; at the end, kill what is still running of it."""
     command = [sys.executable, "-m", "driftline", "monitor", "--profile", profile, "--upstream", upstream]
     options = ["--port", "0", "--proxy-port", "0", "--log-format", "json", *arguments]
     with subprocess.Popen(
@@ -55,7 +55,7 @@ def monitoring(profile: Path, upstream: str, *arguments: str | Path) -> Iterator
 
 
 def read_head(connection: socket.socket) -> tuple[bytes, bytes]:
-    """The head of a message, and what has come of its body."""
+    """Read the head of a message; return it, and the part of the body that came with it."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(65_536)
@@ -67,7 +67,7 @@ def read_head(connection: socket.socket) -> tuple[bytes, bytes]:
 
 
 def read_exactly(connection: socket.socket, body: bytes, length: int) -> bytes:
-    """The rest of a body of so many bytes."""
+    """Read the rest of a body of `length` bytes, and return all of it."""
     while len(body) < length:
         part = connection.recv(65_536)
         assert part, f"{length - len(body)} bytes are missing"
@@ -76,7 +76,7 @@ def read_exactly(connection: socket.socket, body: bytes, length: int) -> bytes:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """All until the other side closes."""
+    """Read until the other side closes."""
     parts = []
     with suppress(ConnectionError):
         while part := connection.recv(65_536):
@@ -85,7 +85,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 class RawUpstream:
-    """A listening socket whose connections are each given to `handle`, in a thread."""
+    """A listening socket that calls `handle` for each connection, in a thread."""
 
     def __init__(self) -> None:
         self.handle: Callable[[socket.socket], Any] = lambda connection: None

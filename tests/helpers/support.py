@@ -1,4 +1,4 @@
-"""What tests share: small ONNX models with answers that are easy to know, and real servers."""
+"""Shared by tests: small ONNX models with easily predicted outputs, and real servers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def identity(path: Path, datatype: str = "FP32", shape: Shape = ("N", 3)) -> Pat
 
 
 def behind(folder: Path, transform: Any) -> Path:
-    """A version whose `y` is what its transform makes."""
+    """Write a version whose `y` is its transform's output."""
     transform.save(folder / "transform.json")
     identity(folder / "model.onnx", shape=("N", transform.width))
     return folder
@@ -102,7 +102,7 @@ def scale(path: Path, factor: float, width: int = 3, ballast_bytes: int = 0) -> 
 
 
 def gather(path: Path) -> Path:
-    """`y` is the row `i` of a table of 10 rows, 0 to 9; an index beyond them is refused by the model."""
+    """`y` is the row `i` of a table of 10 rows, 0 to 9; the model refuses an index beyond them."""
     table = np.arange(10, dtype=np.float32).reshape(10, 1)
     return save_model(
         path,
@@ -114,7 +114,7 @@ def gather(path: Path) -> Path:
 
 
 def slow(path: Path, width: int = 1024, layers: int = 24) -> Path:
-    """A chain of square matrix products: some milliseconds a row, and the more the more layers."""
+    """A chain of square matrix products: some milliseconds per row, more with more layers."""
     weight = (np.eye(width) * 1.0).astype(np.float32)
     nodes = [
         helper.make_node(
@@ -132,7 +132,7 @@ def slow(path: Path, width: int = 1024, layers: int = 24) -> Path:
 
 
 class Process:
-    """A driftline server in a process of its own; its log is read as it comes.
+    """A driftline server in its own process; its log is read as it is written.
 
     grpc  HOST:PORT, if it has such a port
     """
@@ -174,30 +174,30 @@ class Process:
         return self.post(f"/v2/models/{model}/infer", json=infer_request(inputs, **more))
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.popen.send_signal(number)
         return self.popen.wait(timeout)
 
     def wait_for(self, message: str, timeout: float = 30) -> None:
-        """Return when a log line has said `message`."""
+        """Wait until a log line contains `message`."""
         deadline = time.monotonic() + timeout
         while not any(message in line for line in self.log):
             assert time.monotonic() < deadline, f"nobody said {message!r}: {''.join(self.log)}"
             time.sleep(0.005)
 
     def close(self) -> None:
-        """Kill what still runs, read the rest of its log."""
+        """Kill it if it is still running, and read the rest of its log."""
         if self.popen.poll() is None:
             self.popen.kill()
         self._reader.join()
 
     def events(self) -> list[dict[str, Any]]:
-        """The log, parsed."""
+        """Return the parsed log."""
         return [json.loads(line) for line in self.log if line.startswith("{")]
 
 
 def infer_request(inputs: dict[str, tuple[str, Any]], **more: Any) -> dict[str, Any]:
-    """An inference request's JSON; inputs as {name: (datatype, nested lists)}."""
+    """Return an inference request's JSON; inputs as {name: (datatype, nested lists)}."""
     entries = [
         {"name": name, "datatype": datatype, "shape": list(np.shape(data)), "data": data}
         for name, (datatype, data) in inputs.items()
@@ -206,7 +206,7 @@ def infer_request(inputs: dict[str, tuple[str, Any]], **more: Any) -> dict[str, 
 
 
 async def ask(session: aiohttp.ClientSession, url: str, rows: int) -> int:
-    """Send rows to `m`, a model of `scale` whose factor is its version; the version that has answered."""
+    """Send rows to `m`, a model of `scale` whose factor is its version; return the version that answered."""
     data = [[float(row), 1.0, -2.0] for row in range(rows)]
     async with session.post(
         f"{url}/v2/models/m/infer", json=infer_request({"x": ("FP32", data)})
@@ -224,7 +224,7 @@ async def ask(session: aiohttp.ClientSession, url: str, rows: int) -> int:
 def serving(
     *arguments: str | Path, env: dict[str, str] | None = None, ready: bool = True
 ) -> Iterator[Process]:
-    """`driftline serve ARGUMENTS` on a free port of its own, ready; killed if it is still there."""
+    """Run `driftline serve ARGUMENTS` on a free port, ready; at the end, kill it if it is still running."""
     command = [sys.executable, "-m", "driftline", "serve", "--port", "0", "--log-format", "json"]
     with subprocess.Popen(
         [*command, *map(str, arguments)],
@@ -244,9 +244,9 @@ def serving(
 
 @contextmanager
 def receiver(*statuses: int) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """A server that takes JSON and answers with these statuses, one after the other, then 200.
+    """Run a server that receives JSON and answers with these statuses, one after the other, then 200.
 
-    Its URL, with a secret in it, and the content type and the document of each post that came.
+    Yields its URL, with a secret in it, and the content type and the document of each post received.
     """
     answers, posts = list(statuses), []
 

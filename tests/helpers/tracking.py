@@ -1,4 +1,4 @@
-"""A real MLflow tracking server, and MLflow's own client, in a process of its own since it imports slowly."""
+"""A real MLflow tracking server, and MLflow's own client in its own process, since it imports slowly."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ admin_username = admin
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 auth_cache_ttl_seconds = 600
 """
-"""Each password is verified once: that takes the server the better part of a second."""
+"""Each password is verified only once, since that takes the server most of a second."""
 AUTH = {
     "MLFLOW_AUTH_CONFIG_PATH": "auth.ini",
     "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
@@ -50,7 +50,7 @@ CREDENTIALS = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": PAS
 
 
 class TrackingServer:
-    """`mlflow server` on SQLite, on a port that stays its own over restarts."""
+    """`mlflow server` on SQLite, on a port that it keeps across restarts."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self._folder, self._options = folder, options
@@ -64,7 +64,7 @@ class TrackingServer:
     @classmethod
     @contextmanager
     def running(cls, folder: Path, *options: str) -> Iterator[Self]:
-        """One that answers; ended on leaving."""
+        """Run a server, ready; end it on leaving."""
         server = cls(folder, *options)
         server.start()
         try:
@@ -74,7 +74,7 @@ class TrackingServer:
             server.stop()
 
     def start(self) -> None:
-        """Start, and do not wait."""
+        """Start without waiting."""
         command = [
             SCRIPTS / "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db",
             "--artifacts-destination", "./artifacts", "--host", "127.0.0.1", "--port", str(self.port),
@@ -87,7 +87,7 @@ class TrackingServer:
             )  # fmt: skip
 
     def wait(self, seconds: float = 120) -> None:
-        """Return when it answers."""
+        """Wait until it answers."""
         assert self._popen is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -108,7 +108,7 @@ class TrackingServer:
             self._popen = None
 
     def log(self) -> str:
-        """What it has said."""
+        """Return its log."""
         return (self._folder / "server.log").read_text(errors="replace")
 
 
@@ -128,7 +128,7 @@ while line := sys.stdin.readline():
 
 
 class Client:
-    """A Python that has imported mlflow, and runs what it is given."""
+    """A Python process with mlflow imported, which runs the code that it is sent."""
 
     def __init__(self, **environment: str) -> None:
         self._popen = subprocess.Popen(
@@ -138,7 +138,7 @@ class Client:
         )  # fmt: skip
 
     def run(self, code: str, **values: Any) -> Any:
-        """Run statements, given values by name; what they have put in `answer`."""
+        """Run statements with these values by name; return what they assign to `answer`."""
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         given = "".join(f"{name} = {value!r}\n" for name, value in values.items())

@@ -1,7 +1,7 @@
-"""Triton's gRPC client, in a process that has KServe's too.
+"""Triton's gRPC client, in a process that has KServe's, too.
 
-Both put their messages into protobuf's default pool, under the same names, and so only one can be imported.
-Here Triton's finds a pool of its own in that place; all else of it is as it is.
+Both put their messages into protobuf's default pool, under the same names, so only one can be imported. Here
+Triton's finds another pool in its place, and is unchanged otherwise.
 """
 
 from __future__ import annotations

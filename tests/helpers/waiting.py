@@ -1,4 +1,4 @@
-"""Waiting for what happens elsewhere: on a disk, in a thread, in another process."""
+"""Waiting for events elsewhere: on a disk, in a thread, in another process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOOK_SECONDS = 0.005
 
 
 def until(condition: Callable[[], Any], what: str = "", seconds: float = SECONDS) -> Any:
-    """Wait for a condition to give something."""
+    """Wait until a condition returns something true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"never came: {what or condition}"
@@ -23,7 +23,7 @@ def until(condition: Callable[[], Any], what: str = "", seconds: float = SECONDS
 
 
 async def eventually(condition: Callable[[], Any], what: str = "", seconds: float = SECONDS) -> Any:
-    """The same, while the event loop goes on."""
+    """Do the same without blocking the event loop."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"never came: {what or condition}"
@@ -32,5 +32,5 @@ async def eventually(condition: Callable[[], Any], what: str = "", seconds: floa
 
 
 async def loaded(watched: Watched) -> None:
-    """Wait for a monitor, or for the reason why there is none."""
+    """Wait until a monitor is loaded, or has failed to load."""
     await eventually(lambda: watched.observer.monitor or watched.observer.failure, "the monitor")

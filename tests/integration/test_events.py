@@ -155,7 +155,7 @@ def test_a_replay_of_kserves_logger_in_disorder(
         # Malformed ones are said to be, and counted.
         wrong = client.post("/events", headers={"ce-id": "1"}, content=b"{}")
         assert wrong.status_code == 400
-        assert "'specversion': expected '1.0', came nothing" in wrong.json()["error"]
+        assert "'specversion': expected '1.0', got nothing" in wrong.json()["error"]
         assert client.get("/events").status_code == 405
         assert metrics(agent)["driftline_events_total malformed"] == 1
 

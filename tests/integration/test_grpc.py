@@ -197,11 +197,11 @@ async def test_what_comes_while_a_model_is_busy_runs_together(server: Process) -
         ("scale", "two", ROW, "NOT_FOUND", "'scale' version two is not found; loaded: 2"),
         (
             "scale", "", ROW.astype(np.float64), "INVALID_ARGUMENT",
-            "input 'x': expected datatype FP32, came 'FP64'",
+            "input 'x': expected datatype FP32, got 'FP64'",
         ),
         (
             "scale", "", ROW[:, :2].copy(), "INVALID_ARGUMENT",
-            "input 'x': expected shape [-1, 3], came [1, 2]",
+            "input 'x': expected shape [-1, 3], got [1, 2]",
         ),
     ],
 )  # fmt: skip

@@ -190,7 +190,7 @@ def test_a_stop_waits_for_a_body_that_comes_slowly_and_for_none_that_does_not_co
             assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
             answer = silent.recv(1000)
             assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-            assert b"the rest of the request does not come" in answer
+            assert b"the rest of the request has not arrived" in answer
         assert server.popen.wait(30) == 0
 
 

@@ -264,7 +264,7 @@ def test_what_can_not_begin_says_why(folder: Path, server: Process) -> None:
     cases = {  # these have begun to log
         ("--profile", str(wrong), "--upstream", server.url): "expected a profile",
         ("--profile", str(wrong)): "expected a source: --upstream URL",
-        ("--profile", str(wrong), "--listen", "--checkpoint", str(wrong)): "no file, came something else",
+        ("--profile", str(wrong), "--listen", "--checkpoint", str(wrong)): "no file, got something else",
         ("--profile", str(wrong), "--upstream", server.url, "--checkpoint", str(wrong)): "something else",
         ("--profile", str(wrong), "--listen", "--checkpoint", "/nonexist/x"): "/nonexist is none",
     }

@@ -230,8 +230,8 @@ def test_a_timeout_that_passes_is_an_error(client: triton.InferenceServerClient)
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("x", np.ones((1, 4), np.float32), r"input 'x': expected shape \[-1, 3\], came \[1, 4\]"),
-        ("x", np.ones((1, 3), np.float64), "input 'x': expected datatype FP32, came 'FP64'"),
+        ("x", np.ones((1, 4), np.float32), r"input 'x': expected shape \[-1, 3\], got \[1, 4\]"),
+        ("x", np.ones((1, 3), np.float64), "input 'x': expected datatype FP32, got 'FP64'"),
         ("z", np.ones((1, 3), np.float32), "input 'z': the model has no such input; it has: x"),
     ],
 )

@@ -226,7 +226,7 @@ def test_a_profile_of_live_traffic_is_of_what_all_workers_are_asked(registry: Re
     ):
         with suppress(httpx.ReadTimeout):  # who goes is not waited for
             httpx.get(f"{server.url}{path}3000", timeout=1)
-        until(lambda: "came none" in server.get(f"{path}0.1").text, "that another can be made")
+        until(lambda: "got none" in server.get(f"{path}0.1").text, "that another can be made")
         asked = thread.submit(lambda: until(lambda: succeeded(server.get(f"{path}60")), "a profile"))
         until(lambda: "another profile" in server.get(f"{path}0.1").text, "that it is being made")
         server.get("/v2/models/stats")  # all workers have been asked something since

@@ -64,7 +64,7 @@ def near(edges: np.ndarray, rows: int, random: np.random.Generator) -> np.ndarra
 def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Values, and edges of their columns, padded where a column has fewer."""
     dtype = draw(st.sampled_from([np.float32, np.float64]))
-    width = draw(st.sampled_from([0, 1, 2, 3, 4, 5, 16, 31, 63, bins.MOST_EDGES]))
+    width = draw(st.sampled_from([0, 1, 2, 3, 4, 5, 16, 31, 63, bins.MAX_EDGES]))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     columns, rows = draw(st.integers(1, 2 if SIMULATED else 4)), draw(st.sampled_from(ROWS))
     edges = np.full((columns, width), np.inf, dtype)
@@ -100,10 +100,10 @@ def test_counts_are_those_of_searchsorted(table: tuple[np.ndarray, np.ndarray]) 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("width", [31, 63, bins.MOST_EDGES])
+@pytest.mark.parametrize("width", [31, 63, bins.MAX_EDGES])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_edge_and_its_neighbours(kind: str, width: int, dtype: Any) -> None:
-    if SIMULATED and width == bins.MOST_EDGES:
+    if SIMULATED and width == bins.MAX_EDGES:
         pytest.skip("many threads")
     random = np.random.default_rng(width)
     edges = np.full((1, width), np.inf, dtype)
@@ -150,7 +150,7 @@ def test_parts_of_a_table_are_counted_alike(order: Any) -> None:
 
 
 def test_the_most_edges_leave_room_for_the_special_bins() -> None:
-    edges = np.arange(bins.MOST_EDGES, dtype=np.float64)[None]
-    values = np.array([[-1.0], [bins.MOST_EDGES - 1], [np.nan], [np.inf], [-np.inf]])
+    edges = np.arange(bins.MAX_EDGES, dtype=np.float64)[None]
+    values = np.array([[-1.0], [bins.MAX_EDGES - 1], [np.nan], [np.inf], [-np.inf]])
     found = counted(values, edges)[0]
     assert found.nonzero()[0].tolist() == [0, 252, 253, 254, 255]

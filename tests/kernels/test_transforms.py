@@ -122,13 +122,32 @@ def test_quantiles_of_the_normal_distribution(shares: list[float]) -> None:
 
 
 @examples(60)
+@given(NUMBERS, st.lists(st.integers(-9, 9), min_size=1, max_size=5, unique=True), st.booleans())
+def test_a_polynomial_for_each_piece(values: list[float], numbers: list[int], comes_round: bool) -> None:
+    edges, terms = sorted(map(float, numbers)), 3
+    x = np.array([*values, *edges])
+    coefficients = np.random.default_rng(3).normal(size=(len(edges) + 1, terms))
+    period = 7.5 if comes_round else 0.0
+    wrapped = edges[0] + np.mod(x - edges[0], period) if comes_round else x
+    piece = np.searchsorted(edges, wrapped, side="right")
+    distance = wrapped - np.array(edges)[np.maximum(piece - 1, 0)]
+    piece[np.isnan(x)] = 0
+    expected = sum(coefficients[piece, power] * distance**power for power in range(terms))
+    made = computed(kernel.PIECEWISE, x, [len(edges), period, *edges, *coefficients.ravel()])
+    # Where one piece ends, rounding may put what came round into the next.
+    near = np.isclose(distance, 0, atol=1e-9) | np.isclose(wrapped[:, None], edges, atol=1e-9).any(axis=1)
+    kept = ~near if comes_round else slice(None)
+    np.testing.assert_allclose(made[kept], np.float32(expected[kept]), rtol=1e-4, atol=1e-4)
+
+
+@examples(60)
 @given(NUMBERS)
 def test_arithmetic_of_two_numbers(values: list[float]) -> None:
     x, z = np.array(values), np.array(values)[::-1]
     with np.errstate(all="ignore"):
         operations = (kernel.ADD, kernel.SUBTRACT, kernel.MULTIPLY, kernel.DIVIDE)
-        ours = all_of([(operation, []) for operation in operations], x, z)
-        equal(ours, [x + z, x - z, x * z, x / z])
+        ours = all_of([*((operation, []) for operation in operations), (kernel.ADD_SCALED, [0.5])], x, z)
+        equal(ours, [x + z, x - z, x * z, x / z, z + x * 0.5])
 
 
 @examples(60)

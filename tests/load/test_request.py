@@ -39,7 +39,7 @@ def test_fixed_shapes_stay_and_values_are_the_same_each_time() -> None:
 
 
 def test_an_unknown_datatype_is_named() -> None:
-    with pytest.raises(BadRequest, match="input 'x': expected a datatype that is known, came 'COMPLEX'"):
+    with pytest.raises(BadRequest, match="input 'x': expected a datatype that is known, got 'COMPLEX'"):
         tensor({"name": "x", "datatype": "COMPLEX", "shape": [1]}, 1)
 
 

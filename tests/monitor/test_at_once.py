@@ -66,7 +66,7 @@ def test_kinds_are_those_that_are_wanted() -> None:
 
 
 def test_a_column_that_is_missing_is_named() -> None:
-    with pytest.raises(BadRequest, match="column 'carrier': expected as in the profile, came none"):
+    with pytest.raises(BadRequest, match="column 'carrier': expected as in the profile, got none"):
         dl.compare(frame(), frame()[["temp"]])
 
 

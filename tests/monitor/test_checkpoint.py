@@ -92,7 +92,7 @@ def test_what_is_no_checkpoint_of_this_profile_is_refused(profile: Profile, tmp_
         checkpoint.load(path, other)
     assert other.rows == 0
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(BadRequest, match=r"expected a checkpoint, came one that is damaged$"):
+    with pytest.raises(BadRequest, match=r"expected a checkpoint, got one that is damaged$"):
         checkpoint.load(path, monitor_of(profile))
     with pytest.raises(BadRequest, match="expected a checkpoint: No such file"):
         checkpoint.load(tmp_path / "nothing", monitor_of(profile))
@@ -118,15 +118,15 @@ def test_a_damaged_checkpoint_is_one_and_another_file_is_none(profile: Profile, 
     for damaged in lost:
         path.write_bytes(damaged)
         checkpoint.check(path)
-        with pytest.raises(BadRequest, match="expected a checkpoint, came"):
+        with pytest.raises(BadRequest, match="expected a checkpoint, got"):
             checkpoint.load(path, monitor_of(profile))
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     others = [b"%PDF-1.7", b"a,b\n1,2\n", bytes(2**16) + b"1", (tmp_path / "other.npz").read_bytes()]
     for other in others:
         path.write_bytes(other)
-        with pytest.raises(BadRequest, match="or no file, came something else"):
+        with pytest.raises(BadRequest, match="or no file, got something else"):
             checkpoint.check(path)
-        with pytest.raises(BadRequest, match="expected a checkpoint, came something else"):
+        with pytest.raises(BadRequest, match="expected a checkpoint, got something else"):
             checkpoint.load(path, monitor_of(profile))
         assert path.read_bytes() == other
 
@@ -138,7 +138,7 @@ def test_where_no_checkpoint_can_be_written_none_is_kept(
         checkpoint.check(tmp_path / "nowhere" / "checkpoint")
     with pytest.raises(BadRequest, match="Is a directory"):
         checkpoint.check(tmp_path)
-    with pytest.raises(BadRequest, match="or no file, came something else"):
+    with pytest.raises(BadRequest, match="or no file, got something else"):
         checkpoint.check(Path("/dev/null"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # what root is allowed is not refused
     with pytest.raises(BadRequest, match=f"files in {tmp_path} can't be written"):

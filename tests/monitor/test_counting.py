@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
-from driftline.monitor.counting import Counter
+from driftline.monitor.counting import Counter, Taken
 from driftline.monitor.reading import BLOCK_ROWS, Reader
 from driftline.monitor.reference.column import Categorical, Reference
 from driftline.monitor.reference.profile import Profile
@@ -87,7 +87,7 @@ def counted(profile: Profile, *batches: object) -> dict[str, np.ndarray]:
     for batch in batches:
         for matrix, codes in Reader(counter.numeric, counter.categorical).blocks(batch):
             counter.add(matrix, codes)
-    return counter.window(0, datetime.now(UTC)).counts
+    return Taken(counter).window(0, datetime.now(UTC)).counts
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -186,15 +186,15 @@ def test_integers_beyond_int64_are_no_category() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"normal": None}, "column 'normal': expected as in the profile, came none"),
-        ({"place": None}, "column 'place': expected as in the profile, came none"),
-        ({"normal": ["a"] * ROWS}, "column 'normal': expected numbers as in the profile, came strings"),
+        ({"normal": None}, "column 'normal': expected as in the profile, got none"),
+        ({"place": None}, "column 'place': expected as in the profile, got none"),
+        ({"normal": ["a"] * ROWS}, "column 'normal': expected numbers as in the profile, got strings"),
         (
             {"place": np.zeros(ROWS)},
-            "column 'place': expected strings as in the profile, came numbers",
+            "column 'place': expected strings as in the profile, got numbers",
         ),
-        ({"day": ["a"] * ROWS}, "column 'day': expected integers as in the profile, came strings"),
-        ({"late": ["a"] * ROWS}, "column 'late': expected booleans as in the profile, came strings"),
+        ({"day": ["a"] * ROWS}, "column 'day': expected integers as in the profile, got strings"),
+        ({"late": ["a"] * ROWS}, "column 'late': expected booleans as in the profile, got strings"),
     ],
 )
 def test_an_error_names_the_column(profile: Profile, change: dict[str, Any], words: str) -> None:
@@ -206,11 +206,11 @@ def test_an_error_names_the_column(profile: Profile, change: dict[str, Any], wor
 def test_another_counter_holds_rows_of_its_own(profile: Profile) -> None:
     """Rows that wait to be counted were once in memory that both wrote to."""
     one = Counter(profile)
-    other = one.another()
     blocks = [next(iter(Reader(one.numeric, one.categorical).blocks(data(3, seed)))) for seed in (1, 2)]
     one.add(*blocks[0])
+    other = one.another()
     other.add(*blocks[1])
     for counter, seed in ((one, 1), (other, 2)):
-        found = counter.window(3, datetime.now(UTC)).counts
+        found = Taken(counter).window(3, datetime.now(UTC)).counts
         for name, expected in plain_counts(profile, data(3, seed)).items():
             np.testing.assert_array_equal(found[name], expected)

@@ -127,7 +127,7 @@ def test_who_waits_for_files_can_be_closed() -> None:
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 2 * ROWS["x"].nbytes)
+    monkeypatch.setattr(module, "MAX_BYTES", 2 * ROWS["x"].nbytes)
     observer = Observer(monitor, "m 1")
     for _ in range(5):
         observer.observe(ROWS, 200)
@@ -173,7 +173,7 @@ def in_thread(work: Callable[[], None]) -> None:
 
 
 def test_texts_that_wait_are_counted_with_their_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
     observer = Observer(monitor, "m 1")
     assert observer.observe({"s": np.array(["a" * 9_000], object)}, 1)
     assert not observer.observe({"s": np.array(["a" * 9_000], object)}, 1)

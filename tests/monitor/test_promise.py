@@ -15,7 +15,7 @@ from bench.promise import (
     DRIFTS,
     FALSE_ALARM_ROWS,
     LOOK_ROWS,
-    MOST_LATER,
+    MAX_LATER,
     NEVER,
     QUIET,
     Case,
@@ -52,7 +52,7 @@ def test_a_drift_is_seen_as_soon_as_expected(drift: Drift) -> None:
         if expected == NEVER:
             assert min(delays) == drift.case.cap
         elif expected is not None:
-            assert median(delays) <= MOST_LATER * expected + 1.5 * LOOK_ROWS
+            assert median(delays) <= MAX_LATER * expected + 1.5 * LOOK_ROWS
 
 
 def test_equal_values_of_a_coarse_sketch_do_not_look_like_a_change(monkeypatch: pytest.MonkeyPatch) -> None:

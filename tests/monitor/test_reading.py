@@ -106,15 +106,15 @@ def test_strings_and_booleans() -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({"x": ROWS}, "column 'label': expected as in the profile, came none; there are: x_0, x_1, x_2"),
+        ({"x": ROWS}, "column 'label': expected as in the profile, got none; there are: x_0, x_1, x_2"),
         (
             {"x": ROWS, "label": ["a"] * 500},
-            "column 'label': expected integers as in the profile, came strings",
+            "column 'label': expected integers as in the profile, got strings",
         ),
-        ({"x": ROWS, "label": LABELS[:3]}, "expected columns of one length, came"),
+        ({"x": ROWS, "label": LABELS[:3]}, "expected columns of one length, got"),
         (
             {"x_0": ["a"] * 500, "x": ROWS[:, :0], "x_1": LABELS, "x_2": LABELS, "label": LABELS},
-            "column 'x_0': expected numbers as in the profile, came strings",
+            "column 'x_0': expected numbers as in the profile, got strings",
         ),
         ({"x": ROWS[None], "label": LABELS}, "column 'x': expected one or two dimensions"),
     ],
@@ -128,7 +128,7 @@ def test_what_does_not_fit_names_the_column(batch: dict[str, Any], message: str)
 
 def test_numbers_for_strings_are_named() -> None:
     reader = reader_of(Profile.fit({"s": pa.array(["b", "a"] * 100)}))
-    with pytest.raises(BadRequest, match="column 's': expected strings as in the profile, came numbers"):
+    with pytest.raises(BadRequest, match="column 's': expected strings as in the profile, got numbers"):
         read(reader, {"s": LABELS})
 
 
@@ -154,7 +154,7 @@ def test_booleans_are_the_same_with_and_without_nulls() -> None:
             false,
         ]
     reader = reader_of(Profile.fit({"flag": np.array([True, False] * 50)}))
-    with pytest.raises(BadRequest, match="column 'flag': expected booleans as in the profile, came strings"):
+    with pytest.raises(BadRequest, match="column 'flag': expected booleans as in the profile, got strings"):
         read(reader, {"flag": ["True", "maybe"]})
 
 

@@ -79,15 +79,15 @@ def test_the_answer_has_the_outputs_columns_and_names_the_version() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "the request is no valid Arrow stream"),
-        (b"garbage" * 10, "the request is no valid Arrow stream"),
-        (stream(pa.table({"n": np.zeros(9, np.float32)}))[:-90], "the request is no valid Arrow stream"),
-        (stream(pa.table({"n": pa.array([], pa.float32())})), "expected rows in the Arrow stream, came none"),
+        (b"", "the request is not a valid Arrow stream"),
+        (b"garbage" * 10, "the request is not a valid Arrow stream"),
+        (stream(pa.table({"n": np.zeros(9, np.float32)}))[:-90], "the request is not a valid Arrow stream"),
+        (stream(pa.table({"n": pa.array([], pa.float32())})), "expected rows in the Arrow stream, got none"),
         (stream(pa.table({"m": [1.0], "o": [1.0]})), "input 'n': expected a column of this name"),
-        (stream(pa.table({"n": ["a"]})), "column 'n': expected FP32, came string"),
-        (stream(pa.table({"n": [[1.0, 2.0]]})), "column 'n': expected FP32, came list"),
-        (stream(pa.table([[1.0], [2.0]], ["n", "n"])), "column 'n': expected it once, came 2 times"),
-        (stream(pa.table({"n": pa.array([1], pa.time64("us"))})), "column 'n': expected FP32, came time64"),
+        (stream(pa.table({"n": ["a"]})), "column 'n': expected FP32, got string"),
+        (stream(pa.table({"n": [[1.0, 2.0]]})), "column 'n': expected FP32, got list"),
+        (stream(pa.table([[1.0], [2.0]], ["n", "n"])), "column 'n': expected it once, got 2 times"),
+        (stream(pa.table({"n": pa.array([1], pa.time64("us"))})), "column 'n': expected FP32, got time64"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(body: bytes, message: str) -> None:
@@ -135,44 +135,44 @@ def test_no_value_gets_into_another_row(lengths: list[int | None], kind: Any) ->
         assert reader.decode(body).inputs["x"].shape == (len(lengths), 2)
         return
     came = "null" if lengths[wrong[0]] is None else lengths[wrong[0]]
-    with pytest.raises(BadRequest, match=f"^input 'x', row {wrong[0]}: expected 2 values, came {came}$"):
+    with pytest.raises(BadRequest, match=f"^input 'x', row {wrong[0]}: expected 2 values, got {came}$"):
         reader.decode(body)
 
 
 @pytest.mark.parametrize(
     ("shape", "rows", "kind", "message"),
     [
-        ((16,), [[0.0] * 15, [0.0] * 17], pa.list_(pa.float32()), "row 0: expected 16 values, came 15"),
-        ((16,), [None, [0.0] * 32], pa.list_(pa.float32()), "row 0: expected 16 values, came null"),
-        ((16,), [[0.0] * 3, [0.0] * 3], pa.list_(pa.float32(), 3), "row 0: expected 16 values, came 3"),
-        ((2,), [[0.0] * 2, None], pa.list_(pa.float32(), 2), "row 1: expected 2 values, came null"),
-        ((-1,), [[0.0], [0.0] * 2], pa.list_(pa.float32()), "row 1: expected 1 values as in row 0, came 2"),
-        ((-1,), [None, [0.0] * 2], pa.list_(pa.float32()), "row 0: expected a list, came null"),
-        ((2, 2), [[0.0] * 3], pa.list_(pa.float32()), "row 0: expected 4 values, came 3"),
+        ((16,), [[0.0] * 15, [0.0] * 17], pa.list_(pa.float32()), "row 0: expected 16 values, got 15"),
+        ((16,), [None, [0.0] * 32], pa.list_(pa.float32()), "row 0: expected 16 values, got null"),
+        ((16,), [[0.0] * 3, [0.0] * 3], pa.list_(pa.float32(), 3), "row 0: expected 16 values, got 3"),
+        ((2,), [[0.0] * 2, None], pa.list_(pa.float32(), 2), "row 1: expected 2 values, got null"),
+        ((-1,), [[0.0], [0.0] * 2], pa.list_(pa.float32()), "row 1: expected 1 values as in row 0, got 2"),
+        ((-1,), [None, [0.0] * 2], pa.list_(pa.float32()), "row 0: expected a list, got null"),
+        ((2, 2), [[0.0] * 3], pa.list_(pa.float32()), "row 0: expected 4 values, got 3"),
         (
             (2, -1),
             [[0.0] * 3],
             pa.list_(pa.float32()),
-            "expected lists that make shape [-1, 2, -1], came list",
+            "expected lists that make shape [-1, 2, -1], got list",
         ),
-        ((-1, -1), [[0.0]], pa.list_(pa.float32()), "expected lists that make shape [-1, -1, -1], came list"),
+        ((-1, -1), [[0.0]], pa.list_(pa.float32()), "expected lists that make shape [-1, -1, -1], got list"),
         (
             (2,),
             [[[0.0]]],
             pa.list_(pa.list_(pa.float32())),
-            "expected lists that make shape [-1, 2], came list",
+            "expected lists that make shape [-1, 2], got list",
         ),
         (
             (2, 2),
             [[[0.0] * 2] * 2, [[0.0] * 3, [0.0]]],
             pa.list_(pa.list_(pa.float32())),
-            "row 1: expected 2 values, came 3",
+            "row 1: expected 2 values, got 3",
         ),
         (
             (-1, -1),
             [[[0.0] * 2] * 2, [[0.0] * 2, None]],
             pa.list_(pa.list_(pa.float32())),
-            "row 1: expected 2 values as in row 0, came null",
+            "row 1: expected 2 values as in row 0, got null",
         ),
     ],
 )
@@ -185,7 +185,7 @@ def test_lists_that_make_no_rows_are_refused(shape: Any, rows: list[Any], kind: 
 
 def test_one_list_column_does_not_stand_for_several_columns() -> None:
     body = stream(pa.table({"x_0": [[1.0, 2.0]], "x_1": [3.0]}))
-    with pytest.raises(BadRequest, match="column 'x_0': expected FP32, came list"):
+    with pytest.raises(BadRequest, match="column 'x_0': expected FP32, got list"):
         codec(spec("x", "FP32", -1, 2)).decode(body)
 
 
@@ -197,11 +197,11 @@ def test_one_list_column_does_not_stand_for_several_columns() -> None:
         (pa.DictionaryArray.from_arrays([0, 1], pa.array(["a", "ü"], pa.string_view())), ["a", "ü"]),
         (pa.array([b"a", "ü".encode()]), ["a", "ü"]),
         (pa.array([b"a", "ü".encode()], pa.large_binary()), ["a", "ü"]),
-        (pa.array([b"a", b"\xff"]), "column 's': expected UTF-8 strings, came other bytes"),
-        (pa.array(["a", None]), "column 's': expected BYTES, came string with 1 nulls"),
-        (pa.array([["a"], ["b", "c"]]), "column 's': expected BYTES, came list"),
-        (pa.array([{"a": 1}, {"a": 2}]), "column 's': expected BYTES, came struct"),
-        (pa.nulls(2), "column 's': expected BYTES, came null with 2 nulls"),
+        (pa.array([b"a", b"\xff"]), "column 's': expected UTF-8 strings, got other bytes"),
+        (pa.array(["a", None]), "column 's': expected BYTES, got string with 1 nulls"),
+        (pa.array([["a"], ["b", "c"]]), "column 's': expected BYTES, got list"),
+        (pa.array([{"a": 1}, {"a": 2}]), "column 's': expected BYTES, got struct"),
+        (pa.nulls(2), "column 's': expected BYTES, got null with 2 nulls"),
     ],
 )
 def test_strings_are_text(column: Any, texts: list[str] | str) -> None:
@@ -218,7 +218,7 @@ def test_numbers_too_large_for_an_integer_are_refused() -> None:
     fits = stream(pa.table({"n": pa.array([127, -128])}))
     assert reader.decode(fits).inputs["n"].tolist() == [127, -128]
     body = stream(pa.table({"n": pa.array([1, 300])}))
-    with pytest.raises(BadRequest, match="input 'n': expected INT8 values from -128 to 127, came 300"):
+    with pytest.raises(BadRequest, match="input 'n': expected INT8 values from -128 to 127, got 300"):
         reader.decode(body)
 
 
@@ -254,7 +254,7 @@ def any_arrays() -> dict[str, Any]:
 def test_no_type_is_a_fault_of_ours(name: str, raw: bool) -> None:
     body = stream(pa.table({"n": any_arrays()[name]}))
     for datatype in ("FP64", "INT64", "BOOL"):
-        with pytest.raises(BadRequest, match=f"^column 'n': expected {datatype}, came "):
+        with pytest.raises(BadRequest, match=f"^column 'n': expected {datatype}, got "):
             codec(replace(spec("n", datatype, -1), raw=raw)).decode(body)
 
 
@@ -290,8 +290,8 @@ def test_what_is_small_compressed_only_is_refused_before_it_is_large(compression
     inputs = (spec("n", "FP32", -1),)
     one = partial(ArrowCodec, Signature(inputs, inputs, batched=True), "m", 3)
     for limits, message in (
-        (Batching(max_queue_bytes=plain - 1), f"expected at most {plain - 1} bytes when decompressed, came "),
-        (Batching(max_queue_rows=99_999), "expected at most 99999 rows, came 100000"),
+        (Batching(max_queue_bytes=plain - 1), f"expected at most {plain - 1} bytes when decompressed, got "),
+        (Batching(max_queue_rows=99_999), "expected at most 99999 rows, got 100000"),
     ):
         with pytest.raises(TooLarge, match=message):
             one(limits).decode(body)
@@ -324,7 +324,7 @@ def test_one_text_that_is_the_value_of_every_row_is_counted_for_each(column: Any
     one = codec(spec("s", "BYTES", *[-1] * (2 if column.type.num_fields else 1)))
     body = stream(pa.table({"s": column}))
     assert len(body) < 500_000
-    with pytest.raises(TooLarge, match="expected at most 268435456 bytes of values, came 400000000"):
+    with pytest.raises(TooLarge, match="expected at most 268435456 bytes of values, got 400000000"):
         one.decode(body)
     few = one.decode(stream(pa.table({"s": column[:2]}))).inputs["s"]
     assert few.ravel().tolist() == [TEXT] * 2

@@ -119,22 +119,22 @@ def without(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ("{", "the event is no valid JSON"),
-        ("[]", "the event: expected an object, came []"),
-        (without("specversion"), "'specversion': expected '1.0', came nothing"),
-        ({**GOOD, "specversion": "0.3"}, "'specversion': expected '1.0', came '0.3'"),
-        (without("id"), "'id': expected a text, came nothing"),
-        ({**GOOD, "source": ""}, "'source': expected a text, came ''"),
-        ({**GOOD, "type": 7}, "'type': expected a text, came 7"),
-        ({**GOOD, "a_b": "x"}, "expected names of letters a to z and digits, came 'a_b'"),
-        ({**GOOD, "a": 2**31}, "'a': expected a text, a boolean or an integer of 32 bits, came 2147483648"),
-        ({**GOOD, "a": [1]}, "'a': expected a text, a boolean or an integer of 32 bits, came [1]"),
-        ({**GOOD, "time": "noon"}, "'time': expected a time such as 2026-01-31T12:00:00.5Z, came 'noon'"),
+        ("{", "the event is not valid JSON"),
+        ("[]", "the event: expected an object, got []"),
+        (without("specversion"), "'specversion': expected '1.0', got nothing"),
+        ({**GOOD, "specversion": "0.3"}, "'specversion': expected '1.0', got '0.3'"),
+        (without("id"), "'id': expected a text, got nothing"),
+        ({**GOOD, "source": ""}, "'source': expected a text, got ''"),
+        ({**GOOD, "type": 7}, "'type': expected a text, got 7"),
+        ({**GOOD, "a_b": "x"}, "expected names of letters a to z and digits, got 'a_b'"),
+        ({**GOOD, "a": 2**31}, "'a': expected a text, a boolean or an integer of 32 bits, got 2147483648"),
+        ({**GOOD, "a": [1]}, "'a': expected a text, a boolean or an integer of 32 bits, got [1]"),
+        ({**GOOD, "time": "noon"}, "'time': expected a time such as 2026-01-31T12:00:00.5Z, got 'noon'"),
         ({**GOOD, "time": "2026-01-31"}, "'time': expected a time"),
-        ({**GOOD, "data_base64": "?"}, "'data_base64': expected a text in base64, came '?'"),
-        ({**GOOD, "data_base64": 7}, "'data_base64': expected a text in base64, came 7"),
-        ({**GOOD, "data": 1, "data_base64": "AA=="}, "expected one of 'data' and 'data_base64', came both"),
-        ({**GOOD, "datacontenttype": 1}, "'datacontenttype': expected a text, came 1"),
+        ({**GOOD, "data_base64": "?"}, "'data_base64': expected a text in base64, got '?'"),
+        ({**GOOD, "data_base64": 7}, "'data_base64': expected a text in base64, got 7"),
+        ({**GOOD, "data": 1, "data_base64": "AA=="}, "expected one of 'data' and 'data_base64', got both"),
+        ({**GOOD, "datacontenttype": 1}, "'datacontenttype': expected a text, got 1"),
     ],
 )
 def test_what_is_no_event_is_refused_in_words(document: Any, message: str) -> None:
@@ -146,14 +146,14 @@ def test_what_is_no_event_is_refused_in_words(document: Any, message: str) -> No
 
 def test_one_of_a_batch_is_named() -> None:
     body = json.dumps([GOOD, without("id")]).encode()
-    with pytest.raises(BadRequest, match="event 1: 'id': expected a text, came nothing"):
+    with pytest.raises(BadRequest, match="event 1: 'id': expected a text, got nothing"):
         from_http([(b"content-type", BATCH.encode())], body)
     with pytest.raises(BadRequest, match="the batch: expected a list of events"):
         from_http([(b"content-type", BATCH.encode())], b"{}")
 
 
 def test_headers_that_are_none_are_refused() -> None:
-    with pytest.raises(BadRequest, match=r"'specversion': expected '1\.0', came nothing"):
+    with pytest.raises(BadRequest, match=r"'specversion': expected '1\.0', got nothing"):
         from_http([(b"content-type", b"application/json")], b"{}")
     with pytest.raises(BadRequest, match="expected names of letters"):
         from_http([*HEADERS, (b"ce-a-b", b"x")], b"{}")

@@ -49,7 +49,7 @@ def test_gzip_of_several_members(parts: list[bytes]) -> None:
 )
 @pytest.mark.parametrize("behind", [b"\0", b"\x1f", b"\x1f\x8b\x08", TEXT, b"\0" * 10_000])
 def test_what_follows_the_end_is_refused(encoding: bytes, whole: bytes, behind: bytes) -> None:
-    with pytest.raises(BadRequest, match=f"the body is no valid {encoding.decode()}"):
+    with pytest.raises(BadRequest, match=f"the body is not valid {encoding.decode()}"):
         decompress(whole + behind, encoding, MOST)
 
 
@@ -71,12 +71,12 @@ def test_a_bomb_in_many_members_takes_no_more_than_the_bound() -> None:
 
 @pytest.mark.parametrize("encoding", [b"br", b"", b"gzip, gzip", b"\xff"])
 def test_what_is_not_known_is_named(encoding: bytes) -> None:
-    with pytest.raises(BadRequest, match="Content-Encoding: expected gzip or deflate, came "):
+    with pytest.raises(BadRequest, match="Content-Encoding: expected gzip or deflate, got "):
         decompress(TEXT, encoding, MOST)
 
 
 def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(module, "MAX_MEMBERS", 3)
     one = gzip.compress(b"a")
     assert decompress(3 * one, b"gzip", 100) == b"aaa"
     with pytest.raises(BadRequest, match="more follows its end"):

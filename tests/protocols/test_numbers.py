@@ -299,6 +299,12 @@ def test_shapes_of_instances(body: bytes, shape: tuple[int, ...]) -> None:
 # -- forms --------------------------------------------------------------------------------------
 
 
+def test_only_a_model_of_one_input_of_numbers_has_them_in_a_list() -> None:
+    pair = [TensorSpec(name, DATATYPES["FP32"], (-1,)) for name in "ab"]
+    for codec in (v1(*pair), v1(one("BYTES"))):
+        assert "expected" in both(codec, b'{"instances": [1, 2]}')
+
+
 def body_of(data: str, more: str = "", shape: int = 2) -> bytes:
     entry = f'{{"name":"x","datatype":"FP32","shape":[{shape}],"data":{data}}}'
     return f'{{"inputs":[{entry}]{more}}}'.encode()

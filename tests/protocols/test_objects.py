@@ -100,6 +100,13 @@ def test_several_styles_are_known_at_once() -> None:
     assert len(objects._templates) == 2
 
 
+def test_rows_are_the_instances_and_all_there_is() -> None:
+    body = body_of([dict.fromkeys(NAMES, 1.0)], 0)
+    assert isinstance(decoded(codec(), body), dict)
+    for other in (body.replace(b"instances", b"inputs"), body[:-1] + b',"inputs":1}'):
+        assert "expected" in decoded(codec(), other)
+
+
 def test_rows_that_are_never_alike_are_left_to_orjson() -> None:
     one = codec()
     assert one._objects is not None

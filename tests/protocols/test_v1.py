@@ -43,7 +43,7 @@ def decode(codec: V1Codec, document: Any) -> InferRequest:
 
 
 ONE = codec((tensor("x", shape=(-1, 2)),), (tensor("y"),))
-ONE_OF = "the request: expected one of 'instances' and 'inputs', came"
+ONE_OF = "the request: expected one of 'instances' and 'inputs', got"
 TWO = codec((tensor("a", shape=(-1, 2)), tensor("b", "BYTES")), (tensor("y"), tensor("z", "BYTES")))
 
 
@@ -90,31 +90,31 @@ def test_a_model_without_rows_answers_whole_tensors() -> None:
         (ONE, [], f"{ONE_OF} []"),
         (ONE, {}, f"{ONE_OF} {{}}"),
         (ONE, {"instances": [], "inputs": []}, f"{ONE_OF} {{'inputs'"),
-        (ONE, {"instances": []}, "'instances': expected a list of rows, came []"),
-        (ONE, {"instances": {"x": 1}}, "'instances': expected a list of rows, came {'x': 1}"),
-        (ONE, {"instances": None}, "'instances': expected a list of rows, came None"),
-        (ONE, {"instances": [[1, 2, 3]]}, "input 'x': expected shape [-1, 2], came [1, 3]"),
+        (ONE, {"instances": []}, "'instances': expected a list of rows, got []"),
+        (ONE, {"instances": {"x": 1}}, "'instances': expected a list of rows, got {'x': 1}"),
+        (ONE, {"instances": None}, "'instances': expected a list of rows, got None"),
+        (ONE, {"instances": [[1, 2, 3]]}, "input 'x': expected shape [-1, 2], got [1, 3]"),
         (
             ONE,
             {"instances": [[1, 2], [3]]},
-            "input 'x': expected a regular array, came nested lists th",
+            "input 'x': expected a regular array, got nested lists th",
         ),
-        (ONE, {"instances": [[1, True]]}, "input 'x': expected FP32 values, came True (bool) at position 1"),
-        (ONE, {"instances": [["1", 2]]}, "input 'x': expected FP32 values, came '1' (str) at position 0"),
+        (ONE, {"instances": [[1, True]]}, "input 'x': expected FP32 values, got True (bool) at position 1"),
+        (ONE, {"instances": [["1", 2]]}, "input 'x': expected FP32 values, got '1' (str) at position 0"),
         (ONE, {"instances": [{"u": 1}]}, "input 'u': the model has no such input; it has: x"),
-        (ONE, {"instances": [{}]}, "input 'x': expected FP32 [-1, 2], came nothing"),
-        (ONE, {"inputs": 5}, "input 'x': expected shape [-1, 2], came []"),
-        (TWO, {"instances": [[1, 2]]}, "expected values by input name (a, b), came [[1, 2]]"),
-        (TWO, {"inputs": {"a": [[1, 2]]}}, "input 'b': expected BYTES [-1], came nothing"),
+        (ONE, {"instances": [{}]}, "input 'x': expected FP32 [-1, 2], got nothing"),
+        (ONE, {"inputs": 5}, "input 'x': expected shape [-1, 2], got []"),
+        (TWO, {"instances": [[1, 2]]}, "expected values by input name (a, b), got [[1, 2]]"),
+        (TWO, {"inputs": {"a": [[1, 2]]}}, "input 'b': expected BYTES [-1], got nothing"),
         (
             TWO,
             {"instances": [{"a": [1, 2], "b": "u"}, {"a": [1, 2]}]},
-            "instance 1: expected the keys a, b of the first one, came {'a': [1, 2]}",
+            "instance 1: expected the keys a, b of the first one, got {'a': [1, 2]}",
         ),
         (
             TWO,
             {"instances": [{"a": [1, 2], "b": "u"}, 5]},
-            "instance 1: expected the keys a, b of the first one, came 5",
+            "instance 1: expected the keys a, b of the first one, got 5",
         ),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_request_that_does_not_fit_is_refused(codec: V1Codec, document: Any, m
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 2000, b'{"instances": NaN'])
 def test_text_that_is_no_json_is_refused(text: bytes) -> None:
-    with pytest.raises(BadRequest, match=r"^the request is no valid JSON: "):
+    with pytest.raises(BadRequest, match=r"^the request is not valid JSON: "):
         ONE.decode(text)
 
 
@@ -187,8 +187,8 @@ def test_a_name_is_no_base64() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"b64": "é"}, "'b64': expected base64, came 'é'"),
-        ({"b64": "eA="}, "'b64': expected base64, came 'eA='"),
+        ({"b64": "é"}, "'b64': expected base64, got 'é'"),
+        ({"b64": "eA="}, "'b64': expected base64, got 'eA='"),
         ({"b64": "/w=="}, "input 'b': expected UTF-8"),
         ({"b64": 1}, "input 'b': expected BYTES values"),
         ({"b64": "eA==", "b": "eA=="}, "expected"),

@@ -203,6 +203,15 @@ def test_arrays_of_any_layout_are_written() -> None:
         assert (tuple(shape), values) == (array.shape, array.ravel().tolist())
 
 
+@pytest.mark.parametrize("data", ["abc", {"a": 1, "b": 2, "c": 3}, 3])
+def test_a_raw_columns_data_is_a_list_and_nothing_like_it(data: object) -> None:
+    column = TensorSpec("s", DATATYPES["BYTES"], (-1,), raw=True)
+    codec = V2Codec(Signature((column,), (column,), True), "m", "1")
+    entry = {"name": "s", "datatype": "BYTES", "shape": [3], "data": data}
+    with pytest.raises(BadRequest, match="input 's'"):
+        decode({"inputs": [entry]}, codec=codec)
+
+
 # -- raw bodies ---------------------------------------------------------------------------------
 
 
@@ -236,11 +245,11 @@ def test_a_raw_body_is_one_row(
     ("codec", "body", "message"),
     [
         (CODEC, b"", "a raw body: expected a model of one input, it has: x, i, s"),
-        (raw_codec("FP32", (-1, 2)), bytes(7), "input 'x': expected 8 bytes for FP32 [1, 2], came 7"),
-        (raw_codec("FP32", (-1, 2)), bytes(16), "input 'x': expected 8 bytes for FP32 [1, 2], came 16"),
-        (raw_codec("FP32", (-1, -1, 2)), bytes(9), "input 'x': expected 8 bytes for FP32 [1, 1, 2], came 9"),
-        (raw_codec("FP32", (-1, -1, -1)), b"", "input 'x': its shape [1, -1, -1] can't be told from a raw"),
-        (raw_codec("BYTES", (-1, 2)), b"a", "input 'x': expected 2 BYTES elements, came 1"),
+        (raw_codec("FP32", (-1, 2)), bytes(7), "input 'x': expected 8 bytes for FP32 [1, 2], got 7"),
+        (raw_codec("FP32", (-1, 2)), bytes(16), "input 'x': expected 8 bytes for FP32 [1, 2], got 16"),
+        (raw_codec("FP32", (-1, -1, 2)), bytes(9), "input 'x': expected 8 bytes for FP32 [1, 1, 2], got 9"),
+        (raw_codec("FP32", (-1, -1, -1)), b"", "input 'x': its shape [1, -1, -1] can't be inferred"),
+        (raw_codec("BYTES", (-1, 2)), b"a", "input 'x': expected 2 BYTES elements, got 1"),
         (raw_codec("BYTES", (-1, 1)), b"\xff", "input 'x': expected UTF-8 strings"),
     ],
 )
@@ -263,40 +272,40 @@ def with_x(**changes: Any) -> dict[str, Any]:
     return {**VALID, "inputs": [{k: v for k, v in entry.items() if v is not ...}, *VALID["inputs"][1:]]}
 
 
-X_SHAPE = "input 'x': expected shape [-1, 2], came "
+X_SHAPE = "input 'x': expected shape [-1, 2], got "
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "the request: expected an object with 'inputs', came []"),
-        ({}, "'inputs': expected a list of tensors, came None"),
-        ({"inputs": []}, "'inputs': expected a list of tensors, came []"),
-        ({"inputs": {"x": 1}}, "'inputs': expected a list of tensors, came {'x': 1}"),
+        ([], "the request: expected an object with 'inputs', got []"),
+        ({}, "'inputs': expected a list of tensors, got None"),
+        ({"inputs": []}, "'inputs': expected a list of tensors, got []"),
+        ({"inputs": {"x": 1}}, "'inputs': expected a list of tensors, got {'x': 1}"),
         ({"inputs": [5]}, "input 5: the model has no such input; it has: x, i, s"),
         ({"inputs": [{"name": "u"}]}, "input 'u': the model has no such input; it has: x, i, s"),
         ({"inputs": [{"name": ["x"]}]}, "input ['x']: the model has no such input"),
-        ({"inputs": VALID["inputs"][:2]}, "input 's': expected BYTES [-1, 1], came nothing"),
-        ({"inputs": [*VALID["inputs"], VALID["inputs"][1]]}, "input 'i': expected once, came twice"),
-        ({**VALID, "id": 7}, "'id': expected a string, came 7"),
-        ({**VALID, "parameters": [1]}, "the request: expected 'parameters' as an object, came [1]"),
-        ({**VALID, "parameters": ""}, "the request: expected 'parameters' as an object, came ''"),
+        ({"inputs": VALID["inputs"][:2]}, "input 's': expected BYTES [-1, 1], got nothing"),
+        ({"inputs": [*VALID["inputs"], VALID["inputs"][1]]}, "input 'i': expected once, got twice"),
+        ({**VALID, "id": 7}, "'id': expected a string, got 7"),
+        ({**VALID, "parameters": [1]}, "the request: expected 'parameters' as an object, got [1]"),
+        ({**VALID, "parameters": ""}, "the request: expected 'parameters' as an object, got ''"),
         (
             {**VALID, "parameters": {"timeout": -1}},
-            "the request: parameter 'timeout': expected a whole number from 0, came -1",
+            "the request: parameter 'timeout': expected a whole number from 0, got -1",
         ),
         (
             {**VALID, "parameters": {"timeout": True}},
-            "the request: parameter 'timeout': expected a whole number from 0, came True",
+            "the request: parameter 'timeout': expected a whole number from 0, got True",
         ),
         (
             {**VALID, "parameters": {"binary_data_output": 1}},
-            "the request: parameter 'binary_data_output': expected true or false, came 1",
+            "the request: parameter 'binary_data_output': expected true or false, got 1",
         ),
         # datatype
-        (with_x(datatype="FP64"), "input 'x': expected datatype FP32, came 'FP64'"),
-        (with_x(datatype=...), "input 'x': expected datatype FP32, came None"),
-        (with_x(datatype=["FP32"]), "input 'x': expected datatype FP32, came ['FP32']"),
+        (with_x(datatype="FP64"), "input 'x': expected datatype FP32, got 'FP64'"),
+        (with_x(datatype=...), "input 'x': expected datatype FP32, got None"),
+        (with_x(datatype=["FP32"]), "input 'x': expected datatype FP32, got ['FP32']"),
         # shape
         (with_x(shape=...), X_SHAPE + "None"),
         (with_x(shape=4), X_SHAPE + "4"),
@@ -305,42 +314,42 @@ X_SHAPE = "input 'x': expected shape [-1, 2], came "
         (with_x(shape=[2, 3]), X_SHAPE + "[2, 3]"),
         (
             with_x(shape=[-1, 2]),
-            X_SHAPE + "[-1, 2]; where the model has -1, a request says how many",
+            X_SHAPE + "[-1, 2]; -1 stands for any size, which a request has to state",
         ),
-        (with_x(shape=[-2, 2]), X_SHAPE + "[-2, 2]; where the model has -1"),
+        (with_x(shape=[-2, 2]), X_SHAPE + "[-2, 2]; -1 stands for any size"),
         (with_x(shape=[True, 2]), X_SHAPE + "[True, 2]"),
         (with_x(shape=[2.0, 2]), X_SHAPE + "[2.0, 2]"),
         (with_x(shape=["2", 2]), X_SHAPE + "['2', 2]"),
         (with_x(shape=[None, 2]), X_SHAPE + "[None, 2]"),
         (with_x(shape=[2**80, 2]), X_SHAPE + "[1.2089258196146292e+24, 2]"),
-        (with_x(shape=[2**63, 2]), f"input 'x': expected {2**64} elements for shape [{2**63}, 2], came 4"),
-        (with_x(shape=[3, 2]), "input 'x': expected 6 elements for shape [3, 2], came 4"),
-        (with_x(shape=[0, 2]), "input 'x': expected 0 elements for shape [0, 2], came 4"),
+        (with_x(shape=[2**63, 2]), f"input 'x': expected {2**64} elements for shape [{2**63}, 2], got 4"),
+        (with_x(shape=[3, 2]), "input 'x': expected 6 elements for shape [3, 2], got 4"),
+        (with_x(shape=[0, 2]), "input 'x': expected 0 elements for shape [0, 2], got 4"),
         # data
-        (with_x(data=...), "input 'x': expected 'data' as a list, came None"),
-        (with_x(data=1.5), "input 'x': expected 'data' as a list, came 1.5"),
-        (with_x(data={"0": 1}), "input 'x': expected 'data' as a list, came {'0': 1}"),
-        (with_x(data=[]), "input 'x': expected 4 elements for shape [2, 2], came 0"),
-        (with_x(data=["1", 2, 3, 4]), "input 'x': expected FP32 values, came '1' (str) at position 0"),
-        (with_x(data=[1, 2.5, True, 4]), "input 'x': expected FP32 values, came True (bool) at position 2"),
-        (with_x(data=[[1, 2], [3]]), "input 'x': expected a regular array, came nested lists that differ"),
+        (with_x(data=...), "input 'x': expected 'data' as a list, got None"),
+        (with_x(data=1.5), "input 'x': expected 'data' as a list, got 1.5"),
+        (with_x(data={"0": 1}), "input 'x': expected 'data' as a list, got {'0': 1}"),
+        (with_x(data=[]), "input 'x': expected 4 elements for shape [2, 2], got 0"),
+        (with_x(data=["1", 2, 3, 4]), "input 'x': expected FP32 values, got '1' (str) at position 0"),
+        (with_x(data=[1, 2.5, True, 4]), "input 'x': expected FP32 values, got True (bool) at position 2"),
+        (with_x(data=[[1, 2], [3]]), "input 'x': expected a regular array, got nested lists that differ"),
         # outputs
-        ({**VALID, "outputs": "y"}, "'outputs': expected a list, came 'y'"),
-        ({**VALID, "outputs": {}}, "'outputs': expected a list, came {}"),
+        ({**VALID, "outputs": "y"}, "'outputs': expected a list, got 'y'"),
+        ({**VALID, "outputs": {}}, "'outputs': expected a list, got {}"),
         ({**VALID, "outputs": ["y"]}, "output 'y': the model has no such output; it has: y, z"),
         ({**VALID, "outputs": [{"name": "u"}]}, "output 'u': the model has no such output; it has: y, z"),
-        ({**VALID, "outputs": [{"name": "y"}, {"name": "y"}]}, "output 'y': expected once, came twice"),
+        ({**VALID, "outputs": [{"name": "y"}, {"name": "y"}]}, "output 'y': expected once, got twice"),
         (
             {**VALID, "outputs": [{"name": "z", "parameters": {"classification": 3}}]},
             "output 'z': parameter 'classification': expected an output of numbers, it is BYTES",
         ),
         (
             {**VALID, "outputs": [{"name": "y", "parameters": {"binary_data": "yes"}}]},
-            "output 'y': parameter 'binary_data': expected true or false, came 'yes'",
+            "output 'y': parameter 'binary_data': expected true or false, got 'yes'",
         ),
         (
             {**VALID, "outputs": [{"name": "y", "parameters": 1}]},
-            "output 'y': expected 'parameters' as an object, came 1",
+            "output 'y': expected 'parameters' as an object, got 1",
         ),
     ],
 )
@@ -351,12 +360,12 @@ def test_a_request_that_does_not_fit_is_refused(document: Any, message: str) -> 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([1, 2.0], "expected INT64 values, came 2.0 (float) at position 1"),
-        ([1, 0.5], "expected INT64 values, came 0.5 (float) at position 1"),
-        ([1, 2**63], f"expected INT64 values from {-(2**63)} to {2**63 - 1}, came {2**63}"),
-        ([1, "2"], "expected INT64 values, came '2' (str) at position 1"),
-        ([True, False], "expected INT64 values, came True (bool) at position 0"),
-        ([1, None], "expected INT64 values, came None (NoneType) at position 1"),
+        ([1, 2.0], "expected INT64 values, got 2.0 (float) at position 1"),
+        ([1, 0.5], "expected INT64 values, got 0.5 (float) at position 1"),
+        ([1, 2**63], f"expected INT64 values from {-(2**63)} to {2**63 - 1}, got {2**63}"),
+        ([1, "2"], "expected INT64 values, got '2' (str) at position 1"),
+        ([True, False], "expected INT64 values, got True (bool) at position 0"),
+        ([1, None], "expected INT64 values, got None (NoneType) at position 1"),
     ],
 )
 def test_integers_must_be_integers(data: list[Any], message: str) -> None:
@@ -371,7 +380,7 @@ def test_an_overflowing_shape_of_no_elements_is_refused(shape: list[int], binary
     entry: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": shape, "data": []}
     if binary:
         entry["parameters"] = {"binary_data_size": 0}
-    with pytest.raises(BadRequest, match=r"^input 'x': expected dimensions of at most \d+ in all, came \["):
+    with pytest.raises(BadRequest, match=r"^input 'x': expected dimensions of at most \d+ in all, got \["):
         decode({"inputs": [entry]}, b"", codec)
     assert decode({"inputs": [{**entry, "shape": [0] * len(shape)}]}, b"", codec).inputs["x"].size == 0
 
@@ -397,14 +406,14 @@ def test_an_overflowing_shape_of_no_elements_is_refused(shape: list[int], binary
 )
 def test_text_that_is_no_request_is_refused(text: bytes) -> None:
     for length in (None, len(text)) if text else (None,):
-        with pytest.raises(BadRequest, match=r"no valid JSON|expected|no such input"):
+        with pytest.raises(BadRequest, match=r"not valid JSON|expected|no such input"):
             CODEC.decode(text, length)
 
 
 # -- binary requests that are refused -----------------------------------------------------------
 
 
-SIZE = "input 'x': parameter 'binary_data_size': expected a whole number from 0, came"
+SIZE = "input 'x': parameter 'binary_data_size': expected a whole number from 0, got"
 
 
 @pytest.mark.parametrize(
@@ -415,31 +424,31 @@ SIZE = "input 'x': parameter 'binary_data_size': expected a whole number from 0,
         (True, bytes(16), f"{SIZE} True"),
         (None, bytes(16), f"{SIZE} None"),
         (2**70, bytes(16), f"{SIZE} 1."),
-        (16, bytes(15), "input 'x': expected 16 bytes of binary data behind the JSON, came 15"),
+        (16, bytes(15), "input 'x': expected 16 bytes of binary data after the JSON, got 15"),
         (
             2**70,
             bytes(16),
-            "input 'x': parameter 'binary_data_size': expected a whole number from 0, came 1.",
+            "input 'x': parameter 'binary_data_size': expected a whole number from 0, got 1.",
         ),
-        (2**60, bytes(16), f"input 'x': expected {2**60} bytes of binary data behind the JSON, came 16"),
-        (15, bytes(16), "input 'x': expected 16 bytes for FP32 [2, 2], came 15"),
-        (17, bytes(17), "input 'x': expected 16 bytes for FP32 [2, 2], came 17"),
-        (0, bytes(16), "input 'x': expected 16 bytes for FP32 [2, 2], came 0"),
+        (2**60, bytes(16), f"input 'x': expected {2**60} bytes of binary data after the JSON, got 16"),
+        (15, bytes(16), "input 'x': expected 16 bytes for FP32 [2, 2], got 15"),
+        (17, bytes(17), "input 'x': expected 16 bytes for FP32 [2, 2], got 17"),
+        (0, bytes(16), "input 'x': expected 16 bytes for FP32 [2, 2], got 0"),
         (16, bytes(17), "the body has 1 bytes more than its inputs account for"),
         (
             "16",
             bytes(16),
-            "input 'x': parameter 'binary_data_size': expected a whole number from 0, came '16'",
+            "input 'x': parameter 'binary_data_size': expected a whole number from 0, got '16'",
         ),
         (
             True,
             bytes(16),
-            "input 'x': parameter 'binary_data_size': expected a whole number from 0, came True",
+            "input 'x': parameter 'binary_data_size': expected a whole number from 0, got True",
         ),
         (
             None,
             bytes(16),
-            "input 'x': parameter 'binary_data_size': expected a whole number from 0, came None",
+            "input 'x': parameter 'binary_data_size': expected a whole number from 0, got None",
         ),
     ],
 )
@@ -450,8 +459,8 @@ def test_sizes_that_do_not_fit_are_refused(size: Any, tail: bytes, message: str)
 
 def test_binary_data_needs_the_header() -> None:
     document = with_x(data=..., parameters={"binary_data_size": 16})
-    assert refused(document) == "input 'x': expected 16 bytes of binary data behind the JSON, came 0"
-    with pytest.raises(BadRequest, match="no valid JSON"):
+    assert refused(document) == "input 'x': expected 16 bytes of binary data after the JSON, got 0"
+    with pytest.raises(BadRequest, match="not valid JSON"):
         CODEC.decode(json.dumps(document).encode() + bytes(16))
 
 
@@ -461,22 +470,22 @@ def test_nan_and_infinity_are_what_they_are_in_floating_point_inputs_and_refused
     request = CODEC.decode(json.dumps(with_x(data=values)).encode())
     np.testing.assert_array_equal(request.inputs["x"].ravel(), np.array(values, np.float32))
     for document, words in (
-        ({"inputs": [{**VALID["inputs"][1], "data": [math.nan, 1]}]}, "'i': expected INT64 values, came nan"),
-        (with_x(shape=[math.inf, 2]), "input 'x': expected shape [-1, 2], came [inf, 2]"),
-        ({**VALID, "id": math.nan}, "'id': expected a string, came nan"),
+        ({"inputs": [{**VALID["inputs"][1], "data": [math.nan, 1]}]}, "'i': expected INT64 values, got nan"),
+        (with_x(shape=[math.inf, 2]), "input 'x': expected shape [-1, 2], got [inf, 2]"),
+        ({**VALID, "id": math.nan}, "'id': expected a string, got nan"),
         ({**with_x(data=values), "parameters": {"timeout": 10**400}}, "'timeout': expected a whole number"),
     ):
         with pytest.raises(BadRequest, match=re.escape(words)):
             CODEC.decode(json.dumps(document).encode())
     for wrong in (b"-NaN", b"+Infinity", b"nan", b"Inf", b"NaNs", b"-null"):
         text = json.dumps(with_x(data=values)).encode().replace(b"NaN", wrong)
-        with pytest.raises(BadRequest, match="the request is no valid JSON"):
+        with pytest.raises(BadRequest, match="the request is not valid JSON"):
             CODEC.decode(text)
 
 
 @pytest.mark.parametrize("length", [-1, 11, 2**70])
 def test_a_header_past_the_body_is_refused(length: int) -> None:
-    message = f"Inference-Header-Content-Length: expected 0 to the body's length of 10, came {length}"
+    message = f"Inference-Header-Content-Length: expected 0 to the body's length of 10, got {length}"
     with pytest.raises(BadRequest, match=re.escape(message)):
         CODEC.decode(b"0123456789", length)
 

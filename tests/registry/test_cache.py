@@ -11,7 +11,7 @@ import pytest
 from driftline.errors import ConfigError
 from driftline.registry import cache as module
 from driftline.registry.cache import DEFAULT_LIMIT, Cache, digest_of, digests_of
-from driftline.registry.mlflow.memory import MOST_ANSWERS, Memory
+from driftline.registry.mlflow.memory import MAX_ANSWERS, Memory
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_memory_outlives_its_process_and_forgets_the_oldest(tmp_path: Path) ->
     assert Memory(path).since == memory.since > 0
     memory.forget("?")
     assert Memory(path).recall("?") is None
-    for number in range(MOST_ANSWERS + 1):
+    for number in range(MAX_ANSWERS + 1):
         memory._answers[str(number)] = number
     memory.put("new", 1)
     assert memory.recall("0") is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from driftline.errors import BadRequest, NotFound, RegistryError
-from driftline.files import MOST_BYTES
+from driftline.files import MAX_BYTES
 from driftline.registry.directory import DirectoryRegistry
 from driftline.registry.source import Reference, Version
 
@@ -151,9 +151,9 @@ def test_a_version_can_be_registered_as_another_model(registry: DirectoryRegistr
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "came nothing"),
-        (["model.pkl"], r"expected model.onnx or exactly one .onnx file, came model\.pkl"),
-        (["a.onnx", "b.onnx"], r"came a\.onnx, b\.onnx"),
+        ([], "got nothing"),
+        (["model.pkl"], r"expected model.onnx or exactly one .onnx file, got model\.pkl"),
+        (["a.onnx", "b.onnx"], r"got a\.onnx, b\.onnx"),
         (["sub/model.onnx", "README.md"], r"came README\.md, sub"),
         ([f"{n:02}.bin" for n in range(12)], r"08\.bin, 09\.bin and 2 more"),
     ],
@@ -178,7 +178,7 @@ def test_arguments_that_do_not_fit_are_named(registry: DirectoryRegistry, tmp_pa
         registry.register([tmp_path / "missing.onnx"], "flights")
     with pytest.raises(BadRequest, match=f"{folder}: expected files, or one folder"):
         registry.register([model, folder], "flights")
-    with pytest.raises(BadRequest, match=r"came model\.onnx twice"):
+    with pytest.raises(BadRequest, match=r"got model\.onnx twice"):
         registry.register([model, other], "flights")
     with pytest.raises(BadRequest, match=r"model name '\.\./flights'"):
         registry.register([model], "../flights")
@@ -191,11 +191,11 @@ def test_links_and_pipes_inside_a_folder_are_refused(registry: DirectoryRegistry
     odd = bundle / "sub" / "odd"
     odd.parent.mkdir()
     odd.symlink_to(model)
-    with pytest.raises(BadRequest, match="sub/odd: expected files and folders, came a link"):
+    with pytest.raises(BadRequest, match="sub/odd: expected files and folders, got a link"):
         registry.register([bundle], "flights")
     odd.unlink()
     os.mkfifo(odd)
-    with pytest.raises(BadRequest, match="sub/odd: expected files and folders, came neither"):
+    with pytest.raises(BadRequest, match="sub/odd: expected files and folders, got neither"):
         registry.register([bundle], "flights")
 
 
@@ -566,9 +566,9 @@ def test_readers_see_no_half_version_while_others_write(registry: DirectoryRegis
 def test_aliases_of_any_size_are_no_aliases(registry: DirectoryRegistry, tmp_path: Path) -> None:
     registry.register([write(tmp_path / "model.onnx")], "flights")
     aliases = registry.root / "flights/aliases.json"
-    aliases.write_text('{"production": 1%s}' % (" " * MOST_BYTES))
+    aliases.write_text('{"production": 1%s}' % (" " * MAX_BYTES))
     with pytest.raises(
-        RegistryError, match=r"flights/aliases.json: .*: expected at most 1048576 bytes, came more"
+        RegistryError, match=r"flights/aliases.json: .*: expected at most 1048576 bytes, got more"
     ):
         registry.resolve(Reference("flights"))
 

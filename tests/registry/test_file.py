@@ -77,7 +77,7 @@ def test_a_missing_file_is_said_by_its_path(path: Path) -> None:
 
 def test_nothing_can_be_registered_into_a_file(path: Path) -> None:
     registry = FileRegistry(path)
-    with pytest.raises(BadRequest, match="came a single file"):
+    with pytest.raises(BadRequest, match="got a single file"):
         registry.register([path], "flights")
-    with pytest.raises(BadRequest, match="came a single file"):
+    with pytest.raises(BadRequest, match="got a single file"):
         registry.promote("flights", 1)

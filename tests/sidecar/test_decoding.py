@@ -110,10 +110,10 @@ def test_a_raw_request_is_a_row_of_the_one_input() -> None:
     assert read(alone, raw([0.5], "<f4"), body({"outputs": []})) == {"x": [0.5]}
     wrong = {
         "expected the profile of one input": (MATRIX, raw([1, 2, 3], "<f4"), body({"outputs": []})),
-        "expected 3 floats, came 8 bytes": (MATRIX, raw([1, 2], "<f4"), answer),
-        "expected floats, came what may be integers": (MATRIX, raw([1, 2, 3], "<i4"), answer),
+        "expected 3 floats, got 8 bytes": (MATRIX, raw([1, 2], "<f4"), answer),
+        "expected floats, got what may be integers": (MATRIX, raw([1, 2, 3], "<i4"), answer),
     }
-    with pytest.raises(BadRequest, match=r"one input, came \[\]"):
+    with pytest.raises(BadRequest, match=r"one input, got \[\]"):
         read(alone, raw([0.5], "<f4"), body({"outputs": [entry("x", "FP32", [1], [1])]}))
     for message, (profile, request, answered) in wrong.items():
         with pytest.raises(BadRequest, match=message):
@@ -171,7 +171,7 @@ def test_an_answer_is_not_read_if_the_profile_has_inputs_only() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no valid JSON"),
+        (b"", "not valid JSON"),
         (b"[1]", "expected an object"),
         (b"{}", "expected inputs, instances or a dataframe"),
         (b'{"instances":[]}', "a list of rows"),

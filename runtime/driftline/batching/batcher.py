@@ -1,10 +1,10 @@
-"""Dynamic batching without a clock: what arrives while the engine is busy runs together next.
+"""Dynamic batching without a timer: requests that arrive while the model is busy form the next batch.
 
-The life of a request: `submit` puts it in the queue -> `_flush` takes a batch of what waits ->
+The life of a request: `submit` puts it in the queue -> `_flush` takes a batch from the queue ->
 `execute` gathers the rows, runs them and splits the outputs, on the event loop if that is predicted to be
 short, else in a thread -> `_complete` gives each request its part. A request that is cancelled, or whose
-deadline passes, is settled at once, wherever it is. A short request that finds nothing waiting and nothing
-running skips the queue: `try_inline`.
+deadline passes, is settled at once, wherever it is. A short request skips the queue if nothing waits and
+nothing runs: `try_inline`.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from driftline.tensors import Signature, Tensors
 log = logging.getLogger("driftline.batching")
 
 LEARN_EVERY = 8
-"""One of so many inline requests is timed for `Cost`: reading the thread's clock takes long itself."""
+"""One in this many inline requests is timed for `Cost`, since reading the thread's clock is slow."""
 
 INLINE_NS = 1_000_000 if available_cores() > 1 else 5_000_000
-"""Batches predicted to be shorter run on the event loop. In a thread, a batch may wait 5 ms for Python's lock
-if the loop is busy; and on one core, nothing else can be done meanwhile anyway."""
+"""Batches predicted to be shorter than this run on the event loop. In a thread, a batch may wait 5 ms for the
+GIL if the loop is busy; and on one core, nothing else could run meanwhile anyway."""
 
 TIMER_ERROR_SECONDS = 0.0015
-"""How much too early a timer may fire: uvloop rounds to milliseconds, and so does its clock."""
+"""How early a timer may fire: uvloop rounds to milliseconds, and so does its clock."""
 
 INLINE_QUEUE_BYTES = 2**22
-"""If the queue is limited to fewer, no request runs inline, since `try_inline` does not count bytes."""
+"""If `max_queue_bytes` is lower, no request runs inline, since `try_inline` does not count bytes."""
 
 
 class Batcher:
-    """The queue in front of one version. Lives on one event loop; only `run` is called in threads.
+    """The queue in front of one version. Belongs to one event loop; only `run` is called in threads.
 
     run        computes a batch
     signature  says whether requests may be concatenated
-    limits     rows of a batch, and rows and bytes that may wait
+    limits     of the rows in a batch, and of the rows and bytes in the queue
     instances  how many batches run at the same time
-    cost       what is known about service times already
-    waits      whether `run` waits for another process or a card: then it never runs on the loop, and its cost
-               is the time that passes, not the processor time of its thread
+    cost       the service times that are already known
+    waits      whether `run` waits for another process or a GPU: then it never runs on the loop, and its cost
+               is elapsed time, not the CPU time of its thread
 
-    queue_rows, queue_bytes  that wait
+    queue_rows, queue_bytes  in the queue
     pending    requests that are not settled
-    running    batches that run
+    running    batches that are running
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Batcher:
         self._threads: ThreadPoolExecutor | None = None
         self._in_threads: list[Batch] = []
 
-    # -- requests come ----------------------------------------------------------------------------
+    # -- requests arrive --------------------------------------------------------------------------
 
     def submit(
         self, inputs: Tensors, outputs: Sequence[str], timeout_us: int = 0, together: int = 1
@@ -128,9 +128,9 @@ class Batcher:
         return request
 
     def try_inline(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors | None:
-        """Run a request at once if it is short, nothing waits and nothing runs; its outputs.
+        """Run a short request at once and return its outputs, if nothing waits and nothing runs.
 
-        None, and nothing is done, if it has to be submitted instead. Raises DriftlineError if the model
+        Return None, with nothing done, if it has to be submitted instead. Raises DriftlineError if the model
         fails.
 
         This does for a single request what `execute`, `_complete` and `settle` do for a batch: it runs and
@@ -174,7 +174,7 @@ class Batcher:
             raise Unavailable(f"the queue is full: {self.queue_rows} rows wait", self._retry_after())
 
     def _retry_after(self) -> int:
-        """A prediction: whole seconds until all that waits now has run."""
+        """Predict the time until everything in the queue has run, in whole seconds."""
         counters = self.counters
         ns_per_row = counters.infer_ns / counters.inferences if counters.inferences else 0.0
         return 1 + int(self.queue_rows * ns_per_row / 1e9)
@@ -182,7 +182,7 @@ class Batcher:
     # -- batches run ------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """Schedule `_flush`: in the next turn of the event loop, or at the end of `max_delay_us`."""
+        """Schedule `_flush`: in the next iteration of the event loop, or at the end of `max_delay_us`."""
         full = self.queue_rows >= self._max_rows
         if self._flush_handle is not None:
             if not (self._delayed and full):
@@ -200,13 +200,13 @@ class Batcher:
             self._flush_handle = self._loop.call_soon(self._flush)
 
     def flush_now(self) -> None:
-        """Run the next batch now instead of in the next turn of the event loop."""
+        """Run the next batch now instead of in the next iteration of the event loop."""
         if self._flush_handle is not None and not self._delayed:
             self._flush_handle.cancel()
             self._flush()
 
     def _flush(self) -> None:
-        """Run one batch of the requests that wait."""
+        """Run one batch from the queue."""
         self._flush_handle = None
         while self._groups:
             batch = self._take()
@@ -226,10 +226,10 @@ class Batcher:
             self._schedule()
 
     def _take(self) -> Batch:
-        """Take a batch of one group: the requests that wait longest, up to the most rows.
+        """Take a batch of one group from the queue: its oldest requests, up to the maximum number of rows.
 
-        Only a request of more rows than that is cut. The batch is empty if the deadlines of all have passed:
-        their timers can't fire while the event loop is busy running batches.
+        Only a request with more rows than that is split. The batch is empty if all their deadlines have
+        passed: timers can't fire while the event loop is busy running batches.
         """
         key, group = next(iter(self._groups.items()))
         most = self._max_rows
@@ -254,8 +254,6 @@ class Batcher:
             rows += count
             if request.rows_taken == request.rows:
                 self._leave(request)
-            else:
-                break
         if key in self._groups:
             self._groups.move_to_end(key)
         return Batch(slices, rows)
@@ -278,7 +276,7 @@ class Batcher:
     # -- requests leave ---------------------------------------------------------------------------
 
     def _completed_in_thread(self, batch: Batch, done: list[Batch]) -> None:
-        """On the event loop: complete what a thread has run."""
+        """On the event loop: complete batches that a thread has run."""
         self._in_threads.remove(batch)
         self._complete(done)
 
@@ -306,7 +304,7 @@ class Batcher:
             self._idle.set()
 
     def settle(self, request: Request, result: Tensors | DriftlineError) -> None:
-        """Give a request its outputs or its error, whether it waits or runs; once settled, it keeps them."""
+        """Give a request its outputs or its error, whether it waits or runs; do nothing if it has them."""
         if request.done:
             return
         request.done = True
@@ -332,7 +330,7 @@ class Batcher:
             try:
                 on_done()
             except Exception:  # the caller's fault: other requests of the batch must still be settled
-                log.exception("what was to happen with a result failed")
+                log.exception("a callback for the result of a request failed")
 
     def _expire(self, request: Request) -> None:
         timeout_us = (request.deadline_ns - request.arrived_ns) // 1000
@@ -340,7 +338,7 @@ class Batcher:
         self.settle(request, late)
 
     def use_cost(self, cost: Cost) -> None:
-        """Replace what was learnt about service times."""
+        """Replace the learnt service times."""
         self._cost = cost
 
     async def drain(self) -> None:
@@ -350,7 +348,7 @@ class Batcher:
             await self._idle.wait()
 
     def close(self) -> None:
-        """Refuse requests that wait, run or come later; threads end when their batch has run."""
+        """Fail requests that wait, run or arrive later; threads end when their batch has run."""
         self._closed = True
         waiting = [request for group in self._groups.values() for request in group]
         running = [request for batch in self._in_threads for request, _, _ in batch.slices]
@@ -363,5 +361,5 @@ class Batcher:
 
 
 def _shapes(inputs: Tensors) -> Hashable:
-    """The shapes of a row: equal for requests that may be concatenated."""
+    """Return the shapes of a row: equal for requests that may be concatenated."""
     return tuple(array.shape[1:] for array in inputs.values())

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 _BUCKETS = 64
 _WEIGHT = 0.125
-"""Of a new measurement in the moving average."""
+"""The weight of a new measurement in the moving average."""
 
 _OUTLIER = 4.0
-"""A measurement counts as this multiple of the average at most."""
+"""A measurement counts as at most this multiple of the average."""
 
 
 class Cost:
     """Learns service times by size, in buckets of a factor of two.
 
-    A size is the number of elements of all inputs together, since other dimensions than rows may vary, too.
+    A size is the total number of elements of all inputs, since dimensions other than rows may vary, too.
     """
 
     __slots__ = ("_ns",)
@@ -22,7 +22,7 @@ class Cost:
         self._ns = [0.0] * _BUCKETS
 
     def learn(self, size: int, ns: int) -> None:
-        """Note that a batch of `size` took `ns` nanoseconds."""
+        """Record that a batch of `size` took `ns` nanoseconds."""
         bucket = size.bit_length()
         known = self._ns[bucket]
         if known == 0.0:
@@ -32,10 +32,10 @@ class Cost:
             self._ns[bucket] = known + _WEIGHT * (min(ns, _OUTLIER * known) - known)
 
     def predict(self, size: int) -> float:
-        """Nanoseconds that a batch of `size` will take; infinite while nothing has been learnt.
+        """Predict how many nanoseconds a batch of `size` takes; infinity if nothing has been learnt yet.
 
-        A size never seen costs no more than the nearest larger one known; where there is none, its
-        multiple of the nearest smaller one.
+        An unknown size costs as much as the nearest larger known one; if there is none, the cost grows in
+        proportion from the nearest smaller one.
         """
         bucket = size.bit_length()
         if self._ns[bucket]:

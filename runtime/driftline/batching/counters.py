@@ -10,7 +10,7 @@ from driftline.errors import DriftlineError
 
 @dataclass(slots=True)
 class BatchSize:
-    """The batches of one size: how many, and the nanoseconds that they took."""
+    """The batches of one size: their number, and the nanoseconds that they took."""
 
     count: int = 0
     input_ns: int = 0
@@ -41,7 +41,7 @@ class Counters:
     batches: dict[int, BatchSize] = field(default_factory=dict)
 
     def fail(self, error: DriftlineError, ns: int) -> None:
-        """Count a request that failed `ns` nanoseconds after it came."""
+        """Count a request that failed `ns` nanoseconds after it arrived."""
         self.failures[error.reason] += 1
         self.failure_ns += ns
 

@@ -12,18 +12,18 @@ from driftline.errors import DriftlineError, ModelError
 from driftline.tensors import Tensors
 
 Run = Callable[[Tensors, Sequence[str]], Tensors]
-"""Input tensors and the names of the outputs wanted, to those outputs. Must be thread safe."""
+"""Computes the outputs of these names from input tensors. Must be thread safe."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """Rows of requests that run together, and what came out.
+    """Rows of requests that run together, and their results.
 
-    results    for each slice its outputs or its error, once it has run
-    input_ns   nanoseconds that passed while its rows were gathered,
-    infer_ns   while it ran, 0 if it has failed, and
-    output_ns  while its outputs were split
-    spent_ns   nanoseconds that all of this took, by the clock that `Cost` learns from
+    results    the outputs or the error of each slice, once the batch has run
+    input_ns   nanoseconds to gather its rows,
+    infer_ns   to run it, 0 if it failed, and
+    output_ns  to split its outputs
+    spent_ns   nanoseconds for all of this, by the clock that `Cost` learns from
     """
 
     slices: list[Slice]
@@ -44,11 +44,11 @@ class Batch:
 
 
 def execute(batch: Batch, run: Run, clock: Callable[[], int]) -> list[Batch]:
-    """Run a batch; if that fails, its slices one by one, so that a bad one fails alone.
+    """Run a batch; if it fails, run its slices one by one, so that a bad one fails alone.
 
     clock  of `Batch.spent_ns`, in nanoseconds
 
-    `Batcher.try_inline` does the same for one request without a queue: a change here is one there, too.
+    `Batcher.try_inline` does the same for one request without a queue: change both together.
     """
     spent = clock()
     begin = perf_counter_ns()
@@ -76,5 +76,5 @@ def execute(batch: Batch, run: Run, clock: Callable[[], int]) -> list[Batch]:
 
 
 def as_driftline(error: Exception) -> DriftlineError:
-    """An error of a model as a DriftlineError."""
+    """Return a model's error as a DriftlineError."""
     return error if isinstance(error, DriftlineError) else ModelError(f"{type(error).__name__}: {error}")

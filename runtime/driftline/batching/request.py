@@ -14,7 +14,7 @@ from driftline.errors import Cancelled, DriftlineError
 from driftline.tensors import Tensors
 
 REQUEST_BYTES = 1_000
-"""What a request takes in memory besides its tensors, about."""
+"""The approximate size of a request in memory, without its tensors."""
 
 
 class Request:
@@ -24,15 +24,15 @@ class Request:
     outputs      the names of the outputs wanted
     rows         how many rows its inputs have
     group        equal for requests that may be concatenated
-    together     how many client requests this one stands for; on failure each is tried again alone
+    together     how many client requests this one stands for; if it fails, each is retried alone
     nbytes       bytes that it takes in the queue
-    arrived_ns   when it was made; this and the next two by perf_counter_ns
+    arrived_ns   when it was created; this and the next two are times of perf_counter_ns
     started_ns   when its first rows were taken from the queue; 0 until then
     deadline_ns  when `timer` fails it with DeadlineExceeded; 0 for never
     rows_taken   rows that were taken from the queue
-    rows_done    rows whose outputs are in `parts`, where they ran in several batches
-    parts        the outputs of these rows, each with the number of its first row
-    done         whether it is settled: has its outputs or its error, see `outcome`
+    rows_done    rows whose outputs are in `parts`, if the request runs in several batches
+    parts        the outputs of these rows, each part with the number of its first row
+    done         whether it is settled: it has its outputs or its error, see `outcome`
     on_done      called once it is done, for callers that do not await it
     """
 
@@ -66,7 +66,7 @@ class Request:
         self.timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
-        """Fail it with Cancelled, since nobody waits for the answer any more."""
+        """Fail it with Cancelled, since nobody waits for the response any more."""
         if not self.done:
             self._settle(self, Cancelled("the client has gone"))
 
@@ -81,7 +81,7 @@ class Request:
         return self.outcome()
 
     def outcome(self) -> Tensors:
-        """Its outputs; raises its error. Only once it is done."""
+        """Return its outputs or raise its error. To be called only once it is done."""
         if isinstance(self.result, DriftlineError):
             # A copy: a raised error refers to its frames, and they to this request. If the request referred
             # to that error, its tensors and its version would stay in memory until garbage is collected.

@@ -1,4 +1,4 @@
-"""Joins the rows of requests to a batch, and splits its outputs."""
+"""Joins the rows of requests into a batch, and splits its outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Slice = tuple[Request, int, int]
 
 
 def gather(slices: Sequence[Slice]) -> Tensors:
-    """The input tensors of a batch; no copy if it is one request."""
+    """Return the input tensors of a batch, without a copy if it has one slice."""
     parts = [
         request.inputs if stop - start == request.rows else cut(request.inputs, start, stop)
         for request, start, stop in slices
@@ -26,9 +26,9 @@ def gather(slices: Sequence[Slice]) -> Tensors:
 
 
 def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
-    """The outputs of each slice of a batch, those that its request wants.
+    """Split a batch's outputs into those of each slice, with only the outputs that its request wants.
 
-    Raises ModelError if the outputs have not one row for each row of input.
+    Raises ModelError if the outputs do not have one row for each row of input.
     """
     request, first, last = slices[0]
     if last - first == request.rows and len(slices) == 1 and request.together == 1:
@@ -36,7 +36,7 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
     rows = sum(stop - start for _, start, stop in slices)
     for name, array in outputs.items():
         if array.shape[:1] != (rows,):
-            raise ModelError(f"output {name!r}: expected {rows} rows, came shape {list(array.shape)}")
+            raise ModelError(f"output {name!r}: expected {rows} rows, got shape {list(array.shape)}")
     results: list[Tensors] = []
     end = 0
     for request, first, last in slices:
@@ -46,7 +46,7 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
 
 
 def join(parts: Sequence[tuple[int, Tensors]]) -> Tensors | ModelError:
-    """The outputs of a request that ran in several batches, in the order of its rows; or why that fails."""
+    """Join the outputs of a request that ran in several batches, in row order; an error if that fails."""
     ordered = [outputs for _, outputs in sorted(parts, key=lambda part: part[0])]
     try:
         return {name: np.concatenate([outputs[name] for outputs in ordered]) for name in ordered[0]}

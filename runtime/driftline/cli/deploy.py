@@ -30,7 +30,7 @@ def fetch(pairs: tuple[str, ...], registry: str) -> None:
     from driftline.registry.fetching import fetch as put
 
     if len(pairs) % 2:
-        raise BadRequest(f"{pairs[-1]}: expected a folder after each model, came none")
+        raise BadRequest(f"{pairs[-1]}: expected a folder after each model, got none")
     for model, folder in zip(pairs[::2], pairs[1::2], strict=True):
         version = put(registry, model, Path(folder))
         click.echo(f"{version.name} {version.number} is in {folder}")

@@ -150,9 +150,9 @@ class Loops:
     ) -> Loops:
         """As options say; BadRequest for those that don't go together."""
         if (rates or find_knee) and len(connections) > 1:
-            raise BadRequest("expected one --connections with --rate or --find-knee, came several")
+            raise BadRequest("expected one --connections with --rate or --find-knee, got several")
         if find_knee and len(rates) > 1:
-            raise BadRequest("expected one --rate with --find-knee, to begin with; came several")
+            raise BadRequest("expected one --rate with --find-knee, to begin with; got several")
         if p99_ms and not find_knee:
             raise BadRequest("--p99-ms: expected --find-knee with it")
         return cls(connections, rates, (p99_ms or P99_MS) if find_knee else None)

@@ -153,7 +153,7 @@ def profile(
 def kinds_of(numeric: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:
     """Columns by their kind, as they were asked for."""
     for name in set(numeric) & set(categorical):
-        raise BadRequest(f"column {name!r}: expected --numeric or --categorical, came both")
+        raise BadRequest(f"column {name!r}: expected --numeric or --categorical, got both")
     return dict.fromkeys(numeric, "numeric") | dict.fromkeys(categorical, "categorical")
 
 

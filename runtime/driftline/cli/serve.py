@@ -58,12 +58,12 @@ def serve(
     if model_dir is not None or model_name is not None:
         name = model_name or MODEL_NAME
         if models:
-            raise BadRequest(f"expected --model_name and --model_dir, or MODELs, came {models[0]} too")
+            raise BadRequest(f"expected --model_name and --model_dir, or MODELs, got {models[0]} too")
         registry = mounted(model_dir or MODEL_DIR, name)
         models = (name,)
     elif any(model.endswith(".onnx") for model in models):
         if len(models) > 1:
-            raise BadRequest(f"expected one .onnx file or names of models, came {', '.join(models)}")
+            raise BadRequest(f"expected one .onnx file or names of models, got {', '.join(models)}")
         registry = FileRegistry(Path(models[0]))
         models = ()
     else:

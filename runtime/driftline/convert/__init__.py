@@ -1,1 +1,1 @@
-"""Models of other libraries into ONNX, checked to predict the same."""
+"""Converts other libraries' models to ONNX, and checks that they predict the same."""

@@ -1,4 +1,4 @@
-"""From a model of another library to a bundle: find, load, export, compare, and only then be there."""
+"""From another library's model to a bundle: find, load, export, compare, and only then publish."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from driftline.files import unfinished
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a conversion.
+    """The result of a conversion.
 
     kind        the model's library
     rows        that were compared
-    difference  the largest there was
+    difference  the largest one
     """
 
     kind: str
@@ -45,15 +45,15 @@ def convert(
     source     an MLflow model's folder, or a file of a library
     output     the folder to make
     data       a file of rows to compare on; the input example of the MLflow model if None
-    tolerance  of the largest difference to the library's own predictions: absolute below 1, relative above
+    tolerance  the largest difference from the library's own predictions: absolute below 1, relative above
     trust      whether a pickle may be loaded, which runs whatever code is in it
-    progress   called with what is being done
+    progress   called with a description of each step
 
     Raises BadRequest if anything is missing, if the library can't convert the model, and if the result
-    predicts otherwise: then nothing is left behind.
+    predicts differently: then nothing is left behind.
     """
     if output.exists():
-        raise BadRequest(f"{output}: expected a folder that is not there yet")
+        raise BadRequest(f"{output}: expected a folder that does not exist yet")
     found = Source.open(source)
     progress(f"loading with {KINDS[found.kind].name}")
     native = load(found, trust)
@@ -74,7 +74,7 @@ def convert(
         difference = largest(model, native, example)
         if not difference.value <= tolerance:
             raise BadRequest(
-                f"{source}: the ONNX model predicts otherwise: {difference}, at most {tolerance:g}"
+                f"{source}: the ONNX model predicts differently: {difference}, at most {tolerance:g}"
             )
         describe(found, folder)
     return Report(KINDS[native.kind].name, example.rows, difference)
@@ -82,7 +82,7 @@ def convert(
 
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
-    """A folder to work in that becomes `output` if all goes well, and else is gone."""
+    """Yield a folder to work in, which becomes `output` on success, and is removed on failure."""
     new = unfinished(output)
     try:
         new.mkdir()

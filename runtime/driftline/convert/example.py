@@ -1,4 +1,4 @@
-"""Rows that a conversion is checked on."""
+"""Rows on which a conversion is checked."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from driftline.errors import BadRequest
 from driftline.mlmodel import Column, MlflowSignature
 from driftline.tensors import Array
 
-MOST_ROWS = 10_000
-"""Rows that are compared at most."""
+MAX_ROWS = 10_000
+"""The most rows that are compared."""
 
 _DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 
@@ -29,9 +29,9 @@ class Example:
 
     @classmethod
     def read(cls, source: Source, data: Path | None, columns: tuple[str, ...]) -> Example:
-        """The rows of a file, else the input example of an MLflow model.
+        """Return the rows of a file, or else the input example of an MLflow model.
 
-        columns  that the model takes, if it knows; others in the file are left out
+        columns  that the model takes, if it knows them; others in the file are left out
 
         Raises BadRequest if there are none.
         """
@@ -41,7 +41,7 @@ class Example:
             example = cls(_of_mlflow(source.folder / source.mlflow.example, source.mlflow.signature))
         else:
             raise BadRequest(
-                f"{source.path}: no input example is with it; expected rows to compare on: --data FILE"
+                f"{source.path}: it has no input example; expected rows to compare on: --data FILE"
             )
         if not columns and source.mlflow is not None and source.mlflow.signature is not None:
             columns = tuple(item.name for item in source.mlflow.signature.inputs if item.name is not None)
@@ -53,7 +53,7 @@ class Example:
                     )
             example = cls(example.data[list(columns)])
         if not example.rows:
-            raise BadRequest(f"{data or source.path}: expected rows, came none")
+            raise BadRequest(f"{data or source.path}: expected rows, got none")
         return example
 
     @property
@@ -63,22 +63,22 @@ class Example:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Their number."""
         return len(next(iter(self.data.values()))) if isinstance(self.data, dict) else len(self.data)
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """Columns as (rows, 1), named arrays as they are, a single array under ''."""
+        """Columns as (rows, 1), named arrays unchanged, a single array under ''."""
         if self.is_table:
             return {str(name): self.data[name].to_numpy().reshape(-1, 1) for name in self.data.columns}
         return dict(self.data) if isinstance(self.data, dict) else {"": np.asarray(self.data)}
 
     def matrix(self, dtype: type[np.generic] = np.float32) -> Array:
-        """All of it as one array of numbers; BadRequest, with the column, if there is anything else in it."""
+        """Return all data as one array of numbers; BadRequest, with the column, if it has anything else."""
         arrays = self.arrays
         for name, array in arrays.items():
             if array.dtype == object and not isinstance(array.flat[0], (int, float, type(None))):
-                raise BadRequest(f"column {name!r}: expected numbers, came {array.flat[0]!r:.60}")
+                raise BadRequest(f"column {name!r}: expected numbers, got {array.flat[0]!r:.60}")
         numbers = [array.astype(dtype) for array in arrays.values()]
         return numbers[0] if len(numbers) == 1 else np.concatenate(numbers, axis=1)
 
@@ -87,7 +87,7 @@ def _of_file(path: Path) -> Any:
     if path.suffix.lower() in (".npy", ".npz"):
         try:
             loaded = np.load(path, allow_pickle=False)
-            return dict(loaded) if path.suffix.lower() == ".npz" else loaded[:MOST_ROWS]
+            return dict(loaded) if path.suffix.lower() == ".npz" else loaded[:MAX_ROWS]
         except (OSError, ValueError) as error:
             raise BadRequest(f"{path}: {error}") from error
     import pyarrow as pa
@@ -96,11 +96,11 @@ def _of_file(path: Path) -> Any:
 
     table = Table(path)
     batches = list(islice(table.batches(table.schema.names), 1))
-    return pa.Table.from_batches(batches, schema=None if batches else table.schema)[:MOST_ROWS].to_pandas()
+    return pa.Table.from_batches(batches, schema=None if batches else table.schema)[:MAX_ROWS].to_pandas()
 
 
 def _of_mlflow(path: Path, signature: MlflowSignature | None) -> Any:
-    """MLflow's JSON of an example: a table split in columns and data, arrays by name, or one array."""
+    """Read MLflow's JSON of an example: a table split into columns and data, arrays by name, or one array."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -14,7 +14,7 @@ from driftline.tensors import Array
 
 
 def native(found: Any, source: Source) -> KerasModel:
-    """A file, whose Python lambdas, if it has any, Keras refuses to load; or a model."""
+    """Load a file, which Keras refuses if it has Python lambdas, or take a model."""
     return KerasModel(keras.models.load_model(found) if isinstance(found, Path) else found)
 
 
@@ -34,7 +34,7 @@ class KerasModel:
         self._model.export(path, format="onnx", verbose=False)
 
     def predict(self, example: Example) -> list[Array]:
-        """What it gives: one tensor, several, or several by name."""
+        """Return its outputs: one tensor, several, or several by name."""
         found = self._predict(example)
         if isinstance(found, dict):
             found = list(found.values())

@@ -19,33 +19,33 @@ _PLACE = re.compile(r"\[\d+:\d+:\d+\] \S+:\d+: ")
 
 
 class Native(Protocol):
-    """A model as its own library has it."""
+    """A model in its own library."""
 
     kind: str
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns that it takes, in order; none if it does not know."""
+        """The names of the columns that it takes, in order; none if it does not know them."""
 
     @property
     def classes(self) -> Array | None:
-        """Of a classifier that says labels and then their scores: the labels in the order of the scores."""
+        """The labels in the order of the scores, for a classifier whose outputs are labels and scores."""
 
     def export(self, example: Example, path: Path) -> None:
-        """Write it as ONNX; whatever its library raises, if it can't."""
+        """Write it as ONNX; raises whatever its library raises, if it can't."""
 
     def predict(self, example: Example) -> list[Array]:
-        """What it says itself, in the order of the ONNX model's outputs; further ones aren't compared."""
+        """Return its own outputs, in the order of the ONNX model's, of which further ones aren't compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A library.
 
-    name     for people
-    extra    of driftline, that installs what conversion needs
+    name     for messages
+    extra    of driftline, which installs what the conversion needs
     modules  that it needs
-    home     our module that does it, with a function `native`
+    home     our module for it, with a function `native`
     """
 
     name: str
@@ -63,14 +63,13 @@ KINDS = {
     "spark": Kind("Spark ML", "spark", ("pyspark", "onnxmltools"), "spark"),
     "pickle": Kind("pickle", "sklearn", ("joblib",), ""),
 }
-"""By the names that `Source` finds; a pickle turns out to be one of the others."""
+"""Libraries by the names that `Source` finds; a pickle turns out to be one of the others."""
 
 
 def load(source: Source, trust: bool) -> Native:
-    """Load a model by its library.
+    """Load a model with its library.
 
-    Raises BadRequest if that is not installed, if it is a pickle and nobody vouches for it, or if it can't be
-    loaded.
+    Raises BadRequest if that is not installed, if it is a pickle without `trust`, or if it can't be loaded.
     """
     kind = source.kind
     if source.pickled and not trust:
@@ -88,13 +87,13 @@ def load(source: Source, trust: bool) -> Native:
         native: Native = import_module(f"driftline.convert.{KINDS[kind].home}").native(found, source)
     except BadRequest:
         raise
-    except Exception as error:  # whatever a file that is none of theirs makes these libraries raise
+    except Exception as error:  # these libraries may raise anything for a file that is not theirs
         raise BadRequest(f"{source.path}: can't be loaded: {reason(error)}") from error
     return native
 
 
 def reason(error: Exception) -> str:
-    """What a library says is wrong, in a line; of XGBoost's C++, not where in its code that was."""
+    """Return a library's error message in one line; of XGBoost's C++, without the place in its code."""
     text = str(error)
     if "Stack trace:" in text:
         text = _PLACE.sub("", text.partition("Stack trace:")[0].strip()).partition("\n")[0]
@@ -114,14 +113,14 @@ def require(kind: str) -> None:
 
 
 def unpickle(path: Path) -> Any:
-    """What a pickle holds; joblib reads its own and plain ones."""
+    """Return the content of a pickle; joblib reads its own and plain ones."""
     import joblib
 
     return joblib.load(path)
 
 
 def kind_of(model: Any, source: Source) -> str:
-    """Whose model an object is."""
+    """Return the library of a model."""
     homes = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     for kind in ("xgboost", "lightgbm", "torch", "keras", "sklearn"):
         if kind in homes:
@@ -129,6 +128,6 @@ def kind_of(model: Any, source: Source) -> str:
     names = ", ".join(one.name for one in KINDS.values() if one.home)
     came = f"{type(model).__module__}.{type(model).__qualname__}"
     raise BadRequest(
-        f"{source.path}: expected a model of {names}, came {came}; "
+        f"{source.path}: expected a model of {names}, got {came}; "
         f"an MLflow model is served as it is by {TRUST}"
     )

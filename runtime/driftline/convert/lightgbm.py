@@ -1,4 +1,4 @@
-"""LightGBM's models: its own files, and what its scikit-learn interface makes."""
+"""LightGBM's models: its own files, and those of its scikit-learn interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from driftline.tensors import Array
 
 
 def native(found: Any, source: Source) -> LightgbmModel:
-    """A file, a booster, or a model of the scikit-learn interface."""
+    """Load a file, or take a booster or a model of the scikit-learn interface."""
     return LightgbmModel(lightgbm.Booster(model_file=found) if isinstance(found, Path) else found)
 
 
@@ -31,13 +31,13 @@ class LightgbmModel:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns it was fitted on; made up by LightGBM if it was a matrix."""
+        """The columns it was fitted on; none if it was a matrix, for which LightGBM makes up names."""
         names = tuple(self._booster.feature_name())
         return () if names == tuple(f"Column_{index}" for index in range(len(names))) else names
 
     @property
     def classes(self) -> Array | None:
-        """A classifier's; in its own file they are numbers from 0 on."""
+        """A classifier's classes; in its own file they are numbers from 0 on."""
         objective = self._booster.dump_model(num_iteration=1).get("objective", "")
         if not objective.startswith(("binary", "multiclass")):
             return None
@@ -48,12 +48,12 @@ class LightgbmModel:
         """Write it as ONNX."""
         kind = [("input", FloatTensorType([None, self._booster.num_feature()]))]
         model = convert_lightgbm(self._model, initial_types=kind, zipmap=False)
-        for output in model.graph.output:  # it says that there is one label, whatever the rows
+        for output in model.graph.output:  # it declares one label, whatever the number of rows
             output.type.tensor_type.shape.dim[0].ClearField("dim_value")
         path.write_bytes(model.SerializeToString())
 
     def predict(self, example: Example) -> list[Array]:
-        """Labels and probabilities, or numbers."""
+        """Return labels and probabilities, or numbers."""
         matrix = example.matrix(np.float64)
         scores = np.asarray(self._booster.predict(matrix))
         classes = self.classes

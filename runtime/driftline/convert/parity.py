@@ -1,4 +1,4 @@
-"""How far an ONNX model is from what it was made of."""
+"""Measures how much the predictions of an ONNX model differ from those of the original model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 TIE = 1e-6
-"""Classes whose scores are no further below the best one, relative to it, floats of 32 bits can't tell from
-it: each may be the label. Where all scores are below this, they tell nothing."""
+"""32-bit floats can't distinguish the best score from those below it by less than this, relative to it: the
+class of each may be the label. If all scores are below this, they tell nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,16 @@ class Difference:
         if self.value == 0:
             return f"no difference{ties}"
         where = f"in output {self.output!r}, row {self.row}"
-        return f"{self.value:.2g} {where}: expected {self.expected}, came {self.came}{ties}"
+        return f"{self.value:.2g} {where}: expected {self.expected}, got {self.came}{ties}"
 
 
 def largest(model: Model, native: Native, example: Example) -> Difference:
-    """The largest difference on the rows of an example, run together and the first one alone.
+    """Return the largest difference on the rows of an example, run together and the first one alone.
 
-    A classifier's label may be another one with the same score, as half of a forest's trees say one and half
-    the other.
+    A classifier may give another label with the same score, when half of a forest's trees vote for one and
+    half for the other.
 
-    Raises BadRequest if the ONNX model does not take them, or gives other shapes.
+    Raises BadRequest if the ONNX model does not take the rows, or gives other shapes.
     """
     inputs = inputs_of(model, example)
     came = dict(model.predict(inputs))
@@ -73,7 +73,7 @@ def largest(model: Model, native: Native, example: Example) -> Difference:
 
 
 def inputs_of(model: Model, example: Example) -> Tensors:
-    """An example as what an ONNX model takes: all of it as its only tensor, else by name or order."""
+    """Return an example as inputs of an ONNX model: all of it as its only tensor, else by name or order."""
     specs = model.signature.inputs
     if len(specs) == 1:
         if specs[0].datatype.dtype == object:
@@ -81,7 +81,7 @@ def inputs_of(model: Model, example: Example) -> Tensors:
         return {specs[0].name: example.matrix(specs[0].datatype.dtype.type)}
     arrays = example.arrays
     if len(arrays) != len(specs):
-        raise BadRequest(f"expected {len(specs)} inputs in the example, came {len(arrays)}")
+        raise BadRequest(f"expected {len(specs)} inputs in the example, got {len(arrays)}")
     if not {spec.name for spec in specs} <= arrays.keys():
         arrays = dict(zip((spec.name for spec in specs), arrays.values(), strict=True))
     return {spec.name: _cast(spec, arrays[spec.name]) for spec in specs}
@@ -94,11 +94,11 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
 
 
 def tied(came: Array, want: Array, scores: Array, classes: Array) -> Array:
-    """(rows,) whether a label is another than wanted, but has the best score as well.
+    """Return (rows,), whether a label differs from the one wanted, but has the best score, too.
 
     came, want  (rows,) labels
-    scores      (rows, classes), none below 0, of the model that `want` is of
-    classes     the labels that the columns of the scores stand for
+    scores      (rows, classes), none below 0, of the model that gave `want`
+    classes     the labels of the columns of the scores
     """
     said, wanted, known = (
         np.asarray(labels).astype(came.dtype).astype(str) for labels in (came, want, classes)
@@ -112,7 +112,7 @@ def tied(came: Array, want: Array, scores: Array, classes: Array) -> Array:
 def _between(name: str, came: Array, want: Array) -> Difference:
     want = np.asarray(want)
     if came.size != want.size or came.shape[:1] != want.shape[:1]:
-        raise BadRequest(f"output {name!r}: expected shape {list(want.shape)}, came {list(came.shape)}")
+        raise BadRequest(f"output {name!r}: expected shape {list(want.shape)}, got {list(came.shape)}")
     came = came.reshape(want.shape)
     if want.dtype.kind == "f" and came.dtype != object:
         both = came.astype(np.float64), want.astype(np.float64)

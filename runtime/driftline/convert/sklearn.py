@@ -1,4 +1,4 @@
-"""scikit-learn's models: estimators and pipelines, with XGBoost's and LightGBM's in them too."""
+"""scikit-learn's models: estimators and pipelines, also with XGBoost's and LightGBM's in them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from driftline.errors import BadRequest
 from driftline.tensors import Array
 
 _ML_OPSET = 3
-"""The newest that XGBoost's and LightGBM's converters know."""
+"""The newest version that XGBoost's and LightGBM's converters support."""
 
 
 def native(found: Any, source: Source) -> SklearnModel:
-    """The estimator itself, or in a file of skops, which holds no code but names what it needs."""
+    """Take an estimator, or load a file of skops, which has no code, only the names of what it needs."""
     return SklearnModel(_skops(found) if isinstance(found, Path) else found)
 
 
 class SklearnModel:
-    """An estimator: one matrix of numbers in, or a column for each if it picks them itself."""
+    """An estimator: its input is one matrix of numbers, or single columns if it selects them itself."""
 
     kind = "sklearn"
 
@@ -46,7 +46,7 @@ class SklearnModel:
 
     @property
     def classes(self) -> Array | None:
-        """Those of a classifier with probabilities; None if it says several labels at once."""
+        """The classes of a classifier with probabilities; None if it predicts several labels at once."""
         found = getattr(self._estimator, "classes_", None) if self._has_scores() else None
         return found if isinstance(found, np.ndarray) else None
 
@@ -63,9 +63,9 @@ class SklearnModel:
         path.write_bytes(model.SerializeToString())
 
     def predict(self, example: Example) -> list[Array]:
-        """Labels and probabilities, or what else a model of its sort says."""
+        """Return labels and probabilities, or the outputs of another kind of model."""
         rows = example.data
-        if example.is_table and not self.columns:  # fitted on a matrix, it wants one
+        if example.is_table and not self.columns:  # fitted on a matrix, it expects one
             rows = rows.to_numpy()
         if not hasattr(self._estimator, "predict"):
             return [self._estimator.transform(rows)]
@@ -88,7 +88,7 @@ class SklearnModel:
 
 
 def _type(array: Array) -> Any:
-    """Text is text, and all else a number: converters mix no others."""
+    """Return the type of a column: text, or else a number, since converters mix no other types."""
     text = array.dtype.kind not in "fiub"
     return (data_types.StringTensorType if text else data_types.FloatTensorType)([None, 1])
 

@@ -1,4 +1,4 @@
-"""What a model to be converted lies in: an MLflow model's folder, or a file whose ending says whose it is."""
+"""Where a model to convert is: an MLflow model's folder, or a file whose suffix tells its library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDINGS = {
     ".pth": "torch",
     ".keras": "keras",
 }
-"""Whose files end in what."""
+"""The library of each suffix."""
 
 PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -36,21 +36,21 @@ FLAVORS = {
     "keras": ("keras", "data"),
     "spark": ("spark", "model_data"),
 }
-"""MLflow's flavors: whose model it is, and which key says where in the folder it lies."""
+"""MLflow's flavors: the library, and the key of the model's path in the folder."""
 
 _INSIDE = ("model.pt2", "model.pth", "model.keras")
-"""What MLflow calls the one file in a flavor's folder."""
+"""MLflow's names for the single file in a flavor's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model that is to be converted.
+    """A model to convert.
 
-    kind     whose it is; 'pickle' if only loading it tells
-    path     the file, or, of Spark, the folder
+    kind     its library; 'pickle' if only loading it tells
+    path     the file, or, for Spark, the folder
     pickled  whether loading it runs code that is in it
-    mlflow   what MLflow says of it
-    folder   of that
+    mlflow   MLflow's description
+    folder   of the MLflow model
     """
 
     kind: str
@@ -61,9 +61,9 @@ class Source:
 
     @classmethod
     def open(cls, path: Path) -> Source:
-        """Find what lies there.
+        """Find the model at a path.
 
-        Raises BadRequest if that can't be converted, ModelError if it is MLflow's and its MLmodel is broken.
+        Raises BadRequest if it can't be converted, ModelError if it is MLflow's and its MLmodel is invalid.
         """
         if path.is_dir():
             return cls._of_mlflow(path)
@@ -84,14 +84,14 @@ class Source:
         known = {name: flavor for name, flavor in model.flavors.items() if name in FLAVORS}
         if not known:
             raise BadRequest(
-                f"{folder}: expected a flavor of {', '.join(FLAVORS)}, came {', '.join(model.flavors)}; "
+                f"{folder}: expected a flavor of {', '.join(FLAVORS)}, got {', '.join(model.flavors)}; "
                 "it is served as it is by `driftline serve --trust`"
             )
         name, flavor = next(iter(known.items()))
         kind, key = FLAVORS[name]
         path = folder / str(flavor.get(key))
         if not path.resolve().is_relative_to(folder.resolve()) or not path.exists():
-            raise BadRequest(f"{folder / MLMODEL}: {name}.{key}: expected a path in the folder, came {path}")
+            raise BadRequest(f"{folder / MLMODEL}: {name}.{key}: expected a path in the folder, got {path}")
         if path.is_dir() and kind != "spark":
             inside = (path / "data", path) if (path / "data").is_dir() else (path,)
             files = [at / one for at in inside for one in _INSIDE if (at / one).is_file()]
@@ -102,7 +102,7 @@ class Source:
 
 
 def _pickled(path: Path) -> bool:
-    """Whether a file is a pickle by its name, or, of PyTorch, by what is in it: TorchScript is none."""
+    """Return whether a file is a pickle, by its name, or, for PyTorch, by its content: TorchScript is not."""
     ending = path.suffix.lower()
     if ending not in (".pt", ".pth"):
         return ending in PICKLES
@@ -115,7 +115,7 @@ def _pickled(path: Path) -> bool:
 def describe(source: Source, bundle: Path) -> None:
     """Write the bundle's own MLmodel, if its source has one: the same inputs, in the flavor of ONNX.
 
-    So clients go on to send what they sent before, and `mlflow.onnx.load_model` loads it.
+    So clients can send the same requests as before, and `mlflow.onnx.load_model` loads it.
     """
     if source.folder is None:
         return
@@ -135,5 +135,5 @@ def describe(source: Source, bundle: Path) -> None:
     }
     document.pop("saved_input_example_info", None)
     if isinstance(signature := document.get("signature"), dict):
-        signature["outputs"] = None  # by other names now, and maybe more of them
+        signature["outputs"] = None  # they have other names now, and there may be more of them
     (bundle / MLMODEL).write_text(yaml.safe_dump(document), encoding="utf-8")

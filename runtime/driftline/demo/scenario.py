@@ -1,4 +1,4 @@
-"""What the demo does: train, register, serve, replay, and swap to a new version on the way."""
+"""The steps of the demo: train, register, serve, replay, and swap to a new version on the way."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from driftline.registry.source import PRODUCTION, Registry, Version
 MODEL = "flights"
 _LAST_MONTH_OF_TRAINING = 3
 _WINDOWS = 9
-"""Windows of the monitor in the replay, about: one for each of its nine months."""
+"""The approximate number of the monitor's windows in the replay: one for each of its nine months."""
 _LEAST_WINDOW_ROWS = 50
 _INTERRUPTED = 130
 
@@ -40,7 +40,7 @@ _INTERRUPTED = 130
 def run_scenario(registry: str, host: str, port: int, rows: int | None) -> int:
     """Run the demo and return its exit code, as `driftline.demo.demo.run` says."""
     port = free_port(host, port)
-    # A process of its own, since conversion to ONNX would hold up the clients in this one.
+    # A separate process, since conversion to ONNX would delay the clients in this one.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, _prepare_trainer) as trainer:
         try:
@@ -50,7 +50,7 @@ def run_scenario(registry: str, host: str, port: int, rows: int | None) -> int:
 
 
 def _prepare_trainer() -> None:
-    """In the process that trains: take a low priority, and end without a traceback on Ctrl-C."""
+    """In the process that trains: lower the priority, and end without a traceback on Ctrl-C."""
     os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -59,7 +59,7 @@ class _Demo:
     """One run of the demo.
 
     flights  all of 2013
-    past     how many of them, from the first on, the first version learns from: those until March
+    past     how many of them, from the first on, the first version is trained on: those until March
     live     the flights that are replayed after that
     """
 
@@ -77,7 +77,7 @@ class _Demo:
         self._promoted = 0.0
 
     async def run(self, host: str, port: int) -> int:
-        """Do everything; the exit code."""
+        """Run all steps; return the exit code."""
         _cancel_on_signals()
         self._screen.step("data", f"{len(self._flights):,} flights from New York in 2013")
         with self._screen.working("Training"):
@@ -108,7 +108,7 @@ class _Demo:
     async def _publish(self, count: int) -> Version:
         """Train on the first `count` flights, register the model, and promote it to production.
 
-        It is refused if it predicts from raw columns otherwise than it did in training.
+        It is refused if its predictions from raw columns differ from those in training.
         """
         flights = self._flights[:count]
         start = time.perf_counter()
@@ -129,7 +129,7 @@ class _Demo:
         return version
 
     async def _replay(self, replay: Replay, drift: Drift) -> Version:
-        """Send the live flights, follow their drift, and train and return the second version meanwhile."""
+        """Send the live flights and follow their drift; meanwhile train the second version, and return it."""
         tasks = [asyncio.ensure_future(work) for work in (self._renew(replay), replay.run(), drift.run())]
         try:
             second, *_ = await asyncio.gather(*tasks)
@@ -149,7 +149,7 @@ class _Demo:
         self._screen.drift(window, self._live)
 
     def _conclude(self, replay: Replay, drift: Drift, first: Version, second: Version) -> bool:
-        """Show how it went; True if no request failed and both versions answered."""
+        """Show the results; return True if no request failed and both versions answered."""
         failed, answers = replay.failures.total(), replay.answers
         self._screen.months(drift.windows, self._live)
         self._screen.summary(replay, self._live)
@@ -164,7 +164,7 @@ class _Demo:
         return failed == 0 and {first.number, second.number} <= set(answers["version"].tolist())
 
     def _first_on(self, first: Version, second: Version, rows: npt.NDArray[np.int64]) -> str:
-        """How good the first version is on the live flights that the second one answered, in words."""
+        """Return the first version's quality on the live flights that the second one answered, in words."""
         model = Model.load(self._registry.fetch(first))
         flights = self._live.iloc[rows]
         probability = model.predict(flights[[*FEATURES]], ["probabilities"])["probabilities"][:, 1]
@@ -176,7 +176,7 @@ class _Demo:
 
 
 def _cancel_on_signals() -> None:
-    """Let Ctrl-C and SIGTERM cancel this task, so that nothing it started is left behind."""
+    """Make Ctrl-C and SIGTERM cancel this task, so that nothing it started is left behind."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -184,12 +184,12 @@ def _cancel_on_signals() -> None:
 
 
 def _evenly(rows: range, count: int | None) -> npt.NDArray[np.intp]:
-    """So many of `rows`, evenly spread and in order; all if there are no more or `count` is None."""
+    """Return `count` of `rows`, evenly spread and in order; all if there are no more or `count` is None."""
     count = len(rows) if count is None else min(count, len(rows))
     return np.linspace(rows.start, rows.stop - 1, count).astype(np.intp)
 
 
 def _curl(url: URL, flights: pd.DataFrame) -> str:
-    """A line to copy: some flights, as KServe's v1 has rows by the names of their columns."""
+    """Return a command to copy: some flights as a request of KServe's v1, rows by column name."""
     rows = flights[[*FEATURES]].to_json(orient="records")
     return f"""curl {url} -d '{{"instances":{rows}}}'"""

@@ -1,4 +1,4 @@
-"""What the demo shows: its steps, how the replay goes, how it went."""
+"""The demo's output: its steps, the progress of the replay, the results."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _LINE_SECONDS = 5
 _RECENT_SECONDS = 2
 _INDENT = 10
 _TOLD = 3
-"""Columns that are told of in words, those of most drift."""
+"""How many columns are described in words, those with the most drift."""
 _SHOWN = ("month", "temp", "dewp", "pressure", "dest", "probabilities_1")
 _CHANCE = "temp"
 _NAMED = 5
-"""Alarms that are told of one by one, the first."""
+"""How many alarms are listed one by one, the first ones."""
 
 _DRIFT_FOOTNOTES = """\
 [dim]Changes: columns that are certainly no longer what the version learnt from.
@@ -43,22 +43,22 @@ While the next version trains, a short replay slows down to leave it flights.[/]
 
 
 class Screen:
-    """Writes to a terminal; plain lines if the output is none."""
+    """Writes to a terminal, or plain lines to any other output."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
 
     def working(self, text: str) -> AbstractContextManager[object]:
-        """Show what is being done, while it is."""
+        """Show the current activity during the block."""
         return self._console.status(text)
 
     def step(self, name: str, text: str) -> None:
-        """Print a step of the demo that is done."""
+        """Print a finished step of the demo."""
         label = (f"{name:<{_INDENT}}", "bold cyan")
         self._console.print(Text.assemble(label, text), soft_wrap=True)
 
     def command(self, text: str) -> None:
-        """A line to copy, never wrapped."""
+        """Print a line to copy, never wrapped."""
         self._console.print(f"\n{text}\n", markup=False, soft_wrap=True)
 
     @asynccontextmanager
@@ -73,7 +73,7 @@ class Screen:
             await asyncio.wait({showing})
 
     def summary(self, replay: Replay, flights: pd.DataFrame) -> None:
-        """How fast each version answered the replay of `flights`, and how well; why requests failed."""
+        """Show how fast and how well each version answered the replay of `flights`; why requests failed."""
         table = _table("")
         for name in ("requests", "per s", "p50 ms", "p99 ms", "accuracy", "on time", "AUC"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -85,7 +85,7 @@ class Screen:
             self.step("failed", f"{count:,} × {reason}")
 
     def drift(self, window: Window, flights: pd.DataFrame) -> None:
-        """What the server says of a window: its alarms in order, and what differs most."""
+        """Show the server's report on a window: its alarms in order, and the columns that differ most."""
         about = f"{_days(window.answers, flights)}, version {window.version}"
         self.step("drift", f"{about}: {_alarms(window.alarms)}")
         for column in window.ranked()[:_TOLD]:
@@ -94,7 +94,7 @@ class Screen:
             self.step("", f"{name:<15} PSI {_short(psi['value'])}, {chance}: {column['words']}")
 
     def months(self, windows: Sequence[Window], flights: pd.DataFrame) -> None:
-        """For each window how good the answers were, and how much drift the server saw."""
+        """Show the quality of the predictions and the drift in each window."""
         quality, drift = _table("window"), _table("PSI")
         for name in ("version", "flights", "accuracy", "on time", "AUC", "changes", "alarms"):
             quality.add_column(name, justify="right", no_wrap=True)
@@ -127,19 +127,19 @@ class Screen:
 
 
 def day(flights: pd.DataFrame, at: int) -> str:
-    """The day on which one of the flights was to depart."""
+    """Return the scheduled day of one of the flights."""
     scheduled = flights["scheduled"].iloc[at]
     return f"{scheduled.day} {scheduled:%B}"
 
 
 def _days(answers: npt.NDArray[np.void], flights: pd.DataFrame) -> str:
-    """From when to when the flights of some answers were to depart."""
+    """Return the first and the last scheduled day of the flights of some responses."""
     first, last = (flights["scheduled"].iloc[at(answers["row"])] for at in (np.min, np.max))
     return f"{first.day} {first:%b} to {last.day} {last:%b}"
 
 
 def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
-    """Of which columns, in order, and after how many flights of the window."""
+    """Return the columns of alarms, in order, each with its number of flights of the window until then."""
     if not alarms:
         return "no alarm"
     first = f"{_name(alarms[0]['column'])} after {alarms[0]['rows']:,} flights"
@@ -149,7 +149,7 @@ def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _name(column: str) -> str:
-    """Of what the server has a column for, '' being all of them together."""
+    """Return the name of a column in a report, where '' is all of them together."""
     return column or "all columns"
 
 
@@ -171,7 +171,7 @@ def _view(replay: Replay, flights: pd.DataFrame) -> Padding:
 
 
 def _progress(replay: Replay, flights: pd.DataFrame) -> list[str]:
-    """How far the replay is; how fast it was over the last two seconds; how good over all."""
+    """Return the progress of the replay, its speed in the last two seconds, its quality so far."""
     lines = [f"{replay.done:,} of {replay.rows:,} flights"]
     answers = replay.answers
     if len(answers):
@@ -190,7 +190,7 @@ def _progress(replay: Replay, flights: pd.DataFrame) -> list[str]:
 
 
 def _groups(answers: npt.NDArray[np.void]) -> list[tuple[str, npt.NDArray[np.void]]]:
-    """The answers of each version, those while the next one trained apart, and all together."""
+    """Return the responses of each version, separately those while the next one trained, and all together."""
     version, easy = answers["version"], answers["easy"]
     first, *others = np.unique(version) if len(answers) else [0]
     groups = [

@@ -1,4 +1,4 @@
-"""`driftline serve` as a process of its own, for as long as it is needed."""
+"""`driftline serve` in a separate process, for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from driftline.errors import BadRequest, DriftlineError
 _START_SECONDS = 60
 _STOP_SECONDS = 10
 _LAST_LINES = 20
-# Who listens everywhere is reached on the loopback.
+# A server that listens on all addresses is reached on the loopback.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Server:
         self._log = log
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work` while the server runs; DriftlineError, with its last log lines, if it ends before."""
+        """Do `work` while the server runs; DriftlineError, with its last log lines, if it ends first."""
         working, ending = asyncio.create_task(work), asyncio.create_task(self._process.wait())
         try:
             await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -108,9 +108,9 @@ async def serving(model: str, registry: str, host: str, port: int) -> AsyncItera
 
 
 def free_port(host: str, port: int) -> int:
-    """The port, or any if it is 0, that nobody listens on yet: else another server might answer for ours.
+    """Return the port, or any free one if it is 0, after checking that no other server would answer for ours.
 
-    Raises BadRequest if it can't be had.
+    Raises BadRequest if it can't be bound.
     """
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:

@@ -1,4 +1,4 @@
-"""From flights to a version that says how likely each is to be late: raw columns in, probabilities out."""
+"""From flights to a version that predicts the probability of a delay: raw columns in, probabilities out."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from driftline.features.spec import Cyclic, Impute, OneHot, Pass
 from driftline.registry.files import PROFILE, SETTINGS, TRANSFORM
 
 STEPS = (
-    # Airlines and airports with less than a fiftieth of the flights are one category, and so is a new one.
+    # Airlines and airports with less than a fiftieth of the flights share a category, with all new ones.
     OneHot(CATEGORIES, min_frequency=0.02, unknown="infrequent"),
     Cyclic("month", period=12),
     Cyclic("hour", period=24),
     Pass(("weekday", "distance")),
     Impute(WEATHER, "median"),
 )
-"""From FEATURES to what a version's model takes; each version fits them anew."""
+"""From FEATURES to the input of a version's model; each version fits them anew."""
 
 TOLERANCE = 1e-5
-"""What a probability may differ by from XGBoost's own."""
+"""The most that a probability may differ from XGBoost's own."""
 
 _SAMPLED_ROWS = 4096
 _MONITOR = """\
@@ -36,21 +36,21 @@ look_seconds = 0
 window_rows = {}
 window_seconds = 0
 """
-"""By rows, not by time: a replay runs through months in seconds."""
+"""By rows, not by time: a replay covers months in seconds."""
 
 
 def bundle(flights: pd.DataFrame, window_rows: int, folder: Path, sample: Path) -> None:
-    """Write all of a version to `folder`: a transform, a model, the profile of its training, its settings.
+    """Write a version to `folder`: a transform, a model, the profile of its training data, its settings.
 
-    flights      to learn from, as `load` has them
-    window_rows  how many rows its monitor holds against the profile at a time
+    flights      to train on, as returned by `load`
+    window_rows  how many rows its monitor compares with the profile at a time
     folder       to make
     sample       an Arrow file to write: some of the flights with the probabilities that XGBoost gave them
 
-    The profile is of the rows that the model learnt from, as they came, and of what it says of them: so what
-    differs from it later is new to the model.
+    The profile is of the raw rows that the model was trained on, and of its outputs for them: so what differs
+    from it later is new to the model.
     """
-    # This is compiled code and takes a while to import, so only the process that trains pays for it.
+    # This is compiled code and slow to import, so only the process that trains imports it.
     from driftline.features.transform import Transform
     from driftline.monitor.reference.profile import Profile
 
@@ -82,7 +82,7 @@ def train(matrix: npt.NDArray[np.float32], late: npt.NDArray[np.bool_], path: Pa
     from xgboost import XGBClassifier
 
     # Some fifty flights share one hour's weather. Half of the rows and columns for a tree, and leaves of
-    # at least that many flights, keep it from learning single hours by heart.
+    # at least that many flights, keep it from memorising single hours.
     classifier = XGBClassifier(
         n_estimators=60,
         max_depth=6,

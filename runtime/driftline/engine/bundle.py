@@ -22,10 +22,10 @@ CONVERTIBLE = frozenset(
 class Bundle:
     """The files of a version.
 
-    model      the .onnx file; of a model that is Python code, MLflow's MLmodel
+    model      the .onnx file; for a model that is Python code, MLflow's MLmodel
     settings   of the version's driftline.toml
     profile    the reference for its monitor, if there is one
-    transform  makes the model's input of raw columns, if there is one
+    transform  makes the model's input from raw columns, if there is one
     mlmodel    MLflow's description, if the model is MLflow's
     """
 
@@ -44,7 +44,7 @@ class Bundle:
         if path.is_file():
             if path.suffix.lower() in CONVERTIBLE:
                 raise ModelError(
-                    f"{path}: expected an .onnx file, came one that ends in {path.suffix}; "
+                    f"{path}: expected an .onnx file, got one that ends in {path.suffix}; "
                     "`driftline convert` makes one of other libraries' models"
                 )
             return cls(path, ModelSettings())
@@ -65,32 +65,32 @@ class Bundle:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is such a file; ModelError for a folder or a broken link of that name.
+    """Return whether the file exists; ModelError for a folder or a broken link of that name.
 
-    To ignore those would serve the model without its transform or its monitor. A container engine makes a
-    folder where a file that it is to mount is missing.
+    Ignoring those would serve the model without its transform or its monitor. A container engine creates
+    a folder if a file to mount is missing.
     """
     if path.is_file():
         return True
     if os.path.lexists(path):
         what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "something else"
-        raise ModelError(f"{path}: expected a file, came {what}")
+        raise ModelError(f"{path}: expected a file, got {what}")
     return False
 
 
 def only_model(folder: Path) -> Path:
-    """The model's file in a folder without an MLmodel: model.onnx, or the only .onnx file."""
+    """Return the model's file in a folder without an MLmodel: model.onnx, or the only .onnx file."""
     models = [] if (folder / MODEL).exists() else sorted(folder.glob("*.onnx"))
     return models[0] if len(models) == 1 else folder / MODEL
 
 
 def mlflow_model(mlmodel: MlModel, folder: Path) -> str:
-    """The name of the model's file in an MLflow model's folder: MLmodel if the model is Python code.
+    """Return the name of the model's file in an MLflow model's folder: MLmodel if the model is Python code.
 
     Raises ModelError if it is neither ONNX nor Python code.
     """
     flavor = mlmodel.flavors.get("onnx")
-    if flavor is None and (folder / MODEL).exists():  # driftline's own, with what MLflow says of it
+    if flavor is None and (folder / MODEL).exists():  # driftline's own, with MLflow's description
         return MODEL
     if flavor is None and "python_function" in mlmodel.flavors:
         return MLMODEL
@@ -99,5 +99,5 @@ def mlflow_model(mlmodel: MlModel, folder: Path) -> str:
         raise ModelError(f"{folder}: expected a model of MLflow's onnx flavor, its flavors are: {known}")
     data = flavor.get("data", MODEL)
     if not isinstance(data, str) or Path(data).is_absolute() or ".." in Path(data).parts:
-        raise ModelError(f"{folder}: flavors.onnx.data: expected a file in this folder, came {data!r}")
+        raise ModelError(f"{folder}: flavors.onnx.data: expected a file in this folder, got {data!r}")
     return data

@@ -42,7 +42,7 @@ class Features:
         """Read a transform for a model.
 
         path   of the transform.json
-        model  the signature of the model, which has to take one matrix as wide as the transform makes it
+        model  the signature of the model, which has to take one matrix as wide as the transform's
 
         Raises ModelError if the model takes anything else, BadRequest if the file is no transform.
         """
@@ -55,7 +55,7 @@ class Features:
             takes = ", ".join(f"{spec.name} {spec.datatype.name} {list(spec.shape)}" for spec in model.inputs)
             raise ModelError(
                 f"{path}: expected a model of one input FP32 [-1, {transform.width}], which the transform "
-                f"makes, came one of {takes}"
+                f"makes, got one of {takes}"
             )
         columns = tuple(
             TensorSpec(column.name, DATATYPES[DATATYPE[column.kind]], (-1,), raw=True)
@@ -64,14 +64,14 @@ class Features:
         return cls(Signature(columns, model.outputs, model.batched), transform, matrix.name)
 
     def example(self, rows: int) -> Tensors:
-        """`rows` rows of raw columns that the transform can read, to warm up with."""
+        """Return `rows` rows of raw columns that the transform can read, to warm up with."""
         return {each.name: np.full(rows, EXAMPLE[each.kind]) for each in self.transform.inputs}
 
     @property
     def unreadable(self) -> dict[str, int]:
-        """How many values could not be read and were taken as missing, by column."""
+        """The number of values that could not be read and were treated as missing, by column."""
         return dict(self.transform.errors)
 
     def of_columns(self, columns: Tensors) -> Tensors:
-        """The model's input; BadRequest with the column, the row and the value for what can't be read."""
+        """Return the model's input; BadRequest names column, row and value if something can't be read."""
         return {self.matrix: self.transform.apply(columns)}

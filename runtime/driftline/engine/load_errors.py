@@ -1,4 +1,4 @@
-"""Errors of ONNX Runtime about a model file, in words for the owner of the file."""
+"""Rewords ONNX Runtime's errors about a model file for the owner of the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACE = re.compile(r"[\w/]+\.(?:cc|h):\d+ (?:[\w:<>*& ]*\w\(.*?\) (?=[A-Z]))?")
 
 @contextmanager
 def in_plain_words(path: Path) -> Iterator[None]:
-    """Reword a ModelError of loading a file: without ONNX Runtime's codes and places in its code."""
+    """Reword a ModelError from loading a file: without ONNX Runtime's codes and places in its code."""
     try:
         yield
     except ModelError as error:
@@ -29,8 +29,8 @@ def _words(path: Path, error: ModelError) -> str:
     text = str(error).removeprefix(f"{path}: ")
     if type(error.__cause__).__name__ == "InvalidProtobuf" or "No graph was found" in text:
         size = path.stat().st_size
-        came = f"{size:,} bytes that are none, or not all of one" if size else "an empty file"
-        return f"expected an ONNX model, came {came}"
+        came = f"{size:,} bytes that are not one, or not all of one" if size else "an empty file"
+        return f"expected an ONNX model, got {came}"
     text = _CODE.sub("", text, count=1).removeprefix(f"Load model from {path} failed:")
     text = _PLACE.sub("", text)
     if type(error.__cause__).__name__ == "NotImplemented":

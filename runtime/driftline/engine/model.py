@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.device")
 
 NO_PROFILE = "no associated shape profiles"
-"""In ONNX Runtime's error if TensorRT takes a model only in parts, whose inputs have no shape profiles."""
+"""In ONNX Runtime's error if TensorRT runs only parts of a model, whose inputs have no shape profiles."""
 
 WARM_UP_NS = 1_000_000_000
 """Warming up stops before a batch that would take longer."""
 
-MOST_NAMES = 6
-"""Inputs, or outputs, that a repr names."""
+MAX_NAMES = 6
+"""The most inputs, or outputs, that a repr names."""
 
 
 class Model:
@@ -55,9 +55,9 @@ class Model:
     settings   of batching, engine and monitor
     mlflow     the signature that MLflow has of it, if there is one
     warm       whether `warm_up` is complete
-    waits      whether a run waits for another process or a card instead of computing
-    device_sessions  one for each card that it runs on
-    crosses    whether its inputs are copied to cards: not if the CPU makes its features
+    waits      whether a run waits for another process or a GPU instead of computing
+    device_sessions  one for each GPU that it runs on
+    crosses    whether its inputs are copied to GPUs: not if the CPU makes its features
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -106,12 +106,12 @@ class Model:
         return f"Model({_names(self.signature.inputs)} -> {_names(self.signature.outputs)})"
 
     def predict(self, columns: object, outputs: Sequence[str] | str | None = None) -> Tensors:
-        """Compute outputs for rows of any number, in batches of the model's `max_batch_rows`.
+        """Compute outputs for any number of rows, in batches of the model's `max_batch_rows`.
 
         columns  arrays or nested lists by input name; for a model of one input, it alone will do; a table or
-                 a DataFrame, whose columns are matched as those of a file that is scored; for a model with a
-                 transform, raw columns in any of these forms
-        outputs  the names of those wanted, or one; all if None
+                 a DataFrame, whose columns are matched as those of a file that is scored; for a model with
+                 a transform, raw columns in any of these forms
+        outputs  the names of the outputs wanted, or one name; all if None
 
         Raises BadRequest if the columns don't fit the signature, or it has no such output.
         """
@@ -139,7 +139,7 @@ class Model:
         return {spec.name: zeros(spec, rows) for spec in self.signature.inputs}
 
     def _by_column(self, columns: object) -> Tensors:
-        """Inputs of arrays by name, or of a table."""
+        """Return the inputs from arrays by name, or from a table."""
         if isinstance(columns, Mapping):
             columns = {name: self._upright(name, values) for name, values in columns.items()}
         if isinstance(columns, (Mapping, np.ndarray, list)) or (batch := batch_of(columns)) is None:
@@ -149,7 +149,7 @@ class Model:
         return Columns(self.signature.inputs, batch.schema).tensors(batch)
 
     def _upright(self, name: object, values: Any) -> Any:
-        """An array of one dimension for an input of one column, as converted pipelines have them, as that."""
+        """Reshape a 1-D array to (rows, 1) if the input has that shape, as in converted pipelines."""
         upright = getattr(values, "ndim", 0) == 1 and any(
             spec.name == name and spec.shape == (-1, 1) for spec in self.signature.inputs
         )
@@ -166,7 +166,7 @@ class Model:
         for name in names:
             if name not in named:
                 takes, came = ", ".join(names), listed(names_in(columns))
-                raise BadRequest(f"column {name!r}: the model takes the columns {takes}; came {came}")
+                raise BadRequest(f"column {name!r}: the model takes the columns {takes}; got {came}")
         return {name: named[name] for name in names}
 
     def run(self, inputs: Tensors, outputs: Sequence[str], on_computed: OnComputed | None = None) -> Tensors:
@@ -182,20 +182,20 @@ class Model:
         return self._session.run(made, outputs)
 
     def _run_everywhere(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """As `run`, but on every card; the outputs of the first."""
+        """Run on every GPU and return the outputs of the first."""
         if not self.device_sessions:
             return self.run(inputs, outputs)
         first, *_ = [each.run(self._made(inputs), outputs) for each in self.device_sessions]
         return first
 
     def _made(self, inputs: Tensors) -> Tensors:
-        """What the session takes, or what is copied to a card."""
+        """Return the inputs that the session takes, or that are copied to a GPU."""
         return inputs if self._features is None or self.crosses else self._features.of_columns(inputs)
 
     def close(self) -> None:
-        """Wait for batches in flight on cards, and free device memory; end the Python processes of the model.
+        """Wait for batches in flight on GPUs, and free device memory; end the Python processes of the model.
 
-        A later run raises ModelError. Memory of the CPU is freed with the model object.
+        A later run raises ModelError. CPU memory is freed with the model object.
         """
         for session in self.device_sessions:
             session.close()
@@ -214,19 +214,19 @@ class Model:
 
     @property
     def unreadable(self) -> dict[str, int]:
-        """How many values of raw columns could not be read and were taken as missing, by column."""
+        """The number of raw values that could not be read and were treated as missing, by column."""
         return self._features.unreadable if self._features is not None else {}
 
     def warm_up(self) -> Cost:
-        """Run batches of 1, 2, 4 ... rows up to the maximum, or of every bucket on every card, so that no
+        """Run batches of 1, 2, 4 ... rows up to the maximum, or of every bucket on every GPU, so that no
         client is the first with its size.
 
-        Returns what was learnt about service times. A model whose outputs turn out not to have a row for
-        each row of input is not batched from here on. Dimensions that may vary are taken as 1; a model
-        that can't compute that (a convolution, say) meets its first real batch cold.
+        Returns the service times learnt. A model whose outputs turn out not to have a row for each row of
+        input is not batched from here on. Dimensions that may vary are taken as 1; a model that can't
+        compute that (a convolution, say) is cold for its first real batch.
 
-        While Python runs the kernels of its transform, one and two rows are enough, and nothing is learnt: it
-        is not `warm`, and to be warmed again when they are loaded.
+        While its transform's kernels are interpreted, one and two rows are enough, and nothing is learnt: the
+        model is not `warm`, and has to be warmed up again when they are compiled.
         """
         cost = Cost()
         self.warm = self._features is None or not compiling.interpreted()
@@ -259,13 +259,13 @@ class Model:
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:
-    """The names of tensors for a repr, the first ones if there are many."""
-    names = [spec.name for spec in specs[:MOST_NAMES]]
-    return ", ".join(names + ["..."] * (len(specs) > MOST_NAMES))
+    """Return the names of tensors for a repr, the first ones if there are many."""
+    names = [spec.name for spec in specs[:MAX_NAMES]]
+    return ", ".join(names + ["..."] * (len(specs) > MAX_NAMES))
 
 
 def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0) -> Session:
-    """Load a model file for where it is to run: on a card's stream, or on the CPU if `device` is None.
+    """Load a model file for a device: to run on a GPU's stream, or on the CPU if `device` is None.
 
     most  rows of the largest batch, 0 if not known
     """
@@ -290,12 +290,12 @@ def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0)
 
 
 def _tensorrt_session(path: Path, engine: Engine, device: Device, most: int) -> Session:
-    """Load with engines built once for all numbers of rows; if that can't be done, for each new shape."""
+    """Load with engines that are built once for all numbers of rows; if that is impossible, per shape."""
     inputs = Session(path, threads=engine.threads_on(available_cores())).signature.inputs
     options = engine_options(inputs, most, engine.tensorrt_fp16)
     plain = cuda(device, engine.tf32)
     engines = folder_of(path, options)
-    # One process builds, and others find it built.
+    # One process builds the engines, and others find them built.
     turn: AbstractContextManager[Any] = nullcontext() if engines is None else locked(engines)
     with turn, device.loading():
         try:
@@ -303,7 +303,7 @@ def _tensorrt_session(path: Path, engine: Engine, device: Device, most: int) -> 
         except ModelError as error:
             if NO_PROFILE not in str(error):
                 raise
-            log.info("%s: TensorRT takes it in parts: an engine is built whenever a shape comes", path)
+            log.info("%s: TensorRT runs only parts of it: an engine is built for each new shape", path)
             free = {name: value for name, value in options.items() if "_profile_" not in name}
             return _load(path, engine, device.name, tensorrt(device, free, engines), plain)
 
@@ -323,7 +323,7 @@ def _python(folder: Path, engine: Engine) -> PythonSession:
 
 
 def zeros(spec: TensorSpec, rows: int) -> Array:
-    """Zeros, or empty strings, in the shape of `spec` with `rows` rows and 1 for what else may vary."""
+    """Return zeros, or empty strings, in the shape of `spec`, with `rows` rows; other -1s become 1."""
     shape = [1 if size == -1 else size for size in spec.shape]
     if spec.shape[:1] == (-1,):
         shape[0] = rows

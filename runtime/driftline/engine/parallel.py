@@ -1,4 +1,4 @@
-"""Many rows through a model on all cores, in batches of the size that has proved fastest."""
+"""Runs many rows through a model on all cores, in batches of the size that proves fastest."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ import numpy as np
 from driftline.engine.model import Model
 from driftline.tensors import Tensors
 
-MOST_ROWS = 8_192
-"""The largest batch that is tried, unless settings begin with a larger one."""
+MAX_ROWS = 8_192
+"""The largest batch that is tried, unless `max_batch_rows` is larger."""
 
 _TRIES = 3
 """Batches of each size that are measured."""
 
 _DEARER = 1.1
-"""A size whose rows take more than this factor of the cheapest ends the search."""
+"""The search ends at a size whose rows cost more than this factor times the cheapest."""
 
 
 class ParallelRunner:
     """Runs blocks of rows through a model on several threads, which share the batches of a block.
 
-    For a model whose runs take one thread each: then no core waits for another within a run, and many rows
-    take less time than with several threads a batch.
+    For a model that uses one thread per run: then no core waits for another within a run, and many rows
+    take less time than with several threads per batch.
     """
 
     def __init__(self, model: Model, threads: int) -> None:
         self._model = model
         self._threads = threads
         rows = max(1, model.settings.batching.max_batch_rows)
-        # TensorRT's engines are built for batches of a server.
-        self._sizes = BatchSizeSearch(rows, rows if model.settings.engine.tensorrt else MOST_ROWS)
+        # TensorRT's engines are built for a server's batch sizes.
+        self._sizes = BatchSizeSearch(rows, rows if model.settings.engine.tensorrt else MAX_ROWS)
         self._pool = ThreadPoolExecutor(threads, "driftline-score")
         self._stopped = False
 
     def start(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> Block:
-        """Begin to run a block of rows, behind those begun before."""
+        """Start running a block of rows, after those that were started before."""
         block = Block(inputs, wanted, rows)
         block.workers = [self._pool.submit(self._work, block) for _ in range(self._threads)]
         return block
 
     def _work(self, block: Block) -> None:
-        """In a thread: run batches of a block until none is left."""
+        """In a thread: run batches of a block until no rows are left."""
         whole = not self._model.signature.batched
         clock = perf_counter_ns if self._model.waits else thread_time_ns
         while not self._stopped and (part := block.take(block.rows if whole else self._sizes.next())):
@@ -78,14 +78,14 @@ class Block:
         self._lock = Lock()
 
     def take(self, most: int) -> tuple[int, int] | None:
-        """The next rows to run, `most` of them or what is left; None if nothing is."""
+        """Return the range of the next rows to run, `most` of them or what is left; None if nothing is."""
         with self._lock:
             start = self._taken
             self._taken = min(start + most, self.rows)
             return (start, self._taken) if self._taken > start else None
 
     def result(self) -> Tensors:
-        """Wait for the outputs of all rows, in order; raises what a run has raised."""
+        """Wait for the outputs of all rows and return them in order; raises what a run has raised."""
         for worker in self.workers:
             worker.result()
         parts = [outputs for _, outputs in sorted(self.parts, key=lambda part: part[0])]
@@ -93,27 +93,27 @@ class Block:
 
 
 class BatchSizeSearch:
-    """Finds the number of rows a batch with the least time a row.
+    """Finds the batch size with the least time per row.
 
     The size doubles as long as rows don't take longer; then the cheapest is kept. A size is judged by its
-    fastest batch, in the processor time of its thread, so that other work on the machine does not count.
+    fastest batch, in CPU time of its thread, so that other work on the machine does not count.
 
     rows  of the first batch
-    most  rows that are tried
+    most  rows of a batch that is tried
     """
 
-    def __init__(self, rows: int, most: int = MOST_ROWS) -> None:
+    def __init__(self, rows: int, most: int = MAX_ROWS) -> None:
         self._rows = rows
         self._most = most
         self._ns: dict[int, list[float]] = {}
         self._settled = False
 
     def next(self) -> int:
-        """The size of the next batch."""
+        """Return the size of the next batch."""
         return self._rows
 
     def learn(self, rows: int, ns: int) -> None:
-        """Note that a batch of `rows` rows took `ns` nanoseconds; thread safe."""
+        """Record that a batch of `rows` rows took `ns` nanoseconds; thread safe."""
         if self._settled or rows != self._rows:
             return
         tries = self._ns.setdefault(rows, [])

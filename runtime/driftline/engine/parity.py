@@ -1,4 +1,4 @@
-"""Check at registration that a bundle predicts what its maker says."""
+"""Checks at registration that a bundle predicts what its author expects."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from driftline.protocols.arrow import Columns
 from driftline.tables import Source
 from driftline.tensors import Array, Tensors, shorten
 
-MOST_ROWS = 100_000
-"""Rows that are compared, at most."""
+MAX_ROWS = 100_000
+"""The most rows that are compared."""
 
 SINGLE_ROWS = 64
-"""Rows that are run one by one, too, as requests of clients are."""
+"""Rows that are also run one by one, like clients' requests."""
 
 
 def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable[[int], None]) -> int:
-    """Run rows through a version as a server would, and compare its predictions; the number of rows.
+    """Run rows through a version as a server would, compare its predictions, and return the number of rows.
 
     files      the version's folder, or its bundle
-    data       a Parquet, CSV or Arrow file of the model's inputs, and of predictions by their outputs' names:
-               NAME, or NAME_0, NAME_1, ... of an output of several columns
+    data       a Parquet, CSV or Arrow file with the model's inputs, and predictions named after the outputs:
+               NAME, or NAME_0, NAME_1, ... for an output of several columns
     tolerance  the largest absolute difference that is allowed
     progress   called with the number of rows just compared
 
     Raises BadRequest with the output, the row and both values for the first larger difference, and if the
-    data has no predictions; and whatever else is wrong with the files, as `verify` does.
+    data has no predictions; and whatever `verify` raises about the files.
     """
     bundle = Bundle.open(files) if isinstance(files, Path) else files
     model = Model(bundle)
@@ -62,15 +62,15 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
             part.compare(row, row + 1)
         rows += batch.num_rows
         progress(batch.num_rows)
-        if rows >= MOST_ROWS:
+        if rows >= MAX_ROWS:
             break
     if not rows:
-        raise BadRequest(f"{data}: expected rows, came none")
+        raise BadRequest(f"{data}: expected rows, got none")
     return rows
 
 
 def _columns(name: str, shape: tuple[int, ...], there: list[str]) -> tuple[str, ...]:
-    """The columns of predictions of an output; if its width varies, as many as the data has."""
+    """Return the columns of an output's predictions; if its width varies, as many as the data has."""
     if len(shape) < 2:
         return (name,)
     width = shape[1]
@@ -83,7 +83,7 @@ def _columns(name: str, shape: tuple[int, ...], there: list[str]) -> tuple[str, 
 class Part:
     """Some rows, and the expected predictions.
 
-    given     the output of each column of predictions, and which of its columns that is
+    given     the output of each column of predictions, and its index in that output
     inputs    of the model
     expected  the predictions, by column
     first     the number of the first row
@@ -97,7 +97,7 @@ class Part:
     tolerance: float
 
     def compare(self, start: int, stop: int) -> None:
-        """Run some of the rows; BadRequest for the first prediction that differs."""
+        """Run some of the rows; raise BadRequest for the first prediction that differs."""
         inputs = {name: array[start:stop] for name, array in self.inputs.items()}
         outputs = self.model.run(inputs, tuple({name: None for name, _ in self.given.values()}))
         for column, (name, index) in self.given.items():
@@ -108,12 +108,12 @@ class Part:
                 row = int(wrong[0])
                 raise BadRequest(
                     f"output {column!r}, row {self.first + start + row}: expected {_shown(want[row])} within "
-                    f"{self.tolerance:g}, came {_shown(came[row])}"
+                    f"{self.tolerance:g}, got {_shown(came[row])}"
                 )
 
 
 def _shown(value: Any) -> str:
-    """A value as Python itself would show it."""
+    """Return a value as Python itself would show it."""
     return shorten(value.item() if isinstance(value, np.generic) else value)
 
 

@@ -1,4 +1,4 @@
-"""Compile all kernels on generated rows, while an image is built: containers then start without compiling."""
+"""Compiles all kernels on generated rows while an image is built, so that containers start without it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ROWS = 128
 
 
 def precompile(cards: bool = False) -> Path:
-    """Compile the kernels of protocols, features and monitors; the folder where they are kept.
+    """Compile the kernels of protocols, features and monitors, and return the folder where they are cached.
 
-    They are for this processor, or the one that NUMBA_CPU_NAME names.
+    They are for this CPU, or the one that NUMBA_CPU_NAME names.
 
-    cards  compile for NVIDIA cards, too; no card is needed, but ConfigError without numba-cuda
+    cards  compile for NVIDIA GPUs, too; none is needed, but ConfigError without numba-cuda
     """
     from driftline.engine.cuda.device import no_library
     from driftline_kernels import keeping
@@ -41,7 +41,7 @@ def precompile(cards: bool = False) -> Path:
 
 
 def rows() -> Tensors:
-    """A column of each kind, with repeated values; the first two have missing ones."""
+    """Return a column of each kind, with repeated values; the first two have missing ones."""
     number = np.arange(ROWS, dtype=np.float64) % 7
     return {
         "number": np.where(number == 0, np.nan, number),
@@ -75,7 +75,7 @@ def _monitor(columns: Tensors) -> None:
     for table in (columns, {"matrix": matrix}, {"matrix": received}):
         with TemporaryDirectory() as folder:
             Profile.fit(table).save(file := Path(folder) / "profile.arrow")
-            profile = Profile.load(file)  # loaded, as servers have it: read-only, too
+            profile = Profile.load(file)  # loaded, as in servers, and so read-only
         monitor = Monitor(profile, look_rows=1, window_rows=ROWS // 2)
         monitor.warm_up()
         for count in (1, ROWS):

@@ -1,4 +1,4 @@
-"""The reference profile of a file, and of what a model makes of it."""
+"""Makes the reference profile of a file, and of a model's inputs and outputs for it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def profile(
     bundle: Bundle | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Profile:
-    """The profile of a Parquet, CSV or Arrow file, or of a folder of them, in memory that does not grow.
+    """Return the profile of a Parquet, CSV or Arrow file, or of a folder of them, in constant memory.
 
-    kinds     'numeric' or 'categorical' by column, as Profile.fit has them; by its name in the data, too
+    kinds     'numeric' or 'categorical' by column, as in Profile.fit; also by its name in the data
     names     columns of the data to use; all if there are none
     bundle    a model: then the profile has its inputs, as a server sees them, and its outputs. Tensors of two
-              dimensions are their columns: of an input that takes columns of the data in order, by their
-              names there, unless outputs have one of them; else NAME_0, NAME_1, ... Tensors of more
-              dimensions are left out, and so, with a warning, are dates and times that the model takes as
-              text, unless `kinds` has them: each is a category that never came before
+              dimensions are profiled by column. The columns of an input that takes columns of the data in
+              order have their names there, unless an output has one of them; others are NAME_0, NAME_1, ...
+              Tensors of more dimensions are left out, and so, with a warning, are dates and times that the
+              model takes as text, unless `kinds` has them: each would be a new category
     progress  called with the number of rows just read
 
     Raises BadRequest if a file or a column does not fit.
@@ -41,7 +41,7 @@ def profile(
     source = Source(data)
     schema = _chosen(source.schema, names)
     if bundle is None:
-        return Profile.fit_batches(_told(source.batches(schema.names), progress), kinds)
+        return Profile.fit_batches(_with_progress(source.batches(schema.names), progress), kinds)
     signature, columns, batches = run(bundle, source, schema)
     outputs = {spec.name for spec in signature.outputs}
     called = {
@@ -69,7 +69,7 @@ def profile(
     return Profile.fit_batches(_tensors(batches, progress, moments), kinds, called)
 
 
-def _told(batches: Iterator[Any], progress: Callable[[int], None]) -> Iterator[Any]:
+def _with_progress(batches: Iterator[Any], progress: Callable[[int], None]) -> Iterator[Any]:
     for batch in batches:
         yield batch
         progress(batch.num_rows)

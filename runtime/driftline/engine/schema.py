@@ -1,4 +1,4 @@
-"""Combines a model's own signature with the one that MLflow has of it."""
+"""Combines a model's own signature with the one that MLflow has for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from driftline.tensors import Signature, TensorSpec
 
 
 def agreed(signature: Signature, mlflow: MlflowSignature, where: str) -> Signature:
-    """The model's signature; dimensions that it leaves free are those of MLflow's signature.
+    """Return the model's signature, with dimensions that it leaves free taken from MLflow's signature.
 
     Types stay the model's: MLflow's are often inferred from data of more bits than the model computes with.
     Raises ModelError, beginning with `where`, if no input could fit both.
@@ -26,34 +26,34 @@ def _narrowed(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> tupl
         _check_columns(specs, schema, where)
         return specs
     if len(tensors) == len(specs) == 1 and tensors[0].name is None:
-        return (_both(specs[0], tensors[0], where),)
+        return (_merged(specs[0], tensors[0], where),)
     named = {tensor.name: tensor for tensor in tensors}
     # The model may have inputs with defaults, which MLflow's signature does not name.
     for name in named:
         if name not in {spec.name for spec in specs}:
             known = ", ".join(spec.name for spec in specs)
             raise ModelError(f"{where}: tensor {name!r}: the model has no such input; it has: {known}")
-    return tuple(_both(spec, named[spec.name], where) if spec.name in named else spec for spec in specs)
+    return tuple(_merged(spec, named[spec.name], where) if spec.name in named else spec for spec in specs)
 
 
-def _both(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
+def _merged(spec: TensorSpec, tensor: Tensor, where: str) -> TensorSpec:
     text = spec.datatype.dtype == object
     if tensor.dtype.kind not in ("OSU" if text else "biuf"):
         raise ModelError(
             f"{where}: tensor {spec.name!r}: expected {spec.datatype.name} as in the model, "
-            f"came {tensor.dtype}"
+            f"got {tensor.dtype}"
         )
     shape = tuple(own if own != -1 else said for own, said in zip(spec.shape, tensor.shape, strict=False))
     fits = all(said in (-1, size) for size, said in zip(shape, tensor.shape, strict=False))
     if len(spec.shape) != len(tensor.shape) or not fits:
         raise ModelError(
             f"{where}: tensor {spec.name!r}: expected a shape of {list(spec.shape)} as in the model, "
-            f"came {list(tensor.shape)}"
+            f"got {list(tensor.shape)}"
         )
     return replace(spec, shape=shape)
 
 
 def _check_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> None:
-    """A table is one matrix of all its columns, or an input for each of them."""
+    """Check that a table fits: as one matrix of all its columns, or with an input for each of them."""
     if len(specs) == 1 and len(specs[0].shape) == 2 and schema and specs[0].shape[1] not in (-1, len(schema)):
-        raise ModelError(f"{where}: expected {specs[0].shape[1]} columns as in the model, came {len(schema)}")
+        raise ModelError(f"{where}: expected {specs[0].shape[1]} columns as in the model, got {len(schema)}")

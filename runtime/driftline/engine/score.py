@@ -1,4 +1,4 @@
-"""Offline scoring: a file in, a file out, by the way that requests go, without HTTP."""
+"""Offline scoring: a file in, a file out, by the same code path as requests, without HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from driftline.tables import Source, Writer, check_target
 from driftline.tensors import Signature, Tensors
 
 _AHEAD = 1
-"""Record batches that wait for a core, so that none is idle while rows are read and written."""
+"""Record batches that wait for a core, so that no core is idle while rows are read and written."""
 
 
 def score(
@@ -28,11 +28,11 @@ def score(
     keep: Sequence[str] = (),
     progress: Callable[[int], None] = lambda rows: None,
 ) -> int:
-    """Write a model's outputs for every row of `data` to `output`, in order; how many rows there were.
+    """Write a model's outputs for every row of `data` to `output`, in order; return the number of rows.
 
     bundle    the model's files
     data      a Parquet, CSV or Arrow file, or a folder of them; its columns are matched as for Arrow requests
-    output    a Parquet, CSV or Arrow file, by its ending; it appears when it is complete
+    output    a Parquet, CSV or Arrow file, by its suffix; it appears once it is complete
     keep      columns of `data` to copy to the output
     progress  called with the number of rows just done
 
@@ -49,20 +49,20 @@ def score(
             total += batch.num_rows
             progress(batch.num_rows)
         if not total:
-            raise BadRequest(f"{data}: expected rows, came none")
+            raise BadRequest(f"{data}: expected rows, got none")
     return total
 
 
 def run(
     bundle: Bundle, source: Source, schema: Any, keep: Sequence[str] = ()
 ) -> tuple[Signature, Columns, Iterator[tuple[Any, Tensors, Tensors]]]:
-    """What a model takes and gives, and which columns it takes; and the record batches of a source, each with
-    its inputs and outputs.
+    """Return a model's signature, the columns that it takes, and a source's record batches, each with its
+    inputs and outputs.
 
     schema  of the columns that may be inputs
-    keep    columns that the batches have beside those of the inputs
+    keep    columns that the batches have in addition to the inputs
     """
-    # One thread a batch, and as many batches at the same time as a server would have threads.
+    # One thread per batch, and as many concurrent batches as a server would have threads.
     engine = bundle.settings.engine
     model = Model(replace(bundle, settings=replace(bundle.settings, engine=replace(engine, threads=1))))
     columns = Columns(model.signature.inputs, schema, keep)

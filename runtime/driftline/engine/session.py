@@ -1,4 +1,4 @@
-"""One model file, loaded by ONNX Runtime."""
+"""A model file, loaded by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from driftline.tensors import BY_ONNX, DATATYPES, Array, Datatype, Signature, Te
 
 CPU = "CPUExecutionProvider"
 UNRECORDED = -1
-"""The graph of runs that are not to be recorded as a CUDA graph; those that are have numbers from 1."""
+"""The graph id of runs that must not be recorded as a CUDA graph; recorded ones have ids from 1."""
 
 _ERROR, _FATAL = 3, 4
 
@@ -24,8 +24,8 @@ class Session:
     """A loaded model file. `run` may be called from several threads at once.
 
     path      the .onnx file; external data lies beside it
-    device    'cpu', or the card of the providers
-    providers of ONNX Runtime for a card
+    device    'cpu', or the GPU of the providers
+    providers of ONNX Runtime for a GPU
     threads   how many threads one run may use
     spinning  whether they spin while they wait for work
 
@@ -33,7 +33,7 @@ class Session:
     dtypes   of outputs by name; object for strings and maps of scores
     classes  of outputs that are maps of scores, by name, once a row has been computed
 
-    Raises ModelError if the file can't be loaded, ConfigError if the device is not there.
+    Raises ModelError if the file can't be loaded, ConfigError if the device is not available.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        # Failures are raised; ONNX Runtime would also print them, a bad index of a client among them.
+        # Failures are raised; ONNX Runtime would also print them, even a client's bad index.
         options.log_severity_level = _FATAL
-        told = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
+        configured = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
         if providers:
             # Since 1.26 it warns, at each load of a provider of its own, that it has none from elsewhere.
             onnxruntime.set_default_logger_severity(_ERROR)
         try:
             # Without its fallback, which would print why a card can't be used and load for the CPU.
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=told, enable_fallback=False
+                str(path), options, providers=configured, enable_fallback=False
             )
         except Exception as error:
             raise ModelError(f"{path}: {reason(error)}") from error
@@ -65,7 +65,7 @@ class Session:
         for name, _ in providers:
             if name not in self._session.get_providers():
                 raise ConfigError(f"device {device!r}: ONNX Runtime can't use {name} here; its log says why")
-        # The Python wrapper checks the inputs again, which are checked already.
+        # Bypass the Python wrapper: it would check the inputs, which are checked already.
         self._run: Any = getattr(self._session, "_sess", self._session).run
         inputs = [tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_inputs()]
         outputs = [
@@ -106,24 +106,24 @@ class Session:
         }
 
     def reads(self, memory: str) -> bool:
-        """Whether the model reads all inputs from a kind of memory, 'cuda' or 'cpu'.
+        """Return whether the model reads all inputs from a kind of memory, 'cuda' or 'cpu'.
 
-        An input that is bound in another one, ONNX Runtime copies once, when it is bound: every later batch
-        would be answered as the first. A model reads from the CPU if the card's provider leaves its first
-        nodes to the CPU, trees say.
+        If an input is bound in another kind, ONNX Runtime copies it once, at binding: every later batch would
+        get the outputs of the first. A model reads from the CPU if the GPU's provider leaves its first nodes,
+        such as trees, to the CPU.
         """
         return all(info.name.lower() == memory for info in self._session.get_input_memory_infos())
 
     def close(self) -> None:
-        """Free what ONNX Runtime holds, when the last run has ended."""
+        """Free what ONNX Runtime holds, once the last run has ended."""
         self._session = self._run = None
 
     def bind(self) -> Binding:
-        """Make a Binding, to run on arrays that lie on a device."""
+        """Return a Binding, to run on arrays in device memory."""
         return Binding(self._session, self.graphs)
 
     def _has_rows(self) -> bool:
-        """Whether the first dimension of every tensor is free, and by its name the same for all inputs."""
+        """Return whether the first dimension of every tensor is free, with one name for all inputs."""
         shapes = [node.shape for node in self._session.get_inputs()]
         names = {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
         outputs = [node.shape for node in self._session.get_outputs() if node.name not in self._maps]
@@ -133,11 +133,11 @@ class Session:
 
 
 class Binding:
-    """Runs batches of one shape, whose inputs and outputs are arrays that stay where they are.
+    """Runs batches of one shape, whose inputs and outputs are arrays that stay in place.
 
     `bind_input` and `bind_output` say where; `run` queues the work on the device's stream.
 
-    graphs  whether the session has CUDA graphs; `record` says in which one this shape is kept
+    graphs  whether the session has CUDA graphs; `record` chooses the one that keeps this shape
     """
 
     def __init__(self, session: Any, graphs: bool = False) -> None:
@@ -147,21 +147,21 @@ class Binding:
         self.record(UNRECORDED)
 
     def bind_input(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
-        """An input lies in an array at an address of a device ('cuda', N) or ('cpu', 0)."""
+        """Read an input from an array at an address of a device, ('cuda', N) or ('cpu', 0)."""
         self._binding.bind_input(name, *where, array.dtype, array.shape, address)
 
     def bind_output(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
-        """An output is to be written into an array at an address."""
+        """Write an output to an array at an address."""
         self._binding.bind_output(name, *where, array.dtype, array.shape, address)
 
     def record(self, graph: int) -> None:
-        """Record the next run as the graph of this number; later runs by the same thread repeat it."""
+        """Record the next run as the graph with this id; later runs by the same thread replay it."""
         self.graph = graph
         self._options = run_options(self._graphs, graph)
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def shapes(self, outputs: Sequence[str]) -> list[tuple[int, ...]]:
-        """The shapes of outputs: run once, with outputs wherever ONNX Runtime puts them."""
+        """Return the shapes of outputs: run once, with outputs wherever ONNX Runtime puts them."""
         for name in outputs:
             self._binding.bind_output(name)
         self.run()
@@ -171,7 +171,7 @@ class Binding:
         return found
 
     def run(self) -> None:
-        """Queue a run; ModelError if it fails, whether the request or the model is at fault."""
+        """Queue a run; raise ModelError if it fails, whether the request or the model is at fault."""
         try:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
@@ -183,7 +183,7 @@ class Binding:
 
 
 def run_options(graphs: bool, graph: int = UNRECORDED) -> Any:
-    """Options of a run: no messages and, for a session with CUDA graphs, the number of the graph."""
+    """Return options of a run: no messages and, for a session with CUDA graphs, the id of the graph."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = _FATAL
     if graphs:
@@ -192,23 +192,23 @@ def run_options(graphs: bool, graph: int = UNRECORDED) -> Any:
 
 
 def tensor_spec(name: str, onnx_type: str, shape: Sequence[Any] | None, path: Path) -> TensorSpec:
-    """An ONNX input or output in the protocol's words; ModelError if the protocol has no such datatype."""
+    """Return the spec of an ONNX input or output; ModelError if the protocol has no such datatype."""
     if onnx_type in ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))"):
         return TensorSpec(name, DATATYPES["FP32"], (-1, -1))
     datatype: Datatype | None = BY_ONNX.get(onnx_type.removeprefix("tensor(").removesuffix(")"))
     if datatype is None:
-        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, came {onnx_type}")
+        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, got {onnx_type}")
     return TensorSpec(name, datatype, tuple(size if isinstance(size, int) else -1 for size in shape or ()))
 
 
 def rows_of(maps: Sequence[dict[Any, float]]) -> Array:
-    """A classifier's list of {class: score} as a matrix, classes in ascending order."""
+    """Convert a classifier's list of {class: score} to a matrix, classes in ascending order."""
     scores = [list(row.values()) for row in maps]
     return np.array(scores, np.float32).reshape(len(scores), len(scores[0]) if scores else 0)
 
 
 def reason(error: Exception) -> str:
-    """ONNX Runtime's message, in one line and without its prefix."""
+    """Return ONNX Runtime's message, in one line and without its prefix."""
     text = " ".join(str(error).split())
     return (
         text.rpartition("Status Message: ")[2] if "Status Message: " in text else text.rpartition("] : ")[2]

@@ -1,4 +1,4 @@
-"""Check at registration that a server can load and watch a version."""
+"""Checks at registration that a server can load and monitor a version."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from driftline.tensors import Signature
 
 
 def verify(files: Path | Bundle) -> bool:
-    """Load a version as a server does, on the CPU; whether the model was loaded.
+    """Load a version as a server does, on the CPU; return whether the model was loaded.
 
     A model that is Python code is loaded only with the setting `trust`. To refuse versions that can't be
     served: `registry.register(files, name, check=verify)`.
 
-    Raises whatever is wrong with the model, the transform, the profile or the settings, or with how they fit.
+    Raises an error if the model, the transform, the profile or the settings are wrong, or don't fit together.
     """
     bundle = Bundle.open(files) if isinstance(files, Path) else files
     engine = bundle.settings.engine
@@ -30,7 +30,7 @@ def verify(files: Path | Bundle) -> bool:
         if logged.outputs:
             check_profile(bundle, signature_of(logged, None, bundle.model))
         return False
-    # Of settings for cards, check only what is wrong on any machine.
+    # Check GPU settings only for what is wrong on any machine.
     check(replace(engine, device="cpu" if engine.device == "cpu" else "auto"))
     own = Engine(trust=engine.trust, python=engine.python, memory_bytes=engine.memory_bytes, threads=1)
     model = Model(replace(bundle, settings=replace(bundle.settings, engine=own)))
@@ -42,7 +42,7 @@ def verify(files: Path | Bundle) -> bool:
 
 
 def check_profile(bundle: Bundle, signature: Signature) -> None:
-    """BadRequest if a bundle's profile can't be read, or does not fit the model's signature."""
+    """Raise BadRequest if a bundle's profile can't be read, or does not fit the model's signature."""
     from driftline.monitor.reference.profile import Profile  # Arrow and Numba take a while to import
 
     if bundle.profile is None:

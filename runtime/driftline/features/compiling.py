@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
@@ -59,7 +60,7 @@ def _(step: spec.Impute, state: State, builder: Builder) -> None:
     if isinstance(slot, Text) and isinstance(value, str):
         builder.put(step.makes, slot if slot.fill is not None else Text(slot.source, value))
     elif isinstance(value, str):
-        raise BadRequest(f"value: expected a number for a column of numbers, came {value!r}")
+        raise BadRequest(f"value: expected a number for a column of numbers, got {value!r}")
     else:
         builder.change(step, kernel.FILL, value)
     if step.indicator:
@@ -139,6 +140,21 @@ def _(step: spec.Arithmetic, state: State, builder: Builder) -> None:
 
 
 @add.register
+def _(step: spec.Linear, state: State, builder: Builder) -> None:
+    registers = [builder.number(column) for column in step.reads]
+    made = builder.compute(kernel.SCALE, registers[0], step.weights[0], step.bias)
+    for register, weight in zip(registers[1:], step.weights[1:], strict=True):
+        builder.compute(kernel.ADD_SCALED, register, weight, b=made, into=made)
+    builder.put(step.makes, Number(made))
+
+
+@add.register
+def _(step: spec.Piecewise, state: State, builder: Builder) -> None:
+    numbers = itertools.chain(step.edges, *step.coefficients)
+    builder.change(step, kernel.PIECEWISE, len(step.edges), step.period or 0, *numbers)
+
+
+@add.register
 def _(step: spec.Ordinal, state: State, builder: Builder) -> None:
     categories, infrequent = state["categories"], state.get("infrequent", [])
     codes = builder.codes(builder[step.reads[0]], categories)
@@ -172,6 +188,12 @@ def _(step: spec.OneHot, state: State, builder: Builder) -> None:
 
 
 @add.register
+def _(step: spec.Equals, state: State, builder: Builder) -> None:
+    codes = builder.codes(builder[step.reads[0]], [step.value])  # 0, and 1 for all else
+    builder.put(step.makes, Number(builder.compute(kernel.SCALE, codes, -1, 1)))
+
+
+@add.register
 def _(step: spec.Frequency, state: State, builder: Builder) -> None:
     codes = builder.codes(builder[step.reads[0]], state["categories"])
     builder.put(step.makes, Number(builder.compute(kernel.TABLE, codes, *state["shares"], 0.0)))
@@ -193,7 +215,7 @@ def _(step: spec.Hash, state: State, builder: Builder) -> None:
 def _(step: spec.Cross, state: State, builder: Builder) -> None:
     left, right = (builder[column] for column in step.reads)
     if not isinstance(left, (Number, Text)) or not isinstance(right, (Number, Text)):
-        raise BadRequest(f"expected two columns of strings or numbers, came {list(step.reads)}")
+        raise BadRequest(f"expected two columns of strings or numbers, got {list(step.reads)}")
     builder.put(step.makes, Pair(left, right))
 
 

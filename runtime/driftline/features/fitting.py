@@ -35,7 +35,7 @@ class Fitting:
         """A column's values, (rows,) float64; NaN is missing; BadRequest if all are, or one is infinite."""
         values = self.finite(self.builder.number(column))
         if np.isnan(values).all():
-            raise BadRequest(f"expected numbers to fit, came {len(values)} missing ones")
+            raise BadRequest(f"expected numbers to fit, got {len(values)} missing ones")
         return values
 
     def finite(self, register: int) -> Array:
@@ -43,7 +43,7 @@ class Fitting:
         values = self.register(register)
         infinite = np.flatnonzero(np.isinf(values))
         if len(infinite):
-            raise BadRequest(f"row {infinite[0]}: expected finite numbers to fit, came {values[infinite[0]]}")
+            raise BadRequest(f"row {infinite[0]}: expected finite numbers to fit, got {values[infinite[0]]}")
         return values
 
     def register(self, register: int) -> Array:
@@ -78,7 +78,7 @@ class Fitting:
             keys, codes = np.unique(a * max(len(right), 1) + b, return_inverse=True)
             return [(left[key // len(right)], right[key % len(right)]) for key in keys.tolist()], codes
         if not isinstance(slot, Number):
-            raise BadRequest(f"expected strings or numbers, came {words_of(slot)}")
+            raise BadRequest(f"expected strings or numbers, got {words_of(slot)}")
         values, codes = np.unique(self.finite(slot.register), return_inverse=True)
         return [_category(value) for value in values.tolist()], codes
 
@@ -109,7 +109,7 @@ class Fitting:
             categories, codes = self.distinct(self.builder[step.reads[0]])
             counts = np.bincount(codes, minlength=len(categories))[: len(categories) - (None in categories)]
             if not len(counts):
-                raise BadRequest(f"expected values to fit, came {len(codes)} missing ones")
+                raise BadRequest(f"expected values to fit, got {len(codes)} missing ones")
             return {"value": categories[int(counts.argmax())]}
         values = self.values(step.reads[0])
         return {"value": float(np.nanmean(values) if step.using == "mean" else np.nanmedian(values))}
@@ -180,7 +180,7 @@ class Fitting:
     @fit.register
     def _(self, step: spec.TargetMean) -> State:
         if self.target is None:
-            raise BadRequest("expected a target to fit, came none")
+            raise BadRequest("expected a target to fit, got none")
         categories, codes = self.distinct(self.builder[step.reads[0]])
         overall = float(self.target.mean())
         counts = np.bincount(codes, minlength=len(categories))
@@ -206,10 +206,10 @@ def target_of(target: Any, rows: int) -> Array | None:
     if array.dtype.kind not in "fiub":
         classes, array = np.unique(array, return_inverse=True)
         if len(classes) > 2:
-            raise BadRequest(f"target: expected numbers or two classes, came {shorten(classes.tolist())}")
+            raise BadRequest(f"target: expected numbers or two classes, got {shorten(classes.tolist())}")
     array = array.astype(np.float64)
     if len(array) != rows or not np.isfinite(array).all():
-        raise BadRequest(f"target: expected {rows} finite numbers, came {shorten(target)}")
+        raise BadRequest(f"target: expected {rows} finite numbers, got {shorten(target)}")
     return array
 
 

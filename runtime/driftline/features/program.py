@@ -99,14 +99,14 @@ class Builder:
         slot = self[column]
         if isinstance(slot, Number):
             return slot.register
-        raise BadRequest(f"expected numbers in {column!r}, came {words_of(slot)}")
+        raise BadRequest(f"expected numbers in {column!r}, got {words_of(slot)}")
 
     def time(self, column: str) -> int:
         """The register of a raw column of times."""
         slot = self[column]
         if isinstance(slot, Time):
             return slot.register
-        raise BadRequest(f"expected dates or times in {column!r}, came {words_of(slot)}")
+        raise BadRequest(f"expected dates or times in {column!r}, got {words_of(slot)}")
 
     def put(self, name: str, slot: Slot) -> None:
         """Name what a step has made."""
@@ -136,7 +136,7 @@ class Builder:
         if isinstance(slot, Pair):
             return self._codes_of_pairs(slot, categories)
         if not isinstance(slot, Text):
-            raise BadRequest(f"expected categories, came {words_of(slot)}")
+            raise BadRequest(f"expected categories, got {words_of(slot)}")
         key = (slot, tuple(map(str, categories)), tuple(map(type, categories)))
         if key not in self._codes:
             self._codes[key] = self._codes_of_text(slot, categories)
@@ -152,7 +152,7 @@ class Builder:
         if isinstance(slot, Pair):
             return self.compute(kernel.MIX, self.hashes(slot.left), b=self.hashes(slot.right))
         if not isinstance(slot, Text):
-            raise BadRequest(f"expected strings, came {words_of(slot)}")
+            raise BadRequest(f"expected strings, got {words_of(slot)}")
         return self._read(kernel.HASHES, slot.source)
 
     def missing(self, column: str) -> int:
@@ -163,7 +163,7 @@ class Builder:
             return code if slot.fill is None else self.compute(kernel.CONSTANT, 0, 0.0)
         if isinstance(slot, (Number, Time)):
             return self.compute(kernel.MISSING, slot.register)
-        raise BadRequest(f"expected a raw column or numbers in {column!r}, came {words_of(slot)}")
+        raise BadRequest(f"expected a raw column or numbers in {column!r}, got {words_of(slot)}")
 
     def finish(self) -> tuple[kernel.Program, tuple[str, ...]]:
         """The program, and the names of its outputs.
@@ -187,7 +187,7 @@ class Builder:
                 raise BadRequest(f"expected a step that makes numbers of {name!r}: it has {words_of(slot)}")
         for index, name in enumerate(names):
             if name in names[:index]:
-                raise BadRequest(f"expected each output once, came {name!r} twice")
+                raise BadRequest(f"expected each output once, got {name!r} twice")
         return self.program(), tuple(names)
 
     def program(self) -> kernel.Program:
@@ -233,7 +233,7 @@ class Builder:
     def _codes_of_text(self, slot: Text, categories: Sequence[Any]) -> int:
         known = [category for category in categories if category is not None]
         if not all(isinstance(category, str) for category in known):
-            raise BadRequest(f"expected strings as categories of strings, came {shorten(known)}")
+            raise BadRequest(f"expected strings as categories of strings, got {shorten(known)}")
         unseen = len(categories)
         null = _index(categories, slot.fill, unseen)
         return self._read(kernel.CODES, slot.source, self._table(known), null, unseen)
@@ -241,7 +241,7 @@ class Builder:
     def _codes_of_numbers(self, slot: Number, categories: Sequence[Any]) -> int:
         known = [category for category in categories if category is not None]
         if not all(isinstance(category, (int, float)) for category in known):
-            raise BadRequest(f"expected numbers as categories of numbers, came {shorten(known)}")
+            raise BadRequest(f"expected numbers as categories of numbers, got {shorten(known)}")
         unseen = len(categories)
         order = sorted(range(len(known)), key=lambda index: float(known[index]))
         ascending = [float(known[index]) for index in order]
@@ -253,7 +253,7 @@ class Builder:
 
     def _codes_of_pairs(self, slot: Pair, categories: Sequence[Any]) -> int:
         if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in categories):
-            raise BadRequest(f"expected pairs as categories of a cross, came {shorten(categories)}")
+            raise BadRequest(f"expected pairs as categories of a cross, got {shorten(categories)}")
         left, right = (sides_of(categories, side) for side in (0, 1))
         a, b = self.codes(slot.left, left), self.codes(slot.right, right)
         radix = len(right) + 1

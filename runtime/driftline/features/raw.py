@@ -74,7 +74,7 @@ def named(names: Iterable[str], columns: Iterable[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, column in zip(names, columns, strict=True):
         if name in found:
-            raise BadRequest(f"column {name!r}: expected it once, came twice")
+            raise BadRequest(f"column {name!r}: expected it once, got twice")
         found[name] = column
     return found
 
@@ -90,7 +90,7 @@ def kind_of(name: str, column: Any) -> str:
         kind = _arrow(column).type
     except (ValueError, TypeError, NotImplementedError, OverflowError) as error:
         raise BadRequest(
-            f"column {name!r}: expected values of one kind, came {shorten(column)}: {error}"
+            f"column {name!r}: expected values of one kind, got {shorten(column)}: {error}"
         ) from None
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -237,7 +237,7 @@ def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any
             return _one_by_one(each, array.to_pylist(), errors, first)
     if each.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
         return array.cast(wanted)
-    raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came {kind}")
+    raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, got {kind}")
 
 
 def _one_by_one(each: Input, column: Any, errors: Counter[str], first: int) -> Any:
@@ -246,7 +246,7 @@ def _one_by_one(each: Input, column: Any, errors: Counter[str], first: int) -> A
 
     column = column.tolist() if isinstance(column, np.ndarray) else column  # of no dimension, it is no list
     if not isinstance(column, Iterable):
-        raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, came {shorten(column)}")
+        raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, got {shorten(column)}")
     read, wanted = {
         "number": (_number, pa.float64()),
         "string": (_text, pa.string()),
@@ -259,7 +259,7 @@ def _one_by_one(each: Input, column: Any, errors: Counter[str], first: int) -> A
         except (ValueError, TypeError, OverflowError):
             if each.on_error == "raise" or each.kind == "string":
                 where = f"column {each.name!r}, row {first + row}"
-                raise BadRequest(f"{where}: expected {WORDS[each.kind]}, came {shorten(value)}") from None
+                raise BadRequest(f"{where}: expected {WORDS[each.kind]}, got {shorten(value)}") from None
             errors[each.name] += 1
             values.append(None)
     return pa.array(values, wanted)

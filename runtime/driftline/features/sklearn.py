@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from driftline.errors import BadRequest
 from driftline.features import spec
+from driftline.features.compiling import label
 from driftline.features.program import State
 from driftline.features.raw import Input
 from driftline.features.sklearn_steps import TRANSFORMERS
 from driftline.tensors import shorten
+
+PARALLEL = ("ColumnTransformer", "FeatureUnion")
+"""Transformers whose parts work side by side."""
 
 
 def imported(fitted: Any) -> Import:
@@ -22,15 +26,7 @@ def imported(fitted: Any) -> Import:
     """
     columns = _raw(fitted)
     work = Import(set(columns))
-    steps = fitted.steps if _kind(fitted) == "Pipeline" else [("", fitted)]
-    if _kind(steps[0][1]) == "ColumnTransformer":  # which may leave out columns
-        columns = work.column_transformer(steps[0][1], columns, "")
-        steps = steps[1:]
-    else:
-        for column in columns:
-            work.add(spec.Pass(column))
-    for name, step in steps:
-        columns = work.transformer(step, columns, name or _kind(fitted))
+    work.chain(fitted, columns, "", "")
     return work
 
 
@@ -57,7 +53,7 @@ class Import:
     names     of all columns, raw ones and those that steps made
     origins   the raw column that each column was made of
     examples  a category of raw columns that have them
-    wide      columns that are many already, and can't be changed any more
+    wide      columns that are many already, and the place of the step that made them so
     encoded   columns that are numbers now, whatever they were made of
     """
 
@@ -68,7 +64,7 @@ class Import:
     kinds: dict[str, str] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     examples: dict[str, Any] = field(default_factory=dict)
-    wide: set[str] = field(default_factory=set)
+    wide: dict[str, int] = field(default_factory=dict)
     encoded: set[str] = field(default_factory=set)
 
     @property
@@ -98,90 +94,133 @@ class Import:
             return
         origin = self.origins.get(column, column)
         if self.kinds.setdefault(origin, kind) != kind:
-            raise BadRequest(f"column {origin!r}: expected one kind, came {self.kinds[origin]} and {kind}")
+            raise BadRequest(f"column {origin!r}: expected one kind, got {self.kinds[origin]} and {kind}")
 
-    def column_transformer(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
-        """Each branch on columns of its own, named BRANCH__COLUMN."""
-        if fitted.transformer_weights:
-            raise BadRequest(f"{where}ColumnTransformer: transformer_weights can't be imported")
-        indices = fitted._transformer_to_input_indices
-        return [
-            made
-            for name, transformer, _ in fitted.transformers_
-            for made in self.branch(name, transformer, [columns[index] for index in indices[name]], where)
-        ]
+    def chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
+        """What one transformer or several in a row make of columns that stay for others.
 
-    def feature_union(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
-        """Each branch on all columns."""
-        if fitted.transformer_weights:
-            raise BadRequest(f"{where}FeatureUnion: transformer_weights can't be imported")
-        return [
-            made
-            for name, transformer in fitted.transformer_list
-            for made in self.branch(name, transformer, columns, where)
-        ]
+        prefix  of the names of their copies; '' for raw columns, which need none
+        """
+        chain = _in_a_row(fitted, where)
+        if chain and _kind(chain[0][1]) in PARALLEL:  # it copies what it needs by itself
+            made = self.parallel(chain[0][1], columns, chain[0][0], prefix)
+            chain = chain[1:]
+        else:
+            made = [self.copied(column, prefix) for column in columns]
+        for place, step in chain:
+            made = self.transformer(step, made, place)
+        return made
 
-    def branch(self, name: str, transformer: Any, columns: Sequence[str], where: str) -> list[str]:
-        """What one of several transformers makes of its columns, which stay for the others."""
-        if _is(transformer, "drop") or not columns:
-            return []
-        branch = [self.fresh(f"{name}__{column}") for column in columns]
-        for column, into in zip(columns, branch, strict=True):
-            self.add(spec.Pass(column, into=into))
-            for marked in (self.wide, self.encoded):
-                if column in marked:
-                    marked.add(into)
-        return self.transformer(transformer, branch, f"{where}{name}")
+    def parallel(self, fitted: Any, columns: Sequence[str], where: str, prefix: str = "") -> list[str]:
+        """Branches side by side, those of a ColumnTransformer on columns of their own."""
+        if _kind(fitted) == "ColumnTransformer":
+            indices = fitted._transformer_to_input_indices
+            branches = [
+                (name, transformer, [columns[index] for index in indices[name]])
+                for name, transformer, _ in fitted.transformers_
+            ]
+        else:
+            branches = [(name, transformer, list(columns)) for name, transformer in fitted.transformer_list]
+        made: list[str] = []
+        for name, transformer, own in branches:
+            if _is(transformer, "drop") or not own:
+                continue
+            branch = self.chain(transformer, own, _at(where, name), f"{prefix}{name}__")
+            made += self.weighted(branch, (fitted.transformer_weights or {}).get(name))
+        return made
+
+    def copied(self, column: str, prefix: str) -> str:
+        """A column of another name with the same values."""
+        into = self.fresh(f"{prefix}{column}") if prefix else column
+        self.add(spec.Pass(column, into=into))
+        if column in self.encoded:
+            self.encoded.add(into)
+        return into
+
+    def weighted(self, columns: list[str], weight: float | None) -> list[str]:
+        """Columns times the weight of their branch."""
+        if weight is None:
+            return columns
+        columns = self.narrow(columns)
+        for column in columns:
+            self.set_kind(column, "number")
+            self.add(spec.Arithmetic(column, "*", float(weight)))
+        return columns
 
     def transformer(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
-        """Any transformer; what it makes of the columns."""
+        """Any transformer but a Pipeline; what it makes of the columns, which are gone."""
         kind = _kind(fitted)
-        if _is(fitted, "passthrough") or fitted is None:
-            return list(columns)
-        if kind == "Pipeline":
-            made = list(columns)
-            for name, step in fitted.steps:
-                made = self.transformer(step, made, f"{where}.{name}")
-            return made
-        if kind in ("ColumnTransformer", "FeatureUnion"):
-            each = self.column_transformer if kind == "ColumnTransformer" else self.feature_union
-            made = each(fitted, columns, f"{where}.")
-            for column in columns:
-                self.add(spec.Drop(column))
+        columns = self.narrow(columns)
+        if kind in PARALLEL:
+            made = self.parallel(fitted, columns, where)
+            self.drop(columns)
             return made
         if hasattr(fitted, "get_support"):
-            return self.selected(fitted, columns, where)
+            kept = [column for column, keep in zip(columns, fitted.get_support(), strict=True) if keep]
+            self.drop(column for column in columns if column not in kept)
+            return kept
         if hasattr(fitted, "predict"):
-            raise BadRequest(
-                f"{where}: expected transformers, came the model {kind}; without it: pipeline[:-1]"
-            )
+            raise _refused(where, f"expected transformers, got the model {kind}; without it: pipeline[:-1]")
         if kind not in TRANSFORMERS:
-            raise BadRequest(
-                f"{where}: {kind} can't be imported; those that can: {', '.join(TRANSFORMERS)}, "
-                "ColumnTransformer, FeatureUnion, Pipeline, and what selects columns. "
-                "`driftline convert` takes whole pipelines, with others in them, too"
-            )
-        self.check_narrow(fitted, columns, where)
+            raise _unknown(fitted, where)
         try:
-            return TRANSFORMERS[kind](self, fitted, list(columns))
+            return TRANSFORMERS[kind](self, fitted, columns)
         except BadRequest as error:
-            raise BadRequest(f"{where}: {kind}: {error}") from None
+            raise _refused(where, f"{kind}: {error}") from None
 
-    def selected(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
-        """The columns that a selector keeps."""
-        self.check_narrow(fitted, columns, where)
-        kept = [column for column, keep in zip(columns, fitted.get_support(), strict=True) if keep]
+    def drop(self, columns: Iterable[str]) -> None:
+        """Columns that are none of what is made."""
         for column in columns:
-            if column not in kept:
-                self.add(spec.Drop(column))
-        return kept
+            self.add(spec.Drop(column))
 
-    def check_narrow(self, fitted: Any, columns: Sequence[str], where: str) -> None:
-        """BadRequest if one of the columns is many already."""
-        wide = [column for column in columns if column in self.wide]
-        if wide:
-            after = f"{_kind(fitted)} after a one-hot encoder can't be imported"
-            raise BadRequest(f"{where}: {after}: {wide[0]!r} is many columns")
+    def narrow(self, columns: Sequence[str]) -> list[str]:
+        """The columns, those that are many as so many columns of zeros and ones, for others to change."""
+        made: list[str] = []
+        behind = False
+        for column in columns:
+            if column in self.wide:
+                behind = True
+                made += self.split(column)
+                continue
+            if behind:  # what is made anew stands last; so must what comes after it
+                self.drop([column])
+                self.add(spec.Pass(column))
+            made.append(column)
+        return made
+
+    def split(self, column: str) -> list[str]:
+        """A column for each that a one-hot step makes: its place is the code that stands for it."""
+        at = self.wide.pop(column)
+        step: Any = self.steps[at]
+        state = self.states[at]
+        categories, infrequent = state["categories"], state.get("infrequent", [])
+        known = [category for category in categories if category is not None and category not in infrequent]
+        codes = [(label(category), code) for code, category in enumerate(known)]
+        rare, missing = len(known), len(known)
+        if None in categories and None not in infrequent:
+            missing = rare + 1
+            codes.append((label(None), missing))
+        if infrequent:
+            codes.append(("infrequent", rare))
+        if step.drop is not None:
+            codes.pop(step.drop)
+        self.steps[at] = spec.Ordinal(
+            column,
+            step.categories,
+            step.min_frequency,
+            step.max_categories,
+            unknown="error" if step.unknown == "error" else "value",
+            unknown_value=rare if infrequent and step.unknown == "infrequent" else -1,
+            missing_value=missing,
+        )
+        rest = [category for category in infrequent if category is not None]
+        self.states[at] = {"categories": categories} | ({"infrequent": rest} if rest else {})
+        made = [self.fresh(f"{column}_{name}") for name, _ in codes]
+        for into, (_, code) in zip(made, codes, strict=True):
+            self.add(spec.Equals(column, code, into=into))
+        self.encoded.update(made)
+        self.drop([column])
+        return made
 
 
 def _raw(fitted: Any) -> list[str]:
@@ -190,8 +229,38 @@ def _raw(fitted: Any) -> list[str]:
     names = getattr(first, "feature_names_in_", None)
     count = getattr(first, "n_features_in_", None)
     if count is None:
-        raise BadRequest(f"{_kind(fitted)}: expected a fitted transformer, came {shorten(fitted)}")
+        if not (first is None or hasattr(first, "get_support") or _kind(first) in (*TRANSFORMERS, *PARALLEL)):
+            raise _unknown(first, "")
+        raise BadRequest(f"{_kind(fitted)}: expected a fitted transformer, got {shorten(fitted)}")
     return [f"x{index}" for index in range(count)] if names is None else [str(name) for name in names]
+
+
+def _in_a_row(fitted: Any, where: str) -> list[tuple[str, Any]]:
+    """The transformers of a Pipeline, those of Pipelines within it, too, that change anything."""
+    if fitted is None or _is(fitted, "passthrough"):
+        return []
+    if _kind(fitted) == "FunctionTransformer" and fitted.func is None:
+        return []
+    if _kind(fitted) == "Pipeline":
+        return [each for name, step in fitted.steps for each in _in_a_row(step, _at(where, name))]
+    return [(where, fitted)]
+
+
+def _unknown(fitted: Any, where: str) -> BadRequest:
+    known = ", ".join([*TRANSFORMERS, *PARALLEL, "Pipeline"])
+    return _refused(
+        where,
+        f"{_kind(fitted)} can't be imported; those that can: {known}, and what selects columns. "
+        "`driftline convert` takes whole pipelines, with others in them, too",
+    )
+
+
+def _refused(where: str, words: str) -> BadRequest:
+    return BadRequest(f"{where}: {words}" if where else words)
+
+
+def _at(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
 
 
 def _first(fitted: Any) -> Any:

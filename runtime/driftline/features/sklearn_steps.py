@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def _impute(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    missing = fitted.missing_values
-    if missing is not None and missing == missing and str(missing) != "<NA>":
-        raise BadRequest(f"missing_values: expected NaN, came {missing!r}")
+    _check_missing(fitted)
     made, indicators = [], []
     if fitted.add_indicator:
         for index in fitted.indicator_.features_:
@@ -62,11 +61,11 @@ def _min_max(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _max_abs(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    if getattr(fitted, "clip", False):
-        raise BadRequest("clip: expected False, came True")
     for column, scale in zip(columns, fitted.scale_, strict=True):
         work.set_kind(column, "number")
         work.add(spec.Standardise(column, centre=False), {"mean": 0.0, "deviation": float(scale)})
+        if getattr(fitted, "clip", False):
+            work.add(spec.Clip(column, -1.0, 1.0))
     return columns
 
 
@@ -89,28 +88,29 @@ def _bucketise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
         if fitted.encode != "ordinal":
             bins = list(range(len(inner) + 1))
             work.add(spec.OneHot(column, tuple(bins)), {"categories": bins})
-            work.wide.add(column)
+            work.wide[column] = len(work.steps) - 1
     return columns
 
 
-_FUNCTIONS: dict[Any, Callable[[str], spec.Step]] = {
-    np.log1p: spec.Log1p,
-    np.log: lambda column: spec.Power(column, 0.0, "box_cox"),
-    np.sqrt: lambda column: spec.Power(column, 0.5),
-    np.square: spec.Power,
+_FUNCTIONS: dict[Any, Callable[[str], tuple[spec.Step, ...]]] = {
+    np.log1p: lambda column: (spec.Log1p(column),),
+    np.log: lambda column: (spec.Power(column, 0.0, "box_cox"),),
+    np.log2: lambda column: (spec.Power(column, 0.0, "box_cox"), spec.Arithmetic(column, "/", math.log(2))),
+    np.log10: lambda column: (spec.Power(column, 0.0, "box_cox"), spec.Arithmetic(column, "/", math.log(10))),
+    np.sqrt: lambda column: (spec.Power(column, 0.5),),
+    np.square: lambda column: (spec.Power(column),),
 }
 """Functions of numpy's that are steps."""
 
 
 def _function(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    if fitted.func is None:
-        return columns
     if fitted.func not in _FUNCTIONS or fitted.kw_args:
         known = ", ".join(f"numpy.{function.__name__}" for function in _FUNCTIONS)
-        raise BadRequest(f"func: expected {known} or none, came {shorten(fitted.func)}")
+        raise BadRequest(f"func: expected {known} or none, got {shorten(fitted.func)}")
     for column in columns:
         work.set_kind(column, "number")
-        work.add(_FUNCTIONS[fitted.func](column))
+        for step in _FUNCTIONS[fitted.func](column):
+            work.add(step)
     return columns
 
 
@@ -124,7 +124,7 @@ def _power(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 def _quantile(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     if fitted.n_quantiles_ < 2:
-        raise BadRequest(f"n_quantiles: expected 2 at least, came {fitted.n_quantiles_}")
+        raise BadRequest(f"n_quantiles: expected 2 at least, got {fitted.n_quantiles_}")
     for column, quantiles in zip(columns, fitted.quantiles_.T.tolist(), strict=True):
         work.set_kind(column, "number")
         step = spec.Quantile(column, fitted.n_quantiles_, fitted.output_distribution == "normal")
@@ -156,8 +156,90 @@ def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
         for factor in factors[1:]:
             work.add(spec.Arithmetic(into, "*", factor))
         made.append(into)
+    work.drop(columns)
+    return made
+
+
+def _splines(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    """Each basis function is a column, a polynomial between any two knots: its Taylor series at the first."""
+    how = fitted.extrapolation
+    if how == "error":
+        raise BadRequest("extrapolation: expected another, got 'error'")
+    made: list[str] = []
+    for column, basis in zip(columns, fitted.bsplines_, strict=True):
+        work.set_kind(column, "number")
+        orders = np.arange(basis.k + 1)
+        edges = np.unique(basis.t[basis.k : len(basis.t) - basis.k])
+        series = np.array([basis(edges, nu=order) / math.factorial(order) for order in orders])
+        outside = orders < {"constant": 1, "linear": 2}.get(how, len(orders))
+        for function in range(series.shape[2] - (not fitted.include_bias)):
+            of_edges = series[:, :, function].T
+            pieces = [of_edges[0] * outside, *of_edges[:-1], of_edges[-1] * outside]
+            into = work.fresh(f"{column}_sp_{function}")
+            step = spec.Piecewise(
+                column,
+                edges.tolist(),
+                [piece.tolist() for piece in pieces],
+                float(edges[-1] - edges[0]) if how == "periodic" else None,
+                into=into,
+            )
+            work.add(step)
+            if getattr(fitted, "handle_missing", "error") == "zeros":
+                work.add(spec.Impute(into, "constant", 0.0), {"value": 0.0})
+            made.append(into)
+    work.encoded.update(made)
+    work.drop(columns)
+    return made
+
+
+def _linear(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    """Each component is a sum over all columns."""
+    weights = np.asarray(fitted.components_, np.float64)
+    if getattr(fitted, "whiten", False):
+        deviations = np.sqrt(fitted.explained_variance_)
+        weights = weights / np.maximum(deviations, np.finfo(deviations.dtype).eps)[:, None]
+    biases = -weights @ fitted.mean_ if hasattr(fitted, "mean_") else np.zeros(len(weights))
     for column in columns:
-        work.add(spec.Drop(column))
+        work.set_kind(column, "number")
+    name = type(fitted).__name__.lower()
+    made = [work.fresh(f"{name}{index}") for index in range(len(weights))]
+    for into, own, bias in zip(made, weights.tolist(), biases.tolist(), strict=True):
+        work.add(spec.Linear(columns, own, bias, into=into))
+    work.encoded.update(made)
+    work.drop(columns)
+    return made
+
+
+def _normalise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    if fitted.norm == "max":
+        raise BadRequest("norm: expected 'l1' or 'l2', got 'max'")
+    parts = [work.fresh(f"{column}_part") for column in columns]
+    for column, part in zip(columns, parts, strict=True):
+        work.set_kind(column, "number")
+        work.add(spec.Pass(column, into=part))
+        work.add(spec.Power(part, 2.0))
+        if fitted.norm == "l1":
+            work.add(spec.Power(part, 0.5))
+    length, nothing = work.fresh("length"), work.fresh("nothing")
+    work.add(spec.Linear(parts, [1.0] * len(parts), into=length))
+    if fitted.norm == "l2":
+        work.add(spec.Power(length, 0.5))
+    work.add(spec.Equals(length, 0.0, into=nothing))
+    work.add(spec.Arithmetic(length, "+", nothing))  # rows of zeros are divided by 1
+    for column in columns:
+        work.add(spec.Arithmetic(column, "/", length))
+    work.drop([*parts, length, nothing])
+    return columns
+
+
+def _missing(work: Import, fitted: Any, columns: list[str]) -> list[str]:
+    _check_missing(fitted)
+    made = []
+    for index in fitted.features_:
+        made.append(work.fresh(f"{columns[index]}_missing"))
+        work.add(spec.Missing(columns[index], into=made[-1]))
+    work.encoded.update(made)
+    work.drop(columns)
     return made
 
 
@@ -170,9 +252,10 @@ def _one_hot(work: Import, fitted: Any, columns: list[str]) -> list[str]:
             dropped = categories[fitted.drop_idx_[index]]
             frequent = [category for category in categories if category not in infrequent]
             drop = frequent.index(dropped) if dropped in frequent else len(frequent)
-        step = spec.OneHot(column, unknown=unknown, drop=drop)  # type: ignore[arg-type]
+        grouped = _as_asked(fitted, categories)
+        step = spec.OneHot(column, *grouped, unknown=unknown, drop=drop)  # type: ignore[arg-type]
         work.add(step, {"categories": categories} | ({"infrequent": infrequent} if infrequent else {}))
-        work.wide.add(column)
+        work.wide[column] = len(work.steps) - 1
     return columns
 
 
@@ -187,6 +270,7 @@ def _ordinal(work: Import, fitted: Any, columns: list[str]) -> list[str]:
             missing = float(len(categories) - 1)
         step = spec.Ordinal(
             column,
+            *_as_asked(fitted, categories),
             unknown=unknown,  # type: ignore[arg-type]
             unknown_value=_or_none(fitted.unknown_value),
             missing_value=missing,
@@ -197,32 +281,50 @@ def _ordinal(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _target_mean(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    if fitted.target_type_ == "multiclass":
-        raise BadRequest("expected a target of numbers or two classes, came more classes")
+    """A column for each; of more than two classes, one for each class."""
     smoothing = None if fitted.smooth == "auto" else float(fitted.smooth)
+    classes = fitted.classes_ if fitted.target_type_ == "multiclass" else [None]
+    encodings, overall = iter(fitted.encodings_), np.atleast_1d(fitted.target_mean_)
+    made = []
     for index, column in enumerate(columns):
         categories, _ = _categories(work, fitted, index, column)
-        means = [float(mean) for mean in fitted.encodings_[index]]
-        state = {"categories": categories, "means": means, "overall": float(fitted.target_mean_)}
-        work.add(spec.TargetMean(column, smoothing), state)
-        work.encoded.add(column)
-    return columns
+        for place, each in enumerate(classes):
+            means = [float(mean) for mean in next(encodings)]
+            state = {"categories": categories, "means": means, "overall": float(overall[place])}
+            into = None if each is None else work.fresh(f"{column}_{each}")
+            work.add(spec.TargetMean(column, smoothing, into=into), state)
+            made.append(into or column)
+        if column not in made:
+            work.drop([column])
+    work.encoded.update(made)
+    return made
 
 
 def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[list[Any], list[Any]]:
     """The categories of a column, missing last, and which of them are infrequent."""
-    categories = [_plain(category) for category in fitted.categories_[index]]
+    own = fitted.categories_[index]
+    categories = [_plain(category) for category in own]
+    for category, plain in zip(own, categories, strict=True):
+        if np.asarray(category).dtype.kind in "mM" or not isinstance(plain, (str, int, float, type(None))):
+            came = shorten(str(category))
+            raise BadRequest(f"categories of {column!r}: expected strings or numbers, got {came}")
     if categories.count(None) > 1 or None in categories[:-1]:
         raise BadRequest(f"categories of {column!r}: expected one for what is missing, at the end")
     texts = [isinstance(category, str) for category in categories if category is not None]
     if any(texts) and not all(texts):
-        raise BadRequest(f"categories of {column!r}: expected strings or numbers, came both")
+        raise BadRequest(f"categories of {column!r}: expected strings or numbers, got both")
     work.set_kind(column, "string" if any(texts) else "number")
     if column not in work.encoded:
         work.examples.setdefault(work.origins.get(column, column), categories[0])
     every = getattr(fitted, "infrequent_categories_", None) if _groups(fitted) else None
     infrequent = every[index] if every is not None else None
     return categories, [] if infrequent is None else [_plain(category) for category in infrequent]
+
+
+def _as_asked(fitted: Any, categories: list[Any]) -> tuple[Any, Any, Any]:
+    """Which categories an encoder takes and counts as one, should it be fitted again."""
+    given = None if isinstance(fitted.categories, str) else tuple(categories)
+    return given, fitted.min_frequency, fitted.max_categories
 
 
 def _groups(fitted: Any) -> bool:
@@ -241,8 +343,14 @@ def _plain(category: Any) -> Any:
 
 def _finite(value: Any, column: str) -> float:
     if not np.isfinite(value):
-        raise BadRequest(f"{column!r}: expected it to be fitted on numbers, came {value}")
+        raise BadRequest(f"{column!r}: expected it to be fitted on numbers, got {value}")
     return float(value)
+
+
+def _check_missing(fitted: Any) -> None:
+    missing = fitted.missing_values
+    if missing is not None and missing == missing and str(missing) != "<NA>":
+        raise BadRequest(f"missing_values: expected NaN, got {missing!r}")
 
 
 def _or_none(value: Any) -> float | None:
@@ -251,16 +359,22 @@ def _or_none(value: Any) -> float | None:
 
 TRANSFORMERS: dict[str, Callable[[Import, Any, list[str]], list[str]]] = {
     "SimpleImputer": _impute,
+    "MissingIndicator": _missing,
     "StandardScaler": _standardise,
     "MinMaxScaler": _min_max,
     "MaxAbsScaler": _max_abs,
     "RobustScaler": _robust,
+    "Normalizer": _normalise,
     "KBinsDiscretizer": _bucketise,
     "FunctionTransformer": _function,
     "PowerTransformer": _power,
     "QuantileTransformer": _quantile,
     "Binarizer": _binarise,
     "PolynomialFeatures": _polynomial,
+    "SplineTransformer": _splines,
+    "PCA": _linear,
+    "IncrementalPCA": _linear,
+    "TruncatedSVD": _linear,
     "OneHotEncoder": _one_hot,
     "OrdinalEncoder": _ordinal,
     "TargetEncoder": _target_mean,

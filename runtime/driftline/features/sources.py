@@ -248,7 +248,7 @@ class Reader:
             columns = columns_of(columns)  # an array of several columns has them by number
         for each in self.inputs:
             if each.name not in columns:
-                expected = f"expected {WORDS[each.kind]}, came nothing"
+                expected = f"expected {WORDS[each.kind]}, got nothing"
                 raise BadRequest(f"column {each.name!r}: {expected}; there are: {listed(columns)}")
         return [columns[name] for name in self._names]
 
@@ -263,7 +263,7 @@ class Reader:
                 column = readable(each, columns[index], self.errors, first)
                 if rows >= 0 and len(column) != rows:
                     raise BadRequest(
-                        f"column {each.name!r}: expected {rows} rows as the others, came {len(column)}"
+                        f"column {each.name!r}: expected {rows} rows as the others, got {len(column)}"
                     )
                 rows = len(column)
                 self._put(index, column, parts, sources)

@@ -7,14 +7,13 @@ made, in the order in which they were first made. A list of columns is the same 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from driftline.features.step import Encoding as Encoding
 from driftline.features.step import Step as Step
-
-Category = str | int | float | bool | None
-"""One value of a categorical column; None is missing."""
 
 # -- columns ------------------------------------------------------------------------------------------
 
@@ -158,7 +157,7 @@ class Bucketise(Step):
 
     def check(self) -> None:
         """Edges ascend."""
-        if any(low >= high for low, high in zip(self.edges, self.edges[1:], strict=False)):
+        if any(low >= high for low, high in itertools.pairwise(self.edges)):
             raise self.refuse("edges", "ascending numbers")
         if self.quantiles < 2:
             raise self.refuse("quantiles", "2 at least")
@@ -199,25 +198,53 @@ class Arithmetic(Step):
         return (*columns, self.other) if isinstance(self.other, str) else tuple(columns)
 
 
-# -- categories ---------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Linear(Step):
+    """The sum of columns, each times its weight, and a bias, as one output of PCA; `into` names it."""
+
+    name: ClassVar[str] = "linear"
+
+    weights: Sequence[float] = ()
+    bias: float = 0.0
+
+    def check(self) -> None:
+        """A weight for each column, and a name for what is none of them."""
+        if not self.weights or len(self.weights) != len(self.reads):
+            raise self.refuse("weights", f"as many as columns, {len(self.reads)}")
+        if self.into is None:
+            raise self.refuse("into", "a name")
+
+    def each(self) -> Iterator[Step]:
+        """All columns make one step."""
+        yield self
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding(Step):
-    """Of categories, strings or numbers: those given, else those seen, sorted; None is missing.
+class Piecewise(Step):
+    """A polynomial for each piece between edges, as one output of a SplineTransformer.
 
-    Those seen less often than `min_frequency` (a count, or a share of the rows), and the rarest beyond
-    `max_categories`, are one category, as in scikit-learn.
+    coefficients  of each piece, and of what is below the first edge and above the last: of the powers of
+                  x - edge, from the 0th on, of the edge that the piece starts at; below the first, of that
+    period        x comes round after so much, from the first edge on
     """
 
-    categories: Sequence[Category] | None = None
-    min_frequency: int | float | None = None
-    max_categories: int | None = None
+    name: ClassVar[str] = "piecewise"
+
+    edges: Sequence[float] = ()
+    coefficients: Sequence[Sequence[float]] = ()
+    period: float | None = None
 
     def check(self) -> None:
-        """Categories are there once each."""
-        if self.categories is not None and len(set(map(repr, self.categories))) < len(self.categories):
-            raise self.refuse("categories", "each category once")
+        """Edges ascend, pieces have as many coefficients, and nothing comes round after no time."""
+        if not self.edges or any(low >= high for low, high in itertools.pairwise(self.edges)):
+            raise self.refuse("edges", "one or more ascending numbers")
+        if len(self.coefficients) != len(self.edges) + 1 or len(set(map(len, self.coefficients))) != 1:
+            raise self.refuse("coefficients", f"{len(self.edges) + 1} lists of one length")
+        if self.period is not None and self.period <= 0:
+            raise self.refuse("period", "a number above 0")
+
+
+# -- categories ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +270,15 @@ class OneHot(Encoding):
 
     unknown: Literal["zeros", "infrequent", "error"] = "zeros"
     drop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Equals(Step):
+    """1 where a column is a value, else 0."""
+
+    name: ClassVar[str] = "equals"
+
+    value: str | float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,8 +387,8 @@ STEPS: dict[str, type[Step]] = {
     step.name: step
     for step in (
         *(Read, Pass, Drop, Impute, Missing, Standardise, MinMax, Robust, Clip, Log1p, Power),
-        *(Bucketise, Quantile, Arithmetic),
-        *(Ordinal, OneHot, Frequency, TargetMean, Hash, Cross, DatePart, Cyclic),
+        *(Bucketise, Quantile, Arithmetic, Linear, Piecewise),
+        *(Ordinal, OneHot, Equals, Frequency, TargetMean, Hash, Cross, DatePart, Cyclic),
     )
 }
 """All steps by the name that stands in files."""

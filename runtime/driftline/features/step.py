@@ -12,6 +12,9 @@ from driftline.errors import BadRequest
 from driftline.features.hints import fits, plain, words_for
 from driftline.tensors import shorten
 
+Category = str | int | float | bool | None
+"""One value of a categorical column; None is missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -33,7 +36,7 @@ class Step:
             expected = _hints(kind)[each.name]
             if not fits(value, expected):
                 raise BadRequest(
-                    f"{self.name}: {each.name}: expected {words_for(expected)}, came {shorten(value)}"
+                    f"{self.name}: {each.name}: expected {words_for(expected)}, got {shorten(value)}"
                 )
         self.check()
 
@@ -55,9 +58,7 @@ class Step:
         if isinstance(self.column, str):
             yield self
         elif self.into is not None:
-            raise BadRequest(
-                f"{self.name}: into: expected one column to go with it, came {list(self.column)}"
-            )
+            raise BadRequest(f"{self.name}: into: expected one column to go with it, got {list(self.column)}")
         else:
             for column in self.column:
                 yield dataclasses.replace(self, column=column)
@@ -73,7 +74,25 @@ class Step:
 
     def refuse(self, key: str, expected: str) -> BadRequest:
         """The error for a value that is not as expected."""
-        return BadRequest(f"{self.name}: {key}: expected {expected}, came {shorten(getattr(self, key))}")
+        return BadRequest(f"{self.name}: {key}: expected {expected}, got {shorten(getattr(self, key))}")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding(Step):
+    """Of categories, strings or numbers: those given, else those seen, sorted; None is missing.
+
+    Those seen less often than `min_frequency` (a count, or a share of the rows), and the rarest beyond
+    `max_categories`, are one category, as in scikit-learn.
+    """
+
+    categories: Sequence[Category] | None = None
+    min_frequency: int | float | None = None
+    max_categories: int | None = None
+
+    def check(self) -> None:
+        """Categories are there once each."""
+        if self.categories is not None and len(set(map(repr, self.categories))) < len(self.categories):
+            raise self.refuse("categories", "each category once")
 
 
 @functools.cache

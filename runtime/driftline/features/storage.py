@@ -86,10 +86,10 @@ def to_dict(inputs: Sequence[Input], steps: Sequence[spec.Step], states: Sequenc
 def from_dict(document: Any) -> tuple[list[Input], list[spec.Step], list[State]]:
     """Inputs, steps and states; BadRequest names the place of what does not fit."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise BadRequest(f"format: expected {FORMAT!r}, came {shorten(document)}")
+        raise BadRequest(f"format: expected {FORMAT!r}, got {shorten(document)}")
     version = document.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
-        raise BadRequest(f"version: expected {VERSION} at most, came {shorten(version)}: a newer driftline's")
+        raise BadRequest(f"version: expected {VERSION} at most, got {shorten(version)}: a newer driftline's")
     inputs = [_input(each, f"inputs[{at}]") for at, each in enumerate(_list(document, "inputs"))]
     steps, states = [], []
     for at, entry in enumerate(_list(document, "steps")):
@@ -102,16 +102,16 @@ def from_dict(document: Any) -> tuple[list[Input], list[spec.Step], list[State]]
 def _list(document: dict[str, Any], key: str) -> list[Any]:
     value = document.get(key)
     if not isinstance(value, list) or not value:
-        raise BadRequest(f"{key}: expected a list, came {shorten(value)}")
+        raise BadRequest(f"{key}: expected a list, got {shorten(value)}")
     return value
 
 
 def _input(entry: Any, place: str) -> Input:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise BadRequest(f"{place}: expected a name and a kind, came {shorten(entry)}")
+        raise BadRequest(f"{place}: expected a name and a kind, got {shorten(entry)}")
     kind, on_error = entry.get("kind"), entry.get("on_error", "raise")
     if type(kind) is not str or kind not in WORDS or on_error not in ("raise", "missing"):
-        raise BadRequest(f"{place}: expected a kind of {', '.join(WORDS)}, came {shorten(entry)}")
+        raise BadRequest(f"{place}: expected a kind of {', '.join(WORDS)}, got {shorten(entry)}")
     return Input(entry["name"], kind, on_error)
 
 
@@ -122,18 +122,18 @@ def _step(entry: Any, place: str) -> spec.Step:
     """
     came = entry.get("step") if isinstance(entry, dict) else entry
     if not isinstance(entry, dict) or type(came) is not str or came not in spec.STEPS:
-        raise BadRequest(f"{place}: step: expected one of {', '.join(spec.STEPS)}, came {shorten(came)}")
+        raise BadRequest(f"{place}: step: expected one of {', '.join(spec.STEPS)}, got {shorten(came)}")
     kind = spec.STEPS[came]
     known = {each.name for each in dataclasses.fields(kind)}
     values = {key: value for key, value in entry.items() if key not in ("step", "fitted")}
     unknown = sorted(set(values) - known)
     if unknown or "column" not in values:
-        wrong = f"came {shorten(unknown[0])}" if unknown else "'column' is missing"
+        wrong = f"got {shorten(unknown[0])}" if unknown else "'column' is missing"
         raise BadRequest(f"{place}: expected {', '.join(sorted(known))}, {wrong}")
     try:
         step = kind(**values)
         if list(step.each()) != [step]:
-            raise BadRequest(f"column: expected one, came {shorten(step.column)}")
+            raise BadRequest(f"column: expected one, got {shorten(step.column)}")
     except BadRequest as error:
         raise BadRequest(f"{place}: {error}") from None
     return step
@@ -141,36 +141,36 @@ def _step(entry: Any, place: str) -> spec.Step:
 
 def _state(step: spec.Step, entry: Any, place: str) -> State:
     if not isinstance(entry, dict):
-        raise BadRequest(f"{place}: expected what was fitted by name, came {shorten(entry)}")
+        raise BadRequest(f"{place}: expected what was fitted by name, got {shorten(entry)}")
     state: State = dict(entry)
     for key, kind in _FITTED.get(step.name, {}).items():
         if not _is(state.get(key), kind):
-            raise BadRequest(f"{place}.{key}: expected {_words(kind)}, came {shorten(state.get(key))}")
+            raise BadRequest(f"{place}.{key}: expected {_words(kind)}, got {shorten(state.get(key))}")
     for key in ("categories", "infrequent"):
         if key in state:
             state[key] = _categories(state[key], f"{place}.{key}")
     for key in ("shares", "means"):
         if key in state and len(state[key]) != len(state["categories"]):
-            raise BadRequest(f"{place}.{key}: expected one for each category, came {len(state[key])}")
+            raise BadRequest(f"{place}.{key}: expected one for each category, got {len(state[key])}")
     quantiles = state.get("quantiles", [0, 1])
     if len(quantiles) < 2 or quantiles != sorted(quantiles):
-        raise BadRequest(f"{place}.quantiles: expected 2 or more, ascending, came {shorten(quantiles)}")
+        raise BadRequest(f"{place}.quantiles: expected 2 or more, ascending, got {shorten(quantiles)}")
     edges = state.get("edges", [])
     if any(low >= high for low, high in itertools.pairwise(edges)):
-        raise BadRequest(f"{place}.edges: expected ascending numbers, came {shorten(edges)}")
+        raise BadRequest(f"{place}.edges: expected ascending numbers, got {shorten(edges)}")
     return state
 
 
 def _categories(values: Any, place: str) -> list[Any]:
     if not isinstance(values, list):
-        raise BadRequest(f"{place}: expected a list, came {shorten(values)}")
+        raise BadRequest(f"{place}: expected a list, got {shorten(values)}")
     categories = [tuple(value) if isinstance(value, list) else value for value in values]
     for at, category in enumerate(categories):
         parts = category if isinstance(category, tuple) else (category,)
         if not all(part is None or isinstance(part, (str, bool)) or _is(part, float) for part in parts):
-            raise BadRequest(f"{place}[{at}]: expected text or a number, came {shorten(category)}")
+            raise BadRequest(f"{place}[{at}]: expected text or a number, got {shorten(category)}")
     if len(set(categories)) < len(categories) or None in categories[:-1]:
-        raise BadRequest(f"{place}: expected each category once, null last, came {shorten(values)}")
+        raise BadRequest(f"{place}: expected each category once, null last, got {shorten(values)}")
     return categories
 
 

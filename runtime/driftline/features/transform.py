@@ -157,7 +157,7 @@ class Transform:
         sources = self._reader.take(columns)
         try:
             if sources.rows > registers.shape[1]:
-                raise BadRequest(f"expected {registers.shape[1]} rows at most, came {sources.rows}")
+                raise BadRequest(f"expected {registers.shape[1]} rows at most, got {sources.rows}")
             kernel.read(sources.table, program, registers, sources.rows)
         finally:
             self._reader.give(sources)
@@ -170,7 +170,7 @@ class Transform:
             if out is None:
                 out = np.empty(shape, np.float32)
             elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
-                raise BadRequest(f"out: expected float32 {list(shape)}, came {out.dtype} {list(out.shape)}")
+                raise BadRequest(f"out: expected float32 {list(shape)}, got {out.dtype} {list(out.shape)}")
             failed = kernel.apply(sources.table, self._program, out)
         finally:
             self._reader.give(sources)
@@ -183,7 +183,7 @@ class Transform:
         if out is None:
             out = np.empty((columns.num_rows, len(self._outputs)), np.float32)
         elif out.shape != (columns.num_rows, len(self._outputs)):
-            raise BadRequest(f"out: expected {columns.num_rows} rows, came shape {list(out.shape)}")
+            raise BadRequest(f"out: expected {columns.num_rows} rows, got shape {list(out.shape)}")
         chunks = columns.to_batches() if hasattr(columns, "to_batches") else [columns]
         first = 0
         for chunk in chunks:
@@ -222,7 +222,7 @@ class Transform:
         transform = cls(steps)
         wanted, given = [each.name for each in transform._raw], [each.name for each in inputs]
         if wanted != given:
-            raise BadRequest(f"inputs: expected {shorten(wanted, 200)}, came {shorten(given, 200)}")
+            raise BadRequest(f"inputs: expected {shorten(wanted, 200)}, got {shorten(given, 200)}")
         transform._become(tuple(inputs), states)
         return transform
 
@@ -232,10 +232,11 @@ class Transform:
     def from_sklearn(cls, fitted: Any) -> Transform:
         """A fitted ColumnTransformer, Pipeline or transformer of scikit-learn, with the same outputs.
 
-        It may be made of SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler,
-        PowerTransformer, QuantileTransformer, KBinsDiscretizer, Binarizer, PolynomialFeatures, OneHotEncoder,
-        OrdinalEncoder, TargetEncoder, FunctionTransformer of log1p, log, sqrt and square, selectors of
-        columns, FeatureUnion, ColumnTransformer and Pipeline, but of nothing behind one-hot columns.
+        It may be made of SimpleImputer, MissingIndicator, StandardScaler, MinMaxScaler, MaxAbsScaler,
+        RobustScaler, Normalizer (l1, l2), PowerTransformer, QuantileTransformer, KBinsDiscretizer, Binarizer,
+        PolynomialFeatures, SplineTransformer, PCA, IncrementalPCA, TruncatedSVD, OneHotEncoder,
+        OrdinalEncoder, TargetEncoder, FunctionTransformer of log1p, log, log2, log10, sqrt and square,
+        selectors of columns, FeatureUnion and ColumnTransformer, with weights, too, and Pipeline.
 
         Raises BadRequest with the step's name for one that can't be expressed.
         """
@@ -246,7 +247,7 @@ class Transform:
         width = width_of(fitted, work)
         if width not in (None, transform.width):
             kind = type(fitted).__name__
-            raise BadRequest(f"{kind}: expected {width} columns as it makes, came {transform.width}")
+            raise BadRequest(f"{kind}: expected {width} columns as it makes, got {transform.width}")
         return transform
 
     def to_sklearn(self) -> Any:
@@ -294,7 +295,7 @@ class Transform:
         named = by_name(columns)
         came = shorten(_item(named[column], row)) if column in named else "another"
         where = f"column {column!r}, row {first + row}"
-        return BadRequest(f"{where}: expected a category that was fitted, came {came}")
+        return BadRequest(f"{where}: expected a category that was fitted, got {came}")
 
 
 def _listed(steps: Iterable[spec.Step]) -> list[spec.Step]:
@@ -302,7 +303,7 @@ def _listed(steps: Iterable[spec.Step]) -> list[spec.Step]:
     found = list(steps) if isinstance(steps, Iterable) else [None]
     if not all(isinstance(step, spec.Step) for step in found):
         expected = "a list of steps such as dl.OneHot('carrier')"
-        raise BadRequest(f"steps: expected {expected}, came {shorten(steps)}")
+        raise BadRequest(f"steps: expected {expected}, got {shorten(steps)}")
     return found
 
 
@@ -316,7 +317,7 @@ def _with_kind(each: Input, kind: str) -> Input:
 
 def _column(named: Any, name: str) -> Any:
     if name not in named:
-        raise BadRequest(f"column {name!r}: expected it to fit, came nothing; there are: {listed(named)}")
+        raise BadRequest(f"column {name!r}: expected it to fit, got nothing; there are: {listed(named)}")
     return named[name]
 
 

@@ -10,7 +10,7 @@ from driftline.features.raw import Input
 
 NUMERIC = (
     *(spec.Standardise, spec.MinMax, spec.Robust, spec.Clip, spec.Log1p, spec.Power, spec.Bucketise),
-    *(spec.Quantile, spec.Arithmetic, spec.Cyclic),
+    *(spec.Quantile, spec.Arithmetic, spec.Linear, spec.Piecewise, spec.Cyclic),
 )
 
 
@@ -59,6 +59,8 @@ def kind_needed(step: spec.Step) -> str:
         if step.using == "constant":
             return "string" if isinstance(step.value, str) else "number"
         return "" if step.using == "most_frequent" else "number"
+    if isinstance(step, spec.Equals):
+        return "string" if isinstance(step.value, str) else "number"
     if isinstance(step, spec.Encoding) and step.categories:
         known = [category for category in step.categories if category is not None]
         return ("string" if isinstance(known[0], str) else "number") if known else ""

@@ -18,7 +18,7 @@ OWN = "own"
 AUTO = "auto"
 SENDERS = (AUTO, *tools.TOOLS, OWN)
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-MOST_BUSY = 0.9
+MAX_BUSY = 0.9
 """Share of a core above which our own sender, not the server, may be the bottleneck."""
 _FIRST_SECONDS = 1.0
 _FIRST_CONNECTIONS = 64

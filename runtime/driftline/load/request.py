@@ -81,7 +81,7 @@ class Request:
         """Send it once; BadRequest, with the response, if the status is not 2xx."""
         answer = _ask(self.url, self.body, self.all_headers)
         if not answer.is_success:
-            raise BadRequest(f"{self.url}: expected an answer of status 2xx, came {_text(answer)}")
+            raise BadRequest(f"{self.url}: expected an answer of status 2xx, got {_text(answer)}")
 
 
 def _host(server: SplitResult) -> str:
@@ -127,7 +127,7 @@ def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Reques
         if isinstance(error, BadRequest):
             raise
         raise BadRequest(
-            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, came {_text(answer)}"
+            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, got {_text(answer)}"
         ) from error
     datatypes = [entry["datatype"] for entry in inputs]
     named = {name: (of, array) for (name, array), of in zip(tensors.items(), datatypes, strict=True)}
@@ -178,7 +178,7 @@ def tensor(entry: Mapping[str, Any], rows: int) -> Array:
     if datatype is None:
         raise BadRequest(
             f"input {shorten(entry['name'])}: expected a datatype that is known, "
-            f"came {shorten(entry['datatype'])}"
+            f"got {shorten(entry['datatype'])}"
         )
     shape = [int(size) for size in entry["shape"]]
     if shape and shape[0] == -1:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from driftline import __version__
-from driftline.load.bench import MOST_BUSY, OWN, QUANTILES, Point, Watch
+from driftline.load.bench import MAX_BUSY, OWN, QUANTILES, Point, Watch
 from driftline.load.pace import Outcome
 from driftline.load.request import Request
 
@@ -73,7 +73,7 @@ def remarks(
     senders = sorted({point.sender for point in points})
     if senders:
         yield f"sent by {' and '.join('our own sender' if it == OWN else it for it in senders)}"
-    busy = [point.name for point in points if point.busy > MOST_BUSY]
+    busy = [point.name for point in points if point.busy > MAX_BUSY]
     if busy:
         yield f"the sender was busy itself ({', '.join(busy)}): part of these durations is its own"
 

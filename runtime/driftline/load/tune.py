@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REPEATS = 3
-LEAST_GAIN = 0.05
+MIN_GAIN = 0.05
 """A smaller gain is not kept: it may be chance."""
-MOST_BATCH_ROWS = 1024
+MAX_BATCH_ROWS = 1024
 QUIET = 0.1
 """The spread of repeats above which the machine was busy with something else."""
 _PASSES = 2
@@ -69,7 +69,7 @@ class Settings:
         value: int = getattr(self, name)
         if name == "threads" and value == 0:
             value = max(1, cores // self.instances)
-        most = MOST_BATCH_ROWS if name == "max_batch_rows" else cores
+        most = MAX_BATCH_ROWS if name == "max_batch_rows" else cores
         other = value * 2 if up else value // 2
         return replace(self, **{name: other}) if 1 <= other <= most else None
 
@@ -182,7 +182,7 @@ class Tuning:
         carried = f"{best.per_second:,.0f} requests/s with a p99 of at most {self.p99_ms:g} ms"
         text = f"{chosen}: {carried}"
         if best is first:
-            text = f"{chosen}: as it was, {carried}; nothing that was tried surely gains {LEAST_GAIN:.0%}"
+            text = f"{chosen}: as it was, {carried}; nothing that was tried surely gains {MIN_GAIN:.0%}"
         elif first.per_second:
             text += f", {best.per_second / first.per_second - 1:.0%} more than before"
         spread = max(first.spread, best.spread)
@@ -230,12 +230,12 @@ class Tuning:
         trial = Trial(settings)
         self.trials.append(trial)
         self.measure(trial)
-        if self._gain(trial) >= LEAST_GAIN:
+        if self._gain(trial) >= MIN_GAIN:
             for _ in range(REPEATS - 1):
                 self.measure(self.best)
                 self.measure(trial)
         gain = self._gain(trial)
-        if better := gain >= LEAST_GAIN and min(trial.rates) > self.best.per_second:
+        if better := gain >= MIN_GAIN and min(trial.rates) > self.best.per_second:
             self.best = trial
         trial.verdict = f"{gain:+.0%}, {'kept' if better else 'not kept'}"
         return better

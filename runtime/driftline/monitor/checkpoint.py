@@ -52,7 +52,7 @@ def check(path: Path) -> None:
     except OSError as error:
         raise BadRequest(f"checkpoint {path}: {error.strerror}") from error
     if not (lost or _is_checkpoint(first)):
-        raise BadRequest(f"checkpoint {path}: expected a checkpoint or no file, came something else")
+        raise BadRequest(f"checkpoint {path}: expected a checkpoint or no file, got something else")
 
 
 def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
@@ -101,13 +101,13 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
     except OSError as error:
         raise BadRequest(f"checkpoint {path}: expected a checkpoint: {error.strerror}") from error
     if not _is_checkpoint(content):
-        raise BadRequest(f"checkpoint {path}: expected a checkpoint, came something else")
+        raise BadRequest(f"checkpoint {path}: expected a checkpoint, got something else")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         head = json.loads(arrays["head"].tobytes())
         if head["format"] != FORMAT:
-            raise BadRequest(f"checkpoint {path}: expected format {FORMAT}, came {head['format']}")
+            raise BadRequest(f"checkpoint {path}: expected format {FORMAT}, got {head['format']}")
         if head["fingerprint"] != monitor.profile.fingerprint:
             raise BadRequest(f"checkpoint {path}: it was counted against another profile")
         monitor.restore(_snapshot_of(head, arrays, str(path)))
@@ -115,7 +115,7 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
     except BadRequest:
         raise
     except Exception as error:  # whatever is made of damaged bytes
-        raise BadRequest(f"checkpoint {path}: expected a checkpoint, came one that is damaged") from error
+        raise BadRequest(f"checkpoint {path}: expected a checkpoint, got one that is damaged") from error
 
 
 def _snapshot_of(head: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Snapshot:

@@ -17,6 +17,8 @@ from driftline.tensors import Array
 from driftline_kernels import bins, categories, moments, rows
 from driftline_kernels.rows import State
 
+NO_MOMENTS = moments.start(1)
+
 FEW_ROWS = 16
 """Rows that come one by one wait for so many, to be counted together: a call costs what a row does."""
 
@@ -33,18 +35,15 @@ class Counter:
         self.numeric = [one for one in profile.references if isinstance(one, Numeric)]
         self.categorical = [one for one in profile.references if isinstance(one, Categorical)]
         self.references: list[Reference] = [*self.numeric, *self.categorical]
-        self._names = tuple(reference.name for reference in self.numeric)
         self._width = len(self.numeric)
-        edges = max((len(reference.edges) for reference in self.numeric), default=0)
-        state = profile.whole.state(_padded([reference.edges for reference in self.numeric], edges))
+        state = profile.whole.state(profile.tables)
         self._lengths = [state.counts.size, state.sums.size, *(len(one.counts) for one in self.categorical)]
         self.words: int = sum(self._lengths)
         self._state = state
         self._count_in(np.zeros(self.words, np.int64) if memory is None else memory)
-        self._no_moments = moments.start(self._width)
         self._waiting = np.empty((FEW_ROWS, self._width), np.float32)
         self._held = 0
-        self._places = _places([len(reference.edges) for reference in self.numeric], edges)
+        self._own = _own([len(reference.edges) for reference in self.numeric], profile.tables.edges)
         if memory is None:
             self.reset()
 
@@ -97,12 +96,31 @@ class Counter:
 
     def reset(self) -> None:
         """Begin anew."""
+        self._state.sums[:] = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Counts and moments begin anew."""
         self._held = 0
         self._state.counts[:] = 0
-        self._state.sums[:] = 0
-        self._state.moments[:] = self._no_moments
+        self._state.moments[:] = NO_MOMENTS
         for counts in self._categories:
             counts[:] = 0
+
+    def take(self) -> tuple[Array, Array]:
+        """Counts and moments, which begin anew; what is of whole rows goes on."""
+        taken = self.counts, self.moments
+        self._forget()
+        return taken
+
+    def put(self, counts: Array, its_moments: Array) -> None:
+        """Have these counts and moments, as they are taken."""
+        lengths = [int(self._own.sum()), *map(len, self._categories)]
+        numeric, *categories = np.split(counts, list(accumulate(lengths))[:-1])
+        self._state.counts.reshape(-1)[self._own] = numeric
+        self._state.moments[:] = its_moments
+        for own, its in zip(self._categories, categories, strict=True):
+            own[:] = its
 
     @property
     def state(self) -> State:
@@ -120,41 +138,66 @@ class Counter:
         """(natural bins,) int64, a copy: of the numeric columns, then of the categorical ones, one behind the
         other, each as long as its reference's counts."""
         self.settle()
-        return np.concatenate([self._state.counts.take(self._places), *self._categories])
+        return np.concatenate([self._state.counts.reshape(-1)[self._own], *self._categories])
 
     @property
     def moments(self) -> Array:
         """(numeric columns, 5) float64, a copy; of rows that are settled."""
         return np.array(self._state.moments)
 
+
+class Taken:
+    """What looks have taken from a counter in this window. What is of whole rows stays with the counter until
+    the window ends: no look needs it, and it is large.
+
+    counter  that is taken from
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._counts, self._moments = counter.take()
+
+    def add(self, counts: Array, its_moments: Array) -> None:
+        """Add what has been taken."""
+        self._counts += counts
+        moments.merge(self._moments, its_moments)
+
+    def reset(self) -> None:
+        """Begin anew, and let the counter do so."""
+        self._counts[:] = 0
+        self._moments[:] = NO_MOMENTS
+        self._counter.reset()
+
     def window(self, rows: int, began: datetime) -> Window:
-        """A copy of all that was counted."""
-        self.settle()
-        ends = np.cumsum([len(reference.counts) for reference in self.references])[:-1]
-        names = [reference.name for reference in self.references]
+        """A copy of all that was counted up to the last look, which was just now."""
+        references, state = self._counter.references, self._counter.state
+        ends = np.cumsum([len(reference.counts) for reference in references])[:-1]
+        names = [reference.name for reference in references]
         return Window(
             began,
             datetime.now(UTC),
             rows,
-            dict(zip(names, np.split(self.counts, ends) if names else (), strict=True)),
-            dict(zip(self._names, self._state.moments.copy(), strict=True)),
-            self._state.features.copy(),
-            self._state.comoments.copy(),
+            dict(zip(names, np.split(self._counts.copy(), ends) if names else (), strict=True)),
+            dict(zip(names, self._moments.copy(), strict=False)),  # of numeric columns, which come first
+            state.features.copy(),
+            state.comoments.copy(),
         )
 
+    @property
+    def memory(self) -> Array:
+        """(words,) int64, a copy: as that of a counter that nothing was taken from."""
+        whole = self._counter.another()
+        whole.memory[:] = self._counter.memory
+        whole.put(self._counts, self._moments)
+        return whole.memory
 
-def _padded(edges: Sequence[Array], width: int) -> Array:
-    """(columns, width) float32: each column's edges, then +inf."""
-    padded = np.full((len(edges), width), np.inf, np.float32)
-    for row, own in zip(padded, edges, strict=True):
-        row[: len(own)] = own
-    return padded
+    def restore(self, memory: Array) -> None:
+        """Go on from there."""
+        self._counter.memory[:] = memory
+        self._counts, self._moments = self._counter.take()
 
 
-def _places(edges: Sequence[int], width: int) -> Array:
-    """Where each column's own bins are among (columns, width + 4) counts: padded edges have none."""
-    places = [
-        column * (width + 4) + np.concatenate([np.arange(own + 1), width + 1 + np.arange(bins.SPECIAL)])
-        for column, own in enumerate(edges)
-    ]
-    return np.concatenate(places).astype(np.int32) if places else np.empty(0, np.int32)
+def _own(edges: Sequence[int], width: int) -> Array:
+    """(columns (width + 4),) bool: which counts are columns' own bins: padded edges have none."""
+    bin_ = np.arange(width + 1 + bins.SPECIAL)
+    return np.concatenate([(bin_ <= own) | (bin_ > width) for own in edges] or [np.empty(0, bool)])

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from driftline.config import Monitoring, check_least
 from driftline.errors import BadRequest
-from driftline.monitor.counting import Counter
+from driftline.monitor.counting import Counter, Taken
 from driftline.monitor.detection.detector import Detectors, Finding
 from driftline.monitor.detection.onset import Look
 from driftline.monitor.detection.signalling import Signaller
@@ -76,7 +76,7 @@ class Monitor:
         on_window: Callable[[Window], None] | None = None,
     ) -> None:
         if not isinstance(profile, Profile):
-            raise BadRequest(f"a monitor: expected a Profile, came {shorten(profile)}")
+            raise BadRequest(f"a monitor: expected a Profile, got {shorten(profile)}")
         check_least("false_alarm_rows", false_alarm_rows, 1)
         numbers = {"tolerance": tolerance, "look_seconds": look_seconds, "window_seconds": window_seconds}
         for name, value in numbers.items():
@@ -89,7 +89,7 @@ class Monitor:
         self.keep_windows = keep_windows
         self.rows = 0
         self._counter = Counter(profile)  # since the last look
-        self._counted = self._counter.another()  # before it, in this window
+        self._taken = Taken(self._counter)  # before it, in this window
         self._reader = Reader(self._counter.numeric, self._counter.categorical)
         self._detectors = (
             Detectors(self._counter.references, false_alarm_rows, tolerance) if profile.rows else None
@@ -128,7 +128,7 @@ class Monitor:
             nothing = self._counter.another()
             nothing.add(*self._reader.nothing())
             look = Look(nothing.counts, nothing.moments, self.rows, self._last_look_time)
-            self._counted.merge(nothing)
+            self._taken.add(nothing.counts, nothing.moments)
             if self._detectors is not None:
                 self._detectors.look(look, 0)
 
@@ -219,9 +219,8 @@ class Monitor:
 
     def _since_last_look(self) -> Look:
         """What has come, which the window has from now on."""
-        look = Look(self._counter.counts, self._counter.moments, self._last_look_rows, self._last_look_time)
-        self._counted.merge(self._counter)
-        self._counter.reset()
+        look = Look(*self._counter.take(), self._last_look_rows, self._last_look_time)
+        self._taken.add(look.counts, look.moments)
         return look
 
     def due(self, rows: int) -> bool:
@@ -259,7 +258,7 @@ class Monitor:
         with self._at_work():
             self._look()
             window = self._window()
-            self._counted.reset()
+            self._taken.reset()
             self._finished.append(window)
             self._signals = {key: one for key, one in self._signals.items() if key in self._seen_in_window}
             self._seen_in_window.clear()
@@ -279,7 +278,7 @@ class Monitor:
 
     def _window(self) -> Window:
         """The current window, up to the last look."""
-        return self._counted.window(self.window_rows, self._began)
+        return self._taken.window(self.window_rows, self._began)
 
     # -- out ----------------------------------------------------------------------------------------
 
@@ -337,7 +336,7 @@ class Monitor:
                 self.rows,
                 self.window_rows,
                 self._began,
-                self._counted.memory.copy(),
+                self._taken.memory,
                 self._detectors.snapshot() if self._detectors is not None else {},
                 tuple(self._signals.values()),
                 frozenset(self._seen_in_window),
@@ -350,12 +349,11 @@ class Monitor:
         Raises ValueError for what another profile's monitor has counted; then nothing has changed.
         """
         with self._lock:
-            memory = self._counted.memory
-            if len(memory) != len(snapshot.counted):
-                raise ValueError(f"expected {len(memory)} counts, came {len(snapshot.counted)}")
+            if self.words != len(snapshot.counted):
+                raise ValueError(f"expected {self.words} counts, got {len(snapshot.counted)}")
             if self._detectors is not None:
                 self._detectors.restore(snapshot.detectors)
-            memory[:] = snapshot.counted
+            self._taken.restore(snapshot.counted)
             self.rows = self._last_look_rows = snapshot.rows
             self._signals = {(one.kind, one.column): one for one in snapshot.signals}
             self._seen_in_window = set(snapshot.seen)

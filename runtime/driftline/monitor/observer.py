@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("driftline.monitor")
 
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """Bytes of batches that may wait while the monitor is loaded; others are skipped, and counted as that."""
 
 TICK_SECONDS = 0.25
@@ -157,7 +157,7 @@ class Observer:
             if self.monitor is not None:
                 return None
             nbytes = size_in_bytes(columns)
-            if not self._closed and self._waiting_bytes + nbytes <= MOST_BYTES:
+            if not self._closed and self._waiting_bytes + nbytes <= MAX_BYTES:
                 self._waiting.append((copy(columns), rows, nbytes))
                 self._waiting_bytes += nbytes
                 self.waiting_rows += rows

@@ -27,7 +27,7 @@ from driftline_kernels import strings
 BLOCK_ROWS = 8_192
 """Rows that are converted together: columns of any length take bounded memory."""
 
-MOST_PLANS = 64
+MAX_PLANS = 64
 """Forms of batches that are remembered."""
 
 Codes = tuple[Array, ...]
@@ -117,7 +117,7 @@ class Reader:
                 named[reference.source] = named[reference.name]
             if reference.source not in named:
                 raise BadRequest(
-                    f"column {reference.name!r}: expected as in the profile, came none; "
+                    f"column {reference.name!r}: expected as in the profile, got none; "
                     f"there are: {listed(names_in(columns))}"
                 )
         length = len(next(iter(named.values()), ()))
@@ -139,7 +139,7 @@ class Reader:
         plan = self._plans.get(names)
         block = self._follow(plan, arrays) if plan is not None else None
         if block is None and (plan := self.plan(arrays)) is not None:
-            if len(self._plans) == MOST_PLANS:
+            if len(self._plans) == MAX_PLANS:
                 self._plans.clear()
             self._plans[names] = plan
             block = self._follow(plan, arrays)
@@ -199,7 +199,7 @@ class Reader:
         for index, name in enumerate(self._sources):
             column = block[name]
             if not isinstance(column, np.ndarray) and (column := _flags(column)) is None:
-                raise BadRequest(f"column {name!r}: expected numbers as in the profile, came strings")
+                raise BadRequest(f"column {name!r}: expected numbers as in the profile, got strings")
             matrix[:, index] = float32(column)
         return matrix
 
@@ -242,7 +242,7 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     came = "numbers" if isinstance(values, np.ndarray) else "strings"
     if came != ("strings" if isinstance(table, strings.Table) else "numbers"):
         raise BadRequest(
-            f"column {reference.name!r}: expected {reference.kind}s as in the profile, came {came}"
+            f"column {reference.name!r}: expected {reference.kind}s as in the profile, got {came}"
         )
     if isinstance(table, strings.Table):
         strings.look_up(*text_of(values), *validity_of(values), table, reference.unseen, codes)

@@ -43,7 +43,7 @@ class Window:
         Raises BadRequest if they did not count in the same bins.
         """
         if _shapes(self) != _shapes(other):
-            raise BadRequest("windows: expected the same columns and bins, came different ones")
+            raise BadRequest("windows: expected the same columns and bins, got different ones")
         return Window(
             min(self.began, other.began),
             max(self.ended, other.ended),

@@ -1,4 +1,4 @@
-"""Arrow's IPC stream: columns of rows in, the outputs' columns out, without copies where datatypes allow."""
+"""Arrow IPC streams: input columns in, output columns out, without copies where the datatypes allow."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BLOCK_ROWS = 1_024
 class ArrowCodec:
     """Reads a stream of record batches as one request to a version of a model, and answers with a stream.
 
-    Columns are the model's inputs as `Columns` says. The answer has a column for each output, or NAME_0,
-    NAME_1, ... for one of several, and the metadata model_name and model_version.
+    `Columns` maps columns to the model's inputs. The response has a column for each output, or NAME_0,
+    NAME_1, ... for an output of several, and the metadata model_name and model_version.
 
-    limits  a request of more rows, or of more bytes when decompressed, or of values that are more bytes, than
-            may wait is refused before all of it is in memory
+    limits  a request with more rows, more bytes when decompressed or more bytes of values than may wait is
+            refused before all of it is in memory
     """
 
     media_type: ClassVar[bytes] = b"application/vnd.apache.arrow.stream"
@@ -41,8 +41,10 @@ class ArrowCodec:
         self._metadata = {"model_name": name, "model_version": str(version)}
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
-        """Read a request's body; BadRequest for whatever is no stream or does not fit the signature, TooLarge
-        for one beyond the limits."""
+        """Read a request's body.
+
+        Raises BadRequest if it is no stream or does not fit the signature, TooLarge if it exceeds the limits.
+        """
         try:
             check_most(unpacked.size_of(body), self._most_bytes, "bytes when decompressed")
             with pa.ipc.open_stream(body) as reader:
@@ -52,22 +54,22 @@ class ArrowCodec:
             rows.validate(full=True)
         except (pa.ArrowException, OSError, ValueError, struct.error) as error:
             reason = " ".join(str(error).split())
-            raise BadRequest(f"the request is no valid Arrow stream: {reason}") from error
+            raise BadRequest(f"the request is not a valid Arrow stream: {reason}") from error
         for field in rows.schema:
             if not _has_arrays(field.type):
                 raise BadRequest(f"column {field.name!r}: came {field.type}, of which pyarrow has no arrays")
         batches = rows.to_batches()
         if not batches:
-            raise BadRequest("the request: expected rows in the Arrow stream, came none")
+            raise BadRequest("the request: expected rows in the Arrow stream, got none")
         columns = Columns(self._signature.inputs, rows.schema)
-        # The others are as long as they came, and what takes a microsecond for each would be felt.
+        # The other columns do not grow, and checking them would cost a noticeable microsecond each.
         growing = {field.name for field in rows.schema if unpacked.refers(field.type)} & {*columns.names}
         values = sum(unpacked.decoded_bytes(batches[0].column(name)) for name in growing)
         check_most(values, self._most_bytes, "bytes of values")
         return InferRequest(columns.tensors(batches[0]), self._outputs)
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
-        """The body of the answer."""
+        """Return the body of the response."""
         rows = len(next(iter(request.inputs.values())))
         answer = table({}, {name: outputs[name] for name in request.outputs}, rows)
         answer = answer.replace_schema_metadata(self._metadata)
@@ -78,24 +80,24 @@ class ArrowCodec:
 
 
 def _has_arrays(kind: Any) -> bool:
-    """Whether pyarrow, which reads and checks columns of a type, has arrays of it, too."""
+    """Return whether pyarrow has arrays of a type; it reads and checks columns of some without."""
     if kind.id in (pa.lib.Type_INTERVAL_MONTHS, pa.lib.Type_INTERVAL_DAY_TIME):
         return False
     return all(_has_arrays(kind.field(index).type) for index in range(kind.num_fields))
 
 
 class Columns:
-    """Which columns of a file are which inputs of a model.
+    """Maps the columns of a file to the inputs of a model.
 
     An input takes the column of its name. An input of several columns takes the list column of its name,
-    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns in order: without those that
-    are kept, as an id, if then it has as many as it needs, else with them.
+    else NAME_0, NAME_1, ..., else, if it is the model's only one, all columns in order: without the kept ones
+    (an id, say) if that leaves as many as it needs, else with them.
 
-    keep   columns to read besides, whether they are inputs or not
-    apart  columns to read besides, which are no inputs unless by their names
+    keep   columns to read as well, whether they are inputs or not
+    apart  columns to read as well, which are inputs only by their names
 
     names     of all columns to read
-    in_order  the columns of an input that takes them in order, whatever their names
+    in_order  the columns of each input that takes them in order, whatever their names
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class Columns:
         self.names = tuple(dict.fromkeys((*keep, *apart, *taken)))
         for name in self.names:
             if schema.names.count(name) > 1:
-                raise BadRequest(f"column {name!r}: expected it once, came {schema.names.count(name)} times")
+                raise BadRequest(f"column {name!r}: expected it once, got {schema.names.count(name)} times")
 
     def _source(
         self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], apart: Sequence[str]
@@ -138,7 +140,7 @@ class Columns:
         )
 
     def tensors(self, batch: Any, first: int = 0) -> Tensors:
-        """A record batch as input tensors; its first row has the number `first`.
+        """Convert a record batch, whose first row has the number `first`, to input tensors.
 
         BadRequest names a column of the wrong type, and the row of a list of the wrong length.
         """
@@ -146,7 +148,7 @@ class Columns:
         for spec in self._inputs:
             came = tensors[spec.name].shape
             if not spec.accepts(came):
-                raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {list(came)}")
+                raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, got {list(came)}")
         return tensors
 
     def _tensor(self, spec: TensorSpec, batch: Any, first: int) -> Array:
@@ -158,7 +160,7 @@ class Columns:
             return rows_of_lists(column, spec, source[0], first)
         columns = [values(batch.column(name), spec, name) for name in source]
         matrix = np.empty((batch.num_rows, len(columns)), spec.datatype.dtype)
-        # The only copy there is: in blocks of rows that stay in the cache from column to column.
+        # The only copy, in blocks of rows that stay in the cache from column to column.
         for start in range(0, batch.num_rows, BLOCK_ROWS):
             block = matrix[start : start + BLOCK_ROWS]
             for index, column in enumerate(columns):
@@ -167,10 +169,10 @@ class Columns:
 
 
 def rows_of_lists(lists: Any, spec: TensorSpec, name: str, first: int = 0) -> Array:
-    """A column of lists as a tensor: a list has all values of a row, or lists in it as there are dimensions.
+    """Convert a column of lists, one for each row, flat or nested like the dimensions of `spec`, to a tensor.
 
-    BadRequest names the row, counted from `first` on, whose list is of another length than `spec` says, or
-    than that of the first row where any will do.
+    BadRequest names the row, counted from `first` on, whose list does not have the length that `spec` says,
+    or, where any will do, the length of the first row's.
     """
     what, shape = f"input {spec.name!r}", spec.shape[1:]
     kind, depth = lists.type, 0
@@ -186,12 +188,12 @@ def rows_of_lists(lists: Any, spec: TensorSpec, name: str, first: int = 0) -> Ar
             items, width = items_of(items, what, size, first, prod(found[1:]))
             found += (width,)
     if len(found) != len(spec.shape):
-        raise BadRequest(f"{what}: expected lists that make shape {list(spec.shape)}, came {lists.type}")
+        raise BadRequest(f"{what}: expected lists that make shape {list(spec.shape)}, got {lists.type}")
     return values(items, spec, name).reshape(found)
 
 
 def _filled(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
-    """What a row's dimensions are if so many values fill them; none if that can't be told or be."""
+    """Return a row's dimensions if `width` values fill them; () if they are ambiguous or impossible."""
     known = prod(size for size in shape if size != -1)
     if shape.count(-1) > 1 or (-1 in shape and (known == 0 or width % known)):
         return ()
@@ -199,13 +201,13 @@ def _filled(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
 
 
 def values(column: Any, spec: TensorSpec, name: str) -> Array:
-    """An Arrow column as an array that `spec`'s datatype can hold; nulls are NaN, of raw strings None."""
+    """Convert an Arrow column to an array of `spec`'s datatype; nulls become NaN, in raw strings None."""
     dtype = spec.datatype.dtype
     try:
         column = _raw(column, spec) if spec.raw else column
         column = _text(column, name) if dtype == object else column
         array = _array(column)
-    except pa.ArrowException:  # it has no array, of unions, say, or of dictionaries of lists
+    except pa.ArrowException:  # there are no arrays of unions, say, or of dictionaries of lists
         raise _unfit(column, spec, name) from None
     allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[dtype.kind]
     if array.dtype.kind not in allowed or (array.dtype.kind == "O" and not _is_text(column, spec.raw)):
@@ -219,7 +221,7 @@ def values(column: Any, spec: TensorSpec, name: str) -> Array:
 def _array(column: Any) -> Array:
     array: Array
     if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
-        array = np.from_dlpack(column)  # pyarrow's own way would import pandas, for a second
+        array = np.from_dlpack(column)  # pyarrow's own conversion would import pandas, for a second
     else:
         array = column.to_numpy(zero_copy_only=False)
     return array
@@ -227,11 +229,11 @@ def _array(column: Any) -> Array:
 
 def _unfit(column: Any, spec: TensorSpec, name: str) -> BadRequest:
     nulls = f" with {column.null_count} nulls" if column.null_count else ""
-    return BadRequest(f"column {name!r}: expected {spec.datatype.name}, came {column.type}{nulls}")
+    return BadRequest(f"column {name!r}: expected {spec.datatype.name}, got {column.type}{nulls}")
 
 
 def _text(column: Any, name: str) -> Any:
-    """Strings as they come: categories, and bytes in UTF-8, are strings too; anything else is left alone."""
+    """Convert categories, and bytes in UTF-8, to strings; leave any other column alone."""
     if pa.types.is_dictionary(column.type):
         column = decoded(column)
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
@@ -239,11 +241,11 @@ def _text(column: Any, name: str) -> Any:
     try:
         return column.cast(pa.large_string())
     except pa.ArrowInvalid:
-        raise BadRequest(f"column {name!r}: expected UTF-8 strings, came other bytes") from None
+        raise BadRequest(f"column {name!r}: expected UTF-8 strings, got other bytes") from None
 
 
 def _is_text(column: Any, raw: bool) -> bool:
-    """Whether a column is of strings, none missing unless it is a raw one."""
+    """Return whether a column is of strings; only a raw one may have nulls."""
     kind, types = column.type, pa.types
     if not raw and column.null_count:
         return False
@@ -252,7 +254,7 @@ def _is_text(column: Any, raw: bool) -> bool:
 
 
 def _raw(column: Any, spec: TensorSpec) -> Any:
-    """Of a raw column, what else it may come as: categories, booleans, dates and times."""
+    """Convert the other types that a raw column may have: categories, booleans, dates and times."""
     if pa.types.is_dictionary(column.type):
         column = decoded(column)
     if spec.datatype.name == "BYTES":
@@ -265,11 +267,11 @@ def _raw(column: Any, spec: TensorSpec) -> Any:
 
 
 def table(keep: Mapping[str, Any], outputs: Tensors, rows: int) -> Any:
-    """Kept columns and outputs side by side; an output of several columns is NAME_0, NAME_1, ..."""
+    """Return a table of kept columns and outputs; an output of several columns is NAME_0, NAME_1, ..."""
     columns = list(keep.items())
     for name, array in outputs.items():
         if array.shape[:1] != (rows,):
-            raise BadRequest(f"output {name!r}: expected {rows} rows, came shape {list(array.shape)}")
+            raise BadRequest(f"output {name!r}: expected {rows} rows, got shape {list(array.shape)}")
         if array.ndim == 1:
             columns.append((name, pa.array(array)))
         else:

@@ -13,7 +13,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def decode(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], count: int) -> Array:
-    """The tensor of `count` elements that `data` holds; a view of it where the machine can read it there.
+    """Return the tensor of `count` elements in `data`; numbers are a view of it if they are aligned.
 
     Raises BadRequest if `data` is shorter or longer than the shape says.
     """
@@ -23,7 +23,7 @@ def decode(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], count: in
     if len(data) != expected:
         raise BadRequest(
             f"input {spec.name!r}: expected {expected} bytes for {spec.datatype.name} {list(shape)}, "
-            f"came {len(data)}"
+            f"got {len(data)}"
         )
     if spec.datatype.dtype == bool:  # any byte but 0 is true; numpy and models know only 1
         return np.not_equal(np.frombuffer(data, np.uint8), 0).reshape(shape)
@@ -32,7 +32,7 @@ def decode(spec: TensorSpec, data: memoryview, shape: tuple[int, ...], count: in
 
 
 def encode(array: Array) -> bytes:
-    """The bytes of a tensor."""
+    """Return the bytes of a tensor."""
     if array.dtype != object:
         return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     parts = []
@@ -52,10 +52,10 @@ def _decode_strings(spec: TensorSpec, data: memoryview, count: int) -> list[str]
         if stop > end:
             raise BadRequest(
                 f"input {spec.name!r}: expected {count} BYTES elements, "
-                f"came {end} bytes that end in the middle of element {len(texts)}"
+                f"got {end} bytes that end in the middle of element {len(texts)}"
             )
         texts.append(utf8(spec, bytes(data[start:stop])))
         position = stop
     if len(texts) != count:
-        raise BadRequest(f"input {spec.name!r}: expected {count} BYTES elements, came {len(texts)}")
+        raise BadRequest(f"input {spec.name!r}: expected {count} BYTES elements, got {len(texts)}")
     return texts

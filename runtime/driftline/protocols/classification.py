@@ -11,7 +11,7 @@ from driftline.tensors import Array, TensorSpec
 
 
 def check(spec: TensorSpec) -> None:
-    """Raises BadRequest for an output that has no classes to tell of."""
+    """Raise BadRequest for an output that is not of numbers."""
     if spec.datatype.dtype.kind not in "iuf":
         raise BadRequest(
             f"output {spec.name!r}: parameter 'classification': expected an output of numbers, "
@@ -20,9 +20,9 @@ def check(spec: TensorSpec) -> None:
 
 
 def greatest(array: Array, most: int, batched: bool) -> Array:
-    """The `most` greatest of all values of each row, or of all there are if not `batched`.
+    """Return the `most` greatest values of each row, or of the whole tensor if not `batched`.
 
-    "VALUE:PLACE", (rows, classes) or (classes,) of strings, the greatest first; of equal ones the first.
+    They are strings "VALUE:PLACE", (rows, classes) or (classes,), the greatest first; equal ones in order.
     """
     values = array.reshape((len(array), prod(array.shape[1:])) if batched else (1, array.size))
     places = _places(values)[:, :most]
@@ -33,14 +33,14 @@ def greatest(array: Array, most: int, batched: bool) -> Array:
 
 
 def _places(values: Array) -> Array:
-    """Of the values of each row, from the greatest on; NaN is the least."""
+    """Return the places of the values of each row, the greatest first; NaN is the least."""
     if values.dtype.kind == "f":
         return np.argsort(-values, axis=1, kind="stable")
-    # Turned round, since the least whole number has no negative.
+    # Reversed, not negated: the least integer has no negative.
     places: Array = values.shape[1] - 1 - np.argsort(values[:, ::-1], axis=1, kind="stable")[:, ::-1]
     return places
 
 
 def _text(value: np.generic) -> str:
-    """As C++ makes text of it, and so Triton."""
+    """Format a value as C++ does, and so Triton."""
     return f"{value:f}" if isinstance(value, np.floating) else str(value)

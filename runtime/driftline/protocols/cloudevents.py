@@ -1,5 +1,4 @@
-"""CloudEvents 1.0 over HTTP: read in binary mode, structured as JSON, and batches of these; written in binary
-mode and in batches.
+"""CloudEvents 1.0 over HTTP: reads binary mode, structured JSON and batches; writes binary mode and batches.
 
 Specifications: https://github.com/cloudevents/spec, `spec.md`, `bindings/http-protocol-binding.md` and
 `formats/json-format.md` at version 1.0.2.
@@ -23,7 +22,7 @@ from driftline.errors import BadRequest, UnsupportedMedia
 from driftline.tensors import shorten
 
 Fields = list[tuple[bytes, bytes]]
-"""Headers of HTTP, their names in lower case."""
+"""HTTP headers, with names in lower case."""
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -43,9 +42,9 @@ _LEAST, _MOST = -(2**31), 2**31 - 1
 class Event:
     """A CloudEvent.
 
-    attributes    by name, but for `specversion` and `datacontenttype`: `id`, `source` and `type` are texts,
-                  not empty, others may be whole numbers or booleans, which binary mode sends as texts
-    content_type  of the data, `datacontenttype`; empty if it is not said
+    attributes    by name, without `specversion` and `datacontenttype`: `id`, `source` and `type` are nonempty
+                  texts, others may be integers or booleans, which binary mode sends as texts
+    content_type  of the data, `datacontenttype`; empty if it is not given
     data          empty if there is none
     """
 
@@ -55,7 +54,7 @@ class Event:
 
     @property
     def id(self) -> str:
-        """Its id, with its source unique; whoever sends it twice sends the same."""
+        """Its id, unique together with its source; an event that is sent twice has the same."""
         return str(self.attributes["id"])
 
     @property
@@ -65,7 +64,7 @@ class Event:
 
     @property
     def type(self) -> str:
-        """What has happened."""
+        """What happened."""
         return str(self.attributes["type"])
 
 
@@ -73,7 +72,7 @@ class Event:
 
 
 def to_binary(event: Event) -> tuple[Fields, bytes]:
-    """The headers and the body of a request in binary mode: attributes are headers, the data is the body."""
+    """Return headers and body of a request in binary mode: attributes are headers, the data is the body."""
     fields = [(b"ce-specversion", b"1.0")]
     for name, value in event.attributes.items():
         fields.append((_PREFIX + name.encode(), _to_header(_text(value))))
@@ -83,7 +82,7 @@ def to_binary(event: Event) -> tuple[Fields, bytes]:
 
 
 def to_batch(events: Sequence[Event]) -> tuple[Fields, bytes]:
-    """The headers and the body of a request with several events: a JSON array of objects."""
+    """Return headers and body of a request with several events: a JSON array of objects."""
     body = orjson.dumps([_document(event) for event in events])
     return [(b"content-type", BATCH.encode() + b"; charset=utf-8")], body
 
@@ -95,12 +94,12 @@ def _text(value: str | int) -> str:
 
 
 def _to_header(text: str) -> bytes:
-    """A text as a header's value: what is not printable ASCII, and spaces, quotes and %, are escaped."""
+    """Escape a text for a header: spaces, quotes, % and everything that is not printable ASCII."""
     return quote_from_bytes(text.encode(), safe=_UNESCAPED).encode()
 
 
 def _document(event: Event) -> dict[str, Any]:
-    """An event as JSON has it: data that is JSON stands there as such, all other in base64."""
+    """Return an event as a JSON object; data that is JSON is embedded as such, other data in base64."""
     document: dict[str, Any] = {"specversion": "1.0", **event.attributes}
     if event.content_type:
         document["datacontenttype"] = event.content_type
@@ -120,12 +119,12 @@ def _document(event: Event) -> dict[str, Any]:
 
 
 def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event]:
-    """The events of a request: one, in a batch as many as there are.
+    """Return the events of a request: one, or all of a batch.
 
-    headers  their names in lower case
+    headers  with names in lower case
 
-    Raises BadRequest for what is no event, with the attribute, what was expected and what came, and
-    UnsupportedMedia for another format of structured events than JSON.
+    Raises BadRequest for an invalid event, with the attribute, what was expected and what came, and
+    UnsupportedMedia for structured events in a format other than JSON.
     """
     content_type, given = "", {}
     for name, value in headers:
@@ -140,27 +139,27 @@ def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event
     if media_type == STRUCTURED:
         return [_from_document(_loads(body), "the event")]
     if media_type != BATCH:
-        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, came {shorten(media_type)}")
+        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, got {shorten(media_type)}")
     documents = _loads(body)
     if type(documents) is not list:
-        raise BadRequest(f"the batch: expected a list of events, came {shorten(documents)}")
+        raise BadRequest(f"the batch: expected a list of events, got {shorten(documents)}")
     return [_from_document(document, f"event {index}") for index, document in enumerate(documents)]
 
 
 @lru_cache(1_000)
 def _attribute(header: bytes) -> str:
-    """The attribute that a header is named after."""
+    """Return the attribute that a header is named after."""
     return header[len(_PREFIX) :].decode("latin-1")
 
 
 @lru_cache(1_000)
 def _may_be(name: str) -> bool:
-    """Whether an attribute may have this name."""
+    """Return whether an attribute may have this name."""
     return _NAME.fullmatch(name) is not None
 
 
 def _from_header(value: bytes) -> str:
-    """A header's value as the text that it stands for; also where it was quoted, as once was the rule."""
+    """Return the text of a header's value, which may also be quoted, as the specification once required."""
     if len(value) > 1 and value[:1] == value[-1:] == b'"':
         value = _QUOTED_PAIR.sub(rb"\1", value[1:-1])
     if b"%" in value:
@@ -172,20 +171,20 @@ def _loads(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the event is no valid JSON: {error}") from error
+        raise BadRequest(f"the event is not valid JSON: {error}") from error
 
 
 def _from_document(document: Any, where: str) -> Event:
     if type(document) is not dict:
-        raise BadRequest(f"{where}: expected an object, came {shorten(document)}")
+        raise BadRequest(f"{where}: expected an object, got {shorten(document)}")
     given = {name: value for name, value in document.items() if value is not None or name == "data"}
     content_type, data, encoded = (given.pop(key, None) for key in ("datacontenttype", "data", "data_base64"))
     if content_type is not None and type(content_type) is not str:
-        raise BadRequest(f"{where}: 'datacontenttype': expected a text, came {shorten(content_type)}")
+        raise BadRequest(f"{where}: 'datacontenttype': expected a text, got {shorten(content_type)}")
     content_type = content_type or ""
     if encoded is not None:
         if "data" in document:
-            raise BadRequest(f"{where}: expected one of 'data' and 'data_base64', came both")
+            raise BadRequest(f"{where}: expected one of 'data' and 'data_base64', got both")
         return _event(given, content_type, _from_base64(encoded, where), where)
     if "data" not in document:
         return _event(given, content_type, b"", where)
@@ -200,28 +199,28 @@ def _from_base64(encoded: object, where: str) -> bytes:
             return b64decode(encoded, validate=True)
     except NoBase64:
         pass
-    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, came {shorten(encoded)}")
+    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, got {shorten(encoded)}")
 
 
 def _event(given: dict[str, Any], content_type: str, data: bytes, where: str = "the event") -> Event:
-    """An event of what was given, checked."""
+    """Check attributes and return an event with them."""
     version = given.pop("specversion", None)
     if version != "1.0":
         came = "nothing" if version is None else shorten(version)
-        raise BadRequest(f"{where}: 'specversion': expected '1.0', came {came}")
+        raise BadRequest(f"{where}: 'specversion': expected '1.0', got {came}")
     for name in REQUIRED:
         value = given.get(name)
         if type(value) is not str or not value:
             came = "nothing" if value is None else shorten(value)
-            raise BadRequest(f"{where}: {name!r}: expected a text, came {came}")
+            raise BadRequest(f"{where}: {name!r}: expected a text, got {came}")
     for name, value in given.items():
         if not _may_be(name):
-            raise BadRequest(f"{where}: expected names of letters a to z and digits, came {shorten(name)}")
+            raise BadRequest(f"{where}: expected names of letters a to z and digits, got {shorten(name)}")
         if type(value) is not str and type(value) is not bool:
             if type(value) is not int or not _LEAST <= value <= _MOST:
                 raise BadRequest(
                     f"{where}: {name!r}: expected a text, a boolean or an integer of 32 bits, "
-                    f"came {shorten(value)}"
+                    f"got {shorten(value)}"
                 )
     if (time := given.get("time")) is not None:
         _check_time(time, where)
@@ -234,4 +233,4 @@ def _check_time(time: object, where: str) -> None:
             return
     except ValueError:
         pass
-    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, came {shorten(time)}")
+    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, got {shorten(time)}")

@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol by what is said of them where they stand, without a signature.
+"""Reads tensors of the Open Inference Protocol by the datatypes and shapes given, without a signature.
 
-Requests and answers have the same form: a list of entries, each with name, datatype and shape, and its values
-as JSON or, in the entries' order, as bytes behind the JSON.
+Requests and responses have the same form: a list of entries, each with name, datatype and shape, and its
+values as JSON or, in the entries' order, as bytes after the JSON.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _INTEGER = {int}
 
 
 def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> dict[str, Array]:
-    """The wanted ones of these tensors, by name; what is said of others is not looked at.
+    """Return the wanted tensors by name; datatypes and shapes of others are not checked.
 
     entries  the value of 'inputs' or 'outputs'
-    tail     the bytes behind the JSON
+    tail     the bytes after the JSON
 
-    Raises BadRequest for what is not as the protocol has it.
+    Raises BadRequest for what does not follow the protocol.
     """
     if type(entries) is not list or not set(map(type, entries)) <= {dict}:
-        raise BadRequest(f"expected a list of tensors, came {shorten(entries)}")
+        raise BadRequest(f"expected a list of tensors, got {shorten(entries)}")
     found: dict[str, Array] = {}
     for entry in entries:
         data = entry.get("data")
         size = (entry.get("parameters") or {}).get("binary_data_size")
         if size is not None:
             if type(size) is not int or not 0 <= size <= len(tail):
-                raise BadRequest(f"binary_data_size: expected 0 to {len(tail)}, came {shorten(size)}")
+                raise BadRequest(f"binary_data_size: expected 0 to {len(tail)}, got {shorten(size)}")
             data, tail = tail[:size], tail[size:]
         name = entry.get("name")
         if type(name) is str and name in wanted:
@@ -45,13 +45,13 @@ def _read(entry: Mapping[str, Any], data: object) -> Array:
     name, shape = entry["name"], entry.get("shape")
     datatype = DATATYPES.get(str(entry.get("datatype")))
     if datatype is None:
-        raise BadRequest(f"tensor {name!r}: expected a datatype, came {shorten(entry.get('datatype'))}")
+        raise BadRequest(f"tensor {name!r}: expected a datatype, got {shorten(entry.get('datatype'))}")
     if type(shape) is not list or not _INTEGER.issuperset(map(type, shape)) or min(shape, default=0) < 0:
-        raise BadRequest(f"tensor {name!r}: expected a shape, came {shorten(shape)}")
+        raise BadRequest(f"tensor {name!r}: expected a shape, got {shorten(shape)}")
     spec = TensorSpec(name, datatype, tuple(shape))
     if isinstance(data, memoryview):
         return binary.decode(spec, data, spec.shape, prod(shape))
     array = coerce(spec, data)
     if array.size != prod(shape):
-        raise BadRequest(f"tensor {name!r}: expected {prod(shape)} elements, came {array.size}")
+        raise BadRequest(f"tensor {name!r}: expected {prod(shape)} elements, got {array.size}")
     return array.reshape(shape)

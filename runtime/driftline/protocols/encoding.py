@@ -1,4 +1,4 @@
-"""Bodies that come compressed, and those that go."""
+"""Compression of request and response bodies."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from driftline.tensors import shorten
 
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _CHUNK = 4096
-"""Bytes read at once: so many are copied at most for what follows a member of gzip, however short that is."""
+"""Bytes read at once. After each gzip member, however short it is, zlib copies those that follow it."""
 
-MOST_MEMBERS = 10_000
-"""Members that a body of gzip has at most; each takes time, even an empty one."""
+MAX_MEMBERS = 10_000
+"""The most members that a gzip body may have; each takes time, even an empty one."""
 
 
 SHORT = 1_400
-"""Bytes below which an answer goes as it is: it is one packet either way."""
+"""Bytes below which a response is not compressed: it is one packet either way."""
 
 LONG = 2**16
-"""Bytes that take so long to compress that others are not to wait for it."""
+"""Bytes that take so long to compress that other requests should not wait for it."""
 
 _ACCEPTED = re.compile(rb"([^;]+)(?:;q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?")
-"""A coding and its weight; what is written otherwise is not read."""
+"""A coding and its weight; anything else is ignored."""
 
 _LEVEL = 1
-"""Of zlib's: numbers as text become half, and no other level makes them much less for six times the time."""
+"""zlib's level. It halves numbers as text; the others gain little, in up to six times the time."""
 
 
 def answer_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The coding that a client asks an answer to have, gzip or deflate; None for none.
+    """Return the coding that a client wants the response to have, gzip or deflate; None for none.
 
-    headers  of its request, of which Accept-Encoding counts, in as many lines as there are: RFC 9110, 12.5.3
+    headers  of its request, of which every Accept-Encoding counts: RFC 9110, 12.5.3
 
-    Libraries list all that they can read, unasked, and mostly the answer would arrive later compressed. Who
-    names one coding alone, as Triton's client does, or refuses `identity`, wants it.
+    By default, libraries list all codings that they can read, and most responses would arrive later if
+    compressed. A client that names one coding alone, as Triton's does, or refuses `identity`, wants it.
     """
     accepted = b",".join([value for name, value in headers if name == b"accept-encoding"])
     each = map(_ACCEPTED.fullmatch, accepted.lower().translate(None, b" \t").split(b","))
@@ -48,29 +48,29 @@ def answer_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 
 def compress(content: bytes, coding: bytes) -> bytes:
-    """An answer's body in one of the codings that `answer_coding` gives."""
+    """Compress a response's body in one of the codings that `answer_coding` returns."""
     return zlib.compress(content, _LEVEL, _WINDOW_BITS[coding])
 
 
 def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
-    """A body of this Content-Encoding as it was.
+    """Decompress a body of this Content-Encoding.
 
-    The names and their case are those of RFC 9110; gzip may have several members, as RFC 1952 has it.
+    The names are those of RFC 9110, in upper or lower case; gzip may have several members, as in RFC 1952.
 
-    Raises BadRequest if it can't be read, TooLarge if it is more than `most` bytes then.
+    Raises BadRequest if it can't be read, TooLarge if it decompresses to more than `most` bytes.
     """
     encoding = encoding.lower()
     if encoding == b"identity":
         return body
     if encoding not in _WINDOW_BITS:
         raise BadRequest(
-            f"Content-Encoding: expected gzip or deflate, came {shorten(encoding.decode('latin-1'))}"
+            f"Content-Encoding: expected gzip or deflate, got {shorten(encoding.decode('latin-1'))}"
         )
-    invalid = f"the body is no valid {encoding.decode()}"
+    invalid = f"the body is not valid {encoding.decode()}"
     text, size, position, members = memoryview(body), 0, 0, 0
     parts: list[bytes] = []
     while not parts or position < len(body):
-        if members == (1 if encoding == b"deflate" else MOST_MEMBERS):
+        if members == (1 if encoding == b"deflate" else MAX_MEMBERS):
             raise BadRequest(f"{invalid}: more follows its end")
         members += 1
         stream = zlib.decompressobj(_WINDOW_BITS[encoding])
@@ -84,7 +84,7 @@ def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
                 raise BadRequest(f"{invalid}: {error}") from error
             size += len(part)
             if size > most:
-                raise TooLarge(f"the body: expected at most {most} bytes, came more when decompressed")
+                raise TooLarge(f"the body: expected at most {most} bytes, got more when decompressed")
             parts.append(part)
             position += len(chunk) - len(stream.unused_data)
     return b"".join(parts)

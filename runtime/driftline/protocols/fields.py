@@ -1,4 +1,4 @@
-"""Fields of an inference request, each checked: BadRequest says what was expected and what came."""
+"""Checks the fields of an inference request: BadRequest says what was expected and what came."""
 
 from __future__ import annotations
 
@@ -15,65 +15,65 @@ _INTEGER = {int}
 
 
 def sent(spec: TensorSpec, datatype: object) -> TensorSpec:
-    """The input as it is sent: in its own datatype, or a raw column of numbers in any."""
+    """Return an input with the datatype sent: its own, or any numeric one for a raw column of numbers."""
     if datatype == spec.datatype.name:
         return spec
     came = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None
     if came is None or "BYTES" in (came.name, spec.datatype.name):
         raise BadRequest(
-            f"input {spec.name!r}: expected datatype {spec.datatype.name}, came {shorten(datatype)}"
+            f"input {spec.name!r}: expected datatype {spec.datatype.name}, got {shorten(datatype)}"
         )
     return replace(spec, datatype=came)
 
 
 def shape_of(spec: TensorSpec, shape: object) -> tuple[int, ...]:
-    """The shape that an input says it has, which the model takes."""
+    """Return the shape that a request gives for an input, if the model takes it."""
     if type(shape) is list and _INTEGER.issuperset(map(type, shape)):
         if min(shape, default=0) >= 0 and spec.accepts(tuple(shape)):
-            # A dimension of 0 would let the others be whatever they want, past what numpy can count.
+            # With a dimension of 0, the others could be anything, beyond what numpy can count.
             if 0 in shape and prod(size or 1 for size in shape) > _MOST_ELEMENTS:
                 raise BadRequest(
                     f"input {spec.name!r}: expected dimensions of at most {_MOST_ELEMENTS} in all, "
-                    f"came {shorten(shape)}"
+                    f"got {shorten(shape)}"
                 )
             return tuple(shape)
-    told = f"input {spec.name!r}: expected shape {list(spec.shape)}, came {shorten(shape)}"
+    message = f"input {spec.name!r}: expected shape {list(spec.shape)}, got {shorten(shape)}"
     if type(shape) is list and any(type(size) is int and size < 0 for size in shape):
-        told += "; where the model has -1, a request says how many"
-    raise BadRequest(told)
+        message += "; -1 stands for any size, which a request has to state"
+    raise BadRequest(message)
 
 
 def parameters_of(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The parameters of a request or a tensor; `where` is in front of messages, here and below."""
+    """Return the parameters of a request or a tensor; messages begin with `where`, here and below."""
     parameters = entry.get("parameters")
     if parameters is None:
         return {}
     if type(parameters) is not dict:
-        raise BadRequest(f"{where}: expected 'parameters' as an object, came {shorten(parameters)}")
-    if "shared_memory_region" in parameters:  # whoever reads it would find there what was before
+        raise BadRequest(f"{where}: expected 'parameters' as an object, got {shorten(parameters)}")
+    if "shared_memory_region" in parameters:  # a client that read the region would find its old content
         raise BadRequest(f"{where}: shared memory is not supported; tensors come and go in the body")
     return parameters
 
 
 def flag(parameters: Mapping[str, Any], where: str, key: str, default: bool = False) -> bool:
-    """A parameter that is true or false."""
+    """Return a parameter that is true or false."""
     value = parameters.get(key, default)
     if type(value) is not bool:
-        raise BadRequest(f"{where}: parameter {key!r}: expected true or false, came {shorten(value)}")
+        raise BadRequest(f"{where}: parameter {key!r}: expected true or false, got {shorten(value)}")
     return value
 
 
 def whole(parameters: Mapping[str, Any], where: str, key: str) -> int:
-    """A parameter that is a whole number; 0 if it is not there."""
+    """Return a parameter that is a whole number; 0 if it is absent."""
     value = parameters.get(key, 0)
     if type(value) is not int or not 0 <= value < 2**64:
-        raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, came {shorten(value)}")
+        raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, got {shorten(value)}")
     return value
 
 
 def text(document: Mapping[str, Any], key: str) -> str | None:
-    """A string; None if it is not there."""
+    """Return a string; None if it is absent."""
     value = document.get(key)
     if value is not None and type(value) is not str:
-        raise BadRequest(f"{key!r}: expected a string, came {shorten(value)}")
+        raise BadRequest(f"{key!r}: expected a string, got {shorten(value)}")
     return value

@@ -1,4 +1,4 @@
-"""Requests that differ in their numbers only: what surrounds those is read once."""
+"""Requests that differ in their numbers only: the text around those is read once."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 
 from driftline.protocols import codec
 from driftline.protocols.codec import InferRequest
-from driftline.protocols.numbers import MOST_LEVELS, Layout, Numbers, Rows, Unread, read, ready
+from driftline.protocols.numbers import MAX_LEVELS, Layout, Numbers, Rows, Unread, read, ready
 from driftline.tensors import TensorSpec
 
 
 class Form(codec.Form, Protocol):
-    """A request of one input of numbers, but for these."""
+    """A request with one input of numbers, without the numbers themselves."""
 
     @property
     def request(self) -> InferRequest:
-        """What it asks for, without inputs."""
+        """The request, without inputs."""
         ...
 
     def read(self, body: bytes) -> InferRequest:
-        """The request that a body which fits is; Unread if it is none after all."""
+        """Read a body that fits; Unread if it turns out not to fit."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TextForm:
-    """Its numbers are in its JSON.
+    """A form whose numbers are in its JSON.
 
     before, behind  the text around the array
     name            of the input
@@ -43,14 +43,14 @@ class TextForm:
 
     @classmethod
     def of(cls, numbers: Numbers, spec: TensorSpec, request: InferRequest) -> TextForm:
-        """The form of a request without an id, as it was read with these numbers for its only input."""
+        """Return the form of a request without an id that was read, with these numbers as its only input."""
         text, start, stop = numbers
         layout = Layout.of(spec, request.inputs[spec.name].shape)
         return cls(text[:start], text[stop:], spec.name, layout, replace(request, inputs={}))
 
     @property
     def around(self) -> int:
-        """Characters around the numbers."""
+        """The number of characters around the numbers."""
         return len(self.before) + len(self.behind)
 
     @property
@@ -69,17 +69,17 @@ class TextForm:
         return self.request.of_inputs({self.name: array})
 
     def read_all(self, texts: Sequence[bytes]) -> InferRequest:
-        """See Form: their arrays become one of arrays, all nested as the first is."""
+        """See Form: their arrays become one array of arrays, all nested like the first."""
         start, behind = len(self.before), len(self.behind)
         arrays = [text[start : len(text) - behind] for text in texts]
         nested = arrays[0].startswith(b"[", 1)
-        # Each is one list, of as many lists as it has to have, and the kernel sees that as many numbers are
-        # in each of them: a client's row must never become its neighbour's.
+        # Each is one list with the right number of lists in it, and the kernel checks that each of those has
+        # the same number of numbers: a client's row must never become its neighbour's.
         lists = self.layout.lists
         if not all(_lists(array, lists) if nested else _flat(array) for array in arrays):
             raise Unread
         shape = (len(texts), *(self.layout.shape if nested else (self.layout.count,)))
-        if len(shape) > MOST_LEVELS:
+        if len(shape) > MAX_LEVELS:
             raise Unread
         layout = self.layout.reshaped(shape)
         text = b"[%b]" % b",".join(arrays)
@@ -94,13 +94,13 @@ class TextForm:
 
 @dataclass(frozen=True, slots=True)
 class NumberForm(TextForm):
-    """One whose JSON does not say how many rows there are: all have as many as the first."""
+    """A form whose JSON does not say how many rows there are: all have as many as the first."""
 
     @classmethod
     def of_rows(cls, numbers: Numbers, rows: Rows, request: InferRequest) -> NumberForm | None:
-        """That of a request whose input these most likely are; None if it has to go alone.
+        """Return the form of a request whose input these most likely are; None if it has to run alone.
 
-        request  what it asks for, without inputs
+        request  without inputs
         """
         text, start, stop = numbers
         try:
@@ -124,7 +124,7 @@ class NumberForm(TextForm):
 
 @dataclass(frozen=True, slots=True)
 class BinaryForm:
-    """Its numbers are bytes behind its JSON, which is `text`."""
+    """A form whose numbers are bytes after its JSON, which is `text`."""
 
     text: bytes
     name: str
@@ -135,7 +135,7 @@ class BinaryForm:
 
     @classmethod
     def of(cls, text: bytes, spec: TensorSpec, request: InferRequest) -> BinaryForm:
-        """The form of a request as it was read, with all of its only input behind this text."""
+        """Return the form of a request that was read, with all of its only input after this text."""
         array = request.inputs[spec.name]
         return cls(text, spec.name, array.dtype, array.shape, array.nbytes, replace(request, inputs={}))
 
@@ -161,10 +161,10 @@ class BinaryForm:
 
 
 def _flat(array: bytes) -> bool:
-    """Whether a text has the brackets of a list without lists in it."""
+    """Return whether a text has the brackets of a list without lists in it."""
     return array.startswith(b"[") and array.find(b"[", 1) < 0 and array.find(b"]") == len(array) - 1
 
 
 def _lists(array: bytes, lists: int) -> bool:
-    """Whether a text has the brackets of so many lists."""
+    """Return whether a text has the brackets of this many lists."""
     return array.count(b"[") == array.count(b"]") == lists

@@ -1,8 +1,8 @@
-"""JSON's arrays of numbers, read by a kernel from a body's bytes into a tensor; the rest is orjson's.
+"""Reads JSON arrays of numbers with a kernel, from a body's bytes into a tensor; orjson reads the rest.
 
-The arrays are cut out of the text, nulls take their place, orjson reads what is left. What the kernel does
-not recognise raises Unread, and the codec goes its way without it: so what is refused, and how, is said once.
-Numba takes half a second or more to load; until `load` is done, it is not `ready`.
+The arrays are cut out of the text and replaced by nulls, and orjson reads what is left. Text that the kernel
+does not recognise raises Unread, and the codec reads it without the kernel: so one place alone decides what
+is refused, and how. Numba takes half a second or more to load; until `load` is done, it is not `ready`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import orjson
 from driftline.tensors import Array, TensorSpec
 from driftline_kernels import compiling
 
-_kernel: Any = None  # driftline_kernels.numbers, when it is compiled
+_kernel: Any = None  # driftline_kernels.numbers, once it is compiled
 object_kernel: Any = None  # driftline_kernels.objects, too: for Objects
 
 _KINDS = {
@@ -27,8 +27,8 @@ _KINDS = {
 }
 """The kinds of driftline_kernels.memory, FLOAT32 to UINT64 and BITS."""
 
-MOST_LEVELS = 4
-"""Levels of lists in lists that the kernel reads, at most."""
+MAX_LEVELS = 4
+"""The most levels of nested lists that the kernel reads."""
 
 _MOST_LAYOUTS = 256
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
@@ -36,11 +36,11 @@ _NESTED = re.compile(rb"\[\s*\[")
 
 
 class Unread(Exception):
-    """The kernel does not read this: only orjson can say what it is."""
+    """The kernel does not read this; only orjson can tell what it is."""
 
 
 class Numbers(NamedTuple):
-    """A JSON array of numbers, most likely: text[start:stop], with its outer brackets."""
+    """Most likely a JSON array of numbers: text[start:stop], with its outer brackets."""
 
     text: bytes
     start: int
@@ -48,9 +48,9 @@ class Numbers(NamedTuple):
 
 
 def load() -> None:
-    """Load and compile the kernel, in some other thread; codecs use it from then on.
+    """Load and compile the kernel, for a thread in the background; codecs use it from then on.
 
-    It takes what importing Numba takes, and some seconds more when a machine does it for the first time.
+    It takes as long as importing Numba, and some seconds more the first time on a machine.
     """
     global _kernel, object_kernel
     compiling.load()
@@ -64,28 +64,28 @@ def load() -> None:
 
 
 def ready(text: bytes) -> bool:
-    """Whether the kernel is there, and for texts of this length."""
+    """Return whether the kernel is loaded, and reads texts of this length."""
     return _kernel is not None and len(text) >> _kernel.PLACES == 0
 
 
 def readable(spec: TensorSpec) -> bool:
-    """Whether the kernel has numbers of this input's datatype; raw columns have more to them."""
+    """Return whether the kernel reads this input's datatype; raw columns may have more than numbers."""
     return not spec.raw and spec.datatype.dtype in _KINDS
 
 
 def key(name: str) -> re.Pattern[bytes]:
-    """Finds a string in JSON: group 1 is what follows if it is the key of an array, 2 if it is a value."""
+    """Return a pattern of a string in JSON: group 1 follows it if it is an array's key, 2 if a value."""
     return re.compile(rb'"%b"[ \t\n\r]*(?:(:[ \t\n\r]*\[)|([],}]))?' % name.encode())
 
 
 def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]]:
-    """A JSON document with None for the arrays of numbers that are the values of a key, and the arrays.
+    """Return a JSON document with None for each array of numbers that is a value of a key, and the arrays.
 
-    If the text is valid with nulls for arrays, each null stands where an array stood: without backslashes the
-    quotes around the key's name can only be its own, so it is no part of a string. And each such key in the
-    document stands for one of the arrays, in this order.
+    If the text with nulls is valid, each null is where an array was: without backslashes, the quotes around
+    the key's name can only be its own, so it is not part of a string. The document has such a key for each of
+    the arrays, in this order.
 
-    Raises Unread if there is none, a value of the key does not look like one, or the text is no valid JSON.
+    Raises Unread if there is none, a value of the key does not look like one, or the text is not valid JSON.
     """
     parts: list[bytes] = []
     arrays: list[Numbers] = []
@@ -95,7 +95,7 @@ def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]]:
         behind = found.end()
         if found[1]:
             start = behind - 1
-            # Numbers have no quotes and no braces: the array ends with the last bracket before any.
+            # Numbers have no quotes and no braces: the array ends at the last bracket before one.
             stop = text.find(b"}", start)
             quote = text.find(b'"', start, stop)
             behind = text.rfind(b"]", start, stop if quote < 0 else quote) + 1
@@ -117,10 +117,10 @@ def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What an array of numbers is to become, flat or nested as it may be in the text.
+    """The tensor that an array of numbers becomes, whether it is flat or nested in the text.
 
-    count  of its numbers, each of `size` bytes; `nest` is what the kernel wants to know: their kind, and
-           how many there are in a list of each level
+    count  of its numbers, each of `size` bytes
+    nest   the arguments of the kernel: their kind, and how many there are in a list of each level
     """
 
     shape: tuple[int, ...]
@@ -131,32 +131,32 @@ class Layout:
 
     @classmethod
     def of(cls, spec: TensorSpec, shape: tuple[int, ...]) -> Layout:
-        """The layout of an input of this shape."""
+        """Return the layout of an input of this shape."""
         return cls._of(spec.datatype.dtype, shape)
 
     @classmethod
     def _of(cls, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
-        levels = len(shape) if len(shape) <= MOST_LEVELS else 1
+        levels = len(shape) if len(shape) <= MAX_LEVELS else 1
         row, plane, block = (prod(shape[-depth:]) if depth < levels else 0 for depth in (1, 2, 3))
         return cls(shape, dtype, prod(shape), dtype.itemsize, (_KINDS[dtype], row, plane, block))
 
     @property
     def lists(self) -> int:
-        """How many lists it consists of where it is nested: itself, those in it, and those in these."""
+        """The number of lists if it is nested: itself, those in it, and those in these."""
         return sum(prod(self.shape[:depth]) for depth in range(len(self.shape)))
 
     def reshaped(self, shape: tuple[int, ...]) -> Layout:
-        """The layout of another shape of the same datatype."""
+        """Return the layout of another shape of the same datatype."""
         return self._of(self.dtype, shape)
 
 
 def read(numbers: Numbers, layout: Layout) -> tuple[Array, int]:
-    """The tensor, and how many levels of lists it was: one, or as many as it has dimensions.
+    """Return the tensor, and how many levels of lists the text has: one, or as many as dimensions.
 
-    Raises Unread if it is no array of so many numbers, or not of this datatype.
+    Raises Unread if it is not an array of this many numbers, or not of this datatype.
     """
     text, start, stop = numbers
-    if 2 * layout.count > stop - start:  # each has a digit, and a comma or bracket behind it
+    if 2 * layout.count > stop - start:  # each has a digit, and a comma or bracket after it
         raise Unread
     values = np.empty(layout.count * layout.size, np.uint8)
     answer = _kernel.read(text, start, stop, values, *layout.nest, 0)
@@ -176,10 +176,10 @@ class Rows:
     def __init__(self, spec: TensorSpec) -> None:
         self.name = spec.name
         self._spec = spec
-        self._layouts: dict[int, Layout] = {}  # by how many commas there are
+        self._layouts: dict[int, Layout] = {}  # by number of commas
 
     def read(self, numbers: Numbers) -> Array:
-        """The input, if each of its dimensions has brackets of its own; else Unread."""
+        """Return the input if each of its dimensions has brackets of its own; else raise Unread."""
         layout = self.layout(numbers)
         array, levels = read(numbers, layout)
         if levels != len(layout.shape):
@@ -187,7 +187,7 @@ class Rows:
         return array
 
     def layout(self, numbers: Numbers) -> Layout:
-        """What the array becomes if it is one; Unread if so many numbers are no rows."""
+        """Return the layout of the array if it is one; Unread if this many numbers make no rows."""
         text, start, stop = numbers
         commas = text.count(b",", start, stop)
         layout = self._layouts.get(commas)
@@ -206,7 +206,7 @@ class Rows:
 
 
 def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int:
-    """Go on where the kernel could not round a number, which Python can."""
+    """Continue where the kernel could not round a number: Python can."""
     text, start, stop = numbers
     kind, *levels = layout.nest
     if not _NESTED.match(text, start):

@@ -1,4 +1,4 @@
-"""Rows that are JSON objects of numbers, read by a kernel into one matrix; `numbers.load` loads it, too."""
+"""Reads rows that are JSON objects of numbers into one matrix, with a kernel that `numbers.load` loads."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from driftline.protocols.numbers import Unread, ready
 from driftline.tensors import Array
 
 _MOST_REST = 16
-"""Texts from which nothing is learnt, after one whose template did not even read its own rows."""
+"""After a template could not even read its own rows, none is made from this many texts."""
 
 _MOST_TEMPLATES = 4
-"""Templates that are kept, at most: each client may write its rows another way."""
+"""The most templates that are kept: each client may write its rows in another way."""
 
 
 class Objects:
     """Reads rows that are objects of numbers by name.
 
-    A client has its names in one order and one style, so what stands between the numbers is found out once.
+    A client writes its names in one order and one style, so the text between the numbers is parsed once.
 
-    names  of the numbers, as they are in the matrix
+    names  of the numbers, in the order of the matrix
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = {name: place for place, name in enumerate(names)}
         self._least = sum(len(name) + 5 for name in names)  # characters of a row: quotes, colon, digit, comma
-        self._templates: list[Any] = []  # the last that was learnt first
-        self._rest = 0  # texts that nothing is learnt from, since the last was no good
+        self._templates: list[Any] = []  # the newest first
+        self._rest = 0  # texts to skip before another template is made, since the last one failed
 
     def read(self, text: bytes, start: int, stop: int) -> Array:
-        """(rows, names) float64: the rows in text[start:stop], with commas between; Unread for others."""
+        """Read the rows in text[start:stop], comma-separated: (rows, names) float64; Unread for others."""
         if not ready(text):
             raise Unread
         kernel = numbers.object_kernel
@@ -54,7 +54,7 @@ class Objects:
         return values[:rows]
 
     def read_rows(self, rows: Sequence[bytes]) -> Array:
-        """The same of a row in each of several texts; Unread if one of them is otherwise."""
+        """Read the row in each of several texts in the same way; Unread if one of them is anything else."""
         text = b",".join(rows)
         matrix = self.read(text, 0, len(text))
         if len(matrix) != len(rows):
@@ -62,7 +62,7 @@ class Objects:
         return matrix
 
     def _template_of(self, row: bytes) -> Any:
-        """The template of rows that are written as this one is, most likely; Unread if it is no such row."""
+        """Return the likely template of rows that are written like this one; Unread if it is no such row."""
         try:
             names = list(orjson.loads(row))
         except (orjson.JSONDecodeError, TypeError):

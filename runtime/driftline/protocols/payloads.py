@@ -1,7 +1,7 @@
-"""Logged payloads: what a client sent and what it was answered, as events of KServe's logger and as rows.
+"""Logged payloads: requests and responses as events of KServe's logger and as rows.
 
 The events are those of https://github.com/kserve/kserve, pkg/logger/worker.go. A response has its request's
-id and, as KServe's logger will have it, its request's content type, whatever it is itself.
+id and, as in KServe's logger, its request's content type, whatever its own is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from driftline.tensors import shorten
 
 REQUEST, RESPONSE = "request", "response"
 TYPES = {f"org.kubeflow.serving.inference.{kind}": kind for kind in (REQUEST, RESPONSE)}
-"""KServe's types of events, and which half of an exchange they are."""
+"""KServe's types of events, and which half of an exchange each is."""
 
 JSON_LENGTH = "jsonlength"
 """The extension that says where a body's JSON ends and its tensors' bytes begin; KServe's logger has none."""
@@ -30,12 +30,12 @@ class Payload(NamedTuple):
 
     id            of the exchange: both halves have it
     type          'request' or 'response'
-    time          when it was answered, or logged: in seconds since 1970
-    model         its name; empty if it is not known
-    version       of the model that answered; empty if none did, or if it is not known
-    content_type  of the body, as far as that can be believed
-    json_length   where the JSON ends in a body that goes on with tensors' bytes
-    status        of the answer; None if it is not known
+    time          when it was answered, or logged, in seconds since 1970
+    model         its name; empty if unknown
+    version       of the model that answered; empty if none did, or if unknown
+    content_type  of the body; a response may have its request's
+    json_length   where the JSON ends in a body in which bytes of tensors follow it
+    status        of the response; None if unknown
     """
 
     id: str
@@ -53,7 +53,7 @@ class Payload(NamedTuple):
 
 
 def to_event(payload: Payload, source: str, namespace: str) -> Event:
-    """A payload as KServe's logger sends it, with the model for its inference service.
+    """Return a payload as KServe's logger sends it, with the model as its inference service.
 
     source     where it is logged: KServe gives the name of the pod
     namespace  Kubernetes's
@@ -77,22 +77,22 @@ def to_event(payload: Payload, source: str, namespace: str) -> Event:
 
 
 def of_event(event: Event, json_length: int | None = None) -> Payload:
-    """The payload that an event of KServe's logger has, or of ours.
+    """Return the payload of an event of KServe's logger or of ours.
 
-    json_length  where its JSON ends, if it is said beside the event
+    json_length  where its JSON ends, if that is given beside the event
 
     Raises BadRequest for an event of another type.
     """
     kind = TYPES.get(event.type)
     if kind is None:
-        raise BadRequest(f"the event: 'type': expected one of {', '.join(TYPES)}, came {shorten(event.type)}")
+        raise BadRequest(f"the event: 'type': expected one of {', '.join(TYPES)}, got {shorten(event.type)}")
     given = event.attributes
     if JSON_LENGTH in given:
         length = str(given[JSON_LENGTH])
         if not length.isdecimal() or int(length) > len(event.data):
             raise BadRequest(
                 f"the event: {JSON_LENGTH!r}: expected 0 to the {len(event.data)} bytes of the data, "
-                f"came {shorten(length)}"
+                f"got {shorten(length)}"
             )
         json_length = int(length)
     time = datetime.fromisoformat(str(given["time"])).timestamp() if "time" in given else 0.0
@@ -108,7 +108,7 @@ COLUMNS = Payload._fields
 
 @lru_cache(1)
 def schema() -> Any:
-    """Arrow's schema of a table of payloads."""
+    """Return the Arrow schema of a table of payloads."""
     import pyarrow as pa
 
     types = {
@@ -120,7 +120,7 @@ def schema() -> Any:
 
 
 def to_table(payloads: Sequence[Payload]) -> Any:
-    """Payloads as an Arrow table."""
+    """Return payloads as an Arrow table."""
     import pyarrow as pa
 
     columns: dict[str, Sequence[Any]] = dict(zip(COLUMNS, zip(*payloads, strict=True), strict=False))
@@ -130,7 +130,7 @@ def to_table(payloads: Sequence[Payload]) -> Any:
 
 
 def of_table(table: Any) -> Iterator[Payload]:
-    """The payloads of an Arrow table or batch of these columns; BadRequest if it has others."""
+    """Yield the payloads of an Arrow table or batch of these columns; BadRequest if it has others."""
     import pyarrow as pa
 
     try:

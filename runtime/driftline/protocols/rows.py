@@ -1,4 +1,4 @@
-"""Requests of a row each, an object of values by name, that run as one."""
+"""Requests of one row each, an object of values by name, that run as one."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import ClassVar, Protocol
 from driftline.protocols.codec import InferRequest
 
 BEHIND = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
-"""What may follow the list of a request's rows, if they are all there is in it."""
+"""What may follow the list of a request's rows if it has nothing else."""
 
 
 class RowReader(Protocol):
     """A codec that reads such requests together."""
 
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
-        """Rows as they stand in their requests, such as `{"a": 1, "b": 2}`, as one request.
+        """Read rows such as `{"a": 1, "b": 2}`, each cut out of its request, as one request.
 
-        Unread if one of them is not one object of all that the model takes.
+        Raises Unread if one of them is not a single object of all that the model takes.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RowForm:
-    """Requests of a row each, whatever its values are.
+    """Requests of one row each, whatever its values are.
 
     before, behind  the text around the row: of `{"instances": [{"a": 1}]}`, `{"instances": [` and `]}`
     """
@@ -39,12 +39,12 @@ class RowForm:
 
     @classmethod
     def of(cls, codec: RowReader, body: bytes, start: int) -> RowForm | None:
-        """The form of a request whose row begins at `start`; None if there is more to it."""
+        """Return the form of a request whose row begins at `start`; None if it has anything else."""
         form = cls(codec, body[:start], body[body.find(b"]") :])
         return form if form.fits(body) and BEHIND.match(form.behind, 1) is not None else None
 
     def fits(self, body: bytes) -> bool:
-        """See Form: whether one object is between, as far as brackets and opening braces tell.
+        """See Form: whether one object is between, judging by brackets and opening braces.
 
         It may be `{"a": 1}`, but not `{"a": [1]}` or `{"a": 1}, {"a": 2}`.
         """

@@ -1,4 +1,4 @@
-"""How many bytes columns become, before that is done: what is decompressed, and what stands there once only.
+"""Computes the bytes that columns will take, before they are decompressed or shared values are expanded.
 
 The sizes in an Arrow stream are read from its messages: Arrow's `format/Message.fbs`, in FlatBuffers,
 https://flatbuffers.dev/internals.
@@ -27,30 +27,33 @@ _REFERRING = {
     pa.lib.Type_DICTIONARY, pa.lib.Type_NA, pa.lib.Type_RUN_END_ENCODED, pa.lib.Type_STRING_VIEW,
     pa.lib.Type_BINARY_VIEW, pa.lib.Type_LIST_VIEW, pa.lib.Type_LARGE_LIST_VIEW,
 }  # fmt: skip
-"""Arrow's types whose values are, or may be, the same bytes, or none."""
+"""Arrow's types whose values are, or may be, the same bytes, or no bytes."""
 
 
 def size_of(body: bytes) -> int:
-    """Bytes of what is compressed in a stream, decompressed; what pyarrow or struct raises if it is none."""
+    """Return the bytes of a stream's compressed parts when decompressed.
+
+    Raises whatever pyarrow or struct raises if it is no stream.
+    """
     return sum(_size_of(message) for message in pa.ipc.MessageReader.open_stream(body))
 
 
 def decoded_bytes(column: Any) -> int:
-    """Bytes of an Arrow column's values, each counted as often as it is referred to; at least, of numbers.
+    """Return the bytes of an Arrow column's values, each counted as often as it is referred to.
 
-    One text in a dictionary, or under views, may be the value of every row.
+    One text in a dictionary, or under views, may be the value of every row. For numbers, a lower bound.
     """
     return int(_sizes(column).sum()) if refers(column.type) else int(column.nbytes)
 
 
 def refers(kind: Any) -> bool:
-    """Whether values of a type may be more bytes than they take."""
+    """Return whether values of a type may be more bytes than they take in memory."""
     return kind.id in _REFERRING or any(refers(kind.field(index).type) for index in range(kind.num_fields))
 
 
 def _sizes(column: Any) -> Array:
-    """Bytes of each value."""
-    from pyarrow import compute  # takes 50 ms, and most requests do without
+    """Return the bytes of each value."""
+    from pyarrow import compute  # takes 50 ms, and most requests don't need it
 
     kind, types, count = column.type, pa.types, len(column)
     sizes: Array
@@ -77,7 +80,7 @@ def _sizes(column: Any) -> Array:
         return np.full(count, kind.bit_width // 8)
     except ValueError:
         pass
-    if kind.num_fields:  # no model takes what has fields: as many values as bytes, each of all bytes
+    if kind.num_fields:  # no model takes types with fields: as many values as bytes, each of all bytes
         return np.full(count, column.nbytes**2)
     return np.from_dlpack(compute.binary_length(column).cast(pa.int64()).fill_null(0))
 
@@ -102,7 +105,7 @@ def _size_of(message: Any) -> int:
 
 
 def _field(data: memoryview, table: int, number: int) -> int:
-    """Where a field of a table is; 0 if it is not there."""
+    """Return where a field of a table is; 0 if it is absent."""
     offsets = table - int(struct.unpack_from("<i", data, table)[0])
     place = 4 + 2 * number
     if place >= struct.unpack_from("<H", data, offsets)[0]:
@@ -112,5 +115,5 @@ def _field(data: memoryview, table: int, number: int) -> int:
 
 
 def _target(data: memoryview, at: int) -> int:
-    """Where what is referred to at a place is."""
+    """Return the position that the offset at a position points to."""
     return at + int(struct.unpack_from("<I", data, at)[0])

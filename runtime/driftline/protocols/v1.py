@@ -25,13 +25,13 @@ _BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(instances|inputs)"[ \t\n\r]*:[ \
 
 
 class V1Codec:
-    """Reads `:predict` requests to one version of a model and writes its answers.
+    """Reads `:predict` requests to one version of a model and writes its responses.
 
-    `{"instances": [...]}` has an entry a row: its value, or an object of values by input name.
+    `{"instances": [...]}` has an entry for each row: its value, or an object of values by input name.
     `{"inputs": ...}` has the tensors: the value of the only one, or an object of them by input name.
     `{"b64": "..."}` stands for the bytes of a string, unless an input has that name.
-    The answer is `{"predictions": [...]}`, an entry a row: its value, or an object of values by output
-    name if the model has several.
+    The response is `{"predictions": [...]}`, with an entry for each row: its value, or an object of values by
+    output name if the model has several.
     """
 
     media_type: ClassVar[bytes] = b"application/json"
@@ -49,7 +49,7 @@ class V1Codec:
         self._objects = Objects(self._names) if of_numbers and signature.batched else None
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
-        """Read a request's body; BadRequest for whatever does not fit the signature."""
+        """Read a request's body; BadRequest if it does not fit the signature."""
         if self._of_numbers and len(body) >= _SHORT and numbers.ready(body):
             try:
                 return InferRequest(self._read_numbers(body), self._outputs)
@@ -64,7 +64,7 @@ class V1Codec:
         given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
         if len(given) != 1:
             raise BadRequest(
-                f"the request: expected one of 'instances' and 'inputs', came {shorten(document)}"
+                f"the request: expected one of 'instances' and 'inputs', got {shorten(document)}"
             )
         value = document[given[0]]
         if self._of_texts and b'"b64"' in body:
@@ -76,14 +76,14 @@ class V1Codec:
         return InferRequest(inputs, self._outputs)
 
     def _read_numbers(self, body: bytes) -> Tensors:
-        """The input of a model of one, if its numbers are all there is in the body; else Unread."""
+        """Return the input of a model with one, if the body has only its numbers; else raise Unread."""
         before, stop = _BEFORE.match(body), body.rfind(b"]") + 1
         if before is None or BEHIND.match(body, stop) is None:
             raise numbers.Unread
         return {self._signature.inputs[0].name: self._rows.read(numbers.Numbers(body, before.end(), stop))}
 
     def _read_objects(self, body: bytes, before: re.Match[bytes], objects: Objects) -> InferRequest:
-        """A request of rows of raw columns that are all numbers; else Unread."""
+        """Read a request of rows of raw columns that are all numbers; else raise Unread."""
         stop = body.rfind(b"]")
         if before[1] != b"instances" or BEHIND.match(body, stop + 1) is None:
             raise numbers.Unread
@@ -93,7 +93,7 @@ class V1Codec:
         return InferRequest(Blocks(self._names, [matrix.T]), self._outputs)
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
-        """The body of the answer; NaN and infinity, which JSON has not, are null."""
+        """Return the body of the response; NaN and infinity, which JSON lacks, are null."""
         return orjson.dumps({"predictions": self._predictions(request, outputs)}), None
 
     def _predictions(self, request: InferRequest, outputs: Tensors) -> Any:
@@ -107,8 +107,10 @@ class V1Codec:
     # -- several requests together --------------------------------------------------------------
 
     def form(self, body: bytes, json_length: int | None) -> RowForm | NumberForm | None:
-        """What is around a row of raw columns, or around rows of numbers of which all requests have as many,
-        since these may run as one."""
+        """Return the text around a row of raw columns, or around rows of numbers; see JoiningCodec.
+
+        Requests with equally many rows of numbers may run as one.
+        """
         before = _BEFORE.match(body) if self._batched else None
         if before is None:
             return None
@@ -128,8 +130,8 @@ class V1Codec:
     def read_rows(self, rows: Sequence[bytes]) -> InferRequest:
         """See RowReader.
 
-        Each has the only brace that a row may begin with, or a line's end comes between, which no JSON text
-        may have in it: a client's row never becomes its neighbour's.
+        Each row begins with its only opening brace, or is separated by a line break, which no JSON string may
+        contain: a client's row never becomes its neighbour's.
         """
         if self._objects is not None:
             try:
@@ -150,7 +152,7 @@ class V1Codec:
     def encode_all(
         self, request: InferRequest, outputs: Tensors, count: int
     ) -> list[tuple[bytes, int | None]]:
-        """What `encode` gives for each of `count` requests of as many rows that ran as one request."""
+        """Return what `encode` does for each of `count` requests of equally many rows that ran as one."""
         rows = self._predictions(request, outputs)
         each = len(rows) // count
         return [
@@ -160,11 +162,11 @@ class V1Codec:
 
 
 def with_bytes(value: object) -> object:
-    """A value with the bytes that each `{"b64": "..."}` in it stands for; BadRequest if one is no base64."""
+    """Replace each `{"b64": "..."}` in a value by its bytes; BadRequest if one is not base64."""
     try:
         return _decoded(value)
     except RecursionError:
-        raise BadRequest("the request: expected fewer lists in lists") from None
+        raise BadRequest("the request: expected fewer levels of nested lists") from None
 
 
 def _decoded(value: Any) -> object:
@@ -178,22 +180,22 @@ def _decoded(value: Any) -> object:
     try:
         return b64decode(encoded, validate=True)
     except ValueError as error:
-        raise BadRequest(f"'b64': expected base64, came {shorten(encoded)}: {error}") from None
+        raise BadRequest(f"'b64': expected base64, got {shorten(encoded)}: {error}") from None
 
 
 def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
-    """A model's input tensors out of rows: values, or objects of values by input name.
+    """Return a model's input tensors from rows: values, or objects of values by input name.
 
-    Raises BadRequest for what does not fit the signature.
+    Raises BadRequest if they do not fit the signature.
     """
     blocks = signature.blocks_of_rows(instances) if type(instances) is list else None
     return signature.inputs_of(columns_of(instances)) if blocks is None else blocks
 
 
 def columns_of(instances: object) -> object:
-    """Rows of `{name: value}` as columns by name; other rows as they are."""
+    """Convert rows of `{name: value}` to columns by name; return other rows unchanged."""
     if type(instances) is not list or not instances:
-        raise BadRequest(f"'instances': expected a list of rows, came {shorten(instances)}")
+        raise BadRequest(f"'instances': expected a list of rows, got {shorten(instances)}")
     if type(instances[0]) is not dict:
         return instances
     names = instances[0].keys()
@@ -201,6 +203,6 @@ def columns_of(instances: object) -> object:
         if type(row) is not dict or row.keys() != names:
             raise BadRequest(
                 f"instance {position}: expected the keys {', '.join(names)} of the first one, "
-                f"came {shorten(row)}"
+                f"got {shorten(row)}"
             )
     return {name: [row[name] for row in instances] for name in names}

@@ -26,11 +26,11 @@ _SHORT = 2_000
 
 _MOST_FORMS = 64
 _MOST_AROUND = 1_000
-"""Characters around the numbers of a form, at most: what is longer is not kept."""
+"""The most characters around the numbers of a form that is kept."""
 
 
 class V2Codec:
-    """Reads requests to one version of a model and writes its answers."""
+    """Reads requests to one version of a model and writes its responses."""
 
     media_type: ClassVar[bytes] = b"application/json"
 
@@ -44,7 +44,7 @@ class V2Codec:
         self._binary_forms: dict[bytes, Form] = {}
         self._of_values = {spec.name for spec in signature.outputs if spec.datatype.dtype != object}
         self._of_numbers = all(map(numbers.readable, signature.inputs))
-        # What is the same in every answer is written once; orjson would spend more on it than on the numbers.
+        # What all responses share is written once; orjson would spend more on it than on the numbers.
         self._opening = orjson.dumps({"model_name": name, "model_version": str(version)})[:-1] + b","
         self._entries = {spec.name: _entry(spec.name, spec.datatype.name) for spec in signature.outputs}
 
@@ -56,14 +56,14 @@ class V2Codec:
         json_length  the header Inference-Header-Content-Length: where the JSON ends and the bytes of the
                      tensors begin; 0 if the whole body is one tensor; None if it is all JSON
 
-        Raises BadRequest for whatever does not fit the protocol or the model's signature.
+        Raises BadRequest if it does not fit the protocol or the model's signature.
         """
         if json_length is None:
             return self._decode_json(body, memoryview(b""))
         if not 0 <= json_length <= len(body):
             raise BadRequest(
                 f"Inference-Header-Content-Length: expected 0 to the body's length of {len(body)}, "
-                f"came {json_length}"
+                f"got {json_length}"
             )
         view = memoryview(body)
         if json_length == 0:
@@ -86,14 +86,14 @@ class V2Codec:
             try:
                 return self._read_numbers(text)
             except (numbers.Unread, BadRequest):
-                pass  # what is wrong is said of the text as it came
+                pass  # the error is reported for the original text
         return self.read(loads(text), tail)
 
     def _read_numbers(self, text: bytes) -> InferRequest:
-        """A request whose inputs are arrays of numbers; Unread or BadRequest if anything is otherwise.
+        """Read a request whose inputs are arrays of numbers; Unread or BadRequest if it is anything else.
 
-        Where requests differ in their numbers only, what surrounds those is read but once. A short text for
-        which this won't do is Unread: orjson reads it faster than it can be cut.
+        If requests differ in their numbers only, the text around those is read once. Any other short text is
+        Unread: orjson reads it faster than it can be cut.
         """
         head = text[: max(0, text.find(b'"data"'))]
         form = self._forms.get(head)
@@ -114,7 +114,7 @@ class V2Codec:
     # -- several requests together --------------------------------------------------------------
 
     def form(self, body: bytes, json_length: int | None) -> Form | None:
-        """The form of a request whose rows may run with others' as one request, and be answered as such."""
+        """Return the form of a request that may run, and be answered, with others as one; None for others."""
         if json_length is None:
             form = self._forms.get(body[: max(0, body.find(b'"data"'))])
         else:
@@ -126,7 +126,7 @@ class V2Codec:
     def encode_all(
         self, request: InferRequest, outputs: Tensors, count: int
     ) -> list[tuple[bytes, int | None]]:
-        """What `encode` gives for each of `count` requests of one form that ran as one request."""
+        """Return what `encode` does for each of `count` requests of one form that ran as one request."""
         columns, tails = [], []
         for name in request.outputs:
             array = outputs[name]
@@ -151,7 +151,7 @@ class V2Codec:
     def read(self, document: object, tail: memoryview = memoryview(b"")) -> InferRequest:  # noqa: B008 - of nothing
         """Read a request whose data are lists, memoryviews of bytes, or in `tail`; see decode."""
         if type(document) is not dict:
-            raise BadRequest(f"the request: expected an object with 'inputs', came {shorten(document)}")
+            raise BadRequest(f"the request: expected an object with 'inputs', got {shorten(document)}")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
         everything_binary = False
         if "parameters" in document:
@@ -167,7 +167,7 @@ class V2Codec:
 
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
         if type(entries) is not list or not entries:
-            raise BadRequest(f"'inputs': expected a list of tensors, came {shorten(entries)}")
+            raise BadRequest(f"'inputs': expected a list of tensors, got {shorten(entries)}")
         blocks = None if tail else self._read_columns(entries)
         if blocks is not None:
             return blocks
@@ -181,13 +181,12 @@ class V2Codec:
         if len(given) != len(self._inputs):
             missing = next(spec for name, spec in self._inputs.items() if name not in given)
             raise BadRequest(
-                f"input {missing.name!r}: expected {missing.datatype.name} {list(missing.shape)}, "
-                "came nothing"
+                f"input {missing.name!r}: expected {missing.datatype.name} {list(missing.shape)}, got nothing"
             )
         return {name: given[name] for name in self._inputs} if len(given) > 1 else given
 
     def _read_columns(self, entries: list[Any]) -> Blocks | None:
-        """Raw columns as JSON, all at once; None for what has more to it, or is wrong."""
+        """Read raw columns in JSON all at once; None for anything more complex, or wrong."""
         columns: dict[str, Any] = {}
         for entry in entries:
             if type(entry) is not dict or len(entry) != len(_OF_COLUMN):
@@ -212,13 +211,13 @@ class V2Codec:
                 f"input {given_name}: the model has no such input; it has: {', '.join(self._inputs)}"
             )
         if name in given:
-            raise BadRequest(f"input {name!r}: expected once, came twice")
+            raise BadRequest(f"input {name!r}: expected once, got twice")
         return spec
 
     def _read_input(
         self, spec: TensorSpec, entry: Mapping[str, Any], tail: memoryview
     ) -> tuple[Array, memoryview]:
-        """One input's tensor, and what is left of the bytes behind the JSON."""
+        """Return one input's tensor, and the rest of the bytes after the JSON."""
         sent = fields.sent(spec, entry.get("datatype"))
         shape = fields.shape_of(spec, entry.get("shape"))
         count = prod(shape)
@@ -229,7 +228,7 @@ class V2Codec:
                 size = fields.whole(parameters, where, "binary_data_size")
                 if size > len(tail):
                     raise BadRequest(
-                        f"{where}: expected {size} bytes of binary data behind the JSON, came {len(tail)}"
+                        f"{where}: expected {size} bytes of binary data after the JSON, got {len(tail)}"
                     )
                 return binary.decode(sent, tail[:size], shape, count), tail[size:]
         data = entry.get("data")
@@ -238,17 +237,17 @@ class V2Codec:
         if type(data) is not list:
             if type(data) is memoryview:
                 return binary.decode(sent, data, shape, count), tail
-            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, came {shorten(data)}")
+            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, got {shorten(data)}")
         array = coerce(spec, data)
         if array.size != count:
             raise BadRequest(
-                f"input {spec.name!r}: expected {count} elements for shape {list(shape)}, came {array.size}"
+                f"input {spec.name!r}: expected {count} elements for shape {list(shape)}, got {array.size}"
             )
         return array.reshape(shape), tail
 
     def _read_outputs(self, entries: object, everything_binary: bool, request: InferRequest) -> None:
         if type(entries) is not list:
-            raise BadRequest(f"'outputs': expected a list, came {shorten(entries)}")
+            raise BadRequest(f"'outputs': expected a list, got {shorten(entries)}")
         as_bytes: dict[str, bool] = {}
         for entry in entries:
             name = entry.get("name") if type(entry) is dict else None
@@ -258,7 +257,7 @@ class V2Codec:
                     f"output {given_name}: the model has no such output; it has: {', '.join(self._outputs)}"
                 )
             if name in as_bytes:
-                raise BadRequest(f"output {name!r}: expected once, came twice")
+                raise BadRequest(f"output {name!r}: expected once, got twice")
             as_bytes[name] = everything_binary
             if "parameters" in entry:
                 where = f"output {name!r}"
@@ -271,7 +270,7 @@ class V2Codec:
         request.binary = frozenset(name for name, wanted in as_bytes.items() if wanted)
 
     def _decode_raw(self, body: memoryview) -> InferRequest:
-        """A body that is one tensor and nothing else: one row of the model's only input."""
+        """Read a body that is one tensor and nothing else: one row of the model's only input."""
         if len(self._inputs) != 1:
             raise BadRequest(f"a raw body: expected a model of one input, it has: {', '.join(self._inputs)}")
         spec = next(iter(self._inputs.values()))
@@ -279,7 +278,7 @@ class V2Codec:
         if self._batched:
             shape[0] = 1
         if shape.count(-1) > 1:
-            raise BadRequest(f"input {spec.name!r}: its shape {shape} can't be told from a raw body")
+            raise BadRequest(f"input {spec.name!r}: its shape {shape} can't be inferred from a raw body")
         if spec.datatype.dtype == object:
             body = memoryview(len(body).to_bytes(4, "little") + bytes(body))
             elements = 1
@@ -290,12 +289,12 @@ class V2Codec:
         array = binary.decode(spec, body, tuple(shape), prod(shape))
         return InferRequest({spec.name: array}, self._all_outputs, frozenset(self._all_outputs))
 
-    # -- answers ------------------------------------------------------------------------------
+    # -- responses ----------------------------------------------------------------------------
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
-        """The body of the answer, and where its JSON ends; None if it is all JSON.
+        """Return the body of the response, and where its JSON ends; None if it is all JSON.
 
-        JSON has no NaN and no infinity: they become null, as binary tensors they stay what they are.
+        NaN and infinity, which JSON lacks, become null; binary tensors keep them.
         """
         entries = []
         tail = []
@@ -317,24 +316,24 @@ class V2Codec:
 
 
 def _entry(name: str, datatype: str) -> bytes:
-    """How an output begins, up to its shape."""
+    """Return the beginning of an output's entry, up to its shape."""
     return orjson.dumps({"name": name, "datatype": datatype})[:-1] + b',"shape":'
 
 
 def remember(forms: dict[bytes, Form], head: bytes, form: Form) -> None:
-    """Keep a form by what its requests start with; of clients whose requests all differ, only the last."""
+    """Keep a form by the start of its requests; when there are too many, drop all others."""
     if len(forms) == _MOST_FORMS:
         forms.clear()
     forms[head] = form
 
 
 def _with_arrays(document: Any, arrays: list[numbers.Numbers]) -> object:
-    """A request with the arrays that were cut out of it; Unread if they are not the data of its inputs."""
+    """Put the arrays that were cut out of a request back; Unread if they are not the data of its inputs."""
     entries = document.get("inputs") if type(document) is dict else None
     if type(entries) is not list or len(entries) != len(arrays):
         raise numbers.Unread
     for entry, array in zip(entries, arrays, strict=True):
-        # Not with parameters, which may say that what stands here is not read at all.
+        # Not with parameters, which may say that this array is not read at all.
         if type(entry) is not dict or entry.get("data", array) is not None or "parameters" in entry:
             raise numbers.Unread
         entry["data"] = array

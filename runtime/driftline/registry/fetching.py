@@ -23,7 +23,7 @@ def parse(source: str) -> Reference:
     if slash:
         return Reference(check_name(name), version=parse_version(version))
     if name.startswith("m-"):
-        raise BadRequest(f"{source}: expected a registered model, came a logged one: register it first")
+        raise BadRequest(f"{source}: expected a registered model, got a logged one: register it first")
     return Reference.parse(name)
 
 

@@ -46,11 +46,11 @@ class FileRegistry(Registry):
 
     def register(self, files: Sequence[str | Path] | str | Path, name: str, check: Check = accept) -> Version:
         """Raise BadRequest: a single file has no place for a second version."""
-        raise BadRequest(f"can't register {name!r} in {self.uri}: expected a folder, came a single file")
+        raise BadRequest(f"can't register {name!r} in {self.uri}: expected a folder, got a single file")
 
     def promote(self, name: str, version: int, alias: str = PRODUCTION) -> None:
         """Raise BadRequest: a single file has no place for aliases."""
-        raise BadRequest(f"can't promote {name!r} in {self.uri}: expected a folder, came a single file")
+        raise BadRequest(f"can't promote {name!r} in {self.uri}: expected a folder, got a single file")
 
     def fetch(self, version: Version) -> Path:
         """Return the path of the file itself; NotFound if it is gone."""

@@ -49,7 +49,7 @@ def gather(files: Sequence[Path]) -> dict[Path, Path]:
                 raise BadRequest(f"{path}: expected files, or one folder and nothing else")
             place = Path(path.name)
             if place in bundle:
-                raise BadRequest(f"{path}: expected different names, came {place} twice")
+                raise BadRequest(f"{path}: expected different names, got {place} twice")
             bundle[place] = path
     if MODEL / MODEL in bundle:  # how Triton lays out a model with external data
         return bundle
@@ -60,7 +60,7 @@ def gather(files: Sequence[Path]) -> dict[Path, Path]:
         if len(models) != 1:
             came = sorted({place.parts[0] for place in bundle}) or ["nothing"]
             more = f" and {len(came) - 10} more" if len(came) > 10 else ""
-            raise BadRequest(f"expected {MODEL} or exactly one .onnx file, came {', '.join(came[:10])}{more}")
+            raise BadRequest(f"expected {MODEL} or exactly one .onnx file, got {', '.join(came[:10])}{more}")
         bundle[MODEL] = bundle.pop(models[0])
     if not whole and MLMODEL not in bundle:  # an MLmodel names its own files
         _check_names(bundle)
@@ -117,13 +117,13 @@ def external_of(path: Path) -> set[str]:
 def _regular_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
-            raise BadRequest(f"{path}: expected files and folders, came a link")
+            raise BadRequest(f"{path}: expected files and folders, got a link")
         if path.is_dir():
             yield from _regular_files(path)
         elif path.is_file():
             yield path
         else:
-            raise BadRequest(f"{path}: expected files and folders, came neither")
+            raise BadRequest(f"{path}: expected files and folders, got neither")
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def check_alias(alias: str) -> str:
     """Return `alias` if it may be set: a name that can't be taken for a version number; BadRequest if not."""
     if _NUMBERED.fullmatch(alias):
         raise BadRequest(
-            f"alias {alias!r}: expected a word such as {PRODUCTION!r}, came what reads as a version"
+            f"alias {alias!r}: expected a word such as {PRODUCTION!r}, got what reads as a version"
         )
     return check_name(alias, "alias")
 
@@ -134,7 +134,7 @@ class Registry(ABC):
         if separator:
             raise BadRequest(
                 f"registry {without_secrets(text)!r}: expected a folder or an http:// URL, "
-                f"came the scheme {scheme!r}"
+                f"got the scheme {scheme!r}"
             )
         return DirectoryRegistry(Path(text))
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
-from driftline.engine.cuda.session import MOST_IN_FLIGHT
+from driftline.engine.cuda.session import MAX_IN_FLIGHT
 from driftline.engine.model import Model
 from driftline.protocols.codec import Codec, most_rows
 from driftline.protocols.mlflow.scoring import MlflowCodec
@@ -40,7 +40,7 @@ class Served:
             watch.run if watch else model.run,
             model.signature,
             model.settings.batching,
-            max(model.settings.engine.instances, MOST_IN_FLIGHT * len(model.device_sessions)),
+            max(model.settings.engine.instances, MAX_IN_FLIGHT * len(model.device_sessions)),
             cost,
             model.waits,
         )

@@ -26,7 +26,7 @@ from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.forms import ANSWERED, ASKED, Form, Lists, document_of, form_of
 from driftline.tensors import Array, shorten
 
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """Most bytes of a body, decompressed."""
 
 Named = dict[str, Any]
@@ -100,14 +100,14 @@ class Decoder:
         names = [name for name in self._names if name not in covered]
         stem = "".join(names[:1]).rpartition("_")[0]
         if not names or (names[1:] and names != [f"{stem}_{index}" for index in range(len(names))]):
-            raise BadRequest(f"a raw body: expected the profile of one input, came {shorten(names)}")
+            raise BadRequest(f"a raw body: expected the profile of one input, got {shorten(names)}")
         content = _plain(exchange.request)
         kind = {4: np.float32, 8: np.float64}.get(len(content) // len(names))
         if kind is None or len(content) % len(names):
-            raise BadRequest(f"a raw body: expected {len(names)} floats, came {len(content)} bytes")
+            raise BadRequest(f"a raw body: expected {len(names)} floats, got {len(content)} bytes")
         row = np.frombuffer(content, np.dtype(kind).newbyteorder("<")).astype(kind)
         if (np.abs(row[row != 0]) < np.finfo(row.dtype).tiny).any():
-            raise BadRequest("a raw body: expected floats, came what may be integers")
+            raise BadRequest("a raw body: expected floats, got what may be integers")
         return found | dict(zip(names, row[:, np.newaxis], strict=True))
 
     def _covered(self, found: Named) -> set[str]:
@@ -129,13 +129,13 @@ class Decoder:
             }
         end = body.json_length
         if end is not None and not 0 < end <= len(content):
-            raise BadRequest(f"a binary body: expected JSON of {end} bytes, came {len(content)} in all")
+            raise BadRequest(f"a binary body: expected JSON of {end} bytes, got {len(content)} in all")
         try:
             document = orjson.loads(content[:end])
         except orjson.JSONDecodeError as error:
             document = _with_nan(content[:end], error)
         if type(document) is not dict:
-            raise BadRequest(f"a body: expected an object, came {shorten(document)}")
+            raise BadRequest(f"a body: expected an object, got {shorten(document)}")
         tail = memoryview(b"" if end is None else content)[end or 0 :]
         return read(document, tail, first)
 
@@ -165,9 +165,7 @@ class Decoder:
         if type(inputs) is list and inputs and type(inputs[0]) is dict and "datatype" in inputs[0]:
             return tensors_of(inputs, tail, self._wanted)
         if inputs is None:
-            raise BadRequest(
-                f"a request: expected inputs, instances or a dataframe, came {shorten(document)}"
-            )
+            raise BadRequest(f"a request: expected inputs, instances or a dataframe, got {shorten(document)}")
         return self._values(inputs, first)
 
     # -- responses ----------------------------------------------------------------------------------
@@ -177,7 +175,7 @@ class Decoder:
             return tensors_of(document["outputs"], tail, self._wanted)
         if "predictions" in document:
             return self._values(document["predictions"], first)
-        raise BadRequest(f"an answer: expected outputs or predictions, came {shorten(document)}")
+        raise BadRequest(f"an answer: expected outputs or predictions, got {shorten(document)}")
 
     # -- values without a datatype --------------------------------------------------------------------
 
@@ -186,14 +184,14 @@ class Decoder:
         if type(values) is dict:
             return {name: _array(name, column) for name, column in values.items() if name in self._wanted}
         if type(values) is not list or not values:
-            raise BadRequest(f"expected a list of rows, came {shorten(values)}")
+            raise BadRequest(f"expected a list of rows, got {shorten(values)}")
         if type(values[0]) is dict:
             return self._frame(from_records(values, "rows"))
         if type(values[0]) is not list:
             return self._unnamed([values], first)
         widths = set(map(len, values)) if set(map(type, values)) == {list} else {-1, -2}
         if len(widths) != 1:
-            raise BadRequest("expected rows of one length, came others")
+            raise BadRequest("expected rows of one length, got others")
         return self._unnamed(list(zip(*values, strict=True)), first)
 
     def _unnamed(self, columns: Sequence[Any], first: int) -> Named:
@@ -220,7 +218,7 @@ _NUMBERS = {int, bool}
 
 def _plain(body: Body) -> bytes:
     """Return a body's bytes, decompressed."""
-    return decompress(body.content, body.encoding, MOST_BYTES) if body.encoding else body.content
+    return decompress(body.content, body.encoding, MAX_BYTES) if body.encoding else body.content
 
 
 def _array(name: object, values: Any) -> Array:
@@ -241,4 +239,4 @@ def _with_nan(text: bytes, error: orjson.JSONDecodeError) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError):
             pass
-    raise BadRequest(f"a body is no valid JSON: {error}") from error
+    raise BadRequest(f"a body is not valid JSON: {error}") from error

@@ -15,7 +15,7 @@ import orjson
 
 from driftline.sidecar.exchange import Body
 
-MOST_BYTES = 4096
+MAX_BYTES = 4096
 """Most bytes of a body that is read with others; for longer ones joining gains nothing."""
 
 ASKED = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -39,7 +39,7 @@ def form_of(body: Body, keys: Sequence[str], wanted: Collection[str]) -> tuple[F
     keys    ASKED or ANSWERED
     wanted  names of tensors to keep
     """
-    if body.encoding or body.json_length is not None or len(body.content) > MOST_BYTES:
+    if body.encoding or body.json_length is not None or len(body.content) > MAX_BYTES:
         return None
     if body.media_type != b"application/json":
         return None

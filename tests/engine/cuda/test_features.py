@@ -90,7 +90,7 @@ def test_what_can_not_be_read_is_said_as_ever(model: Model) -> None:
     good, bad = columns(1), columns(1)
     bad["y"] = np.array(["2024-01-01"] * 59 + ["soon"], object)
     for _ in range(3):  # there are two slots
-        with pytest.raises(BadRequest, match=r"column 'y', row 59: expected dates or times, came 'soon'"):
+        with pytest.raises(BadRequest, match=r"column 'y', row 59: expected dates or times, got 'soon'"):
             model.run(bad, ["y"])
     with pytest.raises(BadRequest, match=r"column 'a'"):
         model.run({name: column for name, column in good.items() if name != "a"}, ["y"])
@@ -99,7 +99,7 @@ def test_what_can_not_be_read_is_said_as_ever(model: Model) -> None:
 
 def test_rows_beyond_the_memory_of_a_form_are_not_read(model: Model) -> None:
     """A column that the transform doesn't read, of fewer rows than the others."""
-    with pytest.raises(BadRequest, match="expected 2 rows at most, came 60"):
+    with pytest.raises(BadRequest, match="expected 2 rows at most, got 60"):
         model.run({"other": np.zeros(2), **columns(1)}, ["y"])
 
 
@@ -128,7 +128,7 @@ def test_an_unknown_category_that_is_an_error_stays_on_the_cpu(
         "names its row"
     ]
     data = columns(1)
-    with pytest.raises(BadRequest, match=r"column 'n', row \d+: expected a category that was fitted, came 5"):
+    with pytest.raises(BadRequest, match=r"column 'n', row \d+: expected a category that was fitted, got 5"):
         model.run(data, ["y"])
     known = {name: column[data["n"] < 5] for name, column in data.items()}
     assert model.run(known, ["y"])["y"].tobytes() == transform.apply(known).tobytes()

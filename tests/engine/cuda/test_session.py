@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from support import gather, identity, save_model, scale
 
 from driftline.engine import model as engine
-from driftline.engine.cuda.session import MOST_SHAPES, DeviceSession, Layout, bucket_of
+from driftline.engine.cuda.session import MAX_SHAPES, DeviceSession, Layout, bucket_of
 from driftline.engine.cuda.shared_lock import SharedLock
 from driftline.engine.model import Model
 from driftline.engine.session import UNRECORDED, Binding, Session
@@ -180,10 +180,10 @@ def test_strings_and_what_has_no_row_for_each_go_the_old_way(tmp_path: Path) -> 
 
 def test_memory_does_not_grow_with_shapes(tmp_path: Path) -> None:
     session = DeviceSession(Cpu(), Session(identity(tmp_path / "m.onnx", "FP32", ("N", "M"))))
-    for width in range(1, MOST_SHAPES + 10):
+    for width in range(1, MAX_SHAPES + 10):
         x = np.full((2, width), width, np.float32)
         assert session.run({"x": x}, ["y"])["y"].tolist() == x.tolist()
-    assert len(session._buffers) == MOST_SHAPES
+    assert len(session._buffers) == MAX_SHAPES
 
 
 @pytest.fixture

@@ -49,12 +49,21 @@ def test_what_had_begun_when_the_first_was_told_is_one_thing_the_worst_first() -
 
 def test_all_columns_from_the_first_row_on_are_a_question_of_the_profile() -> None:
     (one,) = groups([signal(f"x_{index}", 9, 0, first=True) for index in range(3)])
-    assert one.told(3).endswith("so many from the first row on: is the profile of data like this?")
+    assert one.told(3).endswith(
+        "mean of x_2); so many from the first row on: is the profile of data like this?"
+    )
+    (some,) = groups([signal(f"x_{index}", 9, 0, first=index < 2) for index in range(3)])
+    assert some.told(3).endswith("look first at where the data comes from")
 
 
 def test_so_many_are_no_hint_where_nobody_knows_since_when() -> None:
     (one,) = groups([signal(f"x_{index}", 9) for index in range(3)])
     assert "so many" not in one.told(3)
+
+
+def test_two_are_not_many() -> None:
+    (one,) = groups([signal(f"x_{index}", 9, 5) for index in range(2)])
+    assert "so many" not in one.told(2)
 
 
 def test_kinds_are_apart_and_an_alarm_is_a_change_that_is_told_once() -> None:

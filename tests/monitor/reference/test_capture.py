@@ -23,7 +23,7 @@ def test_so_many_rows_are_kept_and_no_more() -> None:
 
 
 def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
     capture = Capture(1000)
     for _ in range(5):
         capture.add({"x": np.zeros(100)}, 100)
@@ -32,7 +32,7 @@ def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_so_are_those_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
     capture = Capture(1000)
     for _ in range(5):
         capture.add({"s": np.array(["a" * 600], object)}, 1)
@@ -41,7 +41,7 @@ def test_so_are_those_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_texts_may_be_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
     capture = Capture(1000)
     for _ in range(5):
         capture.add({"s": np.array(["a" * 100, np.nan, 5, None], object)}, 4)
@@ -56,7 +56,7 @@ def test_columns_of_arrow_are_kept() -> None:
 
 
 def test_a_profile_of_nothing_is_none() -> None:
-    with pytest.raises(BadRequest, match="expected columns with rows, came none"):
+    with pytest.raises(BadRequest, match="expected columns with rows, got none"):
         Capture(10).profile()
 
 

@@ -149,7 +149,7 @@ def test_odd_columns(most_bytes: float) -> None:
 
 
 def test_of_too_many_categories_the_rarest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "MOST_DISTINCT", 5)
+    monkeypatch.setattr(fitting, "MAX_DISTINCT", 5)
     often = np.repeat(np.arange(5), 40).astype(str)
     batches = [
         {"a": np.concatenate([often, [f"once {batch} {row}" for row in range(20)]])} for batch in range(5)
@@ -166,11 +166,11 @@ def test_of_too_many_categories_the_rarest_are_forgotten(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("batches", "kinds", "message"),
     [
-        ([NUMBERS, STRINGS], {}, "column 'a': expected numbers as before, came strings"),
-        ([STRINGS, NUMBERS], {}, "column 'a': expected strings as before, came numbers"),
-        ([{"": np.zeros(9)}], {}, "expected columns with names, came one without"),
-        ([NUMBERS, {"b": np.zeros(9)}], {}, "came more or fewer: a, b"),
-        ([STRINGS], {"a": "numeric"}, "column 'a': expected numbers, came strings"),
+        ([NUMBERS, STRINGS], {}, "column 'a': expected numbers as before, got strings"),
+        ([STRINGS, NUMBERS], {}, "column 'a': expected strings as before, got numbers"),
+        ([{"": np.zeros(9)}], {}, "expected columns with names, got one without"),
+        ([NUMBERS, {"b": np.zeros(9)}], {}, "got more or fewer: a, b"),
+        ([STRINGS], {"a": "numeric"}, "column 'a': expected numbers, got strings"),
         ([NUMBERS], {"b": "numeric"}, "column 'b' as 'numeric': expected one of a as"),
         ([NUMBERS], {"a": "text"}, "column 'a' as 'text': expected one of a as"),
         ([{"a": np.full(9, 0.5)}], {"a": "categorical"}, "column 'a' as 'categorical': expected whole"),
@@ -207,3 +207,8 @@ def test_a_batch_whose_values_are_all_missing_has_no_type(first: int, most_bytes
     a = references["a"]
     assert isinstance(a, Categorical)
     assert (a.kind, a.categories, a.counts.tolist()) == ("string", ("x", "y"), [10, 10, 0, 4])
+
+
+def test_kinds_without_names_are_refused() -> None:
+    with pytest.raises(BadRequest, match="by column name, got 'numeric'"):
+        Fit("numeric")  # type: ignore[arg-type]

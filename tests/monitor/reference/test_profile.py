@@ -206,9 +206,9 @@ def test_columns_of_a_matrix_can_have_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({"x": ["a", "b"]}, "names of 'x': expected 3, came 2"),
-        ({"x": ["a", "b", "c", "d"]}, "names of 'x': expected 3, came 4"),
-        ({"z": ["a", "b"]}, "names of 'z': expected 0, came 2"),
+        ({"x": ["a", "b"]}, "names of 'x': expected 3, got 2"),
+        ({"x": ["a", "b", "c", "d"]}, "names of 'x': expected 3, got 4"),
+        ({"z": ["a", "b"]}, "names of 'z': expected 0, got 2"),
         ({"x": ["a", "b", "y"]}, "column 'y': expected one of this name, there would be several"),
     ],
 )
@@ -235,7 +235,7 @@ def test_a_matrix_under_one_name_is_its_columns() -> None:
 
 def test_batches_are_sketched_within_their_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [data(50_000, seed) for seed in range(4)]
-    monkeypatch.setattr(fitting, "MOST_BYTES", 1000)
+    monkeypatch.setattr(fitting, "MAX_BYTES", 1000)
     profile = Profile.fit_batches(batches)
     everything = np.concatenate([batch["normal"] for batch in batches])
     reference = profile["normal"]
@@ -268,7 +268,7 @@ def test_an_empty_profile_has_columns_and_no_rows(tmp_path: Path) -> None:
     for one in (profile, Profile.load(tmp_path / "profile.arrow")):
         assert (one.names, one.rows) == (tuple(kinds), 0)
         assert [reference.counts.tolist() for reference in one.references] == [[0, 0, 0, 0], *([[0, 0]] * 3)]
-        state = one.whole.state(np.empty((1, 0), np.float32))
+        state = one.whole.state(one.whole.tables(np.empty((1, 0), np.float32)))
         rows.observe(np.array([[1], [np.nan], [3]], np.float32), state)
         assert state.counts.tolist() == [[2, 1, 0, 0]]
         assert state.moments.tolist() == [[2, 2, 2, 1, 3]]
@@ -298,15 +298,15 @@ def test_what_cannot_be_profiled_is_named() -> None:
         Profile.fit({"a": np.zeros((2, 2, 2))})
     with pytest.raises(BadRequest, match="expected columns of one length"):
         Profile.fit({"a": np.zeros(2), "b": np.zeros(3)})
-    with pytest.raises(BadRequest, match="expected columns with rows, came none"):
+    with pytest.raises(BadRequest, match="expected columns with rows, got none"):
         Profile.fit({"a": np.zeros(0)})
-    with pytest.raises(BadRequest, match="column 'a': expected numbers, came strings"):
+    with pytest.raises(BadRequest, match="column 'a': expected numbers, got strings"):
         Profile.fit({"a": np.array(["x"] * 100)}, kinds={"a": "numeric"})
     with pytest.raises(BadRequest, match="column 'z' as 'numeric'"):
         Profile.fit({"a": np.zeros(100)}, kinds={"z": "numeric"})
-    with pytest.raises(BadRequest, match="column 'a': expected numbers as before, came strings"):
+    with pytest.raises(BadRequest, match="column 'a': expected numbers as before, got strings"):
         Profile.fit_batches([{"a": np.zeros(100)}, {"a": np.array(["x"])}])
-    with pytest.raises(BadRequest, match="came more or fewer: b"):
+    with pytest.raises(BadRequest, match="got more or fewer: b"):
         Profile.fit_batches([{"a": np.zeros(100)}, {"a": np.zeros(1), "b": np.zeros(1)}])
 
 
@@ -346,5 +346,5 @@ def test_a_dataset_is_read_batch_by_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [pd.DataFrame({"a": [1.0]}), {"a": [1.0]}, "training.parquet", 1])
 def test_one_table_is_no_batches(data: object) -> None:
-    with pytest.raises(BadRequest, match="batches: expected tables, one after the other, came one"):
+    with pytest.raises(BadRequest, match="batches: expected tables, one after the other, got one"):
         Profile.fit_batches(data)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from driftline.monitor.reference.profile import Profile
-from driftline.monitor.reference.whole import FEATURES, MOST_CORRELATED, Whole, correlation, mean_features
+from driftline.monitor.reference.whole import FEATURES, MAX_CORRELATED, Whole, correlation, mean_features
 from driftline_kernels import moments
 
 
@@ -47,8 +47,8 @@ def test_the_square_norm_of_features_is_one_on_average() -> None:
 
 
 def test_many_columns_have_no_correlations() -> None:
-    values = np.random.default_rng(0).standard_normal((200, MOST_CORRELATED + 1))
-    assert Profile.fit({"x": values[:, :-1]}).whole.comoments.shape == (MOST_CORRELATED + 1,) * 2
+    values = np.random.default_rng(0).standard_normal((200, MAX_CORRELATED + 1))
+    assert Profile.fit({"x": values[:, :-1]}).whole.comoments.shape == (MAX_CORRELATED + 1,) * 2
     many = Profile.fit({"x": values}).whole
     assert many.comoments.shape == correlation(many.comoments).shape == (0, 0)
     assert many.features.any()

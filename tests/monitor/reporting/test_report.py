@@ -391,7 +391,7 @@ def test_whole_rows_show_a_change_that_no_column_does() -> None:
 
 def test_windows_of_other_bins_are_refused(profile: Profile) -> None:
     other = Profile.fit({"z": np.arange(200.0)})
-    with pytest.raises(BadRequest, match="column 'z': expected 37 counts in the window, came 0"):
+    with pytest.raises(BadRequest, match="column 'z': expected 37 counts in the window, got 0"):
         report.of(other, window(profile, data(10)))
     with pytest.raises(BadRequest, match="column 'q': the report has no such column; it has: z"):
         report.of(other, window(other, {"z": np.arange(3.0)}))["q"]

@@ -102,24 +102,24 @@ def test_typed_contents_are_logged_as_json() -> None:
 @pytest.mark.parametrize(
     ("received", "message"),
     [
-        (asked("FP32", (2,), b"1234"), r"input 'x': expected 8 bytes for FP32 \[2\], came 4"),
-        (asked("FP32", (1, 1), b"1234"), r"input 'x': expected shape \[-1\], came \[1, 1\]"),
-        (asked("FP32", (-1,), b"1234"), r"input 'x': expected shape \[-1\], came \[-1\]; where the model"),
-        (asked("FP64", (1,), b"12345678"), "input 'x': expected datatype FP32, came 'FP64'"),
-        (asked("FP32", (1,), b"", b""), "'raw_input_contents': expected 1, one for each input, came 2"),
+        (asked("FP32", (2,), b"1234"), r"input 'x': expected 8 bytes for FP32 \[2\], got 4"),
+        (asked("FP32", (1, 1), b"1234"), r"input 'x': expected shape \[-1\], got \[1, 1\]"),
+        (asked("FP32", (-1,), b"1234"), r"input 'x': expected shape \[-1\], got \[-1\]; -1 stands for"),
+        (asked("FP64", (1,), b"12345678"), "input 'x': expected datatype FP32, got 'FP64'"),
+        (asked("FP32", (1,), b"", b""), "'raw_input_contents': expected 1, one for each input, got 2"),
         (
             asked("FP32", (1,), b"1234", fp32_contents=[1]),
-            "input 'x': expected raw_input_contents alone, came fp32_contents too",
+            "input 'x': expected raw_input_contents alone, got fp32_contents too",
         ),
         (
             asked("FP32", (1,), fp64_contents=[1]),
-            "input 'x': expected fp32_contents for FP32, came fp64_contents",
+            "input 'x': expected fp32_contents for FP32, got fp64_contents",
         ),
-        (asked("FP32", (2,), fp32_contents=[1]), r"input 'x': expected 2 elements for shape \[2\], came 1"),
-        (asked("FP32", (1,)), r"input 'x': expected 1 elements for shape \[1\], came 0"),
-        (asked("FP16", (1,)), "input 'x': expected FP16 in raw_input_contents, came contents"),
-        (asked("FP8", (1,)), "input 'x': expected datatype FP32, came 'FP8'"),
-        (read(b""), "'inputs': expected a list of tensors, came \\[\\]"),
+        (asked("FP32", (2,), fp32_contents=[1]), r"input 'x': expected 2 elements for shape \[2\], got 1"),
+        (asked("FP32", (1,)), r"input 'x': expected 1 elements for shape \[1\], got 0"),
+        (asked("FP16", (1,)), "input 'x': expected FP16 in raw_input_contents, got contents"),
+        (asked("FP8", (1,)), "input 'x': expected datatype FP32, got 'FP8'"),
+        (read(b""), "'inputs': expected a list of tensors, got \\[\\]"),
     ],
 )
 def test_refusals(received: Received, message: str) -> None:
@@ -128,7 +128,7 @@ def test_refusals(received: Received, message: str) -> None:
 
 
 def test_integers_beyond_their_datatype_are_refused() -> None:
-    with pytest.raises(BadRequest, match="input 'x': expected INT8 values from -128 to 127, came 128"):
+    with pytest.raises(BadRequest, match="input 'x': expected INT8 values from -128 to 127, got 128"):
         codec("INT8").decode(asked("INT8", (1,), int_contents=[128]))
 
 
@@ -142,7 +142,7 @@ def test_parameters_are_those_of_rest() -> None:
     received.message.inputs[0].parameters["binary_data_size"].int64_param = 3
     assert codec().decode(received).timeout_us == 5
     parameters["timeout"].string_param = "5"
-    with pytest.raises(BadRequest, match="parameter 'timeout': expected a whole number from 0, came '5'"):
+    with pytest.raises(BadRequest, match="parameter 'timeout': expected a whole number from 0, got '5'"):
         codec().decode(received)
     del parameters["timeout"]
     received.message.inputs[0].parameters["shared_memory_region"].string_param = "r"
@@ -151,7 +151,7 @@ def test_parameters_are_those_of_rest() -> None:
 
 
 def test_what_is_made_pythons_one_by_one_has_an_end() -> None:
-    many = "expected at most 16384 tensors and parameters, came 20001"
+    many = "expected at most 16384 tensors and parameters, got 20001"
     received = asked("FP32", (1,), b"1234")
     for _ in range(20_000):
         received.message.inputs.add()

@@ -50,9 +50,9 @@ def test_fields_of_other_definitions_are_passed_over() -> None:
 
 @pytest.mark.parametrize("field", [b"\x3a\x00", b"\x2a\x00"], ids=["raw tensors", "inputs"])
 def test_more_fields_than_anybody_needs_are_not_read(field: bytes) -> None:
-    wire.read(field * wire.MOST_FIELDS)
-    with pytest.raises(ValueError, match="expected at most 32768 tensors and parameters, came more"):
-        wire.read(field * (wire.MOST_FIELDS + 1))
+    wire.read(field * wire.MAX_FIELDS)
+    with pytest.raises(ValueError, match="expected at most 32768 tensors and parameters, got more"):
+        wire.read(field * (wire.MAX_FIELDS + 1))
 
 
 @pytest.mark.parametrize(

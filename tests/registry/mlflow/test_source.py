@@ -35,6 +35,7 @@ class FakeTracking:
 
     def __init__(self) -> None:
         self.aliases = {"production": 1}
+        self.newest = [1]  # of each stage
         self.tags: dict[str, str] = {}
         self.files = {"MLmodel": b"flavors: {}", "deep/er/data": bytes(range(256)) * 4096}
         self.sizes: dict[str, int] = {}
@@ -53,7 +54,8 @@ class FakeTracking:
         match path:
             case "registered-models/get" if query["name"] == "flights":
                 aliases = [{"alias": alias, "version": str(number)} for alias, number in self.aliases.items()]
-                model = {"name": "flights", "latest_versions": [version], "aliases": aliases}
+                latest = [version | {"version": str(number)} for number in self.newest]
+                model = {"name": "flights", "latest_versions": latest, "aliases": aliases}
                 return {"registered_model": model}
             case "registered-models/search":
                 names = [{"name": name, "latest_versions": [version]} for name in ("flights", "not ours/")]
@@ -230,6 +232,13 @@ def test_following_costs_one_request_a_look(registry: MlflowRegistry, fake: Fake
     assert [path for path, _ in fake.asked] == ["/api/2.0/mlflow/registered-models/get?name=flights"]
 
 
+def test_without_an_alias_the_newest_version_of_all_stages_serves(
+    registry: MlflowRegistry, fake: FakeTracking
+) -> None:
+    fake.aliases, fake.newest = {}, [2, 3, 1]
+    assert registry.resolve(FLIGHTS).number == 3
+
+
 def test_names_that_are_no_names_here_are_left_out(registry: MlflowRegistry) -> None:
     assert registry.models() == ["flights"]
 
@@ -323,10 +332,10 @@ def test_a_server_that_is_not_mlflow_is_named(
     registry: MlflowRegistry, fake: FakeTracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake, "answer", lambda path, query: {"hello": "world"})
-    with pytest.raises(RegistryError, match="with 'registered_model', came one with: hello"):
+    with pytest.raises(RegistryError, match="with 'registered_model', got one with: hello"):
         registry.resolve(FLIGHTS)
     monkeypatch.setattr(fake, "answer", lambda path, query: [])
-    with pytest.raises(RegistryError, match="came registered-models/get without JSON"):
+    with pytest.raises(RegistryError, match="got registered-models/get without JSON"):
         registry.resolve(FLIGHTS)
 
 
@@ -425,6 +434,20 @@ def test_what_it_said_last_holds_while_it_is_away(
     assert caplog.text.count("can be read again") == 1
 
 
+def test_where_nobody_is_there_no_client_is_loaded(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = MlflowRegistry(url, Cache(tmp_path), remember=True).resolve(FLIGHTS)
+
+    def refuse(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(tracking_module.socket, "create_connection", refuse)
+    registry = MlflowRegistry(url, Cache(tmp_path), remember=True)
+    assert registry.resolve(FLIGHTS) == version
+    assert "_client" not in vars(registry._tracking)
+
+
 def test_what_it_never_said_fails_while_it_is_away(url: str, fake: FakeTracking, tmp_path: Path) -> None:
     fake.status = 503
     with pytest.raises(RegistryError, match="fails: 503"):
@@ -497,7 +520,7 @@ def test_another_size_is_refused_and_comes_anew(
 ) -> None:
     version = registry.resolve(FLIGHTS)
     fake.sizes = {"deep/er/data": size}
-    with pytest.raises(RegistryError, match=rf"artifact deep/er/data: expected {size} bytes, came"):
+    with pytest.raises(RegistryError, match=rf"artifact deep/er/data: expected {size} bytes, got"):
         registry.fetch(version)
     fake.sizes = {}
     assert content(registry.fetch(version)) == fake.files
@@ -508,7 +531,7 @@ def test_a_name_that_leaves_its_folder_is_refused(
     registry: MlflowRegistry, fake: FakeTracking, name: str
 ) -> None:
     fake.files[name] = b"x"
-    with pytest.raises(RegistryError, match="expected names of files and folders, came"):
+    with pytest.raises(RegistryError, match="expected names of files and folders, got"):
         registry.fetch(registry.resolve(FLIGHTS))
 
 

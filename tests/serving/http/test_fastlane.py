@@ -137,12 +137,12 @@ def test_no_head_is_without_end(house: House, before: bytes, start: bytes, more:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (REQUESTS["no HTTP"], "the request is no valid HTTP"),
-        (REQUESTS["no host"], "expected one Host header, came none"),
-        (REQUESTS["two hosts"], "expected one Host header, came 2"),
+        (REQUESTS["no HTTP"], "the request is not valid HTTP"),
+        (REQUESTS["no host"], "expected one Host header, got none"),
+        (REQUESTS["two hosts"], "expected one Host header, got 2"),
         (
             REQUESTS["chunked"].partition(b"\r\n\r\n")[0] + b"\r\n\r\nzz\r\n",
-            "the request is no valid HTTP",
+            "the request is not valid HTTP",
         ),
     ],
     ids=["garbage", "no host", "two hosts", "a wrong chunk"],
@@ -275,7 +275,7 @@ def test_mlflow_has_errors_of_its_own_form(house: House, name: str, status: int,
 
 
 def test_heads_in_memory_are_few(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastlane, "MOST_HEADS", 3)
+    monkeypatch.setattr(fastlane, "MAX_HEADS", 3)
     for number in range(10):
         house.run(house.talk(house.lane, [post("{}", "/v2/models/scale/infer", f"id: {number}")]))
     assert 0 < len(house.lane.heads) <= 3

@@ -124,7 +124,7 @@ async def test_without_the_secret_nobody_looks() -> None:
 
 
 async def test_old_deliveries_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "MOST_DELIVERIES", 2)
+    monkeypatch.setattr(hooks, "MAX_DELIVERIES", 2)
     hook = Hook(Looked(), WORDS)  # type: ignore[arg-type]
     news = [
         hook._is_new(delivery, now) for delivery, now in (("a", 0), ("a", 1), ("b", 2), ("c", 3), ("a", 4))

@@ -290,7 +290,7 @@ def test_requests_of_one_form_run_and_count_as_what_they_are(
 def test_no_more_rows_run_together_than_some_batches_have(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "MOST_BATCHES", 1)
+    monkeypatch.setattr(together, "MAX_BATCHES", 1)
     counters = house.host.find("scale").batcher.counters
     several = [instances(json.dumps([[at, 2, 3]] * 50)) for at in range(7)]
     expected = [alone(house, request) for request in several]

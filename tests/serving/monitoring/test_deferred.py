@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from driftline.blocks import Blocks
-from driftline.serving.monitoring.deferred import ENOUGH_ROWS, MOST_SECONDS, MOST_VALUES, Deferred
+from driftline.serving.monitoring.deferred import ENOUGH_ROWS, MAX_SECONDS, MAX_VALUES, Deferred
 from driftline.tensors import Tensors
 
 
@@ -43,7 +43,7 @@ async def test_few_rows_are_observed_after_a_while() -> None:
     seen.give(2)
     await asyncio.sleep(0)
     assert seen.pieces == []
-    await asyncio.sleep(3 * MOST_SECONDS)
+    await asyncio.sleep(3 * MAX_SECONDS)
     assert seen.pieces == [[0, 1, 2, 3, 4]]
 
 
@@ -69,7 +69,7 @@ async def test_all_are_observed_once_whatever_comes_when(seed: int) -> None:
     seen.deferred.catch_up()
     assert sorted(seen.rows) == list(range(seen.given))
     before = len(seen.pieces)
-    await asyncio.sleep(2 * MOST_SECONDS)
+    await asyncio.sleep(2 * MAX_SECONDS)
     assert len(seen.pieces) == before
 
 
@@ -162,7 +162,7 @@ async def test_columns_go_together_however_they_lie() -> None:
 
 async def test_fewer_wide_rows_are_enough() -> None:
     pieces = Pieces()
-    wide = np.zeros((1, MOST_VALUES // 3))
+    wide = np.zeros((1, MAX_VALUES // 3))
     for _ in range(3):
         pieces.deferred.add({"x": wide}, {})
     await asyncio.sleep(0)

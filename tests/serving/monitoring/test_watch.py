@@ -19,7 +19,7 @@ from driftline.engine.model import Model
 from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Reference, Registry
-from driftline.serving.monitoring.deferred import ENOUGH_ROWS, MOST_SECONDS
+from driftline.serving.monitoring.deferred import ENOUGH_ROWS, MAX_SECONDS
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.monitoring.watch import Watch
 
@@ -76,7 +76,7 @@ async def test_an_answer_does_not_wait_for_its_rows_to_be_observed(watch: Watch)
     assert outputs.keys() == {"total"}
     assert outputs["total"].tolist() == [6]
     assert monitor.rows == 0
-    await asyncio.sleep(2 * MOST_SECONDS)
+    await asyncio.sleep(2 * MAX_SECONDS)
     assert monitor.rows == 1
 
 

@@ -120,7 +120,7 @@ def test_what_waits_goes_together(batch: int) -> None:
 
 
 def test_large_ones_do_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_POST_BYTES", 10_000)
+    monkeypatch.setattr(module, "MAX_POST_BYTES", 10_000)
     with receiving() as receiver:
         with logging_to(receiver.url, log_batch=1000) as payloads:
             for _ in range(20):

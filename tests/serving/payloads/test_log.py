@@ -231,7 +231,7 @@ def test_nothing_is_handed_to_a_process_whose_connection_is_closed() -> None:
     [
         ({"log_payloads": "all"}, "--log-payloads: expected --log-sink, a URL or a folder, with it"),
         ({"log_sink": "x"}, "--log-sink: expected --log-payloads all, request or response with it"),
-        ({"log_payloads": "all", "log_sink": "s3://a:b@c"}, "or a folder, came 's3'://"),
+        ({"log_payloads": "all", "log_sink": "s3://a:b@c"}, "or a folder, got 's3'://"),
         ({"log_payloads": "all", "log_sink": "http://"}, "expected a URL such as http://host:8080/path"),
         ({"log_payloads": "all", "log_sink": "http://a:x/"}, "expected a URL such as"),
         ({"log_payloads": "all", "log_sink": "/proc/none"}, "--log-sink = '/proc/none'"),

@@ -214,7 +214,7 @@ async def test_a_line_that_is_too_long_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 256)
-    monkeypatch.setattr(module, "MOST_LINE_BYTES", 1024)
+    monkeypatch.setattr(module, "MAX_LINE_BYTES", 1024)
     grows = tmp_path / "a.jsonl"
     grows.write_text(lines(2) + "x" * 3000)
     (tmp_path / "b.csv").write_text(csv(1) + '7,1.5,"7.5,a\n' + "7,1.5,7.5,a\n" * 200)  # a quote too much
@@ -255,7 +255,7 @@ def test_inodes_that_are_gone_are_forgotten_in_time(monkeypatch: pytest.MonkeyPa
     files._forget(set(), 10_000.0)
     files._forget({0}, 10_001.0)  # the hour begins anew
     assert list(files._places) == [0, 1, 2]
-    monkeypatch.setattr(module, "MOST_UNSEEN", 1)
+    monkeypatch.setattr(module, "MAX_UNSEEN", 1)
     files._forget({0}, 10_002.0)
     assert len(files._places) == 2
 

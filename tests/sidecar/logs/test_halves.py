@@ -80,13 +80,15 @@ def test_room_is_never_exceeded_and_nothing_is_lost_uncounted(
     assert halves.counts["alone"] == alone
 
 
-def test_any_order_of_many_joins_all() -> None:
+def test_any_order_of_many_joins_all_and_gives_back_their_room() -> None:
     halves = Halves(10**7, 60)
     events = [(str(n), half(kind, str(n))) for n in range(1000) for kind in ("request", "response")]
     random.Random(0).shuffle(events)
     pairs = [pair for key, payload in events if (pair := halves.add(key, payload, 0.0))]
     assert len(pairs) == 1000
     assert all(answer is not None and request.id == answer.id for request, answer in pairs)
+    assert halves.expire(60) == []
+    assert (halves.apart, halves.bytes) == (0, 0)
 
 
 def test_what_waits_outlives_a_restart() -> None:
@@ -103,5 +105,7 @@ def test_long_texts_take_room() -> None:
     for number in range(10):
         halves.add(f"{number}" + "s" * 5_000, REQUEST, 0)
     assert (halves.waiting, halves.counts["dropped"]) == (1, 9)
+    assert halves.add("9" + "s" * 5_000, RESPONSE, 0) is not None
+    assert halves.bytes > 5_000
     halves.expire(60)
     assert halves.bytes == 0

@@ -45,7 +45,7 @@ def test_a_tail_of_another_length_is_refused(tail: bytes) -> None:
     if not tail:  # it is JSON, whatever its parameters say
         assert json_end(head) is None
         return
-    with pytest.raises(BadRequest, match=f"expected 4 bytes behind its JSON, came {len(tail)}"):
+    with pytest.raises(BadRequest, match=f"expected 4 bytes behind its JSON, got {len(tail)}"):
         json_end(head + tail)
 
 

@@ -22,7 +22,7 @@ def check(engine: Engine) -> None:
     if not engine.tensorrt:
         return
     if engine.device == "cpu":
-        raise ConfigError("engine.tensorrt = true: expected engine.device to be a card, came 'cpu'")
+        raise ConfigError("engine.tensorrt = true: expected engine.device to be a card, got 'cpu'")
     if engine.cuda_graphs:
         raise ConfigError(
             "engine.tensorrt = true: expected engine.cuda_graphs = false: it keeps one graph only"

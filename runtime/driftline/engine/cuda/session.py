@@ -32,10 +32,10 @@ log = logging.getLogger("driftline.device")
 
 Answer = TypeVar("Answer")
 
-MOST_IN_FLIGHT = 2
+MAX_IN_FLIGHT = 2
 """Batches in flight on a device: one is written to pinned memory while the other is computed."""
 
-MOST_SHAPES = 64
+MAX_SHAPES = 64
 """Shapes of batches that have device memory of their own; ONNX Runtime copies batches of any other shape."""
 
 
@@ -159,7 +159,7 @@ class DeviceSession:
         self._closed = False
         self._on_close: list[Callable[[], object]] = []
         with device.active():
-            for _ in range(MOST_IN_FLIGHT):
+            for _ in range(MAX_IN_FLIGHT):
                 self._free.put(PinnedBuffers(device))
 
     @property
@@ -202,7 +202,7 @@ class DeviceSession:
             if self._closed:
                 return
             self._closed = True
-        all_pinned = [self._free.get() for _ in range(MOST_IN_FLIGHT)]
+        all_pinned = [self._free.get() for _ in range(MAX_IN_FLIGHT)]
         self._free.put(None)
         if self._thread is not None:
             self._thread.shutdown()
@@ -294,7 +294,7 @@ class DeviceSession:
         input_key = self._staging.key(inputs)
         key = bucket, input_key, outputs
         with self._allocating:
-            if key not in self._buffers and len(self._buffers) < MOST_SHAPES and not self._closed:
+            if key not in self._buffers and len(self._buffers) < MAX_SHAPES and not self._closed:
                 try:
                     self._buffers[key] = self._allocate(bucket, input_key, outputs)
                 except Exception as error:

@@ -1,4 +1,4 @@
-"""A process that runs a model's Python code: started, asked, found dead, ended."""
+"""A process that runs a model's Python code: its start, its requests, its death, its end."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _LINE = 2_000
 
 
 class Died(ModelError):
-    """The process is not there any more, or did not come up."""
+    """The process has ended, or failed to start."""
 
 
 class PythonProcess:
-    """An interpreter with an MLflow model in it. It ends when ours does, however that ends.
+    """An interpreter with an MLflow model in it. It ends when our process does, however that ends.
 
     python        the interpreter
     folder        of the model
-    memory_bytes  that it may have of its own
+    memory_bytes  private memory that it may use
 
     Raises Died if there is no such interpreter.
     """
@@ -60,8 +60,8 @@ class PythonProcess:
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=passed,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # a version's folder stays as it is
-                start_new_session=True,  # a Ctrl-C is for the server, which finishes what is in flight
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # leave the version's folder unchanged
+                start_new_session=True,  # Ctrl-C is for the server, which finishes requests in flight
             )
         except OSError as error:
             self._close()
@@ -76,7 +76,7 @@ class PythonProcess:
         ).start()
 
     def wait_ready(self) -> None:
-        """Return when the model is loaded; Died if it can't be."""
+        """Wait until the model is loaded; Died if it can't be."""
         if self._ready:
             return
         answer = self._answer(START_SECONDS)
@@ -85,13 +85,13 @@ class PythonProcess:
         self._ready = True
 
     def ask(self, inputs: Tensors) -> tuple[str, Tensors]:
-        """The model's predictions: 'table', 'mapping' or 'array', and by name; an array's name is ''.
+        """Return the predictions: 'table', 'mapping' or 'array', and arrays by name; an array's name is ''.
 
-        Raises BadRequest if the model refuses the inputs, ModelError if it fails, Died with the process.
+        Raises BadRequest if the model refuses the inputs, ModelError if it fails, Died if the process dies.
         """
         self.wait_ready()
         size = self._requests.write(inputs)
-        with suppress(OSError):  # that it is gone shows in the answer
+        with suppress(OSError):  # the response shows that it has ended
             self._control.sendall(b"%d\n" % size)
         answer = self._answer()
         if "error" in answer:
@@ -102,11 +102,11 @@ class PythonProcess:
         return answer["form"], {name: array.copy() for name, array in found.items()}
 
     def dead(self) -> bool:
-        """Whether the process has ended."""
+        """Return whether the process has ended."""
         return self._popen.poll() is not None
 
     def kill(self) -> None:
-        """End it, with what it has started, and give everything back."""
+        """Kill it, with its children, and close everything."""
         if self._popen.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
@@ -120,7 +120,7 @@ class PythonProcess:
         self._descriptors = []
 
     def _answer(self, seconds: float | None = None) -> dict[str, Any]:
-        """The next line that it says; Died if it ends, or says nothing for so long."""
+        """Return its next message; Died if it ends, or sends nothing for this long."""
         waiting = select.poll()
         waiting.register(self._control, select.POLLIN)
         waiting.register(self._pid, select.POLLIN)
@@ -142,7 +142,7 @@ class PythonProcess:
         return answer
 
     def _end(self) -> str:
-        """How it ended, in words."""
+        """Return how it ended, in words."""
         try:
             code = self._popen.wait(1)
         except subprocess.TimeoutExpired:
@@ -152,14 +152,14 @@ class PythonProcess:
         return f"was killed by {signal.Signals(-code).name}"
 
     def _explained(self, error: object) -> str:
-        """An error, with the limit on memory if it is about that."""
+        """Return an error's text, with the memory limit if it is about memory."""
         if "memory" not in str(error).lower():
             return str(error)
         return f"{error}; it may have {self._memory_bytes >> 20} MiB ([engine] memory_bytes)"
 
 
 def _report(stderr: IO[bytes], folder: Path) -> None:
-    """Log what a process writes, until it and all that it has started have ended."""
+    """Log what a process writes, until it and all its children have ended."""
     with stderr:
         while line := stderr.readline(_LINE):
             log.info("%s: %s", folder, line.decode(errors="replace").rstrip(), extra={"folder": str(folder)})

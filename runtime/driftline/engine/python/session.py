@@ -1,4 +1,4 @@
-"""Models that are Python code: MLflow's pyfuncs, each in a process of its own interpreter."""
+"""Models that are Python code: MLflow's pyfuncs, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ log = logging.getLogger("driftline.python")
 
 
 class PythonSession:
-    """An MLflow model's folder, served by as many processes as there are instances; as Session, to its users.
+    """An MLflow model's folder, run by one process for each instance; with the interface of Session.
 
-    A process that dies is started again: at once after its first death, then later and later, until it has
-    answered. Who was asking gets ModelError; who asks while nothing may be started yet, Unavailable.
+    A process that dies is restarted: at once after its first death, then with growing delays, until it has
+    answered. The request that it was running gets ModelError; one during a delay gets Unavailable.
 
-    predictions  how it gave what it predicted last, once it has
+    predictions  the form of the last predictions, once there are some
 
-    Raises ModelError if the model can't be loaded or says not what it takes.
+    Raises ModelError if the model can't be loaded or does not declare its inputs.
     """
 
     classes: Mapping[str, tuple[int | str, ...]] = {}
@@ -70,7 +70,7 @@ class PythonSession:
         return {name: found[name] for name in outputs}
 
     def close(self) -> None:
-        """End its processes; who asks from here on gets ModelError."""
+        """End its processes; later runs raise ModelError."""
         self._end()
 
     def _ask(self, inputs: Tensors) -> Tensors:
@@ -84,7 +84,7 @@ class PythonSession:
 
 
 class Slot:
-    """The place of one process, and of those that come after it. Used by one thread at a time."""
+    """Runs one process, and its successors. Used by one thread at a time."""
 
     def __init__(self, python: str, folder: Path, memory_bytes: int) -> None:
         self._start = partial(PythonProcess, python, folder, memory_bytes)
@@ -94,12 +94,12 @@ class Slot:
         self._process: PythonProcess | None = self._start()
 
     def wait_ready(self) -> None:
-        """Return when its first process has loaded the model; Died if it can't."""
+        """Wait until its first process has loaded the model; Died if it can't."""
         assert self._process is not None
         self._process.wait_ready()
 
     def ask(self, inputs: Tensors) -> tuple[str, Tensors]:
-        """What the process of the moment answers; see PythonProcess.ask."""
+        """Return the current process's response; see PythonProcess.ask."""
         if self._process is not None and self._process.dead():
             self._bury()
         if self._process is None:
@@ -110,7 +110,7 @@ class Slot:
         except Died as error:
             self._bury()
             if self._deaths == 1:
-                self._revive()  # it loads while nobody waits for it yet
+                self._revive()  # it loads while no request waits for it yet
             log.error("%s; it is started again", error)
             raise ModelError(f"{error}; it is started again") from error
         self._deaths = 0

@@ -1,4 +1,4 @@
-"""What an MLflow model takes and gives, as tensors."""
+"""The inputs and outputs of an MLflow model as tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from driftline.mlmodel import MLMODEL, Column, MlflowSignature, MlModel, Schema,
 from driftline.tensors import DATATYPES, Array, Datatype, Signature, Tensors, TensorSpec
 
 INPUT, OUTPUT = "input", "predictions"
-"""What tensors are called that have no name."""
+"""The names of tensors without a name."""
 
 NUMBERS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
 """Columns of numbers; all others are text: dates in ISO 8601, bytes in base64, lists and objects in JSON."""
@@ -20,7 +20,7 @@ _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
 
 
 def logged_in(folder: Path) -> MlflowSignature:
-    """The signature that an MLflow model was logged with; ModelError if there is none."""
+    """Return the signature that an MLflow model was logged with; ModelError if there is none."""
     model = MlModel.read(folder / MLMODEL)
     if model.signature is None or not model.signature.inputs:
         raise ModelError(
@@ -31,11 +31,11 @@ def logged_in(folder: Path) -> MlflowSignature:
 
 
 def signature_of(logged: MlflowSignature, outputs: tuple[TensorSpec, ...] | None, path: Path) -> Signature:
-    """The signature of a model that was logged with this one.
+    """Return the signature of a model that was logged with this one.
 
-    outputs  what it gives, if the logged signature does not say
+    outputs  its outputs, if the logged signature has none
 
-    Raises ModelError, beginning with `path`, for what can't be a tensor.
+    Raises ModelError, beginning with `path`, for types that a tensor can't have.
     """
     inputs = specs(logged.inputs, INPUT, path)
     outputs = specs(logged.outputs, OUTPUT, path) if outputs is None else outputs
@@ -44,7 +44,7 @@ def signature_of(logged: MlflowSignature, outputs: tuple[TensorSpec, ...] | None
 
 
 def specs(schema: Schema, unnamed: str, path: Path) -> tuple[TensorSpec, ...]:
-    """A tensor for each column or tensor of a schema."""
+    """Return a tensor for each column or tensor of a schema."""
     names = (unnamed,) if len(schema) == 1 else map(str, range(len(schema)))
     items: tuple[Column | Tensor, ...] = schema
     return tuple(_spec(item, name, path) for item, name in zip(items, names, strict=True))
@@ -62,12 +62,12 @@ def _spec(item: Column | Tensor, unnamed: str, path: Path) -> TensorSpec:
 def _datatype(dtype: np.dtype[np.generic], name: str, path: Path) -> Datatype:
     found = DATATYPES["BYTES"] if dtype.kind in "OUS" else _BY_DTYPE.get(dtype)
     if found is None:
-        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, came {dtype}")
+        raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, got {dtype}")
     return found
 
 
 def found_in(predictions: Tensors, path: Path) -> tuple[TensorSpec, ...]:
-    """What a model gives, told from the predictions for one row."""
+    """Return a model's outputs, inferred from the predictions for one row."""
     return tuple(
         TensorSpec(name or OUTPUT, _datatype(array.dtype, name, path), (-1, *array.shape[1:]))
         for name, array in predictions.items()
@@ -75,9 +75,9 @@ def found_in(predictions: Tensors, path: Path) -> tuple[TensorSpec, ...]:
 
 
 def fit(predictions: Tensors, outputs: tuple[TensorSpec, ...]) -> Tensors:
-    """Predictions as the outputs they stand for: by name, or, if they differ in names, in order.
+    """Match predictions to outputs: by name, or, if the names differ, in order.
 
-    Raises ModelError, with the output, what was expected and what came, if they are others.
+    Raises ModelError, with the output, what was expected and what came, if they do not fit.
     """
     names = [spec.name for spec in outputs]
     if not set(names) <= predictions.keys():

@@ -1,10 +1,10 @@
-"""The process in which an MLflow model's own Python code runs, and the memory it shares with ours.
+"""The process that runs an MLflow model's own Python code, and the memory it shares with ours.
 
-Run by its path, by an interpreter that may have none of our packages: of these, nothing is imported here.
-It needs mlflow and pyarrow, and whatever the model needs. What it is asked, in JSON, a line each, is how
-many bytes of input lie in the shared memory; what it answers is `{"size": bytes of output, "form": what they
-were}`, or `{"error": text, "refused": whether the inputs are to blame}`. Its first line, `{"size": 0}`, says
-that it is ready.
+Run by its path, by an interpreter that may have none of our packages: nothing is imported from them here.
+It needs mlflow and pyarrow, and whatever the model needs. Messages are JSON, one per line. A request is the
+number of bytes of input in the shared memory; a response is `{"size": bytes of output, "form": of those}` or
+`{"error": text, "refused": whether the inputs are to blame}`. Its first line, `{"size": 0}`, says that it is
+ready.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import socket
 import sys
 import traceback
 
-if __name__ == "__main__":  # what lies beside this file is no package for the model to import
+if __name__ == "__main__":  # keep the model from importing the modules beside this file
     sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
 
 from collections.abc import Mapping
@@ -31,16 +31,16 @@ import numpy as np
 import pyarrow as pa
 
 REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE")
-"""How MLflow marks what is the fault of the inputs."""
+"""MLflow's codes of errors that are the inputs' fault."""
 
 _MOST_TEXT = 2_000
 
 
 class Memory:
-    """Memory that two processes map: tensors that one writes are read by the other, as Arrow IPC.
+    """Shared memory of two processes: one writes tensors, the other reads them, as Arrow IPC.
 
-    It grows to the largest that was written. A tensor is one cell: a list of all its values, with `dtype` and
-    `shape` in the field's metadata.
+    It grows to the largest message. A tensor is one cell: a list of all its values, with `dtype` and `shape`
+    in the field's metadata.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -48,7 +48,7 @@ class Memory:
         self._mapped: Any = b""
 
     def write(self, tensors: Mapping[str, Any]) -> int:
-        """Put tensors there, in place of what was; how many bytes they take."""
+        """Replace the content by tensors; return the bytes that they take."""
         cells = {name: _cell(np.asarray(array)) for name, array in tensors.items()}
         fields = [pa.field(name, cell.type, metadata=about) for name, (cell, about) in cells.items()]
         batch = pa.record_batch([cell for cell, _ in cells.values()], schema=pa.schema(fields))
@@ -62,7 +62,7 @@ class Memory:
         return size
 
     def read(self, size: int) -> dict[str, Any]:
-        """The tensors that lie there; numbers are not copied, and hold until the other side writes again."""
+        """Return the tensors in it; numbers are not copied, and valid until the other side writes again."""
         if size > len(self._mapped):
             self._map()
         with pa.ipc.open_stream(pa.py_buffer(self._mapped)[:size]) as reader:
@@ -79,9 +79,9 @@ def _stream(sink: Any, batch: Any) -> None:
 
 
 def _cell(array: Any) -> tuple[Any, dict[str, str]]:
-    """An array as a list of one row, and what it was.
+    """Return an array as a list of one row, and its dtype and shape.
 
-    Out of buffers, since `pa.array` would import pandas, for a second.
+    Made from buffers, since `pa.array` would import pandas, for a second.
     """
     about = {"dtype": array.dtype.str, "shape": json.dumps(array.shape)}
     if array.dtype == object:
@@ -130,7 +130,7 @@ class Pyfunc:
         self._schema = self._model.metadata.get_input_schema()
 
     def predict(self, tensors: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """The form of its predictions, and these by name; see `named`.
+        """Return the form of its predictions, and these by name; see `named`.
 
         Raises Refused if the inputs are to blame, and whatever the model raises.
         """
@@ -145,8 +145,8 @@ class Pyfunc:
             raise
 
     def _inputs(self, tensors: dict[str, Any]) -> Any:
-        """What MLflow takes: a DataFrame if the schema is of columns, else arrays."""
-        # Copied, since a model may keep what it was given.
+        """Return the inputs for MLflow: a DataFrame if the schema is of columns, else arrays."""
+        # Copied, since a model may keep its inputs.
         if self._schema.is_tensor_spec():
             arrays = {name: np.array(array) for name, array in tensors.items()}
             return arrays if self._schema.has_input_names() else next(iter(arrays.values()))
@@ -161,7 +161,7 @@ class Pyfunc:
 
 
 def column(spec: Any, values: Any) -> Any:
-    """A column as its type in MLflow's schema has it: numbers, text, or what text stands for."""
+    """Convert a column to its type in MLflow's schema: numbers, text, or what the text encodes."""
     kind = getattr(spec.type, "name", None)
     if values.dtype != object:
         return np.array(values)
@@ -179,14 +179,14 @@ def column(spec: Any, values: Any) -> Any:
 
 
 def named(result: Any) -> tuple[str, dict[str, Any]]:
-    """What a model gave: its form, and arrays by name.
+    """Return the form of a model's predictions, and arrays by name.
 
-    That is a 'table' of columns, a 'mapping', or an 'array', whose name is ''.
+    The form is 'table', of columns, 'mapping', or 'array', whose name is ''.
     """
     import pandas as pd
 
     if isinstance(result, pd.Series) or (isinstance(result, list) and result and isinstance(result[0], dict)):
-        result = pd.DataFrame(result)  # a series without a name is column 0, as MLflow answers it
+        result = pd.DataFrame(result)  # a series without a name is column 0, as in MLflow
     if isinstance(result, pd.DataFrame):
         return "table", {str(name): plain(result[name].to_numpy()) for name in result.columns}
     if isinstance(result, dict):
@@ -197,7 +197,7 @@ def named(result: Any) -> tuple[str, dict[str, Any]]:
 
 
 def plain(values: Any) -> Any:
-    """Values as an array of numbers, booleans or text."""
+    """Convert values to an array of numbers, booleans or text."""
     array = np.asarray(values)
     if array.dtype.kind == "M":
         return np.datetime_as_string(array).astype(object)
@@ -214,7 +214,7 @@ def plain(values: Any) -> Any:
 
 
 def text(value: Any) -> str | None:
-    """A value among others that are no numbers."""
+    """Convert a value to text, in an array that is not all numbers."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -223,17 +223,17 @@ def text(value: Any) -> str | None:
 
 
 def limit(memory_bytes: int) -> None:
-    """Let this process have so much memory of its own.
+    """Limit this process's private memory.
 
-    RLIMIT_DATA, not RLIMIT_AS: what libraries only reserve, and what is shared, does not count.
+    RLIMIT_DATA, not RLIMIT_AS: memory that libraries only reserve, and shared memory, does not count.
     """
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 
 
 def die_with(lifeline: int) -> None:
-    """See to it that the kernel kills this process when the other end of a pipe is closed.
+    """Have the kernel kill this process when the other end of a pipe is closed.
 
-    That happens when our parent ends, however it ends, and whatever this process is busy with.
+    That happens when the parent ends, however it ends, and whatever this process is doing.
     """
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     set_signal = getattr(fcntl, "F_SETSIG", 10)  # Linux's number; Python names it from 3.13 on
@@ -241,23 +241,23 @@ def die_with(lifeline: int) -> None:
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     poll = select.poll()
     poll.register(lifeline, 0)
-    if poll.poll(0):  # it was closed before
+    if poll.poll(0):  # it is closed already
         os._exit(1)
 
 
 def failure(error: BaseException) -> bytes:
-    """The answer that says what went wrong."""
+    """Return the response that says what went wrong."""
     refused = isinstance(error, Refused)
     what = str(error) if refused else f"{type(error).__name__}: {error}"
     return json.dumps({"error": " ".join(what.split())[:_MOST_TEXT], "refused": refused}).encode()
 
 
 def main(folder: str, control: int, lifeline: int, requests: int, answers: int, memory_bytes: int) -> None:
-    """Load the model and answer until nobody asks any more."""
+    """Load the model and answer requests until the connection is closed."""
     for descriptor in (control, lifeline, requests, answers):
         os.set_inheritable(descriptor, False)
     die_with(lifeline)
-    os.dup2(2, 1)  # what the model prints belongs to the log
+    os.dup2(2, 1)  # what the model prints goes to the log
     limit(memory_bytes)
     with socket.socket(fileno=control) as connection, connection.makefile("rwb", 0) as asked:
         try:

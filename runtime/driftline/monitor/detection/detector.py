@@ -17,7 +17,7 @@ any; what they come to is judged behind the last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,19 +129,38 @@ class Detectors:
         Together, columns are taken for independent.
         """
         telling = finding.columns[: len(finding.recent)]
-        gained = np.array(
-            [self._gained(column, recent) for column, recent in zip(telling, finding.recent, strict=True)]
-        )
         if finding.together:
-            gained = gained.sum(axis=0, keepdims=True)
-        return [self.looks.onset(one, rows) for one in gained]
+            return [self._onset(telling, finding.recent, rows)]
+        return [
+            self._onset((column,), recent[np.newaxis], rows)
+            for column, recent in zip(telling, finding.recent, strict=True)
+        ]
 
-    def _gained(self, column: int, recent: Array) -> Array:
-        """(looks,): how much each look speaks for what a column is now: its rows' log likelihood ratio."""
+    def _onset(self, columns: tuple[int, ...], recent: Array, rows: int) -> Onset | None:
+        """Of some columns together; `recent` (columns, BINS) is what they are now."""
+        counts = [self.looks.counts(self._ranks.bins(column)) for column in columns]
+
+        def evidence(now: Iterable[Array]) -> Array:
+            return np.asarray(np.sum(list(map(self._evidence, columns, counts, now)), axis=0))
+
+        begin = self.looks.begin(evidence(recent)[0])
+        since = (
+            each[begin:].sum(axis=0) @ self._ranks.split(column)
+            for column, each in zip(columns, counts, strict=True)
+        )
+        return self.looks.onset(evidence(since), rows)
+
+    def _evidence(self, column: int, counts: Array, now: Array) -> Array:
+        """(3, looks): how much a column's counts (looks, bins) speak for what it is now, (BINS,) rows: their
+        log likelihood ratio; what it would be if they were as the reference is, and if they were as now."""
         shares = np.maximum(self._gaps[column] / self._gaps[column].sum(), LEAST)
-        now = recent + detector.KAPPA * shares
-        bins, gains = self._ranks.spread(column, np.log(now / now.sum() / shares))
-        return self.looks.counts(bins) @ gains
+        bet = now + detector.KAPPA * shares
+        bet /= bet.sum()
+        gains = np.log(bet / shares)
+        rows = counts.sum(axis=1)
+        return np.array(
+            [counts @ (self._ranks.split(column) @ gains), rows * (shares @ gains), rows * (bet @ gains)]
+        )
 
     def _restart(self, which: int, log_m: Array, columns: list[int] | slice) -> None:
         log_m[columns] = -np.inf
@@ -158,7 +177,7 @@ class Detectors:
         """Go on from a snapshot, by the same references; ValueError if it was of others."""
         for name, array in self._state._asdict().items():
             if array.shape != snapshot[name].shape:
-                raise ValueError(f"{name}: expected {array.shape}, came {snapshot[name].shape}")
+                raise ValueError(f"{name}: expected {array.shape}, got {snapshot[name].shape}")
         self.looks.restore(snapshot)
         for name, array in self._state._asdict().items():
             array[:] = snapshot[name]
@@ -187,26 +206,31 @@ class RankBins:
         self._columns = len(references)
         self._references = tuple(references)
         self._ends = np.cumsum([len(reference.split) for reference in references])
-        self._whole = splits.max(axis=1) == 1.0
-        self._target = (column * BINS + splits.argmax(axis=1)).astype(np.int32)
-        self._tied = np.flatnonzero(~self._whole)
+        self._tied = np.flatnonzero(splits.max(axis=1) != 1.0)
+        target = column * BINS + splits.argmax(axis=1)
+        target[self._tied] = self._columns * BINS  # theirs are drawn
+        self._target = target.astype(np.min_scalar_type(self._columns * BINS))
         self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
-        self._column = column[self._tied]
+        self._drawn, self._first = np.unique(column[self._tied], return_index=True)
         self.random = np.random.default_rng(seed_of(splits, *(one.counts for one in references)))
 
     def of(self, counts: Array) -> Array:
         """(columns, BINS) int64: the rows of each rank bin."""
         size = self._columns * BINS
-        ranks = np.bincount(self._target, counts * self._whole, size).astype(np.int64)
+        ranks = np.bincount(self._target, counts, size + 1)[:size].astype(np.int64)
         ranks = ranks.reshape(self._columns, BINS)
-        if len(self._tied):
-            np.add.at(ranks, self._column, self.random.multinomial(counts[self._tied], self._shares))
+        tied = counts[self._tied]
+        if tied.any():
+            ranks[self._drawn] += np.add.reduceat(self.random.multinomial(tied, self._shares), self._first)
         return ranks
 
-    def spread(self, column: int, values: Array) -> tuple[slice, Array]:
-        """A column's natural bins among those of all, and in each the (BINS,) values of its rank bins."""
-        split = self._references[column].split
-        return slice(self._ends[column] - len(split), self._ends[column]), split @ values
+    def bins(self, column: int) -> slice:
+        """A column's natural bins among those of all."""
+        return slice(self._ends[column] - len(self.split(column)), self._ends[column])
+
+    def split(self, column: int) -> Array:
+        """(bins, BINS): the shares of a column's natural bins that are in each of its rank bins."""
+        return self._references[column].split
 
     def parts(self, counts: Array, rows: int) -> Array:
         """(parts, columns, BINS) int64: the rows of each rank bin, in parts that are bet on in turn.

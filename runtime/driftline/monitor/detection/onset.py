@@ -3,8 +3,9 @@
 Bets say when it is certain that something has changed, which is later than it did. The estimate of when is
 the usual one of a CUSUM (Page 1954; Hinkley 1971), in hindsight: the start from which on all rows together
 speak most for what the column is now, against what the reference says. What it is now is what the detector
-remembers of its last 500 rows or so. A spell that clearly speaks against it ends the search: what was before
-is another story, an incident that is over.
+remembers of its last 500 rows or so; then, once more, all that has come since the start that this gives. A
+spell that clearly speaks against it ends the search: what was before is another story, an incident that is
+over. Of looks that are kept together a part may have been before: as much as they say less than all would.
 """
 
 from __future__ import annotations
@@ -19,17 +20,22 @@ import numpy as np
 from driftline.tensors import Array
 from driftline_kernels import moments
 
-LOOKS_OF_A_SIZE = 4
-"""That are remembered: the age of any is known to a third, and to a look."""
+OF_A_SIZE, SMALL, OF_A_SMALL_SIZE = 2, 8, 3
+"""How many are kept of each size: of up to SMALL looks together one more than of others."""
 
-LARGEST = 2**12
+LARGEST = 2**8
 """Looks that are merged into one, at the most, but for the oldest: that one is of all that came before."""
 
-MANY_BINS = 2**13
-"""Of more bins, fewer looks of each size: what is remembered stays within some megabytes."""
+BYTE = 255
+
+ROUNDED = 0.01
+"""The share of looks kept together that may be due to rounding."""
 
 CONTRADICTED = 14.0
 """Log likelihood ratio: a spell that speaks against a change by so much, a million to one, is before it."""
+
+TINY = 1e-9
+"""To divide by, where looks of no rows say nothing."""
 
 
 class Look(NamedTuple):
@@ -86,11 +92,73 @@ def since_when(onsets: Iterable[Onset | None]) -> str:
     return f", since about {first} UTC{or_before}{before}"
 
 
+class Packed(NamedTuple):
+    """Counts in a byte each: exactly while all are below 256, else their roots, rounded.
+
+    A root is off by about 1/2 by chance; rounding adds less until there are 200,000 rows in a bin.
+
+    codes  (bins,) uint8
+    step   of the roots; 0 where codes are the counts
+    most   no count is above
+    """
+
+    codes: Array
+    step: float
+    most: float
+
+    @classmethod
+    def of(cls, counts: Array) -> Packed:
+        """Packed."""
+        most = float(counts.max(initial=0))
+        if most <= BYTE:
+            return cls(counts.astype(np.uint8), 0.0, most)
+        step = most**0.5 / BYTE
+        return cls(np.rint(np.sqrt(counts) / step).astype(np.uint8), step, most)
+
+    def plus(self, other: Packed) -> Packed:
+        """Both together."""
+        if (most := self.most + other.most) <= BYTE:
+            return Packed(self.codes + other.codes, 0.0, most)
+        return Packed.of(self.counts() + other.counts())
+
+    def counts(self, bins: slice = slice(None)) -> Array:
+        """(bins,) float64."""
+        codes = self.codes[bins].astype(np.float64)
+        return (codes * self.step) ** 2 if self.step else codes
+
+
+class Kept(NamedTuple):
+    """A look in less room, or several as one.
+
+    moments  (numeric columns, 5) float32; of values beyond 1e18 M2 is infinite, and a mean's interval with it
+    """
+
+    counts: Packed
+    moments: Array
+    rows: int
+    when: float
+
+    @classmethod
+    def of(cls, look: Look) -> Kept:
+        """Packed."""
+        return cls(Packed.of(look.counts), _short(look.moments), look.rows, look.when)
+
+    def look(self) -> Look:
+        """As it was, but for rounding."""
+        return Look(self.counts.counts(), self.moments.astype(np.float64), self.rows, self.when)
+
+    def plus(self, later: Kept) -> Kept:
+        """Both together."""
+        both = self.moments.astype(np.float64)
+        moments.merge(both, later.moments.astype(np.float64))
+        return Kept(self.counts.plus(later.counts), _short(both), self.rows, self.when)
+
+
 class Looks:
     """Looks, older ones merged by two, then by four, and so on.
 
-    An exponential histogram (Datar, Gionis, Indyk, Motwani 2002): of n looks it keeps about LOOKS_OF_A_SIZE
-    log2 n, and no more than of LARGEST LOOKS_OF_A_SIZE.
+    An exponential histogram (Datar, Gionis, Indyk, Motwani 2002): of n looks it keeps up to OF_A_SIZE log2 n
+    and a few, and no more than of LARGEST.
 
     bins     natural ones, of all columns
     numeric  columns that have moments
@@ -98,75 +166,105 @@ class Looks:
 
     def __init__(self, bins: int, numeric: int) -> None:
         self._shapes = {"counts": (bins,), "moments": (numeric, moments.FIELDS)}
-        self._of_a_size = max(2, LOOKS_OF_A_SIZE * MANY_BINS // max(bins, MANY_BINS))
-        self._looks: list[Look] = []
+        self._kept: list[Kept] = []
         self._sizes: list[int] = []
 
     def add(self, look: Look) -> None:
         """Remember a look."""
-        self._looks.append(Look(look.counts.astype(np.float32), *look[1:]))
+        self._kept.append(Kept.of(look))
         self._sizes.append(1)
         size = 1
-        while self._sizes.count(size) > self._of_a_size:
-            first = self._sizes.index(size)
-            _merge(self._looks[first], self._looks.pop(first + 1))
-            del self._sizes[first + 1]
+        while self._thin(size):
             size = min(2 * size, LARGEST)
-            self._sizes[first] = size
+
+    def _thin(self, size: int) -> bool:
+        """Merge the two oldest of a size if there are too many; whether there were."""
+        if self._sizes.count(size) <= (OF_A_SMALL_SIZE if size <= SMALL else OF_A_SIZE):
+            return False
+        first = self._sizes.index(size)
+        self._kept[first] = self._kept[first].plus(self._kept.pop(first + 1))
+        del self._sizes[first + 1]
+        self._sizes[first] = min(2 * size, LARGEST)
+        return True
 
     def counts(self, bins: slice) -> Array:
-        """(looks, some natural bins): what each look has counted in these."""
-        return np.array([look.counts[bins] for look in self._looks])
+        """(looks, some natural bins): what each that is kept has counted in these."""
+        return np.array([kept.counts.counts(bins) for kept in self._kept])
 
-    def onset(self, gained: Array, rows: int) -> Onset | None:
-        """Since when a change is there; None if all rows came in one look, which tells nothing of when.
-
-        gained  (looks,) how much each speaks for it
-        rows    observed by now
-        """
-        if len(self._looks) < 2:
-            return None
+    def begin(self, gained: Array) -> int:
+        """Where a change begins; `gained` (looks,) says how much each that is kept speaks for it."""
         so_far = np.cumsum(gained[::-1])  # backwards from now
         contradicted = np.maximum.accumulate(so_far) - so_far > CONTRADICTED
         reach = int(contradicted.argmax()) if contradicted.any() else len(so_far)
-        found = len(so_far) - 1 - int(so_far[:reach].argmax())
-        look = self._looks[found]
-        first = look.rows == 0 and self._sizes[found] == 1
-        return Onset(datetime.fromtimestamp(look.when, UTC), rows - look.rows, first)
+        return len(so_far) - 1 - int(so_far[:reach].argmax())
+
+    def onset(self, evidence: Array, rows: int) -> Onset | None:
+        """Since when a change is there; None if all rows came in one look, which tells nothing of when.
+
+        evidence  (3, looks): how much each that is kept speaks for it; would, if all its rows were before it;
+                  and if all were after
+        rows      observed by now
+        """
+        if len(self._kept) < 2:
+            return None
+        gained, before, after = evidence
+        apart = np.maximum(after - before, TINY)
+        share = np.clip((gained - before) / apart * (1 + 2 * ROUNDED) - ROUNDED, 0, 1)
+        sizes = np.array(self._sizes)
+        several = sizes > 1
+        place = self.begin(gained)
+        passed = (1 - share[place]) * sizes[place] * several[place]
+        if place and several[place - 1] and share[place - 1] * sizes[place - 1] > passed:
+            place -= 1
+            passed = (1 - share[place]) * sizes[place]
+        kept = self._kept[place]
+        # Within two standard errors: a row's log likelihood ratio varies by about `apart`.
+        whole = not several[place] or (1 - share[place]) * np.sqrt(apart[place]) <= 2
+        if kept.rows == 0 and whole:
+            return Onset(datetime.fromtimestamp(kept.when, UTC), rows, True)
+        part = round(passed) / sizes[place]
+        then = self._kept[place + 1] if part else kept
+        when = kept.when + part * (then.when - kept.when)
+        begun = kept.rows + round(part * (then.rows - kept.rows))
+        return Onset(datetime.fromtimestamp(when, UTC), rows - begun, False)
 
     def total(self, onset: Onset, rows: int) -> Look:
-        """All that has come since an onset; `rows` are observed by now."""
-        later = [look for look in self._looks if look.rows >= rows - onset.rows]
-        found = later[0]._replace(counts=later[0].counts.copy(), moments=later[0].moments.copy())
-        for look in later[1:]:
-            _merge(found, look)
+        """All that has come since an onset, of looks that are kept whole; `rows` are observed by now."""
+        first, *later = (kept for kept in self._kept if kept.rows >= rows - onset.rows)
+        found = first.look()
+        for kept in later:
+            one = kept.look()
+            found.counts[:] += one.counts
+            moments.merge(found.moments, one.moments)
         return found
 
     def snapshot(self) -> dict[str, Array]:
         """All of them, as arrays; none of nothing."""
-        if not self._looks:
+        if not self._kept:
             return {}
-        columns = zip(Look._fields, zip(*self._looks, strict=True), strict=True)
-        return {"looks.sizes": np.array(self._sizes)} | {
-            f"looks.{name}": np.array(all_) for name, all_ in columns
-        }
+        fields = zip(*(kept.look() for kept in self._kept), strict=True)
+        found = {f"looks.{name}": np.array(each) for name, each in zip(Look._fields, fields, strict=True)}
+        found["looks.counts"] = found["looks.counts"].astype(np.float32)
+        return {"looks.sizes": np.array(self._sizes)} | found
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         """Go on from a snapshot; from nothing, if it was made before there were looks in it. ValueError if it
         can't be, and then nothing has changed."""
-        sizes = [int(size) for size in snapshot.get("looks.sizes", ())]
+        sizes = [min(int(size), LARGEST) for size in snapshot.get("looks.sizes", ())]
         found = {name: np.asarray(snapshot.get(f"looks.{name}", ())) for name in Look._fields}
         for name, shape in self._shapes.items():
             if sizes and found[name].shape[1:] != shape:
-                raise ValueError(f"looks.{name}: expected {shape} of each, came {found[name].shape[1:]}")
-        looks = [
-            Look(counts.copy(), moment.copy(), int(rows), float(when))
+                raise ValueError(f"looks.{name}: expected {shape} of each, got {found[name].shape[1:]}")
+        self._kept = [
+            Kept.of(Look(counts, moment, int(rows), float(when)))
             for counts, moment, rows, when, _ in zip(*found.values(), sizes, strict=True)
         ]
-        self._looks, self._sizes = looks, sizes
+        self._sizes = sizes
+        for size in sorted(set(sizes)):  # more were kept in older checkpoints
+            while self._thin(size):
+                pass
 
 
-def _merge(look: Look, other: Look) -> None:
-    """Add another, in place."""
-    look.counts[:] += other.counts
-    moments.merge(look.moments, other.moments)
+def _short(its_moments: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return its_moments.astype(np.float32)

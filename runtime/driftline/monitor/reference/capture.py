@@ -12,7 +12,7 @@ from driftline.tensors import Tensors
 if TYPE_CHECKING:
     from driftline.monitor.reference.profile import Profile
 
-MOST_BYTES = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 """Bytes that are kept at most, whatever the rows."""
 
 
@@ -37,7 +37,7 @@ class Capture:
             self._bytes += size_in_bytes(batch)
             self._batches.append((batch, kept))
             self.rows += kept
-            self.full = self.rows >= self._most or self._bytes >= MOST_BYTES
+            self.full = self.rows >= self._most or self._bytes >= MAX_BYTES
 
     def take(self) -> list[tuple[Tensors, int]]:
         """The batches that were kept since the last time, and the rows of each."""

@@ -22,7 +22,7 @@ from driftline.tensors import Array
 BINS = 32
 """Natural bins of a numeric column, apart from the special ones; a multiple of ranks.CUTS."""
 
-MOST_CATEGORIES = 1_000
+MAX_CATEGORIES = 1_000
 """Categories that are counted one by one; the rest are pooled."""
 
 FEW = 5
@@ -220,12 +220,12 @@ def categorical(
     """
     first, second = halves
     both = {value: first.get(value, 0) + second.get(value, 0) for value in {*first, *second}}
-    few = len(both) <= MOST_CATEGORIES and not any(forgotten)
+    few = len(both) <= MAX_CATEGORIES and not any(forgotten)
     closed = few and all(count >= FEW for count in both.values())
     named, counted = (both, both) if closed else (first, second)
     if not closed:
         missing = missing // 2
-    most = sorted(named, key=lambda value: (-named[value], value))[:MOST_CATEGORIES]
+    most = sorted(named, key=lambda value: (-named[value], value))[:MAX_CATEGORIES]
     categories = tuple(sorted(most))
     known = [counted.get(value, 0) for value in categories]
     others = sum(counted.values()) - sum(known) + forgotten[1]

@@ -19,10 +19,10 @@ from driftline_kernels import moments, rows
 FEW_INTEGERS = 20
 """An integer column with at most so many values is categorical, if nobody says otherwise."""
 
-MOST_DISTINCT = 100_000
+MAX_DISTINCT = 100_000
 """Categories kept while fitting; of more, those that occurred least so far are forgotten."""
 
-MOST_BYTES = 2**27
+MAX_BYTES = 2**27
 """Batches of so many bytes in all are kept, and fitted exactly if no more come."""
 
 FAMILIES = {"float": "numbers", "integer": "numbers", "boolean": "strings", "string": "strings"}
@@ -42,10 +42,10 @@ class Fit:
     def __init__(self, kinds: Mapping[str, str] | None = None, most_bytes: float | None = None) -> None:
         if not isinstance(kinds or {}, Mapping):
             raise BadRequest(
-                f"kinds: expected 'numeric' or 'categorical' by column name, came {shorten(kinds)}"
+                f"kinds: expected 'numeric' or 'categorical' by column name, got {shorten(kinds)}"
             )
         self._wanted = dict(kinds or {})
-        self._most_bytes = MOST_BYTES if most_bytes is None else most_bytes
+        self._most_bytes = MAX_BYTES if most_bytes is None else most_bytes
         self._families: dict[str, str] = {}
         self._temporal: dict[str, str] = {}
         self._declared: set[str] = set()
@@ -97,7 +97,7 @@ class Fit:
     def _check(self, columns: Columns) -> None:
         if "" in columns:  # which is what a signal calls the model as a whole
             raise BadRequest(
-                "a profile: expected columns with names, came one without; "
+                "a profile: expected columns with names, got one without; "
                 "pandas writes its index as such a column, but for index=False"
             )
         families = {name: _family(column) for name, column in columns.items()}
@@ -111,14 +111,14 @@ class Fit:
                     )
         if families.keys() != self._families.keys():
             odd = ", ".join(sorted(families.keys() ^ self._families.keys()))
-            raise BadRequest(f"expected the columns of the first batch; came more or fewer: {odd}")
+            raise BadRequest(f"expected the columns of the first batch; got more or fewer: {odd}")
         for name, family in families.items():
             before = self._families[name]
             if family and before and family != before:
-                raise BadRequest(f"column {name!r}: expected {before} as before, came {family}")
+                raise BadRequest(f"column {name!r}: expected {before} as before, got {family}")
             self._families[name] = before or family
             if self._wanted.get(name) == "numeric" and kind_of(columns[name]) == "string":
-                raise BadRequest(f"column {name!r}: expected numbers, came strings")
+                raise BadRequest(f"column {name!r}: expected numbers, got strings")
 
     def _start(self) -> Numbers:
         """Tell from the batches that are kept which columns are numeric, and how they are scaled."""
@@ -172,7 +172,7 @@ class Numbers:
     def __init__(self, whole: Whole) -> None:
         self.names = whole.names
         self._whole = whole
-        self._state = whole.state(np.empty((len(whole.names), 0), np.float32))
+        self._state = whole.state(whole.tables(np.empty((len(whole.names), 0), np.float32)))
         self._rows = 0
 
     def update(self, columns: Columns) -> None:
@@ -225,8 +225,8 @@ class Categories:
         for which, half in enumerate(self._halves):
             rows = np.flatnonzero(second == which)
             half.update(value_counts(name, column.take(rows)))
-            if len(half) > 2 * MOST_DISTINCT:
-                kept = dict(half.most_common(MOST_DISTINCT))
+            if len(half) > 2 * MAX_DISTINCT:
+                kept = dict(half.most_common(MAX_DISTINCT))
                 self._forgotten[which] += half.total() - sum(kept.values())
                 half.clear()
                 half.update(kept)
@@ -259,7 +259,7 @@ def value_counts(name: str, column: Column) -> dict[str, int]:
     if column.dtype.kind == "f":
         column = column[~np.isnan(column)]
         if not (np.isfinite(column) & (column == np.trunc(column))).all():
-            raise BadRequest(f"column {name!r} as 'categorical': expected whole numbers, came fractions")
+            raise BadRequest(f"column {name!r} as 'categorical': expected whole numbers, got fractions")
         column = column.astype(np.int64)
     values, counts = np.unique(column, return_counts=True)
     return dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))

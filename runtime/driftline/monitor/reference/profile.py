@@ -6,7 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from driftline.monitor.reference.column import Categorical, Numeric, Reference, 
 from driftline.monitor.reference.fitting import Fit
 from driftline.monitor.reference.quantiles import Exact
 from driftline.monitor.reference.summary import html, table
-from driftline.monitor.reference.whole import Whole, scaling
+from driftline.monitor.reference.whole import Tables, Whole, scaling
 from driftline.tensors import Signature
 from driftline_kernels import moments
 
@@ -40,6 +40,7 @@ class Profile:
 
     references: tuple[Reference, ...]
     whole: Whole
+    _tables: list[Tables] = field(default_factory=list, init=False)
 
     @classmethod
     def fit(
@@ -93,7 +94,7 @@ class Profile:
             fit.update(columns_of(batch), temporal_of(batch), declared_of(batch))
         profile = cls(*fit.result())
         if not profile.references or not profile.rows:
-            raise BadRequest("a profile: expected columns with rows, came none")
+            raise BadRequest("a profile: expected columns with rows, got none")
         if profile.rows < FEW_ROWS:
             warnings.warn(
                 f"a profile of {profile.rows} rows is weak: its alarms need a great drift or long; "
@@ -108,7 +109,7 @@ class Profile:
         for array, these in names.items():
             width = sum(1 for one in self.names if re.fullmatch(rf"{re.escape(array)}(_\d+)?", one))
             if width != len(these):
-                raise BadRequest(f"names of {array!r}: expected {width}, came {len(these)}")
+                raise BadRequest(f"names of {array!r}: expected {width}, got {len(these)}")
             called |= zip(names_of(array, len(these)), map(str, these), strict=True)
         return self.renamed(called)
 
@@ -173,6 +174,20 @@ class Profile:
     def rows(self) -> int:
         """How many rows the reference has."""
         return self.whole.rows
+
+    @property
+    def tables(self) -> Tables:
+        """What rows are counted by: made when it is first asked for, and once for all counters."""
+        if not self._tables:
+            edges = [one.edges for one in self.references if isinstance(one, Numeric)]
+            padded = np.full((len(edges), max(map(len, edges), default=0)), np.inf, np.float32)
+            for row, own in zip(padded, edges, strict=True):
+                row[: len(own)] = own
+            self._tables.append(self.whole.tables(padded))
+        return self._tables[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Profile, (self.references, self.whole)
 
     @property
     def fingerprint(self) -> str:
@@ -241,7 +256,7 @@ def _batches_of(data: Any) -> Iterable[object]:
         return batches
     if isinstance(data, (Mapping, str, Path)) or hasattr(data, "columns") or not isinstance(data, Iterable):
         raise BadRequest(
-            f"batches: expected tables, one after the other, came one {type(data).__name__}; "
+            f"batches: expected tables, one after the other, got one {type(data).__name__}; "
             "Profile.fit takes a table"
         )
     return data

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from driftline.tensors import Array
 from driftline_kernels import bins, rows
+from driftline_kernels.bins import Bins
 from driftline_kernels.rows import State
 
 FEATURES = 32
 """Random Fourier features."""
 
-MOST_CORRELATED = 64
+MAX_CORRELATED = 64
 """Correlations are kept of so many numeric columns at most: they take columns^2 operations a row."""
+
+
+class Tables(NamedTuple):
+    """What rows are counted by, and compared with; nobody writes to it.
+
+    bins     of the numeric columns
+    edges    that each has
+    weights  of the features
+    """
+
+    bins: Bins
+    edges: int
+    weights: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +41,7 @@ class Whole:
     scaling    (F, 2) float64; mean and 1 / sd that columns are standardised by, 0 for one that never varied
     features   (D,) float64; sums over the rows, see driftline_kernels.fourier; D = 0 if none are kept
     comoments  (F + 1, F + 1) float64; sums over the rows, see driftline_kernels.comoments; (0, 0) if none
-               are kept, as of more than MOST_CORRELATED columns
+               are kept, as of more than MAX_CORRELATED columns
     rows       how many rows there are
     seed       of the features' weights
     """
@@ -42,7 +57,7 @@ class Whole:
     def start(cls, names: Sequence[str], spread: Array) -> Whole:
         """That of no rows yet; `spread` (F, 5), moments of the columns, says what to standardise them by."""
         columns = len(names)
-        side = columns + 1 if 0 < columns <= MOST_CORRELATED else 0
+        side = columns + 1 if 0 < columns <= MAX_CORRELATED else 0
         return cls(
             tuple(names),
             scaling(spread),
@@ -62,13 +77,15 @@ class Whole:
         phases = random.uniform(0, 2 * np.pi, features)
         return np.concatenate([frequencies, phases[None]]).astype(np.float32)
 
-    def state(self, edges: Array) -> State:
-        """What the kernels start from, to count rows and to compare them with these.
+    def tables(self, edges: Array) -> Tables:
+        """What columns of these edges are counted by: (F, E) float32, as driftline_kernels.bins.prepare wants
+        them."""
+        return Tables(bins.prepare(edges), edges.shape[1], self.weights())
 
-        edges  (F, E) float32, as driftline_kernels.bins.prepare wants them
-        """
+    def state(self, tables: Tables) -> State:
+        """What the kernels start from, to count rows and to compare them with these."""
         correlate = self.comoments.size > 0
-        return rows.start(bins.prepare(edges), edges.shape[1], self.scaling, self.weights(), correlate)
+        return rows.start(tables.bins, tables.edges, self.scaling, tables.weights, correlate)
 
 
 def scaling(spread: Array) -> Array:

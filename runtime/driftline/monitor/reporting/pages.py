@@ -16,8 +16,8 @@ from driftline.tensors import shorten
 if TYPE_CHECKING:
     from driftline.monitor.reference.profile import Profile
 
-MOST_ROWS = 10_000_000
-MOST_SECONDS = 3600.0
+MAX_ROWS = 10_000_000
+MAX_SECONDS = 3600.0
 LOOK_SECONDS = 0.05
 ARROW_FILE = "application/vnd.apache.arrow.file"
 
@@ -67,8 +67,8 @@ async def profile(request: Request, watched: Watched) -> Response:
 
     Its columns have the names that they have in the profile that rows are held against.
     """
-    rows = int(number(request, "rows", 10_000, 1, MOST_ROWS))
-    seconds = number(request, "seconds", 60.0, 0.1, MOST_SECONDS)
+    rows = int(number(request, "rows", 10_000, 1, MAX_ROWS))
+    seconds = number(request, "seconds", 60.0, 0.1, MAX_SECONDS)
     with watched.capturing(rows) as capture:
         deadline = asyncio.get_running_loop().time() + seconds
         while not capture.full and asyncio.get_running_loop().time() < deadline:
@@ -76,7 +76,7 @@ async def profile(request: Request, watched: Watched) -> Response:
             if await request.is_disconnected():
                 return Response(status_code=499)
     if not capture.rows:
-        raise Unavailable(f"a profile of live traffic: expected rows within {seconds:g} s, came none")
+        raise Unavailable(f"a profile of live traffic: expected rows within {seconds:g} s, got none")
     monitor = watched.observer.monitor
     names = {one.source: one.name for one in monitor.profile.references} if monitor is not None else {}
     content = await asyncio.to_thread(lambda: saved(capture.profile().renamed(names)))
@@ -92,7 +92,7 @@ def number(request: Request, name: str, default: float, least: float, most: floa
     except ValueError:
         value = float("nan")
     if not least <= value <= most:
-        raise BadRequest(f"'{name}': expected a number from {least:g} to {most:g}, came {shorten(text)}")
+        raise BadRequest(f"'{name}': expected a number from {least:g} to {most:g}, got {shorten(text)}")
     return value
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from driftline.monitor.reporting.report import ColumnReport, Report
 
-MOST_SHOWN = 40
+MAX_SHOWN = 40
 """Columns that are shown, those with signals, then those of most drift; a report's to_dict has them all."""
 
 PLAIN_WIDTH = 120
@@ -162,7 +162,7 @@ def _held(report: Report) -> dict[str, str]:
 def _shown(report: Report, held: Mapping[str, str]) -> list[ColumnReport]:
     """Those with alarms first, then those with changes: in a long window, their drift may be little yet."""
     order = ("alarm", "change", "")
-    return sorted(report.ranked(), key=lambda one: order.index(held.get(one.name, "")))[:MOST_SHOWN]
+    return sorted(report.ranked(), key=lambda one: order.index(held.get(one.name, "")))[:MAX_SHOWN]
 
 
 def _heading(report: Report) -> str:
@@ -191,7 +191,7 @@ def _foot(report: Report) -> str:
 
 
 def _more(report: Report) -> str:
-    hidden = len(report.columns) - MOST_SHOWN
+    hidden = len(report.columns) - MAX_SHOWN
     return f"{hidden:,} columns of less drift are not shown; to_dict() has them all." if hidden > 0 else ""
 
 

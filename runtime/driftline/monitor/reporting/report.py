@@ -243,7 +243,7 @@ def of(profile: Profile, window: Window, signals: Iterable[Signal] = ()) -> Repo
         if counts is None or len(counts) != len(reference.counts):
             raise BadRequest(
                 f"column {reference.name!r}: expected {len(reference.counts)} counts in the window, "
-                f"came {0 if counts is None else len(counts)}"
+                f"got {0 if counts is None else len(counts)}"
             )
         columns.append(Counted(reference, counts, window.moments.get(reference.name)))
     signals = tuple(signals)

@@ -1,4 +1,4 @@
-"""Requests and answers of ModelInfer: the same as over REST, whose rules hold here too, in other bytes."""
+"""Requests and responses of ModelInfer: those of REST, by the same rules, in another encoding."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _CONTENTS = {
 """Where a tensor's values are, if not in raw_input_contents."""
 
 _MOST = 2**14
-"""Tensors and parameters of a request, and dimensions of a tensor: they are made Python's one by one."""
+"""The most tensors and parameters of a request, and dimensions of a tensor: each becomes a Python object."""
 
 _OF_REST = frozenset(("binary_data", "binary_data_output", "binary_data_size"))
-"""Parameters that say where bytes are in a body of REST."""
+"""Parameters that say where bytes are in a REST body."""
 
 
 class GrpcCodec:
-    """Reads requests to one version of a model and writes its answers, of which all tensors are raw."""
+    """Reads requests to one version of a model and writes its responses, whose tensors are all raw."""
 
     media_type: ClassVar[bytes] = b"application/grpc"
 
@@ -48,11 +48,11 @@ class GrpcCodec:
         self._datatypes = {spec.name: spec.datatype.name for spec in signature.outputs}
 
     def decode(self, body: Any, json_length: int | None = None) -> InferRequest:
-        """Read what was received, a `Received`; see V2Codec.decode for what is refused."""
+        """Read a `Received`; see V2Codec.decode for what is refused."""
         return self._v2.read(document_of(body))
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, None]:
-        """A ModelInferResponse as it is sent."""
+        """Return a serialised ModelInferResponse."""
         answer = ModelInferResponse(model_name=self._name, model_version=self._version, id=request.id or "")
         for name in request.outputs:
             array, datatype = outputs[name], self._datatypes[name]
@@ -63,12 +63,12 @@ class GrpcCodec:
         return answer.SerializeToString(), None
 
     def as_rest(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
-        """The same answer over REST, all tensors binary: a body, and where its JSON ends."""
+        """Return the same response over REST, all tensors binary: a body, and where its JSON ends."""
         return self._v2.encode(replace(request, binary=frozenset(request.outputs)), outputs)
 
 
 def asked_by_rest(received: Received) -> tuple[bytes, int]:
-    """What asks the same over REST, raw tensors binary: a body, and where its JSON ends; see document_of."""
+    """Return a request as REST sends it, raw tensors binary: a body, and where its JSON ends."""
     document, tail = document_of(received), []
     for entry in document["inputs"]:
         if type(entry["data"]) is memoryview:
@@ -81,15 +81,15 @@ def asked_by_rest(received: Received) -> tuple[bytes, int]:
 
 
 def document_of(received: Received) -> dict[str, Any]:
-    """What was received as the document that REST would have in its place, raw tensors as memoryviews.
+    """Convert a received request to the document that REST would have, with raw tensors as memoryviews.
 
-    Raises BadRequest where it can't be said as such.
+    Raises BadRequest if that is impossible.
     """
     request, raw = received
     _check_size(request)
     if raw and len(raw) != len(request.inputs):
         raise BadRequest(
-            f"'raw_input_contents': expected {len(request.inputs)}, one for each input, came {len(raw)}"
+            f"'raw_input_contents': expected {len(request.inputs)}, one for each input, got {len(raw)}"
         )
     inputs = [
         {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape[:_MOST])}
@@ -106,16 +106,16 @@ def _check_size(request: Any) -> None:
     came = len(request.inputs) + len(request.outputs)
     came += sum(len(one.parameters) for one in (request, *tensors))
     if came > _MOST:
-        raise BadRequest(f"the request: expected at most {_MOST} tensors and parameters, came {came}")
+        raise BadRequest(f"the request: expected at most {_MOST} tensors and parameters, got {came}")
 
 
 def end_within(request: Any, seconds: float) -> None:
-    """Have a ModelInferRequest wait no longer than its client does, in its parameter `timeout`."""
+    """Limit a ModelInferRequest's parameter `timeout` to the time that its client waits."""
     given = request.parameters["timeout"]
     if given.WhichOneof("parameter_choice") in (
         None,
         "int64_param",
-    ):  # what else it is, is told of it when read
+    ):  # any other type is reported when it is read
         left = max(1, int(seconds * 1e6))
         if given.int64_param >= 0:
             given.int64_param = min(given.int64_param or left, left)
@@ -124,7 +124,7 @@ def end_within(request: Any, seconds: float) -> None:
 def _raw(tensor: Any, content: bytes | memoryview) -> memoryview:
     if fields := tensor.contents.ListFields():
         raise BadRequest(
-            f"input {tensor.name!r}: expected raw_input_contents alone, came {fields[0][0].name} too"
+            f"input {tensor.name!r}: expected raw_input_contents alone, got {fields[0][0].name} too"
         )
     return memoryview(content)
 
@@ -133,25 +133,25 @@ def _typed(tensor: Any) -> list[Any]:
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         if tensor.datatype == "FP16":
-            raise BadRequest(f"input {tensor.name!r}: expected FP16 in raw_input_contents, came contents")
-        return []  # there is no such datatype, which is told of it when it is read
+            raise BadRequest(f"input {tensor.name!r}: expected FP16 in raw_input_contents, got contents")
+        return []  # there is no such datatype, which is reported when it is read
     for other, _ in tensor.contents.ListFields():
         if other.name != field:
             raise BadRequest(
-                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, came {other.name}"
+                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, got {other.name}"
             )
     return list(getattr(tensor.contents, field))
 
 
 def _with_parameters(message: Any) -> dict[str, dict[str, Any]]:
-    """The key `parameters`, if there are any."""
+    """Return the key `parameters`, if there are any."""
     if not message.parameters:
         return {}
     return {"parameters": values_of(message.parameters)}
 
 
 def values_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by name, but those that only REST has."""
+    """Return parameters by name, without those that only REST has."""
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
         for name, value in parameters.items()

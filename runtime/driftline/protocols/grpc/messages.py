@@ -1,7 +1,7 @@
 """The messages of the services, in a descriptor pool of their own.
 
 A client in the same process, Triton's or KServe's, has messages of the same names in protobuf's default pool,
-and that takes each name but once.
+which takes each name only once.
 
 `messages.binpb` is what protoc makes of the `.proto` files beside it: `make messages`.
 """
@@ -24,12 +24,12 @@ for _file in descriptor_pb2.FileDescriptorSet.FromString(
 
 
 def message(name: str) -> Any:
-    """The class of a message, such as `inference.ModelInferRequest`."""
+    """Return the class of a message, such as `inference.ModelInferRequest`."""
     return class_of(POOL.FindMessageTypeByName(name))
 
 
 def class_of(descriptor: Any) -> Any:
-    """The class of a message by its descriptor."""
+    """Return the class of a message by its descriptor."""
     return message_factory.GetMessageClass(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""Requests for inference as they come over the wire."""
+"""Inference requests in protobuf's wire format."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from driftline.protocols.grpc.messages import ModelInferRequest
 
 LONG = 2**16
-"""Bytes of a message; to look for the tensors in a shorter one takes longer than to copy them."""
+"""Bytes of a message; in a shorter one, finding the tensors takes longer than copying them."""
 
-MOST_FIELDS = 2**15
-"""Fields of a message, as many as a shorter one can have: each takes a microsecond and 100 bytes."""
+MAX_FIELDS = 2**15
+"""The most fields of a message, as many as a shorter one can have: each takes a microsecond and 100 bytes."""
 
 _RAW = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
 _VARINT, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
-"""Kinds of fields, the lowest three bits of what stands before each: https://protobuf.dev/programming-guides/encoding"""
+"""Wire types, the lowest three bits of the tag before each field: https://protobuf.dev/programming-guides/encoding"""
 
 
 class Received(NamedTuple):
@@ -26,9 +26,9 @@ class Received(NamedTuple):
 
 
 def read(data: bytes) -> Received:
-    """A ModelInferRequest; the raw tensors of a long one are not copied, which protobuf would do twice.
+    """Parse a ModelInferRequest; raw tensors of a long one are not copied, which protobuf would do twice.
 
-    Raises ValueError or what protobuf raises if it is none.
+    Raises ValueError, or whatever protobuf raises, if it is invalid.
     """
     if len(data) < LONG:
         message = ModelInferRequest.FromString(data)
@@ -37,8 +37,8 @@ def read(data: bytes) -> Received:
     raw: list[memoryview] = []
     rest: list[memoryview] = []
     while start < len(data):
-        if len(raw) + len(rest) == MOST_FIELDS:
-            raise ValueError(f"expected at most {MOST_FIELDS} tensors and parameters, came more")
+        if len(raw) + len(rest) == MAX_FIELDS:
+            raise ValueError(f"expected at most {MAX_FIELDS} tensors and parameters, got more")
         tag, position = _varint(data, start)
         position, end = _extent(data, tag & 7, position)
         if tag == _RAW:
@@ -50,7 +50,7 @@ def read(data: bytes) -> Received:
 
 
 def _extent(data: bytes, kind: int, position: int) -> tuple[int, int]:
-    """Where the value of a field begins and ends."""
+    """Return where the value of a field begins and ends."""
     if kind == _VARINT:
         return position, _varint(data, position)[1]
     size = 8 if kind == _EIGHT_BYTES else 4
@@ -66,11 +66,11 @@ def _extent(data: bytes, kind: int, position: int) -> tuple[int, int]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends."""
+    """Return a number of seven bits a byte, and where it ends."""
     number = shift = 0
     while True:
         if position == len(data) or shift > 63:
-            raise ValueError(f"a number of a field: expected its end, came more than {shift // 7} bytes")
+            raise ValueError(f"a number of a field: expected its end, got more than {shift // 7} bytes")
         byte = data[position]
         position += 1
         number |= (byte & 0x7F) << shift

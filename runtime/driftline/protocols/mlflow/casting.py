@@ -1,11 +1,10 @@
-"""Values that become what an MLmodel's signature declares, in the ways that MLflow allows.
+"""Converts values to the types that an MLmodel's signature declares, in the ways that MLflow allows.
 
-What comes as text, JSON or CSV, is converted, as numpy converts it: whole numbers to fractions, fractions
-to whole numbers by cutting them off, text that is a number to that. What comes with types of its own,
-Parquet, is converted only where no value can change. The rules are those of MLflow, in
-`cast_df_types_according_to_schema` and `_enforce_mlflow_datatype`. Differently from there, neither text nor
-null is a boolean, a null is no text, what is too large for an integer is refused, and no form of a date is
-guessed.
+Values sent as text, JSON or CSV, are converted as by numpy: integers to floats, floats to integers by
+truncation, text that is a number to that number. Values sent with types of their own, Parquet, are converted
+only where no value can change. The rules are those of MLflow, in `cast_df_types_according_to_schema` and
+`_enforce_mlflow_datatype`. Unlike there, neither text nor null is a boolean, a null is no text, values too
+large for an integer are refused, and the format of a date is not guessed.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
 
 
 def convert(name: object, values: Any, declared: str) -> Any:
-    """A column that came as text, as its declared type; BadRequest with the value that can't be converted."""
+    """Convert a column sent as text to its declared type; BadRequest names the value that does not fit."""
     if declared in DTYPES:
         return _numbers(name, values, declared)
     if declared in _TEXTS:
@@ -54,7 +53,7 @@ def convert(name: object, values: Any, declared: str) -> Any:
 
 
 def framed(name: object, values: Any, declared: str) -> Any:
-    """A column of a data frame, where whole numbers beside fractions or gaps are fractions, also as text."""
+    """Convert a column of a DataFrame, where integers beside floats or gaps are floats, also as text."""
     if declared == "string" and len(values) and type(values[0]) in _FRACTIONS:
         kinds = set(map(type, values))
         if int in kinds and len(kinds) > 1 and kinds <= _FRACTIONS:
@@ -99,7 +98,7 @@ def _fails(dtype: np.dtype[Any]) -> Callable[[object], bool]:
 
 def _wrong(name: object, declared: str, value: object) -> BadRequest:
     return BadRequest(
-        f"column {shorten(name)}: expected {declared}, came {shorten(value)} ({type(value).__name__})"
+        f"column {shorten(name)}: expected {declared}, got {shorten(value)} ({type(value).__name__})"
     )
 
 
@@ -108,9 +107,9 @@ def _missing(value: object) -> bool:
 
 
 def _text(name: object, value: object) -> str | None:
-    """A value of a column of strings: numbers are what Python writes for them.
+    """Convert a value of a column of strings: numbers become what Python writes for them.
 
-    What is as large as this most likely was a whole number, of which JSON's reader left the first digits.
+    A float as large as `_WIDE` was most likely an integer, of which the JSON parser kept the first digits.
     """
     if _missing(value):
         return None
@@ -120,7 +119,7 @@ def _text(name: object, value: object) -> str | None:
 
 
 def _date(name: object, value: object) -> str | None:
-    """A value of a column of dates and times, as pandas writes it, whose nanoseconds have 64 bits."""
+    """Convert a value of a column of dates and times to pandas' text; its nanoseconds have 64 bits."""
     try:
         if _missing(value) or value in _NO_DATES:
             return None
@@ -129,17 +128,17 @@ def _date(name: object, value: object) -> str | None:
         raise _wrong(name, "datetime", value) from None
     if moment.tzinfo is not None:
         raise SignatureViolation(
-            f"column {shorten(name)}: expected datetime without a time zone, came {shorten(value)}"
+            f"column {shorten(name)}: expected datetime without a time zone, got {shorten(value)}"
         )
     if not _FIRST <= moment <= _LAST:
         raise BadRequest(
-            f"column {shorten(name)}: expected datetime from {_FIRST} to {_LAST}, came {shorten(value)}"
+            f"column {shorten(name)}: expected datetime from {_FIRST} to {_LAST}, got {shorten(value)}"
         )
     return str(moment)
 
 
 def _moment(text: Any) -> datetime:
-    """ISO 8601, but no weeks; the day may be written with slashes or dots, and without zeros, too."""
+    """Parse ISO 8601 without weeks; the day may also be written with slashes or dots, and without zeros."""
     day = _DAY.match(text)
     if day is None:
         raise ValueError
@@ -149,7 +148,7 @@ def _moment(text: Any) -> datetime:
 
 
 def _bytes(name: object, value: object) -> bytes | None:
-    """A value of a column of bytes, which JSON has in base64."""
+    """Convert a value of a column of bytes, which JSON has in base64."""
     if _missing(value) or type(value) is bytes:
         return value if type(value) is bytes else None
     try:
@@ -166,7 +165,7 @@ _TEXTS: dict[str, Callable[[object, object], str | bytes | None]] = {
 
 
 def keep(name: object, values: Any, declared: str) -> Any:
-    """A column that came with a type of its own, as its declared type; SignatureViolation names both.
+    """Convert a column that has a type of its own to its declared type; SignatureViolation names both.
 
     values  numbers as an array, others as a list
     """
@@ -184,11 +183,11 @@ def keep(name: object, values: Any, declared: str) -> Any:
         zeros_and_ones = came == "int64" and want.kind == "f" and bool(np.isin(values, (0, 1)).all())
         if zeros_and_ones or _safe(values.dtype, want):
             return values.astype(want)
-    raise SignatureViolation(f"column {shorten(name)}: expected {declared}, came {came}")
+    raise SignatureViolation(f"column {shorten(name)}: expected {declared}, got {came}")
 
 
 def _safe(came: np.dtype[Any], want: np.dtype[Any]) -> bool:
-    """Whether no value changes; a wide whole number would in a double."""
+    """Return whether no value can change; a 64-bit integer could as a double."""
     if came.kind == want.kind:
         return came.itemsize <= want.itemsize
     if came.kind == "u" and want.kind == "i":
@@ -197,7 +196,7 @@ def _safe(came: np.dtype[Any], want: np.dtype[Any]) -> bool:
 
 
 def tensor(declared: Tensor, name: str, value: object) -> Array:
-    """Nested lists as a tensor of the declared dtype and shape.
+    """Convert nested lists to a tensor of the declared dtype and shape.
 
     Raises BadRequest for values that are not of this dtype, SignatureViolation for another shape.
     """
@@ -213,7 +212,7 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
             with np.errstate(over="ignore"):
                 array = _as(value, declared.dtype)
         except (ValueError, TypeError, OverflowError):
-            message = str(error) or f"input {name!r}: expected {declared.dtype}, came {shorten(value)}"
+            message = str(error) or f"input {name!r}: expected {declared.dtype}, got {shorten(value)}"
             raise BadRequest(message) from None
     fits = len(array.shape) == len(declared.shape) and all(
         want in (-1, size) for size, want in zip(array.shape, declared.shape, strict=True)
@@ -221,13 +220,13 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
     if not fits:
         raise SignatureViolation(
             f"input {name!r}: expected shape {list(declared.shape)}, as the model's signature says, "
-            f"came {list(array.shape)}"
+            f"got {list(array.shape)}"
         )
     return array
 
 
 def _as(value: object, dtype: np.dtype[Any]) -> Array:
-    """As numpy converts it, but nothing except numbers becomes a boolean."""
+    """Convert a value as numpy does, except that only numbers become booleans."""
     if dtype.kind == "b" and np.asarray(value).dtype.kind not in "biuf":
         raise TypeError
     return np.array(value, dtype)

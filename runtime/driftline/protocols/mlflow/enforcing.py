@@ -1,6 +1,6 @@
-"""An MLmodel's signature in front of a model: what clients of MLflow may send, and as what it is taken.
+"""Enforces an MLmodel's signature: what clients of MLflow may send, and what it is converted to.
 
-As in MLflow, columns that are not declared are ignored, and a table is asked for where columns are declared,
+As in MLflow, columns that are not declared are ignored, and a table is required where columns are declared,
 tensors where tensors are.
 """
 
@@ -18,11 +18,11 @@ from driftline.tensors import Signature, Tensors, shorten
 
 
 class Intake(Protocol):
-    """What a request's data becomes. Each raises BadRequest, or SignatureViolation for what was declared.
+    """Converts a request's data. Methods raise BadRequest, or SignatureViolation for declared types.
 
-    by_row  whether the answer has an object for each row, rather than a list for each output
+    by_row  whether the response has an object for each row, rather than a list for each output
 
-    columns  names of the columns that are taken of a table; None for all
+    columns  names of the columns that are taken from a table; None for all
     """
 
     @property
@@ -31,20 +31,20 @@ class Intake(Protocol):
         ...
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
-        """The model's inputs out of a table, and by_row; `typed`: its columns have types of their own."""
+        """Return a model's inputs from a table, and by_row; `typed`: its columns have types of their own."""
         ...
 
     def tensors(self, value: object) -> tuple[Tensors, bool]:
-        """The same out of `inputs`."""
+        """Do the same for `inputs`."""
         ...
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
-        """The same out of `instances`."""
+        """Do the same for `instances`."""
         ...
 
 
 def intake(signature: Signature, declared: MlflowSignature | None) -> Intake:
-    """The intake of a model with the signature that was logged with it, if any."""
+    """Return the intake of a model, with the signature that was logged with it, if any."""
     schema = declared.inputs if declared is not None else ()
     columns = tuple(item for item in schema if isinstance(item, Column))
     if columns:
@@ -54,7 +54,7 @@ def intake(signature: Signature, declared: MlflowSignature | None) -> Intake:
 
 
 class Undeclared:
-    """Nothing is declared: what the model itself can take is taken."""
+    """Without a declaration: everything that the model itself can take is accepted."""
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
@@ -63,20 +63,20 @@ class Undeclared:
         self.columns = None if all_of_them else frozenset(spec.name for spec in inputs)
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
-        """The columns as they are."""
+        """Return the columns unchanged."""
         return tensors_of(frame, self._signature), True
 
     def tensors(self, value: object) -> tuple[Tensors, bool]:
-        """The only input's values, or values by input name."""
+        """Read the only input's values, or values by input name."""
         return self._signature.inputs_of(value), False
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
-        """The same, row by row."""
+        """Do the same row by row."""
         return inputs_of_rows(self._signature, value), False
 
 
 class Columns:
-    """Columns are declared: whatever comes is a table of them."""
+    """With declared columns: all data is read as a table of them."""
 
     def __init__(self, signature: Signature, schema: tuple[Column, ...]) -> None:
         self._signature = signature
@@ -85,7 +85,7 @@ class Columns:
         self.columns = frozenset(str(column.name) for column in schema) if self._named else None
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
-        """The columns that are declared, as they are declared."""
+        """Convert the declared columns to their declared types."""
         return self._table(frame, casting.keep if typed else casting.framed)
 
     def _table(self, frame: Frame, change: Callable[[object, Any, str], Any]) -> tuple[Tensors, bool]:
@@ -101,18 +101,18 @@ class Columns:
         if missing or len(declared) < len(self._schema):
             raise SignatureViolation(
                 f"missing columns: {', '.join(map(repr, missing)) or 'some'}; "
-                f"expected {'; '.join(map(str, self._schema))}; came {shorten(list(given))}"
+                f"expected {'; '.join(map(str, self._schema))}; got {shorten(list(given))}"
             )
         if not columns:
             raise BadRequest(
-                f"expected any of {'; '.join(map(str, self._schema))}; came {shorten(list(given))}"
+                f"expected any of {'; '.join(map(str, self._schema))}; got {shorten(list(given))}"
             )
         absent = [None] * frame.rows
         whole = Frame(tuple(declared), [columns.get(name, absent) for name in declared])
         return tensors_of(whole, self._signature), True
 
     def tensors(self, value: object) -> tuple[Tensors, bool]:
-        """Values by column name, rows of them, or the values of the only column."""
+        """Read values by column name, rows of them, or the values of the only column."""
         if type(value) is dict:
             return self._by_name(value)
         if type(value) is list and value and type(value[0]) is dict:
@@ -122,31 +122,31 @@ class Columns:
         if self._named and len(self._schema) == 1 and type(value) is list:
             return self._by_name({str(self._schema[0].name): value})
         raise SignatureViolation(
-            f"expected values by column name: {'; '.join(map(str, self._schema))}; came {shorten(value)}"
+            f"expected values by column name: {'; '.join(map(str, self._schema))}; got {shorten(value)}"
         )
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
-        """The same; rows have all the same names."""
+        """Do the same; all rows must have the same names."""
         columns = columns_of(value) if type(value) is list and value else value
         return self.tensors(columns)
 
     def _by_name(self, values: Mapping[str, Any]) -> tuple[Tensors, bool]:
         if not self._named:
-            raise BadRequest(f"expected a list of rows, as columns have no names, came {shorten(values)}")
+            raise BadRequest(f"expected a list of rows, as columns have no names, got {shorten(values)}")
         columns = {name: value if type(value) is list else [value] for name, value in values.items()}
         lengths = set(map(len, columns.values()))
         if len(lengths) != 1:
             each = {name: len(column) for name, column in columns.items()}
-            raise SignatureViolation(f"expected columns of one length, came {shorten(each)}")
+            raise SignatureViolation(f"expected columns of one length, got {shorten(each)}")
         for column in self._schema:
             given = columns.get(str(column.name), [])
             if column.type.name in casting.DTYPES and given and type(given[0]) is list:
-                raise SignatureViolation(f"column {column.name!r}: expected {column.type}, came lists")
+                raise SignatureViolation(f"column {column.name!r}: expected {column.type}, got lists")
         return self._table(Frame(tuple(columns), list(columns.values())), casting.convert)
 
 
 class DeclaredTensors:
-    """Tensors are declared: a table is read as tensors, too."""
+    """With declared tensors: a table is read as tensors, too."""
 
     def __init__(self, signature: Signature, schema: tuple[Tensor, ...]) -> None:
         self._signature = signature
@@ -156,7 +156,7 @@ class DeclaredTensors:
         self.columns = frozenset(self._schema) if self._named else None
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
-        """The columns of the tensors' names; without names, all of them side by side."""
+        """Read the columns with the tensors' names; without names, all of them side by side."""
         if self._named:
             given = {str(name): column for name, column in frame.by_name().items()}
         else:
@@ -168,30 +168,30 @@ class DeclaredTensors:
         return self._read({name: self._column(name, given[name]) for name in self._schema if name in given})
 
     def _column(self, name: str, column: Any) -> Any:
-        """A column's values in the form of its tensor: (rows, 1) if it is declared so."""
+        """Return a column's values in the shape of its tensor: (rows, 1) if it is declared so."""
         values = column.tolist() if hasattr(column, "tolist") else column
         single = self._schema[name].shape[1:] == (1,) and values and type(values[0]) is not list
         return [[value] for value in values] if single else values
 
     def tensors(self, value: object) -> tuple[Tensors, bool]:
-        """Values by tensor name, or the values of the only one."""
+        """Read values by tensor name, or the values of the only one."""
         if not self._named and (type(value) is dict or value is None):
-            raise BadRequest(f"expected a list, as the model's input has no name, came {shorten(value)}")
+            raise BadRequest(f"expected a list, as the model's input has no name, got {shorten(value)}")
         if type(value) is dict:
             return self._read(value)
         if len(self._schema) > 1:
             raise SignatureViolation(
                 f"expected values by input name: {'; '.join(map(str, self._schema.values()))}; "
-                f"came {shorten(value)}"
+                f"got {shorten(value)}"
             )
         return self._read(dict.fromkeys(self._schema, value))
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
-        """The same, row by row."""
+        """Do the same row by row."""
         columns = columns_of(value) if type(value) is list and value else value
         if type(columns) is dict and not self._named:
             raise SignatureViolation(
-                f"expected a list a row, as the model's input has no name, came {shorten(value)}"
+                f"expected a list a row, as the model's input has no name, got {shorten(value)}"
             )
         return self.tensors(columns)
 
@@ -200,7 +200,7 @@ class DeclaredTensors:
         if missing:
             raise SignatureViolation(
                 f"missing inputs: {', '.join(map(repr, missing))}; "
-                f"expected {'; '.join(map(str, self._schema.values()))}; came {shorten(list(values))}"
+                f"expected {'; '.join(map(str, self._schema.values()))}; got {shorten(list(values))}"
             )
         arrays = {name: casting.tensor(tensor, name, values[name]) for name, tensor in self._schema.items()}
         only = len(arrays) == len(self._signature.inputs) == 1
@@ -208,21 +208,21 @@ class DeclaredTensors:
 
 
 def check_parameters(given: object, declared: tuple[Parameter, ...]) -> None:
-    """SignatureViolation if a request's parameters are not of the types declared; others are ignored.
+    """Raise SignatureViolation if parameters do not have their declared types; others are ignored.
 
-    An ONNX model has no use for them, so this is all that is done with them.
+    An ONNX model has no use for them, so they are only checked.
     """
     if not declared or given is None:
         return
     if type(given) is not dict:
-        raise SignatureViolation(f"'params': expected an object, came {shorten(given)}")
+        raise SignatureViolation(f"'params': expected an object, got {shorten(given)}")
     for parameter in declared:
         value = given.get(parameter.name)
         values = [value] if parameter.shape is None else value
         if value is not None and (type(values) is not list or not all(_is(parameter, one) for one in values)):
             listed = "" if parameter.shape is None else "a list of "
             raise SignatureViolation(
-                f"parameter {parameter.name!r}: expected {listed}{parameter.type}, came {shorten(value)}"
+                f"parameter {parameter.name!r}: expected {listed}{parameter.type}, got {shorten(value)}"
             )
 
 

@@ -28,34 +28,34 @@ class Frame:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self.columns[0]) if self.columns else 0
 
     def by_name(self) -> dict[Hashable, Any]:
-        """The columns by name; BadRequest if two have the same."""
+        """Return the columns by name; BadRequest if two have the same name."""
         columns = dict(zip(self.names, self.columns, strict=True))
         if len(columns) < len(self.names):
             twice = next(name for name in columns if self.names.count(name) > 1)
-            raise BadRequest(f"column {shorten(twice)}: expected once, came {self.names.count(twice)} times")
+            raise BadRequest(f"column {shorten(twice)}: expected once, got {self.names.count(twice)} times")
         return columns
 
 
 def split_of(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
-    """The names of the columns, if there are any, and the rows of a `dataframe_split`."""
+    """Return the names of the columns, if there are any, and the rows of a `dataframe_split`."""
     if type(value) is not dict or "data" not in value or not SPLIT_KEYS.issuperset(value):
         raise BadRequest(
             "'dataframe_split': expected an object with 'data' and, if need be, 'columns' and 'index', "
-            f"came {shorten(value)}"
+            f"got {shorten(value)}"
         )
     names, rows, index = value.get("columns"), value["data"], value.get("index")
     if type(rows) is not list:
-        raise BadRequest(f"'dataframe_split': expected 'data' as a list of rows, came {shorten(rows)}")
+        raise BadRequest(f"'dataframe_split': expected 'data' as a list of rows, got {shorten(rows)}")
     if names is not None and (type(names) is not list or not all(type(name) in _NAMES for name in names)):
-        raise BadRequest(f"'dataframe_split': expected 'columns' as a list of names, came {shorten(names)}")
+        raise BadRequest(f"'dataframe_split': expected 'columns' as a list of names, got {shorten(names)}")
     if index is not None and (type(index) is not list or len(index) != len(rows)):
         raise BadRequest(
             f"'dataframe_split': expected 'index' as a list of {len(rows)}, one for each row, "
-            f"came {shorten(index)}"
+            f"got {shorten(index)}"
         )
     return None if names is None else tuple(names), rows
 
@@ -64,7 +64,7 @@ _NAMES = {str, int, float, bool, type(None)}
 
 
 def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
-    """Rows as columns; one that is shorter than others lacks the values of the last columns."""
+    """Convert rows to columns; a row that is shorter than others lacks the values of the last columns."""
     listed = set(map(type, rows)) <= {list}
     columns = [list(column) for column in zip_longest(*rows)] if listed else [rows]
     if names is None:
@@ -72,12 +72,12 @@ def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
     elif not rows:
         columns = [[] for _ in names]
     if len(names) != len(columns):
-        raise BadRequest(f"'dataframe_split': expected {len(names)} values a row, came {len(columns)}")
+        raise BadRequest(f"'dataframe_split': expected {len(names)} values a row, got {len(columns)}")
     return Frame(tuple(names), columns)
 
 
 def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None:
-    """The names and the rows of records that all have the same names in the same order; else None."""
+    """Return names and rows of records that all have the same names in the same order; else None."""
     if type(value) is not list or not value or set(map(type, value)) != {dict}:
         return None
     names = tuple(value[0])
@@ -85,9 +85,9 @@ def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None
 
 
 def from_records(value: object, key: str) -> Frame:
-    """A list of objects, a row each, as columns; a row without a name lacks that value."""
+    """Convert a list of objects, one for each row, to columns; a row without a name lacks that value."""
     if type(value) is not list:
-        raise BadRequest(f"{key!r}: expected a list of objects, one for each row, came {shorten(value)}")
+        raise BadRequest(f"{key!r}: expected a list of objects, one for each row, got {shorten(value)}")
     if not set(map(type, value)) <= {dict}:
         return from_rows(None, value)
     names = tuple(dict.fromkeys(chain.from_iterable(value)))
@@ -95,7 +95,7 @@ def from_records(value: object, key: str) -> Frame:
 
 
 def tensors_of(frame: Frame, signature: Signature) -> Tensors:
-    """A table as a model's inputs.
+    """Convert a table to a model's inputs.
 
     A model of one input takes all columns, in order, whatever their names; one of several, or of raw columns,
     takes each column by its name and no others. So does MLflow.
@@ -113,7 +113,7 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
     for spec in signature.inputs:
         if spec.name not in columns:
             raise BadRequest(
-                f"column {spec.name!r}: expected {spec.datatype.name}, came nothing; "
+                f"column {spec.name!r}: expected {spec.datatype.name}, got nothing; "
                 f"the data has: {', '.join(map(str, columns))}"
             )
         array = _fit(spec, coerce(spec, columns[spec.name]))
@@ -122,7 +122,7 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
 
 
 def _matrix(spec: TensorSpec, frame: Frame) -> Array:
-    """Columns side by side; the only one may hold lists, or lists of them."""
+    """Put columns side by side; a single one may hold lists, or lists of them."""
     arrays = [
         coerce(replace(spec, name=str(name)), column)
         for name, column in zip(frame.names, frame.columns, strict=True)
@@ -132,16 +132,16 @@ def _matrix(spec: TensorSpec, frame: Frame) -> Array:
     if len(arrays) == 1:
         return arrays[0]
     if any(array.ndim > 1 for array in arrays):
-        raise BadRequest(f"input {spec.name!r}: expected a value a row in each column, came lists")
+        raise BadRequest(f"input {spec.name!r}: expected a value a row in each column, got lists")
     return np.stack(arrays, axis=1)
 
 
 def _fit(spec: TensorSpec, array: Array) -> Array:
-    """A column as a tensor, (rows,) or (rows, 1) as the model has it."""
+    """Reshape a column to a tensor, (rows,) or (rows, 1) as the model has it."""
     if array.ndim == 1 and len(spec.shape) == 2:
         array = array.reshape(-1, 1)
     elif array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
         array = array.reshape(-1)
     if not spec.accepts(array.shape):
-        raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, came {list(array.shape)}")
+        raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, got {list(array.shape)}")
     return array

@@ -1,4 +1,4 @@
-"""Rows of numbers that are a model's only input as they stand, with no columns made of them in between."""
+"""Rows of numbers that are a model's only input unchanged, without making columns of them in between."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MOST_WHOLE = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """What makes a table of numbers the input of a model.
+    """How a table of numbers becomes the input of a model.
 
     names    of the columns that are declared, in the order of the input; None if any will do
     whole    which of them are whole numbers
-    tables   whether a table may be it
-    tensors  whether `inputs` and `instances` may be
+    tables   whether the input may come as a table
+    tensors  whether it may come as `inputs` or `instances`
     """
 
     spec: TensorSpec
@@ -34,7 +34,7 @@ class Matrix:
 
     @classmethod
     def of(cls, signature: Signature, declared: MlflowSignature) -> Self | None:
-        """The matrix of a model; None if it has other inputs, or what is declared has to be looked at."""
+        """Return the matrix of a model; None if it has other inputs, or declared types that need checks."""
         spec, schema = signature.inputs[0], declared.inputs
         if len(signature.inputs) > 1 or not numbers.readable(spec) or len(spec.shape) != 2:
             return None
@@ -55,14 +55,14 @@ class Matrix:
         return cls(spec, tuple(str(one.name) for one in columns), whole, True, False)
 
     def is_all(self, key: str, value: Any) -> bool:
-        """Whether the numbers of this request, and of all like it, are the input as they stand."""
+        """Return whether the numbers of this request, and of all like it, are the input unchanged."""
         if key == "dataframe_split":
             names = None if value.get("columns") is None else tuple(value["columns"])
             return self.tables and not self.whole and self.names in (None, names)
         return self.tensors and key != "dataframe_records" and type(value) is list
 
     def read(self, names: tuple[Any, ...] | None, rows: Any) -> Tensors | None:
-        """The input out of a table's rows; None if that takes more, or something is wrong with them."""
+        """Return the input from a table's rows; None if that takes more work, or something is wrong."""
         if not self.tables:
             return None
         try:

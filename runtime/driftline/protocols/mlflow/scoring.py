@@ -1,10 +1,9 @@
-"""MLflow's scoring protocol, `/invocations`, as `mlflow models serve` answers it for the ONNX flavor.
+"""MLflow's scoring protocol, `/invocations`, as `mlflow models serve` implements it for the ONNX flavor.
 
-The form is that of mlflow/pyfunc/scoring_server, the answers are those of mlflow/onnx: a table is answered
-with an object for each row, tensors with a list for each output. A model that is Python code decides that
-itself, by what it gives: a table is objects, a mapping lists by name, an array a list. More is taken than
-there: whole numbers for fractions where nothing is declared, tables for a model whose inputs are (rows, 1),
-dates in CSV.
+Requests are those of mlflow/pyfunc/scoring_server, responses those of mlflow/onnx: an object for each row of
+a table, a list for each output of tensors. For a model that is Python code, the type of its predictions
+decides: a table becomes objects, a mapping lists by name, an array a list. More is accepted than by MLflow:
+integers for floats where nothing is declared, tables for a model whose inputs are (rows, 1), dates in CSV.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ MEDIA_TYPES = {
     "text/csv": "mlflow-csv",
     "application/vnd.apache.parquet": "mlflow-parquet",
 }
-"""What a body may be, and the protocol that reads it."""
+"""The content types of a body, and the protocol that reads each."""
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 Answer = list[Any] | dict[str, list[Any]]
-"""A list of what was predicted for each row, or lists of that by name."""
+"""A list of predictions, one for each row, or such lists by name."""
 
 _RECORDS = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"dataframe_records"[ \t\n\r]*:[ \t\n\r]*\[')
 _MOST_FORMS = 64
@@ -51,28 +50,28 @@ _MOST_HEAD = 65_536
 
 
 def protocol_of(content_type: bytes) -> str:
-    """The protocol of a body of this content type; UnsupportedMedia if there is none."""
+    """Return the protocol of a body of this content type; UnsupportedMedia if there is none."""
     media_type, *parameters = content_type.decode("latin-1").split(";")
     for parameter in parameters:
         key, _, value = parameter.strip().partition("=")
         if key != "charset" or value.lower() != "utf-8":
             raise UnsupportedMedia(
-                f"Content-Type: expected no more than charset=utf-8, came {shorten(parameter)}"
+                f"Content-Type: expected no more than charset=utf-8, got {shorten(parameter)}"
             )
     protocol = MEDIA_TYPES.get(media_type.strip())
     if protocol is None:
         raise UnsupportedMedia(
-            f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, came {shorten(media_type)}"
+            f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, got {shorten(media_type)}"
         )
     return protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Requests that differ in their rows of numbers only: the text around those.
+    """The text around the rows of numbers of requests that differ in those only.
 
-    by_row  how they are answered
-    count   of the rows that each has, as the index in that text has so many; None if there is no index
+    by_row  whether their responses are row by row
+    count   the number of rows of each, which an index in that text fixes; None without an index
     """
 
     before: bytes
@@ -82,7 +81,7 @@ class Form:
     count: int | None
 
     def array(self, body: bytes) -> numbers.Numbers:
-        """Where the rows of a request are; Unread if it is of another form."""
+        """Return where the rows of a request are; Unread if it is of another form."""
         if not (body.startswith(self.before) and body.endswith(self.behind)):
             raise numbers.Unread
         array = numbers.Numbers(body, len(self.before), len(body) - len(self.behind))
@@ -92,11 +91,11 @@ class Form:
 
 
 class MlflowCodec:
-    """Reads requests in JSON to one version of a model and writes its answers.
+    """Reads requests in JSON to one version of a model and writes its responses.
 
     declared     the signature that the model was logged with in MLflow, if any
     classes      of outputs that are a map of scores for each row, once they are known
-    predictions  gives how a model that is Python code predicts, once it has; None for all others
+    predictions  returns the form in which a model that is Python code predicted; None before, or for others
     """
 
     media_type: ClassVar[bytes] = b"application/json"
@@ -114,20 +113,20 @@ class MlflowCodec:
         self._declared = declared or MlflowSignature()
         self._intake = intake(signature, declared)
         self._matrix = Matrix.of(signature, self._declared)
-        # Of whole numbers each has to be looked at; what has no names is told by its place.
+        # Integers have to be checked one by one; columns without names are told apart by position.
         matrix = self._matrix
         self._objects = Objects(matrix.names) if matrix and matrix.names and not matrix.whole else None
         self._forms: dict[bytes, Form] = {}
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
-        """Read a request's body; BadRequest for whatever fits neither protocol nor signature."""
+        """Read a request's body; BadRequest if it does not fit the protocol or the signature."""
         form = self._forms.get(_head(body))
         if form is not None and numbers.ready(body):
             try:
                 array = form.rows.read(form.array(body))
                 return InferRequest({form.rows.name: array}, self._outputs, by_row=form.by_row)
             except numbers.Unread:
-                pass  # what is wrong is said of the text as it came
+                pass  # the error is reported for the original text
         elif self._objects is not None and (before := _RECORDS.match(body)) is not None:
             stop = body.rfind(b"]")
             if BEHIND.match(body, stop + 1) is not None:
@@ -140,7 +139,7 @@ class MlflowCodec:
         if len(given) != 1:
             raise BadRequest(
                 f"the request: expected an object with exactly one of {', '.join(FORMATS)}, "
-                f"came {shorten(document)}"
+                f"got {shorten(document)}"
             )
         inputs, by_row = self._read(given[0], document[given[0]])
         check_parameters(document.get("params"), self._declared.params)
@@ -163,7 +162,7 @@ class MlflowCodec:
         return (inputs, True) if inputs is not None else self._intake.table(from_rows(names, rows))
 
     def _of_records(self, matrix: Array) -> InferRequest:
-        """A request of records of numbers, which are the input."""
+        """Return the request whose input is this matrix of records; Unread if it does not fit."""
         assert self._matrix is not None
         spec = self._matrix.spec
         if not spec.accepts(matrix.shape):
@@ -175,7 +174,7 @@ class MlflowCodec:
     def _remember(
         self, body: bytes, spec: TensorSpec, document: dict[str, Any], key: str, by_row: bool
     ) -> None:
-        """Keep what is around the rows of a request, the value of `key`, if they are all that may differ."""
+        """Keep the text around the rows of a request, the value of `key`, if nothing else may differ."""
         value = document[key]
         table = type(value) is dict
         without = {**document, key: {**value, "data": None} if table else None}
@@ -192,10 +191,10 @@ class MlflowCodec:
             before, behind, numbers.Rows(spec), by_row, None if index is None else len(index)
         )
 
-    # -- answers -----------------------------------------------------------------------------------
+    # -- responses ---------------------------------------------------------------------------------
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
-        """The body of the answer. Like Python's, MLflow's JSON has NaN, Infinity and -Infinity."""
+        """Return the body of the response. Like Python's, MLflow's JSON has NaN, Infinity and -Infinity."""
         return _dumps(self._answer(request, outputs)), None
 
     def _answer(self, request: InferRequest, outputs: Tensors) -> Answer:
@@ -209,7 +208,8 @@ class MlflowCodec:
         return {name: self._values(name, outputs[name]) for name in names}
 
     def _by_row(self, names: Sequence[str], arrays: list[Array]) -> list[dict[str, Any]]:
-        """MLflow makes outputs flat, and has no answer if their sizes differ then; here, rows stay rows."""
+        """Return an object for each row. MLflow flattens outputs, and fails if their sizes differ; here, rows
+        stay rows."""
         maps = self._classes
         sizes = {
             len(array) if name in maps else array.size for name, array in zip(names, arrays, strict=True)
@@ -231,7 +231,7 @@ class MlflowCodec:
     # -- several requests together --------------------------------------------------------------
 
     def form(self, body: bytes, json_length: int | None) -> RowForm | NumberForm | None:
-        """What is around the rows of a request of numbers, once one like it was read, or around a record."""
+        """Return the text around rows of numbers, once a request like this was read, or around a record."""
         form = self._forms.get(_head(body))
         if form is None:
             before = _RECORDS.match(body) if self._objects is not None else None
@@ -251,7 +251,7 @@ class MlflowCodec:
     def encode_all(
         self, request: InferRequest, outputs: Tensors, count: int
     ) -> list[tuple[bytes, int | None]]:
-        """What `encode` gives for each of `count` requests of as many rows that ran as one request."""
+        """Return what `encode` does for each of `count` requests of equally many rows that ran as one."""
         answer = self._answer(request, outputs)
         if isinstance(answer, list):
             return [(_dumps(part), None) for part in _parts(answer, count)]
@@ -260,18 +260,18 @@ class MlflowCodec:
 
 
 def _parts(values: list[Any], count: int) -> list[list[Any]]:
-    """So many parts of as many values."""
+    """Split values into `count` equal parts."""
     each = len(values) // count
     return [values[first : first + each] for first in range(0, len(values), each)]
 
 
 def _head(body: bytes) -> bytes:
-    """The text before the first list in a list: what a form is known by."""
+    """Return the text before the first nested list, which identifies a form."""
     return body[: max(0, body.find(b"[["))]
 
 
 def _of_python(given: Predictions, outputs: Tensors) -> Answer:
-    """What the model gave, as it gave it: under its own names, though the signature may have others."""
+    """Return predictions in the form and under the names that the model gave, not those of the signature."""
     columns: list[list[Any]] = [array.tolist() for array in outputs.values()]
     if given.form == "array":
         return columns[0]
@@ -284,13 +284,13 @@ def _of_python(given: Predictions, outputs: Tensors) -> Answer:
 def _dumps(answer: Answer) -> bytes:
     document = {"predictions": answer}
     text = orjson.dumps(document)
-    if b"null" in text:  # what JSON has not; or a word in a text, which costs time only
+    if b"null" in text:  # NaN or infinity, which JSON lacks; or only a word in a text, which just costs time
         text = json.dumps(document, ensure_ascii=False).encode()
     return text
 
 
 def _loads(body: bytes) -> Any:
-    """JSON as Python reads it, in every encoding that it knows; BadRequest if it is none."""
+    """Parse JSON as Python does, in every encoding that it knows; BadRequest if it is invalid."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -26,15 +26,15 @@ from driftline.tensors import Array
 class CsvCodec(MlflowCodec):
     """Reads tables in CSV, with the columns' names in the first line; answers as MlflowCodec does.
 
-    What is declared decides what a column's values are, else how they look. A date is text.
+    A column has its declared type, or else the one that its values look like. A date is text.
     """
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
-        """Read a request's body; BadRequest for whatever is no table or does not fit the signature."""
+        """Read a request's body; BadRequest if it is no table or does not fit the signature."""
         try:
             table = read_csv(body, self._types)
         except (pa.ArrowException, ValueError) as error:
-            raise BadRequest(f"the request is no valid CSV: {_line(error)}") from error
+            raise BadRequest(f"the request is not valid CSV: {_line(error)}") from error
         inputs, by_row = self._intake.table(_frame(table))
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
@@ -50,9 +50,9 @@ class ParquetCodec(MlflowCodec):
 
     Columns that the model does not take are not read.
 
-    most_rows   a table of more is refused before it is read: in a file, a million equal ones are a few bytes
-    most_bytes  so is one with more bytes in the columns that are read, as the file says; and before it is
-                decoded, one whose values are more
+    most_rows   a table with more is refused before it is read: a million equal rows are a few bytes in a file
+    most_bytes  so is one with more bytes in the columns that are read, by the file's footer; and before it is
+                decoded, one with more bytes of values
     """
 
     def __init__(
@@ -66,17 +66,20 @@ class ParquetCodec(MlflowCodec):
         self._most_bytes = most_bytes
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
-        """Read a request's body; BadRequest for whatever is no table or does not fit the signature, TooLarge
-        for one of too many rows or bytes."""
+        """Read a request's body.
+
+        Raises BadRequest if it is no table or does not fit the signature, TooLarge if it has too many rows or
+        bytes.
+        """
         try:
             frame = self._frame(pa.BufferReader(body))
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise BadRequest(f"the request is no valid Parquet file: {_line(error)}") from error
+            raise BadRequest(f"the request is not a valid Parquet file: {_line(error)}") from error
         inputs, by_row = self._intake.table(frame, typed=True)
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
     def _frame(self, body: Any) -> Frame:
-        """All columns by name, those that are not taken without values."""
+        """Return all columns by name; those that are not taken have no values."""
         metadata = pa.parquet.read_metadata(body)
         rows = metadata.num_rows
         check_most(rows, self._most_rows, "rows")
@@ -89,7 +92,7 @@ class ParquetCodec(MlflowCodec):
             if _is_of(metadata.schema.column(index).path, taken)
         ]
         check_most(_bytes_of(metadata, leaves), self._most_bytes, "bytes when decompressed")
-        # A text that many rows have stays one text until it is known how many those are.
+        # A text that many rows share stays one text until it is known how many those are.
         texts = [column.path for column in map(metadata.schema.column, leaves) if _is_text(column)]
         with pa.parquet.ParquetFile(body, metadata=metadata, read_dictionary=texts) as file:
             table = file.read(taken)
@@ -120,7 +123,7 @@ _TRUTHS = pa.array(["true", "false"])
 
 
 def read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
-    """A table in CSV, as pyarrow has it: of these types, else as its values look; a date is text."""
+    """Read a table in CSV with pyarrow: with these types, or else inferred ones; a date is text."""
     try:
         table = _read(body, types)
     except pa.ArrowInvalid:
@@ -135,7 +138,7 @@ def _read(body: bytes, types: Mapping[str, Any]) -> Any:
 
 
 def _read_loosely(body: bytes, types: Mapping[str, Any]) -> Any:
-    """The same, with numbers in every form that pandas takes for them."""
+    """Do the same, with numbers in every form that pandas recognises."""
     texts = {name: pa.string() for name, kind in types.items() if kind in _NUMBERS}
     table = _read(body, {**types, **texts})
     columns = [
@@ -146,11 +149,11 @@ def _read_loosely(body: bytes, types: Mapping[str, Any]) -> Any:
 
 
 def _numbers(name: str, column: Any, kind: Any) -> Any:
-    """Texts as numbers: whole ones may be written as fractions, as pandas does beside gaps, or be booleans.
+    """Convert texts to numbers: integers may be written as floats, as by pandas beside gaps, or be booleans.
 
-    Raises ArrowInvalid with the first that is none.
+    Raises ArrowInvalid with the first that is not a number.
     """
-    from pyarrow import compute  # takes 50 ms, and most requests do without
+    from pyarrow import compute  # takes 50 ms, and most requests don't need it
 
     column = compute.utf8_trim_whitespace(column)
     try:
@@ -166,20 +169,20 @@ def _numbers(name: str, column: Any, kind: Any) -> Any:
 
 
 def _no_index(metadata: Any) -> list[str]:
-    """The names of a file's columns but those that were the index of a DataFrame."""
+    """Return the names of a file's columns, without those that were the index of a DataFrame."""
     said = json.loads((metadata.metadata or {}).get(b"pandas", b"{}"))
     index = {name for name in said.get("index_columns", ()) if isinstance(name, str)}
     return [name for name in metadata.schema.to_arrow_schema().names if name not in index]
 
 
 def _is_of(path: str, names: Container[str]) -> bool:
-    """Whether a column of a file, NAME or NAME.PART.PART, is read with the columns of these names."""
+    """Return whether a column of a file, NAME or NAME.PART.PART, is read with the columns of these names."""
     parts = path.split(".")
     return any(".".join(parts[:count]) in names for count in range(1, len(parts) + 1))
 
 
 def _bytes_of(metadata: Any, leaves: Sequence[int]) -> int:
-    """Bytes of columns as a file's footer says, of texts in a dictionary each once."""
+    """Return the bytes of columns by a file's footer; each text in a dictionary counts once."""
     size = 0
     for index in leaves:
         column = metadata.schema.column(index)
@@ -190,7 +193,7 @@ def _bytes_of(metadata: Any, leaves: Sequence[int]) -> int:
             part = group.column(index)
             if "DELTA_BYTE_ARRAY" in part.encodings:
                 raise BadRequest(
-                    f"column {column.path!r}: expected encodings whose size is known, came DELTA_BYTE_ARRAY"
+                    f"column {column.path!r}: expected encodings whose size is known, got DELTA_BYTE_ARRAY"
                 )
             size += max(part.total_uncompressed_size, part.num_values * width)
     return size
@@ -201,11 +204,11 @@ def _is_text(column: Any) -> bool:
 
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
-"""Bytes of a value of Parquet's types in memory; of a text, of its place in a dictionary."""
+"""Bytes in memory of a value of each of Parquet's types; of a text, of its place in a dictionary."""
 
 
 def _frame(table: Any) -> Frame:
-    """A table as a Frame; BadRequest for names that are no UTF-8, and values that there can't be."""
+    """Return a table as a Frame; BadRequest for names that are not UTF-8, and for impossible values."""
     try:
         return Frame(
             tuple(table.column_names), [_values(column.combine_chunks()) for column in table.columns]
@@ -215,7 +218,7 @@ def _frame(table: Any) -> Frame:
 
 
 def _values(column: Any) -> Array | list[Any]:
-    """A column as pandas would have it: numbers are an array, nulls among them NaN, dates and times text."""
+    """Return values as in pandas: numbers as an array, with NaN for nulls, dates and times as text."""
     if pa.types.is_dictionary(column.type):
         column = decoded(column)
     if pa.types.is_boolean(column.type) and not column.null_count:

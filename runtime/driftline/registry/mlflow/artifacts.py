@@ -21,7 +21,7 @@ log = logging.getLogger("driftline.registry")
 API = "/api/2.0/mlflow-artifacts/artifacts"
 ATTEMPTS = 4
 PROGRESS_SECONDS = 10.0
-MOST_FILES = 10_000
+MAX_FILES = 10_000
 DEEPEST = 16
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
@@ -46,7 +46,7 @@ class Artifacts:
         if parts.scheme != "mlflow-artifacts" or not parts.path.strip("/"):
             raise RegistryError(
                 f"registry {tracking.uri}: expected artifacts that the server itself hands out, "
-                f"mlflow-artifacts:/..., came {uri}; `mlflow server --artifacts-destination` makes it"
+                f"mlflow-artifacts:/..., got {uri}; `mlflow server --artifacts-destination` makes it"
             )
         self._tracking = tracking
         self._root = parts.path.strip("/")
@@ -56,8 +56,8 @@ class Artifacts:
         found = []
         for artifact in self._below("", DEEPEST):
             found.append(artifact)
-            if len(found) > MOST_FILES:
-                raise RegistryError(f"artifacts {self._root}: expected at most {MOST_FILES} files, came more")
+            if len(found) > MAX_FILES:
+                raise RegistryError(f"artifacts {self._root}: expected at most {MAX_FILES} files, got more")
         return sorted(found, key=lambda artifact: artifact.path)
 
     def _below(self, folder: str, deep: int) -> Iterator[Artifact]:
@@ -73,10 +73,10 @@ class Artifacts:
                 for entry in response.json().get("files", [])
             ]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RegistryError(f"artifacts {path}: expected a list of files, came something else") from error
+            raise RegistryError(f"artifacts {path}: expected a list of files, got something else") from error
         for name, is_folder, size in entries:
             if not _NAME.fullmatch(name) or name in (".", "..") or deep == 0:
-                raise RegistryError(f"artifacts {path}: expected names of files and folders, came {name!r}")
+                raise RegistryError(f"artifacts {path}: expected names of files and folders, got {name!r}")
             if is_folder:
                 yield from self._below(f"{folder}{name}/", deep - 1)
             else:
@@ -103,7 +103,7 @@ class Artifacts:
         size = part.stat().st_size
         if artifact.size not in (size, None):
             part.unlink()
-            raise RegistryError(f"artifact {artifact.path}: expected {artifact.size} bytes, came {size}")
+            raise RegistryError(f"artifact {artifact.path}: expected {artifact.size} bytes, got {size}")
         with part.open("rb") as file:
             return part, hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -124,7 +124,7 @@ class Artifacts:
             if goes_on and not response.headers.get("content-range", "").startswith(f"bytes {begin}-"):
                 tag.unlink()
                 raise RegistryError(
-                    f"artifact {artifact.path}: expected what follows byte {begin}, came other bytes"
+                    f"artifact {artifact.path}: expected what follows byte {begin}, got other bytes"
                 )
             etag = response.headers.get("etag", "")
             if etag.startswith('"'):  # only a strong one identifies the exact bytes

@@ -13,7 +13,7 @@ from driftline.registry.cache import write
 
 log = logging.getLogger("driftline.registry")
 
-MOST_ANSWERS = 2_000
+MAX_ANSWERS = 2_000
 
 
 class Memory:
@@ -42,7 +42,7 @@ class Memory:
         with self._lock:
             news = self._answers.pop(question, None) != answer
             self._answers[question] = answer
-            while len(self._answers) > MOST_ANSWERS:
+            while len(self._answers) > MAX_ANSWERS:
                 del self._answers[next(iter(self._answers))]
             if news:
                 self._save()

@@ -202,7 +202,7 @@ class MlflowRegistry(Registry):
                 part.unlink()
             log.warning("%s %d: its files came damaged, at the %s try", version.name, version.number, attempt)
         raise RegistryError(
-            f"{version.name} {version.number}: expected files of the digest {expected}, came {came}"
+            f"{version.name} {version.number}: expected files of the digest {expected}, got {came}"
         )
 
     def _artifact_uri(self, version: Version) -> str:

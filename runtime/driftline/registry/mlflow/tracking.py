@@ -44,7 +44,7 @@ class Answer(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise RegistryError(
-            f"expected an MLflow server's answer, with {key!r}, came one with: {', '.join(self)}"
+            f"expected an MLflow server's answer, with {key!r}, got one with: {', '.join(self)}"
         )
 
 
@@ -204,7 +204,7 @@ class Tracking:
             document = None
         if not isinstance(document, dict):
             raise RegistryError(
-                f"registry {self.uri}: expected an MLflow server's answer, came {path} without JSON"
+                f"registry {self.uri}: expected an MLflow server's answer, got {path} without JSON"
             )
         return Answer(document)
 

@@ -22,10 +22,10 @@ _V2 = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _V1 = re.compile(r"/v1/models/([^/]+):predict")
 _MLFLOW = re.compile(r"(?:/models/([^/]+))?/invocations")
 
-MOST_PATHS = 1_000
+MAX_PATHS = 1_000
 """Paths whose endpoints are cached."""
 
-MOST_LENGTH = 1_000
+MAX_LENGTH = 1_000
 """Most characters of a cached path."""
 
 Endpoint = tuple[Infer, str | None, str | None]
@@ -48,7 +48,7 @@ class App:
         self.together = Together(host, busy_poll)
         if self.payloads is not None and self.payloads.spare is not None:
             self.payloads.spare.busy_poll = busy_poll
-        self._known_endpoint = lru_cache(MOST_PATHS)(self._endpoint)
+        self._known_endpoint = lru_cache(MAX_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),
             exception_handlers=HANDLERS,
@@ -56,7 +56,7 @@ class App:
 
     def endpoint(self, path: str) -> Endpoint | None:
         """Return the endpoint for a POST to a decoded path; None if it is not an inference path."""
-        return self._known_endpoint(path) if len(path) <= MOST_LENGTH else self._endpoint(path)
+        return self._known_endpoint(path) if len(path) <= MAX_LENGTH else self._endpoint(path)
 
     def _endpoint(self, path: str) -> Endpoint | None:
         if found := _V2.fullmatch(path):

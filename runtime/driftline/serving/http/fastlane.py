@@ -28,10 +28,10 @@ from driftline.serving.payloads.exchange import Asked
 
 log = logging.getLogger("driftline.serving")
 
-MOST_HEADS = 1_000
+MAX_HEADS = 1_000
 """Parsed heads to cache."""
 
-MOST_HEAD_BYTES = 2_000
+MAX_HEAD_BYTES = 2_000
 
 _END = b"\r\n\r\n"
 _UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"))
@@ -67,7 +67,7 @@ def rehearse(lane: type[FastLane], app: App) -> None:
         app.together.start()
     answers = wire.written.count(b"HTTP/1.1 ")
     if answers != 3 or not lane.heads:
-        raise RuntimeError(f"expected 3 answers, came {answers}")
+        raise RuntimeError(f"expected 3 answers, got {answers}")
     protocol.connection_lost(None)
     lane.heads.clear()
 
@@ -131,9 +131,9 @@ class FastLane(Connection):
         text = self._fresh[: self._fresh.find(_END) + len(_END)]
         # The lines are the request line, the headers and an empty one: none folded, none before or after.
         if text.startswith(b"POST /") and text.count(b"\n") == text.count(b"\r\n") == len(self.headers) + 2:
-            if len(self.heads) >= MOST_HEADS:
+            if len(self.heads) >= MAX_HEADS:
                 self.heads.clear()
-            if len(text) <= MOST_HEAD_BYTES:
+            if len(text) <= MAX_HEAD_BYTES:
                 self.heads[text] = head
 
     def on_body(self, body: bytes) -> None:

@@ -27,8 +27,8 @@ SECRET = "DRIFTLINE_MLFLOW_WEBHOOK_SECRET"  # noqa: S105
 WINDOW_SECONDS = 300
 """How far a delivery's timestamp may be from now, either way."""
 
-MOST_BYTES = 2**20
-MOST_DELIVERIES = 10_000
+MAX_BYTES = 2**20
+MAX_DELIVERIES = 10_000
 
 
 def routes(host: Host) -> list[Route]:
@@ -54,7 +54,7 @@ class Hook:
         """
         if not self._secret:
             raise NotFound(f"no webhooks are taken: {SECRET} is not set")
-        body = await read_body(dict(request.headers.raw), request.receive, MOST_BYTES)
+        body = await read_body(dict(request.headers.raw), request.receive, MAX_BYTES)
         headers = request.headers
         delivery, sent = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
         verify(self._secret, delivery, sent, body, headers.get("x-mlflow-signature", ""), time.time())
@@ -67,7 +67,7 @@ class Hook:
     def _is_new(self, delivery: str, now: float) -> bool:
         """Whether a delivery is new: MLflow sends it again if a response is lost."""
         while self._seen and (
-            len(self._seen) >= MOST_DELIVERIES or next(iter(self._seen.values())) < now - 2 * WINDOW_SECONDS
+            len(self._seen) >= MAX_DELIVERIES or next(iter(self._seen.values())) < now - 2 * WINDOW_SECONDS
         ):
             self._seen.popitem(last=False)
         return self._seen.setdefault(delivery, now) == now
@@ -84,9 +84,7 @@ def verify(secret: str, delivery: str, sent: str, body: bytes, signature: str, n
     if not hmac.compare_digest(expected, signature.encode()):
         raise Forbidden("X-MLflow-Signature: expected one made with this server's secret")
     if not (sent.isascii() and sent.isdigit() and abs(now - int(sent)) <= WINDOW_SECONDS):
-        raise Forbidden(
-            f"X-MLflow-Timestamp: expected a time within {WINDOW_SECONDS} s of now, came {sent!r}"
-        )
+        raise Forbidden(f"X-MLflow-Timestamp: expected a time within {WINDOW_SECONDS} s of now, got {sent!r}")
 
 
 def _model_of(body: bytes) -> str:

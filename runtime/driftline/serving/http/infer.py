@@ -231,7 +231,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
     """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > most:
-        raise TooLarge(f"the body: expected at most {most} bytes, came {int(length)}")
+        raise TooLarge(f"the body: expected at most {most} bytes, got {int(length)}")
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body", False):
@@ -257,6 +257,6 @@ def json_length(headers: Mapping[bytes, bytes]) -> int | None:
     if not value.isdigit() or len(value) > _MOST_DIGITS:
         raise BadRequest(
             "Inference-Header-Content-Length: expected a whole number from 0, "
-            f"came {shorten(value.decode('latin-1'))}"
+            f"got {shorten(value.decode('latin-1'))}"
         )
     return int(value)

@@ -117,7 +117,7 @@ class Pages:
         """The versions in the repository and their states."""
         only_ready = (await self._json(request)).get("ready", False)
         if type(only_ready) is not bool:
-            raise BadRequest(f"'ready': expected true or false, came {shorten(only_ready)}")
+            raise BadRequest(f"'ready': expected true or false, got {shorten(only_ready)}")
         try:
             async with asyncio.timeout(INDEX_SECONDS):
                 known = await self._host.read(self._known)
@@ -138,7 +138,7 @@ class Pages:
         self._check_control()
         parameters = (await self._json(request)).get("parameters") or {}
         if parameters:
-            raise BadRequest(f"'parameters': expected none, came {shorten(parameters)}")
+            raise BadRequest(f"'parameters': expected none, got {shorten(parameters)}")
         try:
             await self._host.load(request.path_params["name"])
         except DriftlineError as error:
@@ -192,7 +192,7 @@ class Pages:
         try:
             document = orjson.loads(body or b"{}")
         except orjson.JSONDecodeError as error:
-            raise BadRequest(f"the request is no valid JSON: {error}") from error
+            raise BadRequest(f"the request is not valid JSON: {error}") from error
         if type(document) is not dict:
-            raise BadRequest(f"the request: expected an object, came {shorten(document)}")
+            raise BadRequest(f"the request: expected an object, got {shorten(document)}")
         return document

@@ -32,7 +32,7 @@ JOINING = frozenset(("v1", "v2", "mlflow"))
 LONG = 2**16
 """Bytes of a body; longer ones take so long to read that joining them is no gain."""
 
-MOST_BATCHES = 16
+MAX_BATCHES = 16
 """Most batches of rows to join into one request: no client gets a response before the last batch has run."""
 
 
@@ -116,7 +116,7 @@ def start_together(served: Served, target: Target, members: Sequence[Member]) ->
         log.exception("the form of requests can't be found")
         return members
     batch = served.model.settings.batching.max_batch_rows
-    most = max(1, min(batch, MOST_BATCHES * batch // max(1, form.rows)))
+    most = max(1, min(batch, MAX_BATCHES * batch // max(1, form.rows)))
     for start in range(0, len(fit), most):
         part = fit[start : start + most]
         if len(part) == 1 or not join(served, codec, form, part):

@@ -15,10 +15,10 @@ ENOUGH_ROWS = 512
 """Rows to observe at once, or a few more. Between two observations the monitor drops out of the processor's
 caches, so fewer rows would cost more each; more rows would make requests wait."""
 
-MOST_VALUES = 2**18
+MAX_VALUES = 2**18
 """Approximate limit of the values in the rows that are observed at once."""
 
-MOST_SECONDS = 0.05
+MAX_SECONDS = 0.05
 """Most seconds that the first of these rows waits."""
 
 Batch = tuple[Tensors, Tensors]
@@ -56,7 +56,7 @@ class Deferred:
         if self._buffer.rows >= self._buffer.enough:
             self._flush()
         elif self._buffer.rows and self._next is None:
-            self._next = asyncio.get_running_loop().call_later(MOST_SECONDS, self.catch_up)
+            self._next = asyncio.get_running_loop().call_later(MAX_SECONDS, self.catch_up)
 
     def _gather(self) -> None:
         fresh, self._fresh = self._fresh, []
@@ -103,7 +103,7 @@ class Buffer:
     def __init__(self, inputs: Tensors, outputs: Tensors) -> None:
         width = sum(array.size for side in (inputs, outputs) for array in arrays_of(side))
         self.rows = 0
-        self.enough = max(1, min(ENOUGH_ROWS, MOST_VALUES * length(inputs, outputs) // max(1, width)))
+        self.enough = max(1, min(ENOUGH_ROWS, MAX_VALUES * length(inputs, outputs) // max(1, width)))
         self._inputs, self._outputs = room_for(inputs, 2 * self.enough), room_for(outputs, 2 * self.enough)
 
     def add(self, inputs: Tensors, outputs: Tensors) -> bool:

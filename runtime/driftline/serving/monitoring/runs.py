@@ -91,7 +91,7 @@ class Runs:
             scheme = uri.partition("://")[0]  # the rest may hold a password
             raise ConfigError(
                 "track = true: expected an MLflow server's http:// URL as registry, or in "
-                f"MLFLOW_TRACKING_URI, came {scheme!r}"
+                f"MLFLOW_TRACKING_URI, got {scheme!r}"
             )
         return cls(uri)
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from driftline.monitor.reference.profile import Profile
     from driftline.monitor.window import Window
 
-MOST_COLUMNS = 256
+MAX_COLUMNS = 256
 """A tensor of more columns, such as an image, is not watched unless the profile names them."""
 
-MOST_WANTED = 100
+MAX_WANTED = 100
 """Most sets of requested outputs for which the outputs to compute are cached."""
 
 
@@ -86,7 +86,7 @@ class Watch(Watched):
     def _with_watched(self, outputs: Sequence[str]) -> Sequence[str]:
         """Return the requested outputs and the watched ones."""
         wanted = (*outputs, *(name for name in self._outputs if name not in outputs))
-        if len(self._wanted) < MOST_WANTED:
+        if len(self._wanted) < MAX_WANTED:
             self._wanted[tuple(outputs)] = wanted
         return wanted
 
@@ -243,7 +243,7 @@ def kinds(signature: Signature) -> dict[str, str]:
 
 def is_table(spec: TensorSpec) -> bool:
     """Whether a tensor is watched without a profile: a table of known width that is not too wide."""
-    return 0 < len(spec.columns) <= MOST_COLUMNS and spec.shape[1:] != (-1,)
+    return 0 < len(spec.columns) <= MAX_COLUMNS and spec.shape[1:] != (-1,)
 
 
 def in_profile(spec: TensorSpec, profile: Profile) -> bool:

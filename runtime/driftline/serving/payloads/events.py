@@ -33,7 +33,7 @@ TIMEOUT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
 """Least seconds between two log lines about payloads that could not be posted, or not yet."""
 
-MOST_POST_BYTES = 2**20
+MAX_POST_BYTES = 2**20
 """Most bytes of bodies in a post of several payloads."""
 
 _POLL_SECONDS = 1.0
@@ -97,7 +97,7 @@ class EventSink:
 
         Returns them grouped into posts, and the bytes of their exchanges.
         """
-        exchanges = queue.take(_POLL_SECONDS, self._batch, MOST_POST_BYTES)
+        exchanges = queue.take(_POLL_SECONDS, self._batch, MAX_POST_BYTES)
         payloads = [payload for exchange in exchanges for payload in exchange.payloads()]
         posts = [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
         return posts, sum(exchange.size for exchange in exchanges)

@@ -52,7 +52,7 @@ WINDOW_BYTES = 4 * 2**20
 SILENCE_SECONDS = 60.0
 """Least seconds between two log lines about skipped payloads."""
 
-MOST_SKIPPED_TOGETHER = 16
+MAX_SKIPPED_TOGETHER = 16
 """With an exchange skipped for lack of time, a random number up to this of the next ones is skipped, too."""
 
 LENGTH = struct.Struct("=Q")
@@ -199,7 +199,7 @@ class PayloadLog:
 
         Some of the next exchanges are skipped, too: checking the budget for each takes time as well.
         """
-        self._skip_next = int(random.random() * MOST_SKIPPED_TOGETHER)  # noqa: S311
+        self._skip_next = int(random.random() * MAX_SKIPPED_TOGETHER)  # noqa: S311
         self._skipped += halves
         if now >= self._next_warning:
             log.warning(

@@ -29,7 +29,7 @@ def open_sink(settings: Server) -> Sink:
         return EventSink(sink, settings.log_namespace, settings.log_batch)
     if "://" in sink:
         scheme = sink.partition("://")[0]  # the rest may hold a password
-        raise ConfigError(f"--log-sink: expected an http:// or https:// URL or a folder, came {scheme!r}://")
+        raise ConfigError(f"--log-sink: expected an http:// or https:// URL or a folder, got {scheme!r}://")
     from driftline.serving.payloads.files import FileSink
 
     return FileSink(sink, settings.log_file_bytes, settings.log_file_seconds)

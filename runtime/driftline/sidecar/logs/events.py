@@ -36,7 +36,7 @@ log = logging.getLogger("driftline.sidecar")
 
 PATHS = ("/", "/events")
 
-MOST_BODY_BYTES = 64 * 2**20
+MAX_BODY_BYTES = 64 * 2**20
 
 NAP_SECONDS = 0.05
 """Events that arrive meanwhile are processed together."""
@@ -79,7 +79,7 @@ class Events:
         try:
             if scope["method"] != "POST":
                 raise WrongMethod(f"Method Not Allowed: {scope['method']} {scope['path']}")
-            body = await read_body(receive, MOST_BODY_BYTES)
+            body = await read_body(receive, MAX_BODY_BYTES)
             self._take(scope["headers"], body)
         except DriftlineError as error:
             await failure(error)(scope, receive, send)

@@ -47,13 +47,13 @@ KINDS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "lines", ".ndjson": "li
 
 POLL_SECONDS = 1.0
 CHUNK_BYTES = 4 * 2**20
-MOST_LINE_BYTES = 64 * 2**20
+MAX_LINE_BYTES = 64 * 2**20
 CHUNK_ROWS = 16_384
 
 FORGET_SECONDS = 3600.0
 """How long a place is kept after its file was last seen: a volume may mount late, a rename hides it."""
 
-MOST_UNSEEN = 20_000
+MAX_UNSEEN = 20_000
 """Most places of unseen files; beyond that, those unseen for longest are forgotten."""
 
 _ROTATED = re.compile(r"(\.\d+)+\Z")
@@ -214,7 +214,7 @@ class Files:
             self._unseen[inode] = now
         kept = dict(self._places)
         for inode, since in list(self._unseen.items()):
-            if now - since < FORGET_SECONDS and len(self._unseen) <= MOST_UNSEEN:
+            if now - since < FORGET_SECONDS and len(self._unseen) <= MAX_UNSEEN:
                 break
             del self._unseen[inode], kept[inode]
         self._places = kept  # in one assignment: a checkpoint may be reading it
@@ -265,7 +265,7 @@ class Files:
             if part is None:
                 with agent.steady:
                     self.counts["malformed"] += 1
-                    agent.fail(f"a line: expected at most {MOST_LINE_BYTES} bytes, came more")
+                    agent.fail(f"a line: expected at most {MAX_LINE_BYTES} bytes, got more")
                     place.passing = True
                 continue
             if not part:
@@ -315,14 +315,14 @@ class Files:
         if set(table.column_names) >= _PAYLOAD:
             whole = table.filter(_complete(table))
             for _ in range(len(table) - len(whole)):
-                agent.fail(f"a payload: expected {', '.join(_NEEDED)}, came a null among them")
+                agent.fail(f"a payload: expected {', '.join(_NEEDED)}, got a null among them")
             self._join(agent, of_table(whole))
         else:
             agent.observe_columns(columns_of(table))
 
     def _count_csv(self, agent: Agent, header: str, text: bytes) -> None:
         if {name.strip('" ') for name in header.split(",")} >= _PAYLOAD:
-            raise BadRequest("payloads: expected Parquet or JSON lines, came CSV")
+            raise BadRequest("payloads: expected Parquet or JSON lines, got CSV")
         agent.observe(Exchange("", Body(header.encode() + b"\n" + text, b"text/csv")))
 
     def _count_lines(self, agent: Agent, text: bytes) -> None:
@@ -378,7 +378,7 @@ def _part(file: Any, csv: bool) -> bytes | None:
     while (end := _end(chunk, csv)) == 0:
         if len(chunk) < wanted:
             return b""
-        if wanted >= MOST_LINE_BYTES:
+        if wanted >= MAX_LINE_BYTES:
             return None
         chunk, wanted = chunk + file.read(wanted), 2 * wanted
     return bytes(chunk[:end])

@@ -67,7 +67,7 @@ def json_end(content: bytes) -> int | None:
         orjson.loads(content)
     except orjson.JSONDecodeError:
         raise BadRequest(
-            f"a binary body: expected {size} bytes behind its JSON, came {len(content) - end}"
+            f"a binary body: expected {size} bytes behind its JSON, got {len(content) - end}"
         ) from None
     return None
 

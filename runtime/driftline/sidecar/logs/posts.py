@@ -23,10 +23,10 @@ from driftline.protocols.cloudevents import from_http
 from driftline.protocols.payloads import JSON_LENGTH, Payload, of_event
 from driftline.sidecar.logs.events import INFERENCE_LENGTH, PATHS, TAKEN, Events
 
-MOST_HEADS = 1_000
+MAX_HEADS = 1_000
 """Parsed heads to cache."""
 
-MOST_HEAD_BYTES = 4_000
+MAX_HEAD_BYTES = 4_000
 
 _END = b"\r\n\r\n"
 _ID, _TIME, _LENGTH = b"ce-id", b"ce-time", b"content-length"
@@ -149,9 +149,9 @@ class Connection(HttpConnection):
             head = Head(event.source, of_event(event), varying)
         except DriftlineError:
             return
-        if len(self.heads) >= MOST_HEADS:
+        if len(self.heads) >= MAX_HEADS:
             self.heads.clear()
-        if len(text) <= MOST_HEAD_BYTES:
+        if len(text) <= MAX_HEAD_BYTES:
             self.heads[text] = head
 
 

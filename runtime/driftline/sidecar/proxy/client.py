@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 import orjson
 
-from driftline.http import MOST_HEAD, framing, parser_behind
+from driftline.http import MAX_HEAD, framing, parser_behind
 from driftline.sidecar.proxy import headers
 from driftline.sidecar.proxy.headers import Field
 from driftline.sidecar.proxy.tap import Copy
@@ -119,7 +119,7 @@ class Client(asyncio.Protocol):
         self._unplaced += len(data)
         try:
             self._feed(data)
-            if self._unplaced > MOST_HEAD:
+            if self._unplaced > MAX_HEAD:
                 self._refuse()
         except httptools.HttpParserError:
             self._refuse()
@@ -287,7 +287,7 @@ class Client(asyncio.Protocol):
 
     def _grow(self, size: int) -> None:
         self._head += size
-        if self._head > MOST_HEAD:
+        if self._head > MAX_HEAD:
             raise ValueError("a head of too many bytes")
 
     def _refuse(self) -> None:
@@ -298,7 +298,7 @@ class Client(asyncio.Protocol):
         if self.request is not None:
             self.transport.abort()
             return
-        status = 431 if max(self._head, self._unplaced) > MOST_HEAD else 400
+        status = 431 if max(self._head, self._unplaced) > MAX_HEAD else 400
         self._proxy.shared.add("answers_4xx")
         body = orjson.dumps({"error": _REASONS[status].decode()})
         self.transport.write(_answer(status, body, len(body), keep=False))

@@ -35,7 +35,7 @@ CLIENT_SECONDS = 75.0
 """How long an idle client's connection stays open: longer than load balancers keep theirs."""
 
 SWEEP_SECONDS = 1.0
-MOST_PATHS = 1_000
+MAX_PATHS = 1_000
 
 _INFERENCE = re.compile(
     rb"(?:/v2/models/[^/?]+(?:/versions/[^/?]+)?/infer"
@@ -65,7 +65,7 @@ class Proxy:
         self.clients: set[Client] = set()
         self.idle: list[Upstream] = []
         self.stopping = False
-        self.watched = lru_cache(MOST_PATHS)(_is_inference)
+        self.watched = lru_cache(MAX_PATHS)(_is_inference)
         self._url = url
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._connecting: set[asyncio.Task[None]] = set()

@@ -140,7 +140,7 @@ def test_one_that_numpy_cannot_have_is_refused_by_name() -> None:
         temporal_of({"x": Sparse()})
     with pytest.raises(BadRequest, match=f"input {message}"):
         coerce(TensorSpec("x", DATATYPES["FP32"], (-1, 2)), Sparse())
-    with pytest.raises(BadRequest, match=r"expected arrays by name, .* came an array alone"):
+    with pytest.raises(BadRequest, match=r"expected arrays by name, .* got an array alone"):
         columns_of(Tensor())
 
 

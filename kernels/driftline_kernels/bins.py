@@ -1,4 +1,4 @@
-"""Count numbers into half-open bins [edge_k, edge_k+1); what is not finite has bins of its own."""
+"""Count numbers into half-open bins [edge_k, edge_k+1); values that are not finite have their own bins."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MAX_EDGES = 252
 class Bins(NamedTuple):
     """The edges of some columns, prepared for counting; both arrays on one device.
 
-    edges  (columns, more than E + 6) the dtype of the values; where the first cell starts, cells per unit,
-           steps of the binary search in a cell (1, 2, 4 or 8), then the edges, then NaN, which nothing passes
+    edges  (columns, more than E + 6) the dtype of the values; the start of the first cell, cells per unit,
+           steps of the binary search in a cell (1, 2, 4 or 8), the edges, then NaN, which no value passes
     first  (columns, CELLS + 3) uint8; the bin of the least value of each cell, and the three special bins
     """
 
@@ -35,10 +35,10 @@ class Bins(NamedTuple):
 
 
 def prepare(edges: NDArray[Any]) -> Bins:
-    """Edges as `count` wants them; under 1 KB a column with 32 float32 edges.
+    """Prepare edges for `count`; under 1 KB a column with 32 float32 edges.
 
     edges  (columns, E) float32 or float64, ascending without ties, padded at the end with +inf; E is at most
-           MAX_EDGES. No finite value reaches a padding edge, so the bins behind the first one stay empty.
+           MAX_EDGES. No finite value reaches a padding edge, so the bins after the first one stay empty.
     """
     columns = len(edges)
     cells = np.empty((columns, LEAD), edges.dtype)
@@ -54,15 +54,15 @@ def count(values: Any, bins: Bins, counts: Any) -> None:
 
     values  (rows, columns) float32 or float64, rows or columns contiguous; a column on its own is (rows, 1)
     bins    of these columns, in the values' dtype
-    counts  (columns, E + 4) int64; bin k < E holds edge_k-1 <= x < edge_k, bin E the finite rest (the bin
-            behind the last real edge where a column's edges are padded), then missing, +inf, -inf
+    counts  (columns, E + 4) int64; bin k < E holds edge_k-1 <= x < edge_k, bin E the finite rest (if a
+            column's edges are padded, the bin after the last real edge), then missing, +inf, -inf
     """
     _count(values, *bins, counts)
 
 
 @body
 def cell_of(x: float, start: float, scale: float, lowest: float, highest: float) -> Any:
-    """The cell that x falls into, one of the last three if it isn't finite."""
+    """Return the cell of x, one of the last three if it isn't finite."""
     cell = cell_among(x, start, scale, lowest, highest)
     cell = cell if x < np.inf else np.int32(CELLS + 1)
     cell = cell if x > -np.inf else np.int32(CELLS + 2)
@@ -71,10 +71,10 @@ def cell_of(x: float, start: float, scale: float, lowest: float, highest: float)
 
 @body
 def cell_among(x: float, start: float, scale: float, lowest: float, highest: float) -> Any:
-    """The cell that a finite x falls into.
+    """Return the cell of a finite x.
 
-    Subtracting, multiplying and clipping never turn an order round, however they round. So an edge in a
-    lower cell than x is below x, one in a higher cell above, and only the edges of its own cell are open.
+    Subtracting, multiplying and clipping are monotonic, even with rounding. So an edge in a lower cell than x
+    is below x, one in a higher cell is above, and only the edges of its own cell must be compared.
     """
     t = (x - start) * scale
     t = t if t > lowest else lowest  # NaN becomes `lowest`, too
@@ -84,7 +84,7 @@ def cell_among(x: float, start: float, scale: float, lowest: float, highest: flo
 
 @body
 def bin_of(x: float, cell: int, column: int, edges: Any, first: Any, levels: int) -> Any:
-    """The bin of x, given its cell: a binary search without branches among that cell's edges."""
+    """Return the bin of x, given its cell, by a branchless binary search among that cell's edges."""
     found = np.uint64(first[column, np.uint64(cell)])
     for level in range(levels - 1, -1, -1):
         found = closer(found, x, np.uint64(level), edges[column])
@@ -93,9 +93,9 @@ def bin_of(x: float, cell: int, column: int, edges: Any, first: Any, levels: int
 
 @body
 def closer(found: Any, x: float, level: Any, edges: Any) -> Any:
-    """A step of that search: a bin that is no higher than that of x, and less than 2^level below it.
+    """Do one step of that search: return a bin that is at most that of x and less than 2^level below it.
 
-    All of one unsigned type. What is added is shifted, not chosen: the CPU would have a branch for a choice.
+    All values have one unsigned type. The increment is shifted, not selected: a selection would be a branch.
     """
     step = type(found)(1) << level
     return found + (type(found)(edges[found + step + type(found)(LEAD - 1)] <= x) << level)
@@ -105,9 +105,9 @@ def closer(found: Any, x: float, level: Any, edges: Any) -> Any:
 def count_column(own: Any, rows: int, column: int, edges: Any, first: Any, counts: Any, scratch: Any) -> None:
     """Count one column's first `rows` values of `own`; `scratch` (BLOCK,) int32 holds their cells.
 
-    Two passes, since the first becomes vector instructions and the second can't. The search is compiled for
-    each number of levels: as a loop it takes twice as long. Measured on 100,000 x 30 float32, 31 edges: a
-    plain binary search 40 million values/s, all edges compared in vectors 440, this 700 (columnar 1,100).
+    There are two passes, since the first is vectorised and the second can't be. The search is compiled for
+    each number of levels: as a loop it takes twice as long. Measured on 100,000 x 30 float32, 31 edges: plain
+    binary search 40 million values/s, vectorised comparison with all edges 440, this 700 (columnar 1,100).
     """
     start, scale, levels = edges[column, 0], edges[column, 1], int(edges[column, 2])
     lowest, highest = edges.dtype.type(0), edges.dtype.type(CELLS - 1)
@@ -168,9 +168,9 @@ def _prepare(edges: Any, cells: Any, first: Any) -> None:
 
 @body
 def _lay_cells(edges: Any, real: Any, cells: Any) -> None:
-    """Spread the inner cells from the second edge to the last but one: the outermost may lie far out.
+    """Spread the inner cells from the second edge to the second last: the outermost may be far out.
 
-    Any start and scale counts exactly; infinite ones, from a span too wide or too narrow, only search longer.
+    Counts are exact with any start and scale; infinite ones, of a span too wide or narrow, only take longer.
     """
     cells[0], cells[1] = 0, 1
     if real > 0:

@@ -1,8 +1,8 @@
-"""What is kept of a matrix on a GPU, in one launch: some blocks of threads have bins and moments of columns,
+"""All statistics of a matrix on a GPU, in one launch: some thread blocks compute bins and moments of columns,
 some products of columns, some features of rows.
 
-All that waits for other threads is in this module, each of its arrays in a line of its own: Numba's simulator
-has it so. Places in arrays are unsigned: of a signed one, threads would ask whether it counts from the end.
+All code that waits for other threads is in this module, with each shared array on a line of its own: Numba's
+simulator requires both. Array indices are unsigned: threads would check whether signed ones are negative.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 cuda: Any = None  # numba.cuda, bound before the first launch
 
 REGISTERS = 128
-"""Of a thread: four blocks share a processor of a card; with as many as the compiler likes, three would."""
+"""The most registers of a thread: so four blocks fit on a multiprocessor; without a limit, three would."""
 
-_WEIGHTS = ROWS * ROW_STRIDE  # the place of the features' weights in a block's memory, behind the rows
-_COUNT, _NUMBER, _SUM = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.float64)  # what is in it
-_LOST = 1e-13  # what is left of a sum of squares, if it is so little of it, may be rounding
-_TINY = 1e-30  # a sum of squares below has lost digits in float32, or all
+_WEIGHTS = ROWS * ROW_STRIDE  # the features' weights in shared memory are after the rows
+_COUNT, _NUMBER, _SUM = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.float64)  # in shared memory
+_LOST = 1e-13  # a remainder that is this small a part of a sum of squares may be rounding
+_TINY = 1e-30  # a smaller sum of squares has lost digits in float32, or all of them
 
 
 def observe(values: Any, rows: int, parts: Parts) -> None:
@@ -61,16 +61,16 @@ def observe(values: Any, rows: int, parts: Parts) -> None:
 
 
 def settle(parts: Parts) -> None:
-    """Turn what `observe` has kept into moments, in place; once, when all rows have come.
+    """Turn the sums of `observe` into moments, in place; once, after all rows.
 
-    What comes next is summed from their means.
+    Rows observed after that are summed from these means.
     """
     _settle_cuda(blocks_for(len(parts.moments)), parts.centres, parts.moments)
 
 
-# Each part is done by all threads of a block. `place` is (which of the blocks that share the rows, how many
-# these are, which of the columns, products or features are the block's); `shared` is the block's memory, as
-# numbers of four bytes and as sums of eight.
+# All threads of a block do each part together. `place` is (index among the blocks that share the rows, number
+# of these blocks, index of the block's tile of columns, products or features); `shared` is the block's shared
+# memory, as numbers of four bytes and as sums of eight.
 
 
 @body
@@ -85,7 +85,7 @@ def observe_columns(
     moments: Any,
     shared: Any,
 ) -> None:
-    """Bins and moments of up to `width` columns; each has threads that are `width` apart.
+    """Add bins and moments of up to `width` columns; each column has threads that are `width` apart.
 
     centres  (columns,) near the values; see `settle`
     moments  (columns, FIELDS); until `settle`, the second and third number are sums of distances from the
@@ -143,11 +143,11 @@ def observe_column(
     histogram: Any,
     spot: Any,
 ) -> tuple[int, float, float, float, float]:
-    """Count every so many rows of a column into the histogram, from a place on; by one thread.
+    """Count every `step`-th row of a column into the histogram, which starts at `spot`; by one thread.
 
-    Returns how many are finite, the sums of their distances from `centre` and of the squares of these, and
-    the least and the greatest. Distances are added up in the values' own precision, UNROLL of them, from one
-    of these: cards for inference have 64 times as many units for float32 as for float64.
+    Returns how many values are finite, the sums of their distances from `centre` and of the squares of these,
+    the least and the greatest. UNROLL distances at a time, from one of the values, are summed in the values'
+    own precision: GPUs for inference have 64 times as many units for float32 as for float64.
     """
     kind, edges, first = values.dtype.type, bins[0][column], bins[1][column]
     low, scale, levels = edges[0], edges[1], int(edges[2])
@@ -193,9 +193,9 @@ def observe_column(
 
 @body
 def load(values: Any, column: Any, start: int, stop: int, step: int, some: Any) -> Any:
-    """UNROLL values of a column, `step` rows stride, NaN behind the last.
+    """Load UNROLL values of a column, `step` rows apart, into `some`; NaN after the last row.
 
-    Returns how many rows lie ahead, up to all that these are of.
+    Returns the number of rows left, at most the step * UNROLL that these span.
     """
     left = np.int32(min(stop - start, step * UNROLL))
     if left == np.int32(step * UNROLL):
@@ -211,8 +211,8 @@ def load(values: Any, column: Any, start: int, stop: int, step: int, some: Any) 
 
 @body
 def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: Any, shared: Any) -> None:
-    """Products of standardised rows; a thread has those of SIDE columns with SIDE others, on or above the
-    diagonal, in every so many rows. They are added up in float32 for the rows that are read at a time.
+    """Add products of standardised rows; a thread has those of SIDE columns with SIDE others, on or above the
+    diagonal, of every `groups`-th row. Those of the rows that are read at a time are summed in float32.
     """
     (block, blocks, tile), (z, sums) = place, shared
     thread, width = cuda.threadIdx.x, len(comoments)
@@ -274,7 +274,7 @@ def add_products(values: Any, rows: int, place: Any, scaling: Any, comoments: An
 def add_features(
     values: Any, rows: int, place: Any, scaling: Any, weights: Any, features: Any, shared: Any
 ) -> None:
-    """Features of rows; a thread has GROUP of the block's, of UNROLL of the ROWS that are read at a time."""
+    """Add features of rows; a thread computes GROUP of the block's, for UNROLL of the ROWS read at a time."""
     (block, blocks, tile), (z, sums) = place, shared
     thread, columns, last = cuda.threadIdx.x, len(scaling), len(features) - 1
     lane, d = thread // GROUPS, thread % GROUPS * GROUP
@@ -323,8 +323,8 @@ def add_features(
 def standardise_rows(
     values: Any, start: int, number: int, left: int, width: int, stride: int, scaling: Any, z: Any
 ) -> None:
-    """Columns of rows, standardised, to a block's memory, row by row, `apart` numbers each; behind the last
-    column stands a 1. A thread has a column, or some.
+    """Write standardised columns of rows to shared memory, row by row, `stride` numbers apart; after the last
+    column comes a 1. A thread does one column, or some.
     """
     kind, columns, across = values.dtype.type, len(scaling), min(stride, THREADS)
     lane, lanes = cuda.threadIdx.x // across, THREADS // across
@@ -361,8 +361,8 @@ def _observe_cuda(
     weights: Any,
     features: Any,
 ) -> None:
-    """Blocks one behind the other: so many share the rows for columns, for products and for features, as
-    often as each has tiles.
+    """Divide the launch's blocks: first those for columns, then products, then features. For each, the given
+    number of blocks shares the rows, once for each tile.
     """
     histogram = cuda.shared.array(0, _COUNT)
     z = cuda.shared.array(0, _NUMBER)

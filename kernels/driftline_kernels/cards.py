@@ -1,4 +1,4 @@
-"""Grids compiled for cards that need not be there: when an image is built, for what starts from it."""
+"""Compile grids for GPUs that need not be present: when an image is built, for processes started from it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numba import types
 from driftline_kernels import compiling, device
 
 CARDS = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
-"""Kinds of cards, by their compute capability: A100, A10, L4 and L40, H100 and H200, B200, RTX PRO 6000."""
+"""The compute capabilities of A100, A10, L4 and L40, H100 and H200, B200, RTX PRO 6000."""
 
 BYTE, I32, I64 = types.uint8, types.int32, types.int64
 F32, F64 = types.float32, types.float64
 
 
 def array(dtype: Any, dimensions: int = 1) -> Any:
-    """A contiguous array."""
+    """Return the type of a contiguous array."""
     return types.Array(dtype, dimensions, "C")
 
 
@@ -48,11 +48,11 @@ SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
     ),
     "transforms._run_cuda": ((I64, TABLE, array(I64, 2), array(F64), MATRIX),),
 }
-"""What grids are launched with. Whatever else one is launched with is compiled when that comes."""
+"""The argument types that grids are launched with. Others are compiled at the first launch with them."""
 
 
 def precompile() -> None:
-    """Compile every grid for CARDS, and keep them. ImportError without numba-cuda."""
+    """Compile every grid for CARDS, and save them. ImportError without numba-cuda."""
     launches = {name: launch_of(name) for name in SIGNATURES}
     cuda = device.load_cuda()
     dispatcher = import_module("numba.cuda.dispatcher")
@@ -69,15 +69,15 @@ def precompile() -> None:
 
 
 def launch_of(name: str) -> Any:
-    """A grid by its module and name."""
+    """Return a grid by its module and name."""
     module, _, function = name.partition(".")
     return getattr(import_module(f"{__package__}.{module}"), function)
 
 
 @contextmanager
 def as_if_there(card: tuple[int, int]) -> Iterator[None]:
-    """Let Numba, which compiles for "the current device" and wants to know its kind only, think that it has
-    one. Not for a process that has."""
+    """Replace Numba's "current device", of which it only needs the compute capability to compile. Not for a
+    process that uses a GPU."""
     there = SimpleNamespace(compute_capability=card)
     stands: dict[tuple[Any, str], Any] = {
         (import_module("numba.cuda.dispatcher"), "get_current_device"): lambda: there,

@@ -12,16 +12,16 @@ from driftline_kernels.sharing import share
 cuda: Any = None  # numba.cuda, bound before the first launch
 
 HISTOGRAM = 4096
-"""Categories that a CUDA block counts in its own memory, 16 KB, before it adds them to those of all."""
+"""Categories that a CUDA block counts in shared memory, 16 KB, before it adds them to the total."""
 
-_DEPTH = 16  # codes that a thread has at least, where there are as many
+_DEPTH = 16  # codes that a thread counts at least, if there are enough
 
 
 def count(codes: Any, counts: Any) -> None:
     """Add the rows of `codes` to `counts`, in place.
 
     codes   (rows,) int32, -1 <= code < n, where -1 is missing; on cpu or cuda
-    counts  (n + 1,) int64, on the same device; the last one counts what is missing
+    counts  (n + 1,) int64, on the same device; the last one counts missing values
     """
     if on_cpu(codes):
         _count(codes, counts)
@@ -31,7 +31,7 @@ def count(codes: Any, counts: Any) -> None:
 
 @body
 def place_of(code: int, places: int) -> int:
-    """Where a code is counted: -1 in the last place."""
+    """Return where a code is counted: -1 in the last place."""
     return code if code >= 0 else places - 1
 
 

@@ -20,14 +20,14 @@ def update(values: Any, scaling: Any, comoments: Any) -> None:
     values     (rows, columns) float32 or float64
     scaling    (columns, 2) float64; mean and 1 / sd of the reference
     comoments  (columns + 1, columns + 1) float64; symmetric. Filling both triangles is
-               faster than one: all vectors are of one length
+               faster than filling one: all vectors have one length
     """
     _update(values, scaling, comoments)
 
 
 @body
 def add_products(z: Any, comoments: Any) -> None:
-    """Add the products of rows as `standardise` leaves them, unless `comoments` is (0, 0)."""
+    """Add the products of rows that `standardise` wrote, unless `comoments` is (0, 0)."""
     for i in range(len(comoments)):
         z0, z1, z2, z3 = z[0, i], z[1, i], z[2, i], z[3, i]
         for j in range(len(comoments)):

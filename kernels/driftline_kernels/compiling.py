@@ -1,7 +1,7 @@
-"""When kernels are compiled: as they are imported, or later, and Python runs the very same bodies until then.
+"""Compile kernels when they are imported, or later, with Python running the same bodies until then.
 
-Numba takes half a second or more to load. A process that must answer before calls `interpret` first: its
-kernels are there at once, slow, but with the same bits, until `load` is done.
+Numba takes half a second or more to load. A process that must respond sooner calls `interpret` first: its
+kernels are available at once, slow but with the same bits, until `load` is done.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ on_compile: Callable[[], None] | None = None
 
 _interpreting = False
 _begun = False  # whether anything was compiled
-_waiting: list[tuple[Any, Callable[[Any], Any]]] = []  # what was declared meanwhile, and how it is compiled
-_twins: dict[str, ModuleType] = {}  # of modules imported meanwhile: what their compiled functions see
+_waiting: list[tuple[Any, Callable[[Any], Any]]] = []  # functions declared meanwhile, and how to compile them
+_twins: dict[str, ModuleType] = {}  # namespaces of compiled functions, for modules imported meanwhile
 _lock = threading.Lock()
 _running = threading.local()
 
 
 def interpret() -> None:
-    """Let Python run kernels until `load` is done; no kernel may have been imported, or nothing happens."""
+    """Let Python run kernels until `load` is done; does nothing if a kernel has been imported already."""
     global _interpreting
     _interpreting = not _begun
 
 
 def interpreted() -> bool:
-    """Whether Python runs kernels still."""
+    """Return whether Python still runs kernels."""
     return _interpreting
 
 
 def load() -> None:
-    """Compile kernels, if that waits; thread safe, and whoever calls it waits until it is done.
+    """Compile kernels if that was deferred, and wait until it is done; thread safe.
 
-    What was called meanwhile is compiled for those arguments, or read from disk, before it takes over.
+    Drivers that were called meanwhile are compiled for those arguments, or read from disk, before they take
+    over.
     """
     global _interpreting, _begun
     with _lock:
@@ -52,7 +53,7 @@ def load() -> None:
         import_module("numba")
         here = [str(Path(__file__).parent)]
         modules = [import_module(f"{__package__}.{found.name}") for found in pkgutil.iter_modules(here)]
-        # Names of their own: what is compiled must not meet what Python runs, nor be met by it on its way.
+        # Separate namespaces: compiled and interpreted functions must not call each other.
         for module in modules:
             _twins[module.__name__] = ModuleType(module.__name__)
         made: dict[int, Any] = {id(module): _twins[module.__name__] for module in modules}
@@ -72,7 +73,7 @@ def load() -> None:
 
 
 def declare(function: Any, compiled: Callable[[Any], Any], driver: bool = False) -> Any:
-    """What a kernel's name stands for: the function compiled, or what Python runs until `load` is done."""
+    """Return the value of a kernel's name: the compiled function, or one for Python until `load` is done."""
     global _begun
     if not _interpreting:
         _begun = True
@@ -83,14 +84,14 @@ def declare(function: Any, compiled: Callable[[Any], Any], driver: bool = False)
 
 
 class Interpreted:
-    """A driver that Python runs; `called` is what it was called with, but by other drivers."""
+    """A driver that Python runs; `called` holds the arguments of its last call, except by other drivers."""
 
     def __init__(self, function: Any) -> None:
         self.function = function
         self.called: tuple[Any, ...] = ()
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run it, without warnings of what overflows, as compiled code has none."""
+        """Run it without warnings of overflow, as compiled code does."""
         if getattr(_running, "driver", False):
             return self.function(*arguments)
         self.called = arguments
@@ -103,13 +104,13 @@ class Interpreted:
 
 
 def modules() -> list[ModuleType]:
-    """The modules of kernels that are imported, and those of what is compiled where these are others."""
+    """Return the imported modules of kernels, and the separate namespaces of their compiled functions."""
     imported = [held for name, held in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
     return [*imported, *_twins.values()]
 
 
 def home(held: Any) -> Any:
-    """A function among the names that are compiled."""
+    """Return a function with the namespace of the compiled functions."""
     function = held.function if isinstance(held, Interpreted) else held
     twin = _twins.get(function.__module__)
     if twin is None:
@@ -118,19 +119,19 @@ def home(held: Any) -> Any:
 
 
 def compile_for(compiled: Any, arguments: tuple[Any, ...]) -> None:
-    """Compile a driver for arguments such as these."""
+    """Compile a driver for the types of these arguments."""
     numba = import_module("numba")
     if not numba.config.DISABLE_JIT:
         compiled.compile(tuple(map(numba.typeof, arguments)))
 
 
 def as_body(function: Any) -> Any:
-    """Inlined where it is called."""
+    """Compile a function that is inlined where it is called."""
     return import_module("numba").njit(forceinline=True, error_model="numpy")(function)
 
 
 def as_driver(function: Any) -> Any:
-    """Compiled at its first call, kept on disk."""
+    """Wrap a function to be compiled at its first call and cached on disk."""
     made = import_module("numba").njit(nogil=True, error_model="numpy")(function)
     if made is not function and function.__module__.startswith(f"{__package__}."):
         made._cache = import_module(f"{__package__}.keeping").Kept(function)
@@ -138,7 +139,7 @@ def as_driver(function: Any) -> Any:
 
 
 def as_grid(function: Any, cuda: Any) -> Any:
-    """Compiled at its first launch, kept on disk; see device.grid."""
+    """Wrap a function to be compiled at its first launch and cached on disk; see device.grid."""
     if import_module("numba").config.ENABLE_CUDASIM:
         return cuda.jit(function)
     made = cuda.jit(function, **({"max_registers": function.registers} if function.registers else {}))
@@ -147,7 +148,7 @@ def as_grid(function: Any, cuda: Any) -> Any:
 
 
 def as_machine(function: Any) -> Any:
-    """The one of the same name in `intrinsics`."""
+    """Return the function of the same name in `intrinsics`."""
     if import_module("numba").config.DISABLE_JIT:
         return function
     return getattr(import_module(f"{__package__}.intrinsics"), function.__name__)

@@ -1,9 +1,9 @@
-"""One look of the two detectors of drift, at all columns at once: Shiryaev-Roberts e-detectors on rank bins.
+"""One look of the two drift detectors, at all columns at once: Shiryaev-Roberts e-detectors on rank bins.
 
-A column's bins are cut at fixed ranks of its reference, so that their true masses are Dirichlet(gaps) when
-nothing has changed. M of a detector is a sum, over every start that the drift may have had, of bets that are
-fair until then: the expected number of rows before M passes A is at least A (Shin, Ramdas, Rinaldo:
-E-detectors, 2022). Each detector runs once for every half-life of its memory; averages of M are valid, too.
+A column's bins are cut at fixed ranks of its reference, so their true masses are Dirichlet(gaps) if nothing
+has changed. M of a detector is a sum, over every possible start of the drift, of bets that are fair until
+then: the expected number of rows before M passes A is at least A (Shin, Ramdas, Rinaldo: E-detectors, 2022).
+Each detector runs once for every half-life of its memory; averages of M are valid, too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from driftline_kernels.device import blocks_for, body, driver, grid, on_cpu
 cuda: Any = None  # numba.cuda, bound before the first launch
 
 KAPPA = 50.0
-"""Rows that the null hypothesis weighs in a bet, beside those that were seen lately."""
+"""The weight of the null hypothesis in a bet, in rows, beside the rows seen lately."""
 
 
 class State(NamedTuple):
-    """What the detectors remember, of each column; float64, but for `recent`, on one device.
+    """What the detectors remember of each column; float64, except `recent`, on one device.
 
     Each detector has its own memory, since a signal of one must not make the other forget.
 
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 def start(columns: int, half_lives: int, bins: int) -> State:
-    """The state before the first look, on the CPU."""
+    """Return the state before the first look, on the CPU."""
     return State(
         np.zeros((columns, 2, half_lives, bins), np.float32),
         np.zeros((columns, bins)),
@@ -50,13 +50,13 @@ def start(columns: int, half_lives: int, bins: int) -> State:
 
 
 def look(counts: Any, gaps: Any, floored: Any, radius: Any, half_lives: Any, state: State) -> None:
-    """Bet once on every column and update `state`, in place; a column without new rows stays as it is.
+    """Bet once on every column and update `state`, in place; a column without new rows is unchanged.
 
     counts      (columns, K) int64, the rows in each rank bin since the last look; on cpu or cuda, as the rest
     gaps        (columns, K) float64, reference ranks that each bin spans; they sum to m + 1
     floored     (columns, K) float64, the reference's shares, floored above 0 and summing to 1
-    radius      (columns,) float64 above 0, how far from `floored` a distribution is harmless, as
-                sqrt(sum (p - b)^2 / b)
+    radius      (columns,) float64 above 0, the distance from `floored` up to which a distribution is
+                harmless, as sqrt(sum (p - b)^2 / b)
     half_lives  (H,) float64, in rows
     state       of these columns and half-lives
     """
@@ -68,7 +68,7 @@ def look(counts: Any, gaps: Any, floored: Any, radius: Any, half_lives: Any, sta
 
 @body
 def log_rising(a: float, n: float) -> float:
-    """lgamma(a + n) - lgamma(a): by Stirling's series where its terms would cancel each other's digits."""
+    """Return lgamma(a + n) - lgamma(a), by Stirling's series where the terms would cancel."""
     if a < 16:
         return math.lgamma(a + n) - math.lgamma(a)
     return (a - 0.5) * math.log1p(n / a) + n * (math.log(a + n) - 1) + _stirling(a + n) - _stirling(a)
@@ -83,13 +83,13 @@ def _stirling(x: float) -> float:
 
 @body
 def log_sum(a: float, b: float) -> float:
-    """log(exp(a) + exp(b)), b finite."""
+    """Return log(exp(a) + exp(b)), b finite."""
     return max(a, b) + math.log1p(math.exp(-abs(a - b)))
 
 
 @body
 def fair_price(counts: Any, gaps: Any, seen: Any) -> float:
-    """Log probability of the counts, in their order, when live and reference rows are exchangeable."""
+    """Return the log probability of the counts, in order, if live and reference rows are exchangeable."""
     price, ranks, rows = 0.0, 0.0, 0.0
     for k in range(len(counts)):
         a, n = gaps[k] + seen[k], float(counts[k])
@@ -102,29 +102,29 @@ def fair_price(counts: Any, gaps: Any, seen: Any) -> float:
 
 @body
 def bet(recent: float, expected: float, total: float) -> float:
-    """The share of a bin that is bet on: what was seen lately, pulled to what the null hypothesis expects."""
+    """Return the share bet on a bin: the one seen lately, shrunk towards the one expected under the null."""
     return (recent + KAPPA * expected) / (total + KAPPA)
 
 
 @body
 def projected(q: float, b: float, multiplier: float, radius: float) -> float:
-    """A bin's share in the reverse information projection, given the multiplier L of the ball's constraint.
+    """Return a bin's share in the reverse information projection, given the ball constraint's multiplier L.
 
     The p that minimises sum q log(q / p) within sum (p - b)^2 / b <= radius^2 satisfies L p^2 / b - s p = q,
     with s for sum p = 1; summed over the bins this says s = L (1 + radius^2) - 1. L = 0 leaves q as it is.
     """
     s = multiplier * (1 + radius * radius) - 1
     root = math.sqrt(s * s + 4 * multiplier * q / b)
-    return b * (s + root) / (2 * multiplier) if s > 0 else 2 * q / (root - s)  # neither cancels digits
+    return b * (s + root) / (2 * multiplier) if s > 0 else 2 * q / (root - s)  # neither form cancels
 
 
 @body
 def multiplier_of(recent: Any, floored: Any, total: float, radius: float) -> float:
-    """L of the projection of a column's bet; 0 if the bet is within the ball, no bet at all.
+    """Return L of the projection of a column's bet; 0, for no bet, if the bet is within the ball.
 
-    With s as above, sum p = 1 + L f(L), f(L) = sum p (1 + radius^2 - p / b). f is radius^2 less the bet's
-    squared distance at 0 and has one root above 0 if that is negative; there L radius^2 = 1 - sum q b / p,
-    which is at most 1. Newton's method, kept between the bounds; it starts from p on the line from b to q.
+    With s as above, sum p = 1 + L f(L), f(L) = sum p (1 + radius^2 - p / b). f(0) is radius^2 minus the bet's
+    squared distance. If that is negative, f has one root above 0; there L radius^2 = 1 - sum q b / p, which
+    is at most 1. Newton's method, kept between the bounds, starts from p on the line from b to q.
     """
     square = radius * radius
     distance = 0.0
@@ -165,7 +165,7 @@ def multiplier_of(recent: Any, floored: Any, total: float, radius: float) -> flo
 
 @body
 def change_gain(counts: Any, gaps: Any, seen: Any, recent: Any, total: float, fair: float) -> float:
-    """Log of what the bet of `change` returns for one."""
+    """Return the log of what a unit bet of `change` returns."""
     ranks = 0.0
     for k in range(len(counts)):
         ranks += gaps[k] + seen[k]
@@ -180,7 +180,7 @@ def change_gain(counts: Any, gaps: Any, seen: Any, recent: Any, total: float, fa
 def alarm_gain(
     counts: Any, floored: Any, recent: Any, total: float, radius: float, multiplier: float
 ) -> float:
-    """Log of what the bet of `alarm` returns for one, at worst in the ball."""
+    """Return the log of what a unit bet of `alarm` returns, in the worst case within the ball."""
     gain, rows, mass = 0.0, 0.0, 0.0
     for k in range(len(counts)):
         q = bet(recent[k], floored[k], total)
@@ -194,7 +194,7 @@ def alarm_gain(
 
 @body
 def total_of(recent: Any) -> float:
-    """The rows that are remembered."""
+    """Return the number of rows remembered."""
     total = 0.0
     for k in range(len(recent)):
         total += np.float64(recent[k])
@@ -203,7 +203,7 @@ def total_of(recent: Any) -> float:
 
 @body
 def remember(counts: Any, decay: float, recent: Any) -> None:
-    """Let what is remembered fade, and add a look."""
+    """Decay the remembered counts, and add those of a look."""
     for k in range(len(counts)):
         recent[k] = decay * recent[k] + counts[k]
 
@@ -221,7 +221,7 @@ def look_at(
     change: Any,
     alarm: Any,
 ) -> None:
-    """One look at one column."""
+    """Do one look at one column."""
     n, g, b, old = counts[column], gaps[column], floored[column], seen[column]
     rows = 0.0
     for k in range(len(n)):

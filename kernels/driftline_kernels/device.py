@@ -1,4 +1,4 @@
-"""Where a kernel runs: one scalar body, a loop over it on the CPU, a grid of threads on an NVIDIA GPU."""
+"""Where kernels run: one scalar body, in a loop on the CPU or in a grid of threads on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from driftline_kernels import compiling
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK = 256
-"""Rows that the CPU works on together: few enough to stay in the first-level cache from column to column."""
+"""Rows that the CPU processes together: few enough to stay in the L1 cache from column to column."""
 
 THREADS = 128
 """Threads of a CUDA block."""
 
 BLOCKS = 1024
-"""Blocks of a launch that go through many rows: a few for each processor of a card."""
+"""Blocks of a launch over many rows: a few for each multiprocessor of a GPU."""
 
 
 def body(function: Function) -> Function:
-    """A scalar function that drivers of both devices call: inlined on the CPU, compiled anew for a GPU."""
+    """Declare a scalar function that both devices call: inlined on the CPU, compiled again for a GPU."""
     return cast(Function, compiling.declare(function, compiling.as_body))
 
 
 def driver(function: Function) -> Function:
-    """A loop on one CPU core, without the GIL; compiled at its first call, kept on disk where that can be."""
+    """Declare a loop on one CPU core, without the GIL; compiled at its first call, cached if possible."""
     return cast(Function, compiling.declare(function, compiling.as_driver, driver=True))
 
 
 def machine(function: Function) -> Function:
-    """What Numba can't compile as it stands here: the same in LLVM's words is in `intrinsics`."""
+    """Declare a function that Numba can't compile; `intrinsics` has the same in LLVM IR."""
     return cast(Function, compiling.declare(function, compiling.as_machine))
 
 
@@ -50,18 +50,18 @@ def grid(*, shared: int, registers: int = 0) -> Callable[[Callable[..., None]], 
 
 
 def grid(function: Callable[..., None] | None = None, *, shared: int = 0, registers: int = 0) -> Any:
-    """A kernel of CUDA threads, called as kernel(blocks, *arguments): blocks of THREADS, one number or two.
+    """Declare a CUDA kernel, called as kernel(blocks, *arguments): blocks of THREADS, one number or two.
 
-    shared     bytes of each block's own, where all its shared arrays of size 0 begin
-    registers  that a thread may have at most, if not as many as the compiler likes: with fewer, more blocks
-               run at the same time
+    shared     bytes of shared memory of a block, where all its shared arrays of size 0 begin
+    registers  the most that a thread may have; 0: the compiler decides. With fewer, more blocks run at the
+               same time
 
-    It runs on the stream of `launching`; no blocks, no launch. The first launch imports numba.cuda, so that
-    whoever has no GPU never waits for it, nor needs it.
+    It runs on the stream of `launching`; without blocks, nothing is launched. The first launch imports
+    numba.cuda, so machines without a GPU neither wait for it nor need it.
     """
     if function is None:
         return functools.partial(grid, shared=shared, registers=registers)
-    vars(function).update(shared=shared, registers=registers)  # for whoever compiles it
+    vars(function).update(shared=shared, registers=registers)  # for compiling.as_grid
 
     @functools.cache
     def compiled() -> Any:
@@ -79,7 +79,7 @@ _current = threading.local()
 
 @contextmanager
 def launching(stream: Any) -> Iterator[None]:
-    """Let kernels of this thread run on a stream, one of Numba's."""
+    """Let kernels of this thread run on a Numba stream."""
     before = getattr(_current, "stream", 0)
     _current.stream = stream
     try:
@@ -89,10 +89,10 @@ def launching(stream: Any) -> Iterator[None]:
 
 
 def load_cuda() -> Any:
-    """numba.cuda, bound to `cuda` of every kernel's module when first asked for."""
+    """Return numba.cuda, and bind it to `cuda` in every kernel's module."""
     compiling.load()
     found = importlib.import_module("numba.cuda")
-    # A batch has few rows: Numba would warn of each number of them. It has read its settings by now.
+    # Batches have few rows: Numba would warn for each number of rows. It has read its settings by now.
     warn = int(os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0"))
     importlib.import_module("numba").config.CUDA_LOW_OCCUPANCY_WARNINGS = warn
     for module in compiling.modules():
@@ -102,20 +102,20 @@ def load_cuda() -> Any:
 
 
 def kernel_of(launch: Any) -> Any:
-    """The function of a grid, or a function itself, among the names that are compiled."""
+    """Return a grid's function, or a function itself, with the namespace of the compiled functions."""
     return compiling.home(getattr(launch, "__wrapped__", launch))
 
 
 def blocks_for(threads: int) -> int:
-    """How many blocks have so many threads."""
+    """Return how many blocks are needed for so many threads."""
     return -(-threads // THREADS)
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array of zeros on the GPU."""
+    """Return an array of zeros on the GPU."""
     return importlib.import_module("numba.cuda").to_device(np.zeros(shape, dtype))
 
 
 def on_cpu(array: Any) -> bool:
-    """Whether an array lives on the CPU; one of Numba's for a card doesn't."""
+    """Return whether an array is on the CPU, not one of Numba's on a GPU."""
     return isinstance(array, np.ndarray)

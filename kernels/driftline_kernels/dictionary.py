@@ -1,4 +1,4 @@
-"""Known strings by their address on the CPU: a short string is two words and its length, compared at once.
+"""Look up strings by their address on the CPU: short strings are compared as two words and a length.
 
 `driftline_kernels.strings` looks strings up on both devices, byte by byte; where each row costs nanoseconds,
 this takes a third of its time for strings of up to 16 bytes.
@@ -17,10 +17,10 @@ from driftline_kernels.memory import bytes_at, load
 from driftline_kernels.strings import hash_of, same, stirred
 
 SHORT = 16
-"""Bytes of a string that two words hold."""
+"""The most bytes of a string that two words hold."""
 
 MANY = 10_000
-"""Strings from which on Python would take longer than Numba to load."""
+"""With more strings, building in Python would take longer than loading Numba."""
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -42,7 +42,7 @@ class Dictionary(NamedTuple):
 
 
 def build(offsets: NDArray[np.int64], known: NDArray[np.uint8]) -> Dictionary:
-    """The dictionary of n distinct strings, whose codes are their places."""
+    """Return the dictionary of n distinct strings, whose codes are their indices."""
     count = len(offsets) - 1
     if count > MANY:
         compiling.load()
@@ -54,7 +54,7 @@ def build(offsets: NDArray[np.int64], known: NDArray[np.uint8]) -> Dictionary:
 
 @body
 def words_of(text: int, size: int) -> tuple[Any, Any]:
-    """Two words that differ for any two short strings of one length; of a long one, its hash."""
+    """Return two words that differ for any two short strings of one length; for a long string, its hash."""
     if size > SHORT:
         return hash_of(bytes_at(text), 0, size), np.uint64(0)
     if size >= 8:
@@ -69,13 +69,13 @@ def words_of(text: int, size: int) -> tuple[Any, Any]:
 
 @body
 def slot_of(a: Any, b: Any, size: int, slots: Any) -> Any:
-    """Where to start to look."""
+    """Return the first slot to probe."""
     return stirred(a * _P1 + (b ^ np.uint64(size)) * _P2) & np.uint64(len(slots) - 1)
 
 
 @body
 def code_at(text: int, size: int, slots: Any, keys: Any, offsets: Any, known: Any, unseen: int) -> Any:
-    """The code of the string of so many bytes at an address, or `unseen`."""
+    """Return the code of the string of `size` bytes at an address, or `unseen`."""
     a, b = words_of(text, size)
     slot = slot_of(a, b, size, slots)
     while slots[slot] >= 0:

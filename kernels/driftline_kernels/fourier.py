@@ -12,7 +12,7 @@ import numpy as np
 from driftline_kernels.device import body, driver
 from driftline_kernels.standard import ABREAST, standardise
 
-_ROUND = np.float32(1.5 * 2**23)  # added and taken away again, it rounds a float32 to an integer
+_ROUND = np.float32(1.5 * 2**23)  # adding and subtracting it rounds a float32 to an integer
 
 
 def update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
@@ -28,9 +28,9 @@ def update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
 
 @body
 def cosine(x: Any) -> Any:
-    """cos(x) of a float32, to 3e-7 and the rounding of x / 2 pi, without branches: loops become vectors.
+    """Return cos(x) of a float32, to 3e-7 and the rounding of x / 2 pi; branchless, so loops are vectorised.
 
-    y, a quarter turn less the distance from the nearest whole turn, is within [-1/4, 1/4], and there
+    y, a quarter turn minus the distance from the nearest whole turn, is within [-1/4, 1/4], where
     cos(x) = sin(2 pi y) is a polynomial of degree 9 (minimax, 3.4e-9).
     """
     turns = x * np.float32(0.15915494309189535)
@@ -45,9 +45,9 @@ def cosine(x: Any) -> Any:
 
 @body
 def add_features(z: Any, rows: int, weights: Any, phases: Any, sums: Any) -> None:
-    """Add the features of the first rows of z, as `standardise` leaves them, of ABREAST at most.
+    """Add the features of the first rows of z, ABREAST at most, that `standardise` wrote.
 
-    phases  (ABREAST, D) float32 is overwritten
+    phases  (ABREAST, D) float32, overwritten
     """
     phases[:] = 0
     for column in range(len(weights)):

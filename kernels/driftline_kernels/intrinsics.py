@@ -1,4 +1,4 @@
-"""What kernels do that Numba has no Python for, in instructions of LLVM; `memory` has the same in Python."""
+"""Operations that Numba can't compile from Python, in LLVM IR; `memory` has the same in Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def load(typing: Any, address: Any, dtype: Any) -> Any:
-    """The number of a type that stands at an address."""
+    """Return the number of a type at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], context.get_data_type(dtype.dtype).as_pointer())
@@ -63,5 +63,5 @@ store: Any = _store
 
 @numba.njit(forceinline=True)
 def bytes_at(address: int) -> Any:
-    """All bytes from an address on, as an array: how many are whose, the reader knows."""
+    """Return all bytes from an address on as an array; the reader knows where the data ends."""
     return carray(_at(address, np.uint8), 1 << 62)

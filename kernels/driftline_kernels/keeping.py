@@ -1,8 +1,8 @@
-"""Compiled drivers on disk, so that only the first process of a machine compiles them.
+"""Cache compiled kernels on disk, so that only the first process on a machine compiles them.
 
-Numba has such a cache, but one folder must be found for it, which is then written: a container whose files
-are read-only would compile again at each start, even what its image holds. Here any of a few places is read,
-and the first that can be written is written; where there is none, nothing is kept and nothing fails.
+Numba's own cache needs one writable folder: a read-only container would compile again at each start, even
+kernels whose compiled code its image contains. This cache reads several folders, and writes to the first one
+that is writable; if there is none, nothing is cached and nothing fails.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _rebuild: Any = CompileResult._rebuild
 _PACKAGE = Path(__file__).parent
 _SOURCES = b"".join(path.read_bytes() for path in sorted(_PACKAGE.glob("*.py")))
 _STAMP = hashlib.blake2b(_SOURCES + repr((numba.__version__, sys.version)).encode())
-"""What compiled code depends on: bodies of any file are part of it, as Numba and Python are."""
+"""What compiled code depends on: the sources of all kernels, and the versions of Numba and Python."""
 _DIGEST = _STAMP.digest_size
 
 
 class Kept:
-    """The cache of one driver, as Numba's dispatchers call it."""
+    """The cache of one driver, with the interface of Numba's dispatchers."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.cache_path = str(_PACKAGE)
         self._name = name_of(function)
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The driver for a signature and this processor, from the first place that has it; or None."""
-        # All that compiled code asks of this process. Numba's own cache loads here what compiling takes, too:
-        # a second of imports, SciPy among them.
+        """Return the driver for a signature on this CPU, from the first folder that has it; or None."""
+        # Compiled code needs only this. Numba's own cache also loads what compiling needs: a second of
+        # imports, SciPy among them.
         rtsys.initialize(context)
         states = load(self._file(signature, context.codegen()))
         if states is None and compiling.on_compile is not None:
@@ -56,20 +56,20 @@ class Kept:
         return _rebuild(context, *states) if states is not None else None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep it for the next process, in the first place that can be written."""
-        if not compiled.library.has_dynamic_globals:  # else addresses of this process are part of it
+        """Save the driver for later processes, in the first writable folder."""
+        if not compiled.library.has_dynamic_globals:  # else it contains addresses of this process
             save(self._file(signature, compiled.codegen), _dumps(compiled._reduce()))
 
     def _file(self, signature: Any, codegen: Any) -> str:
-        """The file of a signature; code for other processors has other names."""
+        """Return the file name of a signature; code for other processors has other names."""
         return f"{self._name}-{digest(signature, codegen.magic_tuple())}.kernel"
 
 
 class KeptGrid:
-    """The cache of one grid, as Numba's dispatchers for cards call it.
+    """The cache of one grid, with the interface of Numba's CUDA dispatchers.
 
-    What is kept has machine code for the kinds of cards that it was compiled for, and what is before that on
-    the way, from which Numba makes another card's code without Python's.
+    A file has the machine code for the GPUs that the grid was compiled for, and its intermediate code, from
+    which Numba makes the code for other GPUs without the Python source.
 
     options  of the dispatcher, with which it compiles
     """
@@ -85,19 +85,19 @@ class KeptGrid:
         )
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The grid for a signature, from the first place that has it, on the current card; or None."""
+        """Return the grid for a signature, from the first folder that has it, on the current GPU; or None."""
         kernel = self.read(signature)
         if kernel is not None:
             kernel.bind()  # here, since only one thread compiles
         return kernel
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep it for the next process, in the first place that can be written."""
+        """Save the grid for later processes, in the first writable folder."""
         serialize = import_module("numba.cuda.serialize")
         save(self._file(signature), serialize.dumps(compiled._reduce_states()))
 
     def read(self, signature: Any) -> Any:
-        """The grid for a signature, for whatever card; or None."""
+        """Return the grid for a signature, for any GPU; or None."""
         states = load(self._file(signature))
         kernel = import_module("numba.cuda.dispatcher")._Kernel
         return kernel._rebuild(**states) if states is not None else None
@@ -107,17 +107,17 @@ class KeptGrid:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What a function is called in the names of files, and for people."""
+    """Return a function's name for file names and messages."""
     return f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
 
 def digest(*parts: object) -> str:
-    """Sixteen digits for what makes compiled code another."""
+    """Return sixteen hexadecimal digits for what distinguishes compiled code."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def load(name: str) -> Any:
-    """What was kept in a file, from the first place that has it whole and of these sources; or None."""
+    """Return a file's content, from the first folder that has it intact and of these sources; or None."""
     for place in places():
         with suppress(OSError):
             data = (place / name).read_bytes()
@@ -127,7 +127,7 @@ def load(name: str) -> Any:
 
 
 def save(name: str, data: bytes) -> None:
-    """Keep a file in the first place that can be written."""
+    """Write a file to the first writable folder."""
     for place in places():
         with suppress(OSError):
             write(place / name, stamp(data) + data)
@@ -135,14 +135,14 @@ def save(name: str, data: bytes) -> None:
 
 
 def stamp(data: bytes) -> bytes:
-    """What stands before compiled code of these sources."""
+    """Return the digest that precedes compiled code of these sources."""
     whole = _STAMP.copy()
     whole.update(data)
     return whole.digest()
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file that others see whole or not at all; OSError if it can't be."""
+    """Write a file atomically; OSError if it can't be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")  # Numba compiles in one thread at a time
     try:
@@ -154,7 +154,7 @@ def write(path: Path, data: bytes) -> None:
 
 @functools.cache
 def places() -> tuple[Path, ...]:
-    """Folders for compiled code: NUMBA_CACHE_DIR, the package's, the user's, one among temporary files."""
+    """Return folders for compiled code: NUMBA_CACHE_DIR, the package's, the user's, a temporary one."""
     found = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
     found.append(_PACKAGE / "__pycache__")
     with suppress(RuntimeError):  # no home
@@ -165,7 +165,7 @@ def places() -> tuple[Path, ...]:
 
 
 def private(folder: Path) -> Path:
-    """Make a folder where others may write, too; OSError if it is not ours alone: what lies there is run."""
+    """Make a folder in a shared one; OSError unless it is only ours: code from it is executed."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

@@ -1,7 +1,7 @@
-"""Columns where they lie in memory: Arrow's C data interface, and arrays by their address.
+"""Read columns in place: through Arrow's C data interface, and arrays by their address.
 
-A batch of many columns is handed over as one address: asking for each buffer in Python takes a microsecond a
-column, which is more than what is done with one row of it.
+A batch of many columns is passed as one address: getting each buffer in Python takes a microsecond a column,
+longer than processing one row of it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from driftline_kernels.device import body, driver, machine
 
 FIELDS = 7
-"""Numbers of one source; their places follow."""
+"""Numbers of one source; their indices follow."""
 KIND, VALUES, TEXT, VALIDITY, FIRST, STRIDE, PER_SECOND = range(FIELDS)
-"""What stands in a row of sources, int64: one of the kinds below; the addresses of numbers or offsets, of
+"""The fields of a row of sources, int64: one of the kinds below; the addresses of numbers or offsets, of
 UTF-8, and of the validity bitmap (0 for none); the row where the column starts; bytes from value to value;
-and, of times, units in a second (negative: seconds in a unit), else 0."""
+and for times, units per second (negative: seconds per unit), else 0."""
 
 FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, BITS, STRING, LARGE_STRING = (
     range(13)
@@ -26,7 +26,7 @@ FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, BITS
 """The kinds of columns: numbers, Arrow's booleans, and strings with offsets of four and of eight bytes."""
 
 PACKED, PLACED = -1, -2
-"""In place of an Arrow array's number: a column is packed, or where its source says already."""
+"""Instead of an Arrow array's index: the column is packed, or its source is complete already."""
 
 ARROW_ARRAY = 10
 """Words of the struct ArrowArray: length, null_count, offset, n_buffers, n_children, buffers, children,
@@ -35,7 +35,7 @@ dictionary, release, private_data (Arrow: The Arrow C data interface)."""
 
 @machine
 def load(address: int, dtype: Any) -> Any:
-    """The number of a type that stands at an address."""
+    """Return the number of a type at an address."""
     return np.frombuffer(ctypes.string_at(int(address), np.dtype(dtype).itemsize), dtype)[0]
 
 
@@ -47,7 +47,7 @@ def call(function: int, argument: int) -> None:
 
 @machine
 def bytes_at(address: int) -> Any:
-    """All bytes from an address on, as an array: how many are whose, the reader knows."""
+    """Return all bytes from an address on as an array; the reader knows where the data ends."""
     return _Bytes(address)
 
 
@@ -61,17 +61,17 @@ class _Bytes:
 
 @body
 def address_of(data: Any) -> int:
-    """Where the bytes of a `bytes` object or of a contiguous array start."""
+    """Return the address of a `bytes` object's bytes or of a contiguous array."""
     return int(np.frombuffer(data, np.uint8).ctypes.data)
 
 
 @driver
 def locate(struct: int, children: Any, sources: Any) -> int:
-    """Set the addresses, first rows and bitmaps of `sources` to those of a struct's children; its rows.
+    """Set the addresses, first rows and bitmaps of `sources` from a struct's children; return its rows.
 
     struct    address of an ArrowArray of a record batch or struct array
-    children  (columns,) int64; which child is which source
-    sources   (columns, FIELDS) int64, written but for its kinds, strides and units
+    children  (columns,) int64; the index of each source's child
+    sources   (columns, FIELDS) int64, written except kinds, strides and units
     """
     for column in range(len(children)):
         child = load(load(struct + 48, np.int64) + 8 * children[column], np.int64)
@@ -81,13 +81,13 @@ def locate(struct: int, children: Any, sources: Any) -> int:
 
 @driver
 def place(structs: int, packed: int, rows: int, parts: Any, sources: Any) -> None:
-    """Set the addresses, first rows and bitmaps of columns that lie one behind the other in a few arrays.
+    """Set the addresses, first rows and bitmaps of columns that are concatenated in a few arrays.
 
-    structs  address of ArrowArrays, one behind the other
+    structs  address of an array of ArrowArrays
     packed   address of numbers of eight bytes
-    parts    (columns, 2) int64; which of the ArrowArrays it is in, or PACKED, or PLACED for one that stays as
-             it is; and how many columns of so many `rows` are before it there
-    sources  (columns, FIELDS) int64, written but for its kinds, strides and units
+    parts    (columns, 2) int64; the index of the ArrowArray that has the column, or PACKED, or PLACED for one
+             that is left unchanged; and how many columns of `rows` rows precede it there
+    sources  (columns, FIELDS) int64, written except kinds, strides and units
     """
     for column in range(len(parts)):
         array, first = parts[column, 0], parts[column, 1] * rows
@@ -99,7 +99,7 @@ def place(structs: int, packed: int, rows: int, parts: Any, sources: Any) -> Non
 
 @body
 def locate_one(struct: int, first: int, source: Any) -> None:
-    """One column's addresses; `first` is the offset of what it is a child of."""
+    """Set one column's addresses; `first` is the offset of its parent."""
     buffers = load(struct + 40, np.int64)
     source[VALIDITY] = load(buffers, np.int64) if load(struct + 8, np.int64) != 0 else 0
     source[VALUES] = load(buffers + 8, np.int64)
@@ -109,7 +109,7 @@ def locate_one(struct: int, first: int, source: Any) -> None:
 
 @driver
 def release(structs: int, count: int) -> None:
-    """Give back what was exported into `count` ArrowArrays from an address on."""
+    """Release `count` exported ArrowArrays from an address on."""
     for index in range(count):
         struct = structs + 8 * ARROW_ARRAY * index
         callback = load(struct + 64, np.int64)
@@ -119,7 +119,7 @@ def release(structs: int, count: int) -> None:
 
 @body
 def read_numbers(source: Any, first: int, rows: int, values: Any) -> None:
-    """Some rows of a column of numbers or times as float64, times in whole seconds; NaN for nulls."""
+    """Read some rows of numbers or times as float64, times in whole seconds; NaN for nulls."""
     kind = source[KIND]
     if kind == FLOAT64:
         _read(source, first, rows, np.float64, values)
@@ -168,7 +168,7 @@ def _read_rare(kind: int, source: Any, first: int, rows: int, values: Any) -> No
 
 @body
 def is_set(bitmap: int, bit: int) -> Any:
-    """A bit of the bitmap at an address."""
+    """Return a bit of the bitmap at an address."""
     return (load(bitmap + (bit >> 3), np.uint8) >> (bit & 7)) & 1 == 1
 
 
@@ -186,7 +186,7 @@ def _read_times(source: Any, first: int, rows: int, dtype: Any, values: Any) -> 
     address = source[VALUES] + (source[FIRST] + first) * stride
     for row in range(rows):
         time = np.int64(load(address + row * stride, dtype))
-        if time == np.iinfo(np.int64).min:  # numpy's not a time
+        if time == np.iinfo(np.int64).min:  # numpy's NaT
             values[row] = np.nan
         else:
             values[row] = time // unit if unit > 0 else time * -unit

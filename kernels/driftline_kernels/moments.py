@@ -1,4 +1,4 @@
-"""Count, mean, spread and range of the finite values of columns; what two batches saw merges exactly enough.
+"""Count, mean, spread and range of the finite values of columns; moments of batches merge accurately.
 
 A moment is (count, mean, M2, least, greatest), M2 the sum of squared deviations from the mean.
 """
@@ -19,19 +19,19 @@ FIELDS = 5
 
 
 def start(columns: int) -> NDArray[np.float64]:
-    """Moments (columns, 5) float64 of no rows: range +inf to -inf."""
+    """Return moments (columns, 5) float64 of no rows: range +inf to -inf."""
     return np.tile(np.array([0, 0, 0, np.inf, -np.inf]), (columns, 1))
 
 
 def update(values: Any, moments: Any) -> None:
-    """Add the finite values of `values` to `moments`, in place; NaN and infinities are passed over.
+    """Add the finite values of `values` to `moments`, in place; NaN and infinities are ignored.
 
     values   (rows, columns) float32 or float64; squares of deviations above 1e308 overflow
     moments  (columns, 5) float64: count, mean, M2, least, greatest
 
-    In a block, deviations are summed from its first finite value x: (x - mean)^2 <= M2, so the rounding error
-    of M2 is at most rows * 1e-16 of it, whatever the mean. Merging blocks rounds their means, which adds up
-    to about 1e-15 |mean| / sd of it.
+    In a block, deviations are taken from its first finite value x: (x - mean)^2 <= M2, so the rounding error
+    of M2 is at most rows * 1e-16 of it, whatever the mean. Merging blocks rounds their means, which adds a
+    relative error of up to about 1e-15 |mean| / sd.
     """
     _update(values, moments)
 
@@ -49,7 +49,7 @@ def merge(moments: Any, others: Any) -> None:
 
 @body
 def summary(values: Any, first: int, stop: int) -> tuple[float, float, float, float, float]:
-    """The moment of some rows of one column."""
+    """Return the moment of some rows of one column."""
     count, origin, total, squares, least, greatest = 0, 0.0, 0.0, 0.0, np.inf, -np.inf
     for row in range(first, stop):
         x = np.float64(values[row])
@@ -85,7 +85,7 @@ def add(
 
 @body
 def add_one(moments: Any, column: int, other: Any) -> None:
-    """Merge a moment that lies somewhere into a column's."""
+    """Merge a moment, given as an array, into a column's."""
     add(moments, column, other[0], other[1], other[2], other[3], other[4])
 
 

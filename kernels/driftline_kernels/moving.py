@@ -1,4 +1,4 @@
-"""Columns that lie anywhere in two blocks of memory, to columns of one matrix."""
+"""Copy columns from anywhere in two blocks of memory to columns of one matrix."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ from driftline_kernels.memory import (
 cuda: Any = None  # numba.cuda, bound before the first launch
 
 FIELDS = 5
-"""Numbers of one move; their places follow."""
+"""Numbers of one move; their indices follow."""
 BLOCK, KIND, FIRST, STEP, INTO = range(FIELDS)
-"""What stands in a row of moves, int64: which of the two blocks the column is in; of what kind it is; its
-first value, and how far apart its values are, in values of the kind; and the column of the matrix that it
-becomes."""
+"""The fields of a row of moves, int64: which of the two blocks the column is in; its kind; its first value,
+and the distance between its values, in values of the kind; and the column of the matrix that it becomes."""
 
 KINDS: Mapping[Any, int] = {
     np.dtype(np.float32): FLOAT32,
@@ -43,14 +42,13 @@ KINDS: Mapping[Any, int] = {
     np.dtype(np.uint64): UINT64,
     np.dtype(np.bool_): UINT8,
 }
-"""By dtype, what can be moved. Half precision is for the CPU to widen: Numba has little of it."""
+"""The dtypes that can be moved. The CPU must widen half precision: Numba hardly supports it."""
 
 
 def move(blocks: tuple[Any, Any], rows: int, moves: Any, matrix: Any) -> None:
-    """Write the first rows of some columns into a matrix; what is beyond float32 becomes infinite.
+    """Write the first rows of some columns into a matrix; values beyond float32 become infinite.
 
-    blocks  two of (bytes,) uint8, on cpu or cuda; they start where numbers of eight bytes may, and have
-            multiples of eight bytes
+    blocks  two of (bytes,) uint8, on cpu or cuda; aligned to eight bytes, with a multiple of eight bytes
     moves   (n, FIELDS) int64, on the same device; see BLOCK
     matrix  (at least rows, columns) float32, on the same device
     """
@@ -62,7 +60,7 @@ def move(blocks: tuple[Any, Any], rows: int, moves: Any, matrix: Any) -> None:
 
 @body
 def value_of(block: Any, kind: int, at: int) -> Any:
-    """A value of a block by its kind."""
+    """Return a value of a block by its kind."""
     if kind == FLOAT32:
         return block.view(np.float32)[at]
     if kind == FLOAT64:
@@ -86,7 +84,7 @@ def value_of(block: Any, kind: int, at: int) -> Any:
 
 @body
 def move_one(one: Any, other: Any, row: int, move: Any, matrix: Any) -> None:
-    """One value."""
+    """Move one value."""
     at = move[FIRST] + row * move[STEP]
     matrix[row, move[INTO]] = value_of(one if move[BLOCK] == 0 else other, move[KIND], at)
 
@@ -102,7 +100,7 @@ def _move(one: Any, other: Any, rows: int, moves: Any, matrix: Any) -> None:
 def _move_cuda(one: Any, other: Any, rows: int, moves: Any, matrix: Any) -> None:
     at = cuda.grid(1)
     if at < rows * len(moves):
-        # Neighbouring threads read what lies side by side: of a column, if its values do, else of a row.
+        # Neighbouring threads read adjacent values: of a column if they are contiguous, else of a row.
         columns = moves[0, STEP] == 1
         row, place = (at % rows, at // rows) if columns else (at // len(moves), at % len(moves))
         move_one(one, other, row, moves[place], matrix)

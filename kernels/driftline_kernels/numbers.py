@@ -1,8 +1,8 @@
-"""Numbers out of JSON text, straight into a tensor's memory: eight digits at a time, correctly rounded.
+"""Parse numbers in JSON text directly into a tensor's memory: eight digits at a time, correctly rounded.
 
 Clinger: How to read floating-point numbers accurately, 1990; Lemire: Number parsing at a gigabyte per second,
-2021; Mushtak, Lemire: Fast number parsing without fallback, 2023. Kernels know what they recognise and say so
-where they don't; who calls them has another way.
+2021; Mushtak, Lemire: Fast number parsing without fallback, 2023. Kernels report text that they do not
+recognise; their callers then use another parser.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from driftline_kernels.memory import (
 from driftline_kernels.powers import DIGITS, EXACT, EXACTS, FIVES, LEAST, MOST, TENS
 
 UNKNOWN = -(1 << 62)
-"""What is answered for text that is not read here: no numbers, too large ones, of another shape."""
+"""The result for text that can't be read here: not numbers, too large ones, another shape."""
 
 PLACES = 31
-"""Bits of a number's place among all, and of its position in the text, in what is answered for a hard one."""
+"""Bits of a number's index, and of its position in the text, in the result for a hard one."""
 
 _ZEROS = np.uint64(0x3030303030303030)
 _ABOVE = np.uint64(0x7676767676767676)
@@ -51,16 +51,17 @@ _INFINITY = np.uint64(0x7974696E69666E49)
 _INFINITE = np.uint64(0x7FF0000000000000)
 _OPEN, _CLOSE, _COMMA, _POINT, _MINUS, _PLUS, _ZERO, _E = b"[],.-+0e"
 _SHORT = np.uint64(10**15)
-"""float64 has all whole numbers below this. Some have one digit more, but a processor can't guess which."""
+"""float64 has all whole numbers below this. It has some with a digit more, but testing for them would be a
+branch that the CPU can't predict."""
 _UNLIKE = 32
-"""So many numbers are read with care behind one that is not as most are."""
+"""How many numbers are read the general way after one that `read_plain` does not take."""
 _FURTHEST = 1 << 40
-"""Where an exponent stops growing: no text is long enough to make up for it with digits."""
+"""The limit of an exponent: no text is long enough to make up for it with digits."""
 
 
 @intrinsic
 def _upper_product(typing: Any, a: Any, b: Any) -> Any:
-    """The upper half of the product of two uint64."""
+    """Return the upper half of the product of two uint64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         wide = [builder.zext(argument, ir.IntType(128)) for argument in arguments]
@@ -77,30 +78,30 @@ trailing_zeros: Any = unsafe.trailing_zeros
 
 @body
 def word(at: int, last: int) -> Any:
-    """Eight characters from an address on, at most the text's end; `last` is where the last eight are, behind
-    which zeros come."""
+    """Return eight characters from an address on, which is at most the text's end, with zeros after the end;
+    `last` is the address of the text's last eight."""
     if at <= last:
         return load(at, np.uint64)
-    half = np.uint64(4 * (at - last))  # at once it may be by 64, which is no shift at all
+    half = np.uint64(4 * (at - last))  # in halves, as a shift by 64 would do nothing
     return load(last, np.uint64) >> half >> half
 
 
 @body
 def leading_digits(w: Any) -> Any:
-    """How many of eight characters are digits before the first that isn't one; `w` is xor'd with _ZEROS."""
+    """Return how many of eight characters are leading digits; `w` is xor'd with _ZEROS."""
     return np.int64(trailing_zeros(((w + _ABOVE) | w) & _TOPS)) >> 3
 
 
 @body
 def value_of_digits(w: Any, digits: int) -> Any:
-    """The number that the first `digits` of eight characters are; `w` is xor'd with _ZEROS."""
+    """Return the number in the first `digits` of eight characters; `w` is xor'd with _ZEROS."""
     half = np.uint64(32 - 4 * digits)
-    return value_of_eight(w << half << half)  # at once it may be by 64, which is no shift at all
+    return value_of_eight(w << half << half)  # in halves, as a shift by 64 would do nothing
 
 
 @body
 def value_of_eight(w: Any) -> Any:
-    """The number that eight digits are; `w` is xor'd with _ZEROS."""
+    """Return the number in eight digits; `w` is xor'd with _ZEROS."""
     w = w * np.uint64(10) + (w >> np.uint64(8))
     pairs, mask = np.uint64(0x000F424000000064), np.uint64(0x000000FF000000FF)
     fours = np.uint64(0x0000271000000001)
@@ -109,7 +110,7 @@ def value_of_eight(w: Any) -> Any:
 
 @body
 def float_bits(w: Any, q: int) -> Any:
-    """The float64 nearest to w * 10^q, as its bits; w < 2^64. Ties go to even."""
+    """Return the bits of the float64 nearest to w * 10^q; w < 2^64. Ties go to even."""
     if w == np.uint64(0) or q < LEAST:
         return np.uint64(0)
     if q > MOST:
@@ -138,15 +139,15 @@ def float_bits(w: Any, q: int) -> Any:
             mantissa &= ~np.uint64(1)
     mantissa += mantissa & np.uint64(1)
     mantissa >>= np.uint64(1)
-    bits = mantissa + (np.uint64(exponent - 1) << np.uint64(52))  # one too large a mantissa carries over
+    bits = mantissa + (np.uint64(exponent - 1) << np.uint64(52))  # a mantissa of 2^53 carries over
     return bits if bits < _INFINITE else _INFINITE
 
 
 @body
 def careful_bits(at: int, stop: int, exponent: int) -> Any:
-    """As float_bits, of a number of over 19 digits in at..stop, times 10^exponent; and whether it is sure.
+    """As float_bits, of a number of over 19 digits in at..stop, times 10^exponent; also return if it is sure.
 
-    Of two numbers around it, in 19 digits, the nearest is the same, or it isn't sure.
+    It is sure if the two numbers of 19 digits around it have the same nearest float64.
     """
     w, kept, q, fraction, inexact = np.uint64(0), 0, exponent, 0, False
     while at < stop:
@@ -167,7 +168,7 @@ def careful_bits(at: int, stop: int, exponent: int) -> Any:
 
 @body
 def most(kind: int, negative: int) -> Any:
-    """The most that an integer of a kind may be, without its sign."""
+    """Return the largest magnitude of an integer of a kind and sign."""
     if kind >= UINT8:
         return np.uint64(0) if negative else ~np.uint64(0) >> np.uint64(64 - (8 << (kind - UINT8)))
     return (np.uint64(1) << np.uint64((8 << (kind - INT8)) - 1)) - np.uint64(1) + np.uint64(negative)
@@ -175,7 +176,7 @@ def most(kind: int, negative: int) -> Any:
 
 @body
 def put_float(out: int, place: int, kind: int, value: float) -> None:
-    """Write a float64, or cast."""
+    """Write a float64, cast to the kind."""
     if kind == FLOAT32:
         store(out + 4 * place, np.float32(value))
     else:
@@ -197,9 +198,9 @@ def put_integer(out: int, place: int, kind: int, value: Any) -> None:
 
 @body
 def behind_space(at: int) -> int:
-    """Where the next character is that is no white space."""
+    """Return the address of the next character that is not white space."""
     character = load(at, np.uint8)
-    while character <= 32:  # hardly ever, and then it is compared with each
+    while character <= 32:  # rarely; only then compare it with each
         if character != 32 and character != 10 and character != 13 and character != 9:
             break
         at += 1
@@ -209,9 +210,9 @@ def behind_space(at: int) -> int:
 
 @body
 def read_literal(at: int, last: int, out: int, place: int, kind: int, negative: bool) -> int:
-    """Read null, true, false, NaN or Infinity, where the kind has it; where it ends, or 0.
+    """Read null, true, false, NaN or Infinity, if the kind has it; return its end, or 0.
 
-    `negative` says that there is a minus before it, which only Infinity may have.
+    `negative` means that a minus precedes it, which only Infinity may have.
     """
     w = word(at, last)
     if kind <= FLOAT64 and w == _INFINITY:
@@ -236,7 +237,7 @@ def read_literal(at: int, last: int, out: int, place: int, kind: int, negative: 
 
 @body
 def read_exponent(at: int) -> Any:
-    """Where the digits of an exponent end, and what they are; 0 for none."""
+    """Return the end of an exponent's digits, 0 if there are none, and the exponent."""
     character = load(at, np.uint8)
     negative = character == _MINUS
     if negative or character == _PLUS:
@@ -252,7 +253,7 @@ def read_exponent(at: int) -> Any:
 
 @body
 def read_digits(at: int, last: int, value: Any) -> Any:
-    """Where digits end, and `value` with them behind its own; it wraps where they are too many."""
+    """Return the end of digits, and `value` with them appended, which wraps if they are too many."""
     w = word(at, last) ^ _ZEROS
     digits = leading_digits(w)
     while digits == 8:
@@ -265,13 +266,13 @@ def read_digits(at: int, last: int, value: Any) -> Any:
 
 @body
 def read_number(at: int, last: int, out: int, place: int, kind: int) -> int:
-    """Read one number; where it ends, or 0 if it isn't one, or -1 if it can't be rounded here."""
+    """Read one number; return its end, or 0 if it isn't one, or -1 if it can't be rounded here."""
     negative = load(at, np.uint8) == _MINUS
     at += int(negative)
     start = at
     value = np.uint64(load(at, np.uint8)) - np.uint64(_ZERO)
-    if value <= np.uint64(9) and load(at + 1, np.uint8) == _POINT:  # at the end there is no next one
-        at += 1  # the likely case, told apart so that the next load need not wait for a count of digits
+    if value <= np.uint64(9) and load(at + 1, np.uint8) == _POINT:  # at the end of the text there is none
+        at += 1  # the likely case, separate so that the next load need not wait for a count of digits
     else:
         at, value = read_digits(at, last, np.uint64(0))
     digits = at - start
@@ -296,11 +297,11 @@ def read_number(at: int, last: int, out: int, place: int, kind: int) -> int:
             return 0
         put_integer(out, place, kind, np.uint64(0) - value if negative else value)
         return at
-    # The integer -0 is 0, as in Python. Not by `and`: half of the jumps would be guessed wrong.
+    # The integer -0 is 0, as in Python. Not with `and`: half of the branches would be mispredicted.
     sign = int(negative) & (1 - (int(whole) & int(value == np.uint64(0))))
     few, scale = digits + fraction <= DIGITS, fraction - power
     if value < _SHORT and few and 0 <= scale < EXACTS:
-        # The quotient of two numbers that float64 has exactly is rounded once (Clinger, 1990).
+        # The quotient of two exact float64 is rounded once (Clinger, 1990).
         divisor = EXACT[np.uint64(scale + EXACTS * sign)]
         put_float(out, place, kind, np.float64(np.int64(value)) / divisor)
         return at
@@ -319,10 +320,10 @@ def read_number(at: int, last: int, out: int, place: int, kind: int) -> int:
 
 @body
 def read_plain(at: int, last: int, out: int, place: int, stop: int, kind: int) -> Any:
-    """Read numbers up to the place `stop` as most are written: where the first is that isn't, and its place.
+    """Read numbers of the usual form up to index `stop`; return the address and index of the first other one.
 
-    These have a digit before the point, up to 14 behind it and no exponent; a comma follows, and no space.
-    All take the same steps: whether they are negative, and have seven digits or eight, can't be guessed.
+    They have a digit before the point, up to 14 after it and no exponent; a comma follows, and no space.
+    All take the same steps: the sign, and whether there are seven digits or eight, can't be predicted.
     """
     while place < stop and at + 24 <= last:
         negative = int(load(at, np.uint8) == _MINUS)
@@ -348,7 +349,7 @@ def read_plain(at: int, last: int, out: int, place: int, stop: int, kind: int) -
 
 @body
 def size_of(kind: int) -> int:
-    """Bytes of a number."""
+    """Return the bytes of a number."""
     if kind <= FLOAT64:
         return 4 << kind
     if kind == BITS:
@@ -362,18 +363,18 @@ def read(
 ) -> int:
     """Read a JSON array of numbers, flat or nested, up to four levels.
 
-    text   that holds the array in text[start:stop], with its outer brackets; under 2^PLACES bytes
-    out    (bytes,) uint8, written, in part where the array is not read; there are as many numbers as fit
-    kind   of the numbers, as in memory, FLOAT32 to BITS: float64 that are cast, with NaN, null for it, and
+    text   holds the array in text[start:stop], with its outer brackets; under 2^PLACES bytes
+    out    (bytes,) uint8, written, in part if the array can't be read; the array has as many numbers as fit
+    kind   of the numbers, as in memory, FLOAT32 to BITS: float64 that are cast, with NaN, null for NaN, and
            Infinity; integers in the type's range; or true and false, as bytes
     row    numbers in the lists of the lowest level, if nested, else 0
-    plane  numbers in those above, if there are, else 0
-    block  numbers in those above these, if there are, else 0
-    first  0; or, to go on behind a number, the place of the next one, and `start` is where that one ended.
-           Only then must `row` be 0 if the array is flat
+    plane  numbers in the lists of the level above, if any, else 0
+    block  numbers in the lists of the level above that, if any, else 0
+    first  0; or, to continue after a number, the index of the next one, with `start` at the end of that
+           number. Only then `row` must be 0 if the array is flat
 
-    The answer is -1 if all was read from a flat array, -levels if from a nested one; UNKNOWN; or, if from 0
-    on, a number that this can't round: (its position in the text << PLACES) + its place.
+    Returns -1 if all of a flat array was read, -levels if all of a nested one; UNKNOWN; or, from 0 on, a
+    number that can't be rounded here: (its position in the text << PLACES) + its index.
     """
     base, target = address_of(text), address_of(out)
     last, end, at = base + len(text) - 8, base + stop, base + start

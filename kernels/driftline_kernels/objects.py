@@ -1,4 +1,4 @@
-"""Rows that are JSON objects of numbers, by the same names in the same order: straight into a matrix."""
+"""Parse rows that are JSON objects of numbers, with the same names in the same order, into a matrix."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _CLOSE, _COMMA, _SPACE = b"}, "
 
 
 class Template(NamedTuple):
-    """What stands before each number of a row.
+    """The text before each number of a row.
 
-    sizes    (columns,) int64; characters before each
-    first    (columns + 1,) int64; which words are before it
-    words    (words,) uint64; the characters, eight to a word, the last filled up with zeros
-    masks    (words,) uint64; of which bits these are
+    sizes    (columns,) int64; the number of characters
+    first    (columns + 1,) int64; the index of the first word
+    words    (words,) uint64; the characters, eight to a word, the last padded with zeros
+    masks    (words,) uint64; the bits of the words that are characters
     targets  (columns,) int64; the column of the matrix that each number goes to
     """
 
@@ -33,7 +33,7 @@ class Template(NamedTuple):
 
 
 def template(before: Sequence[bytes], targets: Sequence[int]) -> Template:
-    """The template of a row with these texts before its numbers."""
+    """Return the template of a row with these texts before its numbers."""
     lengths = [-(-len(text) // 8) for text in before]
 
     def words(texts: Sequence[bytes]) -> NDArray[np.uint64]:
@@ -50,11 +50,11 @@ def template(before: Sequence[bytes], targets: Sequence[int]) -> Template:
 
 
 def read(text: bytes, start: int, stop: int, template: Template, out: NDArray[np.float64]) -> int:
-    """Read rows, with a comma and perhaps a space between them, from text[start:stop].
+    """Read rows, separated by a comma and perhaps a space, from text[start:stop].
 
-    out  (rows, columns) float64, of as many rows as there may be; where the text is not read, it is in part
+    out  (rows, columns) float64, with as many rows as there may be; written in part if the text can't be read
 
-    The answer is how many rows there are; or UNKNOWN, if anything else is there, or a number that is hard.
+    Returns the number of rows; or UNKNOWN for anything else, and for a number that is hard to round.
     """
     return int(_read(text, start, stop, *template, out.reshape(-1).view(np.uint8)))
 

@@ -1,4 +1,4 @@
-"""Powers of ten as numbers are read with: the first 128 bits of powers of five."""
+"""Powers of ten for parsing numbers: the first 128 bits of powers of five."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST, MOST = -342, 308
-"""Exponents of ten between which a number of 19 digits is a float64 that is neither 0 nor infinite."""
+"""The exponents of ten for which a number of up to 19 digits may be neither 0 nor infinite in float64."""
 
 DIGITS = 19
-"""Decimal digits that fit in 64 bits, whatever they are."""
+"""Decimal digits that always fit in 64 bits."""
 
 
 def _first_bits(exponent: int) -> int:
-    """5^exponent * 2^k, with the k that makes it a number of 128 bits.
+    """Return 5^exponent * 2^k, with the k that makes it a number of 128 bits.
 
-    Rounded down, but up from -27 to -1, where 5^-exponent fits in 64 bits and may divide the digits: so the
-    proof wants it (Mushtak, Lemire: Fast number parsing without fallback, 2023).
+    It is rounded down, but up from -27 to -1, where 5^-exponent fits in 64 bits and may divide the digits, as
+    the proof requires (Mushtak, Lemire: Fast number parsing without fallback, 2023).
     """
     if exponent >= 0:
         power: int = 5**exponent
@@ -39,7 +39,7 @@ TENS = np.array([10**exponent for exponent in range(DIGITS + 1)], np.uint64)
 """(20,) uint64; 10^0 to 10^19."""
 
 EXACTS = 23
-"""How many powers of ten float64 has exactly: 10^0 to 10^22."""
+"""How many powers of ten are exact in float64: 10^0 to 10^22."""
 
 EXACT = np.array([sign * 10.0**exponent for sign in (1, -1) for exponent in range(EXACTS)])
-"""(46,) float64; these, and behind them the same with a minus."""
+"""(46,) float64; these, then the same negated."""

@@ -1,4 +1,4 @@
-"""All that is kept of rows of numbers, in one call: what one row costs is mostly the call."""
+"""Update all statistics of rows of numbers in one call: for one row, the call is most of the cost."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from driftline_kernels.standard import ABREAST, standardise
 
 
 class State(NamedTuple):
-    """What rows are compared with, and what is kept of them; all arrays on one device.
+    """The reference that rows are compared with, and their statistics; all arrays on one device.
 
-    Few arrays, since each costs a call 50 ns.
+    The arrays are few, since each adds 50 ns to a call.
 
     edges    of the prepared bins, in the values' dtype
     first    of the prepared bins
     scaling  (columns, 2) float64; mean and 1 / sd of the reference, 0 for a column that never varied
     weights  (columns + 1, D) float32; Fourier weights, and phases as the last row; D = 0 for no features
     counts   (columns, E + 4) int64; see bins.count
-    sums     1-D float64; moments, comoments and features, one behind the other
-    scratch  1-D float64; room to work in, so that nothing is allocated: one thread at a time
+    sums     1-D float64; moments, comoments and features, concatenated
+    scratch  1-D float64; working memory, so that nothing is allocated: one thread at a time
     """
 
     edges: Any
@@ -42,7 +42,7 @@ class State(NamedTuple):
 
     @property
     def moments(self) -> Any:
-        """Moments (columns, 5), a view; see moments.update. They merge by moments.merge."""
+        """Moments (columns, 5), a view; see moments.update. Merged by moments.merge."""
         columns = len(self.scaling)
         return self.sums[: FIELDS * columns].reshape(columns, FIELDS)
 
@@ -60,9 +60,9 @@ class State(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """A state with its views, which need not be made anew for each batch.
+    """A state with its views, made once for all batches.
 
-    centres  (columns,) float64, where a state was `sent`: what distances of values are summed from
+    centres  (columns,) float64, if the state was `sent`: the origins of the distances that are summed
     """
 
     state: State
@@ -73,7 +73,7 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, state: State) -> Parts:
-        """Those of a state."""
+        """Return the parts of a state."""
         centres = state.scratch[: len(state.scaling)]
         return cls(state, state.moments, state.comoments, state.features, centres)
 
@@ -81,7 +81,7 @@ class Parts(NamedTuple):
 def start(
     bins: Bins, edges: int, scaling: NDArray[np.float64], weights: NDArray[np.float32], correlate: bool = True
 ) -> State:
-    """The state before the first row, on the CPU, for columns of `edges` edges each.
+    """Return the state before the first row, on the CPU, for columns of `edges` edges each.
 
     Without `correlate`, comoments are left out: they take columns^2 operations a row.
     """
@@ -100,14 +100,14 @@ def start(
 
 
 def sent(state: State, send: Callable[[Any], Any]) -> State:
-    """The state on a GPU; `send` copies an array there. It works from the reference's means at first."""
+    """Return the state on a GPU, where `send` copies arrays. Its first centres are the reference's means."""
     scratch = state.scratch.copy()
     scratch[: len(state.scaling)] = state.scaling[:, 0]
     return State(*map(send, state._replace(scratch=scratch)))
 
 
 def observe(values: Any, state: State) -> None:
-    """Add the rows of `values` to all that `state` keeps, in place, as the kernels do one by one.
+    """Add the rows of `values` to all statistics of `state`, in place, as the single kernels do.
 
     values  (rows, columns) float32 or float64, rows or columns contiguous
     """
@@ -115,22 +115,22 @@ def observe(values: Any, state: State) -> None:
 
 
 def observe_there(values: Any, rows: int, parts: Parts) -> None:
-    """As `observe`, of the first rows of what lies where a state was `sent`.
+    """As `observe`, for the first rows of values on the device to which the state was `sent`.
 
-    On a GPU that is one launch for all that is kept of all columns; `settle` afterwards.
+    On a GPU, one launch updates all statistics of all columns; call `settle` afterwards.
     """
-    if on_cpu(values):  # in a GPU's place
+    if on_cpu(values):  # instead of a GPU
         _observe(values[:rows], *parts.state)
         return
-    from driftline_kernels import blocks  # which need these bodies
+    from driftline_kernels import blocks  # only a GPU needs it
 
     blocks.observe(values, rows, parts)
 
 
 def settle(parts: Parts) -> None:
-    """Make moments of what `observe_there` kept; once, when all rows have come.
+    """Turn the sums of `observe_there` into moments; once, after all rows.
 
-    A GPU has sums of distances until then: blocks add to them without waiting for others.
+    A GPU keeps sums of distances until then, to which blocks can add without waiting for others.
     """
     if not on_cpu(parts.moments):
         from driftline_kernels import blocks

@@ -1,4 +1,4 @@
-"""What the instructions of driftline_kernels.transforms make of one number."""
+"""The instructions of driftline_kernels.transforms on single numbers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from driftline_kernels.device import body
 YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, WEEKDAY, YEARDAY, QUARTER, EPOCH = range(10)
 """Parts of a time: weekdays count from 0, Monday, days of the year from 1, `EPOCH` is seconds since 1970."""
 
-_WHOLE = 2.0**52  # from there on, there are only whole numbers
-_FAR = 1e15  # seconds, 32 million years: beyond, there are no dates
-_HASH_BITS = 52  # of a hash that a float64 holds exactly, with room
-_LEAST_SHARE = 1e-7 - 2.0**-52  # scikit-learn's, below which nothing is told apart
-_MOST_EXPONENT = 709.0  # of e, for a float64; Python's own math raises beyond
+_WHOLE = 2.0**52  # from here on, all float64 are whole numbers
+_FAR = 1e15  # seconds, 32 million years: there are no dates beyond
+_HASH_BITS = 52  # of a hash, which a float64 holds exactly, with a bit to spare
+_LEAST_SHARE = 1e-7 - 2.0**-52  # scikit-learn's: smaller shares count as this one
+_MOST_EXPONENT = 709.0  # of e, in float64; Python's math raises OverflowError beyond
 
-# Of AS 241, a_7 to a_0 and so on; its r beyond 5 is of smaller shares.
+# Of AS 241, a_7 to a_0 and so on; its case r > 5 is for smaller shares.
 _CENTRE_OVER = (
     *(2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457),
     *(13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.3871328727963666080),
@@ -36,13 +36,13 @@ _TAIL_UNDER = (
     *(0.148103976427480074590, 0.689767334985100004550, 1.67638483018380384940, 2.05319162663775882187, 1.0),
 )
 
-# From `math`, since what numpy itself computes differs from what is compiled by a last bit now and then, and
-# CUDA has little of numpy's.
+# From `math`, since numpy's own results sometimes differ from compiled ones in the last bit, and numba.cuda
+# supports few of numpy's functions.
 
 
 @body
 def log1p(x: float) -> Any:
-    """log(1 + x); -inf at -1, NaN below."""
+    """Return log(1 + x); -inf at -1, NaN below."""
     if -1 < x < np.inf:
         return math.log1p(x)
     return -np.inf if x == -1 else (x if x > -1 else np.nan)
@@ -50,7 +50,7 @@ def log1p(x: float) -> Any:
 
 @body
 def box_cox(x: float, power: float) -> Any:
-    """(x ** power - 1) / power, log(x) where the power is 0; NaN below 0.
+    """Return (x ** power - 1) / power, or log(x) if the power is 0; NaN below 0.
 
     Box, Cox: An analysis of transformations (1964), eq. 1.
     """
@@ -63,7 +63,7 @@ def box_cox(x: float, power: float) -> Any:
 
 @body
 def yeo_johnson(x: float, power: float) -> Any:
-    """Box and Cox's of 1 + x; below 0, of 1 - x, with a power of 2 less this one, negated.
+    """Return the Box-Cox transform of 1 + x; below 0, that of 1 - x with the power 2 - power, negated.
 
     Yeo, Johnson: A new family of power transformations to improve normality or symmetry (2000), eq. 2.1.
     """
@@ -72,7 +72,7 @@ def yeo_johnson(x: float, power: float) -> Any:
 
 @body
 def raised(logarithm: float, power: float) -> Any:
-    """(x ** power - 1) / power, from the logarithm of x."""
+    """Return (x ** power - 1) / power, from the logarithm of x."""
     exponent = logarithm * power
     if power == 0 or exponent == 0:
         return logarithm
@@ -83,9 +83,9 @@ def raised(logarithm: float, power: float) -> Any:
 
 @body
 def share_below(known: Any, x: float, margin: float) -> Any:
-    """The share of values below x, between quantiles of equal steps; in the middle of quantiles that are x.
+    """Return the share of values below x, interpolated between equally spaced quantiles; the middle of ties.
 
-    0 and 1 at the ends, and where it is less than `margin` away from them.
+    0 and 1 at the ends, and for x less than `margin` away from them.
     """
     if x != x:
         return np.nan
@@ -102,10 +102,10 @@ def share_below(known: Any, x: float, margin: float) -> Any:
 
 @body
 def piecewise(p: Any, x: float) -> Any:
-    """The polynomial of the piece that x lies in, of x less the edge before it, or the first.
+    """Return the polynomial of the piece that x is in, of x minus the edge before it, or the first edge.
 
-    p  how many edges there are, after how much x comes round (0: never), the edges, ascending, and for each
-       piece, one more than edges, as many coefficients, the constant first
+    p  the number of edges, the period of x (0: none), the edges, ascending, and for each piece, one more than
+       edges, equally many coefficients, the constant first
     """
     count, period, first = np.int64(p[0]), p[1], p[2]
     if period > 0:
@@ -122,7 +122,7 @@ def piecewise(p: Any, x: float) -> Any:
 
 @body
 def probit(share: float) -> Any:
-    """The normal distribution's quantile, for a share not closer than 1e-7 to 0 or 1, else for one that is.
+    """Return the normal distribution's quantile of a share, which is limited to 1e-7 from 0 and 1.
 
     Wichura: Algorithm AS 241: The percentage points of the normal distribution (1988), PPND16.
     """
@@ -139,7 +139,7 @@ def probit(share: float) -> Any:
 
 @body
 def ratio(r: float, over: Any, under: Any) -> Any:
-    """Of two polynomials, the highest power's coefficient first."""
+    """Return the ratio of two polynomials, given with the highest power's coefficient first."""
     a, b = 0.0, 0.0
     for index in range(len(over)):
         a, b = a * r + over[index], b * r + under[index]
@@ -148,25 +148,25 @@ def ratio(r: float, over: Any, under: Any) -> Any:
 
 @body
 def sine(x: float) -> Any:
-    """The sine of an angle; NaN if it is infinite."""
+    """Return the sine of an angle; NaN if it is infinite."""
     return math.sin(x) if x - x == 0 else np.nan
 
 
 @body
 def cosine(x: float) -> Any:
-    """The cosine of an angle; NaN if it is infinite."""
+    """Return the cosine of an angle; NaN if it is infinite."""
     return math.cos(x) if x - x == 0 else np.nan
 
 
 @body
 def floor(x: float) -> Any:
-    """The whole number below."""
+    """Return x rounded down to a whole number."""
     return np.float64(math.floor(x)) if abs(x) < _WHOLE else x
 
 
 @body
 def place_among(known: Any, x: float, missing: Any) -> Any:
-    """The place of x among ascending numbers; how many they are if it has none."""
+    """Return the index of x among ascending numbers; their count if it is not there; `missing` for NaN."""
     if x != x:
         return missing
     place = np.searchsorted(known, x)
@@ -175,19 +175,19 @@ def place_among(known: Any, x: float, missing: Any) -> Any:
 
 @body
 def hash_bits(x: float) -> Any:
-    """A short hash as an integer."""
+    """Return a short hash as an integer."""
     return np.uint64(0) if x != x else np.uint64(x)
 
 
 @body
 def short_hash(h: Any) -> Any:
-    """As many bits of a hash as a register holds exactly."""
+    """Return as many bits of a hash as a register holds exactly."""
     return np.float64(h >> np.uint64(64 - _HASH_BITS))
 
 
 @body
 def part_of(seconds: float, part: Any) -> Any:
-    """A part of the time that is so many seconds after 1970, in UTC and Gregory's calendar.
+    """Return a part of the time `seconds` after 1970, in UTC and the Gregorian calendar.
 
     Days to dates: Hinnant, chrono-Compatible Low-Level Date Algorithms (2014), civil_from_days.
     """

@@ -1,4 +1,4 @@
-"""How the blocks of a card's threads share the rows of a matrix, and what is kept of them: see `blocks`."""
+"""How thread blocks on a GPU share the rows of a matrix and its statistics: see `blocks`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body
 
 UNROLL = 8
-"""Values that a thread loads before it looks at the first of them: a card's memory is far away, and as much
-has to be on its way as would arrive meanwhile."""
+"""Values that a thread loads before it uses the first: GPU memory has a high latency, which only enough loads
+in flight can hide."""
 
 DEPTH = 2 * UNROLL
-"""Values of a column that a thread has at least, where there are as many."""
+"""Values of a column that a thread has at least, if there are enough."""
 
 SIDE = 4
-"""A thread has the products of so many columns with so many: it reads 2 SIDE values for SIDE^2 of them."""
+"""A thread has the products of SIDE columns with SIDE columns: it reads 2 SIDE values for SIDE^2 products."""
 
 SHALLOW = 64
-"""Rows of which a block has products at least: of small batches too, several blocks have some."""
+"""Rows whose products a block computes at least: several blocks share small batches, too."""
 
 WARP = 32
 """Features that a block has, and columns that it reads for them at a time."""
 
 GROUP = 4
-"""A thread has so many of the features, of UNROLL rows."""
+"""Features that a thread has, of UNROLL rows."""
 
 GROUPS = WARP // GROUP
 """Threads that have the features of the same rows."""
@@ -32,24 +32,24 @@ ROWS = THREADS // GROUPS * UNROLL
 """Rows that a block reads for features at a time."""
 
 ROW_STRIDE = WARP + 1
-"""Numbers from one of these rows to the next: rows that are read together lie in different banks."""
+"""Numbers from one of these rows to the next: rows that are read together are in different banks."""
 
 TILE = ROWS * ROW_STRIDE + WARP * WARP
-"""Numbers of four bytes in a block's own memory. There are rows and the features' weights, or rows for
-products, or counts of bins; and in their place, at the end, sums of eight bytes."""
+"""Numbers of four bytes in a block's shared memory. It holds rows and the features' weights, or rows for
+products, or counts of bins; and at the end, in their place, sums of eight bytes."""
 
 HISTOGRAM = TILE - 1
-"""Counts of bins that find room there, beside one for what is not counted."""
+"""Counts of bins that fit there, beside one for values that are not counted."""
 
 
 def columns_layout(values: Any, cells: int) -> tuple[tuple[int, int], int]:
-    """For bins and moments: blocks by rows and by columns, and the columns of a block.
+    """Return the layout for bins and moments: blocks by rows and by columns, and the columns of a block.
 
-    Neighbouring threads have neighbouring values: of one column, if that is how they lie, else of one row.
-    As all layouts, it is for all rows of the matrix, however few count: Numba prepares for each number of
-    blocks.
+    Neighbouring threads have adjacent values: of one column if those are contiguous, else of one row. Like
+    all layouts, it is for all rows of the matrix, however few are counted: Numba sets up a launch for each
+    number of blocks.
 
-    cells  counts of a column
+    cells  the number of counts of a column
     """
     rows, columns = values.shape
     if rows == 0 or columns == 0:
@@ -61,7 +61,7 @@ def columns_layout(values: Any, cells: int) -> tuple[tuple[int, int], int]:
 
 
 def products_layout(rows: int, columns: int) -> tuple[int, int]:
-    """For products of columns: blocks by rows and by squares of SIDE columns on each side."""
+    """Return the layout for products of columns: blocks by rows and by squares of SIDE x SIDE columns."""
     strips = -(-columns // SIDE)
     tiles = blocks_for(strips * (strips + 1) // 2)
     if not rows or not tiles:
@@ -70,13 +70,13 @@ def products_layout(rows: int, columns: int) -> tuple[int, int]:
 
 
 def features_layout(rows: int, features: int) -> tuple[int, int]:
-    """For features: blocks by rows and by features."""
+    """Return the layout for features: blocks by rows and by features."""
     tiles = -(-features // WARP)
     return (min(-(-rows // ROWS), -(-BLOCKS // tiles)), tiles) if rows and tiles else (0, 0)
 
 
 @body
 def share(rows: int, block: int, blocks: int) -> tuple[int, int]:
-    """The first row of a block, and the one behind its last, where all blocks share some rows."""
+    """Return the first row of a block and the one after its last, if all blocks share the rows."""
     each = (rows + blocks - 1) // blocks
     return min(block * each, rows), min((block + 1) * each, rows)

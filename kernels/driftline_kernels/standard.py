@@ -1,4 +1,4 @@
-"""Values in standard deviations from the reference's mean: what whole rows are compared in."""
+"""Values in standard deviations from the reference's mean, as whole rows are compared."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from driftline_kernels.device import body
 
-_MOST = 3e38  # of a scale in float32
+_MOST = 3e38  # the largest scale in float32
 
 LIMIT = 1000.0
 """Standard deviations that a value is clipped to, so that no row outweighs all others or overflows."""
 
 ABREAST = 4
-"""Rows that the CPU works on side by side: what they are added to is fetched and stored once for all."""
+"""Rows that the CPU processes together: the sums that they are added to are loaded and stored only once."""
 
 
 @body
 def standardised(x: float, mean: float, scale: Any) -> Any:
-    """(x - mean) * scale, at most 1000 away from 0; 0, the mean, if x is missing or infinite.
+    """Return (x - mean) * scale, limited to 1000 from 0; 0, the mean, if x is missing or infinite.
 
     A reference's scaling is (columns, 2) float64: mean and 1 / sd, 0 for a column that never varied.
     """
@@ -31,11 +31,10 @@ def standardised(x: float, mean: float, scale: Any) -> Any:
 
 @body
 def standardise(values: Any, first: int, stop: int, means: Any, scales: Any, z: Any) -> None:
-    """Set z to the rows from `first` to before `stop`, standardised, each with a 1 at its end.
+    """Set z to the rows first:stop, standardised, each with a 1 at its end.
 
-    means, scales  (columns,) float64: contiguous, so that this becomes vector instructions
-    z              (ABREAST, columns + 1); what is behind so many rows becomes 0, and adds nothing to sums of
-                   products
+    means, scales  (columns,) float64, contiguous, so that this is vectorised
+    z              (ABREAST, columns + 1); rows after `stop` become 0, and add nothing to sums of products
     """
     for row in range(len(z)):
         if first + row < stop:
@@ -49,7 +48,7 @@ def standardise(values: Any, first: int, stop: int, means: Any, scales: Any, z: 
 
 @body
 def parted(mean: float, scale: float, zero: Any) -> Any:
-    """A mean in two parts, and a scale, for `standard`: the second part is what the first leaves of it.
+    """Return a mean in two parts and a scale, for `standard`: the second part is the first's rounding error.
 
     zero  of the type that they become
     """
@@ -60,7 +59,7 @@ def parted(mean: float, scale: float, zero: Any) -> Any:
 
 @body
 def standard(x: Any, high: Any, low: Any, scale: Any) -> Any:
-    """`standardised` in the precision of x: most units of a card are for float32. See `parted`."""
+    """As `standardised`, in the precision of x: most units of a GPU are for float32. See `parted`."""
     limit = type(x)(LIMIT)
     z = ((x - high) - low) * scale
     z = z if z < limit else limit

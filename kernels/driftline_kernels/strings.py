@@ -1,7 +1,7 @@
-"""Strings to codes of known categories, straight from Arrow's buffers, by a 64-bit hash.
+"""Look up the codes of strings, directly in Arrow's buffers, among known categories, by a 64-bit hash.
 
-A table of categories is open addressing with linear probing, at most half full; it compares the categories'
-own bytes, so that codes are exact whatever collides. Integers have one, too.
+A table of categories uses open addressing with linear probing, at most half full; it compares the categories'
+bytes, so codes are exact despite collisions. There is one for integers, too.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class IntegerTable(NamedTuple):
 
 
 def build_table(offsets: NDArray[Any], data: NDArray[np.uint8]) -> Table:
-    """The table of n distinct strings, whose codes are their places, on the CPU.
+    """Return the table of n distinct strings, whose codes are their indices, on the CPU.
 
     offsets  (n + 1,) int32 or int64, Arrow's
     data     (bytes,) uint8, Arrow's
@@ -61,7 +61,7 @@ def build_table(offsets: NDArray[Any], data: NDArray[np.uint8]) -> Table:
 
 
 def build_integer_table(known: NDArray[np.int64]) -> IntegerTable:
-    """The table of n distinct integers, whose codes are their places, on the CPU."""
+    """Return the table of n distinct integers, whose codes are their indices, on the CPU."""
     table = IntegerTable(_empty_slots(len(known)), known)
     _build_integers(*table)
     return table
@@ -70,12 +70,12 @@ def build_integer_table(known: NDArray[np.int64]) -> IntegerTable:
 def look_up(
     offsets: Any, data: Any, validity: Any, first_bit: int, table: Table, unseen: int, codes: Any
 ) -> None:
-    """Set `codes` to each string's place in the table, `unseen` if it has none, -1 if it is null.
+    """Set `codes` to each string's index in the table, `unseen` if it is not there, -1 if it is null.
 
     offsets    (rows + 1,) int32 or int64, Arrow's, of these rows; on cpu or cuda, as all arrays
     data       (bytes,) uint8, Arrow's UTF-8
     validity   (bytes,) uint8, Arrow's bitmap, in which row 0 is bit `first_bit`; empty if no row is null
-    table      as build_table makes it
+    table      of build_table
     codes      (rows,) int32, written
     """
     if on_cpu(codes):
@@ -87,7 +87,7 @@ def look_up(
 def look_up_integers(
     values: Any, validity: Any, first_bit: int, table: IntegerTable, unseen: int, codes: Any
 ) -> None:
-    """As `look_up`, for values (rows,) int64 and a table as build_integer_table makes it."""
+    """As `look_up`, for values (rows,) int64 and a table of build_integer_table."""
     if on_cpu(codes):
         _look_up_integers(values, validity, first_bit, *table, unseen, codes)
     else:
@@ -100,13 +100,13 @@ def _empty_slots(known: int) -> NDArray[np.int32]:
 
 @body
 def rotated(x: Any, bits: int) -> Any:
-    """x, its bits rotated to the left."""
+    """Return x with its bits rotated to the left."""
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
 @body
 def word(data: Any, at: int, size: int) -> Any:
-    """`size` bytes as a little-endian number."""
+    """Return `size` bytes as a little-endian number."""
     total = np.uint64(0)
     for i in range(size):
         total |= np.uint64(data[np.uint64(at + i)]) << np.uint64(8 * i)
@@ -115,13 +115,13 @@ def word(data: Any, at: int, size: int) -> Any:
 
 @body
 def mixed(lane: Any, x: Any) -> Any:
-    """A lane of the hash after the next eight bytes."""
+    """Return a lane of the hash after the next eight bytes."""
     return rotated(lane + x * _P2, 31) * _P1
 
 
 @body
 def stirred(h: Any) -> Any:
-    """All bits of a hash, spread over all others."""
+    """Return a hash after the final mixing, in which all bits affect all others."""
     h = (h ^ (h >> np.uint64(33))) * _P2
     h = (h ^ (h >> np.uint64(29))) * _P3
     return h ^ (h >> np.uint64(32))
@@ -129,7 +129,7 @@ def stirred(h: Any) -> Any:
 
 @body
 def hash_of_lanes(data: Any, start: int, stop: int) -> Any:
-    """The hash of all 32-byte blocks of a string that has one at least."""
+    """Return the hash of all 32-byte blocks of a string, of which there is at least one."""
     a, b, c, d = _P1 + _P2, _P2, np.uint64(0), np.uint64(0) - _P1
     for at in range(start, stop - 31, 32):
         a, b = mixed(a, word(data, at, 8)), mixed(b, word(data, at + 8, 8))
@@ -142,7 +142,7 @@ def hash_of_lanes(data: Any, start: int, stop: int) -> Any:
 
 @body
 def hash_of(data: Any, start: int, stop: int) -> Any:
-    """XXH64, seed 0, of data[start:stop] (Collet: xxHash, doc/xxhash_spec.md)."""
+    """Return XXH64, seed 0, of data[start:stop] (Collet: xxHash, doc/xxhash_spec.md)."""
     size = stop - start
     h = hash_of_lanes(data, start, stop) if size >= 32 else _P5
     h += np.uint64(size)
@@ -161,13 +161,13 @@ def hash_of(data: Any, start: int, stop: int) -> Any:
 
 @body
 def is_valid(validity: Any, bit: int) -> bool:
-    """Whether a bit of Arrow's bitmap is set, or there is no bitmap."""
+    """Return whether a bit of Arrow's bitmap is set, or there is no bitmap."""
     return len(validity) == 0 or (validity[bit >> 3] >> (bit & 7)) & 1 == 1
 
 
 @body
 def same(data: Any, start: int, stop: int, known: Any, at: int) -> bool:
-    """Whether data[start:stop] is what stands in `known` from `at` on."""
+    """Return whether data[start:stop] equals the bytes of `known` from `at` on."""
     i = 0
     while i < stop - start and data[start + i] == known[at + i]:
         i += 1
@@ -176,7 +176,7 @@ def same(data: Any, start: int, stop: int, known: Any, at: int) -> bool:
 
 @body
 def code_of(data: Any, start: int, stop: int, slots: Any, known_offsets: Any, known: Any, unseen: int) -> int:
-    """The code of a string, or `unseen`."""
+    """Return the code of a string, or `unseen`."""
     slot = hash_of(data, start, stop) & np.uint64(len(slots) - 1)
     while slots[slot] >= 0:
         code = slots[slot]
@@ -189,7 +189,7 @@ def code_of(data: Any, start: int, stop: int, slots: Any, known_offsets: Any, kn
 
 @body
 def code_of_integer(x: int, slots: Any, known: Any, unseen: int) -> int:
-    """The code of an integer, or `unseen`."""
+    """Return the code of an integer, or `unseen`."""
     slot = stirred(np.uint64(x) * _P1) & np.uint64(len(slots) - 1)
     while slots[slot] >= 0:
         code = slots[slot]

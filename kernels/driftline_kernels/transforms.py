@@ -1,8 +1,8 @@
-"""Raw columns to a model's input: a program of a few instructions over registers, block by block.
+"""Compute a model's input from raw columns: a program of instructions over registers runs block by block.
 
-A register is a column of float64: a number, the code of a category, or the seconds of a time; NaN is missing.
-An instruction is (operation, into, a, b, start, count): it reads registers a and b, has `count` parameters
-from `start` on, and writes register `into`, or output columns from `into` on.
+A register is a column of float64: numbers, codes of categories, or times in seconds; NaN is missing. An
+instruction is (operation, into, a, b, start, count): it reads registers a and b, has `count` parameters from
+`start` on, and writes register `into`, or output columns from `into` on.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ WORDS = 6
 EMIT, ONE_HOT, CONSTANT, FILL, MISSING, CENTRE, SCALE, CLIP, LOG1P, POWER, BIN, FIND, TABLE = range(13)
 ADD, SUBTRACT, MULTIPLY, DIVIDE, PART, SINE, COSINE, PAIR, MIX, BUCKET, KNOWN, CLEAR = range(13, 25)
 BOX_COX, YEO_JOHNSON, SHARE, PROBIT, ADD_SCALED, PIECEWISE = range(25, 31)
-"""The operations; what each means stands beside it in `execute`."""
+"""The operations; see `execute`, `calculate` and `encode`."""
 
 NUMBERS, CODES, HASHES = range(3)
 """How a source is read into a register."""
 
 FAULTS = 0
-"""The register that holds, where a program checks anything, 1 + the instruction that a row failed, else 0."""
+"""The register of a program with checks that holds 1 + the instruction that a row failed, or 0."""
 
 
 class Program(NamedTuple):
-    """What `apply` and `run` do, as flat arrays on one device.
+    """A program for `apply` and `run`, as flat arrays on one device.
 
     reads       (r, 6) int64; how, into which register, which source, which table, codes of null and unseen
     code        (n, 6) int64; the instructions
     parameters  (p,) float64
-    directory   (t, 4) int64; of each table of strings its first slot, the slot after its last, its first
-                string, how many strings it knows
-    slots       int32, keys uint64, offsets int64, known uint8: tables of driftline_kernels.dictionary, one
-                behind the other
+    directory   (t, 4) int64; for each table of strings its first slot, the slot after its last, its first
+                string, the number of its strings
+    slots       int32, keys uint64, offsets int64, known uint8: tables of driftline_kernels.dictionary,
+                concatenated
     registers   how many the instructions use
     checked     whether a row can fail
     """
@@ -75,11 +75,12 @@ class Program(NamedTuple):
 
 
 def apply(sources: Any, program: Program, out: Any) -> int:
-    """Write the features of all rows; the first row that failed a check, or -1, and then it stops.
+    """Write the features of all rows, up to the first block with a row that fails a check.
 
-    sources  (inputs, memory.FIELDS) int64; where the columns lie in this process's memory
+    sources  (inputs, memory.FIELDS) int64; where the columns are in this process's memory
     out      (rows, width) float32, C-contiguous
-    The result is row * len(code) + instruction.
+
+    Returns row * len(code) + instruction of the first failed check, or -1.
     """
     return int(_apply(sources, *program, out))
 
@@ -87,7 +88,7 @@ def apply(sources: Any, program: Program, out: Any) -> int:
 def read(sources: Any, program: Program, registers: Any, rows: int | None = None) -> None:
     """Read sources into `registers` (registers, rows) float64, on the CPU.
 
-    rows  that there are, if they are fewer than there is room for
+    rows  the number of rows, if it is less than the registers hold
     """
     rows = registers.shape[1] if rows is None else rows
     tables = (program.directory, program.slots, program.keys, program.offsets, program.known)
@@ -95,11 +96,11 @@ def read(sources: Any, program: Program, registers: Any, rows: int | None = None
 
 
 def run(registers: Any, program: Program, out: Any, rows: int | None = None) -> None:
-    """Execute instructions on registers that are read already.
+    """Execute instructions on registers that have been read.
 
     registers  (registers, rows) float64, written, on cpu or cuda
     out        (rows, width) float32 on the same device, written
-    rows       the first so many, if not all
+    rows       how many rows, from the first; None for all
     """
     rows = registers.shape[1] if rows is None else rows
     if on_cpu(registers):
@@ -110,7 +111,7 @@ def run(registers: Any, program: Program, out: Any, rows: int | None = None) -> 
 
 @body
 def execute(code: Any, parameters: Any, registers: Any, first: int, stop: int, out: Any) -> None:
-    """All instructions on some rows, whose places in `registers` and in `out` are the same."""
+    """Execute all instructions on rows first:stop, of `registers` and of `out`."""
     for index in range(len(code)):
         operation, into, a, b = code[index, 0], code[index, 1], code[index, 2], code[index, 3]
         p = parameters[code[index, 4] : code[index, 4] + code[index, 5]]
@@ -118,7 +119,7 @@ def execute(code: Any, parameters: Any, registers: Any, first: int, stop: int, o
         if operation == EMIT:
             for row in range(first, stop):
                 out[row, into] = x[row]
-        elif operation == CLEAR:  # before any ONE_HOT: all zeros at once is quicker than some for each
+        elif operation == CLEAR:  # before any ONE_HOT: clearing all columns at once is faster
             for row in range(first, stop):
                 for column in range(out.shape[1]):
                     out[row, column] = 0
@@ -127,7 +128,7 @@ def execute(code: Any, parameters: Any, registers: Any, first: int, stop: int, o
                 place = np.int64(p[np.uint64(x[row])])
                 if place >= 0:
                     out[row, into + place] = 1
-        elif operation == KNOWN:  # codes from p on are of what was not seen
+        elif operation == KNOWN:  # codes from p on are unknown
             for row in range(first, stop):
                 if x[row] >= p[0] and registers[into, row] == 0:
                     registers[into, row] = index + 1
@@ -137,7 +138,7 @@ def execute(code: Any, parameters: Any, registers: Any, first: int, stop: int, o
 
 @body
 def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any) -> None:
-    """Numbers from numbers."""
+    """Execute an instruction that computes numbers from numbers."""
     if operation == CONSTANT:
         for row in range(first, stop):
             y[row] = p[0]
@@ -199,8 +200,8 @@ def calculate(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: 
 
 @body
 def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any) -> None:
-    """Codes, bins, hashes and times to numbers."""
-    if operation == TABLE:  # p: what each code means
+    """Execute an instruction on codes, bins, hashes or times."""
+    if operation == TABLE:  # p: the value of each code
         for row in range(first, stop):
             y[row] = p[np.uint64(x[row])] if x[row] == x[row] else np.nan
     elif operation == BIN:  # p: edges, ascending
@@ -209,7 +210,7 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
     elif operation == FIND:  # p: the code of NaN, then known numbers, ascending
         for row in range(first, stop):
             y[row] = place_among(p[1:], x[row], np.int64(p[0]))
-    elif operation == SHARE:  # p: what is as good as an end, then quantiles, ascending
+    elif operation == SHARE:  # p: the margin at the ends, then quantiles, ascending
         for row in range(first, stop):
             y[row] = share_below(p[1:], x[row], p[0])
     elif operation == PIECEWISE:
@@ -245,7 +246,7 @@ def read_codes(
     unseen: int,
     codes: Any,
 ) -> None:
-    """The codes of some rows of a column of strings."""
+    """Read the codes of some rows of a column of strings."""
     text = source[memory.TEXT]
     for row in range(rows):
         at = source[memory.FIRST] + first + row
@@ -258,7 +259,7 @@ def read_codes(
 
 @body
 def read_hashes(source: Any, first: int, rows: int, hashes: Any) -> None:
-    """The hashes of some rows of a column of strings; NaN for null."""
+    """Read the hashes of some rows of a column of strings; NaN for null."""
     text = memory.bytes_at(source[memory.TEXT])
     for row in range(rows):
         at = source[memory.FIRST] + first + row
@@ -271,7 +272,7 @@ def read_hashes(source: Any, first: int, rows: int, hashes: Any) -> None:
 
 @body
 def span(source: Any, at: int) -> tuple[Any, Any]:
-    """Where a string starts and stops."""
+    """Return where a string starts and stops."""
     if source[memory.KIND] == memory.STRING:
         where = source[memory.VALUES] + 4 * at
         return np.int64(memory.load(where, np.int32)), np.int64(memory.load(where + 4, np.int32))
@@ -292,7 +293,7 @@ def _read(
     rows: int,
     registers: Any,
 ) -> None:
-    """Some rows of all sources into registers, from their first row on."""
+    """Read some rows of all sources into registers, from the registers' first row on."""
     for index in range(len(reads)):
         how, into, which = reads[index, 0], reads[index, 1], reads[index, 2]
         table, null, unseen = reads[index, 3], reads[index, 4], reads[index, 5]

@@ -77,17 +77,17 @@ def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:
 
     Signals are handled by the parent process, so none ends this one.
 
-    idle  see step_back
+    idle  see lower_priority
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    step_back(idle)
+    lower_priority(idle)
     ours = socket.socket(fileno=end)
     (length,) = _LENGTH.unpack(ours.recv(_LENGTH.size, socket.MSG_WAITALL))
     return ours, pickle.loads(ours.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own
 
 
-def step_back(idle: bool) -> None:
+def lower_priority(idle: bool) -> None:
     """Lower this process's priority; with `idle`, run only when no other process wants to: on a core that
     others keep busy, that is less than a hundredth of the time."""
     if idle:

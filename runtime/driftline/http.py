@@ -82,7 +82,7 @@ async def ask(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, list[tuple[
     return sent[0]["status"], sent[0]["headers"], b"".join(one.get("body", b"") for one in sent[1:])
 
 
-def parser_behind(reader: Any) -> httptools.HttpRequestParser:
+def parser_after_head(reader: Any) -> httptools.HttpRequestParser:
     """Return a parser for the body of a request whose head another one has read, and for all that follows;
     feed it `framing` first.
 
@@ -91,7 +91,7 @@ def parser_behind(reader: Any) -> httptools.HttpRequestParser:
 
     reader  has the methods that httptools calls
     """
-    parser = httptools.HttpRequestParser(Behind(reader))
+    parser = httptools.HttpRequestParser(AfterHead(reader))
     parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn
     return parser
 
@@ -102,7 +102,7 @@ def framing(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines)
 
 
-class Behind:
+class AfterHead:
     """Passes a parser's events to a reader, except for the first head, which it has seen. See httptools."""
 
     def __init__(self, reader: Any) -> None:
@@ -184,7 +184,7 @@ class Refusal:
         self._transport.close()
 
 
-class Coming:
+class IncompleteRequests:
     """The bytes of incomplete requests on all connections of a process, and the most that they may be."""
 
     size = 0
@@ -228,9 +228,9 @@ class HttpConnection(HttpToolsProtocol):
         cycle = self.cycle
         held = not self._refused and cycle is not None and cycle.more_body and not cycle.response_complete
         now = self._incomplete + size if held else 0
-        Coming.size += now - self._incomplete
+        IncompleteRequests.size += now - self._incomplete
         self._incomplete = now
-        if Coming.size > Coming.most and held:
+        if IncompleteRequests.size > IncompleteRequests.most and held:
             self._refuse(503, CROWDED)
             self._count(0)
 
@@ -241,7 +241,7 @@ class HttpConnection(HttpToolsProtocol):
                 self.parser.feed_data(rest)
             except httptools.HttpParserUpgrade as other:
                 rest = rest[other.args[0] :]
-                self.parser = parser_behind(self)
+                self.parser = parser_after_head(self)
                 self.parser.feed_data(framing(self.headers))
             else:
                 return
@@ -304,7 +304,7 @@ class HttpConnection(HttpToolsProtocol):
         """A request is complete; of one that asks for an upgrade, only the head is."""
         self._unplaced = 0
         if self._incomplete:  # bytes of the next one that arrived with its end are counted after this
-            Coming.size -= self._incomplete
+            IncompleteRequests.size -= self._incomplete
             self._incomplete = 0
         if not self.parser.should_upgrade():
             self._between = True

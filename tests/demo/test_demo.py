@@ -14,5 +14,5 @@ def test_it_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_too_few_rows_for_two_versions_are_refused() -> None:
-    with pytest.raises(BadRequest, match=r"expected at least 10.* came 3"):
+    with pytest.raises(BadRequest, match=r"expected at least 10.* got 3"):
         run("models", "127.0.0.1", 0, 3)

@@ -71,7 +71,7 @@ def test_columns_and_nothing_change_nothing(schema: Schema) -> None:
         (spec(), (tensor("datetime64[ns]"),), "tensor 'x': expected FP32 as in the model, got datetime64"),
         (spec(datatype="BYTES"), (tensor(),), "tensor 'x': expected BYTES as in the model, got float32"),
         (spec(), (tensor(shape=(-1,)),), r"expected a shape of \[-1, -1\] as in the model, got \[-1\]"),
-        (spec(shape=(-1, 3)), (tensor(shape=(-1, 4)),), r"expected a shape of \[-1, 3\] .* came \[-1, 4\]"),
+        (spec(shape=(-1, 3)), (tensor(shape=(-1, 4)),), r"expected a shape of \[-1, 3\] .* got \[-1, 4\]"),
         (spec(shape=(-1, 3)), columns(4), "expected 3 columns as in the model, got 4"),
     ],
 )

@@ -174,7 +174,7 @@ def test_what_is_imported_gives_the_same_features(transformer: Any, tmp_path: Pa
         ),
         (
             ColumnTransformer([("spline", SplineTransformer(extrapolation="error"), ["b"])]),
-            "^spline: SplineTransformer: extrapolation: expected another, got 'error'",
+            "^spline: SplineTransformer: extrapolation: 'error' can't be imported",
         ),
         (
             ColumnTransformer([("log", make_pipeline(FunctionTransformer(np.sinh)), ["b"])]),
@@ -257,7 +257,7 @@ def test_an_import_of_another_width_is_refused(
 ) -> None:
     monkeypatch.setitem(TRANSFORMERS, kind.__name__, TRANSFORMERS["StandardScaler"])
     data = PLAIN[["b"]] if named else PLAIN[["b"]].to_numpy()
-    with pytest.raises(BadRequest, match=f"^{kind.__name__}: expected 2 columns as it makes, got 1$"):
+    with pytest.raises(BadRequest, match=f"^{kind.__name__}: expected its 2 columns, got 1$"):
         dl.Transform.from_sklearn(kind().fit(data))
 
 

@@ -425,7 +425,7 @@ def test_times_that_are_too_far_away_are_missing() -> None:
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
-        ([dl.Pass("a", into="b"), dl.Pass("c", into="b")], r"steps\[1\]: pass makes 'b', which is there"),
+        ([dl.Pass("a", into="b"), dl.Pass("c", into="b")], r"steps\[1\]: pass makes 'b', which exists"),
         ([dl.Pass("a"), dl.Pass("b", into="a")], r"steps\[0\]: pass reads 'a', which steps\[1\] makes"),
         (
             [dl.Log1p("a", into="b"), dl.Log1p("b", into="a")],

@@ -13,7 +13,7 @@ from waiting import until
 from driftline.child_process import SharedCounts
 from driftline.config import Server
 from driftline.protocols.cloudevents import Event, from_http
-from driftline.serving.payloads.exchange import Asked, Exchange
+from driftline.serving.payloads.exchange import Exchange, RequestHead
 from driftline.serving.payloads.log import COUNTED
 from driftline.serving.payloads.queue import Queue
 from driftline.serving.payloads.sink import open_sink
@@ -73,7 +73,7 @@ def receiving(*statuses: int) -> Iterator[EventReceiver]:
 
 
 def exchange(request: bytes | None = b"qq", response: bytes | None = b"aa") -> Exchange:
-    asked = Asked("m", b"application/json", b"", None)
+    asked = RequestHead("m", b"application/json", b"", None)
     return Exchange.of(asked, 1.0, "m", "1", request, 200, b"", response)
 
 

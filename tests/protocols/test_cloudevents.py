@@ -160,7 +160,7 @@ def test_headers_that_are_none_are_refused() -> None:
 
 
 def test_other_formats_are_refused() -> None:
-    with pytest.raises(UnsupportedMedia, match=r"came 'application/cloudevents\+avro'"):
+    with pytest.raises(UnsupportedMedia, match=r"got 'application/cloudevents\+avro'"):
         from_http([(b"content-type", b"application/cloudevents+avro")], b"")
 
 

@@ -154,7 +154,7 @@ def test_a_version_can_be_registered_as_another_model(registry: DirectoryRegistr
         ([], "got nothing"),
         (["model.pkl"], r"expected model.onnx or exactly one .onnx file, got model\.pkl"),
         (["a.onnx", "b.onnx"], r"got a\.onnx, b\.onnx"),
-        (["sub/model.onnx", "README.md"], r"came README\.md, sub"),
+        (["sub/model.onnx", "README.md"], r"got README\.md, sub"),
         ([f"{n:02}.bin" for n in range(12)], r"08\.bin, 09\.bin and 2 more"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Raw columns to a model's features: what to compute, fitted once, the same in training and in serving."""
+"""Transforms of raw columns to a model's features: fitted once, the same in training and in serving."""

@@ -1,4 +1,4 @@
-"""What each step adds to a program."""
+"""The instructions that each step adds to a program."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _BELOW = {
     "yearday": 367,
     "quarter": 5,
 }
-"""Parts of times that have few values: one more than the greatest."""
+"""For each part of times that has few values: one more than the greatest."""
 
 
 @singledispatch
 def add(step: spec.Step, state: State, builder: Builder) -> None:
-    """Add a step, with what was fitted for it, to a program.
+    """Add a step, with its fitted state, to a program.
 
-    Raises BadRequest if its column is not of a kind that it takes.
+    Raises BadRequest if the step does not accept the kind of its column.
     """
     raise NotImplementedError(step.name)
 
 
 @add.register
 def _(step: spec.Read, state: State, builder: Builder) -> None:
-    """The inputs say it already."""
+    """Add nothing: the builder's inputs hold it already."""
 
 
 @add.register
@@ -120,7 +120,7 @@ def _(step: spec.Bucketise, state: State, builder: Builder) -> None:
 
 @add.register
 def _(step: spec.Quantile, state: State, builder: Builder) -> None:
-    # What QuantileTransformer takes for an end, if what it makes is to be normal.
+    # As QuantileTransformer for normal output: how near to an end a value counts as the end.
     builder.change(step, kernel.SHARE, 1e-7 if step.normal else 0, *state["quantiles"])
     if step.normal:
         made = builder.number(step.makes)
@@ -189,7 +189,7 @@ def _(step: spec.OneHot, state: State, builder: Builder) -> None:
 
 @add.register
 def _(step: spec.Equals, state: State, builder: Builder) -> None:
-    codes = builder.codes(builder[step.reads[0]], [step.value])  # 0, and 1 for all else
+    codes = builder.codes(builder[step.reads[0]], [step.value])  # 0, and 1 for all others
     builder.put(step.makes, Number(builder.compute(kernel.SCALE, codes, -1, 1)))
 
 
@@ -231,7 +231,7 @@ def _(step: spec.DatePart, state: State, builder: Builder) -> None:
 @add.register
 def _(step: spec.Cyclic, state: State, builder: Builder) -> None:
     register = builder.number(step.reads[0])
-    if register in builder.below:  # few values: to know them is faster
+    if register in builder.below:  # few values: a table is faster
         turns = 2 * np.pi * np.arange(builder.below[register]) / step.period
         sine = builder.compute(kernel.TABLE, register, *np.sin(turns))
         cosine = builder.compute(kernel.TABLE, register, *np.cos(turns))
@@ -245,14 +245,14 @@ def _(step: spec.Cyclic, state: State, builder: Builder) -> None:
 
 
 def label(category: Any) -> str:
-    """A category in the name of its column."""
+    """Return the text of a category in its column's name."""
     if isinstance(category, (tuple, list)):
         return "_".join(map(label, category))
     return "missing" if category is None else str(category)
 
 
 def _places(categories: Sequence[Any], infrequent: Sequence[Any]) -> list[float]:
-    """The place of each category among those that are frequent; the rest share the one after them."""
+    """Return each category's index among the frequent ones; infrequent ones share the next index."""
     places: list[float] = []
     frequent = 0
     for category in categories:

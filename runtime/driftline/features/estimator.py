@@ -13,30 +13,30 @@ from driftline.tensors import Array
 
 
 class TransformEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Steps that fit in a Pipeline; `transform_` is the fitted Transform, to be saved in the bundle.
+    """Steps as a transformer in a Pipeline; `transform_` is the fitted Transform, to be saved in the bundle.
 
-    What a model in the Pipeline is trained with is `Transform.fit_apply`'s matrix.
+    The model in the Pipeline is trained on the matrix of `Transform.fit_apply`.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = steps
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
-        """Take from X, columns by name, what the steps need."""
+        """Fit the steps to X, columns by name."""
         self.transform_ = Transform(self.steps).fit(X, y)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Array:  # noqa: N803
-        """Fit, and the matrix to train with."""
+        """Fit, and return the matrix to train a model on."""
         self.transform_ = Transform(self.steps)
         return self.transform_.fit_apply(X, y)
 
     def transform(self, X: Any) -> Array:  # noqa: N803
-        """The features of X."""
+        """Return the features of X."""
         return self.transform_.apply(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """The names of the matrix's columns."""
+        """Return the names of the matrix's columns."""
         import numpy as np
 
         return np.asarray(self.transform_.outputs, object)

@@ -1,4 +1,4 @@
-"""What each step takes from data: scikit-learn's estimates, missing values passed over."""
+"""Fit steps to data, as scikit-learn's estimators do; missing values are ignored."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from driftline_kernels import transforms as kernel
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """Fits steps one after the other, each on what those before it make of the data.
+    """Fits steps in order, each to the output of those before it.
 
     builder  the program so far
-    sources  the raw columns, and `texts` those of strings as Arrow arrays, by place
+    sources  the raw columns
+    texts    the raw columns of strings as Arrow arrays, by index
     target   (rows,) float64, or None
     """
 
@@ -32,14 +33,14 @@ class Fitting:
     target: Array | None
 
     def values(self, column: str) -> Array:
-        """A column's values, (rows,) float64; NaN is missing; BadRequest if all are, or one is infinite."""
+        """Return a column, (rows,) float64, NaN for missing; BadRequest if all are, or one is infinite."""
         values = self.finite(self.builder.number(column))
         if np.isnan(values).all():
             raise BadRequest(f"expected numbers to fit, got {len(values)} missing ones")
         return values
 
     def finite(self, register: int) -> Array:
-        """The values of a register; BadRequest if one is infinite."""
+        """Return the values of a register; BadRequest if any is infinite."""
         values = self.register(register)
         infinite = np.flatnonzero(np.isinf(values))
         if len(infinite):
@@ -47,7 +48,7 @@ class Fitting:
         return values
 
     def register(self, register: int) -> Array:
-        """The values of a register: only the instructions that it depends on are executed."""
+        """Return the values of a register; executes only the instructions that it depends on."""
         needed, code = {register}, []
         for index in range(len(self.builder.code) - 1, -1, -1):
             instruction = self.builder.code[index]
@@ -69,7 +70,7 @@ class Fitting:
         return values
 
     def distinct(self, slot: Slot) -> tuple[list[Any], Array]:
-        """The categories of a column, sorted, missing last; and each row's place among them."""
+        """Return a column's categories, sorted, missing last, and each row's index among them."""
         if isinstance(slot, Text):
             return self._distinct_text(slot)
         if isinstance(slot, Pair):
@@ -98,7 +99,7 @@ class Fitting:
 
     @singledispatchmethod
     def fit(self, step: spec.Step) -> State:
-        """What a step takes from the data; nothing, for most."""
+        """Return the state that a step fits to the data; empty for most."""
         return {}
 
     @fit.register
@@ -119,7 +120,7 @@ class Fitting:
         values = self.values(step.reads[0])
         count, mean = np.count_nonzero(~np.isnan(values)), float(np.nanmean(values))
         variance, epsilon = float(np.nanvar(values)), np.finfo(np.float64).eps
-        # As StandardScaler: what varies by no more than rounding does is constant.
+        # As StandardScaler: a column whose variance is within rounding error is constant.
         constant = variance <= count * epsilon * variance + (count * mean * epsilon) ** 2
         return {"mean": mean, "deviation": 1.0 if constant else float(np.sqrt(variance))}
 
@@ -150,7 +151,7 @@ class Fitting:
     def _(self, step: spec.Quantile) -> State:
         values = self.values(step.reads[0])
         levels = 100 * np.linspace(0, 1, max(2, min(step.points, len(values))))
-        # Rounding must not let one be less than the one before.
+        # Rounding must not make them descend.
         return {"quantiles": np.maximum.accumulate(np.nanpercentile(values, levels)).tolist()}
 
     @fit.register
@@ -163,7 +164,7 @@ class Fitting:
             }
             categories = missing_last(step.categories)
             counts = np.array([seen.get(_key(category), 0) for category in categories], np.int64)
-        # OrdinalEncoder has a value for what is missing, however rare it is.
+        # OrdinalEncoder encodes missing values separately, however rare they are.
         apart = isinstance(step, spec.Ordinal) and None in categories
         rare = _infrequent(counts[: len(counts) - apart], len(codes), step)
         state: State = {"categories": categories}
@@ -188,18 +189,18 @@ class Fitting:
         if step.smoothing is not None:
             means = (sums + step.smoothing * overall) / (counts + step.smoothing)
         else:
-            means = _drawn(self.target, codes, sums / counts, counts, overall)
+            means = _shrunk(self.target, codes, sums / counts, counts, overall)
         return {"categories": categories, "means": means.tolist(), "overall": overall}
 
 
 def missing_last(categories: Sequence[Any]) -> list[Any]:
-    """Categories in the order of their codes."""
+    """Return categories in the order of their codes."""
     own = [category for category in categories if category is not None]
     return [*own, None] if len(own) < len(categories) else own
 
 
 def target_of(target: Any, rows: int) -> Array | None:
-    """A target as numbers: of a classifier, its two classes are 0 and 1."""
+    """Return a target as numbers: the two classes of a classifier become 0 and 1."""
     if target is None:
         return None
     array: Array = np.asarray(target).ravel()
@@ -213,8 +214,8 @@ def target_of(target: Any, rows: int) -> Array | None:
     return array
 
 
-def _drawn(target: Array, codes: Array, means: Array, counts: Array, overall: float) -> Array:
-    """Means drawn to the overall one as far as their categories' variance says (empirical Bayes).
+def _shrunk(target: Array, codes: Array, means: Array, counts: Array, overall: float) -> Array:
+    """Shrink means towards the overall mean, by their categories' variance (empirical Bayes).
 
     Micci-Barreca: A preprocessing scheme for high-cardinality categorical attributes (2001), eq. 5 and 6.
     """
@@ -222,12 +223,12 @@ def _drawn(target: Array, codes: Array, means: Array, counts: Array, overall: fl
     weight = target.var() * counts
     with np.errstate(invalid="ignore"):
         weight = weight / (weight + squares / counts)
-    drawn: Array = np.where(np.isnan(weight), overall, weight * means + (1 - weight) * overall)
-    return drawn
+    shrunk: Array = np.where(np.isnan(weight), overall, weight * means + (1 - weight) * overall)
+    return shrunk
 
 
 def _infrequent(counts: Array, rows: int, step: spec.Encoding) -> Array:
-    """Which categories are counted as one, as scikit-learn's encoders do it."""
+    """Return which categories are grouped as infrequent, as scikit-learn's encoders do."""
     rare = np.zeros(len(counts), bool)
     if isinstance(step.min_frequency, int):
         rare = counts < step.min_frequency
@@ -240,7 +241,7 @@ def _infrequent(counts: Array, rows: int, step: spec.Encoding) -> Array:
 
 
 def _category(value: float) -> Any:
-    """A number as it stands in a file and in a name: 5, not 5.0."""
+    """Return a number as written in files and names: 5, not 5.0."""
     if value != value:
         return None
     return int(value) if value.is_integer() else value

@@ -1,4 +1,4 @@
-"""Whether values are of the types that annotations say: what a step is given, in Python or in a file."""
+"""Check a step's arguments, given in Python or in a file, against its type annotations."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 
 def plain(value: Any) -> Any:
-    """A value as Python's own: scalars, arrays and indexes of numpy and pandas are none; lists are tuples."""
+    """Convert scalars, arrays and indexes of numpy and pandas to plain Python; lists become tuples."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     return tuple(map(plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Whether a value is of the type that a step's annotation says; an int is a float, a bool is neither."""
+    """Return whether a value is of an annotated type; an int is a float, a bool is neither."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, argument) for argument in arguments)
@@ -30,7 +30,7 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def words_for(hint: Any) -> str:
-    """A type, for a message."""
+    """Describe a type for an error message."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(words_for, arguments))

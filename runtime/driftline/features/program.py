@@ -1,4 +1,4 @@
-"""Steps and what was fitted for them, compiled to the program of driftline_kernels.transforms."""
+"""Compile steps and their fitted states to a program of driftline_kernels.transforms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from driftline_kernels import dictionary
 from driftline_kernels import transforms as kernel
 
 State = dict[str, Any]
-"""What was fitted for a step, as it stands in the file."""
+"""The fitted state of a step, as in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A raw column of strings, and what stands for a missing one."""
+    """A raw column of strings, and the string that replaces missing ones."""
 
     source: int
     fill: str | None = None
@@ -51,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class OneHot:
-    """Codes in a register, and which of its columns each of them has."""
+    """Codes in a register, and the output column of each code; -1 for none."""
 
     register: int
     places: tuple[int, ...]
@@ -59,15 +59,15 @@ class OneHot:
 
 
 Slot = Number | Text | Time | Pair | OneHot
-"""What a column's name stands for, from step to step."""
+"""The current value of a column; steps replace it."""
 
 
 @dataclass(slots=True)
 class Builder:
-    """A program as it grows, step by step.
+    """Builds a program, step by step.
 
-    checks  the column that an instruction checks
-    below   a register whose values are whole numbers from 0 to below this, or NaN
+    checks  the columns that instructions check, by the instruction's index
+    below   the bounds of registers whose values are whole numbers from 0 to below the bound, or NaN
     """
 
     inputs: tuple[Input, ...]
@@ -83,7 +83,7 @@ class Builder:
     _codes: dict[Any, int] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> Slot:
-        """What a name stands for; a raw column is read where it is first named."""
+        """Return a column by name; a raw column is read when it is first used."""
         if column not in self.columns:
             index = next(index for index, each in enumerate(self.inputs) if each.name == column)
             kind = self.inputs[index].kind
@@ -95,26 +95,26 @@ class Builder:
         return self.columns[column]
 
     def number(self, column: str) -> int:
-        """The register of a column of numbers."""
+        """Return the register of a column of numbers."""
         slot = self[column]
         if isinstance(slot, Number):
             return slot.register
         raise BadRequest(f"expected numbers in {column!r}, got {words_of(slot)}")
 
     def time(self, column: str) -> int:
-        """The register of a raw column of times."""
+        """Return the register of a raw column of times."""
         slot = self[column]
         if isinstance(slot, Time):
             return slot.register
         raise BadRequest(f"expected dates or times in {column!r}, got {words_of(slot)}")
 
     def put(self, name: str, slot: Slot) -> None:
-        """Name what a step has made."""
+        """Set a column that a step has made."""
         self.columns[name] = slot
         self.made.setdefault(name)
 
     def compute(self, operation: int, a: int, *parameters: float, b: int = 0, into: int | None = None) -> int:
-        """Add an instruction; its register, a new one unless told."""
+        """Add an instruction; return the register that it writes, `into` or a new one."""
         into = self._register() if into is None else into
         self.below.pop(into, None)
         self.code.append((operation, into, a, b, len(self.parameters), len(parameters)))
@@ -122,7 +122,7 @@ class Builder:
         return into
 
     def change(self, step: spec.Step, operation: int, *parameters: float) -> None:
-        """Put what an instruction makes of the step's column into its place."""
+        """Add an instruction that makes the step's output from its first column."""
         column = step.reads[0]
         register = self.number(column)
         alone = sum(_uses(slot, register) for slot in self.columns.values()) == 1
@@ -130,8 +130,8 @@ class Builder:
         self.put(step.makes, Number(self.compute(operation, register, *parameters, into=into)))
 
     def codes(self, slot: Slot, categories: Sequence[Any]) -> int:
-        """A register with each row's place among the categories, len(categories) for what is none of them."""
-        if isinstance(slot, Number):  # its register may hold something else later
+        """Return a register with each row's index among the categories, len(categories) for unknown ones."""
+        if isinstance(slot, Number):  # not cached: its register may be overwritten
             return self._codes_of_numbers(slot, categories)
         if isinstance(slot, Pair):
             return self._codes_of_pairs(slot, categories)
@@ -143,12 +143,12 @@ class Builder:
         return self._codes[key]
 
     def check(self, codes: int, known: int, column: str) -> None:
-        """A row whose code is not known fails."""
+        """Add a check that fails rows whose code is unknown."""
         self.checks[len(self.code)] = column
         self.compute(kernel.KNOWN, codes, known, into=kernel.FAULTS)
 
     def hashes(self, slot: Slot) -> int:
-        """A register of the hashes of strings."""
+        """Return a register with the hashes of strings."""
         if isinstance(slot, Pair):
             return self.compute(kernel.MIX, self.hashes(slot.left), b=self.hashes(slot.right))
         if not isinstance(slot, Text):
@@ -156,7 +156,7 @@ class Builder:
         return self._read(kernel.HASHES, slot.source)
 
     def missing(self, column: str) -> int:
-        """A register with 1 where a column is missing."""
+        """Return a register with 1 where a column is missing, else 0."""
         slot = self[column]
         if isinstance(slot, Text):
             code = self._read(kernel.CODES, slot.source, self._table([]), 1, 0)
@@ -166,9 +166,9 @@ class Builder:
         raise BadRequest(f"expected a raw column or numbers in {column!r}, got {words_of(slot)}")
 
     def finish(self) -> tuple[kernel.Program, tuple[str, ...]]:
-        """The program, and the names of its outputs.
+        """Return the program and the names of its outputs.
 
-        Raises BadRequest for a column that can't be an output, and for two of one name.
+        Raises BadRequest for a column that can't be an output, and for a duplicate name.
         """
         names: list[str] = []
         if any(isinstance(self.columns[name], OneHot) for name in self.made):
@@ -191,7 +191,7 @@ class Builder:
         return self.program(), tuple(names)
 
     def program(self) -> kernel.Program:
-        """What was added so far."""
+        """Return the program so far."""
         directory: list[tuple[int, ...]] = []
         slot, offset, start = 0, 0, 0
         offsets = []
@@ -247,7 +247,7 @@ class Builder:
         ascending = [float(known[index]) for index in order]
         null = len(known) if None in categories else len(known) + 1
         found = self.compute(kernel.FIND, slot.register, null + 1, *ascending)
-        # The kernel says len(known) for what it does not know; missing is one or two more.
+        # FIND returns len(known) for unknown numbers, and one or two more than that for missing ones.
         places = [*order, unseen, len(known), unseen]
         return self.compute(kernel.TABLE, found, *places, into=found)
 
@@ -263,10 +263,10 @@ class Builder:
 
 
 def reads_first(program: kernel.Program) -> kernel.Program:
-    """A program that does the same, but reads into its first registers and writes none of them again.
+    """Return an equivalent program that reads into its first registers and never overwrites them.
 
-    So what is read is one block, to be sent somewhere else, and is there still when all is done. It is for a
-    program that checks nothing: the register of faults is one as any other.
+    The registers read are thus one block, which can be copied to another device and stays intact. Only for
+    programs that check nothing: the register of faults is treated like any other.
     """
     held = {int(into): place for place, into in enumerate(program.reads[:, 1])}
     reads, code = program.reads.copy(), program.code.copy()
@@ -274,7 +274,7 @@ def reads_first(program: kernel.Program) -> kernel.Program:
     registers = len(reads)
     for instruction in code:
         operation, into, a, b = (int(word) for word in instruction[:4])
-        instruction[2:4] = held.get(a, 0), held.get(b, 0)  # what an instruction has no need of is 0
+        instruction[2:4] = held.get(a, 0), held.get(b, 0)  # unused operands are 0
         if operation in (kernel.EMIT, kernel.ONE_HOT, kernel.CLEAR):
             continue  # they write columns
         if held.get(into, -1) < len(reads):
@@ -284,7 +284,7 @@ def reads_first(program: kernel.Program) -> kernel.Program:
 
 
 def sides_of(pairs: Sequence[Any], side: int) -> list[Any]:
-    """The categories of one side of pairs, missing last."""
+    """Return the categories on one side of pairs, missing last."""
     own = list(dict.fromkeys(pair[side] for pair in pairs if pair[side] is not None))
     return [*own, *([None] if any(pair[side] is None for pair in pairs) else [])]
 
@@ -302,7 +302,7 @@ def _uses(slot: Slot, register: int) -> int:
 
 
 def words_of(slot: Slot) -> str:
-    """What a column is, for a message."""
+    """Describe a column for an error message."""
     return {
         Number: "numbers",
         Text: "strings",

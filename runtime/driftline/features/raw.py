@@ -1,4 +1,4 @@
-"""Raw columns of any form, as ones that kernels can read where they lie."""
+"""Raw columns of any form as arrays that kernels can read in place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from driftline.tensors import shorten
 from driftline_kernels import memory
 
 WORDS = {"number": "numbers", "string": "strings", "datetime": "dates or times"}
-"""The kinds of raw columns, and what their values are called."""
+"""The kinds of raw columns, and the words for their values in messages."""
 
 _NUMPY = {
     np.dtype(dtype): kind
@@ -36,18 +36,18 @@ _NUMPY = {
 }
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000, "D": -86_400, "h": -3600, "m": -60}
 MICROSECONDS = _UNITS["us"]
-"""Whole numbers are times in microseconds since 1970, as driftline.columns makes them."""
+"""The unit of whole numbers read as times, since 1970, as driftline.columns makes them."""
 
 Layout = tuple[int, int, int]
 """Kind, stride and units per second of a source."""
 
 CLOCK: Layout = (memory.INT64, 8, MICROSECONDS)
-"""The layout of times that were parsed from text."""
+"""The layout of times parsed from text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A raw column: 'number', 'string' or 'datetime'; what can't be read is 'missing', or an error."""
+    """A raw column: 'number', 'string' or 'datetime'; values that can't be read are 'missing' or 'raise'."""
 
     name: str
     kind: str
@@ -55,9 +55,9 @@ class Input:
 
 
 def by_name(data: Any) -> Mapping[str, Any]:
-    """The columns of a table or DataFrame as they are; an array alone has x0, x1, ..., as in scikit-learn.
+    """Return the columns of a table or DataFrame by name; an array's are x0, x1, ..., as in scikit-learn.
 
-    Raises BadRequest if two have one name.
+    Raises BadRequest for a duplicate name.
     """
     data = array_of("x", tabled(data))
     if isinstance(data, np.ndarray) and data.ndim == 2:
@@ -70,7 +70,7 @@ def by_name(data: Any) -> Mapping[str, Any]:
 
 
 def named(names: Iterable[str], columns: Iterable[Any]) -> dict[str, Any]:
-    """Columns by their names; BadRequest if two have one."""
+    """Return columns by name; BadRequest for a duplicate name."""
     found: dict[str, Any] = {}
     for name, column in zip(names, columns, strict=True):
         if name in found:
@@ -80,7 +80,7 @@ def named(names: Iterable[str], columns: Iterable[Any]) -> dict[str, Any]:
 
 
 def kind_of(name: str, column: Any) -> str:
-    """'number', 'string' or 'datetime': what a column holds; BadRequest for values of several kinds."""
+    """Return a column's kind, 'number', 'string' or 'datetime'; BadRequest for values of several kinds."""
     dtype = getattr(column, "dtype", None)
     if isinstance(dtype, np.dtype) and dtype.kind in "fiubM":
         return "datetime" if dtype.kind == "M" else "number"
@@ -100,9 +100,9 @@ def kind_of(name: str, column: Any) -> str:
 
 
 def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> Any:
-    """A column as it is if kernels can read it, else converted: numbers and dates in strings are parsed.
+    """Return a column as it is if kernels can read it, else converted, with numbers and dates parsed.
 
-    Counts in `errors` what is taken as missing; BadRequest counts rows from `first` on.
+    Counts in `errors` the values taken as missing. Row numbers in a BadRequest start at `first`.
     """
     if type(column) is np.ndarray:
         if column.ndim == 2 and column.shape[1] == 1:
@@ -119,7 +119,7 @@ def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> 
         return readable(each, array_of(each.name, column), errors, first)
     try:
         array = _arrow(column)
-    except (ValueError, TypeError, NotImplementedError, OverflowError):  # as Arrow's own: of several kinds
+    except (ValueError, TypeError, NotImplementedError, OverflowError):  # as Arrow's errors: several kinds
         return _one_by_one(each, column, errors, first)
     if arrow_layout(each, array.type) is not None:
         return array
@@ -127,7 +127,7 @@ def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> 
 
 
 def numpy_layout(each: Input, dtype: Any, stride: int) -> Layout | None:
-    """How an array of numpy's lies in memory; None if it is not of the input's kind."""
+    """Return the memory layout of a numpy array; None if kernels can't read it as the input's kind."""
     if each.kind == "string":
         return None
     if dtype.kind == "M" and each.kind == "datetime":
@@ -139,7 +139,7 @@ def numpy_layout(each: Input, dtype: Any, stride: int) -> Layout | None:
 
 
 def arrow_layout(each: Input, kind: Any) -> Layout | None:
-    """How an Arrow array of a type lies in memory; None if it has to be converted."""
+    """Return the memory layout of Arrow arrays of a type; None if they must be converted."""
     key = each.kind, kind.id  # a type's own hash is ten times slower
     layout = _LAYOUTS.get(key)
     if layout is None:
@@ -198,7 +198,7 @@ def _arrow_array() -> Any:
 
 
 def _arrow(column: Any) -> Any:
-    """Anything one-dimensional as an Arrow array; ValueError or TypeError for values of several kinds."""
+    """Convert anything one-dimensional to Arrow; ValueError or TypeError for values of several kinds."""
     import pyarrow as pa
 
     if isinstance(column, pa.ChunkedArray):
@@ -209,7 +209,7 @@ def _arrow(column: Any) -> Any:
 
 
 def _of_pandas(column: Any) -> Any:
-    """As numpy's what Arrow can't have of pandas: sparse columns, and times of a zone, which become UTC's,
+    """Convert pandas columns that Arrow can't take to numpy: sparse ones, and times with a zone, to UTC and
     without a warning."""
     dtype = getattr(column, "dtype", None)
     if type(dtype).__name__ == "SparseDtype":
@@ -233,7 +233,7 @@ def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any
     if _is_text(kind) or (pa.types.is_binary(kind) and each.kind == "string"):
         try:
             return array.cast(wanted)
-        except pa.ArrowException:  # there is one that Arrow doesn't take
+        except pa.ArrowException:  # Arrow can't cast one of the values
             return _one_by_one(each, array.to_pylist(), errors, first)
     if each.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
         return array.cast(wanted)
@@ -241,10 +241,10 @@ def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any
 
 
 def _one_by_one(each: Input, column: Any, errors: Counter[str], first: int) -> Any:
-    """Values of any kind, each as it can be read."""
+    """Convert values of any kind one by one."""
     import pyarrow as pa
 
-    column = column.tolist() if isinstance(column, np.ndarray) else column  # of no dimension, it is no list
+    column = column.tolist() if isinstance(column, np.ndarray) else column  # a scalar if it has no dimension
     if not isinstance(column, Iterable):
         raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, got {shorten(column)}")
     read, wanted = {
@@ -275,7 +275,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, str):
-        return value.encode().decode()  # what can't be encoded is no text
+        return value.encode().decode()  # ValueError if it isn't valid Unicode
     raise TypeError(value)
 
 

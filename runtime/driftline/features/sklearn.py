@@ -1,4 +1,4 @@
-"""A fitted ColumnTransformer, Pipeline or transformer of scikit-learn as steps with the same outputs."""
+"""Import a fitted ColumnTransformer, Pipeline or transformer of scikit-learn as steps with equal outputs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from driftline.features.sklearn_steps import TRANSFORMERS
 from driftline.tensors import shorten
 
 PARALLEL = ("ColumnTransformer", "FeatureUnion")
-"""Transformers whose parts work side by side."""
+"""Transformers whose parts run in parallel."""
 
 
 def imported(fitted: Any) -> Import:
-    """Steps, what was fitted for them, and the raw columns.
+    """Return the steps, their fitted states and the raw columns.
 
-    Raises BadRequest with the name of a transformer that can't be expressed, and why.
+    Raises BadRequest with the name of a transformer that can't be expressed, and the reason.
     """
     columns = _raw(fitted)
     work = Import(set(columns))
@@ -31,7 +31,7 @@ def imported(fitted: Any) -> Import:
 
 
 def width_of(fitted: Any, work: Import) -> int | None:
-    """How many columns a fitted transformer makes; None if neither its names nor an example tell."""
+    """Return how many columns a fitted transformer makes; None if neither names nor an example row tell."""
     try:
         return len(fitted.get_feature_names_out())
     except (AttributeError, ValueError, TypeError):  # not every transformer names its columns
@@ -42,19 +42,19 @@ def width_of(fitted: Any, work: Import) -> int | None:
         row = pd.DataFrame({name: [work.examples.get(name, 1.0)] for name in _raw(fitted)})
         has_names = hasattr(_first(fitted), "feature_names_in_")
         return int(fitted.transform(row if has_names else row.to_numpy()).shape[1])
-    except Exception:  # whatever a transformer raises for a row that it was not made for
+    except Exception:  # whatever a transformer raises for a row that it was not meant for
         return None
 
 
 @dataclass(slots=True)
 class Import:
-    """Steps as they come to light.
+    """The steps imported so far.
 
     names     of all columns, raw ones and those that steps made
-    origins   the raw column that each column was made of
-    examples  a category of raw columns that have them
-    wide      columns that are many already, and the place of the step that made them so
-    encoded   columns that are numbers now, whatever they were made of
+    origins   the raw column that each column was made from
+    examples  a category of each raw column that has categories
+    wide      one-hot columns, and the indices of the steps that encoded them
+    encoded   columns that hold numbers now, whatever their raw column holds
     """
 
     names: set[str]
@@ -73,14 +73,14 @@ class Import:
         return [Input(name, self.kinds.get(name, "number")) for name in self.raw]
 
     def fresh(self, name: str) -> str:
-        """A name for a new column: with a number behind it if a column has it already."""
+        """Return a name for a new column, with a number appended if it is taken."""
         numbered = (f"{name}.{number}" for number in itertools.count(2))
         free = next(each for each in itertools.chain([name], numbered) if each not in self.names)
         self.names.add(free)
         return free
 
     def add(self, step: spec.Step, state: State | None = None) -> None:
-        """One more step."""
+        """Add a step."""
         column = step.reads[0]
         if column not in self.origins:
             self.raw.setdefault(column)
@@ -89,7 +89,7 @@ class Import:
         self.states.append(state or {})
 
     def set_kind(self, column: str, kind: str) -> None:
-        """What the raw column behind a column holds, if that is what the column still is."""
+        """Set the kind of the raw column behind a column, unless the column is encoded already."""
         if column in self.encoded:
             return
         origin = self.origins.get(column, column)
@@ -97,12 +97,12 @@ class Import:
             raise BadRequest(f"column {origin!r}: expected one kind, got {self.kinds[origin]} and {kind}")
 
     def chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
-        """What one transformer or several in a row make of columns that stay for others.
+        """Import one transformer or a chain; return its outputs. The input columns stay, for other branches.
 
-        prefix  of the names of their copies; '' for raw columns, which need none
+        prefix  of the names of the columns' copies; '' for raw columns, which need none
         """
-        chain = _in_a_row(fitted, where)
-        if chain and _kind(chain[0][1]) in PARALLEL:  # it copies what it needs by itself
+        chain = _flattened(fitted, where)
+        if chain and _kind(chain[0][1]) in PARALLEL:  # it copies the columns that it needs itself
             made = self.parallel(chain[0][1], columns, chain[0][0], prefix)
             chain = chain[1:]
         else:
@@ -112,7 +112,7 @@ class Import:
         return made
 
     def parallel(self, fitted: Any, columns: Sequence[str], where: str, prefix: str = "") -> list[str]:
-        """Branches side by side, those of a ColumnTransformer on columns of their own."""
+        """Import parallel branches, in a ColumnTransformer on columns of their own; return their outputs."""
         if _kind(fitted) == "ColumnTransformer":
             indices = fitted._transformer_to_input_indices
             branches = [
@@ -130,7 +130,7 @@ class Import:
         return made
 
     def copied(self, column: str, prefix: str) -> str:
-        """A column of another name with the same values."""
+        """Copy a column, with the prefix in its name; return the name."""
         into = self.fresh(f"{prefix}{column}") if prefix else column
         self.add(spec.Pass(column, into=into))
         if column in self.encoded:
@@ -138,7 +138,7 @@ class Import:
         return into
 
     def weighted(self, columns: list[str], weight: float | None) -> list[str]:
-        """Columns times the weight of their branch."""
+        """Multiply columns by the weight of their branch."""
         if weight is None:
             return columns
         columns = self.narrow(columns)
@@ -148,7 +148,7 @@ class Import:
         return columns
 
     def transformer(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
-        """Any transformer but a Pipeline; what it makes of the columns, which are gone."""
+        """Import any transformer but a Pipeline; return its outputs, which replace the columns."""
         kind = _kind(fitted)
         columns = self.narrow(columns)
         if kind in PARALLEL:
@@ -169,12 +169,12 @@ class Import:
             raise _refused(where, f"{kind}: {error}") from None
 
     def drop(self, columns: Iterable[str]) -> None:
-        """Columns that are none of what is made."""
+        """Drop columns that are not outputs."""
         for column in columns:
             self.add(spec.Drop(column))
 
     def narrow(self, columns: Sequence[str]) -> list[str]:
-        """The columns, those that are many as so many columns of zeros and ones, for others to change."""
+        """Return the columns, one-hot ones split into columns of zeros and ones that steps can change."""
         made: list[str] = []
         behind = False
         for column in columns:
@@ -182,14 +182,14 @@ class Import:
                 behind = True
                 made += self.split(column)
                 continue
-            if behind:  # what is made anew stands last; so must what comes after it
+            if behind:  # new columns come last, so later ones must be made anew, too
                 self.drop([column])
                 self.add(spec.Pass(column))
             made.append(column)
         return made
 
     def split(self, column: str) -> list[str]:
-        """A column for each that a one-hot step makes: its place is the code that stands for it."""
+        """Replace a one-hot step by an ordinal one and a column of zeros and ones a code; return these."""
         at = self.wide.pop(column)
         step: Any = self.steps[at]
         state = self.states[at]
@@ -224,7 +224,7 @@ class Import:
 
 
 def _raw(fitted: Any) -> list[str]:
-    """The names of the columns that a transformer was fitted on; BadRequest for one that was not."""
+    """Return the names of the columns that a transformer was fitted on; BadRequest if it is not fitted."""
     first = _first(fitted)
     names = getattr(first, "feature_names_in_", None)
     count = getattr(first, "n_features_in_", None)
@@ -235,14 +235,14 @@ def _raw(fitted: Any) -> list[str]:
     return [f"x{index}" for index in range(count)] if names is None else [str(name) for name in names]
 
 
-def _in_a_row(fitted: Any, where: str) -> list[tuple[str, Any]]:
-    """The transformers of a Pipeline, those of Pipelines within it, too, that change anything."""
+def _flattened(fitted: Any, where: str) -> list[tuple[str, Any]]:
+    """Return the transformers of a Pipeline and of Pipelines within it, without those that change nothing."""
     if fitted is None or _is(fitted, "passthrough"):
         return []
     if _kind(fitted) == "FunctionTransformer" and fitted.func is None:
         return []
     if _kind(fitted) == "Pipeline":
-        return [each for name, step in fitted.steps for each in _in_a_row(step, _at(where, name))]
+        return [each for name, step in fitted.steps for each in _flattened(step, _at(where, name))]
     return [(where, fitted)]
 
 
@@ -250,8 +250,8 @@ def _unknown(fitted: Any, where: str) -> BadRequest:
     known = ", ".join([*TRANSFORMERS, *PARALLEL, "Pipeline"])
     return _refused(
         where,
-        f"{_kind(fitted)} can't be imported; those that can: {known}, and what selects columns. "
-        "`driftline convert` takes whole pipelines, with others in them, too",
+        f"{_kind(fitted)} can't be imported; those that can: {known}, and feature selectors. "
+        "`driftline convert` takes whole pipelines, with other transformers, too",
     )
 
 
@@ -264,9 +264,9 @@ def _at(where: str, name: str) -> str:
 
 
 def _first(fitted: Any) -> Any:
-    """The transformer that saw the raw columns; None if there is none.
+    """Return the transformer that was fitted on the raw columns; None if there is none.
 
-    In a Pipeline or FeatureUnion, scikit-learn asks the first entry, even if it is 'passthrough' or 'drop'.
+    Of a Pipeline or FeatureUnion, scikit-learn itself uses the first entry, even 'passthrough' or 'drop'.
     """
     if fitted is None or isinstance(fitted, str):
         return None

@@ -1,4 +1,4 @@
-"""Fitted transformers of scikit-learn as steps, each by the name of its class."""
+"""Import fitted transformers of scikit-learn as steps, by the names of their classes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ _FUNCTIONS: dict[Any, Callable[[str], tuple[spec.Step, ...]]] = {
     np.sqrt: lambda column: (spec.Power(column, 0.5),),
     np.square: lambda column: (spec.Power(column),),
 }
-"""Functions of numpy's that are steps."""
+"""The numpy functions that steps can express."""
 
 
 def _function(work: Import, fitted: Any, columns: list[str]) -> list[str]:
@@ -133,7 +133,7 @@ def _quantile(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _binarise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    edge = float(np.nextafter(float(fitted.threshold), np.inf))  # what is above becomes 1
+    edge = float(np.nextafter(float(fitted.threshold), np.inf))  # values above the threshold become 1
     for column in columns:
         work.set_kind(column, "number")
         work.add(spec.Bucketise(column, (edge,)), {"edges": [edge]})
@@ -141,7 +141,7 @@ def _binarise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    """Each product is a column of its own; those that it is made of are gone."""
+    """Each product becomes a column; the columns that it is made from are dropped."""
     for column in columns:
         work.set_kind(column, "number")
     made: list[str] = []
@@ -150,7 +150,7 @@ def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
         into = work.fresh(" * ".join([f"polynomial_{len(made)}", *factors]))
         if factors:
             work.add(spec.Pass(factors[0], into=into))
-        else:  # 1, whatever comes
+        else:  # the constant 1
             work.add(spec.Missing(columns[0], into=into))
             work.add(spec.Power(into, 0.0))
         for factor in factors[1:]:
@@ -161,10 +161,10 @@ def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _splines(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    """Each basis function is a column, a polynomial between any two knots: its Taylor series at the first."""
+    """Each basis function becomes a column: between two knots, its Taylor polynomial at the first one."""
     how = fitted.extrapolation
     if how == "error":
-        raise BadRequest("extrapolation: expected another, got 'error'")
+        raise BadRequest("extrapolation: 'error' can't be imported")
     made: list[str] = []
     for column, basis in zip(columns, fitted.bsplines_, strict=True):
         work.set_kind(column, "number")
@@ -193,7 +193,7 @@ def _splines(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _linear(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    """Each component is a sum over all columns."""
+    """Each component becomes a weighted sum of all columns."""
     weights = np.asarray(fitted.components_, np.float64)
     if getattr(fitted, "whiten", False):
         deviations = np.sqrt(fitted.explained_variance_)
@@ -264,7 +264,7 @@ def _ordinal(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     for index, column in enumerate(columns):
         categories, infrequent = _categories(work, fitted, index, column)
         missing = _or_none(fitted.encoded_missing_value)
-        if fitted.categories_[index][-1] is None:  # which is a category like others there, unlike NaN
+        if fitted.categories_[index][-1] is None:  # unlike NaN, None is a category like any other
             if infrequent:
                 raise BadRequest(f"categories of {column!r}: None beside infrequent ones can't be imported")
             missing = float(len(categories) - 1)
@@ -281,7 +281,7 @@ def _ordinal(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _target_mean(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    """A column for each; of more than two classes, one for each class."""
+    """Each column becomes one column; with more than two classes, one for each class."""
     smoothing = None if fitted.smooth == "auto" else float(fitted.smooth)
     classes = fitted.classes_ if fitted.target_type_ == "multiclass" else [None]
     encodings, overall = iter(fitted.encodings_), np.atleast_1d(fitted.target_mean_)
@@ -301,7 +301,7 @@ def _target_mean(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[list[Any], list[Any]]:
-    """The categories of a column, missing last, and which of them are infrequent."""
+    """Return the categories of a column, missing last, and those of them that are infrequent."""
     own = fitted.categories_[index]
     categories = [_plain(category) for category in own]
     for category, plain in zip(own, categories, strict=True):
@@ -309,7 +309,7 @@ def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[lis
             came = shorten(str(category))
             raise BadRequest(f"categories of {column!r}: expected strings or numbers, got {came}")
     if categories.count(None) > 1 or None in categories[:-1]:
-        raise BadRequest(f"categories of {column!r}: expected one for what is missing, at the end")
+        raise BadRequest(f"categories of {column!r}: expected one for missing values, at the end")
     texts = [isinstance(category, str) for category in categories if category is not None]
     if any(texts) and not all(texts):
         raise BadRequest(f"categories of {column!r}: expected strings or numbers, got both")
@@ -322,13 +322,13 @@ def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[lis
 
 
 def _as_asked(fitted: Any, categories: list[Any]) -> tuple[Any, Any, Any]:
-    """Which categories an encoder takes and counts as one, should it be fitted again."""
+    """Return an encoder's settings, for a new fit: categories, min_frequency, max_categories."""
     given = None if isinstance(fitted.categories, str) else tuple(categories)
     return given, fitted.min_frequency, fitted.max_categories
 
 
 def _groups(fitted: Any) -> bool:
-    """Whether an encoder counts rare categories as one: asked else, it has no such attribute."""
+    """Return whether an encoder groups infrequent categories; only then it has infrequent_categories_."""
     return fitted.__dict__.get("_infrequent_enabled", False) is True
 
 

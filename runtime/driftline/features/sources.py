@@ -1,4 +1,4 @@
-"""Where the raw columns of a transform lie in memory."""
+"""Locate the raw columns of a transform in memory."""
 
 from __future__ import annotations
 
@@ -30,27 +30,29 @@ from driftline.tensors import Array
 from driftline_kernels import memory
 
 FEW = 256
-"""Rows of numpy's columns that are joined: copying them all is quicker than asking each where it lies."""
+"""The most rows of numpy columns that are joined: copying all is faster than getting each one's address."""
 
 HANDFUL = 16
-"""Strings that are laid out here: Arrow is no quicker for them, and no server's first answer has to wait for
-its import, which takes 0.3 s, and 1 s more where there is pandas."""
+"""The most strings that are laid out here: Arrow is no faster for so few, and a server's first response need
+not wait for its import, which takes 0.3 s, and 1 s more if pandas is installed."""
 
 NO_ARRAY = "no array"
-"""In place of a dtype. Not None, which numpy takes for float64 when it is compared with one."""
+"""Stands for the dtype of a column that is no array. Not None, which numpy compares as float64."""
 
 _ROW = struct.Struct(f"{memory.FIELDS}q")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How few rows of numpy's columns are read, by what the columns are; places are those of inputs.
+    """How few rows of numpy columns are read, by their dtypes. Columns are indices of inputs.
 
     table    (inputs, memory.FIELDS) int64; kinds, strides and units, as far as they are known
-    parts    (inputs, 2) int64; where each lies, as memory.place takes it
-    numbers  these are joined to one array of float64, and times to one of int64 behind it
-    texts    these are joined to one Arrow array of strings, and clocks to one that is parsed
-    alone    these are read one by one
+    parts    (inputs, 2) int64; the location of each, see memory.place
+    numbers  columns joined to one array of float64, and
+    times    to one of int64 after it
+    texts    columns joined to one Arrow array of strings, and
+    clocks   to one that is parsed to times
+    alone    columns read one by one
     """
 
     table: Array
@@ -63,7 +65,7 @@ class Plan:
 
     @classmethod
     def of(cls, inputs: Sequence[Input], dtypes: Sequence[Any]) -> Plan:
-        """The plan for columns of these dtypes; NO_ARRAY is alone."""
+        """Return the plan for columns of these dtypes; those of NO_ARRAY are read one by one."""
         table, parts = np.zeros((len(inputs), memory.FIELDS), np.int64), np.zeros((len(inputs), 2), np.int64)
         ways: dict[str, list[int]] = {"number": [], "time": [], "text": [], "clock": [], "alone": []}
         for index, (each, dtype) in enumerate(zip(inputs, dtypes, strict=True)):
@@ -81,7 +83,7 @@ class Plan:
 
 
 def _way(each: Input, dtype: Any) -> tuple[str, Layout]:
-    """How a column is read, and how it then lies."""
+    """Return how a column is read, and its layout then."""
     layout = None if dtype is NO_ARRAY else numpy_layout(each, dtype, 8)
     if layout is not None and each.kind == "number":
         return "number", (memory.FLOAT64, 8, 0)
@@ -95,7 +97,7 @@ def _way(each: Input, dtype: Any) -> tuple[str, Layout]:
 
 
 class Sources:
-    """Columns in memory, as the kernels take them; valid within `Reader.open`."""
+    """Columns in memory, in the form that kernels read; valid within `Reader.open`."""
 
     def __init__(self, count: int) -> None:
         self.table = np.zeros((count, memory.FIELDS), np.int64)
@@ -110,15 +112,15 @@ class Sources:
         self.packed_at = self.packed.ctypes.data
 
     def export(self, array: Any) -> int:
-        """Hand over an Arrow array; the number of its struct."""
+        """Export an Arrow array; return the index of its struct."""
         array._export_to_c(self.address + 8 * memory.ARROW_ARRAY * self.exported)
         self.exported += 1
         return self.exported - 1
 
     def lay(self, texts: list[Any]) -> int:
-        """Hand over few strings as an Arrow array would, but without one; the number of its struct.
+        """Lay out a few strings as an exported Arrow array, without Arrow; return the index of its struct.
 
-        Raises ValueError or TypeError for what is neither a str that can be encoded nor missing.
+        Raises ValueError or TypeError for a value that is neither a str that can be encoded nor missing.
         """
         data, known = [], 0
         for place, text in enumerate(texts):
@@ -136,14 +138,14 @@ class Sources:
         self.kept.append(held)
         at = held.ctypes.data
         self.buffers[:] = at + len(offsets), at, at + len(offsets) + len(validity)
-        # The words of memory.ARROW_ARRAY; there is nobody to release it to.
+        # The words of memory.ARROW_ARRAY; there is no callback to release it.
         missing = count - known.bit_count()
         self.structs[self.exported] = count, missing, 0, 3, 0, self.buffers.ctypes.data, 0, 0, 0, 0
         self.exported += 1
         return self.exported - 1
 
     def close(self) -> None:
-        """Let go of the columns."""
+        """Release the columns."""
         if self.exported:
             memory.release(self.address, self.exported)
             self.exported = 0
@@ -151,7 +153,7 @@ class Sources:
 
 
 class Reader:
-    """Finds the columns of a transform in data of any form; counts what could not be read."""
+    """Finds the columns of a transform in data of any form; counts values that can't be read."""
 
     def __init__(self, inputs: Sequence[Input]) -> None:
         self.inputs = tuple(inputs)
@@ -164,10 +166,10 @@ class Reader:
 
     @contextmanager
     def open(self, data: Any) -> Iterator[Sources]:
-        """The sources of a record batch, a mapping or any other form.
+        """Yield the sources of a record batch, a mapping or data of any other form.
 
-        Raises BadRequest with the column, for one that is missing, of another type, or of another length than
-        the rest, and for the first value in it that can't be read.
+        Raises BadRequest with the column's name if it is missing, of another type or of another length than
+        the rest, and for its first value that can't be read.
         """
         sources = self.take(data)
         try:
@@ -176,9 +178,9 @@ class Reader:
             self.give(sources)
 
     def take(self, data: Any, first: int = 0) -> Sources:
-        """As `open`, to be given back: the one row that an application waits for is faster so.
+        """As `open`, but the caller must `give` the sources back: this is faster for a single row.
 
-        Rows are counted from `first` on in what is raised.
+        Row numbers in errors start at `first`.
         """
         sources = self._free.pop() if self._free else Sources(len(self.inputs))
         try:
@@ -211,7 +213,7 @@ class Reader:
         sources.rows = memory.locate(sources.address, children, sources.table)
 
     def _laid_out(self, schema: Any) -> tuple[Array, Array] | None:
-        """Which child is which input, and how it lies; None if any has to be converted, or is missing."""
+        """Return each input's child and the table of layouts; None if one must be converted or is missing."""
         layouts, children = [], []
         for each in self.inputs:
             index = schema.get_field_index(each.name)
@@ -225,7 +227,7 @@ class Reader:
         return np.array(children, np.int64), table
 
     def _each(self, data: Any, first: int, sources: Sources) -> None:
-        """Columns by name: few rows of numpy's joined where they can be, the rest one by one."""
+        """Read columns by name: a few rows of numpy columns joined if possible, the rest one by one."""
         columns = self._columns(data)
         dtypes = [column.dtype if type(column) is ndarray else NO_ARRAY for column in columns]
         known, plan = self._plan
@@ -234,18 +236,18 @@ class Reader:
             self._plan = dtypes, plan
         try:
             rows = _join(plan, columns, sources)
-        except (ValueError, TypeError):  # not alike, or values of another kind: one by one, to find them
+        except (ValueError, TypeError):  # can't be joined: one by one, which also finds an invalid value
             sources.close()
             plan, rows = self._alone, -1
         self._read(plan, columns, rows, first, sources)
 
     def _columns(self, data: Any) -> list[Any]:
-        """The columns of the inputs, in their order; BadRequest for the first that there isn't."""
+        """Return the columns of the inputs, in their order; BadRequest for the first that is missing."""
         columns = data if isinstance(data, Mapping) else by_name(data)
         try:
             return list(map(columns.__getitem__, self._names))
         except KeyError:
-            columns = columns_of(columns)  # an array of several columns has them by number
+            columns = columns_of(columns)  # an array of several columns numbers them
         for each in self.inputs:
             if each.name not in columns:
                 expected = f"expected {WORDS[each.kind]}, got nothing"
@@ -253,7 +255,7 @@ class Reader:
         return [columns[name] for name in self._names]
 
     def _read(self, plan: Plan, columns: list[Any], rows: int, first: int, sources: Sources) -> None:
-        """Where each column lies, those that are alone among them; `rows` is -1 if none was joined."""
+        """Locate all columns, reading those that are alone; `rows` is -1 if none was joined."""
         sources.table[:] = plan.table
         parts = plan.parts
         if plan.alone:
@@ -263,7 +265,7 @@ class Reader:
                 column = readable(each, columns[index], self.errors, first)
                 if rows >= 0 and len(column) != rows:
                     raise BadRequest(
-                        f"column {each.name!r}: expected {rows} rows as the others, got {len(column)}"
+                        f"column {each.name!r}: expected {rows} rows like the others, got {len(column)}"
                     )
                 rows = len(column)
                 self._put(index, column, parts, sources)
@@ -271,7 +273,7 @@ class Reader:
         sources.rows = rows
 
     def _put(self, index: int, column: Any, parts: Array, sources: Sources) -> None:
-        """Where a column lies that is alone."""
+        """Locate a column that is read alone."""
         each, address = self.inputs[index], 0
         if isinstance(column, ndarray):
             kind, stride, per_second = numpy_layout(each, column.dtype, column.strides[0])  # type: ignore[misc]
@@ -284,9 +286,9 @@ class Reader:
 
 
 def _join(plan: Plan, columns: list[Any], sources: Sources) -> int:
-    """Copy few rows of columns together; how many they are.
+    """Copy a few rows of columns together; return the number of rows.
 
-    Raises ValueError or TypeError, Arrow's own among them, for what doesn't go together.
+    Raises ValueError or TypeError, or Arrow's subclasses of them, for columns that can't be joined.
     """
     lengths = {*map(len, columns)}
     if len(lengths) != 1 or max(lengths) > FEW:

@@ -1,8 +1,8 @@
-"""What to compute: steps that name their columns.
+"""The steps of transforms, each with the columns that it reads.
 
-A step reads a column and puts what it makes in its place, so that steps on one column are a chain; with
-`into` it makes a new column and leaves the old one as it was. The features are the columns that steps have
-made, in the order in which they were first made. A list of columns is the same step for each of them.
+A step replaces the column that it reads by its result, so steps on one column form a chain; with `into` it
+makes a new column and leaves the old one unchanged. The features are the columns that steps have made, in
+the order in which they were first made. A list of columns applies the step to each of them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from driftline.features.step import Step as Step
 
 @dataclass(frozen=True, slots=True)
 class Read(Step):
-    """How a raw column is read; needed only for what its steps and the data don't say.
+    """How a raw column is read; needed only for what its steps and the data don't tell.
 
-    `on_error` "missing" takes numbers and times that can't be read as missing, and counts them.
+    `on_error="missing"` counts numbers and times that can't be read, and takes them as missing.
     """
 
     name: ClassVar[str] = "read"
@@ -33,14 +33,14 @@ class Read(Step):
 
 @dataclass(frozen=True, slots=True)
 class Pass(Step):
-    """A column as it is."""
+    """A column, unchanged."""
 
     name: ClassVar[str] = "pass"
 
 
 @dataclass(frozen=True, slots=True)
 class Drop(Step):
-    """A column that earlier steps made and later ones used, and that is no feature itself."""
+    """Remove a column from the features: one that was made only for other steps."""
 
     name: ClassVar[str] = "drop"
 
@@ -50,9 +50,9 @@ class Drop(Step):
 
 @dataclass(frozen=True, slots=True)
 class Impute(Step):
-    """What is missing becomes the mean, the median, the most frequent value, or a constant, also of strings.
+    """Replace missing values by the mean, the median, the most frequent value or a constant.
 
-    `indicator` also makes COLUMN_missing, 0 or 1.
+    The last two also for strings. `indicator` also makes COLUMN_missing, 0 or 1.
     """
 
     name: ClassVar[str] = "impute"
@@ -81,7 +81,7 @@ class Standardise(Step):
 
 @dataclass(frozen=True, slots=True)
 class MinMax(Step):
-    """The range that was seen becomes low to high, as MinMaxScaler; `clip` keeps the rest within it."""
+    """Scale the range seen in fitting to low..high, as MinMaxScaler; `clip` limits other values to it."""
 
     name: ClassVar[str] = "min_max"
 
@@ -97,7 +97,7 @@ class MinMax(Step):
 
 @dataclass(frozen=True, slots=True)
 class Robust(Step):
-    """(x - median) / the distance of two percentiles, as RobustScaler."""
+    """(x - median) / (upper percentile - lower percentile), as RobustScaler."""
 
     name: ClassVar[str] = "robust"
 
@@ -107,14 +107,14 @@ class Robust(Step):
     scale: bool = True
 
     def check(self) -> None:
-        """Percentiles ascend."""
+        """Percentiles must ascend."""
         if not 0 <= self.lower < self.upper <= 100:
             raise self.refuse("upper", f"a percentile above {self.lower}, at most 100")
 
 
 @dataclass(frozen=True, slots=True)
 class Clip(Step):
-    """Nothing below low or above high."""
+    """Limit values to low..high."""
 
     name: ClassVar[str] = "clip"
 
@@ -133,8 +133,8 @@ class Log1p(Step):
 class Power(Step):
     """x to the power of an exponent.
 
-    form  'box_cox', for numbers above 0, and 'yeo_johnson', for all, are the transforms of that lambda, as a
-          PowerTransformer's that `Transform.from_sklearn` takes
+    form  'box_cox', for numbers above 0, and 'yeo_johnson', for all, are PowerTransformer's transforms with
+          the exponent as lambda; `Transform.from_sklearn` imports fitted ones
     """
 
     name: ClassVar[str] = "power"
@@ -145,9 +145,9 @@ class Power(Step):
 
 @dataclass(frozen=True, slots=True)
 class Bucketise(Step):
-    """The number of the bucket edge_k <= x < edge_k+1: 0 below the first of `edges`.
+    """The number of the bucket edge_k <= x < edge_k+1; 0 below the first of `edges`.
 
-    Without edges, `quantiles` many buckets of equal share, as KBinsDiscretizer's.
+    Without edges, `quantiles` buckets of equal shares are fitted, as KBinsDiscretizer does.
     """
 
     name: ClassVar[str] = "bucketise"
@@ -156,7 +156,7 @@ class Bucketise(Step):
     quantiles: int = 5
 
     def check(self) -> None:
-        """Edges ascend."""
+        """Edges must ascend."""
         if any(low >= high for low, high in itertools.pairwise(self.edges)):
             raise self.refuse("edges", "ascending numbers")
         if self.quantiles < 2:
@@ -167,8 +167,8 @@ class Bucketise(Step):
 class Quantile(Step):
     """The share of values below x, as QuantileTransformer.
 
-    points  so many quantiles are remembered, at equal steps; between them it is interpolated
-    normal  not the share but the normal distribution's quantile of it
+    points  how many quantiles are fitted, at equal steps; values between them are interpolated
+    normal  return the normal distribution's quantile of the share
     """
 
     name: ClassVar[str] = "quantile"
@@ -177,14 +177,14 @@ class Quantile(Step):
     normal: bool = False
 
     def check(self) -> None:
-        """There is something between them."""
+        """At least two points are needed."""
         if self.points < 2:
             raise self.refuse("points", "2 at least")
 
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic(Step):
-    """A column and another, or a number: +, -, * or /."""
+    """A column +, -, * or / another column or a number."""
 
     name: ClassVar[str] = "arithmetic"
 
@@ -200,7 +200,7 @@ class Arithmetic(Step):
 
 @dataclass(frozen=True, slots=True)
 class Linear(Step):
-    """The sum of columns, each times its weight, and a bias, as one output of PCA; `into` names it."""
+    """The weighted sum of columns plus a bias, as one output of PCA; `into` names it."""
 
     name: ClassVar[str] = "linear"
 
@@ -208,7 +208,7 @@ class Linear(Step):
     bias: float = 0.0
 
     def check(self) -> None:
-        """A weight for each column, and a name for what is none of them."""
+        """Each column needs a weight, and the result a name."""
         if not self.weights or len(self.weights) != len(self.reads):
             raise self.refuse("weights", f"as many as columns, {len(self.reads)}")
         if self.into is None:
@@ -223,9 +223,9 @@ class Linear(Step):
 class Piecewise(Step):
     """A polynomial for each piece between edges, as one output of a SplineTransformer.
 
-    coefficients  of each piece, and of what is below the first edge and above the last: of the powers of
-                  x - edge, from the 0th on, of the edge that the piece starts at; below the first, of that
-    period        x comes round after so much, from the first edge on
+    coefficients  of the piece below the first edge, each piece between edges, and the piece above the last:
+                  of the powers of x - edge, from the 0th on; edge is the piece's lower one, else the first
+    period        x repeats after this much, counted from the first edge
     """
 
     name: ClassVar[str] = "piecewise"
@@ -235,7 +235,7 @@ class Piecewise(Step):
     period: float | None = None
 
     def check(self) -> None:
-        """Edges ascend, pieces have as many coefficients, and nothing comes round after no time."""
+        """Edges must ascend, all pieces have equally many coefficients, and a period be above 0."""
         if not self.edges or any(low >= high for low, high in itertools.pairwise(self.edges)):
             raise self.refuse("edges", "one or more ascending numbers")
         if len(self.coefficients) != len(self.edges) + 1 or len(set(map(len, self.coefficients))) != 1:
@@ -249,7 +249,7 @@ class Piecewise(Step):
 
 @dataclass(frozen=True, slots=True)
 class Ordinal(Encoding):
-    """The place of a category, as OrdinalEncoder."""
+    """The index of a category, as OrdinalEncoder."""
 
     name: ClassVar[str] = "ordinal"
 
@@ -262,8 +262,8 @@ class Ordinal(Encoding):
 class OneHot(Encoding):
     """A column of zeros and ones for each category, as OneHotEncoder.
 
-    unknown  what was not seen is all zeros, or counted among the infrequent, or an error
-    drop     the category, by its place, that gets no column
+    unknown  a category that was not fitted is all zeros, one of the infrequent, or an error
+    drop     the index of the category that gets no column
     """
 
     name: ClassVar[str] = "one_hot"
@@ -274,7 +274,7 @@ class OneHot(Encoding):
 
 @dataclass(frozen=True, slots=True)
 class Equals(Step):
-    """1 where a column is a value, else 0."""
+    """1 where a column equals a value, else 0."""
 
     name: ClassVar[str] = "equals"
 
@@ -283,18 +283,18 @@ class Equals(Step):
 
 @dataclass(frozen=True, slots=True)
 class Frequency(Step):
-    """The share of the rows that a category had; 0 for what was not seen."""
+    """The share of the fitted rows that have the category; 0 for an unknown one."""
 
     name: ClassVar[str] = "frequency"
 
 
 @dataclass(frozen=True, slots=True)
 class TargetMean(Step):
-    """The mean of the target over a category's rows, drawn to that of all rows, as TargetEncoder.
+    """The mean of the target over a category's rows, shrunk towards that of all rows, as TargetEncoder.
 
-    smoothing  how many rows of the overall mean are added to each category's; None weighs by variance
+    smoothing  how many rows of the overall mean are added to each category's; None weights by variance
                (empirical Bayes)
-    folds      of `Transform.fit_apply`, which encodes each row by the others' targets only
+    folds      of `Transform.fit_apply`, which encodes each row by the targets of the other folds only
     """
 
     name: ClassVar[str] = "target_mean"
@@ -304,21 +304,21 @@ class TargetMean(Step):
     seed: int = 0
 
     def check(self) -> None:
-        """Folds leave something out."""
+        """At least two folds are needed."""
         if self.folds < 2:
             raise self.refuse("folds", "2 at least")
 
 
 @dataclass(frozen=True, slots=True)
 class Hash(Step):
-    """The number of the bucket that a string's XXH64 falls into; missing stays missing."""
+    """The number of the bucket of a string's XXH64 hash; missing stays missing."""
 
     name: ClassVar[str] = "hash"
 
     buckets: int = 16
 
     def check(self) -> None:
-        """Buckets are at least one."""
+        """At least one bucket is needed."""
         if self.buckets < 1:
             raise self.refuse("buckets", "1 at least")
 
@@ -330,7 +330,7 @@ class Cross(Step):
     name: ClassVar[str] = "cross"
 
     def check(self) -> None:
-        """Exactly two."""
+        """Exactly two columns are needed."""
         if isinstance(self.column, str) or len(self.column) != 2:
             raise self.refuse("column", "two columns")
 
@@ -365,20 +365,20 @@ class DatePart(Step):
 
     @property
     def makes(self) -> str:
-        """A name that tells the part."""
+        """`into`, or the column's name and the part."""
         return self.into if self.into is not None else f"{self.reads[0]}_{self.part}"
 
 
 @dataclass(frozen=True, slots=True)
 class Cyclic(Step):
-    """Sine and cosine of a number that comes round after a period: COLUMN_sin and COLUMN_cos."""
+    """Sine and cosine of a number that repeats after a period: COLUMN_sin and COLUMN_cos."""
 
     name: ClassVar[str] = "cyclic"
 
     period: float = 24.0
 
     def check(self) -> None:
-        """Nothing comes round after no time."""
+        """The period must not be 0."""
         if self.period == 0:
             raise self.refuse("period", "a number that isn't 0")
 
@@ -391,4 +391,4 @@ STEPS: dict[str, type[Step]] = {
         *(Ordinal, OneHot, Equals, Frequency, TargetMean, Hash, Cross, DatePart, Cyclic),
     )
 }
-"""All steps by the name that stands in files."""
+"""All steps, by their names in files."""

@@ -1,4 +1,4 @@
-"""What a step is: its columns, its place in a file, and what it refuses."""
+"""The base classes of steps: columns, form in a file, checks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Category = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is done to a column, or to each of several.
+    """An operation on a column, or on each of several.
 
-    into  the name of the column that it makes; None: the result replaces the column that it is made of
+    into  the name of the column that it makes; None: the result replaces the column that it reads
     """
 
     name: ClassVar[str] = ""
@@ -41,7 +41,7 @@ class Step:
         self.check()
 
     def check(self) -> None:
-        """Raise BadRequest if values that are right by themselves don't go together."""
+        """Raise BadRequest if values of the right types are invalid, or don't fit together."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Step:
         return self.into if self.into is not None else self.reads[0]
 
     def each(self) -> Iterator[Step]:
-        """This step for each of its columns."""
+        """Yield this step for each of its columns."""
         if isinstance(self.column, str):
             yield self
         elif self.into is not None:
@@ -64,7 +64,7 @@ class Step:
                 yield dataclasses.replace(self, column=column)
 
     def to_dict(self) -> dict[str, Any]:
-        """What stands in the file: what isn't as it is by default."""
+        """Return the step's entry in a file: the values that are not the defaults."""
         entry: dict[str, Any] = {"step": self.name}
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
@@ -73,16 +73,16 @@ class Step:
         return entry
 
     def refuse(self, key: str, expected: str) -> BadRequest:
-        """The error for a value that is not as expected."""
+        """Return the error for a value that is not as expected."""
         return BadRequest(f"{self.name}: {key}: expected {expected}, got {shorten(getattr(self, key))}")
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding(Step):
-    """Of categories, strings or numbers: those given, else those seen, sorted; None is missing.
+    """An encoding of categories, strings or numbers: those given, else those seen, sorted; None is missing.
 
     Those seen less often than `min_frequency` (a count, or a share of the rows), and the rarest beyond
-    `max_categories`, are one category, as in scikit-learn.
+    `max_categories`, are grouped as one category, as in scikit-learn.
     """
 
     categories: Sequence[Category] | None = None
@@ -90,7 +90,7 @@ class Encoding(Step):
     max_categories: int | None = None
 
     def check(self) -> None:
-        """Categories are there once each."""
+        """Each category must be there only once."""
         if self.categories is not None and len(set(map(repr, self.categories))) < len(self.categories):
             raise self.refuse("categories", "each category once")
 

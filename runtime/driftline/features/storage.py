@@ -1,4 +1,4 @@
-"""transform.json: steps and what was fitted for them."""
+"""transform.json: steps and their fitted states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from driftline.tensors import shorten
 
 FORMAT = "driftline transform"
 VERSION = 1
-"""The version of the format: raised when an older driftline could not read what is written."""
+"""The version of the format: raised when older versions of driftline can't read new files."""
 
 Loaded = TypeVar("Loaded")
 
@@ -35,11 +35,11 @@ _FITTED: dict[str, dict[str, Any]] = {
     "frequency": {"categories": list, "shares": [float]},
     "target_mean": {"categories": list, "means": [float], "overall": float},
 }
-"""What must be there of each step."""
+"""The values that each step's state must have, and their types."""
 
 
 def save(path: Path, document: dict[str, Any]) -> None:
-    """Write a document; the file is whole or not there. BadRequest if it can't be written."""
+    """Write a document atomically; BadRequest if it can't be written."""
     try:
         with replacing(path) as new:
             new.write_text(text_of(document), encoding="utf-8")
@@ -48,7 +48,7 @@ def save(path: Path, document: dict[str, Any]) -> None:
 
 
 def text_of(document: dict[str, Any]) -> str:
-    """JSON with each input and each short value of a step on a line; Python's floats are exact."""
+    """Return a document as JSON, one value a line; Python writes floats exactly."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -58,7 +58,7 @@ def load(path: Path, read: Callable[[Any], Loaded]) -> Loaded:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadRequest(f"{path}: expected a transform, there is no such file") from None
-    except (OSError, ValueError, RecursionError) as error:  # a nest may be too deep for Python
+    except (OSError, ValueError, RecursionError) as error:  # it may be nested too deeply for Python
         raise BadRequest(f"{path}: expected a transform in JSON: {error}") from None
     try:
         return read(document)
@@ -67,7 +67,7 @@ def load(path: Path, read: Callable[[Any], Loaded]) -> Loaded:
 
 
 def to_dict(inputs: Sequence[Input], steps: Sequence[spec.Step], states: Sequence[State]) -> dict[str, Any]:
-    """The document of a fitted transform."""
+    """Return the document of a fitted transform."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -84,12 +84,12 @@ def to_dict(inputs: Sequence[Input], steps: Sequence[spec.Step], states: Sequenc
 
 
 def from_dict(document: Any) -> tuple[list[Input], list[spec.Step], list[State]]:
-    """Inputs, steps and states; BadRequest names the place of what does not fit."""
+    """Return inputs, steps and states; BadRequest names the place of an error."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise BadRequest(f"format: expected {FORMAT!r}, got {shorten(document)}")
     version = document.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
-        raise BadRequest(f"version: expected {VERSION} at most, got {shorten(version)}: a newer driftline's")
+        raise BadRequest(f"version: expected {VERSION} at most, got {shorten(version)}: it is newer")
     inputs = [_input(each, f"inputs[{at}]") for at, each in enumerate(_list(document, "inputs"))]
     steps, states = [], []
     for at, entry in enumerate(_list(document, "steps")):
@@ -116,7 +116,7 @@ def _input(entry: Any, place: str) -> Input:
 
 
 def _step(entry: Any, place: str) -> spec.Step:
-    """A step as `to_dict` gave it; `place` is where it stands, for the message.
+    """Return the step of an entry that `Step.to_dict` returned; `place` is its position, for messages.
 
     Raises BadRequest for an unknown step, an unknown key, or a value that doesn't fit.
     """

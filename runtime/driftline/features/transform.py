@@ -1,4 +1,4 @@
-"""The face: steps, fitted once, applied to raw columns wherever a model needs features."""
+"""The public class: steps, fitted once, applied to raw columns wherever a model needs features."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from driftline.tensors import Array, shorten
 from driftline_kernels import transforms as kernel
 
 PART = 8192
-"""Rows of Arrow's that are read at a time: what has to be converted takes the memory of so many."""
+"""Rows of an Arrow table that are read at a time; this limits the memory that conversions take."""
 
 
 class Transform:
-    """Raw columns to a matrix of features.
+    """Makes a matrix of features from raw columns.
 
         transform = dl.Transform([dl.Impute(["temp", "wind"], "median"), dl.Standardise(["temp", "wind"]),
                                   dl.OneHot("carrier", min_frequency=100)]).fit(columns)
         matrix = transform.apply(columns)
 
     `columns` is a pyarrow Table or RecordBatch, a DataFrame of pandas or Polars, or arrays by name. Raises
-    BadRequest for steps that don't fit together: one reads what another makes later, two make one column.
+    BadRequest for steps that don't fit together: one reads a column made later, or two make the same column.
     """
 
     def __init__(self, steps: Iterable[spec.Step]) -> None:
@@ -49,7 +49,7 @@ class Transform:
 
     @property
     def fitted(self) -> bool:
-        """Whether it can be applied."""
+        """Whether it is fitted and can be applied."""
         return self._states is not None
 
     @property
@@ -59,7 +59,7 @@ class Transform:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the matrix's columns; before fit, BadRequest where they depend on data."""
+        """The names of the matrix's columns; before fit, BadRequest if they depend on data."""
         if self.fitted:
             return self._outputs
         builder = Builder(self.inputs)
@@ -69,28 +69,28 @@ class Transform:
 
     @property
     def width(self) -> int:
-        """Columns of the matrix."""
+        """The number of columns of the matrix."""
         return len(self.outputs)
 
     @property
     def program(self) -> kernel.Program:
-        """What it does to columns, of one that is fitted."""
+        """The compiled program of a fitted transform."""
         program: kernel.Program = self._program
         return program
 
     @property
     def numbers(self) -> dict[int, str]:
-        """The raw columns that are numbers: names, by their places among `inputs`."""
+        """The names of the raw columns that are numbers, by their indices in `inputs`."""
         return {place: each.name for place, each in enumerate(self.inputs) if each.kind == "number"}
 
     @property
     def checked(self) -> tuple[str, ...]:
-        """The columns in which a category that was not fitted is an error."""
+        """The columns in which an unknown category is an error."""
         return tuple(dict.fromkeys(self._checks.values()))
 
     @property
     def errors(self) -> Counter[str]:
-        """How many values were taken as missing since they could not be read, by column."""
+        """How many values were taken as missing because they could not be read, by column."""
         return self._reader.errors
 
     def __repr__(self) -> str:
@@ -100,17 +100,17 @@ class Transform:
     # -- fit and apply ------------------------------------------------------------------------------
 
     def fit(self, columns: Any, target: Any = None) -> Self:
-        """Take from data what steps need; `target` (rows,) numbers or two classes, if a step needs it."""
+        """Fit the steps to data; `target` is (rows,) numbers or two classes, if a step needs it."""
         named = by_name(columns)
         inputs = tuple(_with_kind(each, _kind_in(named, each.name)) for each in self._raw)
         self._become(inputs, self._fit(inputs, named, target))
         return self
 
     def fit_apply(self, columns: Any, target: Any = None) -> Array:
-        """Fit, and the matrix to train a model with.
+        """Fit, and return the matrix to train a model on.
 
-        It is that of `apply`, but that each row's TargetMean is made of other rows' targets: a model would
-        else learn to trust it more than it deserves.
+        It is the matrix of `apply`, except that each row's TargetMean comes from other rows' targets:
+        otherwise a model would learn to trust it too much.
         """
         columns = tabled(columns)
         self.fit(columns, target)
@@ -134,10 +134,10 @@ class Transform:
         return matrix
 
     def apply(self, columns: Any, out: Array | None = None) -> Array:
-        """The features: (rows, width) float32, C-contiguous, written into `out` if it is given.
+        """Return the features, (rows, width) float32, C-contiguous, written into `out` if it is given.
 
-        Raises BadRequest with the column, the row and the value for what can't be read, and for a category
-        that is not known where the step says that this is an error.
+        Raises BadRequest with the column, the row and the value, for a value that can't be read and for an
+        unknown category if the step makes it an error.
         """
         if self._program is None:
             raise BadRequest("expected a transform that is fitted; call fit first")
@@ -147,12 +147,12 @@ class Transform:
         return self._apply(columns, out, 0)
 
     def read(self, columns: Any, program: kernel.Program, registers: Array) -> None:
-        """The part of `apply` that needs this process's memory: what `program` reads, into its registers.
+        """Read columns into the registers of `program`: the part of `apply` that needs this process's memory.
 
-        program    this transform's own, or what `reads_first` made of it
+        program    this transform's own, or the one that `reads_first` made from it
         registers  (registers, at least as many as the columns have rows) float64, written
 
-        Raises BadRequest as `apply` does, and for more rows than there is room for.
+        Raises BadRequest as `apply` does, and for more rows than the registers hold.
         """
         sources = self._reader.take(columns)
         try:
@@ -163,7 +163,7 @@ class Transform:
             self._reader.give(sources)
 
     def _apply(self, columns: Any, out: Array | None, first: int) -> Array:
-        """The features of columns whose first row is, in what was given, row `first`."""
+        """Return the features of columns that start at row `first` of the caller's data."""
         sources = self._reader.take(columns, first)
         try:
             shape = (sources.rows, len(self._outputs))
@@ -179,7 +179,7 @@ class Transform:
         return out
 
     def _apply_parts(self, columns: Any, out: Array | None) -> Array:
-        """A table or a long batch, part by part, its chunks not joined."""
+        """Apply to a table or a long batch in parts, without joining its chunks."""
         if out is None:
             out = np.empty((columns.num_rows, len(self._outputs)), np.float32)
         elif out.shape != (columns.num_rows, len(self._outputs)):
@@ -196,29 +196,29 @@ class Transform:
     # -- files --------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write it, with what was fitted, as JSON that reads well in a diff."""
+        """Write the fitted transform as JSON that reads well in a diff."""
         storage.save(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Transform:
-        """Read what `save` wrote; BadRequest names the file and the place in it of what does not fit."""
+        """Read a file that `save` wrote; BadRequest names the file and the place of an error in it."""
         return storage.load(Path(path), cls.from_dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """What stands in the file."""
+        """Return the document that `save` writes."""
         if self._states is None:
             raise BadRequest("expected a transform that is fitted; call fit first")
         return storage.to_dict(self.inputs, self.steps, self._states)
 
     @classmethod
     def from_dict(cls, document: Any) -> Transform:
-        """The transform of a document as `to_dict` gave it."""
+        """Return the transform of a document that `to_dict` returned."""
         inputs, steps, states = storage.from_dict(document)
         return cls.of(steps, states, inputs)
 
     @classmethod
     def of(cls, steps: Sequence[spec.Step], states: list[State], inputs: Sequence[Input]) -> Transform:
-        """A transform that was fitted elsewhere; one step a column."""
+        """Return a transform with states that were fitted elsewhere; each step has one column."""
         transform = cls(steps)
         wanted, given = [each.name for each in transform._raw], [each.name for each in inputs]
         if wanted != given:
@@ -230,15 +230,15 @@ class Transform:
 
     @classmethod
     def from_sklearn(cls, fitted: Any) -> Transform:
-        """A fitted ColumnTransformer, Pipeline or transformer of scikit-learn, with the same outputs.
+        """Import a fitted ColumnTransformer, Pipeline or transformer of scikit-learn, with the same outputs.
 
-        It may be made of SimpleImputer, MissingIndicator, StandardScaler, MinMaxScaler, MaxAbsScaler,
+        It may consist of SimpleImputer, MissingIndicator, StandardScaler, MinMaxScaler, MaxAbsScaler,
         RobustScaler, Normalizer (l1, l2), PowerTransformer, QuantileTransformer, KBinsDiscretizer, Binarizer,
         PolynomialFeatures, SplineTransformer, PCA, IncrementalPCA, TruncatedSVD, OneHotEncoder,
         OrdinalEncoder, TargetEncoder, FunctionTransformer of log1p, log, log2, log10, sqrt and square,
-        selectors of columns, FeatureUnion and ColumnTransformer, with weights, too, and Pipeline.
+        feature selectors, FeatureUnion and ColumnTransformer, also with weights, and Pipeline.
 
-        Raises BadRequest with the step's name for one that can't be expressed.
+        Raises BadRequest with the name of a transformer that can't be expressed.
         """
         from driftline.features.sklearn import imported, width_of
 
@@ -247,11 +247,11 @@ class Transform:
         width = width_of(fitted, work)
         if width not in (None, transform.width):
             kind = type(fitted).__name__
-            raise BadRequest(f"{kind}: expected {width} columns as it makes, got {transform.width}")
+            raise BadRequest(f"{kind}: expected its {width} columns, got {transform.width}")
         return transform
 
     def to_sklearn(self) -> Any:
-        """An estimator with these steps, for a Pipeline of scikit-learn: fits, transforms, can be cloned."""
+        """Return an estimator with these steps for a Pipeline of scikit-learn; it can be cloned."""
         from driftline.features.estimator import TransformEstimator
 
         return TransformEstimator(self.steps)
@@ -299,7 +299,7 @@ class Transform:
 
 
 def _listed(steps: Iterable[spec.Step]) -> list[spec.Step]:
-    """Steps that are some; BadRequest for anything else, one step alone among it."""
+    """Return steps as a list; BadRequest for anything else, including a single step."""
     found = list(steps) if isinstance(steps, Iterable) else [None]
     if not all(isinstance(step, spec.Step) for step in found):
         expected = "a list of steps such as dl.OneHot('carrier')"
@@ -333,12 +333,12 @@ def _item(column: Any, row: int) -> Any:
 
 
 def _takeable(column: Any) -> Any:
-    """A column of which Arrow takes rows: it takes none of views, as Polars has its strings."""
+    """Return a column that has Arrow's `take`: string views, as of Polars, have none."""
     return column.cast("large_string") if str(getattr(column, "type", "")) == "string_view" else column
 
 
 def _rows_of(named: dict[str, Any], rows: Array) -> dict[str, Any]:
-    """Some rows of columns."""
+    """Return some rows of columns."""
     taken = {}
     for name, column in named.items():
         if hasattr(column, "iloc"):
@@ -351,7 +351,7 @@ def _rows_of(named: dict[str, Any], rows: Array) -> dict[str, Any]:
 
 
 def _state_without_data(step: spec.Step) -> State:
-    """A state whose outputs have the right names, whatever their values."""
+    """Return a state whose outputs have the right names, whatever their values."""
     if isinstance(step, spec.OneHot):
         if step.categories is None or step.min_frequency is not None or step.max_categories is not None:
             raise BadRequest(f"one_hot of {step.reads[0]!r}: its outputs depend on data; call fit first")

@@ -1,4 +1,4 @@
-"""Which raw columns steps need, and whether they fit together."""
+"""Find the raw columns that steps need, and check that the steps fit together."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NUMERIC = (
 
 
 def inputs_of(steps: Sequence[spec.Step]) -> tuple[Input, ...]:
-    """The raw columns of some steps, in the order in which they are read; kind '' where only data can tell.
+    """Return the raw columns of steps, in the order in which they are read; kind '' if only data can tell.
 
-    Raises BadRequest with the step's place if one reads a column that a later one makes, which any cycle has
-    to, if one makes a column that is there already, and if two say a column's kind differently.
+    Raises BadRequest with the step's index if a step reads a column that a later one makes, as in any cycle,
+    if it makes a column that exists already, or if it needs another kind of a column than an earlier step.
     """
     kinds: dict[str, str] = {}
     on_error: dict[str, str] = {}
@@ -40,7 +40,7 @@ def inputs_of(steps: Sequence[spec.Step]) -> tuple[Input, ...]:
         if isinstance(step, (spec.Read, spec.Drop)):
             continue
         if step.makes not in step.reads and (step.makes in made or step.makes in kinds):
-            raise BadRequest(f"{where} makes {step.makes!r}, which is there already")
+            raise BadRequest(f"{where} makes {step.makes!r}, which exists already")
         made.update(_made(step))
     if not kinds:
         raise BadRequest("steps: expected at least one step")
@@ -48,7 +48,7 @@ def inputs_of(steps: Sequence[spec.Step]) -> tuple[Input, ...]:
 
 
 def kind_needed(step: spec.Step) -> str:
-    """The kind that a raw column must have for a step; '' for any."""
+    """Return the kind that a raw column must have for a step; '' for any."""
     if isinstance(step, spec.Read):
         return step.kind or ""
     if isinstance(step, spec.DatePart):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from driftline.config import Server
-from driftline.http import Coming, configuration
+from driftline.http import IncompleteRequests, configuration
 from driftline.machine import available_memory
 from driftline.serving.base_host import BaseHost
 from driftline.serving.http.app import App
@@ -40,7 +40,7 @@ class GracefulServer(uvicorn.Server):
 
     def __init__(self, app: App, host: BaseHost, settings: Server) -> None:
         self._lane = fast_lane(app)
-        Coming.most = max(settings.max_body_bytes, available_memory() // 4 // settings.workers)
+        IncompleteRequests.most = max(settings.max_body_bytes, available_memory() // 4 // settings.workers)
         super().__init__(
             configuration(
                 app,

@@ -51,7 +51,7 @@ def test_a_batch_that_is_late_is_counted_the_next_time(
     counts.open().settle(A)
     with caplog.at_level(logging.WARNING, "driftline.device"):
         counts.move(first)
-    assert "1 batches on a card were not answered in 0.01 s" in caplog.text
+    assert "1 batches on a GPU were not computed within 0.01 s" in caplog.text
     counts.settle(B)
     counts.move(second)
     assert (counted(first), counted(second)) == (3, 3)

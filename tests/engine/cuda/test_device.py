@@ -77,7 +77,7 @@ def test_a_setting_may_name_several_cards(monkeypatch: pytest.MonkeyPatch) -> No
         ("cpu",), ("auto",), ("cuda",), ("cuda:2",), ("cuda:2", "cuda:0"), ("cuda:0", "cuda:1", "cuda:2"),
     ]  # fmt: skip
     assert device.settled("cuda:2,0", print) == "cuda:2,0"
-    with pytest.raises(ConfigError, match=r"^device 'cuda:0,3,4': no card 3 .*; no card 4 "):
+    with pytest.raises(ConfigError, match=r"^device 'cuda:0,3,4': no GPU 3 .*; no GPU 4 "):
         device.settled("cuda:0,3,4", print)
 
 
@@ -91,7 +91,7 @@ def test_a_card_that_the_driver_has_not(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(device, "count", lambda: 2)
     monkeypatch.setattr(device, "driver", lambda: 13_010)
     assert device.no_driver(1) == ""
-    assert device.no_driver(2) == "no card 2 (there are 2)"
+    assert device.no_driver(2) == "no GPU 2 (there are 2)"
 
 
 def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,8 +124,8 @@ def test_an_unknown_category_that_is_an_error_stays_on_the_cpu(
         model = on_card(behind(tmp_path, transform))
     assert not model.crosses
     assert [record.message for record in caplog.records] == [
-        "features are made on the CPU: only there, a category of 'n' that was not fitted is an error that "
-        "names its row"
+        "features are computed on the CPU: only there, an unknown category of 'n' is an error that names "
+        "its row"
     ]
     data = columns(1)
     with pytest.raises(BadRequest, match=r"column 'n', row \d+: expected a category that was fitted, got 5"):

@@ -206,7 +206,7 @@ def test_an_engine_is_for_all_rows_where_only_they_vary(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ("", "engine.tensorrt = true: expected engine.device to be a card, got 'cpu'"),
+        ("", "engine.tensorrt = true: expected engine.device to be a GPU, got 'cpu'"),
         (
             "device = 'cuda'\ncuda_graphs = true",
             "engine.tensorrt = true: expected engine.cuda_graphs = false: it keeps one graph only",

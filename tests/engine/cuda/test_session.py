@@ -64,7 +64,7 @@ def test_what_the_cpu_reads_is_not_bound_on_a_card(tmp_path: Path, caplog: pytes
     with caplog.at_level("INFO"):
         on_device = DeviceSession(Elsewhere(), session)
     assert (
-        "a model begins on the CPU, or does not read an input: ONNX Runtime copies its batches" in caplog.text
+        "a model starts on the CPU, or does not read an input: ONNX Runtime copies its batches" in caplog.text
     )
     for value in (1, 2):
         x = np.full((2, 3), value, np.float32)
@@ -125,7 +125,7 @@ def test_a_batch_that_a_card_fails_goes_the_other_way(
         broken.setattr(device, "copy_in", fail)
         assert (session.run(x, ["y"])["y"] == 2).all()
     assert [record.message for record in caplog.records] == [
-        "a batch of 2 rows goes by ONNX Runtime's copies: CUDA_ERROR_LAUNCH_FAILED"
+        "ONNX Runtime copies a batch of 2 rows: CUDA_ERROR_LAUNCH_FAILED"
     ]
     before = device.batches
     assert (session.run(x, ["y"])["y"] == 2).all()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
-from driftline.protocols.grpc.codec import GrpcCodec, asked_by_rest, end_within
+from driftline.protocols.grpc.codec import GrpcCodec, as_rest_request, end_within
 from driftline.protocols.grpc.messages import ModelInferRequest, ModelInferResponse
 from driftline.protocols.grpc.wire import Received, read
 from driftline.protocols.v2 import V2Codec
@@ -80,7 +80,7 @@ def test_raw_contents_there_and_back(datatype: str, data: st.DataObject) -> None
     assert list(answer.raw_output_contents) == [content]
     # And what is logged of it is what would have been asked and answered over REST.
     rest = V2Codec(signature(datatype, (-1, -1)), "model", 3)
-    again = rest.decode(*asked_by_rest(asked(datatype, shape, content)))
+    again = rest.decode(*as_rest_request(asked(datatype, shape, content)))
     np.testing.assert_array_equal(again.inputs["x"], decoded.inputs["x"])
     body, length = echo.as_rest(decoded, {"y": decoded.inputs["x"]})
     assert body[length:] == content
@@ -94,7 +94,7 @@ def test_aligned_tensors_are_not_copied() -> None:
 
 
 def test_typed_contents_are_logged_as_json() -> None:
-    body, length = asked_by_rest(asked("BYTES", (2,), bytes_contents=[b"a", b"\xff"]))
+    body, length = as_rest_request(asked("BYTES", (2,), bytes_contents=[b"a", b"\xff"]))
     assert length == len(body)
     assert json.loads(body)["inputs"][0]["data"] == ["a", "\N{REPLACEMENT CHARACTER}"]
 

@@ -451,7 +451,7 @@ def test_a_file_that_says_it_is_large_is_not_read() -> None:
     with pytest.raises(TooLarge, match="expected at most 999999 bytes when decompressed, got 10000"):
         ParquetCodec(one, most_bytes=999_999).decode(body)
     body = parquet({"c": ["ab", "ac"]}, use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
-    with pytest.raises(BadRequest, match=r"column 'c': expected encodings .* came DELTA_BYTE_ARRAY"):
+    with pytest.raises(BadRequest, match=r"column 'c': expected encodings .* got DELTA_BYTE_ARRAY"):
         ParquetCodec(one).decode(body)
 
 

@@ -114,5 +114,5 @@ async def test_what_it_is_idle_for_is_to_spare_for_the_payload_log(tmp_path: Pat
     asked: Any = SimpleNamespace(payloads=payloads)  # a host that nobody asks
     app = App(asked, settings)
     assert payloads.spare is not None
-    assert payloads.spare.busy_poll is app.together._busy_poll
+    assert payloads.spare.busy_poll is app.joiner._busy_poll
     await payloads.close()

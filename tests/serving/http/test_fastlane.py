@@ -19,7 +19,7 @@ from lanes import GATHER, MOST, SLOW, House, ask, headed, post, quiet, until
 from support import infer_request
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from driftline.http import Coming
+from driftline.http import IncompleteRequests
 from driftline.serving.http import exchange, fastlane, infer
 from driftline.serving.http.connection import Connection
 from driftline.serving.http.exchange import Exchange
@@ -341,7 +341,7 @@ def test_bodies_that_come_in_parts_take_no_more_memory_than_they_may(
     fast: bool, name: str, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = REQUESTS[name]
-    monkeypatch.setattr(Coming, "most", 3 * len(request))
+    monkeypatch.setattr(IncompleteRequests, "most", 3 * len(request))
 
     async def crowd() -> list[bytes]:
         clients = [house.connect(house.lane if fast else Connection) for _ in range(5)]
@@ -355,9 +355,9 @@ def test_bodies_that_come_in_parts_take_no_more_memory_than_they_may(
             protocol.connection_lost(None)
         return [wire.written[:12] for _, wire in clients]
 
-    before = Coming.size
+    before = IncompleteRequests.size
     assert house.run(crowd()) == [b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 2
-    assert Coming.size == before
+    assert IncompleteRequests.size == before
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -366,7 +366,7 @@ def test_requests_that_have_come_whole_are_not_among_those(
 ) -> None:
     """Each read has the end of one and the beginning of the next."""
     request, count = REQUESTS["one row"], 20
-    monkeypatch.setattr(Coming, "most", 3 * len(request))
+    monkeypatch.setattr(IncompleteRequests, "most", 3 * len(request))
 
     async def follow() -> bytes:
         protocol, wire = house.connect(house.lane if fast else Connection)
@@ -378,9 +378,9 @@ def test_requests_that_have_come_whole_are_not_among_those(
         protocol.connection_lost(None)
         return wire.written
 
-    before = Coming.size
+    before = IncompleteRequests.size
     assert house.run(follow()).count(b"HTTP/1.1 200") == count
-    assert Coming.size == before
+    assert IncompleteRequests.size == before
 
 
 def test_who_leaves_takes_the_request_along(house: House) -> None:
@@ -390,7 +390,7 @@ def test_who_leaves_takes_the_request_along(house: House) -> None:
         protocol, wire = house.connect(house.lane)
         protocol.data_received(SLOW)
         assert isinstance(protocol.cycle, Exchange)
-        house.app.together.start()
+        house.app.joiner.start()
         protocol.connection_lost(ConnectionResetError())
         await served.batcher.drain()
         return served.batcher.counters.failures["CANCELED"] - before, wire.written

@@ -106,7 +106,7 @@ def test_a_version_without_windows_has_no_run_to_finish(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("named", ["models", "/srv/me/models"])
 def test_a_registry_that_is_none_of_mlflows_is_refused(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(ConfigError, match=r"track = true: expected an MLflow server's http:// URL .* came"):
+    with pytest.raises(ConfigError, match=r"track = true: expected an MLflow server's http:// URL .* got"):
         Runs.of(Server(registry=named, track=True))
 
 
@@ -114,6 +114,6 @@ def test_another_server_is_named_by_mlflows_own_variable(monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     Runs.of(Server(registry="models", track=True)).close()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
-    with pytest.raises(ConfigError, match="came 'postgresql'") as refusal:
+    with pytest.raises(ConfigError, match="got 'postgresql'") as refusal:
         Runs.of(Server(registry="http://127.0.0.1:1", track=True))
     assert "secret" not in str(refusal.value)

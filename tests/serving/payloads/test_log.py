@@ -22,10 +22,10 @@ from driftline.config import Server
 from driftline.errors import ConfigError
 from driftline.http import loop_factory
 from driftline.serving.payloads import log as module
-from driftline.serving.payloads.exchange import Asked
+from driftline.serving.payloads.exchange import RequestHead
 from driftline.serving.payloads.log import PayloadLog
 
-ASKED = Asked("m", b"application/json", b"", None)
+ASKED = RequestHead("m", b"application/json", b"", None)
 
 
 @pytest.fixture(autouse=True)

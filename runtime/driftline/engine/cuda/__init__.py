@@ -1,1 +1,1 @@
-"""Models on NVIDIA cards."""
+"""Models on NVIDIA GPUs."""

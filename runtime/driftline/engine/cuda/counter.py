@@ -1,4 +1,4 @@
-"""Counting the rows of batches for a monitor on the device where they lie, behind each batch's outputs."""
+"""Count the rows of batches for a monitor, on the device that holds them, after each batch's outputs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GatherPlan:
     """How the numeric columns of a profile become one matrix, for batches of one shape.
 
     matrix  (rows, columns) float32 on the device, which is counted
-    blocks  of the device, which columns are moved from
+    blocks  of device memory, from which columns are moved
     moves   (columns, 5) int64, see moving.BLOCK; None if the matrix is the model's input itself
     """
 
@@ -42,7 +42,7 @@ class GatherPlan:
 
 
 class CategoryCounts:
-    """Counts categories on the CPU, since strings are there: those of the batches between two drains."""
+    """Counts the categories of the batches between two drains; on the CPU, since strings are there."""
 
     def __init__(self, profile: Profile, reader: Reader) -> None:
         self._counter = Counter(profile)
@@ -73,14 +73,14 @@ class CategoryCounts:
                 self._changed.notify_all()
 
     def move(self, counter: Counter) -> None:
-        """Wait until all announced batches are settled, then move what was counted to another counter.
+        """Wait until all announced batches are settled, then move the counts to another counter.
 
         Batches that are not settled within SETTLE_SECONDS are counted with the next move.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._open, SETTLE_SECONDS):
                 log.warning(
-                    "%d batches on a card were not answered in %g s: their categories are counted later",
+                    "%d batches on a GPU were not computed within %g s: their categories are counted later",
                     self._open, SETTLE_SECONDS,
                 )  # fmt: skip
             counter.merge(self._counter)
@@ -96,7 +96,7 @@ class DeviceCounters:
 
     @classmethod
     def of(cls, sessions: Sequence[DeviceSession], monitor: Monitor | Share) -> Self | None:
-        """One for each session, with its kernels loaded; None for a profile without numeric columns."""
+        """Return a counter for each session, kernels loaded; None for a profile without numeric columns."""
         if not Counter(monitor.profile).numeric:
             return None
         counters = {session.device: DeviceCounter.of(session, monitor) for session in sessions}
@@ -109,7 +109,7 @@ class DeviceCounters:
 
     @property
     def due(self) -> bool:
-        """Whether the monitor has to take what was counted, for a look or the end of a window."""
+        """Whether the monitor must take the counts, for a look or the end of a window."""
         return self._monitor.due(self.rows)
 
     def count(self, buffers: DeviceBuffers, rows: int) -> CategoryCounts | None:
@@ -123,7 +123,7 @@ class DeviceCounters:
 
 
 class DeviceCounter:
-    """Counts rows on one device, until its monitor takes what was counted.
+    """Counts rows on one device until its monitor takes the counts.
 
     device   whose stream the kernels run on
     monitor  that takes the counts, or a worker's share of one
@@ -157,12 +157,12 @@ class DeviceCounter:
 
     @classmethod
     def of(cls, session: DeviceSession, monitor: Monitor | Share) -> Self:
-        """The counter of a session, its kernels loaded for all shapes that it has so far."""
+        """Return the counter of a session, with kernels loaded for all shapes that it has so far."""
         known = session.buffers
         with session.device.loading():
             counter = cls(session.device, monitor)
             for buffers in known:
-                counter._count(buffers, 0)  # no rows: nobody knows what lies there
+                counter._count(buffers, 0)  # no rows: the memory holds arbitrary values
             counter._restart()
         session.on_close(counter.close)
         return counter
@@ -176,8 +176,8 @@ class DeviceCounter:
     def count(self, buffers: DeviceBuffers, number: int) -> CategoryCounts | None:
         """Count the numbers of the first `number` rows of a batch in device memory.
 
-        What it returns is to be settled with the batch's columns. None, and nothing is counted, if the device
-        has not all columns of the profile. Called as OnComputed.
+        The result must be settled with the batch's columns. None, and nothing is counted, if the device does
+        not have all columns of the profile. Called as OnComputed.
         """
         with self._stream:
             if not self._count(buffers, number):
@@ -186,7 +186,7 @@ class DeviceCounter:
             return self._categories.open()
 
     def drain(self) -> None:
-        """Give the monitor all that was counted; waits for the outputs of batches in flight."""
+        """Pass all counts to the monitor; waits for the outputs of batches in flight."""
         with self._draining:
             if not self.rows:
                 return
@@ -196,7 +196,7 @@ class DeviceCounter:
                 self._monitor.merge(self._counter, number)
 
     def _restart(self) -> int:
-        """Copy the counts to pinned memory and zero them on the device; how many rows they are of."""
+        """Copy the counts to pinned memory and zero them on the device; return their number of rows."""
         device = self._device
         with device.active():
             with self._stream:
@@ -210,7 +210,7 @@ class DeviceCounter:
         return number
 
     def _count(self, buffers: DeviceBuffers, number: int) -> bool:
-        """Queue the kernels that count; False if the columns are not on the device, or there is no memory."""
+        """Queue the kernels that count; return False if columns are not on the device, or memory is short."""
         key = id(buffers)
         if key not in self._plans:
             try:
@@ -227,7 +227,7 @@ class DeviceCounter:
         return True
 
     def _plan(self, buffers: DeviceBuffers) -> GatherPlan | None:
-        """The plan for one shape of batches; None if a column of the profile is not on the device."""
+        """Return the plan for one shape of batches; None if a column of the profile is not on the device."""
         wanted = [reference.source for reference in self._counter.numeric]
         blocks = (buffers.inputs.block, buffers.output_block)
         where = {
@@ -249,7 +249,7 @@ class DeviceCounter:
         return GatherPlan(matrix, blocks, self._send(np.array(moves, np.int64)))
 
     def _move(self, source: Source, index: int, blocks: tuple[Any, Any], target: int) -> tuple[int, ...]:
-        """From where a column is moved, and to which one of the matrix; see moving.BLOCK."""
+        """Return the move of a column to a column of the matrix; see moving.BLOCK."""
         array = source.array
         starts = [self._device.address(array) - self._device.address(block) for block in blocks]
         (block,) = (which for which, start in enumerate(starts) if 0 <= start < blocks[which].size)
@@ -258,8 +258,8 @@ class DeviceCounter:
         return block, moving.KINDS[array.dtype], first + column, step, target
 
     def _send(self, array: Array) -> Any:
-        """A copy of an array on the device."""
+        """Return a copy of an array on the device."""
         copy = self._device.empty(array.shape, array.dtype)
         self._device.copy_in(array, copy)
-        self._device.wait(self._device.mark())  # the array may be gone next
+        self._device.wait(self._device.mark())  # the caller may free the array next
         return copy

@@ -1,6 +1,6 @@
-"""NVIDIA cards, where models run: their memory, a stream, copies; and which of them are there.
+"""NVIDIA GPUs: their memory, a stream, copies; and finding those that can be used.
 
-The arrays of a card are Numba's, which kernels take as they are; so Numba's simulator runs all of this, too.
+Arrays on a GPU are Numba's, which kernels take directly; so all of this also runs in Numba's simulator.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ PROVIDER = "CUDAExecutionProvider"
 INSTALL = "pip install 'driftline[gpu]' instead of 'driftline[cpu]'"
 
 DRIVER = 13_000
-"""The CUDA, 13.0, that a driver has to know: what the packages of `driftline[gpu]` are made for."""
+"""The CUDA version, 13.0, that the driver must support: the packages of `driftline[gpu]` are built for it."""
 
 
 class Device(Protocol):
-    """What a model needs of a card. All work is queued on one stream and done in that order.
+    """What a model needs from a GPU. All work is queued on one stream and runs in that order.
 
-    Card has it of Numba; tests have it of the CPU.
+    Card implements it with Numba; tests implement it on the CPU.
 
-    name    as settings have it, 'cuda:0'
+    name    as in settings, 'cuda:0'
     memory  where ONNX Runtime finds its arrays, 'cuda' or 'cpu', and
-    index   on which of them
+    index   the number of that device
     stream  the address of the stream, 0 if there is none
     """
 
@@ -52,19 +52,19 @@ class Device(Protocol):
         """Make it the device of this thread: kernels run there, on its stream."""
 
     def loading(self) -> AbstractContextManager[Any]:
-        """As `active`, for what may take seconds or minutes."""
+        """As `active`, for work that may take seconds or minutes."""
 
     def exclusive(self) -> AbstractContextManager[bool]:
         """Keep all other threads from using any device; the caller must not have one active itself.
 
-        Yields False, and keeps nobody out, if another thread is `loading` for too long.
+        Yields False, and keeps no thread out, if another thread is `loading` for too long.
         """
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An uninitialised array on the device."""
+        """Return an uninitialised array on the device."""
 
     def pinned(self, size: int) -> Array:
-        """(size,) uint8 in pinned memory of this machine, which the device reads without the CPU."""
+        """Return (size,) uint8 in pinned host memory, which the device reads without the CPU."""
 
     def copy_in(self, source: Array, target: Any) -> None:
         """Queue a copy; both arrays contiguous and of one size."""
@@ -73,33 +73,33 @@ class Device(Protocol):
         """Queue a copy; both arrays contiguous and of one size."""
 
     def mark(self, again: Any = None) -> Any:
-        """Mark the point in the stream behind all that is queued; `again` is an earlier mark to use again."""
+        """Mark the point in the stream after all queued work; `again` is an earlier mark to reuse."""
 
     def wait(self, mark: Any) -> None:
         """Wait until a mark is reached."""
 
     def between(self, first: Any, last: Any) -> int:
-        """Nanoseconds between two marks that are reached."""
+        """Return the nanoseconds between two marks that were reached."""
 
     def address(self, array: Any) -> int:
-        """Where an array starts."""
+        """Return the address of an array."""
 
     def give_back(self) -> None:
-        """Free the memory of arrays that nobody refers to any more."""
+        """Free the memory of arrays that are no longer referenced."""
 
     def lost(self) -> str:
-        """Why this process can't use it any more; "" if it can. Waits for what is queued."""
+        """Return why this process can no longer use the device; "" if it can. Waits for queued work."""
 
 
 _USE = SharedLock()
-"""Held shared by threads that use any card of this process, exclusively by one that records a CUDA graph."""
+"""Held shared by threads that use any GPU of this process, exclusively by one that records a CUDA graph."""
 
 EXCLUSIVE_TIMEOUT_SECONDS = 5.0
 """How long `Card.exclusive` waits for a model that is being loaded."""
 
 
 class Card:
-    """An NVIDIA card; ConfigError says what is missing."""
+    """An NVIDIA GPU; raises ConfigError with what is missing."""
 
     memory = "cuda"
 
@@ -109,7 +109,7 @@ class Card:
             self._cuda = kernels.load_cuda()
             with self._cuda.gpus[index]:
                 self._stream = self._cuda.stream()
-        except Exception as error:  # CUDA's own, of many kinds
+        except Exception as error:  # CUDA raises many kinds
             raise ConfigError(f"device {self.name!r}: {' '.join(str(error).split())}") from error
         self.stream = handle_of(self._stream)
 
@@ -121,13 +121,13 @@ class Card:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """As `active`, for what may take seconds or minutes."""
+        """As `active`, for work that may take seconds or minutes."""
         with _USE.shared_long(), self.active():
             yield
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:
-        """See Device. CUDA spoils a recording if another thread allocates or frees memory, say."""
+        """See Device. CUDA invalidates a recording if, for example, another thread allocates memory."""
         with (
             _USE.exclusive(EXCLUSIVE_TIMEOUT_SECONDS) as held,
             self._cuda.gpus[self.index],
@@ -136,11 +136,11 @@ class Card:
             yield held
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An uninitialised array there; CUDA frees it only when the kernels that use it have ended."""
+        """Return an uninitialised array; CUDA frees it only after the kernels that use it have ended."""
         return self._cuda.device_array(shape, dtype)
 
     def pinned(self, size: int) -> Array:
-        """(size,) uint8 in memory that stays where it is."""
+        """Return (size,) uint8 in page-locked host memory."""
         pinned: Array = self._cuda.pinned_array(size, np.uint8)
         return pinned
 
@@ -153,35 +153,35 @@ class Card:
         source.copy_to_host(target, stream=self._stream)
 
     def mark(self, again: Any = None) -> Any:
-        """An event."""
+        """Record an event, `again` or a new one."""
         event = self._cuda.event() if again is None else again
         event.record(self._stream)
         return event
 
     def wait(self, mark: Any) -> None:
-        """Wait until an event has come; other threads go on."""
+        """Wait for an event; other threads keep running."""
         mark.synchronize()
 
     def between(self, first: Any, last: Any) -> int:
-        """Nanoseconds, to about half a microsecond."""
+        """Return the nanoseconds between two events, to about half a microsecond."""
         return int(1e6 * first.elapsed_time(last))
 
     def address(self, array: Any) -> int:
-        """Where an array starts."""
+        """Return the address of an array."""
         return int(array.__cuda_array_interface__["data"][0])
 
     def lost(self) -> str:
-        """See Device. Some errors, an illegal address say, end CUDA's context: each later call of this
+        """See Device. Some errors, such as an illegal address, end CUDA's context: each later call of this
         process fails with the same one. A stream can't be waited for while it is recorded."""
         try:
             with self.active():
                 self._stream.synchronize()
-        except Exception as error:  # CUDA's own, of many kinds
+        except Exception as error:  # CUDA raises many kinds
             return f"device {self.name!r} is lost: {' '.join(str(error).split())}"
         return ""
 
     def give_back(self) -> None:
-        """Have Numba free events and arrays now, instead of along with the next few that are dropped."""
+        """Make Numba free dropped events and arrays now, instead of together with the next few."""
         with self.active():
             context = self._cuda.current_context()
             for holder in (context, getattr(context, "memory_manager", None)):
@@ -192,27 +192,27 @@ class Card:
 
 
 def handle_of(stream: Any) -> int:
-    """The address of one of Numba's streams."""
+    """Return the address of a Numba stream."""
     handle = getattr(stream, "handle", 0)
     return int(getattr(handle, "value", handle) or 0)
 
 
-# -- finding them -------------------------------------------------------------------------------------
+# -- finding GPUs -------------------------------------------------------------------------------------
 
 
 def find(wanted: str) -> Device | None:
-    """The card that a setting names; None for the CPU.
+    """Return the GPU that a setting names; None for the CPU.
 
-    wanted  'cpu', 'cuda' (the first card), 'cuda:N', or 'auto': the first card, else the CPU
+    wanted  'cpu', 'cuda' (the first GPU), 'cuda:N', or 'auto': the first GPU, else the CPU
 
-    Raises ConfigError, in a line that says what is missing, where a card that is named can't be used.
+    Raises ConfigError, with what is missing, if a named GPU can't be used.
     """
     kind, _, index = settled(wanted, log.info).partition(":")
     return None if kind == "cpu" else Card(int(index or 0))
 
 
 def names(wanted: str) -> tuple[str, ...]:
-    """The devices that a setting names, each as `find` takes it: 'cuda:0,1' and 'cuda:all' are several."""
+    """Return the devices that a setting names, each for `find`: several for 'cuda:0,1' and 'cuda:all'."""
     kind, _, which = wanted.partition(":")
     if which == "all":
         settled(wanted, log.info)
@@ -221,7 +221,7 @@ def names(wanted: str) -> tuple[str, ...]:
 
 
 def settled(wanted: str, tell: Callable[[str], Any]) -> str:
-    """'cpu' or cards that are there, for what settings say; `tell` hears why it is not a card for 'auto'."""
+    """Return a setting with 'auto' resolved and its GPUs checked; `tell` gets why 'auto' is the CPU."""
     kind, _, which = wanted.partition(":")
     if kind == "cpu":
         return wanted
@@ -237,19 +237,19 @@ def settled(wanted: str, tell: Callable[[str], Any]) -> str:
 
 
 def missing(index: int = 0) -> list[str]:
-    """What of driver, card, provider and library is not there, each in some words; nothing if all is."""
+    """Return descriptions of what is missing of driver, GPU, provider and library; empty if nothing is."""
     return [what for what in (no_driver(index), no_provider(), no_library()) if what]
 
 
 def no_driver(index: int) -> str:
-    """Why there is no such card."""
+    """Return why there is no such GPU; "" if there is."""
     try:
         knows, cards = driver(), count()
     except OSError as error:
         return f"no driver ({error})"
     if knows < DRIVER:
         return f"no driver for CUDA {_cuda_version(DRIVER)} (there is one for {_cuda_version(knows)})"
-    return "" if index < cards else f"no card {index} (there are {cards})"
+    return "" if index < cards else f"no GPU {index} (there are {cards})"
 
 
 def _cuda_version(number: int) -> str:
@@ -257,26 +257,26 @@ def _cuda_version(number: int) -> str:
 
 
 def count() -> int:
-    """How many cards the driver has; OSError if it can't say."""
+    """Return how many GPUs the driver has; OSError if it fails."""
     return _asked("cuDeviceGetCount")
 
 
 def driver() -> int:
-    """The newest CUDA that the driver knows, 13000 for 13.0; OSError if it can't say."""
+    """Return the newest CUDA version that the driver supports, 13000 for 13.0; OSError if it fails."""
     return _asked("cuDriverGetVersion")
 
 
 def _asked(question: str) -> int:
-    """A number that the driver tells."""
+    """Return a number from a function of the driver."""
     driver, number = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
     for result in (driver.cuInit(0), driver[question](ctypes.byref(number))):
         if result:
-            raise OSError(f"libcuda.so.1 answers with error {result}")
+            raise OSError(f"libcuda.so.1 returned error {result}")
     return number.value
 
 
 def no_provider() -> str:
-    """Why ONNX Runtime can't use a card."""
+    """Return why ONNX Runtime can't use a GPU; "" if it can."""
     available = onnxruntime.get_available_providers()
     if PROVIDER not in available:
         return f"no provider (onnxruntime has {', '.join(available)}; {INSTALL})"
@@ -287,7 +287,7 @@ def no_provider() -> str:
         ctypes.CDLL(str(shared.with_name("libonnxruntime_providers_shared.so")))
         ctypes.CDLL(str(shared))
     except OSError as error:
-        # Found, with all that it needs: this symbol ONNX Runtime itself gives it when it loads it.
+        # Found, with all its dependencies: ONNX Runtime itself provides this symbol when it loads it.
         return "" if "Provider_GetHost" in str(error) else f"no library for the provider ({error})"
     return ""
 
@@ -297,16 +297,16 @@ _LIBRARIES = {
     "cuda.bindings.nvrtc": "nvrtcVersion",
     "cuda.bindings.nvjitlink": "version",
 }
-"""What Numba compiles with, and what asks each for its version."""
+"""The libraries that Numba compiles with, and the function of each that returns its version."""
 
 
 def no_library() -> str:
-    """Why kernels can't be compiled for a card."""
+    """Return why kernels can't be compiled for a GPU; "" if they can."""
     if find_spec("numba_cuda") is None:
         return f"no library for kernels (numba-cuda; {INSTALL})"
     for name, question in _LIBRARIES.items():
         try:
-            getattr(importlib.import_module(name), question)()  # only that loads the library itself
+            getattr(importlib.import_module(name), question)()  # only this call loads the library itself
         except Exception as error:
             return f"no library for kernels ({' '.join(str(error).split())}; {INSTALL})"
     return ""

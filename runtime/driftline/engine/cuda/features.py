@@ -1,4 +1,4 @@
-"""A transform on a device: the CPU reads raw columns, and the device makes features of them for the model."""
+"""A transform on a device: the CPU reads raw columns, and the device computes the model's features."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger("driftline.device")
 
 
 class FeatureStaging:
-    """For a model behind a transform; see Staging.
+    """Staging for a model behind a transform; see Staging.
 
-    What needs this process's memory is done on the CPU: strings become codes or hashes, dates are parsed,
-    numbers of any type become float64. These registers are copied in one block, column by column, and the
-    device makes features of them.
+    The CPU does what needs this process's memory: strings become codes or hashes, dates are parsed, numbers
+    of any type become float64. These registers are copied in one block, column by column, and the device
+    computes features from them.
     """
 
     def __init__(self, device: Device, features: Features) -> None:
@@ -39,7 +39,7 @@ class FeatureStaging:
             )
 
     def key(self, inputs: Tensors) -> tuple[Any, ...]:
-        """Nothing: registers are the same for all batches."""
+        """Return an empty key: registers are the same for all batches."""
         return ()
 
     def allocate(self, key: tuple[Any, ...], rows: int) -> FeatureInputs:
@@ -47,11 +47,11 @@ class FeatureStaging:
         return FeatureInputs(self._device, self._features, self._program, self._device_program, rows)
 
     def on_cpu(self, inputs: Tensors) -> Tensors:
-        """The model's input, made on the CPU."""
+        """Return the model's input, computed on the CPU."""
         return self._features.of_columns(inputs)
 
     def _send(self, array: Array) -> Any:
-        """A copy of an array on the device."""
+        """Return a copy of an array on the device."""
         copy = self._device.empty(array.shape, array.dtype)
         self._device.copy_in(array, copy)
         return copy
@@ -60,8 +60,8 @@ class FeatureStaging:
 class FeatureInputs:
     """Registers and the model's input of batches of one shape, in one block of the device; see StagedInputs.
 
-    program         its reads run on the CPU
-    device_program  the same program in device memory, where its instructions run
+    program         whose reads run on the CPU
+    device_program  the same program in device memory, whose instructions run there
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class FeatureInputs:
 
 
 def stagings_of(features: Features, devices: Sequence[Device]) -> Sequence[FeatureStaging | None]:
-    """One for each device; None for each if only the CPU can make the features, and a log line says why."""
+    """Return one for each device; None for each, and log why, if only the CPU can make the features."""
     if checked := features.transform.checked:
         log.info(
-            "features are made on the CPU: only there, a category of %s that was not fitted is an error "
-            "that names its row",
+            "features are computed on the CPU: only there, an unknown category of %s is an error that names "
+            "its row",
             ", ".join(map(repr, checked)),
         )
         return [None] * len(devices)
@@ -109,7 +109,7 @@ def stagings_of(features: Features, devices: Sequence[Device]) -> Sequence[Featu
 
 
 def numbers_read(program: Program) -> list[int]:
-    """For each register that is read, the index of its source if it has numbers; -1 for codes and hashes."""
+    """Return the index of the source of each register that is read; -1 for codes and hashes."""
     from driftline_kernels.transforms import NUMBERS
 
     return [int(source) if how == NUMBERS else -1 for how, _, source, *_ in program.reads]

@@ -1,4 +1,4 @@
-"""One model on several cards: each batch goes to the card with the fewest batches in flight."""
+"""One model on several GPUs: each batch goes to the GPU with the fewest batches in flight."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from driftline.tensors import Tensors
 class LoadBalancer:
     """Runs a model on the session with the fewest batches in flight; thread safe.
 
-    Of several with equally few, they take turns.
+    Sessions with equally few take turns.
 
-    sessions  one for each card
+    sessions  one for each GPU
     """
 
     def __init__(self, sessions: Sequence[DeviceSession]) -> None:
@@ -33,7 +33,7 @@ class LoadBalancer:
                 self._in_flight[chosen] -= 1
 
     def _choose(self) -> int:
-        """The index of the session that takes the next batch, counted as in flight there."""
+        """Return the index of the session for the next batch, which is counted as in flight there."""
         with self._lock:
             count = len(self._sessions)
             turns = [(self._next + step) % count for step in range(count)]

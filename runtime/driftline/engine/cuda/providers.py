@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers for a card, and their options."""
+"""ONNX Runtime's execution providers for a GPU, and their options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Provider = tuple[str, Mapping[str, str]]
 
 
 def check(engine: Engine) -> None:
-    """ConfigError if TensorRT is wanted and can't be used with these settings, or this ONNX Runtime."""
+    """Raise ConfigError if TensorRT is wanted and these settings or this ONNX Runtime don't support it."""
     if not engine.tensorrt:
         return
     if engine.device == "cpu":
-        raise ConfigError("engine.tensorrt = true: expected engine.device to be a card, got 'cpu'")
+        raise ConfigError("engine.tensorrt = true: expected engine.device to be a GPU, got 'cpu'")
     if engine.cuda_graphs:
         raise ConfigError(
             "engine.tensorrt = true: expected engine.cuda_graphs = false: it keeps one graph only"
@@ -35,12 +35,12 @@ def check(engine: Engine) -> None:
 
 
 def cuda(device: Device, tf32: bool = False, graphs: bool = False, shared: bool = True) -> Provider:
-    """ONNX Runtime's own kernels, on a card.
+    """Return the provider of ONNX Runtime's own kernels, on a GPU.
 
-    tf32    whether products of matrices may round what they multiply to 10 bits
-    graphs  whether runs can be recorded; ONNX Runtime refuses a model then that has control flow or work
-            for the CPU
-    shared  whether all runs are on the card's stream, one after the other, as bindings need it; else each
+    tf32    whether matrix products may round their factors to 10 bits
+    graphs  whether runs can be recorded; ONNX Runtime then refuses models with control flow or nodes on the
+            CPU
+    shared  whether all runs use the device's stream, one after the other, as bindings require; else each
             has a stream of its own
     """
     options = device_options(device) | {"use_tf32": str(int(tf32))}
@@ -50,10 +50,10 @@ def cuda(device: Device, tf32: bool = False, graphs: bool = False, shared: bool 
 
 
 def tensorrt(device: Device, options: Mapping[str, str], engines: Path | None) -> Provider:
-    """TensorRT, on a card's stream.
+    """Return the provider TensorRT, on the device's stream.
 
     options  see `engine_options`
-    engines  the folder where it keeps what it has built; None: it builds at each start
+    engines  the folder where it caches engines; None: it builds them at each start
     """
     told = {**device_options(device), **options}
     for what in ("engine", "timing") if engines is not None else ():
@@ -62,18 +62,18 @@ def tensorrt(device: Device, options: Mapping[str, str], engines: Path | None) -
 
 
 def engine_options(inputs: Sequence[TensorSpec], most: int, half: bool) -> dict[str, str]:
-    """The options that decide what engines TensorRT builds for a model.
+    """Return the options that determine the engines TensorRT builds for a model.
 
-    inputs  of the model; if nothing of them varies but their rows, an engine is built once for all numbers of
-            rows up to `most`, else whenever a shape comes that is beyond those before it
-    most    rows of the largest batch, 0 if not known
+    inputs  of the model; if only their rows vary, an engine is built once for all numbers of rows up to
+            `most`, else whenever a shape is outside the range of those before it
+    most    rows of the largest batch, 0 if unknown
     half    whether it may compute in half precision
     """
     options = {"trt_fp16_enable": str(half)}
     vary = [spec for spec in inputs if -1 in spec.shape]
     if not most or any(spec.shape[0] != -1 or -1 in spec.shape[1:] for spec in vary):
         return options
-    if not vary or any({*spec.name} & {*":,"} for spec in vary):  # the marks between names and shapes
+    if not vary or any({*spec.name} & {*":,"} for spec in vary):  # the separators of names and shapes
         return options
     for which, rows in (("min", 1), ("opt", most), ("max", most)):
         shapes = [f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in vary]
@@ -82,5 +82,5 @@ def engine_options(inputs: Sequence[TensorSpec], most: int, half: bool) -> dict[
 
 
 def device_options(device: Device) -> dict[str, str]:
-    """The options that name a card and its stream."""
+    """Return the options that select a GPU and its stream."""
     return {"device_id": str(device.index), "user_compute_stream": str(device.stream)}

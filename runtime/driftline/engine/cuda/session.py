@@ -1,4 +1,4 @@
-"""A model on a device: one copy in, one run on memory that stays where it is, one copy out."""
+"""A model on a device: one copy in, one run on preallocated memory, one copy out."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ MAX_SHAPES = 64
 class DeviceBuffers:
     """Device memory for batches of one shape.
 
-    device        that it is on
-    rows          that are computed; batches of fewer rows are filled up
-    inputs        what is copied in, and the model's inputs
+    device        that has the memory
+    rows          that are computed; batches of fewer rows are padded
+    inputs        the block that is copied in, and the model's inputs
     output_layout of the outputs, in
     output_block  which is copied out
     binding       of the model's inputs and outputs to this memory
@@ -60,17 +60,17 @@ class DeviceBuffers:
 
     @property
     def sources(self) -> list[Source]:
-        """All columns that lie there, inputs and outputs, of the last batch that was computed."""
+        """All columns in this memory, inputs and outputs, of the last batch that was computed."""
         return [*self.inputs.sources, *sources_of(self.output_layout.views(self.output_block))]
 
 
 OnComputed = Callable[[DeviceBuffers, int], object]
-"""Called with the buffers of a batch and its number of rows, once its copy out is queued on the stream: what
-it queues runs next, before another batch overwrites the columns."""
+"""Called with the buffers of a batch and its number of rows once its copy out is queued on the stream. Work
+that it queues runs next, before another batch overwrites the columns."""
 
 
 class PinnedBuffers:
-    """Pinned memory of one batch in flight, which grows to the largest; and the marks between its stages."""
+    """Pinned memory of one batch in flight, which grows to the largest batch; and marks between stages."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -82,7 +82,7 @@ class PinnedBuffers:
         self.marks[stage] = self._device.mark(self.marks[stage])
 
     def block(self, which: int, size: int) -> Array:
-        """A block of `size` bytes, to send from (0) or to receive in (1)."""
+        """Return a block of `size` bytes, to send from (0) or to receive in (1)."""
         if len(self._blocks[which]) < size:
             self._blocks[which] = self._device.pinned(size)
         return self._blocks[which][:size]
@@ -103,23 +103,23 @@ class Times:
 
 
 class DeviceSession:
-    """Runs a model on a device; thread safe. Batches are computed in the order in which they come.
+    """Runs a model on a device; thread safe. Batches are computed in the order of their arrival.
 
-    Rows are filled up to a bucket with copies of the last row, so that there are few shapes, and the results
-    are cut again. Batches that can't be computed this way are given to ONNX Runtime, which copies them
-    itself: strings, maps of scores, batches of no rows, every batch of a model that does not give a row for
-    each or whose first nodes the CPU computes, and a batch that has failed, since only ONNX Runtime's own run
-    says whether the request or the model is at fault.
+    Batches are padded to a bucket with copies of the last row, so that there are few shapes; the results of
+    the padding are cut off. ONNX Runtime copies the batches that can't be computed this way itself: strings,
+    maps of scores, empty batches, all batches of a model that does not return a row for each or whose first
+    nodes run on the CPU, and batches that have failed, since only ONNX Runtime's own run tells whether the
+    request or the model is at fault.
 
-    With CUDA graphs, a shape is recorded when it comes first. ONNX Runtime keeps a recording with the thread
-    that made it, so one thread does all runs; and scratch memory is part of the recording, so nothing else of
-    the session is on the stream between a batch and its outputs.
+    With CUDA graphs, a shape is recorded when it first occurs. ONNX Runtime keeps a recording with the thread
+    that made it, so one thread does all runs. Scratch memory is part of the recording, so nothing else of the
+    session is on the stream between a batch and its outputs.
 
-    device   that it runs on
+    device   that the model runs on
     session  of ONNX Runtime
-    by_rows  whether rows are independent: if not, ONNX Runtime gets batches in exactly their shape
+    by_rows  whether rows are independent; if not, ONNX Runtime gets batches in exactly their shape
     buckets  see bucket_of
-    staging  makes the model's inputs; they are copied as they are if None
+    staging  makes the model's inputs; None: they are copied unchanged
     times    that batches took so far
     lost     why nothing can be computed any more, "" if it can; see Device.lost
     """
@@ -138,9 +138,9 @@ class DeviceSession:
         self._session = session
         self._staging: Staging = staging or PlainStaging(device)
         self._buffers: dict[Any, DeviceBuffers | None] = {}
-        self._allocating = Lock()  # who has a device active never waits for it
+        self._allocating = Lock()  # a thread that has a device active never waits for it
         self._lock = Lock()  # the stream's
-        # Of a session on the device's stream, all runs share ONNX Runtime's handles of that stream.
+        # All runs of a session on the device's stream share ONNX Runtime's handles of that stream.
         reads = session.reads(device.memory)
         shares = session.graphs or reads
         self._copied_lock: AbstractContextManager[Any] = self._lock if shares else nullcontext()
@@ -149,7 +149,7 @@ class DeviceSession:
         self._by_rows = by_rows and session.signature.batched
         if self._by_rows and not reads:
             log.info(
-                "%s: a model begins on the CPU, or does not read an input: ONNX Runtime copies its batches",
+                "%s: a model starts on the CPU, or does not read an input: ONNX Runtime copies its batches",
                 device.name,
             )
             self._by_rows = False
@@ -164,14 +164,14 @@ class DeviceSession:
 
     @property
     def buffers(self) -> list[DeviceBuffers]:
-        """Those of the shapes that have come so far."""
+        """The buffers of all shapes so far."""
         with self._allocating:
             return [each for each in self._buffers.values() if each is not None]
 
     def run(self, inputs: Tensors, outputs: Sequence[str], on_computed: OnComputed | None = None) -> Tensors:
         """Compute the named outputs of one batch.
 
-        on_computed  called if the batch was computed in device memory of ours; see OnComputed
+        on_computed  called if the batch was computed in this session's device memory; see OnComputed
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails or the session is closed.
         """
@@ -187,7 +187,7 @@ class DeviceSession:
             raise
         except Exception as error:
             if not isinstance(error, ModelError):
-                log.warning("a batch of %d rows goes by ONNX Runtime's copies: %s", rows, error)
+                log.warning("ONNX Runtime copies a batch of %d rows: %s", rows, error)
             return self._run_copied(inputs, outputs)
         finally:
             self._free.put(pinned)
@@ -214,8 +214,8 @@ class DeviceSession:
                 _, buffers = self._buffers.popitem()
                 if buffers is not None:
                     buffers.binding.close()
-                del buffers  # the last one has gone, too, when memory is given back
-            self._staging = PlainStaging(self.device)  # which has no device memory
+                del buffers  # so that the last one is freed, too, before memory is given back
+            self._staging = PlainStaging(self.device)  # it has no device memory
             self._session.close()
             for pinned in all_pinned:
                 assert pinned is not None
@@ -223,14 +223,14 @@ class DeviceSession:
         self.device.give_back()
 
     def on_close(self, callback: Callable[[], object]) -> None:
-        """Have this called when the session is closed, to free device memory; ModelError if it is closed."""
+        """Register a callback for close, to free device memory; ModelError if the session is closed."""
         with self._allocating:
             if self._closed:
                 raise ModelError("the model is closed")
             self._on_close.append(callback)
 
     def _run_copied(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """Have ONNX Runtime copy a batch to the device and back."""
+        """Let ONNX Runtime copy a batch to the device and back."""
         if self._closed:
             raise ModelError("the model is closed")
         inputs = self._staging.on_cpu(inputs)
@@ -244,7 +244,7 @@ class DeviceSession:
             raise ModelError(self.lost or str(error)) from error
 
     def _take_pinned(self) -> PinnedBuffers:
-        """Pinned memory that no other batch has; ModelError once the session is closed."""
+        """Return pinned memory that no other batch uses; ModelError once the session is closed."""
         pinned = self._free.get()
         if pinned is None:
             self._free.put(None)
@@ -288,7 +288,7 @@ class DeviceSession:
         return {name: array[:rows].copy() for name, array in buffers.output_layout.views(received).items()}
 
     def _buffers_for(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> DeviceBuffers | None:
-        """The buffers for a batch, whatever the order of its tensors; None if there are none."""
+        """Return the buffers for a batch, whatever the order of its tensors; None if there are none."""
         bucket = bucket_of(rows, self._buckets)
         outputs = tuple(name for name in self._names if name in wanted)
         input_key = self._staging.key(inputs)
@@ -298,16 +298,16 @@ class DeviceSession:
                 try:
                     self._buffers[key] = self._allocate(bucket, input_key, outputs)
                 except Exception as error:
-                    log.warning("batches of %d rows go by ONNX Runtime's copies: %s", bucket, error)
+                    log.warning("ONNX Runtime copies batches of %d rows: %s", bucket, error)
                     self._buffers[key] = None
             return self._buffers.get(key) if self._by_rows else None
 
     def _in_thread(self, work: Callable[[], Answer]) -> Answer:
-        """Do some work of the session, in its one thread if it has CUDA graphs."""
+        """Run work of the session, in its one thread if it has CUDA graphs."""
         return work() if self._thread is None else self._thread.submit(work).result()
 
     def _record(self, binding: Binding, graph: int) -> None:
-        """Record a run of a binding as a CUDA graph; if that fails, no further one is recorded."""
+        """Record a run of a binding as a CUDA graph; if that fails, no others are recorded."""
         binding.record(graph)
         try:
             with self.device.exclusive() as held:
@@ -323,9 +323,9 @@ class DeviceSession:
     def _allocate(
         self, bucket: int, input_key: tuple[Any, ...], outputs: tuple[str, ...]
     ) -> DeviceBuffers | None:
-        """Allocate device memory for a shape of batches; one run tells the shapes of the outputs.
+        """Allocate device memory for a shape of batches; one run determines the shapes of the outputs.
 
-        None if they can't lie there: strings, maps of scores, or outputs without a row for each.
+        Returns None if outputs can't be there: strings, maps of scores, or outputs without a row for each.
         """
         dtypes = [self._session.dtypes[name] for name in outputs]
         if not outputs or any(dtype == object for dtype in dtypes):
@@ -335,7 +335,7 @@ class DeviceSession:
             staged = self._staging.allocate(input_key, bucket)
             if staged is None:
                 return None
-            zeros = np.zeros(staged.layout.size, np.uint8)  # kept until the run is waited for
+            zeros = np.zeros(staged.layout.size, np.uint8)  # alive until the run has ended
             device.copy_in(zeros, staged.block)
             staged.launch()
             where, binding = (device.memory, device.index), self._session.bind()
@@ -343,7 +343,7 @@ class DeviceSession:
                 binding.bind_input(name, where, array, device.address(array))
             try:
                 shapes = self._in_thread(lambda: binding.shapes(outputs))
-            except ModelError:  # not for zeros, say
+            except ModelError:  # zeros may be invalid input
                 return None
             if any(shape[:1] != (bucket,) for shape in shapes):
                 self._by_rows = False
@@ -358,5 +358,5 @@ class DeviceSession:
 
 
 def bucket_of(rows: int, buckets: Sequence[int] = ()) -> int:
-    """The smallest of ascending `buckets` that holds so many rows; if none does, the next power of two."""
+    """Return the smallest of ascending `buckets` that holds the rows; if none does, the next power of two."""
     return next((bucket for bucket in buckets if bucket >= rows), 1 << (rows - 1).bit_length())

@@ -43,8 +43,8 @@ class SharedLock:
     def shared_long(self) -> Iterator[None]:
         """As `shared`, for work of seconds or minutes, by one thread at a time.
 
-        `exclusive` waits for the end of such work without keeping new holders out, since they would wait
-        just as long, and gives up after its timeout.
+        `exclusive` waits for the end of such work without keeping new holders out, who would wait just as
+        long, and gives up after its timeout.
         """
         with self._long, self.shared():
             yield

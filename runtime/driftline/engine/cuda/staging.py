@@ -1,4 +1,4 @@
-"""From a batch in this process's memory to a model's inputs on a device."""
+"""Copy batches from this process's memory to a model's inputs on a device."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from driftline.engine.cuda.device import Device
 from driftline.tensors import Array, Tensors
 
 ALIGNMENT = 256
-"""Every array starts at a multiple of so many bytes, as CUDA's allocations do."""
+"""Every array starts at a multiple of this many bytes, as CUDA's allocations do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where arrays lie in one block of bytes, one after the other."""
+    """The positions of arrays in one block of bytes, one after the other."""
 
     names: tuple[str, ...]
     dtypes: tuple[Any, ...]
@@ -29,7 +29,7 @@ class Layout:
 
     @classmethod
     def of(cls, names: Sequence[str], dtypes: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Layout:
-        """The layout of arrays by name, dtype and shape."""
+        """Return the layout of arrays by name, dtype and shape."""
         dtypes = [np.dtype(dtype) for dtype in dtypes]
         sizes = [
             -(-int(np.prod(shape)) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
@@ -39,7 +39,7 @@ class Layout:
         return cls(tuple(names), tuple(dtypes), tuple(shapes), tuple(starts[:-1]), max(starts[-1], ALIGNMENT))
 
     def views(self, block: Any) -> dict[str, Any]:
-        """The arrays in a block of pinned memory or of a device, by name."""
+        """Return the arrays in a block of pinned or device memory, by name."""
         return {
             name: block[start : start + int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
             for name, dtype, shape, start in zip(
@@ -50,7 +50,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Columns of a batch that lie on a device; the drift counters read them there.
+    """Columns of a batch on a device, where the drift counters read them.
 
     names       of the columns
     array       (rows, columns) on the device, or (columns, rows) if `transposed`
@@ -66,9 +66,9 @@ class StagedInputs(Protocol):
     """Device memory for the inputs of batches of one shape.
 
     layout   of the block that is copied to the device
-    block    on the device, which it is copied to
+    block    on the device, to which it is copied
     inputs   the model's inputs on the device, by name
-    sources  columns that lie on the device until the next batch of this shape is copied
+    sources  columns that stay on the device until the next batch of this shape is copied
     """
 
     layout: Layout
@@ -83,33 +83,33 @@ class StagedInputs(Protocol):
         """
 
     def launch(self) -> None:
-        """Queue on the device's stream what makes the model's inputs of the copied block."""
+        """Queue on the device's stream the work that makes the model's inputs from the copied block."""
 
 
 class Staging(Protocol):
-    """Makes a model's inputs of a batch, on a device or on the CPU."""
+    """Makes a model's inputs from a batch, on a device or on the CPU."""
 
     def key(self, inputs: Tensors) -> tuple[Any, ...]:
-        """What batches must have in common, besides rows, to use the same StagedInputs."""
+        """Return what batches must have in common, besides rows, to use the same StagedInputs."""
 
     def allocate(self, key: tuple[Any, ...], rows: int) -> StagedInputs | None:
-        """Device memory for batches of a key and so many rows; None if they can't lie on a device.
+        """Allocate device memory for batches of this key and `rows` rows; None if they can't be on a device.
 
         Called while the device is active.
         """
 
     def on_cpu(self, inputs: Tensors) -> Tensors:
-        """The model's inputs, made without the device; BadRequest for a value that can't be read."""
+        """Return the model's inputs, made without the device; BadRequest for a value that can't be read."""
 
 
 class PlainStaging:
-    """For a model whose inputs are copied as they are."""
+    """Staging for a model whose inputs are copied unchanged."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
     def key(self, inputs: Tensors) -> tuple[Any, ...]:
-        """Each input's name, dtype and shape of a row, whatever their order."""
+        """Return each input's name, dtype and shape of a row, whatever their order."""
         return tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
 
     def allocate(self, key: tuple[Any, ...], rows: int) -> PlainInputs | None:
@@ -120,12 +120,12 @@ class PlainStaging:
         return PlainInputs(self._device, Layout.of(names, dtypes, [(rows, *shape) for shape in row_shapes]))
 
     def on_cpu(self, inputs: Tensors) -> Tensors:
-        """The same tensors."""
+        """Return the same tensors."""
         return inputs
 
 
 class PlainInputs:
-    """Inputs that are copied as they are; see StagedInputs."""
+    """Inputs that are copied unchanged; see StagedInputs."""
 
     def __init__(self, device: Device, layout: Layout) -> None:
         self.layout = layout
@@ -140,11 +140,11 @@ class PlainInputs:
             array[rows:] = inputs[name][-1:]
 
     def launch(self) -> None:
-        """Nothing to do: what was copied is what the model takes."""
+        """Do nothing: the copied block holds the model's inputs."""
 
 
 def sources_of(arrays: Mapping[str, Any]) -> list[Source]:
-    """The columns of arrays whose first dimension is rows."""
+    """Return the columns of arrays whose first dimension is rows."""
     widths = {name: int(np.prod(array.shape[1:])) for name, array in arrays.items()}
     return [
         Source(names_of(name, widths[name]), array.reshape(array.shape[0], widths[name]))

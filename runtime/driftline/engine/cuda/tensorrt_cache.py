@@ -1,4 +1,4 @@
-"""The folders where TensorRT keeps its engines: in driftline's cache, one for each model file."""
+"""The folders where TensorRT caches its engines: in driftline's cache, one for each model file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = logging.getLogger("driftline.device")
 
 
 def folder_of(path: Path, options: Mapping[str, str]) -> Path | None:
-    """The folder of engines for a model file, made if it was not there; None if it can't be.
+    """Return the folder of engines for a model file, created if missing; None if it can't be.
 
     An engine contains the weights. So the folder's name is a hash of the model file and the files with its
-    weights, of TensorRT's options and of ONNX Runtime's version. TensorRT names the files in it by the kind
-    of card.
+    weights, of TensorRT's options and of ONNX Runtime's version. TensorRT names the files in it by the GPU's
+    architecture.
     """
     key = [contents(path), sorted(options.items()), onnxruntime.__version__]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
@@ -36,12 +36,12 @@ def folder_of(path: Path, options: Mapping[str, str]) -> Path | None:
 
 
 def contents(path: Path) -> str:
-    """The SHA-256 of a model file and of the files with weights that it names."""
+    """Return the SHA-256 of a model file and of the files with weights that it names."""
     with path.open("rb") as file:
         whole = hashlib.file_digest(file, "sha256")
     for name in sorted(external_of(path)):
         weights = path.parent / name
-        if os.path.isfile(weights):  # it may be no path at all: other properties are written in the same way
+        if os.path.isfile(weights):  # it may not be a path: other properties are written in the same way
             with weights.open("rb") as file:
                 whole.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()

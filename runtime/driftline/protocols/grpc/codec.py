@@ -67,7 +67,7 @@ class GrpcCodec:
         return self._v2.encode(replace(request, binary=frozenset(request.outputs)), outputs)
 
 
-def asked_by_rest(received: Received) -> tuple[bytes, int]:
+def as_rest_request(received: Received) -> tuple[bytes, int]:
     """Return a request as REST sends it, raw tensors binary: a body, and where its JSON ends."""
     document, tail = document_of(received), []
     for entry in document["inputs"]:

@@ -85,8 +85,8 @@ class Artifacts:
     def download(self, artifact: Artifact, folder: Path) -> tuple[Path, str]:
         """Fetch a file to `folder`, under a unique name; return its path and its SHA-256.
 
-        An earlier attempt is resumed if the server says that the file is unchanged. Raises Away if it is
-        interrupted repeatedly, RegistryError if it has another size.
+        An earlier attempt is resumed if the server says that the file is unchanged. Raises Unreachable if it
+        is interrupted repeatedly, RegistryError if it has another size.
         """
         from driftline.registry.mlflow.http import httpx
 

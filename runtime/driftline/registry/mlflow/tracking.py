@@ -35,7 +35,7 @@ LONGEST_REST = 30.0
 """Most seconds before a server that is down is tried again."""
 
 
-class Away(RegistryError):
+class Unreachable(RegistryError):
     """The registry can't be reached or is failing."""
 
 
@@ -99,8 +99,8 @@ class Tracking:
     def ask(self, path: str, **query: str) -> Answer:
         """Send a GET; return the response, or while the server is down the last one, if there is a memory.
 
-        Raises NotFound if the server knows no such thing, Away if it can't be reached, RegistryError for
-        other refusals.
+        Raises NotFound if the server knows no such thing, Unreachable if it can't be reached, RegistryError
+        for other refusals.
         """
         if self._memory is None:
             return self._json("GET", path, params=query)
@@ -113,7 +113,7 @@ class Tracking:
             if not self._checked:
                 self._check_reachable()
             answer = self._json("GET", path, params=query)
-        except Away as error:
+        except Unreachable as error:
             known = self._memory.recall(question)
             if known is None:
                 raise
@@ -135,11 +135,11 @@ class Tracking:
         with Deadline(f"registry {self.uri}", path, CALL_SECONDS) as deadline:
             try:
                 response = self._request(method, path, extensions=deadline.extensions, **options)
-            except Away:
+            except Unreachable:
                 if not deadline.passed:
                     raise
             if deadline.passed:
-                raise Away(f"registry {self.uri} has not answered in {CALL_SECONDS:g} s: {path}")
+                raise Unreachable(f"registry {self.uri} has not answered in {CALL_SECONDS:g} s: {path}")
         self.check(response)
         return response
 
@@ -159,9 +159,9 @@ class Tracking:
         """Send a GET whose body is streamed; return a context manager of the response."""
         return self._client.stream("GET", path, headers={"accept-encoding": "identity", **headers})
 
-    def away(self, error: Exception) -> Away:
-        """Make an Away of a network error; httpx's own text may have an address with a password."""
-        return Away(f"registry {self.uri} can't be reached: {self._why(error)}")
+    def away(self, error: Exception) -> Unreachable:
+        """Make the error of a failed connection; httpx's own text may have an address with a password."""
+        return Unreachable(f"registry {self.uri} can't be reached: {self._why(error)}")
 
     def _why(self, error: Exception) -> str:
         cause: BaseException | None = error
@@ -191,7 +191,7 @@ class Tracking:
                 "MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks"
             )
         if status == 429 or status >= 500:
-            raise Away(f"registry {self.uri} fails: {status} {message}")
+            raise Unreachable(f"registry {self.uri} fails: {status} {message}")
         if code == "INVALID_PARAMETER_VALUE":
             raise BadRequest(f"registry {self.uri}: {message}")
         raise RegistryError(f"registry {self.uri}: {status} {message}")
@@ -208,7 +208,7 @@ class Tracking:
             )
         return Answer(document)
 
-    def _note_down(self, error: Away) -> None:
+    def _note_down(self, error: Unreachable) -> None:
         """Schedule the next attempt while the server is down, with backoff, and jitter between followers."""
         assert self._memory is not None
         with self._lock:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from driftline.errors import BadRequest, DriftlineError
-from driftline.protocols.grpc.codec import GrpcCodec, asked_by_rest
+from driftline.protocols.grpc.codec import GrpcCodec, as_rest_request
 from driftline.serving.grpc.inference import Inference
 from driftline.serving.http.infer import fields_of, lines
-from driftline.serving.payloads.exchange import Asked
+from driftline.serving.payloads.exchange import RequestHead
 from driftline.serving.payloads.log import PayloadLog
 
 
@@ -25,7 +25,7 @@ class LoggedInference(Inference):
     async def model_infer(self, request: Any, context: Any) -> bytes:
         """Return the response to a request, serialised."""
         body, length = rest_of(request)
-        asked = Asked(request.message.model_name, b"application/octet-stream", b"", length)
+        asked = RequestHead(request.message.model_name, b"application/octet-stream", b"", length)
         try:
             call = await self._ran(request, context)
             answer = call.answer()[1]
@@ -43,6 +43,6 @@ class LoggedInference(Inference):
 def rest_of(request: Any) -> tuple[bytes, int]:
     """Return a request as over REST, and the length of its JSON; (b"", 0) if REST can't express it."""
     try:
-        return asked_by_rest(request)
+        return as_rest_request(request)
     except BadRequest:
         return b"", 0

@@ -15,8 +15,8 @@ from driftline.errors import Stopping, WrongMethod
 from driftline.serving.host import Host
 from driftline.serving.http.busy_poll import BusyPoll
 from driftline.serving.http.infer import Infer, LoggedInfer
+from driftline.serving.http.joining import RequestJoiner
 from driftline.serving.http.routes import routes
-from driftline.serving.http.together import Together
 
 _V2 = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _V1 = re.compile(r"/v1/models/([^/]+):predict")
@@ -45,7 +45,7 @@ class App:
         self._v1 = infer(host, "v1", settings.max_body_bytes, failure)
         self._mlflow = infer(host, "mlflow", settings.max_body_bytes, mlflow_failure)
         busy_poll = BusyPoll(settings.busy_poll_us)
-        self.together = Together(host, busy_poll)
+        self.joiner = RequestJoiner(host, busy_poll)
         if self.payloads is not None and self.payloads.spare is not None:
             self.payloads.spare.busy_poll = busy_poll
         self._known_endpoint = lru_cache(MAX_PATHS)(self._endpoint)

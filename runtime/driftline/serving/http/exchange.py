@@ -17,15 +17,15 @@ from driftline.registry.source import Version
 from driftline.serving.http.infer import (
     BODY_SECONDS,
     Call,
+    Completed,
     Infer,
-    Ran,
     Target,
     body_late,
     coded,
     fields_in,
     lines,
 )
-from driftline.serving.payloads.exchange import Asked
+from driftline.serving.payloads.exchange import RequestHead
 
 if TYPE_CHECKING:
     from driftline.serving.http.fastlane import FastLane
@@ -44,7 +44,7 @@ class Head:
     target: Target
     path: str
     length: int
-    asked: Asked
+    asked: RequestHead
     exchange: type[Exchange]
     coding: bytes | None
 
@@ -93,7 +93,7 @@ class Exchange:
             self._stop_waiting()
             self.body = b"".join(self.parts)
             self.parts.clear()
-            self._protocol.app.together.add(self._head.target, self)
+            self._protocol.app.joiner.add(self._head.target, self)
 
     def wait(self) -> None:
         """Start the client's time limit for the rest of the body."""
@@ -118,7 +118,7 @@ class Exchange:
         except Exception as error:
             self._fail(error)
             return
-        if isinstance(call.request, Ran):
+        if isinstance(call.request, Completed):
             self._finish()
         else:
             call.request.on_done = self._finish

@@ -24,7 +24,7 @@ from driftline.serving.http.app import App
 from driftline.serving.http.connection import Connection
 from driftline.serving.http.exchange import Compressing, Exchange, Head, LoggedCompressing, LoggedExchange
 from driftline.serving.http.infer import BODY_SECONDS, lines
-from driftline.serving.payloads.exchange import Asked
+from driftline.serving.payloads.exchange import RequestHead
 
 log = logging.getLogger("driftline.serving")
 
@@ -64,7 +64,7 @@ def rehearse(lane: type[FastLane], app: App) -> None:
     request = b"POST /v2/models/-/infer HTTP/1.1\r\nhost: -\r\ncontent-length: 2\r\n\r\n{}"
     for part in (request[:9], request[9:-1], request[-1:], request, request):
         protocol.data_received(part)
-        app.together.start()
+        app.joiner.start()
     answers = wire.written.count(b"HTTP/1.1 ")
     if answers != 3 or not lane.heads:
         raise RuntimeError(f"expected 3 answers, got {answers}")
@@ -111,7 +111,7 @@ class FastLane(Connection):
                 exchange = self.cycle = head.exchange(self, head)  # type: ignore[assignment]
                 exchange.body = data[end:]
                 exchange.more_body = False
-                self.app.together.add(head.target, exchange)
+                self.app.joiner.add(head.target, exchange)
                 return
             self._fresh = data
         super().data_received(data)
@@ -177,7 +177,7 @@ class FastLane(Connection):
             return None
         coding = answer_coding(self.headers)
         kind = self.exchange if coding is None else self.compressing
-        asked = Asked.of(name, headers, target.json_length)
+        asked = RequestHead.of(name, headers, target.json_length)
         return Head(infer, target, path, int(length), asked, kind, coding)
 
     def default_lines(self) -> bytes:

@@ -19,7 +19,7 @@ from driftline.protocols.encoding import SHORT, answer_coding, compress, decompr
 from driftline.protocols.mlflow import scoring
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.base_host import BaseHost
-from driftline.serving.payloads.exchange import Asked
+from driftline.serving.payloads.exchange import RequestHead
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
 from driftline.tensors import Tensors, shorten
@@ -100,7 +100,7 @@ class Infer:
             if alone and not decoded.timeout_us:
                 outputs = served.batcher.try_inline(decoded.inputs, decoded.outputs)
                 if outputs is not None:
-                    return Call(served, codec, decoded, Ran(outputs), begin)
+                    return Call(served, codec, decoded, Completed(outputs), begin)
             request = served.batcher.submit(decoded.inputs, decoded.outputs, decoded.timeout_us)
         except DriftlineError as error:
             served.batcher.counters.fail(error, perf_counter_ns() - begin)
@@ -118,7 +118,7 @@ class LoggedInfer(Infer):
     async def _answer(
         self, headers: dict[bytes, bytes], target: Target, body: bytes, begin: int, receive: Receive
     ) -> tuple[Fields, bytes]:
-        asked = Asked.of(target.name, headers, target.json_length)
+        asked = RequestHead.of(target.name, headers, target.json_length)
         try:
             call = self.call(target, body, begin)
             await call.ended(receive)
@@ -148,7 +148,7 @@ class Target(NamedTuple):
 
 
 @dataclass(slots=True)
-class Ran:
+class Completed:
     """The result of a request that ran without the queue."""
 
     outputs: Tensors
@@ -165,7 +165,7 @@ class Call:
     served: Served
     codec: Codec
     decoded: InferRequest
-    request: Request | Ran
+    request: Request | Completed
     begin: int
 
     async def ended(self, receive: Receive) -> None:

@@ -23,7 +23,7 @@ from driftline.config import Server
 from driftline.errors import ConfigError, DriftlineError, NotFound
 from driftline.monitor.detection.onset import since_when
 from driftline.monitor.reporting.outbox import Outbox
-from driftline.registry.mlflow.tracking import Away, Tracking
+from driftline.registry.mlflow.tracking import Tracking, Unreachable
 from driftline.registry.source import Version
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Runs:
             known = key in self._runs
             try:
                 write(key)
-            except Away as error:
+            except Unreachable as error:
                 self._note_down(error)
                 if not self._outbox.rest(jittered(backoff(attempt, FIRST_REST))):
                     self._lost += 1
@@ -141,7 +141,7 @@ class Runs:
                 self._note_up()
                 return
 
-    def _note_down(self, error: Away) -> None:
+    def _note_down(self, error: Unreachable) -> None:
         if not self._away:
             log.warning("%s; windows and alarms wait", error)
         self._away = True

@@ -15,7 +15,7 @@ RECORD_BYTES = 700
 _JSON_LENGTH = re.compile(rb"inference-header-content-length: (\d+)\r\n")
 
 
-class Asked(NamedTuple):
+class RequestHead(NamedTuple):
     """What payloads record from the head of a request.
 
     name          the model requested; None for the default
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
     json_length: int | None
 
     @classmethod
-    def of(cls, name: str | None, headers: dict[bytes, bytes], json_length: int | None) -> Asked:
+    def of(cls, name: str | None, headers: dict[bytes, bytes], json_length: int | None) -> RequestHead:
         """Make one from a request's headers."""
         return cls(name, headers.get(b"content-type", b""), headers.get(b"ce-id", b""), json_length)
 
@@ -40,7 +40,7 @@ class Exchange(NamedTuple):
 
     time              of the response, in seconds since 1970
     model, version    that responded; if none did, the model requested and ""
-    content_type, id, json_length  see Asked
+    content_type, id, json_length  see RequestHead
     request, response their bodies; None if not to be logged
     fields            the lines of the response's headers
     halves            number of payloads: 1 or 2
@@ -63,7 +63,7 @@ class Exchange(NamedTuple):
     @classmethod
     def of(
         cls,
-        asked: Asked,
+        asked: RequestHead,
         time: float,
         model: str,
         version: str,

@@ -28,7 +28,7 @@ from driftline.errors import ConfigError
 from driftline.machine import available_cores, limited_cores
 from driftline.registry.source import Version
 from driftline.serving.payloads.budget import Budget, no_time, spare_time
-from driftline.serving.payloads.exchange import Asked, Exchange
+from driftline.serving.payloads.exchange import Exchange, RequestHead
 from driftline.serving.payloads.sink import open_sink
 
 log = logging.getLogger("driftline.payloads")
@@ -118,7 +118,7 @@ class PayloadLog:
         self._budget = Budget(settings.log_cpu, self.spare.part if self.spare is not None else no_time)
         self._most_bytes = settings.log_queue_bytes
         self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)
-        self._new: list[tuple[Asked, bytes, int, bytes, bytes, Version | None]] = []
+        self._new: list[tuple[RequestHead, bytes, int, bytes, bytes, Version | None]] = []
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = self._handed_bytes = 0
         self._in_flight_bytes = 0  # when last read; it can only be less now
@@ -150,7 +150,7 @@ class PayloadLog:
 
     def record(
         self,
-        asked: Asked,
+        asked: RequestHead,
         body: bytes,
         status: int,
         fields: bytes,

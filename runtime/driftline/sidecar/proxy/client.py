@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 import orjson
 
-from driftline.http import MAX_HEAD, framing, parser_behind
+from driftline.http import MAX_HEAD, framing, parser_after_head
 from driftline.sidecar.proxy import headers
 from driftline.sidecar.proxy.headers import Field
 from driftline.sidecar.proxy.tap import Copy
@@ -136,7 +136,7 @@ class Client(asyncio.Protocol):
                 self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as other:
                 rest = rest[other.args[0] :]
-                self._parser = parser_behind(self)
+                self._parser = parser_after_head(self)
                 self._parser.feed_data(self._framing)
             else:
                 return

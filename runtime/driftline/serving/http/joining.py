@@ -58,7 +58,7 @@ class Member(Protocol):
         ...
 
 
-class Together:
+class RequestJoiner:
     """The requests that arrived in this turn of the loop, by their target.
 
     busy_poll  is notified of requests that came alone
@@ -91,7 +91,7 @@ class Together:
                 served = None  # each request raises it again
             alone: Sequence[Member] = members
             if served is not None and len(members) > 1 and target.protocol in JOINING:
-                alone = start_together(served, target, members)
+                alone = start_joined(served, target, members)
             for member in alone:
                 member.start(single)
             if served is not None:
@@ -100,7 +100,7 @@ class Together:
             self._busy_poll.left(members[0].begin)
 
 
-def start_together(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
+def start_joined(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
     """Start the requests that share the first one's form, a few batches at a time; return the others."""
     codec = cast(JoiningCodec, served.codec(target.protocol))
     fit: list[Member] = []
@@ -141,12 +141,12 @@ def join(served: Served, codec: JoiningCodec, form: Form, members: Sequence[Memb
     except Exception:  # nothing is started yet: each continues alone
         log.exception("requests can't be read together")
         return False
-    request.on_done = Joint(served, codec, decoded, request, members).finish
+    request.on_done = JoinedRequest(served, codec, decoded, request, members).finish
     return True
 
 
 @dataclass(slots=True)
-class Joint:
+class JoinedRequest:
     """Requests that run as one."""
 
     served: Served

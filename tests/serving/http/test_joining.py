@@ -18,7 +18,7 @@ from driftline.protocols import numbers
 from driftline.protocols.mlflow.scoring import MlflowCodec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
-from driftline.serving.http import together
+from driftline.serving.http import joining
 from driftline.serving.http.connection import Connection
 from driftline.tensors import Tensors
 
@@ -290,7 +290,7 @@ def test_requests_of_one_form_run_and_count_as_what_they_are(
 def test_no_more_rows_run_together_than_some_batches_have(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "MAX_BATCHES", 1)
+    monkeypatch.setattr(joining, "MAX_BATCHES", 1)
     counters = house.host.find("scale").batcher.counters
     several = [instances(json.dumps([[at, 2, 3]] * 50)) for at in range(7)]
     expected = [alone(house, request) for request in several]
@@ -356,7 +356,7 @@ def test_who_leaves_leaves_the_others(house: House) -> None:
         connections = [house.connect(house.lane) for _ in range(3)]
         for protocol, _ in connections:
             protocol.data_received(SLOW)
-        house.app.together.start()
+        house.app.joiner.start()
         connections[1][0].connection_lost(ConnectionResetError())
         for protocol, _ in (connections[0], connections[2]):
             await until(partial(quiet, protocol))

@@ -150,7 +150,7 @@ def test_strings_are_text_or_utf_8() -> None:
         assert array.dtype == object
         assert array.tolist() == texts
     assert coerce(spec("BYTES"), np.array([["a", "ü"]])).tolist() == [["a", "ü"]]
-    with refuses(r"input 'x': expected UTF-8 strings, came b'\xff': invalid start byte"):
+    with refuses(r"input 'x': expected UTF-8 strings, got b'\xff': invalid start byte"):
         coerce(spec("BYTES"), [b"\xff"])
 
 

@@ -80,28 +80,28 @@ def test_none_is_nan_and_what_is_too_large_infinite(datatype: str) -> None:
 @pytest.mark.parametrize(
     ("datatype", "data", "came"),
     [
-        ("FP32", ["1.5"], "'1.5' (str) at position 0"),
-        ("FP32", [1.5, True], "True (bool) at position 1"),
-        ("FP32", [[1, 2], [3, False]], "False (bool) at position 3"),
-        ("FP32", [{"b": 1}], "{'b': 1} (dict) at position 0"),
-        ("FP32", np.array([True]), "True (bool) at position 0"),
-        ("FP32", np.array(["1"]), "'1' (str) at position 0"),
-        ("FP32", True, "True (bool) at position 0"),
-        ("FP32", "1", "'1' (str) at position 0"),
-        ("FP32", np.array([1j]), "1j (complex) at position 0"),
-        ("INT64", [1, 2.0], "2.0 (float) at position 1"),
-        ("INT64", [1, True], "True (bool) at position 1"),
-        ("INT64", [1, None], "None (NoneType) at position 1"),
-        ("INT64", ["1"], "'1' (str) at position 0"),
-        ("INT64", np.array([1.0, 2.0]), "1.0 (float) at position 0"),
-        ("UINT8", np.array([True]), "True (bool) at position 0"),
-        ("BOOL", [True, 1], "1 (int) at position 1"),
-        ("BOOL", [True, None], "None (NoneType) at position 1"),
-        ("BOOL", ["true"], "'true' (str) at position 0"),
-        ("BOOL", np.array([1, 0]), "1 (int) at position 0"),
-        ("BYTES", ["a", 1], "1 (int) at position 1"),
-        ("BYTES", ["a", None], "None (NoneType) at position 1"),
-        ("BYTES", np.array([1.5]), "1.5 (float) at position 0"),
+        ("FP32", ["1.5"], "'1.5' (string) at position 0"),
+        ("FP32", [1.5, True], "true at position 1"),
+        ("FP32", [[1, 2], [3, False]], "false at position 3"),
+        ("FP32", [{"b": 1}], "{'b': 1} at position 0"),
+        ("FP32", np.array([True]), "true at position 0"),
+        ("FP32", np.array(["1"]), "'1' (string) at position 0"),
+        ("FP32", True, "true at position 0"),
+        ("FP32", "1", "'1' (string) at position 0"),
+        ("FP32", np.array([1j]), "1j at position 0"),
+        ("INT64", [1, 2.0], "2.0 at position 1"),
+        ("INT64", [1, True], "true at position 1"),
+        ("INT64", [1, None], "null at position 1"),
+        ("INT64", ["1"], "'1' (string) at position 0"),
+        ("INT64", np.array([1.0, 2.0]), "1.0 at position 0"),
+        ("UINT8", np.array([True]), "true at position 0"),
+        ("BOOL", [True, 1], "1 at position 1"),
+        ("BOOL", [True, None], "null at position 1"),
+        ("BOOL", ["true"], "'true' (string) at position 0"),
+        ("BOOL", np.array([1, 0]), "1 at position 0"),
+        ("BYTES", ["a", 1], "1 at position 1"),
+        ("BYTES", ["a", None], "null at position 1"),
+        ("BYTES", np.array([1.5]), "1.5 at position 0"),
     ],
 )
 def test_other_values_are_refused_by_position(datatype: str, data: object, came: str) -> None:
@@ -159,7 +159,7 @@ def test_what_is_masked_is_nan_or_refused() -> None:
     assert coerce(spec("FP32"), masked.astype("f4")).ravel().tolist() == pytest.approx(
         [1, np.nan, 3, 4], nan_ok=True
     )
-    with refuses("input 'x': expected INT64 values, got None (NoneType) at position 1"):
+    with refuses("input 'x': expected INT64 values, got null at position 1"):
         coerce(spec("INT64"), masked)
 
 
@@ -261,7 +261,7 @@ def test_columns_become_inputs_in_the_order_of_the_signature() -> None:
         (ONE, [], "input 'x': expected shape [-1, 2], got [0]"),
         (ONE, 5, "input 'x': expected shape [-1, 2], got []"),
         (ONE, None, "input 'x': expected shape [-1, 2], got []"),
-        (ONE, "abc", "input 'x': expected FP32 values, got 'abc' (str) at position 0"),
+        (ONE, "abc", "input 'x': expected FP32 values, got 'abc' (string) at position 0"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(signature: Signature, columns: object, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The exceptions, named by whose fault they are.
+"""The exceptions, named by whose fault they are, and how messages name values.
 
 Each error is raised once, where the fault is known, with a message that names the thing, what was
 expected and what came. Servers turn it into an HTTP status, commands into an exit code and one line.
@@ -6,6 +6,7 @@ expected and what came. Servers turn it into an HTTP status, commands into an ex
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -121,3 +122,40 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     texts = [str(name) for name in names]
     more = [f"{len(texts) - most} more"] if len(texts) > most else []
     return ", ".join([*texts[:most], *more]) or "none"
+
+
+class _JsonRepr(reprlib.Repr):
+    """Finds these by the names of types."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+
+_REPR = reprlib.Repr()
+_JSON = _JsonRepr()
+for _each in (_REPR, _JSON):
+    _each.maxlevel, _each.maxlist, _each.maxdict, _each.maxstring = 4, 8, 8, 80
+
+
+def shorten(value: object, most: int = 60) -> str:
+    """Return a value's repr for a message, cut to `most` characters, however long or deep it is."""
+    return _cut(_REPR.repr(value), most)
+
+
+def shown(value: object) -> str:
+    """As `shorten`, for a value from JSON: null, true and false instead of Python's words."""
+    return _cut(_JSON.repr(value), 60)
+
+
+def shown_with_type(value: object) -> str:
+    """As `shown`, for a value of the wrong type: strings are marked, as text may look like a number."""
+    return f"{shown(value)} (string)" if type(value) is str else shown(value)
+
+
+def _cut(text: str, most: int) -> str:
+    if "\n" in text:  # as arrays and series have it
+        text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from array import array as ctype_array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from driftline.arrays import as_array
 from driftline.blocks import Array as Array
 from driftline.blocks import Blocks
 from driftline.blocks import Tensors as Tensors
-from driftline.errors import BadRequest, listed
+from driftline.errors import BadRequest, listed, shown, shown_with_type
+from driftline.errors import shorten as shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,7 @@ class Signature:
         specs = self._specs
         if not isinstance(columns, Mapping):
             if len(specs) != 1:
-                raise BadRequest(
-                    f"expected values by input name ({', '.join(specs)}), got {shorten(columns)}"
-                )
+                raise BadRequest(f"expected values by input name ({', '.join(specs)}), got {shown(columns)}")
             columns = {self.inputs[0].name: columns}
         blocks = self.blocks(columns)
         if blocks is not None:
@@ -147,7 +145,7 @@ class Signature:
         for name in columns:
             if name not in specs:
                 raise BadRequest(
-                    f"input {shorten(name)}: the model has no such input; it has: {', '.join(specs)}"
+                    f"input {shown(name)}: the model has no such input; it has: {', '.join(specs)}"
                 )
         for name, spec in specs.items():
             if name not in columns:
@@ -359,8 +357,8 @@ def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
         if wrong == {list}:
             raise _ragged(spec)
         raise BadRequest(
-            f"input {spec.name!r}: expected {spec.datatype.name} values, got {shorten(value)} "
-            f"({type(value).__name__}) at position {position}"
+            f"input {spec.name!r}: expected {spec.datatype.name} values, got {shown_with_type(value)} "
+            f"at position {position}"
         )
     if bytes in types:
         values = [utf8(spec, value) if type(value) is bytes else value for value in values]
@@ -399,15 +397,3 @@ def utf8(spec: TensorSpec, value: bytes) -> str:
         raise BadRequest(
             f"input {spec.name!r}: expected UTF-8 strings, got {shorten(value)}: {error.reason}"
         ) from None
-
-
-_REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring = 4, 8, 8, 80
-
-
-def shorten(value: object, most: int = 60) -> str:
-    """Return a value's repr for a message, cut to `most` characters, however long or deep it is."""
-    text = _REPR.repr(value)
-    if "\n" in text:  # as in the repr of arrays and series
-        text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"

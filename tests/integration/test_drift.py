@@ -250,7 +250,7 @@ def test_a_wrong_query_is_named(registry: Registry) -> None:
         monitored(server)
         answer = server.get("/v2/models/m/drift?window=many")
         assert answer.status_code == 400
-        assert "'window': expected a number from 1 to 25, got 'many'" in answer.json()["error"]
+        assert "parameter 'window': expected a number from 1 to 25, got 'many'" in answer.json()["error"]
         assert server.get("/v2/models/nothing/drift").status_code == 404
         assert server.get("/v2/models/m/versions/1/drift?window=25").status_code == 200
         none = server.get("/v2/models/m/profile?seconds=0.1")

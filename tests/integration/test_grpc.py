@@ -337,8 +337,9 @@ def test_health_and_metadata(client: Any) -> None:
     assert client.is_model_ready("scale")
     assert client.is_model_ready("scale", "2")
     for name, version in (("scale", "1"), ("nothing", ""), ("scale/ready", "")):
+        assert not client.is_model_ready(name, version)  # as Triton answers: no error
         with pytest.raises(InferenceServerException, match="is not found") as caught:
-            client.is_model_ready(name, version)
+            client.get_model_metadata(name, version)
         assert status_of(caught) == "StatusCode.NOT_FOUND"
     server = client.get_server_metadata()
     assert server.name == "driftline"

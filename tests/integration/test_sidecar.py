@@ -226,13 +226,13 @@ def test_the_report_of_a_fleet(profile: Path, server: Process, agent: SidecarPro
     assert (found["model"], found["rows"], len(found["agents"])) == ("m", expected, 2)
     table = drift(agent.url, "http://127.0.0.1:1", server.url)
     assert table.exit_code == 1
-    assert "m, as 2 monitors have seen it" in table.stdout
-    assert "other, as 1 monitor" in table.stdout
+    assert "m: drift, of 2 servers together" in table.stdout
+    assert "other: drift\n" in table.stdout
     assert "x_1" in table.stdout
     assert "http://127.0.0.1:1 is left out" in table.stderr
     page = tmp_path / "drift.html"
     assert drift(server.url, agent.url, "-o", str(page)).exit_code == 0
-    assert "<h1>m, as 2 monitors have seen it</h1>" in page.read_text()
+    assert "<h1>m: drift, of 2 servers together</h1>" in page.read_text()
     assert list(tmp_path.iterdir()) == [page]
     refused = drift(server.url, "-o", str(tmp_path / "drift.pdf"))
     assert (refused.exit_code, "expected a name that ends in .html" in refused.stderr) == (2, True)

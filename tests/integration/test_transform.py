@@ -166,7 +166,7 @@ def test_the_monitor_watches_the_raw_columns(server: Process, trained: Trained) 
     [
         ({"carrier": ("INT64", [1])}, "input 'carrier': expected datatype BYTES, got 'INT64'"),
         ({"distance": ("BYTES", ["far"])}, "input 'distance': expected datatype FP64, got 'BYTES'"),
-        ({"distance": ("FP64", ["far"])}, "input 'distance': expected FP64 values, got 'far' (str)"),
+        ({"distance": ("FP64", ["far"])}, "input 'distance': expected FP64 values, got 'far' (string)"),
         ({"distance": ("FP64", [1.0, 2.0])}, "input 'distance': expected 1 rows"),
         ({"gate": ("FP64", [1.0])}, "input 'gate': the model has no such input"),
     ],

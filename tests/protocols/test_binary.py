@@ -85,7 +85,7 @@ def test_strings_come_back(texts: list[str]) -> None:
             1,
             "expected 1 BYTES elements, got 6 bytes that end in the middle of element 0",
         ),
-        ("BYTES", b"\1\0\0\0\xff", 1, r"expected UTF-8 strings, came b'\xff': invalid start byte"),
+        ("BYTES", b"\1\0\0\0\xff", 1, r"expected UTF-8 strings, got b'\xff': invalid start byte"),
     ],
 )
 def test_bytes_that_do_not_fit_are_refused(datatype: str, data: bytes, count: int, message: str) -> None:

@@ -77,6 +77,24 @@ def test_several_outputs_are_an_object_a_row() -> None:
     assert request.outputs == ("y", "z")
 
 
+def test_of_an_input_of_one_column_a_row_by_name_has_the_value_or_a_list_of_it() -> None:
+    inputs = (tensor("a", "INT64", (-1, 1)), tensor("b", "BYTES", (-1, 1)), tensor("c", shape=(-1, 2)))
+    model = codec(inputs, (tensor("y"),))
+    for a, b in ((60, "rome"), ([60], "rome"), ([60], ["rome"])):
+        request = decode(model, {"instances": [{"a": a, "b": b, "c": [1, 2]}] * 2})
+        assert {name: array.tolist() for name, array in request.inputs.items()} == {
+            "a": [[60]] * 2,
+            "b": [["rome"]] * 2,
+            "c": [[1, 2]] * 2,
+        }
+    with pytest.raises(BadRequest, match=re.escape("input 'c': expected shape [-1, 2], got [1]")):
+        decode(model, {"instances": [{"a": 1, "b": "rome", "c": 1}]})
+    with pytest.raises(BadRequest, match=r"input 'b': expected BYTES .*, got nothing"):
+        decode(model, {"instances": [{"a": 1, "c": [1, 2]}]})
+    with pytest.raises(BadRequest, match="input 'a': expected a regular array"):
+        decode(model, {"instances": [{"a": [1], "b": "", "c": [1, 2]}, {"a": 1, "b": "", "c": [1, 2]}]})
+
+
 def test_a_model_without_rows_answers_whole_tensors() -> None:
     unbatched = codec((tensor("x"),), (tensor("y"), tensor("z")), batched=False)
     request = decode(unbatched, {"instances": [1, 2]})
@@ -90,17 +108,17 @@ def test_a_model_without_rows_answers_whole_tensors() -> None:
         (ONE, [], f"{ONE_OF} []"),
         (ONE, {}, f"{ONE_OF} {{}}"),
         (ONE, {"instances": [], "inputs": []}, f"{ONE_OF} {{'inputs'"),
-        (ONE, {"instances": []}, "'instances': expected a list of rows, got []"),
+        (ONE, {"instances": []}, "'instances': expected at least one row, got none"),
         (ONE, {"instances": {"x": 1}}, "'instances': expected a list of rows, got {'x': 1}"),
-        (ONE, {"instances": None}, "'instances': expected a list of rows, got None"),
+        (ONE, {"instances": None}, "'instances': expected a list of rows, got null"),
         (ONE, {"instances": [[1, 2, 3]]}, "input 'x': expected shape [-1, 2], got [1, 3]"),
         (
             ONE,
             {"instances": [[1, 2], [3]]},
             "input 'x': expected a regular array, got nested lists th",
         ),
-        (ONE, {"instances": [[1, True]]}, "input 'x': expected FP32 values, got True (bool) at position 1"),
-        (ONE, {"instances": [["1", 2]]}, "input 'x': expected FP32 values, got '1' (str) at position 0"),
+        (ONE, {"instances": [[1, True]]}, "input 'x': expected FP32 values, got true at position 1"),
+        (ONE, {"instances": [["1", 2]]}, "input 'x': expected FP32 values, got '1' (string) at position 0"),
         (ONE, {"instances": [{"u": 1}]}, "input 'u': the model has no such input; it has: x"),
         (ONE, {"instances": [{}]}, "input 'x': expected FP32 [-1, 2], got nothing"),
         (ONE, {"inputs": 5}, "input 'x': expected shape [-1, 2], got []"),

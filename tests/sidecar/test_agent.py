@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
 from prometheus_client.metrics_core import Metric
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 from support import receiver
 
@@ -21,6 +23,7 @@ from driftline.monitor.reporting.webhook import Webhook
 from driftline.sidecar.agent import Agent, Checkpoints
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.metrics import exposition
+from driftline.sidecar.pages import Pages
 
 PROFILE = Profile.fit({"x": np.random.default_rng(0).standard_normal((500, 3)).astype(np.float32)})
 SETTINGS = Monitoring(look_rows=100)
@@ -100,6 +103,20 @@ async def test_checkpoints_keep_what_the_agent_and_its_sources_know(
     assert other.ready().rows == 0
     for agent in (first, second, other):
         agent.close(finish=True)
+
+
+async def test_the_bare_address_leads_to_the_report_and_takes_posts() -> None:
+    agent, source = await loaded(), Counting()
+    source.endpoints = {"/": PlainTextResponse("posted")}
+    transport = httpx.ASGITransport(Pages(agent, [source]))
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://agent", follow_redirects=True
+    ) as client:
+        page = await client.get("/", headers={"accept": "text/html"})
+        assert (page.status_code, page.url.path) == (200, "/drift")
+        assert "<title>m: drift</title>" in page.text
+        assert (await client.post("/")).text == "posted"
+    agent.close(finish=False)
 
 
 async def test_alarms_are_posted_and_windows_kept(tmp_path: Path) -> None:

@@ -130,6 +130,15 @@ def test_kserve_v1() -> None:
     assert read(TABLE, body({"inputs": columns}), body(ANSWER)) == TABLE_COLUMNS
 
 
+def test_kserve_v1_of_inputs_of_one_column() -> None:
+    columns = {name: [[row[index]] for row in ROWS] for index, name in enumerate(NAMES)}
+    rows = [dict(zip(NAMES, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    assert read(TABLE, body({"instances": rows}), body(ANSWER)) == TABLE_COLUMNS
+    assert read(TABLE, body({"inputs": columns}), body(ANSWER)) == TABLE_COLUMNS
+    found = Decoder(TABLE).columns(Exchange("", body({"inputs": columns}), body(ANSWER)))
+    assert found["hour"].dtype.kind == "i"
+
+
 def test_mlflow() -> None:
     split = {"columns": ["more", *NAMES], "data": [[0, *row] for row in ROWS]}
     assert read(TABLE, body({"dataframe_split": split}), body(ANSWER)) == TABLE_COLUMNS
@@ -174,10 +183,12 @@ def test_an_answer_is_not_read_if_the_profile_has_inputs_only() -> None:
         (b"", "not valid JSON"),
         (b"[1]", "expected an object"),
         (b"{}", "expected inputs, instances or a dataframe"),
-        (b'{"instances":[]}', "a list of rows"),
+        (b'{"instances":[]}', "expected at least one row"),
+        (b'{"instances":null}', "a list of rows, got null"),
         (b'{"instances":[[1,2],[3]]}', "rows of one length"),
         (b'{"instances":[[1,2,3,4,5]]}', "5 columns without names"),
         (b'{"instances":[[1,"a",3],[1,2,[4]]]}', "expected numbers or text"),
+        (b'{"instances":[{"x":[1,2,3]},{"x":[1,2]}]}', "expected lists of one length"),
         (b'{"inputs":[{"name":"x","datatype":"FP99","shape":[1,3],"data":[1,2,3]}]}', "expected a datatype"),
         (b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,-3],"data":[1,2,3]}]}', "expected a shape"),
         (b'{"inputs":[{"name":"x","datatype":"FP32","shape":[9,3],"data":[1,2,3]}]}', "expected 27 elements"),

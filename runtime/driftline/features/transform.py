@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from driftline.columns import tabled
-from driftline.errors import BadRequest, listed
+from driftline.errors import BadRequest, listed, shown
 from driftline.features import spec, storage
 from driftline.features.compiling import add
 from driftline.features.fitting import Fitting, missing_last, target_of
@@ -293,7 +293,7 @@ class Transform:
     def _unknown(self, columns: Any, first: int, row: int, instruction: int) -> BadRequest:
         column = self._checks[instruction]
         named = by_name(columns)
-        came = shorten(_item(named[column], row)) if column in named else "another"
+        came = shown(_item(named[column], row)) if column in named else "another"
         where = f"column {column!r}, row {first + row}"
         return BadRequest(f"{where}: expected a category that was fitted, got {came}")
 

@@ -298,6 +298,11 @@ class Monitor:
     def _tell(self, signals: Sequence[Signal]) -> None:
         log_signals(signals, len(self._counter.references))
 
+    @property
+    def finished_windows(self) -> int:
+        """How many windows before the current one are kept."""
+        return len(self._finished)
+
     def report(self, windows: int = 1) -> Report:
         """How the rows of the current window, and of the `windows` - 1 before it, differ from the reference.
 

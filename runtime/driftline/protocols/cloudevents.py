@@ -18,8 +18,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import orjson
 
-from driftline.errors import BadRequest, UnsupportedMedia
-from driftline.tensors import shorten
+from driftline.errors import BadRequest, UnsupportedMedia, shown
 
 Fields = list[tuple[bytes, bytes]]
 """HTTP headers, with names in lower case."""
@@ -139,10 +138,10 @@ def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event
     if media_type == STRUCTURED:
         return [_from_document(_loads(body), "the event")]
     if media_type != BATCH:
-        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, got {shorten(media_type)}")
+        raise UnsupportedMedia(f"Content-Type: expected {STRUCTURED} or {BATCH}, got {shown(media_type)}")
     documents = _loads(body)
     if type(documents) is not list:
-        raise BadRequest(f"the batch: expected a list of events, got {shorten(documents)}")
+        raise BadRequest(f"the batch: expected a list of events, got {shown(documents)}")
     return [_from_document(document, f"event {index}") for index, document in enumerate(documents)]
 
 
@@ -176,11 +175,11 @@ def _loads(body: bytes) -> Any:
 
 def _from_document(document: Any, where: str) -> Event:
     if type(document) is not dict:
-        raise BadRequest(f"{where}: expected an object, got {shorten(document)}")
+        raise BadRequest(f"{where}: expected an object, got {shown(document)}")
     given = {name: value for name, value in document.items() if value is not None or name == "data"}
     content_type, data, encoded = (given.pop(key, None) for key in ("datacontenttype", "data", "data_base64"))
     if content_type is not None and type(content_type) is not str:
-        raise BadRequest(f"{where}: 'datacontenttype': expected a text, got {shorten(content_type)}")
+        raise BadRequest(f"{where}: 'datacontenttype': expected a text, got {shown(content_type)}")
     content_type = content_type or ""
     if encoded is not None:
         if "data" in document:
@@ -199,28 +198,28 @@ def _from_base64(encoded: object, where: str) -> bytes:
             return b64decode(encoded, validate=True)
     except NoBase64:
         pass
-    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, got {shorten(encoded)}")
+    raise BadRequest(f"{where}: 'data_base64': expected a text in base64, got {shown(encoded)}")
 
 
 def _event(given: dict[str, Any], content_type: str, data: bytes, where: str = "the event") -> Event:
     """Check attributes and return an event with them."""
     version = given.pop("specversion", None)
     if version != "1.0":
-        came = "nothing" if version is None else shorten(version)
+        came = "nothing" if version is None else shown(version)
         raise BadRequest(f"{where}: 'specversion': expected '1.0', got {came}")
     for name in REQUIRED:
         value = given.get(name)
         if type(value) is not str or not value:
-            came = "nothing" if value is None else shorten(value)
+            came = "nothing" if value is None else shown(value)
             raise BadRequest(f"{where}: {name!r}: expected a text, got {came}")
     for name, value in given.items():
         if not _may_be(name):
-            raise BadRequest(f"{where}: expected names of letters a to z and digits, got {shorten(name)}")
+            raise BadRequest(f"{where}: expected names of letters a to z and digits, got {shown(name)}")
         if type(value) is not str and type(value) is not bool:
             if type(value) is not int or not _LEAST <= value <= _MOST:
                 raise BadRequest(
                     f"{where}: {name!r}: expected a text, a boolean or an integer of 32 bits, "
-                    f"got {shorten(value)}"
+                    f"got {shown(value)}"
                 )
     if (time := given.get("time")) is not None:
         _check_time(time, where)
@@ -233,4 +232,4 @@ def _check_time(time: object, where: str) -> None:
             return
     except ValueError:
         pass
-    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, got {shorten(time)}")
+    raise BadRequest(f"{where}: 'time': expected a time such as 2026-01-31T12:00:00.5Z, got {shown(time)}")

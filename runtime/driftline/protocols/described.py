@@ -10,9 +10,9 @@ from collections.abc import Container, Mapping
 from math import prod
 from typing import Any
 
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.protocols import binary
-from driftline.tensors import DATATYPES, Array, TensorSpec, coerce, shorten
+from driftline.tensors import DATATYPES, Array, TensorSpec, coerce
 
 _INTEGER = {int}
 
@@ -26,14 +26,14 @@ def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> dic
     Raises BadRequest for what does not follow the protocol.
     """
     if type(entries) is not list or not set(map(type, entries)) <= {dict}:
-        raise BadRequest(f"expected a list of tensors, got {shorten(entries)}")
+        raise BadRequest(f"expected a list of tensors, got {shown(entries)}")
     found: dict[str, Array] = {}
     for entry in entries:
         data = entry.get("data")
         size = (entry.get("parameters") or {}).get("binary_data_size")
         if size is not None:
             if type(size) is not int or not 0 <= size <= len(tail):
-                raise BadRequest(f"binary_data_size: expected 0 to {len(tail)}, got {shorten(size)}")
+                raise BadRequest(f"binary_data_size: expected 0 to {len(tail)}, got {shown(size)}")
             data, tail = tail[:size], tail[size:]
         name = entry.get("name")
         if type(name) is str and name in wanted:
@@ -45,9 +45,9 @@ def _read(entry: Mapping[str, Any], data: object) -> Array:
     name, shape = entry["name"], entry.get("shape")
     datatype = DATATYPES.get(str(entry.get("datatype")))
     if datatype is None:
-        raise BadRequest(f"tensor {name!r}: expected a datatype, got {shorten(entry.get('datatype'))}")
+        raise BadRequest(f"tensor {name!r}: expected a datatype, got {shown(entry.get('datatype'))}")
     if type(shape) is not list or not _INTEGER.issuperset(map(type, shape)) or min(shape, default=0) < 0:
-        raise BadRequest(f"tensor {name!r}: expected a shape, got {shorten(shape)}")
+        raise BadRequest(f"tensor {name!r}: expected a shape, got {shown(shape)}")
     spec = TensorSpec(name, datatype, tuple(shape))
     if isinstance(data, memoryview):
         return binary.decode(spec, data, spec.shape, prod(shape))

@@ -6,8 +6,7 @@ import re
 import zlib
 from collections.abc import Iterable
 
-from driftline.errors import BadRequest, TooLarge
-from driftline.tensors import shorten
+from driftline.errors import BadRequest, TooLarge, shown
 
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _CHUNK = 4096
@@ -64,7 +63,7 @@ def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
         return body
     if encoding not in _WINDOW_BITS:
         raise BadRequest(
-            f"Content-Encoding: expected gzip or deflate, got {shorten(encoding.decode('latin-1'))}"
+            f"Content-Encoding: expected gzip or deflate, got {shown(encoding.decode('latin-1'))}"
         )
     invalid = f"the body is not valid {encoding.decode()}"
     text, size, position, members = memoryview(body), 0, 0, 0

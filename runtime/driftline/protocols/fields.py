@@ -7,8 +7,8 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from driftline.errors import BadRequest
-from driftline.tensors import DATATYPES, TensorSpec, shorten
+from driftline.errors import BadRequest, shown
+from driftline.tensors import DATATYPES, TensorSpec
 
 _MOST_ELEMENTS = 2**48
 _INTEGER = {int}
@@ -21,7 +21,7 @@ def sent(spec: TensorSpec, datatype: object) -> TensorSpec:
     came = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None
     if came is None or "BYTES" in (came.name, spec.datatype.name):
         raise BadRequest(
-            f"input {spec.name!r}: expected datatype {spec.datatype.name}, got {shorten(datatype)}"
+            f"input {spec.name!r}: expected datatype {spec.datatype.name}, got {shown(datatype)}"
         )
     return replace(spec, datatype=came)
 
@@ -34,10 +34,10 @@ def shape_of(spec: TensorSpec, shape: object) -> tuple[int, ...]:
             if 0 in shape and prod(size or 1 for size in shape) > _MOST_ELEMENTS:
                 raise BadRequest(
                     f"input {spec.name!r}: expected dimensions of at most {_MOST_ELEMENTS} in all, "
-                    f"got {shorten(shape)}"
+                    f"got {shown(shape)}"
                 )
             return tuple(shape)
-    message = f"input {spec.name!r}: expected shape {list(spec.shape)}, got {shorten(shape)}"
+    message = f"input {spec.name!r}: expected shape {list(spec.shape)}, got {shown(shape)}"
     if type(shape) is list and any(type(size) is int and size < 0 for size in shape):
         message += "; -1 stands for any size, which a request has to state"
     raise BadRequest(message)
@@ -49,7 +49,7 @@ def parameters_of(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if parameters is None:
         return {}
     if type(parameters) is not dict:
-        raise BadRequest(f"{where}: expected 'parameters' as an object, got {shorten(parameters)}")
+        raise BadRequest(f"{where}: expected 'parameters' as an object, got {shown(parameters)}")
     if "shared_memory_region" in parameters:  # a client that read the region would find its old content
         raise BadRequest(f"{where}: shared memory is not supported; tensors come and go in the body")
     return parameters
@@ -59,7 +59,7 @@ def flag(parameters: Mapping[str, Any], where: str, key: str, default: bool = Fa
     """Return a parameter that is true or false."""
     value = parameters.get(key, default)
     if type(value) is not bool:
-        raise BadRequest(f"{where}: parameter {key!r}: expected true or false, got {shorten(value)}")
+        raise BadRequest(f"{where}: parameter {key!r}: expected true or false, got {shown(value)}")
     return value
 
 
@@ -67,7 +67,7 @@ def whole(parameters: Mapping[str, Any], where: str, key: str) -> int:
     """Return a parameter that is a whole number; 0 if it is absent."""
     value = parameters.get(key, 0)
     if type(value) is not int or not 0 <= value < 2**64:
-        raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, got {shorten(value)}")
+        raise BadRequest(f"{where}: parameter {key!r}: expected a whole number from 0, got {shown(value)}")
     return value
 
 
@@ -75,5 +75,5 @@ def text(document: Mapping[str, Any], key: str) -> str | None:
     """Return a string; None if it is absent."""
     value = document.get(key)
     if value is not None and type(value) is not str:
-        raise BadRequest(f"{key!r}: expected a string, got {shorten(value)}")
+        raise BadRequest(f"{key!r}: expected a string, got {shown(value)}")
     return value

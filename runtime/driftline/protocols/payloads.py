@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.protocols.cloudevents import Event
-from driftline.tensors import shorten
 
 REQUEST, RESPONSE = "request", "response"
 TYPES = {f"org.kubeflow.serving.inference.{kind}": kind for kind in (REQUEST, RESPONSE)}
@@ -85,14 +84,14 @@ def of_event(event: Event, json_length: int | None = None) -> Payload:
     """
     kind = TYPES.get(event.type)
     if kind is None:
-        raise BadRequest(f"the event: 'type': expected one of {', '.join(TYPES)}, got {shorten(event.type)}")
+        raise BadRequest(f"the event: 'type': expected one of {', '.join(TYPES)}, got {shown(event.type)}")
     given = event.attributes
     if JSON_LENGTH in given:
         length = str(given[JSON_LENGTH])
         if not length.isdecimal() or int(length) > len(event.data):
             raise BadRequest(
                 f"the event: {JSON_LENGTH!r}: expected 0 to the {len(event.data)} bytes of the data, "
-                f"got {shorten(length)}"
+                f"got {shown(length)}"
             )
         json_length = int(length)
     time = datetime.fromisoformat(str(given["time"])).timestamp() if "time" in given else 0.0

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import orjson
 
 from driftline.blocks import Blocks
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.objects import Objects
 from driftline.protocols.rows import BEHIND, RowForm
-from driftline.tensors import Array, Signature, Tensors, shorten
+from driftline.tensors import Array, Signature, Tensors
 
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
@@ -27,7 +27,8 @@ _BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(instances|inputs)"[ \t\n\r]*:[ \
 class V1Codec:
     """Reads `:predict` requests to one version of a model and writes its responses.
 
-    `{"instances": [...]}` has an entry for each row: its value, or an object of values by input name.
+    `{"instances": [...]}` has an entry for each row: its value, or an object of values by input name, where 1
+    stands for [1] if an input is (rows, 1).
     `{"inputs": ...}` has the tensors: the value of the only one, or an object of them by input name.
     `{"b64": "..."}` stands for the bytes of a string, unless an input has that name.
     The response is `{"predictions": [...]}`, with an entry for each row: its value, or an object of values by
@@ -63,9 +64,7 @@ class V1Codec:
         document = loads(body)
         given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
         if len(given) != 1:
-            raise BadRequest(
-                f"the request: expected one of 'instances' and 'inputs', got {shorten(document)}"
-            )
+            raise BadRequest(f"the request: expected one of 'instances' and 'inputs', got {shown(document)}")
         value = document[given[0]]
         if self._of_texts and b'"b64"' in body:
             value = with_bytes(value)
@@ -180,7 +179,7 @@ def _decoded(value: Any) -> object:
     try:
         return b64decode(encoded, validate=True)
     except ValueError as error:
-        raise BadRequest(f"'b64': expected base64, got {shorten(encoded)}: {error}") from None
+        raise BadRequest(f"'b64': expected base64, got {shown(encoded)}: {error}") from None
 
 
 def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
@@ -189,13 +188,23 @@ def inputs_of_rows(signature: Signature, instances: object) -> Tensors:
     Raises BadRequest if they do not fit the signature.
     """
     blocks = signature.blocks_of_rows(instances) if type(instances) is list else None
-    return signature.inputs_of(columns_of(instances)) if blocks is None else blocks
+    if blocks is not None:
+        return blocks
+    columns = columns_of(instances)
+    if type(columns) is dict:
+        for spec in signature.inputs:
+            values = columns.get(spec.name)
+            if values and spec.shape[1:] == (1,) and list not in map(type, values):
+                columns[spec.name] = [[value] for value in values]
+    return signature.inputs_of(columns)
 
 
 def columns_of(instances: object) -> object:
     """Convert rows of `{name: value}` to columns by name; return other rows unchanged."""
-    if type(instances) is not list or not instances:
-        raise BadRequest(f"'instances': expected a list of rows, got {shorten(instances)}")
+    if type(instances) is not list:
+        raise BadRequest(f"'instances': expected a list of rows, got {shown(instances)}")
+    if not instances:
+        raise BadRequest("'instances': expected at least one row, got none")
     if type(instances[0]) is not dict:
         return instances
     names = instances[0].keys()
@@ -203,6 +212,6 @@ def columns_of(instances: object) -> object:
         if type(row) is not dict or row.keys() != names:
             raise BadRequest(
                 f"instance {position}: expected the keys {', '.join(names)} of the first one, "
-                f"got {shorten(row)}"
+                f"got {shown(row)}"
             )
     return {name: [row[name] for row in instances] for name in names}

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import orjson
 
 from driftline.blocks import Blocks
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.protocols import binary, classification, fields, numbers
 from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import BinaryForm, Form, TextForm
-from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce
 
 _INTEGER = {int}
 _DATA = numbers.key("data")
@@ -151,7 +151,7 @@ class V2Codec:
     def read(self, document: object, tail: memoryview = memoryview(b"")) -> InferRequest:  # noqa: B008 - of nothing
         """Read a request whose data are lists, memoryviews of bytes, or in `tail`; see decode."""
         if type(document) is not dict:
-            raise BadRequest(f"the request: expected an object with 'inputs', got {shorten(document)}")
+            raise BadRequest(f"the request: expected an object with 'inputs', got {shown(document)}")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
         everything_binary = False
         if "parameters" in document:
@@ -167,7 +167,7 @@ class V2Codec:
 
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
         if type(entries) is not list or not entries:
-            raise BadRequest(f"'inputs': expected a list of tensors, got {shorten(entries)}")
+            raise BadRequest(f"'inputs': expected a list of tensors, got {shown(entries)}")
         blocks = None if tail else self._read_columns(entries)
         if blocks is not None:
             return blocks
@@ -206,7 +206,7 @@ class V2Codec:
         name = entry.get("name") if type(entry) is dict else None
         spec = self._inputs.get(name) if type(name) is str else None
         if spec is None:
-            given_name = shorten(entry if name is None else name)
+            given_name = shown(entry if name is None else name)
             raise BadRequest(
                 f"input {given_name}: the model has no such input; it has: {', '.join(self._inputs)}"
             )
@@ -237,7 +237,7 @@ class V2Codec:
         if type(data) is not list:
             if type(data) is memoryview:
                 return binary.decode(sent, data, shape, count), tail
-            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, got {shorten(data)}")
+            raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, got {shown(data)}")
         array = coerce(spec, data)
         if array.size != count:
             raise BadRequest(
@@ -247,12 +247,12 @@ class V2Codec:
 
     def _read_outputs(self, entries: object, everything_binary: bool, request: InferRequest) -> None:
         if type(entries) is not list:
-            raise BadRequest(f"'outputs': expected a list, got {shorten(entries)}")
+            raise BadRequest(f"'outputs': expected a list, got {shown(entries)}")
         as_bytes: dict[str, bool] = {}
         for entry in entries:
             name = entry.get("name") if type(entry) is dict else None
             if type(name) is not str or name not in self._outputs:
-                given_name = shorten(entry if name is None else name)
+                given_name = shown(entry if name is None else name)
                 raise BadRequest(
                     f"output {given_name}: the model has no such output; it has: {', '.join(self._outputs)}"
                 )

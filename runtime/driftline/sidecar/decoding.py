@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
 
 from driftline.columns import columns_of
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, shown
 from driftline.monitor.reference.column import Categorical
 from driftline.monitor.reference.profile import Profile
 from driftline.protocols.described import tensors_of
@@ -24,7 +25,7 @@ from driftline.protocols.encoding import decompress
 from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, split_of
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.forms import ANSWERED, ASKED, Form, Lists, document_of, form_of
-from driftline.tensors import Array, shorten
+from driftline.tensors import Array
 
 MAX_BYTES = 64 * 2**20
 """Most bytes of a body, decompressed."""
@@ -100,7 +101,7 @@ class Decoder:
         names = [name for name in self._names if name not in covered]
         stem = "".join(names[:1]).rpartition("_")[0]
         if not names or (names[1:] and names != [f"{stem}_{index}" for index in range(len(names))]):
-            raise BadRequest(f"a raw body: expected the profile of one input, got {shorten(names)}")
+            raise BadRequest(f"a raw body: expected the profile of one input, got {shown(names)}")
         content = _plain(exchange.request)
         kind = {4: np.float32, 8: np.float64}.get(len(content) // len(names))
         if kind is None or len(content) % len(names):
@@ -135,7 +136,7 @@ class Decoder:
         except orjson.JSONDecodeError as error:
             document = _with_nan(content[:end], error)
         if type(document) is not dict:
-            raise BadRequest(f"a body: expected an object, got {shorten(document)}")
+            raise BadRequest(f"a body: expected an object, got {shown(document)}")
         tail = memoryview(b"" if end is None else content)[end or 0 :]
         return read(document, tail, first)
 
@@ -165,7 +166,7 @@ class Decoder:
         if type(inputs) is list and inputs and type(inputs[0]) is dict and "datatype" in inputs[0]:
             return tensors_of(inputs, tail, self._wanted)
         if inputs is None:
-            raise BadRequest(f"a request: expected inputs, instances or a dataframe, got {shorten(document)}")
+            raise BadRequest(f"a request: expected inputs, instances or a dataframe, got {shown(document)}")
         return self._values(inputs, first)
 
     # -- responses ----------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ class Decoder:
             return tensors_of(document["outputs"], tail, self._wanted)
         if "predictions" in document:
             return self._values(document["predictions"], first)
-        raise BadRequest(f"an answer: expected outputs or predictions, got {shorten(document)}")
+        raise BadRequest(f"an answer: expected outputs or predictions, got {shown(document)}")
 
     # -- values without a datatype --------------------------------------------------------------------
 
@@ -183,8 +184,10 @@ class Decoder:
         """Read columns by name, rows of `{name: value}`, or unnamed values: the columns from `first` on."""
         if type(values) is dict:
             return {name: _array(name, column) for name, column in values.items() if name in self._wanted}
-        if type(values) is not list or not values:
-            raise BadRequest(f"expected a list of rows, got {shorten(values)}")
+        if type(values) is not list:
+            raise BadRequest(f"expected a list of rows, got {shown(values)}")
+        if not values:
+            raise BadRequest("expected at least one row, got none")
         if type(values[0]) is dict:
             return self._frame(from_records(values, "rows"))
         if type(values[0]) is not list:
@@ -222,14 +225,22 @@ def _plain(body: Body) -> bytes:
 
 
 def _array(name: object, values: Any) -> Array:
-    """Make a column from JSON values: text as objects, integers as such, other numbers and null as floats."""
+    """Make a column from JSON values: text as objects, integers as such, other numbers and null as floats.
+
+    Lists of one length are several columns, or one if they have one value each.
+    """
     kinds = set(map(type, values))
+    if kinds == {list}:
+        if len(set(map(len, values))) > 1:
+            raise BadRequest(f"column {shown(name)}: expected lists of one length, got others")
+        flat = _array(name, list(chain.from_iterable(values)))
+        return flat.reshape(len(values), len(values[0]), *flat.shape[1:])
     try:
         if str in kinds:
             return np.array(values, object)
         return np.array(values) if kinds <= _NUMBERS else np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadRequest(f"column {shorten(name)}: expected numbers or text: {error}") from error
+        raise BadRequest(f"column {shown(name)}: expected numbers or text: {error}") from error
 
 
 def _with_nan(text: bytes, error: orjson.JSONDecodeError) -> Any:

@@ -47,8 +47,8 @@ class Group:
     @property
     def told(self) -> str:
         """Return what the report covers, in words."""
-        monitors = "1 monitor has" if len(self.pages) == 1 else f"{len(self.pages)} monitors have"
-        return f"{self.model}, as {monitors} seen it"
+        title = f"{self.model}: drift"
+        return title if len(self.pages) == 1 else f"{title}, of {len(self.pages)} servers together"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it in JSON's types."""

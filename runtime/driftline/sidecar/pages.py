@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from driftline import __version__
 from driftline.answers import HANDLERS, json
@@ -33,7 +33,10 @@ class Pages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        await self._endpoints.get(scope["path"], self._pages)(scope, receive, send)
+        app: ASGIApp = self._endpoints.get(scope["path"], self._pages)
+        if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):  # events are posted there
+            app = RedirectResponse("drift")
+        await app(scope, receive, send)
 
     def _routes(self) -> Iterator[Route]:
         for base in ("", "/v2/models/{name}"):

@@ -26,6 +26,7 @@ from driftline.monitor.monitor import Monitor
 from driftline.monitor.reference.column import Numeric, Reference
 from driftline.monitor.reference.profile import Profile
 from driftline.monitor.reporting import report
+from driftline.monitor.reporting.histogram import histogram
 from driftline.monitor.reporting.report import Report
 from driftline.monitor.window import Window
 from driftline_kernels import comoments, fourier
@@ -112,9 +113,9 @@ def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
         assert psi.value <= 4 * (psi.null or 0), column.name
         expected = BOTH | (NUMERIC if column.kind == "numeric" else {"unseen"})
         if column.name == "constant":
-            expected -= {"wasserstein", "mean_shift"}
+            expected -= {"wasserstein", "mean_shift", "chi_square"}
         if column.name == "absent":
-            expected -= {"wasserstein", "mean_shift", "kolmogorov_smirnov"}
+            expected -= {"wasserstein", "mean_shift", "kolmogorov_smirnov", "chi_square"}
         assert column.statistics.keys() == expected, column.name
         assert column.rows == 2_000
         assert column.reference_shares.sum() == pytest.approx(1)
@@ -122,6 +123,14 @@ def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
     for statistic in found.whole.values():
         assert statistic.value <= 2 * (statistic.null or 0)
     assert found["normal"].statistics["kolmogorov_smirnov"].p > 0.001  # type: ignore[operator]
+
+
+def test_chi_square_is_left_out_if_pooling_leaves_one_bin() -> None:
+    before = [*["a"] * 71, *["b"] * 59, *["c"] * 48]
+    few, many = only(before, ["a"] * 500).statistics, only(before, ["a"] * 100_000).statistics
+    assert few["chi_square"].p == pytest.approx(0)
+    assert many["psi"].value > 5
+    assert "chi_square" not in many
 
 
 def test_statistics_are_those_of_the_rows() -> None:
@@ -247,7 +256,7 @@ def test_where_the_shape_says_more_than_the_mean_it_is_told_first() -> None:
     assert mean.startswith("mean down 0.2 sd, 0.499 -> 0.4")
     normal = np.random.default_rng(0).standard_normal(5_000)
     assert re.fullmatch(
-        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; above 3\.\d+, its greatest: 0 % -> 0\.\d+ %)?",
+        r"mean up 0\.3 sd, -?0\.0\d+ -> 0\.\d+(; above 3\.\d+, the reference maximum: 0 % -> 0\.\d+ %)?",
         only(normal, normal + 0.3).words,
     )
 
@@ -256,9 +265,9 @@ def test_out_of_range_is_told_with_its_side() -> None:
     values = np.linspace(3, 71, 5_000)
     usual, low, high = values[:400], [-5.0] * 100, [90.0] * 100
     told = [
-        ([*usual, *low], "below 3, its least: 0 % -> 20 %"),
-        ([*usual, *high], "above 71, its greatest: 0 % -> 20 %"),
-        ([*usual, *low, *high[:10]], "below 3, its least: 0 % -> 20 %"),
+        ([*usual, *low], "below 3, the reference minimum: 0 % -> 20 %"),
+        ([*usual, *high], "above 71, the reference maximum: 0 % -> 20 %"),
+        ([*usual, *low, *high[:10]], "below 3, the reference minimum: 0 % -> 20 %"),
         ([*usual, *low, *high[:20]], "out of 3 to 71: 0 % -> 23 %"),
     ]
     for now, words in told:
@@ -322,7 +331,7 @@ def test_odd_references_are_explained() -> None:
     rows = np.full(200, 7.0)
     constant = only(rows, np.append(rows, [8.0] * 50))
     assert constant.note.startswith("the reference has one value only, 7")
-    assert constant.words == "above 7, its greatest: 0 % -> 20 %"
+    assert constant.words == "above 7, the reference maximum: 0 % -> 20 %"
     absent = only(np.full(200, np.nan), np.append(np.full(100, np.nan), np.zeros(100)))
     assert absent.note == "the reference has no values: all are missing"
     assert absent.statistics["missing"].value == -0.5
@@ -502,6 +511,41 @@ def test_names_are_escaped_and_many_columns_are_cut() -> None:
     assert page.count("<tr>") == 41
     assert "22 columns of less drift are not shown" in page
     assert "22 columns of less drift are not shown" in text
+
+
+def labels(column: report.ColumnReport) -> list[str]:
+    """What stands below a histogram."""
+    drawing = ElementTree.fromstring(histogram(column))
+    return [each.text or "" for each in drawing.iter("text")]
+
+
+def test_a_histogram_says_where_it_begins_and_ends() -> None:
+    usual = np.linspace(0, 10, 101)
+    assert labels(only(usual, usual[20:])) == ["0", "10"]
+    assert labels(only(usual, [*usual, -1e6, np.nan])) == ["< -9.6", "10", "missing"]
+    assert labels(only(usual, [*usual, 1e6])) == ["0", "> 19.6"]
+    days = np.array(["2026-03-01", "2026-03-09"], "M8[D]").repeat(50)
+    profile = Profile.fit({"x": days})
+    counted = Counted(profile["x"], *count(profile["x"], days.astype("M8[us]").astype(np.int64)))
+    dated = labels(report.of_columns([counted])[0])
+    assert [each[:10] for each in dated] == ["2026-03-01", "2026-03-09"]
+    assert labels(only(np.full(100, np.nan), [np.nan])) == ["missing"]
+
+
+def test_a_histogram_names_categories_where_there_is_room() -> None:
+    assert labels(only(["rome"] * 60 + ["<b>&"] * 40, ["rome", "oslo"])) == ["rome", "<b>&", "unseen"]
+    assert labels(only(["a category of many letters"] * 60 + ["b"] * 40, ["b"])) == ["a categ…", "b"]
+    many = [name for index in range(12) for name in [f"c{index:02}"] * (100 - index)]
+    assert labels(only(many, many)) == [f"c{index:02}" for index in range(10)] + ["…"]
+
+
+def test_whole_rows_say_what_their_numbers_are(profile: Profile) -> None:
+    page, text = shows(report.of(profile, window(profile, data(500))))
+    for shown in (page, text):
+        assert re.search(
+            r"largest change of a correlation [\d.]+ \(.*, norm of all these changes [\d.]+ \(", shown
+        )
+        assert "mean shift, sd" in shown
 
 
 def test_a_page_for_a_browser(profile: Profile) -> None:

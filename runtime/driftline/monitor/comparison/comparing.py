@@ -68,7 +68,7 @@ def _add_categorical(columns: list[Counted], found: list[Found]) -> None:
         p[row, : len(column.counts)] = column.reference.counts
         q[row, : len(column.counts)] = column.counts
     _add_distances(p, q, found)
-    _put("chi_square", statistics.chi_square(p, q), found)
+    _add_chi_square(p, q, found)
     _add_rates(columns, found)
 
 
@@ -87,7 +87,7 @@ def _add_numeric(columns: list[Counted], found: list[Found]) -> None:
     if varied:
         some, theirs = [columns[row] for row in varied], [found[row] for row in varied]
         _add_moments(some, p[varied, 1:-2], q[varied, 1:-2], theirs)
-    _put("chi_square", statistics.chi_square(p, q), found)
+    _add_chi_square(p, q, found)
     _add_rates(columns, found)
 
 
@@ -131,6 +131,12 @@ def _add_moments(columns: list[Counted], p: Array, q: Array, found: list[Found])
 def _add_distances(p: Array, q: Array, found: list[Found]) -> None:
     for name, each in statistics.distances(p, q).items():
         _put(name, each, found)
+
+
+def _add_chi_square(p: Array, q: Array, found: list[Found]) -> None:
+    for statistic, one in zip(statistics.chi_square(p, q), found, strict=True):
+        if statistic.null:  # of one bin the test can't tell how far it is, and 0 would say not at all
+            one["chi_square"] = statistic
 
 
 def _add_rates(columns: list[Counted], found: list[Found]) -> None:

@@ -126,9 +126,9 @@ def _side(reference: Numeric, counts: Array) -> tuple[str, int]:
         text(end, reference.temporal, reference.sd / 10) for end in (reference.minimum, reference.maximum)
     )
     if below >= 9 * above:
-        return f"below {least}, its least:", below
+        return f"below {least}, the reference minimum:", below
     if above >= 9 * below:
-        return f"above {greatest}, its greatest:", above
+        return f"above {greatest}, the reference maximum:", above
     return f"out of {least} to {greatest}:", below + above
 
 

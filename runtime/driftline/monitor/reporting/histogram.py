@@ -18,35 +18,47 @@ if TYPE_CHECKING:
 _BARS = 26
 _CATEGORIES = 10
 _BAR, _GAP, _HEIGHT, _LABEL = 7, 13, 38, 12
+_WIDEST = 6 * _BAR
+"""Of a category, where there are few: so wide, most names are legible below it."""
+
+_LETTER = 5.2
+"""Width of a letter in labels, about."""
 
 
 class Bar(NamedTuple):
-    """A share of the reference beside one of the window, and what of."""
+    """A share of the reference beside one of the window, and what of; `short` if that isn't its name."""
 
     label: str
     reference: float
     current: float
+    short: str = ""
 
 
 def histogram(column: ColumnReport) -> str:
     """SVG: of the reference what is filled; of the window an outline of numbers, slim bars of categories.
 
     What is missing, infinite or unseen stands apart, at the right. Every bar says in a tooltip what it is.
+    Below are the ends of the numbers, or as much of the names of categories as there is room for.
     """
     bars = numeric_bars(column) if isinstance(column.reference, Numeric) else category_bars(column)
     apart = special_bars(column)
     top = max((max(bar.reference, bar.current) for bar in (*bars, *apart)), default=0.0) or 1.0
     lined = isinstance(column.reference, Numeric)
-    wide = _BAR if lined else 2 * _BAR
+    wide = _BAR if lined else min(max(_BARS * _BAR // max(len(bars), 1), 2 * _BAR), _WIDEST)
     drawn = [_bar(bar, index * wide, wide, top, slim=not lined) for index, bar in enumerate(bars)]
     width = len(bars) * wide
     if lined and any(bar.current for bar in bars):
         drawn.append(_outline(bars, wide, top))
+    if lined and bars:
+        low, high = ends(column)
+        drawn += (_label(low, 0, " low"), _label(high, width, " high"))
+    elif not lined:
+        names = [_fitting(bar.short or bar.label, wide) for bar in bars]
+        drawn += [_label(name, index * wide + wide // 2) for index, name in enumerate(names)]
     for bar in apart:
         width += _GAP if bar is apart[0] else 0
         drawn.append(_bar(bar, width + _GAP, 2 * _BAR, top, slim=True))
-        middle = width + _GAP + _BAR
-        drawn.append(f'<text class="x" x="{middle}" y="{_HEIGHT + _LABEL - 2}">{bar.label}</text>')
+        drawn.append(_label(bar.label, width + _GAP + _BAR))
         width += 2 * _BAR + 2 * _GAP
     height = _HEIGHT + _LABEL
     return (
@@ -69,6 +81,16 @@ def _bar(bar: Bar, x: int, width: int, top: float, slim: bool) -> str:
 
 def _rectangle(name: str, x: int, width: int, tall: float) -> str:
     return f'<rect class="{name}" x="{x}" y="{_HEIGHT - tall:.1f}" width="{width}" height="{tall:.1f}"/>'
+
+
+def _label(text: str, x: int, end: str = "") -> str:
+    return f'<text class="x{end}" x="{x}" y="{_HEIGHT + _LABEL - 2}">{escape(text)}</text>'
+
+
+def _fitting(name: str, width: int) -> str:
+    """A name, or as much of it as fits."""
+    most = int(width / _LETTER)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _outline(bars: list[Bar], width: int, top: float) -> str:
@@ -113,6 +135,18 @@ def numeric_bars(column: ColumnReport) -> list[Bar]:
     ]
 
 
+def ends(column: ColumnReport) -> tuple[str, str]:
+    """Where the bars of numbers begin and end: '-2.5', or '< -2.5' if the first has what lies below, too."""
+    reference, moments = column.reference, column.moments
+    assert isinstance(reference, Numeric)
+    low, high = _span(reference, moments)
+    least, greatest = reference.minimum, reference.maximum
+    if moments is not None and moments[0] > 0:
+        least, greatest = min(least, float(moments[3])), max(greatest, float(moments[4]))
+    first, last = (text(end, reference.temporal, (high - low) / 10) for end in (low, high))
+    return f"< {first}" if least < low else first, f"> {last}" if greatest > high else last
+
+
 def _span(reference: Numeric, moments: Array | None) -> tuple[float, float]:
     """From where to where: the reference's central bins and half as much again, and the window's bulk."""
     edges = reference.edges.astype(np.float64)
@@ -141,8 +175,8 @@ def category_bars(column: ColumnReport) -> list[Bar]:
     shown = largest[np.argsort(-before[largest], kind="stable")]
     bars = [Bar(reference.categories[i], float(before[i]), float(after[i])) for i in shown]
     if known > _CATEGORIES:
-        others = before.sum() - before[shown].sum(), after.sum() - after[shown].sum()
-        bars.append(Bar(f"{known - _CATEGORIES:,} others", *(max(float(share), 0.0) for share in others)))
+        rest, now = (max(float(each.sum() - each[shown].sum()), 0.0) for each in (before, after))
+        bars.append(Bar(f"{known - _CATEGORIES:,} others", rest, now, "…"))
     return bars
 
 

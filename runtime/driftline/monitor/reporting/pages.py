@@ -27,16 +27,27 @@ _NO_SCRIPT = {"content-security-policy": "default-src 'none'; style-src 'unsafe-
 
 async def report(request: Request, watched: Watched, model: str, version: str) -> Response:
     """How the last `?window=N` windows differ from the reference, the current one included: a page for a
-    browser, else JSON."""
+    browser unless it asks for `?format=json`, else JSON."""
+    from driftline.monitor.reporting.render import page
+
     monitor = watched.ready()
-    windows = number(request, "window", 1, 1, monitor.keep_windows + 1)
-    found = await asyncio.to_thread(monitor.report, int(windows))
-    if "text/html" in request.headers.get("accept", ""):
+    windows = int(number(request, "window", 1, 1, monitor.keep_windows + 1))
+    found = await asyncio.to_thread(monitor.report, windows)
+    if "text/html" in request.headers.get("accept", "") and request.query_params.get("format") != "json":
         title = f"{model} {version}: drift" if version else f"{model}: drift"
-        return HTMLResponse(await asyncio.to_thread(found.to_html, title), headers=_BY_ACCEPT | _NO_SCRIPT)
+        links = _links(windows, monitor.finished_windows + 1)
+        content = await asyncio.to_thread(page, title, [(title, found)], links)
+        return HTMLResponse(content, headers=_BY_ACCEPT | _NO_SCRIPT)
     answer = json({"model": model, "version": version} | found.to_dict())
     answer.headers.update(_BY_ACCEPT)
     return answer
+
+
+def _links(windows: int, most: int) -> dict[str, str]:
+    """From a report of the last windows to those of one less and one more, of `most`, and to its JSON."""
+    near = [each for each in (windows - 1, windows + 1) if 1 <= each <= most]
+    told = {each: "the current window" if each == 1 else f"the last {each} windows" for each in near}
+    return {told[each]: f"?window={each}" for each in near} | {"JSON": f"?window={windows}&format=json"}
 
 
 async def acknowledge(watched: Watched) -> Response:
@@ -92,7 +103,9 @@ def number(request: Request, name: str, default: float, least: float, most: floa
     except ValueError:
         value = float("nan")
     if not least <= value <= most:
-        raise BadRequest(f"'{name}': expected a number from {least:g} to {most:g}, got {shorten(text)}")
+        raise BadRequest(
+            f"parameter '{name}': expected a number from {least:g} to {most:g}, got {shorten(text)}"
+        )
     return value
 
 

@@ -54,7 +54,9 @@ border:0;border-bottom:1px solid rgba(128,128,128,.25);color:inherit}
 .driftline .r{fill:currentColor;fill-opacity:.2}
 .driftline .c{fill:#e8710a}
 .driftline .o{fill:#e8710a;fill-opacity:.14;stroke:#e8710a;stroke-width:1.4;stroke-linejoin:round}
-.driftline .x{fill:currentColor;opacity:.65;font:9px system-ui,sans-serif;text-anchor:middle}
+.driftline .x{fill:currentColor;opacity:.75;font:9px system-ui,sans-serif;text-anchor:middle}
+.driftline .low{text-anchor:start}
+.driftline .high{text-anchor:end}
 .driftline .key{display:inline-block;width:.8em;height:.8em;vertical-align:-.05em;margin:0 .3em 0 .9em}
 .driftline p{margin:.3em 0}
 .driftline .signal{border-left:3px solid #8a8a8a;padding:.15em .7em;margin:.35em 0}
@@ -62,7 +64,10 @@ border:0;border-bottom:1px solid rgba(128,128,128,.25);color:inherit}
 .driftline .alarm{border-color:#d93025}
 """
 
-_PAGE_STYLE = "body{max-width:1100px;margin:1.5em auto;padding:0 1em}h1{font:600 20px system-ui,sans-serif}"
+_PAGE_STYLE = (
+    "body{max-width:1100px;margin:1.5em auto;padding:0 1em}h1{font:600 20px system-ui,sans-serif}"
+    "nav{float:right;font:13px/1.45 system-ui,sans-serif}"
+)
 
 
 def terminal(report: Report) -> RenderableType:
@@ -80,7 +85,7 @@ def terminal(report: Report) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("column", overflow="fold")
     table.add_column("")
-    for name in ("PSI", "by chance", "KS p", "mean, sd", "missing"):
+    for name in ("PSI", "by chance", "KS p", "mean shift, sd", "missing"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("change", overflow="fold")
     held = _held(report)
@@ -123,18 +128,25 @@ def html(report: Report) -> str:
     return (
         f'<div class="driftline"><style>{_STYLE}</style><p><b>{escape(_heading(report))}</b>{key}</p>'
         f'{signals}{whole}<table><thead><tr><th class="l">column</th><th class="l"></th><th>PSI</th>'
-        '<th>KS p</th><th>mean, sd</th><th>missing</th><th class="l">change</th></tr></thead>'
+        '<th>KS p</th><th>mean shift, sd</th><th>missing</th><th class="l">change</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>{more}<small style='white-space:normal'>{_foot(report)}</small></div>"
     )
 
 
-def page(title: str, reports: Iterable[tuple[str, Report]]) -> str:
-    """Reports, each under its heading, as a whole page that needs nothing else."""
+def page(title: str, reports: Iterable[tuple[str, Report]], links: Mapping[str, str] | None = None) -> str:
+    """Reports, each under its heading, as a whole page that needs nothing else.
+
+    links  what else there is to see: addresses by their names
+    """
+    others = " · ".join(
+        f'<a href="{escape(address)}">{escape(name)}</a>' for name, address in (links or {}).items()
+    )
     parts = "".join(f"<h1>{escape(heading)}</h1>{html(report)}" for heading, report in reports)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{_PAGE_STYLE}</style></head><body>{parts}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{_PAGE_STYLE}</style></head>"
+        f"<body>{f'<nav>{others}</nav>' if others else ''}{parts}</body></html>\n"
     )
 
 
@@ -178,7 +190,11 @@ def _typeset(words: str) -> str:
 
 
 def _whole(report: Report) -> str:
-    names = {"mmd": "MMD", "correlation_max": "largest change of a correlation", "correlation_norm": "of all"}
+    names = {
+        "mmd": "MMD",
+        "correlation_max": "largest change of a correlation",
+        "correlation_norm": "norm of all these changes",
+    }
     return ", ".join(
         f"{names[name]} {_number(statistic.value)} ({_number(statistic.null)} by chance)"
         for name, statistic in report.whole.items()

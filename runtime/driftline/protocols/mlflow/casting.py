@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from driftline.errors import BadRequest, SignatureViolation
+from driftline.errors import BadRequest, SignatureViolation, shown, shown_with_type
 from driftline.mlmodel import Tensor
-from driftline.tensors import DATATYPES, Array, TensorSpec, coerce, shorten
+from driftline.tensors import DATATYPES, Array, TensorSpec, coerce
 
 DTYPES = {
     "boolean": np.dtype(np.bool_),
@@ -97,9 +97,7 @@ def _fails(dtype: np.dtype[Any]) -> Callable[[object], bool]:
 
 
 def _wrong(name: object, declared: str, value: object) -> BadRequest:
-    return BadRequest(
-        f"column {shorten(name)}: expected {declared}, got {shorten(value)} ({type(value).__name__})"
-    )
+    return BadRequest(f"column {shown(name)}: expected {declared}, got {shown_with_type(value)}")
 
 
 def _missing(value: object) -> bool:
@@ -128,11 +126,11 @@ def _date(name: object, value: object) -> str | None:
         raise _wrong(name, "datetime", value) from None
     if moment.tzinfo is not None:
         raise SignatureViolation(
-            f"column {shorten(name)}: expected datetime without a time zone, got {shorten(value)}"
+            f"column {shown(name)}: expected datetime without a time zone, got {shown(value)}"
         )
     if not _FIRST <= moment <= _LAST:
         raise BadRequest(
-            f"column {shorten(name)}: expected datetime from {_FIRST} to {_LAST}, got {shorten(value)}"
+            f"column {shown(name)}: expected datetime from {_FIRST} to {_LAST}, got {shown(value)}"
         )
     return str(moment)
 
@@ -178,12 +176,13 @@ def keep(name: object, values: Any, declared: str) -> Any:
         came = str(values.dtype)
     elif isinstance(values, list):
         came = next((type(value).__name__ for value in values if value is not None), "null")
+        came = "string" if came == "str" else came
     else:
         want, came = DTYPES[declared], str(values.dtype)
         zeros_and_ones = came == "int64" and want.kind == "f" and bool(np.isin(values, (0, 1)).all())
         if zeros_and_ones or _safe(values.dtype, want):
             return values.astype(want)
-    raise SignatureViolation(f"column {shorten(name)}: expected {declared}, got {came}")
+    raise SignatureViolation(f"column {shown(name)}: expected {declared}, got {came}")
 
 
 def _safe(came: np.dtype[Any], want: np.dtype[Any]) -> bool:
@@ -212,7 +211,7 @@ def tensor(declared: Tensor, name: str, value: object) -> Array:
             with np.errstate(over="ignore"):
                 array = _as(value, declared.dtype)
         except (ValueError, TypeError, OverflowError):
-            message = str(error) or f"input {name!r}: expected {declared.dtype}, got {shorten(value)}"
+            message = str(error) or f"input {name!r}: expected {declared.dtype}, got {shown(value)}"
             raise BadRequest(message) from None
     fits = len(array.shape) == len(declared.shape) and all(
         want in (-1, size) for size, want in zip(array.shape, declared.shape, strict=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from driftline.errors import BadRequest, SignatureViolation
+from driftline.errors import BadRequest, SignatureViolation, shown
 from driftline.mlmodel import Column, MlflowSignature, Parameter, Tensor
 from driftline.protocols.mlflow import casting
 from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, tensors_of
 from driftline.protocols.v1 import columns_of, inputs_of_rows
-from driftline.tensors import Signature, Tensors, shorten
+from driftline.tensors import Signature, Tensors
 
 
 class Intake(Protocol):
@@ -101,12 +101,10 @@ class Columns:
         if missing or len(declared) < len(self._schema):
             raise SignatureViolation(
                 f"missing columns: {', '.join(map(repr, missing)) or 'some'}; "
-                f"expected {'; '.join(map(str, self._schema))}; got {shorten(list(given))}"
+                f"expected {'; '.join(map(str, self._schema))}; got {shown(list(given))}"
             )
         if not columns:
-            raise BadRequest(
-                f"expected any of {'; '.join(map(str, self._schema))}; got {shorten(list(given))}"
-            )
+            raise BadRequest(f"expected any of {'; '.join(map(str, self._schema))}; got {shown(list(given))}")
         absent = [None] * frame.rows
         whole = Frame(tuple(declared), [columns.get(name, absent) for name in declared])
         return tensors_of(whole, self._signature), True
@@ -122,7 +120,7 @@ class Columns:
         if self._named and len(self._schema) == 1 and type(value) is list:
             return self._by_name({str(self._schema[0].name): value})
         raise SignatureViolation(
-            f"expected values by column name: {'; '.join(map(str, self._schema))}; got {shorten(value)}"
+            f"expected values by column name: {'; '.join(map(str, self._schema))}; got {shown(value)}"
         )
 
     def instances(self, value: object) -> tuple[Tensors, bool]:
@@ -132,12 +130,12 @@ class Columns:
 
     def _by_name(self, values: Mapping[str, Any]) -> tuple[Tensors, bool]:
         if not self._named:
-            raise BadRequest(f"expected a list of rows, as columns have no names, got {shorten(values)}")
+            raise BadRequest(f"expected a list of rows, as columns have no names, got {shown(values)}")
         columns = {name: value if type(value) is list else [value] for name, value in values.items()}
         lengths = set(map(len, columns.values()))
         if len(lengths) != 1:
             each = {name: len(column) for name, column in columns.items()}
-            raise SignatureViolation(f"expected columns of one length, got {shorten(each)}")
+            raise SignatureViolation(f"expected columns of one length, got {shown(each)}")
         for column in self._schema:
             given = columns.get(str(column.name), [])
             if column.type.name in casting.DTYPES and given and type(given[0]) is list:
@@ -176,13 +174,13 @@ class DeclaredTensors:
     def tensors(self, value: object) -> tuple[Tensors, bool]:
         """Read values by tensor name, or the values of the only one."""
         if not self._named and (type(value) is dict or value is None):
-            raise BadRequest(f"expected a list, as the model's input has no name, got {shorten(value)}")
+            raise BadRequest(f"expected a list, as the model's input has no name, got {shown(value)}")
         if type(value) is dict:
             return self._read(value)
         if len(self._schema) > 1:
             raise SignatureViolation(
                 f"expected values by input name: {'; '.join(map(str, self._schema.values()))}; "
-                f"got {shorten(value)}"
+                f"got {shown(value)}"
             )
         return self._read(dict.fromkeys(self._schema, value))
 
@@ -191,7 +189,7 @@ class DeclaredTensors:
         columns = columns_of(value) if type(value) is list and value else value
         if type(columns) is dict and not self._named:
             raise SignatureViolation(
-                f"expected a list a row, as the model's input has no name, got {shorten(value)}"
+                f"expected a list a row, as the model's input has no name, got {shown(value)}"
             )
         return self.tensors(columns)
 
@@ -200,7 +198,7 @@ class DeclaredTensors:
         if missing:
             raise SignatureViolation(
                 f"missing inputs: {', '.join(map(repr, missing))}; "
-                f"expected {'; '.join(map(str, self._schema.values()))}; got {shorten(list(values))}"
+                f"expected {'; '.join(map(str, self._schema.values()))}; got {shown(list(values))}"
             )
         arrays = {name: casting.tensor(tensor, name, values[name]) for name, tensor in self._schema.items()}
         only = len(arrays) == len(self._signature.inputs) == 1
@@ -215,14 +213,14 @@ def check_parameters(given: object, declared: tuple[Parameter, ...]) -> None:
     if not declared or given is None:
         return
     if type(given) is not dict:
-        raise SignatureViolation(f"'params': expected an object, got {shorten(given)}")
+        raise SignatureViolation(f"'params': expected an object, got {shown(given)}")
     for parameter in declared:
         value = given.get(parameter.name)
         values = [value] if parameter.shape is None else value
         if value is not None and (type(values) is not list or not all(_is(parameter, one) for one in values)):
             listed = "" if parameter.shape is None else "a list of "
             raise SignatureViolation(
-                f"parameter {parameter.name!r}: expected {listed}{parameter.type}, got {shorten(value)}"
+                f"parameter {parameter.name!r}: expected {listed}{parameter.type}, got {shown(value)}"
             )
 
 

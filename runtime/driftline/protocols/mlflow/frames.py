@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from driftline.errors import BadRequest
-from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce, shorten
+from driftline.errors import BadRequest, shown
+from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce
 
 SPLIT_KEYS = {"columns", "index", "data"}
 
@@ -36,7 +36,7 @@ class Frame:
         columns = dict(zip(self.names, self.columns, strict=True))
         if len(columns) < len(self.names):
             twice = next(name for name in columns if self.names.count(name) > 1)
-            raise BadRequest(f"column {shorten(twice)}: expected once, got {self.names.count(twice)} times")
+            raise BadRequest(f"column {shown(twice)}: expected once, got {self.names.count(twice)} times")
         return columns
 
 
@@ -45,17 +45,17 @@ def split_of(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
     if type(value) is not dict or "data" not in value or not SPLIT_KEYS.issuperset(value):
         raise BadRequest(
             "'dataframe_split': expected an object with 'data' and, if need be, 'columns' and 'index', "
-            f"got {shorten(value)}"
+            f"got {shown(value)}"
         )
     names, rows, index = value.get("columns"), value["data"], value.get("index")
     if type(rows) is not list:
-        raise BadRequest(f"'dataframe_split': expected 'data' as a list of rows, got {shorten(rows)}")
+        raise BadRequest(f"'dataframe_split': expected 'data' as a list of rows, got {shown(rows)}")
     if names is not None and (type(names) is not list or not all(type(name) in _NAMES for name in names)):
-        raise BadRequest(f"'dataframe_split': expected 'columns' as a list of names, got {shorten(names)}")
+        raise BadRequest(f"'dataframe_split': expected 'columns' as a list of names, got {shown(names)}")
     if index is not None and (type(index) is not list or len(index) != len(rows)):
         raise BadRequest(
             f"'dataframe_split': expected 'index' as a list of {len(rows)}, one for each row, "
-            f"got {shorten(index)}"
+            f"got {shown(index)}"
         )
     return None if names is None else tuple(names), rows
 
@@ -87,7 +87,7 @@ def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None
 def from_records(value: object, key: str) -> Frame:
     """Convert a list of objects, one for each row, to columns; a row without a name lacks that value."""
     if type(value) is not list:
-        raise BadRequest(f"{key!r}: expected a list of objects, one for each row, got {shorten(value)}")
+        raise BadRequest(f"{key!r}: expected a list of objects, one for each row, got {shown(value)}")
     if not set(map(type, value)) <= {dict}:
         return from_rows(None, value)
     names = tuple(dict.fromkeys(chain.from_iterable(value)))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import orjson
 
-from driftline.errors import BadRequest, UnsupportedMedia
+from driftline.errors import BadRequest, UnsupportedMedia, shown
 from driftline.mlmodel import MlflowSignature, Predictions
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest, python_loads
@@ -27,7 +27,7 @@ from driftline.protocols.mlflow.frames import from_records, from_rows, same_reco
 from driftline.protocols.mlflow.matrix import Matrix
 from driftline.protocols.objects import Objects
 from driftline.protocols.rows import BEHIND, RowForm
-from driftline.tensors import Array, Signature, Tensors, TensorSpec, shorten
+from driftline.tensors import Array, Signature, Tensors, TensorSpec
 
 VERSION = "3.17.2"
 """The version of MLflow whose protocol this is."""
@@ -56,12 +56,12 @@ def protocol_of(content_type: bytes) -> str:
         key, _, value = parameter.strip().partition("=")
         if key != "charset" or value.lower() != "utf-8":
             raise UnsupportedMedia(
-                f"Content-Type: expected no more than charset=utf-8, got {shorten(parameter)}"
+                f"Content-Type: expected no more than charset=utf-8, got {shown(parameter)}"
             )
     protocol = MEDIA_TYPES.get(media_type.strip())
     if protocol is None:
         raise UnsupportedMedia(
-            f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, got {shorten(media_type)}"
+            f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, got {shown(media_type)}"
         )
     return protocol
 
@@ -139,7 +139,7 @@ class MlflowCodec:
         if len(given) != 1:
             raise BadRequest(
                 f"the request: expected an object with exactly one of {', '.join(FORMATS)}, "
-                f"got {shorten(document)}"
+                f"got {shown(document)}"
             )
         inputs, by_row = self._read(given[0], document[given[0]])
         check_parameters(document.get("params"), self._declared.params)

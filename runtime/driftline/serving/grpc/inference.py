@@ -11,7 +11,7 @@ import orjson
 from google.protobuf import json_format
 
 from driftline.batching.request import Request
-from driftline.errors import Stopping
+from driftline.errors import NotFound, Stopping, Unavailable
 from driftline.http import ask
 from driftline.protocols.grpc.codec import end_within, values_of
 from driftline.protocols.grpc.messages import ModelStreamInferResponse, message
@@ -96,8 +96,12 @@ class Inference:
         return filled("inference.ServerReadyResponse", await self._page("/v2/health/ready"))
 
     async def model_ready(self, request: Any, context: Any) -> Any:
-        """Whether a model is ready."""
-        return filled("inference.ModelReadyResponse", await self._page(f"{self._model(request)}/ready"))
+        """Whether a model is ready; as for Triton, one that is unknown or still loading is not."""
+        try:
+            page = await self._page(f"{self._model(request)}/ready")
+        except (NotFound, Unavailable):
+            page = {"ready": False}
+        return filled("inference.ModelReadyResponse", page)
 
     async def server_metadata(self, request: Any, context: Any) -> Any:
         """Server metadata."""

@@ -13,14 +13,13 @@ from starlette.routing import Route
 from driftline import __version__
 from driftline.answers import json
 from driftline.config import Server
-from driftline.errors import BadRequest, DriftlineError, Forbidden, RegistryError, Unavailable
+from driftline.errors import BadRequest, DriftlineError, Forbidden, RegistryError, Unavailable, shown
 from driftline.protocols.mlflow import scoring
 from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.http import hooks, openapi, triton
 from driftline.serving.http.infer import read_body
 from driftline.serving.monitoring import drift
-from driftline.tensors import shorten
 
 log = logging.getLogger("driftline.serving")
 
@@ -117,7 +116,7 @@ class Pages:
         """The versions in the repository and their states."""
         only_ready = (await self._json(request)).get("ready", False)
         if type(only_ready) is not bool:
-            raise BadRequest(f"'ready': expected true or false, got {shorten(only_ready)}")
+            raise BadRequest(f"'ready': expected true or false, got {shown(only_ready)}")
         try:
             async with asyncio.timeout(INDEX_SECONDS):
                 known = await self._host.read(self._known)
@@ -138,7 +137,7 @@ class Pages:
         self._check_control()
         parameters = (await self._json(request)).get("parameters") or {}
         if parameters:
-            raise BadRequest(f"'parameters': expected none, got {shorten(parameters)}")
+            raise BadRequest(f"'parameters': expected none, got {shown(parameters)}")
         try:
             await self._host.load(request.path_params["name"])
         except DriftlineError as error:
@@ -194,5 +193,5 @@ class Pages:
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"the request is not valid JSON: {error}") from error
         if type(document) is not dict:
-            raise BadRequest(f"the request: expected an object, got {shorten(document)}")
+            raise BadRequest(f"the request: expected an object, got {shown(document)}")
         return document

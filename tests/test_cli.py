@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 
 import click
@@ -17,13 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 from support import identity, scale, slow
 
 import driftline as dl
 from driftline import __version__
-from driftline.cli import main
+from driftline.cli import main, shared
 from driftline.config import Monitoring, Server, Settings, Sidecar
 from driftline.engine.cuda.device import no_library
+from driftline_kernels import compiling
+
+ERASED_LINE = "\x1b[1A\x1b[2K"
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
@@ -33,6 +38,51 @@ def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return scale(tmp_path / "some name.onnx", 2.0)
+
+
+def test_a_failure_leaves_no_progress_bar(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("a,b\n1,2\n")
+    result = run("score", model, data, "-o", tmp_path / "out.csv")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("driftline: ")
+    terminal = Console(file=StringIO(), force_terminal=True)
+    monkeypatch.setattr(shared, "stderr", lambda: terminal)
+    with pytest.raises(ZeroDivisionError), shared.rows_done(data) as done:
+        done(1 // 0)
+    assert terminal.file.getvalue().endswith(ERASED_LINE)  # type: ignore[attr-defined]
+
+
+def test_that_kernels_are_compiled_is_said_once(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("a,b\n1,2\n")
+
+    @click.command()
+    def score() -> None:
+        with shared.rows_done(data):
+            for _ in range(2):
+                if compiling.on_compile is not None:
+                    compiling.on_compile()
+
+    assert CliRunner().invoke(score).stderr == "compiling kernels; this happens once\n"
+    assert compiling.on_compile is None
+
+
+def test_versions_lists_what_it_can_and_reports_the_rest(tmp_path: Path, model: Path) -> None:
+    registry = str(tmp_path / "models")
+    for name in ("a", "b", "c"):
+        assert run("register", str(model), "--name", name, "--registry", registry).exit_code == 0
+    (tmp_path / "models" / "b" / "aliases.json").write_text("{")
+    result = run("versions", "--registry", registry)
+    assert result.exit_code == 2
+    assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [["a", "1"], ["c", "1"]]
+    assert result.stderr.startswith("driftline: ")
+    assert "b/aliases.json: expected an object" in result.stderr
+    result = run("versions", "b", "--registry", registry)
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 def test_register_promote_versions(tmp_path: Path, model: Path) -> None:
@@ -47,7 +97,7 @@ def test_register_promote_versions(tmp_path: Path, model: Path) -> None:
     assert (registry / "m/1/model.onnx").read_bytes() == model.read_bytes()
 
 
-def test_a_version_that_may_break_clients_is_told_apart(tmp_path: Path, model: Path) -> None:
+def test_a_version_that_may_break_clients_gets_a_warning(tmp_path: Path, model: Path) -> None:
     registry = tmp_path / "models"
     dl.Profile.fit({"x": np.zeros((200, 3), np.float32)}).save(tmp_path / "profile.arrow")
     other = identity(tmp_path / "other.onnx", "FP64", (None, 2))
@@ -58,8 +108,8 @@ def test_a_version_that_may_break_clients_is_told_apart(tmp_path: Path, model: P
         return done.stderr.splitlines()
 
     breaks = (
-        "driftline: m {} may break clients of version {}: input 'x' is FP64 [-1, 2], was FP32 [-1, 3], "
-        "output 'y' is FP64 [-1, 2], was FP32 [-1, 3], no output 'total'"
+        "driftline: m {} may break clients of version {}: no output 'total', "
+        "input 'x' is FP64 [-1, 2], was FP32 [-1, 3], output 'y' is FP64 [-1, 2], was FP32 [-1, 3]"
     )
     profile = "driftline: m {} has no profile: it will not be monitored; version {} has one"
     assert warned("register", model, tmp_path / "profile.arrow", "--name", "m") == []

@@ -226,7 +226,7 @@ def test_a_malformed_file_is_refused_by_its_name(tmp_path: Path, content: bytes,
 
 
 def test_a_file_that_can_not_be_read_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.toml: .*No such file"):
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file or directory$"):
         ServerFile.read(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path))}: .*Is a directory"):
         bundle_settings(tmp_path)
@@ -267,6 +267,20 @@ def test_what_settings_are_without_a_word_is_allowed() -> None:
 def test_wrong_settings_are_refused_by_their_flag(wrong: object) -> None:
     with pytest.raises(ConfigError, match=f"^--drain-seconds = {wrong!r}: expected seconds from 0$"):
         Sidecar(drain_seconds=wrong).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("profile", "name"),
+    [
+        ("flights.arrow", "flights"),
+        ("models/flights/3/profile.arrow", "flights"),
+        ("/bundles/flights/profile.arrow", "flights"),
+        ("/profile.arrow", "profile"),
+    ],
+)
+def test_a_watched_model_has_a_name_without_being_given_one(profile: str, name: str) -> None:
+    assert Sidecar(profile=profile).name == name
+    assert Sidecar(profile=profile, model="m").name == "m"
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:

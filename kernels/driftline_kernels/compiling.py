@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+on_compile: Callable[[], None] | None = None
+"""Called before each kernel that is compiled because none was kept on disk."""
+
 _interpreting = False
 _begun = False  # whether anything was compiled
 _waiting: list[tuple[Any, Callable[[Any], Any]]] = []  # functions declared meanwhile, and how to compile them

@@ -26,6 +26,8 @@ from numba.core import serialize
 from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys
 
+from driftline_kernels import compiling
+
 _dumps: Any = serialize.dumps
 _rebuild: Any = CompileResult._rebuild
 
@@ -49,6 +51,8 @@ class Kept:
         # imports, SciPy among them.
         rtsys.initialize(context)
         states = load(self._file(signature, context.codegen()))
+        if states is None and compiling.on_compile is not None:
+            compiling.on_compile()
         return _rebuild(context, *states) if states is not None else None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:

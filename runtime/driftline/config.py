@@ -268,7 +268,6 @@ class Sidecar(Settings):
     model: str = setting(
         "", text("a model's name"), "Monitor this model only; by default all traffic.", metavar="NAME"
     )
-    """If empty, traffic is named after the profile's file."""
     host: str = setting("127.0.0.1", HOST, "Address to listen on.")
     port: int = setting(8081, PORT, "Port of drift reports and metrics; 0 for a free one.")
     proxy_port: int = setting(8080, PORT, "Port of requests to pass to --upstream; 0 for a free one.")
@@ -290,6 +289,18 @@ class Sidecar(Settings):
     log_format: str = setting("text", LOG_FORMAT, "Log lines for people or for machines.")
     log_level: str = setting("info", LOG_LEVEL, "The lowest level that is logged.")
     alarm_webhook: str = setting("", WEBHOOK, "Post alarms to this URL, as CloudEvents.", metavar="URL")
+
+    @property
+    def name(self) -> str:
+        """What reports and metrics call the model: `model`, or the name of the profile's file.
+
+        If that is profile.arrow, the name of its folder, or in models/NAME/VERSION/profile.arrow, NAME.
+        """
+        path = Path(self.profile).absolute()
+        if self.model or path.stem != "profile":
+            return self.model or path.stem
+        folder = path.parent.parent if path.parent.name.isdecimal() else path.parent
+        return folder.name or path.stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +351,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return a TOML file's content; ConfigError if it can't be read."""
     try:
         return tomllib.loads(read_small(path).decode())
-    except (OSError, ValueError, RecursionError) as error:  # a long number or deep nesting
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # a long number or deep nesting
         raise ConfigError(f"{path}: {error}") from error
 
 

@@ -71,6 +71,11 @@ def url_parts(text: str) -> SplitResult | None:
     return parts if good else None
 
 
+def host_and_port(parts: SplitResult) -> str:
+    """HOST or HOST:PORT, as a URL has it: what messages show of one whose other parts may be secret."""
+    return parts.netloc.rpartition("@")[2]
+
+
 def is_url(value: object, pattern: str = "(?s).*") -> bool:
     """Return whether it is such a URL, and matches this pattern."""
     return (

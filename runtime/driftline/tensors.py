@@ -16,7 +16,7 @@ from driftline.arrays import as_array
 from driftline.blocks import Array as Array
 from driftline.blocks import Blocks
 from driftline.blocks import Tensors as Tensors
-from driftline.errors import BadRequest, shown, shown_with_type
+from driftline.errors import BadRequest, listed, shown, shown_with_type
 from driftline.errors import shorten as shorten
 
 
@@ -91,6 +91,11 @@ class TensorSpec:
             return ()
         width = self.shape[1]
         return (f"{self.name}_*",) if width == -1 else tuple(f"{self.name}_{i}" for i in range(width))
+
+    @property
+    def form(self) -> str:
+        """Its datatype and shape, in a message."""
+        return f"{self.datatype.name} {list(self.shape)}"
 
     def as_json(self) -> dict[str, object]:
         """Return the tensor's entry in the protocol's model metadata."""
@@ -223,6 +228,25 @@ class Signature:
     def _names(self) -> tuple[str, ...]:
         """The names of the columns of blocks, in their order."""
         return tuple(chain.from_iterable(group.names for group in self._groups))
+
+
+def difference(old: Signature, new: Signature) -> str:
+    """Return what clients of `old` would notice of `new`: tensors added, removed or changed; "" if none."""
+    was, now = (
+        {("input", spec.name): spec for spec in one.inputs}
+        | {("output", spec.name): spec for spec in one.outputs}
+        for one in (old, new)
+    )
+    found = [f"no {kind} {name!r}" for kind, name in was if (kind, name) not in now]
+    for (kind, name), spec in now.items():
+        before = was.get((kind, name))
+        if before is None:
+            found.append(f"new {kind} {name!r} {spec.form}")
+        elif before.form != spec.form:
+            found.append(f"{kind} {name!r} is {spec.form}, was {before.form}")
+        elif spec.column_names and before.column_names not in ((), spec.column_names):
+            found.append(f"{kind} {name!r} has other columns, or in another order")
+    return listed(found, 6) if found else ""
 
 
 class SameTypeColumns:

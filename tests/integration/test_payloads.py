@@ -207,7 +207,8 @@ def test_a_sink_that_is_away_slows_nobody_and_costs_no_memory(registry: Registry
         # On a busy machine some are skipped for want of time, before they could wait.
         assert dropped > 100
         assert dropped + found["driftline_payloads_skipped_total"] > 900
-        assert found["driftline_payloads_queued_bytes"] <= 1_000_000
+        held = 4 * 3 * len(large)  # an exchange at each of the sink's connections
+        assert 0 < found["driftline_payloads_queued_bytes"] <= 1_000_000 + held
         assert server.stop() == 0
         assert any("could not be posted to 127.0.0.1" in line for line in server.log)
 
@@ -219,4 +220,4 @@ def test_a_wrong_setting_ends_the_start(registry: Registry) -> None:
             [*command, "--workers", workers, "--log-payloads", "all"], capture_output=True, text=True
         )
         assert done.returncode == 2
-        assert "log_payloads: expected log_sink, a URL or a folder, with it" in done.stderr
+        assert "--log-payloads: expected --log-sink, a URL or a folder, with it" in done.stderr

@@ -34,7 +34,7 @@ VARIABLES = {
     "$model": ".*",
     "$version": ".*",
 }
-QUIET = {"driftline_tracking_dropped_total"}
+QUIET = {"driftline_tracking_dropped_total", "driftline_webhook_dropped_total"}
 """What a server without MLflow does not tell."""
 
 SCRAPE = """

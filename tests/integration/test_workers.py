@@ -97,6 +97,25 @@ def send(server: Process, rows: np.ndarray) -> None:
             client.post("/v2/models/m/infer", json=body).raise_for_status()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_version_that_may_be_a_mistake_is_told(watched: Registry, tmp_path: Path, workers: str) -> None:
+    flags = ("--registry", watched.uri, "--poll-seconds", "0.05", "--workers", workers)
+    with serving("m", *flags) as server:
+        until(lambda: sample(server, "driftline_profile_rows") == len(REFERENCE), "the monitor")
+        watched.register([scale(tmp_path / "model.onnx", 2.0, width=4)], "m")
+        server.wait_for("m 2 serves, 1 drains")
+        until(lambda: server.get("/v2/models/m/drift").is_success, "the next monitor")
+        text = server.get("/metrics").text
+        assert 'driftline_profile_rows{model="m",version="2"} 0.0' in text
+        assert server.stop() == 0
+    warnings = [one for one in server.events() if one["level"] == "warning" and one.get("version") == 2]
+    assert [one["message"] for one in warnings] == [
+        "m 2 may break clients of version 1: input 'x' is FP32 [-1, 4], was FP32 [-1, 3], "
+        "output 'y' is FP32 [-1, 4], was FP32 [-1, 3]",
+        "m 2 has no profile.arrow: its data is not compared with a reference; version 1 had one",
+    ]
+
+
 async def test_swaps_under_load_lose_nothing_and_mix_nothing(registry: Registry) -> None:
     with serving(
         "m",

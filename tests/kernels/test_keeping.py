@@ -46,13 +46,17 @@ class Machine:
         (self.package / "__pycache__").write_text("")
 
     def update(
-        self, cache: Path | None = None, home: Path | None = None, temporary: Path | None = None
+        self,
+        cache: Path | None = None,
+        home: Path | None = None,
+        temporary: Path | None = None,
+        code: str = UPDATE,
     ) -> str:
         """A driver's result in a fresh interpreter, and how often it was found on disk."""
         environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
         environment |= {"XDG_CACHE_HOME": str(home or self.no), "PYTHONDONTWRITEBYTECODE": "1"}
         environment |= {"NUMBA_CACHE_DIR": str(cache)} if cache else {}
-        command = [sys.executable, "-W", "error", "-c", UPDATE, str(temporary or self.no)]
+        command = [sys.executable, "-W", "error", "-c", code, str(temporary or self.no)]
         run = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300
         )
@@ -77,6 +81,18 @@ def test_drivers_are_kept_beside_the_package_until_any_file_changes(machine: Mac
     other.write_text(other.read_text().replace("LIMIT = 1000.0", "LIMIT = 2.0"))
     assert machine.update() == "4.0 0"
     assert kept(machine.package / "__pycache__") == ["comoments._update"]
+
+
+def test_who_waits_for_a_compilation_can_be_told(machine: Machine) -> None:
+    code = UPDATE.replace(
+        "from driftline_kernels import comoments\n",
+        (
+            "from driftline_kernels import comoments, compiling\n"
+            "compiling.on_compile = lambda: print('compiling', end=' ')\n"
+        ),
+    )
+    assert machine.update(code=code) == "compiling 9.0 0"
+    assert machine.update(code=code) == "9.0 1"
 
 
 def test_else_in_the_users_cache_and_else_among_temporary_files(machine: Machine, tmp_path: Path) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import cycle
+from pathlib import Path
 
+import httpx
 import pytest
+from support import scale
 
+from driftline.config import ServerFile
 from driftline.errors import DriftlineError
 from driftline.load import tune
 from driftline.load.bench import Point
 from driftline.load.pace import SECOND, Answer, Outcome
+from driftline.load.server import serving
 from driftline.load.tune import REPEATS, Settings, Trial, Tuning
+from driftline.registry.source import Registry
 
 START = Settings(max_batch_rows=128, instances=1, threads=0)
 Carried = Callable[[Settings], float]
@@ -29,7 +35,7 @@ def search(monkeypatch: pytest.MonkeyPatch, carried: Carried, batched: bool = Tr
 
     monkeypatch.setattr(Tuning, "measure", measure)
     monkeypatch.setattr(tune, "available_cores", lambda: 4)
-    tuning = Tuning("m", "models", "m", START, {}, 20.0, 1, 1.0, lambda *shown: None, batched=batched)
+    tuning = Tuning(Path("m"), "m", START, {}, 20.0, 1, 1.0, lambda *shown: None, batched=batched)
     tuning.run()
     return tuning
 
@@ -117,9 +123,21 @@ def test_neighbours(settings: Settings, name: str, up: bool, expected: Settings 
 
 def test_the_servers_settings_keep_what_the_file_says_and_leave_no_history() -> None:
     tables = {"monitor": {"history": "history", "enabled": False}, "engine": {"spinning": True}}
-    tuning = Tuning("m", "models", "a.b", START, tables, 20.0, 1, 1.0, lambda *shown: None)
+    tuning = Tuning(Path("m"), "a.b", START, tables, 20.0, 1, 1.0, lambda *shown: None)
     assert tuning.config(Settings(64, 2, 1)) == (
         '[models."a.b".monitor]\nhistory = ""\nenabled = false\n'
         '[models."a.b".engine]\nspinning = true\ninstances = 2\nthreads = 1\n'
         '[models."a.b".batching]\nmax_batch_rows = 64\n'
     )
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_becomes_of_the_registry_changes_no_trial(tmp_path: Path, alone: bool) -> None:
+    file = scale(tmp_path / "m.onnx", 2.0)
+    registry = Registry.open(tmp_path / "models")
+    registry.register([file], "m")
+    model = str(file) if alone else "m"
+    tuning = Tuning.of(model, registry.uri, ServerFile(), 20.0, 1, 1.0, lambda *shown: None)
+    (tmp_path / "models" / "m" / "aliases.json").write_text("{")
+    with serving(tuning.path, tuning.name, tuning.config(tuning.start)) as url:
+        assert httpx.get(f"{url}/v2/models/m").json()["name"] == "m"

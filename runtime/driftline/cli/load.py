@@ -104,6 +104,9 @@ def bench(
 
     The request is generated from the model's metadata, or given with --body. In an open loop, durations
     count from when a request was due, so requests that wait for a stalled server count in full.
+
+    The server monitors these requests like any others: of a model with a profile they raise real alarms,
+    which its webhook gets, too.
     """
     from driftline.load.bench import Bench
     from driftline.load.files import check_folder

@@ -170,14 +170,27 @@ def warn_of_differences(source: Registry, name: str, number: int, former: int | 
 @click.command()
 @click.argument("name", required=False)
 @registry_option
-def versions(name: str | None, registry: str) -> None:
-    """Show the registered versions and the aliases that point at them."""
+@click.pass_context
+def versions(ctx: click.Context, name: str | None, registry: str) -> None:
+    """Show the registered versions and the aliases that point at them.
+
+    Models that can't be read are reported, and the exit code is 2.
+    """
     from rich.console import Console
 
     source = open_registry(registry)
-    names = [name] if name else source.models()
-    rows = [version for model in names for version in source.versions(model)]
-    Console().print(versions_table(rows) if rows else f"no models in {source.uri}")
+    rows: list[Version] = []
+    failures: list[DriftlineError] = []
+    for model in [name] if name else source.models():
+        try:
+            rows += source.versions(model)
+        except DriftlineError as error:
+            failures.append(error)
+    if rows or not failures:
+        Console().print(versions_table(rows) if rows else f"no models in {source.uri}")
+    for failure in failures:
+        click.echo(f"driftline: {failure}", err=True)
+    ctx.exit(2 if failures else 0)
 
 
 def versions_table(rows: list[Version]) -> Any:

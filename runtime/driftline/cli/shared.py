@@ -144,13 +144,29 @@ def stdout() -> Console:
 
 @contextmanager
 def rows_done(data: Path) -> Iterator[Callable[[int], None]]:
-    """A progress bar for the rows of a file; call what it gives with the number of rows just done."""
+    """On a terminal, a progress bar for the rows of a file; call what it gives with the number just done.
+
+    A failure removes it. If kernels have to be compiled first, that is said.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from driftline.tables import Source
+    from driftline_kernels import compiling
 
+    def announce() -> None:
+        compiling.on_compile = None
+        console.print("compiling kernels; this happens once")
+
+    console = stderr()
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn())
-    with Progress(*columns, console=stderr()) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(str(data), total=Source(data).rows)
-        yield lambda rows: progress.update(task, advance=rows)
+        compiling.on_compile = announce
+        try:
+            yield lambda rows: progress.update(task, advance=rows)
+        except BaseException:
+            progress.live.transient = True
+            raise
+        finally:
+            compiling.on_compile = None
         progress.update(task, total=progress.tasks[task].completed)

@@ -44,8 +44,7 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
     profile = Path(settings.profile)
     if not profile.is_file():
         raise BadRequest(f"--profile {profile}: expected a file, there is none")
-    name = settings.model or profile.stem
-    known = file.settings_of(name, bundle_settings(profile.with_name("driftline.toml")))
+    known = file.settings_of(settings.name, bundle_settings(profile.with_name("driftline.toml")))
     monitoring = replace(known.monitor, **{key: value for key, value in given.items() if value is not None})
     monitoring.check()
     if settings.upstream:

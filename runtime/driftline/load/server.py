@@ -26,16 +26,24 @@ _SETTINGS = "DRIFTLINE_"
 
 
 @contextmanager
-def serving(model: str, registry: str, settings: str) -> Iterator[str]:
+def serving(path: Path, name: str, settings: str) -> Iterator[str]:
     """Run a server of one model, with `settings` as its driftline.toml; yield its URL once it is ready.
 
     It is stopped at the end of the block, also after an error. Raises DriftlineError, with its last log
     lines, if it does not become ready.
+
+    path  an .onnx file, or a version's folder: it is served from a registry of its own, so that a change in
+          the one it comes from changes nothing
+    name  of the model
     """
     with tempfile.TemporaryDirectory() as folder:
         config, log = Path(folder, "driftline.toml"), Path(folder, "log")
         config.write_text(settings, encoding="utf-8")
-        options = ("--registry", registry, "--host", "127.0.0.1", "--port", "0", "--log-format", "json")
+        registry = Path(folder, "models")
+        (registry / name).mkdir(parents=True)
+        (registry / name / "1").symlink_to(path.resolve())
+        model = str(path) if path.is_file() else name
+        options = ("--registry", str(registry), "--host", "127.0.0.1", "--port", "0", "--log-format", "json")
         process: subprocess.Popen[bytes] | None = None
         try:
             with deferred(), log.open("wb") as out:

@@ -109,17 +109,16 @@ class Trial:
 class Tuning:
     """One search.
 
-    model, registry  what to serve, as `driftline serve` takes them
-    name             of the model
-    start            its current settings
-    tables           its settings in the server's driftline.toml
-    p99_ms           the target
-    rows             of a request
-    seconds          of load at each rate
+    path     of the version's files: see load.server.serving
+    name     of the model
+    start    its current settings
+    tables   its settings in the server's driftline.toml
+    p99_ms   the target
+    rows     of a request
+    seconds  of load at each rate
     """
 
-    model: str
-    registry: str
+    path: Path
     name: str
     start: Settings
     tables: Tables
@@ -149,10 +148,11 @@ class Tuning:
         else:
             found = Registry.open(registry)
             version = found.resolve(model)
-        bundle = Bundle.open(found.fetch(version))
+        path = found.fetch(version)
+        bundle = Bundle.open(path)
         start = Settings.of(file.settings_of(version.name, bundle.settings))
         tables = file.models.get(version.name, {})
-        return cls(model, registry, version.name, start, tables, p99_ms, rows, seconds, watch)
+        return cls(path, version.name, start, tables, p99_ms, rows, seconds, watch)
 
     def run(self) -> None:
         """Search; `best` has the highest throughput, `trials` are all attempts.
@@ -192,7 +192,7 @@ class Tuning:
 
     def measure(self, trial: Trial) -> None:
         """Serve with these settings, find the knee once, stop."""
-        with serving(self.model, self.registry, self.config(trial.settings)) as url:
+        with serving(self.path, self.name, self.config(trial.settings)) as url:
             request = request_of(url, self.name, self.rows, False)
             request.try_once()
             self.batched = batched(url, self.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from driftline.serving.base_host import BaseHost, Entry
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
+from driftline.tensors import difference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,6 +230,16 @@ class Host(BaseHost):
         )  # fmt: skip
         return served
 
+    def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:
+        old = entry.default
+        super()._flip(entry, resolved, default)
+        if old is not None and default is not None and old is not default:
+            for warning in losses(old, default):
+                log.warning(
+                    "%s %d %s", entry.name, default.version.number, warning,
+                    extra={"model": entry.name, "version": default.version.number},
+                )  # fmt: skip
+
     def _folder(self, version: Version) -> Path:
         return self.registry.fetch(version)
 
@@ -255,3 +266,13 @@ class Host(BaseHost):
             entry.retry.cancel()
         loop = asyncio.get_running_loop()
         entry.retry = loop.call_later(wait, lambda: self._spawn(self._sync(entry.name)))
+
+
+def losses(old: Served, new: Served) -> Iterator[str]:
+    """Yield what may be a mistake in a version that takes over from another."""
+    before = f"version {old.version.number}"
+    if told := difference(old.signature, new.signature):
+        yield f"may break clients of {before}: {told}"
+    had = old.watch is not None and old.watch.has_profile
+    if had and new.watch is not None and not new.watch.has_profile:
+        yield f"has no profile.arrow: its data is not compared with a reference; {before} had one"

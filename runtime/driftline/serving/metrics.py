@@ -51,7 +51,8 @@ def exposition(host: Host, reports: Mapping[Served, Report]) -> tuple[bytes, str
     registry = CollectorRegistry()
     registry.register(HostCollector(host))
     watched = {one.named: one.watch for one in host.served() if one.watch is not None}
-    registry.register(DriftCollector(watched, {one.named: report for one, report in reports.items()}))
+    told = {one.named: report for one, report in reports.items()}
+    registry.register(DriftCollector(watched, told, host.notifier.webhook))
     registry.register(ProcessesCollector(host.processes))
     registry.register(CardsCollector())
     text = generate_latest(registry)

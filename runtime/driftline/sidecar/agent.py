@@ -101,7 +101,7 @@ class Agent(Watched):
         self.steady = RLock()
         self.exchanges: Counter[str] = Counter(dict.fromkeys(("observed", "failed", "other model"), 0))
         self._settings = settings
-        self._webhook = webhook
+        self.webhook = webhook
         self._only = model if only else None
         self._decoder = Decoder(profile)
         self._history: Outbox[Window] | None = None
@@ -168,7 +168,7 @@ class Agent(Watched):
         self.observer.close()
         if finish and self.observer.monitor is not None:
             self.observer.monitor.finish()
-        for outbox in (self._history, self._webhook):
+        for outbox in (self._history, self.webhook):
             if outbox is not None:
                 outbox.close()
 
@@ -187,8 +187,8 @@ class Agent(Watched):
 
     def _count(self, signal: Signal) -> None:
         super()._count(signal)
-        if signal.kind == "alarm" and self._webhook is not None:
-            self._webhook.post(signal)
+        if signal.kind == "alarm" and self.webhook is not None:
+            self.webhook.post(signal)
 
 
 class Checkpoints:

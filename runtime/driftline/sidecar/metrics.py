@@ -22,7 +22,7 @@ def exposition(agent: Agent, sources: Sequence[Source], version: str) -> tuple[b
     monitor = agent.observer.monitor
     reports = {key: monitor.report()} if monitor is not None else {}
     registry.register(AgentCollector(agent, sources, version))
-    registry.register(DriftCollector({key: agent}, reports))
+    registry.register(DriftCollector({key: agent}, reports, agent.webhook))
     registry.register(ProcessCollector(registry=None))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 

@@ -67,8 +67,7 @@ def make(settings: Sidecar, monitoring: Monitoring) -> Agent:
         checkpoint.check(Path(settings.checkpoint))
     profile = Profile.load(settings.profile)
     webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
-    model = settings.model or Path(settings.profile).stem
-    return Agent(profile, model, monitoring, webhook, only=bool(settings.model))
+    return Agent(profile, settings.name, monitoring, webhook, only=bool(settings.model))
 
 
 async def _run_alone(

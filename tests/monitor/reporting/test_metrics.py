@@ -8,6 +8,7 @@ from waiting import until
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.reference.profile import Profile
 from driftline.monitor.reporting.metrics import DriftCollector
+from driftline.monitor.reporting.webhook import Webhook
 from driftline.monitor.watched import Watched
 
 RANDOM = np.random.default_rng(0)
@@ -40,3 +41,12 @@ def test_an_onset_is_a_time_only_where_the_rows_before_it_were_watched() -> None
     assert onsets["x_0"].first
     assert onsets["x_1"] is not None
     assert found["driftline_signal_onset_timestamp_seconds"] == {"x_1": onsets["x_1"].when.timestamp()}
+
+
+def test_alarms_that_were_not_posted_are_counted_where_there_is_a_webhook() -> None:
+    def samples(webhook: Webhook | None) -> dict[str, float]:
+        metrics = DriftCollector({}, {}, webhook).collect()
+        return {one.name: one.value for metric in metrics for one in metric.samples}
+
+    assert samples(Webhook("http://127.0.0.1:1/")) == {"driftline_webhook_dropped_total": 0}
+    assert samples(None) == {}

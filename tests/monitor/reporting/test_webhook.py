@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 from support import receiver
@@ -49,13 +51,16 @@ def test_what_fails_is_tried_again_as_the_same_event() -> None:
     assert len({body["id"] for _, body in bodies}) == 1
 
 
-def test_a_refusal_is_final_and_names_the_host_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_final_and_names_the_host_and_the_port_only(caplog: pytest.LogCaptureFixture) -> None:
     with receiver(403) as (url, bodies):
         webhook = Webhook(url)
         webhook.post(SIGNAL)
         webhook.close()
     assert len(bodies) == 1
-    assert "an alarm could not be posted to 127.0.0.1: 403" in caplog.text
+    assert (
+        f"the alarm of flights 3 dep delay could not be posted to {urlsplit(url).netloc}: 403" in caplog.text
+    )
+    assert webhook.dropped == 1
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("driftline")]
     assert ours
     assert not any("secret" in line for line in ours)
@@ -67,7 +72,31 @@ def test_nobody_there_is_given_up_in_the_end(caplog: pytest.LogCaptureFixture) -
     webhook = Webhook(url)
     webhook.post(SIGNAL)
     webhook.close()
-    assert "an alarm could not be posted to 127.0.0.1: ConnectError" in caplog.text
+    where = urlsplit(url).netloc
+    assert [line for line in caplog.messages if "alarm" in line] == [
+        f"the alarm of flights 3 dep delay can't be posted to {where}: ConnectError; "
+        "more attempts follow, 0 more alarms wait",
+        f"the alarm of flights 3 dep delay could not be posted to {where}: ConnectError",
+    ]
+    assert webhook.dropped == 1
+
+
+def test_what_waits_at_the_end_is_named_in_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Outbox, "rest", lambda self, seconds: False)
+    with receiver() as (url, _):
+        pass
+    webhook = Webhook(url)
+    webhook.post(SIGNAL)
+    webhook.post(replace(SIGNAL, column=""))
+    webhook.close()
+    (line,) = [line for line in caplog.messages if "could not" in line]
+    assert line == (
+        f"2 alarms could not be posted to {urlsplit(url).netloc}: "
+        "flights 3 dep delay (ConnectError), flights 3 (ConnectError)"
+    )
+    assert webhook.dropped == 2
 
 
 @pytest.mark.parametrize("url", ["", "flights", "ftp://x/", "http://"])

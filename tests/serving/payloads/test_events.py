@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from payload_sink import Sinking, receiving
@@ -51,25 +52,31 @@ def test_what_fails_is_tried_again() -> None:
         assert (payloads.shared["sent"], payloads.shared["given_up"]) == (2, 0)
 
 
-def test_a_refusal_is_final_and_names_the_host_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_final_and_names_the_host_and_the_port_only(caplog: pytest.LogCaptureFixture) -> None:
     with receiving(403, 403) as receiver, logging_to(receiver.url) as payloads:
         payloads.put()
         until(lambda: payloads.shared["given_up"] == 2, "what was refused")
-    assert "payloads could not be posted to 127.0.0.1: 403" in caplog.text
+    assert f"payloads could not be posted to {urlsplit(receiver.url).netloc}: 403" in caplog.text
     assert "secret" not in caplog.text
 
 
-def test_nobody_there_is_given_up_in_the_end() -> None:
+def test_nobody_there_is_said_at_once_and_given_up_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with receiving() as receiver:
         url = receiver.url
+    monkeypatch.setattr(module, "FIRST_REST", 60.0)
+    where = urlsplit(url).netloc
+    line = f"payloads can't be posted to {where}: ConnectionRefusedError; more attempts follow"
     with logging_to(url) as payloads:
-        payloads.put()
-        until(lambda: payloads.shared["given_up"] == 2, "what was given up")
+        for _ in range(10):
+            payloads.put()
+        until(lambda: line in caplog.messages, "the line")
+    assert payloads.shared["given_up"] == 20
+    assert caplog.messages.count(line) == 1
 
 
 def test_a_connection_that_was_closed_meanwhile_is_opened_anew() -> None:
-    from urllib.parse import urlsplit
-
     with receiving() as receiver:
         sender = module.Sender(urlsplit(receiver.url))
         fields = [(b"ce-specversion", b"1.0"), (b"ce-id", b"1"), (b"ce-source", b"s"), (b"ce-type", b"t")]

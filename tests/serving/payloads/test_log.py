@@ -20,6 +20,7 @@ from waiting import eventually
 
 from driftline.config import Server
 from driftline.errors import ConfigError
+from driftline.http import loop_factory
 from driftline.serving.payloads import log as module
 from driftline.serving.payloads.exchange import RequestHead
 from driftline.serving.payloads.log import PayloadLog
@@ -172,6 +173,23 @@ async def test_a_process_that_is_killed_is_replaced_and_what_it_had_is_counted(
         assert "has ended with code -9; 200 payloads were lost with it" in caplog.text
 
 
+async def test_what_a_sink_has_and_has_not_logged_counts_as_queued(tmp_path: Path) -> None:
+    async with logging_to(str(tmp_path), log_file_seconds=600.0) as payloads:
+        for died in range(2):
+            say(payloads, size=5000)
+            say(payloads, size=5000)
+            await eventually(lambda: payloads._shared["taken_bytes"] > died * 25_000, "who takes them")  # noqa: B023
+            counts = payloads.counts
+            assert counts.queued == 4
+            assert 20_000 <= counts.queued_bytes < 25_000
+            if not died:
+                os.kill(children()[0].pid, signal.SIGKILL)
+                await eventually(lambda: payloads.counts.dropped, "the end of the first process")
+                assert payloads.counts.queued_bytes == 0
+    counts = payloads.counts
+    assert (counts.sent, counts.dropped, counts.queued, counts.queued_bytes) == (4, 4, 0, 0)
+
+
 async def test_closed_at_once_it_still_logs(tmp_path: Path) -> None:
     async with logging_to(str(tmp_path)) as payloads:
         say(payloads)
@@ -187,20 +205,36 @@ async def test_a_sink_that_hangs_does_not_keep_the_server(
         receiver.gate.clear()
         async with logging_to(receiver.url) as payloads:
             say(payloads)
-            await eventually(lambda: payloads.counts.queued_bytes == 0, "who takes it")
+            await eventually(lambda: payloads._shared["taken_bytes"], "who takes it")
         assert payloads.counts.dropped == 2
         assert "2 payloads were not logged" in caplog.text
+
+
+def test_nothing_is_handed_to_a_process_whose_connection_is_closed() -> None:
+    async def close_early() -> None:
+        with receiving() as receiver:
+            async with logging_to(receiver.url) as payloads:
+                await eventually(lambda: payloads._transport, "the connection")
+                assert payloads._transport is not None
+                payloads._transport.close()
+                say(payloads)
+                payloads._enqueue_new()
+                payloads._hand_over()
+                await eventually(lambda: payloads.counts.sent == 2, "the next process")
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # uvloop raises there
+        runner.run(close_early())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"log_payloads": "all"}, "log_payloads: expected log_sink, a URL or a folder, with it"),
-        ({"log_sink": "x"}, "log_sink: expected log_payloads = 'all', 'request' or 'response' with it"),
+        ({"log_payloads": "all"}, "--log-payloads: expected --log-sink, a URL or a folder, with it"),
+        ({"log_sink": "x"}, "--log-sink: expected --log-payloads all, request or response with it"),
         ({"log_payloads": "all", "log_sink": "s3://a:b@c"}, "or a folder, got 's3'://"),
         ({"log_payloads": "all", "log_sink": "http://"}, "expected a URL such as http://host:8080/path"),
         ({"log_payloads": "all", "log_sink": "http://a:x/"}, "expected a URL such as"),
-        ({"log_payloads": "all", "log_sink": "/proc/none"}, "log_sink = '/proc/none'"),
+        ({"log_payloads": "all", "log_sink": "/proc/none"}, "--log-sink = '/proc/none'"),
     ],
 )
 def test_what_can_not_be_logged_to_is_refused(settings: dict[str, str], message: str) -> None:

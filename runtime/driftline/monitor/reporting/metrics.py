@@ -13,6 +13,7 @@ from driftline.monitor.watched import Watched
 
 if TYPE_CHECKING:
     from driftline.monitor.reporting.report import Report
+    from driftline.monitor.reporting.webhook import Webhook
 
 VERSION = ["model", "version"]
 COLUMN = [*VERSION, "column"]
@@ -26,17 +27,25 @@ class DriftCollector(Collector):
 
     watched  the models
     reports  of the current window of each, as far as its monitor is there
+    webhook  that their alarms are posted to; None for none
     """
 
-    def __init__(self, watched: Mapping[Key, Watched], reports: Mapping[Key, Report]) -> None:
+    def __init__(
+        self, watched: Mapping[Key, Watched], reports: Mapping[Key, Report], webhook: Webhook | None = None
+    ) -> None:
         self._watched = watched
         self._reports = reports
+        self._webhook = webhook
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of all versions that are watched."""
         yield from self._rows()
         yield from self._signals()
         yield from self._statistics()
+        if self._webhook is not None:
+            yield CounterMetricFamily(
+                "driftline_webhook_dropped", "Alarms not posted to the webhook", value=self._webhook.dropped
+            )
 
     def _rows(self) -> Iterator[Metric]:
         observed = CounterMetricFamily("driftline_rows_observed", "Rows monitored", labels=VERSION)
@@ -46,11 +55,18 @@ class DriftCollector(Collector):
         lag = GaugeMetricFamily(
             "driftline_observation_lag_rows", "Rows that wait to be monitored", labels=VERSION
         )
+        reference = GaugeMetricFamily(
+            "driftline_profile_rows",
+            "Rows of the profile that is compared with; 0: there is none",
+            labels=VERSION,
+        )
         for key, watch in self._watched.items():
+            if watch.observer.monitor is not None:
+                reference.add_metric(key, watch.observer.monitor.profile.rows)
             observed.add_metric(key, watch.observer.monitor.rows if watch.observer.monitor else 0)
             skipped.add_metric(key, watch.observer.skipped_rows)
             lag.add_metric(key, watch.observer.waiting_rows)
-        yield from (observed, skipped, lag)
+        yield from (observed, skipped, lag, reference)
 
     def _signals(self) -> Iterator[Metric]:
         changes = CounterMetricFamily(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -10,22 +11,27 @@ from uuid import uuid4
 import orjson
 
 from driftline.backoff import backoff
-from driftline.errors import ConfigError
+from driftline.errors import ConfigError, listed
 from driftline.monitor.detection.signals import Signal
 from driftline.monitor.reporting.outbox import Outbox
-from driftline.rules import url_parts, without_secrets
+from driftline.rules import host_and_port, url_parts, without_secrets
 
 log = logging.getLogger("driftline.webhook")
 
 ATTEMPTS = 8
 TIMEOUT_SECONDS = 10.0
 
+SILENCE_SECONDS = 60.0
+"""Least seconds between two log lines about alarms that are not posted yet."""
+
 
 class Webhook:
     """Posts each alarm to a URL, as a CloudEvent in structured JSON.
 
     It is tried again on errors of the network, on 429 and 5xx, later and later; other answers are final.
-    Log lines name the host only, since URLs may hold secrets. Raises ConfigError for what is no such URL.
+    Log lines name the host and the port only, since URLs may hold secrets.
+
+    Raises ConfigError for what is no such URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -35,21 +41,26 @@ class Webhook:
                 f"alarm_webhook = {without_secrets(url)!r}: expected an http:// or https:// URL"
             )
         self._url = url
-        self._host = parts.hostname
+        self._target = host_and_port(parts)
+        self._lost = 0
+        self._lost_at_end: list[str] = []
+        self._last_warning = -SILENCE_SECONDS
         self._outbox: Outbox[dict[str, Any]] = Outbox(self._deliver, "alarm-webhook", 100)
 
     @property
     def dropped(self) -> int:
-        """Alarms that found the queue full."""
-        return self._outbox.dropped
+        """Alarms that were not posted: given up, or found the queue full."""
+        return self._outbox.dropped + self._lost
 
     def post(self, signal: Signal) -> None:
         """Leave an alarm to be posted; never waits."""
         self._outbox.put(event(signal))
 
     def close(self) -> None:
-        """Post what waits, for ten seconds at most."""
+        """Post what waits, for ten seconds at most; log what could not be."""
         self._outbox.close()
+        if lost := self._lost_at_end:
+            log.error("%d alarms could not be posted to %s: %s", len(lost), self._target, listed(lost, 6))
 
     def _deliver(self, content: dict[str, Any]) -> None:
         import httpx  # 0.1 s that nobody waits for who has no alarms
@@ -59,18 +70,32 @@ class Webhook:
         reason = ""
         for attempt in range(ATTEMPTS):
             if attempt and not self._outbox.rest(backoff(attempt)):
-                break
+                self._lost += 1
+                self._lost_at_end.append(f"{_named(content)} ({reason})")
+                return
             try:
                 answer = httpx.post(self._url, content=body, headers=headers, timeout=TIMEOUT_SECONDS)
             except httpx.HTTPError as error:
                 reason = type(error).__name__
+                self._log_retry(content, reason)
                 continue
             reason = str(answer.status_code)
             if answer.is_success:
                 return
             if answer.status_code != 429 and answer.status_code < 500:
                 break
-        log.error("an alarm could not be posted to %s: %s", self._host, reason)
+            self._log_retry(content, reason)
+        self._lost += 1
+        log.error("the alarm of %s could not be posted to %s: %s", _named(content), self._target, reason)
+
+    def _log_retry(self, content: dict[str, Any], reason: str) -> None:
+        now = monotonic()
+        if now - self._last_warning >= SILENCE_SECONDS:
+            self._last_warning = now
+            log.warning(
+                "the alarm of %s can't be posted to %s: %s; more attempts follow, %d more alarms wait",
+                _named(content), self._target, reason, self._outbox.waiting,
+            )  # fmt: skip
 
 
 def event(signal: Signal) -> dict[str, Any]:
@@ -85,3 +110,9 @@ def event(signal: Signal) -> dict[str, Any]:
         "data": signal.to_dict(),
     }
     return content | {"subject": signal.column} if signal.column else content
+
+
+def _named(content: dict[str, Any]) -> str:
+    """Return an alarm's model, version and column, for messages."""
+    data = content["data"]
+    return " ".join(str(data[key]) for key in ("model", "version", "column") if data.get(key))

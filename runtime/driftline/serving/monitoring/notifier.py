@@ -17,22 +17,24 @@ class Notifier:
     """Sends alarms to a webhook, and alarms and windows to a tracking server, if configured.
 
     Raises ConfigError if that is not possible.
+
+    webhook, runs  where they go; None if not configured
     """
 
     def __init__(self, settings: Server | None = None) -> None:
         settings = settings or Server()
         self.runs = Runs.of(settings) if settings.track else None
-        self._webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
+        self.webhook = Webhook(settings.alarm_webhook) if settings.alarm_webhook else None
 
     def alarm(self, version: Version, signal: Signal) -> None:
         """Send an alarm, in the background."""
-        if self._webhook is not None:
-            self._webhook.post(signal)
+        if self.webhook is not None:
+            self.webhook.post(signal)
         if self.runs is not None:
             self.runs.alarm(version, signal)
 
     def close(self) -> None:
         """Send what is still waiting, for at most ten seconds each."""
-        for one in (self._webhook, self.runs):
+        for one in (self.webhook, self.runs):
             if one is not None:
                 one.close()

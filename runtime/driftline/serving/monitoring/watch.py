@@ -68,6 +68,11 @@ class Watch(Watched):
         likely = is_table if profile is None else (lambda spec: len(spec.columns) > 0)
         self._watch(likely)
 
+    @property
+    def has_profile(self) -> bool:
+        """Whether rows are compared with a reference, not only counted."""
+        return self._profile is not None
+
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Return the named outputs of one batch, as the model computes them; see Model.run."""
         wanted = self._wanted.get(outputs) if type(outputs) is tuple else None

@@ -17,7 +17,7 @@ from driftline.backoff import backoff, jittered
 from driftline.errors import ConfigError
 from driftline.protocols import cloudevents
 from driftline.protocols.payloads import Payload, to_event
-from driftline.rules import url_parts
+from driftline.rules import host_and_port, url_parts
 from driftline.serving.payloads.queue import Queue
 
 log = logging.getLogger("driftline.payloads")
@@ -31,7 +31,7 @@ FIRST_REST = 0.25
 TIMEOUT_SECONDS = 10.0
 
 SILENCE_SECONDS = 60.0
-"""Least seconds between two log lines about payloads that could not be posted."""
+"""Least seconds between two log lines about payloads that could not be posted, or not yet."""
 
 MAX_POST_BYTES = 2**20
 """Most bytes of bodies in a post of several payloads."""
@@ -44,7 +44,7 @@ class EventSink:
     """Posts each payload in CloudEvents' binary mode, or several as a batch.
 
     Network errors, 429 and 5xx are retried; other responses are final. Log lines name
-    the host only, since URLs may hold secrets.
+    the host and the port only, since URLs may hold secrets.
 
     url        http or https; a user and a password in it become basic authentication
     namespace  of Kubernetes; if empty, that of the pod, or `default` outside a pod
@@ -56,12 +56,13 @@ class EventSink:
     def __init__(self, url: str, namespace: str = "", batch: int = 1) -> None:
         parts = url_parts(url)
         if parts is None:
-            raise ConfigError("log_sink: expected a URL such as http://host:8080/path")
+            raise ConfigError("--log-sink: expected a URL such as http://host:8080/path")
         self._url = parts
+        self._target = host_and_port(parts)
         self._source = socket.gethostname()
         self._namespace = namespace or pod_namespace()
         self._batch = batch
-        self._last_line = -SILENCE_SECONDS
+        self._last_line = self._last_warning = -SILENCE_SECONDS
         self._not_logged = 0
         self._log_lock = Lock()
 
@@ -76,26 +77,33 @@ class EventSink:
         sender = Sender(self._url)
         try:
             while not (queue.closed and queue.late):
-                posts = self._take(queue)
-                for payloads in posts:
+                posts, size = self._take(queue)
+                for left, payloads in zip(reversed(range(len(posts))), posts, strict=True):
                     try:
-                        self._deliver(queue, sender, payloads)
+                        failure = self._deliver(queue, sender, payloads)
                     except Exception as error:  # unexpected; the next post may succeed
-                        queue.done(given_up=len(payloads))
-                        self._log_failure(f"{type(error).__name__}: {error}", len(payloads))
+                        failure = f"{type(error).__name__}: {error}"
+                    if failure:
+                        self._log_failure(failure, len(payloads))
+                    given_up = len(payloads) if failure else 0
+                    queue.done(len(payloads) - given_up, given_up, 0 if left else size)
                 if not posts and queue.closed:
                     return
         finally:
             sender.close()
 
-    def _take(self, queue: Queue) -> list[list[Payload]]:
-        """Take payloads from the queue, grouped into posts; none if none arrived for _POLL_SECONDS."""
+    def _take(self, queue: Queue) -> tuple[list[list[Payload]], int]:
+        """Take payloads from the queue; none if none arrives for _POLL_SECONDS.
+
+        Returns them grouped into posts, and the bytes of their exchanges.
+        """
         exchanges = queue.take(_POLL_SECONDS, self._batch, MAX_POST_BYTES)
         payloads = [payload for exchange in exchanges for payload in exchange.payloads()]
-        return [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
+        posts = [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
+        return posts, sum(exchange.size for exchange in exchanges)
 
-    def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> None:
-        """Send a post, with retries, and count its payloads as sent or given up."""
+    def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> str:
+        """Send a post, with retries; return why it was given up, "" if it was not."""
         events = [to_event(payload, self._source, self._namespace) for payload in payloads]
         one = self._batch == 1
         fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
@@ -108,15 +116,15 @@ class EventSink:
             except (OSError, HTTPException) as error:
                 sender.close()
                 reason = type(error).__name__
+                self._log_retry(reason)
                 continue
             if 200 <= status < 300:
-                queue.done(sent=len(payloads))
-                return
+                return ""
             reason = str(status)
             if status != 429 and status < 500:
                 break
-        queue.done(given_up=len(payloads))
-        self._log_failure(reason, len(payloads))
+            self._log_retry(reason)
+        return reason
 
     def _wait(self, queue: Queue, attempt: int) -> bool:
         """Wait before the next attempt; return False if there is no time for one."""
@@ -127,6 +135,14 @@ class EventSink:
             sleep(min(max(0.0, until - monotonic()), 0.1))
         return not queue.late
 
+    def _log_retry(self, reason: str) -> None:
+        now = monotonic()
+        with self._log_lock:
+            if now - self._last_warning < SILENCE_SECONDS:
+                return
+            self._last_warning = now
+        log.warning("payloads can't be posted to %s: %s; more attempts follow", self._target, reason)
+
     def _log_failure(self, reason: str, count: int) -> None:
         now = monotonic()
         with self._log_lock:
@@ -134,7 +150,7 @@ class EventSink:
             if now - self._last_line < SILENCE_SECONDS:
                 return
             count, self._not_logged, self._last_line = self._not_logged, 0, now
-        log.error("%d payloads could not be posted to %s: %s", count, self._url.hostname, reason)
+        log.error("%d payloads could not be posted to %s: %s", count, self._target, reason)
 
 
 class Sender:

@@ -43,7 +43,7 @@ class FileSink:
             if not os.access(self._folder, os.W_OK):
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
-            raise ConfigError(f"log_sink = {folder!r}: {error.strerror}") from error
+            raise ConfigError(f"--log-sink = {folder!r}: {error.strerror}") from error
 
     def threads(self, queue: Queue) -> list[Thread]:
         """See Sink."""
@@ -62,13 +62,13 @@ class FileSink:
                 size += exchange.size
             ended = not exchanges and left > 0 and queue.closed
             if payloads and (ended or size >= self._most_bytes or monotonic() >= until):
-                self._write(queue, payloads)
+                self._write(queue, payloads, size)
                 payloads, size = [], 0
             if ended:
                 return
 
-    def _write(self, queue: Queue, payloads: list[Payload]) -> None:
-        """Write a file; if that fails, try again until the server stops."""
+    def _write(self, queue: Queue, payloads: list[Payload], size: int) -> None:
+        """Write a file of payloads whose exchanges have `size` bytes; retry until the server stops."""
         for failures in count(1):
             try:
                 self._write_file(payloads)
@@ -76,16 +76,16 @@ class FileSink:
                 log.error("%d payloads can't be written to %s: %s", len(payloads), self._folder, error)
             except Exception as error:  # a retry would not help
                 log.error("%d payloads can't be written: %s: %s", len(payloads), type(error).__name__, error)
-                queue.done(given_up=len(payloads))
+                queue.done(given_up=len(payloads), size=size)
                 return
             else:
-                queue.done(sent=len(payloads))
+                queue.done(sent=len(payloads), size=size)
                 return
             until = monotonic() + backoff(failures)
             while monotonic() < until and not queue.closed:
                 sleep(0.1)
             if queue.closed:
-                queue.done(given_up=len(payloads))
+                queue.done(given_up=len(payloads), size=size)
                 return
 
     def _write_file(self, payloads: list[Payload]) -> None:

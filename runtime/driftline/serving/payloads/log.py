@@ -58,10 +58,11 @@ MAX_SKIPPED_TOGETHER = 16
 LENGTH = struct.Struct("=Q")
 """The length of a frame, sent before it; a frame is a pickled list of exchanges as tuples."""
 
-COUNTED = ("taken_bytes", "sent", "given_up")
+COUNTED = ("taken_bytes", "done_bytes", "sent", "given_up")
 """What the logging process counts.
 
 taken_bytes  bytes of exchanges that its threads have taken from its queue
+done_bytes   bytes of those that were logged or given up
 sent         payloads that were logged
 given_up     payloads that could not be logged
 """
@@ -121,6 +122,7 @@ class PayloadLog:
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = self._handed_bytes = 0
         self._in_flight_bytes = 0  # when last read; it can only be less now
+        self._lost_bytes = 0  # taken by processes that ended before they were done
         self._enqueued = self._handed = self._dropped = 0
         self._skipped = self._skips_logged = self._skip_next = 0
         self._next_warning = 0.0
@@ -137,7 +139,7 @@ class PayloadLog:
         """Return the log for these settings, None if logging is off; ConfigError if they are wrong."""
         if settings.log_payloads == "none":
             if settings.log_sink:
-                raise ConfigError("log_sink: expected log_payloads = 'all', 'request' or 'response' with it")
+                raise ConfigError("--log-sink: expected --log-payloads all, request or response with it")
             return None
         open_sink(settings)  # reports wrong settings at the start
         return cls(settings)
@@ -235,7 +237,7 @@ class PayloadLog:
     def _hand_over(self) -> None:
         """Write one frame of the queue to the logging process, as far as its window allows."""
         self._timer = None
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return  # called again when there is a process
         begin = perf_counter()
         frame: list[tuple[object, ...]] = []
@@ -262,7 +264,8 @@ class PayloadLog:
     def counts(self) -> Counts:
         """How many payloads were logged and how many were not, so far."""
         sent, dropped = self._shared["sent"], self._dropped + self._shared["given_up"]
-        queued_bytes = self._waiting_bytes + self._handed_bytes - self._shared["taken_bytes"]
+        done_bytes = self._shared["done_bytes"] + self._lost_bytes
+        queued_bytes = self._waiting_bytes + self._handed_bytes - done_bytes
         queued = max(0, self._enqueued - dropped - sent)
         return Counts(sent, dropped, self._skipped, queued, max(0, queued_bytes))
 
@@ -340,6 +343,7 @@ class PayloadLog:
         self._handed -= lost
         self._dropped += lost
         self._handed_bytes = self._shared["taken_bytes"]
+        self._lost_bytes = self._handed_bytes - self._shared["done_bytes"]
         self._in_flight_bytes = 0
         return lost
 

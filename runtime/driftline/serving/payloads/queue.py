@@ -52,9 +52,13 @@ class Queue:
             self._shared.add("taken_bytes", taken)
         return found
 
-    def done(self, sent: int = 0, given_up: int = 0) -> None:
-        """Count taken payloads as logged or given up."""
+    def done(self, sent: int = 0, given_up: int = 0, size: int = 0) -> None:
+        """Count taken payloads as logged or given up.
+
+        size  bytes of the exchanges of which all payloads are done now
+        """
         with self._changed:
+            self._shared.add("done_bytes", size)
             self._shared.add("sent", sent)
             self._shared.add("given_up", given_up)
 

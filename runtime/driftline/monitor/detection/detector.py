@@ -1,18 +1,18 @@
 """The two detectors of every column: `change`, however small, and `alarm`, beyond what is harmless.
 
 Both are Shiryaev-Roberts e-detectors on rank bins (see driftline_kernels.detector). M of a column is the sum
-of its bets; it grows by at most one for every row on average while nothing has changed. A signal takes at
-least columns x A from the sum over the columns, so the expected rows to the first are at least A, and it
-comes within n rows with a chance of at most n / A, whatever depends on what among the columns, and however
-often one looks. After a signal its columns begin anew. For `alarm` the same holds again; for `change` it
-would only if the signal had told nothing of the reference's own error. In simulations there were 0.3 to 0.8
-n / A.
+of its bets; while nothing has changed, it grows by at most one for every row on average. A signal removes at
+least columns x A from the sum over the columns. So the expected number of rows to the first signal is at
+least A, and it comes within n rows with a probability of at most n / A, however the columns depend on each
+other and however often the detectors look. After a signal, its columns start afresh. The guarantee then holds
+again for `alarm`; for `change` it would only if the signal had revealed nothing of the reference's own error.
+Simulations gave 0.3 to 0.8 n / A.
 
-A bet is made of what came before, so rows that are looked at all at once would never be evidence: those of
-a nightly batch, say. A look at many rows is therefore as several looks, the first at some hundred rows, each
-other at as many as were before it. Which row is in which of them is drawn by lot, so that their counts are
-all that must be known. While nothing changes the order of rows tells nothing, so these bets are as fair as
-any; what they come to is judged behind the last.
+A bet uses only earlier rows, so rows in a single look, such as those of a nightly batch, would never be
+evidence. A look at many rows is therefore split into several: the first at some hundred rows, each later one
+at as many as came before it. Rows are assigned to them at random, so only the counts are needed. While
+nothing changes, the order of rows carries no information, so these bets are as fair as any. M is compared
+with its threshold after the last of them.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ HALF_LIVES = np.array([500.0, 5000.0])
 """Rows after which bets have forgotten half: a short memory for sudden drifts, a long one for slow ones."""
 
 FLOOR = 0.005
-"""The least share of a rank bin that `alarm` bets against: what was never seen alarms at about 2 %."""
+"""The least share of a rank bin that `alarm` bets against: values never seen before alarm at about 2 %."""
 
 LEAST = 1e-9
-"""A share to divide by where a rank bin has no gap, as in references of hardly any rows."""
+"""The share to divide by where a rank bin has no gap, as in references of very few rows."""
 
 DELTA = 0.01
-"""How likely the true distribution of any column is further from the reference than its radius allows for."""
+"""How likely some column's true distribution is further from its reference than its radius allows for."""
 
 BINS = CUTS + 1
 
 FEW_ROWS = 100
-"""A look at fewer than twice as many is one."""
+"""A look at fewer than twice as many rows is not split."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +53,11 @@ class Finding:
     """A detector's signal.
 
     kind      'change' or 'alarm'
-    columns   those whose M has passed; or, if none has on its own, all, the likeliest first
-    together  whether only the columns together have
+    columns   those whose M has passed its threshold; if none has alone, all of them; most evidence first
+    together  whether only the columns together have passed it
     evidence  log M: of each column, or of all together
-    recent    (n, BINS) rows of the columns' rank bins lately, as the short memory has them; of all together,
-              of the first n columns: of those that have as much evidence as the mean must
+    recent    (n, BINS) recent rows in the columns' rank bins, from the short memory; if together, of the
+              first n columns: those whose own evidence reaches the threshold of the mean, at least one
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Detectors:
     """Bets on the columns of a reference, look by look.
 
     references       of the columns, with rows
-    false_alarm_rows A: on average so many rows pass at least before a false signal
+    false_alarm_rows A: on average, at least so many rows pass before a false signal
     tolerance        the distance, as a PSI, that is harmless
     """
 
@@ -89,10 +89,10 @@ class Detectors:
         self.looks = Looks(bins, sum(isinstance(reference, Numeric) for reference in references))
 
     def look(self, look: Look, rows: int) -> list[Finding]:
-        """Bet once more; what has passed its threshold.
+        """Bet on the rows since the last look; return what has passed its threshold.
 
-        look  what has come since the last one
-        rows  how many these are; a column may have fewer
+        look  their counts and moments
+        rows  how many there are; a column may have fewer
         """
         for part in self._ranks.parts(look.counts, rows):
             detector.look(part, self._gaps, self._floored, self._radius, HALF_LIVES, self._state)
@@ -100,7 +100,7 @@ class Detectors:
             self.looks.add(look)
         found = []
         for which, (kind, log_m) in enumerate((("change", self._state.change), ("alarm", self._state.alarm))):
-            # A maximum first: M is far from its threshold at nearly every look.
+            # The maximum first: at nearly every look, M is far from its threshold.
             if log_m.max() >= self._threshold:
                 found += self._judge(which, kind, log_m)
         return found
@@ -123,10 +123,11 @@ class Detectors:
         return [Finding(kind, tuple(columns), not named, tuple(evidence), recent)]
 
     def onsets(self, finding: Finding, rows: int) -> list[Onset | None]:
-        """Since when each column of a finding differs, or all together, if that can be told; `rows` are
-        observed by now.
+        """Return since when each column of a finding differs, or all together; None where this is unknown.
 
-        Together, columns are taken for independent.
+        rows  observed so far
+
+        Together, columns are treated as independent.
         """
         telling = finding.columns[: len(finding.recent)]
         if finding.together:
@@ -137,7 +138,7 @@ class Detectors:
         ]
 
     def _onset(self, columns: tuple[int, ...], recent: Array, rows: int) -> Onset | None:
-        """Of some columns together; `recent` (columns, BINS) is what they are now."""
+        """Return the onset of some columns together; `recent` (columns, BINS) are their latest rows."""
         counts = [self.looks.counts(self._ranks.bins(column)) for column in columns]
 
         def evidence(now: Iterable[Array]) -> Array:
@@ -151,8 +152,8 @@ class Detectors:
         return self.looks.onset(evidence(since), rows)
 
     def _evidence(self, column: int, counts: Array, now: Array) -> Array:
-        """(3, looks): how much a column's counts (looks, bins) speak for what it is now, (BINS,) rows: their
-        log likelihood ratio; what it would be if they were as the reference is, and if they were as now."""
+        """Return (3, looks): the log likelihood ratio of a column's counts (looks, bins) for its distribution
+        `now`, (BINS,) rows, against the reference; its expectation under the reference, and under `now`."""
         shares = np.maximum(self._gaps[column] / self._gaps[column].sum(), LEAST)
         bet = now + detector.KAPPA * shares
         bet /= bet.sum()
@@ -169,12 +170,12 @@ class Detectors:
             self._state.seen[columns] = 0
 
     def snapshot(self) -> dict[str, Any]:
-        """All that they remember, as arrays, and what is drawn next, to go on from with `restore`."""
+        """Return the state, as arrays, and that of the random generator, to continue from with `restore`."""
         arrays = {name: array.copy() for name, array in self._state._asdict().items()}
         return {**arrays, **self.looks.snapshot(), "random": self._ranks.random.bit_generator.state}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Go on from a snapshot, by the same references; ValueError if it was of others."""
+        """Continue from a snapshot made with the same references; raise ValueError if its shapes differ."""
         for name, array in self._state._asdict().items():
             if array.shape != snapshot[name].shape:
                 raise ValueError(f"{name}: expected {array.shape}, got {snapshot[name].shape}")
@@ -185,19 +186,19 @@ class Detectors:
 
 
 def radius(rows: Array, tolerance: float, columns: int) -> Array:
-    """(columns,): how far a column may be from its reference, as sqrt(sum (p - b)^2 / b), and be harmless.
+    """Return (columns,): each column's harmless distance from its reference, as sqrt(sum (p - b)^2 / b).
 
-    What is tolerated, and what a sample of so many rows may itself be off by: Pearson's statistic of m rows
-    is about chi-square with BINS - 1 degrees of freedom.
+    It is the tolerated distance plus what a sample of so many rows may itself be off by: Pearson's statistic
+    of m rows is about chi-square with BINS - 1 degrees of freedom.
     """
     return np.asarray(np.sqrt(chi_square_above(DELTA / columns, BINS - 1) / rows) + np.sqrt(tolerance))
 
 
 class RankBins:
-    """Splits rows that were counted in natural bins over the rank bins of their columns.
+    """Distributes rows counted in natural bins over the rank bins of their columns.
 
     Most natural bins lie within one rank bin. Those that don't hold equal values: each of their rows goes to
-    a rank bin by a share that was drawn when the reference was made, so a group is split multinomially.
+    a rank bin with a probability drawn when the reference was made, so a group is split multinomially.
     """
 
     def __init__(self, references: Sequence[Reference]) -> None:
@@ -208,14 +209,14 @@ class RankBins:
         self._ends = np.cumsum([len(reference.split) for reference in references])
         self._tied = np.flatnonzero(splits.max(axis=1) != 1.0)
         target = column * BINS + splits.argmax(axis=1)
-        target[self._tied] = self._columns * BINS  # theirs are drawn
+        target[self._tied] = self._columns * BINS  # left out: `of` draws theirs
         self._target = target.astype(np.min_scalar_type(self._columns * BINS))
         self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
         self._drawn, self._first = np.unique(column[self._tied], return_index=True)
         self.random = np.random.default_rng(seed_of(splits, *(one.counts for one in references)))
 
     def of(self, counts: Array) -> Array:
-        """(columns, BINS) int64: the rows of each rank bin."""
+        """Return (columns, BINS) int64: the rows in each rank bin."""
         size = self._columns * BINS
         ranks = np.bincount(self._target, counts, size + 1)[:size].astype(np.int64)
         ranks = ranks.reshape(self._columns, BINS)
@@ -225,15 +226,15 @@ class RankBins:
         return ranks
 
     def bins(self, column: int) -> slice:
-        """A column's natural bins among those of all."""
+        """Return where a column's natural bins are among those of all columns."""
         return slice(self._ends[column] - len(self.split(column)), self._ends[column])
 
     def split(self, column: int) -> Array:
-        """(bins, BINS): the shares of a column's natural bins that are in each of its rank bins."""
+        """Return (bins, BINS): the shares of a column's natural bins that are in each of its rank bins."""
         return self._references[column].split
 
     def parts(self, counts: Array, rows: int) -> Array:
-        """(parts, columns, BINS) int64: the rows of each rank bin, in parts that are bet on in turn.
+        """Return (parts, columns, BINS) int64: the rows in each rank bin, in parts to bet on in turn.
 
         rows  how many there are; a column may have fewer
         """
@@ -247,9 +248,9 @@ class RankBins:
 
 
 def shares_of(rows: int) -> Array:
-    """(parts,): the shares of a look's rows that are bet on in turn, each as large as all before it.
+    """Return (parts,): the shares of a look's rows to bet on in turn, each as large as all before it.
 
-    The first is of FEW_ROWS, and of up to twice as many.
+    The first stands for at least FEW_ROWS rows, if there are as many, and fewer than twice as many.
     """
     doublings = max(rows // FEW_ROWS, 1).bit_length() - 1
     return 0.5 ** np.array([doublings, *range(doublings, 0, -1)], np.float64)

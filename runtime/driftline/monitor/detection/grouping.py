@@ -1,4 +1,4 @@
-"""Signals that belong together: one fault upstream changes many columns, and is one thing to be told."""
+"""Groups of signals: one fault upstream changes many columns, and is reported once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from driftline.monitor.detection.onset import since_when
 from driftline.monitor.detection.signals import Signal, first_of, told_of
 
 MANY = 3
-"""Columns that make a group worth a hint, if they are half of all."""
+"""The fewest columns that get a hint, if they are at least half of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Signals of one kind, the first by time first."""
+    """Signals of one kind, in order of time."""
 
     kind: str
     signals: tuple[Signal, ...]
 
     def told(self, columns: int) -> str:
-        """In words; `columns` are all that the model has."""
+        """Describe the group in words; `columns` is how many the model has."""
         if len(self.signals) == 1:
             return _alone(self.signals[0])
         names = {one.column for one in self.signals}
@@ -51,10 +51,10 @@ def _alone(signal: Signal) -> str:
 
 
 def groups(signals: Sequence[Signal]) -> list[Group]:
-    """Signals by what they belong to: all groups of alarms, then those of changes, each by time.
+    """Return signals in groups: all groups of alarms, then those of changes, each in order of time.
 
-    A group is of one kind. Its first signal opens it; a later one belongs to it if it had begun by the time
-    that the first was told. A change of a column that has an alarm is left out: the alarm tells of it.
+    A group has one kind. Its first signal opens it; a later one belongs to it if it had begun by the time
+    the first was raised. A change of a column that has an alarm is left out: the alarm covers it.
     """
     alarming = {one.column for one in signals if one.kind == "alarm"}
     found: list[list[Signal]] = []

@@ -1,11 +1,11 @@
-"""Since when columns differ, and what has come since: looks that are remembered, older ones together.
+"""Since when columns differ, and the counts since then: looks are remembered, older ones merged.
 
-Bets say when it is certain that something has changed, which is later than it did. The estimate of when is
-the usual one of a CUSUM (Page 1954; Hinkley 1971), in hindsight: the start from which on all rows together
-speak most for what the column is now, against what the reference says. What it is now is what the detector
-remembers of its last 500 rows or so; then, once more, all that has come since the start that this gives. A
-spell that clearly speaks against it ends the search: what was before is another story, an incident that is
-over. Of looks that are kept together a part may have been before: as much as they say less than all would.
+Bets become certain of a change later than it begins. Its onset is the usual estimate of a CUSUM (Page 1954;
+Hinkley 1971), in hindsight: the start from which all rows together are the strongest evidence for the
+column's present distribution, against the reference's. The present distribution is at first what the detector
+remembers, the last 500 rows or so; then, in a second pass, that of all rows since the start found by the
+first. A run of rows that clearly contradicts the change ends the search: an earlier incident that is over is
+not part of it. A merged look may begin before the onset: the evidence that it lacks tells how far before.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from driftline.tensors import Array
 from driftline_kernels import moments
 
 OF_A_SIZE, SMALL, OF_A_SMALL_SIZE = 2, 8, 3
-"""How many are kept of each size: of up to SMALL looks together one more than of others."""
+"""How many are kept of each size: OF_A_SMALL_SIZE where up to SMALL looks are merged, else OF_A_SIZE."""
 
 LARGEST = 2**8
-"""Looks that are merged into one, at the most, but for the oldest: that one is of all that came before."""
+"""The most looks merged into one, except for the oldest, which covers all that came before."""
 
 BYTE = 255
 
 ROUNDED = 0.01
-"""The share of looks kept together that may be due to rounding."""
+"""The error, due to rounding, of the share of merged looks that is after an onset."""
 
 CONTRADICTED = 14.0
-"""Log likelihood ratio: a spell that speaks against a change by so much, a million to one, is before it."""
+"""Log likelihood ratio, a million to one: rows that contradict a change by more are before it."""
 
 TINY = 1e-9
-"""To divide by, where looks of no rows say nothing."""
+"""The divisor where looks have no rows, and so no evidence."""
 
 
 class Look(NamedTuple):
-    """What has come since the look before.
+    """The counts and moments of the rows since the previous look.
 
-    counts   (natural bins,) of all columns, one behind the other
+    counts   (natural bins,) of all columns, concatenated
     moments  (numeric columns, 5)
-    rows     that had been observed by then
-    when     that was, in seconds since 1970
+    rows     observed by the previous look
+    when     the previous look was, in seconds since 1970
     """
 
     counts: Array
@@ -55,11 +55,11 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """Since when a column differs, about.
+    """About when a column began to differ.
 
-    when   of the look before its first rows that do, in UTC
+    when   the time of the look before its first rows that differ, in UTC
     rows   from there to the signal
-    first  whether that is before the first row watched: it may have begun earlier still
+    first  whether that is before the first watched row: the drift may have begun even earlier
     """
 
     when: datetime
@@ -67,17 +67,17 @@ class Onset:
     first: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """As what JSON knows; `when` is ISO 8601."""
+        """Return the fields as JSON types; `when` is ISO 8601."""
         return {"when": self.when.isoformat(), "rows": self.rows, "first": self.first}
 
     @classmethod
     def of_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """What `to_dict` has written."""
+        """Return the onset that `to_dict` wrote."""
         return cls(datetime.fromisoformat(fields["when"]), fields["rows"], fields["first"])
 
 
 def since_when(onsets: Iterable[Onset | None]) -> str:
-    """', since about 2026-03-01 02:14:10 UTC, 900 rows before', of signals told together; '' if unknown."""
+    """Return ', since about 2026-03-01 02:14:10 UTC, 900 rows before' for several signals; '' if unknown."""
     known = sorted({one for one in onsets if one is not None}, key=lambda one: one.when)
     if not known:
         return ""
@@ -87,19 +87,19 @@ def since_when(onsets: Iterable[Onset | None]) -> str:
     or_before = " or before" if any(one.first for one in known) else ""
     if first != last:
         return f", since about {first}{or_before} to {last} UTC"
-    rows = {one.rows for one in known}  # signals of different looks count from different ends
+    rows = {one.rows for one in known}  # different looks count back from different rows
     before = f", {rows.pop():,} rows before" if len(rows) == 1 else ""
     return f", since about {first} UTC{or_before}{before}"
 
 
 class Packed(NamedTuple):
-    """Counts in a byte each: exactly while all are below 256, else their roots, rounded.
+    """Counts in one byte each: exact while all are below 256, else their square roots, rounded.
 
-    A root is off by about 1/2 by chance; rounding adds less until there are 200,000 rows in a bin.
+    A root varies by about 1/2 by chance; rounding adds less up to 200,000 rows in a bin.
 
     codes  (bins,) uint8
     step   of the roots; 0 where codes are the counts
-    most   no count is above
+    most   upper bound of the counts
     """
 
     codes: Array
@@ -108,7 +108,7 @@ class Packed(NamedTuple):
 
     @classmethod
     def of(cls, counts: Array) -> Packed:
-        """Packed."""
+        """Pack counts."""
         most = float(counts.max(initial=0))
         if most <= BYTE:
             return cls(counts.astype(np.uint8), 0.0, most)
@@ -116,21 +116,21 @@ class Packed(NamedTuple):
         return cls(np.rint(np.sqrt(counts) / step).astype(np.uint8), step, most)
 
     def plus(self, other: Packed) -> Packed:
-        """Both together."""
+        """Return the sum of both."""
         if (most := self.most + other.most) <= BYTE:
             return Packed(self.codes + other.codes, 0.0, most)
         return Packed.of(self.counts() + other.counts())
 
     def counts(self, bins: slice = slice(None)) -> Array:
-        """(bins,) float64."""
+        """Return the counts, (bins,) float64."""
         codes = self.codes[bins].astype(np.float64)
         return (codes * self.step) ** 2 if self.step else codes
 
 
 class Kept(NamedTuple):
-    """A look in less room, or several as one.
+    """A look in less memory, or several merged into one.
 
-    moments  (numeric columns, 5) float32; of values beyond 1e18 M2 is infinite, and a mean's interval with it
+    moments  (numeric columns, 5) float32; beyond values of 1e18, M2 and a mean's interval are infinite
     """
 
     counts: Packed
@@ -140,28 +140,28 @@ class Kept(NamedTuple):
 
     @classmethod
     def of(cls, look: Look) -> Kept:
-        """Packed."""
+        """Pack a look."""
         return cls(Packed.of(look.counts), _short(look.moments), look.rows, look.when)
 
     def look(self) -> Look:
-        """As it was, but for rounding."""
+        """Return the look, up to rounding."""
         return Look(self.counts.counts(), self.moments.astype(np.float64), self.rows, self.when)
 
     def plus(self, later: Kept) -> Kept:
-        """Both together."""
+        """Return both, merged."""
         both = self.moments.astype(np.float64)
         moments.merge(both, later.moments.astype(np.float64))
         return Kept(self.counts.plus(later.counts), _short(both), self.rows, self.when)
 
 
 class Looks:
-    """Looks, older ones merged by two, then by four, and so on.
+    """Looks, older ones merged in twos, then in fours, and so on.
 
     An exponential histogram (Datar, Gionis, Indyk, Motwani 2002): of n looks it keeps up to OF_A_SIZE log2 n
-    and a few, and no more than of LARGEST.
+    and a few, and no more once they are merged by LARGEST.
 
-    bins     natural ones, of all columns
-    numeric  columns that have moments
+    bins     number of natural bins, of all columns
+    numeric  number of columns with moments
     """
 
     def __init__(self, bins: int, numeric: int) -> None:
@@ -178,7 +178,7 @@ class Looks:
             size = min(2 * size, LARGEST)
 
     def _thin(self, size: int) -> bool:
-        """Merge the two oldest of a size if there are too many; whether there were."""
+        """Merge the two oldest of a size if there are too many; return whether there were."""
         if self._sizes.count(size) <= (OF_A_SMALL_SIZE if size <= SMALL else OF_A_SIZE):
             return False
         first = self._sizes.index(size)
@@ -188,22 +188,22 @@ class Looks:
         return True
 
     def counts(self, bins: slice) -> Array:
-        """(looks, some natural bins): what each that is kept has counted in these."""
+        """Return (looks, some natural bins): the counts of each kept look in these bins."""
         return np.array([kept.counts.counts(bins) for kept in self._kept])
 
     def begin(self, gained: Array) -> int:
-        """Where a change begins; `gained` (looks,) says how much each that is kept speaks for it."""
+        """Return which kept look a change begins with; `gained` (looks,) is the evidence of each for it."""
         so_far = np.cumsum(gained[::-1])  # backwards from now
         contradicted = np.maximum.accumulate(so_far) - so_far > CONTRADICTED
         reach = int(contradicted.argmax()) if contradicted.any() else len(so_far)
         return len(so_far) - 1 - int(so_far[:reach].argmax())
 
     def onset(self, evidence: Array, rows: int) -> Onset | None:
-        """Since when a change is there; None if all rows came in one look, which tells nothing of when.
+        """Return when a change began; None if all rows came in one look, which says nothing about when.
 
-        evidence  (3, looks): how much each that is kept speaks for it; would, if all its rows were before it;
-                  and if all were after
-        rows      observed by now
+        evidence  (3, looks): of each kept look for the change; expected if all its rows were before it;
+                  expected if all were after it
+        rows      observed so far
         """
         if len(self._kept) < 2:
             return None
@@ -229,7 +229,7 @@ class Looks:
         return Onset(datetime.fromtimestamp(when, UTC), rows - begun, False)
 
     def total(self, onset: Onset, rows: int) -> Look:
-        """All that has come since an onset, of looks that are kept whole; `rows` are observed by now."""
+        """Return the sum of the kept looks wholly after an onset; `rows` are observed so far."""
         first, *later = (kept for kept in self._kept if kept.rows >= rows - onset.rows)
         found = first.look()
         for kept in later:
@@ -239,7 +239,7 @@ class Looks:
         return found
 
     def snapshot(self) -> dict[str, Array]:
-        """All of them, as arrays; none of nothing."""
+        """Return the looks as arrays; no arrays if there are no looks."""
         if not self._kept:
             return {}
         fields = zip(*(kept.look() for kept in self._kept), strict=True)
@@ -248,8 +248,10 @@ class Looks:
         return {"looks.sizes": np.array(self._sizes)} | found
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
-        """Go on from a snapshot; from nothing, if it was made before there were looks in it. ValueError if it
-        can't be, and then nothing has changed."""
+        """Continue from a snapshot; from no looks, if it is of a version that did not save them.
+
+        Raises ValueError if its shapes differ; then nothing has changed.
+        """
         sizes = [min(int(size), LARGEST) for size in snapshot.get("looks.sizes", ())]
         found = {name: np.asarray(snapshot.get(f"looks.{name}", ())) for name in Look._fields}
         for name, shape in self._shapes.items():

@@ -1,4 +1,4 @@
-"""What detectors find, made into signals: since when, and what has changed since then."""
+"""Signals made from the detectors' findings: since when, and what has changed since then."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Signaller:
 
     profile     its reference
     references  of the columns, as the detectors have them: numeric ones first
-    detectors   that find
+    detectors   whose findings they are
     model       its name
     version     its number
     """
@@ -38,14 +38,14 @@ class Signaller:
     version: int
 
     def named(self, finding: Finding) -> tuple[str, ...]:
-        """The columns of a finding; '' for the model as a whole."""
+        """Return the columns of a finding; '' for the model as a whole."""
         return ("",) if finding.together else self._ranked(finding)
 
     def signals(self, finding: Finding, fresh: Sequence[str], window: Window, rows: int) -> list[Signal]:
-        """A signal for each fresh column of a finding, or one for the model as a whole.
+        """Return a signal for each fresh column of a finding, or one for the model as a whole.
 
         window  the current one
-        rows    observed by now
+        rows    observed so far
         """
         onsets = self.detectors.onsets(finding, rows)
         if finding.together:
@@ -66,7 +66,10 @@ class Signaller:
         ]  # fmt: skip
 
     def _of_all(self, finding: Finding, onset: Onset | None, window: Window, rows: int) -> Signal:
-        """With the statistics of the window's whole rows, and the changes of the columns of most evidence."""
+        """Return the signal of the model as a whole.
+
+        It has the statistics of the window's whole rows, and the changes of the columns with most evidence.
+        """
         onsets = [onset] * len(finding.columns)
         words = _of_all(self._reports(finding.columns, onsets, window, rows))
         if words == NONE:
@@ -81,7 +84,7 @@ class Signaller:
         return tuple(self.references[column].name for column in finding.columns)
 
     def _within(self, window: Window, columns: Sequence[int]) -> list[ColumnReport]:
-        """Of a whole window: rows that are more like the reference than chance allows have no onset."""
+        """Return reports of a whole window: rows closer to the reference than chance allows have no onset."""
         return report.of_columns([self._in_window(window, column) for column in columns])
 
     def _in_window(self, window: Window, column: int) -> Counted:
@@ -91,8 +94,10 @@ class Signaller:
     def _reports(
         self, columns: Sequence[int], onsets: Sequence[Onset | None], window: Window, rows: int
     ) -> list[ColumnReport]:
-        """Of what has come since the onset of each: a window may have gone on as ever for long before. Of the
-        window, if there is no onset."""
+        """Return reports of the rows since each column's onset, or of the window if there is no onset.
+
+        Before the onset, a window may have been normal for long.
+        """
         ends = np.cumsum([len(reference.counts) for reference in self.references])[:-1]
 
         @cache

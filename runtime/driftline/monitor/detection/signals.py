@@ -1,4 +1,4 @@
-"""What a detector says when it is certain, and its line in the log."""
+"""What a detector reports when it is certain, and its log line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from driftline.monitor.detection.onset import Onset, since_when
 log = logging.getLogger("driftline.monitor")
 
 TOLD = 3
-"""Columns whose changes are told in words when several have changed, or only all together for certain."""
+"""How many columns are described in words when several have changed, or only all together for certain."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -29,7 +29,7 @@ class Signal:
     when        in UTC
     rows        since the window began
     evidence    log M of the detector
-    columns     of the model as a whole: its columns, that of most evidence first
+    columns     of the model as a whole: its columns, most evidence first
     statistics  by name, of the column's rows since its onset, or of the window's whole rows
     words       the change since the onset in words
     onset       since when, about; None if all rows came in one look, or in an older checkpoint
@@ -52,7 +52,7 @@ class Signal:
         return f"Signal({self.kind} of {whose} after {self.rows:,} rows: {self.words})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as what JSON knows; a number that is not finite is None, `when` is ISO 8601."""
+        """Return the fields as JSON types; a number that is not finite is None, `when` is ISO 8601."""
         return {
             "kind": self.kind,
             "model": self.model,
@@ -69,7 +69,7 @@ class Signal:
 
     @classmethod
     def of_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """The signal that `to_dict` has written."""
+        """Return the signal that `to_dict` wrote."""
         statistics = {name: Statistic.of_dict(one) for name, one in fields["statistics"].items()}
         evidence, onset = fields["evidence"], fields.get("onset")
         return cls(
@@ -83,11 +83,11 @@ class Signal:
 
 
 def log_signals(signals: Sequence[Signal], columns: int) -> None:
-    """A log line for the signals of one look at one model, all of a kind: an alarm warns, a change informs.
+    """Log one line for the signals of a look at a model, all of one kind: alarms as WARNING, changes as INFO.
 
     columns  how many the model has
 
-    For a machine it is a line for each, see `logs`: what becomes of each is for others to say.
+    JSON logs have a line for each signal, see `logs`: their readers handle each separately.
     """
     first = signals[0]
     each = [{"message": _line(one), "signal": one.to_dict()} for one in signals]
@@ -103,7 +103,7 @@ def log_signals(signals: Sequence[Signal], columns: int) -> None:
 
 
 def log_acknowledged(signals: Sequence[Signal]) -> None:
-    """A log line for signals that somebody has let go of, if there were any."""
+    """Log one line for acknowledged signals, if there were any."""
     if signals:
         alarms_first = sorted(signals, key=lambda one: one.kind)
         told = first_of([f"{one.kind} of {one.column or 'the model as a whole'}" for one in alarms_first])
@@ -112,12 +112,12 @@ def log_acknowledged(signals: Sequence[Signal]) -> None:
 
 
 def told_of(signals: Sequence[Signal]) -> str:
-    """What changed in the first TOLD columns, and how many more there are."""
+    """Return what changed in the first TOLD columns, and how many more there are."""
     return first_of([f"{one.column} ({_psi(one)}{one.words})" for one in signals])
 
 
 def first_of(told: Sequence[str]) -> str:
-    """The first TOLD, and how many more there are."""
+    """Return the first TOLD, and how many more there are."""
     more = [f"{len(told) - TOLD} more"] if len(told) > TOLD else []
     return ", ".join([*told[:TOLD], *more])
 

@@ -1,1 +1,1 @@
-"""Drift: a reference, counts in time, distances between them, and alarms with a guarantee."""
+"""Drift: a reference, counts over time, distances between them, and alarms with a guarantee."""

@@ -1,4 +1,4 @@
-"""Two sets of data held against each other at once, without a monitor that lives on."""
+"""One-off comparison of two data sets, without a lasting monitor."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def compare(
     kinds: Mapping[str, str] | None = None,
     tolerance: float = 0.02,
 ) -> Report:
-    """How the rows of `current` differ from those of `reference`.
+    """Return how the rows of `current` differ from those of `reference`.
 
         report = dl.compare(january, july)
         report["temp"].statistics["psi"].value, report.alarms, report.to_arrow()
 
     reference  a table, a DataFrame or arrays by name, as `Profile.fit` takes them, or a Profile
-    current    the same columns, in any of these forms; others are left out
-    kinds      as `Profile.fit` takes them; a Profile has its own
-    tolerance  the drift of a column, as a PSI, that is harmless: beyond it, for certain, is an alarm
+    current    the same columns, in any of these forms; others are ignored
+    kinds      as `Profile.fit` takes them; unused if `reference` is a Profile
+    tolerance  the drift of a column, as a PSI, that is harmless: an alarm means certainly more
 
-    Warns if `current` has too few rows for any change or alarm to be certain; what its statistics say, they
-    say. Raises BadRequest, with its name, for a column that `current` lacks or has of another type.
+    Warns if `current` has too few rows for any change or alarm to be certain; its statistics are valid all
+    the same. Raises BadRequest, which names the column, if `current` lacks one or has it of another type.
     """
     if isinstance(reference, Profile):
         profile = reference
-    else:  # as Profile.fit, but whoever called this is warned
+    else:  # like Profile.fit, but the warning points at our caller
         profile = Profile._of(Fit(kinds, most_bytes=math.inf), [reference], None)
     monitor = _Once(profile, tolerance=tolerance, look_rows=0)
     monitor.observe(current)
@@ -50,7 +50,7 @@ def compare(
 
 
 class _Once(Monitor):
-    """A monitor whose signals are in the report that is asked for, and nowhere else."""
+    """A monitor whose signals are only in its report."""
 
     def _tell(self, signals: Sequence[Signal]) -> None:
-        """Nobody."""
+        """Log nothing."""

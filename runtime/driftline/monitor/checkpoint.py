@@ -1,4 +1,4 @@
-"""What a monitor knows, in a file: after a restart another goes on from there, its guarantee included."""
+"""A monitor's state in a file: after a restart, another continues from it, guarantee included."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from driftline.monitor.window_file import WindowFile
 from driftline.tensors import Array
 
 FORMAT = 1
-"""The version of the format; a checkpoint of another one is refused."""
+"""The version of the format; a checkpoint of another version is refused."""
 
 _ZIP = b"PK\x03\x04"
 _NAME = 30
-"""Where the name of its first member is in a zip file, which is what a checkpoint is."""
+"""The offset of the first member's name in a zip file; a checkpoint is one."""
 
 _FIRST = b"head.", b"detectors.", b"counted."
-"""What that begins with."""
+"""What that name may begin with."""
 
 
 def check(path: Path) -> None:
-    """Whether checkpoints can be kept in a file; BadRequest if it can't be written, or is something else.
+    """Raise BadRequest if a file can't hold checkpoints: it can't be written, or is something else.
 
-    One that is damaged is a checkpoint still, by its first bytes; so is a file of nothing or of zeros, which
-    a file system may make of one when the power fails. Neither is to keep anybody from beginning anew.
+    A damaged checkpoint still counts as one, by its first bytes; so does an empty file or one of zeros, which
+    a file system may leave after a power failure. Neither may prevent a fresh start.
     """
     if not path.parent.is_dir():
         raise BadRequest(f"checkpoint {path}: expected a file in a folder, {path.parent} is none")
@@ -56,9 +56,9 @@ def check(path: Path) -> None:
 
 
 def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the file is replaced when all of it is on the disk.
+    """Write a checkpoint; the file is replaced once all of it is on disk.
 
-    more  what else is to be remembered with it, as what JSON knows
+    more  other values to save with it, as JSON types
 
     Raises BadRequest if it can't be written.
     """
@@ -92,9 +92,9 @@ def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
 
 
 def load(path: Path, monitor: Monitor) -> dict[str, Any]:
-    """Let a monitor that has observed nothing go on from a checkpoint; what else was remembered with it.
+    """Restore a monitor that has observed nothing from a checkpoint; return the other values saved with it.
 
-    Raises BadRequest if it is none, or that of another profile; then the monitor is as it was.
+    Raises BadRequest if it is not a checkpoint, or one of another profile; then the monitor is unchanged.
     """
     try:
         content = path.read_bytes()
@@ -114,7 +114,7 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
         return dict(head["more"])
     except BadRequest:
         raise
-    except Exception as error:  # whatever is made of damaged bytes
+    except Exception as error:  # whatever damaged bytes cause
         raise BadRequest(f"checkpoint {path}: expected a checkpoint, got one that is damaged") from error
 
 
@@ -137,7 +137,7 @@ def _snapshot_of(head: Mapping[str, Any], arrays: Mapping[str, Array], where: st
 
 
 def _is_checkpoint(content: bytes) -> bool:
-    """Whether it was one when it was written, whatever became of it since."""
+    """Return whether the content was written as a checkpoint, even if it has been damaged since."""
     name = content[_NAME:]
     return content.startswith(_ZIP) and (not name or name.startswith(_FIRST))
 

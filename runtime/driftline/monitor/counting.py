@@ -1,4 +1,4 @@
-"""Rows counted as they come, in the bins of a profile."""
+"""Counting rows as they arrive, in the bins of a profile."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from driftline_kernels.rows import State
 NO_MOMENTS = moments.start(1)
 
 FEW_ROWS = 16
-"""Rows that come one by one wait for so many, to be counted together: a call costs what a row does."""
+"""How many rows of small batches may wait to be counted in one call: a call costs as much as a row."""
 
 
 class Counter:
-    """What was counted, in the bins of a profile.
+    """Counts of rows in the bins of a profile.
 
     profile  whose bins they are
-    memory   (words,) int64 to count in, as another Counter of the profile says, which may be another
-             process's too, and is as `reset` leaves it; its own if None
+    memory   (words,) int64 to count in, in the state that `reset` leaves; `words` as in another Counter of
+             the profile; other processes may map it, too. None: its own
     """
 
     def __init__(self, profile: Profile, memory: Array | None = None) -> None:
@@ -54,8 +54,10 @@ class Counter:
         self._state = self._state._replace(counts=counts.reshape(shape), sums=sums.view(np.float64))
 
     def another(self) -> Counter:
-        """One of the same profile that has counted nothing; for one thread at a time, since the two share
-        their bins and the room to work in."""
+        """Return an empty counter of the same profile.
+
+        The two share their bins and scratch memory: use them in one thread at a time.
+        """
         found = copy(self)
         found._count_in(np.zeros(self.words, np.int64))
         found._waiting = np.empty_like(self._waiting)
@@ -76,17 +78,17 @@ class Counter:
             self.add_codes(codes)
 
     def add_codes(self, codes: Codes) -> None:
-        """Count categories, of rows whose numbers are counted elsewhere."""
+        """Count the categories of rows whose numbers are counted elsewhere."""
         for own, counts in zip(codes, self._categories, strict=True):
             categories.count(own, counts)
 
     def settle(self) -> None:
-        """Count the rows that wait; that loads what is compiled, even if there are none."""
+        """Count the waiting rows; this loads compiled code, even if there are none."""
         rows.observe(self._waiting[: self._held], self._state)
         self._held = 0
 
     def merge(self, other: Counter) -> None:
-        """Add what another has counted by the same profile, and settled: moments to rounding."""
+        """Add the settled counts of another counter of the same profile; moments are exact up to rounding."""
         self._state.counts[:] += other._state.counts
         for own, counts in zip(self._categories, other._categories, strict=True):
             own += counts
@@ -95,12 +97,12 @@ class Counter:
         self._state.sums[rest:] += other._state.sums[rest:]
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Clear everything."""
         self._state.sums[:] = 0
         self._forget()
 
     def _forget(self) -> None:
-        """Counts and moments begin anew."""
+        """Clear the counts and moments."""
         self._held = 0
         self._state.counts[:] = 0
         self._state.moments[:] = NO_MOMENTS
@@ -108,13 +110,13 @@ class Counter:
             counts[:] = 0
 
     def take(self) -> tuple[Array, Array]:
-        """Counts and moments, which begin anew; what is of whole rows goes on."""
+        """Return the counts and moments, and clear them; sums over whole rows continue."""
         taken = self.counts, self.moments
         self._forget()
         return taken
 
     def put(self, counts: Array, its_moments: Array) -> None:
-        """Have these counts and moments, as they are taken."""
+        """Set the counts and moments to those that `take` returned."""
         lengths = [int(self._own.sum()), *map(len, self._categories)]
         numeric, *categories = np.split(counts, list(accumulate(lengths))[:-1])
         self._state.counts.reshape(-1)[self._own] = numeric
@@ -124,31 +126,32 @@ class Counter:
 
     @property
     def state(self) -> State:
-        """What the kernels compare numbers with, and what they count into; see driftline_kernels.rows."""
+        """What the kernels compare numbers with, and count into; see driftline_kernels.rows."""
         return self._state
 
     @property
     def memory(self) -> Array:
-        """(words,) int64, a view: all that is counted; another Counter of the profile can go on from it."""
+        """(words,) int64, a view: all that is counted; another Counter of the profile can resume from it."""
         self.settle()
         return self._memory
 
     @property
     def counts(self) -> Array:
-        """(natural bins,) int64, a copy: of the numeric columns, then of the categorical ones, one behind the
-        other, each as long as its reference's counts."""
+        """(natural bins,) int64, a copy: of the numeric columns, then of the categorical ones, concatenated,
+        each as long as its reference's counts."""
         self.settle()
         return np.concatenate([self._state.counts.reshape(-1)[self._own], *self._categories])
 
     @property
     def moments(self) -> Array:
-        """(numeric columns, 5) float64, a copy; of rows that are settled."""
+        """(numeric columns, 5) float64, a copy; of settled rows."""
         return np.array(self._state.moments)
 
 
 class Taken:
-    """What looks have taken from a counter in this window. What is of whole rows stays with the counter until
-    the window ends: no look needs it, and it is large.
+    """Counts and moments that looks have taken from a counter in the current window.
+
+    Sums over whole rows stay in the counter until the window ends: no look needs them, and they are large.
 
     counter  that is taken from
     """
@@ -158,18 +161,18 @@ class Taken:
         self._counts, self._moments = counter.take()
 
     def add(self, counts: Array, its_moments: Array) -> None:
-        """Add what has been taken."""
+        """Add counts and moments that were taken."""
         self._counts += counts
         moments.merge(self._moments, its_moments)
 
     def reset(self) -> None:
-        """Begin anew, and let the counter do so."""
+        """Clear everything, in the counter, too."""
         self._counts[:] = 0
         self._moments[:] = NO_MOMENTS
         self._counter.reset()
 
     def window(self, rows: int, began: datetime) -> Window:
-        """A copy of all that was counted up to the last look, which was just now."""
+        """Return a copy of all that was counted up to the last look, which was just now."""
         references, state = self._counter.references, self._counter.state
         ends = np.cumsum([len(reference.counts) for reference in references])[:-1]
         names = [reference.name for reference in references]
@@ -185,19 +188,19 @@ class Taken:
 
     @property
     def memory(self) -> Array:
-        """(words,) int64, a copy: as that of a counter that nothing was taken from."""
+        """(words,) int64, a copy: like that of a counter from which nothing was taken."""
         whole = self._counter.another()
         whole.memory[:] = self._counter.memory
         whole.put(self._counts, self._moments)
         return whole.memory
 
     def restore(self, memory: Array) -> None:
-        """Go on from there."""
+        """Continue from a copy of `memory`."""
         self._counter.memory[:] = memory
         self._counts, self._moments = self._counter.take()
 
 
 def _own(edges: Sequence[int], width: int) -> Array:
-    """(columns (width + 4),) bool: which counts are columns' own bins: padded edges have none."""
+    """Return (columns (width + 4),) bool: which counts are of columns' own bins, not of padded edges."""
     bin_ = np.arange(width + 1 + bins.SPECIAL)
     return np.concatenate([(bin_ <= own) | (bin_ > width) for own in edges] or [np.empty(0, bool)])

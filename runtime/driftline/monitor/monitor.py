@@ -1,10 +1,10 @@
-"""The face of monitoring: observe batches, get a report, be told of changes and alarms.
+"""The entry point of monitoring: observe batches, get reports, receive signals of changes and alarms.
 
 The life of a batch: `observe` converts it (`reading`) -> `_count` counts it up to the next stop -> `_look`
-bets on what has come since the last look (`detector`) -> `_signal` makes signals of what is found, held until
-they are acknowledged or a whole window passes without another -> `_end_window` looks at the last of a window,
-closes it, and begins the next. What goes by the clock is done when a batch comes, when somebody asks, and
-by whoever calls `keep_time` now and then: a server does, so that rows need no others behind them to be seen.
+bets on the rows since the last look (`detector`) -> `_signal` turns findings into signals, held until they
+are acknowledged or a whole window passes without another -> `_end_window` looks at a window's last rows,
+closes it, and begins the next. Work due by the clock is done when a batch arrives, when a report is
+requested, and by `keep_time`: a server calls it regularly, so that rows are seen even if no more follow.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ _NEVER = 1 << 62
 class Monitor:
     """Compares what it observes with a profile; thread safe, in memory that does not grow.
 
-    profile           the reference; one without rows is only counted against
+    profile           the reference; if it has no rows, only its bins are used
     false_alarm_rows  A: while nothing changes, at least so many rows pass on average before a false signal,
-                      and within n rows there is one with a chance of at most n / A, however often one looks
-    tolerance         a drift, as a PSI, that is harmless: `alarm` is certain that there is more
+                      and one comes within n rows with a probability of at most n / A, however often the
+                      detectors look
+    tolerance         a drift, as a PSI, that is harmless: an alarm means certainly more
     look_rows         the detectors look after so many rows; 0: not by rows
-    look_seconds      and after so many seconds, by `keep_time` or when a batch comes; 0: not by time
+    look_seconds      and after so many seconds, by `keep_time` or when a batch arrives; 0: not by time
     window_rows       a window ends after so many rows; 0: not by rows
-    window_seconds    and after so many seconds, by `keep_time` or when a batch comes; 0: not by time. One
-                      without rows is none: it begins anew
+    window_seconds    and after so many seconds, by `keep_time` or when a batch arrives; 0: not by time. A
+                      window without rows is not recorded: it restarts
     keep_windows      finished windows to keep, for reports over several
     model, version    named in signals
-    on_signal         called with each new signal, in the thread that observes or keeps the time
+    on_signal         called with each new signal, in the thread whose call made the detectors look
     on_window         called with each finished window, likewise
 
     >>> monitor = Monitor(profile)
@@ -111,19 +112,19 @@ class Monitor:
         self._signals: dict[tuple[str, str], Signal] = {}
         self._seen_in_window: set[tuple[str, str]] = set()
         self._busy = False
-        self._lock = RLock()  # who is told of a signal may ask for a report
+        self._lock = RLock()  # reentrant: a callback may request a report
         self._last_look_rows, self._last_look_time = 0, time()
         self._next_look = monotonic() + self._look_seconds
         self._begin_window()
 
     @classmethod
     def of(cls, profile: Profile, settings: Monitoring, **named: Any) -> Self:
-        """A monitor with the settings of a `driftline.toml`; `named` are the other arguments."""
+        """Return a monitor with the settings of a `driftline.toml`; `named` are the other arguments."""
         names = {item.name for item in fields(settings)} - {"enabled", "history"}
         return cls(profile, **{name: getattr(settings, name) for name in names}, **named)
 
     def warm_up(self) -> None:
-        """Load all that is compiled, so that no batch waits for it."""
+        """Load all compiled code, so that no batch waits for it."""
         with self._lock:
             nothing = self._counter.another()
             nothing.add(*self._reader.nothing())
@@ -138,9 +139,9 @@ class Monitor:
         """Count rows.
 
         columns  a pyarrow Table or RecordBatch, a DataFrame, or arrays by name, of any length; a 2-D array is
-                 its columns, NAME_0, NAME_1, ...; columns that the profile has not are left out
+                 its columns, NAME_0, NAME_1, ...; columns that the profile lacks are ignored
 
-        Raises BadRequest, with the column's name, if one is missing or not of the profile's type; then
+        Raises BadRequest, which names the column, if one is missing or not of the profile's type; then
         nothing of its block of rows is counted.
         """
         if (matrix := self._reader.as_it_is(columns)) is not None:
@@ -152,7 +153,7 @@ class Monitor:
                 self._count(matrix, codes)
 
     def _count(self, matrix: Array, codes: Codes) -> None:
-        """Count rows up to the next stop, a look or a window's end, and on from there."""
+        """Count rows, stopping for each look or window's end that falls due."""
         if self._by_time:
             self._keep_time()
         length = len(matrix)
@@ -167,7 +168,7 @@ class Monitor:
         self.rows += length
 
     def _at_stop(self) -> None:
-        """At a stop: look, or end the window."""
+        """Do what is due at a stop: look, or end the window."""
         if self.rows - self._window_start >= self._window_rows:
             self._end_window()
         elif self.rows - self._last_look_rows >= self._look_rows:
@@ -177,14 +178,14 @@ class Monitor:
         self._stop = min(self._last_look_rows + self._look_rows, self._window_start + self._window_rows)
 
     def keep_time(self) -> None:
-        """Look, and end the window, if that is due by the clock; to be called now and then, rows or not."""
+        """Look, and end the window, if due by the clock; call this regularly, with or without new rows."""
         if self._by_time:
             with self._lock:
                 self._keep_time()
 
     def _keep_time(self) -> None:
-        """Look, and end the window, where that goes by the clock."""
-        if self._busy:  # whoever is told of it asks
+        """Look, and end the window, if due by the clock."""
+        if self._busy:  # called from a callback
             return
         now = monotonic()
         if now >= self._next_look:
@@ -195,7 +196,7 @@ class Monitor:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """Whoever is told of what is found may ask for a report, which must not end the same window again."""
+        """Mark that callbacks run: one may request a report, which must not end the same window again."""
         before, self._busy = self._busy, True
         try:
             yield
@@ -214,25 +215,25 @@ class Monitor:
         signals = [signal for finding in findings for signal in self._signal(finding)]
         if self._on_signal is not None:
             with self._at_work():
-                for signal in signals:  # all of them are held by now: who is told may fail
+                for signal in signals:  # all are held by now: a callback may raise
                     self._on_signal(signal)
 
     def _since_last_look(self) -> Look:
-        """What has come, which the window has from now on."""
+        """Return the counts since the last look, and add them to the window."""
         look = Look(*self._counter.take(), self._last_look_rows, self._last_look_time)
         self._taken.add(look.counts, look.moments)
         return look
 
     def due(self, rows: int) -> bool:
-        """Whether a look or a window's end falls due behind so many more rows, to be merged then."""
+        """Return whether a look or a window's end falls due once so many more rows are merged."""
         if self.rows + rows >= self._stop:
             return True
         return self._by_time and monotonic() >= min(self._next_look, self._window_end)
 
     def merge(self, counter: Counter, rows: int) -> None:
-        """Add so many rows that another counter has counted by this profile.
+        """Add so many rows that another counter of this profile has counted.
 
-        The looks and windows that fall due come behind them, not within.
+        Looks and window ends that fall due come after these rows, not among them.
         """
         with self._lock:
             self._counter.merge(counter)
@@ -251,7 +252,7 @@ class Monitor:
         self._set_stop()
 
     def _end_window(self) -> None:
-        """Close the window, looked at to its end, and begin another; one without rows just begins anew."""
+        """Look at the last rows, close the window and begin another; one without rows just restarts."""
         if not self.window_rows:
             self._begin_window()
             return
@@ -283,7 +284,7 @@ class Monitor:
     # -- out ----------------------------------------------------------------------------------------
 
     def _signal(self, finding: Finding) -> list[Signal]:
-        """Make signals of a finding, and hold them: one for each column, or one for the model as a whole."""
+        """Return a finding's new signals, now held: one for each column, or one for the model as a whole."""
         assert self._signaller is not None
         names = self._signaller.named(finding)
         self._seen_in_window.update((finding.kind, name) for name in names)
@@ -300,13 +301,13 @@ class Monitor:
 
     @property
     def finished_windows(self) -> int:
-        """How many windows before the current one are kept."""
+        """How many finished windows are kept."""
         return len(self._finished)
 
     def report(self, windows: int = 1) -> Report:
-        """How the rows of the current window, and of the `windows` - 1 before it, differ from the reference.
+        """Return how the rows of the current window and the `windows` - 1 before differ from the reference.
 
-        Looks at the detectors first, if rows have come since the last look.
+        The detectors look first, if rows have arrived since their last look.
         """
         check_least("windows", windows, 1, whole=True)
         with self._lock:
@@ -317,14 +318,14 @@ class Monitor:
         return report.of(self.profile, window, signals)
 
     def current(self) -> tuple[Window, tuple[Signal, ...]]:
-        """The current window, after a look, and the signals that are held."""
+        """Return the current window, after a look, and the held signals."""
         with self._lock:
             self.keep_time()
             self._look()
             return self._window(), tuple(self._signals.values())
 
     def acknowledge(self) -> tuple[Signal, ...]:
-        """Let go of all signals, which are returned; each is raised anew on new evidence for it."""
+        """Release all held signals, and return them; each is raised again on new evidence for it."""
         with self._lock:
             signals = tuple(self._signals.values())
             self._signals.clear()
@@ -333,7 +334,7 @@ class Monitor:
     # -- over a restart -----------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """All that it knows, for another monitor of the same profile to go on from."""
+        """Return the whole state, for another monitor of the same profile to continue from."""
         with self._lock:
             self.keep_time()
             self._look()
@@ -349,9 +350,9 @@ class Monitor:
             )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there, if nothing was observed yet; a window that goes by the clock ends when it was to.
+        """Continue from a snapshot, if nothing was observed yet; a window by the clock ends when it was due.
 
-        Raises ValueError for what another profile's monitor has counted; then nothing has changed.
+        Raises ValueError for a snapshot of another profile's monitor; then nothing has changed.
         """
         with self._lock:
             if self.words != len(snapshot.counted):
@@ -367,11 +368,11 @@ class Monitor:
             self._window_end -= (self._began - snapshot.began).total_seconds()
             self._began, self._window_start = snapshot.began, snapshot.rows - snapshot.window_rows
             self._set_stop()
-            if self.rows >= self._stop:  # windows, or looks, were longer then
+            if self.rows >= self._stop:  # windows or looks were longer before
                 self._at_stop()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled or copied, it goes on by itself from here, without `on_signal` and `on_window`."""
+        """Pickle or copy the monitor in its present state, without `on_signal` and `on_window`."""
         settings = self._settings | {"model": self._model, "version": self._version}
         return restored, (type(self), self.profile, settings, self.snapshot())
 
@@ -380,11 +381,11 @@ class Monitor:
 
     @property
     def words(self) -> int:
-        """How many words the counters take that it can merge; see Counter."""
+        """How many words a counter has that can be merged; see Counter."""
         return self._counter.words
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The signals that are held."""
+        """The held signals."""
         with self._lock:
             return tuple(self._signals.values())

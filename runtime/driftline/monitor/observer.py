@@ -1,4 +1,4 @@
-"""What stands between serving and monitoring: observing never fails a request and never makes one wait."""
+"""The layer between serving and monitoring: observing never fails a request and never delays one."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.monitor")
 
 MAX_BYTES = 64 * 2**20
-"""Bytes of batches that may wait while the monitor is loaded; others are skipped, and counted as that."""
+"""Bytes of batches that may wait while the monitor is loaded; others are counted as skipped."""
 
 TICK_SECONDS = 0.25
 """Seconds between two calls of `keep_time`."""
 
 SILENCE_SECONDS = 60.0
-"""Seconds between two log lines about rows that could not be observed, at the least."""
+"""The least seconds between two log lines about rows that could not be observed."""
 
 
 PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
-"""What a machine or a process may have too little of for a while: files, memory, threads."""
+"""Temporary shortages of a machine or a process: of files, memory or threads."""
 
 
 class Observer:
-    """Observes the batches of one version, as they are served.
+    """Observes the batches of one version as they are served.
 
-    A monitor needs Numba, which takes half a second or more to load: until it is there, batches wait in a
-    bounded queue. Batches that do not fit the profile are skipped, counted, and logged now and then. One that
-    can't be loaded for want of files or memory is tried again, later and later; what waits, waits.
+    A monitor needs Numba, which takes half a second or more to load: until then, batches wait in a
+    bounded queue. Batches that do not fit the profile are skipped, counted, and logged now and then. If the
+    monitor can't be loaded for lack of files or memory, it is retried with backoff, and batches keep waiting.
 
-    make  makes the monitor, in a thread of its own
+    make  creates the monitor, in a thread of its own
     about names the model and version in log lines
     """
 
@@ -63,40 +63,40 @@ class Observer:
         self._last_line = -SILENCE_SECONDS
 
     def start(self) -> None:
-        """Load the monitor in the background, if that was not begun yet; batches may come already."""
+        """Start loading the monitor in the background, if not done yet; batches may arrive meanwhile."""
         if not self._started:
             self._started = True
             Thread(target=self._load, name="driftline-monitor", daemon=True).start()
 
     def close(self) -> None:
-        """Let go of what waits; nothing more is observed."""
+        """Drop the waiting batches; nothing more is observed."""
         with self._lock:
             self._closed = True
             self._let_go()
         self._end.set()
 
     def observe(self, columns: Tensors, rows: int) -> bool:
-        """Count a batch of so many rows: inputs and outputs by name; False if it was skipped."""
+        """Count a batch of so many rows: inputs and outputs by name; return False if it was skipped."""
         if self.monitor is None and (waits := self._wait(columns, rows)) is not None:
             return waits
         assert self.monitor is not None
         try:
             self.monitor.observe(columns)
-        except Exception as error:  # whatever it is, the request has its answer
+        except Exception as error:  # whatever it is, it must not fail the request
             self.skip(rows, str(error))
             return False
         return True
 
     def keep_time(self) -> None:
-        """Look at what came last, and end the window, if that is due; to be called every TICK_SECONDS."""
+        """Look at the latest rows, and end the window, if due; call this every TICK_SECONDS."""
         if self.monitor is not None:
             try:
                 self.monitor.keep_time()
-            except Exception:  # whatever it is, the next time may do better
+            except Exception:  # whatever it is, the next call may succeed
                 log.exception("%s: what is due by the clock can't be done", self._about)
 
     def skip(self, rows: int, reason: str) -> None:
-        """Count rows that are not observed, and log it now and then."""
+        """Count rows that are not observed, and log them now and then."""
         self.skipped_rows += rows
         now = monotonic()
         if rows and now - self._last_line >= SILENCE_SECONDS:
@@ -106,7 +106,7 @@ class Observer:
             )
 
     def ready(self) -> Monitor:
-        """The monitor; Unavailable if it is still being loaded, or can't be."""
+        """Return the monitor; raise Unavailable if it is still being loaded, or can't be."""
         if self.monitor is None:
             raise Unavailable(
                 f"{self._about} is not monitored: {self.failure}"
@@ -121,7 +121,7 @@ class Observer:
                 compiling.load()
                 monitor = self._make()
                 break
-            except Exception as error:  # a wrong profile, say: serving goes on
+            except Exception as error:  # a wrong profile, say: serving continues
                 self.failure = str(error)
                 if not passes(error):
                     self._give_up(error)
@@ -152,7 +152,7 @@ class Observer:
             self._let_go()
 
     def _wait(self, columns: Tensors, rows: int) -> bool | None:
-        """Keep a batch for the monitor; False if it was skipped, None if the monitor has come meanwhile."""
+        """Queue a batch for the monitor; return False if it was skipped, None if the monitor is loaded."""
         with self._lock:
             if self.monitor is not None:
                 return None
@@ -171,7 +171,7 @@ class Observer:
 
 
 def passes(error: BaseException | None) -> bool:
-    """Whether an error, or what it came of, may be none when it is tried again."""
+    """Return whether an error, or one that caused it, is a temporary shortage: a retry may succeed."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING):
             return True

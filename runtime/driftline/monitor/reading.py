@@ -1,4 +1,4 @@
-"""Batches of any form as what is counted: numbers as rows, categories as codes."""
+"""Conversion of batches of any form to what is counted: a matrix of numbers, and codes of categories."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ BLOCK_ROWS = 8_192
 """Rows that are converted together: columns of any length take bounded memory."""
 
 MAX_PLANS = 64
-"""Forms of batches that are remembered."""
+"""Forms of batches whose plans are remembered, at most."""
 
 Codes = tuple[Array, ...]
-"""(rows,) int32 for each categorical column: the place of each value among the categories."""
+"""(rows,) int32 for each categorical column: the index of each value among the categories."""
 
 _FLOAT32 = np.dtype(np.float32)
 _ALL_VALID = np.empty(0, np.uint8)
@@ -42,9 +42,9 @@ class Part:
     """An array of a batch, and where its columns go.
 
     name    of the array
-    dtype   and
-    shape   of a row that it must have
-    moves   columns of it, and the columns of the matrix that they are
+    dtype   that it must have
+    shape   that a row of it must have
+    moves   columns of the array, and the columns of the matrix that they become
     """
 
     name: str
@@ -58,7 +58,7 @@ class Plan:
     """Where the columns of a profile are in a batch of arrays.
 
     parts       the arrays
-    categories  name of an array and its column, of each categorical column
+    categories  for each categorical column, the name of its array and its column there
     """
 
     parts: tuple[Part, ...]
@@ -66,7 +66,7 @@ class Plan:
 
 
 class Reader:
-    """Reads batches as a profile's references want them.
+    """Reads batches in the form that a profile's references need.
 
     numeric      references of the columns of the matrix, in order
     categorical  references of the codes, in order
@@ -78,7 +78,7 @@ class Reader:
         self._width = len(numeric)
         self._row = (self._width,)
         names = {name for reference in self._references for name in (reference.source, reference.name)}
-        self._wanted = names | {name.rpartition("_")[0] for name in names}  # of one array, or a column each
+        self._wanted = names | {name.rpartition("_")[0] for name in names}  # as one array, or a column each
         self._categorical = categorical
         self._tables = [_table(reference) for reference in categorical]
         stem = self._sources[0].rpartition("_")[0] if self._sources and not categorical else ""
@@ -86,7 +86,7 @@ class Reader:
         self._plans: dict[tuple[str, ...], Plan] = {}
 
     def as_it_is(self, columns: object) -> Array | None:
-        """The matrix that is the profile's columns without any conversion, if `columns` is one."""
+        """Return the matrix in `columns` if it is the profile's columns without any conversion; else None."""
         if type(columns) is dict and len(columns) == 1 and self._stem:
             matrix = columns.get(self._stem)
             if (
@@ -99,11 +99,11 @@ class Reader:
         return None
 
     def blocks(self, columns: object) -> Iterator[tuple[Array, Codes]]:
-        """Columns of any form, block by block: the numeric ones as a matrix, codes of the categorical ones.
+        """Yield columns of any form by block: the numeric ones as a matrix, codes of the categorical ones.
 
-        They go by what the profile calls them, too, as the data does that it was made of.
+        Columns may also have the names that the profile gives them, as in the data that it was made of.
 
-        Raises BadRequest, with the column's name, if one of the profile is missing or of another type.
+        Raises BadRequest, which names the column, if one of the profile is missing or of another type.
         """
         if type(columns) is dict:
             block = self._by_plan(columns)
@@ -126,7 +126,7 @@ class Reader:
             yield self._matrix(part, min(BLOCK_ROWS, length - start)), self._codes(part)
 
     def nothing(self) -> tuple[Array, Codes]:
-        """A block of no rows."""
+        """Return a block without rows."""
         empty = {
             one.source: _strings([]) if one.kind == "string" else np.empty(0, np.int64)
             for one in self._categorical
@@ -134,7 +134,7 @@ class Reader:
         return np.empty((0, self._width), np.float32), self._codes(empty)
 
     def _by_plan(self, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
-        """A batch of few arrays, such as a model's tensors, at once; None for what needs a closer look."""
+        """Convert a batch of arrays, such as a model's tensors, in one step; None if that is not possible."""
         names = tuple(arrays)
         plan = self._plans.get(names)
         block = self._follow(plan, arrays) if plan is not None else None
@@ -146,12 +146,12 @@ class Reader:
         return block
 
     def _follow(self, plan: Plan, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
-        """A batch by its plan, None if it was made for others."""
+        """Convert a batch by a plan; None if the plan does not fit."""
         first = arrays[plan.parts[0].name]
         if type(first) is not np.ndarray or not first.ndim or (rows := len(first)) > BLOCK_ROWS:
             return None
         matrix = np.empty((rows, self._width), np.float32)
-        with np.errstate(over="ignore"):  # what is beyond float32 is infinite
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite
             for part in plan.parts:
                 array = arrays[part.name]
                 if type(array) is not np.ndarray or array.dtype != part.dtype:
@@ -171,7 +171,7 @@ class Reader:
         return matrix, tuple(codes)
 
     def plan(self, arrays: Mapping[str, Any]) -> Plan | None:
-        """Where the columns are, if all are in arrays of numbers or strings, of however many rows."""
+        """Return where the columns are, if all are in arrays of numbers or strings, of any number of rows."""
         where: dict[str, tuple[str, int]] = {}
         for name, array in arrays.items():
             if type(array) is not np.ndarray or array.ndim not in (1, 2) or array.dtype.kind not in "fiubO":
@@ -211,8 +211,8 @@ class Reader:
 
 
 def _strings(values: Array | Sequence[str]) -> Any:
-    """Python's strings as Arrow's, None where there are others."""
-    import pyarrow as pa  # 24 MB: who watches numbers needs none
+    """Convert Python's strings to Arrow's; None if there are other values."""
+    import pyarrow as pa  # 24 MB, not needed for numbers
 
     try:
         return pa.array(values, pa.string(), from_pandas=True)
@@ -221,20 +221,20 @@ def _strings(values: Array | Sequence[str]) -> Any:
 
 
 def _table(reference: Categorical) -> strings.Table | strings.IntegerTable:
-    """The codes of a reference's categories."""
+    """Return the table of the codes of a reference's categories."""
     if reference.kind == "string":
         return strings.build_table(*text_of(_strings(reference.categories)))
     numbers = [text == "True" if reference.kind == "boolean" else int(text) for text in reference.categories]
-    # Modulo 2^64: unsigned ones of 64 bits have a place, too.
+    # Modulo 2^64, so that unsigned 64-bit integers fit, too.
     return strings.build_integer_table(np.array([n % 2**64 for n in numbers], np.uint64).view(np.int64))
 
 
 def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable, values: Column) -> Array:
-    """(rows,) int32: the place of each value among the categories, the one behind them, or -1 for missing.
+    """Return (rows,) int32: each value's index among the categories, their number if unseen, -1 if missing.
 
-    Raises BadRequest, with the column's name, for strings where there were numbers, and the other way round,
-    but takes booleans with nulls, which are strings, for those without, and numbers that are all missing for
-    strings that are: a column of nothing has no type.
+    Raises BadRequest, which names the column, for strings where the profile has numbers, or the reverse. But
+    booleans with nulls, which are strings, match those without, and a column whose values are all missing
+    matches either: it has no type.
     """
     codes = np.empty(len(values), np.int32)
     if isinstance(values, np.ndarray) != isinstance(table, strings.IntegerTable):
@@ -250,7 +250,7 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     if values.dtype.kind != "f":
         integers = values.astype(np.int64, copy=False)
         strings.look_up_integers(integers, _ALL_VALID, 0, table, reference.unseen, codes)
-        if values.dtype == np.uint64:  # is none of the negative ones
+        if values.dtype == np.uint64:  # never a negative category
             codes[np.array([*(text.startswith("-") for text in reference.categories), False])[codes]] = (
                 reference.unseen
             )
@@ -264,7 +264,7 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
 
 
 def _alike(reference: Categorical, values: Column) -> Column:
-    """Values as the reference has them, where only their form differs."""
+    """Convert values to the reference's form, where only the form differs."""
     if not isinstance(values, np.ndarray):
         flags = _flags(values)
         return values if flags is None else flags
@@ -277,7 +277,7 @@ def _alike(reference: Categorical, values: Column) -> Column:
 
 
 def _flags(values: Column) -> Array | None:
-    """Booleans with nulls, which are strings, as numbers; None if there are others."""
+    """Convert booleans with nulls, which are strings, to numbers; None if there are other strings."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,15 +1,15 @@
-"""Rows counted in one process for the monitor of another, through memory that both map.
+"""Rows counted in one process for the monitor in another, through memory that both map.
 
-Every worker has a slab of its own, so that it counts without asking anybody. A slab has two buffers: while
-the worker counts into one, the monitor takes what is in the other.
+Every worker has its own slab, so that it counts without coordination. A slab has two buffers: while the
+worker counts into one, the monitor takes the counts from the other.
 
-    wanted   the buffer that the monitor wants to be counted in; only the monitor writes it
-    used     the buffer that is counted in; only the worker writes it, between two blocks of rows
+    wanted   the buffer that the monitor wants the worker to count into; only the monitor writes it
+    used     the buffer that the worker counts into; only the worker writes it, between two blocks of rows
 
-The monitor asks for the other buffer by changing `wanted`; the worker follows when it finds the time. When
-`used` is what is wanted, nobody touches the other buffer: the monitor adds it to what it has, begins it anew,
-and may ask again. So no row is counted twice or left out, and nobody waits. What a worker that was killed has
-counted stays, and its monitor takes it from both buffers.
+The monitor requests a switch of buffers by changing `wanted`; the worker follows when it can. Once `used`
+equals `wanted`, the worker leaves the other buffer alone: the monitor adds its counts to its own, clears it,
+and may request the next switch. So no row is counted twice or left out, and neither side waits. The counts of
+a worker that was killed stay, and its monitor takes them from both buffers.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from driftline.monitor.reference.profile import Profile
 from driftline.tensors import Array
 
 _HEAD = 8
-"""Words before the buffers: wanted, used, rows of the first buffer, of the second; up to a cache line."""
+"""Words before the buffers: `wanted`, `used`, the rows of each buffer; padded to a cache line."""
 _WANTED, _USED, _ROWS = 0, 1, 2
 
 
 def slab_bytes(words: int) -> int:
-    """The size of a slab whose counters have so many words."""
+    """Return the size of a slab whose counters have so many words."""
     return 8 * (_HEAD + 2 * words)
 
 
 class Slab:
-    """Shared memory as it is seen from both sides.
+    """The shared memory, as both sides see it.
 
-    profile  that is counted by
-    memory   (n,) int64, 8 n as `slab_bytes` says; of zeros before a monitor takes it
+    profile  whose bins are counted
+    memory   (n,) int64, of `slab_bytes` bytes; all zeros before a monitor takes it
     """
 
     def __init__(self, profile: Profile, memory: Array) -> None:
@@ -47,7 +47,7 @@ class Slab:
 
     @property
     def wanted(self) -> int:
-        """The buffer that the monitor wants to be counted in."""
+        """The buffer that the monitor wants the worker to count into."""
         return int(self._head[_WANTED])
 
     @wanted.setter
@@ -56,7 +56,7 @@ class Slab:
 
     @property
     def used(self) -> int:
-        """The buffer that is counted in."""
+        """The buffer that the worker counts into."""
         return int(self._head[_USED])
 
     @used.setter
@@ -70,9 +70,9 @@ class Slab:
 
 
 class Share:
-    """What a worker has in place of a monitor: it counts rows into a slab, and that is all; thread safe.
+    """A worker's substitute for a monitor: it only counts rows into a slab; thread safe.
 
-    profile  that is counted by
+    profile  whose bins are counted
     memory   of the slab
     """
 
@@ -84,7 +84,7 @@ class Share:
         self._lock = Lock()
 
     def warm_up(self) -> None:
-        """Load all that is compiled, so that no batch waits for it."""
+        """Load all compiled code, so that no batch waits for it."""
         self._count(*self._reader.nothing())
 
     def observe(self, columns: object) -> None:
@@ -97,25 +97,25 @@ class Share:
             self._count(*block)
 
     def merge(self, counter: Counter, rows: int) -> None:
-        """Add so many rows that another counter has counted by this profile."""
+        """Add so many rows that another counter of this profile has counted."""
         with self._lock:
             buffer = self._slab.used
             self._slab.counters[buffer].merge(counter)
             self._slab.rows[buffer] += rows
 
     def due(self, rows: int) -> bool:
-        """Never: who follows merges first."""
+        """Return False: counts are merged before `follow` is called."""
         return False
 
     def keep_time(self) -> None:
-        """Nothing: the monitor has the clock."""
+        """Do nothing: the monitor keeps the time."""
 
     def finish(self) -> None:
-        """Nothing: the monitor has the last word."""
+        """Do nothing: the monitor takes the last look."""
 
     def follow(self) -> None:
-        """Count in the buffer that the monitor wants from here on; to be called now and then."""
-        # The lock also is what makes other cores see the counts before they see the word.
+        """Count into the buffer that the monitor wants from now on; call this regularly."""
+        # The lock also makes other cores see the counts before they see `used`.
         with self._lock:
             self._slab.used = self._slab.wanted
 
@@ -129,10 +129,10 @@ class Share:
 
 
 class Collector:
-    """The monitor's side of a slab: takes what its worker has counted.
+    """The monitor's side of a slab: takes the counts of its worker.
 
-    monitor  that gets it
-    memory   of the slab, new: it is begun here
+    monitor  that gets them
+    memory   of the slab, new: it is initialized here
     """
 
     def __init__(self, monitor: Monitor, memory: Array) -> None:
@@ -142,23 +142,25 @@ class Collector:
             counter.reset()
 
     def collect(self) -> None:
-        """Take what is there to be taken."""
+        """Take the other buffer's counts, if the worker has followed."""
         if self._slab.used == self._slab.wanted:
             self._take(1 - self._slab.used)
 
     def ask(self) -> None:
-        """Want what has come since; it can be collected when the worker has followed."""
+        """Request the latest counts; they can be collected once the worker has followed."""
         if self._slab.used == self._slab.wanted and not self._slab.rows[1 - self._slab.used]:
             self._slab.wanted = 1 - self._slab.used
 
     @property
     def waits(self) -> bool:
-        """Whether rows have come that were not asked for."""
+        """Whether there are rows that were not requested."""
         return bool(self._slab.rows[self._slab.used])
 
     def take_all(self) -> None:
-        """Take everything, since the worker has gone; what it had counted of a last block without its rows
-        goes with that. The next worker counts on here."""
+        """Take everything, since the worker is gone, and clear both buffers for the next worker.
+
+        Of a block that the worker had not finished, some counts may be included, but not its rows.
+        """
         for buffer, counter in enumerate(self._slab.counters):
             self._take(buffer)
             counter.reset()

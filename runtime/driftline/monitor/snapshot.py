@@ -1,4 +1,4 @@
-"""What a monitor knows at one moment, for another to go on from after a restart."""
+"""A monitor's state at one moment, from which another continues after a restart."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from driftline.tensors import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """What a monitor knows, right after a look.
+    """A monitor's state right after a look.
 
-    rows         that it has observed
-    window_rows  of them, in the current window, which began at `began`
+    rows         observed so far
+    window_rows  of these, in the current window, which began at `began`
     counted      (words,) int64; see Counter.memory
     detectors    see Detectors.snapshot; empty if there are none
-    signals      that are held, and which of their keys were seen in this window
+    signals      that are held
+    seen         kinds and columns of findings in the current window
     finished     windows that are kept
     """
 
@@ -35,7 +36,7 @@ class Snapshot:
 
 
 def restored(kind: Any, profile: Any, settings: Mapping[str, Any], snapshot: Snapshot) -> Any:
-    """A monitor of a profile that goes on from a snapshot: what becomes of one that was pickled."""
+    """Return a monitor of a profile that continues from a snapshot; pickled monitors are loaded by this."""
     monitor = kind(profile, **settings)
     monitor.restore(snapshot)
     return monitor

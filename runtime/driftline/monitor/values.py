@@ -1,4 +1,4 @@
-"""Values as a person reads them: numbers with as many digits as matter, dates and times as such."""
+"""Values as text for people: numbers with the digits that matter, dates and times as such."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from math import floor, isfinite, log10
 
 _DIGITS = 6
-"""Of a number of which nobody says how finely it is to be told; float32 has one more."""
+"""Significant digits of a number if no step is given; float32 has one more."""
 
 _MINUTE, _HOUR, _DAY = 6e7, 3.6e9, 8.64e10
 """In microseconds."""
 
 _ROUNDING = 2 * _MINUTE
-"""How far off moments of our days may be as float32."""
+"""How far off present-day timestamps may be as float32."""
 
 _UNITS = (
     (_DAY, "days"),
@@ -27,17 +27,17 @@ _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def text(value: float, temporal: str = "", step: float = 0.0) -> str:
-    """A value of a column: '1,234,500', '0.25', '2026-03-01', '2026-03-01 12:30', '12:30:05', '3.5 days'.
+    """Format a column's value: '1,234,500', '0.25', '2026-03-01', '2026-03-01 12:30', '12:30:05', '3.5 days'.
 
-    value     of dates and times in microseconds, as `driftline.columns` has them
-    temporal  'date', 'timestamp', 'time' of day or 'duration', what the column holds; '' of numbers
-    step      how far apart values are that are to be told apart; 0: as finely as may be
+    value     for dates and times in microseconds, as `driftline.columns` has them
+    temporal  what the column holds: 'date', 'timestamp', 'time' of day or 'duration'; '' for numbers
+    step      the least difference that must remain visible; 0: as fine as possible
     """
     if not isfinite(value):
         return f"{value:g}"
     if temporal == "duration":
         return span(value)
-    if not temporal or not -6e16 < value < 2.5e17:  # the years of a datetime
+    if not temporal or not -6e16 < value < 2.5e17:  # beyond the years of a datetime
         return _number(value, step)
     if temporal == "time":
         return f"{_FIRST + timedelta(microseconds=value):%H:%M:%S}"
@@ -47,13 +47,13 @@ def text(value: float, temporal: str = "", step: float = 0.0) -> str:
 
 
 def span(value: float) -> str:
-    """Microseconds as '3.5 days', '2.1 h', '-20 min', '1.5 s'."""
+    """Format microseconds as '3.5 days', '2.1 h', '-20 min', '1.5 s'."""
     unit, name = next((one for one in _UNITS if abs(value) >= one[0]), _UNITS[-1])
     return f"{_number(value / unit, abs(value) / unit / 10)} {name}"
 
 
 def _number(value: float, step: float) -> str:
-    """Two digits of a step; a power of ten only where zeros would have to be counted."""
+    """Format to two digits of a step; as a power of ten only where zeros would have to be counted."""
     if value == 0:
         return "0"
     size = floor(log10(abs(value)))

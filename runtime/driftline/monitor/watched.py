@@ -1,4 +1,4 @@
-"""What all that watch a model have: servers, and agents beside other servers."""
+"""What servers, and agents beside other servers, share when they watch a model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger("driftline.monitor")
 
 
 class Watched:
-    """A model that is watched: whoever observes its rows, and can be told to keep some of them.
+    """A watched model: observes its rows, and keeps some of them on request.
 
     make, about      see Observer
-    changes, alarms  how many there have been, by column
+    changes, alarms  number of signals so far, by column
     """
 
     def __init__(self, make: Callable[[], Monitor], about: str) -> None:
@@ -33,12 +33,12 @@ class Watched:
         self._capture: Capture | None = None
 
     def ready(self) -> Monitor:
-        """The monitor; Unavailable if it is not there."""
+        """Return the monitor; raise Unavailable if it is not loaded."""
         return self.observer.ready()
 
     @contextmanager
     def capturing(self, rows: int) -> Iterator[Capture]:
-        """Keep the next rows, up to so many, while this lasts; Unavailable if that is being done already."""
+        """Keep the next rows, up to so many, within the context; raise Unavailable if a capture runs."""
         if self._capture is not None:
             raise Unavailable("another profile of live traffic is being made", retry_after=60)
         self._capture = Capture(rows)
@@ -48,7 +48,7 @@ class Watched:
             self._capture = None
 
     def _keep(self, columns: Tensors, rows: int) -> None:
-        """Keep a batch if that is wanted; see Capture.add. It never fails who observes."""
+        """Keep a batch if a capture runs, see Capture.add; errors are only logged."""
         if (capture := self._capture) is not None:
             try:
                 capture.add(columns, rows)

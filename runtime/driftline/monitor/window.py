@@ -15,10 +15,10 @@ from driftline_kernels import moments
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Window:
-    """A snapshot of what was counted. A sliding window is the sum of tumbling ones; so is that of replicas.
+    """A snapshot of the counts. Windows add up: tumbling ones to a sliding one, and those of replicas.
 
     began, ended  in UTC
-    rows          how many were observed; a column may have fewer, an output that was not always computed
+    rows          how many were observed; a column may have fewer, such as an output not always computed
     counts        by column, (bins,) int64: rows in the natural bins, as the reference's own counts
     moments       by numeric column, (5,) float64: count, mean, M2, least and greatest of the finite values
     features      (D,) float64: sums over the rows, made by driftline_kernels.fourier
@@ -38,9 +38,9 @@ class Window:
         return f"Window({self.rows:,} rows, {began} to {ended} UTC)"
 
     def merge(self, other: Window) -> Window:
-        """The window of both windows' rows: counts exactly, moments to rounding.
+        """Return the window of both windows' rows; counts are exact, moments up to rounding.
 
-        Raises BadRequest if they did not count in the same bins.
+        Raises BadRequest if their columns or bins differ.
         """
         if _shapes(self) != _shapes(other):
             raise BadRequest("windows: expected the same columns and bins, got different ones")

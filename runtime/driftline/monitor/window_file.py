@@ -1,6 +1,7 @@
-"""A window as an Arrow file: what agents and servers give to whoever merges the windows of several.
+"""A window as an Arrow file, which agents and servers export, so that the windows of several can be merged.
 
-A row a column: its name, counts and moments; what is known of whole rows, and of the window, in the metadata.
+There is a row for each column: its name, counts and moments. Sums over whole rows, and facts about the
+window, are in the metadata.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _WHOLE = b"driftline.whole."
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowFile:
-    """A window, and whose it is.
+    """A window, and where it comes from.
 
     model, version  that was watched
     fingerprint     of the profile in whose bins it was counted
@@ -48,13 +49,13 @@ class WindowFile:
 
 
 def current(monitor: Monitor, model: str, version: str) -> bytes:
-    """A monitor's current window, and what is held."""
+    """Return a monitor's current window and held signals, encoded."""
     window, signals = monitor.current()
     return encode(WindowFile(model, version, monitor.profile.fingerprint, window, signals))
 
 
 def encode(file: WindowFile) -> bytes:
-    """As bytes."""
+    """Return a window file as bytes."""
     window = file.window
     head = {
         "format": FORMAT,
@@ -83,7 +84,7 @@ def encode(file: WindowFile) -> bytes:
 
 
 def decode(content: bytes, where: str) -> WindowFile:
-    """What `encode` has made; BadRequest, beginning with `where`, if it is something else."""
+    """Return what `encode` was given; raise BadRequest, beginning with `where`, for other bytes."""
     try:
         table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
         metadata = table.schema.metadata or {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from driftline.monitor.reference.profile import Profile
 
 MAX_BYTES = 256 * 2**20
-"""Most bytes kept, however many rows they are."""
+"""Maximum bytes kept, however many rows they are."""
 
 
 class Capture:

@@ -16,7 +16,7 @@ HEADER = ("column", "kind", "rows", "missing", "values")
 _RIGHT = ("rows", "missing")
 
 SHOWN = 3
-"""Most categories named, the most frequent first."""
+"""Maximum number of categories named, the most frequent first."""
 
 
 def cells(reference: Reference) -> tuple[str, ...]:

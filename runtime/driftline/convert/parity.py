@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 TIE = 1e-6
-"""Scores that are below the best one by less than this, relative to it, are equal in 32-bit floats: the class
-of any may be the label. If all scores are below this, they say nothing."""
+"""Scores below the best one by less than this, relative to it, can't be told from it in 32-bit floats: the
+class of any may be the label. If all scores are below this, they say nothing."""
 
 
 @dataclass(frozen=True, slots=True)

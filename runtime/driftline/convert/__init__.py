@@ -1,1 +1,1 @@
-"""Converts other libraries' models to ONNX, and checks that they predict the same."""
+"""Convert other libraries' models to ONNX, and check that they predict the same."""

@@ -1,4 +1,4 @@
-"""From another library's model to a bundle: find, load, export, compare, and only then publish."""
+"""Convert another library's model to a bundle: find, load, export, compare, and only then publish."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def convert(
             native.export(example, folder / MODEL)
             if native.columns:
                 _keep_names(example.names or native.columns, folder / MODEL)
-        except (DriftlineError, OSError):  # a full disk is no fault of the model's
+        except (DriftlineError, OSError):  # a full disk is not the model's fault
             raise
         except Exception as error:  # whatever these libraries raise
             raise BadRequest(
@@ -85,7 +85,7 @@ def convert(
 
 
 def _keep_names(columns: tuple[str, ...], path: Path) -> None:
-    """Write the names of the columns into a model of one input, so that tables are taken by name."""
+    """Write the column names into a model with one input, so that it takes tables by name."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)

@@ -17,7 +17,7 @@ from driftline.mlmodel import Column, MlflowSignature
 from driftline.tensors import Array
 
 MAX_ROWS = 10_000
-"""The most rows that are compared."""
+"""Maximum number of rows compared."""
 
 _DTYPES = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 
@@ -35,9 +35,9 @@ class Example:
         """Return the rows of a file, or else the input example of an MLflow model.
 
         columns  that the model takes, if it knows them; others in the file are left out
-        texts    which of them it knows to be text; MLflow's signature may know more
+        texts    those of them that it knows to be text; MLflow's signature may name more
 
-        Raises BadRequest if there are none.
+        Raises BadRequest if there are no rows, or if a column is missing.
         """
         inputs = source.mlflow.signature.inputs if source.mlflow and source.mlflow.signature else ()
         if data is not None:
@@ -54,7 +54,7 @@ class Example:
         columns = columns or tuple(item.name for item in inputs if item.name is not None)
         if example.is_table and columns:
             there = example.names
-            with_spaces = {name.replace(" ", "_"): name for name in there}  # which LightGBM does not keep
+            with_spaces = {name.replace(" ", "_"): name for name in there}  # which LightGBM replaces
             columns = tuple(name if name in there else with_spaces.get(name, name) for name in columns)
             for name in columns:
                 if name not in there:
@@ -73,12 +73,12 @@ class Example:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the columns, if it is a DataFrame."""
+        """The names of the columns, if it is a DataFrame."""
         return tuple(map(str, self.data.columns)) if self.is_table else ()
 
     @property
     def rows(self) -> int:
-        """Their number."""
+        """The number of rows."""
         return len(next(iter(self.data.values()))) if isinstance(self.data, dict) else len(self.data)
 
     @property

@@ -31,7 +31,7 @@ class KerasModel:
 
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX."""
-        self._predict(example)  # it exports only what has been called
+        self._predict(example)  # Keras exports only models that have been called
         self._model.export(path, format="onnx", verbose=False)
 
     def predict(self, example: Example) -> list[Array]:

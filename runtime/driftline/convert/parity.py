@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 TIE = 1e-6
-"""32-bit floats can't distinguish the best score from those below it by less than this, relative to it: the
-class of each may be the label. If all scores are below this, they tell nothing."""
+"""Scores below the best one by less than this, relative to it, can't be told from it in 32-bit floats: the
+class of any may be the label. If all scores are below this, they say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Difference:
 
     The difference of numbers is absolute below 1 and relative above; of different labels it is infinite.
 
-    ties  rows whose labels differ, but have the same score, which is no difference
+    ties  number of rows whose labels differ but have the same score, which is not counted as a difference
     """
 
     value: float
@@ -94,7 +94,7 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
 
 
 def tied(came: Array, want: Array, scores: Array, classes: Array) -> Array:
-    """Return (rows,), whether a label differs from the one wanted, but has the best score, too.
+    """Return (rows,) whether a label differs from the expected one but has the best score, too.
 
     came, want  (rows,) labels
     scores      (rows, classes), none below 0, of the model that gave `want`

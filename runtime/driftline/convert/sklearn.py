@@ -1,4 +1,4 @@
-"""scikit-learn's models: estimators and pipelines, also with XGBoost's and LightGBM's in them."""
+"""scikit-learn's models: estimators and pipelines, including any with XGBoost or LightGBM models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ML_OPSET = 3
 
 
 def native(found: Any, source: Source) -> SklearnModel:
-    """Take an estimator, or load a file of skops, which has no code, only the names of what it needs."""
+    """Take an estimator, or load a skops file, which has no code, only the names of what it needs."""
     return SklearnModel(_skops(found) if isinstance(found, Path) else found)
 
 
@@ -44,7 +44,7 @@ class SklearnModel:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns it was fitted on, if it was a DataFrame, without those that it drops at once."""
+        """The columns it was fitted on, if it was a DataFrame, without those that its first step drops."""
         fitted = tuple(map(str, getattr(self._estimator, "feature_names_in_", ())))
         first = self._estimator
         while isinstance(first, Pipeline):
@@ -57,7 +57,7 @@ class SklearnModel:
 
     @property
     def texts(self) -> set[str]:
-        """The columns of which it has learnt categories, or a filler, that are text."""
+        """The columns whose learnt categories or fill values are text."""
         return _texts(self._estimator, self.columns)
 
     @property
@@ -102,7 +102,7 @@ class SklearnModel:
         return [(name, _type(array)) for name, array in example.arrays.items()]
 
     def _has_transform(self) -> bool:
-        """Whether the first step of a pipeline can be a transform, and the rest be converted."""
+        """Return whether a pipeline's first step can be a transform, and the rest can be converted."""
         if not isinstance(self._estimator, Pipeline) or len(self._estimator) < 2:
             return False
         from driftline.features.transform import Transform  # compiled code, which few conversions need
@@ -129,8 +129,8 @@ def _converted(estimator: Any, types: list[tuple[str, Any]]) -> Any:
 
 
 def _branches(picks: Any) -> list[tuple[Any, Any, list[str]]]:
-    """Of a fitted ColumnTransformer, what is not dropped: each transformer, what it is said to take, and the
-    names of those columns. None if it was fitted on a matrix."""
+    """Return what a fitted ColumnTransformer does not drop: each transformer, its selection of columns, and
+    the names of those columns. Empty if it was fitted on a matrix."""
     names: Any = getattr(picks, "feature_names_in_", None)
     return [
         (part, said, [str(names[place]) for place in picks._transformer_to_input_indices[name]])
@@ -140,12 +140,12 @@ def _branches(picks: Any) -> list[tuple[Any, Any, list[str]]]:
 
 
 def _is_by_name(said: Any) -> bool:
-    """Whether columns are said by name, not by position, which the other columns have a part in."""
+    """Return whether columns are selected by name, not by position, which depends on the other columns."""
     return isinstance(said, Iterable) and all(isinstance(one, str) for one in said)
 
 
 def _texts(estimator: Any, columns: Sequence[str]) -> set[str]:
-    """Those of a fitted estimator's columns that it knows to be text."""
+    """Return those of a fitted estimator's columns that it knows to be text."""
     if isinstance(estimator, ColumnTransformer):
         return {text for part, _, names in _branches(estimator) for text in _texts(part, names)}
     if isinstance(estimator, Pipeline):

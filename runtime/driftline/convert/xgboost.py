@@ -47,7 +47,7 @@ class XgboostModel:
                 f"numbers instead, one-hot say, it can; an MLflow model is served as it is by {TRUST}"
             )
         self._width = booster.num_features()
-        # Its converter supports columns by number only.
+        # The converter supports columns by number only.
         booster.feature_names = booster.feature_types = None
 
     @property

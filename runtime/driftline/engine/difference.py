@@ -1,4 +1,4 @@
-"""What clients and the monitor would notice if one version took the place of another."""
+"""What clients and the monitor would notice if one version replaced another."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from driftline.engine.verify import loaded_signature
 from driftline.tensors import difference
 
 MAX_BYTES = 2**28
-"""Of a model file that is loaded to see what it takes: a larger one takes too long."""
+"""Largest model file loaded to compare signatures; loading a larger one takes too long."""
 
 
 def differences(new: Bundle, old: Bundle, called: str, load: bool = True) -> Iterator[str]:
-    """Yield warnings about a version that follows another, a line each.
+    """Yield warnings about a version that follows another, one line each.
 
-    called  the former one, such as 'version 1'
-    load    whether to load both, which shows their inputs and outputs
+    called  name of the former version, such as 'version 1'
+    load    whether to load both, to compare their inputs and outputs
 
-    Raises whatever is wrong with either.
+    Raises whatever error loading either one raises.
     """
     if old.profile is not None and new.profile is None:
         yield f"has no profile: it will not be monitored; {called} has one"

@@ -112,7 +112,7 @@ class Import:
         return made
 
     def parallel(self, fitted: Any, columns: Sequence[str], where: str, prefix: str = "") -> list[str]:
-        """Import parallel branches, in a ColumnTransformer on columns of their own; return their outputs."""
+        """Import parallel branches, in a ColumnTransformer on their own columns; return their outputs."""
         if _kind(fitted) == "ColumnTransformer":
             indices = fitted._transformer_to_input_indices
             branches = [
@@ -189,7 +189,7 @@ class Import:
         return made
 
     def split(self, column: str) -> list[str]:
-        """Replace a one-hot step by an ordinal one and a column of zeros and ones a code; return these."""
+        """Replace a one-hot step by an ordinal one and a column of zeros and ones per code; return those."""
         at = self.wide.pop(column)
         step: Any = self.steps[at]
         state = self.states[at]

@@ -90,7 +90,7 @@ class Encoding(Step):
     max_categories: int | None = None
 
     def check(self) -> None:
-        """Each category must be there only once."""
+        """Raise BadRequest if a category is given more than once."""
         if self.categories is not None and len(set(map(repr, self.categories))) < len(self.categories):
             raise self.refuse("categories", "each category once")
 

@@ -1,4 +1,4 @@
-"""Which columns of a table a model's input takes: by name where names are known, else by position."""
+"""Match a table's columns to a model's inputs: by name where names are known, else by position."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from driftline.tensors import TensorSpec
 
 
 def taken(spec: TensorSpec, names: Sequence[str]) -> tuple[str, ...]:
-    """The columns that an input takes by name, in its order; none if there are not all of them.
+    """Return the columns that an input takes by name, in its order; none if some are missing.
 
-    They are those that the model was fitted on, if that is known, else the one of the input's own name,
-    else NAME_0, NAME_1, ...
+    They are the first of these that the table has completely: the columns that the model was fitted on, if
+    known; the one with the input's own name; NAME_0, NAME_1, ...
     """
     width = spec.shape[1] if len(spec.shape) == 2 else 1
     numbered = names_of(spec.name, width) if width > 0 else ()
@@ -25,13 +25,13 @@ def taken(spec: TensorSpec, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def in_order(spec: TensorSpec, names: Sequence[str]) -> bool:
-    """Whether an input may take columns of these names by position: it knows no names, or they are numbers
-    from 0, which is what tables without names have."""
+    """Return whether an input may take columns with these names by position: it knows no names, or they are
+    numbers from 0, as in tables without names."""
     return not spec.column_names or tuple(names) == tuple(map(str, range(len(names))))
 
 
 def missing(spec: TensorSpec, names: Sequence[str]) -> BadRequest:
-    """What is wrong with a table that an input can't take."""
+    """Return the error for a table that an input can't take."""
     has = f"the data has {len(names)}: {listed(names)}"
     if spec.column_names:
         there = set(names)

@@ -1,1 +1,1 @@
-"""How far what was counted is from the reference, and in which words."""
+"""Compare counts with the reference: how far apart they are, and the change in words."""

@@ -1,8 +1,8 @@
-"""What distances between the shares of bins are on average if nothing has changed.
+"""Expected distances between the shares of bins if nothing has changed.
 
-Then it is chance alone which rows are the reference's m and which the window's n: they are dealt out of one
-heap, and of the t rows of a bin the smaller sample has d, a hypergeometric number. Of bins where many are
-expected, the means of a distance's terms follow from d's variance; of the others they are sums over all d.
+Then chance alone decides which rows are the reference's m and which the window's n: all are dealt from one
+pool. Of the t rows of a bin, the smaller sample gets d, a hypergeometric number. In bins with large expected
+counts, the means of a distance's terms follow from d's variance; in the others they are sums over all d.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from driftline.monitor.comparison.distributions import normal_tail
 from driftline.tensors import Array
 
 _FEW = 5
-"""Expected rows of a bin up to which a hypergeometric number is not taken for normal."""
+"""Expected rows of a bin up to which its hypergeometric count is not approximated as normal."""
 
 _GRID = np.linspace(0.0, 1.0, 6)[:, None, None]
 
 
 def by_chance(p: Array, q: Array) -> dict[str, Array]:
-    """The mean of each distance, (columns,) by its name in `statistics`, over all ways to deal the rows anew.
+    """Return each distance's mean over all ways to deal the rows: (columns,), by its name in `statistics`.
 
-    p, q  counts (columns, bins) of the same bins, of a row at least in each column
+    p, q  counts (columns, bins) of the same bins, at least one row in each column
 
-    In simulations within a tenth; the largest difference of a thousand categories' shares, in windows of
-    fewer than a hundred rows, up to 0.4 of it too much.
+    In simulations, the means are within a tenth of the truth. Only the largest difference of a thousand
+    categories' shares, in windows of fewer than a hundred rows, is up to 0.4 of it too large.
     """
     both = (p + q).astype(np.float64)
     m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
@@ -37,7 +37,7 @@ def by_chance(p: Array, q: Array) -> dict[str, Array]:
     freedom = np.maximum(np.minimum(expected, 1.0).sum(axis=1) - 1.0, 0.5)
     bins = some.sum(axis=1, keepdims=True)
     sparse = (some & ((p == 0) | (q == 0))).any(axis=1)
-    # Where d is about normal: of PSI, of the squares of Jensen-Shannon's and of Hellinger's distance, and of
+    # Terms where d is about normal: of PSI, of the squared Jensen-Shannon and Hellinger distances, and of
     # total variation.
     spread = np.sqrt(share * (1 - share) * either)
     square = some * (1 - share) * either / 8
@@ -50,7 +50,7 @@ def by_chance(p: Array, q: Array) -> dict[str, Array]:
     if many.any():
         terms[0, many] = _deal_many(*heaps[:, many])
     psi, entropy, root, total = terms.sum(axis=2)
-    # The mean of a root is less than the root of the mean, by what it is of chi-square.
+    # The mean of a root is less than the root of the mean; the factor is that of chi-square.
     shrunk = np.sqrt(1 - 1 / (2 * freedom) + 1 / (8 * freedom**2))
     return {
         "psi": np.where(sparse, psi, ((bins - 1) * either)[:, 0]),
@@ -62,7 +62,7 @@ def by_chance(p: Array, q: Array) -> dict[str, Array]:
 
 
 def _deal_few(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
-    """The means of a bin's four terms, (4, bins): the bin has t of all rows, d of those dealt."""
+    """Return the means of a bin's four terms, (4, bins), if it has t of all rows and d of those dealt."""
     expected = (t * dealt / rows).max()
     least = np.maximum(0, dealt + t - rows)
     d = least + np.arange(ceil(expected + 4 * sqrt(expected) + 4))[:, None]
@@ -75,7 +75,7 @@ def _deal_few(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
 
 
 def _terms(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Iterator[Array]:
-    """What a bin adds to each distance, if d of its t rows are among those that are dealt."""
+    """Yield what a bin adds to each distance if d of its t rows are among those dealt."""
     yield _smoothed(d, t, rows, dealt, bins)
     a, b = d / dealt, (t - d) / (rows - dealt)
     middle = (a + b) / 2
@@ -87,7 +87,7 @@ def _terms(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Iterat
 
 
 def _deal_many(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
-    """The mean of a bin's term of the smoothed PSI where d is about normal: by Gauss and Hermite's points."""
+    """Return the mean of a bin's smoothed PSI term where d is about normal, by Gauss-Hermite quadrature."""
     share = dealt / rows
     far = np.sqrt(3 * t * share * (1 - share) * (rows - t) / (rows - 1))
     low, high = np.maximum(t * share - far, 0), np.minimum(t * share + far, np.minimum(t, dealt))
@@ -97,20 +97,20 @@ def _deal_many(t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
 
 
 def _smoothed(d: Array, t: Array, rows: Array, dealt: Array, bins: Array) -> Array:
-    """A bin's term of the PSI of a column in which a bin is empty."""
+    """Return a bin's PSI term, smoothed as in every column that has an empty bin."""
     a, b = (d + 0.5) / (dealt + bins / 2), (t - d + 0.5) / (rows - dealt + bins / 2)
     return np.asarray((b - a) * np.log(b / a))
 
 
 def _largest(both: Array, m: Array, n: Array, spread: Array, few: Array) -> Array:
-    """The mean of the largest difference of a bin's shares, from the chance that all of them are less.
+    """Return the mean of the largest difference of a bin's shares, from the chance that all are smaller.
 
-    On Gumbel's scale that is about a straight line. As shares sum to 1, one bin is as far off as the others
-    let it be.
+    On Gumbel's scale, that chance is nearly a straight line. Since shares sum to 1, the others determine one
+    bin's difference.
     """
     fewer, more = np.minimum(m, n), np.maximum(m, n)
     most = spread.max(axis=1, keepdims=True)
-    # Of bins that have few rows, those matter that may be the farthest off.
+    # Bins that have few rows matter only if theirs may be the largest difference.
     few = ((few * spread).max(axis=1, keepdims=True) > most / 3)[:, 0]
     far = most / 2 + _GRID * (4 * most + few[:, None] / fewer)
     exceeded = 2 * normal_tail(far / np.maximum(spread, 1e-300))
@@ -124,7 +124,7 @@ def _largest(both: Array, m: Array, n: Array, spread: Array, few: Array) -> Arra
 
 
 def _exceeded(far: Array, both: Array, fewer: Array, more: Array) -> Array:
-    """How likely the shares of a bin differ by more than `far`, either way."""
+    """Return the probability that the shares of a bin differ by more than `far`, in either direction."""
     expected = np.where(both > 0, both * (fewer / (fewer + more)), 1.0)
     rows = far / (1 / fewer + 1 / more)
     return _beyond(expected + rows, both, expected, fewer, more) + _beyond(
@@ -133,10 +133,10 @@ def _exceeded(far: Array, both: Array, fewer: Array, more: Array) -> Array:
 
 
 def _beyond(d: Array, t: Array, expected: Array, fewer: Array, more: Array) -> Array:
-    """How likely a bin has d rows of those dealt or, of as many as `expected`, is farther off.
+    """Return the probability that a bin has d of the dealt rows, or a number still farther from `expected`.
 
-    By the signed root of its deviance (Zubkov, Serov: A complete proof of universal inequalities for the
-    distribution function of the binomial law, 2013), as of a binomial number that has less spread.
+    Uses the signed root of its deviance (Zubkov, Serov: A complete proof of universal inequalities for the
+    distribution function of the binomial law, 2013), as of a binomial number with less spread.
     """
     possible = (d >= 0) & (d <= np.minimum(t, fewer)) & (t > 0)
     d = np.where(possible, d, expected)

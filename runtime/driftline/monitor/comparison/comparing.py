@@ -1,4 +1,4 @@
-"""All statistics of all columns, many columns at a time: numpy's calls cost more than its sums."""
+"""Compute all statistics of many columns at a time: numpy's calls cost more than its arithmetic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from driftline.tensors import Array
 
 
 class Counted(NamedTuple):
-    """A column of a window: its reference, its counts (bins,), and the moment (5,) of a numeric one."""
+    """A column of a window: its reference, its counts (bins,) and, if it is numeric, its moment (5,)."""
 
     reference: Reference
     counts: Array
@@ -29,12 +29,12 @@ Found = dict[str, Statistic]
 
 
 def compare(columns: Sequence[Counted]) -> list[Found]:
-    """The statistics of each column, by name; none if the window or the reference has no rows of it."""
+    """Return the statistics of each column, by name; none if window or reference has no rows of it."""
     found: list[Found] = [{} for _ in columns]
     groups: defaultdict[tuple[bool, int], list[int]] = defaultdict(list)
     for index, column in enumerate(columns):
         if column.reference.rows and column.counts.any():
-            # Of about as many bins: what is filled up with zeros is less than what is there.
+            # Columns of about as many bins go together, so that padding is less than data.
             size = len(column.counts).bit_length()
             groups[isinstance(column.reference, Numeric), size].append(index)
     for (numeric, _), indices in groups.items():
@@ -44,7 +44,7 @@ def compare(columns: Sequence[Counted]) -> list[Found]:
 
 
 def compare_rows(whole: Whole, rows: int, features: Array, comoments: Array) -> Found:
-    """The statistics of whole rows: mmd of a numeric column or more, correlations of two or more.
+    """Return the statistics of whole rows: mmd of at least one numeric column, correlations of at least two.
 
     features, comoments  of the window's rows, as in `whole`
     """
@@ -73,7 +73,7 @@ def _add_categorical(columns: list[Counted], found: list[Found]) -> None:
 
 
 def _add_numeric(columns: list[Counted], found: list[Found]) -> None:
-    """What needs the order of values leaves out those that are missing."""
+    """Add statistics of numeric columns; those that need the order of values leave out missing ones."""
     width = max(len(column.counts) for column in columns)
     p, q = np.zeros((2, len(columns), width))
     for row, column in enumerate(columns):
@@ -92,7 +92,7 @@ def _add_numeric(columns: list[Counted], found: list[Found]) -> None:
 
 
 def _put_in_order(counts: Array, row: Array) -> None:
-    """-inf, the bins of finite values, zeros to fill up, +inf, missing."""
+    """Write the counts in order: -inf, the bins of finite values, zeros as padding, +inf, missing."""
     row[0] = counts[-1]
     row[1 : len(counts) - 2] = counts[:-3]
     row[-2] = counts[-2]
@@ -100,7 +100,7 @@ def _put_in_order(counts: Array, row: Array) -> None:
 
 
 def _varied(column: Counted) -> bool:
-    """Whether the finite values of the reference differ, and the window has some too."""
+    """Return whether the reference's finite values differ and the window has finite values, too."""
     reference, moment = column.reference, column.moment
     assert isinstance(reference, Numeric)
     assert moment is not None
@@ -108,7 +108,7 @@ def _varied(column: Counted) -> bool:
 
 
 def _add_moments(columns: list[Counted], p: Array, q: Array, found: list[Found]) -> None:
-    """What takes moments of the finite values, whose bins are filled up to p's and q's (columns, bins)."""
+    """Add what needs moments of the finite values; their bins are padded in p and q (columns, bins)."""
     references = [column.reference for column in columns if isinstance(column.reference, Numeric)]
     before = np.stack([reference.moments for reference in references], axis=1)
     after = np.stack([column.moment for column in columns if column.moment is not None], axis=1)
@@ -123,7 +123,7 @@ def _add_moments(columns: list[Counted], p: Array, q: Array, found: list[Found])
     )
     shift = (after[1] - before[1]) / sd
     _put("wasserstein", statistics.wasserstein(below_p, below_q, points, sd, m, n, shift), found)
-    # With one more row of the reference's spread: few rows, or equal ones, don't make a mean certain.
+    # Add one row of the reference's spread: few rows, or equal ones, don't make a mean certain.
     spread = np.sqrt((after[2] + sd**2) / n)
     _put("mean_shift", statistics.mean_shift(before[1], sd, m, after[1], spread, n), found)
 
@@ -135,7 +135,7 @@ def _add_distances(p: Array, q: Array, found: list[Found]) -> None:
 
 def _add_chi_square(p: Array, q: Array, found: list[Found]) -> None:
     for statistic, one in zip(statistics.chi_square(p, q), found, strict=True):
-        if statistic.null:  # of one bin the test can't tell how far it is, and 0 would say not at all
+        if statistic.null:  # with one bin there is nothing to test, and 0 would mean no difference
             one["chi_square"] = statistic
 
 

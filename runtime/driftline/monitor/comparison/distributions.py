@@ -1,4 +1,4 @@
-"""Tails of distributions in elementary functions: scipy has them, and takes 0.5 s and 14 MB to load."""
+"""Tails of distributions in elementary functions: scipy has them, but takes 0.5 s and 14 MB to load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from driftline.tensors import Array
 
 
 def chi_square_tail(value: float, freedom: int) -> float:
-    """How likely chi-square of so many degrees of freedom is above a value.
+    """Return the probability that chi-square with `freedom` degrees of freedom exceeds `value`.
 
     Repeated integration by parts (Abramowitz, Stegun: Handbook of Mathematical Functions, 26.4.4 and 26.4.5).
     """
@@ -23,7 +23,7 @@ def chi_square_tail(value: float, freedom: int) -> float:
 
 
 def chi_square_above(chance: float, freedom: int) -> float:
-    """The value that chi-square of so many degrees of freedom is above with this chance."""
+    """Return the value that chi-square with `freedom` degrees of freedom exceeds with this chance."""
     low, high = 0.0, 1.0
     while chi_square_tail(high, freedom) > chance:
         low, high = high, 2 * high
@@ -38,13 +38,13 @@ def chi_square_above(chance: float, freedom: int) -> float:
 
 
 def kolmogorov_tail(values: Array) -> Array:
-    """How likely Kolmogorov's limit distribution is above each value, from 0 on.
+    """Return the upper tail probability of Kolmogorov's limit distribution at each value, from 0 on.
 
-    Its two series, each where it converges at once (Feller: On the Kolmogorov-Smirnov limit theorems, 1948).
+    Its two series, each where it converges fast (Feller: On the Kolmogorov-Smirnov limit theorems, 1948).
     """
     x = np.asarray(values, np.float64)[..., None]
     k = np.arange(1, 6)
-    near = np.maximum(x, 0.05)  # where 1 is all there is
+    near = np.maximum(x, 0.05)  # below, the tail is 1
     small = np.exp(-((2 * k - 1) ** 2) * np.pi**2 / (8 * near**2)).sum(axis=-1)
     below = np.sqrt(2 * np.pi) / near[..., 0] * small
     above = 2 * ((-1.0) ** (k - 1) * np.exp(-2 * k**2 * x**2)).sum(axis=-1)
@@ -53,7 +53,7 @@ def kolmogorov_tail(values: Array) -> Array:
 
 
 def normal_tail(values: Array) -> Array:
-    """How likely a standard normal variable is above each value, from 0 on, within 1e-7.
+    """Return the upper tail probability of the standard normal at each value, from 0 on, within 1e-7.
 
     Abramowitz, Stegun: Handbook of Mathematical Functions, 26.2.17.
     """

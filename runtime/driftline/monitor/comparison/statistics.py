@@ -1,9 +1,9 @@
-"""How far a window is from its reference: each distance beside what it would be if nothing had changed.
+"""How far a window is from its reference: each distance beside its expectation if nothing had changed.
 
-Every function looks at many columns at once and gives a Statistic of each. It takes counts (columns, bins)
-of the same bins, `p` of the reference's m rows and `q` of the window's n; each column has rows in both. Bins
-empty in both say nothing, so columns of fewer bins are filled up with zeros. Where a bin is empty in one of
-them, PSI, which divides, takes for shares (c + 1/2) / (rows + bins / 2) instead of c / rows (Jeffreys' prior)
+Functions take many columns at once and return a Statistic for each. They take counts (columns, bins) of the
+same bins, `p` of the reference's m rows and `q` of the window's n; each column has rows in both. Bins empty
+in both contribute nothing, so columns with fewer bins are padded with zeros. If a bin is empty in one of
+them, PSI, which divides, uses the shares (c + 1/2) / (rows + bins / 2) instead of c / rows (Jeffreys' prior)
 in all the column's bins, so that it stays finite.
 """
 
@@ -26,20 +26,20 @@ EXPECTED_LEAST = 5.0
 """Bins with a smaller expected count are pooled for the chi-square test (Cochran 1954)."""
 
 _FOLKLORE = {"psi": 0.2, "jensen_shannon": 0.1, "hellinger": 0.1}
-"""What people take for drift."""
+"""Thresholds commonly taken for drift."""
 
 NORMAL = 1.96
-"""Standard errors either side of a normal variable that hold it with 95 % probability."""
+"""Standard errors on either side of its mean that hold a normal variable with 95 % probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A value, and what to hold it against.
+    """A value, and what to compare it with.
 
-    null       what the value would be on average if nothing had changed, or None
-    threshold  what people commonly take for drift, or None
+    null       the expected value if nothing had changed, or None
+    threshold  the value commonly taken for drift, or None
     p          the probability of at least this value if nothing had changed, or None
-    interval   where the value lies with 95 % confidence, or None
+    interval   the 95 % confidence interval of the value, or None
     """
 
     value: float
@@ -49,7 +49,7 @@ class Statistic:
     interval: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Those fields that say something, as what JSON knows; a number that is not finite is None."""
+        """Return the fields that are set, in JSON's types; a number that is not finite is None."""
         fields: dict[str, Any] = {"value": number(self.value)}
         for name in ("null", "threshold", "p"):
             value = getattr(self, name)
@@ -61,7 +61,7 @@ class Statistic:
 
     @classmethod
     def of_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """The statistic that `to_dict` has written; None was a number that is not finite."""
+        """Return the statistic that `to_dict` wrote; None was a number that is not finite."""
         found: dict[str, Any] = {name: nan if value is None else value for name, value in fields.items()}
         if (ends := fields.get("interval")) is not None:
             found["interval"] = tuple(nan if end is None else end for end in ends)
@@ -69,22 +69,22 @@ class Statistic:
 
 
 def number(value: float) -> float | None:
-    """A plain float, or None for what JSON has no word for."""
+    """Return a plain float, or None for a number that JSON can't represent."""
     return float(value) if isfinite(value) else None
 
 
 def distances(p: Array, q: Array) -> dict[str, list[Statistic]]:
-    """Distances of the shares of the bins, each beside what chance alone would make of it (see `chance`).
+    """Return distances between the shares of bins, each with its expectation by chance (see `chance`).
 
-    psi             population stability index, sum (q - p) ln(q / p); by chance (K - 1)(1/n + 1/m) (Yurdakul
-                    2018), or where a bin is empty its mean over all ways to deal the rows of both samples out
-                    anew: of a thousand categories in a hundred rows, the formula is seven times too much
-    jensen_shannon  the root of the divergence, in natural logarithms (Lin 1991)
+    psi             population stability index, sum (q - p) ln(q / p); expected (K - 1)(1/n + 1/m) (Yurdakul
+                    2018) or, where a bin is empty, the mean over all ways to deal the rows of both samples:
+                    for a thousand categories in a hundred rows, the formula is seven times too large
+    jensen_shannon  the square root of the divergence, in natural logarithms (Lin 1991)
     hellinger       sqrt(1/2 sum (sqrt q - sqrt p)^2)
     total_variation 1/2 sum |q - p|: the share of rows that would have to change bins
     l_infinity      the largest difference of a bin's shares
 
-    Thresholds are folklore: at few rows chance alone exceeds them, at many much less is certain drift.
+    Thresholds are folklore: with few rows, chance alone exceeds them; with many, much less is certain drift.
     """
     a, b = _shares(p), _shares(q)
     apart = np.abs(b - a)
@@ -115,7 +115,7 @@ def _psi(p: Array, q: Array) -> Array:
 def _jensen_shannon(a: Array, b: Array) -> Array:
     middle = a + b
     middle[middle == 0] = 1.0
-    # 0 ln 0 is 0: an empty bin's logarithm is that of 1.
+    # 0 ln 0 is 0, so an empty bin takes the logarithm of 1.
     terms = a * np.log(np.where(a > 0, 2 * a / middle, 1.0)) + b * np.log(
         np.where(b > 0, 2 * b / middle, 1.0)
     )
@@ -123,11 +123,11 @@ def _jensen_shannon(a: Array, b: Array) -> Array:
 
 
 def kolmogorov_smirnov(p: Array, q: Array) -> list[Statistic]:
-    """The largest difference of the distribution functions at the edges, and its asymptotic p value.
+    """Return the largest difference of the distribution functions at the edges, and its asymptotic p value.
 
-    Bins are in order. Exact at the edges, so a lower bound of the true distance, off by at most the largest
-    bin's share. The p value holds for continuous columns; with ties it errs on the side of no drift
-    (Kolmogorov 1933).
+    Bins are in order. The distance is exact at the edges, so it is a lower bound of the true one, off by at
+    most the largest bin's share. The p value holds for continuous columns; with ties it errs on the side of
+    no drift (Kolmogorov 1933).
     """
     m, n = p.sum(axis=1), q.sum(axis=1)
     distance = np.abs(np.cumsum(_shares(q), axis=1) - np.cumsum(_shares(p), axis=1)).max(axis=1)
@@ -135,10 +135,10 @@ def kolmogorov_smirnov(p: Array, q: Array) -> list[Statistic]:
 
 
 def chi_square(p: Array, q: Array) -> list[Statistic]:
-    """Pearson's chi-square test of two samples; `null` is its degrees of freedom.
+    """Return Pearson's chi-square test of two samples; `null` is its degrees of freedom.
 
-    Bins of which either sample should have fewer than 5 rows are pooled, and if that is still too few, the
-    next one with them. With one bin left there is nothing to tell: 0 degrees of freedom.
+    Bins with an expected count below 5 in either sample are pooled, with the next smallest bin if that is
+    still too few. If one bin is left, there is nothing to test: 0 degrees of freedom.
     """
     m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
     share = n / (m + n)
@@ -164,18 +164,18 @@ def chi_square(p: Array, q: Array) -> list[Statistic]:
 def wasserstein(
     p: Array, q: Array, points: Array, sd: Array, m: Array, n: Array, shift: Array
 ) -> list[Statistic]:
-    """Wasserstein-1 distance between finite values, in standard deviations of the reference.
+    """Return the Wasserstein-1 distance between finite values, in standard deviations of the reference.
 
-    p, q    distribution functions at the points, straight between them
+    p, q    distribution functions at the points, linear between them
     points  (columns, points) ascending
     sd      (columns,) of the reference, above 0
-    m, n    (columns,) values of either
+    m, n    (columns,) number of values of each
     shift   (columns,) of the means, in standard deviations
 
-    The integral of the difference of the distribution functions, or what the means are apart, if that is
-    more: it never is of the values themselves (Kantorovich), but bins don't say where in them a value is.
-    By chance, the difference is normal, or where hardly any value is, twice as likely as one is there; the
-    means are so far apart as those of two samples.
+    This is the integral of the difference of the distribution functions, or the distance of the means if
+    that is larger: for the values themselves it never is (Kantorovich), but bins hide where a value lies.
+    By chance, the difference at a point is that of a normal variable or, where values are rare, twice the
+    probability of one there; the distance of the means is that of two samples.
     """
     width = np.diff(points, axis=1) / sd[:, None]
     apart = q - p
@@ -192,7 +192,7 @@ def wasserstein(
 
 
 def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array, n: Array) -> list[Statistic]:
-    """(mean_q - mean_p) / sd_p of the finite values, with its 95 % interval from Welch's standard error.
+    """Return (mean_q - mean_p) / sd_p of finite values, with its 95 % interval by Welch's standard error.
 
     All (columns,), of m and n finite values; sd_p is above 0.
     """
@@ -202,10 +202,10 @@ def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array,
 
 
 def rate_change(c: Array, m: Array, d: Array, n: Array, extremes: int = 0) -> list[Statistic]:
-    """d / n - c / m, the change of a rate, with its 95 % interval; all (columns,).
+    """Return d / n - c / m, the change of a rate, with its 95 % interval; all (columns,).
 
-    extremes  of the m rows, beyond which the rate is: none of them is, but a new row is as likely to be
-              beyond an extreme as in any other of the m + 1 gaps between the rows
+    extremes  how many extremes of the m rows the rate counts beyond: none of these rows is there, but a new
+              row is as likely to be beyond an extreme as in any other of the m + 1 gaps between the rows
     """
     value = d / n - c / m
     if not extremes:
@@ -217,28 +217,28 @@ def rate_change(c: Array, m: Array, d: Array, n: Array, extremes: int = 0) -> li
 def rate_interval(
     c: Array, m: Array | int, d: Array, n: Array | int, normal: float = NORMAL
 ) -> tuple[Array, Array]:
-    """Between what d / n - c / m lies, `normal` standard errors either side (Agresti and Caffo 2000)."""
+    """Return bounds of d / n - c / m, `normal` standard errors on either side (Agresti and Caffo 2000)."""
     a, b = (c + 1) / (m + 2), (d + 1) / (n + 2)
     error = normal * np.sqrt(a * (1 - a) / (m + 2) + b * (1 - b) / (n + 2))
     return b - a - error, b - a + error
 
 
 def mean_embedding(mean_p: Array, mean_q: Array, m: float, n: float) -> Statistic:
-    """Maximum mean discrepancy by random Fourier features: the norm of the difference of their means.
+    """Return the maximum mean discrepancy by random Fourier features: the norm of their means' difference.
 
-    Features sqrt(2/D) cos(Wx + b) (Rahimi and Recht 2007) have square norm 1 on average, so the null
-    expectation is sqrt((1/m + 1/n)(1 - |mean_p|^2)).
+    Features sqrt(2/D) cos(Wx + b) (Rahimi and Recht 2007) have a squared norm of 1 on average, so the
+    null expectation is sqrt((1/m + 1/n)(1 - |mean_p|^2)).
     """
     spread = max(1.0 - float(mean_p @ mean_p), 0.0)
     return Statistic(float(np.linalg.norm(mean_q - mean_p)), float(np.sqrt((1 / m + 1 / n) * spread)))
 
 
 def correlation_shift(p: Array, q: Array, m: float, n: float) -> tuple[Statistic, Statistic]:
-    """The largest change of a correlation, and the Frobenius norm of all changes above the diagonal.
+    """Return the largest change of a correlation, and the Frobenius norm of all changes above the diagonal.
 
-    Null expectations from Fisher's standard error (1 - r^2) sqrt(1/m + 1/n), which is that of normal columns.
-    The largest of as many normal variables is on average about where it is with a chance of exp(-exp(-g)), g
-    Euler's constant (Gumbel 1935); their norm is chi's.
+    Null expectations use Fisher's standard error (1 - r^2) sqrt(1/m + 1/n), which is that of normal columns.
+    The mean of the largest of that many normal variables is about its quantile at exp(-exp(-g)), g Euler's
+    constant (Gumbel 1935); their norm has a chi distribution.
     """
     above = np.triu_indices(len(p), 1)
     change = (q - p)[above]
@@ -266,7 +266,7 @@ def _each(
     p: Array | None = None,
     interval: tuple[Array, Array] | None = None,
 ) -> list[Statistic]:
-    """Arrays of the columns' numbers as a Statistic of each column, of Python's own floats."""
+    """Return arrays of the columns' numbers as a Statistic of each column, in plain Python floats."""
     none = repeat(None)
     return [
         Statistic(*fields)

@@ -1,9 +1,9 @@
-"""Distribution functions of binned values: straight within a bin, but falling as a power in the two tails.
+"""Distribution functions of binned values: linear within a bin, but falling as a power in the two tails.
 
-The outer bins reach from an outer quantile to an extreme, and of a long tail that is far: values that lay
-evenly there would be far too far out. What is known of a tail is how many values are beyond its inner end,
-how many beyond the reference's extreme, and where its own last value is. Between these, the logarithm of how
-many are farther out falls straight with that of the distance from the median, as Pareto's law has it.
+The outer bins reach from an outer quantile to an extreme, which is far away in a long tail: spread evenly,
+values would lie much too far out. What is known of a tail is how many values are beyond its inner end, how
+many beyond the reference's extreme, and where its own last value is. Between these, the logarithm of the
+number farther out falls linearly with that of the distance from the median, as in Pareto's law.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 from driftline.tensors import Array
 
 _STEPS = 12
-"""Points of either part of a tail: within the reference's extreme, and beyond."""
+"""Points in each part of a tail: within the reference's extreme, and beyond it."""
 
 _LAST = 0.5
-"""Rows that are farther out than the last one, as it were."""
+"""Rows assumed to be farther out than the last one."""
 
 
 def distribution_functions(
     edges: Array, last: Array, counts: Array, least: Array, greatest: Array
 ) -> tuple[Array, Array]:
-    """Points, and the shares of values below them of samples in the same bins.
+    """Return points, and the shares of values below them of samples in the same bins.
 
-    edges            (columns, E) ascending; the first and last ones of the real are the reference's extremes
-    last             (columns,) the place of the last real edge
-    counts           (samples, columns, E + 1 or more) of finite values, one in each column at least
+    edges            (columns, E) ascending; the first and last real ones are the reference's extremes
+    last             (columns,) the index of the last real edge
+    counts           (samples, columns, E + 1 or more) of finite values, at least one in each column
     least, greatest  (samples, columns) values
 
-    (columns, points) ascending, and (samples, columns, points); they run straight between the points.
+    Returns (columns, points) ascending, and (samples, columns, points), linear between the points.
     """
     row = np.arange(len(edges))
     below = np.cumsum(counts, axis=2, dtype=np.float64)
@@ -51,10 +51,10 @@ def distribution_functions(
 def _tail(
     start: Array, middle: Array, extreme: Array, own: Array, beyond: tuple[Array, ...]
 ) -> tuple[Array, Array]:
-    """Points of an upper tail from `start` on, and how many values of each sample are above them.
+    """Return points of an upper tail from `start` on, and how many values of each sample are above them.
 
-    middle   where distances are taken from
-    extreme  of the reference; `own` of each sample
+    middle   where distances are measured from
+    extreme  the reference's; `own` is each sample's
     beyond   how many values of each sample are above the start, and above the extreme
     """
     scale = start - middle
@@ -71,10 +71,10 @@ def _tail(
 
 
 def _part(begin: Array, end: Array, own: Array, counts: Array, beyond: Array) -> tuple[Array, Array]:
-    """Logarithmic distances from `begin` to `end`, and how many values are farther out.
+    """Return logarithmic distances from `begin` to `end`, and how many values are farther out.
 
-    There are `counts` at the beginning and `beyond` at the end, or, if those are none, half a row at the
-    sample's own last value.
+    There are `counts` at the beginning and `beyond` at the end or, if that is 0, half a row at the sample's
+    own last value.
     """
     at = begin[:, None] + np.linspace(0, 1, _STEPS) * (end - begin)[:, None]
     stop = np.where(beyond > 0, end, np.clip(own, begin, end))

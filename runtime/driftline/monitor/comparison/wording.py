@@ -21,24 +21,24 @@ CLOSER = "closer to the reference than chance allows, as a replay of its own row
 _MOST = 3
 _NAME_LENGTH = 40
 _CLOSER = 0.9999
-"""If independent rows would be farther with this chance, a column is closer than chance allows."""
+"""A column is closer than chance allows if independent rows would be farther with this probability."""
 
 _CLOSER_TOGETHER = 0.95
-"""The same for half the columns, of a model that has changed for certain."""
+"""The same for half the columns of a model that has certainly changed."""
 
 _LEAST_FREEDOM = 5
-"""Degrees of freedom of chi-square; of fewer bins, counts are often alike by chance."""
+"""Least degrees of freedom of chi-square: in fewer bins, counts are often alike by chance."""
 
 KINDS = 4
-"""Changes that are looked for in a column: missing, infinite, out of range or unseen, and of the values."""
+"""Kinds of changes looked for in a column: missing, infinite, out of range or unseen, and the values."""
 
 _GREATEST = float(np.finfo(np.float32).max)
 
 
 def special(reference: Reference, counts: Array) -> dict[str, int]:
-    """How many rows are missing; of numbers, infinite or out of the reference's range; of categories, unseen.
+    """Count missing rows; of numbers, infinite ones and those out of range; of categories, unseen ones.
 
-    A reference without rows has no range, and has seen nothing: these two are left out.
+    A reference without rows has no range and no categories, so the counts that need these are left out.
     """
     found = {"missing": int(counts[reference.missing])}
     outside = "unseen"
@@ -56,15 +56,15 @@ def special(reference: Reference, counts: Array) -> dict[str, int]:
 def describe(
     reference: Reference, counts: Array, statistics: Mapping[str, Statistic], chance: float = 0.05
 ) -> str:
-    """'mean up 0.4 sd, 12.1 -> 14; missing 0 % -> 6 %': up to three changes that are no chance.
+    """Return 'mean up 0.4 sd, 12.1 -> 14; missing 0 % -> 6 %': up to three changes that are not chance.
 
     counts      the window's, in the reference's bins
     statistics  of the column, as `driftline.monitor.reporting.report` makes them
-    chance      of each change to be told where nothing has changed
+    chance      the probability of reporting each change if nothing has changed
 
-    A change counts if its interval leaves out zero; over many categories, or many edges, the interval is that
-    of all of them at once. The largest effect comes first: of means Cohen's d, of rates Cohen's h, which is
-    made to be held against d (Cohen: Statistical power analysis, 1988).
+    A change counts if its interval excludes zero; for many categories, or many edges, the interval holds for
+    all of them at once. The largest effect comes first: Cohen's d for means, and for rates Cohen's h, which
+    is made to be comparable with d (Cohen: Statistical power analysis, 1988).
     """
     changes = [
         *_special_rates(reference, counts, statistics, chance),
@@ -78,13 +78,13 @@ def describe(
 
 
 def describe_all(told: Sequence[tuple[str, str]], statistics: Sequence[Mapping[str, Statistic]]) -> str:
-    """How all columns together have changed: 'temp: mean up 0.4 sd; visib: missing 0 % -> 6 %'.
+    """Return how all columns together have changed: 'temp: mean up 0.4 sd; visib: missing 0 % -> 6 %'.
 
-    told        names of columns and their changes in words, that of most evidence first
+    told        names of columns and their changes in words, most evidence first
     statistics  of all columns
 
-    Rows may also be more like the reference than independent ones would be: the columns say so together
-    before any does alone.
+    Rows may also be closer to the reference than independent ones would be: all columns together show this
+    before any single one does.
     """
     changes = [f"{name}: {words}" for name, words in told if words not in (NONE, CLOSER)]
     if changes:
@@ -93,7 +93,7 @@ def describe_all(told: Sequence[tuple[str, str]], statistics: Sequence[Mapping[s
 
 
 def _farther_by_chance(statistics: Mapping[str, Statistic]) -> float:
-    """How likely independent rows of the reference would be farther from it; 0 where few bins can't tell."""
+    """Return the chance that independent rows would be farther from the reference; 0 if bins are too few."""
     found = statistics.get("chi_square")
     if found is None or found.p is None or (found.null or 0) < _LEAST_FREEDOM:
         return 0.0
@@ -119,8 +119,7 @@ def _special_rates(
 
 
 def _side(reference: Numeric, counts: Array) -> tuple[str, int]:
-    """On which side of what the reference has seen rows are that are out of its range, and how many; of both
-    sides, where neither has nine in ten."""
+    """Return on which side rows are out of range, and how many; both sides if neither has nine in ten."""
     below, above = int(counts[0]), int(counts[len(reference.edges)])
     least, greatest = (
         text(end, reference.temporal, reference.sd / 10) for end in (reference.minimum, reference.maximum)
@@ -135,12 +134,12 @@ def _side(reference: Numeric, counts: Array) -> tuple[str, int]:
 def _shift(
     reference: Numeric, counts: Array, statistics: Mapping[str, Statistic], chance: float
 ) -> Iterator[tuple[float, str]]:
-    """That of the mean, and the share of values below the inner edge where it differs most, if there is no
-    change of the mean or that says less."""
+    """Yield the change of the mean and, if there is none or its effect is smaller, the change of the share
+    of values below the inner edge where it differs most."""
     shift = statistics.get("mean_shift")
     finite = int(counts[: reference.missing].sum())
     size = 0.0
-    # Few values of a long tail mostly have less spread than it, and seem certain of a lower mean.
+    # A few values from a long tail mostly spread less than it, so a lower mean seems certain.
     if (
         shift is not None
         and _certain(shift, chance)
@@ -156,7 +155,7 @@ def _shift(
 
 
 def _share_below(reference: Numeric, counts: Array, chance: float) -> tuple[float, str]:
-    """That change of a share; no effect if it may be chance."""
+    """Return the largest change of a share below an inner edge; effect 0 if it may be chance."""
     inner = slice(1, len(reference.edges) - 1)  # beyond the outer two is out of range
     m, n = (int(each.sum() - each[reference.missing]) for each in (reference.counts, counts))
     p, q = (
@@ -164,18 +163,18 @@ def _share_below(reference: Numeric, counts: Array, chance: float) -> tuple[floa
         for each, rows in ((reference.counts, m), (counts, n))
     )
     at = int(np.abs(q - p).argmax())
-    # Of two samples that are alike, the largest difference of the distribution functions has such a
-    # chance to be beyond this (Kolmogorov and Smirnov).
+    # If two samples are alike, the largest difference of their distribution functions exceeds this with
+    # probability `chance` (Kolmogorov and Smirnov).
     if abs(q[at] - p[at]) > sqrt(-log(chance / 2) / 2) * sqrt(1 / m + 1 / n):
         return _rate(_below(reference, at + 1), p[at], q[at])
     return 0.0, ""
 
 
 def _mean(reference: Numeric, shift: float) -> str:
-    """'mean up 0.4 sd, 12.1 -> 14'."""
+    """Return 'mean up 0.4 sd, 12.1 -> 14'."""
     before, after = reference.mean, reference.mean + shift * reference.sd
     apart = abs(after - before)
-    step = min(apart, max(abs(before), apart / 10))  # of what it was, two digits too, if it isn't about 0
+    step = min(apart, max(abs(before), apart / 10))  # two digits of the old mean too, unless it is about 0
     told = (text(value, reference.temporal, step) for value in (before, after))
     return f"mean {'up' if shift > 0 else 'down'} {_short(abs(shift))} sd, {' -> '.join(told)}"
 
@@ -194,13 +193,13 @@ def _categories(reference: Categorical, counts: Array, chance: float) -> Iterato
 
 
 def quoted(name: str) -> str:
-    """A category in quotes on one line, not all of it if it is long."""
+    """Return a category in quotes on one line, shortened if it is long."""
     name = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
     return json.dumps(name, ensure_ascii=False)
 
 
 def _certain(statistic: Statistic, chance: float) -> bool:
-    """Whether an interval that leaves out the truth with this chance, not 5 %, leaves out zero."""
+    """Return whether an interval that misses the truth with this chance, not 5 %, excludes zero."""
     if statistic.interval is None:
         return False
     low, high = statistic.interval
@@ -208,17 +207,17 @@ def _certain(statistic: Statistic, chance: float) -> bool:
 
 
 def _errors(chance: float) -> float:
-    """Standard errors that a normal variable is further out than with this chance, on either side."""
+    """Return the standard errors that a normal variable exceeds, in either direction, with this chance."""
     return -NormalDist().inv_cdf(chance / 2)
 
 
 def _rate(what: str, before: float, after: float) -> tuple[float, str]:
-    """Cohen's h, and the words."""
+    """Return Cohen's h, and the words."""
     return 2 * abs(asin(sqrt(after)) - asin(sqrt(before))), f"{what} {percents(before, after)}"
 
 
 def _below(reference: Numeric, at: int) -> str:
-    """What lies below an edge: below a value, or, where a bin holds that value alone, up to it."""
+    """Say what lies below an edge: 'below' a value or, where a bin holds that value alone, 'up to' it."""
     edges, temporal, step = reference.edges, reference.temporal, reference.sd / 10
     if at and edges[at] == np.nextafter(edges[at - 1], np.float32(np.inf)):
         return f"up to {text(float(edges[at - 1]), temporal, step)}:"
@@ -226,7 +225,7 @@ def _below(reference: Numeric, at: int) -> str:
 
 
 def percents(before: float, after: float) -> str:
-    """'31 % -> 44 %', with as many digits as it takes to tell them apart."""
+    """Return '31 % -> 44 %', with as many digits as it takes to tell the two apart."""
     texts = ("", "")
     for digits in range(7):
         texts = _percent(before, digits), _percent(after, digits)
@@ -236,7 +235,7 @@ def percents(before: float, after: float) -> str:
 
 
 def _percent(share: float, digits: int) -> str:
-    """A share in percent; one digit at least, if it is not 0, and one less than all, if it is not 100."""
+    """Return a share in percent, with enough digits, six at most, not to be rounded to 0 or 100."""
     percent = 100 * share
     least = min(percent, 100 - percent)
     if 0 < least < 1:

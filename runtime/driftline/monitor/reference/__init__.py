@@ -1,1 +1,1 @@
-"""What the data was when the model was made: the profile that drift is measured from."""
+"""The data as it was when the model was trained: the profile that drift is measured against."""

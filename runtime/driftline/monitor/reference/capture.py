@@ -1,4 +1,4 @@
-"""Rows of live traffic, kept to make a profile of them."""
+"""Rows of live traffic, kept to fit a profile to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from driftline.monitor.reference.profile import Profile
 
 MAX_BYTES = 256 * 2**20
-"""Bytes that are kept at most, whatever the rows."""
+"""Maximum bytes kept, however many rows they are."""
 
 
 class Capture:
@@ -28,7 +28,7 @@ class Capture:
         self._lock = Lock()
 
     def add(self, columns: Tensors, rows: int) -> None:
-        """Keep a batch of so many rows: inputs and outputs by name; nothing if there are enough."""
+        """Keep a batch of `rows` rows, inputs and outputs by name; ignore it if there are enough."""
         with self._lock:
             if self.full or not rows:
                 return
@@ -40,15 +40,15 @@ class Capture:
             self.full = self.rows >= self._most or self._bytes >= MAX_BYTES
 
     def take(self) -> list[tuple[Tensors, int]]:
-        """The batches that were kept since the last time, and the rows of each."""
+        """Return the batches kept since the last call, and the rows of each."""
         with self._lock:
             batches, self._batches = self._batches, []
             return batches
 
     def profile(self) -> Profile:
-        """The profile of what was kept; BadRequest if that is nothing."""
+        """Return a profile of the rows kept; BadRequest if there are none."""
         from driftline.monitor.reference.profile import Profile
 
         with self._lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of few rows: whoever asked is told how many there are
+            warnings.simplefilter("ignore")  # about few rows: the caller learns how many there are
             return Profile.fit_batches([batch for batch, _ in self._batches])

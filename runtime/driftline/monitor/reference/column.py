@@ -1,10 +1,10 @@
-"""What is known of one column of the reference: its natural bins, how many rows each holds, its rank bins.
+"""The reference of one column: its natural bins, the number of rows in each, and its rank bins.
 
-Values are looked at as float32, wherever they come from: training data in float64 and requests in float32
-must fall into the same bins. Natural bins are what live rows are counted in. A numeric column's are half-open
-intervals between reference quantiles, with a bin of its own for every value that repeats at a quantile, and
-bins for what is missing, infinite or beyond the extremes. A categorical column's are its categories, what is
-none of them, and missing.
+Values are always compared as float32: training data in float64 and requests in float32 must fall into the
+same bins. Live rows are counted in natural bins. Those of a numeric column are half-open intervals between
+reference quantiles, a separate bin for every value that repeats at a quantile, and bins for missing and
+infinite values and those beyond the extremes. Those of a categorical column are its categories, all other
+values, and missing ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_CATEGORIES = 1_000
 """Categories that are counted one by one; the rest are pooled."""
 
 FEW = 5
-"""A set of categories is closed if the reference has each at least so often."""
+"""A set of categories is closed if each occurs at least this often in the reference."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -38,9 +38,9 @@ class Numeric:
     split   (E + 4, 17): the share of each bin's rows that each rank bin gets
     gaps    (17,): the reference's gaps in each rank bin
     moments (5,) float64: count, mean, M2, least, greatest of the finite values; see driftline_kernels.moments
-    source  what batches call the column; as its name, if nothing is said
-    temporal what its microseconds are, as driftline.columns.temporal_of says; '' of numbers
-    rows    how many reference rows there are
+    source  the column's name in batches; the same as `name` if not given
+    temporal what its microseconds are, as in driftline.columns.temporal_of; '' for numbers
+    rows    number of reference rows
     """
 
     name: str
@@ -67,7 +67,7 @@ class Numeric:
 
     @property
     def mean(self) -> float:
-        """Of the finite values; NaN if there are none."""
+        """The mean of the finite values; NaN if there are none."""
         return float(self.moments[1]) if self.moments[0] else float("nan")
 
     @property
@@ -90,13 +90,13 @@ class Numeric:
 class Categorical:
     """The reference of a categorical column.
 
-    categories  in a fixed order: by their text
-    counts      (categories + 2,) int64: reference rows of each, of none of them, and missing
+    categories  in a fixed order: sorted by text
+    counts      (categories + 2,) int64: reference rows in each category, in none of them, and missing
     split       (categories + 2, 17): the share of each bin's rows that each rank bin gets
     gaps        (17,): the reference's gaps in each rank bin
     kind        of the values: 'string', 'integer' or 'boolean'
-    source      what batches call the column; as its name, if nothing is said
-    rows        how many reference rows there are
+    source      the column's name in batches; the same as `name` if not given
+    rows        number of reference rows
     """
 
     name: str
@@ -117,7 +117,7 @@ class Categorical:
 
     @property
     def unseen(self) -> int:
-        """The bin of what is none of the categories."""
+        """The bin of values that are none of the categories."""
         return len(self.categories)
 
     @property
@@ -130,7 +130,7 @@ Reference = Numeric | Categorical
 
 
 def _told(reference: Reference) -> str:
-    """A reference's repr: its line of the profile's table."""
+    """Return a reference's repr: its line in the profile's table."""
     from driftline.monitor.reference.summary import cells
 
     name, kind, rows, missing, values = cells(reference)
@@ -139,10 +139,10 @@ def _told(reference: Reference) -> str:
 
 
 def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
-    """The reference of a numeric column.
+    """Return the reference of a numeric column.
 
     order    its finite values
-    special  (3,) how many values were missing, +inf and -inf
+    special  (3,) how many values are missing, +inf and -inf
     moments  (5,) of the finite values
     """
     missing, plus, minus = (int(count) for count in special)
@@ -151,7 +151,7 @@ def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
     below = np.array([0, *(order.below(edge) for edge in edges), order.rows])
     inner = np.maximum(np.diff(np.maximum.accumulate(below)), 0)
     counts = np.array([*inner, missing, plus, minus], np.int64)
-    # What a sketch says is believed as much as a sample of its accuracy.
+    # A sketch counts for as many rows as a sample of the same accuracy.
     trust = order.trusted_rows / order.rows if order.rows else 1.0
     single = [False, *(right == _next(left) for left, right in pairwise(edges))]
     groups = [
@@ -168,7 +168,7 @@ def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
         name,
         edges,
         counts,
-        # From the column's order, -inf first and missing last, to the order of the bins.
+        # Reorder from the column's order, -inf first and missing last, to that of the bins.
         np.concatenate([shares[1:-2], shares[[-1, -2, 0]]]),
         gaps,
         moments,
@@ -176,7 +176,7 @@ def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
 
 
 def _edges(order: Order, rows: int, minus: int) -> Array:
-    """Edges at the ranks that cut the rows, around values that repeat there, and around the extremes."""
+    """Return edges at the ranks that cut the rows, around values repeating there, and around the extremes."""
     edges: set[float] = set()
     for rank in cut_ranks(rows, BINS) if rows else ():
         if 1 <= rank - minus <= order.rows:
@@ -191,7 +191,7 @@ def _edges(order: Order, rows: int, minus: int) -> Array:
 
 
 def _next(value: float) -> float:
-    """The next float32; infinite after the greatest."""
+    """Return the next float32; infinity after the greatest."""
     with np.errstate(over="ignore"):
         return float(np.nextafter(np.float32(value), np.float32(np.inf)))
 
@@ -207,16 +207,16 @@ def categorical(
     kind: str = "string",
     forgotten: tuple[int, int] = (0, 0),
 ) -> Categorical:
-    """The reference of a categorical column.
+    """Return the reference of a categorical column.
 
     halves     how often each category occurs in one half of the rows and in the other
-    missing    how many values were missing
-    forgotten  rows of either half, of categories that were too many to be kept
+    missing    how many values are missing
+    forgotten  rows in each half whose categories were dropped because there were too many
 
-    If every category occurs at least FEW times, the set is closed: all rows are counted, and a value that is
-    none of them was never seen. Else there are likely more that the reference has missed, and how many can't
-    be told from the rows that named the others. So one half of the rows names the categories and only the
-    other half is counted, those of its values that the first did not name included.
+    If every category occurs at least FEW times, the set is closed: all rows are counted, and any other value
+    was never seen. Otherwise the reference has likely missed some, and how many can't be estimated from the
+    rows that named the others. So one half of the rows names the categories and only the other half is
+    counted, including its values that the first half did not name.
     """
     first, second = halves
     both = {value: first.get(value, 0) + second.get(value, 0) for value in {*first, *second}}

@@ -1,4 +1,4 @@
-"""From data to a reference: exactly if it is small or in memory, else by sketches, batch by batch."""
+"""Fit a reference to data: exactly if it is small or in memory, else by sketches, batch by batch."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from driftline.tensors import Array, shorten
 from driftline_kernels import moments, rows
 
 FEW_INTEGERS = 20
-"""An integer column with at most so many values is categorical, if nobody says otherwise."""
+"""An integer column with at most this many different values is categorical by default."""
 
 MAX_DISTINCT = 100_000
-"""Categories kept while fitting; of more, those that occurred least so far are forgotten."""
+"""Categories kept while fitting; beyond twice as many, the rarest so far are dropped."""
 
 MAX_BYTES = 2**27
-"""Batches of so many bytes in all are kept, and fitted exactly if no more come."""
+"""Batches up to this many bytes in all are kept, and fitted exactly if no more follow."""
 
 FAMILIES = {"float": "numbers", "integer": "numbers", "boolean": "strings", "string": "strings"}
-"""Kinds that batches of one column may have: integers with nulls are floats, booleans with nulls strings."""
+"""Kinds that one column's batches may mix: integers with nulls are floats, booleans with nulls strings."""
 
 
 class Fit:
-    """Takes batches of the same columns, then makes their references.
+    """Takes batches of the same columns, then fits their references.
 
-    most_bytes  batches are kept up to so many; if more come, quantiles are sketched, in memory that does
-                not grow, and what was kept says which columns are numeric and how whole rows are scaled
-    kinds       by column name 'numeric' or 'categorical', where the rule's choice is not wanted: strings and
-                booleans are categorical, whole numbers that are declared as categories, and integers without
-                nulls of at most FEW_INTEGERS values, dates and times apart
+    most_bytes  batches are kept up to this size; beyond it, quantiles are sketched in memory that does not
+                grow, and the kept batches decide which columns are numeric and how whole rows are scaled
+    kinds       'numeric' or 'categorical' by column name, to override the rule. By it, categorical are:
+                strings, booleans, whole numbers declared as categories, and integers without nulls of at
+                most FEW_INTEGERS different values, except dates and times
     """
 
     def __init__(self, kinds: Mapping[str, str] | None = None, most_bytes: float | None = None) -> None:
@@ -58,10 +58,10 @@ class Fit:
     def update(
         self, columns: Columns, temporal: Mapping[str, str] | None = None, declared: Iterable[str] = ()
     ) -> None:
-        """Add a batch; BadRequest names a column that differs from the batches before.
+        """Add a batch; BadRequest names a column that differs from those of earlier batches.
 
-        temporal  which columns hold dates and times, as `driftline.columns.temporal_of` says
-        declared  which whole numbers are categories, as `driftline.columns.declared_of` says
+        temporal  which columns hold dates and times, as in `driftline.columns.temporal_of`
+        declared  which whole numbers are categories, as in `driftline.columns.declared_of`
         """
         self._check(columns)
         self._temporal |= temporal or {}
@@ -79,7 +79,7 @@ class Fit:
             self._held.clear()
 
     def result(self) -> tuple[tuple[Reference, ...], Whole]:
-        """The reference of each column, and of whole rows."""
+        """Return the reference of each column, and of whole rows."""
         exact = self._numbers is None
         numbers = self._numbers or self._start()
         if exact:
@@ -95,7 +95,7 @@ class Fit:
         return tuple(references[name] for name in self._families), numbers.whole()
 
     def _check(self, columns: Columns) -> None:
-        if "" in columns:  # which is what a signal calls the model as a whole
+        if "" in columns:  # the name that signals use for the model as a whole
             raise BadRequest(
                 "a profile: expected columns with names, got one without; "
                 "pandas writes its index as such a column, but for index=False"
@@ -121,7 +121,7 @@ class Fit:
                 raise BadRequest(f"column {name!r}: expected numbers, got strings")
 
     def _start(self) -> Numbers:
-        """Tell from the batches that are kept which columns are numeric, and how they are scaled."""
+        """Decide from the kept batches which columns are numeric, and how they are scaled."""
         self._families = {name: family or "numbers" for name, family in self._families.items()}
         names = [name for name in self._families if self._is_numeric(name)]
         self._categories = {
@@ -167,7 +167,7 @@ class Fit:
 
 
 class Numbers:
-    """What the kernels keep of the numeric columns, in one pass over their rows."""
+    """The kernels' statistics of the numeric columns, in one pass over their rows."""
 
     def __init__(self, whole: Whole) -> None:
         self.names = whole.names
@@ -183,18 +183,18 @@ class Numbers:
 
     @property
     def special(self) -> Array:
-        """How many values were missing, +inf and -inf: (F, 3)."""
+        """How many values are missing, +inf and -inf: (F, 3)."""
         counts: Array = self._state.counts[:, 1:]
         return counts
 
     @property
     def moments(self) -> Array:
-        """Of the finite values: (F, 5)."""
+        """The moments of the finite values: (F, 5)."""
         found: Array = self._state.moments.copy()
         return found
 
     def whole(self) -> Whole:
-        """The reference of whole rows."""
+        """Return the reference of whole rows."""
         state = self._state
         return replace(
             self._whole,
@@ -205,11 +205,11 @@ class Numbers:
 
 
 class Categories:
-    """What is seen of a categorical column, in two halves of its rows: a coin deals each pair out to them.
+    """Counts of a categorical column in two halves of its rows; a coin splits each pair between them.
 
-    They are not the even and the odd rows, since rows may alternate: arrivals and departures, say.
+    The halves are not the even and the odd rows, since rows may alternate: arrivals and departures, say.
 
-    kinds  of its first batches, of one family; a float among integers is one of a batch with nulls
+    kinds  of its first batches, all of one family; 'float' beside 'integer' is a batch with nulls
     """
 
     def __init__(self, kinds: set[str]) -> None:
@@ -220,7 +220,7 @@ class Categories:
         self._forgotten = [0, 0]
 
     def update(self, name: str, column: Column) -> None:
-        """Add a batch; BadRequest names a column of numbers that aren't whole."""
+        """Add a batch; BadRequest names a column whose numbers aren't whole."""
         second = _second(self._rows, len(column))
         for which, half in enumerate(self._halves):
             rows = np.flatnonzero(second == which)
@@ -233,16 +233,16 @@ class Categories:
         self._rows += len(column)
 
     def reference(self, name: str) -> Categorical:
-        """Of the rows so far."""
+        """Return the reference of the rows so far."""
         first, second = self._forgotten
         missing = self._rows - sum(half.total() for half in self._halves) - first - second
         return categorical(name, self._halves, missing, self._kind, (first, second))
 
 
 def _second(start: int, rows: int) -> Array:
-    """(rows,) whether rows from `start` on are in the second half: the same however they are batched."""
+    """Return (rows,) whether rows from `start` on are in the second half, whatever the batches."""
     row = np.arange(start, start + rows, dtype=np.uint64)
-    coin = row >> np.uint64(1)  # of the pair's number, mixed: Steele, Lea, Flood: SplitMix (2014)
+    coin = row >> np.uint64(1)  # the pair's number, mixed as in Steele, Lea, Flood: SplitMix (2014)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         coin += np.uint64(0x9E3779B97F4A7C15)
         coin = (coin ^ (coin >> np.uint64(shift))) * np.uint64(factor)
@@ -250,7 +250,7 @@ def _second(start: int, rows: int) -> Array:
 
 
 def value_counts(name: str, column: Column) -> dict[str, int]:
-    """How often each value occurs, missing ones apart; BadRequest if it is a number that isn't whole."""
+    """Count each value except missing ones; BadRequest if one is a number that isn't whole."""
     if not isinstance(column, np.ndarray):
         counted = column.drop_null().value_counts()
         return dict(
@@ -266,7 +266,7 @@ def value_counts(name: str, column: Column) -> dict[str, int]:
 
 
 def _family(column: Column) -> str:
-    """Of a column's kind; '' if all is missing, since that has no type in many a form."""
+    """Return the family of a column's kind; '' if all is missing, which has no type in some formats."""
     kind = kind_of(column)
     nothing = kind == "float" and np.isnan(column[:1]).all() and np.isnan(column).all()
     return "" if nothing else FAMILIES[kind]

@@ -1,4 +1,4 @@
-"""The reference profile: what the data was when the model was made. Fitted once, kept beside the model."""
+"""The reference profile: the data when the model was trained. Fitted once and kept beside the model."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from driftline.tensors import Signature
 from driftline_kernels import moments
 
 FEW_ROWS = 100
-"""A reference of fewer rows is too weak for an alarm worth having."""
+"""A reference of fewer rows is too weak for useful alarms."""
 
 NAMED = 6
-"""Columns that a profile's repr names."""
+"""Columns that a profile's repr names, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Profile:
     """A reference: `Profile.fit(columns)`, `profile.save(path)`, `Profile.load(path)`.
 
-    references  by column, in order
+    references  one for each column, in order
     whole       of the numeric columns together
     """
 
@@ -49,18 +49,17 @@ class Profile:
         kinds: Mapping[str, str] | None = None,
         names: Mapping[str, Sequence[str]] | None = None,
     ) -> Profile:
-        """The profile of data in memory, exactly.
+        """Fit a profile exactly, to data in memory.
 
-        columns  a pyarrow Table, a DataFrame or arrays by name, as `columns_of` says
-        kinds    'numeric' or 'categorical' by column name, where the rule's choice is not wanted: strings
-                 and booleans are categorical, what pandas or Arrow has as categories, and integers without
-                 nulls of at most 20 different values, dates and times apart
-        names    by the name of an array of two dimensions, what its columns are to be called in reports
-                 instead of NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input":
-                 frame.columns})`
+        columns  a pyarrow Table, a DataFrame or arrays by name, as in `columns_of`
+        kinds    'numeric' or 'categorical' by column name, to override the rule. By it, categorical are:
+                 strings, booleans, categories of pandas or Arrow, and integers without nulls of at most 20
+                 different values, except dates and times
+        names    by the name of a two-dimensional array, the names of its columns in reports, instead of
+                 NAME_0, NAME_1, ...: `fit({"input": frame.to_numpy()}, names={"input": frame.columns})`
 
-        Warns below 100 rows. Raises BadRequest for columns of no rows, of unequal length, without a name, or
-        of a type that is neither numbers nor strings, and for names that are not as many as the columns, or
+        Warns below 100 rows. Raises BadRequest for columns with no rows, of unequal length, without a name,
+        or of a type that is neither numbers nor strings, and if `names` are not as many as the columns, or
         not all different.
         """
         return cls._of(Fit(kinds, most_bytes=math.inf), [columns], names)
@@ -72,25 +71,25 @@ class Profile:
         kinds: Mapping[str, str] | None = None,
         names: Mapping[str, Sequence[str]] | None = None,
     ) -> Profile:
-        """The profile of batches, in memory that does not grow with them; see `fit`.
+        """Fit a profile to batches, in memory that does not grow with them; see `fit`.
 
-        They are tables, each in a form that `fit` takes, or a pyarrow Dataset or Scanner that reads them:
+        Batches are tables, each in a form that `fit` takes, or a pyarrow Dataset or Scanner that reads them:
         `fit_batches(pyarrow.dataset.dataset("training/"))`.
 
-        Up to 128 MiB it is exact. Of more, quantiles come from KLL sketches: their ranks are off by at most
-        0.07 % of the rows, so the reference counts as no more rows than a sample of that accuracy has, about
-        half a million. Then the first 128 MiB tell whether integers are categories, and the means and
-        standard deviations by which whole rows are scaled.
+        Up to 128 MiB, the profile is exact. Beyond that, quantiles come from KLL sketches: their ranks are
+        off by at most 0.07 % of the rows, so the reference counts as no more rows than a sample of that
+        accuracy has, about half a million. The first 128 MiB then decide whether integers are categories,
+        and the means and standard deviations that scale whole rows.
 
-        Partitions are batches, too, a day's file say. Profiles of one each can't be added up afterwards,
-        since each has bins of its own.
+        Partitions, such as a file for each day, are batches, too. Profiles of single partitions can't be
+        added up afterwards, since each has its own bins.
         """
         return cls._of(Fit(kinds), _batches_of(batches), names)
 
     @classmethod
     def _of(cls, fit: Fit, batches: Iterable[object], names: Mapping[str, Sequence[str]] | None) -> Profile:
         for batch in batches:
-            batch = tabled(batch)  # a stream is read once
+            batch = tabled(batch)  # a stream can be read only once
             fit.update(columns_of(batch), temporal_of(batch), declared_of(batch))
         profile = cls(*fit.result())
         if not profile.references or not profile.rows:
@@ -104,7 +103,7 @@ class Profile:
         return profile._of_arrays(names) if names else profile
 
     def _of_arrays(self, names: Mapping[str, Sequence[str]]) -> Profile:
-        """With other names for the columns of some arrays."""
+        """Return the profile with other names for the columns of some arrays."""
         called: dict[str, str] = {}
         for array, these in names.items():
             width = sum(1 for one in self.names if re.fullmatch(rf"{re.escape(array)}(_\d+)?", one))
@@ -114,9 +113,9 @@ class Profile:
         return self.renamed(called)
 
     def renamed(self, names: Mapping[str, str]) -> Profile:
-        """The same, with other names for some columns, by what batches call them; as `fit` has them by array.
+        """Return the profile with other names for some columns, by names in batches (in `fit`: by array).
 
-        Raises BadRequest if two columns would have one name.
+        Raises BadRequest if two columns would have the same name.
         """
         called = [names.get(one.source, one.name) for one in self.references]
         for name in called:
@@ -130,7 +129,7 @@ class Profile:
 
     @classmethod
     def empty(cls, kinds: Mapping[str, str]) -> Profile:
-        """A profile of no rows, for counting without a reference.
+        """Return a profile of no rows, for counting without a reference.
 
         kinds  'numeric', 'string', 'integer' or 'boolean' by column name
         """
@@ -149,13 +148,13 @@ class Profile:
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
-        """Read a profile; BadRequest if the file is none, or of a newer format."""
+        """Read a profile; BadRequest if the file isn't one, or has a newer format."""
         from driftline.monitor.reference.storage import read
 
         return cls(*read(Path(path)))
 
     def save(self, path: str | Path) -> None:
-        """Write the profile to a file, replacing it when all is written; BadRequest if that fails."""
+        """Write the profile to a file, replaced only when complete; BadRequest if that fails."""
         from driftline.monitor.reference.storage import write
 
         write(Path(path), self.references, self.whole)
@@ -167,7 +166,7 @@ class Profile:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What batches call them."""
+        """The names of the columns in batches."""
         return tuple(reference.source for reference in self.references)
 
     @property
@@ -177,7 +176,7 @@ class Profile:
 
     @property
     def tables(self) -> Tables:
-        """What rows are counted by: made when it is first asked for, and once for all counters."""
+        """The tables that rows are counted by, made on first use and shared by all counters."""
         if not self._tables:
             edges = [one.edges for one in self.references if isinstance(one, Numeric)]
             padded = np.full((len(edges), max(map(len, edges), default=0)), np.inf, np.float32)
@@ -191,7 +190,7 @@ class Profile:
 
     @property
     def fingerprint(self) -> str:
-        """The same for every profile of the same content: rows counted by one may be added to the other's."""
+        """A hash of the content: rows counted by profiles with the same one may be added up."""
         digest = sha256(repr((self.whole.names, self.whole.rows, self.whole.seed)).encode())
         arrays = [self.whole.scaling, self.whole.features, self.whole.comoments]
         for one in self.references:
@@ -204,36 +203,36 @@ class Profile:
         return digest.hexdigest()
 
     def __getitem__(self, name: str) -> Reference:
-        """The reference of a column; BadRequest if there is none."""
+        """Return the reference of a column; BadRequest if there is none."""
         for reference in self.references:
             if reference.name == name:
                 return reference
         raise BadRequest(f"column {name!r}: the profile has no such column; it has: {listed(self.names)}")
 
     def __repr__(self) -> str:
-        """Its rows and its first columns."""
+        """Return the number of rows and the first columns."""
         more = ", ..." if len(self.names) > NAMED else ""
         return f"Profile({self.rows:,} rows: {', '.join(self.names[:NAMED])}{more})"
 
     def __str__(self) -> str:
-        """The table as text."""
+        """Return the table as text."""
         from driftline.monitor.reporting.render import plain
 
         return plain(self)
 
     def __rich__(self) -> Any:
-        """A table for the terminal, a line a column."""
+        """Return a table for the terminal, one line for each column."""
         return table(self.references, f"{self.rows:,} rows")
 
     def _repr_html_(self) -> str:
-        """A table for a notebook, a line a column."""
+        """Return a table for a notebook, one line for each column."""
         return html(self.references, f"{self.rows:,} rows")
 
     def validate(self, signature: Signature) -> None:
-        """Whether every column of the profile is one of a model's inputs or outputs, and of its kind.
+        """Check that every column of the profile is one of a model's inputs or outputs, and of the same kind.
 
-        A tensor of several columns is NAME_0, NAME_1, ...; what the profile has no column of is not watched.
-        Raises BadRequest, with the column's name, if that is not so.
+        A tensor of several columns is NAME_0, NAME_1, ...; what has no column in the profile is not watched.
+        Raises BadRequest with the name of a column that is not.
         """
         specs = {name: spec for spec in (*signature.inputs, *signature.outputs) for name in spec.columns}
         for reference in self.references:
@@ -250,7 +249,7 @@ class Profile:
 
 
 def _batches_of(data: Any) -> Iterable[object]:
-    """Batches as they are, or those of what is read batch by batch; BadRequest for one table alone."""
+    """Return batches unchanged, or those that a Dataset or Scanner reads; BadRequest for a single table."""
     if hasattr(data, "to_batches"):
         batches: Iterable[object] = data.to_batches()
         return batches

@@ -1,4 +1,4 @@
-"""The order of a column's finite values: exactly, or from a sketch when they don't fit in memory."""
+"""The order of a column's finite values: exact, or from a sketch when they don't fit in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SKETCH_K = 4096
 
 
 class Order(Protocol):
-    """Values in order; ranks count from 1."""
+    """Values in order; ranks start at 1."""
 
     @property
     def rows(self) -> int:
@@ -22,12 +22,12 @@ class Order(Protocol):
 
     @property
     def trusted_rows(self) -> int:
-        """The rows of a sample that the ranks are as good as."""
+        """The number of rows of a sample with equally accurate ranks."""
         ...
 
     @property
     def resolution(self) -> int:
-        """How often a value must occur at least to be told from one that occurs once, less one."""
+        """A value that occurs more often than this is known to repeat."""
         ...
 
     def at(self, rank: int) -> float:
@@ -80,8 +80,8 @@ class Exact:
 class Sketch:
     """A KLL sketch of the values.
 
-    Its ranks are off by some e of the rows. A sample of 1 / (4 e^2) rows is off by as much, so that is what
-    its ranks are trusted like: `trusted_rows`.
+    Its ranks are off by a share e of the rows. So are those of a sample of 1 / (4 e^2) rows: its ranks are
+    trusted as much as that sample's, see `trusted_rows`.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Sketch:
 
     @property
     def trusted_rows(self) -> int:
-        """The rows that the ranks are as good as."""
+        """The number of rows of a sample with equally accurate ranks."""
         return min(self.rows, round(1 / (4 * self._error**2))) if self._error else self.rows
 
     @property
@@ -114,15 +114,15 @@ class Sketch:
         return float(self._sketch.normalized_rank_error(False)) if self._sketch.is_estimation_mode() else 0.0
 
     def at(self, rank: int) -> float:
-        """The value of a rank, about; the least and the greatest exactly."""
+        """Return the approximate value of a rank; the least and the greatest are exact."""
         if rank == 1:
             return float(self._sketch.get_min_value())
         return float(self._sketch.get_quantile(min(1.0, rank / self.rows)))
 
     def below(self, value: float) -> int:
-        """How many values are less, about."""
+        """Return about how many values are less."""
         return round(float(self._sketch.get_rank(value, False)) * self.rows)
 
     def upto(self, value: float) -> int:
-        """How many values are less or equal, about."""
+        """Return about how many values are less or equal."""
         return round(float(self._sketch.get_rank(value, True)) * self.rows)

@@ -1,9 +1,9 @@
-"""Rank bins: cuts at fixed ranks of the reference, whose true masses are known to be Dirichlet.
+"""Rank bins: cuts at fixed ranks of the reference, whose true masses have a known Dirichlet distribution.
 
-If nothing has changed, a live row is as likely to fall into any of the m + 1 gaps between m reference rows
-in order as into any other. So the masses of bins that are cut at fixed ranks are Dirichlet distributed, with
-the number of gaps in each as parameters, whatever the column's distribution: no estimate, no asymptotics.
-Equal values are ordered by an imagined jitter; a cut within them is a share of them, drawn once.
+If nothing has changed, a live row is equally likely to fall into each of the m + 1 gaps between m ordered
+reference rows. So the masses of bins cut at fixed ranks are Dirichlet distributed, with the number of gaps in
+each bin as parameters, whatever the column's distribution: no estimate, no asymptotics. Equal values are
+ordered by an imagined jitter; a cut within them is a share of them, drawn once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from driftline.tensors import Array
 
 CUTS = 16
-"""Bins that the reference is cut into; one more lies beyond its last row."""
+"""Number of bins that the reference is cut into; one more lies beyond its last row."""
 
 NEVER = 1e-9
 """The gap of a bin that a reference of less than 16 rows leaves empty."""
@@ -25,10 +25,10 @@ NEVER = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Reference rows that live rows are counted with, in the column's fixed order.
+    """The reference rows of one natural bin; groups are in the column's fixed order.
 
     rows    how many there are
-    single  whether they all have one value: then cuts may fall within them
+    single  whether all have the same value, so that cuts may fall within them
     """
 
     rows: int
@@ -36,14 +36,14 @@ class Group:
 
 
 def cut_ranks(rows: int, bins: int = CUTS) -> list[int]:
-    """The ranks, from 1, of the reference rows at which to cut it into so many bins of equal size."""
+    """Return the ranks, from 1, of the reference rows that cut it into `bins` bins of equal size."""
     return [min(round(k * (rows + 1) / bins), rows) for k in range(1, bins)]
 
 
 def seed_of(*parts: str | Array) -> int:
-    """What random numbers begin from: the same for the same data, and another one for every other.
+    """Return a random seed: the same for the same data, a different one for any other.
 
-    One for all may be an unlucky one, for all whose equal values are about as many.
+    A single seed could be unlucky for all columns with about as many equal values.
     """
     digest = sha256()
     for part in parts:
@@ -52,15 +52,15 @@ def seed_of(*parts: str | Array) -> int:
 
 
 def split(groups: Sequence[Group], seed: int) -> tuple[Array, Array]:
-    """How the rows of each group are shared out among the rank bins, and the gaps of each rank bin.
+    """Return how the rows of each group are shared among the rank bins, and the gaps of each rank bin.
 
     groups  in the column's order; their rows are the reference
-    seed    of what is drawn; see `seed_of`
+    seed    of the random draws; see `seed_of`
 
     Shares are (groups, CUTS + 1) float64 and sum to 1 for each group; gaps are (CUTS + 1,) float64, the last
-    one beyond all rows. A cut that falls within a group of different values, since a sketch has not kept all
-    of them, moves to the nearer border of the group, and the gaps are those of where it then is: at the rank
-    that was meant, they would be off by more than chance, and what nothing has changed would seem changed.
+    one beyond all rows. A cut within a group of different values, of which a sketch has not kept all, moves
+    to the nearer border of the group, and the gaps are those at its new place: at the intended rank, they
+    would be off by more than chance, and unchanged data would seem changed.
     """
     random = np.random.default_rng(seed)
     total = sum(group.rows for group in groups)
@@ -74,7 +74,7 @@ def split(groups: Sequence[Group], seed: int) -> tuple[Array, Array]:
             parts = np.diff([0, *within, group.rows + 1])
             shares[index, first : stop + 1] = random.dirichlet(np.maximum(parts, NEVER))
         else:
-            # The last cut is no border: what is beyond the last row has not been seen.
+            # The last cut does not move: nothing beyond the last row has been seen.
             stop = min(stop, CUTS - 1)
             passed = first + np.count_nonzero(2 * (ranks[first:stop] - below - 1) < group.rows)
             ranks[first:passed] = below + 1

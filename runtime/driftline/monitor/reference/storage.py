@@ -1,4 +1,4 @@
-"""A profile as a file: Arrow IPC, a row a column, what is known of whole rows in the metadata."""
+"""A profile as an Arrow IPC file: one row for each column, and the whole-row reference in the metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from driftline.monitor.reference.whole import Whole
 from driftline.tensors import Array
 
 FORMAT = 2
-"""The version of the format; a file of a newer one is refused."""
+"""The version of the format; files of newer versions are rejected."""
 
 _SCHEMA = pa.schema(
     [
@@ -39,7 +39,7 @@ _ARRAYS = ("scaling", "features", "comoments")
 
 
 def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
-    """Write a profile; the file is replaced when all of it is there. BadRequest if it can't be written."""
+    """Write a profile; the file is replaced only when complete. BadRequest if it can't be written."""
     try:
         with replacing(path) as new:
             new.write_bytes(encode(references, whole))
@@ -48,7 +48,7 @@ def write(path: Path, references: tuple[Reference, ...], whole: Whole) -> None:
 
 
 def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:
-    """Read a profile; BadRequest if it is none, or of a newer format."""
+    """Read a profile; BadRequest if the file isn't one, or has a newer format."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -57,7 +57,7 @@ def read(path: Path) -> tuple[tuple[Reference, ...], Whole]:
 
 
 def encode(references: tuple[Reference, ...], whole: Whole) -> bytes:
-    """A profile's file."""
+    """Return the content of a profile's file."""
     head = {"format": FORMAT, "names": whole.names, "rows": whole.rows, "seed": whole.seed}
     metadata = {_HEAD: json.dumps(head).encode()}
     for name in _ARRAYS:
@@ -70,7 +70,7 @@ def encode(references: tuple[Reference, ...], whole: Whole) -> bytes:
 
 
 def decode(content: bytes, where: str) -> tuple[tuple[Reference, ...], Whole]:
-    """What `encode` has made; BadRequest, beginning with `where`, for something else or a newer format."""
+    """Read what `encode` wrote; BadRequest, beginning with `where`, for anything else or a newer format."""
     try:
         table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
         metadata = table.schema.metadata or {}
@@ -113,7 +113,7 @@ def _row(reference: Reference) -> dict[str, Any]:
 def _reference(row: dict[str, Any]) -> Reference:
     shared = {
         "name": row["name"],
-        "source": row.get("source", ""),  # which format 1 has not
+        "source": row.get("source", ""),  # missing in format 1
         "counts": np.array(row["counts"], np.int64),
         "split": np.array(row["split"], np.float64).reshape(-1, CUTS + 1),
         "gaps": np.array(row["gaps"], np.float64),
@@ -121,5 +121,5 @@ def _reference(row: dict[str, Any]) -> Reference:
     if row["kind"] != "numeric":
         return Categorical(**shared, kind=row["kind"], categories=tuple(row["categories"]))
     edges, moments = np.array(row["edges"], np.float32), np.array(row["moments"], np.float64)
-    # Older files have no word of dates; those who read them by numbers only still can.
+    # Older files lack it; older versions, which read dates as numbers, can still read newer files.
     return Numeric(**shared, edges=edges, moments=moments, temporal=row.get("temporal") or "")

@@ -1,4 +1,4 @@
-"""A profile for a person: a line a column."""
+"""A profile as a table: one line for each column."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ HEADER = ("column", "kind", "rows", "missing", "values")
 _RIGHT = ("rows", "missing")
 
 SHOWN = 3
-"""Categories that are named, the most frequent first."""
+"""Maximum number of categories named, the most frequent first."""
 
 
 def cells(reference: Reference) -> tuple[str, ...]:
-    """One column: its name, kind, rows, share of missing values, range or categories."""
+    """Return a column's name, kind, rows, share of missing values, and range or categories."""
     kind = reference.kind if isinstance(reference, Categorical) else "numeric"
     missing = reference.counts[reference.missing] / max(reference.rows, 1)
     values = _categories(reference) if isinstance(reference, Categorical) else _range(reference)
@@ -28,7 +28,7 @@ def cells(reference: Reference) -> tuple[str, ...]:
 
 
 def table(references: Iterable[Reference], title: str) -> Any:
-    """Columns as a table for the terminal."""
+    """Return columns as a table for the terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -36,13 +36,13 @@ def table(references: Iterable[Reference], title: str) -> Any:
     for name in HEADER:
         found.add_column(name, justify="right" if name in _RIGHT else "left")
     for reference in references:
-        found.add_row(*map(Text, cells(reference)))  # as they are: a name is no markup
+        found.add_row(*map(Text, cells(reference)))  # as plain text: names are not markup
     return found
 
 
 def html(references: Iterable[Reference], title: str) -> str:
-    """Columns as a table for a notebook."""
-    # A notebook aligns all to the right, unless the cell itself says otherwise.
+    """Return columns as a table for a notebook."""
+    # Notebooks align all cells right unless a cell's own style says otherwise.
     sides = ("right" if name in _RIGHT else "left" for name in HEADER)
     align = [f'style="padding:.2em .6em;text-align:{side}"' for side in sides]
 
@@ -87,5 +87,5 @@ def _categories(reference: Categorical) -> str:
 
 
 def _printed(category: str) -> str:
-    """A category as it is, unless it is empty or would break the line."""
+    """Return a category unchanged, unless it is empty or would break the line."""
     return category if category and category.isprintable() else repr(category)

@@ -17,14 +17,14 @@ FEATURES = 32
 """Random Fourier features."""
 
 MAX_CORRELATED = 64
-"""Correlations are kept of so many numeric columns at most: they take columns^2 operations a row."""
+"""Correlations are kept for at most this many numeric columns: they take columns^2 operations a row."""
 
 
 class Tables(NamedTuple):
-    """What rows are counted by, and compared with; nobody writes to it.
+    """What rows are counted by and compared with; read-only.
 
     bins     of the numeric columns
-    edges    that each has
+    edges    number of edges of each, padding included
     weights  of the features
     """
 
@@ -38,11 +38,11 @@ class Whole:
     """The reference of whole rows, over F numeric columns, as the kernels make it.
 
     names      of the columns, (F,)
-    scaling    (F, 2) float64; mean and 1 / sd that columns are standardised by, 0 for one that never varied
+    scaling    (F, 2) float64; mean and 1 / sd to standardise columns by, 0 for one that never varied
     features   (D,) float64; sums over the rows, see driftline_kernels.fourier; D = 0 if none are kept
     comoments  (F + 1, F + 1) float64; sums over the rows, see driftline_kernels.comoments; (0, 0) if none
-               are kept, as of more than MAX_CORRELATED columns
-    rows       how many rows there are
+               are kept, as with more than MAX_CORRELATED columns
+    rows       number of rows
     seed       of the features' weights
     """
 
@@ -55,7 +55,7 @@ class Whole:
 
     @classmethod
     def start(cls, names: Sequence[str], spread: Array) -> Whole:
-        """That of no rows yet; `spread` (F, 5), moments of the columns, says what to standardise them by."""
+        """Return one of no rows; `spread` (F, 5), the columns' moments, is what they are standardised by."""
         columns = len(names)
         side = columns + 1 if 0 < columns <= MAX_CORRELATED else 0
         return cls(
@@ -67,7 +67,7 @@ class Whole:
         )
 
     def weights(self) -> Array:
-        """Of a Gaussian kernel as wide as a row is long: (F + 1, D) float32, the phases as the last row.
+        """Return weights of a Gaussian kernel as wide as a row's usual norm: (F + 1, D) float32, phases last.
 
         Rahimi, Recht: Random features for large-scale kernel machines (2007).
         """
@@ -78,18 +78,17 @@ class Whole:
         return np.concatenate([frequencies, phases[None]]).astype(np.float32)
 
     def tables(self, edges: Array) -> Tables:
-        """What columns of these edges are counted by: (F, E) float32, as driftline_kernels.bins.prepare wants
-        them."""
+        """Return the tables of columns with edges (F, E) float32, see driftline_kernels.bins.prepare."""
         return Tables(bins.prepare(edges), edges.shape[1], self.weights())
 
     def state(self, tables: Tables) -> State:
-        """What the kernels start from, to count rows and to compare them with these."""
+        """Return the state from which kernels count rows and compare them with this reference."""
         correlate = self.comoments.size > 0
         return rows.start(tables.bins, tables.edges, self.scaling, tables.weights, correlate)
 
 
 def scaling(spread: Array) -> Array:
-    """Mean and 1 / sd, 0 for a column that never varied, (F, 2), from moments (F, 5)."""
+    """Return mean and 1 / sd, 0 for a column that never varied, (F, 2), from moments (F, 5)."""
     count, mean, squares = spread[:, 0], spread[:, 1], spread[:, 2]
     varied = squares > 0
     inverse = np.zeros(len(spread))
@@ -98,13 +97,13 @@ def scaling(spread: Array) -> Array:
 
 
 def mean_features(features: Array, rows: int) -> Array:
-    """The mean of sqrt(2 / D) cos(z W + b), whose square norm is 1 on average, from sums of cosines (D,)."""
+    """Return the mean of sqrt(2 / D) cos(z W + b), of mean square norm 1, from sums of cosines (D,)."""
     mean: Array = np.sqrt(2 / max(len(features), 1)) * features / max(rows, 1)
     return mean
 
 
 def correlation(comoments: Array) -> Array:
-    """Pearson's correlations (F, F) from comoments (F + 1, F + 1); 0 where a column is constant."""
+    """Return Pearson's correlations (F, F) from comoments (F + 1, F + 1); 0 where a column is constant."""
     count = max(comoments[-1, -1], 1.0) if comoments.size else 1.0
     sums, products = comoments[-1:, :-1] / count, comoments[:-1, :-1] / count
     covariance = products - sums.T @ sums

@@ -1,1 +1,1 @@
-"""What people and programs see of a monitor."""
+"""How a monitor's results reach people and programs."""

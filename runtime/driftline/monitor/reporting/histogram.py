@@ -19,14 +19,14 @@ _BARS = 26
 _CATEGORIES = 10
 _BAR, _GAP, _HEIGHT, _LABEL = 7, 13, 38, 12
 _WIDEST = 6 * _BAR
-"""Of a category, where there are few: so wide, most names are legible below it."""
+"""Widest bar of a category: wide enough for most names below it to be legible."""
 
 _LETTER = 5.2
-"""Width of a letter in labels, about."""
+"""Approximate width of a letter in labels."""
 
 
 class Bar(NamedTuple):
-    """A share of the reference beside one of the window, and what of; `short` if that isn't its name."""
+    """A labelled share of the reference beside one of the window; `short`, if set, is drawn below the bar."""
 
     label: str
     reference: float
@@ -35,10 +35,10 @@ class Bar(NamedTuple):
 
 
 def histogram(column: ColumnReport) -> str:
-    """SVG: of the reference what is filled; of the window an outline of numbers, slim bars of categories.
+    """Return an SVG: the reference filled, the window as an outline (numeric) or as slim bars (categorical).
 
-    What is missing, infinite or unseen stands apart, at the right. Every bar says in a tooltip what it is.
-    Below are the ends of the numbers, or as much of the names of categories as there is room for.
+    Missing, infinite and unseen values stand apart, on the right. Every bar has a tooltip that describes it.
+    Labels below show the ends of the numeric range, or as much of each category's name as fits.
     """
     bars = numeric_bars(column) if isinstance(column.reference, Numeric) else category_bars(column)
     apart = special_bars(column)
@@ -68,13 +68,13 @@ def histogram(column: ColumnReport) -> str:
 
 
 def _bar(bar: Bar, x: int, width: int, top: float, slim: bool) -> str:
-    """The reference's, and in front of it the window's if it is drawn as a slim bar."""
+    """Draw the reference's bar and, if `slim`, the window's slim bar in front of it."""
     text = escape(f"{bar.label}: {percents(bar.reference, bar.current)}")
     tall = _HEIGHT * bar.reference / top
     shapes = _rectangle("r", x, width - 1, tall)
     if slim:
         shapes += _rectangle("c", x + width // 4, width // 2, _HEIGHT * bar.current / top)
-    # What the pointer finds is as high as the picture, however small the bar.
+    # The pointer's target is as high as the picture, however small the bar.
     target = f'<rect x="{x}" width="{width}" height="{_HEIGHT}" fill-opacity="0"/>'
     return f"<g><title>{text}</title>{shapes}{target}</g>"
 
@@ -88,7 +88,7 @@ def _label(text: str, x: int, end: str = "") -> str:
 
 
 def _fitting(name: str, width: int) -> str:
-    """A name, or as much of it as fits."""
+    """Return a name, or as much of it as fits."""
     most = int(width / _LETTER)
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
@@ -102,9 +102,9 @@ def _outline(bars: list[Bar], width: int, top: float) -> str:
 
 
 def numeric_bars(column: ColumnReport) -> list[Bar]:
-    """Bars of equal width over where most values are; what lies further out is added to the outer two.
+    """Return bars of equal width over the bulk of the values; the outer two include what lies farther out.
 
-    Within a natural bin, values are taken to lie evenly.
+    Values are taken to be spread evenly within a natural bin.
     """
     reference = column.reference
     assert isinstance(reference, Numeric)
@@ -136,7 +136,7 @@ def numeric_bars(column: ColumnReport) -> list[Bar]:
 
 
 def ends(column: ColumnReport) -> tuple[str, str]:
-    """Where the bars of numbers begin and end: '-2.5', or '< -2.5' if the first has what lies below, too."""
+    """Return where numeric bars begin and end: '-2.5', or '< -2.5' if the first includes lower values."""
     reference, moments = column.reference, column.moments
     assert isinstance(reference, Numeric)
     low, high = _span(reference, moments)
@@ -148,7 +148,7 @@ def ends(column: ColumnReport) -> tuple[str, str]:
 
 
 def _span(reference: Numeric, moments: Array | None) -> tuple[float, float]:
-    """From where to where: the reference's central bins and half as much again, and the window's bulk."""
+    """Return the range: the reference's central bins, half as much on either side, and the window's bulk."""
     edges = reference.edges.astype(np.float64)
     first, last = (edges[1], edges[-2]) if len(edges) > 3 else (edges[0], edges[-1])
     width = last - first
@@ -156,7 +156,7 @@ def _span(reference: Numeric, moments: Array | None) -> tuple[float, float]:
     if moments is not None and moments[0] > 0:
         count, mean, squares, least, greatest = moments
         spread = 2 * np.sqrt(squares / count)
-        # Not further out than as wide again: or else the reference would be a line.
+        # At most one more width on either side: otherwise the reference would shrink to a line.
         low = max(min(low, max(least, mean - spread)), low - width)
         high = min(max(high, min(greatest, mean + spread)), high + width)
     if high - low < 1e-6 * max(abs(low), abs(high), 1e-30):
@@ -166,7 +166,7 @@ def _span(reference: Numeric, moments: Array | None) -> tuple[float, float]:
 
 
 def category_bars(column: ColumnReport) -> list[Bar]:
-    """The largest categories of either, by their share of the reference, and the others as one."""
+    """Return the largest categories of either, by share of the reference, and the others as one."""
     reference = column.reference
     assert isinstance(reference, Categorical)
     known = len(reference.categories)
@@ -181,7 +181,7 @@ def category_bars(column: ColumnReport) -> list[Bar]:
 
 
 def special_bars(column: ColumnReport) -> list[Bar]:
-    """Missing, infinite and unseen, those of them that occur."""
+    """Return the bars of missing, infinite and unseen values, if they occur."""
     reference, before, after = column.reference, column.reference_shares, column.current_shares
     missing = reference.missing
     if isinstance(reference, Categorical):

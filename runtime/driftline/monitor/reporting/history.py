@@ -1,4 +1,4 @@
-"""Finished windows as Parquet: a file a window, a row for every column and statistic."""
+"""Finished windows as Parquet: one file for each window, one row for each statistic of each column."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from driftline.monitor.window import Window
 
 
 class History:
-    """Writes what a window's report says: `Monitor(profile, on_window=History(folder, profile).write)`.
+    """Writes the reports of windows: `Monitor(profile, on_window=History(folder, profile).write)`.
 
-    folder          made if it is not there; read it with pyarrow.parquet.read_table(folder)
-    profile         that the windows are compared with
-    model, version  columns of every row, and parts of the files' names
+    folder          created if missing; read it with pyarrow.parquet.read_table(folder)
+    profile         what the windows are compared with
+    model, version  columns in every row, and parts of the file names
 
-    Raises BadRequest if the folder can't be made.
+    Raises BadRequest if the folder can't be created.
     """
 
     def __init__(self, folder: str | Path, profile: Profile, model: str = "", version: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What Prometheus sees of monitors: rows, signals, the statistics of the current window."""
+"""Prometheus metrics of monitors: rows, signals, and statistics of the current window."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ VERSION = ["model", "version"]
 COLUMN = [*VERSION, "column"]
 
 Key = tuple[str, str]
-"""A model's name and version: the labels of all that is told of it."""
+"""A model's name and version: the labels of all its metrics."""
 
 
 class DriftCollector(Collector):
-    """What monitors say, at every scrape.
+    """Collects the metrics of monitors at every scrape.
 
     watched  the models
-    reports  of the current window of each, as far as its monitor is there
-    webhook  that their alarms are posted to; None for none
+    reports  of each model's current window, if it has a monitor
+    webhook  that their alarms are posted to, or None
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DriftCollector(Collector):
         self._webhook = webhook
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics of all versions that are watched."""
+        """Yield all metrics of all watched versions."""
         yield from self._rows()
         yield from self._signals()
         yield from self._statistics()

@@ -1,4 +1,4 @@
-"""Work to be done behind, one piece after the other, by a thread that nobody waits for."""
+"""Background work, done one item at a time by a thread that nothing waits for."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Item = TypeVar("Item")
 class Outbox(Generic[Item]):
     """A bounded queue and the thread that works through it.
 
-    work  done for each item; what it raises is logged
-    name  of what is done, for log lines
-    size  items that may wait; for more, the oldest are dropped and counted
+    work  called with each item; its exceptions are logged
+    name  of the work, for log lines
+    size  maximum number of items that wait; beyond it, the oldest are dropped and counted
     """
 
     def __init__(self, work: Callable[[Item], None], name: str, size: int = 1000) -> None:
@@ -31,7 +31,7 @@ class Outbox(Generic[Item]):
         self._thread: Thread | None = None
 
     def put(self, item: Item) -> None:
-        """Leave an item to be worked on; never waits."""
+        """Queue an item; never blocks."""
         if self._thread is None:
             self._thread = Thread(target=self._run, name=f"driftline-{self._name}", daemon=True)
             self._thread.start()
@@ -44,19 +44,19 @@ class Outbox(Generic[Item]):
 
     @property
     def waiting(self) -> int:
-        """Items that wait."""
+        """The number of items that wait."""
         return self._items.qsize()
 
     def rest(self, seconds: float) -> bool:
-        """For `work` to wait between attempts: False if the outbox was closed meanwhile."""
+        """Wait between attempts in `work`; return False if the outbox was closed meanwhile."""
         return not self._closed.wait(seconds)
 
     def end(self) -> None:
-        """Take no more; what waits is done still."""
+        """Take no more items; the thread ends once those that wait are done."""
         self._closed.set()
 
     def close(self, seconds: float = 10.0) -> None:
-        """Take no more; what waits has so long to be done."""
+        """Take no more items; wait at most `seconds` for those in the queue to be done."""
         self.end()
         if self._thread is not None:
             self._thread.join(seconds)
@@ -66,7 +66,7 @@ class Outbox(Generic[Item]):
                 )
 
     def _drop(self) -> None:
-        with suppress(Empty):  # one was taken just now
+        with suppress(Empty):  # the thread has just taken one
             self._items.get_nowait()
             self.dropped += 1
             log.warning("%s: %d wait already, the oldest is dropped", self._name, self._items.maxsize)

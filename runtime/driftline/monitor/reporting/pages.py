@@ -1,4 +1,4 @@
-"""What HTTP shows of a monitor: its reports, the signals it holds, its window, a profile of its rows."""
+"""A monitor over HTTP: its reports, the signals it holds, its window, a profile of its rows."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _NO_SCRIPT = {"content-security-policy": "default-src 'none'; style-src 'unsafe-
 
 
 async def report(request: Request, watched: Watched, model: str, version: str) -> Response:
-    """How the last `?window=N` windows differ from the reference, the current one included: a page for a
-    browser unless it asks for `?format=json`, else JSON."""
+    """Return how the last `?window=N` windows, including the current one, differ from the reference: as a
+    page to a browser, unless it asks for `?format=json`, else as JSON."""
     from driftline.monitor.reporting.render import page
 
     monitor = watched.ready()
@@ -44,14 +44,14 @@ async def report(request: Request, watched: Watched, model: str, version: str) -
 
 
 def _links(windows: int, most: int) -> dict[str, str]:
-    """From a report of the last windows to those of one less and one more, of `most`, and to its JSON."""
+    """Return links to the reports of one window less and one more, up to `most`, and to the JSON."""
     near = [each for each in (windows - 1, windows + 1) if 1 <= each <= most]
     told = {each: "the current window" if each == 1 else f"the last {each} windows" for each in near}
     return {told[each]: f"?window={each}" for each in near} | {"JSON": f"?window={windows}&format=json"}
 
 
 async def acknowledge(watched: Watched) -> Response:
-    """Let go of the signals that are held; they are the answer."""
+    """Clear the held signals and return them."""
     from driftline.monitor.detection.signals import log_acknowledged
 
     signals = watched.ready().acknowledge()
@@ -60,7 +60,7 @@ async def acknowledge(watched: Watched) -> Response:
 
 
 async def window(watched: Watched, model: str, version: str) -> Response:
-    """The current window as an Arrow file, to be merged with those of others."""
+    """Return the current window as an Arrow file, to be merged with those of other servers."""
     from driftline.monitor.window_file import current
 
     monitor = watched.ready()
@@ -68,15 +68,15 @@ async def window(watched: Watched, model: str, version: str) -> Response:
 
 
 async def reference(watched: Watched) -> Response:
-    """The profile that rows are held against, as an Arrow file."""
+    """Return the profile that rows are compared with, as an Arrow file."""
     profile = watched.ready().profile
     return Response(await asyncio.to_thread(saved, profile), media_type=ARROW_FILE)
 
 
 async def profile(request: Request, watched: Watched) -> Response:
-    """A profile of the next `?rows=N` rows, or of what comes within `?seconds=S`, as an Arrow file.
+    """Return a profile of the next `?rows=N` rows, or of those within `?seconds=S`, as an Arrow file.
 
-    Its columns have the names that they have in the profile that rows are held against.
+    Its columns have the same names as in the profile that rows are compared with.
     """
     rows = int(number(request, "rows", 10_000, 1, MAX_ROWS))
     seconds = number(request, "seconds", 60.0, 0.1, MAX_SECONDS)
@@ -96,7 +96,7 @@ async def profile(request: Request, watched: Watched) -> Response:
 
 
 def number(request: Request, name: str, default: float, least: float, most: float) -> float:
-    """A number of the query; BadRequest if it is none, or out of range."""
+    """Return a number from the query; BadRequest if it is not a number, or out of range."""
     text = request.query_params.get(name)
     try:
         value = default if text is None else float(text)
@@ -110,7 +110,7 @@ def number(request: Request, name: str, default: float, least: float, most: floa
 
 
 def saved(profile: Profile) -> bytes:
-    """A profile's file."""
+    """Return the content of a profile's file."""
     from driftline.monitor.reference.storage import encode
 
     return encode(profile.references, profile.whole)

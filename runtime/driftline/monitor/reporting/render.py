@@ -1,5 +1,7 @@
-"""A report to look at: a table for the terminal, a page for a notebook or a browser. Names are data: they
-are escaped."""
+"""Render a report as a table for the terminal, or as a page for a notebook or a browser.
+
+Names are data, so they are escaped.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from driftline.monitor.reporting.report import ColumnReport, Report
 
 MAX_SHOWN = 40
-"""Columns that are shown, those with signals, then those of most drift; a report's to_dict has them all."""
+"""Maximum columns shown: those with signals, then those of most drift; a report's to_dict has all."""
 
 PLAIN_WIDTH = 120
-"""Characters in a line of text that is not for a terminal."""
+"""Characters in a line of text without a terminal."""
 
 _FOOT = (
     "Where a bin is empty, PSI adds half a row to each; beside it is what chance alone would make of it. "
@@ -71,7 +73,7 @@ _PAGE_STYLE = (
 
 
 def terminal(report: Report) -> RenderableType:
-    """What happened, the signals, and a table of the columns: alarms first, then that of most drift."""
+    """Return a heading, the signals, and a table of the columns: alarms first, then most drift."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -100,11 +102,11 @@ def terminal(report: Report) -> RenderableType:
 
 
 def plain(renderable: RenderableType) -> str:
-    """What a terminal shows, as text without colours, as wide as it is; PLAIN_WIDTH where there is none."""
+    """Return terminal output as text without colours, as wide as the terminal, or PLAIN_WIDTH without one."""
     from rich.console import Console
 
     width = shutil.get_terminal_size((PLAIN_WIDTH, 0)).columns
-    # Unless told, rich would show it in a notebook, too, beside what is returned.
+    # By default, rich would also display it in a notebook, beside the returned text.
     console = Console(
         file=io.StringIO(), width=width, color_system=None, force_terminal=False, force_jupyter=False
     )
@@ -114,7 +116,7 @@ def plain(renderable: RenderableType) -> str:
 
 
 def html(report: Report) -> str:
-    """The same, with histograms of each column, as a fragment that needs nothing else: no script, no file."""
+    """Return the terminal's content with histograms, as a self-contained fragment: no script, no file."""
     told = [(escape(group.kind), group.told(len(report.columns))) for group in _groups(report)]
     signals = "".join(f'<p class="signal {kind}"><b>{kind}</b> {_typeset(text)}</p>' for kind, text in told)
     held = _held(report)
@@ -134,9 +136,9 @@ def html(report: Report) -> str:
 
 
 def page(title: str, reports: Iterable[tuple[str, Report]], links: Mapping[str, str] | None = None) -> str:
-    """Reports, each under its heading, as a whole page that needs nothing else.
+    """Return reports, each under its heading, as a self-contained page.
 
-    links  what else there is to see: addresses by their names
+    links  to other pages: addresses by name
     """
     others = " · ".join(
         f'<a href="{escape(address)}">{escape(name)}</a>' for name, address in (links or {}).items()
@@ -167,12 +169,12 @@ def _groups(report: Report) -> list[Group]:
 
 
 def _held(report: Report) -> dict[str, str]:
-    """By column, what is held of it."""
+    """Return the kind of the signal held for each column, by name."""
     return {one.column: one.kind for one in (*report.changes, *report.alarms)}
 
 
 def _shown(report: Report, held: Mapping[str, str]) -> list[ColumnReport]:
-    """Those with alarms first, then those with changes: in a long window, their drift may be little yet."""
+    """Return columns, alarms first, then changes: in a long window, their drift may still be small."""
     order = ("alarm", "change", "")
     return sorted(report.ranked(), key=lambda one: order.index(held.get(one.name, "")))[:MAX_SHOWN]
 
@@ -184,7 +186,7 @@ def _heading(report: Report) -> str:
 
 
 def _typeset(words: str) -> str:
-    """Escaped; neither rates nor dates break over lines."""
+    """Escape the words; keep rates and dates from breaking across lines."""
     words = _DATE.sub(r'<span class="n">\g<0></span>', escape(words))
     return words.replace(" %", "\u00a0%").replace(" -&gt; ", "\u00a0→\u00a0")
 
@@ -212,7 +214,7 @@ def _more(report: Report) -> str:
 
 
 def _words(column: ColumnReport) -> str:
-    """The change and the note; one of them, if the other has nothing to say."""
+    """Return the change and the note, or one of them if the other says nothing more."""
     if column.note and column.words in (NONE, column.note):
         return column.note
     return "; ".join(filter(None, (column.words, column.note)))
@@ -223,7 +225,7 @@ def _psi(column: ColumnReport) -> str:
 
 
 def _cells(column: ColumnReport) -> tuple[str, str, str]:
-    """KS p, mean shift, missing."""
+    """Return the KS p value, the mean shift and the missing rate."""
     missing = column.facts.get("missing_rate")
     return (
         _cell(column, "kolmogorov_smirnov", _probability),

@@ -1,4 +1,4 @@
-"""What a window says of its data: every column held against its reference, and whole rows."""
+"""Compare a window's data with the reference: every column, and whole rows."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ColumnReport:
-    """A column of a window, held against its reference.
+    """A column of a window, compared with its reference.
 
-    reference   what it is held against
+    reference   what it is compared with
     counts      (bins,) int64: the window's rows in the reference's bins
-    moments     (5,) of the window's finite values, as in a Window; None of a categorical column
+    moments     (5,) of the window's finite values, as in a Window; None for a categorical column
     statistics  by name: psi, jensen_shannon, hellinger, total_variation, l_infinity, chi_square, missing;
                 numeric columns: kolmogorov_smirnov, wasserstein, mean_shift, infinite, out_of_range;
-                categorical ones: unseen. What can't be told is left out, and the note says why
+                categorical ones: unseen. What can't be computed is left out, and the note says why
     words       the change in words
-    note        what is odd about the reference or the window; mostly ''
+    note        what is unusual about the reference or the window; mostly ''
     """
 
     reference: Reference
@@ -50,7 +50,7 @@ class ColumnReport:
 
     @property
     def name(self) -> str:
-        """Of the column."""
+        """The name of the column."""
         return self.reference.name
 
     @property
@@ -60,7 +60,7 @@ class ColumnReport:
 
     @property
     def rows(self) -> int:
-        """How many rows of the window the column has."""
+        """How many of the window's rows the column has."""
         return int(self.counts.sum())
 
     @property
@@ -75,13 +75,13 @@ class ColumnReport:
 
     @property
     def drift(self) -> float:
-        """PSI beyond its null expectation, which columns are ranked by; -inf where there is none."""
+        """PSI minus its null expectation, by which columns are ranked; -inf without a PSI."""
         psi = self.statistics.get("psi")
         return -np.inf if psi is None else psi.value - (psi.null or 0.0)
 
     @property
     def facts(self) -> dict[str, float]:
-        """What the window's values are by themselves: rates of special ones; mean, sd, least and greatest."""
+        """Facts about the window alone: rates of special values; mean, sd, least and greatest."""
         rows = self.rows
         rates = special(self.reference, self.counts)
         facts = {f"{name}_rate": count / rows for name, count in rates.items() if rows}
@@ -91,7 +91,7 @@ class ColumnReport:
         return facts
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as what JSON knows; a number that is not finite is None."""
+        """Return everything in JSON's types; a number that is not finite is None."""
         reference = self.reference
         labels: dict[str, Any] = (
             {"edges": reference.edges.tolist()}
@@ -116,17 +116,17 @@ class ColumnReport:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Report:
-    """A window held against its profile.
+    """A window compared with its profile.
 
     began, ended    of the window, in UTC
     rows            of the window
     reference_rows  of the profile
     columns         in the profile's order
-    whole           of whole rows, over the numeric columns: mmd, correlation_max, correlation_norm
+    whole           statistics of whole rows, over the numeric columns: mmd, correlation_max, correlation_norm
     changes         signals that a distribution is no longer the reference's
-    alarms          signals that it is further away than is harmless
+    alarms          signals that it is farther away than is harmless
 
-    Shows itself as a table when it is printed and, with histograms, in a notebook; `to_html` is a page of it.
+    Displayed as a table when printed and, with histograms, in a notebook; `to_html` returns it as a page.
     """
 
     began: datetime
@@ -143,13 +143,13 @@ class Report:
         return f"Report({self.rows:,} rows against {self.reference_rows:,}, {signals})"
 
     def __str__(self) -> str:
-        """The table as text."""
+        """Return the table as text."""
         from driftline.monitor.reporting.render import plain
 
         return plain(self)
 
     def __getitem__(self, name: str) -> ColumnReport:
-        """A column's; BadRequest if there is none."""
+        """Return a column's report; BadRequest if there is none."""
         for column in self.columns:
             if column.name == name:
                 return column
@@ -157,11 +157,11 @@ class Report:
         raise BadRequest(f"column {name!r}: the report has no such column; it has: {names}")
 
     def ranked(self) -> list[ColumnReport]:
-        """The columns, that of most drift first."""
+        """Return the columns, most drift first."""
         return sorted(self.columns, key=lambda column: -column.drift)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as what JSON knows; a number that is not finite is None, times are ISO 8601."""
+        """Return everything in JSON's types; a number that is not finite is None, times are ISO 8601."""
         return {
             "began": self.began.isoformat(),
             "ended": self.ended.isoformat(),
@@ -174,11 +174,11 @@ class Report:
         }
 
     def to_arrow(self) -> Any:
-        """A pyarrow Table, one row for each statistic of each column: what a history is made of.
+        """Return a pyarrow Table with one row for each statistic of each column, as a history holds.
 
-        Columns: began, ended (UTC), rows, column ('' is whole rows), kind ('numeric', 'categorical' or
+        Columns: began, ended (UTC), rows, column ('' for whole rows), kind ('numeric', 'categorical' or
         'whole'), statistic, value, null, threshold, p, low and high (the ends of its interval). A column's
-        facts are among its statistics, as values without more.
+        facts are among its statistics, with only a value.
         """
         import pyarrow as pa
 
@@ -214,28 +214,28 @@ class Report:
                 }
 
     def __rich__(self) -> RenderableType:
-        """A table for the terminal."""
+        """Return a table for the terminal."""
         from driftline.monitor.reporting.render import terminal
 
         return terminal(self)
 
     def to_html(self, title: str = "Drift") -> str:
-        """A page for a browser, in one file that needs nothing else: no script, nothing to fetch."""
+        """Return a page for a browser, in one self-contained file: no script, nothing to fetch."""
         from driftline.monitor.reporting.render import page
 
         return page(title, [(title, self)])
 
     def _repr_html_(self) -> str:
-        """A page for a notebook, on light and on dark."""
+        """Return a fragment for a notebook, for light and dark themes."""
         from driftline.monitor.reporting.render import html
 
         return html(self)
 
 
 def of(profile: Profile, window: Window, signals: Iterable[Signal] = ()) -> Report:
-    """The report of a window whose rows were counted in the profile's bins.
+    """Return the report of a window whose rows were counted in the profile's bins.
 
-    Raises BadRequest if a column of the profile was not counted, or in other bins.
+    Raises BadRequest if a column of the profile was not counted, or counted in other bins.
     """
     columns = []
     for reference in profile.references:
@@ -260,10 +260,10 @@ def of(profile: Profile, window: Window, signals: Iterable[Signal] = ()) -> Repo
 
 
 def of_columns(columns: Sequence[Counted], changed: Container[str] | None = None) -> list[ColumnReport]:
-    """The reports of columns; all at once, since most of what one takes is the same for thirty.
+    """Return the reports of columns; all at once, since thirty take little longer than one.
 
-    changed  names of those that have for certain, all if None. Of the others words are so rare that, if
-             nothing has changed, in 95 % of reports none has any
+    changed  names of those that certainly changed, all if None. The others get words so rarely that, if
+             nothing has changed, none has any in 95 % of reports
     """
     rare = 0.05 / (KINDS * max(len(columns), 1))
     reports = []
@@ -276,7 +276,7 @@ def of_columns(columns: Sequence[Counted], changed: Container[str] | None = None
 
 
 def _note(column: Counted) -> str:
-    """What is odd about the reference or the window, and what can't be told for it."""
+    """Say what is unusual about the reference or the window, and what it makes impossible to tell."""
     reference, counts, moment = column
     rows = reference.rows
     if not rows:
@@ -302,7 +302,7 @@ def _note(column: Counted) -> str:
 
 
 def _of_one_value(reference: Numeric, moment: Array | None) -> str:
-    """What a column is now that had one value, since it has no spread to measure a shift by."""
+    """Describe a column whose reference has one value, so no spread to measure a shift by."""
     least, greatest = (reference.minimum,) * 2 if moment is None or not moment[0] else moment[3:5].tolist()
     now = [text(each, reference.temporal) for each in dict.fromkeys((least, greatest))]
     told = f"the reference has one value only, {text(reference.minimum, reference.temporal)}"

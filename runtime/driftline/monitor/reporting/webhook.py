@@ -1,4 +1,4 @@
-"""Alarms told to somebody else: CloudEvents by HTTP, tried again, never in the way of serving."""
+"""Post alarms over HTTP as CloudEvents, with retries, without holding up serving."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ ATTEMPTS = 8
 TIMEOUT_SECONDS = 10.0
 
 SILENCE_SECONDS = 60.0
-"""Least seconds between two log lines about alarms that are not posted yet."""
+"""Minimum seconds between two log lines about alarms that are not posted yet."""
 
 
 class Webhook:
     """Posts each alarm to a URL, as a CloudEvent in structured JSON.
 
-    It is tried again on errors of the network, on 429 and 5xx, later and later; other answers are final.
-    Log lines name the host and the port only, since URLs may hold secrets.
+    Network errors, 429 and 5xx are retried with increasing delays; other responses are final. Log lines
+    contain only the host and the port, since URLs may hold secrets.
 
-    Raises ConfigError for what is no such URL.
+    Raises ConfigError if the URL is not http:// or https://.
     """
 
     def __init__(self, url: str) -> None:
@@ -49,21 +49,21 @@ class Webhook:
 
     @property
     def dropped(self) -> int:
-        """Alarms that were not posted: given up, or found the queue full."""
+        """Alarms that were not posted: given up, or dropped from a full queue."""
         return self._outbox.dropped + self._lost
 
     def post(self, signal: Signal) -> None:
-        """Leave an alarm to be posted; never waits."""
+        """Queue an alarm to be posted; never blocks."""
         self._outbox.put(event(signal))
 
     def close(self) -> None:
-        """Post what waits, for ten seconds at most; log what could not be."""
+        """Post the queued alarms, for ten seconds at most; log those that could not be posted."""
         self._outbox.close()
         if lost := self._lost_at_end:
             log.error("%d alarms could not be posted to %s: %s", len(lost), self._target, listed(lost, 6))
 
     def _deliver(self, content: dict[str, Any]) -> None:
-        import httpx  # 0.1 s that nobody waits for who has no alarms
+        import httpx  # takes 0.1 s, so only when there are alarms
 
         body = orjson.dumps(content)
         headers = {"content-type": "application/cloudevents+json; charset=utf-8"}
@@ -99,7 +99,7 @@ class Webhook:
 
 
 def event(signal: Signal) -> dict[str, Any]:
-    """A signal as a CloudEvent 1.0."""
+    """Return a signal as a CloudEvent 1.0."""
     content = {
         "specversion": "1.0",
         "id": str(uuid4()),

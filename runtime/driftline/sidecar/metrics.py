@@ -63,7 +63,7 @@ class AgentCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
         exchanges = CounterMetricFamily(
-            "driftline_exchanges", "Requests and answers that were handed in", labels=["model", "outcome"]
+            "driftline_exchanges", "Requests and their responses received", labels=["model", "outcome"]
         )
         for outcome, count in self._agent.exchanges.items():
             exchanges.add_metric([self._agent.model, outcome], count)

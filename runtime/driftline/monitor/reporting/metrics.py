@@ -57,7 +57,7 @@ class DriftCollector(Collector):
         )
         reference = GaugeMetricFamily(
             "driftline_profile_rows",
-            "Rows of the profile that is compared with; 0: there is none",
+            "Rows behind the profile that data is compared with; 0: no profile",
             labels=VERSION,
         )
         for key, watch in self._watched.items():
@@ -71,18 +71,20 @@ class DriftCollector(Collector):
     def _signals(self) -> Iterator[Metric]:
         changes = CounterMetricFamily(
             "driftline_changes",
-            "Columns that are certainly not as in the reference; of column '', the model as a whole",
+            "Times that a column was certain to differ from the reference; column '': the model as a whole",
             labels=COLUMN,
         )
         alarms = CounterMetricFamily(
-            "driftline_alarms", "Columns that are certainly further from it than is harmless", labels=COLUMN
+            "driftline_alarms",
+            "Times that a column was certain to differ from the reference by more than is harmless",
+            labels=COLUMN,
         )
         held = GaugeMetricFamily(
             "driftline_signal", "Changes and alarms that are held now", labels=[*COLUMN, "kind"]
         )
         onsets = GaugeMetricFamily(
             "driftline_signal_onset_timestamp_seconds",
-            "Since when, about, what is held differs from the reference; none from the first row on",
+            "When the drift behind a held signal began, about; absent if with the first rows",
             labels=[*COLUMN, "kind"],
         )
         for key, watch in self._watched.items():

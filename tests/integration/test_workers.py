@@ -352,6 +352,19 @@ def test_another_worker_accepts_for_one_that_can_not(registry: Registry, killed:
         assert server.stop() == 0
 
 
+def test_a_worker_that_ends_during_the_stop_delay_keeps_no_connections(registry: Registry) -> None:
+    with serving("m", "--registry", registry.uri, "--workers", "2", "--stop-delay-seconds", "20") as server:
+        victim, _ = workers_of(server)
+        server.popen.send_signal(signal.SIGTERM)
+        until(lambda: server.get("/v2/health/ready").status_code == 400, "not ready")
+        victim.kill()
+        victim.wait()
+        with ThreadPoolExecutor(16) as clients:
+            answers = [clients.submit(server.infer, "m", ROW) for _ in range(16)]
+        assert [answer.result().status_code for answer in answers] == [200] * 16
+        server.popen.send_signal(signal.SIGTERM)  # the delay need not pass
+
+
 def established(server: Process) -> list[str]:
     """Connections to the server, accepted or not."""
     port = f":{int(server.address.rpartition(':')[2]):04X}"

@@ -136,13 +136,13 @@ class Drift:
             self._emit(report, report["rows"])
 
     def _emit(self, report: Mapping[str, Any] | None, rows: int) -> None:
-        if report is None:
-            return
-        window = Window(self._version, self._own()[self._reported : self._reported + rows], report)
+        answers = self._own()[self._reported : self._reported + rows]
         self._reported += rows
         self._so_far = None
-        self.windows.append(window)
-        self._on_window(window)
+        if report is not None:  # else the version was replaced just now, and its report is gone
+            window = Window(self._version, answers, report)
+            self.windows.append(window)
+            self._on_window(window)
 
     async def _report(self, windows: int) -> Mapping[str, Any] | None:
         """Return the last windows' report; None if the version is gone. Waits until its monitor is loaded."""

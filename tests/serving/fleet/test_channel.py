@@ -48,6 +48,21 @@ async def test_messages_are_taken_in_order_and_answers_find_who_asked() -> None:
         assert await waiting == [0, -1, -2, -3, -4]
 
 
+async def test_messages_without_an_answer_may_take_time_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        await asyncio.sleep(0.01)
+        done.append(number)
+
+    async with talking(work=work, length=len) as (channel, _):
+        for number in range(3):
+            channel.tell("work", number)
+        while len(done) < 3:
+            assert await channel.ask("length", "x") == 1
+    assert (sorted(done), caplog.text) == ([0, 1, 2], "")
+
+
 async def test_what_is_asked_meanwhile_ends_with_the_asking_and_nothing_else_does() -> None:
     ended: list[str] = []
     gate = asyncio.Event()

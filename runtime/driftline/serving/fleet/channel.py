@@ -44,7 +44,7 @@ class Channel:
         self.received = 0
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._answering: dict[int, asyncio.Task[None]] = {}
+        self._answering: dict[object, asyncio.Task[None]] = {}
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._closed = False
@@ -132,8 +132,10 @@ class Channel:
             return
         done = self._handlers[name](*arguments)
         if asyncio.iscoroutine(done):
-            self._answering[number] = task = asyncio.create_task(self._answer(number, done))
-            task.add_done_callback(lambda _: self._answering.pop(number))
+            task = asyncio.create_task(self._answer(number, done))
+            key = number or task  # messages without an answer have no number of their own
+            self._answering[key] = task
+            task.add_done_callback(lambda _: self._answering.pop(key))
         elif number:
             self._send(number, _ANSWER, done)
 

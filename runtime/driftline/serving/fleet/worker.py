@@ -68,7 +68,7 @@ class WorkerServer(GracefulServer):
                 server.close()
             while not (self.started or self.should_exit):  # noqa: ASYNC110 - either ends it
                 await asyncio.sleep(FOLLOW_SECONDS)
-            if self.should_exit:
+            if self._host.stopping or self.should_exit:
                 return
             config, loop = self.config, asyncio.get_running_loop()
             protocol: Callable[[], asyncio.Protocol] = partial(
@@ -80,16 +80,28 @@ class WorkerServer(GracefulServer):
             for number in set(numbers) - self._covering.keys():
                 # A duplicate, since a server closes its socket.
                 listener = self._listeners[number].dup()
-                server = await loop.create_server(protocol, sock=listener, backlog=config.backlog)
+                try:
+                    server = await loop.create_server(protocol, sock=listener, backlog=config.backlog)
+                except BaseException:
+                    listener.close()
+                    raise
                 self._covering[number] = server
                 self.servers.append(server)
 
+    def stop(self) -> int:
+        """See GracefulServer. Open here, another worker's socket would queue connections after its end."""
+        for number, listener in enumerate(self._listeners):
+            if number != self._number:
+                listener.close()
+        return super().stop()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See GracefulServer. An open socket would queue connections that nobody accepts: all are closed."""
-        async with self._changing:
-            for listener in self._listeners:
-                if listener not in (sockets or ()):
-                    listener.close()
+        """See GracefulServer. The socket ends for all processes: one that hangs would keep it open."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
         await super().shutdown(sockets)
 
     @contextmanager

@@ -20,7 +20,6 @@ from driftline.monitor.detection.onset import (
     Look,
     Looks,
     Onset,
-    Packed,
     since_when,
 )
 from driftline.monitor.detection.signals import Signal
@@ -198,6 +197,28 @@ def test_words_and_statistics_are_of_the_rows_since_the_onset() -> None:
     assert alarm.statistics["mean_shift"].value == pytest.approx(1, abs=0.2)
 
 
+def test_rare_categories_beside_a_frequent_one_are_told_exactly() -> None:
+    """They once were rounded with it: some that had risen by half were told to have doubled."""
+    random = np.random.default_rng(1)
+    rare = np.full(500, 1 / 1_000)
+    names = [*(f"c{index}" for index in range(500)), "big"]
+    shares, since = (np.append(each, 1 - each.sum()) for each in (rare, rare * np.repeat([1.5, 1], 250)))
+    counted = random.multinomial(400_000, shares)
+    signals: list[Signal] = []
+    profile = Profile.fit({"c": np.repeat(names, counted)})
+    monitor, alone = Monitor(profile, look_rows=0, on_signal=signals.append), Monitor(profile, look_rows=0)
+    for each in (shares, shares, since):
+        rows = {"c": np.repeat(names, random.multinomial(500_000, each))}
+        monitor.observe(rows)
+        monitor.report()
+    alone.observe(rows)
+    expected = alone.report()["c"]
+    assert {signal.onset.rows for signal in signals if signal.onset} == {500_000}
+    for signal in signals:
+        assert signal.words == expected.words
+        assert signal.statistics["psi"].value == expected.statistics["psi"].value
+
+
 def test_words_of_an_onset() -> None:
     one, other = Onset(NOON, 1_200, False), Onset(NOON + timedelta(seconds=3), 900, False)
     assert since_when([]) == since_when([None]) == ""
@@ -276,17 +297,33 @@ def test_looks_are_bounded() -> None:
     assert max(looks._sizes) == LARGEST
 
 
-@pytest.mark.parametrize("most", [0, 3, 255, 256, 5_000, 200_000])
-def test_counts_in_a_byte_are_off_by_less_than_chance(most: int) -> None:
-    counts = np.random.default_rng(most).integers(0, most + 1, 1_000)
-    packed = Packed.of(counts)
-    assert packed.codes.nbytes == 1_000
-    found = packed.counts(slice(10, 500))
-    if most < 256:
-        np.testing.assert_array_equal(found, counts[10:500])
-    assert abs(np.sqrt(found) - np.sqrt(counts[10:500])).max(initial=0) < 1
-    twice = packed.plus(packed).counts()
-    np.testing.assert_allclose(np.sqrt(twice), np.sqrt(2 * counts), atol=2)
+def test_counts_are_kept_exactly_in_the_fewest_bytes() -> None:
+    looks = Looks(3, 1)
+    exact = np.zeros(3, np.int64)
+    for index in range(10):
+        counts = np.array([1, 10 ** (9 - index), 2**33 if index == 0 else 0])
+        looks.add(Look(counts, moments.start(1), index, float(index)))
+        exact += counts
+    found = looks.total(Onset(NOON, 10, True), 10)
+    np.testing.assert_array_equal(found.counts, exact)
+    assert {kept.counts.itemsize for kept in looks._kept} == {1, 2, 4, 8}
+    one = Looks(3, 1)
+    one.restore(looks.snapshot())
+    np.testing.assert_array_equal(one.total(Onset(NOON, 10, True), 10).counts, exact)
+
+
+def test_the_oldest_looks_never_stop_adding_up() -> None:
+    """Rounded each time that others were merged into them, they once lost all of a later change."""
+    looks = Looks(3, 1)
+    number, ended = 60_000, 30_000
+    for index in range(number):
+        counts, mean = ([900, 90, 10], 1e4) if index < ended else ([500, 400, 100], 1e4 + 1)
+        looks.add(Look(np.array(counts), np.array([[1e3, mean, 1e3, 0, 2e4]]), 1_000 * index, float(index)))
+    upto = looks._kept[1].rows // 1_000
+    exact = np.array([900, 90, 10]) * ended + np.array([500, 400, 100]) * (upto - ended)
+    np.testing.assert_array_equal(looks.counts(slice(3))[0], exact)
+    mean = 1e4 + (upto - ended) / upto
+    np.testing.assert_allclose(looks._kept[0].moments[0, :2], [1_000 * upto, mean], rtol=1e-10)
 
 
 def test_moments_of_values_beyond_what_can_be_squared_are_kept_but_for_their_spread() -> None:
@@ -300,7 +337,7 @@ def test_moments_of_values_beyond_what_can_be_squared_are_kept_but_for_their_spr
 def test_what_came_since_is_a_copy() -> None:
     looks = filled(3)
     looks.total(Onset(NOON, 2, False), 3).counts[:] = 0
-    assert [kept.counts.codes[0] for kept in looks._kept] == [1, 1, 1]
+    assert [kept.counts[0] for kept in looks._kept] == [1, 1, 1]
 
 
 # -- over a restart -------------------------------------------------------------------------------

@@ -26,8 +26,6 @@ OF_A_SIZE, SMALL, OF_A_SMALL_SIZE = 2, 8, 3
 LARGEST = 2**8
 """The most looks merged into one, except for the oldest, which covers all that came before."""
 
-BYTE = 255
-
 ROUNDED = 0.01
 """The error, due to rounding, of the share of merged looks that is after an onset."""
 
@@ -92,73 +90,46 @@ def since_when(onsets: Iterable[Onset | None]) -> str:
     return f", since about {first} UTC{or_before}{before}"
 
 
-class Packed(NamedTuple):
-    """Counts in one byte each: exact while all are below 256, else their square roots, rounded.
-
-    A root varies by about 1/2 by chance; rounding adds less up to 200,000 rows in a bin.
-
-    codes  (bins,) uint8
-    step   of the roots; 0 where codes are the counts
-    most   upper bound of the counts
-    """
-
-    codes: Array
-    step: float
-    most: float
-
-    @classmethod
-    def of(cls, counts: Array) -> Packed:
-        """Pack counts."""
-        most = float(counts.max(initial=0))
-        if most <= BYTE:
-            return cls(counts.astype(np.uint8), 0.0, most)
-        step = most**0.5 / BYTE
-        return cls(np.rint(np.sqrt(counts) / step).astype(np.uint8), step, most)
-
-    def plus(self, other: Packed) -> Packed:
-        """Return the sum of both."""
-        if (most := self.most + other.most) <= BYTE:
-            return Packed(self.codes + other.codes, 0.0, most)
-        return Packed.of(self.counts() + other.counts())
-
-    def counts(self, bins: slice = slice(None)) -> Array:
-        """Return the counts, (bins,) float64."""
-        codes = self.codes[bins].astype(np.float64)
-        return (codes * self.step) ** 2 if self.step else codes
-
-
 class Kept(NamedTuple):
     """A look in less memory, or several merged into one.
 
-    moments  (numeric columns, 5) float32; beyond values of 1e18, M2 and a mean's interval are infinite
+    counts   (natural bins,), of the smallest unsigned type that holds them all
+    moments  (numeric columns, 5) float64; `shorter`, float32
     """
 
-    counts: Packed
+    counts: Array
     moments: Array
     rows: int
     when: float
 
     @classmethod
     def of(cls, look: Look) -> Kept:
-        """Pack a look."""
-        return cls(Packed.of(look.counts), _short(look.moments), look.rows, look.when)
+        """Return a copy of a look."""
+        return cls(_small(look.counts), np.array(look.moments, np.float64), look.rows, look.when)
 
     def look(self) -> Look:
-        """Return the look, up to rounding."""
-        return Look(self.counts.counts(), self.moments.astype(np.float64), self.rows, self.when)
+        """Return the look."""
+        return Look(self.counts.astype(np.int64), self.moments.astype(np.float64), self.rows, self.when)
 
     def plus(self, later: Kept) -> Kept:
         """Return both, merged."""
-        both = self.moments.astype(np.float64)
-        moments.merge(both, later.moments.astype(np.float64))
-        return Kept(self.counts.plus(later.counts), _short(both), self.rows, self.when)
+        both, other = self.look(), later.look()
+        moments.merge(both.moments, other.moments)
+        return Kept(_small(both.counts + other.counts), both.moments, self.rows, self.when)
+
+    def shorter(self) -> Kept:
+        """Return this with rounded moments; of values beyond 1e18, M2 and a mean's interval are infinite."""
+        with np.errstate(over="ignore"):
+            return self._replace(moments=self.moments.astype(np.float32))
 
 
 class Looks:
     """Looks, older ones merged in twos, then in fours, and so on.
 
     An exponential histogram (Datar, Gionis, Indyk, Motwani 2002): of n looks it keeps up to OF_A_SIZE log2 n
-    and a few, and no more once they are merged by LARGEST.
+    and a few, and no more once they are merged by LARGEST. Counts are exact. Moments are rounded, except for
+    those of the newest, of which signals tell, and of the oldest: it is merged again and again, and rounding
+    would in time lose all that is added.
 
     bins     number of natural bins, of all columns
     numeric  number of columns with moments
@@ -171,6 +142,8 @@ class Looks:
 
     def add(self, look: Look) -> None:
         """Remember a look."""
+        if len(self._kept) > 1:
+            self._kept[-1] = self._kept[-1].shorter()
         self._kept.append(Kept.of(look))
         self._sizes.append(1)
         size = 1
@@ -182,14 +155,15 @@ class Looks:
         if self._sizes.count(size) <= (OF_A_SMALL_SIZE if size <= SMALL else OF_A_SIZE):
             return False
         first = self._sizes.index(size)
-        self._kept[first] = self._kept[first].plus(self._kept.pop(first + 1))
+        both = self._kept[first].plus(self._kept.pop(first + 1))
+        self._kept[first] = both.shorter() if first else both
         del self._sizes[first + 1]
         self._sizes[first] = min(2 * size, LARGEST)
         return True
 
     def counts(self, bins: slice) -> Array:
-        """Return (looks, some natural bins): the counts of each kept look in these bins."""
-        return np.array([kept.counts.counts(bins) for kept in self._kept])
+        """Return (looks, some natural bins) float64: the counts of each kept look in these bins."""
+        return np.array([kept.counts[bins] for kept in self._kept], np.float64)
 
     def begin(self, gained: Array) -> int:
         """Return which kept look a change begins with; `gained` (looks,) is the evidence of each for it."""
@@ -244,7 +218,7 @@ class Looks:
             return {}
         fields = zip(*(kept.look() for kept in self._kept), strict=True)
         found = {f"looks.{name}": np.array(each) for name, each in zip(Look._fields, fields, strict=True)}
-        found["looks.counts"] = found["looks.counts"].astype(np.float32)
+        found["looks.counts"] = _small(found["looks.counts"])
         return {"looks.sizes": np.array(self._sizes)} | found
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
@@ -257,16 +231,17 @@ class Looks:
         for name, shape in self._shapes.items():
             if sizes and found[name].shape[1:] != shape:
                 raise ValueError(f"looks.{name}: expected {shape} of each, got {found[name].shape[1:]}")
-        self._kept = [
-            Kept.of(Look(counts, moment, int(rows), float(when)))
+        kept = [
+            Kept.of(Look(np.rint(counts), moment, int(rows), float(when)))  # once they were float32
             for counts, moment, rows, when, _ in zip(*found.values(), sizes, strict=True)
         ]
+        kept[1:-1] = [one.shorter() for one in kept[1:-1]]
+        self._kept = kept
         self._sizes = sizes
         for size in sorted(set(sizes)):  # more were kept in older checkpoints
             while self._thin(size):
                 pass
 
 
-def _short(its_moments: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return its_moments.astype(np.float32)
+def _small(counts: Array) -> Array:
+    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))

@@ -103,7 +103,7 @@ class Signaller:
         @cache
         def total(onset: Onset) -> tuple[list[np.ndarray], Look]:
             look = self.detectors.looks.total(onset, rows)
-            return np.split(np.rint(look.counts).astype(np.int64), ends), look
+            return np.split(look.counts, ends), look
 
         counted = []
         for column, onset in zip(columns, onsets, strict=True):

@@ -292,7 +292,7 @@ ALSO_WRONG = {
     **dict.fromkeys(("log_format", "log_level", "log_payloads"), ("", "xml")),
     "log_file_seconds": ("0.09",),
     "log_sample": ("1.01",),
-    "alarm_webhook": ("ftp://host", "http://", "/etc"),
+    "alarm_webhook": ("ftp://host", "http://", "/etc", "http://host\n"),
     "upstream": ("https://host", "http://user:secret@host", "http://host/path", "http://host\n"),
 }
 

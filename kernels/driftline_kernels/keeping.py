@@ -51,8 +51,9 @@ class Kept:
         # imports, SciPy among them.
         rtsys.initialize(context)
         states = load(self._file(signature, context.codegen()))
-        if states is None and compiling.on_compile is not None:
-            compiling.on_compile()
+        tell = compiling.on_compile  # read once: another thread may set it to None
+        if states is None and tell is not None:
+            tell()
         return _rebuild(context, *states) if states is not None else None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:

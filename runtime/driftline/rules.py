@@ -62,7 +62,12 @@ def one_of(*choices: str) -> Rule:
 
 
 def url_parts(text: str) -> SplitResult | None:
-    """Return the parts of an http:// or https:// URL; None if it is none, or has no host or a wrong port."""
+    """Return the parts of an http:// or https:// URL; None if it is none, or has no host or a wrong port.
+
+    One with control characters or with spaces around it is none: urlsplit drops them, HTTP clients do not.
+    """
+    if not text.isprintable() or text != text.strip():
+        return None
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -46,6 +46,11 @@ def text(value: float, temporal: str = "", step: float = 0.0) -> str:
     return f"{_FIRST + timedelta(microseconds=value + _MINUTE / 2):%Y-%m-%d %H:%M}"
 
 
+def printable(category: str) -> str:
+    """Return a category, escaped and in quotes if it is empty or would break the line or turn its order."""
+    return category if category and category.isprintable() else repr(category)
+
+
 def span(value: float) -> str:
     """Format microseconds as '3.5 days', '2.1 h', '-20 min', '1.5 s'."""
     unit, name = next((one for one in _UNITS if abs(value) >= one[0]), _UNITS[-1])

@@ -107,7 +107,7 @@ class Agent(Watched):
         self._history: Outbox[Window] | None = None
         if settings.history:
             history = History(settings.history, profile, model)
-            self._history = Outbox(history.write, "history")
+            self._history = Outbox(history.write, "history", label=history.name)
 
     def observe(self, exchange: Exchange) -> None:
         """Count an exchange; thread safe. Never raises: a failure is counted."""

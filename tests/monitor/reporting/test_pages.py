@@ -29,6 +29,20 @@ def client() -> httpx.AsyncClient:
     monitor = Monitor(Profile.fit(data), window_rows=200, keep_windows=2)
     for _ in range(3):
         monitor.observe(data)
+    return client_of(monitor)
+
+
+@pytest.fixture
+def young() -> httpx.AsyncClient:
+    """Of a monitor of sixty columns that is in its first window."""
+    values = np.random.default_rng(0).standard_normal(150)
+    data = {f"x{number}": values for number in range(60)}
+    monitor = Monitor(Profile.fit(data), window_rows=200, keep_windows=24)
+    monitor.observe(data)
+    return client_of(monitor)
+
+
+def client_of(monitor: Monitor) -> httpx.AsyncClient:
     watched: Any = Mock(ready=lambda: monitor)
 
     async def drift(request: Request) -> Response:
@@ -53,7 +67,12 @@ async def test_a_page_leads_to_those_of_other_windows_and_to_json(client: httpx.
         ("?window=3", "the last 3 windows"),
         ("?window=2&format=json", "JSON"),
     ]
-    assert [name for _, name in await links(client, "?window=3")] == ["the last 2 windows", "JSON"]
+    last = await links(client, "?window=3")
+    assert [name for _, name in last] == ["the current window", "the last 2 windows", "JSON"]
+
+
+async def test_a_page_of_more_windows_than_there_are_leads_back(young: httpx.AsyncClient) -> None:
+    assert [name for _, name in await links(young, "?window=20")] == ["the current window", "JSON"]
 
 
 async def test_a_browser_may_ask_for_json(client: httpx.AsyncClient) -> None:
@@ -65,3 +84,11 @@ async def test_a_number_out_of_range_is_named(client: httpx.AsyncClient) -> None
     answer = await client.get("/drift?window=99")
     expected = "parameter 'window': expected a number from 1 to 3, got '99'"
     assert (answer.status_code, answer.json()) == (400, {"error": expected})
+    answer = await client.get("/drift?window=1.9")
+    expected = "parameter 'window': expected a whole number, got '1.9'"
+    assert (answer.status_code, answer.json()) == (400, {"error": expected})
+
+
+async def test_a_page_that_leaves_out_columns_names_the_json(young: httpx.AsyncClient) -> None:
+    page = (await young.get("/drift", headers=BROWSER)).text
+    assert "20 columns of less drift are not shown; the JSON (?format=json) has them all." in page

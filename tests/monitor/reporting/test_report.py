@@ -539,6 +539,16 @@ def test_a_histogram_names_categories_where_there_is_room() -> None:
     assert labels(only(many, many)) == [f"c{index:02}" for index in range(10)] + ["…"]
 
 
+def test_a_category_of_characters_that_are_not_visible_is_escaped() -> None:
+    before, after = ["a\u202eb"] * 60 + ["\0"] * 40, ["a\u202eb"] * 10 + ["\0"] * 90
+    found = only(before, after)
+    assert labels(found) == ["'a\\u202…", "'\\x00'"]
+    assert found.words.startswith('category "a\\u202eb" 60 % -> 10 %')
+    profile = Profile.fit({"x": before})
+    page, _ = shows(report.of(profile, window(profile, {"x": after})))
+    assert not {"\u202e", "\0"} & set(page)
+
+
 def test_whole_rows_say_what_their_numbers_are(profile: Profile) -> None:
     page, text = shows(report.of(profile, window(profile, data(500))))
     for shown in (page, text):

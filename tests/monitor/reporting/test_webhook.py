@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from support import receiver
 
@@ -99,7 +102,69 @@ def test_what_waits_at_the_end_is_named_in_one_line(
     assert webhook.dropped == 2
 
 
-@pytest.mark.parametrize("url", ["", "flights", "ftp://x/", "http://"])
+def test_all_columns_of_a_wide_model_may_alarm_at_once() -> None:
+    with receiver() as (url, bodies):
+        webhook = Webhook(url)
+        for number in range(300):
+            webhook.post(replace(SIGNAL, column=f"c{number}"))
+        webhook.close()
+    assert [body["subject"] for _, body in bodies] == [f"c{number}" for number in range(300)]
+    assert webhook.dropped == 0
+
+
+def test_what_there_is_no_time_for_is_named_and_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, taken, go = Outbox.close, threading.Event(), threading.Event()
+
+    def stall(*arguments: object) -> tuple[str, bool]:
+        taken.set()
+        go.wait(30)
+        return "503", False
+
+    monkeypatch.setattr(Webhook, "_post", stall)
+    monkeypatch.setattr(Outbox, "close", lambda self: close(self, 0.1))
+    webhook = Webhook("http://here/")
+    for number in range(8):
+        webhook.post(replace(SIGNAL, column=f"c{number}"))
+    assert taken.wait(30)
+    webhook.close()
+    named = ", ".join(f"flights 3 c{number} (no time left)" for number in range(6))
+    assert f"8 alarms could not be posted to here: {named}, 2 more" in caplog.messages
+    go.set()
+    webhook._outbox._thread.join(30)  # type: ignore[union-attr]
+    assert webhook.dropped == 8
+
+
+def test_what_fails_unexpectedly_is_named_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    webhook = Webhook("http://xn--/")  # no HTTPError in httpx
+    webhook.post(SIGNAL)
+    webhook.close()
+    assert "the alarm of flights 3 dep delay could not be posted to xn--: IDNAError" in caplog.messages
+    assert webhook.dropped == 1
+
+
+def test_one_client_posts_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[httpx.Client] = []
+
+    class Client(httpx.Client):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            made.append(self)
+
+    monkeypatch.setattr(httpx, "Client", Client)
+    with receiver() as (url, bodies):
+        webhook = Webhook(url)
+        for _ in range(3):
+            webhook.post(SIGNAL)
+        webhook.close()
+    assert len(bodies) == 3
+    assert [client.is_closed for client in made] == [True]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "flights", "ftp://x/", "http://", "http://x/\n", "http://x/\0", " http://x/", "http://x "]
+)
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="expected an http:// or https:// URL"):
         Webhook(url)

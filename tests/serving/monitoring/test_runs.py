@@ -88,7 +88,9 @@ def test_what_waits_for_a_server_that_is_away_is_bounded_and_counted(
     assert runs.dropped >= 49  # one may be on its way
     runs.close()
     assert runs.dropped == WAITING + 50
-    assert f"tracking: {WAITING} wait already, the oldest is dropped" in caplog.text
+    drops = f"tracking: {WAITING} wait already, so the oldest were dropped, "
+    assert f"{drops}1 in all: flights 3" in caplog.text
+    assert caplog.text.count(drops) == 2
     assert caplog.text.count("windows and alarms wait") == 1
     assert "windows and alarms were not written to http://127.0.0.1" in caplog.text
     assert "secret" not in caplog.text

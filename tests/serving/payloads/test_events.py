@@ -60,6 +60,29 @@ def test_a_refusal_is_final_and_names_the_host_and_the_port_only(caplog: pytest.
     assert "secret" not in caplog.text
 
 
+def test_all_that_was_refused_is_said_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    with receiving(*[403] * 20) as receiver, logging_to(receiver.url) as payloads:
+        for _ in range(10):
+            payloads.put()
+    counts = [int(line.split()[0]) for line in caplog.messages if "could not be posted" in line]
+    assert sum(counts) == 20
+    assert len(counts) <= 1 + module.SENDERS
+
+
+def test_a_rest_that_was_refused_is_said_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.05)
+    with receiving(403, 403) as receiver, logging_to(receiver.url) as payloads:
+        payloads.put()
+
+        def said() -> int:
+            return sum(int(line.split()[0]) for line in caplog.messages if "could not be posted" in line)
+
+        until(lambda: said() == 2, "both")
+
+
 def test_nobody_there_is_said_at_once_and_given_up_in_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -234,6 +234,7 @@ def test_nothing_is_handed_to_a_process_whose_connection_is_closed() -> None:
         ({"log_payloads": "all", "log_sink": "s3://a:b@c"}, "or a folder, got 's3'://"),
         ({"log_payloads": "all", "log_sink": "http://"}, "expected a URL such as http://host:8080/path"),
         ({"log_payloads": "all", "log_sink": "http://a:x/"}, "expected a URL such as"),
+        ({"log_payloads": "all", "log_sink": "http://a/\n"}, "expected a URL such as"),
         ({"log_payloads": "all", "log_sink": "/proc/none"}, "--log-sink = '/proc/none'"),
     ],
 )

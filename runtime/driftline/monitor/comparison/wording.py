@@ -193,9 +193,10 @@ def _categories(reference: Categorical, counts: Array, chance: float) -> Iterato
 
 
 def quoted(name: str) -> str:
-    """Return a category in quotes on one line, shortened if it is long."""
+    """Return a category in quotes on one line, shortened if it is long; what is not visible is escaped."""
     name = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
-    return json.dumps(name, ensure_ascii=False)
+    text = json.dumps(name, ensure_ascii=False)
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _certain(statistic: Statistic, chance: float) -> bool:

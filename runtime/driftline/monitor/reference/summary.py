@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from driftline.monitor.reference.column import Categorical, Numeric, Reference
-from driftline.monitor.values import span, text
+from driftline.monitor.values import printable, span, text
 
 HEADER = ("column", "kind", "rows", "missing", "values")
 
@@ -81,11 +81,6 @@ def _categories(reference: Categorical) -> str:
     known = reference.counts[: reference.unseen]
     most = np.argsort(-known, kind="stable")[:SHOWN]
     shares = known / max(reference.rows, 1)
-    named = [f"{_printed(reference.categories[index])} {_percent(shares[index])}" for index in most]
+    named = [f"{printable(reference.categories[index])} {_percent(shares[index])}" for index in most]
     more = len(reference.categories) - len(named)
     return ", ".join([*named, f"{more:,} more"] if more else named)
-
-
-def _printed(category: str) -> str:
-    """Return a category unchanged, unless it is empty or would break the line."""
-    return category if category and category.isprintable() else repr(category)

@@ -9,7 +9,7 @@ import numpy as np
 
 from driftline.monitor.comparison.wording import percents
 from driftline.monitor.reference.column import Categorical, Numeric
-from driftline.monitor.values import text
+from driftline.monitor.values import printable, text
 from driftline.tensors import Array
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def category_bars(column: ColumnReport) -> list[Bar]:
     before, after = column.reference_shares[:known], column.current_shares[:known]
     largest = np.argsort(-np.maximum(before, after), kind="stable")[:_CATEGORIES]
     shown = largest[np.argsort(-before[largest], kind="stable")]
-    bars = [Bar(reference.categories[i], float(before[i]), float(after[i])) for i in shown]
+    bars = [Bar(printable(reference.categories[i]), float(before[i]), float(after[i])) for i in shown]
     if known > _CATEGORIES:
         rest, now = (max(float(each.sum() - each[shown].sum()), 0.0) for each in (before, after))
         bars.append(Bar(f"{known - _CATEGORIES:,} others", rest, now, "…"))

@@ -34,13 +34,17 @@ class History:
         except OSError as error:
             raise BadRequest(f"history {self._folder}: {error.strerror}") from error
 
+    def name(self, window: Window) -> str:
+        """Return the name of a window's file."""
+        parts = (self._model, str(self._version) if self._model else "", f"{window.began:%Y%m%dT%H%M%S.%fZ}")
+        return "-".join(filter(None, parts)) + ".parquet"
+
     def write(self, window: Window) -> None:
         """Write one window; the file appears when it is complete. BadRequest if it can't be written."""
         table = report.of(self._profile, window).to_arrow()
         table = table.add_column(0, "version", pa.array([self._version] * len(table), pa.int64()))
         table = table.add_column(0, "model", pa.array([self._model] * len(table), pa.string()))
-        parts = (self._model, str(self._version) if self._model else "", f"{window.began:%Y%m%dT%H%M%S.%fZ}")
-        path = self._folder / ("-".join(filter(None, parts)) + ".parquet")
+        path = self._folder / self.name(window)
         try:
             with replacing(path) as new:
                 pq.write_table(table, new)

@@ -6,10 +6,16 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, Full, Queue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
+from time import monotonic
 from typing import Generic, TypeVar
 
+from driftline.errors import listed
+
 log = logging.getLogger("driftline.monitor")
+
+SILENCE_SECONDS = 60.0
+"""Minimum seconds between two log lines about dropped items."""
 
 Item = TypeVar("Item")
 
@@ -17,15 +23,23 @@ Item = TypeVar("Item")
 class Outbox(Generic[Item]):
     """A bounded queue and the thread that works through it.
 
-    work  called with each item; its exceptions are logged
-    name  of the work, for log lines
-    size  maximum number of items that wait; beyond it, the oldest are dropped and counted
+    work   called with each item; its exceptions are logged
+    name   of the work, for log lines
+    size   maximum number of items that wait; beyond it, the oldest are dropped, counted and logged
+    label  returns an item's name, for log lines
     """
 
-    def __init__(self, work: Callable[[Item], None], name: str, size: int = 1000) -> None:
+    def __init__(
+        self, work: Callable[[Item], None], name: str, size: int = 1000, label: Callable[[Item], str] = str
+    ) -> None:
         self.dropped = 0
         self._work = work
         self._name = name
+        self._label = label
+        self._dropped_names: list[str] = []
+        self._last_line = -SILENCE_SECONDS
+        self._lock = Lock()
+        self._doing: list[Item] = []
         self._items: Queue[Item] = Queue(size)
         self._closed = Event()
         self._thread: Thread | None = None
@@ -55,29 +69,50 @@ class Outbox(Generic[Item]):
         """Take no more items; the thread ends once those that wait are done."""
         self._closed.set()
 
-    def close(self, seconds: float = 10.0) -> None:
-        """Take no more items; wait at most `seconds` for those in the queue to be done."""
+    def close(self, seconds: float = 10.0) -> list[Item]:
+        """Take no more items; wait at most `seconds` for those in the queue to be done; return the others."""
         self.end()
-        if self._thread is not None:
-            self._thread.join(seconds)
-            if self._thread.is_alive():
-                log.error(
-                    "%s: not done in %g s; %d more wait and are lost", self._name, seconds, self.waiting
-                )
+        if self._thread is None:
+            return []
+        self._thread.join(seconds)
+        self._log_dropped(at_end=True)
+        if not self._thread.is_alive():
+            return []
+        log.error("%s: not done in %g s; %d more wait and are lost", self._name, seconds, self.waiting)
+        with self._items.mutex:
+            return [*self._doing, *self._items.queue]
 
     def _drop(self) -> None:
         with suppress(Empty):  # the thread has just taken one
-            self._items.get_nowait()
-            self.dropped += 1
-            log.warning("%s: %d wait already, the oldest is dropped", self._name, self._items.maxsize)
+            item = self._items.get_nowait()
+            with self._lock:
+                self.dropped += 1
+                self._dropped_names.append(self._label(item))
+            self._log_dropped()
+
+    def _log_dropped(self, at_end: bool = False) -> None:
+        """Log the drops that are not logged yet, unless the last line is recent."""
+        now = monotonic()
+        with self._lock:
+            recent = now - self._last_line < SILENCE_SECONDS
+            if not self._dropped_names or (recent and not at_end):
+                return
+            names, self._dropped_names, self._last_line = self._dropped_names, [], now
+        log.warning(
+            "%s: %d wait already, so the oldest were dropped, %d in all: %s",
+            self._name, self._items.maxsize, len(names), listed(names, 6),
+        )  # fmt: skip
 
     def _run(self) -> None:
         while not (self._closed.is_set() and self._items.empty()):
+            self._log_dropped()
             try:
                 item = self._items.get(timeout=0.2)
             except Empty:
                 continue
+            self._doing = [item]
             try:
                 self._work(item)
             except Exception as error:
                 log.error("%s: %s: %s", self._name, type(error).__name__, error)
+            self._doing = []

@@ -31,12 +31,12 @@ async def report(request: Request, watched: Watched, model: str, version: str) -
     from driftline.monitor.reporting.render import page
 
     monitor = watched.ready()
-    windows = int(number(request, "window", 1, 1, monitor.keep_windows + 1))
+    windows = whole(request, "window", 1, 1, monitor.keep_windows + 1)
     found = await asyncio.to_thread(monitor.report, windows)
     if "text/html" in request.headers.get("accept", "") and request.query_params.get("format") != "json":
         title = f"{model} {version}: drift" if version else f"{model}: drift"
         links = _links(windows, monitor.finished_windows + 1)
-        content = await asyncio.to_thread(page, title, [(title, found)], links)
+        content = await asyncio.to_thread(page, title, [(title, found)], links, "the JSON (?format=json)")
         return HTMLResponse(content, headers=_BY_ACCEPT | _NO_SCRIPT)
     answer = json({"model": model, "version": version} | found.to_dict())
     answer.headers.update(_BY_ACCEPT)
@@ -44,8 +44,9 @@ async def report(request: Request, watched: Watched, model: str, version: str) -
 
 
 def _links(windows: int, most: int) -> dict[str, str]:
-    """Return links to the reports of one window less and one more, up to `most`, and to the JSON."""
-    near = [each for each in (windows - 1, windows + 1) if 1 <= each <= most]
+    """Return links to the current window, one window less and one more, up to `most`, and to the JSON."""
+    others = {1, min(windows - 1, most), windows + 1} - {windows}
+    near = [each for each in sorted(others) if 1 <= each <= most]
     told = {each: "the current window" if each == 1 else f"the last {each} windows" for each in near}
     return {told[each]: f"?window={each}" for each in near} | {"JSON": f"?window={windows}&format=json"}
 
@@ -78,7 +79,7 @@ async def profile(request: Request, watched: Watched) -> Response:
 
     Its columns have the same names as in the profile that rows are compared with.
     """
-    rows = int(number(request, "rows", 10_000, 1, MAX_ROWS))
+    rows = whole(request, "rows", 10_000, 1, MAX_ROWS)
     seconds = number(request, "seconds", 60.0, 0.1, MAX_SECONDS)
     with watched.capturing(rows) as capture:
         deadline = asyncio.get_running_loop().time() + seconds
@@ -93,6 +94,15 @@ async def profile(request: Request, watched: Watched) -> Response:
     content = await asyncio.to_thread(lambda: saved(capture.profile().renamed(names)))
     headers = {"driftline-profile-rows": str(capture.rows)}
     return Response(content, media_type=ARROW_FILE, headers=headers)
+
+
+def whole(request: Request, name: str, default: int, least: int, most: int) -> int:
+    """Return a whole number from the query; BadRequest if it is not one, or out of range."""
+    value = number(request, name, default, least, most)
+    if value % 1:
+        got = shorten(request.query_params[name])
+        raise BadRequest(f"parameter '{name}': expected a whole number, got {got}")
+    return int(value)
 
 
 def number(request: Request, name: str, default: float, least: float, most: float) -> float:

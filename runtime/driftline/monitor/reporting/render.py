@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_SHOWN = 40
 """Maximum columns shown: those with signals, then those of most drift; a report's to_dict has all."""
 
+COMPLETE = "to_dict()"
+"""What has all columns, for who holds a report."""
+
 PLAIN_WIDTH = 120
 """Characters in a line of text without a terminal."""
 
@@ -115,8 +118,11 @@ def plain(renderable: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def html(report: Report) -> str:
-    """Return the terminal's content with histograms, as a self-contained fragment: no script, no file."""
+def html(report: Report, complete: str = COMPLETE) -> str:
+    """Return the terminal's content with histograms, as a self-contained fragment: no script, no file.
+
+    complete  what has all columns
+    """
     told = [(escape(group.kind), group.told(len(report.columns))) for group in _groups(report)]
     signals = "".join(f'<p class="signal {kind}"><b>{kind}</b> {_typeset(text)}</p>' for kind, text in told)
     held = _held(report)
@@ -126,7 +132,7 @@ def html(report: Report) -> str:
         '<svg class="key" viewBox="0 0 10 10"><rect class="r" width="10" height="10"/></svg>reference'
         '<svg class="key" viewBox="0 0 10 10"><rect class="c" width="10" height="10"/></svg>this window'
     )
-    more = f"<p>{_more(report)}</p>" if _more(report) else ""
+    more = f"<p>{escape(_more(report, complete))}</p>" if _more(report) else ""
     return (
         f'<div class="driftline"><style>{_STYLE}</style><p><b>{escape(_heading(report))}</b>{key}</p>'
         f'{signals}{whole}<table><thead><tr><th class="l">column</th><th class="l"></th><th>PSI</th>'
@@ -135,15 +141,21 @@ def html(report: Report) -> str:
     )
 
 
-def page(title: str, reports: Iterable[tuple[str, Report]], links: Mapping[str, str] | None = None) -> str:
+def page(
+    title: str,
+    reports: Iterable[tuple[str, Report]],
+    links: Mapping[str, str] | None = None,
+    complete: str = COMPLETE,
+) -> str:
     """Return reports, each under its heading, as a self-contained page.
 
-    links  to other pages: addresses by name
+    links     to other pages: addresses by name
+    complete  what has all columns
     """
     others = " · ".join(
         f'<a href="{escape(address)}">{escape(name)}</a>' for name, address in (links or {}).items()
     )
-    parts = "".join(f"<h1>{escape(heading)}</h1>{html(report)}" for heading, report in reports)
+    parts = "".join(f"<h1>{escape(heading)}</h1>{html(report, complete)}" for heading, report in reports)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
@@ -208,9 +220,9 @@ def _foot(report: Report) -> str:
     return f"{_FOOT} {_SINCE}" if dated else _FOOT
 
 
-def _more(report: Report) -> str:
+def _more(report: Report, complete: str = COMPLETE) -> str:
     hidden = len(report.columns) - MAX_SHOWN
-    return f"{hidden:,} columns of less drift are not shown; to_dict() has them all." if hidden > 0 else ""
+    return f"{hidden:,} columns of less drift are not shown; {complete} has them all." if hidden > 0 else ""
 
 
 def _words(column: ColumnReport) -> str:

@@ -80,7 +80,9 @@ class Runs:
         self._runs: dict[Key, Run] = {}
         self._away = False
         self._lost = 0
-        self._outbox: Outbox[tuple[Key, Write]] = Outbox(self._deliver, "tracking", WAITING)
+        self._outbox: Outbox[tuple[Key, Write]] = Outbox(
+            self._deliver, "tracking", WAITING, lambda item: "{} {}".format(*item[0])
+        )
 
     @classmethod
     def of(cls, settings: Server) -> Runs:

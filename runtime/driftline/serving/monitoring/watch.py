@@ -164,7 +164,7 @@ class Watch(Watched):
             from driftline.monitor.reporting.history import History
 
             history = History(settings.history, profile, self._version.name, self._version.number)
-            self._history = Outbox(history.write, "history")
+            self._history = Outbox(history.write, "history", label=history.name)
         monitor = Monitor.of(
             profile,
             settings,

@@ -64,6 +64,7 @@ class EventSink:
         self._batch = batch
         self._last_line = self._last_warning = -SILENCE_SECONDS
         self._not_logged = 0
+        self._last_reason = ""
         self._log_lock = Lock()
 
     def threads(self, queue: Queue) -> list[Thread]:
@@ -87,10 +88,12 @@ class EventSink:
                         self._log_failure(failure, len(payloads))
                     given_up = len(payloads) if failure else 0
                     queue.done(len(payloads) - given_up, given_up, 0 if left else size)
+                self._log_failures()
                 if not posts and queue.closed:
                     return
         finally:
             sender.close()
+            self._log_failures(at_end=True)
 
     def _take(self, queue: Queue) -> tuple[list[list[Payload]], int]:
         """Take payloads from the queue; none if none arrives for _POLL_SECONDS.
@@ -144,12 +147,20 @@ class EventSink:
         log.warning("payloads can't be posted to %s: %s; more attempts follow", self._target, reason)
 
     def _log_failure(self, reason: str, count: int) -> None:
-        now = monotonic()
         with self._log_lock:
             self._not_logged += count
-            if now - self._last_line < SILENCE_SECONDS:
+            self._last_reason = reason
+        self._log_failures()
+
+    def _log_failures(self, at_end: bool = False) -> None:
+        """Log the failures that are not logged yet, unless the last line is recent."""
+        now = monotonic()
+        with self._log_lock:
+            recent = now - self._last_line < SILENCE_SECONDS
+            if not self._not_logged or (recent and not at_end):
                 return
             count, self._not_logged, self._last_line = self._not_logged, 0, now
+            reason = self._last_reason
         log.error("%d payloads could not be posted to %s: %s", count, self._target, reason)
 
 

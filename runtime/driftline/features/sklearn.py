@@ -55,6 +55,7 @@ class Import:
     examples  a category of each raw column that has categories
     wide      one-hot columns, and the indices of the steps that encoded them
     encoded   columns that hold numbers now, whatever their raw column holds
+    missing   what transformers of each raw column take as missing: 'NaN' or 'None'
     """
 
     names: set[str]
@@ -66,6 +67,7 @@ class Import:
     examples: dict[str, Any] = field(default_factory=dict)
     wide: dict[str, int] = field(default_factory=dict)
     encoded: set[str] = field(default_factory=set)
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[Input]:
@@ -95,6 +97,18 @@ class Import:
         origin = self.origins.get(column, column)
         if self.kinds.setdefault(origin, kind) != kind:
             raise BadRequest(f"column {origin!r}: expected one kind, got {self.kinds[origin]} and {kind}")
+
+    def set_missing(self, column: str, value: Any) -> None:
+        """Set what is missing in the raw column behind a column, NaN or None: steps can't tell them apart."""
+        if column in self.encoded:
+            return
+        origin = self.origins.get(column, column)
+        taken = "None" if value is None else "NaN"
+        if self.missing.setdefault(origin, taken) != taken:
+            raise BadRequest(
+                f"column {origin!r}: expected NaN or None for what is missing, got both: scikit-learn takes "
+                "one of them as a category of its own; replace None by NaN, and fit again"
+            )
 
     def chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
         """Import one transformer or a chain; return its outputs. The input columns stay, for other branches.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _impute(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    _check_missing(fitted)
+    _set_missing(work, fitted, columns)
     made, indicators = [], []
     if fitted.add_indicator:
         for index in fitted.indicator_.features_:
@@ -26,6 +26,8 @@ def _impute(work: Import, fitted: Any, columns: list[str]) -> list[str]:
             work.encoded.add(into)
             indicators.append(into)
     for column, value in zip(columns, fitted.statistics_, strict=True):
+        if value is None:
+            work.set_missing(column, None)
         if value is None or value != value:
             work.add(spec.Drop(column))
             continue
@@ -233,7 +235,7 @@ def _normalise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _missing(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    _check_missing(fitted)
+    _set_missing(work, fitted, columns)
     made = []
     for index in fitted.features_:
         made.append(work.fresh(f"{columns[index]}_missing"))
@@ -314,6 +316,8 @@ def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[lis
     if any(texts) and not all(texts):
         raise BadRequest(f"categories of {column!r}: expected strings or numbers, got both")
     work.set_kind(column, "string" if any(texts) else "number")
+    if categories[-1] is None:
+        work.set_missing(column, own[-1])
     if column not in work.encoded:
         work.examples.setdefault(work.origins.get(column, column), categories[0])
     every = getattr(fitted, "infrequent_categories_", None) if _groups(fitted) else None
@@ -347,10 +351,14 @@ def _finite(value: Any, column: str) -> float:
     return float(value)
 
 
-def _check_missing(fitted: Any) -> None:
+def _set_missing(work: Import, fitted: Any, columns: list[str]) -> None:
     missing = fitted.missing_values
-    if missing is not None and missing == missing and str(missing) != "<NA>":
+    if str(missing) == "<NA>":  # scikit-learn takes NaN and None as missing, too
+        return
+    if missing is not None and missing == missing:
         raise BadRequest(f"missing_values: expected NaN, got {missing!r}")
+    for column in columns:
+        work.set_missing(column, missing)
 
 
 def _or_none(value: Any) -> float | None:

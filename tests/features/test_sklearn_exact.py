@@ -7,9 +7,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    SplineTransformer,
+    StandardScaler,
+    TargetEncoder,
+)
 
 import driftline as dl
 from driftline.errors import BadRequest
@@ -55,3 +72,54 @@ def test_codes_of_none_are_codes() -> None:
     data = texts(None)
     fitted = make_pipeline(OrdinalEncoder(), SimpleImputer()).fit(data)
     assert dl.Transform.from_sklearn(fitted).apply(data).tolist() == fitted.transform(data).tolist()
+
+
+X = np.random.default_rng(0).integers(1, 40, (300, 3)) / 7
+CODES = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+TIES = QuantileTransformer(n_quantiles=100)
+
+
+@pytest.mark.parametrize(
+    ("transformers", "what"),
+    [
+        ([FunctionTransformer(np.log1p), CODES], "categories"),
+        ([FunctionTransformer(np.sqrt), StandardScaler(), ENCODER], "categories"),
+        ([FunctionTransformer(np.log1p), SimpleImputer(), KBinsDiscretizer(5)], "bins"),
+        ([FunctionTransformer(np.log1p), FeatureUnion([("t", TIES)])], "repeated quantiles"),
+        ([PowerTransformer(), TargetEncoder()], "categories"),
+        ([PowerTransformer(), PolynomialFeatures(2), CODES], "categories"),
+        ([QuantileTransformer(n_quantiles=50), CODES], "categories"),
+        ([PolynomialFeatures(3), CODES], "categories"),
+        ([PCA(), Binarizer()], "thresholds"),
+        ([TruncatedSVD(), CODES], "categories"),
+        ([SplineTransformer(), CODES], "categories"),
+        ([Normalizer(), CODES], "categories"),
+    ],
+)
+def test_what_compares_computed_numbers_is_refused(transformers: Any, what: str) -> None:
+    """Categories that were fitted were taken as unknown, values at an edge fell into the next bin."""
+    fitted = make_pipeline(*transformers).fit(X, np.arange(len(X)) % 2)
+    with pytest.raises(BadRequest, match=f": {what} of computed numbers can't be imported: rounding differs"):
+        dl.Transform.from_sklearn(fitted)
+
+
+@pytest.mark.parametrize(
+    "transformers",
+    [
+        [SimpleImputer(), StandardScaler()],
+        [MinMaxScaler((-1, 3))],
+        [MaxAbsScaler(), RobustScaler()],
+        [PolynomialFeatures(2, include_bias=False)],
+        [OrdinalEncoder()],
+    ],
+)
+@pytest.mark.parametrize("last", [CODES, KBinsDiscretizer(5, encode="ordinal"), TIES])
+def test_exact_numbers_may_be_compared(transformers: Any, last: Any) -> None:
+    fitted = make_pipeline(*transformers, last).fit(X)
+    np.testing.assert_allclose(dl.Transform.from_sklearn(fitted).apply(X), fitted.transform(X), 1e-6, 1e-7)
+
+
+def test_quantiles_without_ties_may_be_of_computed_numbers() -> None:
+    x = np.random.default_rng(1).exponential(size=(300, 1))
+    fitted = make_pipeline(FunctionTransformer(np.log1p), QuantileTransformer(n_quantiles=100)).fit(x)
+    np.testing.assert_allclose(dl.Transform.from_sklearn(fitted).apply(x), fitted.transform(x), 1e-6, 1e-7)

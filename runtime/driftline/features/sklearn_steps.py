@@ -129,6 +129,8 @@ def _quantile(work: Import, fitted: Any, columns: list[str]) -> list[str]:
         raise BadRequest(f"n_quantiles: expected 2 at least, got {fitted.n_quantiles_}")
     for column, quantiles in zip(columns, fitted.quantiles_.T.tolist(), strict=True):
         work.set_kind(column, "number")
+        if len(set(quantiles)) < len(quantiles):  # of values at a repeated one, the share jumps
+            work.check_exact([column], "repeated quantiles")
         step = spec.Quantile(column, fitted.n_quantiles_, fitted.output_distribution == "normal")
         work.add(step, {"quantiles": [_finite(quantile, column) for quantile in quantiles]})
     return columns
@@ -157,6 +159,8 @@ def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
             work.add(spec.Power(into, 0.0))
         for factor in factors[1:]:
             work.add(spec.Arithmetic(into, "*", factor))
+        if len(factors) > 2 or not work.rounded.isdisjoint(factors):
+            work.rounded.add(into)
         made.append(into)
     work.drop(columns)
     return made

@@ -123,3 +123,12 @@ def test_quantiles_without_ties_may_be_of_computed_numbers() -> None:
     x = np.random.default_rng(1).exponential(size=(300, 1))
     fitted = make_pipeline(FunctionTransformer(np.log1p), QuantileTransformer(n_quantiles=100)).fit(x)
     np.testing.assert_allclose(dl.Transform.from_sklearn(fitted).apply(x), fitted.transform(x), 1e-6, 1e-7)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_rows_of_almost_nothing_are_not_made_longer(norm: str) -> None:
+    """scikit-learn takes lengths below 10 machine epsilons as rounding errors, and divides by 1."""
+    x = np.array([[3.0, -4.0], [0.0, 0.0], [3e-16, -4e-16], [3e-15, 4e-15], [np.inf, 1.0], [np.nan, 1.0]])
+    ours = dl.Transform.from_sklearn(Normalizer(norm).fit(x[:4]))
+    np.testing.assert_allclose(ours.apply(x[:4]), Normalizer(norm).transform(x[:4]), 1e-6)
+    assert np.isnan(ours.apply(x[4:])).tolist() == [[True, False], [True, True]]

@@ -230,8 +230,10 @@ def _normalise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     work.add(spec.Linear(parts, [1.0] * len(parts), into=length))
     if fitted.norm == "l2":
         work.add(spec.Power(length, 0.5))
-    work.add(spec.Equals(length, 0.0, into=nothing))
-    work.add(spec.Arithmetic(length, "+", nothing))  # rows of zeros are divided by 1
+    least = 10 * float(np.finfo(np.float64).eps)  # shorter rows are divided by 1, within a rounding error
+    work.add(spec.Bucketise(length, (least,), into=nothing), {"edges": [least]})
+    work.add(spec.Equals(nothing, 0.0))
+    work.add(spec.Arithmetic(length, "+", nothing))
     for column in columns:
         work.add(spec.Arithmetic(column, "/", length))
     work.drop([*parts, length, nothing])

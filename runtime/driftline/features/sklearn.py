@@ -18,6 +18,21 @@ from driftline.tensors import shorten
 PARALLEL = ("ColumnTransformer", "FeatureUnion")
 """Transformers whose parts run in parallel."""
 
+ROUNDED = (
+    *("FunctionTransformer", "PowerTransformer", "QuantileTransformer", "SplineTransformer", "Normalizer"),
+    *("PCA", "IncrementalPCA", "TruncatedSVD"),
+)
+"""Transformers whose outputs can differ from scikit-learn's by a rounding error."""
+
+COMPARED = {
+    "OneHotEncoder": "categories",
+    "OrdinalEncoder": "categories",
+    "TargetEncoder": "categories",
+    "KBinsDiscretizer": "bins",
+    "Binarizer": "thresholds",
+}
+"""What transformers compare numbers with, so that a rounding error gives another output."""
+
 
 def imported(fitted: Any) -> Import:
     """Return the steps, their fitted states and the raw columns.
@@ -55,6 +70,8 @@ class Import:
     examples  a category of each raw column that has categories
     wide      one-hot columns, and the indices of the steps that encoded them
     encoded   columns that hold numbers now, whatever their raw column holds
+    missing   what transformers of each raw column take as missing: 'NaN' or 'None'
+    rounded   columns of numbers that can differ from scikit-learn's by a rounding error
     """
 
     names: set[str]
@@ -66,6 +83,8 @@ class Import:
     examples: dict[str, Any] = field(default_factory=dict)
     wide: dict[str, int] = field(default_factory=dict)
     encoded: set[str] = field(default_factory=set)
+    missing: dict[str, str] = field(default_factory=dict)
+    rounded: set[str] = field(default_factory=set)
 
     @property
     def inputs(self) -> list[Input]:
@@ -95,6 +114,23 @@ class Import:
         origin = self.origins.get(column, column)
         if self.kinds.setdefault(origin, kind) != kind:
             raise BadRequest(f"column {origin!r}: expected one kind, got {self.kinds[origin]} and {kind}")
+
+    def set_missing(self, column: str, value: Any) -> None:
+        """Set what is missing in the raw column behind a column, NaN or None: steps can't tell them apart."""
+        if column in self.encoded:
+            return
+        origin = self.origins.get(column, column)
+        taken = "None" if value is None else "NaN"
+        if self.missing.setdefault(origin, taken) != taken:
+            raise BadRequest(
+                f"column {origin!r}: expected NaN or None for what is missing, got both: scikit-learn takes "
+                "one of them as a category of its own; replace None by NaN, and fit again"
+            )
+
+    def check_exact(self, columns: Sequence[str], what: str) -> None:
+        """Refuse what compares numbers if a column's are rounded: fitted ones would be missed."""
+        if not self.rounded.isdisjoint(columns):
+            raise BadRequest(f"{what} of computed numbers can't be imported: rounding differs")
 
     def chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
         """Import one transformer or a chain; return its outputs. The input columns stay, for other branches.
@@ -133,8 +169,9 @@ class Import:
         """Copy a column, with the prefix in its name; return the name."""
         into = self.fresh(f"{prefix}{column}") if prefix else column
         self.add(spec.Pass(column, into=into))
-        if column in self.encoded:
-            self.encoded.add(into)
+        for marked in (self.encoded, self.rounded):
+            if column in marked:
+                marked.add(into)
         return into
 
     def weighted(self, columns: list[str], weight: float | None) -> list[str]:
@@ -164,9 +201,14 @@ class Import:
         if kind not in TRANSFORMERS:
             raise _unknown(fitted, where)
         try:
-            return TRANSFORMERS[kind](self, fitted, columns)
+            if kind in COMPARED:
+                self.check_exact(columns, COMPARED[kind])
+            made = TRANSFORMERS[kind](self, fitted, columns)
         except BadRequest as error:
             raise _refused(where, f"{kind}: {error}") from None
+        if kind in ROUNDED:
+            self.rounded.update(made)
+        return made
 
     def drop(self, columns: Iterable[str]) -> None:
         """Drop columns that are not outputs."""

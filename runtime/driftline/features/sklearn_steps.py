@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _impute(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    _check_missing(fitted)
+    _set_missing(work, fitted, columns)
     made, indicators = [], []
     if fitted.add_indicator:
         for index in fitted.indicator_.features_:
@@ -26,6 +26,8 @@ def _impute(work: Import, fitted: Any, columns: list[str]) -> list[str]:
             work.encoded.add(into)
             indicators.append(into)
     for column, value in zip(columns, fitted.statistics_, strict=True):
+        if value is None:
+            work.set_missing(column, None)
         if value is None or value != value:
             work.add(spec.Drop(column))
             continue
@@ -127,6 +129,8 @@ def _quantile(work: Import, fitted: Any, columns: list[str]) -> list[str]:
         raise BadRequest(f"n_quantiles: expected 2 at least, got {fitted.n_quantiles_}")
     for column, quantiles in zip(columns, fitted.quantiles_.T.tolist(), strict=True):
         work.set_kind(column, "number")
+        if len(set(quantiles)) < len(quantiles):  # of values at a repeated one, the share jumps
+            work.check_exact([column], "repeated quantiles")
         step = spec.Quantile(column, fitted.n_quantiles_, fitted.output_distribution == "normal")
         work.add(step, {"quantiles": [_finite(quantile, column) for quantile in quantiles]})
     return columns
@@ -155,6 +159,8 @@ def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
             work.add(spec.Power(into, 0.0))
         for factor in factors[1:]:
             work.add(spec.Arithmetic(into, "*", factor))
+        if len(factors) > 2 or not work.rounded.isdisjoint(factors):
+            work.rounded.add(into)
         made.append(into)
     work.drop(columns)
     return made
@@ -224,8 +230,10 @@ def _normalise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     work.add(spec.Linear(parts, [1.0] * len(parts), into=length))
     if fitted.norm == "l2":
         work.add(spec.Power(length, 0.5))
-    work.add(spec.Equals(length, 0.0, into=nothing))
-    work.add(spec.Arithmetic(length, "+", nothing))  # rows of zeros are divided by 1
+    least = 10 * float(np.finfo(np.float64).eps)  # shorter rows are divided by 1, within a rounding error
+    work.add(spec.Bucketise(length, (least,), into=nothing), {"edges": [least]})
+    work.add(spec.Equals(nothing, 0.0))
+    work.add(spec.Arithmetic(length, "+", nothing))
     for column in columns:
         work.add(spec.Arithmetic(column, "/", length))
     work.drop([*parts, length, nothing])
@@ -233,7 +241,7 @@ def _normalise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 
 def _missing(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    _check_missing(fitted)
+    _set_missing(work, fitted, columns)
     made = []
     for index in fitted.features_:
         made.append(work.fresh(f"{columns[index]}_missing"))
@@ -314,6 +322,8 @@ def _categories(work: Import, fitted: Any, index: int, column: str) -> tuple[lis
     if any(texts) and not all(texts):
         raise BadRequest(f"categories of {column!r}: expected strings or numbers, got both")
     work.set_kind(column, "string" if any(texts) else "number")
+    if categories[-1] is None:
+        work.set_missing(column, own[-1])
     if column not in work.encoded:
         work.examples.setdefault(work.origins.get(column, column), categories[0])
     every = getattr(fitted, "infrequent_categories_", None) if _groups(fitted) else None
@@ -347,10 +357,14 @@ def _finite(value: Any, column: str) -> float:
     return float(value)
 
 
-def _check_missing(fitted: Any) -> None:
+def _set_missing(work: Import, fitted: Any, columns: list[str]) -> None:
     missing = fitted.missing_values
-    if missing is not None and missing == missing and str(missing) != "<NA>":
+    if str(missing) == "<NA>":  # scikit-learn takes NaN and None as missing, too
+        return
+    if missing is not None and missing == missing:
         raise BadRequest(f"missing_values: expected NaN, got {missing!r}")
+    for column in columns:
+        work.set_missing(column, missing)
 
 
 def _or_none(value: Any) -> float | None:

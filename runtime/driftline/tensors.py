@@ -244,7 +244,11 @@ def difference(old: Signature, new: Signature) -> str:
             found.append(f"new {kind} {name!r} {spec.form}")
         elif before.form != spec.form:
             found.append(f"{kind} {name!r} is {spec.form}, was {before.form}")
-        elif spec.column_names and before.column_names not in ((), spec.column_names):
+        elif before.column_names and not spec.column_names:
+            found.append(f"{kind} {name!r} no longer knows its columns by name")
+        elif spec.column_names and not before.column_names:
+            found.append(f"{kind} {name!r} now takes columns by name")
+        elif before.column_names != spec.column_names:
             found.append(f"{kind} {name!r} has other columns, or in another order")
     return listed(found, 6) if found else ""
 

@@ -131,6 +131,25 @@ def test_names_with_spaces_which_lightgbm_does_not_keep(tmp_path: Path) -> None:
     assert found.ravel() == pytest.approx(model.predict(spaced), rel=1e-5)
 
 
+@pytest.mark.parametrize("others", [("dep time", "dep_time"), ("dep time x", "dep_time x")])
+def test_names_that_lightgbm_can_not_tell_apart_are_refused(tmp_path: Path, others: tuple[str, str]) -> None:
+    fitted = TABLE.rename(columns={"dep": others[0]})
+    model = lightgbm.LGBMRegressor(n_estimators=3, verbose=-1).fit(fitted, DELAY)
+    fitted.assign(**{others[1]: 0.0}).to_parquet(tmp_path / "rows.parquet")
+    saved = save(model, tmp_path / "model.joblib")
+    with pytest.raises(BadRequest, match=f": expected one, got '{others[0]}', '{others[1]}', which"):
+        run(saved, tmp_path / "bundle", tmp_path / "rows.parquet")
+
+
+def test_names_that_others_tell_apart_are_taken(tmp_path: Path) -> None:
+    both = TABLE.rename(columns={"dep": "dep time", "dist": "dep_time"})
+    model = LinearRegression().fit(both, DELAY)
+    both.to_parquet(tmp_path / "rows.parquet")
+    run(save(model, tmp_path / "model.joblib"), tmp_path / "bundle", tmp_path / "rows.parquet")
+    known = Model.load(tmp_path / "bundle").signature.inputs[0].column_names
+    assert known == ("dep time", "dep_time")
+
+
 def test_a_matrix_of_a_model_without_names_takes_a_table_in_order(tmp_path: Path, table: Path) -> None:
     forest = RandomForestClassifier(3, random_state=0).fit(TABLE.to_numpy(), LATE)
     np.save(tmp_path / "rows.npy", OTHERS.to_numpy(np.float32))

@@ -25,10 +25,15 @@ def named(path: Path, *names: str) -> Bundle:
 
 def test_columns_by_other_names_are_told(tmp_path: Path) -> None:
     known, turned, unnamed = (named(tmp_path / f"{names}.onnx", *names) for names in ("abc", "cba", ""))
-    said = list(differences(turned, known, "version 1"))
-    assert said == ["may break clients of version 1: input 'x' has other columns, or in another order"]
-    for new, old in ((known, known), (known, unnamed), (unnamed, known)):
-        assert not list(differences(new, old, "version 1"))
+    for new, old, message in (
+        (turned, known, "has other columns, or in another order"),
+        (known, unnamed, "now takes columns by name"),
+        (unnamed, known, "no longer knows its columns by name"),
+    ):
+        said = list(differences(new, old, "version 1"))
+        assert said == [f"may break clients of version 1: input 'x' {message}"]
+    for same in (known, unnamed):
+        assert not list(differences(same, same, "version 1"))
 
 
 def test_models_that_are_large_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

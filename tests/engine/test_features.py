@@ -12,7 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 
 import driftline as dl
+from driftline.engine.features import Features
 from driftline.engine.model import Model
+from driftline.errors import ModelError
+from driftline.tensors import DATATYPES, Signature, TensorSpec
 
 WARM = """
 import sys
@@ -60,3 +63,21 @@ def test_it_is_warmed_with_columns_that_can_be_read(folder: Path) -> None:
     assert model.warm
     assert np.isfinite(cost.predict(1))
     assert model.unreadable == {}
+
+
+@pytest.mark.parametrize(
+    ("known", "good"), [((), True), (("a", "b"), True), (("b", "a"), False), (("b", "c"), True)]
+)
+def test_columns_that_the_model_knows_in_another_order_are_refused(
+    tmp_path: Path, known: tuple[str, ...], good: bool
+) -> None:
+    path = tmp_path / "transform.json"
+    rows = {"a": [1.0, 2.0], "b": [1.0, 3.0]}
+    dl.Transform([dl.Standardise("a"), dl.Standardise("b")]).fit(rows).save(path)
+    matrix = TensorSpec("m", DATATYPES["FP32"], (-1, 2), column_names=known)
+    model = Signature((matrix,), (), batched=True)
+    if good:
+        assert Features.of(path, model).transform.outputs == ("a", "b")
+    else:
+        with pytest.raises(ModelError, match=r"columns in the model's order, b, a, got a, b$"):
+            Features.of(path, model)

@@ -65,7 +65,6 @@ def test_declared_columns_name_those_of_a_matrix() -> None:
         (spec(shape=(-1, 3)), ("c0", "c1", "c2")),
         (spec(), ("c0", "c1", "c2")),
         (replace(spec(), column_names=known), known),  # the same in its own order
-        (replace(spec(), column_names=("a", "b", "c")), ("c0", "c1", "c2")),
     ):
         both = agreed(model(own), MlflowSignature(columns(3)), "MLmodel")
         assert both == model(replace(own, column_names=names))
@@ -92,6 +91,16 @@ def test_columns_of_several_inputs_and_nothing_change_nothing() -> None:
         (spec(), (tensor(shape=(-1,)),), r"expected a shape of \[-1, -1\] as in the model, got \[-1\]"),
         (spec(shape=(-1, 3)), (tensor(shape=(-1, 4)),), r"expected a shape of \[-1, 3\] .* got \[-1, 4\]"),
         (spec(shape=(-1, 3)), columns(4), "expected 3 columns as in the model, got 4"),
+        (
+            replace(spec(), column_names=("a", "c0", "c1")),
+            columns(3),
+            "expected columns a, c0, c1 as in the model, got c0, c1, c2",
+        ),
+        (
+            replace(spec("c1", shape=(-1, 1)), column_names=("a",)),
+            columns(3),
+            "expected columns a as in the model, got c1",
+        ),
     ],
 )
 def test_what_no_input_could_fit_is_refused(own: TensorSpec, schema: Schema, message: str) -> None:

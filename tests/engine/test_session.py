@@ -200,7 +200,14 @@ def external(folder: Path, location: str) -> Path:
 
 @pytest.mark.parametrize(
     ("text", "names"),
-    [('["a", "b", "c"]', ("a", "b", "c")), ('["a", "b"]', None), ("a,b,c", None), ("3", None)],
+    [
+        ('["a", "b", "c"]', ("a", "b", "c")),
+        ('["a", "b"]', None),
+        ('["a", "b", "a"]', None),
+        ('["a", "b", ""]', None),
+        ("a,b,c", None),
+        ("3", None),
+    ],
 )
 def test_a_matrix_knows_the_names_of_its_columns(
     tmp_path: Path, text: str, names: tuple[str, ...] | None
@@ -211,7 +218,7 @@ def test_a_matrix_knows_the_names_of_its_columns(
     onnx.save(model, path)
     if names is None:
         with pytest.raises(
-            ModelError, match=r"'driftline.columns': expected a name for each column of x \[-1, 3\]"
+            ModelError, match=r"'driftline.columns': expected a different name for each column of x \[-1, 3\]"
         ):
             Session(path)
     else:

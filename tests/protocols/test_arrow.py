@@ -86,6 +86,13 @@ def test_a_table_without_columns_that_the_model_knows_is_refused(
         codec(NAMED).decode(stream(pa.table(columns)))
 
 
+@pytest.mark.parametrize("names", ["aab", "abb", "bbaa"])
+def test_a_column_of_a_matrix_that_comes_twice_is_refused(names: str) -> None:
+    table = pa.table([[1.0]] * len(names), [*names])
+    with pytest.raises(BadRequest, match=r"^column '[ab]': expected it once, got 2 times$"):
+        codec(NAMED).decode(stream(table))
+
+
 def test_one_column_of_the_right_type_is_not_copied() -> None:
     body = stream(pa.table({"n": np.arange(1000.0, dtype=np.float32)}))
     array = codec(spec("n", "FP32", -1)).decode(body).inputs["n"]

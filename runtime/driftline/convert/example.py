@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from driftline.convert.source import Source
-from driftline.errors import BadRequest
+from driftline.errors import BadRequest, listed
 from driftline.mlmodel import Column, MlflowSignature
 from driftline.tensors import Array
 
@@ -54,14 +54,8 @@ class Example:
         columns = columns or tuple(item.name for item in inputs if item.name is not None)
         if example.is_table and columns:
             there = example.names
-            with_spaces = {name.replace(" ", "_"): name for name in there}  # which LightGBM replaces
-            columns = tuple(name if name in there else with_spaces.get(name, name) for name in columns)
-            for name in columns:
-                if name not in there:
-                    raise BadRequest(
-                        f"{data or source.path}: column {name!r}: the model takes it, there is none"
-                    )
-            example = cls(example.data[list(columns)])
+            found = [_found(name, there, columns, data or source.path) for name in columns]
+            example = cls(example.data[found])
         if not example.rows:
             raise BadRequest(f"{data or source.path}: expected rows, got none")
         return example
@@ -96,6 +90,22 @@ class Example:
                 raise BadRequest(f"column {name!r}: expected numbers, got {array.flat[0]!r:.60}")
         numbers = [array.astype(dtype) for array in arrays.values()]
         return numbers[0] if len(numbers) == 1 else np.concatenate(numbers, axis=1)
+
+
+def _found(name: str, there: Sequence[str], wanted: Collection[str], where: Path | str) -> str:
+    """Return the name in the data of a column that the model takes: LightGBM knows spaces as underscores.
+
+    Raises BadRequest if it is missing, or could be one of several that the model does not name.
+    """
+    found = [one for one in there if one == name or (one.replace(" ", "_") == name and one not in wanted)]
+    if not found:
+        raise BadRequest(f"{where}: column {name!r}: the model takes it, there is none")
+    if len(found) > 1:
+        raise BadRequest(
+            f"{where}: column {name!r}: expected one, got {listed(map(repr, found))}, "
+            "which LightGBM does not tell apart"
+        )
+    return found[0]
 
 
 def _of_file(path: Path, texts: Collection[str]) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from driftline.errors import ModelError
+from driftline.errors import ModelError, listed
 from driftline.tensors import DATATYPES, Signature, Tensors, TensorSpec
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ class Features:
             raise ModelError(
                 f"{path}: expected a model of one input FP32 [-1, {transform.width}], which the transform "
                 f"makes, got one of {takes}"
+            )
+        made, known = transform.outputs, matrix.column_names
+        if made != known and sorted(made) == sorted(known):
+            raise ModelError(
+                f"{path}: expected columns in the model's order, {listed(known)}, got {listed(made)}"
             )
         columns = tuple(
             TensorSpec(column.name, DATATYPES[DATATYPE[column.kind]], (-1,), raw=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from driftline.errors import ModelError
+from driftline.errors import ModelError, listed
 from driftline.mlmodel import MlflowSignature, Schema, Tensor
 from driftline.tensors import Signature, TensorSpec
 
@@ -59,10 +59,18 @@ def _with_columns(specs: tuple[TensorSpec, ...], schema: Schema, where: str) -> 
     if len(specs) > 1 or len(spec.shape) != 2 or not schema:
         return specs
     if spec.name in names and spec.shape[1] == 1:
-        return (replace(spec, column_names=(spec.name,)),)
+        return (_named(spec, (spec.name,), where),)
     if spec.shape[1] not in (-1, len(schema)):
         raise ModelError(f"{where}: expected {spec.shape[1]} columns as in the model, got {len(schema)}")
+    return (_named(spec, names, where),) if names else specs
+
+
+def _named(spec: TensorSpec, names: tuple[str, ...], where: str) -> TensorSpec:
     # A model that knows its columns by these names knows their order, too.
-    return (
-        specs if not names or set(names) == set(spec.column_names) else (replace(spec, column_names=names),)
-    )
+    if set(names) == set(spec.column_names):
+        return spec
+    if spec.column_names:
+        raise ModelError(
+            f"{where}: expected columns {listed(spec.column_names)} as in the model, got {listed(names)}"
+        )
+    return replace(spec, column_names=names)

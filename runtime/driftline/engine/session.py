@@ -215,11 +215,13 @@ def with_names(inputs: Sequence[TensorSpec], text: str, path: Path) -> TensorSpe
         names = json.loads(text)
     except ValueError:
         names = None
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not is_list or len(inputs) != 1 or inputs[0].shape[1:] not in ((-1,), (len(names),)):
+    is_list = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+    different = is_list and len(set(names)) == len(names)
+    if not different or len(inputs) != 1 or inputs[0].shape[1:] not in ((-1,), (len(names),)):
         takes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)
         raise ModelError(
-            f"{path}: metadata {COLUMNS!r}: expected a name for each column of {takes}, got {text:.200}"
+            f"{path}: metadata {COLUMNS!r}: expected a different name for each column of {takes}, "
+            f"got {text:.200}"
         )
     return replace(inputs[0], column_names=tuple(names))
 

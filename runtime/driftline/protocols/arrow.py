@@ -110,11 +110,6 @@ class Columns:
                 raise BadRequest(f"column {name!r}: there is none; the data has: {', '.join(schema.names)}")
         self._inputs = inputs
         self._sources = {spec.name: self._source(spec, schema.names, keep, apart) for spec in inputs}
-        self.in_order = {
-            name: source
-            for name, source in self._sources.items()
-            if source != names_of(name, len(source)) and not is_lists(schema.field(source[0]).type)
-        }
         self.texts = frozenset(
             name for spec in inputs if spec.datatype.name == "BYTES" for name in self._sources[spec.name]
         )
@@ -123,6 +118,11 @@ class Columns:
         for name in self.names:
             if schema.names.count(name) > 1:
                 raise BadRequest(f"column {name!r}: expected it once, got {schema.names.count(name)} times")
+        self.in_order = {
+            name: source
+            for name, source in self._sources.items()
+            if source != names_of(name, len(source)) and not is_lists(schema.field(source[0]).type)
+        }
 
     def _source(
         self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], apart: Sequence[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -331,6 +332,21 @@ def test_a_profile_is_checked_against_a_signature() -> None:
         profile.validate(Signature((TensorSpec("x", DATATYPES["FP32"], (-1, 1)), place), (), batched=True))
     with pytest.raises(BadRequest, match="column 'x_0': the model has strings, the profile numbers"):
         profile.validate(Signature((TensorSpec("x", DATATYPES["BYTES"], (-1, 2)), place), (), batched=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "good"),
+    [("ab", True), ("ba", False), ("bz", False), ("az", True), ("xy", True), (("x_0", "x_1"), True)],
+)
+def test_a_profile_has_no_column_where_the_model_has_another(names: Sequence[str], good: bool) -> None:
+    profile = Profile.fit({"x": np.zeros((200, 2)), "b_y": np.zeros(200)}, names={"x": names})
+    matrix = TensorSpec("x", DATATYPES["FP32"], (-1, 2), column_names=("a", "b"))
+    model = Signature((matrix,), (TensorSpec("b_y", DATATYPES["FP32"], (-1,)),), batched=True)
+    if good:
+        profile.validate(model)
+    else:
+        with pytest.raises(BadRequest, match=r"^column 'x_0': the model calls it 'a', the profile 'b', "):
+            profile.validate(model)
 
 
 def test_a_dataset_is_read_batch_by_batch(tmp_path: Path) -> None:

@@ -232,8 +232,15 @@ class Profile:
         """Check that every column of the profile is one of a model's inputs or outputs, and of the same kind.
 
         A tensor of several columns is NAME_0, NAME_1, ...; what has no column in the profile is not watched.
-        Raises BadRequest with the name of a column that is not.
+        Raises BadRequest with the name of a column that is not, or that the model has in another place.
         """
+        called = {
+            source: name
+            for spec in signature.inputs
+            for source, name in zip(
+                names_of(spec.name, len(spec.column_names)), spec.column_names, strict=True
+            )
+        }
         specs = {name: spec for spec in (*signature.inputs, *signature.outputs) for name in spec.columns}
         for reference in self.references:
             name = reference.source
@@ -246,6 +253,13 @@ class Profile:
             expected = "strings" if spec.datatype.name == "BYTES" else "numbers"
             if came != expected:
                 raise BadRequest(f"column {name!r}: the model has {expected}, the profile {came}")
+            own = called.get(name, reference.name)
+            # Other names are fine, but not one that the model has for another column.
+            if reference.name not in (name, own) and reference.name in called.values():
+                raise BadRequest(
+                    f"column {name!r}: the model calls it {own!r}, the profile {reference.name!r}, "
+                    "which is another column of the model"
+                )
 
 
 def _batches_of(data: Any) -> Iterable[object]:

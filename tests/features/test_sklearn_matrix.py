@@ -261,7 +261,7 @@ def test_components_are_those_of_scikit_learn(rows: Any, kind: Any) -> None:
     st.lists(REAL, min_size=5, max_size=40, unique=True),
     st.lists(st.floats(-300, 300)),
     st.integers(2, 6),
-    st.integers(0, 4),
+    st.integers(1, 4),
     st.sampled_from(["constant", "linear", "continue", "periodic"]),
     st.sampled_from(["uniform", "quantile"]),
     st.booleans(),
@@ -275,10 +275,6 @@ def test_splines_are_those_of_scikit_learn(
     spline = SplineTransformer(knots, degree, knots=where, extrapolation=how, include_bias=bias).fit(x)
     assume(spline.n_features_out_ > 0)
     now = np.array([*seen, *more])[:, None]
-    if degree == 0:  # where a piece ends, a rounding error decides
-        edges = spline.bsplines_[0].t
-        now = now[np.abs(now - edges).min(axis=1) > 1e-6]
-        assume(how != "periodic" and len(now))
     same_matrix(spline, now)
 
 

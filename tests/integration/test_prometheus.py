@@ -104,7 +104,10 @@ def test_the_drift_alert_fires_for_the_server_and_for_the_sidecar(
 
     (alert,) = until(fired, "the alert")
     name = " ".join(filter(None, ("flights", version)))
-    assert alert["annotations"]["summary"] == f"x_1 of {name}: further from the reference than is harmless"
+    assert (
+        alert["annotations"]["summary"]
+        == f"x_1 of {name}: drifted further from the reference than is harmless"
+    )
     assert re.match(
         r"Since about 20\d\d-\d\d-\d\d [\d:.]+ \+0000 UTC\. GET ", alert["annotations"]["description"]
     )

@@ -171,6 +171,8 @@ def _splines(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     how = fitted.extrapolation
     if how == "error":
         raise BadRequest("extrapolation: 'error' can't be imported")
+    if fitted.degree < 1:  # steps, where a rounding error decides, and which end differently beyond the knots
+        raise BadRequest(f"degree: expected 1 or more, got {fitted.degree}")
     made: list[str] = []
     for column, basis in zip(columns, fitted.bsplines_, strict=True):
         work.set_kind(column, "number")

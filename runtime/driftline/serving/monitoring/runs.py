@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from driftline.backoff import backoff, jittered
 from driftline.config import Server
 from driftline.errors import ConfigError, DriftlineError, NotFound
-from driftline.monitor.detection.onset import since_when
 from driftline.monitor.reporting.outbox import Outbox
 from driftline.registry.mlflow.tracking import Tracking, Unreachable
 from driftline.registry.source import Version
@@ -251,9 +250,7 @@ def metrics_of(report: Report) -> Iterator[tuple[str, float]]:
 def tag_of(signal: Signal) -> tuple[str, str]:
     """Return a tag: `driftline.alarm.COLUMN`, or `driftline.alarm` for the model; time and description."""
     key = f"driftline.alarm.{fit(signal.column)}" if signal.column else "driftline.alarm"
-    return key, f"{signal.when.isoformat(' ', 'seconds')}{since_when([signal.onset])} {signal.words}"[
-        :_LONGEST_TAG
-    ]
+    return key, f"{signal.when.isoformat(' ', 'seconds')}{signal.since} {signal.words}"[:_LONGEST_TAG]
 
 
 def fit(column: str) -> str:

@@ -455,7 +455,7 @@ async def test_a_queue_full_of_rows_refuses_and_says_when_to_come_back() -> None
 async def test_the_time_to_come_back_grows_with_what_waits() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    batcher.counters.executed(4, 0, 4_000_000_000, 0)
+    batcher.counters.record_batch(4, 0, 4_000_000_000, 0)
     async with held(run, batcher):
         for n in range(10):
             batcher.submit(rows(n), ("y",))

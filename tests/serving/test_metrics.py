@@ -87,7 +87,7 @@ async def test_requests_rows_and_batches_are_counted_by_version(host: Host) -> N
 
 async def test_times_are_in_microseconds(host: Host) -> None:
     counters = host.find("m").batcher.counters
-    counters.executed(1, 1_500, 2_500_000, 3_999)
+    counters.record_batch(1, 1_500, 2_500_000, 3_999)
     counters.request_ns, counters.queue_ns = 7_000_000, 8_000
     scrape = Scrape(host)
     durations = {
@@ -106,14 +106,14 @@ async def test_times_are_in_microseconds(host: Host) -> None:
 async def test_failures_are_counted_by_reason_and_all_reasons_are_there(host: Host) -> None:
     counters = host.find("m").batcher.counters
     for error in (BadRequest("a"), BadRequest("b"), Cancelled("c"), ModelError("d")):
-        counters.fail(error, 1)
+        counters.record_failure(error, 1)
     scrape = Scrape(host)
     failures = {
         reason: scrape("nv_inference_request_failure", **one(1), reason=reason)
         for reason in ("OTHER", "CANCELED", "BACKEND", "REJECTED")
     }
     assert failures == {"OTHER": 2, "CANCELED": 1, "BACKEND": 1, "REJECTED": 0}
-    counters.fail(Unavailable("e"), 1)
+    counters.record_failure(Unavailable("e"), 1)
     assert Scrape(host)("nv_inference_request_failure", **one(1), reason="REJECTED") == 1
 
 

@@ -96,7 +96,7 @@ async def test_statistics_count_requests_rows_and_batches(host: Host) -> None:
     for request in requests:
         await request
     await batcher.submit({"x": np.zeros((5, 3), np.float32)}, ("y",))
-    batcher.counters.fail(BadRequest("no"), 77)
+    batcher.counters.record_failure(BadRequest("no"), 77)
     (statistics,) = triton.statistics([host.find("m")])["model_stats"]  # type: ignore[misc]
     counters = batcher.counters
     assert (statistics["name"], statistics["version"]) == ("m", "2")

@@ -103,7 +103,7 @@ class Infer:
                     return Call(served, codec, decoded, Completed(outputs), begin)
             request = served.batcher.submit(decoded.inputs, decoded.outputs, decoded.timeout_us)
         except DriftlineError as error:
-            served.batcher.counters.fail(error, perf_counter_ns() - begin)
+            served.batcher.counters.record_failure(error, perf_counter_ns() - begin)
             raise
         return Call(served, codec, decoded, request, begin)
 

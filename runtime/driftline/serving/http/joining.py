@@ -135,7 +135,7 @@ def join(served: Served, codec: JoiningCodec, form: Form, members: Sequence[Memb
     """Start them as one request; return False if they can't be joined."""
     try:
         decoded = form.read_all([member.body for member in members])
-        request = served.batcher.submit(decoded.inputs, decoded.outputs, together=len(members))
+        request = served.batcher.submit(decoded.inputs, decoded.outputs, client_requests=len(members))
     except (Unread, DriftlineError):
         return False
     except Exception:  # nothing is started yet: each continues alone

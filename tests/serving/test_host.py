@@ -435,7 +435,7 @@ async def test_memory_is_given_back_when_the_last_answer_has_let_go(
         answering = host.find("m")  # as the endpoint holds it until its answer is sent
         model = weakref.ref(answering.model)
         alive: list[bool] = []
-        monkeypatch.setattr(memory, "give_back", lambda: alive.append(model() is not None))
+        monkeypatch.setattr(memory, "release_free_pages", lambda: alive.append(model() is not None))
         register(registry, tmp_path)
         await eventually(lambda: default(host) == 2 and not host.entries["m"].unloading)
         await asyncio.sleep(0.1)

@@ -43,7 +43,7 @@ class Pages:
     async def report(self, request: Request) -> Response:
         """How the last windows differ from the reference."""
         served = self._host.find(**request.path_params)
-        return await pages.report(request, await caught_up(served), *served.named)
+        return await pages.report(request, await caught_up(served), *served.name_and_version)
 
     async def acknowledge(self, request: Request) -> Response:
         """Acknowledge the signals that are held."""
@@ -52,7 +52,7 @@ class Pages:
     async def window(self, request: Request) -> Response:
         """The current window."""
         served = self._host.find(**request.path_params)
-        return await pages.window(await caught_up(served), *served.named)
+        return await pages.window(await caught_up(served), *served.name_and_version)
 
     async def reference(self, request: Request) -> Response:
         """The profile."""

@@ -174,7 +174,7 @@ class Watch(Watched):
             on_window=self._on_window(profile),
         )
         monitor.warm_up()
-        memory.leave_compiler()
+        memory.release_compiler_code()
         return monitor
 
     def _on_window(self, profile: Profile) -> Callable[[Window], None]:

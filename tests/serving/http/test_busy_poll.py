@@ -40,7 +40,7 @@ def request(poll: BusyPoll, clock: Clock, after_us: int) -> None:
     """One that comes so long after the last was seen to, and takes 50 us."""
     came = clock.now = clock.now + 1_000 * after_us
     clock.now += 50_000
-    poll.left(came)
+    poll.record_handled(came)
 
 
 async def test_behind_a_request_that_came_soon_the_loop_is_kept_awake_for_as_long(clock: Clock) -> None:

@@ -159,10 +159,10 @@ def test_what_was_asked_before_what_is_refused_is_answered(
 
 
 def test_long_paths_are_not_kept(house: House) -> None:
-    before = house.app._known_endpoint.cache_info().currsize
+    before = house.app._cached_endpoint.cache_info().currsize
     for number in range(3):
         house.both(post("{}", f"/v2/models/{'x' * 2_000}{number}/infer"))
-    assert house.app._known_endpoint.cache_info().currsize == before
+    assert house.app._cached_endpoint.cache_info().currsize == before
 
 
 @given(st.lists(st.sampled_from(sorted(REQUESTS)), min_size=2, max_size=5), st.data())

@@ -300,8 +300,9 @@ class BaseHost:
         """Close a version; a thread finishes its monitor's writes."""
         served.close()
         if served.watch is not None:
-            until = monotonic() + LAST_WINDOW_SECONDS
-            self._closing.add(task := asyncio.create_task(asyncio.to_thread(served.watch.end, until)))
+            deadline = monotonic() + LAST_WINDOW_SECONDS
+            task = asyncio.create_task(asyncio.to_thread(served.watch.wait_for_writes, deadline))
+            self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
     def _on_unloaded(self, served: Served) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from driftline.blocks import Blocks
-from driftline.serving.monitoring.deferred import ENOUGH_ROWS, MAX_SECONDS, MAX_VALUES, Deferred
+from driftline.serving.monitoring.deferred import MAX_VALUES, MAX_WAIT_SECONDS, TARGET_ROWS, Deferred
 from driftline.tensors import Tensors
 
 
@@ -43,13 +43,13 @@ async def test_few_rows_are_observed_after_a_while() -> None:
     seen.give(2)
     await asyncio.sleep(0)
     assert seen.pieces == []
-    await asyncio.sleep(3 * MAX_SECONDS)
+    await asyncio.sleep(3 * MAX_WAIT_SECONDS)
     assert seen.pieces == [[0, 1, 2, 3, 4]]
 
 
 async def test_many_rows_are_observed_in_the_next_turn_of_the_loop() -> None:
     seen = Seen()
-    while seen.given < ENOUGH_ROWS:
+    while seen.given < TARGET_ROWS:
         seen.give(100)
     seen.give(7)
     await asyncio.sleep(0)
@@ -69,7 +69,7 @@ async def test_all_are_observed_once_whatever_comes_when(seed: int) -> None:
     seen.deferred.catch_up()
     assert sorted(seen.rows) == list(range(seen.given))
     before = len(seen.pieces)
-    await asyncio.sleep(2 * MAX_SECONDS)
+    await asyncio.sleep(2 * MAX_WAIT_SECONDS)
     assert len(seen.pieces) == before
 
 
@@ -124,11 +124,11 @@ async def test_what_fails_takes_no_other_batch_along(caplog: pytest.LogCaptureFi
         raise MemoryError
 
     deferred = Deferred(observe)
-    for rows in (1, ENOUGH_ROWS + 1, ENOUGH_ROWS + 2, 3):
+    for rows in (1, TARGET_ROWS + 1, TARGET_ROWS + 2, 3):
         deferred.add({"x": np.zeros(rows)}, {})
     await asyncio.sleep(0)
     deferred.catch_up()
-    assert seen == [1, ENOUGH_ROWS + 1, ENOUGH_ROWS + 2, 3]
+    assert seen == [1, TARGET_ROWS + 1, TARGET_ROWS + 2, 3]
     assert caplog.text.count("rows can't be observed") == 4
 
 

@@ -22,15 +22,15 @@ def test_failures_count_by_whose_fault_they_are() -> None:
 
 
 def test_totals_of_several_processes_add_up() -> None:
-    one, two, both = Counters(), Counters(), Counters()
-    for part in (one, two):
-        for counters in (part, both):
+    first, second, total = Counters(), Counters(), Counters()
+    for part in (first, second):
+        for counters in (part, total):
             counters.record_batch(4, 1, 10, 100)
-            counters.record_batch(1 if part is one else 2, 3, 30, 300)
+            counters.record_batch(1 if part is first else 2, 3, 30, 300)
             counters.record_failure(ModelError("x"), 5)
             counters.requests += 2
             counters.request_ns += 7
             counters.queue_ns += 3
-            counters.last_inference = 1.0 if part is one else 2.0
-    one.add(two)
-    assert one == both
+            counters.last_inference = 1.0 if part is first else 2.0
+    first.add(second)
+    assert first == total

@@ -39,7 +39,7 @@ def test_a_code_for_each_status(error: DriftlineError, code: grpc.StatusCode) ->
 
 
 def test_what_nobody_meant_to_raise_is_ours_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    code, said = status_of(KeyError("secret"))
+    code, message = status_of(KeyError("secret"))
     assert code is Status.INTERNAL
-    assert said == "internal error: KeyError; the server's log says more"
+    assert message == "internal error: KeyError; the server's log says more"
     assert [record.levelno for record in caplog.records] == [logging.ERROR]

@@ -35,8 +35,8 @@ def test_it_signs_as_mlflow_does() -> None:
 
 
 def test_what_is_signed_and_new_is_taken() -> None:
-    for late in (-WINDOW_SECONDS, 0, WINDOW_SECONDS):
-        verify(WORDS, "id", "1000", b"{}", signature(WORDS, "id", "1000", b"{}"), 1000.0 + late)
+    for delay in (-WINDOW_SECONDS, 0, WINDOW_SECONDS):
+        verify(WORDS, "id", "1000", b"{}", signature(WORDS, "id", "1000", b"{}"), 1000.0 + delay)
 
 
 @pytest.mark.parametrize(

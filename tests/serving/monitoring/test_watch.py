@@ -140,7 +140,7 @@ async def test_the_clock_of_a_version_ends_with_it(tmp_path: Path) -> None:
     other = watch_of(tmp_path)
     other.start()
     await loaded(other)
-    found = weakref.ref(other)
+    reference = weakref.ref(other)
     del other
     gc.collect()
-    assert found() is None
+    assert reference() is None

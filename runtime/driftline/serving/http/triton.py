@@ -111,7 +111,7 @@ def config(served: Served) -> dict[str, Any]:
     device = settings.engine.device
     on_gpu = bool(served.model.device_sessions) if device == "auto" else device != "cpu"
     kind = "KIND_GPU" if on_gpu else "KIND_CPU"
-    document: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "name": served.version.name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
@@ -123,8 +123,8 @@ def config(served: Served) -> dict[str, Any]:
         "default_model_filename": "model.onnx",
     }
     if max_batch_rows:
-        document["dynamic_batching"] = {"max_queue_delay_microseconds": settings.batching.max_delay_us}
-    return document
+        answer["dynamic_batching"] = {"max_queue_delay_microseconds": settings.batching.max_delay_us}
+    return answer
 
 
 def metadata(served: Served, versions: Iterable[int]) -> dict[str, object]:

@@ -175,14 +175,19 @@ class Detectors:
         return {**arrays, **self.looks.snapshot(), "random": self._ranks.random.bit_generator.state}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Continue from a snapshot made with the same references; raise ValueError if its shapes differ."""
+        """Continue from a snapshot made with the same references.
+
+        Raises ValueError, or whatever a damaged one causes; then nothing has changed.
+        """
         for name, array in self._state._asdict().items():
             if array.shape != snapshot[name].shape:
                 raise ValueError(f"{name}: expected {array.shape}, got {snapshot[name].shape}")
+        random = np.random.default_rng()
+        random.bit_generator.state = snapshot["random"]
         self.looks.restore(snapshot)
         for name, array in self._state._asdict().items():
             array[:] = snapshot[name]
-        self._ranks.random.bit_generator.state = snapshot["random"]
+        self._ranks.random = random
 
 
 def radius(rows: Array, tolerance: float, columns: int) -> Array:

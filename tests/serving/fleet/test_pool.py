@@ -85,3 +85,32 @@ async def test_a_process_that_hangs_is_replaced(
         assert "worker 0 has said nothing for 3 s: it is killed" in caplog.text
         assert "worker 0 was killed by SIGKILL; another takes its place" in caplog.text
         await pool.stop()
+
+
+async def test_nobody_waits_on_the_socket_of_a_process_that_hangs_while_the_others_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "QUIET_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        pool = pool_of(listener)
+        await asyncio.wait_for(pool.start(), 60)
+        (worker,) = pool.workers
+        assert worker.process is not None
+        await eventually(lambda: worker.channel.received > 2, "messages")
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        socket.create_connection(address, 10).close()
+        stopping = asyncio.create_task(pool.stop())
+        await eventually(lambda: refused(address), "the end of the socket")
+        assert worker.process is not None
+        assert not stopping.done()
+        worker.process.kill()
+        await stopping
+
+
+def refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, 10).close()
+    except ConnectionRefusedError:
+        return True
+    return False

@@ -114,3 +114,22 @@ def refused(address: tuple[str, int]) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+async def test_a_process_that_can_not_be_killed_does_not_keep_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pool = pool_of(listener)
+        pool._settings = Server(drain_seconds=0), ServerFile()
+        await asyncio.wait_for(pool.start(), 60)
+        (worker,) = pool.workers
+        assert worker.process is not None
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        monkeypatch.setattr(pool, "kill", lambda: None)  # as if it waited for a disk that does not respond
+        await asyncio.wait_for(pool.stop(), 30)
+        assert worker.process is not None
+        worker.process.kill()
+        await asyncio.gather(*pool._tasks)
+    assert "1 workers have not ended within 0.1 s: they are killed" in caplog.text

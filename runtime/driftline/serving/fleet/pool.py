@@ -133,9 +133,9 @@ class WorkerPool:
             most = server.stop_delay_seconds + server.drain_seconds + STOP_SECONDS
             _, late = await asyncio.wait(self._tasks, timeout=most)
             if late:
-                log.error("%d workers do not end: they are killed", len(late))
+                log.error("%d workers have not ended within %g s: they are killed", len(late), most)
                 self.kill()
-            await asyncio.gather(*late, return_exceptions=True)
+                await asyncio.wait(late, timeout=STOP_SECONDS)  # one may wait for a dead disk or GPU
 
     def kill(self) -> None:
         """Kill all processes."""

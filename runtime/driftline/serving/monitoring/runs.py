@@ -116,8 +116,8 @@ class Runs:
 
     def close(self) -> None:
         """Write what is still waiting, for at most ten seconds."""
-        self._outbox.close()
-        if lost := self._lost + self._outbox.waiting:
+        left = self._outbox.close()
+        if lost := self._lost + len(left):
             log.error("%d windows and alarms were not written to %s", lost, self._tracking.uri)
 
     # -- in the outbox's thread -------------------------------------------------------------------

@@ -348,6 +348,7 @@ def test_another_worker_accepts_for_one_that_can_not(registry: Registry, killed:
         with ThreadPoolExecutor(16) as clients:  # the system gives each of the two about half of them
             answers = [clients.submit(server.infer, "m", ROW) for _ in range(16)]
         assert [answer.result().status_code for answer in answers] == [200] * 16
+        assert server.get("/metrics").status_code == 200
         hanging.resume()
         assert server.stop() == 0
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,3 +145,26 @@ def test_where_no_checkpoint_can_be_written_none_is_kept(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # what root is allowed is not refused
     with pytest.raises(BadRequest, match=f"files in {tmp_path} can't be written"):
         checkpoint.check(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("random", [None, {}, {"bit_generator": "PCG64"}, {"bit_generator": "MT19937"}])
+def test_a_damaged_random_state_is_not_restored_by_half(profile: Profile, random: Any) -> None:
+    first, second = monitor_of(profile), monitor_of(profile)
+    first.observe(batch(1_100, 1))
+    snapshot = first.snapshot()
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        second.restore(replace(snapshot, detectors={**snapshot.detectors, "random": random}))
+    np.testing.assert_equal(second.snapshot().detectors, monitor_of(profile).snapshot().detectors)
+    second.restore(snapshot)
+    np.testing.assert_equal(second.snapshot().detectors, snapshot.detectors)
+
+
+def test_a_checkpoint_without_the_other_values_is_not_restored_by_half(
+    profile: Profile, tmp_path: Path
+) -> None:
+    first, second = monitor_of(profile), monitor_of(profile)
+    first.observe(batch(1_100, 1))
+    checkpoint.save(tmp_path / "checkpoint", first, None)  # type: ignore[arg-type]
+    with pytest.raises(BadRequest, match="one that is damaged"):
+        checkpoint.load(tmp_path / "checkpoint", second)
+    assert second.rows == 0

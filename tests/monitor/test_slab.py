@@ -174,3 +174,24 @@ def test_a_worker_counts_while_its_monitor_collects() -> None:
     for start in range(0, ROWS - 7, 7):
         alone.observe(part(columns, start, start + 7))
     same(fleet, alone)
+
+
+def test_rows_are_counted_once_though_a_callback_raises() -> None:
+    random = np.random.default_rng(0)
+    profile = Profile.fit({"x": random.standard_normal(5000)})
+
+    def fail(_: object) -> None:
+        raise OSError("no room")
+
+    monitor = Monitor(profile, on_signal=fail)
+    memory = memory_for(monitor)
+    collector, share = Collector(monitor, memory), Share(profile, memory)
+    share.observe({"x": random.standard_normal(1000) + 1})
+    collector.ask()
+    share.follow()
+    with pytest.raises(OSError, match="no room"):
+        collector.collect()
+    collector.collect()
+    collector.take_all()
+    assert monitor.current()[0].counts["x"].sum() == monitor.rows == 1000
+    assert monitor.signals

@@ -138,7 +138,7 @@ def default(host: Host, name: str = "m") -> int | None:
 
 def states(host: Host) -> dict[int, tuple[str, str]]:
     """The index: {version: (state, reason)} of the model m."""
-    rows = triton.index(host, host.registry.versions("m"), only_ready=False)
+    rows = triton.index(host, host.registry.versions("m"), {}, only_ready=False)
     return {int(row["version"]): (row["state"], row["reason"]) for row in rows}
 
 

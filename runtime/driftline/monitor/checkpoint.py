@@ -110,8 +110,9 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
             raise BadRequest(f"checkpoint {path}: expected format {FORMAT}, got {head['format']}")
         if head["fingerprint"] != monitor.profile.fingerprint:
             raise BadRequest(f"checkpoint {path}: it was counted against another profile")
+        more = dict(head["more"])
         monitor.restore(_snapshot_of(head, arrays, str(path)))
-        return dict(head["more"])
+        return more
     except BadRequest:
         raise
     except Exception as error:  # whatever damaged bytes cause

@@ -169,6 +169,8 @@ class Collector:
     def _take(self, buffer: int) -> None:
         rows, counter = self._slab.rows, self._slab.counters[buffer]
         if rows[buffer]:
-            self._monitor.merge(counter, int(rows[buffer]))
-            counter.reset()
-            rows[buffer] = 0
+            try:
+                self._monitor.merge(counter, int(rows[buffer]))
+            finally:  # once merged, they are not to be merged again, even if a callback raises
+                counter.reset()
+                rows[buffer] = 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
+from driftline.monitor.reporting import outbox as module
 from driftline.monitor.reporting.outbox import Outbox
 
 
@@ -93,3 +95,51 @@ def test_what_is_not_done_when_it_closes_is_said(caplog: pytest.LogCaptureFixtur
     assert outbox.close(0.1) == [0, 1, 2]
     assert "test: not done in 0.1 s; 2 more wait and are lost" in caplog.text
     go.set()
+
+
+def test_while_no_thread_can_be_had_items_wait(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+    outbox = Outbox(done.append, "test")
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", no_thread)
+        outbox.put(0)
+        outbox.put(1)
+    assert "test: can't start new thread; 1 wait" in caplog.messages
+    outbox.put(2)
+    outbox.close()
+    assert done == [0, 1, 2]
+
+
+def test_what_no_thread_could_be_had_for_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    outbox = Outbox(print, "test")
+    outbox.put(0)
+    assert outbox.close() == [0]
+    assert "test: not done in 10 s; 1 more wait and are lost" in caplog.text
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_items_of_several_threads_are_done_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(threading.Thread):
+        def __init__(self, **settings: Any) -> None:
+            time.sleep(0.05)
+            super().__init__(**settings)
+
+    monkeypatch.setattr(module, "Thread", Slow)
+    workers: set[int] = set()
+    outbox = Outbox(lambda _: workers.add(threading.get_ident()), "test")
+    putting = [threading.Thread(target=outbox.put, args=(item,)) for item in range(8)]
+    for one in putting:
+        one.start()
+    for one in putting:
+        one.join()
+    assert [one.name for one in threading.enumerate()].count("driftline-test") == 1
+    outbox.close()
+    assert len(workers) == 1

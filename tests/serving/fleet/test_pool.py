@@ -85,3 +85,51 @@ async def test_a_process_that_hangs_is_replaced(
         assert "worker 0 has said nothing for 3 s: it is killed" in caplog.text
         assert "worker 0 was killed by SIGKILL; another takes its place" in caplog.text
         await pool.stop()
+
+
+async def test_nobody_waits_on_the_socket_of_a_process_that_hangs_while_the_others_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "QUIET_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        pool = pool_of(listener)
+        await asyncio.wait_for(pool.start(), 60)
+        (worker,) = pool.workers
+        assert worker.process is not None
+        await eventually(lambda: worker.channel.received > 2, "messages")
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        socket.create_connection(address, 10).close()
+        stopping = asyncio.create_task(pool.stop())
+        await eventually(lambda: refused(address), "the end of the socket")
+        assert worker.process is not None
+        assert not stopping.done()
+        worker.process.kill()
+        await stopping
+
+
+def refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, 10).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+async def test_a_process_that_can_not_be_killed_does_not_keep_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pool = pool_of(listener)
+        pool._settings = Server(drain_seconds=0), ServerFile()
+        await asyncio.wait_for(pool.start(), 60)
+        (worker,) = pool.workers
+        assert worker.process is not None
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        monkeypatch.setattr(pool, "kill", lambda: None)  # as if it waited for a disk that does not respond
+        await asyncio.wait_for(pool.stop(), 30)
+        assert worker.process is not None
+        worker.process.kill()
+        await asyncio.gather(*pool._tasks)
+    assert "1 workers have not ended within 0.1 s: they are killed" in caplog.text

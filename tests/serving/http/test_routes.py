@@ -12,7 +12,9 @@ from starlette.routing import Route
 from support import infer_request, scale
 
 from driftline.config import Server
+from driftline.errors import NotFound
 from driftline.registry.directory import DirectoryRegistry
+from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.http import openapi
 from driftline.serving.http.app import App
@@ -45,6 +47,36 @@ async def test_nobody_loads_or_unloads_unless_the_settings_allow_it(host: Host, 
     async with client(host, model_control="explicit") as operator:
         assert (await operator.post(f"/v2/repository/models/m/{verb}")).status_code == 200
         assert ("m" in {served.version.name for served in host.served()}) == (verb == "load")
+
+
+async def test_the_index_has_the_other_models_while_some_can_not_be_read(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "models"
+    for name in ("broken", "gone", "other"):
+        host.registry.register([scale(tmp_path / "model.onnx", 2.0)], name)
+    for name in ("broken", "m"):
+        (root / name / "aliases.json").write_text("{")
+    versions = DirectoryRegistry.versions
+
+    def without_one(registry: DirectoryRegistry, name: str) -> list[Version]:
+        if name == "gone":
+            raise NotFound("it was removed after the models were listed")
+        return versions(registry, name)
+
+    monkeypatch.setattr(DirectoryRegistry, "versions", without_one)
+    async with client(host) as stranger:
+        rows = (await stranger.post("/v2/repository/index")).json()
+        ready = (await stranger.post("/v2/repository/index", json={"ready": True})).json()
+    assert [(row["name"], row["version"], row["state"]) for row in rows] == [
+        ("broken", "", "UNAVAILABLE"),
+        ("m", "1", "READY"),
+        ("other", "1", "UNAVAILABLE"),
+    ]
+    for row in rows[:2]:
+        assert f"{root}/{row['name']}/aliases.json: expected an object" in row["reason"]
+    assert rows[2]["reason"] == ""
+    assert ready == rows[1:2]
 
 
 async def test_the_description_is_of_what_is_there(host: Host) -> None:

@@ -39,14 +39,14 @@ def row(name: str, version: int, state: str, reason: str = "") -> dict[str, obje
 async def test_the_index_has_what_registry_and_memory_hold(host: Host) -> None:
     await host.unload("text")
     registered = [Version("m", 1), Version("m", 2), Version("m", 10), Version("a", 1)]
-    assert triton.index(host, registered, only_ready=False)[:5] == [
+    assert triton.index(host, registered, {}, only_ready=False)[:5] == [
         row("a", 1, "UNAVAILABLE"),
         row("fixed", 1, "READY"),
         row("m", 1, "READY"),
         row("m", 2, "READY"),
         row("m", 10, "UNAVAILABLE"),
     ]
-    assert triton.index(host, registered, only_ready=True) == [
+    assert triton.index(host, registered, {}, only_ready=True) == [
         row("fixed", 1, "READY"),
         row("m", 1, "READY"),
         row("m", 2, "READY"),
@@ -59,7 +59,7 @@ async def test_tags_and_lineage_are_shown_where_there_are_some(host: Host) -> No
     served.version = replace(served.version, tags={"team": "a"}, lineage=lineage)
     origin = {"tags": {"team": "a"}, "lineage": lineage}
     registered = [Version("m", 1), Version("m", 2), Version("m", 3, tags={"team": "b"})]
-    assert triton.index(host, registered, only_ready=False)[1:] == [
+    assert triton.index(host, registered, {}, only_ready=False)[1:] == [
         row("m", 1, "READY"),
         row("m", 2, "READY") | origin,
         row("m", 3, "UNAVAILABLE") | {"tags": {"team": "b"}},
@@ -78,7 +78,7 @@ async def test_the_index_says_what_goes_on_with_a_version(host: Host) -> None:
         unloading=[*m.versions.values()],
     )
     host.entries["m"].versions.pop(2)
-    assert [entry for entry in triton.index(host, [], only_ready=False) if entry["name"] == "m"] == [
+    assert [entry for entry in triton.index(host, [], {}, only_ready=False) if entry["name"] == "m"] == [
         row("m", 1, "READY", "its new files are broken"),
         row("m", 2, "UNLOADING"),
         row("m", 3, "UNAVAILABLE", "its files are broken"),

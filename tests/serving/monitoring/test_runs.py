@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import threading
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,6 +18,7 @@ from driftline.errors import ConfigError
 from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.reference.profile import Profile
+from driftline.monitor.reporting.outbox import Outbox
 from driftline.registry.source import Version
 from driftline.serving.monitoring.runs import MAX_WAITING, Runs, metrics_of, mlflow_name, tag_of
 
@@ -94,6 +96,26 @@ def test_what_waits_for_a_server_that_is_away_is_bounded_and_counted(
     assert caplog.text.count("windows and alarms wait") == 1
     assert "windows and alarms were not written to http://127.0.0.1" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_what_there_is_no_time_for_is_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, taken, go = Outbox.close, threading.Event(), threading.Event()
+
+    def stall(*_: object) -> None:
+        taken.set()
+        go.wait(30)
+
+    monkeypatch.setattr(Runs, "_write_alarm", stall)
+    monkeypatch.setattr(Outbox, "close", lambda self: close(self, 0.1))
+    runs = Runs("http://127.0.0.1:1")
+    for _ in range(3):
+        runs.alarm(VERSION, SIGNAL)
+    assert taken.wait(30)
+    runs.close()
+    go.set()
+    assert "3 windows and alarms were not written to http://127.0.0.1:1" in caplog.messages
 
 
 def test_a_version_without_windows_has_no_run_to_finish(caplog: pytest.LogCaptureFixture) -> None:

@@ -150,3 +150,31 @@ def test_large_ones_do_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> N
                 payloads.put(b"q" * 6_000, None)
             receiver.wait(20)
         assert len(receiver.headers) >= 10
+
+
+def test_a_sink_that_can_not_be_reached_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[bytes] = []
+
+    def refuse(sender: module.Sender, fields: object, body: bytes) -> int:
+        attempts.append(body)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(module.Sender, "post", refuse)
+    monkeypatch.setattr(module, "FIRST_REST", 60.0)
+    with logging_to("http://127.0.0.1:1/") as payloads:
+        for _ in range(100):
+            payloads.put()
+        until(lambda: len(attempts) == module.SENDERS, "the first attempts")
+    assert payloads.shared["given_up"] == 200
+    assert len(attempts) <= 2 * module.SENDERS * module.ATTEMPTS
+
+
+def test_a_sink_that_refuses_for_a_while_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = module.SENDERS * module.ATTEMPTS
+    with receiving(*[503] * refusals) as receiver:
+        with logging_to(receiver.url) as payloads:
+            for _ in range(20):
+                payloads.put()
+        counts = payloads.shared["sent"], payloads.shared["given_up"]
+        assert sum(counts) == 40
+        assert counts[0] == len(receiver.events) >= 40 - refusals // module.ATTEMPTS

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,18 @@ async def test_closed_at_once_it_still_logs(tmp_path: Path) -> None:
         say(payloads)
     assert payloads.counts.sent == 2
     assert len(os.listdir(tmp_path)) == 1
+
+
+async def test_a_sink_that_can_not_be_reached_does_not_keep_the_server() -> None:
+    """Not even if more waits than is handed over at once."""
+    with receiving() as receiver:
+        url = receiver.url
+    async with logging_to(url) as payloads:
+        await eventually(children, "the process that logs")
+        for _ in range(400):
+            say(payloads, size=20_000)
+    assert payloads.counts.dropped == 800
+    assert monotonic() < payloads._deadline
 
 
 async def test_a_sink_that_hangs_does_not_keep_the_server(

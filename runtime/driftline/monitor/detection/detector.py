@@ -36,9 +36,6 @@ HALF_LIVES = np.array([500.0, 5000.0])
 FLOOR = 0.005
 """The least share of a rank bin that `alarm` bets against: values never seen before alarm at about 2 %."""
 
-LEAST = 1e-9
-"""The share to divide by where a rank bin has no gap, as in references of very few rows."""
-
 DELTA = 0.01
 """How likely some column's true distribution is further from its reference than its radius allows for."""
 
@@ -154,7 +151,7 @@ class Detectors:
     def _evidence(self, column: int, counts: Array, now: Array) -> Array:
         """Return (3, looks): the log likelihood ratio of a column's counts (looks, bins) for its distribution
         `now`, (BINS,) rows, against the reference; its expectation under the reference, and under `now`."""
-        shares = np.maximum(self._gaps[column] / self._gaps[column].sum(), LEAST)
+        shares = self._gaps[column] / self._gaps[column].sum()
         bet = now + detector.KAPPA * shares
         bet /= bet.sum()
         gains = np.log(bet / shares)
@@ -175,14 +172,19 @@ class Detectors:
         return {**arrays, **self.looks.snapshot(), "random": self._ranks.random.bit_generator.state}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Continue from a snapshot made with the same references; raise ValueError if its shapes differ."""
+        """Continue from a snapshot made with the same references.
+
+        Raises ValueError, or whatever a damaged one causes; then nothing has changed.
+        """
         for name, array in self._state._asdict().items():
             if array.shape != snapshot[name].shape:
                 raise ValueError(f"{name}: expected {array.shape}, got {snapshot[name].shape}")
+        random = np.random.default_rng()
+        random.bit_generator.state = snapshot["random"]
         self.looks.restore(snapshot)
         for name, array in self._state._asdict().items():
             array[:] = snapshot[name]
-        self._ranks.random.bit_generator.state = snapshot["random"]
+        self._ranks.random = random
 
 
 def radius(rows: Array, tolerance: float, columns: int) -> Array:

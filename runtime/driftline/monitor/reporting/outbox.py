@@ -46,15 +46,26 @@ class Outbox(Generic[Item]):
 
     def put(self, item: Item) -> None:
         """Queue an item; never blocks."""
-        if self._thread is None:
-            self._thread = Thread(target=self._run, name=f"driftline-{self._name}", daemon=True)
-            self._thread.start()
         while True:
             try:
                 self._items.put_nowait(item)
-                return
+                break
             except Full:
                 self._drop()
+        self._start()
+
+    def _start(self) -> None:
+        """Start the thread, if it does not run yet. While the system has none to spare, items wait."""
+        with self._lock:
+            if self._thread is not None:
+                return
+            thread = Thread(target=self._run, name=f"driftline-{self._name}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                log.error("%s: %s; %d wait", self._name, error, self.waiting)
+            else:
+                self._thread = thread
 
     @property
     def waiting(self) -> int:
@@ -72,11 +83,12 @@ class Outbox(Generic[Item]):
     def close(self, seconds: float = 10.0) -> list[Item]:
         """Take no more items; wait at most `seconds` for those in the queue to be done; return the others."""
         self.end()
-        if self._thread is None:
-            return []
-        self._thread.join(seconds)
-        self._log_dropped(at_end=True)
-        if not self._thread.is_alive():
+        if self.waiting:
+            self._start()
+        if self._thread is not None:
+            self._thread.join(seconds)
+            self._log_dropped(at_end=True)
+        if not (self._thread.is_alive() if self._thread is not None else self.waiting):
             return []
         log.error("%s: not done in %g s; %d more wait and are lost", self._name, seconds, self.waiting)
         with self._items.mutex:

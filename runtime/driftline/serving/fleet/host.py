@@ -12,12 +12,13 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftline.config import Server, ServerFile
-from driftline.errors import DriftlineError, ModelError, Unavailable
+from driftline.errors import DriftlineError, ModelError
 from driftline.http import ask
 from driftline.registry.source import Reference, Registry, Version
 from driftline.serving.base_host import Entry
@@ -229,15 +230,13 @@ class FleetHost(Host):
                 served.watch.captured(columns, rows)
 
     async def _update_all(self) -> None:
-        """Bring totals and monitors up to date; Unavailable if a worker does not respond in time."""
+        """Bring totals and monitors up to date; of a worker that does not respond, the last ones count."""
         watches = [one.watch for one in self._versions() if one.watch is not None]
         for watch in watches:
             watch.ask()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self.pool.ask("tell_totals")
-        except TimeoutError:
-            raise Unavailable(f"a worker has not answered the supervisor in {ANSWER_SECONDS:g} s") from None
         for watch in watches:
             watch.collect()
         held = {served.key for served in self._versions()}

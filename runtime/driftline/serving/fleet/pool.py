@@ -122,8 +122,8 @@ class WorkerPool:
     async def stop(self) -> None:
         """Let every process finish its requests and end; kill those that are late."""
         self._stopping = True
+        self._cover()
         for worker, task in zip(self.workers, self._tasks, strict=False):
-            worker.listener.close()
             if worker.process is not None:
                 worker.channel.tell("stop")
             else:
@@ -133,9 +133,9 @@ class WorkerPool:
             most = server.stop_delay_seconds + server.drain_seconds + STOP_SECONDS
             _, late = await asyncio.wait(self._tasks, timeout=most)
             if late:
-                log.error("%d workers do not end: they are killed", len(late))
+                log.error("%d workers have not ended within %g s: they are killed", len(late), most)
                 self.kill()
-            await asyncio.gather(*late, return_exceptions=True)
+                await asyncio.wait(late, timeout=STOP_SECONDS)  # one may wait for a dead disk or GPU
 
     def kill(self) -> None:
         """Kill all processes."""
@@ -145,10 +145,19 @@ class WorkerPool:
                     worker.process.kill()
 
     def _cover(self) -> None:
-        """Share the sockets of workers that can't accept among those that can."""
+        """Share the sockets of workers that can't accept among those that can.
+
+        When the server stops, end the sockets on which nobody accepts: connections would wait there until the
+        worker is killed.
+        """
         if self._stopping:
+            covered = {number for worker in self.workers for number in worker.covers}
+            for worker in self.workers:
+                if worker.quiet and worker.number not in covered:
+                    with suppress(OSError):
+                        worker.listener.shutdown(socket.SHUT_RDWR)
             return
-        able = [worker for worker in self.workers if worker.live and not worker.quiet]
+        able = [worker for worker in self.live if not worker.quiet]
         begun = [worker for worker in self.workers if self._starting[worker.number].done()]
         vacant = [worker.number for worker in begun if worker not in able]
         for place, worker in enumerate(able):
@@ -160,10 +169,13 @@ class WorkerPool:
     async def _keep_running(self, worker: Worker) -> None:
         """Run one process after the other for a worker, until the pool stops."""
         failures = 0
-        while not self._stopping:
-            failures = 0 if await self._run_process(worker) else failures + 1
-            if failures and not self._stopping:
-                await asyncio.sleep(backoff(failures))
+        try:
+            while not self._stopping:
+                failures = 0 if await self._run_process(worker) else failures + 1
+                if failures and not self._stopping:
+                    await asyncio.sleep(backoff(failures))
+        finally:
+            worker.listener.close()
 
     async def _run_process(self, worker: Worker) -> bool:
         """Run one process for a worker until it ends; return whether it was ever live."""
@@ -201,6 +213,8 @@ class WorkerPool:
             received = worker.channel.received
             if worker.quiet != (silent >= QUIET_SECONDS):
                 worker.quiet = not worker.quiet
+                if worker.quiet:
+                    log.warning("worker %d has said nothing for %d s", worker.number, silent)
                 self._cover()
         log.error("worker %d has said nothing for %d s: it is killed", worker.number, SILENT_SECONDS)
         process.kill()

@@ -33,6 +33,9 @@ FOLLOW_SECONDS = 0.05
 TOTALS_SECONDS = 0.5
 """Seconds between two reports of totals: a killed worker's totals since its last one are lost."""
 
+RETRY_SECONDS = 1.0
+"""Seconds between two attempts to accept connections for other workers."""
+
 
 class WorkerServer(GracefulServer):
     """Stops on SIGTERM; ignores signals of a terminal to all processes, which the supervisor handles.
@@ -53,6 +56,7 @@ class WorkerServer(GracefulServer):
         self._listeners = listeners
         self._number = number
         self._covering: dict[int, asyncio.Server] = {}
+        self._to_cover: set[int] = set()
         self._changing = asyncio.Lock()
 
     async def answer(self) -> None:
@@ -60,48 +64,62 @@ class WorkerServer(GracefulServer):
         await self.serve([self._listeners[self._number]])
 
     async def cover(self, numbers: Sequence[int]) -> None:
-        """Accept connections on the sockets of these other workers, and on those of no others."""
+        """Accept connections on the sockets of these other workers, and on those of no others.
+
+        Tried again while it fails, for lack of open files, say.
+        """
+        self._to_cover = set(numbers)
         async with self._changing:
-            for number in self._covering.keys() - set(numbers):
-                server = self._covering.pop(number)
-                self.servers.remove(server)
-                server.close()
             while not (self.started or self.should_exit):  # noqa: ASYNC110 - either ends it
                 await asyncio.sleep(FOLLOW_SECONDS)
-            if self._host.stopping or self.should_exit:
-                return
-            config, loop = self.config, asyncio.get_running_loop()
-            protocol: Callable[[], asyncio.Protocol] = partial(
-                config.http_protocol_class,  # type: ignore[call-arg]
-                config=config,
-                server_state=self.server_state,
-                app_state=self.lifespan.state,
-            )
-            for number in set(numbers) - self._covering.keys():
-                # A duplicate, since a server closes its socket.
-                listener = self._listeners[number].dup()
+            told = False
+            while not (self._host.stopping or self.should_exit) and self._covering.keys() != self._to_cover:
                 try:
-                    server = await loop.create_server(protocol, sock=listener, backlog=config.backlog)
-                except BaseException:
-                    listener.close()
-                    raise
-                self._covering[number] = server
-                self.servers.append(server)
+                    await self._cover()
+                except OSError as error:
+                    if not told:
+                        log.warning("connections can't be accepted for other workers: %s", error.strerror)
+                    told = True
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _cover(self) -> None:
+        """Stop and begin to accept on others' sockets, as `_to_cover` says."""
+        for number in self._covering.keys() - self._to_cover:
+            server = self._covering.pop(number)
+            self.servers.remove(server)
+            server.close()
+        config, loop = self.config, asyncio.get_running_loop()
+        protocol: Callable[[], asyncio.Protocol] = partial(
+            config.http_protocol_class,  # type: ignore[call-arg]
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for number in self._to_cover - self._covering.keys():
+            # A duplicate, since a server closes its socket.
+            listener = self._listeners[number].dup()
+            try:
+                server = await loop.create_server(protocol, sock=listener, backlog=config.backlog)
+            except BaseException:
+                listener.close()
+                raise
+            self._covering[number] = server
+            self.servers.append(server)
 
     def stop(self) -> int:
         """See GracefulServer. Open here, another worker's socket would queue connections after its end."""
         for number, listener in enumerate(self._listeners):
-            if number != self._number:
+            if number != self._number and number not in self._covering:
                 listener.close()
         return super().stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See GracefulServer. The socket ends for all processes: one that hangs would keep it open."""
-        for server in self.servers:
-            server.close()
-        for listener in sockets or ():
+        """See GracefulServer. The sockets end for all processes: one that hangs would keep them open."""
+        for listener in (*(sockets or ()), *(self._listeners[number] for number in self._covering)):
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
+        for server in self.servers:  # at once: it must not try to accept
+            server.close()
         await super().shutdown(sockets)
 
     @contextmanager

@@ -13,7 +13,15 @@ from starlette.routing import Route
 from driftline import __version__
 from driftline.answers import json
 from driftline.config import Server
-from driftline.errors import BadRequest, DriftlineError, Forbidden, RegistryError, Unavailable, shown
+from driftline.errors import (
+    BadRequest,
+    DriftlineError,
+    Forbidden,
+    NotFound,
+    RegistryError,
+    Unavailable,
+    shown,
+)
 from driftline.protocols.mlflow import scoring
 from driftline.registry.source import Version
 from driftline.serving.host import Host
@@ -119,18 +127,30 @@ class Pages:
             raise BadRequest(f"'ready': expected true or false, got {shown(only_ready)}")
         try:
             async with asyncio.timeout(INDEX_SECONDS):
-                registered = await self._host.read(self._registered_versions)
+                registered, broken = await self._host.read(self._registered_versions)
         except TimeoutError:
             raise Unavailable(f"the registry has not answered in {INDEX_SECONDS:g} s") from None
-        return json(triton.index(self._host, registered, only_ready))
+        return json(triton.index(self._host, registered, broken, only_ready))
 
-    def _registered_versions(self) -> list[Version]:
+    def _registered_versions(self) -> tuple[list[Version], dict[str, str]]:
+        """Return the registry's versions, and why those of other models can't be read."""
         registry = self._host.registry
+        registered: list[Version] = []
+        broken: dict[str, str] = {}
         try:
-            return [version for name in registry.models() for version in registry.versions(name)]
+            names = registry.models()
         except RegistryError as error:
             log.warning("%s; the index lists only loaded versions", error)
-            return []
+            return registered, broken
+        for name in names:
+            try:
+                registered += registry.versions(name)
+            except NotFound:  # none of its versions is ready, or it was just removed
+                continue
+            except RegistryError as error:
+                log.warning("%s; the index lists only its loaded versions", error)
+                broken[name] = str(error)
+        return registered, broken
 
     async def load(self, request: Request) -> Response:
         """Load a model in the version that the registry names now."""

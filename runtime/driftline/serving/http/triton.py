@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from driftline.registry.source import Version
@@ -24,15 +24,25 @@ EXTENSIONS = (
 PLATFORM = "onnxruntime_onnx"
 
 
-def index(host: Host, registered: Iterable[Version], only_ready: bool) -> list[dict[str, Any]]:
-    """List every version in the registry or in memory, with its state and the reason of a failure."""
+def index(
+    host: Host, registered: Iterable[Version], broken: Mapping[str, str], only_ready: bool
+) -> list[dict[str, Any]]:
+    """List every version in the registry or in memory, with its state and the reason of a failure.
+
+    registered  the registry's versions
+    broken      why the versions of other models can't be read, by model. A model that has none in memory is
+                listed with an empty version
+    """
     versions = {(version.name, version.number): version for version in registered}
     rows: dict[tuple[str, int], tuple[str, str]] = dict.fromkeys(versions, ("UNAVAILABLE", ""))
     for entry in host.entries.values():
         rows |= {(entry.name, number): state for number, state in _states(entry).items()}
         versions |= {(entry.name, number): served.version for number, served in entry.versions.items()}
+    for model, reason in broken.items():
+        its = {key: row for key, row in rows.items() if key[0] == model} or {(model, 0): ("UNAVAILABLE", "")}
+        rows |= {key: (state, why or reason) for key, (state, why) in its.items()}
     return [
-        {"name": name, "version": str(number), "state": state, "reason": reason}
+        {"name": name, "version": str(number or ""), "state": state, "reason": reason}
         | (origin(versions[name, number]) if (name, number) in versions else {})
         for (name, number), (state, reason) in sorted(rows.items())
         if state == "READY" or not only_ready

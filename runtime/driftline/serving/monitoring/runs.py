@@ -115,9 +115,9 @@ class Runs:
 
     def close(self) -> None:
         """Write what is still waiting, for at most ten seconds."""
-        self._outbox.close()
-        if unwritten := self._failed + self._outbox.waiting:
-            log.error("%d windows and alarms were not written to %s", unwritten, self._tracking.uri)
+        unwritten = self._outbox.close()
+        if failed := self._failed + len(unwritten):
+            log.error("%d windows and alarms were not written to %s", failed, self._tracking.uri)
 
     # -- in the outbox's thread -------------------------------------------------------------------
 

@@ -37,6 +37,9 @@ def main(end: int, shared: int) -> int:
     with connection, connection.makefile("rb", buffering=2**18) as file:
         while len(head := file.read(LENGTH.size)) == LENGTH.size:
             (length,) = LENGTH.unpack(head)
+            if not length:
+                queue.end(CLOSE_SECONDS)
+                continue
             if len(content := file.read(length)) < length:
                 break
             queue.put(Exchange(*one) for one in pickle.loads(content))  # noqa: S301 - our own

@@ -65,6 +65,7 @@ class EventSink:
         self._last_line = self._last_warning = -SILENCE_SECONDS
         self._not_logged = 0
         self._last_reason = ""
+        self._unreachable = ""
         self._log_lock = Lock()
 
     def threads(self, queue: Queue) -> list[Thread]:
@@ -77,7 +78,7 @@ class EventSink:
     def _send_all(self, queue: Queue) -> None:
         sender = Sender(self._url)
         try:
-            while not (queue.closed and queue.late):
+            while not queue.late:
                 posts, size = self._take(queue)
                 for left, payloads in zip(reversed(range(len(posts))), posts, strict=True):
                     try:
@@ -106,7 +107,13 @@ class EventSink:
         return posts, sum(exchange.size for exchange in exchanges)
 
     def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> str:
-        """Send a post, with retries; return why it was given up, "" if it was not."""
+        """Send a post, with retries; return why it was given up, "" if it was not.
+
+        Once a sink can't be reached in all attempts while the server stops, nothing more is tried: what waits
+        would only delay the end.
+        """
+        if self._unreachable:
+            return self._unreachable
         events = [to_event(payload, self._source, self._namespace) for payload in payloads]
         one = self._batch == 1
         fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
@@ -120,6 +127,8 @@ class EventSink:
                 sender.close()
                 reason = type(error).__name__
                 self._log_retry(reason)
+                if queue.ending and attempt == ATTEMPTS - 1:
+                    self._unreachable = reason
                 continue
             if 200 <= status < 300:
                 return ""
@@ -132,9 +141,9 @@ class EventSink:
     def _wait(self, queue: Queue, attempt: int) -> bool:
         """Wait before the next attempt; return False if there is no time for one."""
         until = monotonic() + jittered(backoff(attempt, FIRST_REST))
-        while (left := until - monotonic()) > 0 and not queue.closed:
+        while (left := until - monotonic()) > 0 and not queue.ending:
             sleep(min(left, 0.1))
-        if queue.closed:
+        if queue.ending:
             sleep(min(max(0.0, until - monotonic()), 0.1))
         return not queue.late
 

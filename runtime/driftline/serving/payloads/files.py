@@ -82,9 +82,9 @@ class FileSink:
                 queue.done(sent=len(payloads), size=size)
                 return
             until = monotonic() + backoff(failures)
-            while monotonic() < until and not queue.closed:
+            while monotonic() < until and not queue.ending:
                 sleep(0.1)
-            if queue.closed:
+            if queue.ending:
                 queue.done(given_up=len(payloads), size=size)
                 return
 

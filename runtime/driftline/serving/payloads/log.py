@@ -56,7 +56,8 @@ MAX_SKIPPED_TOGETHER = 16
 """With an exchange skipped for lack of time, a random number up to this of the next ones is skipped, too."""
 
 LENGTH = struct.Struct("=Q")
-"""The length of a frame, sent before it; a frame is a pickled list of exchanges as tuples."""
+"""The length of a frame, sent before it; a frame is a pickled list of exchanges as tuples. An empty one
+says that the server stops: what is left follows."""
 
 COUNTED = ("taken_bytes", "done_bytes", "sent", "given_up")
 """What the logging process counts.
@@ -330,6 +331,8 @@ class PayloadLog:
         self, transport: asyncio.WriteTransport, process: asyncio.subprocess.Process, ended: asyncio.Task[int]
     ) -> None:
         """Hand over what still waits, close the connection, and wait for the process, until the deadline."""
+        if not transport.is_closing():
+            transport.write(LENGTH.pack(0))
         while self._waiting and not ended.done() and monotonic() < self._deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
         transport.close()

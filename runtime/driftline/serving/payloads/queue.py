@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from math import inf
 from threading import Condition
 from time import monotonic
 
@@ -21,7 +22,7 @@ class Queue:
         self._waiting: deque[Exchange] = deque()
         self._shared = shared
         self._closed = False
-        self._until = 0.0
+        self._until = inf
         self._changed = Condition()
 
     def put(self, exchanges: Iterable[Exchange]) -> None:
@@ -62,12 +63,21 @@ class Queue:
             self._shared.add("sent", sent)
             self._shared.add("given_up", given_up)
 
+    def end(self, seconds: float) -> None:
+        """Begin to end: the queue is `late` after `seconds`; until it is closed, exchanges may be added."""
+        self._until = monotonic() + seconds
+
     def close(self, seconds: float) -> None:
         """Close the queue; it is `late` after `seconds`."""
         with self._changed:
-            self._until = monotonic() + seconds
+            self.end(seconds)
             self._closed = True
             self._changed.notify_all()
+
+    @property
+    def ending(self) -> bool:
+        """Whether the server stops: there is no time for long waits."""
+        return self._until < inf
 
     @property
     def closed(self) -> bool:
@@ -77,4 +87,4 @@ class Queue:
     @property
     def late(self) -> bool:
         """Whether the time to log what still waits is over."""
-        return self._closed and monotonic() >= self._until
+        return monotonic() >= self._until

@@ -135,6 +135,26 @@ def test_text_in_csv_stays_as_it_is_where_the_model_takes_text() -> None:
     assert request.inputs["d"].tolist() == ["True", "2020-01-01T00:00"]
 
 
+@pytest.mark.parametrize("word", ["", "NA", "null", "NaN", "None", "<NA>", "n/a"])
+@pytest.mark.parametrize("signature", [None, declared(t="double", c="string", d="string")])
+def test_words_for_missing_values_in_csv_are_those_of_pandas(
+    word: str, signature: MlflowSignature | None
+) -> None:
+    body = f"t,c,d\n1.5,x,y\n{word},{word},{word}\n"
+    assert pd.read_csv(io.StringIO(body)).isna().to_numpy().tolist() == [[False] * 3, [True] * 3]
+    inputs = decode(CsvCodec(RAW, signature), body.encode()).inputs
+    assert math.isnan(inputs["t"][1])
+    assert [inputs["c"][1], inputs["d"][1]] == [None, None]
+
+
+def test_text_in_csv_may_be_named_after_its_place() -> None:
+    texts = Signature((replace(spec("x", "BYTES", (-1, 2)), column_names=("a", "b")),), OUTPUTS, True)
+    for names in ("a,b", "x_0,x_1"):
+        assert decode(CsvCodec(texts), f"{names}\n02139,True\n".encode()).inputs["x"].tolist() == [
+            ["02139", "True"]
+        ]
+
+
 def test_a_table_without_names_that_the_model_knows_is_refused() -> None:
     codec = MlflowCodec(NAMED)
     assert "missing columns: b; the data has 2: a, c" in refused(codec, split([[1, 2]], "ac"))

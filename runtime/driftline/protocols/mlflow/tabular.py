@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from driftline import csv_files
 from driftline.columns import decoded
 from driftline.config import Batching
 from driftline.errors import BadRequest
@@ -38,7 +39,7 @@ class CsvCodec(MlflowCodec):
             name
             for spec in signature.inputs
             if spec.datatype.name == "BYTES"
-            for name in spec.column_names or spec.columns
+            for name in (*spec.column_names, *spec.columns)
         ]
         self._types = dict.fromkeys(texts, pa.string()) | {
             name: _TYPES[kind] for name, kind in declared.items() if kind in _TYPES
@@ -142,8 +143,7 @@ def read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
 
 
 def _read(body: bytes, types: Mapping[str, Any]) -> Any:
-    options = pa.csv.ConvertOptions(column_types=dict(types), strings_can_be_null=True)
-    return pa.csv.read_csv(pa.BufferReader(body), convert_options=options)
+    return pa.csv.read_csv(pa.BufferReader(body), convert_options=csv_files.converting(types))
 
 
 def _read_loosely(body: bytes, types: Mapping[str, Any]) -> Any:

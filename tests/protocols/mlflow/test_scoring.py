@@ -155,6 +155,16 @@ def test_text_in_csv_may_be_named_after_its_place() -> None:
         ]
 
 
+def test_columns_that_are_declared_by_number_are_those_without_names() -> None:
+    inputs = json.dumps([{"type": "double", "name": number} for number in range(3)])  # as of a DataFrame(X)
+    codec = MlflowCodec(MATRIX, MlflowSignature.parse({"inputs": inputs}, "MLmodel"))
+    turned = {"columns": [2, 0, 1], "data": [[c, a, b] for a, b, c in ROWS]}
+    records = [dict(zip("012", row, strict=True)) for row in ROWS]
+    for form in (split(ROWS, None), {"dataframe_split": turned}, {"dataframe_records": records}):
+        assert decode(codec, form).inputs["x"].tolist() == ROWS
+    assert "missing columns: '2'" in refused(codec, split([[1, 2]], None), SignatureViolation)
+
+
 def test_a_table_without_names_that_the_model_knows_is_refused() -> None:
     codec = MlflowCodec(NAMED)
     assert "missing columns: b; the data has 2: a, c" in refused(codec, split([[1, 2]], "ac"))

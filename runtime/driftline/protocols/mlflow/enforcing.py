@@ -89,9 +89,10 @@ class Columns:
         return self._table(frame, casting.keep if typed else casting.framed)
 
     def _table(self, frame: Frame, change: Callable[[object, Any, str], Any]) -> tuple[Tensors, bool]:
-        names = tuple(column.name for column in self._schema) if self._named else frame.names
+        there = tuple(map(str, frame.names))  # MLflow declares pandas' own names, 0, 1, ..., as numbers
+        names = tuple(str(column.name) for column in self._schema) if self._named else there
         declared = dict(zip(names, self._schema, strict=False))
-        given = frame.by_name()
+        given = Frame(there, frame.columns).by_name()
         columns = {
             name: change(name, given[name], column.type.name)
             for name, column in declared.items()

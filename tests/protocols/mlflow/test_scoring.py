@@ -500,12 +500,27 @@ def test_columns_that_are_not_taken_are_not_read() -> None:
         with counted() as pool:
             assert codec.decode(body).inputs["c"].tolist() == ["x"]
         assert pool.max_memory() < 10**6
-    with counted() as pool:
-        assert ParquetCodec(MATRIX, ABC).decode(matrix).inputs["x"].tolist() == [[1, 2, 3]]
-    assert pool.max_memory() < 10**6
+    for signature, known in ((MATRIX, ABC), (NAMED, None), (NAMED, tensor(None, -1, 3))):
+        with counted() as pool:
+            assert ParquetCodec(signature, known).decode(matrix).inputs["x"].tolist() == [[1, 2, 3]]
+        assert pool.max_memory() < 10**6
     message = "column 'd': expected BYTES, got nothing; the data has: t, c, junk"
     with pytest.raises(BadRequest, match=message):
         ParquetCodec(RAW).decode(parquet({"t": [1.0], "c": ["x"], "junk": junk}))
+
+
+@pytest.mark.parametrize(
+    "said", ["[]", "{}", '{"index_columns": 1}', '{"index_columns": [{}]}', "[" * 100_000]
+)
+def test_odd_words_of_pandas_in_a_file_are_no_fault_of_ours(said: str) -> None:
+    table = pa.table({"a": [1.0], "b": [2.0], "c": [3.0]}).replace_schema_metadata({"pandas": said})
+    sink = io.BytesIO()
+    pa.parquet.write_table(table, sink)
+    codec = ParquetCodec(MATRIX)
+    if said.startswith("[["):
+        assert "not a valid Parquet file" in refused(codec, sink.getvalue())
+    else:
+        assert decode(codec, sink.getvalue()).inputs["x"].tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize("listed", [False, True])

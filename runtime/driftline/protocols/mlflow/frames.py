@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import Any
@@ -121,6 +121,14 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
         array = _fit(spec, coerce(spec, columns[spec.name]))
         tensors[spec.name] = as_column(spec, array) if spec.raw else array
     return tensors
+
+
+def wanted(signature: Signature, names: Sequence[str]) -> Container[str]:
+    """Return which of a table's columns `tensors_of` takes."""
+    first = signature.inputs[0]
+    if len(signature.inputs) > 1 or first.raw:
+        return {spec.name for spec in signature.inputs}
+    return (first.column_names and named.taken(first, names)) or names
 
 
 def arranged(spec: TensorSpec, frame: Frame) -> Frame:

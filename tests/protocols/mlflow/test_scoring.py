@@ -177,6 +177,26 @@ def test_a_matrix_in_another_order_than_is_declared_is_taken_by_name() -> None:
     assert decode(MlflowCodec(other, ABC), split(ROWS)).inputs["x"].tolist() == [r[::-1] for r in ROWS]
 
 
+@pytest.mark.parametrize("datatype", ["INT64", "INT32", "UINT8"])
+@pytest.mark.parametrize("value", [1.5, None, -1e19, 2**63 + 1, 3.0])
+def test_no_format_makes_whole_numbers_of_others(datatype: str, value: float | None) -> None:
+    whole = replace(NAMED.inputs[0], datatype=DATATYPES[datatype])
+    codec = MlflowCodec(Signature((whole,), OUTPUTS, True))
+    rows = [[1, 2, 3], [4, 5, 6]]
+    forms = [
+        lambda rows: split(rows),
+        lambda rows: split([[c, b, 9, a] for a, b, c in rows], "cbza"),
+        lambda rows: {"dataframe_records": [dict(zip("abc", row, strict=True)) for row in rows]},
+        lambda rows: {"inputs": rows},
+    ]
+    for form in forms * 2:  # by its form from the second time on
+        assert decode(codec, form(rows)).inputs["x"].tolist() == rows
+        assert f"expected {datatype} values" in refused(codec, form([[1, value, 3]]))
+    one = json.dumps({"dataframe_records": [{"a": 2**53 + 1, "b": 0, "c": 0}]}).encode()
+    if datatype == "INT64":
+        assert decode(codec, one).inputs["x"][0, 0] == 2**53 + 1
+
+
 def test_tensors_are_answered_by_output() -> None:
     codec = MlflowCodec(MATRIX)
     for form in (

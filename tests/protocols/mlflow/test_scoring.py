@@ -197,6 +197,31 @@ def test_no_format_makes_whole_numbers_of_others(datatype: str, value: float | N
         assert decode(codec, one).inputs["x"][0, 0] == 2**53 + 1
 
 
+@pytest.mark.parametrize("signature", [None, declared(a="boolean", b="double", c="long")])
+def test_columns_of_booleans_are_numbers_where_the_model_takes_those(
+    signature: MlflowSignature | None,
+) -> None:
+    rows = [[True, 1.5, 2], [False, 0.5, 4]]
+    numbers = [[1, 1.5, 2], [0, 0.5, 4]]
+    frame = pd.DataFrame(rows, columns=list("abc"))
+    columns = Signature(tuple(spec(name, shape=(-1, 1)) for name in "abc"), OUTPUTS, True)
+    for model in (NAMED, columns):
+        for kind, body in (
+            (MlflowCodec, split(rows)),
+            (MlflowCodec, {"dataframe_records": frame.to_dict("records")}),
+            (CsvCodec, frame.to_csv(index=False).encode()),
+            (ParquetCodec, frame.to_parquet()),
+        ):
+            inputs = decode(kind(model, signature), body).inputs
+            assert np.concatenate(list(inputs.values()), axis=1).tolist() == numbers
+    whole = Signature((spec("a", "INT64"),), OUTPUTS, True)
+    assert decode(MlflowCodec(whole), split([[True], [False]], "a")).inputs["a"].tolist() == [1, 0]
+    assert "INT64 values, got null" in refused(MlflowCodec(whole), split([[True], [None]], "a"))
+    assert "got true at position 0" in refused(MlflowCodec(whole), split([[True], [2]], "a"))
+    gaps = decode(CsvCodec(MATRIX), b"a,b,c\nTrue,1.5,2\n,1,2\n").inputs["x"]
+    np.testing.assert_array_equal(gaps, [[1, 1.5, 2], [np.nan, 1, 2]])
+
+
 def test_tensors_are_answered_by_output() -> None:
     codec = MlflowCodec(MATRIX)
     for form in (

@@ -68,6 +68,14 @@ def test_nan_is_missing(transformer: Any) -> None:
     np.testing.assert_allclose(dl.Transform.from_sklearn(fitted).apply(data), fitted.transform(data), 1e-6)
 
 
+def test_products_of_encoded_text_are_numbers() -> None:
+    data = texts(np.nan)
+    fitted = make_pipeline(ENCODER, PolynomialFeatures(2), StandardScaler()).fit(data)
+    np.testing.assert_allclose(
+        dl.Transform.from_sklearn(fitted).apply(data), fitted.transform(data), 1e-6, 1e-7
+    )
+
+
 def test_codes_of_none_are_codes() -> None:
     data = texts(None)
     fitted = make_pipeline(OrdinalEncoder(), SimpleImputer()).fit(data)

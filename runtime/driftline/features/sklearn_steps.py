@@ -164,6 +164,7 @@ def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
         if len(factors) > 2 or not work.rounded.isdisjoint(factors):
             work.rounded.add(into)
         made.append(into)
+    work.encoded.update(made)
     work.drop(columns)
     return made
 

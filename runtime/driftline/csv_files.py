@@ -53,7 +53,7 @@ def open_file(path: Path, types: Mapping[str, Any] | None = None, columns: Seque
     """
     _check_head(path)
     reading = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
-    return pa.csv.open_csv(path, reading, convert_options=_converting(types, columns))
+    return pa.csv.open_csv(path, reading, convert_options=converting(types, columns))
 
 
 def check(schema: Any, where: str = "") -> None:
@@ -120,7 +120,7 @@ def _schemas(path: Path) -> Iterator[tuple[int, int, Any]]:
     for block in _blocks(path):
         reading = pa.csv.ReadOptions(column_names=names, block_size=len(block) + 1)
         try:
-            table = pa.csv.read_csv(pa.BufferReader(block), reading, convert_options=_converting())
+            table = pa.csv.read_csv(pa.BufferReader(block), reading, convert_options=converting())
         except pa.ArrowInvalid:
             return
         names = table.schema.names
@@ -144,7 +144,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
         yield rest
 
 
-def _converting(types: Mapping[str, Any] | None = None, columns: Sequence[str] = ()) -> Any:
+def converting(types: Mapping[str, Any] | None = None, columns: Sequence[str] = ()) -> Any:
+    """Return pyarrow's options by which all CSV is read, of files and of requests; see `open_file`."""
     return pa.csv.ConvertOptions(
         column_types=dict(types or {}),
         include_columns=list(columns),

@@ -175,6 +175,22 @@ def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table:
     assert found["probabilities"] == pytest.approx(pipeline.predict_proba(one), abs=1e-5)
 
 
+def test_a_pipeline_that_picks_columns_keeps_their_names(tmp_path: Path) -> None:
+    names = {"dep": "dep_time", "dist": "dep time", "carrier": "2nd carrier (%)"}
+    odd = MIXED.rename(columns=names)
+    numbers = ["dep_time", "dep time"]
+    picks = ColumnTransformer([("n", StandardScaler(), numbers), ("t", OneHotEncoder(), ["2nd carrier (%)"])])
+    pipeline = make_pipeline(picks, LogisticRegression()).fit(odd, LATE)
+    odd.to_csv(tmp_path / "rows.csv", index=False)
+    run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", tmp_path / "rows.csv")
+    model = Model.load(tmp_path / "bundle")
+    assert [spec.name for spec in model.signature.inputs] == list(odd)
+    body = odd[list(odd)[::-1]].to_csv(index=False).encode()
+    for inputs in (odd, CsvCodec(model.signature).decode(body).inputs):
+        found = model.predict(inputs)["probabilities"]
+        assert found == pytest.approx(pipeline.predict_proba(odd), abs=1e-5)
+
+
 @pytest.mark.parametrize("picked", [["dep"], [0], slice(1)])
 def test_columns_that_a_pipeline_drops_are_not_asked_for(picked: Any, tmp_path: Path) -> None:
     picks = ColumnTransformer([("n", StandardScaler(), picked), ("t", OneHotEncoder(), ["carrier"])])

@@ -207,6 +207,7 @@ def external(folder: Path, location: str) -> Path:
         ('["a", "b", ""]', None),
         ("a,b,c", None),
         ("3", None),
+        ("[" * 100_000, None),
     ],
 )
 def test_a_matrix_knows_the_names_of_its_columns(

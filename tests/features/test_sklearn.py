@@ -177,6 +177,10 @@ def test_what_is_imported_gives_the_same_features(transformer: Any, tmp_path: Pa
             "^spline: SplineTransformer: extrapolation: 'error' can't be imported",
         ),
         (
+            SplineTransformer(degree=1, extrapolation="linear"),
+            "degree: expected 2 or more to extrapolate several columns linearly, got 1",
+        ),
+        (
             ColumnTransformer([("log", make_pipeline(FunctionTransformer(np.sinh)), ["b"])]),
             r"log.functiontransformer: FunctionTransformer: func: expected numpy.log1p, .*, got .*sinh",
         ),

@@ -68,6 +68,14 @@ def test_nan_is_missing(transformer: Any) -> None:
     np.testing.assert_allclose(dl.Transform.from_sklearn(fitted).apply(data), fitted.transform(data), 1e-6)
 
 
+def test_products_of_encoded_text_are_numbers() -> None:
+    data = texts(np.nan)
+    fitted = make_pipeline(ENCODER, PolynomialFeatures(2), StandardScaler()).fit(data)
+    np.testing.assert_allclose(
+        dl.Transform.from_sklearn(fitted).apply(data), fitted.transform(data), 1e-6, 1e-7
+    )
+
+
 def test_codes_of_none_are_codes() -> None:
     data = texts(None)
     fitted = make_pipeline(OrdinalEncoder(), SimpleImputer()).fit(data)
@@ -93,6 +101,7 @@ TIES = QuantileTransformer(n_quantiles=100)
         ([PCA(), Binarizer()], "thresholds"),
         ([TruncatedSVD(), CODES], "categories"),
         ([SplineTransformer(), CODES], "categories"),
+        ([FunctionTransformer(np.log1p), SplineTransformer(60, knots="quantile")], "repeated knots"),
         ([Normalizer(), CODES], "categories"),
     ],
 )
@@ -123,6 +132,14 @@ def test_quantiles_without_ties_may_be_of_computed_numbers() -> None:
     x = np.random.default_rng(1).exponential(size=(300, 1))
     fitted = make_pipeline(FunctionTransformer(np.log1p), QuantileTransformer(n_quantiles=100)).fit(x)
     np.testing.assert_allclose(dl.Transform.from_sklearn(fitted).apply(x), fitted.transform(x), 1e-6, 1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [0.0, 1e-15, 1e-12, 1e-6, 1e-5, 1.0])
+def test_a_range_of_almost_nothing_is_that_of_a_constant(dtype: Any, width: float) -> None:
+    x = np.array([[0.0], [width / 2], [width]], dtype)
+    fitted = MinMaxScaler((-1, 2)).fit(x)
+    np.testing.assert_allclose(dl.Transform.from_sklearn(fitted).apply(x), fitted.transform(x), 1e-6, 1e-6)
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])

@@ -278,6 +278,16 @@ def test_splines_are_those_of_scikit_learn(
     same_matrix(spline, now)
 
 
+@pytest.mark.parametrize("how", ["constant", "linear", "continue", "periodic"])
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize(("low", "high"), [(-0.2, 9), (-9, 0.3), (-0.4, 0.3)])
+def test_splines_of_values_that_repeat_at_the_ends(how: str, degree: int, low: float, high: float) -> None:
+    x = np.clip(np.random.default_rng(0).normal(size=(200, 1)), low, high)
+    now = np.concatenate([x, x * 2, [[-12.0], [12.0]]])
+    for knots in (4, 5, 9):
+        same_matrix(SplineTransformer(knots, degree, knots="quantile", extrapolation=how).fit(x), now)
+
+
 def test_splines_of_the_hours_of_a_day_and_of_nothing() -> None:
     hours = np.linspace(0, 24, 13)[:, None]
     x = np.arange(-30.0, 60.0, 0.5)[:, None]

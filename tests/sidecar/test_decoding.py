@@ -163,6 +163,38 @@ def test_tables() -> None:
     )
 
 
+def test_tables_of_the_columns_that_a_matrix_was_fitted_on() -> None:
+    answer = body({"predictions": [{"total": 6}, {"total": 15}]})
+    names, rows = ["more", "floor", "age", "rooms"], [[0, 3, 1, 2], [0, 6, 4, 5]]
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    columns = {name: list(column) for name, *column in zip(names, *rows, strict=True)}
+    csv = "\n".join(",".join(map(str, row)) for row in [names, *rows]).encode()
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    for request in (
+        body({"dataframe_split": {"columns": names, "data": rows}}),
+        body({"dataframe_records": records}),
+        body({"instances": records}),
+        body({"inputs": columns}),
+        body({"dataframe_split": {"columns": ["x_2", "x_0", "x_1"], "data": [[3, 1, 2], [6, 4, 5]]}}),
+        Body(csv, b"text/csv"),
+        Body(sink.getvalue(), b"application/vnd.apache.parquet"),
+    ):
+        assert read(MATRIX, request, answer) == MATRIX_COLUMNS
+
+
+def test_a_name_that_is_the_tensors_too_is_the_tensors() -> None:
+    profile = Profile.fit({"x": X}, names={"x": ["x", "y", "z"]})
+    assert read(profile, body({"inputs": {"x": [[1, 2, 3]]}}), None) == {"x_0": [1], "x_1": [2], "x_2": [3]}
+
+
+def test_text_in_csv_by_a_name_of_its_own() -> None:
+    texts = RANDOM.choice(["02139", "10001"], (200, 2)).astype(object)
+    profile = Profile.fit({"x": texts}, names={"x": ["zip", "other"]})
+    csv = Body(b"zip,other\n02139,10001\n", b"text/csv")
+    assert read(profile, csv, None) == {"x_0": ["02139"], "x_1": ["10001"]}
+
+
 def test_what_is_compressed_is_read() -> None:
     plain = body({"instances": [[1, 2, 3], [4, 5, 6]]})
     request = Body(gzip.compress(plain.content), encoding=b"gzip")

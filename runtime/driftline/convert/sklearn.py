@@ -69,8 +69,9 @@ class SklearnModel:
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX: a classifier gives `label` and `probabilities`, with a column for each class."""
         register_boosters()
+        types = self._types(example)
         try:
-            model = _converted(self._estimator, self._types(example))
+            model = _converted(self._estimator, types)
         except Exception as error:  # whatever converters raise
             if not self._has_transform():
                 raise
@@ -79,6 +80,7 @@ class SklearnModel:
                 "beside the rest: dl.Transform.from_sklearn(pipeline[0]).save('transform.json'), and convert "
                 "pipeline[1:], with the rows that pipeline[0] makes as --data FILE.npy"
             ) from error
+        _rename_inputs(model.graph, [name for name, _ in types])
         path.write_bytes(model.SerializeToString())
 
     def predict(self, example: Example) -> list[Array]:
@@ -126,6 +128,20 @@ def _converted(estimator: Any, types: list[tuple[str, Any]]) -> Any:
         options={"zipmap": False} if is_classifier(estimator) else None,
         target_opset={"": get_latest_tested_opset_version(), "ai.onnx.ml": _ML_OPSET},
     )
+
+
+def _rename_inputs(graph: Any, names: Sequence[str]) -> None:
+    """Give the inputs these names: the converter has underscores for all but letters and digits.
+
+    A name that is an output's, too, stays as the converter has it.
+    """
+    taken = {output.name for output in graph.output}
+    pairs = zip(graph.input, names, strict=True)
+    renamed = {put.name: name for put, name in pairs if name not in taken}
+    for put in graph.input:
+        put.name = renamed.get(put.name, put.name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
 
 
 def _branches(picks: Any) -> list[tuple[Any, Any, list[str]]]:

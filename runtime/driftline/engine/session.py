@@ -213,7 +213,7 @@ def with_names(inputs: Sequence[TensorSpec], text: str, path: Path) -> TensorSpe
     """A model's only input, with the names of its columns; ModelError if they don't fit it."""
     try:
         names = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         names = None
     is_list = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
     different = is_list and len(set(names)) == len(names)

@@ -10,6 +10,7 @@ import numpy as np
 
 from driftline.errors import BadRequest
 from driftline.features import spec
+from driftline.features.splines import edges_of, pieces_of
 from driftline.tensors import shorten
 
 if TYPE_CHECKING:
@@ -54,11 +55,12 @@ def _standardise(work: Import, fitted: Any, columns: list[str]) -> list[str]:
 
 def _min_max(work: Import, fitted: Any, columns: list[str]) -> list[str]:
     low, high = map(float, fitted.feature_range)
-    for column, least, most in zip(columns, fitted.data_min_, fitted.data_max_, strict=True):
+    ranges = zip(fitted.data_min_.tolist(), fitted.data_max_.tolist(), fitted.scale_.tolist(), strict=True)
+    for column, (least, most, scale) in zip(columns, ranges, strict=True):
         work.set_kind(column, "number")
-        work.add(
-            spec.MinMax(column, low, high, bool(fitted.clip)), {"least": float(least), "most": float(most)}
-        )
+        constant = scale == high - low and most - least < 0.5  # within a rounding error, maybe of float32
+        state = {"least": least, "most": least if constant else most}
+        work.add(spec.MinMax(column, low, high, bool(fitted.clip)), state)
     return columns
 
 
@@ -162,36 +164,31 @@ def _polynomial(work: Import, fitted: Any, columns: list[str]) -> list[str]:
         if len(factors) > 2 or not work.rounded.isdisjoint(factors):
             work.rounded.add(into)
         made.append(into)
+    work.encoded.update(made)
     work.drop(columns)
     return made
 
 
 def _splines(work: Import, fitted: Any, columns: list[str]) -> list[str]:
-    """Each basis function becomes a column: between two knots, its Taylor polynomial at the first one."""
+    """Each basis function becomes a column."""
     how = fitted.extrapolation
     if how == "error":
         raise BadRequest("extrapolation: 'error' can't be imported")
     if fitted.degree < 1:  # steps, where a rounding error decides, and which end differently beyond the knots
         raise BadRequest(f"degree: expected 1 or more, got {fitted.degree}")
+    if fitted.degree == 1 and how == "linear" and len(columns) > 1:
+        # scikit-learn 1.9 extrapolates all but the first column between the knots, too.
+        raise BadRequest("degree: expected 2 or more to extrapolate several columns linearly, got 1")
     made: list[str] = []
     for column, basis in zip(columns, fitted.bsplines_, strict=True):
         work.set_kind(column, "number")
-        orders = np.arange(basis.k + 1)
-        edges = np.unique(basis.t[basis.k : len(basis.t) - basis.k])
-        series = np.array([basis(edges, nu=order) / math.factorial(order) for order in orders])
-        outside = orders < {"constant": 1, "linear": 2}.get(how, len(orders))
-        for function in range(series.shape[2] - (not fitted.include_bias)):
-            of_edges = series[:, :, function].T
-            pieces = [of_edges[0] * outside, *of_edges[:-1], of_edges[-1] * outside]
+        edges, functions = edges_of(basis).tolist(), list(pieces_of(basis, how))
+        if len(edges) < len(basis.t) - 2 * basis.k:  # at a repeated one, functions may jump
+            work.check_exact([column], "repeated knots")
+        period = edges[-1] - edges[0] if how == "periodic" else None
+        for function, pieces in enumerate(functions[: len(functions) - (not fitted.include_bias)]):
             into = work.fresh(f"{column}_sp_{function}")
-            step = spec.Piecewise(
-                column,
-                edges.tolist(),
-                [piece.tolist() for piece in pieces],
-                float(edges[-1] - edges[0]) if how == "periodic" else None,
-                into=into,
-            )
-            work.add(step)
+            work.add(spec.Piecewise(column, edges, pieces, period, into=into))
             if getattr(fitted, "handle_missing", "error") == "zeros":
                 work.add(spec.Impute(into, "constant", 0.0), {"value": 0.0})
             made.append(into)

@@ -238,6 +238,9 @@ class Transform:
         OrdinalEncoder, TargetEncoder, FunctionTransformer of log1p, log, log2, log10, sqrt and square,
         feature selectors, FeatureUnion and ColumnTransformer, also with weights, and Pipeline.
 
+        Fit it on float64. On float32, scikit-learn computes in float32, and values at a category, an edge of
+        a bin or a threshold may fall on its other side here.
+
         Raises BadRequest with the name of a transformer that can't be expressed.
         """
         from driftline.features.sklearn import imported, width_of

@@ -40,9 +40,14 @@ class Decoder:
     def __init__(self, profile: Profile) -> None:
         self._names = profile.sources
         self._texts = {
-            one.source for one in profile.references if isinstance(one, Categorical) and one.kind == "string"
+            name
+            for one in profile.references
+            if isinstance(one, Categorical) and one.kind == "string"
+            for name in (one.name, one.source)
         }
         stems = {name.rpartition("_")[0] for name in self._names} - {""}
+        # A name that is a tensor's, too, is taken to be that.
+        self._called = {one.name: one.source for one in profile.references if one.name not in stems}
         self._wanted = frozenset(stems.union(self._names))
 
     def columns(self, exchange: Exchange) -> Named:
@@ -125,8 +130,7 @@ class Decoder:
             table = self._table(body.media_type, content)
             return {
                 name: column if isinstance(column, np.ndarray) else np.array(column.to_pylist(), object)
-                for name, column in table.items()
-                if name in self._wanted
+                for name, column in self._ours(table)
             }
         end = body.json_length
         if end is not None and not 0 < end <= len(content):
@@ -183,7 +187,7 @@ class Decoder:
     def _values(self, values: Any, first: int) -> Named:
         """Read columns by name, rows of `{name: value}`, or unnamed values: the columns from `first` on."""
         if type(values) is dict:
-            return {name: _array(name, column) for name, column in values.items() if name in self._wanted}
+            return {name: _array(name, column) for name, column in self._ours(values)}
         if type(values) is not list:
             raise BadRequest(f"expected a list of rows, got {shown(values)}")
         if not values:
@@ -209,8 +213,14 @@ class Decoder:
     def _frame(self, frame: Frame) -> Named:
         if frame.names == tuple(range(len(frame.columns))):  # no names
             return self._unnamed(frame.columns, 0)
-        named = frame.by_name()
-        return {str(name): _array(name, one) for name, one in named.items() if str(name) in self._wanted}
+        return {name: _array(name, column) for name, column in self._ours(frame.by_name())}
+
+    def _ours(self, columns: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield the columns that are in the profile, by their sources; tables may have either name."""
+        for name, column in columns.items():
+            source = self._called.get(str(name), str(name))
+            if source in self._wanted:
+                yield source, column
 
 
 _NO_TAIL = memoryview(b"")

@@ -135,6 +135,36 @@ def test_text_in_csv_stays_as_it_is_where_the_model_takes_text() -> None:
     assert request.inputs["d"].tolist() == ["True", "2020-01-01T00:00"]
 
 
+@pytest.mark.parametrize("word", ["", "NA", "null", "NaN", "None", "<NA>", "n/a"])
+@pytest.mark.parametrize("signature", [None, declared(t="double", c="string", d="string")])
+def test_words_for_missing_values_in_csv_are_those_of_pandas(
+    word: str, signature: MlflowSignature | None
+) -> None:
+    body = f"t,c,d\n1.5,x,y\n{word},{word},{word}\n"
+    assert pd.read_csv(io.StringIO(body)).isna().to_numpy().tolist() == [[False] * 3, [True] * 3]
+    inputs = decode(CsvCodec(RAW, signature), body.encode()).inputs
+    assert math.isnan(inputs["t"][1])
+    assert [inputs["c"][1], inputs["d"][1]] == [None, None]
+
+
+def test_text_in_csv_may_be_named_after_its_place() -> None:
+    texts = Signature((replace(spec("x", "BYTES", (-1, 2)), column_names=("a", "b")),), OUTPUTS, True)
+    for names in ("a,b", "x_0,x_1"):
+        assert decode(CsvCodec(texts), f"{names}\n02139,True\n".encode()).inputs["x"].tolist() == [
+            ["02139", "True"]
+        ]
+
+
+def test_columns_that_are_declared_by_number_are_those_without_names() -> None:
+    inputs = json.dumps([{"type": "double", "name": number} for number in range(3)])  # as of a DataFrame(X)
+    codec = MlflowCodec(MATRIX, MlflowSignature.parse({"inputs": inputs}, "MLmodel"))
+    turned = {"columns": [2, 0, 1], "data": [[c, a, b] for a, b, c in ROWS]}
+    records = [dict(zip("012", row, strict=True)) for row in ROWS]
+    for form in (split(ROWS, None), {"dataframe_split": turned}, {"dataframe_records": records}):
+        assert decode(codec, form).inputs["x"].tolist() == ROWS
+    assert "missing columns: '2'" in refused(codec, split([[1, 2]], None), SignatureViolation)
+
+
 def test_a_table_without_names_that_the_model_knows_is_refused() -> None:
     codec = MlflowCodec(NAMED)
     assert "missing columns: b; the data has 2: a, c" in refused(codec, split([[1, 2]], "ac"))
@@ -145,6 +175,51 @@ def test_a_table_without_names_that_the_model_knows_is_refused() -> None:
 def test_a_matrix_in_another_order_than_is_declared_is_taken_by_name() -> None:
     other = Signature((replace(NAMED.inputs[0], column_names=("c", "b", "a")),), OUTPUTS, True)
     assert decode(MlflowCodec(other, ABC), split(ROWS)).inputs["x"].tolist() == [r[::-1] for r in ROWS]
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "INT32", "UINT8"])
+@pytest.mark.parametrize("value", [1.5, None, -1e19, 2**63 + 1, 3.0])
+def test_no_format_makes_whole_numbers_of_others(datatype: str, value: float | None) -> None:
+    whole = replace(NAMED.inputs[0], datatype=DATATYPES[datatype])
+    codec = MlflowCodec(Signature((whole,), OUTPUTS, True))
+    rows = [[1, 2, 3], [4, 5, 6]]
+    forms = [
+        lambda rows: split(rows),
+        lambda rows: split([[c, b, 9, a] for a, b, c in rows], "cbza"),
+        lambda rows: {"dataframe_records": [dict(zip("abc", row, strict=True)) for row in rows]},
+        lambda rows: {"inputs": rows},
+    ]
+    for form in forms * 2:  # by its form from the second time on
+        assert decode(codec, form(rows)).inputs["x"].tolist() == rows
+        assert f"expected {datatype} values" in refused(codec, form([[1, value, 3]]))
+    one = json.dumps({"dataframe_records": [{"a": 2**53 + 1, "b": 0, "c": 0}]}).encode()
+    if datatype == "INT64":
+        assert decode(codec, one).inputs["x"][0, 0] == 2**53 + 1
+
+
+@pytest.mark.parametrize("signature", [None, declared(a="boolean", b="double", c="long")])
+def test_columns_of_booleans_are_numbers_where_the_model_takes_those(
+    signature: MlflowSignature | None,
+) -> None:
+    rows = [[True, 1.5, 2], [False, 0.5, 4]]
+    numbers = [[1, 1.5, 2], [0, 0.5, 4]]
+    frame = pd.DataFrame(rows, columns=list("abc"))
+    columns = Signature(tuple(spec(name, shape=(-1, 1)) for name in "abc"), OUTPUTS, True)
+    for model in (NAMED, columns):
+        for kind, body in (
+            (MlflowCodec, split(rows)),
+            (MlflowCodec, {"dataframe_records": frame.to_dict("records")}),
+            (CsvCodec, frame.to_csv(index=False).encode()),
+            (ParquetCodec, frame.to_parquet()),
+        ):
+            inputs = decode(kind(model, signature), body).inputs
+            assert np.concatenate(list(inputs.values()), axis=1).tolist() == numbers
+    whole = Signature((spec("a", "INT64"),), OUTPUTS, True)
+    assert decode(MlflowCodec(whole), split([[True], [False]], "a")).inputs["a"].tolist() == [1, 0]
+    assert "INT64 values, got null" in refused(MlflowCodec(whole), split([[True], [None]], "a"))
+    assert "got true at position 0" in refused(MlflowCodec(whole), split([[True], [2]], "a"))
+    gaps = decode(CsvCodec(MATRIX), b"a,b,c\nTrue,1.5,2\n,1,2\n").inputs["x"]
+    np.testing.assert_array_equal(gaps, [[1, 1.5, 2], [np.nan, 1, 2]])
 
 
 def test_tensors_are_answered_by_output() -> None:
@@ -470,12 +545,27 @@ def test_columns_that_are_not_taken_are_not_read() -> None:
         with counted() as pool:
             assert codec.decode(body).inputs["c"].tolist() == ["x"]
         assert pool.max_memory() < 10**6
-    with counted() as pool:
-        assert ParquetCodec(MATRIX, ABC).decode(matrix).inputs["x"].tolist() == [[1, 2, 3]]
-    assert pool.max_memory() < 10**6
+    for signature, known in ((MATRIX, ABC), (NAMED, None), (NAMED, tensor(None, -1, 3))):
+        with counted() as pool:
+            assert ParquetCodec(signature, known).decode(matrix).inputs["x"].tolist() == [[1, 2, 3]]
+        assert pool.max_memory() < 10**6
     message = "column 'd': expected BYTES, got nothing; the data has: t, c, junk"
     with pytest.raises(BadRequest, match=message):
         ParquetCodec(RAW).decode(parquet({"t": [1.0], "c": ["x"], "junk": junk}))
+
+
+@pytest.mark.parametrize(
+    "said", ["[]", "{}", '{"index_columns": 1}', '{"index_columns": [{}]}', "[" * 100_000]
+)
+def test_odd_words_of_pandas_in_a_file_are_no_fault_of_ours(said: str) -> None:
+    table = pa.table({"a": [1.0], "b": [2.0], "c": [3.0]}).replace_schema_metadata({"pandas": said})
+    sink = io.BytesIO()
+    pa.parquet.write_table(table, sink)
+    codec = ParquetCodec(MATRIX)
+    if said.startswith("[["):
+        assert "not a valid Parquet file" in refused(codec, sink.getvalue())
+    else:
+        assert decode(codec, sink.getvalue()).inputs["x"].tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize("listed", [False, True])

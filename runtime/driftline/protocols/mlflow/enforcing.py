@@ -6,13 +6,13 @@ tensors where tensors are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from driftline.errors import BadRequest, SignatureViolation, shown
 from driftline.mlmodel import Column, MlflowSignature, Parameter, Tensor
 from driftline.protocols.mlflow import casting
-from driftline.protocols.mlflow.frames import Frame, arranged, from_records, from_rows, tensors_of
+from driftline.protocols.mlflow.frames import Frame, arranged, from_records, from_rows, tensors_of, wanted
 from driftline.protocols.v1 import columns_of, inputs_of_rows
 from driftline.tensors import Signature, Tensors
 
@@ -21,13 +21,10 @@ class Intake(Protocol):
     """Converts a request's data. Methods raise BadRequest, or SignatureViolation for declared types.
 
     by_row  whether the response has an object for each row, rather than a list for each output
-
-    columns  names of the columns that are taken from a table; None for all
     """
 
-    @property
-    def columns(self) -> frozenset[str] | None:
-        """See above."""
+    def wanted(self, names: Sequence[str]) -> Container[str]:
+        """Return which of a table's columns are taken."""
         ...
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
@@ -58,9 +55,10 @@ class Undeclared:
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
-        inputs = signature.inputs
-        all_of_them = len(inputs) == 1 and not inputs[0].raw
-        self.columns = None if all_of_them else frozenset(spec.name for spec in inputs)
+
+    def wanted(self, names: Sequence[str]) -> Container[str]:
+        """See Intake."""
+        return wanted(self._signature, names)
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
         """Return the columns unchanged."""
@@ -82,16 +80,21 @@ class Columns:
         self._signature = signature
         self._schema = schema
         self._named = schema[0].name is not None
-        self.columns = frozenset(str(column.name) for column in schema) if self._named else None
+        self._names = frozenset(str(column.name) for column in schema)
+
+    def wanted(self, names: Sequence[str]) -> Container[str]:
+        """See Intake."""
+        return self._names if self._named else names
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
         """Convert the declared columns to their declared types."""
         return self._table(frame, casting.keep if typed else casting.framed)
 
     def _table(self, frame: Frame, change: Callable[[object, Any, str], Any]) -> tuple[Tensors, bool]:
-        names = tuple(column.name for column in self._schema) if self._named else frame.names
+        there = tuple(map(str, frame.names))  # MLflow declares pandas' own names, 0, 1, ..., as numbers
+        names = tuple(str(column.name) for column in self._schema) if self._named else there
         declared = dict(zip(names, self._schema, strict=False))
-        given = frame.by_name()
+        given = Frame(there, frame.columns).by_name()
         columns = {
             name: change(name, given[name], column.type.name)
             for name, column in declared.items()
@@ -151,7 +154,10 @@ class DeclaredTensors:
         self._named = schema[0].name is not None
         only = signature.inputs[0].name
         self._schema = {only if tensor.name is None else tensor.name: tensor for tensor in schema}
-        self.columns = frozenset(self._schema) if self._named else None
+
+    def wanted(self, names: Sequence[str]) -> Container[str]:
+        """See Intake."""
+        return self._schema if self._named else wanted(self._signature, names)
 
     def table(self, frame: Frame, typed: bool = False) -> tuple[Tensors, bool]:
         """Read the columns with the tensors' names; without names, all of them side by side."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import Any
@@ -118,9 +118,17 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
                 f"column {spec.name!r}: expected {spec.datatype.name}, got nothing; "
                 f"the data has: {', '.join(map(str, columns))}"
             )
-        array = _fit(spec, coerce(spec, columns[spec.name]))
+        array = _fit(spec, _values(spec, columns[spec.name]))
         tensors[spec.name] = as_column(spec, array) if spec.raw else array
     return tensors
+
+
+def wanted(signature: Signature, names: Sequence[str]) -> Container[str]:
+    """Return which of a table's columns `tensors_of` takes."""
+    first = signature.inputs[0]
+    if len(signature.inputs) > 1 or first.raw:
+        return {spec.name for spec in signature.inputs}
+    return (first.column_names and named.taken(first, names)) or names
 
 
 def arranged(spec: TensorSpec, frame: Frame) -> Frame:
@@ -143,7 +151,7 @@ def arranged(spec: TensorSpec, frame: Frame) -> Frame:
 def _matrix(spec: TensorSpec, frame: Frame) -> Array:
     """Put columns side by side; a single one may hold lists, or lists of them."""
     arrays = [
-        coerce(replace(spec, name=str(name)), column)
+        _values(replace(spec, name=str(name)), column)
         for name, column in zip(frame.names, frame.columns, strict=True)
     ]
     if not arrays:
@@ -153,6 +161,18 @@ def _matrix(spec: TensorSpec, frame: Frame) -> Array:
     if any(array.ndim > 1 for array in arrays):
         raise BadRequest(f"input {spec.name!r}: expected a value a row in each column, got lists")
     return np.stack(arrays, axis=1)
+
+
+def _values(spec: TensorSpec, column: Any) -> Array:
+    """Return a column's values in an input's datatype; booleans are numbers, if it has those, as in Arrow."""
+    if spec.datatype.dtype.kind not in "fiu":
+        return coerce(spec, column)
+    if isinstance(column, np.ndarray):
+        return coerce(spec, column.astype(np.uint8) if column.dtype.kind == "b" else column)
+    kinds = set(map(type, column))
+    if bool in kinds and kinds <= {bool, type(None)}:
+        column = [None if value is None else int(value) for value in column]
+    return coerce(spec, column)
 
 
 def _fit(spec: TensorSpec, array: Array) -> Array:

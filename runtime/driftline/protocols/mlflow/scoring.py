@@ -115,7 +115,8 @@ class MlflowCodec:
         self._matrix = Matrix.of(signature, self._declared)
         # Integers have to be checked one by one; columns without names are told apart by position.
         matrix = self._matrix
-        self._objects = Objects(matrix.names) if matrix and matrix.names and not matrix.whole else None
+        floats = matrix is not None and not matrix.whole and matrix.spec.datatype.dtype.kind == "f"
+        self._objects = Objects(matrix.names) if matrix and matrix.names and floats else None
         self._forms: dict[bytes, Form] = {}
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:

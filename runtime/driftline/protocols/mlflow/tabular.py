@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from driftline import csv_files
 from driftline.columns import decoded
 from driftline.config import Batching
 from driftline.errors import BadRequest
@@ -38,7 +39,7 @@ class CsvCodec(MlflowCodec):
             name
             for spec in signature.inputs
             if spec.datatype.name == "BYTES"
-            for name in spec.column_names or spec.columns
+            for name in (*spec.column_names, *spec.columns)
         ]
         self._types = dict.fromkeys(texts, pa.string()) | {
             name: _TYPES[kind] for name, kind in declared.items() if kind in _TYPES
@@ -82,7 +83,7 @@ class ParquetCodec(MlflowCodec):
         """
         try:
             frame = self._frame(pa.BufferReader(body))
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
             raise BadRequest(f"the request is not a valid Parquet file: {_line(error)}") from error
         inputs, by_row = self._intake.table(frame, typed=True)
         return InferRequest(inputs, self._outputs, by_row=by_row)
@@ -93,8 +94,8 @@ class ParquetCodec(MlflowCodec):
         rows = metadata.num_rows
         check_most(rows, self._most_rows, "rows")
         names = _no_index(metadata)
-        wanted = self._intake.columns
-        taken = names if wanted is None else [name for name in names if name in wanted]
+        wanted = self._intake.wanted(names)
+        taken = [name for name in names if name in wanted]
         leaves = [
             index
             for index in range(metadata.num_columns)
@@ -142,8 +143,7 @@ def read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
 
 
 def _read(body: bytes, types: Mapping[str, Any]) -> Any:
-    options = pa.csv.ConvertOptions(column_types=dict(types), strings_can_be_null=True)
-    return pa.csv.read_csv(pa.BufferReader(body), convert_options=options)
+    return pa.csv.read_csv(pa.BufferReader(body), convert_options=csv_files.converting(types))
 
 
 def _read_loosely(body: bytes, types: Mapping[str, Any]) -> Any:
@@ -180,7 +180,8 @@ def _numbers(name: str, column: Any, kind: Any) -> Any:
 def _no_index(metadata: Any) -> list[str]:
     """Return the names of a file's columns, without those that were the index of a DataFrame."""
     said = json.loads((metadata.metadata or {}).get(b"pandas", b"{}"))
-    index = {name for name in said.get("index_columns", ()) if isinstance(name, str)}
+    columns = said.get("index_columns") if isinstance(said, dict) else None
+    index = {name for name in columns if isinstance(name, str)} if isinstance(columns, list) else set()
     return [name for name in metadata.schema.to_arrow_schema().names if name not in index]
 
 

@@ -25,7 +25,7 @@ from bench.gpu_kernels import BINS, cases, check, sent, there
 from bench.results import Result, Table, Target, replace
 from driftline.config import Engine
 from driftline.engine.cuda.counter import CategoryCounts, DeviceCounter
-from driftline.engine.cuda.device import PROVIDER, Card, Device, missing
+from driftline.engine.cuda.device import PROVIDER, Device, Gpu, missing
 from driftline.engine.cuda.features import FeatureStaging
 from driftline.engine.cuda.session import DeviceSession
 from driftline.engine.features import Features
@@ -62,29 +62,29 @@ class Sizes:
     calls: int = 20
 
 
-class NoCard(click.ClickException):
+class NoGpu(click.ClickException):
     """There is no GPU to measure."""
 
     exit_code = 2
 
 
 def needs() -> None:
-    """Raise NoCard, with a one-line reason, if no GPU can be used here."""
+    """Raise NoGpu, with a one-line reason, if no GPU can be used here."""
     if lacking := missing():
-        raise NoCard(f"gpu: {'; '.join(lacking)}")
+        raise NoGpu(f"gpu: {'; '.join(lacking)}")
 
 
 def run(effort: Effort) -> Result:
     """Check and measure the first GPU."""
     needs()
-    return measure(Card(0), effort.rounds, models.mlp(), Sizes())
+    return measure(Gpu(0), effort.rounds, models.mlp(), Sizes())
 
 
 def keep(result: Result) -> None:
     """Write the result to a file of its own, with the GPU's name."""
     name = load_cuda().gpus[0].name
     document = {
-        "card": name.decode() if isinstance(name, bytes) else name,
+        "gpu": name.decode() if isinstance(name, bytes) else name,
         "measured": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "targets": [str(target) for target in result.targets],
@@ -116,11 +116,11 @@ def measure(device: Device, rounds: int, model: Path, sizes: Sizes) -> Result:
     targets = [
         Target(
             "bins and moments of all columns, of the device copy's GB/s",
-            (kernels[f"blocks._observe_cuda: {BINS}"] / copy).median, "at least", 0.7,
+            (kernels[f"rows_cuda._observe_cuda: {BINS}"] / copy).median, "at least", 0.7,
         )
     ]  # fmt: skip
     if 256 in sizes.batches:
-        raw, plain, watched = (ways[way][256] for way in ("raw, card", "inference, card", "watched, card"))
+        raw, plain, watched = (ways[way][256] for way in ("raw, GPU", "inference, GPU", "watched, GPU"))
         targets.append(Target("256 rows, of ONNX Runtime's rows/s", (raw / plain).median, "at least", 0.9))
         share = (watched / plain).median
         targets.append(Target("256 rows watched, of the time unwatched", share, "at most", 1.03))
@@ -139,17 +139,17 @@ def measure(device: Device, rounds: int, model: Path, sizes: Sizes) -> Result:
 def check_answers(device: Device, model: Path, sizes: Sizes) -> None:
     """Raise AssertionError if the outputs of consecutive batches differ from those on the CPU."""
     session = session_of(model, Engine(), None)
-    on_card = DeviceSession(device, session_of(model, Engine(), device))
+    on_gpu = DeviceSession(device, session_of(model, Engine(), device))
     (spec,) = session.signature.inputs
     outputs = [one.name for one in session.signature.outputs]
     for seed, batch in enumerate(sizes.batches * 2):
         given = {spec.name: models.rows(batch, spec.shape[1], seed)}
-        expected, found = session.run(given, outputs), on_card.run(given, outputs)
+        expected, found = session.run(given, outputs), on_gpu.run(given, outputs)
         for name in outputs:
             np.testing.assert_allclose(
                 found[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=f"{model.stem}: {name}"
             )
-    on_card.close()
+    on_gpu.close()
 
 
 def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[str, dict[int, Sample]]:
@@ -159,11 +159,11 @@ def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[s
     columns, which are imputed and standardised, `all` with the raw columns counted.
     """
     session = session_of(model, Engine(), None)
-    on_card, raw = DeviceSession(device, session_of(model, Engine(), device)), raw_session(model, device)
+    on_gpu, raw = DeviceSession(device, session_of(model, Engine(), device)), raw_session(model, device)
     (spec,) = session.signature.inputs
     outputs = [one.name for one in session.signature.outputs]
     counter = DeviceCounter.of(
-        on_card, Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1])}))
+        on_gpu, Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1])}))
     )
     reference = columns(sizes.reference, seed=3)
     small, features = featured(reference)
@@ -181,12 +181,12 @@ def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[s
             monitor.observe(table)
 
         ways: dict[str, Callable[[], Any]] = {
-            "raw, card": lambda given=given: raw_run(raw, given, outputs),
-            "inference, card": lambda given=given: on_card.run(given, outputs),
-            "watched, card": lambda given=given: watched(on_card, counter, given, outputs),
+            "raw, GPU": lambda given=given: raw_run(raw, given, outputs),
+            "inference, GPU": lambda given=given: on_gpu.run(given, outputs),
+            "watched, GPU": lambda given=given: watched(on_gpu, counter, given, outputs),
             "inference, CPU": lambda given=given: session.run(given, outputs),
-            "transform, card": lambda table=table: staged.run(table, ANSWERS),
-            "all, card": lambda table=table: watched(staged, staged_counter, table, ANSWERS),
+            "transform, GPU": lambda table=table: staged.run(table, ANSWERS),
+            "all, GPU": lambda table=table: watched(staged, staged_counter, table, ANSWERS),
             "transform, CPU": lambda table=table: here.run(features.of_columns(table), ANSWERS),
             "all, CPU": all_here,
         }
@@ -214,10 +214,10 @@ def featured(reference: Tensors) -> tuple[Path, Features]:
         return model, Features.of(path, session_of(model, Engine(), None).signature)
 
 
-def watched(on_card: DeviceSession, counter: DeviceCounter, given: Tensors, outputs: Sequence[str]) -> None:
+def watched(on_gpu: DeviceSession, counter: DeviceCounter, given: Tensors, outputs: Sequence[str]) -> None:
     """Run a batch, and count it."""
     counted: list[CategoryCounts | None] = []
-    on_card.run(given, outputs, lambda buffers, rows: counted.append(counter.count(buffers, rows)))
+    on_gpu.run(given, outputs, lambda buffers, rows: counted.append(counter.count(buffers, rows)))
     for categories in counted:
         assert categories is not None
         categories.settle(given)
@@ -226,9 +226,9 @@ def watched(on_card: DeviceSession, counter: DeviceCounter, given: Tensors, outp
 def raw_session(model: Path, device: Device) -> Any:
     """Return ONNX Runtime's own session, with nothing around it."""
     options = {"device_id": str(device.index), "use_tf32": "0"}  # as in ours
-    cards = device.memory != "cpu"
+    gpus = device.memory != "cpu"
     return onnxruntime.InferenceSession(
-        str(model), providers=[(PROVIDER, options)] if cards else ["CPUExecutionProvider"]
+        str(model), providers=[(PROVIDER, options)] if gpus else ["CPUExecutionProvider"]
     )
 
 

@@ -72,7 +72,7 @@ def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
         ("", FEATURES, True),
     ):
         state = rows.start(bins.prepare(edges), EDGES, scaling, weights[:, :features].copy(), correlate)
-        yield Case("blocks._observe_cuda", observe, (values, state), (1,), 2e-6, part)
+        yield Case("rows_cuda._observe_cuda", observe, (values, state), (1,), 2e-6, part)
     some, others = (moments.start(columns) for _ in range(2))
     moments.update(values[: number // 2], some)
     moments.update(values[number // 2 :], others)

@@ -122,9 +122,9 @@ def observe_there(values: Any, rows: int, parts: Parts) -> None:
     if on_cpu(values):  # instead of a GPU
         _observe(values[:rows], *parts.state)
         return
-    from driftline_kernels import blocks  # only a GPU needs it
+    from driftline_kernels import rows_cuda  # only a GPU needs it
 
-    blocks.observe(values, rows, parts)
+    rows_cuda.observe(values, rows, parts)
 
 
 def settle(parts: Parts) -> None:
@@ -133,9 +133,9 @@ def settle(parts: Parts) -> None:
     A GPU keeps sums of distances until then, to which blocks can add without waiting for others.
     """
     if not on_cpu(parts.moments):
-        from driftline_kernels import blocks
+        from driftline_kernels import rows_cuda
 
-        blocks.settle(parts)
+        rows_cuda.settle(parts)
 
 
 @driver

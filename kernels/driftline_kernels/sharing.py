@@ -1,4 +1,4 @@
-"""How thread blocks on a GPU share the rows of a matrix and its statistics: see `blocks`."""
+"""How thread blocks on a GPU share the rows of a matrix and its statistics: see `rows_cuda`."""
 
 from __future__ import annotations
 

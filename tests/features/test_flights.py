@@ -10,7 +10,7 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
-from cards import Cpu
+from fake_gpu import Cpu
 from support import behind
 
 from driftline.demo.flights import CATEGORIES, FEATURES, load
@@ -86,7 +86,7 @@ def test_one_flight_has_the_bits_it_has_among_others(
         np.testing.assert_array_equal(matrix.view(np.uint32), whole[row : row + 1].view(np.uint32))
 
 
-def test_a_card_has_the_bits_of_training(
+def test_a_gpu_has_the_bits_of_training(
     flights: pd.DataFrame, served: tuple[Any, Features], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transform, _ = served

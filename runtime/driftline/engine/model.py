@@ -67,9 +67,9 @@ class Model:
         by_rows = bundle.settings.batching.max_batch_rows > 0
         check(engine)
         python = bundle.model.name == MLMODEL
-        devices = [] if python else [card for name in names(engine.device) if (card := find(name))]
+        devices = [] if python else [gpu for name in names(engine.device) if (gpu := find(name))]
         most = bucket_of(bundle.settings.batching.max_batch_rows, engine.buckets) if by_rows else 0
-        sessions = [session_of(bundle.model, engine, card, most) for card in devices]
+        sessions = [session_of(bundle.model, engine, gpu, most) for gpu in devices]
         self._session: Session | PythonSession
         if python:
             self._session = _python(bundle.model.parent, engine)
@@ -87,8 +87,8 @@ class Model:
         features = self._features if devices and by_rows else None
         stagings = stagings_of(features, devices) if features else [None] * len(devices)
         self.device_sessions = tuple(
-            DeviceSession(card, session, by_rows, engine.buckets, staging)
-            for card, session, staging in zip(devices, sessions, stagings, strict=True)
+            DeviceSession(gpu, session, by_rows, engine.buckets, staging)
+            for gpu, session, staging in zip(devices, sessions, stagings, strict=True)
         )
         self.crosses = self.device_sessions != () and (self._features is None or None not in stagings)
         self._balancer = LoadBalancer(self.device_sessions)

@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 ROWS = 128
 
 
-def precompile(cards: bool = False) -> Path:
+def precompile(gpus: bool = False) -> Path:
     """Compile the kernels of protocols, features and monitors, and return the folder where they are cached.
 
     They are for this CPU, or the one that NUMBA_CPU_NAME names.
 
-    cards  compile for NVIDIA GPUs, too; none is needed, but ConfigError without numba-cuda
+    gpus  compile for NVIDIA GPUs, too; none is needed, but ConfigError without numba-cuda
     """
     from driftline.engine.cuda.device import no_library
     from driftline_kernels import keeping
 
-    if cards and (lacking := no_library()):
-        raise ConfigError(f"compile --cards: {lacking}")
+    if gpus and (lacking := no_library()):
+        raise ConfigError(f"compile --gpus: {lacking}")
     numbers.load()
     columns = rows()
     _features(columns)
     _monitor(columns)
-    if cards:
-        from driftline_kernels import cards as grids
+    if gpus:
+        from driftline_kernels import ahead_of_time
 
-        grids.precompile()
+        ahead_of_time.precompile()
     return keeping.places()[0]
 
 

@@ -60,7 +60,7 @@ class Session:
             # Since 1.26 it warns, at each load of a provider of its own, that it has none from elsewhere.
             onnxruntime.set_default_logger_severity(_ERROR)
         try:
-            # Without its fallback, which would print why a card can't be used and load for the CPU.
+            # Without its fallback, which would print why a GPU can't be used and load for the CPU.
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=configured, enable_fallback=False
             )

@@ -1,4 +1,4 @@
-"""A transform on the way over a card, with the CPU's memory in its place: it has the transform's bits."""
+"""A transform on the way over a GPU, with the CPU's memory in its place: it has the transform's bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cards import Cpu
+from fake_gpu import Cpu
 from features.test_cuda import columns, every_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,11 +35,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Model:
-    """On the card, with every step."""
-    return on_card(folder)
+    """On the GPU, with every step."""
+    return on_gpu(folder)
 
 
-def on_card(folder: Path) -> Model:
+def on_gpu(folder: Path) -> Model:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "find", lambda wanted: Cpu())
         return Model.load(folder)
@@ -110,7 +110,7 @@ def test_threads_do_not_mix_batches(model: Model) -> None:
 
 
 def test_it_is_warmed_with_what_crosses(folder: Path) -> None:
-    model = on_card(folder)
+    model = on_gpu(folder)
     model.warm_up()
     assert len(model.device_sessions[0].buffers) > 3
     assert model.unreadable == {}
@@ -121,7 +121,7 @@ def test_an_unknown_category_that_is_an_error_stays_on_the_cpu(
 ) -> None:
     transform = every_step()
     with caplog.at_level(logging.INFO, "driftline.device"):
-        model = on_card(behind(tmp_path, transform))
+        model = on_gpu(behind(tmp_path, transform))
     assert not model.crosses
     assert [record.message for record in caplog.records] == [
         "features are computed on the CPU: only there, an unknown category of 'n' is an error that names "
@@ -138,7 +138,7 @@ def test_an_unknown_category_that_is_an_error_stays_on_the_cpu(
 def test_what_does_not_cross_is_made_on_the_cpu(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    """No room on the card, a model that fails there, rows that belong together."""
+    """No room on the GPU, a model that fails there, rows that belong together."""
 
     def failing(*arguments: Any) -> None:
         raise MemoryError if fails == "memory" else ModelError("it failed")
@@ -146,7 +146,7 @@ def test_what_does_not_cross_is_made_on_the_cpu(
     if fails == "whole":
         folder = behind(tmp_path, every_step("zeros"))
         (folder / "driftline.toml").write_text("[batching]\nmax_batch_rows = 0\n")
-    model, rows = on_card(folder), columns(1)
+    model, rows = on_gpu(folder), columns(1)
     if fails == "memory":
         monkeypatch.setattr(model.device_sessions[0].device, "empty", failing)
     elif fails == "model":

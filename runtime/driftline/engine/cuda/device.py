@@ -35,7 +35,7 @@ DRIVER = 13_000
 class Device(Protocol):
     """What a model needs from a GPU. All work is queued on one stream and runs in that order.
 
-    Card implements it with Numba; tests implement it on the CPU.
+    Gpu implements it with Numba; tests implement it on the CPU.
 
     name    as in settings, 'cuda:0'
     memory  where ONNX Runtime finds its arrays, 'cuda' or 'cpu', and
@@ -95,10 +95,10 @@ _USE = SharedLock()
 """Held shared by threads that use any GPU of this process, exclusively by one that records a CUDA graph."""
 
 EXCLUSIVE_TIMEOUT_SECONDS = 5.0
-"""How long `Card.exclusive` waits for a model that is being loaded."""
+"""How long `Gpu.exclusive` waits for a model that is being loaded."""
 
 
-class Card:
+class Gpu:
     """An NVIDIA GPU; raises ConfigError with what is missing."""
 
     memory = "cuda"
@@ -208,7 +208,7 @@ def find(wanted: str) -> Device | None:
     Raises ConfigError, with what is missing, if a named GPU can't be used.
     """
     kind, _, index = settled(wanted, log.info).partition(":")
-    return None if kind == "cpu" else Card(int(index or 0))
+    return None if kind == "cpu" else Gpu(int(index or 0))
 
 
 def names(wanted: str) -> tuple[str, ...]:
@@ -216,8 +216,8 @@ def names(wanted: str) -> tuple[str, ...]:
     kind, _, which = wanted.partition(":")
     if which == "all":
         settled(wanted, log.info)
-        return tuple(f"{kind}:{card}" for card in range(count()))
-    return tuple(f"{kind}:{card}" for card in which.split(",")) if which else (wanted,)
+        return tuple(f"{kind}:{gpu}" for gpu in range(count()))
+    return tuple(f"{kind}:{gpu}" for gpu in which.split(",")) if which else (wanted,)
 
 
 def settled(wanted: str, tell: Callable[[str], Any]) -> str:
@@ -225,8 +225,8 @@ def settled(wanted: str, tell: Callable[[str], Any]) -> str:
     kind, _, which = wanted.partition(":")
     if kind == "cpu":
         return wanted
-    cards = [int(card) for card in which.split(",")] if which not in ("", "all") else [0]
-    lacking = list(dict.fromkeys(what for card in cards for what in missing(card)))
+    gpus = [int(gpu) for gpu in which.split(",")] if which not in ("", "all") else [0]
+    lacking = list(dict.fromkeys(what for gpu in gpus for what in missing(gpu)))
     if kind == "cuda":
         if lacking:
             raise ConfigError(f"device {wanted!r}: {'; '.join(lacking)}")
@@ -244,12 +244,12 @@ def missing(index: int = 0) -> list[str]:
 def no_driver(index: int) -> str:
     """Return why there is no such GPU; "" if there is."""
     try:
-        knows, cards = driver(), count()
+        knows, gpus = driver(), count()
     except OSError as error:
         return f"no driver ({error})"
     if knows < DRIVER:
         return f"no driver for CUDA {_cuda_version(DRIVER)} (there is one for {_cuda_version(knows)})"
-    return "" if index < cards else f"no GPU {index} (there are {cards})"
+    return "" if index < gpus else f"no GPU {index} (there are {gpus})"
 
 
 def _cuda_version(number: int) -> str:

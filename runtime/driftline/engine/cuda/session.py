@@ -145,7 +145,7 @@ class DeviceSession:
         shares = session.graphs or reads
         self._copied_lock: AbstractContextManager[Any] = self._lock if shares else nullcontext()
         self._recording = session.graphs
-        self._thread = ThreadPoolExecutor(1, "card") if session.graphs else None
+        self._thread = ThreadPoolExecutor(1, "gpu") if session.graphs else None
         self._by_rows = by_rows and session.signature.batched
         if self._by_rows and not reads:
             log.info(

@@ -109,8 +109,8 @@ def config(served: Served) -> dict[str, Any]:
         return {"name": spec.name, "data_type": spec.datatype.triton, "dims": list(dims)}
 
     device = settings.engine.device
-    on_card = bool(served.model.device_sessions) if device == "auto" else device != "cpu"
-    kind = "KIND_GPU" if on_card else "KIND_CPU"
+    on_gpu = bool(served.model.device_sessions) if device == "auto" else device != "cpu"
+    kind = "KIND_GPU" if on_gpu else "KIND_CPU"
     answer: dict[str, Any] = {
         "name": served.version.name,
         "platform": PLATFORM,

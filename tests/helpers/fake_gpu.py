@@ -57,7 +57,7 @@ class Cpu:
         return ""
 
 
-class Card(Cpu):
+class FakeGpu(Cpu):
     """A pretended GPU that counts its batches, and the bytes of device memory and pinned memory in use."""
 
     def __init__(self, name: str = "cuda:0") -> None:

@@ -177,7 +177,7 @@ def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[s
         given, table = {spec.name: models.rows(batch, spec.shape[1])}, columns(batch)
 
         def all_here(table: Tensors = table) -> None:
-            here.run(features.of_columns(table), ANSWERS)
+            here.run(features.apply(table), ANSWERS)
             monitor.observe(table)
 
         ways: dict[str, Callable[[], Any]] = {
@@ -187,7 +187,7 @@ def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[s
             "inference, CPU": lambda given=given: session.run(given, outputs),
             "transform, GPU": lambda table=table: staged.run(table, ANSWERS),
             "all, GPU": lambda table=table: watched(staged, staged_counter, table, ANSWERS),
-            "transform, CPU": lambda table=table: here.run(features.of_columns(table), ANSWERS),
+            "transform, CPU": lambda table=table: here.run(features.apply(table), ANSWERS),
             "all, CPU": all_here,
         }
         for way, work in ways.items():

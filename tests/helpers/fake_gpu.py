@@ -38,7 +38,7 @@ class Cpu:
     def copy_out(self, source: Any, target: Array) -> None:
         np.copyto(target, source)
 
-    def mark(self, again: Any = None) -> int:
+    def mark(self, reused: Any = None) -> int:
         return perf_counter_ns()
 
     def wait(self, mark: Any) -> None:

@@ -30,9 +30,9 @@ def precompile(gpus: bool = False) -> Path:
     if gpus and (lacking := no_library()):
         raise ConfigError(f"compile --gpus: {lacking}")
     numbers.load()
-    columns = rows()
-    _features(columns)
-    _monitor(columns)
+    example = example_columns()
+    _features(example)
+    _monitor(example)
     if gpus:
         from driftline_kernels import ahead_of_time
 
@@ -40,13 +40,13 @@ def precompile(gpus: bool = False) -> Path:
     return keeping.places()[0]
 
 
-def rows() -> Tensors:
+def example_columns() -> Tensors:
     """Return a column of each kind, with repeated values; the first two have missing ones."""
-    number = np.arange(ROWS, dtype=np.float64) % 7
+    numbers = np.arange(ROWS, dtype=np.float64) % 7
     return {
-        "number": np.where(number == 0, np.nan, number),
-        "string": np.array([None if each == 0 else f"s{each:g}" for each in number], object),
-        "count": number.astype(np.int64),
+        "number": np.where(numbers == 0, np.nan, numbers),
+        "string": np.array([None if number == 0 else f"s{number:g}" for number in numbers], object),
+        "count": numbers.astype(np.int64),
     }
 
 

@@ -225,7 +225,7 @@ class BaseHost:
         settings = bundle.settings.monitor
         if not settings.enabled:
             return None
-        if model.crosses:
+        if model.copies_inputs:
             return GpuWatch(version, model, bundle.profile, settings, self.notifier)
         return Watch(version, model, bundle.profile, settings, self.notifier)
 

@@ -62,9 +62,9 @@ def test_each_that_is_missing_is_named(
     monkeypatch.setattr(device, "no_provider", lambda: provider)
     monkeypatch.setattr(device, "no_library", lambda: library)
     with pytest.raises(ConfigError) as raised:
-        device.settled("cuda:1", print)
+        device.resolve("cuda:1", print)
     assert str(raised.value) == said
-    assert device.settled("auto", print) == "cpu"
+    assert device.resolve("auto", print) == "cpu"
 
 
 def test_a_setting_may_name_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +76,9 @@ def test_a_setting_may_name_several_gpus(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == [
         ("cpu",), ("auto",), ("cuda",), ("cuda:2",), ("cuda:2", "cuda:0"), ("cuda:0", "cuda:1", "cuda:2"),
     ]  # fmt: skip
-    assert device.settled("cuda:2,0", print) == "cuda:2,0"
+    assert device.resolve("cuda:2,0", print) == "cuda:2,0"
     with pytest.raises(ConfigError, match=r"^device 'cuda:0,3,4': no GPU 3 .*; no GPU 4 "):
-        device.settled("cuda:0,3,4", print)
+        device.resolve("cuda:0,3,4", print)
 
 
 @without

@@ -46,8 +46,8 @@ def on_gpu(folder: Path) -> Model:
 
 
 def same(model: Model, rows: dict[str, Any]) -> None:
-    """One batch that crosses is what the transform makes of it."""
-    assert model.crosses
+    """One batch that is copied is what the transform makes of it."""
+    assert model.copies_inputs
     (found,) = model.run(rows, ["y"]).values()
     wanted = dl.Transform.apply(model._features.transform, rows)
     assert found.tobytes() == wanted.tobytes()
@@ -122,7 +122,7 @@ def test_an_unknown_category_that_is_an_error_stays_on_the_cpu(
     transform = every_step()
     with caplog.at_level(logging.INFO, "driftline.device"):
         model = on_gpu(behind(tmp_path, transform))
-    assert not model.crosses
+    assert not model.copies_inputs
     assert [record.message for record in caplog.records] == [
         "features are computed on the CPU: only there, an unknown category of 'n' is an error that names "
         "its row"

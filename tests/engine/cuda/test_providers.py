@@ -166,12 +166,12 @@ def test_weights_beside_a_model_are_part_of_it(tmp_path: Path) -> None:
     assert external_of(path) == set()
     onnx.save(whole, path, save_as_external_data=True, location=weights.name)
     assert external_of(path) == {weights.name}
-    before, model = tensorrt_cache.contents(path), path.read_bytes()
+    before, model = tensorrt_cache.content_hash(path), path.read_bytes()
     changed = bytearray(weights.read_bytes())
     changed[0] ^= 1
     weights.write_bytes(changed)
     assert path.read_bytes() == model
-    assert tensorrt_cache.contents(path) != before
+    assert tensorrt_cache.content_hash(path) != before
 
 
 def test_where_nothing_can_be_kept_engines_are_built_at_each_start(

@@ -27,7 +27,7 @@ from driftline.config import Engine
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.engine.python.session import PythonSession, Slot
-from driftline.engine.python.worker import Memory, plain
+from driftline.engine.python.worker import Memory, to_array
 from driftline.errors import BadRequest, ConfigError, ModelError, Unavailable
 from driftline.tensors import Tensors
 
@@ -153,7 +153,7 @@ def test_a_process_that_dies_is_started_again(session: PythonSession) -> None:
     os.kill(after, signal.SIGKILL)
     process = session._slots[0]._process
     assert process is not None
-    until(process.dead)
+    until(process.is_dead)
     assert session.run(rows("a"), ("pid",))["pid"][0] not in (pid, after)
 
 
@@ -272,13 +272,13 @@ assert "pandas" not in sys.modules
 
 
 def test_what_models_give_becomes_numbers_or_text() -> None:
-    assert plain([True, None, 2]).tolist()[::2] == [1.0, 2.0]
-    assert plain(["a", None, 1]).tolist() == ["a", None, "1"]
-    assert plain(np.array(["a", "bc"])).tolist() == ["a", "bc"]
-    assert plain(np.array(["2013-01-01"], "datetime64[s]")).tolist() == ["2013-01-01T00:00:00"]
+    assert to_array([True, None, 2]).tolist()[::2] == [1.0, 2.0]
+    assert to_array(["a", None, 1]).tolist() == ["a", None, "1"]
+    assert to_array(np.array(["a", "bc"])).tolist() == ["a", "bc"]
+    assert to_array(np.array(["2013-01-01"], "datetime64[s]")).tolist() == ["2013-01-01T00:00:00"]
     odd = np.empty(2, object)
     odd[:] = [b"\x00", {"a": [1]}]
-    assert plain(odd).tolist() == ["AA==", '{"a": [1]}']
+    assert to_array(odd).tolist() == ["AA==", '{"a": [1]}']
 
 
 def interpreter(folder: Path, script: str) -> str:

@@ -61,7 +61,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
         version = Version("m", 1)
         watch = (
             GpuWatch(version, held, profile, monitoring, Notifier())
-            if held.crosses
+            if held.copies_inputs
             else Watch(version, held, profile, monitoring, Notifier())
         )
         watch.start()

@@ -163,7 +163,7 @@ class WorkerHost(BaseHost):
         slab = self._slab_of(self._orders[version][0])
         if not settings.enabled:
             return None
-        kind = WorkerGpuWatch if model.crosses else WorkerWatch
+        kind = WorkerGpuWatch if model.copies_inputs else WorkerWatch
         return kind(version, model, bundle.profile, settings, slab)
 
     def _slab_of(self, key: int) -> Future[Any]:

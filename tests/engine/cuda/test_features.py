@@ -109,7 +109,7 @@ def test_threads_do_not_mix_batches(model: Model) -> None:
         list(pool.map(lambda number: same(model, batches[number % 8]), range(64)))
 
 
-def test_it_is_warmed_with_what_crosses(folder: Path) -> None:
+def test_it_is_warmed_with_what_is_copied(folder: Path) -> None:
     model = on_gpu(folder)
     model.warm_up()
     assert len(model.device_sessions[0].buffers) > 3

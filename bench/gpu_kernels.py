@@ -91,7 +91,7 @@ def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
 
 def observe(values: Any, state: rows.State) -> None:
     """Count rows, wherever they and the state are; `rows.settle` afterwards."""
-    rows.observe_there(values, len(values), rows.Parts.of(state))
+    rows.observe_on_device(values, len(values), rows.Parts.of(state))
 
 
 def _look(random: np.random.Generator, number: int, columns: int) -> Case:
@@ -159,7 +159,7 @@ def sent(value: Any, send: Callable[[np.ndarray], Any]) -> Any:
     if isinstance(value, np.ndarray):
         return send(value)
     if isinstance(value, rows.State):
-        return rows.sent(value, send)
+        return rows.to_device(value, send)
     if isinstance(value, tuple):
         parts = [sent(one, send) for one in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -58,14 +58,14 @@ def precompile() -> None:
     dispatcher = import_module("numba.cuda.dispatcher")
     for name, launch in launches.items():
         function = device.kernel_of(launch)
-        made = compiling.as_grid(function, cuda)
+        compiled = compiling.as_grid(function, cuda)
         for signature in SIGNATURES[name]:
-            with as_if_there(COMPUTE_CAPABILITIES[0]):
-                kernel = dispatcher._Kernel(function, signature, **made.targetoptions)
+            with pretend_gpu(COMPUTE_CAPABILITIES[0]):
+                kernel = dispatcher._Kernel(function, signature, **compiled.targetoptions)
             for capability in COMPUTE_CAPABILITIES:
-                with as_if_there(capability):
+                with pretend_gpu(capability):
                     kernel.library.get_cubin()
-            made._cache.save_overload(signature, kernel)
+            compiled._cache.save_overload(signature, kernel)
 
 
 def launch_of(name: str) -> Any:
@@ -75,19 +75,19 @@ def launch_of(name: str) -> Any:
 
 
 @contextmanager
-def as_if_there(capability: tuple[int, int]) -> Iterator[None]:
+def pretend_gpu(capability: tuple[int, int]) -> Iterator[None]:
     """Replace Numba's "current device", of which it only needs the compute capability to compile. Not for a
     process that uses a GPU."""
-    there = SimpleNamespace(compute_capability=capability)
-    stands: dict[tuple[Any, str], Any] = {
-        (import_module("numba.cuda.dispatcher"), "get_current_device"): lambda: there,
-        (import_module("numba.cuda.cudadrv.devices"), "get_context"): lambda: SimpleNamespace(device=there),
+    stub = SimpleNamespace(compute_capability=capability)
+    replacements: dict[tuple[Any, str], Any] = {
+        (import_module("numba.cuda.dispatcher"), "get_current_device"): lambda: stub,
+        (import_module("numba.cuda.cudadrv.devices"), "get_context"): lambda: SimpleNamespace(device=stub),
     }
-    before = {(module, name): getattr(module, name) for module, name in stands}
+    originals = {(module, name): getattr(module, name) for module, name in replacements}
     try:
-        for (module, name), stand in stands.items():
-            setattr(module, name, stand)
+        for (module, name), replacement in replacements.items():
+            setattr(module, name, replacement)
         yield
     finally:
-        for (module, name), held in before.items():
-            setattr(module, name, held)
+        for (module, name), original in originals.items():
+            setattr(module, name, original)

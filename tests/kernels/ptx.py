@@ -19,7 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import driftline_kernels
-from driftline_kernels import ahead_of_time, compiling, device, keeping
+from driftline_kernels import ahead_of_time, compiling, device, disk_cache
 
 SHOWN = {"sm_80": (8, 0), "sm_90": (9, 0)}
 """An A100 and an H100."""
@@ -34,7 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         subprocess.run([sys.executable, __file__, "precompile"], env=environment, check=True)
-        keeping.places = lambda: (Path(folder),)
+        disk_cache.folders = lambda: (Path(folder),)
         found = {name: libraries(name) for name in names}
     print(f"| kernel | {' | '.join(f'{name}: registers | shared bytes | spilled bytes' for name in SHOWN)} |")
     print("| --- |" + " --- |" * 3 * len(SHOWN))
@@ -65,7 +65,7 @@ def libraries(name: str) -> list[Any]:
     kept = [grid._cache.read(signature).library for signature in ahead_of_time.SIGNATURES[name]]
     for library in kept:
         for gpu in ahead_of_time.COMPUTE_CAPABILITIES:
-            with ahead_of_time.as_if_there(gpu), patch.object(codegen.driver, "_Linker", None):
+            with ahead_of_time.pretend_gpu(gpu), patch.object(codegen.driver, "_Linker", None):
                 code = library.get_cubin().code
             assert code[:4] == b"\x7fELF", name
             assert library._entry_name.encode() in code, name
@@ -74,7 +74,7 @@ def libraries(name: str) -> list[Any]:
 
 def resources(library: Any, gpu: tuple[int, int], launch: Any) -> tuple[int, int, int]:
     """Registers of a thread, shared bytes of a block and spilled bytes of a kernel, as the assembler says."""
-    with ahead_of_time.as_if_there(gpu):
+    with ahead_of_time.pretend_gpu(gpu):
         ptx = library.get_lto_ptx().rstrip("\x00")
     target = re.search(r"^\.target (sm_\w+)", ptx, re.MULTILINE)
     assert target, library.name

@@ -25,7 +25,7 @@ def precompile(gpus: bool = False) -> Path:
     gpus  compile for NVIDIA GPUs, too; none is needed, but ConfigError without numba-cuda
     """
     from driftline.engine.cuda.device import no_library
-    from driftline_kernels import keeping
+    from driftline_kernels import disk_cache
 
     if gpus and (lacking := no_library()):
         raise ConfigError(f"compile --gpus: {lacking}")
@@ -37,7 +37,7 @@ def precompile(gpus: bool = False) -> Path:
         from driftline_kernels import ahead_of_time
 
         ahead_of_time.precompile()
-    return keeping.places()[0]
+    return disk_cache.folders()[0]
 
 
 def example_columns() -> Tensors:

@@ -145,7 +145,7 @@ class DeviceCounter:
             self._initial[:] = self._pinned[:] = initial
             self._counter = Counter(monitor.profile, self._pinned)
             self._counts = self._send(initial)
-            state = rows.sent(self._counter.state, self._send)
+            state = rows.to_device(self._counter.state, self._send)
             size = state.counts.size
             device_state = state._replace(
                 counts=self._counts[:size].reshape(state.counts.shape),
@@ -223,7 +223,7 @@ class DeviceCounter:
             return False
         if plan.moves is not None:
             moving.move(plan.blocks, row_count, plan.moves, plan.matrix)
-        rows.observe_there(plan.matrix, row_count, self._parts)
+        rows.observe_on_device(plan.matrix, row_count, self._parts)
         return True
 
     def _plan(self, buffers: DeviceBuffers) -> GatherPlan | None:

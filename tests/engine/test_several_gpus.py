@@ -37,14 +37,14 @@ ROW = {"x": np.ones((1, 3), np.float32)}
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[FakeGpu]:
     """The GPUs that models find from here on, in the order in which they do."""
-    found: list[FakeGpu] = []
+    result: list[FakeGpu] = []
 
     def find(name: str) -> FakeGpu:
-        found.append(FakeGpu(name))
-        return found[-1]
+        result.append(FakeGpu(name))
+        return result[-1]
 
     monkeypatch.setattr(engine, "find", find)
-    return found
+    return result
 
 
 def two_gpus(folder: Path) -> Bundle:

@@ -35,15 +35,15 @@ def main() -> int:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         subprocess.run([sys.executable, __file__, "precompile"], env=environment, check=True)
         disk_cache.folders = lambda: (Path(folder),)
-        found = {name: libraries(name) for name in names}
+        libraries_of = {name: libraries(name) for name in names}
     print(f"| kernel | {' | '.join(f'{name}: registers | shared bytes | spilled bytes' for name in SHOWN)} |")
     print("| --- |" + " --- |" * 3 * len(SHOWN))
     spilled = 0
     for name in names:
         launch = ahead_of_time.launch_of(name)
-        told = [resources(found[name][0], gpu, launch) for gpu in SHOWN.values()]
-        print(f"| `{name}` | {' | '.join(str(number) for numbers in told for number in numbers)} |")
-        spilled += sum(spills for _, _, spills in told)
+        usage = [resources(libraries_of[name][0], gpu, launch) for gpu in SHOWN.values()]
+        print(f"| `{name}` | {' | '.join(str(number) for numbers in usage for number in numbers)} |")
+        spilled += sum(spills for _, _, spills in usage)
     return int(spilled > 0)
 
 
@@ -83,18 +83,18 @@ def resources(library: Any, gpu: tuple[int, int], launch: Any) -> tuple[int, int
         file.flush()
         command = [assembler(), "-v", f"-arch={target[1]}", file.name, "-o", os.devnull]
         command += [f"-maxrregcount={launch.registers}"] if launch.registers else []
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = re.search(r"Used (\d+) registers", said)
-    shared = re.search(r"(\d+) bytes smem", said)
-    spills = [int(number) for number in re.findall(r"(\d+) bytes spill", said)]
-    assert registers, said
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = re.search(r"Used (\d+) registers", output)
+    shared = re.search(r"(\d+) bytes smem", output)
+    spills = [int(number) for number in re.findall(r"(\d+) bytes spill", output)]
+    assert registers, output
     return int(registers[1]), launch.shared + (int(shared[1]) if shared else 0), sum(spills)
 
 
 def assembler() -> str:
     """NVIDIA's ptxas, of this environment."""
-    (found,) = Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/bin/ptxas")
-    return str(found)
+    (path,) = Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/bin/ptxas")
+    return str(path)
 
 
 if __name__ == "__main__":

@@ -76,13 +76,13 @@ def test_a_model_on_a_gpu_gives_what_it_gives_on_the_cpu(
 
 
 def alike(monitor: Monitor, expected: Monitor) -> None:
-    found, wanted = monitor.current()[0], expected.current()[0]
-    assert found.rows == wanted.rows
+    result, wanted = monitor.current()[0], expected.current()[0]
+    assert result.rows == wanted.rows
     for name, counts in wanted.counts.items():
-        np.testing.assert_array_equal(found.counts[name], counts)
+        np.testing.assert_array_equal(result.counts[name], counts)
     for name, moments in wanted.moments.items():
-        np.testing.assert_allclose(found.moments[name], moments, rtol=1e-6)
-    np.testing.assert_allclose(found.features, wanted.features, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(result.moments[name], moments, rtol=1e-6)
+    np.testing.assert_allclose(result.features, wanted.features, rtol=1e-4, atol=1e-4)
 
 
 def count(counter: DeviceCounter, counted: list[CategoryCounts], buffers: DeviceBuffers, rows: int) -> None:
@@ -140,13 +140,13 @@ def test_features_are_made_on_a_gpu_and_raw_columns_counted_there(
     monitor, expected = Monitor(profile), Monitor(profile)
     counter = DeviceCounter.of(model.device_sessions[0], monitor)
     for number in (1, 5):
-        some = {name: column[:number] for name, column in rows.items()}
+        batch = {name: column[:number] for name, column in rows.items()}
         counted: list[CategoryCounts] = []
-        found = model.run(some, ["y"], partial(count, counter, counted))["y"]
-        assert found.tobytes() == transform.apply(some).tobytes()
+        result = model.run(batch, ["y"], partial(count, counter, counted))["y"]
+        assert result.tobytes() == transform.apply(batch).tobytes()
         (categories,) = counted
-        categories.settle(some)
-        expected.observe(some)
+        categories.settle(batch)
+        expected.observe(batch)
     assert len(model.device_sessions[0].buffers) == 2
     counter.drain()
     alike(monitor, expected)

@@ -200,9 +200,9 @@ def test_booleans() -> None:
 def test_nan_and_infinity_are_read_as_python_writes_them() -> None:
     values = [math.nan, 1, math.inf, -math.inf, 2.5]
     for dtype in ("f4", "f8"):
-        answer, found = read(json.dumps(values), dtype, 5)
+        answer, result = read(json.dumps(values), dtype, 5)
         assert answer == -1
-        assert found.tobytes() == np.array(values, dtype).tobytes()
+        assert result.tobytes() == np.array(values, dtype).tobytes()
     for wrong in ("-NaN", "-null", "nan", "Inf", "-Inf", "inf", "NaNs", "Infinityy", "--Infinity", "Infinit"):
         assert read(f"[{wrong}]", "f8", 1)[0] == kernel.UNKNOWN
     for dtype in ("i4", "u8", "?"):

@@ -71,9 +71,9 @@ def test_many_blocks_find_what_is_there(
         rows.observe_on_device(there(values), number, parts)
         rows.observe(np.ascontiguousarray(values[:number]), expected)
     rows.settle(parts)
-    some = np.concatenate([values[:number]] * 2)
-    np.testing.assert_array_equal(back(device.counts), bin_counts(some, edges))
-    np.testing.assert_allclose(back(device.moments), moments(some), rtol=ROUNDING, atol=ROUNDING)
+    twice = np.concatenate([values[:number]] * 2)
+    np.testing.assert_array_equal(back(device.counts), bin_counts(twice, edges))
+    np.testing.assert_allclose(back(device.moments), moments(twice), rtol=ROUNDING, atol=ROUNDING)
     np.testing.assert_allclose(back(device.sums), expected.sums, rtol=ROUNDING, atol=1e-5)
 
 

@@ -72,8 +72,8 @@ def test_a_setting_may_name_several_gpus(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(device, "count", lambda: 3)
     monkeypatch.setattr(device, "no_provider", lambda: "")
     monkeypatch.setattr(device, "no_library", lambda: "")
-    found = [device.names(wanted) for wanted in ("cpu", "auto", "cuda", "cuda:2", "cuda:2,0", "cuda:all")]
-    assert found == [
+    result = [device.names(wanted) for wanted in ("cpu", "auto", "cuda", "cuda:2", "cuda:2,0", "cuda:all")]
+    assert result == [
         ("cpu",), ("auto",), ("cuda",), ("cuda:2",), ("cuda:2", "cuda:0"), ("cuda:0", "cuda:1", "cuda:2"),
     ]  # fmt: skip
     assert device.resolve("cuda:2,0", print) == "cuda:2,0"

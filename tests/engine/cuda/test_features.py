@@ -48,10 +48,10 @@ def on_gpu(folder: Path) -> Model:
 def same(model: Model, rows: dict[str, Any]) -> None:
     """One batch that is copied is what the transform makes of it."""
     assert model.copies_inputs
-    (found,) = model.run(rows, ["y"]).values()
+    (result,) = model.run(rows, ["y"]).values()
     wanted = dl.Transform.apply(model._features.transform, rows)
-    assert found.tobytes() == wanted.tobytes()
-    assert found.shape == wanted.shape
+    assert result.tobytes() == wanted.tobytes()
+    assert result.shape == wanted.shape
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,9 +79,9 @@ def test_no_register_that_was_read_is_written() -> None:
     registers = np.zeros((program.registers, rows))
     out = np.empty((rows, transform.width), np.float32)
     transform.read(data, program, registers)
-    came = registers[:count].copy()
+    actual = registers[:count].copy()
     kernel.run(registers, program, out)
-    assert registers[:count].tobytes() == came.tobytes()
+    assert registers[:count].tobytes() == actual.tobytes()
     assert out.tobytes() == transform.apply(data).tobytes()
     assert program.reads[:, 1].tolist() == [*range(count)]
 
@@ -153,6 +153,6 @@ def test_what_does_not_cross_is_made_on_the_cpu(
         model.run(rows, ["y"])
         (buffers,) = model.device_sessions[0].buffers
         monkeypatch.setattr(type(buffers.binding), "run", failing)
-    found = model.run(rows, ["y"])["y"]
-    assert found.tobytes() == model._features.transform.apply(rows).tobytes()
+    result = model.run(rows, ["y"])["y"]
+    assert result.tobytes() == model._features.transform.apply(rows).tobytes()
     assert len(model.device_sessions[0].buffers) == (fails == "model")

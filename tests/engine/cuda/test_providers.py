@@ -40,20 +40,20 @@ def told(
     why: str = "control flow nodes",
 ) -> list[Any]:
     """The providers of all attempts to load a model, of which those with some options are refused."""
-    found = []
+    result = []
 
     def load(
         path: Path, device: str = "cpu", threads: int = 1, spinning: bool = False, given: Any = ()
     ) -> Session:
         if given:
-            found.append([(name, dict(options)) for name, options in given])
+            result.append([(name, dict(options)) for name, options in given])
         if any(option in options for _, options in given for option in refused):
             raise ModelError(f"{path}: {why}")
         return Session(path)
 
     monkeypatch.setattr(engine, "Session", load)
     engine.session_of(path, settings, Elsewhere("cuda:1"), 128)
-    return found
+    return result
 
 
 GPU = {"device_id": "1", "user_compute_stream": "4096"}

@@ -29,8 +29,8 @@ def test_buckets_are_powers_of_two() -> None:
 
 
 def test_a_batch_goes_in_the_smallest_bucket_that_holds_it() -> None:
-    found = [bucket_of(rows, (1, 8, 100)) for rows in (1, 2, 8, 9, 100, 101, 129)]
-    assert found == [1, 8, 8, 100, 100, 128, 256]
+    actual = [bucket_of(rows, (1, 8, 100)) for rows in (1, 2, 8, 9, 100, 101, 129)]
+    assert actual == [1, 8, 8, 100, 100, 128, 256]
 
 
 def test_arrays_lie_behind_each_other() -> None:
@@ -49,10 +49,10 @@ def test_a_batch_gives_what_the_session_gives(tmp_path: Path, rows: int) -> None
     on_device = DeviceSession(Cpu(), session)
     x = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
     for wanted in (["y"], ["y", "total"], ["total"]):
-        expected, found = session.run({"x": x}, wanted), on_device.run({"x": x}, wanted)
-        assert list(found) == wanted
+        expected, actual = session.run({"x": x}, wanted), on_device.run({"x": x}, wanted)
+        assert list(actual) == wanted
         for name in wanted:
-            np.testing.assert_array_equal(found[name], expected[name])
+            np.testing.assert_array_equal(actual[name], expected[name])
 
 
 def test_what_the_cpu_reads_is_not_bound_on_a_gpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -189,15 +189,15 @@ def test_memory_does_not_grow_with_shapes(tmp_path: Path) -> None:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The thread and the graph of all that bindings are asked for from here on."""
-    found: list[tuple[int, int]] = []
+    actual: list[tuple[int, int]] = []
     run = Binding.run
 
     def note(self: Binding) -> None:
-        found.append((get_ident(), self.graph))
+        actual.append((get_ident(), self.graph))
         run(self)
 
     monkeypatch.setattr(Binding, "run", note)
-    return found
+    return actual
 
 
 def with_graphs(path: Path) -> Session:

@@ -89,11 +89,11 @@ def test_columns_come_as_mlflow_has_them(session: PythonSession) -> None:
         {"name": "day", "datatype": "BYTES", "shape": [-1]},
         {"name": "tags", "datatype": "BYTES", "shape": [-1]},
     ]
-    found = session.run(rows("fly", None, "swim"), OUTPUTS)
-    assert found["twice"].tolist() == [3.0, 3.0, 3.0]
-    assert found["said"].tolist() == ["fly", "nothing", "swim"]
-    assert found["day"].tolist() == [32, -1, 365]
-    assert found["tags"].tolist() == [2, 2, 2]
+    result = session.run(rows("fly", None, "swim"), OUTPUTS)
+    assert result["twice"].tolist() == [3.0, 3.0, 3.0]
+    assert result["said"].tolist() == ["fly", "nothing", "swim"]
+    assert result["day"].tolist() == [32, -1, 365]
+    assert result["tags"].tolist() == [2, 2, 2]
 
 
 def test_what_it_gave_before_is_not_written_over(session: PythonSession) -> None:
@@ -104,9 +104,9 @@ def test_what_it_gave_before_is_not_written_over(session: PythonSession) -> None
 
 def test_memory_grows_with_batches(session: PythonSession) -> None:
     for count in (1, 5_000, 1, 20_000):
-        found = session.run(rows(*["x" * 20] * count), OUTPUTS)
-        assert (found["twice"] == 3).all()
-        assert set(found["said"]) == {"x" * 20}
+        result = session.run(rows(*["x" * 20] * count), OUTPUTS)
+        assert (result["twice"] == 3).all()
+        assert set(result["said"]) == {"x" * 20}
 
 
 def test_what_it_prints_is_logged_and_harms_nothing(
@@ -240,11 +240,11 @@ def test_tensors_pass_through_memory_unchanged(tensors: Tensors) -> None:
     descriptor = os.memfd_create("test")
     try:
         size = Memory(descriptor).write(tensors)
-        found = Memory(descriptor).read(size)
-        assert found.keys() == tensors.keys()
+        result = Memory(descriptor).read(size)
+        assert result.keys() == tensors.keys()
         for name, array in tensors.items():
-            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
-            assert found[name].tobytes() == array.tobytes()
+            assert (result[name].dtype, result[name].shape) == (array.dtype, array.shape)
+            assert result[name].tobytes() == array.tobytes()
     finally:
         os.close(descriptor)
 

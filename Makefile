@@ -29,7 +29,7 @@ check: $(INSTALLED) $(PROMETHEUS)
 test-peers: $(INSTALLED)  ## of those, the ones with a Triton and an MLServer, which are installed in bench/cache
 	$(BIN)/pytest tests/integration/test_sidecar_peers.py $(ARGS)
 
-ptx: $(PTX)/.installed  ## compile the CUDA kernels for two cards, without one; what each takes of it
+ptx: $(PTX)/.installed  ## compile the CUDA kernels for two GPUs, without one; what each takes of them
 	PYTHONPATH=kernels $(PTX)/bin/python tests/kernels/ptx.py
 
 bench: $(INSTALLED)  ## what a request costs, beside the run before; the figures of README.md (needs wrk and nginx)

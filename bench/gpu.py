@@ -21,11 +21,11 @@ import onnxruntime
 import driftline as dl
 from bench import models
 from bench.common import HERE, Effort, Sample, machine
-from bench.gpu_kernels import BINS, cases, check, sent, there
+from bench.gpu_kernels import BINS, cases, check, copy_in, map_arrays
 from bench.results import Result, Table, Target, replace
 from driftline.config import Engine
 from driftline.engine.cuda.counter import CategoryCounts, DeviceCounter
-from driftline.engine.cuda.device import PROVIDER, Card, Device, missing
+from driftline.engine.cuda.device import PROVIDER, Device, Gpu, missing
 from driftline.engine.cuda.features import FeatureStaging
 from driftline.engine.cuda.session import DeviceSession
 from driftline.engine.features import Features
@@ -62,29 +62,29 @@ class Sizes:
     calls: int = 20
 
 
-class NoCard(click.ClickException):
+class NoGpu(click.ClickException):
     """There is no GPU to measure."""
 
     exit_code = 2
 
 
 def needs() -> None:
-    """Raise NoCard, with a one-line reason, if no GPU can be used here."""
+    """Raise NoGpu, with a one-line reason, if no GPU can be used here."""
     if lacking := missing():
-        raise NoCard(f"gpu: {'; '.join(lacking)}")
+        raise NoGpu(f"gpu: {'; '.join(lacking)}")
 
 
 def run(effort: Effort) -> Result:
     """Check and measure the first GPU."""
     needs()
-    return measure(Card(0), effort.rounds, models.mlp(), Sizes())
+    return measure(Gpu(0), effort.rounds, models.mlp(), Sizes())
 
 
 def keep(result: Result) -> None:
     """Write the result to a file of its own, with the GPU's name."""
     name = load_cuda().gpus[0].name
     document = {
-        "card": name.decode() if isinstance(name, bytes) else name,
+        "gpu": name.decode() if isinstance(name, bytes) else name,
         "measured": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "targets": [str(target) for target in result.targets],
@@ -99,28 +99,28 @@ def measure(device: Device, rounds: int, model: Path, sizes: Sizes) -> Result:
         check(device, case)
     for path in (model, models.xgboost()):
         check_answers(device, path, sizes)
-    copy = copied(device, rounds, sizes)
+    copy = copy_rate(device, rounds, sizes)
     kernels: dict[str, Sample] = {}
     shown = [["device copy", "", "", f"{copy:.0f}", ""]]
     for case in cases(sizes.rows, COLUMNS):
         with device.active():
-            given = sent(case.arguments, lambda array: there(device, array))
-            took = timed(device, lambda given=given, case=case: case.call(*given), rounds, sizes)
-        kernels[case.name] = rate = Sample.of([case.nbytes / one for one in took.values])
+            arguments = map_arrays(case.arguments, lambda array: copy_in(device, array))
+            ns = timed(device, lambda arguments=arguments, case=case: case.call(*arguments), rounds, sizes)
+        kernels[case.name] = rate = Sample.of([case.nbytes / value for value in ns.values])
         shown.append(
-            [case.name, f"{sizes.rows:,}", f"{took.median / 1e3:.1f}", f"{rate:.0f}", f"{rate / copy:.2f}"]
+            [case.name, f"{sizes.rows:,}", f"{ns.median / 1e3:.1f}", f"{rate:.0f}", f"{rate / copy:.2f}"]
         )
     ways = end_to_end(device, rounds, model, sizes)
     for way, points in ways.items():
-        shown += [[way, f"{batch:,}", f"{took.median / 1e3:.1f}", "", ""] for batch, took in points.items()]
+        shown += [[way, f"{batch:,}", f"{ns.median / 1e3:.1f}", "", ""] for batch, ns in points.items()]
     targets = [
         Target(
             "bins and moments of all columns, of the device copy's GB/s",
-            (kernels[f"blocks._observe_cuda: {BINS}"] / copy).median, "at least", 0.7,
+            (kernels[f"rows_cuda._observe_cuda: {BINS}"] / copy).median, "at least", 0.7,
         )
     ]  # fmt: skip
     if 256 in sizes.batches:
-        raw, plain, watched = (ways[way][256] for way in ("raw, card", "inference, card", "watched, card"))
+        raw, plain, watched = (ways[way][256] for way in ("raw, GPU", "inference, GPU", "watched, GPU"))
         targets.append(Target("256 rows, of ONNX Runtime's rows/s", (raw / plain).median, "at least", 0.9))
         share = (watched / plain).median
         targets.append(Target("256 rows watched, of the time unwatched", share, "at most", 1.03))
@@ -139,17 +139,17 @@ def measure(device: Device, rounds: int, model: Path, sizes: Sizes) -> Result:
 def check_answers(device: Device, model: Path, sizes: Sizes) -> None:
     """Raise AssertionError if the outputs of consecutive batches differ from those on the CPU."""
     session = session_of(model, Engine(), None)
-    on_card = DeviceSession(device, session_of(model, Engine(), device))
+    on_gpu = DeviceSession(device, session_of(model, Engine(), device))
     (spec,) = session.signature.inputs
-    outputs = [one.name for one in session.signature.outputs]
+    outputs = [output.name for output in session.signature.outputs]
     for seed, batch in enumerate(sizes.batches * 2):
-        given = {spec.name: models.rows(batch, spec.shape[1], seed)}
-        expected, found = session.run(given, outputs), on_card.run(given, outputs)
+        inputs = {spec.name: models.rows(batch, spec.shape[1], seed)}
+        expected, actual = session.run(inputs, outputs), on_gpu.run(inputs, outputs)
         for name in outputs:
             np.testing.assert_allclose(
-                found[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=f"{model.stem}: {name}"
+                actual[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=f"{model.stem}: {name}"
             )
-    on_card.close()
+    on_gpu.close()
 
 
 def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[str, dict[int, Sample]]:
@@ -159,42 +159,42 @@ def end_to_end(device: Device, rounds: int, model: Path, sizes: Sizes) -> dict[s
     columns, which are imputed and standardised, `all` with the raw columns counted.
     """
     session = session_of(model, Engine(), None)
-    on_card, raw = DeviceSession(device, session_of(model, Engine(), device)), raw_session(model, device)
+    on_gpu, raw = DeviceSession(device, session_of(model, Engine(), device)), raw_session(model, device)
     (spec,) = session.signature.inputs
-    outputs = [one.name for one in session.signature.outputs]
+    outputs = [output.name for output in session.signature.outputs]
     counter = DeviceCounter.of(
-        on_card, Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1])}))
+        on_gpu, Monitor(Profile.fit({spec.name: models.rows(sizes.reference, spec.shape[1])}))
     )
     reference = columns(sizes.reference, seed=3)
     small, features = featured(reference)
     staged = DeviceSession(
         device, session_of(small, Engine(), device), staging=FeatureStaging(device, features)
     )
-    here, monitor = session_of(small, Engine(), None), Monitor(Profile.fit(reference))
+    cpu_session, monitor = session_of(small, Engine(), None), Monitor(Profile.fit(reference))
     staged_counter = DeviceCounter.of(staged, Monitor(Profile.fit(reference)))
-    found: dict[str, dict[int, Sample]] = {}
+    samples: dict[str, dict[int, Sample]] = {}
     for batch in sizes.batches:
-        given, table = {spec.name: models.rows(batch, spec.shape[1])}, columns(batch)
+        inputs, table = {spec.name: models.rows(batch, spec.shape[1])}, columns(batch)
 
-        def all_here(table: Tensors = table) -> None:
-            here.run(features.of_columns(table), ANSWERS)
+        def all_on_cpu(table: Tensors = table) -> None:
+            cpu_session.run(features.apply(table), ANSWERS)
             monitor.observe(table)
 
         ways: dict[str, Callable[[], Any]] = {
-            "raw, card": lambda given=given: raw_run(raw, given, outputs),
-            "inference, card": lambda given=given: on_card.run(given, outputs),
-            "watched, card": lambda given=given: watched(on_card, counter, given, outputs),
-            "inference, CPU": lambda given=given: session.run(given, outputs),
-            "transform, card": lambda table=table: staged.run(table, ANSWERS),
-            "all, card": lambda table=table: watched(staged, staged_counter, table, ANSWERS),
-            "transform, CPU": lambda table=table: here.run(features.of_columns(table), ANSWERS),
-            "all, CPU": all_here,
+            "raw, GPU": lambda inputs=inputs: raw_run(raw, inputs, outputs),
+            "inference, GPU": lambda inputs=inputs: on_gpu.run(inputs, outputs),
+            "watched, GPU": lambda inputs=inputs: watched(on_gpu, counter, inputs, outputs),
+            "inference, CPU": lambda inputs=inputs: session.run(inputs, outputs),
+            "transform, GPU": lambda table=table: staged.run(table, ANSWERS),
+            "all, GPU": lambda table=table: watched(staged, staged_counter, table, ANSWERS),
+            "transform, CPU": lambda table=table: cpu_session.run(features.apply(table), ANSWERS),
+            "all, CPU": all_on_cpu,
         }
         for way, work in ways.items():
-            found.setdefault(way, {})[batch] = wall(work, rounds, sizes.calls)
+            samples.setdefault(way, {})[batch] = wall(work, rounds, sizes.calls)
         counter.drain()
         staged_counter.drain()
-    return found
+    return samples
 
 
 def columns(count: int, seed: int = 1) -> Tensors:
@@ -214,28 +214,28 @@ def featured(reference: Tensors) -> tuple[Path, Features]:
         return model, Features.of(path, session_of(model, Engine(), None).signature)
 
 
-def watched(on_card: DeviceSession, counter: DeviceCounter, given: Tensors, outputs: Sequence[str]) -> None:
+def watched(on_gpu: DeviceSession, counter: DeviceCounter, inputs: Tensors, outputs: Sequence[str]) -> None:
     """Run a batch, and count it."""
     counted: list[CategoryCounts | None] = []
-    on_card.run(given, outputs, lambda buffers, rows: counted.append(counter.count(buffers, rows)))
+    on_gpu.run(inputs, outputs, lambda buffers, rows: counted.append(counter.count(buffers, rows)))
     for categories in counted:
         assert categories is not None
-        categories.settle(given)
+        categories.settle(inputs)
 
 
 def raw_session(model: Path, device: Device) -> Any:
     """Return ONNX Runtime's own session, with nothing around it."""
     options = {"device_id": str(device.index), "use_tf32": "0"}  # as in ours
-    cards = device.memory != "cpu"
+    is_gpu = device.memory != "cpu"
     return onnxruntime.InferenceSession(
-        str(model), providers=[(PROVIDER, options)] if cards else ["CPUExecutionProvider"]
+        str(model), providers=[(PROVIDER, options)] if is_gpu else ["CPUExecutionProvider"]
     )
 
 
-def raw_run(session: Any, given: dict[str, Any], outputs: Sequence[str]) -> None:
+def raw_run(session: Any, inputs: dict[str, Any], outputs: Sequence[str]) -> None:
     """Run a batch with ONNX Runtime's bindings and copies."""
     binding = session.io_binding()
-    for name, array in given.items():
+    for name, array in inputs.items():
         binding.bind_cpu_input(name, array)
     for output in outputs:
         binding.bind_output(output, "cpu")
@@ -243,12 +243,12 @@ def raw_run(session: Any, given: dict[str, Any], outputs: Sequence[str]) -> None
     binding.copy_outputs_to_cpu()
 
 
-def copied(device: Device, rounds: int, sizes: Sizes) -> Sample:
+def copy_rate(device: Device, rounds: int, sizes: Sizes) -> Sample:
     """Return the GB/s of a copy within a device's memory, bytes read plus bytes written."""
     with device.active():
-        one, two = (device.empty((sizes.copy,), np.uint8) for _ in range(2))
-        took = timed(device, lambda: device.copy_in(one, two), rounds, sizes)
-    return Sample.of([2 * sizes.copy / each for each in took.values])
+        source, target = (device.empty((sizes.copy,), np.uint8) for _ in range(2))
+        ns = timed(device, lambda: device.copy_in(source, target), rounds, sizes)
+    return Sample.of([2 * sizes.copy / value for value in ns.values])
 
 
 def timed(device: Device, work: Callable[[], Any], rounds: int, sizes: Sizes) -> Sample:
@@ -256,37 +256,37 @@ def timed(device: Device, work: Callable[[], Any], rounds: int, sizes: Sizes) ->
 
     The device is kept busy until all work is queued: queueing may take longer than the work.
     """
-    one, two = (device.empty((sizes.copy,), np.uint8) for _ in range(2))
+    source, target = (device.empty((sizes.copy,), np.uint8) for _ in range(2))
     work()
     begin = perf_counter_ns()
     for _ in range(sizes.calls):
         work()
-    asking = perf_counter_ns() - begin
+    queueing_ns = perf_counter_ns() - begin
     start = device.mark()
-    device.copy_in(one, two)
+    device.copy_in(source, target)
     end = device.mark()
     device.wait(end)
-    copies = 1 + 2 * asking // max(1, device.between(start, end))
-    found = []
+    copies = 1 + 2 * queueing_ns // max(1, device.between(start, end))
+    times = []
     for _ in range(rounds):
         for _ in range(min(copies, MAX_COPIES)):
-            device.copy_in(one, two)
+            device.copy_in(source, target)
         first = device.mark()
         for _ in range(sizes.calls):
             work()
         last = device.mark()
         device.wait(last)
-        found.append(device.between(first, last) / sizes.calls)
-    return Sample.of(found)
+        times.append(device.between(first, last) / sizes.calls)
+    return Sample.of(times)
 
 
 def wall(work: Callable[[], Any], rounds: int, calls: int) -> Sample:
     """Return the nanoseconds of work, by our clock."""
     work()
-    found = []
+    times = []
     for _ in range(rounds):
         begin = perf_counter_ns()
         for _ in range(calls):
             work()
-        found.append((perf_counter_ns() - begin) / calls)
-    return Sample.of(found)
+        times.append((perf_counter_ns() - begin) / calls)
+    return Sample.of(times)

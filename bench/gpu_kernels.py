@@ -72,11 +72,11 @@ def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
         ("", FEATURES, True),
     ):
         state = rows.start(bins.prepare(edges), EDGES, scaling, weights[:, :features].copy(), correlate)
-        yield Case("blocks._observe_cuda", observe, (values, state), (1,), 2e-6, part)
-    some, others = (moments.start(columns) for _ in range(2))
-    moments.update(values[: number // 2], some)
-    moments.update(values[number // 2 :], others)
-    yield Case("moments._merge_cuda", moments.merge, (some, others), (0,), 1e-9)
+        yield Case("rows_cuda._observe_cuda", observe, (values, state), (1,), 2e-6, part)
+    first_half, second_half = (moments.start(columns) for _ in range(2))
+    moments.update(values[: number // 2], first_half)
+    moments.update(values[number // 2 :], second_half)
+    yield Case("moments._merge_cuda", moments.merge, (first_half, second_half), (0,), 1e-9)
     kind, last = moving.KINDS[values.dtype], columns - 1
     moves = np.array([(0, kind, column, columns, last - column) for column in range(columns)], np.int64)
     bytes_of = (values.reshape(-1).view(np.uint8), np.empty(0, np.uint8))
@@ -91,18 +91,18 @@ def cases(number: int, columns: int, seed: int | None = None) -> Iterator[Case]:
 
 def observe(values: Any, state: rows.State) -> None:
     """Count rows, wherever they and the state are; `rows.settle` afterwards."""
-    rows.observe_there(values, len(values), rows.Parts.of(state))
+    rows.observe_on_device(values, len(values), rows.Parts.of(state))
 
 
 def _look(random: np.random.Generator, number: int, columns: int) -> Case:
-    half_lives, bins_of = np.array([500.0, 5000.0]), 17
-    counts = random.multinomial(number, np.full(bins_of, 1 / bins_of), columns)
-    gaps = np.full((columns, bins_of), 100.0)
-    shares = np.full((columns, bins_of), 1 / bins_of)
-    state = detector.start(columns, len(half_lives), bins_of)
+    half_lives, bin_count = np.array([500.0, 5000.0]), 17
+    counts = random.multinomial(number, np.full(bin_count, 1 / bin_count), columns)
+    gaps = np.full((columns, bin_count), 100.0)
+    shares = np.full((columns, bin_count), 1 / bin_count)
+    state = detector.start(columns, len(half_lives), bin_count)
     detector.look(random.permuted(counts, axis=1), gaps, shares, np.full(columns, 0.1), half_lives, state)
-    given = (counts, gaps, shares, np.full(columns, 0.1), half_lives, state)
-    return Case("detector._look_cuda", detector.look, given, (5,), 1e-8)
+    arguments = (counts, gaps, shares, np.full(columns, 0.1), half_lives, state)
+    return Case("detector._look_cuda", detector.look, arguments, (5,), 1e-8)
 
 
 def _strings(random: np.random.Generator, number: int) -> Iterator[Case]:
@@ -110,12 +110,12 @@ def _strings(random: np.random.Generator, number: int) -> Iterator[Case]:
     table = strings.build_table(*_text(known))
     offsets, data = _text([f"category {place}" for place in random.integers(0, 2 * KNOWN, number)])
     valid = np.empty(0, np.uint8)
-    given = (offsets, data, valid, 0, table, KNOWN, np.zeros(number, np.int32))
-    yield Case("strings._look_up_cuda", strings.look_up, given, (6,))
+    arguments = (offsets, data, valid, 0, table, KNOWN, np.zeros(number, np.int32))
+    yield Case("strings._look_up_cuda", strings.look_up, arguments, (6,))
     integers = random.integers(-KNOWN, KNOWN, number)
-    whole = strings.build_integer_table(np.arange(KNOWN, dtype=np.int64))
-    more = (integers, valid, 0, whole, KNOWN, np.zeros(number, np.int32))
-    yield Case("strings._look_up_integers_cuda", strings.look_up_integers, more, (5,))
+    integer_table = strings.build_integer_table(np.arange(KNOWN, dtype=np.int64))
+    integer_arguments = (integers, valid, 0, integer_table, KNOWN, np.zeros(number, np.int32))
+    yield Case("strings._look_up_integers_cuda", strings.look_up_integers, integer_arguments, (5,))
 
 
 def _text(values: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -150,66 +150,66 @@ def arrays(value: Any) -> Iterator[np.ndarray]:
     if isinstance(value, np.ndarray):
         yield value
     elif isinstance(value, tuple):
-        for one in value:
-            yield from arrays(one)
+        for item in value:
+            yield from arrays(item)
 
 
-def sent(value: Any, send: Callable[[np.ndarray], Any]) -> Any:
+def map_arrays(value: Any, send: Callable[[np.ndarray], Any]) -> Any:
     """Return arguments with their arrays sent elsewhere."""
     if isinstance(value, np.ndarray):
         return send(value)
     if isinstance(value, rows.State):
-        return rows.sent(value, send)
+        return rows.to_device(value, send)
     if isinstance(value, tuple):
-        parts = [sent(one, send) for one in value]
+        parts = [map_arrays(item, send) for item in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value
 
 
-def there(device: Device, array: np.ndarray) -> Any:
+def copy_in(device: Device, array: np.ndarray) -> Any:
     """Copy an array to a device."""
-    found = device.empty(array.shape, array.dtype)
-    device.copy_in(np.ascontiguousarray(array), found)
-    return found
+    copy = device.empty(array.shape, array.dtype)
+    device.copy_in(np.ascontiguousarray(array), copy)
+    return copy
 
 
-def back(device: Device, value: Any) -> Any:
+def copy_out(device: Device, value: Any) -> Any:
     """Copy arrays from a device."""
     if isinstance(value, rows.State):
-        return [back(device, value.counts), back(device, value.sums)]  # the rest is only read
+        return [copy_out(device, value.counts), copy_out(device, value.sums)]  # the rest is only read
     if isinstance(value, tuple):
-        return [back(device, one) for one in value]
-    found = np.empty(value.shape, value.dtype)
-    device.copy_out(value, found)
+        return [copy_out(device, item) for item in value]
+    copy = np.empty(value.shape, value.dtype)
+    device.copy_out(value, copy)
     device.wait(device.mark())
-    return found
+    return copy
 
 
 def check(device: Device, case: Case) -> None:
     """Raise AssertionError, with the kernel's name, if a device's results differ from the CPU's."""
     with device.active():
-        given = sent(case.arguments, lambda array: there(device, array))
-        case.call(*given)
-        for value in given:
+        arguments = map_arrays(case.arguments, lambda array: copy_in(device, array))
+        case.call(*arguments)
+        for value in arguments:
             if isinstance(value, rows.State):
                 rows.settle(rows.Parts.of(value))
-        found = [back(device, given[place]) for place in case.written]
-    reference = sent(case.arguments, np.copy)
+        results = [copy_out(device, arguments[place]) for place in case.written]
+    reference = map_arrays(case.arguments, np.copy)
     if isinstance(reference[-1], rows.State):
         reference = (*reference[:-1], rows.State(*map(np.copy, case.arguments[-1])))
     case.call(*reference)
-    for one, place in zip(found, case.written, strict=True):
+    for result, place in zip(results, case.written, strict=True):
         expected = reference[place]
         if isinstance(expected, rows.State):
             expected = [expected.counts, expected.sums]
         number = max(len(array) for array in arrays(case.arguments))
-        for mine, theirs in zip(
-            one if isinstance(one, list) else [one],
+        for actual, reference_array in zip(
+            result if isinstance(result, list) else [result],
             expected if isinstance(expected, (list, tuple)) else [expected],
             strict=True,
         ):
-            if mine.dtype.kind in "iu":
-                np.testing.assert_array_equal(mine, theirs, err_msg=case.name)
+            if actual.dtype.kind in "iu":
+                np.testing.assert_array_equal(actual, reference_array, err_msg=case.name)
             else:
-                near = {"rtol": 100 * case.rounding, "atol": number * case.rounding}
-                np.testing.assert_allclose(mine, theirs, **near, err_msg=case.name)
+                tolerances = {"rtol": 100 * case.rounding, "atol": number * case.rounding}
+                np.testing.assert_allclose(actual, reference_array, **tolerances, err_msg=case.name)

@@ -37,7 +37,7 @@ class Exporting:
 
 
 class Tensor:
-    """As PyTorch's: with a gradient, or on a card, it is no array until it is detached."""
+    """As PyTorch's: with a gradient, or on a GPU, it is no array until it is detached."""
 
     def __init__(self, ready: bool = False) -> None:
         self.ready = ready
@@ -64,14 +64,14 @@ class Sparse(Tensor):
         raise TypeError("a sparse layout")
 
 
-class OnACard(Tensor):
+class TensorOnGpu(Tensor):
     """Counts how often it is copied from there."""
 
     dtype = "torch.float32"
     copies = 0
 
     def cpu(self) -> Self:
-        OnACard.copies += 1
+        TensorOnGpu.copies += 1
         return self
 
 
@@ -112,13 +112,13 @@ def test_frames_of_other_libraries_keep_their_names(kind: Any) -> None:
     assert columns_of(data)["t"].to_pylist() == ["x", "y"]
 
 
-def test_a_tensor_on_a_card_is_copied_once() -> None:
-    OnACard.copies = 0
-    data = {"x": OnACard()}
+def test_a_tensor_on_a_gpu_is_copied_once() -> None:
+    TensorOnGpu.copies = 0
+    data = {"x": TensorOnGpu()}
     assert temporal_of(data) == {}
-    assert OnACard.copies == 0
+    assert TensorOnGpu.copies == 0
     columns_of(data)
-    assert OnACard.copies == 1
+    assert TensorOnGpu.copies == 1
 
 
 @pytest.mark.parametrize("values", [Duck(), Exporting(), Tensor()])

@@ -196,11 +196,11 @@ def test_fetch_takes_models_and_folders_in_turn(tmp_path: Path, model: Path) -> 
 
 
 @pytest.mark.skipif(not no_library(), reason="numba-cuda is installed")
-def test_kernels_of_cards_cannot_be_compiled_without_their_library() -> None:
-    said = run("compile", "--cards")
+def test_kernels_of_gpus_cannot_be_compiled_without_their_library() -> None:
+    said = run("compile", "--gpus")
     assert said.exit_code == 2
     assert said.stderr.startswith(
-        "driftline: compile --cards: no library for kernels (numba-cuda; pip install"
+        "driftline: compile --gpus: no library for kernels (numba-cuda; pip install"
     )
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from driftline_kernels.device import BLOCKS, THREADS, blocks_for, body, driver, grid, on_cpu
-from driftline_kernels.sharing import share
+from driftline_kernels.sharing import rows_of_block
 
 cuda: Any = None  # numba.cuda, bound before the first launch
 
 HISTOGRAM = 4096
 """Categories that a CUDA block counts in shared memory, 16 KB, before it adds them to the total."""
 
-_DEPTH = 16  # codes that a thread counts at least, if there are enough
+_MIN_CODES = 16  # codes that a thread counts at least, if there are enough
 
 
 def count(codes: Any, counts: Any) -> None:
@@ -26,36 +26,36 @@ def count(codes: Any, counts: Any) -> None:
     if on_cpu(codes):
         _count(codes, counts)
     else:
-        _count_cuda(min(-(-blocks_for(len(codes)) // _DEPTH), BLOCKS), codes, counts)
+        _count_cuda(min(-(-blocks_for(len(codes)) // _MIN_CODES), BLOCKS), codes, counts)
 
 
 @body
-def place_of(code: int, places: int) -> int:
+def index_of(code: int, size: int) -> int:
     """Return where a code is counted: -1 in the last place."""
-    return code if code >= 0 else places - 1
+    return code if code >= 0 else size - 1
 
 
 @driver
 def _count(codes: Any, counts: Any) -> None:
     for row in range(len(codes)):
-        counts[place_of(codes[row], len(counts))] += 1
+        counts[index_of(codes[row], len(counts))] += 1
 
 
 @grid
 def _count_cuda(codes: Any, counts: Any) -> None:
     histogram = cuda.shared.array(HISTOGRAM, np.int32)
-    few = len(counts) <= HISTOGRAM
-    start, stop = share(len(codes), cuda.blockIdx.x, cuda.gridDim.x)
-    for place in range(cuda.threadIdx.x, HISTOGRAM, THREADS):
-        histogram[place] = 0
+    fits_shared = len(counts) <= HISTOGRAM
+    start, stop = rows_of_block(len(codes), cuda.blockIdx.x, cuda.gridDim.x)
+    for index in range(cuda.threadIdx.x, HISTOGRAM, THREADS):
+        histogram[index] = 0
     cuda.syncthreads()
     for row in range(start + cuda.threadIdx.x, stop, THREADS):
-        place = place_of(codes[row], len(counts))
-        if few:
-            cuda.atomic.add(histogram, place, 1)
+        index = index_of(codes[row], len(counts))
+        if fits_shared:
+            cuda.atomic.add(histogram, index, 1)
         else:
-            cuda.atomic.add(counts, place, 1)
+            cuda.atomic.add(counts, index, 1)
     cuda.syncthreads()
-    for place in range(cuda.threadIdx.x, min(HISTOGRAM, len(counts)), THREADS):
-        if histogram[place] > 0:
-            cuda.atomic.add(counts, place, np.int64(histogram[place]))
+    for index in range(cuda.threadIdx.x, min(HISTOGRAM, len(counts)), THREADS):
+        if histogram[index] > 0:
+            cuda.atomic.add(counts, index, np.int64(histogram[index]))

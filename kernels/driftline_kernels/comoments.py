@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from driftline_kernels.device import body, driver
-from driftline_kernels.standard import ABREAST, standardise
+from driftline_kernels.standard import ROW_STEP, standardise
 
 
 def update(values: Any, scaling: Any, comoments: Any) -> None:
@@ -37,8 +37,8 @@ def add_products(z: Any, comoments: Any) -> None:
 @driver
 def _update(values: Any, scaling: Any, comoments: Any) -> None:
     rows, columns = values.shape
-    z = np.empty((ABREAST, columns + 1))
+    z = np.empty((ROW_STEP, columns + 1))
     means, scales = scaling[:, 0].copy(), scaling[:, 1].copy()
-    for row in range(0, rows, ABREAST):
+    for row in range(0, rows, ROW_STEP):
         standardise(values, row, rows, means, scales, z)
         add_products(z, comoments)

@@ -22,8 +22,8 @@ on_compile: Callable[[], None] | None = None
 """Called before each kernel that is compiled because none was kept on disk."""
 
 _interpreting = False
-_begun = False  # whether anything was compiled
-_waiting: list[tuple[Any, Callable[[Any], Any]]] = []  # functions declared meanwhile, and how to compile them
+_compiled_any = False  # whether anything was compiled
+_deferred: list[tuple[Any, Callable[[Any], Any]]] = []  # functions that Python runs, and how to compile them
 _twins: dict[str, ModuleType] = {}  # namespaces of compiled functions, for modules imported meanwhile
 _lock = threading.Lock()
 _running = threading.local()
@@ -32,7 +32,7 @@ _running = threading.local()
 def interpret() -> None:
     """Let Python run kernels until `load` is done; does nothing if a kernel has been imported already."""
     global _interpreting
-    _interpreting = not _begun
+    _interpreting = not _compiled_any
 
 
 def interpreted() -> bool:
@@ -46,55 +46,55 @@ def load() -> None:
     Drivers that were called meanwhile are compiled for those arguments, or read from disk, before they take
     over.
     """
-    global _interpreting, _begun
+    global _interpreting, _compiled_any
     with _lock:
         if not _interpreting:
             return
         import_module("numba")
-        here = [str(Path(__file__).parent)]
-        modules = [import_module(f"{__package__}.{found.name}") for found in pkgutil.iter_modules(here)]
+        package = [str(Path(__file__).parent)]
+        modules = [import_module(f"{__package__}.{info.name}") for info in pkgutil.iter_modules(package)]
         # Separate namespaces: compiled and interpreted functions must not call each other.
         for module in modules:
             _twins[module.__name__] = ModuleType(module.__name__)
-        made: dict[int, Any] = {id(module): _twins[module.__name__] for module in modules}
-        made |= {id(held): compiled(home(held)) for held, compiled in _waiting}
+        compiled_of: dict[int, Any] = {id(module): _twins[module.__name__] for module in modules}
+        compiled_of |= {id(value): compile_function(rebound(value)) for value, compile_function in _deferred}
         for module in modules:
-            names = {name: made.get(id(held), held) for name, held in vars(module).items()}
+            names = {name: compiled_of.get(id(value), value) for name, value in vars(module).items()}
             vars(_twins[module.__name__]).update(names)
-        for held, _ in _waiting:
-            if isinstance(held, Interpreted) and held.called:
-                compile_for(made[id(held)], held.called)
+        for value, _ in _deferred:
+            if isinstance(value, Interpreted) and value.arguments:
+                compile_for(compiled_of[id(value)], value.arguments)
         for module in modules:
-            for name, held in list(vars(module).items()):
-                if isinstance(held, Interpreted):
-                    setattr(module, name, made[id(held)])
-        _waiting.clear()
-        _interpreting, _begun = False, True
+            for name, value in list(vars(module).items()):
+                if isinstance(value, Interpreted):
+                    setattr(module, name, compiled_of[id(value)])
+        _deferred.clear()
+        _interpreting, _compiled_any = False, True
 
 
-def declare(function: Any, compiled: Callable[[Any], Any], driver: bool = False) -> Any:
+def declare(function: Any, compile_function: Callable[[Any], Any], driver: bool = False) -> Any:
     """Return the value of a kernel's name: the compiled function, or one for Python until `load` is done."""
-    global _begun
+    global _compiled_any
     if not _interpreting:
-        _begun = True
-        return compiled(function)
-    held = Interpreted(function) if driver else function
-    _waiting.append((held, compiled))
-    return held
+        _compiled_any = True
+        return compile_function(function)
+    interpreted = Interpreted(function) if driver else function
+    _deferred.append((interpreted, compile_function))
+    return interpreted
 
 
 class Interpreted:
-    """A driver that Python runs; `called` holds the arguments of its last call, except by other drivers."""
+    """A driver that Python runs; `arguments` are those of its last call, except by other drivers."""
 
     def __init__(self, function: Any) -> None:
         self.function = function
-        self.called: tuple[Any, ...] = ()
+        self.arguments: tuple[Any, ...] = ()
 
     def __call__(self, *arguments: Any) -> Any:
         """Run it without warnings of overflow, as compiled code does."""
         if getattr(_running, "driver", False):
             return self.function(*arguments)
-        self.called = arguments
+        self.arguments = arguments
         _running.driver = True
         try:
             with np.errstate(all="ignore"):
@@ -105,13 +105,13 @@ class Interpreted:
 
 def modules() -> list[ModuleType]:
     """Return the imported modules of kernels, and the separate namespaces of their compiled functions."""
-    imported = [held for name, held in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
+    imported = [module for name, module in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
     return [*imported, *_twins.values()]
 
 
-def home(held: Any) -> Any:
+def rebound(kernel: Any) -> Any:
     """Return a function with the namespace of the compiled functions."""
-    function = held.function if isinstance(held, Interpreted) else held
+    function = kernel.function if isinstance(kernel, Interpreted) else kernel
     twin = _twins.get(function.__module__)
     if twin is None:
         return function
@@ -132,19 +132,20 @@ def as_body(function: Any) -> Any:
 
 def as_driver(function: Any) -> Any:
     """Wrap a function to be compiled at its first call and cached on disk."""
-    made = import_module("numba").njit(nogil=True, error_model="numpy")(function)
-    if made is not function and function.__module__.startswith(f"{__package__}."):
-        made._cache = import_module(f"{__package__}.keeping").Kept(function)
-    return made  # the function itself where NUMBA_DISABLE_JIT is set
+    dispatcher = import_module("numba").njit(nogil=True, error_model="numpy")(function)
+    if dispatcher is not function and function.__module__.startswith(f"{__package__}."):
+        dispatcher._cache = import_module(f"{__package__}.disk_cache").DriverCache(function)
+    return dispatcher  # the function itself where NUMBA_DISABLE_JIT is set
 
 
 def as_grid(function: Any, cuda: Any) -> Any:
     """Wrap a function to be compiled at its first launch and cached on disk; see device.grid."""
     if import_module("numba").config.ENABLE_CUDASIM:
         return cuda.jit(function)
-    made = cuda.jit(function, **({"max_registers": function.registers} if function.registers else {}))
-    made._cache = import_module(f"{__package__}.keeping").KeptGrid(function, made.targetoptions)
-    return made
+    compiled = cuda.jit(function, **({"max_registers": function.registers} if function.registers else {}))
+    cache = import_module(f"{__package__}.disk_cache").GridCache
+    compiled._cache = cache(function, compiled.targetoptions)
+    return compiled
 
 
 def as_machine(function: Any) -> Any:

@@ -80,30 +80,30 @@ _current = threading.local()
 @contextmanager
 def launching(stream: Any) -> Iterator[None]:
     """Let kernels of this thread run on a Numba stream."""
-    before = getattr(_current, "stream", 0)
+    previous = getattr(_current, "stream", 0)
     _current.stream = stream
     try:
         yield
     finally:
-        _current.stream = before
+        _current.stream = previous
 
 
 def load_cuda() -> Any:
     """Return numba.cuda, and bind it to `cuda` in every kernel's module."""
     compiling.load()
-    found = importlib.import_module("numba.cuda")
+    numba_cuda = importlib.import_module("numba.cuda")
     # Batches have few rows: Numba would warn for each number of rows. It has read its settings by now.
     warn = int(os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0"))
     importlib.import_module("numba").config.CUDA_LOW_OCCUPANCY_WARNINGS = warn
     for module in compiling.modules():
         if "cuda" in vars(module):
-            vars(module)["cuda"] = found
-    return found
+            vars(module)["cuda"] = numba_cuda
+    return numba_cuda
 
 
 def kernel_of(launch: Any) -> Any:
     """Return a grid's function, or a function itself, with the namespace of the compiled functions."""
-    return compiling.home(getattr(launch, "__wrapped__", launch))
+    return compiling.rebound(getattr(launch, "__wrapped__", launch))
 
 
 def blocks_for(threads: int) -> int:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from driftline_kernels import compiling
 from driftline_kernels.device import body, driver
 from driftline_kernels.memory import bytes_at, load
-from driftline_kernels.strings import hash_of, same, stirred
+from driftline_kernels.strings import avalanche, equal_bytes, hash_of
 
 SHORT = 16
 """The most bytes of a string that two words hold."""
 
-MANY = 10_000
+MAX_INTERPRETED = 10_000
 """With more strings, building in Python would take longer than loading Numba."""
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
@@ -44,12 +44,12 @@ class Dictionary(NamedTuple):
 def build(offsets: NDArray[np.int64], known: NDArray[np.uint8]) -> Dictionary:
     """Return the dictionary of n distinct strings, whose codes are their indices."""
     count = len(offsets) - 1
-    if count > MANY:
+    if count > MAX_INTERPRETED:
         compiling.load()
     slots = np.full(1 << (2 * count).bit_length(), -1, np.int32)
-    made = Dictionary(slots, np.zeros((count, 3), np.uint64), offsets, known)
-    _build(known.ctypes.data, *made)
-    return made
+    dictionary = Dictionary(slots, np.zeros((count, 3), np.uint64), offsets, known)
+    _build(known.ctypes.data, *dictionary)
+    return dictionary
 
 
 @body
@@ -70,7 +70,7 @@ def words_of(text: int, size: int) -> tuple[Any, Any]:
 @body
 def slot_of(a: Any, b: Any, size: int, slots: Any) -> Any:
     """Return the first slot to probe."""
-    return stirred(a * _P1 + (b ^ np.uint64(size)) * _P2) & np.uint64(len(slots) - 1)
+    return avalanche(a * _P1 + (b ^ np.uint64(size)) * _P2) & np.uint64(len(slots) - 1)
 
 
 @body
@@ -81,7 +81,7 @@ def code_at(text: int, size: int, slots: Any, keys: Any, offsets: Any, known: An
     while slots[slot] >= 0:
         code = np.uint64(slots[slot])
         if keys[code, 0] == a and keys[code, 1] == b and keys[code, 2] == np.uint64(size):
-            if size <= SHORT or same(bytes_at(text), 0, size, known, offsets[code]):
+            if size <= SHORT or equal_bytes(bytes_at(text), 0, size, known, offsets[code]):
                 return np.int64(code)
         slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
     return np.int64(unseen)

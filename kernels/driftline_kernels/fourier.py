@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from driftline_kernels.device import body, driver
-from driftline_kernels.standard import ABREAST, standardise
+from driftline_kernels.standard import ROW_STEP, standardise
 
 _ROUND = np.float32(1.5 * 2**23)  # adding and subtracting it rounds a float32 to an integer
 
@@ -45,9 +45,9 @@ def cosine(x: Any) -> Any:
 
 @body
 def add_features(z: Any, rows: int, weights: Any, phases: Any, sums: Any) -> None:
-    """Add the features of the first rows of z, ABREAST at most, that `standardise` wrote.
+    """Add the features of the first rows of z, ROW_STEP at most, that `standardise` wrote.
 
-    phases  (ABREAST, D) float32, overwritten
+    phases  (ROW_STEP, D) float32, overwritten
     """
     phases[:] = 0
     for column in range(len(weights)):
@@ -59,7 +59,7 @@ def add_features(z: Any, rows: int, weights: Any, phases: Any, sums: Any) -> Non
             phases[1, d] += z1 * weight
             phases[2, d] += z2 * weight
             phases[3, d] += z3 * weight
-    for row in range(min(rows, ABREAST)):
+    for row in range(min(rows, ROW_STEP)):
         for d in range(len(sums)):
             sums[d] += cosine(phases[row, d])
 
@@ -67,8 +67,8 @@ def add_features(z: Any, rows: int, weights: Any, phases: Any, sums: Any) -> Non
 @driver
 def _update(values: Any, scaling: Any, weights: Any, sums: Any) -> None:
     rows, columns = values.shape
-    z, phases = np.empty((ABREAST, columns + 1)), np.empty((ABREAST, len(sums)), np.float32)
+    z, phases = np.empty((ROW_STEP, columns + 1)), np.empty((ROW_STEP, len(sums)), np.float32)
     means, scales = scaling[:, 0].copy(), scaling[:, 1].copy()
-    for row in range(0, rows, ABREAST):
+    for row in range(0, rows, ROW_STEP):
         standardise(values, row, rows, means, scales, z)
         add_features(z, rows - row, weights, phases, sums)

@@ -55,8 +55,8 @@ class _Bytes:
     def __init__(self, address: int) -> None:
         self._address = int(address)
 
-    def __getitem__(self, place: Any) -> Any:
-        return load(self._address + int(place), np.uint8)
+    def __getitem__(self, index: Any) -> Any:
+        return load(self._address + int(index), np.uint8)
 
 
 @body
@@ -75,7 +75,7 @@ def locate(struct: int, children: Any, sources: Any) -> int:
     """
     for column in range(len(children)):
         child = load(load(struct + 48, np.int64) + 8 * children[column], np.int64)
-        locate_one(child, load(struct + 16, np.int64), sources[column])
+        locate_column(child, load(struct + 16, np.int64), sources[column])
     return load(struct, np.int64)  # type: ignore[no-any-return]
 
 
@@ -92,13 +92,13 @@ def place(structs: int, packed: int, rows: int, parts: Any, sources: Any) -> Non
     for column in range(len(parts)):
         array, first = parts[column, 0], parts[column, 1] * rows
         if array >= 0:
-            locate_one(structs + 8 * ARROW_ARRAY * array, first, sources[column])
+            locate_column(structs + 8 * ARROW_ARRAY * array, first, sources[column])
         elif array == PACKED:
             sources[column, VALUES], sources[column, FIRST] = packed, first
 
 
 @body
-def locate_one(struct: int, first: int, source: Any) -> None:
+def locate_column(struct: int, first: int, source: Any) -> None:
     """Set one column's addresses; `first` is the offset of its parent."""
     buffers = load(struct + 40, np.int64)
     source[VALIDITY] = load(buffers, np.int64) if load(struct + 8, np.int64) != 0 else 0
@@ -140,7 +140,7 @@ def read_numbers(source: Any, first: int, rows: int, values: Any) -> None:
             bit = source[FIRST] + first + row
             values[row] = (load(source[VALUES] + (bit >> 3), np.uint8) >> (bit & 7)) & 1
     else:
-        _read_rare(kind, source, first, rows, values)
+        _read_other(kind, source, first, rows, values)
     if kind <= FLOAT64 and source[PER_SECOND] != 0:
         for row in range(rows):
             values[row] = np.floor(values[row] / source[PER_SECOND])
@@ -151,7 +151,7 @@ def read_numbers(source: Any, first: int, rows: int, values: Any) -> None:
 
 
 @body
-def _read_rare(kind: int, source: Any, first: int, rows: int, values: Any) -> None:
+def _read_other(kind: int, source: Any, first: int, rows: int, values: Any) -> None:
     if kind == INT8:
         _read(source, first, rows, np.int8, values)
     elif kind == INT16:

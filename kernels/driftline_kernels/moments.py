@@ -73,18 +73,18 @@ def add(
 ) -> None:
     """Merge one moment into a column's."""
     if count > 0:
-        before = moments[column, 0]
-        both = before + count
-        step = mean - moments[column, 1]
-        moments[column, 0] = both
-        moments[column, 1] += step * (count / both)
-        moments[column, 2] += squares + step * step * (before * count / both)
+        previous = moments[column, 0]
+        total = previous + count
+        delta = mean - moments[column, 1]
+        moments[column, 0] = total
+        moments[column, 1] += delta * (count / total)
+        moments[column, 2] += squares + delta * delta * (previous * count / total)
         moments[column, 3] = min(moments[column, 3], least)
         moments[column, 4] = max(moments[column, 4], greatest)
 
 
 @body
-def add_one(moments: Any, column: int, other: Any) -> None:
+def add_moment(moments: Any, column: int, other: Any) -> None:
     """Merge a moment, given as an array, into a column's."""
     add(moments, column, other[0], other[1], other[2], other[3], other[4])
 
@@ -102,11 +102,11 @@ def _update(values: Any, moments: Any) -> None:
 @driver
 def _merge(moments: Any, others: Any) -> None:
     for column in range(len(moments)):
-        add_one(moments, column, others[column])
+        add_moment(moments, column, others[column])
 
 
 @grid
 def _merge_cuda(moments: Any, others: Any) -> None:
     column = cuda.grid(1)
     if column < len(moments):
-        add_one(moments, column, others[column])
+        add_moment(moments, column, others[column])

@@ -59,48 +59,49 @@ def move(blocks: tuple[Any, Any], rows: int, moves: Any, matrix: Any) -> None:
 
 
 @body
-def value_of(block: Any, kind: int, at: int) -> Any:
+def value_of(block: Any, kind: int, index: int) -> Any:
     """Return a value of a block by its kind."""
     if kind == FLOAT32:
-        return block.view(np.float32)[at]
+        return block.view(np.float32)[index]
     if kind == FLOAT64:
-        return np.float32(block.view(np.float64)[at])
+        return np.float32(block.view(np.float64)[index])
     if kind == INT64:
-        return np.float32(block.view(np.int64)[at])
+        return np.float32(block.view(np.int64)[index])
     if kind == INT32:
-        return np.float32(block.view(np.int32)[at])
+        return np.float32(block.view(np.int32)[index])
     if kind == INT16:
-        return np.float32(block.view(np.int16)[at])
+        return np.float32(block.view(np.int16)[index])
     if kind == INT8:
-        return np.float32(block.view(np.int8)[at])
+        return np.float32(block.view(np.int8)[index])
     if kind == UINT64:
-        return np.float32(block.view(np.uint64)[at])
+        return np.float32(block.view(np.uint64)[index])
     if kind == UINT32:
-        return np.float32(block.view(np.uint32)[at])
+        return np.float32(block.view(np.uint32)[index])
     if kind == UINT16:
-        return np.float32(block.view(np.uint16)[at])
-    return np.float32(block[at])
+        return np.float32(block.view(np.uint16)[index])
+    return np.float32(block[index])
 
 
 @body
-def move_one(one: Any, other: Any, row: int, move: Any, matrix: Any) -> None:
+def move_value(first_block: Any, second_block: Any, row: int, move: Any, matrix: Any) -> None:
     """Move one value."""
-    at = move[FIRST] + row * move[STEP]
-    matrix[row, move[INTO]] = value_of(one if move[BLOCK] == 0 else other, move[KIND], at)
+    index = move[FIRST] + row * move[STEP]
+    matrix[row, move[INTO]] = value_of(first_block if move[BLOCK] == 0 else second_block, move[KIND], index)
 
 
 @driver
-def _move(one: Any, other: Any, rows: int, moves: Any, matrix: Any) -> None:
+def _move(first_block: Any, second_block: Any, rows: int, moves: Any, matrix: Any) -> None:
     for row in range(rows):
-        for place in range(len(moves)):
-            move_one(one, other, row, moves[place], matrix)
+        for number in range(len(moves)):
+            move_value(first_block, second_block, row, moves[number], matrix)
 
 
 @grid
-def _move_cuda(one: Any, other: Any, rows: int, moves: Any, matrix: Any) -> None:
-    at = cuda.grid(1)
-    if at < rows * len(moves):
+def _move_cuda(first_block: Any, second_block: Any, rows: int, moves: Any, matrix: Any) -> None:
+    thread = cuda.grid(1)
+    if thread < rows * len(moves):
         # Neighbouring threads read adjacent values: of a column if they are contiguous, else of a row.
-        columns = moves[0, STEP] == 1
-        row, place = (at % rows, at // rows) if columns else (at // len(moves), at % len(moves))
-        move_one(one, other, row, moves[place], matrix)
+        by_column = moves[0, STEP] == 1
+        count = len(moves)
+        row, number = (thread % rows, thread // rows) if by_column else (thread // count, thread % count)
+        move_value(first_block, second_block, row, moves[number], matrix)

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline_kernels.decimals import word
 from driftline_kernels.device import driver
 from driftline_kernels.memory import FLOAT64, address_of, load
-from driftline_kernels.numbers import UNKNOWN, read_number, word
+from driftline_kernels.numbers import UNKNOWN, read_number
 
 _CLOSE, _COMMA, _SPACE = b"}, "
 
@@ -32,19 +33,19 @@ class Template(NamedTuple):
     targets: NDArray[np.int64]
 
 
-def template(before: Sequence[bytes], targets: Sequence[int]) -> Template:
+def template(prefixes: Sequence[bytes], targets: Sequence[int]) -> Template:
     """Return the template of a row with these texts before its numbers."""
-    lengths = [-(-len(text) // 8) for text in before]
+    lengths = [-(-len(text) // 8) for text in prefixes]
 
     def words(texts: Sequence[bytes]) -> NDArray[np.uint64]:
-        filled = [text.ljust(8 * length, b"\0") for text, length in zip(texts, lengths, strict=True)]
-        return np.frombuffer(b"".join(filled), np.uint64)
+        padded = [text.ljust(8 * length, b"\0") for text, length in zip(texts, lengths, strict=True)]
+        return np.frombuffer(b"".join(padded), np.uint64)
 
     return Template(
-        np.array([len(text) for text in before], np.int64),
+        np.array([len(text) for text in prefixes], np.int64),
         np.cumsum([0, *lengths]),
-        words(before),
-        words([b"\xff" * len(text) for text in before]),
+        words(prefixes),
+        words([b"\xff" * len(text) for text in prefixes]),
         np.array(targets, np.int64),
     )
 
@@ -64,28 +65,28 @@ def _read(
     text: Any, start: int, stop: int, sizes: Any, first: Any, words: Any, masks: Any, targets: Any, out: Any
 ) -> int:
     base, target = address_of(text), address_of(out)
-    last, end, at = base + len(text) - 8, base + stop, base + start
+    last, end, cursor = base + len(text) - 8, base + stop, base + start
     columns = len(sizes)
     if len(text) < 8:
         return UNKNOWN
     for row in range(len(out) // (8 * columns)):
         for column in range(columns):
-            if at + sizes[column] >= end:
+            if cursor + sizes[column] >= end:
                 return UNKNOWN
             for k in range(first[column], first[column + 1]):
-                if (word(at + 8 * (k - first[column]), last) ^ words[k]) & masks[k]:
+                if (word(cursor + 8 * (k - first[column]), last) ^ words[k]) & masks[k]:
                     return UNKNOWN
-            place = row * columns + targets[column]
-            at = read_number(at + sizes[column], last, target, place, FLOAT64)
-            if at <= 0:
+            index = row * columns + targets[column]
+            cursor = read_number(cursor + sizes[column], last, target, index, FLOAT64)
+            if cursor <= 0:
                 return UNKNOWN
-        if at >= end or load(at, np.uint8) != _CLOSE:
+        if cursor >= end or load(cursor, np.uint8) != _CLOSE:
             return UNKNOWN
-        at += 1
-        if at == end:
+        cursor += 1
+        if cursor == end:
             return row + 1
-        if load(at, np.uint8) != _COMMA:
+        if load(cursor, np.uint8) != _COMMA:
             return UNKNOWN
-        at += 1
-        at += int(load(at, np.uint8) == _SPACE)
+        cursor += 1
+        cursor += int(load(cursor, np.uint8) == _SPACE)
     return UNKNOWN

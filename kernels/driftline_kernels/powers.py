@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST, MOST = -342, 308
+MIN_EXPONENT, MAX_EXPONENT = -342, 308
 """The exponents of ten for which a number of up to 19 digits may be neither 0 nor infinite in float64."""
 
-DIGITS = 19
+MAX_DIGITS = 19
 """Decimal digits that always fit in 64 bits."""
 
 
@@ -28,18 +28,18 @@ def _first_bits(exponent: int) -> int:
 
 def _table() -> NDArray[np.uint64]:
     mask = 2**64 - 1
-    powers = [_first_bits(exponent) for exponent in range(LEAST, MOST + 1)]
+    powers = [_first_bits(exponent) for exponent in range(MIN_EXPONENT, MAX_EXPONENT + 1)]
     return np.array([[power >> 64, power & mask] for power in powers], np.uint64)
 
 
-FIVES = _table()
+POWERS_OF_FIVE = _table()
 """(651, 2) uint64; the upper and lower half of 5^q for each exponent q from LEAST on."""
 
-TENS = np.array([10**exponent for exponent in range(DIGITS + 1)], np.uint64)
+POWERS_OF_TEN = np.array([10**exponent for exponent in range(MAX_DIGITS + 1)], np.uint64)
 """(20,) uint64; 10^0 to 10^19."""
 
-EXACTS = 23
+EXACT_COUNT = 23
 """How many powers of ten are exact in float64: 10^0 to 10^22."""
 
-EXACT = np.array([sign * 10.0**exponent for sign in (1, -1) for exponent in range(EXACTS)])
+EXACT_POWERS = np.array([sign * 10.0**exponent for sign in (1, -1) for exponent in range(EXACT_COUNT)])
 """(46,) float64; these, then the same negated."""

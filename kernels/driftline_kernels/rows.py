@@ -15,7 +15,7 @@ from driftline_kernels.comoments import add_products
 from driftline_kernels.device import BLOCK, driver, on_cpu
 from driftline_kernels.fourier import add_features
 from driftline_kernels.moments import FIELDS, add, summary
-from driftline_kernels.standard import ABREAST, standardise
+from driftline_kernels.standard import ROW_STEP, standardise
 
 
 class State(NamedTuple):
@@ -62,7 +62,7 @@ class State(NamedTuple):
 class Parts(NamedTuple):
     """A state with its views, made once for all batches.
 
-    centres  (columns,) float64, if the state was `sent`: the origins of the distances that are summed
+    centres  (columns,) float64, if the state is on a GPU: the origins of the distances that are summed
     """
 
     state: State
@@ -93,13 +93,13 @@ def start(
         weights,
         counts=np.zeros((columns, edges + 1 + binning.SPECIAL), np.int64),
         sums=np.zeros(FIELDS * columns + products + features),
-        scratch=np.empty(2 * (BLOCK + columns) + ABREAST * (columns + 1) + ABREAST * features // 2),
+        scratch=np.empty(2 * (BLOCK + columns) + ROW_STEP * (columns + 1) + ROW_STEP * features // 2),
     )
     state.moments[:] = moments.start(columns)
     return state
 
 
-def sent(state: State, send: Callable[[Any], Any]) -> State:
+def to_device(state: State, send: Callable[[Any], Any]) -> State:
     """Return the state on a GPU, where `send` copies arrays. Its first centres are the reference's means."""
     scratch = state.scratch.copy()
     scratch[: len(state.scaling)] = state.scaling[:, 0]
@@ -114,28 +114,28 @@ def observe(values: Any, state: State) -> None:
     _observe(values, *state)
 
 
-def observe_there(values: Any, rows: int, parts: Parts) -> None:
-    """As `observe`, for the first rows of values on the device to which the state was `sent`.
+def observe_on_device(values: Any, rows: int, parts: Parts) -> None:
+    """As `observe`, for the first rows of values on the device that the state is on.
 
     On a GPU, one launch updates all statistics of all columns; call `settle` afterwards.
     """
     if on_cpu(values):  # instead of a GPU
         _observe(values[:rows], *parts.state)
         return
-    from driftline_kernels import blocks  # only a GPU needs it
+    from driftline_kernels import rows_cuda  # only a GPU needs it
 
-    blocks.observe(values, rows, parts)
+    rows_cuda.observe(values, rows, parts)
 
 
 def settle(parts: Parts) -> None:
-    """Turn the sums of `observe_there` into moments; once, after all rows.
+    """Turn the sums of `observe_on_device` into moments; once, after all rows.
 
     A GPU keeps sums of distances until then, to which blocks can add without waiting for others.
     """
     if not on_cpu(parts.moments):
-        from driftline_kernels import blocks
+        from driftline_kernels import rows_cuda
 
-        blocks.settle(parts)
+        rows_cuda.settle(parts)
 
 
 @driver
@@ -148,22 +148,23 @@ def _observe(
     side = width if len(products) > 0 else 0
     comoments = products.reshape(side, side)
     features = sums[len(sums) - dimensions :]
-    own, cells = scratch[:BLOCK].view(values.dtype), scratch[BLOCK : 2 * BLOCK].view(np.int32)
+    block_values, cells = scratch[:BLOCK].view(values.dtype), scratch[BLOCK : 2 * BLOCK].view(np.int32)
     means, scales = scratch[2 * BLOCK :][:columns], scratch[2 * BLOCK + columns :][:columns]
     means[:], scales[:] = scaling[:, 0], scaling[:, 1]
-    left = scratch[2 * (BLOCK + columns) :]
-    z = left[: ABREAST * width].reshape(ABREAST, width)
-    phases = left[ABREAST * width :].view(np.float32)[: ABREAST * dimensions].reshape(ABREAST, dimensions)
+    remaining = scratch[2 * (BLOCK + columns) :]
+    z = remaining[: ROW_STEP * width].reshape(ROW_STEP, width)
+    singles = remaining[ROW_STEP * width :].view(np.float32)
+    phases = singles[: ROW_STEP * dimensions].reshape(ROW_STEP, dimensions)
     for start in range(0, len(values), BLOCK):
-        block = min(BLOCK, len(values) - start)
+        block_rows = min(BLOCK, len(values) - start)
         for column in range(columns):
-            for row in range(block):
-                own[row] = values[start + row, column]
-            count_column(own, block, column, edges, first, counts, cells)
-            number, mean, squares, least, greatest = summary(own, 0, block)
+            for row in range(block_rows):
+                block_values[row] = values[start + row, column]
+            count_column(block_values, block_rows, column, edges, first, counts, cells)
+            number, mean, squares, least, greatest = summary(block_values, 0, block_rows)
             add(moments, column, number, mean, squares, least, greatest)
         if side + dimensions > 0:
-            for row in range(start, start + block, ABREAST):
-                standardise(values, row, start + block, means, scales, z)
+            for row in range(start, start + block_rows, ROW_STEP):
+                standardise(values, row, start + block_rows, means, scales, z)
                 add_products(z, comoments)
-                add_features(z, start + block - row, weights, phases, features)
+                add_features(z, start + block_rows - row, weights, phases, features)

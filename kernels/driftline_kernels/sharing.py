@@ -1,4 +1,4 @@
-"""How thread blocks on a GPU share the rows of a matrix and its statistics: see `blocks`."""
+"""How thread blocks on a GPU share the rows of a matrix and its statistics: see `rows_cuda`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ UNROLL = 8
 """Values that a thread loads before it uses the first: GPU memory has a high latency, which only enough loads
 in flight can hide."""
 
-DEPTH = 2 * UNROLL
+MIN_COLUMN_VALUES = 2 * UNROLL
 """Values of a column that a thread has at least, if there are enough."""
 
 SIDE = 4
 """A thread has the products of SIDE columns with SIDE columns: it reads 2 SIDE values for SIDE^2 products."""
 
-SHALLOW = 64
+MIN_PRODUCT_ROWS = 64
 """Rows whose products a block computes at least: several blocks share small batches, too."""
 
 WARP = 32
@@ -34,11 +34,11 @@ ROWS = THREADS // GROUPS * UNROLL
 ROW_STRIDE = WARP + 1
 """Numbers from one of these rows to the next: rows that are read together are in different banks."""
 
-TILE = ROWS * ROW_STRIDE + WARP * WARP
+SHARED_WORDS = ROWS * ROW_STRIDE + WARP * WARP
 """Numbers of four bytes in a block's shared memory. It holds rows and the features' weights, or rows for
 products, or counts of bins; and at the end, in their place, sums of eight bytes."""
 
-HISTOGRAM = TILE - 1
+HISTOGRAM = SHARED_WORDS - 1
 """Counts of bins that fit there, beside one for values that are not counted."""
 
 
@@ -54,10 +54,10 @@ def columns_layout(values: Any, cells: int) -> tuple[tuple[int, int], int]:
     rows, columns = values.shape
     if rows == 0 or columns == 0:
         return (0, 0), 1
-    most = 1 if values.strides[0] < values.strides[1] else min(columns, THREADS, HISTOGRAM // cells)
-    tiles = -(-columns // most)
+    max_width = 1 if values.strides[0] < values.strides[1] else min(columns, THREADS, HISTOGRAM // cells)
+    tiles = -(-columns // max_width)
     width = -(-columns // tiles)
-    return (min(-(-rows // (DEPTH * (THREADS // width))), -(-BLOCKS // tiles)), tiles), width
+    return (min(-(-rows // (MIN_COLUMN_VALUES * (THREADS // width))), -(-BLOCKS // tiles)), tiles), width
 
 
 def products_layout(rows: int, columns: int) -> tuple[int, int]:
@@ -66,7 +66,7 @@ def products_layout(rows: int, columns: int) -> tuple[int, int]:
     tiles = blocks_for(strips * (strips + 1) // 2)
     if not rows or not tiles:
         return 0, 0
-    return min(-(-rows // SHALLOW), -(-BLOCKS // tiles)), tiles
+    return min(-(-rows // MIN_PRODUCT_ROWS), -(-BLOCKS // tiles)), tiles
 
 
 def features_layout(rows: int, features: int) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def features_layout(rows: int, features: int) -> tuple[int, int]:
 
 
 @body
-def share(rows: int, block: int, blocks: int) -> tuple[int, int]:
+def rows_of_block(rows: int, block: int, blocks: int) -> tuple[int, int]:
     """Return the first row of a block and the one after its last, if all blocks share the rows."""
-    each = (rows + blocks - 1) // blocks
-    return min(block * each, rows), min((block + 1) * each, rows)
+    rows_per_block = (rows + blocks - 1) // blocks
+    return min(block * rows_per_block, rows), min((block + 1) * rows_per_block, rows)

@@ -8,12 +8,12 @@ import numpy as np
 
 from driftline_kernels.device import body
 
-_MOST = 3e38  # the largest scale in float32
+_MAX_SCALE = 3e38  # the largest scale in float32
 
 LIMIT = 1000.0
 """Standard deviations that a value is clipped to, so that no row outweighs all others or overflows."""
 
-ABREAST = 4
+ROW_STEP = 4
 """Rows that the CPU processes together: the sums that they are added to are loaded and stored only once."""
 
 
@@ -34,7 +34,7 @@ def standardise(values: Any, first: int, stop: int, means: Any, scales: Any, z: 
     """Set z to the rows first:stop, standardised, each with a 1 at its end.
 
     means, scales  (columns,) float64, contiguous, so that this is vectorised
-    z              (ABREAST, columns + 1); rows after `stop` become 0, and add nothing to sums of products
+    z              (ROW_STEP, columns + 1); rows after `stop` become 0, and add nothing to sums of products
     """
     for row in range(len(z)):
         if first + row < stop:
@@ -47,19 +47,21 @@ def standardise(values: Any, first: int, stop: int, means: Any, scales: Any, z: 
 
 
 @body
-def parted(mean: float, scale: float, zero: Any) -> Any:
-    """Return a mean in two parts and a scale, for `standard`: the second part is the first's rounding error.
+def split_scaling(mean: float, scale: float, zero: Any) -> Any:
+    """Return a mean in two parts and a scale, for `standardised_split`.
+
+    The second part is the rounding error of the first.
 
     zero  of the type that they become
     """
     kind = type(zero)
     high = kind(mean)
-    return high, kind(mean - np.float64(high)), kind(min(scale, _MOST))
+    return high, kind(mean - np.float64(high)), kind(min(scale, _MAX_SCALE))
 
 
 @body
-def standard(x: Any, high: Any, low: Any, scale: Any) -> Any:
-    """As `standardised`, in the precision of x: most units of a GPU are for float32. See `parted`."""
+def standardised_split(x: Any, high: Any, low: Any, scale: Any) -> Any:
+    """As `standardised`, in the precision of x: most units of a GPU are for float32. See `split_scaling`."""
     limit = type(x)(LIMIT)
     z = ((x - high) - low) * scale
     z = z if z < limit else limit

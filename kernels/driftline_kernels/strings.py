@@ -42,11 +42,11 @@ class IntegerTable(NamedTuple):
     """Known integers; all arrays on one device.
 
     slots  (a power of two,) int32; the code of the integer that hashes there, or -1
-    known  (n,) int64
+    categories  (n,) int64
     """
 
     slots: Any
-    known: Any
+    categories: Any
 
 
 def build_table(offsets: NDArray[Any], data: NDArray[np.uint8]) -> Table:
@@ -60,9 +60,9 @@ def build_table(offsets: NDArray[Any], data: NDArray[np.uint8]) -> Table:
     return table
 
 
-def build_integer_table(known: NDArray[np.int64]) -> IntegerTable:
+def build_integer_table(categories: NDArray[np.int64]) -> IntegerTable:
     """Return the table of n distinct integers, whose codes are their indices, on the CPU."""
-    table = IntegerTable(_empty_slots(len(known)), known)
+    table = IntegerTable(_empty_slots(len(categories)), categories)
     _build_integers(*table)
     return table
 
@@ -94,33 +94,33 @@ def look_up_integers(
         _look_up_integers_cuda(blocks_for(len(codes)), values, validity, first_bit, *table, unseen, codes)
 
 
-def _empty_slots(known: int) -> NDArray[np.int32]:
-    return np.full(1 << (2 * known).bit_length(), -1, np.int32)
+def _empty_slots(count: int) -> NDArray[np.int32]:
+    return np.full(1 << (2 * count).bit_length(), -1, np.int32)
 
 
 @body
-def rotated(x: Any, bits: int) -> Any:
+def rotate_left(x: Any, bits: int) -> Any:
     """Return x with its bits rotated to the left."""
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
 @body
-def word(data: Any, at: int, size: int) -> Any:
+def word(data: Any, start: int, size: int) -> Any:
     """Return `size` bytes as a little-endian number."""
     total = np.uint64(0)
     for i in range(size):
-        total |= np.uint64(data[np.uint64(at + i)]) << np.uint64(8 * i)
+        total |= np.uint64(data[np.uint64(start + i)]) << np.uint64(8 * i)
     return total
 
 
 @body
-def mixed(lane: Any, x: Any) -> Any:
+def mix_lane(lane: Any, x: Any) -> Any:
     """Return a lane of the hash after the next eight bytes."""
-    return rotated(lane + x * _P2, 31) * _P1
+    return rotate_left(lane + x * _P2, 31) * _P1
 
 
 @body
-def stirred(h: Any) -> Any:
+def avalanche(h: Any) -> Any:
     """Return a hash after the final mixing, in which all bits affect all others."""
     h = (h ^ (h >> np.uint64(33))) * _P2
     h = (h ^ (h >> np.uint64(29))) * _P3
@@ -128,15 +128,15 @@ def stirred(h: Any) -> Any:
 
 
 @body
-def hash_of_lanes(data: Any, start: int, stop: int) -> Any:
+def hash_stripes(data: Any, start: int, stop: int) -> Any:
     """Return the hash of all 32-byte blocks of a string, of which there is at least one."""
     a, b, c, d = _P1 + _P2, _P2, np.uint64(0), np.uint64(0) - _P1
-    for at in range(start, stop - 31, 32):
-        a, b = mixed(a, word(data, at, 8)), mixed(b, word(data, at + 8, 8))
-        c, d = mixed(c, word(data, at + 16, 8)), mixed(d, word(data, at + 24, 8))
-    h = rotated(a, 1) + rotated(b, 7) + rotated(c, 12) + rotated(d, 18)
+    for position in range(start, stop - 31, 32):
+        a, b = mix_lane(a, word(data, position, 8)), mix_lane(b, word(data, position + 8, 8))
+        c, d = mix_lane(c, word(data, position + 16, 8)), mix_lane(d, word(data, position + 24, 8))
+    h = rotate_left(a, 1) + rotate_left(b, 7) + rotate_left(c, 12) + rotate_left(d, 18)
     for lane in (a, b, c, d):
-        h = (h ^ mixed(np.uint64(0), lane)) * _P1 + _P4
+        h = (h ^ mix_lane(np.uint64(0), lane)) * _P1 + _P4
     return h
 
 
@@ -144,19 +144,19 @@ def hash_of_lanes(data: Any, start: int, stop: int) -> Any:
 def hash_of(data: Any, start: int, stop: int) -> Any:
     """Return XXH64, seed 0, of data[start:stop] (Collet: xxHash, doc/xxhash_spec.md)."""
     size = stop - start
-    h = hash_of_lanes(data, start, stop) if size >= 32 else _P5
+    h = hash_stripes(data, start, stop) if size >= 32 else _P5
     h += np.uint64(size)
-    at = stop - size % 32
-    while at + 8 <= stop:
-        h = rotated(h ^ mixed(np.uint64(0), word(data, at, 8)), 27) * _P1 + _P4
-        at += 8
-    if at + 4 <= stop:
-        h = rotated(h ^ (word(data, at, 4) * _P1), 23) * _P2 + _P3
-        at += 4
-    while at < stop:
-        h = rotated(h ^ (word(data, at, 1) * _P5), 11) * _P1
-        at += 1
-    return stirred(h)
+    position = stop - size % 32
+    while position + 8 <= stop:
+        h = rotate_left(h ^ mix_lane(np.uint64(0), word(data, position, 8)), 27) * _P1 + _P4
+        position += 8
+    if position + 4 <= stop:
+        h = rotate_left(h ^ (word(data, position, 4) * _P1), 23) * _P2 + _P3
+        position += 4
+    while position < stop:
+        h = rotate_left(h ^ (word(data, position, 1) * _P5), 11) * _P1
+        position += 1
+    return avalanche(h)
 
 
 @body
@@ -166,43 +166,47 @@ def is_valid(validity: Any, bit: int) -> bool:
 
 
 @body
-def same(data: Any, start: int, stop: int, known: Any, at: int) -> bool:
-    """Return whether data[start:stop] equals the bytes of `known` from `at` on."""
+def equal_bytes(data: Any, start: int, stop: int, other: Any, other_start: int) -> bool:
+    """Return whether data[start:stop] equals the bytes of `other` from `other_start` on."""
     i = 0
-    while i < stop - start and data[start + i] == known[at + i]:
+    while i < stop - start and data[start + i] == other[other_start + i]:
         i += 1
     return i == stop - start
 
 
 @body
-def code_of(data: Any, start: int, stop: int, slots: Any, known_offsets: Any, known: Any, unseen: int) -> int:
+def code_of(
+    data: Any, start: int, stop: int, slots: Any, category_offsets: Any, categories: Any, unseen: int
+) -> int:
     """Return the code of a string, or `unseen`."""
     slot = hash_of(data, start, stop) & np.uint64(len(slots) - 1)
     while slots[slot] >= 0:
         code = slots[slot]
-        at = known_offsets[code]
-        if known_offsets[code + 1] - at == stop - start and same(data, start, stop, known, at):
+        begin = category_offsets[code]
+        if category_offsets[code + 1] - begin == stop - start and equal_bytes(
+            data, start, stop, categories, begin
+        ):
             return int(code)
         slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
     return unseen
 
 
 @body
-def code_of_integer(x: int, slots: Any, known: Any, unseen: int) -> int:
+def code_of_integer(x: int, slots: Any, categories: Any, unseen: int) -> int:
     """Return the code of an integer, or `unseen`."""
-    slot = stirred(np.uint64(x) * _P1) & np.uint64(len(slots) - 1)
+    slot = avalanche(np.uint64(x) * _P1) & np.uint64(len(slots) - 1)
     while slots[slot] >= 0:
         code = slots[slot]
-        if known[code] == x:
+        if categories[code] == x:
             return int(code)
         slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
     return unseen
 
 
 @body
-def take_slot(slots: Any, hashed: Any, code: int) -> None:
+def take_slot(slots: Any, h: Any, code: int) -> None:
     """Put a code into the first free slot from its hash on."""
-    slot = hashed & np.uint64(len(slots) - 1)
+    slot = h & np.uint64(len(slots) - 1)
     while slots[slot] >= 0:
         slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
     slots[slot] = code
@@ -215,9 +219,9 @@ def _build(slots: Any, offsets: Any, data: Any) -> None:
 
 
 @driver
-def _build_integers(slots: Any, known: Any) -> None:
-    for code in range(len(known)):
-        take_slot(slots, stirred(np.uint64(known[code]) * _P1), code)
+def _build_integers(slots: Any, categories: Any) -> None:
+    for code in range(len(categories)):
+        take_slot(slots, avalanche(np.uint64(categories[code]) * _P1), code)
 
 
 @driver
@@ -227,25 +231,27 @@ def _look_up(
     validity: Any,
     first_bit: int,
     slots: Any,
-    known_offsets: Any,
-    known: Any,
+    category_offsets: Any,
+    categories: Any,
     unseen: int,
     codes: Any,
 ) -> None:
     for row in range(len(codes)):
         codes[row] = MISSING
         if is_valid(validity, first_bit + row):
-            codes[row] = code_of(data, offsets[row], offsets[row + 1], slots, known_offsets, known, unseen)
+            codes[row] = code_of(
+                data, offsets[row], offsets[row + 1], slots, category_offsets, categories, unseen
+            )
 
 
 @driver
 def _look_up_integers(
-    values: Any, validity: Any, first_bit: int, slots: Any, known: Any, unseen: int, codes: Any
+    values: Any, validity: Any, first_bit: int, slots: Any, categories: Any, unseen: int, codes: Any
 ) -> None:
     for row in range(len(codes)):
         codes[row] = MISSING
         if is_valid(validity, first_bit + row):
-            codes[row] = code_of_integer(values[row], slots, known, unseen)
+            codes[row] = code_of_integer(values[row], slots, categories, unseen)
 
 
 @grid
@@ -255,8 +261,8 @@ def _look_up_cuda(
     validity: Any,
     first_bit: int,
     slots: Any,
-    known_offsets: Any,
-    known: Any,
+    category_offsets: Any,
+    categories: Any,
     unseen: int,
     codes: Any,
 ) -> None:
@@ -264,15 +270,17 @@ def _look_up_cuda(
     if row < len(codes):
         codes[row] = MISSING
         if is_valid(validity, first_bit + row):
-            codes[row] = code_of(data, offsets[row], offsets[row + 1], slots, known_offsets, known, unseen)
+            codes[row] = code_of(
+                data, offsets[row], offsets[row + 1], slots, category_offsets, categories, unseen
+            )
 
 
 @grid
 def _look_up_integers_cuda(
-    values: Any, validity: Any, first_bit: int, slots: Any, known: Any, unseen: int, codes: Any
+    values: Any, validity: Any, first_bit: int, slots: Any, categories: Any, unseen: int, codes: Any
 ) -> None:
     row = cuda.grid(1)
     if row < len(codes):
         codes[row] = MISSING
         if is_valid(validity, first_bit + row):
-            codes[row] = code_of_integer(values[row], slots, known, unseen)
+            codes[row] = code_of_integer(values[row], slots, categories, unseen)

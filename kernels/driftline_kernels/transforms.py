@@ -1,8 +1,8 @@
 """Compute a model's input from raw columns: a program of instructions over registers runs block by block.
 
 A register is a column of float64: numbers, codes of categories, or times in seconds; NaN is missing. An
-instruction is (operation, into, a, b, start, count): it reads registers a and b, has `count` parameters from
-`start` on, and writes register `into`, or output columns from `into` on.
+instruction is (operation, target, a, b, start, count): it reads registers a and b, has `count` parameters
+from `start` on, and writes register `target`, or output columns from `target` on.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from driftline_kernels.scalars import (
     cosine,
     floor,
     hash_bits,
+    index_among,
     log1p,
     part_of,
     piecewise,
-    place_among,
     probit,
     share_below,
     short_hash,
     sine,
     yeo_johnson,
 )
-from driftline_kernels.strings import hash_of, stirred
+from driftline_kernels.strings import avalanche, hash_of
 
 cuda: Any = None  # numba.cuda, bound before the first launch
 
@@ -51,7 +51,7 @@ FAULTS = 0
 class Program(NamedTuple):
     """A program for `apply` and `run`, as flat arrays on one device.
 
-    reads       (r, 6) int64; how, into which register, which source, which table, codes of null and unseen
+    reads       (r, 6) int64; kind, target register, source, table, codes of null and unseen
     code        (n, 6) int64; the instructions
     parameters  (p,) float64
     directory   (t, 4) int64; for each table of strings its first slot, the slot after its last, its first
@@ -113,27 +113,27 @@ def run(registers: Any, program: Program, out: Any, rows: int | None = None) -> 
 def execute(code: Any, parameters: Any, registers: Any, first: int, stop: int, out: Any) -> None:
     """Execute all instructions on rows first:stop, of `registers` and of `out`."""
     for index in range(len(code)):
-        operation, into, a, b = code[index, 0], code[index, 1], code[index, 2], code[index, 3]
+        operation, target, a, b = code[index, 0], code[index, 1], code[index, 2], code[index, 3]
         p = parameters[code[index, 4] : code[index, 4] + code[index, 5]]
         x = registers[a]
         if operation == EMIT:
             for row in range(first, stop):
-                out[row, into] = x[row]
+                out[row, target] = x[row]
         elif operation == CLEAR:  # before any ONE_HOT: clearing all columns at once is faster
             for row in range(first, stop):
                 for column in range(out.shape[1]):
                     out[row, column] = 0
-        elif operation == ONE_HOT:  # p: the column after `into` of each code, -1 for none
+        elif operation == ONE_HOT:  # p: the column after `target` of each code, -1 for none
             for row in range(first, stop):
-                place = np.int64(p[np.uint64(x[row])])
-                if place >= 0:
-                    out[row, into + place] = 1
+                offset = np.int64(p[np.uint64(x[row])])
+                if offset >= 0:
+                    out[row, target + offset] = 1
         elif operation == KNOWN:  # codes from p on are unknown
             for row in range(first, stop):
-                if x[row] >= p[0] and registers[into, row] == 0:
-                    registers[into, row] = index + 1
+                if x[row] >= p[0] and registers[target, row] == 0:
+                    registers[target, row] = index + 1
         else:
-            calculate(operation, x, registers[b], p, first, stop, registers[into])
+            calculate(operation, x, registers[b], p, first, stop, registers[target])
 
 
 @body
@@ -209,7 +209,7 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
             y[row] = np.searchsorted(p, x[row], side="right") if x[row] == x[row] else np.nan
     elif operation == FIND:  # p: the code of NaN, then known numbers, ascending
         for row in range(first, stop):
-            y[row] = place_among(p[1:], x[row], np.int64(p[0]))
+            y[row] = index_among(p[1:], x[row], np.int64(p[0]))
     elif operation == SHARE:  # p: the margin at the ends, then quantiles, ascending
         for row in range(first, stop):
             y[row] = share_below(p[1:], x[row], p[0])
@@ -225,7 +225,7 @@ def encode(operation: int, x: Any, z: Any, p: Any, first: int, stop: int, y: Any
             y[row] = x[row] * p[0] + z[row]
     elif operation == MIX:  # of hashes
         for row in range(first, stop):
-            y[row] = short_hash(stirred(hash_bits(x[row]) * np.uint64(31) + hash_bits(z[row])))
+            y[row] = short_hash(avalanche(hash_bits(x[row]) * np.uint64(31) + hash_bits(z[row])))
             if x[row] != x[row] or z[row] != z[row]:
                 y[row] = np.nan
     elif operation == BUCKET:
@@ -249,11 +249,11 @@ def read_codes(
     """Read the codes of some rows of a column of strings."""
     text = source[memory.TEXT]
     for row in range(rows):
-        at = source[memory.FIRST] + first + row
-        if source[memory.VALIDITY] != 0 and not memory.is_set(source[memory.VALIDITY], at):
+        index = source[memory.FIRST] + first + row
+        if source[memory.VALIDITY] != 0 and not memory.is_set(source[memory.VALIDITY], index):
             codes[row] = null
         else:
-            start, stop = span(source, at)
+            start, stop = span(source, index)
             codes[row] = code_at(text + start, stop - start, slots, keys, offsets, known, unseen)
 
 
@@ -262,22 +262,22 @@ def read_hashes(source: Any, first: int, rows: int, hashes: Any) -> None:
     """Read the hashes of some rows of a column of strings; NaN for null."""
     text = memory.bytes_at(source[memory.TEXT])
     for row in range(rows):
-        at = source[memory.FIRST] + first + row
-        if source[memory.VALIDITY] != 0 and not memory.is_set(source[memory.VALIDITY], at):
+        index = source[memory.FIRST] + first + row
+        if source[memory.VALIDITY] != 0 and not memory.is_set(source[memory.VALIDITY], index):
             hashes[row] = np.nan
         else:
-            start, stop = span(source, at)
+            start, stop = span(source, index)
             hashes[row] = short_hash(hash_of(text, start, stop))
 
 
 @body
-def span(source: Any, at: int) -> tuple[Any, Any]:
+def span(source: Any, index: int) -> tuple[Any, Any]:
     """Return where a string starts and stops."""
     if source[memory.KIND] == memory.STRING:
-        where = source[memory.VALUES] + 4 * at
-        return np.int64(memory.load(where, np.int32)), np.int64(memory.load(where + 4, np.int32))
-    where = source[memory.VALUES] + 8 * at
-    return memory.load(where, np.int64), memory.load(where + 8, np.int64)
+        address = source[memory.VALUES] + 4 * index
+        return np.int64(memory.load(address, np.int32)), np.int64(memory.load(address + 4, np.int32))
+    address = source[memory.VALUES] + 8 * index
+    return memory.load(address, np.int64), memory.load(address + 8, np.int64)
 
 
 @driver
@@ -295,27 +295,28 @@ def _read(
 ) -> None:
     """Read some rows of all sources into registers, from the registers' first row on."""
     for index in range(len(reads)):
-        how, into, which = reads[index, 0], reads[index, 1], reads[index, 2]
+        kind, target, source = reads[index, 0], reads[index, 1], reads[index, 2]
         table, null, unseen = reads[index, 3], reads[index, 4], reads[index, 5]
-        if how == NUMBERS:
-            memory.read_numbers(sources[which], first, rows, registers[into])
-        elif how == HASHES:
-            read_hashes(sources[which], first, rows, registers[into])
+        if kind == NUMBERS:
+            memory.read_numbers(sources[source], first, rows, registers[target])
+        elif kind == HASHES:
+            read_hashes(sources[source], first, rows, registers[target])
         else:
             start, size = directory[table, 2], directory[table, 3]
             slot, stop = directory[table, 0], directory[table, 1]
-            own, places = keys[start : start + size], offsets[start + table : start + table + size + 1]
+            table_keys = keys[start : start + size]
+            table_offsets = offsets[start + table : start + table + size + 1]
             read_codes(
-                sources[which],
+                sources[source],
                 first,
                 rows,
                 slots[slot:stop],
-                own,
-                places,
+                table_keys,
+                table_offsets,
                 known,
                 null,
                 unseen,
-                registers[into],
+                registers[target],
             )
 
 
@@ -342,13 +343,13 @@ def _apply(
     rows = len(out)
     registers = np.empty((count, min(rows, BLOCK)))
     for first in range(0, rows, BLOCK):
-        block = min(BLOCK, rows - first)
-        _read(sources, reads, directory, slots, keys, offsets, known, first, block, registers)
+        block_rows = min(BLOCK, rows - first)
+        _read(sources, reads, directory, slots, keys, offsets, known, first, block_rows, registers)
         if checked:
-            registers[FAULTS, :block] = 0
-        _run(registers, code, parameters, block, out[first : first + block])
+            registers[FAULTS, :block_rows] = 0
+        _run(registers, code, parameters, block_rows, out[first : first + block_rows])
         if checked:
-            for row in range(block):
+            for row in range(block_rows):
                 if registers[FAULTS, row] > 0:
                     return (first + row) * len(code) + np.int64(registers[FAULTS, row]) - 1
     return -1

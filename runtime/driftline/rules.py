@@ -121,8 +121,8 @@ def is_device(value: object) -> bool:
         return False
     if re.fullmatch(r"auto|cpu|cuda(:all|:\d{1,4}(,\d{1,4})*)?", value, re.ASCII) is None:
         return False
-    cards = [int(card) for card in re.findall(r"\d+", value)]
-    return len(cards) == len(set(cards))
+    gpus = [int(gpu) for gpu in re.findall(r"\d+", value)]
+    return len(gpus) == len(set(gpus))
 
 
 def ascends(value: object) -> bool:

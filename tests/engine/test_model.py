@@ -152,8 +152,8 @@ def test_columns_by_name_stand_upright(tmp_path: Path, kind: Any) -> None:
         {"a": (FLOAT, (None, 1)), "b": (FLOAT, (None, 1))},
         {"y": (FLOAT, (None, 1))},
     )
-    made = Model.load(path).predict({"a": kind([1.0, 2.0]), "b": np.array([[3], [4]])})
-    assert made["y"].tolist() == [[4], [6]]
+    predictions = Model.load(path).predict({"a": kind([1.0, 2.0]), "b": np.array([[3], [4]])})
+    assert predictions["y"].tolist() == [[4], [6]]
 
 
 def test_without_batches_requests_run_whole(tmp_path: Path, batches: list[int]) -> None:
@@ -297,5 +297,5 @@ def test_tables_are_matched_by_column(form: Any, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="input 'b': expected a column of this name; the data has 2: s, a"):
         Model.load(several).predict(form({"s": ["u"], "a": [0.5]}))
     one = Model.load(scale(tmp_path / "one.onnx", 2.0))
-    found = one.predict(form({"alcohol": [1.0, 2.0], "ash": [3, 4], "x_2": [5.0, 6.0]}))["y"]
-    assert found.tolist() == [[2, 6, 10], [4, 8, 12]]
+    result = one.predict(form({"alcohol": [1.0, 2.0], "ash": [3, 4], "x_2": [5.0, 6.0]}))["y"]
+    assert result.tolist() == [[2, 6, 10], [4, 8, 12]]

@@ -8,12 +8,12 @@ WATCH = """
 import sys
 import numpy as np
 from pathlib import Path
-from driftline_kernels.keeping import Kept
-asked, load = set(), Kept.load_overload
+from driftline_kernels.disk_cache import DriverCache
+asked, load = set(), DriverCache.load_overload
 def recorded(self, signature, context):
     asked.add(self._file(signature, context.codegen()))
     return load(self, signature, context)
-Kept.load_overload = recorded
+DriverCache.load_overload = recorded
 
 from driftline.engine.precompile import precompile
 precompile()

@@ -61,8 +61,8 @@ def test_every_format_gives_the_profile_of_the_table(tmp_path: Path, ending: str
         ["month", "integer", "1,000"],
     ]
     assert result.stdout.endswith(f"the profile of 1000 rows and 4 columns is in {output}\n")
-    expected, found = Profile.fit(table), Profile.load(output)
-    for one, two in zip(expected.references, found.references, strict=True):
+    expected, actual = Profile.fit(table), Profile.load(output)
+    for one, two in zip(expected.references, actual.references, strict=True):
         np.testing.assert_array_equal(one.counts, two.counts)
         np.testing.assert_array_equal(one.gaps, two.gaps)
 
@@ -75,9 +75,9 @@ def test_a_folder_is_its_files_together(tmp_path: Path) -> None:
         stop = (1000, BATCH_ROWS, table.num_rows)[index]
         pa.parquet.write_table(table.slice(start, stop - start), folder / f"{index}.parquet")
     assert command(folder, "-o", tmp_path / "profile.arrow").exit_code == 0
-    found = Profile.load(tmp_path / "profile.arrow")
-    assert found.rows == table.num_rows
-    np.testing.assert_array_equal(found["delay"].counts, Profile.fit(table)["delay"].counts)
+    actual = Profile.load(tmp_path / "profile.arrow")
+    assert actual.rows == table.num_rows
+    np.testing.assert_array_equal(actual["delay"].counts, Profile.fit(table)["delay"].counts)
 
 
 def test_columns_and_kinds_can_be_chosen(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from driftline.engine.schema import agreed
+from driftline.engine.schema import merge_mlflow
 from driftline.errors import ModelError
 from driftline.mlmodel import Column, ColumnType, MlflowSignature, Schema, Tensor
 from driftline.tensors import DATATYPES, Signature, TensorSpec
@@ -45,18 +45,18 @@ def columns(number: int) -> Schema:
     ],
 )
 def test_what_one_leaves_open_the_other_says(own: TensorSpec, said: Tensor, both: TensorSpec) -> None:
-    assert agreed(model(own), MlflowSignature((said,)), "MLmodel") == model(both)
+    assert merge_mlflow(model(own), MlflowSignature((said,)), "MLmodel") == model(both)
 
 
 def test_a_first_dimension_that_is_fixed_is_no_batch() -> None:
-    assert agreed(model(spec()), MlflowSignature((tensor(shape=(1, 3)),)), "MLmodel") == model(
+    assert merge_mlflow(model(spec()), MlflowSignature((tensor(shape=(1, 3)),)), "MLmodel") == model(
         spec(shape=(1, 3)), batched=False
     )
 
 
 def test_an_input_that_the_signature_leaves_out_stays_as_it_is() -> None:
     own = model(spec("x"), spec("z"))
-    assert agreed(own, MlflowSignature((tensor(),)), "MLmodel") == own
+    assert merge_mlflow(own, MlflowSignature((tensor(),)), "MLmodel") == own
 
 
 def test_declared_columns_name_those_of_a_matrix() -> None:
@@ -66,19 +66,19 @@ def test_declared_columns_name_those_of_a_matrix() -> None:
         (spec(), ("c0", "c1", "c2")),
         (replace(spec(), column_names=known), known),  # the same in its own order
     ):
-        both = agreed(model(own), MlflowSignature(columns(3)), "MLmodel")
+        both = merge_mlflow(model(own), MlflowSignature(columns(3)), "MLmodel")
         assert both == model(replace(own, column_names=names))
 
 
 def test_a_column_that_is_an_input_is_taken_out_of_all_that_are_declared() -> None:
     own = spec("c1", shape=(-1, 1))
-    both = agreed(model(own), MlflowSignature(columns(3)), "MLmodel")
+    both = merge_mlflow(model(own), MlflowSignature(columns(3)), "MLmodel")
     assert both == model(replace(own, column_names=("c1",)))
 
 
 def test_columns_of_several_inputs_and_nothing_change_nothing() -> None:
     for own, schema in ((model(spec("a"), spec("b")), columns(3)), (model(spec(shape=(-1, 3))), ())):
-        assert agreed(own, MlflowSignature(schema), "MLmodel") == own
+        assert merge_mlflow(own, MlflowSignature(schema), "MLmodel") == own
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_columns_of_several_inputs_and_nothing_change_nothing() -> None:
 )
 def test_what_no_input_could_fit_is_refused(own: TensorSpec, schema: Schema, message: str) -> None:
     with pytest.raises(ModelError, match=rf"^MLmodel: signature.inputs: .*{message}"):
-        agreed(model(own), MlflowSignature(schema), "MLmodel")
+        merge_mlflow(model(own), MlflowSignature(schema), "MLmodel")

@@ -269,7 +269,7 @@ def test_why_a_gpu_can_not_be_used_is_told(
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_only_a_card_quiets_what_onnx_runtime_warns_of(
+def test_only_a_gpu_quiets_what_onnx_runtime_warns_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     severities: list[int] = []

@@ -46,7 +46,7 @@ def test_what_fits_is_loaded(folder: Path) -> None:
     assert verify(Bundle.open(folder))
 
 
-def test_a_model_for_cards_is_loaded_on_the_cpu(folder: Path) -> None:
+def test_a_model_for_gpus_is_loaded_on_the_cpu(folder: Path) -> None:
     settings = 'device = "cuda"\ntensorrt = true\nbuckets = [8]\ninstances = 2\n'
     (folder / "driftline.toml").write_text(f"[engine]\n{settings}")
     assert verify(folder)

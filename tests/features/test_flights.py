@@ -10,7 +10,7 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
-from cards import Cpu
+from fake_gpu import Cpu
 from support import behind
 
 from driftline.demo.flights import CATEGORIES, FEATURES, load
@@ -56,7 +56,7 @@ def test_json_gives_the_bits_of_training(flights: pd.DataFrame, served: tuple[An
         datatype = "BYTES" if name in CATEGORIES else "FP64"
         entries.append({"name": name, "shape": [len(rows)], "datatype": datatype, "data": values})
     request = V2Codec(features.signature, "flights", 1).decode(orjson.dumps({"inputs": entries}))
-    (matrix,) = features.of_columns(request.inputs).values()
+    (matrix,) = features.apply(request.inputs).values()
     np.testing.assert_array_equal(matrix.view(np.uint32), transform.apply(rows).view(np.uint32))
 
 
@@ -67,7 +67,7 @@ def test_arrow_gives_the_bits_of_training(flights: pd.DataFrame, served: tuple[A
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows, max_chunksize=500)
     request = ArrowCodec(features.signature, "flights", 1).decode(sink.getvalue().to_pybytes())
-    (matrix,) = features.of_columns(request.inputs).values()
+    (matrix,) = features.apply(request.inputs).values()
     np.testing.assert_array_equal(matrix.view(np.uint32), transform.apply(rows).view(np.uint32))
 
 
@@ -82,11 +82,11 @@ def test_one_flight_has_the_bits_it_has_among_others(
             name: rows[name].to_numpy(object if name in CATEGORIES else np.float64)[row : row + 1]
             for name in FEATURES
         }
-        (matrix,) = features.of_columns(columns).values()
+        (matrix,) = features.apply(columns).values()
         np.testing.assert_array_equal(matrix.view(np.uint32), whole[row : row + 1].view(np.uint32))
 
 
-def test_a_card_has_the_bits_of_training(
+def test_a_gpu_has_the_bits_of_training(
     flights: pd.DataFrame, served: tuple[Any, Features], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transform, _ = served

@@ -53,11 +53,11 @@ def observed(
 ) -> rows.State:
     """Return a GPU's counts of some batches, settled; starting from `counts`, if given."""
     state = rows.start(bins, width, scaling, weights, correlate)
-    state = rows.sent(state if counts is None else state._replace(counts=counts.copy()), there)
+    state = rows.to_device(state if counts is None else state._replace(counts=counts.copy()), there)
     parts = rows.Parts.of(state)
     for batch in batches:
         contiguous = batch if batch.flags.f_contiguous else np.ascontiguousarray(batch)
-        rows.observe_there(there(contiguous), len(batch), parts)
+        rows.observe_on_device(there(contiguous), len(batch), parts)
     rows.settle(parts)
     return rows.State(*map(back, state))
 

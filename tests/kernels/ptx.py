@@ -1,7 +1,7 @@
-"""Compile every CUDA kernel for the cards of an image, without one: `make ptx`.
+"""Compile every CUDA kernel for the GPUs of an image, without one: `make ptx`.
 
 They are compiled by one process and found again by this one, as servers find them that start from an image.
-Prints what each takes of two generations of cards, and ends with 1 if a kernel has no signature, is not found
+Prints what each takes of two generations of GPUs, and ends with 1 if a kernel has no signature, is not found
 or spills registers. It needs numba-cuda and NVIDIA's assembler, and so runs in an environment of its own.
 """
 
@@ -19,31 +19,31 @@ from typing import Any
 from unittest.mock import patch
 
 import driftline_kernels
-from driftline_kernels import cards, compiling, device, keeping
+from driftline_kernels import ahead_of_time, compiling, device, disk_cache
 
 SHOWN = {"sm_80": (8, 0), "sm_90": (9, 0)}
 """An A100 and an H100."""
 
 
 def main() -> int:
-    """Compile all for the cards, and find them; the exit code."""
+    """Compile all for the GPUs, and find them; the exit code."""
     names = sorted(kernels())
-    if names != sorted(cards.SIGNATURES):
-        print(f"signatures of {sorted(cards.SIGNATURES)}, kernels {names}")
+    if names != sorted(ahead_of_time.SIGNATURES):
+        print(f"signatures of {sorted(ahead_of_time.SIGNATURES)}, kernels {names}")
         return 1
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         subprocess.run([sys.executable, __file__, "precompile"], env=environment, check=True)
-        keeping.places = lambda: (Path(folder),)
-        found = {name: libraries(name) for name in names}
-    print(f"| kernel | {' | '.join(f'{card}: registers | shared bytes | spilled bytes' for card in SHOWN)} |")
+        disk_cache.folders = lambda: (Path(folder),)
+        libraries_of = {name: libraries(name) for name in names}
+    print(f"| kernel | {' | '.join(f'{name}: registers | shared bytes | spilled bytes' for name in SHOWN)} |")
     print("| --- |" + " --- |" * 3 * len(SHOWN))
     spilled = 0
     for name in names:
-        launch = cards.launch_of(name)
-        told = [resources(found[name][0], card, launch) for card in SHOWN.values()]
-        print(f"| `{name}` | {' | '.join(str(number) for numbers in told for number in numbers)} |")
-        spilled += sum(spills for _, _, spills in told)
+        launch = ahead_of_time.launch_of(name)
+        usage = [resources(libraries_of[name][0], gpu, launch) for gpu in SHOWN.values()]
+        print(f"| `{name}` | {' | '.join(str(number) for numbers in usage for number in numbers)} |")
+        spilled += sum(spills for _, _, spills in usage)
     return int(spilled > 0)
 
 
@@ -59,22 +59,22 @@ def kernels() -> set[str]:
 
 
 def libraries(name: str) -> list[Any]:
-    """What was kept of a kernel, for each signature; on every card, nothing of it has to be compiled."""
+    """What was kept of a kernel, for each signature; on every GPU, nothing of it has to be compiled."""
     cuda, codegen = device.load_cuda(), importlib.import_module("numba.cuda.codegen")
-    grid = compiling.as_grid(device.kernel_of(cards.launch_of(name)), cuda)
-    kept = [grid._cache.read(signature).library for signature in cards.SIGNATURES[name]]
+    grid = compiling.as_grid(device.kernel_of(ahead_of_time.launch_of(name)), cuda)
+    kept = [grid._cache.read(signature).library for signature in ahead_of_time.SIGNATURES[name]]
     for library in kept:
-        for card in cards.CARDS:
-            with cards.as_if_there(card), patch.object(codegen.driver, "_Linker", None):
+        for gpu in ahead_of_time.COMPUTE_CAPABILITIES:
+            with ahead_of_time.pretend_gpu(gpu), patch.object(codegen.driver, "_Linker", None):
                 code = library.get_cubin().code
             assert code[:4] == b"\x7fELF", name
             assert library._entry_name.encode() in code, name
     return kept
 
 
-def resources(library: Any, card: tuple[int, int], launch: Any) -> tuple[int, int, int]:
+def resources(library: Any, gpu: tuple[int, int], launch: Any) -> tuple[int, int, int]:
     """Registers of a thread, shared bytes of a block and spilled bytes of a kernel, as the assembler says."""
-    with cards.as_if_there(card):
+    with ahead_of_time.pretend_gpu(gpu):
         ptx = library.get_lto_ptx().rstrip("\x00")
     target = re.search(r"^\.target (sm_\w+)", ptx, re.MULTILINE)
     assert target, library.name
@@ -83,22 +83,22 @@ def resources(library: Any, card: tuple[int, int], launch: Any) -> tuple[int, in
         file.flush()
         command = [assembler(), "-v", f"-arch={target[1]}", file.name, "-o", os.devnull]
         command += [f"-maxrregcount={launch.registers}"] if launch.registers else []
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = re.search(r"Used (\d+) registers", said)
-    shared = re.search(r"(\d+) bytes smem", said)
-    spills = [int(number) for number in re.findall(r"(\d+) bytes spill", said)]
-    assert registers, said
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = re.search(r"Used (\d+) registers", output)
+    shared = re.search(r"(\d+) bytes smem", output)
+    spills = [int(number) for number in re.findall(r"(\d+) bytes spill", output)]
+    assert registers, output
     return int(registers[1]), launch.shared + (int(shared[1]) if shared else 0), sum(spills)
 
 
 def assembler() -> str:
     """NVIDIA's ptxas, of this environment."""
-    (found,) = Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/bin/ptxas")
-    return str(found)
+    (path,) = Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/bin/ptxas")
+    return str(path)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["precompile"]:
-        cards.precompile()
+        ahead_of_time.precompile()
     else:
         sys.exit(main())

@@ -145,12 +145,12 @@ def test_parts_of_a_table_are_counted_alike(order: Any) -> None:
     np.testing.assert_array_equal(counted(values[7:50], edges), bin_counts(values[7:50], edges))
     for column in range(3):
         alone = slice(column, column + 1)
-        found = counted(values[:, alone], edges[alone])
-        np.testing.assert_array_equal(found, bin_counts(values, edges)[alone])
+        result = counted(values[:, alone], edges[alone])
+        np.testing.assert_array_equal(result, bin_counts(values, edges)[alone])
 
 
 def test_the_most_edges_leave_room_for_the_special_bins() -> None:
     edges = np.arange(bins.MAX_EDGES, dtype=np.float64)[None]
     values = np.array([[-1.0], [bins.MAX_EDGES - 1], [np.nan], [np.inf], [-np.inf]])
-    found = counted(values, edges)[0]
-    assert found.nonzero()[0].tolist() == [0, 252, 253, 254, 255]
+    result = counted(values, edges)[0]
+    assert result.nonzero()[0].tolist() == [0, 252, 253, 254, 255]

@@ -23,8 +23,8 @@ def updated(values: np.ndarray, scaling: np.ndarray, before: np.ndarray) -> np.n
     columns = len(scaling)
     if SIMULATED:
         edges, nothing = np.empty((columns, 0), values.dtype), np.zeros((columns + 1, 0), np.float32)
-        found = observed([values], bins.prepare(edges), 0, scaling, nothing, correlate=True)
-        return np.asarray(before + found.comoments)
+        result = observed([values], bins.prepare(edges), 0, scaling, nothing, correlate=True)
+        return np.asarray(before + result.comoments)
     sums = before.copy()
     comoments.update(values, scaling, sums)
     return sums

@@ -29,7 +29,7 @@ def test_the_package_imports_no_numba_and_kernels_no_cuda() -> None:
 
 @pytest.mark.parametrize(("set_by_hand", "warns"), [(None, "0"), ("1", "1")])
 def test_numba_does_not_warn_of_small_batches(set_by_hand: str | None, warns: str) -> None:
-    code = "from driftline_kernels import blocks, device\n"  # blocks have bodies: Numba has read its settings
+    code = "from driftline_kernels import rows_cuda, device\n"  # it has bodies: Numba has read its settings
     code += "device.load_cuda()\nimport numba; print(numba.config.CUDA_LOW_OCCUPANCY_WARNINGS)"
     environment = {name: value for name, value in os.environ.items() if "LOW_OCCUPANCY" not in name}
     if set_by_hand is not None:

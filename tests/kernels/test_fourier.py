@@ -48,8 +48,8 @@ def test_sums_of_cosines(rows: int, order: Any, dtype: Any) -> None:
 def test_more_than_a_stripe_of_rows() -> None:
     values = np.random.default_rng(0).standard_normal((1030, 1))
     expected = naive_rows.features(values, np.array([[0.0, 1.0]]), weights_of(1, 2))
-    found = summed(values, np.array([[0.0, 1.0]]), weights_of(1, 2))
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    result = summed(values, np.array([[0.0, 1.0]]), weights_of(1, 2))
+    np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
 def test_what_is_not_finite_counts_as_the_mean() -> None:
@@ -69,7 +69,7 @@ def test_no_row_counts_for_more_than_one(values: np.ndarray) -> None:
 
 def test_cosines() -> None:
     x = np.linspace(-50, 50, 2001, dtype=np.float32)
-    found = np.array([fourier.cosine(value) for value in x])
-    np.testing.assert_allclose(found, np.cos(x.astype(np.float64)), atol=5e-6)
+    result = np.array([fourier.cosine(value) for value in x])
+    np.testing.assert_allclose(result, np.cos(x.astype(np.float64)), atol=5e-6)
     near = abs(x) < np.pi
-    np.testing.assert_allclose(found[near], np.cos(x[near].astype(np.float64)), atol=4e-7)
+    np.testing.assert_allclose(result[near], np.cos(x[near].astype(np.float64)), atol=4e-7)

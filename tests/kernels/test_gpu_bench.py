@@ -12,27 +12,27 @@ import pytest
 from bench.__main__ import main
 from bench.gpu import Sizes, measure
 from bench.gpu_kernels import cases, check
-from cards import Cpu
 from click.testing import CliRunner
+from fake_gpu import Cpu
 from naive_kernels import SIMULATED
 from support import scale
 
-from driftline.engine.cuda.device import Card, missing
-from driftline_kernels.cards import SIGNATURES
+from driftline.engine.cuda.device import Gpu, missing
+from driftline_kernels.ahead_of_time import SIGNATURES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-    pytest.mark.skipif(not SIMULATED, reason="there may be no card"),
+    pytest.mark.skipif(not SIMULATED, reason="there may be no GPU"),
 ]
 
 
 def test_every_kernel_is_checked_and_finds_what_the_cpu_does() -> None:
     for case in cases(40, 3):
-        check(Card(0), case)
+        check(Gpu(0), case)
 
 
 def test_each_kernel_has_a_case() -> None:
-    names = {case.kernel for case in cases(10, 2)} | {"blocks._settle_cuda"}  # behind what is kept of rows
+    names = {case.kernel for case in cases(10, 2)} | {"rows_cuda._settle_cuda"}  # behind what is kept of rows
     assert sorted(names) == sorted(SIGNATURES)
 
 
@@ -55,15 +55,15 @@ def test_a_wrong_result_is_seen() -> None:
 
 
 def test_what_is_timed_runs_and_every_figure_is_there(tmp_path: Path) -> None:
-    """With the CPU's memory in the card's place, and hardly any rows: the figures mean nothing here."""
+    """With the CPU's memory in the GPU's place, and hardly any rows: the figures mean nothing here."""
     result = measure(Cpu(), 2, scale(tmp_path / "m.onnx", 2.0), Sizes((1, 2), 10, 7, 100, 1024, 1))
     assert set(result.figures["kernels_gb_s"]) == {case.name for case in cases(10, 2)}
     assert {tuple(points) for points in result.figures["ns"].values()} == {(1, 2)}
     assert len(result.table.rows) == 1 + len(result.figures["kernels_gb_s"]) + 2 * len(result.figures["ns"])
 
 
-@pytest.mark.skipif(not missing(), reason="there is a card")
-def test_without_a_card_a_line_says_what_is_missing() -> None:
+@pytest.mark.skipif(not missing(), reason="there is a GPU")
+def test_without_a_gpu_a_line_says_what_is_missing() -> None:
     done = CliRunner().invoke(main, ["gpu"])
     assert done.exit_code == 2
     assert re.fullmatch(r"Error: gpu: no .+\n", done.output)

@@ -26,18 +26,18 @@ def updated(*batches: np.ndarray) -> np.ndarray:
         near = [next((x + 7 for x in column if np.isfinite(x)), 0.0) for column in rows.T]
         scaling = np.stack([near, np.ones(columns)], axis=1)
         return np.asarray(observed([*batches], bins.prepare(edges), 0, scaling, nothing).moments)
-    found = moments.start(columns)
+    result = moments.start(columns)
     for batch in batches:
-        moments.update(batch, found)
-    return found
+        moments.update(batch, result)
+    return result
 
 
 def merged(*parts: np.ndarray) -> np.ndarray:
     """Moments, merged from the left."""
-    found = there(moments.start(len(parts[0])))
+    result = there(moments.start(len(parts[0])))
     for part in parts:
-        moments.merge(found, there(part))
-    return np.asarray(back(found))
+        moments.merge(result, there(part))
+    return np.asarray(back(result))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -51,9 +51,9 @@ def test_parts_merge_to_the_whole(dtype: type, rows: int, parts: int, mean: floa
     expected = naive_kernels.moments(values.astype(np.float64))
     pieces = [np.ascontiguousarray(piece) for piece in np.array_split(values, parts)]
     one_by_one = [updated(piece) for piece in pieces]
-    for found in (updated(*pieces), merged(*one_by_one), merged(*one_by_one[::-1])):
+    for result in (updated(*pieces), merged(*one_by_one), merged(*one_by_one[::-1])):
         near = ROUNDING if SIMULATED and dtype is np.float32 else 1e-9
-        np.testing.assert_allclose(found, expected, rtol=near, atol=near)
+        np.testing.assert_allclose(result, expected, rtol=near, atol=near)
 
 
 @examples(200)
@@ -68,16 +68,16 @@ def test_parts_merge_to_the_whole(dtype: type, rows: int, parts: int, mean: floa
 )
 def test_any_floats_in_any_order(values: np.ndarray, dtype: Any, order: Any) -> None:
     values = np.asarray(values, dtype, order=order)
-    found, expected = updated(values), naive_kernels.moments(values.astype(np.float64))
-    np.testing.assert_array_equal(found[:, [0, 3, 4]], expected[:, [0, 3, 4]])
+    result, expected = updated(values), naive_kernels.moments(values.astype(np.float64))
+    np.testing.assert_array_equal(result[:, [0, 3, 4]], expected[:, [0, 3, 4]])
     largest = np.maximum(abs(expected[:, 3]), abs(expected[:, 4])) * (expected[:, 0] > 0)
     largest = np.where(np.isfinite(largest), largest, 0)
-    assert (abs(found[:, 1] - expected[:, 1]) <= 1e-14 * largest).all()
+    assert (abs(result[:, 1] - expected[:, 1]) <= 1e-14 * largest).all()
     slack = 1e-14 * largest * np.sqrt(expected[:, 2] * expected[:, 0]) + (1e-14 * largest) ** 2
-    assert (abs(found[:, 2] - expected[:, 2]) <= 1e-12 * expected[:, 2] + slack).all()
+    assert (abs(result[:, 2] - expected[:, 2]) <= 1e-12 * expected[:, 2] + slack).all()
 
 
 def test_a_constant_column_has_no_spread() -> None:
-    found = updated(np.full((1000, 1), 1e9 + 0.1), np.full((7, 1), 1e9 + 0.1))
-    assert found[0, [0, 2, 3, 4]].tolist() == [1007, 0, 1e9 + 0.1, 1e9 + 0.1]
-    assert found[0, 1] == (pytest.approx(1e9 + 0.1, rel=1e-15) if SIMULATED else 1e9 + 0.1)
+    result = updated(np.full((1000, 1), 1e9 + 0.1), np.full((7, 1), 1e9 + 0.1))
+    assert result[0, [0, 2, 3, 4]].tolist() == [1007, 0, 1e9 + 0.1, 1e9 + 0.1]
+    assert result[0, 1] == (pytest.approx(1e9 + 0.1, rel=1e-15) if SIMULATED else 1e9 + 0.1)

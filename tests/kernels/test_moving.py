@@ -52,13 +52,13 @@ def test_columns_of_every_kind(kinds: list[tuple[int, np.dtype, int, bool]], row
         (block, random.integers(0, 100, (rows + 1, width)).astype(dtype), across)
         for block, dtype, width, across in kinds
     ]
-    found, expected = moved(columns, rows)
-    np.testing.assert_array_equal(found, expected)
+    result, expected = moved(columns, rows)
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_what_is_beyond_float32() -> None:
     values = np.array([[1e300], [-1e300], [np.nan], [0.1]])
     large = np.array([[2**63], [2**64 - 1], [1], [0]], np.uint64)
-    found, expected = moved([(0, values, False), (1, large, False)], 4)
-    np.testing.assert_array_equal(found, expected)
-    assert np.isinf(found[:2, 0]).all()
+    result, expected = moved([(0, values, False), (1, large, False)], 4)
+    np.testing.assert_array_equal(result, expected)
+    assert np.isinf(result[:2, 0]).all()

@@ -54,7 +54,7 @@ def check(number: str) -> None:
     answer, values = read(f"[{number}]", "f8", 1)
     expected = float(number)
     if answer >= 0:
-        assert (answer >> kernel.PLACES, answer % 2**kernel.PLACES) == (3, 0)
+        assert (answer >> kernel.INDEX_BITS, answer % 2**kernel.INDEX_BITS) == (3, 0)
         assert sum(map(str.isdigit, number.lower().split("e")[0])) > 19
     elif math.isinf(expected):
         assert answer == kernel.UNKNOWN
@@ -200,9 +200,9 @@ def test_booleans() -> None:
 def test_nan_and_infinity_are_read_as_python_writes_them() -> None:
     values = [math.nan, 1, math.inf, -math.inf, 2.5]
     for dtype in ("f4", "f8"):
-        answer, found = read(json.dumps(values), dtype, 5)
+        answer, result = read(json.dumps(values), dtype, 5)
         assert answer == -1
-        assert found.tobytes() == np.array(values, dtype).tobytes()
+        assert result.tobytes() == np.array(values, dtype).tobytes()
     for wrong in ("-NaN", "-null", "nan", "Inf", "-Inf", "inf", "NaNs", "Infinityy", "--Infinity", "Infinit"):
         assert read(f"[{wrong}]", "f8", 1)[0] == kernel.UNKNOWN
     for dtype in ("i4", "u8", "?"):
@@ -329,7 +329,7 @@ def test_text_of_any_length_is_read_to_its_end() -> None:
         answer = kernel.read(text, 0, len(text), out, memory.FLOAT64, 0, 0, 0, 0)
         if len(text) < 8:
             assert answer == kernel.UNKNOWN
-        elif answer != (1 << kernel.PLACES):
+        elif answer != (1 << kernel.INDEX_BITS):
             assert (answer, out.view(np.float64)[0]) == (-1, float("1" * size))
 
 
@@ -341,7 +341,7 @@ def test_digits_up_to_the_end_of_the_text_have_an_end(dtype: str) -> None:
             out = np.zeros(np.dtype(dtype).itemsize, np.uint8)
             answer = kernel.read(text, 0, len(text), out, KINDS[dtype], 0, 0, 0, 0)
             # Of too many digits there is a hard number, behind which there is no bracket.
-            assert answer == kernel.UNKNOWN or answer == (1 << kernel.PLACES)
+            assert answer == kernel.UNKNOWN or answer == (1 << kernel.INDEX_BITS)
 
 
 TAILS = [

@@ -27,23 +27,23 @@ def read(text: str, rows: int = 9, around: tuple[bytes, bytes] = (b"[", b"]")) -
     """The rows that the kernel has read, None if it has not."""
     body = around[0] + text.encode() + around[1]
     out = np.full((rows, len(NAMES)), 7.0)
-    found = objects.read(body, len(around[0]), len(body) - len(around[1]), TEMPLATE, out)
-    assert (out[max(found, 0) + (found < 0) * rows :] == 7.0).all()
-    return out[:found] if found > 0 else None
+    result = objects.read(body, len(around[0]), len(body) - len(around[1]), TEMPLATE, out)
+    assert (out[max(result, 0) + (result < 0) * rows :] == 7.0).all()
+    return out[:result] if result > 0 else None
 
 
 @given(st.lists(st.tuples(*[NUMBER] * 4), min_size=1, max_size=9), st.sampled_from([",", ", "]))
 def test_rows_are_what_json_says(rows: list[tuple[float, ...]], between: str) -> None:
     by_name = [dict(zip(NAMES, row, strict=True)) for row in rows]
-    found = read(between.join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) for row in by_name))
-    assert found is not None
-    assert found.tolist() == [[row[1], row[2], row[0], row[3]] for row in rows]
+    result = read(between.join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) for row in by_name))
+    assert result is not None
+    assert result.tolist() == [[row[1], row[2], row[0], row[3]] for row in rows]
 
 
 def test_what_is_missing_is_nan() -> None:
-    found = read(ROW)
-    assert found is not None
-    np.testing.assert_array_equal(found, [[-2, 300, 1.5, np.nan]])
+    result = read(ROW)
+    assert result is not None
+    np.testing.assert_array_equal(result, [[-2, 300, 1.5, np.nan]])
 
 
 @given(st.integers(0, 200), st.sampled_from(["", *'{}[]",: 1e.-aé\n']), st.booleans())
@@ -51,12 +51,12 @@ def test_whatever_character_is_changed(at: int, other: str, insert: bool) -> Non
     text = f"{ROW},{ROW}"
     at %= len(text)
     text = text[:at] + other + text[at + (not insert) :]
-    found = read(text)
-    if found is not None:
+    result = read(text)
+    if result is not None:
         rows = json.loads(f"[{text}]")
         assert [list(row) for row in rows] == [NAMES] * len(rows)
         expected = [[row["bb"], row["a longer name"], row["a"], row["é"]] for row in rows]
-        np.testing.assert_array_equal(found, np.array(expected, float))
+        np.testing.assert_array_equal(result, np.array(expected, float))
 
 
 @pytest.mark.parametrize("around", [(b"", b""), (b"[", b""), (b"", b"]")])
@@ -83,9 +83,9 @@ def test_what_is_no_number_or_a_hard_one_is_not_read(number: str) -> None:
 
 def test_nan_and_infinity_are_read_as_python_writes_them() -> None:
     for word in ("NaN", "Infinity", "-Infinity"):
-        found = read(ROW.replace("-2", word))
-        assert found is not None
-        np.testing.assert_array_equal(found[0, 0], float(word))
+        result = read(ROW.replace("-2", word))
+        assert result is not None
+        np.testing.assert_array_equal(result[0, 0], float(word))
 
 
 @pytest.mark.parametrize("number", ["", "-", "1", "1.", "1e-", "1" * 16, "nul"])

@@ -19,8 +19,8 @@ from driftline_kernels import transforms as kernel
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # as plain Python, numpy warns
 
-MOST = 8 if SIMULATED else 300
-NUMBERS = st.lists(st.one_of(st.just(math.nan), st.floats(-1e3, 1e3)), min_size=1, max_size=MOST)
+MAX_SIZE = 8 if SIMULATED else 300
+NUMBERS = st.lists(st.one_of(st.just(math.nan), st.floats(-1e3, 1e3)), min_size=1, max_size=MAX_SIZE)
 
 
 def program(code: list[tuple[int, ...]], parameters: list[float], registers: int) -> kernel.Program:
@@ -113,7 +113,7 @@ def test_shares_between_quantiles(values: list[float], quantiles: list[int]) -> 
 
 
 @examples(60)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=MOST))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=MAX_SIZE))
 def test_quantiles_of_the_normal_distribution(shares: list[float]) -> None:
     x = np.array([*shares, 0.0, 1e-9, 0.075, 0.5, 0.925, 1.0, np.nan])
     end = statistics.NormalDist().inv_cdf(1e-7 - np.spacing(1))
@@ -157,14 +157,16 @@ def test_bins_and_known_numbers(values: list[float], edges: list[float]) -> None
     bins = np.where(np.isnan(x), np.nan, np.searchsorted(edges, x, side="right"))
     binned, places = all_of([(kernel.BIN, edges), (kernel.FIND, [77, *edges])], x)
     equal(binned, bins)
-    found = [77 if v != v else edges.index(v) if v in edges else len(edges) for v in x.tolist()]
-    assert places.tolist() == found
+    result = [77 if v != v else edges.index(v) if v in edges else len(edges) for v in x.tolist()]
+    assert places.tolist() == result
 
 
 @examples(60)
 @given(
     st.lists(
-        st.datetimes(datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31)), min_size=1, max_size=MOST
+        st.datetimes(datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31)),
+        min_size=1,
+        max_size=MAX_SIZE,
     )
 )
 def test_parts_of_times(times: list[datetime.datetime]) -> None:

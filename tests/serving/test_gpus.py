@@ -1,4 +1,4 @@
-"""Metrics of cards, of a driver that says what they do."""
+"""Metrics of GPUs, of a driver that says what they do."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class NVMLError(Exception):
     pass
 
 
-def driver(cards: int, silent: bool = False) -> Any:
-    """What NVML has of these names, for cards that are numbers; a `silent` one doesn't tell its power."""
+def driver(gpus: int, silent: bool = False) -> Any:
+    """What NVML has of these names, for GPUs that are numbers; a `silent` one doesn't tell its power."""
 
-    def power(card: int) -> int:
+    def power(gpu: int) -> int:
         if silent:
             raise NVMLError("Not Supported")
-        return 70_500 + card
+        return 70_500 + gpu
 
     return SimpleNamespace(
         NVMLError=NVMLError,
         nvmlInit=lambda: None,
-        nvmlDeviceGetCount=lambda: cards,
+        nvmlDeviceGetCount=lambda: gpus,
         nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetUUID=lambda card: f"GPU-{card}",
-        nvmlDeviceGetUtilizationRates=lambda card: SimpleNamespace(gpu=25),
-        nvmlDeviceGetMemoryInfo=lambda card: SimpleNamespace(total=2**36, used=2**30),
+        nvmlDeviceGetUUID=lambda gpu: f"GPU-{gpu}",
+        nvmlDeviceGetUtilizationRates=lambda gpu: SimpleNamespace(gpu=25),
+        nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(total=2**36, used=2**30),
         nvmlDeviceGetPowerUsage=power,
     )
 
@@ -45,7 +45,7 @@ def begun_anew() -> Iterator[None]:
 
 def scraped() -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(gpus.CardsCollector())
+    registry.register(gpus.GpuCollector())
     lines = generate_latest(registry).decode().splitlines()
     return {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
 
@@ -60,7 +60,7 @@ def imports(monkeypatch: pytest.MonkeyPatch, library: Any) -> None:
     monkeypatch.setattr(gpus, "importlib", SimpleNamespace(import_module=found))
 
 
-def test_what_cards_do_is_told_in_tritons_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_gpus_do_is_told_in_tritons_names(monkeypatch: pytest.MonkeyPatch) -> None:
     imports(monkeypatch, driver(2))
     found = scraped()
     assert len(found) == 8
@@ -70,7 +70,7 @@ def test_what_cards_do_is_told_in_tritons_names(monkeypatch: pytest.MonkeyPatch)
     assert found['nv_gpu_power_usage{gpu_uuid="GPU-1"}'] == pytest.approx(70.501)
 
 
-def test_what_a_card_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_gpu_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     imports(monkeypatch, driver(1, silent=True))
     assert len(scraped()) == 3
 

@@ -37,12 +37,12 @@ def fetch(pairs: tuple[str, ...], registry: str) -> None:
 
 
 @click.command("compile")
-@click.option("--cards", is_flag=True, help="Compile for NVIDIA GPUs, too; none needs to be present.")
-def compile_kernels(cards: bool) -> None:
+@click.option("--gpus", is_flag=True, help="Compile for NVIDIA GPUs, too; none needs to be present.")
+def compile_kernels(gpus: bool) -> None:
     """Compile all kernels ahead of time, for example in an image.
 
     They are kept in NUMBA_CACHE_DIR if set, else beside driftline's code, else in the user's cache.
     """
     from driftline.engine.precompile import precompile
 
-    click.echo(f"all kernels are compiled; they are kept in {precompile(cards)}")
+    click.echo(f"all kernels are compiled; they are kept in {precompile(gpus)}")

@@ -104,10 +104,10 @@ def engine_of(trust: bool, python: str | None, device: str | None = None) -> dic
     said: dict[str, object] = ({"trust": True} if trust else {}) | ({"python": python} if python else {})
     if device is None:
         return said
-    from driftline.engine.cuda.device import settled
+    from driftline.engine.cuda.device import resolve
 
     ModelSettings().override({"engine": {"device": device}}, "the command line")
-    return said | {"device": settled(device, lambda why: click.echo(f"driftline: {why}", err=True))}
+    return said | {"device": resolve(device, lambda why: click.echo(f"driftline: {why}", err=True))}
 
 
 def open_registry(uri: str) -> Registry:

@@ -55,9 +55,9 @@ class Bundle:
         if model.is_dir():  # Triton's layout of a model with external data
             model = model / MODEL
         if not model.is_file():
-            came = sorted(each.name for each in path.iterdir())
-            beside = f"; there are: {', '.join(came[:8])}{', ...' * (len(came) > 8)}" if came else ""
-            raise ModelError(f"{path}: expected a file {model.relative_to(path)}, there is none{beside}")
+            names = sorted(each.name for each in path.iterdir())
+            listing = f"; there are: {', '.join(names[:8])}{', ...' * (len(names) > 8)}" if names else ""
+            raise ModelError(f"{path}: expected a file {model.relative_to(path)}, there is none{listing}")
         profile, transform = (
             file if _is_file(file := path / name) else None for name in (PROFILE, TRANSFORM)
         )
@@ -73,8 +73,8 @@ def _is_file(path: Path) -> bool:
     if path.is_file():
         return True
     if os.path.lexists(path):
-        what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "something else"
-        raise ModelError(f"{path}: expected a file, got {what}")
+        kind = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "something else"
+        raise ModelError(f"{path}: expected a file, got {kind}")
     return False
 
 
@@ -95,9 +95,9 @@ def mlflow_model(mlmodel: MlModel, folder: Path) -> str:
     if flavor is None and "python_function" in mlmodel.flavors:
         return MLMODEL
     if flavor is None:
-        known = ", ".join(mlmodel.flavors) or "none"
-        raise ModelError(f"{folder}: expected a model of MLflow's onnx flavor, its flavors are: {known}")
-    data = flavor.get("data", MODEL)
-    if not isinstance(data, str) or Path(data).is_absolute() or ".." in Path(data).parts:
-        raise ModelError(f"{folder}: flavors.onnx.data: expected a file in this folder, got {data!r}")
-    return data
+        flavors = ", ".join(mlmodel.flavors) or "none"
+        raise ModelError(f"{folder}: expected a model of MLflow's onnx flavor, its flavors are: {flavors}")
+    name = flavor.get("data", MODEL)
+    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ModelError(f"{folder}: flavors.onnx.data: expected a file in this folder, got {name!r}")
+    return name

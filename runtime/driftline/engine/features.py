@@ -52,15 +52,17 @@ class Features:
         matrix = model.inputs[0]
         fits = len(model.inputs) == 1 and matrix.datatype.name == "FP32" and len(matrix.shape) == 2
         if not fits or matrix.shape[1] not in (-1, transform.width):
-            takes = ", ".join(f"{spec.name} {spec.datatype.name} {list(spec.shape)}" for spec in model.inputs)
+            inputs = ", ".join(
+                f"{spec.name} {spec.datatype.name} {list(spec.shape)}" for spec in model.inputs
+            )
             raise ModelError(
                 f"{path}: expected a model of one input FP32 [-1, {transform.width}], which the transform "
-                f"makes, got one of {takes}"
+                f"makes, got one of {inputs}"
             )
-        made, known = transform.outputs, matrix.column_names
-        if made != known and sorted(made) == sorted(known):
+        produced, expected = transform.outputs, matrix.column_names
+        if produced != expected and sorted(produced) == sorted(expected):
             raise ModelError(
-                f"{path}: expected columns in the model's order, {listed(known)}, got {listed(made)}"
+                f"{path}: expected columns in the model's order, {listed(expected)}, got {listed(produced)}"
             )
         columns = tuple(
             TensorSpec(column.name, DATATYPES[DATATYPE[column.kind]], (-1,), raw=True)
@@ -70,13 +72,13 @@ class Features:
 
     def example(self, rows: int) -> Tensors:
         """Return `rows` rows of raw columns that the transform can read, to warm up with."""
-        return {each.name: np.full(rows, EXAMPLE[each.kind]) for each in self.transform.inputs}
+        return {column.name: np.full(rows, EXAMPLE[column.kind]) for column in self.transform.inputs}
 
     @property
     def unreadable(self) -> dict[str, int]:
         """The number of values that could not be read and were treated as missing, by column."""
         return dict(self.transform.errors)
 
-    def of_columns(self, columns: Tensors) -> Tensors:
+    def apply(self, columns: Tensors) -> Tensors:
         """Return the model's input; BadRequest names column, row and value if something can't be read."""
         return {self.matrix: self.transform.apply(columns)}

@@ -22,15 +22,15 @@ def in_plain_words(path: Path) -> Iterator[None]:
     except ModelError as error:
         if error.__cause__ is None:  # not ONNX Runtime's
             raise
-        raise ModelError(f"{path}: {_words(path, error)}") from error.__cause__
+        raise ModelError(f"{path}: {_reworded(path, error)}") from error.__cause__
 
 
-def _words(path: Path, error: ModelError) -> str:
+def _reworded(path: Path, error: ModelError) -> str:
     text = str(error).removeprefix(f"{path}: ")
     if type(error.__cause__).__name__ == "InvalidProtobuf" or "No graph was found" in text:
         size = path.stat().st_size
-        came = f"{size:,} bytes that are not one, or not all of one" if size else "an empty file"
-        return f"expected an ONNX model, got {came}"
+        content = f"{size:,} bytes that are not one, or not all of one" if size else "an empty file"
+        return f"expected an ONNX model, got {content}"
     text = _CODE.sub("", text, count=1).removeprefix(f"Load model from {path} failed:")
     text = _PLACE.sub("", text)
     if type(error.__cause__).__name__ == "NotImplemented":

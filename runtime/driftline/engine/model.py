@@ -21,10 +21,10 @@ from driftline.engine.cuda.features import stagings_of
 from driftline.engine.cuda.load_balancer import LoadBalancer
 from driftline.engine.cuda.providers import Provider, check, cuda, engine_options, tensorrt
 from driftline.engine.cuda.session import DeviceSession, OnComputed, Times, bucket_of
-from driftline.engine.cuda.tensorrt_cache import folder_of
+from driftline.engine.cuda.tensorrt_cache import cache_folder
 from driftline.engine.features import Features
 from driftline.engine.load_errors import in_plain_words
-from driftline.engine.schema import agreed
+from driftline.engine.schema import merge_mlflow
 from driftline.engine.session import Session
 from driftline.errors import BadRequest, ConfigError, DriftlineError, ModelError, listed
 from driftline.machine import available_cores
@@ -51,13 +51,13 @@ MAX_NAMES = 6
 class Model:
     """A bundle, loaded. `Model.load(path).predict(columns)` is serving without a server.
 
-    signature  its inputs and outputs; with a transform, raw columns are its inputs
-    settings   of batching, engine and monitor
-    mlflow     the signature that MLflow has of it, if there is one
-    warm       whether `warm_up` is complete
-    waits      whether a run waits for another process or a GPU instead of computing
+    signature        its inputs and outputs; with a transform, raw columns are its inputs
+    settings         of batching, engine and monitor
+    mlflow           the signature that MLflow has of it, if there is one
+    warm             whether `warm_up` is complete
+    waits            whether a run waits for another process or a GPU instead of computing
     device_sessions  one for each GPU that it runs on
-    crosses    whether its inputs are copied to GPUs: not if the CPU makes its features
+    copies_inputs    whether its inputs are copied to GPUs: not if the CPU makes its features
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -66,19 +66,19 @@ class Model:
         engine = bundle.settings.engine
         by_rows = bundle.settings.batching.max_batch_rows > 0
         check(engine)
-        python = bundle.model.name == MLMODEL
-        devices = [] if python else [card for name in names(engine.device) if (card := find(name))]
-        most = bucket_of(bundle.settings.batching.max_batch_rows, engine.buckets) if by_rows else 0
-        sessions = [session_of(bundle.model, engine, card, most) for card in devices]
+        is_python = bundle.model.name == MLMODEL
+        devices = [] if is_python else [gpu for name in names(engine.device) if (gpu := find(name))]
+        max_rows = bucket_of(bundle.settings.batching.max_batch_rows, engine.buckets) if by_rows else 0
+        sessions = [session_of(bundle.model, engine, gpu, max_rows) for gpu in devices]
         self._session: Session | PythonSession
-        if python:
-            self._session = _python(bundle.model.parent, engine)
+        if is_python:
+            self._session = _python_session(bundle.model.parent, engine)
         else:
             self._session = sessions[0] if sessions else session_of(bundle.model, engine, None)
         self.signature: Signature = self._session.signature
         self.mlflow = bundle.mlmodel.signature if bundle.mlmodel else None
         if self.mlflow is not None and bundle.transform is None:
-            self.signature = agreed(self.signature, self.mlflow, str(bundle.model.parent / MLMODEL))
+            self.signature = merge_mlflow(self.signature, self.mlflow, str(bundle.model.parent / MLMODEL))
         self._features = Features.of(bundle.transform, self.signature) if bundle.transform else None
         if self._features is not None:
             self.signature = self._features.signature
@@ -87,12 +87,12 @@ class Model:
         features = self._features if devices and by_rows else None
         stagings = stagings_of(features, devices) if features else [None] * len(devices)
         self.device_sessions = tuple(
-            DeviceSession(card, session, by_rows, engine.buckets, staging)
-            for card, session, staging in zip(devices, sessions, stagings, strict=True)
+            DeviceSession(gpu, session, by_rows, engine.buckets, staging)
+            for gpu, session, staging in zip(devices, sessions, stagings, strict=True)
         )
-        self.crosses = self.device_sessions != () and (self._features is None or None not in stagings)
+        self.copies_inputs = self.device_sessions != () and (self._features is None or None not in stagings)
         self._balancer = LoadBalancer(self.device_sessions)
-        self.waits = python or self.device_sessions != ()
+        self.waits = is_python or self.device_sessions != ()
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -116,12 +116,12 @@ class Model:
         Raises BadRequest if the columns don't fit the signature, or it has no such output.
         """
         inputs = self._inputs_of(columns)
-        known = tuple(spec.name for spec in self.signature.outputs)
-        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs or known)
+        available = tuple(spec.name for spec in self.signature.outputs)
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs or available)
         for name in wanted:
-            if name not in known:
+            if name not in available:
                 raise BadRequest(
-                    f"output {shorten(name)}: the model has no such output; it has: {', '.join(known)}"
+                    f"output {shorten(name)}: the model has no such output; it has: {', '.join(available)}"
                 )
         rows = len(next(iter(inputs.values()))) if self.signature.batched else 1
         step = self.settings.batching.max_batch_rows
@@ -138,26 +138,26 @@ class Model:
             return self._features.example(rows)
         return {spec.name: zeros(spec, rows) for spec in self.signature.inputs}
 
-    def _by_column(self, columns: object) -> Tensors:
+    def _tensors_of(self, columns: object) -> Tensors:
         """Return the inputs from arrays by name, or from a table."""
         if isinstance(columns, Mapping):
-            columns = {name: self._upright(name, values) for name, values in columns.items()}
+            columns = {name: self._as_matrix(name, values) for name, values in columns.items()}
         if isinstance(columns, (Mapping, np.ndarray, list)) or (batch := batch_of(columns)) is None:
             return self.signature.inputs_of(columns)
         from driftline.protocols.arrow import Columns
 
         return Columns(self.signature.inputs, batch.schema).tensors(batch)
 
-    def _upright(self, name: object, values: Any) -> Any:
+    def _as_matrix(self, name: object, values: Any) -> Any:
         """Reshape a 1-D array to (rows, 1) if the input has that shape, as in converted pipelines."""
-        upright = getattr(values, "ndim", 0) == 1 and any(
+        is_vector = getattr(values, "ndim", 0) == 1 and any(
             spec.name == name and spec.shape == (-1, 1) for spec in self.signature.inputs
         )
-        return np.asarray(values)[:, np.newaxis] if upright else values
+        return np.asarray(values)[:, np.newaxis] if is_vector else values
 
     def _inputs_of(self, columns: object) -> Tensors:
         if self._features is None:
-            inputs = self._by_column(columns)
+            inputs = self._tensors_of(columns)
             self.signature.rows(inputs)
             return inputs
         names = [spec.name for spec in self.signature.inputs]
@@ -165,8 +165,8 @@ class Model:
         named = columns_of(columns, {*names, *(name.rpartition("_")[0] for name in names)})
         for name in names:
             if name not in named:
-                takes, came = ", ".join(names), listed(names_in(columns))
-                raise BadRequest(f"column {name!r}: the model takes the columns {takes}; got {came}")
+                expected, actual = ", ".join(names), listed(names_in(columns))
+                raise BadRequest(f"column {name!r}: the model takes the columns {expected}; got {actual}")
         return {name: named[name] for name in names}
 
     def run(self, inputs: Tensors, outputs: Sequence[str], on_computed: OnComputed | None = None) -> Tensors:
@@ -176,21 +176,21 @@ class Model:
 
         Raises BadRequest if the model refuses these inputs, ModelError if it fails.
         """
-        made = self._made(inputs)
+        model_inputs = self._transformed(inputs)
         if self.device_sessions:
-            return self._balancer.run(made, outputs, on_computed)
-        return self._session.run(made, outputs)
+            return self._balancer.run(model_inputs, outputs, on_computed)
+        return self._session.run(model_inputs, outputs)
 
     def _run_everywhere(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Run on every GPU and return the outputs of the first."""
         if not self.device_sessions:
             return self.run(inputs, outputs)
-        first, *_ = [each.run(self._made(inputs), outputs) for each in self.device_sessions]
+        first, *_ = [session.run(self._transformed(inputs), outputs) for session in self.device_sessions]
         return first
 
-    def _made(self, inputs: Tensors) -> Tensors:
+    def _transformed(self, inputs: Tensors) -> Tensors:
         """Return the inputs that the session takes, or that are copied to a GPU."""
-        return inputs if self._features is None or self.crosses else self._features.of_columns(inputs)
+        return inputs if self._features is None or self.copies_inputs else self._features.apply(inputs)
 
     def close(self) -> None:
         """Wait for batches in flight on GPUs, and free device memory; end the Python processes of the model.
@@ -232,12 +232,12 @@ class Model:
         self.warm = self._features is None or not compiling.interpreted()
         wanted = tuple(spec.name for spec in self.signature.outputs)
         # Two rows at least: one row cannot show whether a model gives a row for each.
-        most = max(2, self.settings.batching.max_batch_rows if self.warm else 0)
-        most = most if self.signature.batched else 1
+        max_rows = max(2, self.settings.batching.max_batch_rows if self.warm else 0)
+        max_rows = max_rows if self.signature.batched else 1
         clock = perf_counter_ns if self.waits else thread_time_ns
         buckets = self.settings.engine.buckets if self.device_sessions else ()
-        rows, took = 1, 0
-        while 2 * took < WARM_UP_NS:
+        rows, elapsed = 1, 0
+        while 2 * elapsed < WARM_UP_NS:
             inputs = self._example(rows)
             try:
                 outputs = self._run_everywhere(inputs, wanted)
@@ -245,14 +245,14 @@ class Model:
                 self.run(inputs, wanted)
             except DriftlineError:
                 break
-            took = clock() - begin
+            elapsed = clock() - begin
             if any(array.shape[:1] != (rows,) for array in outputs.values()):
                 self.signature = replace(self.signature, batched=False)
-                most = 1
-            cost.learn(sum(array.size for array in inputs.values()), took)
-            if rows >= most:
+                max_rows = 1
+            cost.learn(sum(array.size for array in inputs.values()), elapsed)
+            if rows >= max_rows:
                 break
-            rows = min(bucket_of(rows + 1, buckets), most)
+            rows = min(bucket_of(rows + 1, buckets), max_rows)
         for session in self.device_sessions:
             session.times = Times()  # from here on, those of clients
         return cost if self.warm else Cost()
@@ -264,19 +264,19 @@ def _names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(names + ["..."] * (len(specs) > MAX_NAMES))
 
 
-def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0) -> Session:
+def session_of(path: Path, engine: Engine, device: Device | None, max_rows: int = 0) -> Session:
     """Load a model file for a device: to run on a GPU's stream, or on the CPU if `device` is None.
 
-    most  rows of the largest batch, 0 if not known
+    max_rows  rows of the largest batch, 0 if not known
     """
     if device is None or device.memory == "cpu":
         return _load(path, engine, "cpu")
     if engine.tensorrt:
-        return _tensorrt_session(path, engine, device, most)
-    plain = cuda(device, engine.tf32)
+        return _tensorrt_session(path, engine, device, max_rows)
+    provider = cuda(device, engine.tf32)
     with device.loading():
         if not engine.cuda_graphs:
-            session = _load(path, engine, device.name, plain)
+            session = _load(path, engine, device.name, provider)
             if session.reads(device.memory):
                 return session
             session.close()  # ONNX Runtime copies its batches, and several may be in flight at once
@@ -284,28 +284,28 @@ def session_of(path: Path, engine: Engine, device: Device | None, most: int = 0)
         try:
             return _load(path, engine, device.name, cuda(device, engine.tf32, graphs=True))
         except ModelError as error:
-            session = _load(path, engine, device.name, plain)
+            session = _load(path, engine, device.name, provider)
             log.warning("%s runs without CUDA graphs: %s", path, error)
             return session
 
 
-def _tensorrt_session(path: Path, engine: Engine, device: Device, most: int) -> Session:
+def _tensorrt_session(path: Path, engine: Engine, device: Device, max_rows: int) -> Session:
     """Load with engines that are built once for all numbers of rows; if that is impossible, per shape."""
     inputs = Session(path, threads=engine.threads_on(available_cores())).signature.inputs
-    options = engine_options(inputs, most, engine.tensorrt_fp16)
-    plain = cuda(device, engine.tf32)
-    engines = folder_of(path, options)
+    options = engine_options(inputs, max_rows, engine.tensorrt_fp16)
+    fallback = cuda(device, engine.tf32)
+    cache = cache_folder(path, options)
     # One process builds the engines, and others find them built.
-    turn: AbstractContextManager[Any] = nullcontext() if engines is None else locked(engines)
-    with turn, device.loading():
+    lock: AbstractContextManager[Any] = nullcontext() if cache is None else locked(cache)
+    with lock, device.loading():
         try:
-            return _load(path, engine, device.name, tensorrt(device, options, engines), plain)
+            return _load(path, engine, device.name, tensorrt(device, options, cache), fallback)
         except ModelError as error:
             if NO_PROFILE not in str(error):
                 raise
             log.info("%s: TensorRT runs only parts of it: an engine is built for each new shape", path)
-            free = {name: value for name, value in options.items() if "_profile_" not in name}
-            return _load(path, engine, device.name, tensorrt(device, free, engines), plain)
+            unprofiled = {name: value for name, value in options.items() if "_profile_" not in name}
+            return _load(path, engine, device.name, tensorrt(device, unprofiled, cache), fallback)
 
 
 def _load(path: Path, engine: Engine, device: str, *providers: Provider) -> Session:
@@ -314,7 +314,7 @@ def _load(path: Path, engine: Engine, device: str, *providers: Provider) -> Sess
         return Session(path, device, threads, engine.spinning, providers)
 
 
-def _python(folder: Path, engine: Engine) -> PythonSession:
+def _python_session(folder: Path, engine: Engine) -> PythonSession:
     if not engine.trust:
         raise ConfigError(f"{folder}: this model is Python code, which runs once somebody allows it: {TRUST}")
     from driftline.engine.python.session import PythonSession  # Arrow takes 0.3 s to import

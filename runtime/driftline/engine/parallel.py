@@ -16,10 +16,10 @@ from driftline.tensors import Tensors
 MAX_ROWS = 8_192
 """The largest batch that is tried, unless `max_batch_rows` is larger."""
 
-_TRIES = 3
+_BATCHES_PER_SIZE = 3
 """Batches of each size that are measured."""
 
-_DEARER = 1.1
+_MAX_COST_RATIO = 1.1
 """The search ends at a size whose rows cost more than this factor times the cheapest."""
 
 
@@ -47,13 +47,13 @@ class ParallelRunner:
 
     def _work(self, block: Block) -> None:
         """In a thread: run batches of a block until no rows are left."""
-        whole = not self._model.signature.batched
+        is_whole = not self._model.signature.batched
         clock = perf_counter_ns if self._model.waits else thread_time_ns
-        while not self._stopped and (part := block.take(block.rows if whole else self._sizes.next())):
-            start, stop = part
+        while not self._stopped and (bounds := block.take(block.rows if is_whole else self._sizes.next())):
+            start, stop = bounds
             inputs = {name: array[start:stop] for name, array in block.inputs.items()}
             begin = clock()
-            outputs = self._model.run(block.inputs if whole else inputs, block.wanted)
+            outputs = self._model.run(block.inputs if is_whole else inputs, block.wanted)
             self._sizes.learn(stop - start, clock() - begin)
             block.parts.append((start, outputs))
 
@@ -77,11 +77,11 @@ class Block:
         self._taken = 0
         self._lock = Lock()
 
-    def take(self, most: int) -> tuple[int, int] | None:
-        """Return the range of the next rows to run, `most` of them or what is left; None if nothing is."""
+    def take(self, max_rows: int) -> tuple[int, int] | None:
+        """Return the range of the next rows to run, `max_rows` at most; None if none are left."""
         with self._lock:
             start = self._taken
-            self._taken = min(start + most, self.rows)
+            self._taken = min(start + max_rows, self.rows)
             return (start, self._taken) if self._taken > start else None
 
     def result(self) -> Tensors:
@@ -98,14 +98,14 @@ class BatchSizeSearch:
     The size doubles as long as rows don't take longer; then the cheapest is kept. A size is judged by its
     fastest batch, in CPU time of its thread, so that other work on the machine does not count.
 
-    rows  of the first batch
-    most  rows of a batch that is tried
+    rows      of the first batch
+    max_rows  rows of a batch that is tried
     """
 
-    def __init__(self, rows: int, most: int = MAX_ROWS) -> None:
+    def __init__(self, rows: int, max_rows: int = MAX_ROWS) -> None:
         self._rows = rows
-        self._most = most
-        self._ns: dict[int, list[float]] = {}
+        self._max_rows = max_rows
+        self._ns_per_row: dict[int, list[float]] = {}
         self._settled = False
 
     def next(self) -> int:
@@ -116,11 +116,11 @@ class BatchSizeSearch:
         """Record that a batch of `rows` rows took `ns` nanoseconds; thread safe."""
         if self._settled or rows != self._rows:
             return
-        tries = self._ns.setdefault(rows, [])
-        tries.append(ns / rows)
-        if len(tries) < _TRIES:
+        times = self._ns_per_row.setdefault(rows, [])
+        times.append(ns / rows)
+        if len(times) < _BATCHES_PER_SIZE:
             return
-        best = min(self._ns, key=lambda size: min(self._ns[size]))
-        dearer = min(tries) > _DEARER * min(self._ns[best])
-        self._settled = dearer or 2 * rows > self._most
+        best = min(self._ns_per_row, key=lambda size: min(self._ns_per_row[size]))
+        is_dearer = min(times) > _MAX_COST_RATIO * min(self._ns_per_row[best])
+        self._settled = is_dearer or 2 * rows > self._max_rows
         self._rows = best if self._settled else 2 * rows

@@ -41,23 +41,23 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
     model = Model(bundle)
     check_profile(bundle, model.signature)
     source = Source(data)
-    given = {
+    targets = {
         column: (spec.name, index)
         for spec in model.signature.outputs
         for index, column in enumerate(_columns(spec.name, spec.shape, source.schema.names))
         if column in source.schema.names
     }
-    if not given:
+    if not targets:
         outputs = ", ".join(spec.name for spec in model.signature.outputs)
         raise BadRequest(f"{data}: expected predictions in columns named as the outputs: {outputs}")
-    inputs = Columns(model.signature.inputs, source.schema, apart=tuple(given))
+    inputs = Columns(model.signature.inputs, source.schema, apart=tuple(targets))
     step = max(1, model.settings.batching.max_batch_rows)
     rows = 0
-    words = {spec.name for spec in model.signature.outputs if spec.datatype.name == "BYTES"}
-    texts = inputs.texts | {column for column, (name, _) in given.items() if name in words}
-    for batch in source.batches(inputs.names, texts):
-        expected = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in given}
-        part = Part(model, given, inputs.tensors(batch, rows), expected, rows, tolerance)
+    text_outputs = {spec.name for spec in model.signature.outputs if spec.datatype.name == "BYTES"}
+    text_columns = inputs.texts | {column for column, (name, _) in targets.items() if name in text_outputs}
+    for batch in source.batches(inputs.names, text_columns):
+        expected = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in targets}
+        part = Part(model, targets, inputs.tensors(batch, rows), expected, rows, tolerance)
         for start in range(0, batch.num_rows, step):
             part.compare(start, min(start + step, batch.num_rows))
         for row in range(min(SINGLE_ROWS, batch.num_rows) if not rows else 0):
@@ -71,13 +71,13 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
     return rows
 
 
-def _columns(name: str, shape: tuple[int, ...], there: list[str]) -> tuple[str, ...]:
+def _columns(name: str, shape: tuple[int, ...], available: list[str]) -> tuple[str, ...]:
     """Return the columns of an output's predictions; if its width varies, as many as the data has."""
     if len(shape) < 2:
         return (name,)
     width = shape[1]
     if width == -1:
-        width = sum(f"{name}_{index}" in there for index in range(len(there)))
+        width = sum(f"{name}_{index}" in available for index in range(len(available)))
     return names_of(name, max(width, 1))
 
 
@@ -85,14 +85,14 @@ def _columns(name: str, shape: tuple[int, ...], there: list[str]) -> tuple[str, 
 class Part:
     """Some rows, and the expected predictions.
 
-    given     the output of each column of predictions, and its index in that output
+    targets   the output of each column of predictions, and its index in that output
     inputs    of the model
     expected  the predictions, by column
     first     the number of the first row
     """
 
     model: Model
-    given: dict[str, tuple[str, int]]
+    targets: dict[str, tuple[str, int]]
     inputs: Tensors
     expected: dict[str, Array]
     first: int
@@ -101,26 +101,26 @@ class Part:
     def compare(self, start: int, stop: int) -> None:
         """Run some of the rows; raise BadRequest for the first prediction that differs."""
         inputs = {name: array[start:stop] for name, array in self.inputs.items()}
-        outputs = self.model.run(inputs, tuple({name: None for name, _ in self.given.values()}))
-        for column, (name, index) in self.given.items():
-            came = outputs[name].reshape(stop - start, -1)[:, index]
-            want = self.expected[column][start:stop]
-            wrong = np.flatnonzero(~_same(came, want, self.tolerance))
-            if len(wrong):
-                row = int(wrong[0])
+        outputs = self.model.run(inputs, tuple({name: None for name, _ in self.targets.values()}))
+        for column, (name, index) in self.targets.items():
+            actual = outputs[name].reshape(stop - start, -1)[:, index]
+            expected = self.expected[column][start:stop]
+            differing = np.flatnonzero(~_is_close(actual, expected, self.tolerance))
+            if len(differing):
+                row = int(differing[0])
                 raise BadRequest(
-                    f"output {column!r}, row {self.first + start + row}: expected {_shown(want[row])} within "
-                    f"{self.tolerance:g}, got {_shown(came[row])}"
+                    f"output {column!r}, row {self.first + start + row}: expected "
+                    f"{_format(expected[row])} within {self.tolerance:g}, got {_format(actual[row])}"
                 )
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     """Return a value as Python itself would show it."""
     return shorten(value.item() if isinstance(value, np.generic) else value)
 
 
-def _same(came: Array, want: Array, tolerance: float) -> Array:
-    if came.dtype == object or want.dtype == object:
-        return np.asarray(came.astype(str) == want.astype(str))
-    both = came.astype(np.float64), want.astype(np.float64)
-    return np.isclose(*both, rtol=0, atol=tolerance, equal_nan=True)
+def _is_close(actual: Array, expected: Array, tolerance: float) -> Array:
+    if actual.dtype == object or expected.dtype == object:
+        return np.asarray(actual.astype(str) == expected.astype(str))
+    numbers = actual.astype(np.float64), expected.astype(np.float64)
+    return np.isclose(*numbers, rtol=0, atol=tolerance, equal_nan=True)

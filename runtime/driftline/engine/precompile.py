@@ -17,36 +17,36 @@ if TYPE_CHECKING:
 ROWS = 128
 
 
-def precompile(cards: bool = False) -> Path:
+def precompile(gpus: bool = False) -> Path:
     """Compile the kernels of protocols, features and monitors, and return the folder where they are cached.
 
     They are for this CPU, or the one that NUMBA_CPU_NAME names.
 
-    cards  compile for NVIDIA GPUs, too; none is needed, but ConfigError without numba-cuda
+    gpus  compile for NVIDIA GPUs, too; none is needed, but ConfigError without numba-cuda
     """
     from driftline.engine.cuda.device import no_library
-    from driftline_kernels import keeping
+    from driftline_kernels import disk_cache
 
-    if cards and (lacking := no_library()):
-        raise ConfigError(f"compile --cards: {lacking}")
+    if gpus and (lacking := no_library()):
+        raise ConfigError(f"compile --gpus: {lacking}")
     numbers.load()
-    columns = rows()
-    _features(columns)
-    _monitor(columns)
-    if cards:
-        from driftline_kernels import cards as grids
+    example = example_columns()
+    _features(example)
+    _monitor(example)
+    if gpus:
+        from driftline_kernels import ahead_of_time
 
-        grids.precompile()
-    return keeping.places()[0]
+        ahead_of_time.precompile()
+    return disk_cache.folders()[0]
 
 
-def rows() -> Tensors:
+def example_columns() -> Tensors:
     """Return a column of each kind, with repeated values; the first two have missing ones."""
-    number = np.arange(ROWS, dtype=np.float64) % 7
+    numbers = np.arange(ROWS, dtype=np.float64) % 7
     return {
-        "number": np.where(number == 0, np.nan, number),
-        "string": np.array([None if each == 0 else f"s{each:g}" for each in number], object),
-        "count": number.astype(np.int64),
+        "number": np.where(numbers == 0, np.nan, numbers),
+        "string": np.array([None if number == 0 else f"s{number:g}" for number in numbers], object),
+        "count": numbers.astype(np.int64),
     }
 
 

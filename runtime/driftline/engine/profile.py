@@ -39,34 +39,34 @@ def profile(
     Raises BadRequest if a file or a column does not fit.
     """
     source = Source(data)
-    schema = _chosen(source.schema, names)
+    schema = _select(source.schema, names)
     if bundle is None:
         return Profile.fit_batches(_with_progress(source.batches(schema.names), progress), kinds)
     signature, columns, batches = run(bundle, source, schema)
     outputs = {spec.name for spec in signature.outputs}
-    called = {
-        name: these
-        for name, these in columns.in_order.items()
-        if outputs.isdisjoint(part for one in these for part in (one, one.rpartition("_")[0]))
+    column_names = {
+        name: labels
+        for name, labels in columns.in_order.items()
+        if outputs.isdisjoint(text for label in labels for text in (label, label.rpartition("_")[0]))
     }
     sources = {
-        there: here
-        for name, these in called.items()
-        for here, there in zip(names_of(name, len(these)), these, strict=True)
+        label: column
+        for name, labels in column_names.items()
+        for column, label in zip(names_of(name, len(labels)), labels, strict=True)
     }
     kinds = {sources.get(name, name): kind for name, kind in (kinds or {}).items()}
-    moments = [
+    timestamps = [
         spec.name
         for spec in signature.inputs
         if spec.raw and spec.datatype.name == "BYTES" and spec.name not in kinds
         if pa.types.is_temporal(schema.field(spec.name).type)
     ]
-    if moments:
+    if timestamps:
         warnings.warn(
-            f"{', '.join(map(repr, moments))} left out: a date or time as text is new each time",
+            f"{', '.join(map(repr, timestamps))} left out: a date or time as text is new each time",
             stacklevel=2,
         )
-    return Profile.fit_batches(_tensors(batches, progress, moments), kinds, called)
+    return Profile.fit_batches(_tensors(batches, progress, timestamps), kinds, column_names)
 
 
 def _with_progress(batches: Iterator[Any], progress: Callable[[int], None]) -> Iterator[Any]:
@@ -76,15 +76,15 @@ def _with_progress(batches: Iterator[Any], progress: Callable[[int], None]) -> I
 
 
 def _tensors(
-    batches: Iterator[tuple[Any, Tensors, Tensors]], progress: Callable[[int], None], without: Sequence[str]
+    batches: Iterator[tuple[Any, Tensors, Tensors]], progress: Callable[[int], None], excluded: Sequence[str]
 ) -> Iterator[Tensors]:
     for batch, inputs, outputs in batches:
-        both = {**inputs, **outputs}
-        yield {name: array for name, array in both.items() if array.ndim <= 2 and name not in without}
+        tensors = {**inputs, **outputs}
+        yield {name: array for name, array in tensors.items() if array.ndim <= 2 and name not in excluded}
         progress(batch.num_rows)
 
 
-def _chosen(schema: Any, names: Sequence[str]) -> Any:
+def _select(schema: Any, names: Sequence[str]) -> Any:
     for name in names:
         if name not in schema.names:
             raise BadRequest(f"column {name!r}: there is none; the data has: {', '.join(schema.names)}")

@@ -74,17 +74,17 @@ def _run(
     model: Model, source: Source, columns: Columns, threads: int
 ) -> Iterator[tuple[Any, Tensors, Tensors]]:
     wanted = tuple(spec.name for spec in model.signature.outputs)
-    begun: deque[tuple[Any, Block]] = deque()
+    pending: deque[tuple[Any, Block]] = deque()
     rows = 0
     with ParallelRunner(model, threads) as runner:
         for batch in source.batches(columns.names, columns.texts):
-            begun.append((batch, runner.start(columns.tensors(batch, rows), wanted, batch.num_rows)))
+            pending.append((batch, runner.start(columns.tensors(batch, rows), wanted, batch.num_rows)))
             rows += batch.num_rows
-            if len(begun) > _AHEAD:
-                yield _finished(*begun.popleft())
-        while begun:
-            yield _finished(*begun.popleft())
+            if len(pending) > _AHEAD:
+                yield _collect(*pending.popleft())
+        while pending:
+            yield _collect(*pending.popleft())
 
 
-def _finished(batch: Any, block: Block) -> tuple[Any, Tensors, Tensors]:
+def _collect(batch: Any, block: Block) -> tuple[Any, Tensors, Tensors]:
     return batch, block.inputs, block.result()

@@ -55,12 +55,12 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         # Failures are raised; ONNX Runtime would also print them, even a client's bad index.
         options.log_severity_level = _FATAL
-        configured = [(name, dict(given)) for name, given in providers] or [(CPU, {})]
+        configured = [(name, dict(provider_options)) for name, provider_options in providers] or [(CPU, {})]
         if providers:
             # Since 1.26 it warns, at each load of a provider of its own, that it has none from elsewhere.
             onnxruntime.set_default_logger_severity(_ERROR)
         try:
-            # Without its fallback, which would print why a card can't be used and load for the CPU.
+            # Without its fallback, which would print why a GPU can't be used and load for the CPU.
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=configured, enable_fallback=False
             )
@@ -79,11 +79,15 @@ class Session:
         outputs = [
             tensor_spec(node.name, node.type, node.shape, path) for node in self._session.get_outputs()
         ]
-        self.graphs = any(given.get("enable_cuda_graph") == "1" for _, given in providers)
+        self.graphs = any(
+            provider_options.get("enable_cuda_graph") == "1" for _, provider_options in providers
+        )
         self._run_options = run_options(self.graphs)
-        self._maps = {node.name for node in self._session.get_outputs() if node.type.startswith("seq(map(")}
+        self._map_outputs = {
+            node.name for node in self._session.get_outputs() if node.type.startswith("seq(map(")
+        }
         self.dtypes = {
-            spec.name: np.dtype(object) if spec.name in self._maps else spec.datatype.dtype
+            spec.name: np.dtype(object) if spec.name in self._map_outputs else spec.datatype.dtype
             for spec in outputs
         }
         self.classes: dict[str, tuple[int | str, ...]] = {}
@@ -103,13 +107,13 @@ class Session:
             if type(error).__name__ == "InvalidArgument":
                 raise BadRequest(f"the model refused the inputs: {reason(error)}") from error
             raise ModelError(f"the model failed: {reason(error)}") from error
-        if not self._maps:
+        if not self._map_outputs:
             return dict(zip(outputs, values, strict=True))
         for name, value in zip(outputs, values, strict=True):
-            if name in self._maps and value and name not in self.classes:
+            if name in self._map_outputs and value and name not in self.classes:
                 self.classes[name] = tuple(value[0])
         return {
-            name: rows_of(value) if name in self._maps else value
+            name: rows_of(value) if name in self._map_outputs else value
             for name, value in zip(outputs, values, strict=True)
         }
 
@@ -134,7 +138,7 @@ class Session:
         """Return whether the first dimension of every tensor is free, with one name for all inputs."""
         shapes = [node.shape for node in self._session.get_inputs()]
         names = {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
-        outputs = [node.shape for node in self._session.get_outputs() if node.name not in self._maps]
+        outputs = [node.shape for node in self._session.get_outputs() if node.name not in self._map_outputs]
         if not shapes or len(names) > 1:
             return False
         return all(shape and not isinstance(shape[0], int) for shape in shapes + outputs)
@@ -154,13 +158,13 @@ class Binding:
         self._graphs = graphs
         self.record(UNRECORDED)
 
-    def bind_input(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
+    def bind_input(self, name: str, placement: tuple[str, int], array: Any, address: int) -> None:
         """Read an input from an array at an address of a device, ('cuda', N) or ('cpu', 0)."""
-        self._binding.bind_input(name, *where, array.dtype, array.shape, address)
+        self._binding.bind_input(name, *placement, array.dtype, array.shape, address)
 
-    def bind_output(self, name: str, where: tuple[str, int], array: Any, address: int) -> None:
+    def bind_output(self, name: str, placement: tuple[str, int], array: Any, address: int) -> None:
         """Write an output to an array at an address."""
-        self._binding.bind_output(name, *where, array.dtype, array.shape, address)
+        self._binding.bind_output(name, *placement, array.dtype, array.shape, address)
 
     def record(self, graph: int) -> None:
         """Record the next run as the graph with this id; later runs by the same thread replay it."""
@@ -174,9 +178,9 @@ class Binding:
             self._binding.bind_output(name)
         self.run()
         self._binding.synchronize_outputs()
-        found = [tuple(value.shape()) for value in self._binding.get_outputs()]
+        result = [tuple(value.shape()) for value in self._binding.get_outputs()]
         self._binding.clear_binding_outputs()
-        return found
+        return result
 
     def run(self) -> None:
         """Queue a run; raise ModelError if it fails, whether the request or the model is at fault."""
@@ -216,11 +220,11 @@ def with_names(inputs: Sequence[TensorSpec], text: str, path: Path) -> TensorSpe
     except (ValueError, RecursionError):
         names = None
     is_list = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
-    different = is_list and len(set(names)) == len(names)
-    if not different or len(inputs) != 1 or inputs[0].shape[1:] not in ((-1,), (len(names),)):
-        takes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)
+    is_distinct = is_list and len(set(names)) == len(names)
+    if not is_distinct or len(inputs) != 1 or inputs[0].shape[1:] not in ((-1,), (len(names),)):
+        expected = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)
         raise ModelError(
-            f"{path}: metadata {COLUMNS!r}: expected a different name for each column of {takes}, "
+            f"{path}: metadata {COLUMNS!r}: expected a different name for each column of {expected}, "
             f"got {text:.200}"
         )
     return replace(inputs[0], column_names=tuple(names))

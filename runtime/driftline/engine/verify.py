@@ -9,7 +9,7 @@ from driftline.config import Engine
 from driftline.engine.bundle import Bundle
 from driftline.engine.cuda.providers import check
 from driftline.engine.model import Model
-from driftline.engine.python.signature import logged_in, signature_of
+from driftline.engine.python.signature import logged_signature, signature_of
 from driftline.errors import BadRequest
 from driftline.mlmodel import MLMODEL
 from driftline.tensors import Signature
@@ -37,12 +37,12 @@ def loaded_signature(bundle: Bundle) -> Signature | None:
     """
     engine = bundle.settings.engine
     if _is_untrusted(bundle):
-        logged = logged_in(bundle.model.parent)
+        logged = logged_signature(bundle.model.parent)
         return signature_of(logged, None, bundle.model) if logged.outputs else None
     # Check GPU settings only for what is wrong on any machine.
     check(replace(engine, device="cpu" if engine.device == "cpu" else "auto"))
-    own = Engine(trust=engine.trust, python=engine.python, memory_bytes=engine.memory_bytes, threads=1)
-    model = Model(replace(bundle, settings=replace(bundle.settings, engine=own)))
+    cpu_engine = Engine(trust=engine.trust, python=engine.python, memory_bytes=engine.memory_bytes, threads=1)
+    model = Model(replace(bundle, settings=replace(bundle.settings, engine=cpu_engine)))
     model.close()
     return model.signature
 

@@ -65,7 +65,7 @@ def load() -> None:
 
 def ready(text: bytes) -> bool:
     """Return whether the kernel is loaded, and reads texts of this length."""
-    return _kernel is not None and len(text) >> _kernel.PLACES == 0
+    return _kernel is not None and len(text) >> _kernel.INDEX_BITS == 0
 
 
 def readable(spec: TensorSpec) -> bool:
@@ -212,7 +212,7 @@ def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int
     if not _NESTED.match(text, start):
         levels = [0, 0, 0]
     while answer >= 0:
-        position, place = answer >> _kernel.PLACES, answer % (1 << _kernel.PLACES)
+        position, place = answer >> _kernel.INDEX_BITS, answer % (1 << _kernel.INDEX_BITS)
         digits = _NUMBER.match(text, position)
         if digits is None or isinf(value := float(digits[0])):
             return int(_kernel.UNKNOWN)

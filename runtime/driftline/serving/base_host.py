@@ -23,7 +23,7 @@ from driftline.serving import memory
 from driftline.serving.latency import Latency
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.monitoring.watch import Watch
-from driftline.serving.monitoring.watch_card import CardWatch
+from driftline.serving.monitoring.watch_gpu import GpuWatch
 from driftline.serving.payloads.log import Counts, PayloadLog
 from driftline.serving.served import Served
 
@@ -226,8 +226,8 @@ class BaseHost:
         settings = bundle.settings.monitor
         if not settings.enabled:
             return None
-        if model.crosses:
-            return CardWatch(version, model, bundle.profile, settings, self.notifier)
+        if model.copies_inputs:
+            return GpuWatch(version, model, bundle.profile, settings, self.notifier)
         return Watch(version, model, bundle.profile, settings, self.notifier)
 
     def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:

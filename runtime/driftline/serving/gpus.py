@@ -14,20 +14,20 @@ from prometheus_client.registry import Collector
 
 _GAUGES: dict[str, tuple[str, Callable[[Any, Any], float]]] = {
     "nv_gpu_utilization": (
-        "Share of the time that a card computes, 0 to 1",
-        lambda nvml, card: nvml.nvmlDeviceGetUtilizationRates(card).gpu / 100,
+        "Share of the time that a GPU computes, 0 to 1",
+        lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
     ),
     "nv_gpu_memory_total_bytes": (
-        "Memory of a card",
-        lambda nvml, card: nvml.nvmlDeviceGetMemoryInfo(card).total,
+        "Memory of a GPU",
+        lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).total,
     ),
     "nv_gpu_memory_used_bytes": (
-        "Memory of a card that is taken",
-        lambda nvml, card: nvml.nvmlDeviceGetMemoryInfo(card).used,
+        "Memory of a GPU that is taken",
+        lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used,
     ),
     "nv_gpu_power_usage": (
-        "Power that a card takes, in watts",
-        lambda nvml, card: nvml.nvmlDeviceGetPowerUsage(card) / 1000,
+        "Power that a GPU takes, in watts",
+        lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
     ),
 }
 
@@ -46,7 +46,7 @@ def nvml() -> Any:
     return library
 
 
-class CardsCollector(Collector):
+class GpuCollector(Collector):
     """Queries the driver at every scrape; values that a GPU does not report are left out."""
 
     def collect(self) -> Iterator[Metric]:
@@ -54,14 +54,14 @@ class CardsCollector(Collector):
         library = nvml()
         if library is None:
             return
-        cards = []
+        gpus = []
         with suppress(library.NVMLError):
             for index in range(library.nvmlDeviceGetCount()):
                 with suppress(library.NVMLError):  # fallen off the bus, for example
-                    cards.append(library.nvmlDeviceGetHandleByIndex(index))
+                    gpus.append(library.nvmlDeviceGetHandleByIndex(index))
         for name, (words, ask) in _GAUGES.items():
             gauge = GaugeMetricFamily(name, words, labels=["gpu_uuid"])
-            for card in cards:
+            for gpu in gpus:
                 with suppress(library.NVMLError):
-                    gauge.add_metric([library.nvmlDeviceGetUUID(card)], ask(library, card))
+                    gauge.add_metric([library.nvmlDeviceGetUUID(gpu)], ask(library, gpu))
             yield gauge

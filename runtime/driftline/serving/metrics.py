@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from driftline import __version__
 from driftline.batching.counters import Counters
 from driftline.monitor.reporting.metrics import COLUMN, VERSION, DriftCollector
-from driftline.serving.gpus import CardsCollector
+from driftline.serving.gpus import GpuCollector
 from driftline.serving.host import Host
 from driftline.serving.latency import BOUNDS_NS
 from driftline.serving.payloads.log import Counts
@@ -54,7 +54,7 @@ def exposition(host: Host, reports: Mapping[Served, Report]) -> tuple[bytes, str
     named_reports = {served.name_and_version: report for served, report in reports.items()}
     registry.register(DriftCollector(watches, named_reports, host.notifier.webhook))
     registry.register(ProcessesCollector(host.processes))
-    registry.register(CardsCollector())
+    registry.register(GpuCollector())
     text = generate_latest(registry)
     # The client library adds _total to every counter's header; Triton's names have none.
     return re.sub(rb"(?m)^(# (?:HELP|TYPE) nv_\w+)_total ", rb"\1 ", text), CONTENT_TYPE_PLAIN_0_0_4

@@ -1,4 +1,4 @@
-"""What is counted of batches on a card: their categories, here."""
+"""What is counted of batches on a GPU: their categories, here."""
 
 from __future__ import annotations
 

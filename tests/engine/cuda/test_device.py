@@ -1,4 +1,4 @@
-"""Which device is used, and what is said where there is none; the CPU stands in for a card."""
+"""Which device is used, and what is said where there is none; the CPU stands in for a GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from driftline.errors import ConfigError
 from driftline.rules import DEVICE
 
 LACKING = device.missing()
-without = pytest.mark.skipif(not LACKING, reason="this machine has a card")
+without = pytest.mark.skipif(not LACKING, reason="this machine has a GPU")
 
 
 @without
@@ -62,32 +62,32 @@ def test_each_that_is_missing_is_named(
     monkeypatch.setattr(device, "no_provider", lambda: provider)
     monkeypatch.setattr(device, "no_library", lambda: library)
     with pytest.raises(ConfigError) as raised:
-        device.settled("cuda:1", print)
+        device.resolve("cuda:1", print)
     assert str(raised.value) == said
-    assert device.settled("auto", print) == "cpu"
+    assert device.resolve("auto", print) == "cpu"
 
 
-def test_a_setting_may_name_several_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_may_name_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "driver", lambda: 13_000)
     monkeypatch.setattr(device, "count", lambda: 3)
     monkeypatch.setattr(device, "no_provider", lambda: "")
     monkeypatch.setattr(device, "no_library", lambda: "")
-    found = [device.names(wanted) for wanted in ("cpu", "auto", "cuda", "cuda:2", "cuda:2,0", "cuda:all")]
-    assert found == [
+    result = [device.names(wanted) for wanted in ("cpu", "auto", "cuda", "cuda:2", "cuda:2,0", "cuda:all")]
+    assert result == [
         ("cpu",), ("auto",), ("cuda",), ("cuda:2",), ("cuda:2", "cuda:0"), ("cuda:0", "cuda:1", "cuda:2"),
     ]  # fmt: skip
-    assert device.settled("cuda:2,0", print) == "cuda:2,0"
+    assert device.resolve("cuda:2,0", print) == "cuda:2,0"
     with pytest.raises(ConfigError, match=r"^device 'cuda:0,3,4': no GPU 3 .*; no GPU 4 "):
-        device.settled("cuda:0,3,4", print)
+        device.resolve("cuda:0,3,4", print)
 
 
 @without
-def test_all_of_no_cards_are_an_error() -> None:
+def test_all_of_no_gpus_are_an_error() -> None:
     with pytest.raises(ConfigError, match=r"^device 'cuda:all': no driver"):
         device.names("cuda:all")
 
 
-def test_a_card_that_the_driver_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_the_driver_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "count", lambda: 2)
     monkeypatch.setattr(device, "driver", lambda: 13_010)
     assert device.no_driver(1) == ""
@@ -100,13 +100,13 @@ def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.no_driver(0) == "no driver for CUDA 13.0 (there is one for 12.8)"
 
 
-def test_a_card_that_can_not_be_opened_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_can_not_be_opened_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise RuntimeError("CUDA_ERROR_ECC_UNCORRECTABLE\n  on device")
 
     monkeypatch.setattr(device.kernels, "load_cuda", fail)
     with pytest.raises(ConfigError, match=r"^device 'cuda:1': CUDA_ERROR_ECC_UNCORRECTABLE on device$"):
-        device.Card(1)
+        device.Gpu(1)
 
 
 @pytest.mark.parametrize(

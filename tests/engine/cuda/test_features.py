@@ -1,4 +1,4 @@
-"""A transform on the way over a card, with the CPU's memory in its place: it has the transform's bits."""
+"""A transform on the way over a GPU, with the CPU's memory in its place: it has the transform's bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cards import Cpu
+from fake_gpu import Cpu
 from features.test_cuda import columns, every_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,23 +35,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Model:
-    """On the card, with every step."""
-    return on_card(folder)
+    """On the GPU, with every step."""
+    return on_gpu(folder)
 
 
-def on_card(folder: Path) -> Model:
+def on_gpu(folder: Path) -> Model:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "find", lambda wanted: Cpu())
         return Model.load(folder)
 
 
 def same(model: Model, rows: dict[str, Any]) -> None:
-    """One batch that crosses is what the transform makes of it."""
-    assert model.crosses
-    (found,) = model.run(rows, ["y"]).values()
+    """One batch that is copied is what the transform makes of it."""
+    assert model.copies_inputs
+    (result,) = model.run(rows, ["y"]).values()
     wanted = dl.Transform.apply(model._features.transform, rows)
-    assert found.tobytes() == wanted.tobytes()
-    assert found.shape == wanted.shape
+    assert result.tobytes() == wanted.tobytes()
+    assert result.shape == wanted.shape
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,9 +79,9 @@ def test_no_register_that_was_read_is_written() -> None:
     registers = np.zeros((program.registers, rows))
     out = np.empty((rows, transform.width), np.float32)
     transform.read(data, program, registers)
-    came = registers[:count].copy()
+    actual = registers[:count].copy()
     kernel.run(registers, program, out)
-    assert registers[:count].tobytes() == came.tobytes()
+    assert registers[:count].tobytes() == actual.tobytes()
     assert out.tobytes() == transform.apply(data).tobytes()
     assert program.reads[:, 1].tolist() == [*range(count)]
 
@@ -109,8 +109,8 @@ def test_threads_do_not_mix_batches(model: Model) -> None:
         list(pool.map(lambda number: same(model, batches[number % 8]), range(64)))
 
 
-def test_it_is_warmed_with_what_crosses(folder: Path) -> None:
-    model = on_card(folder)
+def test_it_is_warmed_with_what_is_copied(folder: Path) -> None:
+    model = on_gpu(folder)
     model.warm_up()
     assert len(model.device_sessions[0].buffers) > 3
     assert model.unreadable == {}
@@ -121,8 +121,8 @@ def test_an_unknown_category_that_is_an_error_stays_on_the_cpu(
 ) -> None:
     transform = every_step()
     with caplog.at_level(logging.INFO, "driftline.device"):
-        model = on_card(behind(tmp_path, transform))
-    assert not model.crosses
+        model = on_gpu(behind(tmp_path, transform))
+    assert not model.copies_inputs
     assert [record.message for record in caplog.records] == [
         "features are computed on the CPU: only there, an unknown category of 'n' is an error that names "
         "its row"
@@ -138,7 +138,7 @@ def test_an_unknown_category_that_is_an_error_stays_on_the_cpu(
 def test_what_does_not_cross_is_made_on_the_cpu(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    """No room on the card, a model that fails there, rows that belong together."""
+    """No room on the GPU, a model that fails there, rows that belong together."""
 
     def failing(*arguments: Any) -> None:
         raise MemoryError if fails == "memory" else ModelError("it failed")
@@ -146,13 +146,13 @@ def test_what_does_not_cross_is_made_on_the_cpu(
     if fails == "whole":
         folder = behind(tmp_path, every_step("zeros"))
         (folder / "driftline.toml").write_text("[batching]\nmax_batch_rows = 0\n")
-    model, rows = on_card(folder), columns(1)
+    model, rows = on_gpu(folder), columns(1)
     if fails == "memory":
         monkeypatch.setattr(model.device_sessions[0].device, "empty", failing)
     elif fails == "model":
         model.run(rows, ["y"])
         (buffers,) = model.device_sessions[0].buffers
         monkeypatch.setattr(type(buffers.binding), "run", failing)
-    found = model.run(rows, ["y"])["y"]
-    assert found.tobytes() == model._features.transform.apply(rows).tobytes()
+    result = model.run(rows, ["y"])["y"]
+    assert result.tobytes() == model._features.transform.apply(rows).tobytes()
     assert len(model.device_sessions[0].buffers) == (fails == "model")

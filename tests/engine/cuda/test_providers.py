@@ -1,4 +1,4 @@
-"""What ONNX Runtime is told of a card, and what is done if it refuses."""
+"""What ONNX Runtime is told of a GPU, and what is done if it refuses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from cards import Card
 from click.testing import CliRunner
+from fake_gpu import FakeGpu
 from onnx import TensorProto, helper
 from support import save_model, scale
 
@@ -26,8 +26,8 @@ from driftline.tensors import DATATYPES, TensorSpec
 PATH = Path("m.onnx")
 
 
-class Elsewhere(Card):
-    """A card whose memory is not the CPU's, for what is only told of it."""
+class Elsewhere(FakeGpu):
+    """A GPU whose memory is not the CPU's, for what is only told of it."""
 
     memory, index, stream = "cuda", 1, 4096
 
@@ -40,32 +40,32 @@ def told(
     why: str = "control flow nodes",
 ) -> list[Any]:
     """The providers of all attempts to load a model, of which those with some options are refused."""
-    found = []
+    result = []
 
     def load(
         path: Path, device: str = "cpu", threads: int = 1, spinning: bool = False, given: Any = ()
     ) -> Session:
         if given:
-            found.append([(name, dict(options)) for name, options in given])
+            result.append([(name, dict(options)) for name, options in given])
         if any(option in options for _, options in given for option in refused):
             raise ModelError(f"{path}: {why}")
         return Session(path)
 
     monkeypatch.setattr(engine, "Session", load)
     engine.session_of(path, settings, Elsewhere("cuda:1"), 128)
-    return found
+    return result
 
 
-CARD = {"device_id": "1", "user_compute_stream": "4096"}
-CUDA = ("CUDAExecutionProvider", CARD | {"use_tf32": "0"})
+GPU = {"device_id": "1", "user_compute_stream": "4096"}
+CUDA = ("CUDAExecutionProvider", GPU | {"use_tf32": "0"})
 GRAPHS = ("CUDAExecutionProvider", CUDA[1] | {"enable_cuda_graph": "1"})
 
 
-def test_the_provider_of_a_card_is_told_its_stream_and_whether_it_records() -> None:
-    card = Elsewhere("cuda:1")
-    assert providers.cuda(card) == CUDA
-    assert providers.cuda(card, graphs=True) == GRAPHS
-    assert providers.cuda(card, tf32=True) == ("CUDAExecutionProvider", CARD | {"use_tf32": "1"})
+def test_the_provider_of_a_gpu_is_told_its_stream_and_whether_it_records() -> None:
+    gpu = Elsewhere("cuda:1")
+    assert providers.cuda(gpu) == CUDA
+    assert providers.cuda(gpu, graphs=True) == GRAPHS
+    assert providers.cuda(gpu, tf32=True) == ("CUDAExecutionProvider", GPU | {"use_tf32": "1"})
 
 
 def test_a_model_that_cannot_be_recorded_is_loaded_without_graphs(
@@ -107,7 +107,7 @@ def test_tensorrt_comes_before_cuda_and_keeps_its_engines(
     [[(name, options), behind]] = told(monkeypatch, path, Engine(tensorrt=True))
     assert (name, behind) == ("TensorrtExecutionProvider", CUDA)
     [folder] = (tmp_path / "cache" / "tensorrt").iterdir()
-    assert options == CARD | {
+    assert options == GPU | {
         "trt_fp16_enable": "False",
         "trt_profile_min_shapes": "x:1x3",
         "trt_profile_opt_shapes": "x:128x3",
@@ -166,12 +166,12 @@ def test_weights_beside_a_model_are_part_of_it(tmp_path: Path) -> None:
     assert external_of(path) == set()
     onnx.save(whole, path, save_as_external_data=True, location=weights.name)
     assert external_of(path) == {weights.name}
-    before, model = tensorrt_cache.contents(path), path.read_bytes()
+    before, model = tensorrt_cache.content_hash(path), path.read_bytes()
     changed = bytearray(weights.read_bytes())
     changed[0] ^= 1
     weights.write_bytes(changed)
     assert path.read_bytes() == model
-    assert tensorrt_cache.contents(path) != before
+    assert tensorrt_cache.content_hash(path) != before
 
 
 def test_where_nothing_can_be_kept_engines_are_built_at_each_start(

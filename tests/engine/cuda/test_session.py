@@ -1,4 +1,4 @@
-"""A model on a card, with the CPU's memory and ONNX Runtime's CPU provider in its place."""
+"""A model on a GPU, with the CPU's memory and ONNX Runtime's CPU provider in its place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threading import Event, get_ident
 
 import numpy as np
 import pytest
-from cards import Card, Cpu
+from fake_gpu import Cpu, FakeGpu
 from onnx import TensorProto, helper
 from support import gather, identity, save_model, scale
 
@@ -29,8 +29,8 @@ def test_buckets_are_powers_of_two() -> None:
 
 
 def test_a_batch_goes_in_the_smallest_bucket_that_holds_it() -> None:
-    found = [bucket_of(rows, (1, 8, 100)) for rows in (1, 2, 8, 9, 100, 101, 129)]
-    assert found == [1, 8, 8, 100, 100, 128, 256]
+    actual = [bucket_of(rows, (1, 8, 100)) for rows in (1, 2, 8, 9, 100, 101, 129)]
+    assert actual == [1, 8, 8, 100, 100, 128, 256]
 
 
 def test_arrays_lie_behind_each_other() -> None:
@@ -49,13 +49,13 @@ def test_a_batch_gives_what_the_session_gives(tmp_path: Path, rows: int) -> None
     on_device = DeviceSession(Cpu(), session)
     x = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
     for wanted in (["y"], ["y", "total"], ["total"]):
-        expected, found = session.run({"x": x}, wanted), on_device.run({"x": x}, wanted)
-        assert list(found) == wanted
+        expected, actual = session.run({"x": x}, wanted), on_device.run({"x": x}, wanted)
+        assert list(actual) == wanted
         for name in wanted:
-            np.testing.assert_array_equal(found[name], expected[name])
+            np.testing.assert_array_equal(actual[name], expected[name])
 
 
-def test_what_the_cpu_reads_is_not_bound_on_a_card(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_cpu_reads_is_not_bound_on_a_gpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Elsewhere(Cpu):
         memory = "cuda"
 
@@ -96,7 +96,7 @@ def test_the_order_of_names_makes_no_shape_of_its_own(tmp_path: Path) -> None:
     assert len(session.buffers) == 1
 
 
-def test_where_the_card_has_no_room_batches_go_the_other_way(
+def test_where_the_gpu_has_no_room_batches_go_the_other_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = Cpu()
@@ -110,10 +110,10 @@ def test_where_the_card_has_no_room_batches_go_the_other_way(
     assert session.buffers == []
 
 
-def test_a_batch_that_a_card_fails_goes_the_other_way(
+def test_a_batch_that_a_gpu_fails_goes_the_other_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    device = Card()
+    device = FakeGpu()
     session = DeviceSession(device, Session(scale(tmp_path / "m.onnx", 2.0)))
     x = {"x": np.ones((2, 3), np.float32)}
     session.run(x, ["y"])
@@ -189,15 +189,15 @@ def test_memory_does_not_grow_with_shapes(tmp_path: Path) -> None:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The thread and the graph of all that bindings are asked for from here on."""
-    found: list[tuple[int, int]] = []
+    actual: list[tuple[int, int]] = []
     run = Binding.run
 
     def note(self: Binding) -> None:
-        found.append((get_ident(), self.graph))
+        actual.append((get_ident(), self.graph))
         run(self)
 
     monkeypatch.setattr(Binding, "run", note)
-    return found
+    return actual
 
 
 def with_graphs(path: Path) -> Session:
@@ -210,7 +210,7 @@ def with_graphs(path: Path) -> Session:
 def test_every_shape_is_a_graph_of_its_own_and_one_thread_asks_for_all(
     tmp_path: Path, runs: list[tuple[int, int]]
 ) -> None:
-    session = DeviceSession(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(FakeGpu(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
 
     def work(number: int) -> bool:
         x = np.full((number % 7 + 1, 3), number, np.float32)
@@ -229,7 +229,7 @@ def test_every_shape_is_a_graph_of_its_own_and_one_thread_asks_for_all(
 def test_recording_is_alone_and_keeps_nobody_waiting_for_ever(tmp_path: Path) -> None:
     lock, inside = SharedLock(), set[int]()
 
-    class Guarded(Card):
+    class Guarded(FakeGpu):
         @contextmanager
         def active(self) -> Iterator[None]:
             with lock.shared():
@@ -256,7 +256,7 @@ def test_recording_is_alone_and_keeps_nobody_waiting_for_ever(tmp_path: Path) ->
 
 
 def test_a_shape_is_not_recorded_while_a_model_is_loaded(tmp_path: Path, runs: list[tuple[int, int]]) -> None:
-    class Loading(Card):
+    class Loading(FakeGpu):
         @contextmanager
         def exclusive(self) -> Iterator[bool]:
             yield False
@@ -280,7 +280,7 @@ def test_what_cannot_be_recorded_runs_as_without_graphs(
         run(self)
 
     monkeypatch.setattr(Binding, "run", fail)
-    session = DeviceSession(Card(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
+    session = DeviceSession(FakeGpu(), with_graphs(scale(tmp_path / "m.onnx", 2.0)))
     for rows in (1, 3, 3, 9):
         x = np.ones((rows, 3), np.float32)
         assert (session.run({"x": x}, ["y"])["y"] == 2).all()
@@ -291,7 +291,7 @@ def test_what_cannot_be_recorded_runs_as_without_graphs(
 
 
 def test_a_closed_session_holds_nothing(tmp_path: Path) -> None:
-    device, inner = Card(), Session(scale(tmp_path / "m.onnx", 2.0))
+    device, inner = FakeGpu(), Session(scale(tmp_path / "m.onnx", 2.0))
     session, ended = DeviceSession(device, inner), weakref.ref(inner._session)
     x = np.ones((5, 3), np.float32)
     gc.disable()  # nothing waits for it
@@ -315,7 +315,7 @@ def test_a_closed_session_holds_nothing(tmp_path: Path) -> None:
 def test_what_is_under_way_is_answered_before_a_session_is_closed(tmp_path: Path) -> None:
     entered, go_on = Event(), Event()
 
-    class Slow(Card):
+    class Slow(FakeGpu):
         def copy_out(self, there: np.ndarray, here: np.ndarray) -> None:
             entered.set()
             assert go_on.wait(60)
@@ -363,7 +363,7 @@ def test_a_model_runs_on_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         np.testing.assert_array_equal(model.predict(x)[name], array)
 
 
-def test_a_session_knows_that_its_card_is_lost(tmp_path: Path) -> None:
+def test_a_session_knows_that_its_gpu_is_lost(tmp_path: Path) -> None:
     class Breaking(Cpu):
         failing, why = False, ""
 

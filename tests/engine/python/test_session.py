@@ -27,7 +27,7 @@ from driftline.config import Engine
 from driftline.engine.bundle import Bundle
 from driftline.engine.model import Model
 from driftline.engine.python.session import PythonSession, Slot
-from driftline.engine.python.worker import Memory, plain
+from driftline.engine.python.worker import Memory, to_array
 from driftline.errors import BadRequest, ConfigError, ModelError, Unavailable
 from driftline.tensors import Tensors
 
@@ -89,11 +89,11 @@ def test_columns_come_as_mlflow_has_them(session: PythonSession) -> None:
         {"name": "day", "datatype": "BYTES", "shape": [-1]},
         {"name": "tags", "datatype": "BYTES", "shape": [-1]},
     ]
-    found = session.run(rows("fly", None, "swim"), OUTPUTS)
-    assert found["twice"].tolist() == [3.0, 3.0, 3.0]
-    assert found["said"].tolist() == ["fly", "nothing", "swim"]
-    assert found["day"].tolist() == [32, -1, 365]
-    assert found["tags"].tolist() == [2, 2, 2]
+    result = session.run(rows("fly", None, "swim"), OUTPUTS)
+    assert result["twice"].tolist() == [3.0, 3.0, 3.0]
+    assert result["said"].tolist() == ["fly", "nothing", "swim"]
+    assert result["day"].tolist() == [32, -1, 365]
+    assert result["tags"].tolist() == [2, 2, 2]
 
 
 def test_what_it_gave_before_is_not_written_over(session: PythonSession) -> None:
@@ -104,9 +104,9 @@ def test_what_it_gave_before_is_not_written_over(session: PythonSession) -> None
 
 def test_memory_grows_with_batches(session: PythonSession) -> None:
     for count in (1, 5_000, 1, 20_000):
-        found = session.run(rows(*["x" * 20] * count), OUTPUTS)
-        assert (found["twice"] == 3).all()
-        assert set(found["said"]) == {"x" * 20}
+        result = session.run(rows(*["x" * 20] * count), OUTPUTS)
+        assert (result["twice"] == 3).all()
+        assert set(result["said"]) == {"x" * 20}
 
 
 def test_what_it_prints_is_logged_and_harms_nothing(
@@ -153,7 +153,7 @@ def test_a_process_that_dies_is_started_again(session: PythonSession) -> None:
     os.kill(after, signal.SIGKILL)
     process = session._slots[0]._process
     assert process is not None
-    until(process.dead)
+    until(process.is_dead)
     assert session.run(rows("a"), ("pid",))["pid"][0] not in (pid, after)
 
 
@@ -240,11 +240,11 @@ def test_tensors_pass_through_memory_unchanged(tensors: Tensors) -> None:
     descriptor = os.memfd_create("test")
     try:
         size = Memory(descriptor).write(tensors)
-        found = Memory(descriptor).read(size)
-        assert found.keys() == tensors.keys()
+        result = Memory(descriptor).read(size)
+        assert result.keys() == tensors.keys()
         for name, array in tensors.items():
-            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
-            assert found[name].tobytes() == array.tobytes()
+            assert (result[name].dtype, result[name].shape) == (array.dtype, array.shape)
+            assert result[name].tobytes() == array.tobytes()
     finally:
         os.close(descriptor)
 
@@ -272,13 +272,13 @@ assert "pandas" not in sys.modules
 
 
 def test_what_models_give_becomes_numbers_or_text() -> None:
-    assert plain([True, None, 2]).tolist()[::2] == [1.0, 2.0]
-    assert plain(["a", None, 1]).tolist() == ["a", None, "1"]
-    assert plain(np.array(["a", "bc"])).tolist() == ["a", "bc"]
-    assert plain(np.array(["2013-01-01"], "datetime64[s]")).tolist() == ["2013-01-01T00:00:00"]
+    assert to_array([True, None, 2]).tolist()[::2] == [1.0, 2.0]
+    assert to_array(["a", None, 1]).tolist() == ["a", None, "1"]
+    assert to_array(np.array(["a", "bc"])).tolist() == ["a", "bc"]
+    assert to_array(np.array(["2013-01-01"], "datetime64[s]")).tolist() == ["2013-01-01T00:00:00"]
     odd = np.empty(2, object)
     odd[:] = [b"\x00", {"a": [1]}]
-    assert plain(odd).tolist() == ["AA==", '{"a": [1]}']
+    assert to_array(odd).tolist() == ["AA==", '{"a": [1]}']
 
 
 def interpreter(folder: Path, script: str) -> str:

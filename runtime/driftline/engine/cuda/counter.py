@@ -47,13 +47,13 @@ class CategoryCounts:
     def __init__(self, profile: Profile, reader: Reader) -> None:
         self._counter = Counter(profile)
         self._reader = reader
-        self._open = 0
+        self._pending = 0
         self._changed = Condition()
 
     def open(self) -> Self:
         """Announce a batch whose numbers are counted; `settle` must follow, even if the batch fails."""
         with self._changed:
-            self._open += 1
+            self._pending += 1
         return self
 
     def settle(self, columns: Tensors) -> None:
@@ -65,11 +65,11 @@ class CategoryCounts:
             if columns and self._counter.categorical:
                 codes = [codes for _, codes in self._reader.blocks(columns)]
                 with self._changed:
-                    for some in codes:
-                        self._counter.add_codes(some)
+                    for block in codes:
+                        self._counter.add_codes(block)
         finally:
             with self._changed:
-                self._open -= 1
+                self._pending -= 1
                 self._changed.notify_all()
 
     def move(self, counter: Counter) -> None:
@@ -78,10 +78,10 @@ class CategoryCounts:
         Batches that are not settled within SETTLE_SECONDS are counted with the next move.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._open, SETTLE_SECONDS):
+            if not self._changed.wait_for(lambda: not self._pending, SETTLE_SECONDS):
                 log.warning(
                     "%d batches on a GPU were not computed within %g s: their categories are counted later",
-                    self._open, SETTLE_SECONDS,
+                    self._pending, SETTLE_SECONDS,
                 )  # fmt: skip
             counter.merge(self._counter)
             self._counter.reset()
@@ -136,32 +136,32 @@ class DeviceCounter:
         self._monitor = monitor
         # By the id of buffers, which live as long as their session.
         self._plans: dict[int, GatherPlan | None] = {}
-        self._stream = Lock()
-        self._draining = RLock()
+        self._lock = Lock()
+        self._drain_lock = RLock()
         self._mark: Any = None
-        blank = Counter(monitor.profile).memory
+        initial = Counter(monitor.profile).memory
         with device.active():
-            self._blank, self._pinned = (device.pinned(blank.nbytes).view(np.int64) for _ in range(2))
-            self._blank[:] = self._pinned[:] = blank
+            self._initial, self._pinned = (device.pinned(initial.nbytes).view(np.int64) for _ in range(2))
+            self._initial[:] = self._pinned[:] = initial
             self._counter = Counter(monitor.profile, self._pinned)
-            self._counts = self._send(blank)
-            state = rows.sent(self._counter.state, self._send)
+            self._counts = self._send(initial)
+            state = rows.to_device(self._counter.state, self._send)
             size = state.counts.size
-            own = state._replace(
+            device_state = state._replace(
                 counts=self._counts[:size].reshape(state.counts.shape),
                 sums=self._counts[size : size + state.sums.size].view(np.float64),
             )
-            self._parts = rows.Parts.of(own)
+            self._parts = rows.Parts.of(device_state)
         reader = Reader((), self._counter.categorical)
         self._categories, self._next_categories = (CategoryCounts(monitor.profile, reader) for _ in range(2))
 
     @classmethod
     def of(cls, session: DeviceSession, monitor: Monitor | Share) -> Self:
         """Return the counter of a session, with kernels loaded for all shapes that it has so far."""
-        known = session.buffers
+        allocated = session.buffers
         with session.device.loading():
             counter = cls(session.device, monitor)
-            for buffers in known:
+            for buffers in allocated:
                 counter._count(buffers, 0)  # no rows: the memory holds arbitrary values
             counter._restart()
         session.on_close(counter.close)
@@ -169,47 +169,47 @@ class DeviceCounter:
 
     def close(self) -> None:
         """Free device memory; called while the device is active."""
-        with self._stream:
+        with self._lock:
             self._plans.clear()
-            del self._counts, self._parts, self._blank
+            del self._counts, self._parts, self._initial
 
-    def count(self, buffers: DeviceBuffers, number: int) -> CategoryCounts | None:
-        """Count the numbers of the first `number` rows of a batch in device memory.
+    def count(self, buffers: DeviceBuffers, row_count: int) -> CategoryCounts | None:
+        """Count the numbers of the first `row_count` rows of a batch in device memory.
 
         The result must be settled with the batch's columns. None, and nothing is counted, if the device does
         not have all columns of the profile. Called as OnComputed.
         """
-        with self._stream:
-            if not self._count(buffers, number):
+        with self._lock:
+            if not self._count(buffers, row_count):
                 return None
-            self.rows += number
+            self.rows += row_count
             return self._categories.open()
 
     def drain(self) -> None:
         """Pass all counts to the monitor; waits for the outputs of batches in flight."""
-        with self._draining:
+        with self._drain_lock:
             if not self.rows:
                 return
-            categories, number = self._categories, self._restart()
-            if number:
+            categories, row_count = self._categories, self._restart()
+            if row_count:
                 categories.move(self._counter)
-                self._monitor.merge(self._counter, number)
+                self._monitor.merge(self._counter, row_count)
 
     def _restart(self) -> int:
         """Copy the counts to pinned memory and zero them on the device; return their number of rows."""
         device = self._device
         with device.active():
-            with self._stream:
+            with self._lock:
                 rows.settle(self._parts)
                 device.copy_out(self._counts, self._pinned)
-                device.copy_in(self._blank, self._counts)
-                number, self.rows = self.rows, 0
+                device.copy_in(self._initial, self._counts)
+                row_count, self.rows = self.rows, 0
                 self._categories, self._next_categories = self._next_categories, self._categories
                 mark = self._mark = device.mark(self._mark)
             device.wait(mark)
-        return number
+        return row_count
 
-    def _count(self, buffers: DeviceBuffers, number: int) -> bool:
+    def _count(self, buffers: DeviceBuffers, row_count: int) -> bool:
         """Queue the kernels that count; return False if columns are not on the device, or memory is short."""
         key = id(buffers)
         if key not in self._plans:
@@ -222,37 +222,39 @@ class DeviceCounter:
         if plan is None:
             return False
         if plan.moves is not None:
-            moving.move(plan.blocks, number, plan.moves, plan.matrix)
-        rows.observe_there(plan.matrix, number, self._parts)
+            moving.move(plan.blocks, row_count, plan.moves, plan.matrix)
+        rows.observe_on_device(plan.matrix, row_count, self._parts)
         return True
 
     def _plan(self, buffers: DeviceBuffers) -> GatherPlan | None:
         """Return the plan for one shape of batches; None if a column of the profile is not on the device."""
         wanted = [reference.source for reference in self._counter.numeric]
         blocks = (buffers.inputs.block, buffers.output_block)
-        where = {
+        positions = {
             name: (source, index)
             for source in buffers.sources
             if source.array.dtype in moving.KINDS
             for index, name in enumerate(source.names)
         }
-        if not all(name in where for name in wanted):
+        if not all(name in positions for name in wanted):
             return None
-        found = [where[name] for name in wanted]
-        source = found[0][0]
-        plain = source.array.dtype == np.float32 and not source.transposed
-        if plain and source.array.shape[1] == len(wanted):
-            if found == [(source, index) for index in range(len(wanted))]:
+        located = [positions[name] for name in wanted]
+        source = located[0][0]
+        is_float32 = source.array.dtype == np.float32 and not source.transposed
+        if is_float32 and source.array.shape[1] == len(wanted):
+            if located == [(source, index) for index in range(len(wanted))]:
                 return GatherPlan(source.array, blocks)
-        moves = [self._move(source, index, blocks, target) for target, (source, index) in enumerate(found)]
+        moves = [
+            self._move_of(source, index, blocks, target) for target, (source, index) in enumerate(located)
+        ]
         matrix = self._device.empty((buffers.rows, len(wanted)), np.float32)
         return GatherPlan(matrix, blocks, self._send(np.array(moves, np.int64)))
 
-    def _move(self, source: Source, index: int, blocks: tuple[Any, Any], target: int) -> tuple[int, ...]:
+    def _move_of(self, source: Source, index: int, blocks: tuple[Any, Any], target: int) -> tuple[int, ...]:
         """Return the move of a column to a column of the matrix; see moving.BLOCK."""
         array = source.array
         starts = [self._device.address(array) - self._device.address(block) for block in blocks]
-        (block,) = (which for which, start in enumerate(starts) if 0 <= start < blocks[which].size)
+        (block,) = (number for number, start in enumerate(starts) if 0 <= start < blocks[number].size)
         first, length = starts[block] // array.dtype.itemsize, array.shape[1]
         column, step = (index * length, 1) if source.transposed else (index, length)
         return block, moving.KINDS[array.dtype], first + column, step, target

@@ -28,14 +28,14 @@ log = logging.getLogger("driftline.device")
 PROVIDER = "CUDAExecutionProvider"
 INSTALL = "pip install 'driftline[gpu]' instead of 'driftline[cpu]'"
 
-DRIVER = 13_000
+MIN_CUDA_VERSION = 13_000
 """The CUDA version, 13.0, that the driver must support: the packages of `driftline[gpu]` are built for it."""
 
 
 class Device(Protocol):
     """What a model needs from a GPU. All work is queued on one stream and runs in that order.
 
-    Card implements it with Numba; tests implement it on the CPU.
+    Gpu implements it with Numba; tests implement it on the CPU.
 
     name    as in settings, 'cuda:0'
     memory  where ONNX Runtime finds its arrays, 'cuda' or 'cpu', and
@@ -72,8 +72,8 @@ class Device(Protocol):
     def copy_out(self, source: Any, target: Array) -> None:
         """Queue a copy; both arrays contiguous and of one size."""
 
-    def mark(self, again: Any = None) -> Any:
-        """Mark the point in the stream after all queued work; `again` is an earlier mark to reuse."""
+    def mark(self, reused: Any = None) -> Any:
+        """Mark the point in the stream after all queued work; `reused` is an earlier mark to reuse."""
 
     def wait(self, mark: Any) -> None:
         """Wait until a mark is reached."""
@@ -91,14 +91,14 @@ class Device(Protocol):
         """Return why this process can no longer use the device; "" if it can. Waits for queued work."""
 
 
-_USE = SharedLock()
+_LOCK = SharedLock()
 """Held shared by threads that use any GPU of this process, exclusively by one that records a CUDA graph."""
 
 EXCLUSIVE_TIMEOUT_SECONDS = 5.0
-"""How long `Card.exclusive` waits for a model that is being loaded."""
+"""How long `Gpu.exclusive` waits for a model that is being loaded."""
 
 
-class Card:
+class Gpu:
     """An NVIDIA GPU; raises ConfigError with what is missing."""
 
     memory = "cuda"
@@ -116,24 +116,24 @@ class Card:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make it the device of this thread: kernels run there, on its stream."""
-        with _USE.shared(), self._cuda.gpus[self.index], kernels.launching(self._stream):
+        with _LOCK.shared(), self._cuda.gpus[self.index], kernels.launching(self._stream):
             yield
 
     @contextmanager
     def loading(self) -> Iterator[None]:
         """As `active`, for work that may take seconds or minutes."""
-        with _USE.shared_long(), self.active():
+        with _LOCK.shared_long(), self.active():
             yield
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:
         """See Device. CUDA invalidates a recording if, for example, another thread allocates memory."""
         with (
-            _USE.exclusive(EXCLUSIVE_TIMEOUT_SECONDS) as held,
+            _LOCK.exclusive(EXCLUSIVE_TIMEOUT_SECONDS) as acquired,
             self._cuda.gpus[self.index],
             self._cuda.defer_cleanup(),
         ):
-            yield held
+            yield acquired
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an uninitialised array; CUDA frees it only after the kernels that use it have ended."""
@@ -152,9 +152,9 @@ class Card:
         """Queue a copy; both arrays contiguous and of one size."""
         source.copy_to_host(target, stream=self._stream)
 
-    def mark(self, again: Any = None) -> Any:
-        """Record an event, `again` or a new one."""
-        event = self._cuda.event() if again is None else again
+    def mark(self, reused: Any = None) -> Any:
+        """Record an event, `reused` or a new one."""
+        event = self._cuda.event() if reused is None else reused
         event.record(self._stream)
         return event
 
@@ -207,49 +207,50 @@ def find(wanted: str) -> Device | None:
 
     Raises ConfigError, with what is missing, if a named GPU can't be used.
     """
-    kind, _, index = settled(wanted, log.info).partition(":")
-    return None if kind == "cpu" else Card(int(index or 0))
+    kind, _, index = resolve(wanted, log.info).partition(":")
+    return None if kind == "cpu" else Gpu(int(index or 0))
 
 
 def names(wanted: str) -> tuple[str, ...]:
     """Return the devices that a setting names, each for `find`: several for 'cuda:0,1' and 'cuda:all'."""
-    kind, _, which = wanted.partition(":")
-    if which == "all":
-        settled(wanted, log.info)
-        return tuple(f"{kind}:{card}" for card in range(count()))
-    return tuple(f"{kind}:{card}" for card in which.split(",")) if which else (wanted,)
+    kind, _, indexes = wanted.partition(":")
+    if indexes == "all":
+        resolve(wanted, log.info)
+        return tuple(f"{kind}:{gpu}" for gpu in range(count()))
+    return tuple(f"{kind}:{gpu}" for gpu in indexes.split(",")) if indexes else (wanted,)
 
 
-def settled(wanted: str, tell: Callable[[str], Any]) -> str:
-    """Return a setting with 'auto' resolved and its GPUs checked; `tell` gets why 'auto' is the CPU."""
-    kind, _, which = wanted.partition(":")
+def resolve(wanted: str, report: Callable[[str], Any]) -> str:
+    """Return a setting with 'auto' resolved and its GPUs checked; `report` gets why 'auto' is the CPU."""
+    kind, _, indexes = wanted.partition(":")
     if kind == "cpu":
         return wanted
-    cards = [int(card) for card in which.split(",")] if which not in ("", "all") else [0]
-    lacking = list(dict.fromkeys(what for card in cards for what in missing(card)))
+    gpus = [int(gpu) for gpu in indexes.split(",")] if indexes not in ("", "all") else [0]
+    problems = list(dict.fromkeys(problem for gpu in gpus for problem in missing(gpu)))
     if kind == "cuda":
-        if lacking:
-            raise ConfigError(f"device {wanted!r}: {'; '.join(lacking)}")
+        if problems:
+            raise ConfigError(f"device {wanted!r}: {'; '.join(problems)}")
         return wanted
-    if lacking:
-        tell(f"device 'auto' is the CPU: {'; '.join(lacking)}")
-    return "cpu" if lacking else "cuda"
+    if problems:
+        report(f"device 'auto' is the CPU: {'; '.join(problems)}")
+    return "cpu" if problems else "cuda"
 
 
 def missing(index: int = 0) -> list[str]:
     """Return descriptions of what is missing of driver, GPU, provider and library; empty if nothing is."""
-    return [what for what in (no_driver(index), no_provider(), no_library()) if what]
+    return [problem for problem in (no_driver(index), no_provider(), no_library()) if problem]
 
 
 def no_driver(index: int) -> str:
     """Return why there is no such GPU; "" if there is."""
     try:
-        knows, cards = driver(), count()
+        version, gpu_count = driver(), count()
     except OSError as error:
         return f"no driver ({error})"
-    if knows < DRIVER:
-        return f"no driver for CUDA {_cuda_version(DRIVER)} (there is one for {_cuda_version(knows)})"
-    return "" if index < cards else f"no GPU {index} (there are {cards})"
+    if version < MIN_CUDA_VERSION:
+        needed, supported = _cuda_version(MIN_CUDA_VERSION), _cuda_version(version)
+        return f"no driver for CUDA {needed} (there is one for {supported})"
+    return "" if index < gpu_count else f"no GPU {index} (there are {gpu_count})"
 
 
 def _cuda_version(number: int) -> str:
@@ -258,21 +259,21 @@ def _cuda_version(number: int) -> str:
 
 def count() -> int:
     """Return how many GPUs the driver has; OSError if it fails."""
-    return _asked("cuDeviceGetCount")
+    return _query("cuDeviceGetCount")
 
 
 def driver() -> int:
     """Return the newest CUDA version that the driver supports, 13000 for 13.0; OSError if it fails."""
-    return _asked("cuDriverGetVersion")
+    return _query("cuDriverGetVersion")
 
 
-def _asked(question: str) -> int:
+def _query(function: str) -> int:
     """Return a number from a function of the driver."""
-    driver, number = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
-    for result in (driver.cuInit(0), driver[question](ctypes.byref(number))):
+    driver, value = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+    for result in (driver.cuInit(0), driver[function](ctypes.byref(value))):
         if result:
             raise OSError(f"libcuda.so.1 returned error {result}")
-    return number.value
+    return value.value
 
 
 def no_provider() -> str:

@@ -48,7 +48,7 @@ class FeatureStaging:
 
     def on_cpu(self, inputs: Tensors) -> Tensors:
         """Return the model's input, computed on the CPU."""
-        return self._features.of_columns(inputs)
+        return self._features.apply(inputs)
 
     def _send(self, array: Array) -> Any:
         """Return a copy of an array on the device."""
@@ -69,15 +69,15 @@ class FeatureInputs:
     ) -> None:
         self._transform = transform = features.transform
         self._program, self._device_program = program, device_program
-        whole = Layout.of(
+        block_layout = Layout.of(
             ("registers", "matrix"),
             (np.float64, np.float32),
             ((program.registers, rows), (rows, transform.width)),
         )
         self.layout = Layout.of(("registers",), (np.float64,), ((len(program.reads), rows),))
-        block = device.empty((whole.size,), np.uint8)
+        block = device.empty((block_layout.size,), np.uint8)
         self.block = block[: self.layout.size]  # the first registers, those that are read
-        views = whole.views(block)
+        views = block_layout.views(block)
         self._registers, self._matrix = views["registers"], views["matrix"]
         self.inputs: Mapping[str, Any] = {features.matrix: self._matrix}
         names = tuple(transform.numbers.get(source, "") for source in numbers_read(program))
@@ -112,4 +112,4 @@ def numbers_read(program: Program) -> list[int]:
     """Return the index of the source of each register that is read; -1 for codes and hashes."""
     from driftline_kernels.transforms import NUMBERS
 
-    return [int(source) if how == NUMBERS else -1 for how, _, source, *_ in program.reads]
+    return [int(source) if kind == NUMBERS else -1 for kind, _, source, *_ in program.reads]

@@ -55,29 +55,29 @@ def tensorrt(device: Device, options: Mapping[str, str], engines: Path | None) -
     options  see `engine_options`
     engines  the folder where it caches engines; None: it builds them at each start
     """
-    told = {**device_options(device), **options}
-    for what in ("engine", "timing") if engines is not None else ():
-        told |= {f"trt_{what}_cache_enable": "True", f"trt_{what}_cache_path": str(engines)}
-    return TENSORRT, told
+    merged = {**device_options(device), **options}
+    for cache in ("engine", "timing") if engines is not None else ():
+        merged |= {f"trt_{cache}_cache_enable": "True", f"trt_{cache}_cache_path": str(engines)}
+    return TENSORRT, merged
 
 
-def engine_options(inputs: Sequence[TensorSpec], most: int, half: bool) -> dict[str, str]:
+def engine_options(inputs: Sequence[TensorSpec], max_rows: int, fp16: bool) -> dict[str, str]:
     """Return the options that determine the engines TensorRT builds for a model.
 
-    inputs  of the model; if only their rows vary, an engine is built once for all numbers of rows up to
-            `most`, else whenever a shape is outside the range of those before it
-    most    rows of the largest batch, 0 if unknown
-    half    whether it may compute in half precision
+    inputs    of the model; if only their rows vary, an engine is built once for all numbers of rows up to
+              `max_rows`, else whenever a shape is outside the range of those before it
+    max_rows  rows of the largest batch, 0 if unknown
+    fp16      whether it may compute in half precision
     """
-    options = {"trt_fp16_enable": str(half)}
-    vary = [spec for spec in inputs if -1 in spec.shape]
-    if not most or any(spec.shape[0] != -1 or -1 in spec.shape[1:] for spec in vary):
+    options = {"trt_fp16_enable": str(fp16)}
+    dynamic = [spec for spec in inputs if -1 in spec.shape]
+    if not max_rows or any(spec.shape[0] != -1 or -1 in spec.shape[1:] for spec in dynamic):
         return options
-    if not vary or any({*spec.name} & {*":,"} for spec in vary):  # the separators of names and shapes
+    if not dynamic or any({*spec.name} & {*":,"} for spec in dynamic):  # the separators of names and shapes
         return options
-    for which, rows in (("min", 1), ("opt", most), ("max", most)):
-        shapes = [f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in vary]
-        options[f"trt_profile_{which}_shapes"] = ",".join(shapes)
+    for profile, rows in (("min", 1), ("opt", max_rows), ("max", max_rows)):
+        shapes = [f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in dynamic]
+        options[f"trt_profile_{profile}_shapes"] = ",".join(shapes)
     return options
 
 

@@ -30,7 +30,7 @@ from driftline.tensors import Array, Tensors
 
 log = logging.getLogger("driftline.device")
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 MAX_IN_FLIGHT = 2
 """Batches in flight on a device: one is written to pinned memory while the other is computed."""
@@ -81,11 +81,11 @@ class PinnedBuffers:
         """Mark the point in the stream where a stage (0 to 3) has ended."""
         self.marks[stage] = self._device.mark(self.marks[stage])
 
-    def block(self, which: int, size: int) -> Array:
+    def block(self, index: int, size: int) -> Array:
         """Return a block of `size` bytes, to send from (0) or to receive in (1)."""
-        if len(self._blocks[which]) < size:
-            self._blocks[which] = self._device.pinned(size)
-        return self._blocks[which][:size]
+        if len(self._blocks[index]) < size:
+            self._blocks[index] = self._device.pinned(size)
+        return self._blocks[index][:size]
 
     def close(self) -> None:
         """Free the memory."""
@@ -141,13 +141,13 @@ class DeviceSession:
         self._allocating = Lock()  # a thread that has a device active never waits for it
         self._lock = Lock()  # the stream's
         # All runs of a session on the device's stream share ONNX Runtime's handles of that stream.
-        reads = session.reads(device.memory)
-        shares = session.graphs or reads
-        self._copied_lock: AbstractContextManager[Any] = self._lock if shares else nullcontext()
+        reads_device = session.reads(device.memory)
+        shares_stream = session.graphs or reads_device
+        self._fallback_lock: AbstractContextManager[Any] = self._lock if shares_stream else nullcontext()
         self._recording = session.graphs
-        self._thread = ThreadPoolExecutor(1, "card") if session.graphs else None
+        self._thread = ThreadPoolExecutor(1, "gpu") if session.graphs else None
         self._by_rows = by_rows and session.signature.batched
-        if self._by_rows and not reads:
+        if self._by_rows and not reads_device:
             log.info(
                 "%s: a model starts on the CPU, or does not read an input: ONNX Runtime copies its batches",
                 device.name,
@@ -182,7 +182,7 @@ class DeviceSession:
         pinned = self._take_pinned()
         try:
             with self.device.active():
-                found = self._run_in(buffers, pinned, inputs, rows, on_computed)
+                results = self._run_in(buffers, pinned, inputs, rows, on_computed)
         except BadRequest:
             raise
         except Exception as error:
@@ -191,7 +191,7 @@ class DeviceSession:
             return self._run_copied(inputs, outputs)
         finally:
             self._free.put(pinned)
-        return {name: found[name] for name in outputs}
+        return {name: results[name] for name in outputs}
 
     def close(self) -> None:
         """Wait for batches in flight, then free the session, device memory and pinned memory.
@@ -235,7 +235,7 @@ class DeviceSession:
             raise ModelError("the model is closed")
         inputs = self._staging.on_cpu(inputs)
         try:
-            with self.device.active(), self._copied_lock:
+            with self.device.active(), self._fallback_lock:
                 return self._in_thread(lambda: self._session.run(inputs, outputs))
         except BadRequest:
             raise
@@ -280,11 +280,11 @@ class DeviceSession:
             device.wait(device.mark())  # the pinned memory may still be read
             raise
         device.wait(pinned.marks[3])
-        spent = [device.between(*pair) for pair in pairwise(pinned.marks)]
+        durations = [device.between(*pair) for pair in pairwise(pinned.marks)]
         with self._lock:
-            self.times.input_ns += spent[0]
-            self.times.infer_ns += spent[1]
-            self.times.output_ns += spent[2]
+            self.times.input_ns += durations[0]
+            self.times.infer_ns += durations[1]
+            self.times.output_ns += durations[2]
         return {name: array[:rows].copy() for name, array in buffers.output_layout.views(received).items()}
 
     def _buffers_for(self, inputs: Tensors, wanted: Sequence[str], rows: int) -> DeviceBuffers | None:
@@ -302,7 +302,7 @@ class DeviceSession:
                     self._buffers[key] = None
             return self._buffers.get(key) if self._by_rows else None
 
-    def _in_thread(self, work: Callable[[], Answer]) -> Answer:
+    def _in_thread(self, work: Callable[[], Result]) -> Result:
         """Run work of the session, in its one thread if it has CUDA graphs."""
         return work() if self._thread is None else self._thread.submit(work).result()
 
@@ -310,8 +310,8 @@ class DeviceSession:
         """Record a run of a binding as a CUDA graph; if that fails, no others are recorded."""
         binding.record(graph)
         try:
-            with self.device.exclusive() as held:
-                if held:
+            with self.device.exclusive() as acquired:
+                if acquired:
                     self._in_thread(binding.run)
                 else:
                     binding.record(UNRECORDED)
@@ -338,9 +338,9 @@ class DeviceSession:
             zeros = np.zeros(staged.layout.size, np.uint8)  # alive until the run has ended
             device.copy_in(zeros, staged.block)
             staged.launch()
-            where, binding = (device.memory, device.index), self._session.bind()
+            placement, binding = (device.memory, device.index), self._session.bind()
             for name, array in staged.inputs.items():
-                binding.bind_input(name, where, array, device.address(array))
+                binding.bind_input(name, placement, array, device.address(array))
             try:
                 shapes = self._in_thread(lambda: binding.shapes(outputs))
             except ModelError:  # zeros may be invalid input
@@ -351,7 +351,7 @@ class DeviceSession:
             layout = Layout.of(outputs, dtypes, shapes)
             block = device.empty((layout.size,), np.uint8)
             for name, array in layout.views(block).items():
-                binding.bind_output(name, where, array, device.address(array))
+                binding.bind_output(name, placement, array, device.address(array))
         if self._recording:
             self._record(binding, len(self._buffers) + 1)
         return DeviceBuffers(device, bucket, staged, layout, block, binding)

@@ -15,25 +15,25 @@ class SharedLock:
     """
 
     def __init__(self) -> None:
-        self._long = Lock()  # of the one exclusive holder, or of one in `shared_long`
+        self._long_lock = Lock()  # of the one exclusive holder, or of one in `shared_long`
         self._changed = Condition()
         self._holders = 0
         self._closed = False  # an exclusive holder waits or is inside
-        self._mine = local()
+        self._local = local()
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Hold the lock together with others."""
-        depth = getattr(self._mine, "depth", 0)
+        depth = getattr(self._local, "depth", 0)
         if not depth:
             with self._changed:
                 self._changed.wait_for(lambda: not self._closed)
                 self._holders += 1
-        self._mine.depth = depth + 1
+        self._local.depth = depth + 1
         try:
             yield
         finally:
-            self._mine.depth = depth
+            self._local.depth = depth
             if not depth:
                 with self._changed:
                     self._holders -= 1
@@ -46,7 +46,7 @@ class SharedLock:
         `exclusive` waits for the end of such work without keeping new holders out, who would wait just as
         long, and gives up after its timeout.
         """
-        with self._long, self.shared():
+        with self._long_lock, self.shared():
             yield
 
     @contextmanager
@@ -56,8 +56,8 @@ class SharedLock:
         Yields False, without the lock, if a thread is in `shared_long` for more than `timeout` seconds.
         A thread that holds the lock must not call it.
         """
-        assert not getattr(self._mine, "depth", 0), "it would wait for itself"
-        if not self._long.acquire(timeout=timeout):
+        assert not getattr(self._local, "depth", 0), "it would wait for itself"
+        if not self._long_lock.acquire(timeout=timeout):
             yield False
             return
         try:
@@ -69,4 +69,4 @@ class SharedLock:
             with self._changed:
                 self._closed = False
                 self._changed.notify_all()
-            self._long.release()
+            self._long_lock.release()

@@ -17,16 +17,16 @@ from driftline.registry.files import external_of
 log = logging.getLogger("driftline.device")
 
 
-def folder_of(path: Path, options: Mapping[str, str]) -> Path | None:
+def cache_folder(path: Path, options: Mapping[str, str]) -> Path | None:
     """Return the folder of engines for a model file, created if missing; None if it can't be.
 
     An engine contains the weights. So the folder's name is a hash of the model file and the files with its
     weights, of TensorRT's options and of ONNX Runtime's version. TensorRT names the files in it by the GPU's
     architecture.
     """
-    key = [contents(path), sorted(options.items()), onnxruntime.__version__]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-    folder = Cache.default().root / "tensorrt" / digest
+    key = [content_hash(path), sorted(options.items()), onnxruntime.__version__]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    folder = Cache.default().root / "tensorrt" / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -35,13 +35,13 @@ def folder_of(path: Path, options: Mapping[str, str]) -> Path | None:
     return folder
 
 
-def contents(path: Path) -> str:
+def content_hash(path: Path) -> str:
     """Return the SHA-256 of a model file and of the files with weights that it names."""
     with path.open("rb") as file:
-        whole = hashlib.file_digest(file, "sha256")
+        digest = hashlib.file_digest(file, "sha256")
     for name in sorted(external_of(path)):
         weights = path.parent / name
         if os.path.isfile(weights):  # it may not be a path: other properties are written in the same way
             with weights.open("rb") as file:
-                whole.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -25,7 +25,7 @@ log = logging.getLogger("driftline.python")
 START_SECONDS = 600.0
 """How long a process may take to load its model."""
 
-_LINE = 2_000
+_MAX_LINE = 2_000
 
 
 class Died(ModelError):
@@ -47,10 +47,10 @@ class PythonProcess:
         self._memory_bytes = memory_bytes
         self._ready = False
         ours, theirs = socket.socketpair()
-        until, self._lifeline = os.pipe()
+        lifeline, self._lifeline = os.pipe()
         requests, answers = os.memfd_create("driftline-requests"), os.memfd_create("driftline-answers")
-        passed = (theirs.fileno(), until, requests, answers)
-        command = [python, worker.__file__, str(folder), *map(str, passed), str(memory_bytes)]
+        descriptors = (theirs.fileno(), lifeline, requests, answers)
+        command = [python, worker.__file__, str(folder), *map(str, descriptors), str(memory_bytes)]
         self._descriptors = [self._lifeline, requests, answers]
         self._control = ours
         self._requests, self._answers = Memory(requests), Memory(answers)
@@ -59,7 +59,7 @@ class PythonProcess:
                 command,
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=passed,
+                pass_fds=descriptors,
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # leave the version's folder unchanged
                 start_new_session=True,  # Ctrl-C is for the server, which finishes requests in flight
             )
@@ -68,20 +68,20 @@ class PythonProcess:
             raise Died(f"{folder}: the interpreter {python} can't be started: {error.strerror}") from error
         finally:
             theirs.close()
-            os.close(until)
-        self._pid = os.pidfd_open(self._popen.pid)
-        self._descriptors.append(self._pid)
+            os.close(lifeline)
+        self._pidfd = os.pidfd_open(self._popen.pid)
+        self._descriptors.append(self._pidfd)
         Thread(
-            target=_report, args=(self._popen.stderr, folder), name="driftline-python", daemon=True
+            target=_log_output, args=(self._popen.stderr, folder), name="driftline-python", daemon=True
         ).start()
 
     def wait_ready(self) -> None:
         """Wait until the model is loaded; Died if it can't be."""
         if self._ready:
             return
-        answer = self._answer(START_SECONDS)
+        answer = self._receive(START_SECONDS)
         if "error" in answer:
-            raise Died(f"{self._folder}: can't be loaded: {self._explained(answer['error'])}")
+            raise Died(f"{self._folder}: can't be loaded: {self._with_limit(answer['error'])}")
         self._ready = True
 
     def ask(self, inputs: Tensors) -> tuple[str, Tensors]:
@@ -93,15 +93,15 @@ class PythonProcess:
         size = self._requests.write(inputs)
         with suppress(OSError):  # the response shows that it has ended
             self._control.sendall(b"%d\n" % size)
-        answer = self._answer()
+        answer = self._receive()
         if "error" in answer:
             if answer["refused"]:
                 raise BadRequest(f"the model refused the inputs: {answer['error']}")
-            raise ModelError(f"the model failed: {self._explained(str(answer['error']))}")
-        found = self._answers.read(answer["size"])
-        return answer["form"], {name: array.copy() for name, array in found.items()}
+            raise ModelError(f"the model failed: {self._with_limit(str(answer['error']))}")
+        arrays = self._answers.read(answer["size"])
+        return answer["form"], {name: array.copy() for name, array in arrays.items()}
 
-    def dead(self) -> bool:
+    def is_dead(self) -> bool:
         """Return whether the process has ended."""
         return self._popen.poll() is not None
 
@@ -119,29 +119,29 @@ class PythonProcess:
             os.close(descriptor)
         self._descriptors = []
 
-    def _answer(self, seconds: float | None = None) -> dict[str, Any]:
+    def _receive(self, seconds: float | None = None) -> dict[str, Any]:
         """Return its next message; Died if it ends, or sends nothing for this long."""
-        waiting = select.poll()
-        waiting.register(self._control, select.POLLIN)
-        waiting.register(self._pid, select.POLLIN)
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        poller.register(self._pidfd, select.POLLIN)
         deadline = None if seconds is None else time.monotonic() + seconds
         line = b""
         while not line.endswith(b"\n"):
-            left = None if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-            events = dict(waiting.poll(left))
+            remaining_ms = None if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
+            events = dict(poller.poll(remaining_ms))
             if not events:
                 raise Died(f"{self._folder}: the model's process is not ready after {seconds:g} s")
-            part = b""
+            chunk = b""
             if self._control.fileno() in events:
                 with suppress(ConnectionError):
-                    part = self._control.recv(65_536)
-            if not part:
-                raise Died(f"{self._folder}: the model's process {self._end()}")
-            line += part
+                    chunk = self._control.recv(65_536)
+            if not chunk:
+                raise Died(f"{self._folder}: the model's process {self._describe_end()}")
+            line += chunk
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _end(self) -> str:
+    def _describe_end(self) -> str:
         """Return how it ended, in words."""
         try:
             code = self._popen.wait(1)
@@ -151,15 +151,15 @@ class PythonProcess:
             return f"has ended with exit code {code}"
         return f"was killed by {signal.Signals(-code).name}"
 
-    def _explained(self, error: object) -> str:
+    def _with_limit(self, error: object) -> str:
         """Return an error's text, with the memory limit if it is about memory."""
         if "memory" not in str(error).lower():
             return str(error)
         return f"{error}; it may have {self._memory_bytes >> 20} MiB ([engine] memory_bytes)"
 
 
-def _report(stderr: IO[bytes], folder: Path) -> None:
+def _log_output(stderr: IO[bytes], folder: Path) -> None:
     """Log what a process writes, until it and all its children have ended."""
     with stderr:
-        while line := stderr.readline(_LINE):
+        while line := stderr.readline(_MAX_LINE):
             log.info("%s: %s", folder, line.decode(errors="replace").rstrip(), extra={"folder": str(folder)})

@@ -16,7 +16,7 @@ from driftline.backoff import backoff
 from driftline.config import Engine
 from driftline.engine.model import zeros
 from driftline.engine.python.process import Died, PythonProcess
-from driftline.engine.python.signature import fit, found_in, logged_in, signature_of
+from driftline.engine.python.signature import infer_outputs, logged_signature, match, signature_of
 from driftline.errors import ModelError, Unavailable
 from driftline.machine import available_memory
 from driftline.mlmodel import Predictions
@@ -41,12 +41,12 @@ class PythonSession:
     predictions: Predictions | None = None
 
     def __init__(self, folder: Path, settings: Engine) -> None:
-        logged = logged_in(folder)
+        logged = logged_signature(folder)
         python = settings.python or sys.executable
         memory_bytes = settings.memory_on(available_memory())
         self._slots = [Slot(python, folder, memory_bytes) for _ in range(settings.instances)]
         self._free: SimpleQueue[Slot] = SimpleQueue()
-        self._end = weakref.finalize(self, _close, self._slots)
+        self._finalizer = weakref.finalize(self, _close, self._slots)
         try:
             for slot in self._slots:
                 slot.wait_ready()
@@ -54,10 +54,10 @@ class PythonSession:
             outputs = None
             if not logged.outputs:
                 inputs = signature_of(logged, (), folder).inputs
-                outputs = found_in(self._ask({spec.name: zeros(spec, 1) for spec in inputs}), folder)
+                outputs = infer_outputs(self._ask({spec.name: zeros(spec, 1) for spec in inputs}), folder)
             self.signature = signature_of(logged, outputs, folder)
         except BaseException:
-            self._end()
+            self._finalizer()
             raise
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
@@ -66,21 +66,21 @@ class PythonSession:
         Raises BadRequest if the model refuses these inputs, ModelError if it fails or its process dies,
         Unavailable if it keeps dying.
         """
-        found = fit(self._ask(inputs), self.signature.outputs)
-        return {name: found[name] for name in outputs}
+        results = match(self._ask(inputs), self.signature.outputs)
+        return {name: results[name] for name in outputs}
 
     def close(self) -> None:
         """End its processes; later runs raise ModelError."""
-        self._end()
+        self._finalizer()
 
     def _ask(self, inputs: Tensors) -> Tensors:
         slot = self._free.get()
         try:
-            form, found = slot.ask(inputs)
+            form, predictions = slot.ask(inputs)
         finally:
             self._free.put(slot)
-        self.predictions = Predictions(form, tuple(found))
-        return found
+        self.predictions = Predictions(form, tuple(predictions))
+        return predictions
 
 
 class Slot:
@@ -100,17 +100,17 @@ class Slot:
 
     def ask(self, inputs: Tensors) -> tuple[str, Tensors]:
         """Return the current process's response; see PythonProcess.ask."""
-        if self._process is not None and self._process.dead():
-            self._bury()
+        if self._process is not None and self._process.is_dead():
+            self._discard()
         if self._process is None:
-            self._revive()
+            self._restart()
         assert self._process is not None
         try:
             answer = self._process.ask(inputs)
         except Died as error:
-            self._bury()
+            self._discard()
             if self._deaths == 1:
-                self._revive()  # it loads while no request waits for it yet
+                self._restart()  # it loads while no request waits for it yet
             log.error("%s; it is started again", error)
             raise ModelError(f"{error}; it is started again") from error
         self._deaths = 0
@@ -126,20 +126,20 @@ class Slot:
         if process is not None:
             process.kill()
 
-    def _bury(self) -> None:
+    def _discard(self) -> None:
         self._kill()
         self._deaths += 1
         self._not_before = monotonic() + backoff(self._deaths - 1)
 
-    def _revive(self) -> None:
+    def _restart(self) -> None:
         if self._closed:
             raise ModelError("the model is closed")
-        left = self._not_before - monotonic()
-        if left > 0:
+        remaining = self._not_before - monotonic()
+        if remaining > 0:
             raise Unavailable(
                 f"the model's process has died {self._deaths} times in a row; "
-                f"it is started again in {left:.0f} s",
-                math.ceil(left),
+                f"it is started again in {remaining:.0f} s",
+                math.ceil(remaining),
             )
         self._process = self._start()
 

@@ -19,7 +19,7 @@ NUMBERS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP3
 _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
 
 
-def logged_in(folder: Path) -> MlflowSignature:
+def logged_signature(folder: Path) -> MlflowSignature:
     """Return the signature that an MLflow model was logged with; ModelError if there is none."""
     model = MlModel.read(folder / MLMODEL)
     if model.signature is None or not model.signature.inputs:
@@ -60,13 +60,13 @@ def _spec(item: Column | Tensor, unnamed: str, path: Path) -> TensorSpec:
 
 
 def _datatype(dtype: np.dtype[np.generic], name: str, path: Path) -> Datatype:
-    found = DATATYPES["BYTES"] if dtype.kind in "OUS" else _BY_DTYPE.get(dtype)
-    if found is None:
+    datatype = DATATYPES["BYTES"] if dtype.kind in "OUS" else _BY_DTYPE.get(dtype)
+    if datatype is None:
         raise ModelError(f"{path}: tensor {name!r}: expected one of {', '.join(DATATYPES)}, got {dtype}")
-    return found
+    return datatype
 
 
-def found_in(predictions: Tensors, path: Path) -> tuple[TensorSpec, ...]:
+def infer_outputs(predictions: Tensors, path: Path) -> tuple[TensorSpec, ...]:
     """Return a model's outputs, inferred from the predictions for one row."""
     return tuple(
         TensorSpec(name or OUTPUT, _datatype(array.dtype, name, path), (-1, *array.shape[1:]))
@@ -74,7 +74,7 @@ def found_in(predictions: Tensors, path: Path) -> tuple[TensorSpec, ...]:
     )
 
 
-def fit(predictions: Tensors, outputs: tuple[TensorSpec, ...]) -> Tensors:
+def match(predictions: Tensors, outputs: tuple[TensorSpec, ...]) -> Tensors:
     """Match predictions to outputs: by name, or, if the names differ, in order.
 
     Raises ModelError, with the output, what was expected and what came, if they do not fit.
@@ -82,21 +82,21 @@ def fit(predictions: Tensors, outputs: tuple[TensorSpec, ...]) -> Tensors:
     names = [spec.name for spec in outputs]
     if not set(names) <= predictions.keys():
         if len(predictions) != len(outputs):
-            came = ", ".join(predictions) or "nothing"
-            raise ModelError(f"the model gave {came}: expected {', '.join(names)}")
+            actual = ", ".join(predictions) or "nothing"
+            raise ModelError(f"the model gave {actual}: expected {', '.join(names)}")
         predictions = dict(zip(names, predictions.values(), strict=True))
-    return {spec.name: _as(spec, predictions[spec.name]) for spec in outputs}
+    return {spec.name: _cast(spec, predictions[spec.name]) for spec in outputs}
 
 
-def _as(spec: TensorSpec, array: Array) -> Array:
+def _cast(spec: TensorSpec, array: Array) -> Array:
     if array.ndim == len(spec.shape) + 1 and array.shape[-1] == 1:
         array = array[..., 0]
-    want = spec.datatype.dtype
-    if array.dtype != want and want == object:
+    dtype = spec.datatype.dtype
+    if array.dtype != dtype and dtype == object:
         array = array.astype(np.str_).astype(object)
-    if not spec.accepts(array.shape) or not (np.can_cast(array.dtype, want, "same_kind")):
+    if not spec.accepts(array.shape) or not (np.can_cast(array.dtype, dtype, "same_kind")):
         raise ModelError(
             f"output {spec.name!r}: expected {spec.datatype.name} {list(spec.shape)}, "
             f"the model gave {array.dtype} {list(array.shape)}"
         )
-    return array.astype(want, copy=False)
+    return array.astype(dtype, copy=False)

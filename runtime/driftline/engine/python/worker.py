@@ -33,7 +33,7 @@ import pyarrow as pa
 REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE")
 """MLflow's codes of errors that are the inputs' fault."""
 
-_MOST_TEXT = 2_000
+_MAX_ERROR_CHARS = 2_000
 
 
 class Memory:
@@ -50,11 +50,11 @@ class Memory:
     def write(self, tensors: Mapping[str, Any]) -> int:
         """Replace the content by tensors; return the bytes that they take."""
         cells = {name: _cell(np.asarray(array)) for name, array in tensors.items()}
-        fields = [pa.field(name, cell.type, metadata=about) for name, (cell, about) in cells.items()]
+        fields = [pa.field(name, cell.type, metadata=metadata) for name, (cell, metadata) in cells.items()]
         batch = pa.record_batch([cell for cell, _ in cells.values()], schema=pa.schema(fields))
-        counted = pa.MockOutputStream()
-        _stream(counted, batch)
-        size = int(counted.size())
+        counter = pa.MockOutputStream()
+        _stream(counter, batch)
+        size = int(counter.size())
         if size > len(self._mapped):
             os.ftruncate(self._descriptor, 1 << (size - 1).bit_length())
             self._map()
@@ -67,7 +67,7 @@ class Memory:
             self._map()
         with pa.ipc.open_stream(pa.py_buffer(self._mapped)[:size]) as reader:
             batch = reader.read_next_batch()
-        return {field.name: _array(field, batch.column(at)) for at, field in enumerate(batch.schema)}
+        return {field.name: _array(field, batch.column(index)) for index, field in enumerate(batch.schema)}
 
     def _map(self) -> None:
         self._mapped = mmap.mmap(self._descriptor, os.fstat(self._descriptor).st_size)
@@ -83,22 +83,22 @@ def _cell(array: Any) -> tuple[Any, dict[str, str]]:
 
     Made from buffers, since `pa.array` would import pandas, for a second.
     """
-    about = {"dtype": array.dtype.str, "shape": json.dumps(array.shape)}
+    metadata = {"dtype": array.dtype.str, "shape": json.dumps(array.shape)}
     if array.dtype == object:
-        values = _texts(array.ravel().tolist())
+        values = _text_array(array.ravel().tolist())
     else:
         flat = np.ascontiguousarray(array).reshape(-1)
         stored = flat.view(np.uint8) if flat.dtype == bool else flat
         kind = pa.from_numpy_dtype(stored.dtype)
         values = pa.Array.from_buffers(kind, stored.size, [None, pa.py_buffer(stored)])
     bounds = pa.py_buffer(np.array([0, array.size]))
-    return pa.Array.from_buffers(pa.large_list(values.type), 1, [None, bounds], children=[values]), about
+    return pa.Array.from_buffers(pa.large_list(values.type), 1, [None, bounds], children=[values]), metadata
 
 
-def _texts(values: list[str | None]) -> Any:
+def _text_array(values: list[str | None]) -> Any:
     encoded = [b"" if value is None else value.encode() for value in values]
     offsets = np.zeros(len(values) + 1, np.int64)
-    np.cumsum([len(one) for one in encoded], out=offsets[1:])
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
     valid = np.packbits(np.array([value is not None for value in values], bool), bitorder="little")
     buffers = [pa.py_buffer(valid), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.large_string(), len(values), buffers)
@@ -130,7 +130,7 @@ class Pyfunc:
         self._schema = self._model.metadata.get_input_schema()
 
     def predict(self, tensors: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return the form of its predictions, and these by name; see `named`.
+        """Return the form of its predictions, and these by name; see `arrays_of`.
 
         Raises Refused if the inputs are to blame, and whatever the model raises.
         """
@@ -138,7 +138,7 @@ class Pyfunc:
 
         inputs = self._inputs(tensors)
         try:
-            return named(self._model.predict(inputs))
+            return arrays_of(self._model.predict(inputs))
         except MlflowException as error:
             if error.error_code in REFUSED:
                 raise Refused(error.message) from error
@@ -152,15 +152,17 @@ class Pyfunc:
             return arrays if self._schema.has_input_names() else next(iter(arrays.values()))
         import pandas as pd
 
-        alone = next(iter(tensors)) if len(tensors) == 1 else None
+        only = next(iter(tensors)) if len(tensors) == 1 else None
         columns = {
-            at if spec.name is None else spec.name: column(spec, tensors[alone or spec.name or str(at)])
-            for at, spec in enumerate(self._schema.inputs)
+            index if spec.name is None else spec.name: to_column(
+                spec, tensors[only or spec.name or str(index)]
+            )
+            for index, spec in enumerate(self._schema.inputs)
         }
         return pd.DataFrame(columns)
 
 
-def column(spec: Any, values: Any) -> Any:
+def to_column(spec: Any, values: Any) -> Any:
     """Convert a column to its type in MLflow's schema: numbers, text, or what the text encodes."""
     kind = getattr(spec.type, "name", None)
     if values.dtype != object:
@@ -178,7 +180,7 @@ def column(spec: Any, values: Any) -> Any:
         raise Refused(f"column {spec.name!r}: expected {kind or 'JSON'} as text: {error}") from error
 
 
-def named(result: Any) -> tuple[str, dict[str, Any]]:
+def arrays_of(result: Any) -> tuple[str, dict[str, Any]]:
     """Return the form of a model's predictions, and arrays by name.
 
     The form is 'table', of columns, 'mapping', or 'array', whose name is ''.
@@ -188,15 +190,15 @@ def named(result: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(result, pd.Series) or (isinstance(result, list) and result and isinstance(result[0], dict)):
         result = pd.DataFrame(result)  # a series without a name is column 0, as in MLflow
     if isinstance(result, pd.DataFrame):
-        return "table", {str(name): plain(result[name].to_numpy()) for name in result.columns}
+        return "table", {str(name): to_array(result[name].to_numpy()) for name in result.columns}
     if isinstance(result, dict):
-        return "mapping", {str(name): plain(values) for name, values in result.items()}
+        return "mapping", {str(name): to_array(values) for name, values in result.items()}
     if hasattr(result, "toarray"):
         result = result.toarray()
-    return "array", {"": plain(result)}
+    return "array", {"": to_array(result)}
 
 
-def plain(values: Any) -> Any:
+def to_array(values: Any) -> Any:
     """Convert values to an array of numbers, booleans or text."""
     array = np.asarray(values)
     if array.dtype.kind == "M":
@@ -206,14 +208,14 @@ def plain(values: Any) -> Any:
     if array.dtype != object:
         return array
     texts = np.empty(array.size, object)
-    texts[:] = [text(value) for value in array.ravel()]
+    texts[:] = [to_text(value) for value in array.ravel()]
     numbers = (bool, int, float, np.generic, type(None))
     if array.size and all(isinstance(value, numbers) for value in array.ravel()):
         return array.astype(float)
     return texts.reshape(array.shape)
 
 
-def text(value: Any) -> str | None:
+def to_text(value: Any) -> str | None:
     """Convert a value to text, in an array that is not all numbers."""
     if value is None or isinstance(value, str):
         return value
@@ -222,7 +224,7 @@ def text(value: Any) -> str | None:
     return str(value.isoformat()) if hasattr(value, "isoformat") else json.dumps(value, default=str)
 
 
-def limit(memory_bytes: int) -> None:
+def limit_memory(memory_bytes: int) -> None:
     """Limit this process's private memory.
 
     RLIMIT_DATA, not RLIMIT_AS: memory that libraries only reserve, and shared memory, does not count.
@@ -245,11 +247,11 @@ def die_with(lifeline: int) -> None:
         os._exit(1)
 
 
-def failure(error: BaseException) -> bytes:
+def error_response(error: BaseException) -> bytes:
     """Return the response that says what went wrong."""
     refused = isinstance(error, Refused)
-    what = str(error) if refused else f"{type(error).__name__}: {error}"
-    return json.dumps({"error": " ".join(what.split())[:_MOST_TEXT], "refused": refused}).encode()
+    message = str(error) if refused else f"{type(error).__name__}: {error}"
+    return json.dumps({"error": " ".join(message.split())[:_MAX_ERROR_CHARS], "refused": refused}).encode()
 
 
 def main(folder: str, control: int, lifeline: int, requests: int, answers: int, memory_bytes: int) -> None:
@@ -258,25 +260,25 @@ def main(folder: str, control: int, lifeline: int, requests: int, answers: int, 
         os.set_inheritable(descriptor, False)
     die_with(lifeline)
     os.dup2(2, 1)  # what the model prints goes to the log
-    limit(memory_bytes)
-    with socket.socket(fileno=control) as connection, connection.makefile("rwb", 0) as asked:
+    limit_memory(memory_bytes)
+    with socket.socket(fileno=control) as connection, connection.makefile("rwb", 0) as stream:
         try:
             model = Pyfunc(folder)
         except BaseException as error:
             traceback.print_exc()
-            asked.write(failure(error) + b"\n")
+            stream.write(error_response(error) + b"\n")
             raise SystemExit(1) from error
-        asked.write(b'{"size": 0}\n')
-        given, found = Memory(requests), Memory(answers)
-        for line in asked:
+        stream.write(b'{"size": 0}\n')
+        inputs, outputs = Memory(requests), Memory(answers)
+        for line in stream:
             try:
-                form, predictions = model.predict(given.read(int(line)))
-                answer = json.dumps({"size": found.write(predictions), "form": form}).encode()
+                form, predictions = model.predict(inputs.read(int(line)))
+                answer = json.dumps({"size": outputs.write(predictions), "form": form}).encode()
             except Exception as error:
                 if not isinstance(error, Refused):
                     traceback.print_exc()
-                answer = failure(error)
-            asked.write(answer + b"\n")
+                answer = error_response(error)
+            stream.write(answer + b"\n")
 
 
 if __name__ == "__main__":

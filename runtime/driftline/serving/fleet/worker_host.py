@@ -19,7 +19,7 @@ from driftline.serving.base_host import BaseHost, Entry
 from driftline.serving.fleet.arena import Arena, Region
 from driftline.serving.fleet.channel import Channel
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals
-from driftline.serving.fleet.worker_watch import WorkerCardWatch, WorkerWatch
+from driftline.serving.fleet.worker_watch import WorkerGpuWatch, WorkerWatch
 from driftline.serving.kernels import warm_in_background
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.monitoring.watch import Watch
@@ -163,7 +163,7 @@ class WorkerHost(BaseHost):
         slab = self._slab_of(self._orders[version][0])
         if not settings.enabled:
             return None
-        kind = WorkerCardWatch if model.crosses else WorkerWatch
+        kind = WorkerGpuWatch if model.copies_inputs else WorkerWatch
         return kind(version, model, bundle.profile, settings, slab)
 
     def _slab_of(self, key: int) -> Future[Any]:

@@ -13,7 +13,7 @@ from driftline.monitor.reference.capture import Capture
 from driftline.registry.source import Version
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.monitoring.watch import Watch
-from driftline.serving.monitoring.watch_card import CardWatch
+from driftline.serving.monitoring.watch_gpu import GpuWatch
 from driftline.tensors import Tensors
 
 
@@ -68,7 +68,7 @@ class WorkerWatch(Watch):
         return share
 
 
-class WorkerCardWatch(CardWatch, WorkerWatch):
+class WorkerGpuWatch(GpuWatch, WorkerWatch):
     """A WorkerWatch for a model on GPUs; counts are fetched from them in a thread."""
 
     def follow(self) -> None:

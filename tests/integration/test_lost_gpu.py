@@ -1,6 +1,6 @@
-"""A card that can compute nothing any more in a process: the process ends, and another takes its place.
+"""A GPU that can compute nothing any more in a process: the process ends, and another takes its place.
 
-The CPU's memory is in the card's place, and breaks as CUDA's contexts do: at once, and for good.
+The CPU's memory is in the GPU's place, and breaks as CUDA's contexts do: at once, and for good.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import cards
+import fake_gpu
 import httpx
 import pytest
 from support import Process, scale, serving
@@ -17,7 +17,7 @@ from waiting import until
 BREAKING = """
 from contextlib import nullcontext
 import numpy as np
-from cards import Cpu
+from fake_gpu import Cpu
 from driftline.engine import model
 
 
@@ -47,7 +47,7 @@ model.find = lambda wanted: Breaking()
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "sitecustomize.py").write_text(BREAKING)
-    folders = (tmp_path, Path(cards.__file__).parent, os.environ.get("PYTHONPATH"))
+    folders = (tmp_path, Path(fake_gpu.__file__).parent, os.environ.get("PYTHONPATH"))
     return {"PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder)}
 
 

@@ -57,7 +57,7 @@ def test_many_blocks_find_what_is_there(
     monkeypatch: pytest.MonkeyPatch, number: int, columns: int, features: int, order: Any
 ) -> None:
     """Twice, so that what they leave for each other is left as it was; more rows than count are there."""
-    monkeypatch.setattr(sharing, "DEPTH", 2)
+    monkeypatch.setattr(sharing, "MIN_COLUMN_VALUES", 2)
     random = np.random.default_rng(columns)
     values = random.normal(size=(number + 5, columns)).astype(np.float32, order=order)
     values[::7], values[3::9] = np.nan, np.inf
@@ -65,15 +65,15 @@ def test_many_blocks_find_what_is_there(
     weights = random.normal(size=(columns + 1, features)).astype(np.float32)
     state = rows.start(bins.prepare(edges), 9, np.tile([0.1, 1.5], (columns, 1)), weights, columns < 9)
     expected = rows.State(*(array.copy() for array in state))
-    device = rows.sent(state, there)
+    device = rows.to_device(state, there)
     parts = rows.Parts.of(device)
     for _ in range(2):
-        rows.observe_there(there(values), number, parts)
+        rows.observe_on_device(there(values), number, parts)
         rows.observe(np.ascontiguousarray(values[:number]), expected)
     rows.settle(parts)
-    some = np.concatenate([values[:number]] * 2)
-    np.testing.assert_array_equal(back(device.counts), bin_counts(some, edges))
-    np.testing.assert_allclose(back(device.moments), moments(some), rtol=ROUNDING, atol=ROUNDING)
+    twice = np.concatenate([values[:number]] * 2)
+    np.testing.assert_array_equal(back(device.counts), bin_counts(twice, edges))
+    np.testing.assert_allclose(back(device.moments), moments(twice), rtol=ROUNDING, atol=ROUNDING)
     np.testing.assert_allclose(back(device.sums), expected.sums, rtol=ROUNDING, atol=1e-5)
 
 
@@ -83,9 +83,9 @@ def test_what_has_moved_far_is_summed_from_where_it_is_from_the_next_time_on(mea
     values = np.random.default_rng(0).normal(mean, sd, (200, 2)).astype(np.float32)
     nothing = np.zeros((3, 0), np.float32)
     state = rows.start(bins.prepare(np.empty((2, 0), np.float32)), 0, np.zeros((2, 2)), nothing, False)
-    parts = rows.Parts.of(rows.sent(state, there))
+    parts = rows.Parts.of(rows.to_device(state, there))
     for _ in range(2):
         parts.moments[:] = state.moments
-        rows.observe_there(there(values), 200, parts)
+        rows.observe_on_device(there(values), 200, parts)
         rows.settle(parts)
     np.testing.assert_allclose(back(parts.moments), moments(values), rtol=1e-5)

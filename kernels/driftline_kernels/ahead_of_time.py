@@ -12,8 +12,8 @@ from numba import types
 
 from driftline_kernels import compiling, device
 
-CARDS = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
-"""The compute capabilities of A100, A10, L4 and L40, H100 and H200, B200, RTX PRO 6000."""
+COMPUTE_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
+"""Those of A100, A10, L4 and L40, H100 and H200, B200, RTX PRO 6000."""
 
 BYTE, I32, I64 = types.uint8, types.int32, types.int64
 F32, F64 = types.float32, types.float64
@@ -27,13 +27,13 @@ def array(dtype: Any, dimensions: int = 1) -> Any:
 MATRIX, TABLE = array(F32, 2), array(F64, 2)
 BINS = (MATRIX, array(BYTE, 2))
 SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
-    "blocks._observe_cuda": (
+    "rows_cuda._observe_cuda": (
         (
             *(MATRIX, I64, I64, I64, I64, I64, *BINS, array(I64, 2), array(F64), TABLE),
             *(TABLE, TABLE, MATRIX, array(F64)),
         ),
     ),
-    "blocks._settle_cuda": ((array(F64), TABLE),),
+    "rows_cuda._settle_cuda": ((array(F64), TABLE),),
     "categories._count_cuda": ((array(I32), array(I64)),),
     "detector._look_cuda": (
         (array(I64, 2), TABLE, TABLE, array(F64), array(F64), array(F32, 4), TABLE, TABLE, TABLE),
@@ -52,20 +52,20 @@ SIGNATURES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
 
 
 def precompile() -> None:
-    """Compile every grid for CARDS, and save them. ImportError without numba-cuda."""
+    """Compile every grid for COMPUTE_CAPABILITIES, and save them. ImportError without numba-cuda."""
     launches = {name: launch_of(name) for name in SIGNATURES}
     cuda = device.load_cuda()
     dispatcher = import_module("numba.cuda.dispatcher")
     for name, launch in launches.items():
         function = device.kernel_of(launch)
-        made = compiling.as_grid(function, cuda)
+        compiled = compiling.as_grid(function, cuda)
         for signature in SIGNATURES[name]:
-            with as_if_there(CARDS[0]):
-                kernel = dispatcher._Kernel(function, signature, **made.targetoptions)
-            for card in CARDS:
-                with as_if_there(card):
+            with pretend_gpu(COMPUTE_CAPABILITIES[0]):
+                kernel = dispatcher._Kernel(function, signature, **compiled.targetoptions)
+            for capability in COMPUTE_CAPABILITIES:
+                with pretend_gpu(capability):
                     kernel.library.get_cubin()
-            made._cache.save_overload(signature, kernel)
+            compiled._cache.save_overload(signature, kernel)
 
 
 def launch_of(name: str) -> Any:
@@ -75,19 +75,19 @@ def launch_of(name: str) -> Any:
 
 
 @contextmanager
-def as_if_there(card: tuple[int, int]) -> Iterator[None]:
+def pretend_gpu(capability: tuple[int, int]) -> Iterator[None]:
     """Replace Numba's "current device", of which it only needs the compute capability to compile. Not for a
     process that uses a GPU."""
-    there = SimpleNamespace(compute_capability=card)
-    stands: dict[tuple[Any, str], Any] = {
-        (import_module("numba.cuda.dispatcher"), "get_current_device"): lambda: there,
-        (import_module("numba.cuda.cudadrv.devices"), "get_context"): lambda: SimpleNamespace(device=there),
+    stub = SimpleNamespace(compute_capability=capability)
+    replacements: dict[tuple[Any, str], Any] = {
+        (import_module("numba.cuda.dispatcher"), "get_current_device"): lambda: stub,
+        (import_module("numba.cuda.cudadrv.devices"), "get_context"): lambda: SimpleNamespace(device=stub),
     }
-    before = {(module, name): getattr(module, name) for module, name in stands}
+    originals = {(module, name): getattr(module, name) for module, name in replacements}
     try:
-        for (module, name), stand in stands.items():
-            setattr(module, name, stand)
+        for (module, name), replacement in replacements.items():
+            setattr(module, name, replacement)
         yield
     finally:
-        for (module, name), held in before.items():
-            setattr(module, name, held)
+        for (module, name), original in originals.items():
+            setattr(module, name, original)

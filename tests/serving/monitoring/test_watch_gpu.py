@@ -1,4 +1,4 @@
-"""What is counted on a card is what is counted here: with the CPU's memory in the card's place."""
+"""What is counted on a GPU is what is counted here: with the CPU's memory in the GPU's place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cards import Card, Cpu
+from fake_gpu import Cpu, FakeGpu
 from monitor.test_slab import same
 from support import behind, identity, scale
 from waiting import loaded
@@ -28,10 +28,10 @@ from driftline.monitor.reference.profile import Profile
 from driftline.monitor.slab import Collector, slab_bytes
 from driftline.registry.source import Version
 from driftline.serving.base_host import BaseHost, Entry
-from driftline.serving.fleet.worker_watch import WorkerCardWatch
+from driftline.serving.fleet.worker_watch import WorkerGpuWatch
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.monitoring.watch import Watch
-from driftline.serving.monitoring.watch_card import Batch, CardWatch
+from driftline.serving.monitoring.watch_gpu import Batch, GpuWatch
 
 ROWS = 4000
 OUTPUTS = ("y", "total")
@@ -46,10 +46,10 @@ Watched = Callable[..., Any]
 
 @pytest.fixture
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Makes a watch of a model and a profile, here or on the card, its monitor loaded."""
+    """Makes a watch of a model and a profile, here or on the GPU, its monitor loaded."""
 
-    async def make(model: Path, columns: dict[str, np.ndarray] | None, card: bool, **settings: Any) -> Watch:
-        monkeypatch.setattr(engine, "find", lambda wanted: Cpu() if card else None)
+    async def make(model: Path, columns: dict[str, np.ndarray] | None, gpu: bool, **settings: Any) -> Watch:
+        monkeypatch.setattr(engine, "find", lambda wanted: Cpu() if gpu else None)
         held, profile = Model.load(model), None
         if columns is not None:
             profile = tmp_path / "profile.arrow"
@@ -60,8 +60,8 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
         monitoring = replace(held.settings.monitor, **by_rows)
         version = Version("m", 1)
         watch = (
-            CardWatch(version, held, profile, monitoring, Notifier())
-            if held.crosses
+            GpuWatch(version, held, profile, monitoring, Notifier())
+            if held.copies_inputs
             else Watch(version, held, profile, monitoring, Notifier())
         )
         watch.start()
@@ -83,7 +83,7 @@ def signals(monitor: Monitor) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("named", [("x",), ("x", *OUTPUTS), ("total",), None])
-async def test_a_card_counts_and_finds_what_the_cpu_does(
+async def test_a_gpu_counts_and_finds_what_the_cpu_does(
     tmp_path: Path, watched: Watched, named: tuple[str, ...] | None
 ) -> None:
     """With batches that meet the looks, signals are alike to the bit: counts are all that they hang on."""
@@ -91,23 +91,23 @@ async def test_a_card_counts_and_finds_what_the_cpu_does(
     x = normal(ROWS, 0)
     columns = {"x": x, **Model.load(path).predict(x)}
     reference = {name: columns[name] for name in named} if named is not None else None
-    plain, card = [await watched(path, reference, card, window_rows=3000) for card in (False, True)]
-    assert card._counters is not None
+    plain, gpu = [await watched(path, reference, gpu, window_rows=3000) for gpu in (False, True)]
+    assert gpu._counters is not None
     before = [normal(50, seed) for seed in range(40)]
     after = [normal(50, seed, 0.8) for seed in range(40, 80)]
     for batches in (before, after):
-        for watch in (plain, card):
+        for watch in (plain, gpu):
             await asyncio.to_thread(send, watch, batches)
-        await card.caught_up()
-        assert signals(plain.ready()) == signals(card.ready())
-        same(card.ready(), plain.ready())
-    assert bool(card.ready().signals) is (named is not None)
-    assert card.alarms == plain.alarms
-    assert card.changes == plain.changes
-    assert len(card.ready()._finished) == 1
-    same(card.ready(), plain.ready())
-    assert card.observer.skipped_rows == 0
-    for watch in (plain, card):
+        await gpu.caught_up()
+        assert signals(plain.ready()) == signals(gpu.ready())
+        same(gpu.ready(), plain.ready())
+    assert bool(gpu.ready().signals) is (named is not None)
+    assert gpu.alarms == plain.alarms
+    assert gpu.changes == plain.changes
+    assert len(gpu.ready()._finished) == 1
+    same(gpu.ready(), plain.ready())
+    assert gpu.observer.skipped_rows == 0
+    for watch in (plain, gpu):
         watch.close()
 
 
@@ -119,18 +119,18 @@ async def test_behind_a_transform_raw_columns_are_counted(tmp_path: Path, watche
     transform = dl.Transform([dl.Impute("a", "median"), dl.Standardise("b"), dl.OneHot(["s", "n"])])
     path = behind(folder, transform.fit(rows))
     reference = {**rows, **Model.load(path).predict(rows)}
-    plain, card = [await watched(path, reference, card, window_rows=300) for card in (False, True)]
-    assert card._counters is not None
+    plain, gpu = [await watched(path, reference, gpu, window_rows=300) for gpu in (False, True)]
+    assert gpu._counters is not None
     for seed in range(1, 9):
         batch = flights_like(50, seed)
-        for watch in (plain, card):
+        for watch in (plain, gpu):
             await asyncio.to_thread(watch.run, batch, ("y",))
             await watch.caught_up()
             assert watch.ready().rows == 50 * seed
-    assert card.observer.skipped_rows == 0
-    assert signals(plain.ready()) == signals(card.ready())
-    same(card.ready(), plain.ready())
-    for watch in (plain, card):
+    assert gpu.observer.skipped_rows == 0
+    assert signals(plain.ready()) == signals(gpu.ready())
+    same(gpu.ready(), plain.ready())
+    for watch in (plain, gpu):
         watch.close()
 
 
@@ -143,7 +143,7 @@ def flights_like(rows: int, seed: int) -> dict[str, np.ndarray]:
 
 
 async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watched) -> None:
-    """What was counted on a card is in the slab when the worker has followed."""
+    """What was counted on a GPU is in the slab when the worker has followed."""
     x = normal(ROWS, 0)
     path = scale(tmp_path / "m.onnx", 2.0)
     expected = (await watched(path, {"x": x}, True)).ready()  # which also wrote the profile
@@ -151,7 +151,7 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     memory = np.zeros(slab_bytes(monitor.words) // 8, np.int64)
     collector, slab = Collector(monitor, memory), Future[Any]()
     model = Model.load(path)
-    watch = WorkerCardWatch(Version("m", 1), model, tmp_path / "profile.arrow", model.settings.monitor, slab)
+    watch = WorkerGpuWatch(Version("m", 1), model, tmp_path / "profile.arrow", model.settings.monitor, slab)
     slab.set_result(lambda: memory)
     watch.start()
     await loaded(watch)
@@ -219,7 +219,7 @@ async def test_counts_stay_there_until_somebody_asks(tmp_path: Path, watched: Wa
     watch.close()
 
 
-async def test_a_burst_is_fetched_from_the_card_to_be_looked_at(tmp_path: Path, watched: Watched) -> None:
+async def test_a_burst_is_fetched_from_the_gpu_to_be_looked_at(tmp_path: Path, watched: Watched) -> None:
     path, x = scale(tmp_path / "m.onnx", 2.0), normal(ROWS, 0)
     watch = await watched(path, {"x": x}, True, look_rows=0, look_seconds=0.01, window_seconds=1.0)
     await asyncio.to_thread(send, watch, [normal(3_000, 1, 1.0)])
@@ -285,19 +285,19 @@ async def test_a_failing_count_fails_no_request(
     watch.close()
 
 
-def test_a_model_on_a_card_is_watched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_on_a_gpu_is_watched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
     host, bundle = BaseHost(ServerFile(), Notifier(), None), Bundle.open(path)
     assert type(host._watch(Version("m", 1), Model(bundle), bundle)) is Watch
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
-    assert type(host._watch(Version("m", 1), Model(bundle), bundle)) is CardWatch
+    assert type(host._watch(Version("m", 1), Model(bundle), bundle)) is GpuWatch
 
 
-async def test_a_version_that_retires_gives_the_card_back(
+async def test_a_version_that_retires_gives_the_gpu_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, card = scale(tmp_path / "m.onnx", 2.0), Card()
-    monkeypatch.setattr(engine, "find", lambda wanted: card)
+    path, gpu = scale(tmp_path / "m.onnx", 2.0), FakeGpu()
+    monkeypatch.setattr(engine, "find", lambda wanted: gpu)
 
     class Alone(BaseHost):
         def _folder(self, version: Version) -> Path:
@@ -306,14 +306,14 @@ async def test_a_version_that_retires_gives_the_card_back(
     host, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
     held = [await host._make_served(entry, Version("m", 1))]
     watch, sessions = held[0].watch, held[0].model.device_sessions
-    assert isinstance(watch, CardWatch)
+    assert isinstance(watch, GpuWatch)
     watch.start()
     await loaded(watch)
     await asyncio.to_thread(send, watch, [normal(50, 0)])
     assert watch._counters is not None
-    assert card.held > 0
+    assert gpu.held > 0
     entry.unloading.extend(held)
     watch = None
     await host._retire(entry, held.pop())
     assert sessions  # nobody waits until it is collected
-    assert card.held == 0
+    assert gpu.held == 0

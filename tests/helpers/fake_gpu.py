@@ -38,7 +38,7 @@ class Cpu:
     def copy_out(self, source: Any, target: Array) -> None:
         np.copyto(target, source)
 
-    def mark(self, again: Any = None) -> int:
+    def mark(self, reused: Any = None) -> int:
         return perf_counter_ns()
 
     def wait(self, mark: Any) -> None:
@@ -57,7 +57,7 @@ class Cpu:
         return ""
 
 
-class Card(Cpu):
+class FakeGpu(Cpu):
     """A pretended GPU that counts its batches, and the bytes of device memory and pinned memory in use."""
 
     def __init__(self, name: str = "cuda:0") -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("driftline.device")
 
 
-class CardWatch(Watch):
+class GpuWatch(Watch):
     """A Watch for a model whose inputs are copied to GPUs.
 
     Counts stay on the GPU until a look or a window's end is due, or a report is requested; they are fetched

@@ -1,4 +1,4 @@
-"""The way of a batch over a card, in Numba's simulator: its memory is the CPU's, as ONNX Runtime is told."""
+"""The way of a batch over a GPU, in Numba's simulator: its memory is the CPU's, as ONNX Runtime is told."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from support import behind, scale
 import driftline as dl
 from driftline.engine import model as engine
 from driftline.engine.cuda.counter import CategoryCounts, DeviceCounter
-from driftline.engine.cuda.device import Card
+from driftline.engine.cuda.device import Gpu
 from driftline.engine.cuda.session import DeviceBuffers
 from driftline.engine.model import Model
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.reference.profile import Profile
-from driftline_kernels.cards import SIGNATURES
+from driftline_kernels.ahead_of_time import SIGNATURES
 
-pytestmark = pytest.mark.skipif(not SIMULATED, reason="there may be no card")
+pytestmark = pytest.mark.skipif(not SIMULATED, reason="there may be no GPU")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def typed(argument: Any) -> Any:
     return typeof(argument._ary).copy(readonly=False)
 
 
-class Simulated(Card):
+class Simulated(Gpu):
     memory = "cpu"
 
     def address(self, array: Any) -> int:
@@ -60,7 +60,7 @@ class Simulated(Card):
 
 
 @pytest.mark.filterwarnings("ignore:Simulator timings are bogus")
-def test_a_model_on_a_card_gives_what_it_gives_on_the_cpu(
+def test_a_model_on_a_gpu_gives_what_it_gives_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = scale(tmp_path / "m.onnx", 2.0)
@@ -76,13 +76,13 @@ def test_a_model_on_a_card_gives_what_it_gives_on_the_cpu(
 
 
 def alike(monitor: Monitor, expected: Monitor) -> None:
-    found, wanted = monitor.current()[0], expected.current()[0]
-    assert found.rows == wanted.rows
+    result, wanted = monitor.current()[0], expected.current()[0]
+    assert result.rows == wanted.rows
     for name, counts in wanted.counts.items():
-        np.testing.assert_array_equal(found.counts[name], counts)
+        np.testing.assert_array_equal(result.counts[name], counts)
     for name, moments in wanted.moments.items():
-        np.testing.assert_allclose(found.moments[name], moments, rtol=1e-6)
-    np.testing.assert_allclose(found.features, wanted.features, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(result.moments[name], moments, rtol=1e-6)
+    np.testing.assert_allclose(result.features, wanted.features, rtol=1e-4, atol=1e-4)
 
 
 def count(counter: DeviceCounter, counted: list[CategoryCounts], buffers: DeviceBuffers, rows: int) -> None:
@@ -93,7 +93,7 @@ def count(counter: DeviceCounter, counted: list[CategoryCounts], buffers: Device
 
 @pytest.mark.filterwarnings("ignore:Simulator timings are bogus", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("names", [("x",), ("x", "total")])
-def test_what_crosses_to_a_card_is_counted_there(
+def test_what_crosses_to_a_gpu_is_counted_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(engine, "find", lambda wanted: Simulated(0))
@@ -118,7 +118,7 @@ def test_what_crosses_to_a_card_is_counted_there(
 
 
 @pytest.mark.filterwarnings("ignore:Simulator timings are bogus", "ignore::RuntimeWarning")
-def test_features_are_made_on_a_card_and_raw_columns_counted_there(
+def test_features_are_made_on_a_gpu_and_raw_columns_counted_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = [
@@ -140,36 +140,36 @@ def test_features_are_made_on_a_card_and_raw_columns_counted_there(
     monitor, expected = Monitor(profile), Monitor(profile)
     counter = DeviceCounter.of(model.device_sessions[0], monitor)
     for number in (1, 5):
-        some = {name: column[:number] for name, column in rows.items()}
+        batch = {name: column[:number] for name, column in rows.items()}
         counted: list[CategoryCounts] = []
-        found = model.run(some, ["y"], partial(count, counter, counted))["y"]
-        assert found.tobytes() == transform.apply(some).tobytes()
+        result = model.run(batch, ["y"], partial(count, counter, counted))["y"]
+        assert result.tobytes() == transform.apply(batch).tobytes()
         (categories,) = counted
-        categories.settle(some)
-        expected.observe(some)
+        categories.settle(batch)
+        expected.observe(batch)
     assert len(model.device_sessions[0].buffers) == 2
     counter.drain()
     alike(monitor, expected)
 
 
-def test_a_card_is_loaded_on_held_alone_and_its_memory_given_back() -> None:
-    card = Card(0)
-    with card.loading():
-        array = card.empty((4,), np.float32)
-    with card.exclusive() as held:
+def test_a_gpu_is_loaded_on_held_alone_and_its_memory_given_back() -> None:
+    gpu = Gpu(0)
+    with gpu.loading():
+        array = gpu.empty((4,), np.float32)
+    with gpu.exclusive() as held:
         assert held
     del array
-    card.give_back()
-    card.give_back()  # nothing is left to give
+    gpu.give_back()
+    gpu.give_back()  # nothing is left to give
 
 
-def test_a_card_is_not_asked_whether_it_is_lost_while_a_graph_is_recorded(
+def test_a_gpu_is_not_asked_whether_it_is_lost_while_a_graph_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    card, recording, seen = Card(0), True, []
-    monkeypatch.setattr(card._stream, "synchronize", lambda: seen.append(recording), raising=False)
-    asking = Thread(target=card.lost)
-    with card.exclusive():
+    gpu, recording, seen = Gpu(0), True, []
+    monkeypatch.setattr(gpu._stream, "synchronize", lambda: seen.append(recording), raising=False)
+    asking = Thread(target=gpu.lost)
+    with gpu.exclusive():
         asking.start()
         asking.join(0.1)
         recording = False

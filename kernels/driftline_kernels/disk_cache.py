@@ -38,7 +38,7 @@ _STAMP = hashlib.blake2b(_SOURCES + repr((numba.__version__, sys.version)).encod
 _DIGEST = _STAMP.digest_size
 
 
-class Kept:
+class DriverCache:
     """The cache of one driver, with the interface of Numba's dispatchers."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -51,9 +51,9 @@ class Kept:
         # imports, SciPy among them.
         rtsys.initialize(context)
         states = load(self._file(signature, context.codegen()))
-        tell = compiling.on_compile  # read once: another thread may set it to None
-        if states is None and tell is not None:
-            tell()
+        on_compile = compiling.on_compile  # read once: another thread may set it to None
+        if states is None and on_compile is not None:
+            on_compile()
         return _rebuild(context, *states) if states is not None else None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
@@ -66,7 +66,7 @@ class Kept:
         return f"{self._name}-{digest(signature, codegen.magic_tuple())}.kernel"
 
 
-class KeptGrid:
+class GridCache:
     """The cache of one grid, with the interface of Numba's CUDA dispatchers.
 
     A file has the machine code for the GPUs that the grid was compiled for, and its intermediate code, from
@@ -119,9 +119,9 @@ def digest(*parts: object) -> str:
 
 def load(name: str) -> Any:
     """Return a file's content, from the first folder that has it intact and of these sources; or None."""
-    for place in places():
+    for folder in folders():
         with suppress(OSError):
-            data = (place / name).read_bytes()
+            data = (folder / name).read_bytes()
             if data[:_DIGEST] == stamp(data[_DIGEST:]):
                 return pickle.loads(data[_DIGEST:])  # noqa: S301  # only we write there
     return None
@@ -129,47 +129,47 @@ def load(name: str) -> Any:
 
 def save(name: str, data: bytes) -> None:
     """Write a file to the first writable folder."""
-    for place in places():
+    for folder in folders():
         with suppress(OSError):
-            write(place / name, stamp(data) + data)
+            write(folder / name, stamp(data) + data)
             return
 
 
 def stamp(data: bytes) -> bytes:
     """Return the digest that precedes compiled code of these sources."""
-    whole = _STAMP.copy()
-    whole.update(data)
-    return whole.digest()
+    hasher = _STAMP.copy()
+    hasher.update(data)
+    return hasher.digest()
 
 
 def write(path: Path, data: bytes) -> None:
     """Write a file atomically; OSError if it can't be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")  # Numba compiles in one thread at a time
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # Numba compiles in one thread at a time
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @functools.cache
-def places() -> tuple[Path, ...]:
+def folders() -> tuple[Path, ...]:
     """Return folders for compiled code: NUMBA_CACHE_DIR, the package's, the user's, a temporary one."""
-    found = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
-    found.append(_PACKAGE / "__pycache__")
+    candidates = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
+    candidates.append(_PACKAGE / "__pycache__")
     with suppress(RuntimeError):  # no home
-        found.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "driftline")
+        candidates.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "driftline")
     with suppress(OSError):
-        found.append(private(Path(tempfile.gettempdir()) / f"driftline-{os.getuid()}"))
-    return tuple(found)
+        candidates.append(make_private(Path(tempfile.gettempdir()) / f"driftline-{os.getuid()}"))
+    return tuple(candidates)
 
 
-def private(folder: Path) -> Path:
+def make_private(folder: Path) -> Path:
     """Make a folder in a shared one; OSError unless it is only ours: code from it is executed."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise PermissionError(f"{folder}: expected a folder that only its owner can open")
     return folder

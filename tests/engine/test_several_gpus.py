@@ -1,4 +1,4 @@
-"""Several cards, with the CPU's memory in the place of each."""
+"""Several GPUs, with the CPU's memory in the place of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cards import Card
+from fake_gpu import FakeGpu
 from monitor.test_slab import same
 from support import behind, scale
 
@@ -28,33 +28,33 @@ from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Version
 from driftline.serving.base_host import BaseHost
 from driftline.serving.monitoring.notifier import Notifier
-from driftline.serving.monitoring.watch_card import CardWatch
+from driftline.serving.monitoring.watch_gpu import GpuWatch
 from driftline.tensors import Tensors
 
 ROW = {"x": np.ones((1, 3), np.float32)}
 
 
 @pytest.fixture
-def cards(monkeypatch: pytest.MonkeyPatch) -> list[Card]:
-    """The cards that models find from here on, in the order in which they do."""
-    found: list[Card] = []
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[FakeGpu]:
+    """The GPUs that models find from here on, in the order in which they do."""
+    result: list[FakeGpu] = []
 
-    def find(name: str) -> Card:
-        found.append(Card(name))
-        return found[-1]
+    def find(name: str) -> FakeGpu:
+        result.append(FakeGpu(name))
+        return result[-1]
 
     monkeypatch.setattr(engine, "find", find)
-    return found
+    return result
 
 
-def two_cards(folder: Path) -> Bundle:
+def two_gpus(folder: Path) -> Bundle:
     scale(folder / "model.onnx", 2.0)
     (folder / "driftline.toml").write_text("[engine]\ndevice = 'cuda:1,0'\n[batching]\nmax_batch_rows = 16\n")
     return Bundle.open(folder)
 
 
-def test_a_batch_goes_to_the_card_with_the_fewest_under_way_or_the_next(tmp_path: Path) -> None:
-    path, devices = scale(tmp_path / "m.onnx", 2.0), [Card("cuda:0"), Card("cuda:1")]
+def test_a_batch_goes_to_the_gpu_with_the_fewest_under_way_or_the_next(tmp_path: Path) -> None:
+    path, devices = scale(tmp_path / "m.onnx", 2.0), [FakeGpu("cuda:0"), FakeGpu("cuda:1")]
     sessions = [DeviceSession(device, Session(path)) for device in devices]
     balancer = LoadBalancer(sessions)
     for _ in range(3):
@@ -84,8 +84,8 @@ def meeting(session: DeviceSession, meet: Barrier):  # type: ignore[no-untyped-d
     return wait
 
 
-def test_a_card_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, devices = scale(tmp_path / "m.onnx", 2.0), [Card("cuda:0"), Card("cuda:1")]
+def test_a_gpu_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, devices = scale(tmp_path / "m.onnx", 2.0), [FakeGpu("cuda:0"), FakeGpu("cuda:1")]
     first, second = (DeviceSession(device, Session(path)) for device in devices)
     balancer = LoadBalancer([first, second])
 
@@ -101,10 +101,10 @@ def test_a_card_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert [device.batches for device in devices] == [2, 2]
 
 
-def test_a_model_runs_on_all_the_cards_that_its_settings_name(tmp_path: Path, cards: list[Card]) -> None:
-    model = Model(two_cards(tmp_path))
-    assert [card.name for card in cards] == ["cuda:1", "cuda:0"]
-    assert (len(model.device_sessions), model.crosses, model.waits) == (2, True, True)
+def test_a_model_runs_on_all_the_gpus_that_its_settings_name(tmp_path: Path, gpus: list[FakeGpu]) -> None:
+    model = Model(two_gpus(tmp_path))
+    assert [gpu.name for gpu in gpus] == ["cuda:1", "cuda:0"]
+    assert (len(model.device_sessions), model.copies_inputs, model.waits) == (2, True, True)
     model.warm_up()
     for session in model.device_sessions:
         assert [buffers.rows for buffers in session.buffers] == [1, 2, 4, 8, 16]
@@ -112,17 +112,17 @@ def test_a_model_runs_on_all_the_cards_that_its_settings_name(tmp_path: Path, ca
     np.testing.assert_array_equal(model.predict(x)["y"], 2 * x)
 
 
-def test_features_are_made_on_all_the_cards(tmp_path: Path, cards: list[Card]) -> None:
+def test_features_are_made_on_all_the_gpus(tmp_path: Path, gpus: list[FakeGpu]) -> None:
     rows = {"a": np.arange(8.0), "s": np.array(list("abcabcab"), object)}
     transform = dl.Transform([dl.Standardise("a"), dl.OneHot("s")]).fit(rows)
     behind(tmp_path, transform)
     (tmp_path / "driftline.toml").write_text("[engine]\ndevice = 'cuda:0,1'\n")
     model = Model.load(tmp_path)
     model.warm_up()
-    for session, card in zip(model.device_sessions, cards, strict=True):
-        before = card.batches
+    for session, gpu in zip(model.device_sessions, gpus, strict=True):
+        before = gpu.batches
         assert session.run(rows, ["y"])["y"].tobytes() == transform.apply(rows).tobytes()
-        assert card.batches == before + 1
+        assert gpu.batches == before + 1
 
 
 def settled(categories: CategoryCounts | None, columns: Tensors) -> None:
@@ -130,11 +130,11 @@ def settled(categories: CategoryCounts | None, columns: Tensors) -> None:
     categories.settle(columns)
 
 
-def test_what_goes_to_several_cards_is_counted_on_each(tmp_path: Path, cards: list[Card]) -> None:
-    bundle = two_cards(tmp_path)
+def test_what_goes_to_several_gpus_is_counted_on_each(tmp_path: Path, gpus: list[FakeGpu]) -> None:
+    bundle = two_gpus(tmp_path)
     host = BaseHost(ServerFile(), Notifier(), None)
     model = Model(bundle)
-    assert type(host._watch(Version("m", 1), model, bundle)) is CardWatch
+    assert type(host._watch(Version("m", 1), model, bundle)) is GpuWatch
     x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     monitor, expected = (Monitor(Profile.fit({"x": x})) for _ in range(2))
     counters = DeviceCounters.of(model.device_sessions, monitor)
@@ -149,7 +149,7 @@ def test_what_goes_to_several_cards_is_counted_on_each(tmp_path: Path, cards: li
     same(monitor, expected)
 
 
-class Late(Card):
+class Late(FakeGpu):
     """Copies when it is waited for, as CUDA may; until then, what is copied has to be there."""
 
     def __init__(self) -> None:
@@ -167,13 +167,13 @@ class Late(Card):
 
 
 def test_what_a_counter_sends_is_kept_until_it_is_there(tmp_path: Path) -> None:
-    card = Late()
-    session = DeviceSession(card, Session(scale(tmp_path / "m.onnx", 2.0)))
+    gpu = Late()
+    session = DeviceSession(gpu, Session(scale(tmp_path / "m.onnx", 2.0)))
     session.run(ROW, ["y", "total"])
-    card.kept = True
+    gpu.kept = True
     # In two blocks, so they are moved.
     both = {"x": np.ones((200, 3), np.float32), "total": np.ones(200, np.float32)}
     counter = DeviceCounter.of(session, Monitor(Profile.fit(both)))
     session.run(ROW, ["y", "total"], lambda *computed: settled(counter.count(*computed), {}))
     counter.drain()
-    assert card.kept
+    assert gpu.kept

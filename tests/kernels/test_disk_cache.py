@@ -12,7 +12,7 @@ import pytest
 from naive_kernels import SIMULATED
 
 import driftline_kernels
-from driftline_kernels import keeping
+from driftline_kernels import disk_cache
 
 PACKAGE = Path(driftline_kernels.__file__ or "").parent
 
@@ -121,14 +121,14 @@ def test_what_an_image_holds_is_read_wherever_is_written(machine: Machine, tmp_p
 
 def test_a_folder_that_others_can_write_is_not_trusted(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
-    assert keeping.private(ours) == keeping.private(ours) == ours
+    assert disk_cache.make_private(ours) == disk_cache.make_private(ours) == ours
     ours.chmod(0o777)
     with pytest.raises(PermissionError, match="only its owner"):
-        keeping.private(ours)
+        disk_cache.make_private(ours)
     ours.chmod(0o700)
     (tmp_path / "link").symlink_to(ours)
     with pytest.raises(PermissionError, match="only its owner"):
-        keeping.private(tmp_path / "link")
+        disk_cache.make_private(tmp_path / "link")
 
 
 def test_a_broken_file_is_no_reason_to_fail(machine: Machine) -> None:

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
+from onnx_models import identity, scale, slow
 from rich.console import Console
-from support import identity, scale, slow
 
 import driftline as dl
 from driftline import __version__

@@ -34,5 +34,5 @@ def as_array(values: Any) -> Any:
             values = values.detach().cpu()
         return np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        came = type(values).__name__
-        raise TypeError(f"expected an array that numpy can represent, got a {came}: {error}") from None
+        actual = type(values).__name__
+        raise TypeError(f"expected an array that numpy can represent, got a {actual}: {error}") from None

@@ -55,7 +55,7 @@ def size_in_bytes(tensors: Tensors) -> int:
         size += array.nbytes
         if isinstance(array, np.ndarray) and array.dtype.hasobject:  # a column may be Arrow's
             # A column of texts may have a NaN, or anything else that a client of another server sends.
-            size += sum([STRING_BYTES + (len(one) if isinstance(one, str) else 0) for one in array.flat])
+            size += sum([STRING_BYTES + (len(text) if isinstance(text, str) else 0) for text in array.flat])
     return size
 
 

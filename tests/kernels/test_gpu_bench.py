@@ -15,7 +15,7 @@ from bench.gpu_kernels import cases, check
 from cards import Cpu
 from click.testing import CliRunner
 from naive_kernels import SIMULATED
-from support import scale
+from onnx_models import scale
 
 from driftline.engine.cuda.device import Card, missing
 from driftline_kernels.cards import SIGNATURES

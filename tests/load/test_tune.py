@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support import scale
+from onnx_models import scale
 
 from driftline.config import ServerFile
 from driftline.errors import DriftlineError

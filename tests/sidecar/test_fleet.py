@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support import receiver
+from server_process import receiver
 
 from driftline.sidecar import fleet
 

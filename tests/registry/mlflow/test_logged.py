@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import identity, scale
+from onnx_models import identity, scale
 
 from driftline.errors import ModelError
 from driftline.mlmodel import MlModel, Tensor

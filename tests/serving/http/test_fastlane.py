@@ -16,7 +16,7 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from lanes import GATHER, MOST, SLOW, House, ask, headed, post, quiet, until
-from support import infer_request
+from server_process import infer_request
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from driftline.http import IncompleteRequests

@@ -84,7 +84,7 @@ def _flag(item: Field[Any]) -> Callable[[Any], Any]:
     if not told.get("required"):
         told["default"] = item.default
     told["type"] = click.Choice(rule.choices) if rule.choices else TYPES[kind]
-    return option(flag, told.pop("help"), *item.metadata["same"], **told)
+    return option(flag, told.pop("help"), *item.metadata["aliases"], **told)
 
 
 registry_option = options(Server, "registry")

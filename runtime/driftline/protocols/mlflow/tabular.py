@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from driftline.columns import decoded
+from driftline.columns import decode_dictionary
 from driftline.config import Batching
 from driftline.errors import BadRequest
 from driftline.mlmodel import Column
@@ -229,7 +229,7 @@ def _frame(table: Any) -> Frame:
 def _values(column: Any) -> Array | list[Any]:
     """Return values as in pandas: numbers as an array, with NaN for nulls, dates and times as text."""
     if pa.types.is_dictionary(column.type):
-        column = decoded(column)
+        column = decode_dictionary(column)
     if pa.types.is_boolean(column.type) and not column.null_count:
         return np.array(column.to_pylist(), np.bool_)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):

@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 60.0
 """Limit of a whole call, except for files; for a silent part of it, TIMEOUT_SECONDS."""
-LONGEST_REST = 30.0
+MAX_RETRY_SECONDS = 30.0
 """Most seconds before a server that is down is tried again."""
 
 
@@ -214,7 +214,7 @@ class Tracking:
         with self._lock:
             first = self._attempts == 0
             self._attempts += 1
-            self._again = time.monotonic() + jittered(backoff(self._attempts, longest=LONGEST_REST))
+            self._again = time.monotonic() + jittered(backoff(self._attempts, maximum=MAX_RETRY_SECONDS))
         if first:
             since = datetime.fromtimestamp(self._memory.since).astimezone()
             log.warning("%s; what it said last holds, news of %s", error, since.isoformat(" ", "seconds"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 
-from driftline.answers import known
+from driftline.answers import client_error
 from driftline.errors import DriftlineError
 
 _CODES = {
@@ -20,7 +20,7 @@ _CODES = {
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Return the code and the message of an error; log it if it is unexpected."""
-    told = known(error)
+    told = client_error(error)
     return _CODES.get(told.status, grpc.StatusCode.INTERNAL), str(told)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from driftline.blocks import Blocks, arrays_of, cut, forget, put, room_for
+from driftline.blocks import Blocks, allocate, arrays_of, forget, put, slice_rows
 from driftline.tensors import Tensors
 
 log = logging.getLogger("driftline.monitor")
@@ -104,7 +104,7 @@ class Buffer:
         width = sum(array.size for side in (inputs, outputs) for array in arrays_of(side))
         self.rows = 0
         self.enough = max(1, min(ENOUGH_ROWS, MAX_VALUES * length(inputs, outputs) // max(1, width)))
-        self._inputs, self._outputs = room_for(inputs, 2 * self.enough), room_for(outputs, 2 * self.enough)
+        self._inputs, self._outputs = allocate(inputs, 2 * self.enough), allocate(outputs, 2 * self.enough)
 
     def add(self, inputs: Tensors, outputs: Tensors) -> bool:
         """Copy a batch into it; return False if it is too large, of another form, or there is no room."""
@@ -119,7 +119,7 @@ class Buffer:
 
     def batch(self) -> Batch:
         """Return its rows, without a copy."""
-        return cut(self._inputs, 0, self.rows), cut(self._outputs, 0, self.rows)
+        return slice_rows(self._inputs, 0, self.rows), slice_rows(self._outputs, 0, self.rows)
 
     def clear(self) -> None:
         """Remove all rows."""

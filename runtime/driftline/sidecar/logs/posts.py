@@ -68,7 +68,7 @@ class Connection(HttpConnection):
 
     def data_received(self, data: bytes) -> None:
         """Parse the data received."""
-        if self._between and (self.cycle is None or self.cycle.response_complete):
+        if self._between_requests and (self.cycle is None or self.cycle.response_complete):
             if not self.flow.write_paused and self._take(data):
                 return
             self._fresh = data

@@ -213,7 +213,7 @@ def show(
     from driftline.load.show import as_json, remarks, table
 
     request, points = measured.request, measured.points
-    about = f"{request.about}: {len(request.body):,} bytes to {request.url}"
+    about = f"{request.description}: {len(request.body):,} bytes to {request.url}"
     console = stdout()
     console.print(about, table(points), sep="\n\n", markup=False, soft_wrap=True)
     console.print(*remarks(points, p99_ms, knee, interrupted), sep="\n", markup=False, soft_wrap=True)
@@ -272,4 +272,4 @@ def tune(
             if tuning.trials:
                 console.print(trials_table(tuning.trials), soft_wrap=True)
     edit.write(tuning.best.settings.tables())
-    console.print(tuning.why(), f"it is in {edit.path}", sep="\n", markup=False, soft_wrap=True)
+    console.print(tuning.conclusion(), f"it is in {edit.path}", sep="\n", markup=False, soft_wrap=True)

@@ -150,9 +150,9 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     pq.write_table(to_table([first]), tmp_path / "a.parquet")
     async with reading(tmp_path) as (files, agent):
         await rows(agent, 30)
-        while files.halves.waiting < 1:
+        while files.halves.known_ids < 1:
             pass
-        with agent.steady:
+        with agent.state_lock:
             state = json.loads(json.dumps(files.state()))
     with (tmp_path / "b.csv").open("a") as file:
         file.write("1,2,3,a\n")
@@ -328,7 +328,7 @@ def test_a_header_is_known_only_with_the_rows_behind_it(tmp_path: Path) -> None:
     known: list[tuple[int, str]] = []
 
     class Watching:
-        steady = RLock()
+        state_lock = RLock()
 
         def observe(self, exchange: Any) -> None:
             (place,) = files.state()["places"]

@@ -58,8 +58,8 @@ MAX_UNSEEN = 20_000
 
 _ROTATED = re.compile(r"(\.\d+)+\Z")
 _HEAD_BYTES = _LAST_BYTES = 256
-_PAYLOAD = {"id", "type", "body"}
-_NEEDED = tuple(name for name in COLUMNS if name not in ("json_length", "status"))
+_PAYLOAD_COLUMNS = {"id", "type", "body"}
+_REQUIRED = tuple(name for name in COLUMNS if name not in ("json_length", "status"))
 
 
 @dataclass(slots=True)
@@ -150,16 +150,16 @@ class Files:
 
     def _scan(self, agent: Agent) -> None:
         """Read what is new since the last scan; OSError if the files can't be listed."""
-        with agent.steady:
+        with agent.state_lock:
             hand_in(agent, self.halves.expire(monotonic()))
         for path in self._paths():
             try:
                 self._read(path, agent)
             except Exception as error:  # whatever is in it; it is read again when it has changed
-                again = isinstance(error, OSError) and error.errno is not None  # Arrow's own have none
-                if again:
+                is_temporary = isinstance(error, OSError) and error.errno is not None  # Arrow's own have none
+                if is_temporary:
                     self._seen.pop(path, None)
-                self._fail("failed" if again else "malformed", str(path), error)
+                self._fail("failed" if is_temporary else "malformed", str(path), error)
 
     def _fail(self, outcome: str, name: str, error: Exception) -> None:
         """Count a failure; log it if it differs from the last one of that file or pattern."""
@@ -175,54 +175,54 @@ class Files:
         matching = (
             folder.iterdir() if folder.is_dir() else map(Path, glob.glob(self._pattern, recursive=True))
         )
-        found = sorted(matching)
+        paths = sorted(matching)
         changed: list[Path] = []
-        there: dict[Path, tuple[int, int, int]] = {}
-        for path in found:
+        present: dict[Path, tuple[int, int, int]] = {}
+        for path in paths:
             if path.name.startswith(".") or _kind(path) is None or not os.path.isfile(path):
                 continue
             try:
                 stat = path.stat()
             except OSError:  # removed meanwhile
                 continue
-            there[path] = mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
-            if self._seen.get(path) != mark:
+            present[path] = stamp = stat.st_ino, stat.st_size, stat.st_mtime_ns
+            if self._seen.get(path) != stamp:
                 changed.append(path)
-        self._seen = there
-        self._warn_if_empty(len(found))
-        self._logged = {str(path): self._logged[str(path)] for path in there if str(path) in self._logged}
-        self._forget({inode for inode, _, _ in there.values()}, monotonic())
+        self._seen = present
+        self._warn_if_empty(len(paths))
+        self._logged = {str(path): self._logged[str(path)] for path in present if str(path) in self._logged}
+        self._forget({inode for inode, _, _ in present.values()}, monotonic())
         return changed
 
-    def _warn_if_empty(self, found: int) -> None:
+    def _warn_if_empty(self, file_count: int) -> None:
         """Log once that there is nothing to read, until there is: a pattern may be wrong or early."""
         if self._seen:
             self._empty_logged = False
         elif not self._empty_logged:
             self._empty_logged = True
-            others = f", {found} with other endings than {', '.join(KINDS)}" if found else ""
-            log.warning("%s: no files to read%s; looking every %g s", self._pattern, others, POLL_SECONDS)
+            ignored = f", {file_count} with other endings than {', '.join(KINDS)}" if file_count else ""
+            log.warning("%s: no files to read%s; looking every %g s", self._pattern, ignored, POLL_SECONDS)
 
-    def _forget(self, there: set[int], now: float) -> None:
+    def _forget(self, present: set[int], now: float) -> None:
         """Drop the places of inodes that have been gone for long; a scan without files does not count."""
-        if not there:
+        if not present:
             self._unseen.clear()
             return
-        gone = self._places.keys() - there
+        gone = self._places.keys() - present
         self._unseen = {inode: since for inode, since in self._unseen.items() if inode in gone}
         for inode in gone - self._unseen.keys():
             self._unseen[inode] = now
-        kept = dict(self._places)
+        places = dict(self._places)
         for inode, since in list(self._unseen.items()):
             if now - since < FORGET_SECONDS and len(self._unseen) <= MAX_UNSEEN:
                 break
-            del self._unseen[inode], kept[inode]
-        self._places = kept  # in one assignment: a checkpoint may be reading it
+            del self._unseen[inode], places[inode]
+        self._places = places  # in one assignment: a checkpoint may be reading it
 
     def _read(self, path: Path, agent: Agent) -> None:
         """Read a file from where it was left."""
         with path.open("rb") as file:
-            with agent.steady:
+            with agent.state_lock:
                 place = self._place(file, _kind(path) == "parquet")
             if _kind(path) == "parquet":
                 self._read_parquet(file, place, agent)
@@ -245,25 +245,25 @@ class Files:
 
     def _read_parquet(self, file: Any, place: Place, agent: Agent) -> None:
         with pq.ParquetFile(file) as table:
-            before = 0
+            rows_read = 0
             for batch in table.iter_batches(CHUNK_ROWS):
-                rows = batch.slice(max(0, place.done - before))
-                before += len(batch)
+                rows = batch.slice(max(0, place.done - rows_read))
+                rows_read += len(batch)
                 if self._closed.is_set():
                     return
                 if len(rows):
-                    self._count(agent, place, before, rows, None)
+                    self._count(agent, place, rows_read, rows, None)
 
     def _read_text(self, file: Any, place: Place, agent: Agent, csv: bool) -> None:
         while not self._closed.is_set():
             file.seek(place.done)
             if place.passing:
-                if not self._pass_over(file, place, agent):
+                if not self._skip_line(file, place, agent):
                     return
                 continue
             part = _part(file, csv)
             if part is None:
-                with agent.steady:
+                with agent.state_lock:
                     self.counts["malformed"] += 1
                     agent.fail(f"a line: expected at most {MAX_LINE_BYTES} bytes, got more")
                     place.passing = True
@@ -276,13 +276,13 @@ class Files:
                 header = first.decode("utf-8", "replace").rstrip("\r")
             self._count(agent, place, done, None, part, header, _last(file, done))
 
-    def _pass_over(self, file: Any, place: Place, agent: Agent) -> bool:
+    def _skip_line(self, file: Any, place: Place, agent: Agent) -> bool:
         """Skip a chunk of a line that is too long, up to its end at most; False at the end of the file."""
         chunk = file.read(CHUNK_BYTES)
         end = chunk.find(b"\n") + 1
         done = place.done + (end or len(chunk))
         last = _last(file, done)
-        with agent.steady:
+        with agent.state_lock:
             place.done, place.passing, place.last = done, not end, last
         return bool(chunk)
 
@@ -297,7 +297,7 @@ class Files:
         last: str = "",
     ) -> None:
         """Count a part of a file and move its place, in one step; skip what can't be read."""
-        with agent.steady:
+        with agent.state_lock:
             try:
                 if rows is not None:
                     self._count_table(agent, pa.table(rows))
@@ -312,16 +312,16 @@ class Files:
             place.done, place.header, place.last = done, header, last
 
     def _count_table(self, agent: Agent, table: Any) -> None:
-        if set(table.column_names) >= _PAYLOAD:
-            whole = table.filter(_complete(table))
-            for _ in range(len(table) - len(whole)):
-                agent.fail(f"a payload: expected {', '.join(_NEEDED)}, got a null among them")
-            self._join(agent, of_table(whole))
+        if set(table.column_names) >= _PAYLOAD_COLUMNS:
+            complete = table.filter(_complete(table))
+            for _ in range(len(table) - len(complete)):
+                agent.fail(f"a payload: expected {', '.join(_REQUIRED)}, got a null among them")
+            self._join(agent, of_table(complete))
         else:
             agent.observe_columns(columns_of(table))
 
     def _count_csv(self, agent: Agent, header: str, text: bytes) -> None:
-        if {name.strip('" ') for name in header.split(",")} >= _PAYLOAD:
+        if {name.strip('" ') for name in header.split(",")} >= _PAYLOAD_COLUMNS:
             raise BadRequest("payloads: expected Parquet or JSON lines, got CSV")
         agent.observe(Exchange("", Body(header.encode() + b"\n" + text, b"text/csv")))
 
@@ -354,7 +354,7 @@ class Files:
 
 def _complete(table: Any) -> Any:
     """Return a mask of the rows that have all that a payload must have."""
-    valid = (pc.is_valid(table.column(name)) for name in _NEEDED if name in table.column_names)
+    valid = (pc.is_valid(table.column(name)) for name in _REQUIRED if name in table.column_names)
     return reduce(pc.and_, valid)
 
 
@@ -374,13 +374,13 @@ def _kind(path: Path) -> str | None:
 
 def _part(file: Any, csv: bool) -> bytes | None:
     """Return the next complete lines; empty if there is none yet, None if the line is too long."""
-    chunk, wanted = file.read(CHUNK_BYTES), CHUNK_BYTES
+    chunk, size = file.read(CHUNK_BYTES), CHUNK_BYTES
     while (end := _end(chunk, csv)) == 0:
-        if len(chunk) < wanted:
+        if len(chunk) < size:
             return b""
-        if wanted >= MAX_LINE_BYTES:
+        if size >= MAX_LINE_BYTES:
             return None
-        chunk, wanted = chunk + file.read(wanted), 2 * wanted
+        chunk, size = chunk + file.read(size), 2 * size
     return bytes(chunk[:end])
 
 

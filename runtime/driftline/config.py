@@ -137,8 +137,8 @@ class ModelSettings:
 
     def override(self, tables: Mapping[str, Any], where: str) -> ModelSettings:
         """Return these settings with a TOML document's values; ConfigError begins with `where`."""
-        known = {item.name for item in fields(self)}
-        _refuse_unknown(tables, known, where)
+        names = {item.name for item in fields(self)}
+        _refuse_unknown(tables, names, where)
         return replace(
             self,
             **{

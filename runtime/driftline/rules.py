@@ -99,11 +99,11 @@ def without_secrets(text: str) -> str:
     Of one whose password may contain a ? or #, only the scheme is left.
     """
     scheme, rest = re.fullmatch(r"(?s)([\w+.-]+://)?(.*)", text).groups("")  # type: ignore[union-attr]
-    shown, query = re.fullmatch(r"(?s)([^?#]*)(.*)", rest).groups()  # type: ignore[union-attr]
-    if "@" in query and "/" not in shown:
+    visible, query = re.fullmatch(r"(?s)([^?#]*)(.*)", rest).groups()  # type: ignore[union-attr]
+    if "@" in query and "/" not in visible:
         return scheme + "..."
-    shown = re.sub(r"(?s).*@", "...@", shown)
-    return scheme + shown + ("?..." if query and (scheme or "=" in query) else query)
+    visible = re.sub(r"(?s).*@", "...@", visible)
+    return scheme + visible + ("?..." if query and (scheme or "=" in query) else query)
 
 
 SWITCH = Rule("true or false", lambda value: type(value) is bool)

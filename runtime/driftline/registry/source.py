@@ -39,8 +39,8 @@ class Reference:
                 f"{text}: expected a model's name, or the path of an .onnx file that is there; "
                 "`driftline convert` makes one of other libraries' models"
             )
-        name, at, alias = text.partition("@")
-        if at:
+        name, at_sign, alias = text.partition("@")
+        if at_sign:
             return cls(check_name(name), alias=check_name(alias, "alias"))
         name, colon, version = text.partition(":")
         return cls(check_name(name), version=parse_version(version) if colon else None)

@@ -51,10 +51,10 @@ MAX_LINE_BYTES = 64 * 2**20
 CHUNK_ROWS = 16_384
 
 FORGET_SECONDS = 3600.0
-"""How long a place is kept after its file was last seen: a volume may mount late, a rename hides it."""
+"""How long a position is kept after its file was last seen: a volume may mount late, a rename hides it."""
 
 MAX_UNSEEN = 20_000
-"""Most places of unseen files; beyond that, those unseen for longest are forgotten."""
+"""Most positions of unseen files; beyond that, those unseen for longest are forgotten."""
 
 _ROTATED = re.compile(r"(\.\d+)+\Z")
 _HEAD_BYTES = _LAST_BYTES = 256
@@ -63,7 +63,7 @@ _REQUIRED = tuple(name for name in COLUMNS if name not in ("json_length", "statu
 
 
 @dataclass(slots=True)
-class Place:
+class Position:
     """How far a file has been read.
 
     done     rows of Parquet, else bytes
@@ -97,7 +97,7 @@ class Files:
         self.halves = Halves(join_bytes, join_seconds)
         self.counts: Counter[str] = Counter(dict.fromkeys(("read", "malformed", "failed"), 0))
         self._pattern = pattern
-        self._places: dict[int, Place] = {}
+        self._positions: dict[int, Position] = {}
         self._seen: dict[Path, tuple[int, int, int]] = {}
         self._logged: dict[str, str] = {}  # why a file, or a scan, has failed
         self._empty_logged = False  # there is nothing to read, and that was logged
@@ -110,7 +110,7 @@ class Files:
     async def start(self, agent: Agent, state: Any) -> None:
         """See Source."""
         if state is not None:
-            self._places = {place["inode"]: Place(**place) for place in state["places"]}
+            self._positions = {position["inode"]: Position(**position) for position in state["places"]}
             self.halves.restore(state["halves"], monotonic())
         self._thread = Thread(target=self._run, args=(agent,), name="driftline-files", daemon=True)
         self._thread.start()
@@ -123,8 +123,8 @@ class Files:
 
     def state(self) -> Any:
         """See Source."""
-        places = [asdict(place) for place in self._places.values()]
-        return {"places": places, "halves": self.halves.snapshot()}
+        positions = [asdict(position) for position in self._positions.values()]
+        return {"places": positions, "halves": self.halves.snapshot()}
 
     def metrics(self) -> Iterator[Metric]:
         """See Source."""
@@ -204,99 +204,99 @@ class Files:
             log.warning("%s: no files to read%s; looking every %g s", self._pattern, ignored, POLL_SECONDS)
 
     def _forget(self, present: set[int], now: float) -> None:
-        """Drop the places of inodes that have been gone for long; a scan without files does not count."""
+        """Drop the positions of inodes that have been gone for long; a scan without files does not count."""
         if not present:
             self._unseen.clear()
             return
-        gone = self._places.keys() - present
+        gone = self._positions.keys() - present
         self._unseen = {inode: since for inode, since in self._unseen.items() if inode in gone}
         for inode in gone - self._unseen.keys():
             self._unseen[inode] = now
-        places = dict(self._places)
+        positions = dict(self._positions)
         for inode, since in list(self._unseen.items()):
             if now - since < FORGET_SECONDS and len(self._unseen) <= MAX_UNSEEN:
                 break
-            del self._unseen[inode], places[inode]
-        self._places = places  # in one assignment: a checkpoint may be reading it
+            del self._unseen[inode], positions[inode]
+        self._positions = positions  # in one assignment: a checkpoint may be reading it
 
     def _read(self, path: Path, agent: Agent) -> None:
         """Read a file from where it was left."""
         with path.open("rb") as file:
             with agent.state_lock:
-                place = self._place(file, _kind(path) == "parquet")
+                position = self._position_of(file, _kind(path) == "parquet")
             if _kind(path) == "parquet":
-                self._read_parquet(file, place, agent)
+                self._read_parquet(file, position, agent)
             else:
-                self._read_text(file, place, agent, _kind(path) == "csv")
+                self._read_text(file, position, agent, _kind(path) == "csv")
 
-    def _place(self, file: Any, rows: bool) -> Place:
+    def _position_of(self, file: Any, rows: bool) -> Position:
         """Return where a file was left, in rows or bytes; its beginning if it is a different file."""
         stat = os.fstat(file.fileno())
-        place = self._places.get(stat.st_ino)
-        if place is not None:
-            same = sha256(file.read(place.first)).hexdigest() == place.digest
-            if same and (rows or place.done <= stat.st_size):
-                if not place.last or _last(file, place.done) == place.last:
-                    return place
+        position = self._positions.get(stat.st_ino)
+        if position is not None:
+            same = sha256(file.read(position.first)).hexdigest() == position.digest
+            if same and (rows or position.done <= stat.st_size):
+                if not position.last or _tail_digest(file, position.done) == position.last:
+                    return position
             file.seek(0)
         head = file.read(_HEAD_BYTES)
-        self._places[stat.st_ino] = place = Place(stat.st_ino, len(head), sha256(head).hexdigest())
-        return place
+        self._positions[stat.st_ino] = position = Position(stat.st_ino, len(head), sha256(head).hexdigest())
+        return position
 
-    def _read_parquet(self, file: Any, place: Place, agent: Agent) -> None:
+    def _read_parquet(self, file: Any, position: Position, agent: Agent) -> None:
         with pq.ParquetFile(file) as table:
             rows_read = 0
             for batch in table.iter_batches(CHUNK_ROWS):
-                rows = batch.slice(max(0, place.done - rows_read))
+                rows = batch.slice(max(0, position.done - rows_read))
                 rows_read += len(batch)
                 if self._closed.is_set():
                     return
                 if len(rows):
-                    self._count(agent, place, rows_read, rows, None)
+                    self._count(agent, position, rows_read, rows, None)
 
-    def _read_text(self, file: Any, place: Place, agent: Agent, csv: bool) -> None:
+    def _read_text(self, file: Any, position: Position, agent: Agent, csv: bool) -> None:
         while not self._closed.is_set():
-            file.seek(place.done)
-            if place.passing:
-                if not self._skip_line(file, place, agent):
+            file.seek(position.done)
+            if position.passing:
+                if not self._skip_line(file, position, agent):
                     return
                 continue
-            part = _part(file, csv)
+            part = _next_lines(file, csv)
             if part is None:
                 with agent.state_lock:
                     self.counts["malformed"] += 1
                     agent.fail(f"a line: expected at most {MAX_LINE_BYTES} bytes, got more")
-                    place.passing = True
+                    position.passing = True
                 continue
             if not part:
                 return  # the last line is incomplete
-            done, header = place.done + len(part), place.header
+            done, header = position.done + len(part), position.header
             if csv and not header:
                 first, _, part = part.partition(b"\n")
                 header = first.decode("utf-8", "replace").rstrip("\r")
-            self._count(agent, place, done, None, part, header, _last(file, done))
+            self._count(agent, position, done, None, part, header, _tail_digest(file, done))
 
-    def _skip_line(self, file: Any, place: Place, agent: Agent) -> bool:
+    def _skip_line(self, file: Any, position: Position, agent: Agent) -> bool:
         """Skip a chunk of a line that is too long, up to its end at most; False at the end of the file."""
         chunk = file.read(CHUNK_BYTES)
         end = chunk.find(b"\n") + 1
-        done = place.done + (end or len(chunk))
-        last = _last(file, done)
+        done = position.done + (end or len(chunk))
+        last = _tail_digest(file, done)
         with agent.state_lock:
-            place.done, place.passing, place.last = done, not end, last
+            position.done, position.passing, position.last = done, not end, last
         return bool(chunk)
 
     def _count(
         self,
         agent: Agent,
-        place: Place,
+        position: Position,
         done: int,
         rows: Any,
         text: bytes | None,
         header: str = "",
         last: str = "",
     ) -> None:
-        """Count a part of a file and move its place, in one step; skip what can't be read."""
+        """Count a part of a file and move its position, in one step; skip what can't be read."""
         with agent.state_lock:
             try:
                 if rows is not None:
@@ -309,11 +309,11 @@ class Files:
             except Exception as error:  # whatever is in it: the thread must not be stuck on it forever
                 self.counts["malformed"] += 1
                 agent.fail(str(error) or type(error).__name__)
-            place.done, place.header, place.last = done, header, last
+            position.done, position.header, position.last = done, header, last
 
     def _count_table(self, agent: Agent, table: Any) -> None:
         if set(table.column_names) >= _PAYLOAD_COLUMNS:
-            complete = table.filter(_complete(table))
+            complete = table.filter(_complete_rows(table))
             for _ in range(len(table) - len(complete)):
                 agent.fail(f"a payload: expected {', '.join(_REQUIRED)}, got a null among them")
             self._join(agent, of_table(complete))
@@ -352,7 +352,7 @@ class Files:
         hand_in(agent, [pair for pair in pairs if pair is not None])
 
 
-def _complete(table: Any) -> Any:
+def _complete_rows(table: Any) -> Any:
     """Return a mask of the rows that have all that a payload must have."""
     valid = (pc.is_valid(table.column(name)) for name in _REQUIRED if name in table.column_names)
     return reduce(pc.and_, valid)
@@ -361,7 +361,7 @@ def _complete(table: Any) -> Any:
 _STRUCTURED = [(b"content-type", cloudevents.STRUCTURED.encode())]
 
 
-def _last(file: Any, done: int) -> str:
+def _tail_digest(file: Any, done: int) -> str:
     """Return the digest of the bytes before a position."""
     start = max(0, done - _LAST_BYTES)
     file.seek(start)
@@ -372,10 +372,10 @@ def _kind(path: Path) -> str | None:
     return KINDS.get(Path(_ROTATED.sub("", path.name)).suffix)
 
 
-def _part(file: Any, csv: bool) -> bytes | None:
+def _next_lines(file: Any, csv: bool) -> bytes | None:
     """Return the next complete lines; empty if there is none yet, None if the line is too long."""
     chunk, size = file.read(CHUNK_BYTES), CHUNK_BYTES
-    while (end := _end(chunk, csv)) == 0:
+    while (end := _end_of_lines(chunk, csv)) == 0:
         if len(chunk) < size:
             return b""
         if size >= MAX_LINE_BYTES:
@@ -384,7 +384,7 @@ def _part(file: Any, csv: bool) -> bytes | None:
     return bytes(chunk[:end])
 
 
-def _end(chunk: bytes, csv: bool) -> int:
+def _end_of_lines(chunk: bytes, csv: bool) -> int:
     """Return where the last complete line ends; in CSV, quoted values may contain newlines."""
     if not csv:
         return chunk.rfind(b"\n") + 1

@@ -233,9 +233,9 @@ class TapSource:
         try:
             with self._end.makefile("rb", buffering=2**18) as file:
                 while len(head := file.read(_HEAD.size)) == _HEAD.size:
-                    path, *rest = _HEAD.unpack(head)
+                    path_length, *rest = _HEAD.unpack(head)
                     json_lengths, lengths = rest[:2], rest[2:]
-                    target = file.read(path).decode("latin-1")
+                    target = file.read(path_length).decode("latin-1")
                     request = _body(file.read, lengths[:3], json_lengths[0])
                     agent.observe(Exchange(target, request, _body(file.read, lengths[3:], json_lengths[1])))
                     self._shared.add("taken")

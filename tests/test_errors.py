@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from driftline import errors
-from driftline.serving.metrics import REASONS
+from driftline.serving.metrics import FAILURE_REASONS
 
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
@@ -13,7 +13,7 @@ def test_every_error_has_a_status_a_reason_and_its_message(kind: type[errors.Dri
     error = kind("what was expected, what came")
     assert isinstance(error, errors.DriftlineError)
     assert 400 <= error.status < 600
-    assert error.reason in REASONS
+    assert error.reason in FAILURE_REASONS
     assert str(error) == "what was expected, what came"
     assert kind.__doc__
 

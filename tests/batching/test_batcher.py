@@ -37,7 +37,7 @@ def signature(*shape: int, batched: bool = True) -> Signature:
     return Signature((spec,), (spec,), batched)
 
 
-def known(ns: int) -> Cost:
+def cost_of(ns: int) -> Cost:
     """A cost that predicts `ns` for everything small."""
     cost = Cost()
     for size in range(12):
@@ -53,7 +53,7 @@ class Doubler:
 
     def __init__(self) -> None:
         self.batches: list[Any] = []
-        self.wanted: list[tuple[str, ...]] = []
+        self.requested: list[tuple[str, ...]] = []
         self.threads: set[int] = set()
         self.gate = threading.Event()
         self.gate.set()
@@ -62,7 +62,7 @@ class Doubler:
     def __call__(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         x = inputs["x"]
         self.batches.append(x[..., 0].tolist())
-        self.wanted.append(tuple(outputs))
+        self.requested.append(tuple(outputs))
         self.threads.add(threading.get_ident())
         self.entered.release()
         assert self.gate.wait(FOREVER)
@@ -84,16 +84,18 @@ def make(
     run: Callable[[Tensors, Sequence[str]], Tensors],
     sig: Signature | None = None,
     *,
-    most: int = 4,
+    max_rows: int = 4,
     instances: int = 1,
     ns: int = INLINE,
     **limits: int,
 ) -> Batcher:
-    return Batcher(run, sig or signature(), Batching(max_batch_rows=most, **limits), instances, known(ns))
+    return Batcher(
+        run, sig or signature(), Batching(max_batch_rows=max_rows, **limits), instances, cost_of(ns)
+    )
 
 
 @asynccontextmanager
-async def held(run: Doubler, batcher: Batcher, count: int = 1) -> AsyncIterator[list[Request]]:
+async def blocked(run: Doubler, batcher: Batcher, count: int = 1) -> AsyncIterator[list[Request]]:
     """While inside, `count` requests of one row are running in threads."""
     run.gate.clear()
     requests = []
@@ -150,17 +152,17 @@ async def test_what_waits_for_the_next_turn_of_the_loop_may_run_now() -> None:
     batcher.flush_now()
     assert request.done
     assert await settled(request) == [[2]]
-    waiting = delayed.submit(rows(2), ("y",))
+    queued = delayed.submit(rows(2), ("y",))
     delayed.flush_now()
     assert run.batches == [[1]]
-    waiting.cancel()
+    queued.cancel()
     await empty(batcher)
     await empty(delayed)
 
 
 async def test_what_runs_now_does_not_run_again_in_the_next_turn_of_the_loop() -> None:
     run = Doubler()
-    batcher = make(run, most=1, ns=THREAD)
+    batcher = make(run, max_rows=1, ns=THREAD)
     run.gate.clear()
     requests = [batcher.submit(rows(number), ("y",)) for number in (1, 2)]
     batcher.flush_now()
@@ -173,7 +175,7 @@ async def test_what_runs_now_does_not_run_again_in_the_next_turn_of_the_loop() -
 
 async def test_no_more_batches_run_than_there_are_instances() -> None:
     run = Doubler()
-    batcher = make(run, most=2, ns=THREAD)
+    batcher = make(run, max_rows=2, ns=THREAD)
     run.gate.clear()
     requests = [batcher.submit(rows(number, number), ("y",)) for number in (1, 2, 3)]
     await run.running()
@@ -196,7 +198,7 @@ async def test_what_comes_in_one_turn_of_the_loop_runs_together() -> None:
 async def test_what_comes_while_a_batch_runs_is_the_next_one() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher) as first:
+    async with blocked(run, batcher) as first:
         later = [batcher.submit(rows(n), ("y",)) for n in range(6)]
         assert (batcher.queue_rows, batcher.pending) == (6, 7)
     assert await settled(*first, *later) == [[200], *([2 * n] for n in range(6))]
@@ -207,7 +209,7 @@ async def test_what_comes_while_a_batch_runs_is_the_next_one() -> None:
 async def test_rows_are_counted_and_requests_are_not_cut_below_the_maximum() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher):
+    async with blocked(run, batcher):
         batcher.submit(rows(1, 2, 3), ("y",))
         batcher.submit(rows(4, 5), ("y",))
         batcher.submit(rows(6), ("y",))
@@ -218,7 +220,7 @@ async def test_rows_are_counted_and_requests_are_not_cut_below_the_maximum() -> 
 async def test_a_request_above_the_maximum_is_split_and_fills_what_is_free() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher):
+    async with blocked(run, batcher):
         requests = [
             batcher.submit(rows(0), ("y",)),
             batcher.submit(rows(*range(1, 10)), ("y", "z")),
@@ -253,7 +255,7 @@ async def test_only_wanted_outputs_are_computed_and_each_request_gets_its_own() 
     assert alone["z"].tolist() == [[-1, -1]]
     assert list(await two) == ["y", "z"]
     await batcher.submit(rows(3), ("z",))
-    assert run.wanted == [("z", "y"), ("z",)]
+    assert run.requested == [("z", "y"), ("z",)]
 
 
 @pytest.mark.parametrize("values", [(), (7, 8)])
@@ -268,19 +270,19 @@ async def test_zero_rows_are_answered(values: tuple[float, ...]) -> None:
 async def test_zero_rows_leave_the_queue_too() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher):
-        gone = batcher.submit(rows(), ("y",))
-        gone.cancel()
+    async with blocked(run, batcher):
+        cancelled = batcher.submit(rows(), ("y",))
+        cancelled.cancel()
         assert batcher.queue_bytes == 0
-        late = batcher.submit(rows(), ("y",), timeout_us=1)
+        expired = batcher.submit(rows(), ("y",), timeout_us=1)
         with pytest.raises(DeadlineExceeded):
-            await late
+            await expired
     await empty(batcher)
 
 
 async def test_zero_rows_do_not_make_a_long_batch_look_short() -> None:
     run = Doubler()
-    batcher = make(run, ns=INLINE, most=4)
+    batcher = make(run, ns=INLINE, max_rows=4)
     batcher._cost = Cost()
     batcher._cost.learn(0, INLINE)
     batcher._cost.learn(8, THREAD)
@@ -294,7 +296,7 @@ async def test_zero_rows_do_not_make_a_long_batch_look_short() -> None:
 async def test_varying_dimensions_are_grouped_and_take_turns() -> None:
     run = Doubler()
     batcher = make(run, signature(-1, -1), ns=THREAD)
-    async with held(run, batcher):
+    async with blocked(run, batcher):
         narrow = [batcher.submit(rows(n, width=1), ("y",)) for n in range(8)]
         wide = [batcher.submit(rows(10 + n, width=3), ("y",)) for n in range(3)]
     assert await settled(*narrow, *wide) == [[2 * n] for n in [*range(8), 10, 11, 12]]
@@ -335,13 +337,13 @@ async def test_models_without_a_free_batch_dimension_run_each_request_alone(sig:
 async def test_instances_run_batches_at_the_same_time() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD, instances=3)
-    async with held(run, batcher, 3) as requests:
-        waiting = batcher.submit(rows(1), ("y",))
+    async with blocked(run, batcher, 3) as requests:
+        queued = batcher.submit(rows(1), ("y",))
         for _ in range(10):
             await asyncio.sleep(0)
         assert batcher.queue_rows == 1  # a fourth has to wait
         assert len(run.threads) == 3
-    assert await settled(*requests, waiting) == [[200], [202], [204], [2]]
+    assert await settled(*requests, queued) == [[200], [202], [204], [2]]
     await empty(batcher)
 
 
@@ -380,12 +382,12 @@ async def test_parts_that_finish_out_of_order_are_joined_in_order() -> None:
 
 
 async def test_short_work_runs_on_the_loop_and_long_work_in_a_thread() -> None:
-    here = threading.get_ident()
+    loop_thread = threading.get_ident()
     for ns, inline in ((INLINE, True), (THREAD, False)):
         run = Doubler()
         batcher = make(run, ns=ns)
         await batcher.submit(rows(1), ("y",))
-        assert (run.threads == {here}) is inline
+        assert (run.threads == {loop_thread}) is inline
         await empty(batcher)
         batcher.close()
 
@@ -420,8 +422,8 @@ async def test_a_delay_ends() -> None:
     run = Doubler()
     batcher = make(run, max_delay_us=2_000)
     assert await settled(batcher.submit(rows(1), ("y",))) == [[2]]
-    gone = batcher.submit(rows(2), ("y",))
-    gone.cancel()
+    cancelled = batcher.submit(rows(2), ("y",))
+    cancelled.cancel()
     assert await settled(batcher.submit(rows(3), ("y",))) == [[6]]
     await empty(batcher)
 
@@ -441,7 +443,7 @@ async def test_what_is_left_of_a_full_batch_waits_no_longer_than_the_delay() -> 
 async def test_a_queue_full_of_rows_refuses_and_says_when_to_come_back() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD, max_queue_rows=5)
-    async with held(run, batcher):
+    async with blocked(run, batcher):
         batcher.submit(rows(1, 2, 3), ("y",))
         with pytest.raises(Unavailable, match="full: 3 rows wait") as refused:
             batcher.submit(rows(4, 5, 6), ("y",))
@@ -455,8 +457,8 @@ async def test_a_queue_full_of_rows_refuses_and_says_when_to_come_back() -> None
 async def test_the_time_to_come_back_grows_with_what_waits() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    batcher.counters.executed(4, 0, 4_000_000_000, 0)
-    async with held(run, batcher):
+    batcher.counters.record_batch(4, 0, 4_000_000_000, 0)
+    async with blocked(run, batcher):
         for n in range(10):
             batcher.submit(rows(n), ("y",))
         assert batcher._retry_after() == 11
@@ -467,7 +469,7 @@ async def test_a_queue_full_of_bytes_refuses() -> None:
     run = Doubler()
     size = REQUEST_BYTES + 8
     batcher = make(run, ns=THREAD, max_queue_bytes=2 * size)
-    async with held(run, batcher):
+    async with blocked(run, batcher):
         batcher.submit(rows(1), ("y",))
         batcher.submit(rows(2), ("y",))
         assert batcher.queue_bytes == 2 * size
@@ -508,11 +510,11 @@ async def test_tensors_that_differ_in_rows_are_refused() -> None:
 async def test_a_request_past_its_deadline_leaves_the_queue() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher):
-        late = batcher.submit(rows(1), ("y",), timeout_us=1_000)
+    async with blocked(run, batcher):
+        expired = batcher.submit(rows(1), ("y",), timeout_us=1_000)
         in_time = batcher.submit(rows(2), ("y",), timeout_us=HOUR_US)
         with pytest.raises(DeadlineExceeded, match="timeout of 1000 microseconds"):
-            await late
+            await expired
         assert batcher.queue_rows == 1
     assert await settled(in_time) == [[4]]
     assert run.batches == [[100], [2]]
@@ -524,12 +526,12 @@ async def test_a_request_past_its_deadline_does_not_wait_for_its_run() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
     run.gate.clear()
-    late = batcher.submit(rows(1), ("y",), timeout_us=HOUR_US)
+    expired = batcher.submit(rows(1), ("y",), timeout_us=HOUR_US)
     neighbour = batcher.submit(rows(2), ("y",))
     await run.running()
-    batcher._expire(late)
+    batcher._expire(expired)
     with pytest.raises(DeadlineExceeded):
-        await late
+        await expired
     assert batcher.pending == 1
     run.gate.set()
     assert await settled(neighbour) == [[4]]
@@ -539,10 +541,10 @@ async def test_a_request_past_its_deadline_does_not_wait_for_its_run() -> None:
 async def test_what_became_late_while_the_loop_was_busy_never_runs() -> None:
     run = Doubler()
     batcher = make(run)
-    late = [batcher.submit(rows(n), ("y",), timeout_us=1) for n in range(3)]
+    expired = [batcher.submit(rows(n), ("y",), timeout_us=1) for n in range(3)]
     in_time = batcher.submit(rows(3), ("y",))
     sleep(0.001)  # noqa: ASYNC251 - the loop is busy
-    assert [type(outcome) for outcome in await settled(*late)] == [DeadlineExceeded] * 3
+    assert [type(outcome) for outcome in await settled(*expired)] == [DeadlineExceeded] * 3
     assert await settled(in_time) == [[6]]
     assert run.batches == [[3]]
     await empty(batcher)
@@ -551,11 +553,11 @@ async def test_what_became_late_while_the_loop_was_busy_never_runs() -> None:
 async def test_a_group_that_is_late_as_a_whole_does_not_stop_the_next() -> None:
     run = Doubler()
     batcher = make(run, signature(-1, -1))
-    late = batcher.submit(rows(1, width=1), ("y",), timeout_us=1)
+    expired = batcher.submit(rows(1, width=1), ("y",), timeout_us=1)
     in_time = batcher.submit(rows(2, width=2), ("y",))
     sleep(0.001)  # noqa: ASYNC251 - the loop is busy
     assert await settled(in_time) == [[4]]
-    assert late.done
+    assert expired.done
     await empty(batcher)
 
 
@@ -580,11 +582,11 @@ async def test_the_rest_of_a_split_request_that_is_late_never_runs() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
     run.gate.clear()
-    late = batcher.submit(rows(*range(9)), ("y",), timeout_us=HOUR_US)
+    expired = batcher.submit(rows(*range(9)), ("y",), timeout_us=HOUR_US)
     await run.running()
-    batcher._expire(late)
+    batcher._expire(expired)
     with pytest.raises(DeadlineExceeded):
-        await late
+        await expired
     assert (batcher.queue_rows, batcher.queue_bytes) == (0, 0)
     run.gate.set()
     await empty(batcher)
@@ -597,13 +599,13 @@ async def test_the_rest_of_a_split_request_that_is_late_never_runs() -> None:
 async def test_a_cancelled_request_leaves_the_queue() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher):
-        gone, stays = batcher.submit(rows(1), ("y",)), batcher.submit(rows(2), ("y",))
-        gone.cancel()
-        gone.cancel()
+    async with blocked(run, batcher):
+        cancelled, stays = batcher.submit(rows(1), ("y",)), batcher.submit(rows(2), ("y",))
+        cancelled.cancel()
+        cancelled.cancel()
         assert batcher.queue_rows == 1
         with pytest.raises(Cancelled):
-            await gone
+            await cancelled
     assert await settled(stays) == [[4]]
     assert run.batches == [[100], [2]]
     assert batcher.counters.failures == {"CANCELED": 1}
@@ -629,7 +631,7 @@ async def test_a_cancelled_task_takes_its_request_along(where: str) -> None:
         assert batcher.queue_rows == 0
 
     if where == "queued":
-        async with held(run, batcher):
+        async with blocked(run, batcher):
             await leave()
     else:
         run.gate.clear()
@@ -677,7 +679,7 @@ async def test_a_bad_request_fails_alone(ns: int) -> None:
 async def test_a_split_request_fails_as_a_whole_and_its_neighbours_do_not() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher):
+    async with blocked(run, batcher):
         requests = [
             batcher.submit(rows(1), ("y",)),
             batcher.submit(rows(2, 3, 4, 5, -6, 7, 8, 9), ("y",)),
@@ -732,11 +734,11 @@ async def test_parts_that_cannot_be_joined_fail_their_request_and_nothing_else()
 async def test_drain_waits_for_the_last_answer_and_the_last_run() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher) as (running,):
+    async with blocked(run, batcher) as (running,):
         draining = asyncio.create_task(batcher.drain())
-        waiting = batcher.submit(rows(1), ("y",))
+        queued = batcher.submit(rows(1), ("y",))
         running.cancel()
-        waiting.cancel()
+        queued.cancel()
         for _ in range(10):
             await asyncio.sleep(0)
         assert not batcher.pending
@@ -749,11 +751,11 @@ async def test_drain_waits_for_the_last_answer_and_the_last_run() -> None:
 async def test_closing_refuses_what_waits_and_what_runs() -> None:
     run = Doubler()
     batcher = make(run, ns=THREAD)
-    async with held(run, batcher) as running:
-        waiting = batcher.submit(rows(1), ("y",))
+    async with blocked(run, batcher) as running:
+        queued = batcher.submit(rows(1), ("y",))
         batcher.close()
         with pytest.raises(Stopping, match="stopping"):
-            await waiting
+            await queued
         with pytest.raises(Stopping, match="stopping"):
             batcher.submit(rows(1), ("y",))
     assert [type(outcome) for outcome in await settled(*running)] == [Stopping]
@@ -763,9 +765,9 @@ async def test_closing_refuses_what_waits_and_what_runs() -> None:
 
 async def test_closing_before_the_first_batch() -> None:
     batcher = make(Doubler(), max_delay_us=HOUR_US)
-    waiting = batcher.submit(rows(1), ("y",))
+    queued = batcher.submit(rows(1), ("y",))
     batcher.close()
-    assert [type(outcome) for outcome in await settled(waiting)] == [Stopping]
+    assert [type(outcome) for outcome in await settled(queued)] == [Stopping]
     await empty(batcher)
 
 
@@ -795,13 +797,13 @@ async def test_nothing_keeps_tensors_or_model_once_a_request_is_over(value: floa
             inputs = rows(*[value] * 9)
             kept = [weakref.ref(run), weakref.ref(inputs["x"])]
             await settled(batcher.submit(inputs, ("y",)))
-            gone = batcher.submit(rows(1), ("y",))
-            gone.cancel()
-            await settled(gone)
+            cancelled = batcher.submit(rows(1), ("y",))
+            cancelled.cancel()
+            await settled(cancelled)
             await settled(batcher.submit(rows(1), ("y",), timeout_us=1))
             await empty(batcher)
             batcher.close()
-            del run, batcher, inputs, gone
+            del run, batcher, inputs, cancelled
             async with asyncio.timeout(FOREVER):
                 while any(ref() is not None for ref in kept):  # noqa: ASYNC110 - a thread ends
                     await asyncio.sleep(0.001)
@@ -846,7 +848,7 @@ async def _anything(
     batcher = make(
         run,
         signature(-1, -1),
-        most=MOST,
+        max_rows=MOST,
         instances=instances,
         ns=ns,
         max_delay_us=delay_us,
@@ -854,27 +856,27 @@ async def _anything(
     )
     clients: list[tuple[dict[str, Any], Tensors, asyncio.Task[Any]]] = []
     refused = 0
-    for number, one in enumerate(plans):
-        for _ in range(one["turns"]):
+    for number, plan in enumerate(plans):
+        for _ in range(plan["turns"]):
             await asyncio.sleep(0)
         # Every row of every request has a value of its own, so that a row that goes astray shows.
-        values = [1000 * number + row for row in range(one["rows"])]
-        if one["bad"] is not None and one["bad"] < one["rows"]:
-            values[one["bad"]] = -1 - values[one["bad"]]
-        inputs = rows(*values, width=one["width"])
-        timeout_us = {"late": 1, "long": HOUR_US}.get(one["fate"], 0)
+        values = [1000 * number + row for row in range(plan["rows"])]
+        if plan["bad"] is not None and plan["bad"] < plan["rows"]:
+            values[plan["bad"]] = -1 - values[plan["bad"]]
+        inputs = rows(*values, width=plan["width"])
+        timeout_us = {"late": 1, "long": HOUR_US}.get(plan["fate"], 0)
         try:
-            request = batcher.submit(inputs, one["outputs"], timeout_us)
+            request = batcher.submit(inputs, plan["outputs"], timeout_us)
         except Unavailable:
-            assert batcher.queue_rows + one["rows"] > max_queue_rows
+            assert batcher.queue_rows + plan["rows"] > max_queue_rows
             refused += 1
             continue
         task = asyncio.ensure_future(_answer(request))
-        if one["fate"] == "cancel":
+        if plan["fate"] == "cancel":
             asyncio.get_running_loop().call_soon(task.cancel)
-        elif one["fate"] == "drop":
+        elif plan["fate"] == "drop":
             asyncio.get_running_loop().call_soon(request.cancel)
-        clients.append((one, inputs, task))
+        clients.append((plan, inputs, task))
     if close:
         batcher.close()
     async with asyncio.timeout(FOREVER):
@@ -883,24 +885,24 @@ async def _anything(
     batcher.close()
 
     answered = 0
-    for (one, inputs, _), outcome in zip(clients, outcomes, strict=True):
+    for (plan, inputs, _), outcome in zip(clients, outcomes, strict=True):
         x = inputs["x"]
         allowed: set[type[BaseException]] = {Stopping} if close else set()
         allowed |= {
             "cancel": {asyncio.CancelledError, Cancelled},
             "drop": {Cancelled},
             "late": {DeadlineExceeded},
-        }.get(one["fate"], set())
+        }.get(plan["fate"], set())
         bad = bool((x < 0).any())
         if bad:
             allowed.add(BadRequest)
         if isinstance(outcome, BaseException):
-            assert type(outcome) in allowed, (one, outcome)
+            assert type(outcome) in allowed, (plan, outcome)
             continue
         assert not bad
         answered += 1
         naive = {"y": 2 * x, "z": -x}
-        assert list(outcome) == list(one["outputs"])
+        assert list(outcome) == list(plan["outputs"])
         for name, array in outcome.items():
             assert array.dtype == np.float32
             np.testing.assert_array_equal(array, naive[name])
@@ -939,7 +941,7 @@ async def test_a_request_alone_needs_no_queue() -> None:
 
 
 async def test_what_a_request_without_a_queue_costs_is_learnt() -> None:
-    cost = known(1)
+    cost = cost_of(1)
     batcher = Batcher(Doubler(), signature(), Batching(), 1, cost)
     assert batcher.try_inline(rows(1), ("y",)) is not None
     assert cost.predict(2) > 1
@@ -950,13 +952,13 @@ async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
     closed = make(run)
     closed.close()
     for batcher, values in (
-        (make(run, most=1), (1, 2)),  # it would be cut
+        (make(run, max_rows=1), (1, 2)),  # it would be cut
         (make(run, max_queue_rows=1), (1, 2)),  # it would be refused
         (make(run), ()),
         (make(run, ns=THREAD), (1,)),
         (make(run, max_delay_us=HOUR_US), (1,)),
         (make(run, max_queue_bytes=10_000), (1,)),
-        (Batcher(run, signature(), Batching(), 1, known(INLINE), waits=True), (1,)),
+        (Batcher(run, signature(), Batching(), 1, cost_of(INLINE), waits=True), (1,)),
         (closed, (1,)),
     ):
         assert batcher.try_inline(rows(*values), ("y",)) is None
@@ -966,8 +968,8 @@ async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
     assert waited.try_inline(rows(2), ("y",)) is None
     assert await settled(request) == [[2]]
     busy = make(run, ns=THREAD)
-    async with held(run, busy):
-        busy.use_cost(known(INLINE))
+    async with blocked(run, busy):
+        busy.use_cost(cost_of(INLINE))
         assert busy.try_inline(rows(2), ("y",)) is None
     await empty(busy)
 

@@ -65,9 +65,9 @@ def test_no_time_at_all_is_nothing_learnt() -> None:
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(1, 10**12)), min_size=1), st.integers(0, 2**40))
 def test_a_prediction_stays_within_what_was_seen(seen: list[tuple[int, int]], size: int) -> None:
     cost = Cost()
-    for known, ns in seen:
-        cost.learn(known, ns)
-    least, most = min(ns for _, ns in seen), max(ns for _, ns in seen)
-    assert cost.predict(size) >= least * 0.999
-    if size <= max(known for known, _ in seen):
-        assert cost.predict(size) <= most * 1.001
+    for seen_size, ns in seen:
+        cost.learn(seen_size, ns)
+    shortest, longest = min(ns for _, ns in seen), max(ns for _, ns in seen)
+    assert cost.predict(size) >= shortest * 0.999
+    if size <= max(seen_size for seen_size, _ in seen):
+        assert cost.predict(size) <= longest * 1.001

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from driftline.serving.host import Host
 from driftline.serving.http.app import App
 from driftline.serving.http.connection import Connection
-from driftline.serving.http.fastlane import FastLane, Wire
+from driftline.serving.http.fastlane import FastLane, MemoryTransport
 
 MOST = 20_000
 """The most bytes of a body."""
@@ -23,7 +23,7 @@ MOST = 20_000
 GATHER = "/v2/models/gather/infer"
 
 
-class Closing(Wire):
+class Closing(MemoryTransport):
     """An in-memory connection that can be closed."""
 
     closed = False

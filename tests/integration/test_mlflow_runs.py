@@ -18,7 +18,7 @@ from waiting import until
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Registry, Version
-from driftline.serving.monitoring.runs import Runs, fit
+from driftline.serving.monitoring.runs import Runs, mlflow_name
 
 pytestmark = [pytest.mark.timeout(600)]
 
@@ -175,7 +175,7 @@ def test_columns_of_any_name_and_number(mlflow: TrackingServer, client: Client) 
     assert runs.dropped == 0
     for statistic in ("psi", "jensen_shannon", "kolmogorov_smirnov", "wasserstein", "missing_rate", "mean"):
         assert {name for name in run["metrics"] if name.startswith(f"{statistic}/")} == {
-            f"{statistic}/{fit(name)}" for name in names
+            f"{statistic}/{mlflow_name(name)}" for name in names
         }
 
 

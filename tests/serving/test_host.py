@@ -68,7 +68,7 @@ class Doors(DirectoryRegistry):
             yield targets
 
     @contextmanager
-    def held(self, number: int, name: str = "m") -> Iterator[None]:
+    def blocked(self, number: int, name: str = "m") -> Iterator[None]:
         """While inside, `fetch` of a version waits."""
         gate = self.gates[name, number] = threading.Event()
         try:
@@ -194,7 +194,7 @@ async def test_while_it_loads_clients_are_told_to_come_back(registry: Doors, tmp
     host = Host(registry, [Reference("m")])
     with pytest.raises(Unavailable):
         host.find("m")
-    with registry.held(1):
+    with registry.blocked(1):
         starting = asyncio.create_task(host.start())
         await registry.in_fetch()
         assert states(host) == {1: ("LOADING", "")}
@@ -285,7 +285,7 @@ async def test_a_model_that_takes_long_delays_no_other(registry: Doors, tmp_path
     register(registry, tmp_path)
     register(registry, tmp_path, "other")
     async with started(registry) as host:
-        with registry.held(2):
+        with registry.blocked(2):
             register(registry, tmp_path)
             await registry.in_fetch()
             register(registry, tmp_path, "other")
@@ -390,14 +390,14 @@ async def test_a_version_answers_its_last_request_after_the_swap(registry: Doors
     async with started(registry, "m") as host:
         old = host.find("m")
         async with busy(old) as running:
-            waiting = submit(old)
+            queued = submit(old)
             register(registry, tmp_path)
             await eventually(lambda: default(host) == 2)
             assert await factor(host) == 2
             assert states(host) == {1: ("UNLOADING", ""), 2: ("READY", "")}
             with pytest.raises(NotFound):
                 host.find("m", "1")
-        for request in (running, waiting):
+        for request in (running, queued):
             assert (await request)["y"][0, 0] == 1
         await eventually(lambda: states(host) == {1: ("UNAVAILABLE", ""), 2: ("READY", "")})
 
@@ -418,7 +418,7 @@ async def test_looking_many_times_at_once_loads_once(registry: Doors, tmp_path: 
 async def test_what_changed_while_a_version_loads_is_loaded_next(registry: Doors, tmp_path: Path) -> None:
     register(registry, tmp_path)
     async with started(registry, "m") as host:
-        with registry.held(2):
+        with registry.blocked(2):
             register(registry, tmp_path)
             await registry.in_fetch()
             register(registry, tmp_path)
@@ -435,7 +435,7 @@ async def test_memory_is_given_back_when_the_last_answer_has_let_go(
         answering = host.find("m")  # as the endpoint holds it until its answer is sent
         model = weakref.ref(answering.model)
         alive: list[bool] = []
-        monkeypatch.setattr(memory, "give_back", lambda: alive.append(model() is not None))
+        monkeypatch.setattr(memory, "release_free_pages", lambda: alive.append(model() is not None))
         register(registry, tmp_path)
         await eventually(lambda: default(host) == 2 and not host.entries["m"].unloading)
         await asyncio.sleep(0.1)
@@ -716,7 +716,7 @@ async def test_a_changed_file_is_served_until_all_that_changed_is_loaded(
         write(registry.root / "m" / "1" / "model.onnx", 10.0)
         register(registry, tmp_path)
         registry.promote("m", 3, "challenger")
-        with registry.held(3):
+        with registry.blocked(3):
             looking = asyncio.create_task(host.refresh())
             await registry.in_fetch()
             assert await factor(host) == 1
@@ -802,7 +802,7 @@ async def test_unloading_a_model_ends_its_tries(registry: Doors, tmp_path: Path)
 async def test_unloading_a_model_that_is_being_loaded(registry: Doors, tmp_path: Path) -> None:
     register(registry, tmp_path)
     async with started(registry, "m") as host:
-        with registry.held(2):
+        with registry.blocked(2):
             register(registry, tmp_path)
             await registry.in_fetch()
             unloading = asyncio.create_task(host.unload("m"))
@@ -839,11 +839,11 @@ async def test_closing_refuses_what_waits_and_stops_all_work(registry: Doors, tm
         await eventually(lambda: default(host) == 2)
         new = host.find("m")
         async with busy(new) as new_running:
-            waiting = submit(new)
+            queued = submit(new)
             register_corrupt(registry, tmp_path)
             await eventually(lambda: host.entries["m"].failures)
             await host.close()
-            for refused in (old_waiting, waiting, running, new_running):
+            for refused in (old_waiting, queued, running, new_running):
                 with pytest.raises(Unavailable, match="stopping"):
                     await refused
             with pytest.raises(Unavailable):
@@ -860,7 +860,7 @@ async def test_closing_while_a_version_loads(registry: Doors, tmp_path: Path) ->
     register(registry, tmp_path)
     host = Host(registry, [Reference("m")], interval=INTERVAL)
     await host.start()
-    with registry.held(2):
+    with registry.blocked(2):
         register(registry, tmp_path)
         await registry.in_fetch()
         async with asyncio.timeout(FOREVER):

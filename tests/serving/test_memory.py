@@ -21,11 +21,11 @@ import numba
 square = numba.njit(lambda x: x * x)
 assert square(3) == 9
 before = resident()
-memory.leave_compiler()
+memory.release_compiler_code()
 after = resident()
 cube = numba.njit(lambda x: x * x * x)
 assert (square(4), cube(3)) == (16, 27)
-print(before, after, len(memory.code_of(memory.COMPILER)))
+print(before, after, len(memory.code_ranges(memory.COMPILER)))
 """
 
 

@@ -61,7 +61,7 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
     await host.close()
 
 
-def one(version: int) -> dict[str, str]:
+def labels(version: int) -> dict[str, str]:
     return {"model": "m", "version": str(version)}
 
 
@@ -72,26 +72,26 @@ async def test_requests_rows_and_batches_are_counted_by_version(host: Host) -> N
         await request
     await batcher.submit({"x": np.zeros((300, 3), np.float32)}, ("y",))
     scrape = Scrape(host)
-    assert scrape("nv_inference_request_success", **one(1)) == 3
-    assert scrape("nv_inference_request_success", **one(2)) == 0
-    assert scrape("nv_inference_count", **one(1)) == 303
-    assert scrape("nv_inference_exec_count", **one(1)) == 4
-    assert scrape("driftline_batch_rows_bucket", **one(1), le="2") == 0
-    assert scrape("driftline_batch_rows_bucket", **one(1), le="4") == 1
-    assert scrape("driftline_batch_rows_bucket", **one(1), le="64") == 2
-    assert scrape("driftline_batch_rows_bucket", **one(1), le="128") == 4
-    assert scrape("driftline_batch_rows_bucket", **one(1), le="+Inf") == 4
-    assert scrape("driftline_batch_rows_sum", **one(1)) == 303
-    assert scrape("driftline_batch_rows_count", **one(1)) == 4
+    assert scrape("nv_inference_request_success", **labels(1)) == 3
+    assert scrape("nv_inference_request_success", **labels(2)) == 0
+    assert scrape("nv_inference_count", **labels(1)) == 303
+    assert scrape("nv_inference_exec_count", **labels(1)) == 4
+    assert scrape("driftline_batch_rows_bucket", **labels(1), le="2") == 0
+    assert scrape("driftline_batch_rows_bucket", **labels(1), le="4") == 1
+    assert scrape("driftline_batch_rows_bucket", **labels(1), le="64") == 2
+    assert scrape("driftline_batch_rows_bucket", **labels(1), le="128") == 4
+    assert scrape("driftline_batch_rows_bucket", **labels(1), le="+Inf") == 4
+    assert scrape("driftline_batch_rows_sum", **labels(1)) == 303
+    assert scrape("driftline_batch_rows_count", **labels(1)) == 4
 
 
 async def test_times_are_in_microseconds(host: Host) -> None:
     counters = host.find("m").batcher.counters
-    counters.executed(1, 1_500, 2_500_000, 3_999)
+    counters.record_batch(1, 1_500, 2_500_000, 3_999)
     counters.request_ns, counters.queue_ns = 7_000_000, 8_000
     scrape = Scrape(host)
     durations = {
-        name: scrape(f"nv_inference_{name}_duration_us", **one(1))
+        name: scrape(f"nv_inference_{name}_duration_us", **labels(1))
         for name in ("request", "queue", "compute_input", "compute_infer", "compute_output")
     }
     assert durations == {
@@ -106,35 +106,35 @@ async def test_times_are_in_microseconds(host: Host) -> None:
 async def test_failures_are_counted_by_reason_and_all_reasons_are_there(host: Host) -> None:
     counters = host.find("m").batcher.counters
     for error in (BadRequest("a"), BadRequest("b"), Cancelled("c"), ModelError("d")):
-        counters.fail(error, 1)
+        counters.record_failure(error, 1)
     scrape = Scrape(host)
     failures = {
-        reason: scrape("nv_inference_request_failure", **one(1), reason=reason)
+        reason: scrape("nv_inference_request_failure", **labels(1), reason=reason)
         for reason in ("OTHER", "CANCELED", "BACKEND", "REJECTED")
     }
     assert failures == {"OTHER": 2, "CANCELED": 1, "BACKEND": 1, "REJECTED": 0}
-    counters.fail(Unavailable("e"), 1)
-    assert Scrape(host)("nv_inference_request_failure", **one(1), reason="REJECTED") == 1
+    counters.record_failure(Unavailable("e"), 1)
+    assert Scrape(host)("nv_inference_request_failure", **labels(1), reason="REJECTED") == 1
 
 
 async def test_what_waits_is_shown(host: Host) -> None:
     batcher = host.find("m", "2").batcher
     requests = [batcher.submit({"x": np.zeros((rows, 3), np.float32)}, ("y",)) for rows in (1, 4)]
     scrape = Scrape(host)
-    assert scrape("nv_inference_pending_request_count", **one(2)) == 2
-    assert scrape("driftline_queue_rows", **one(2)) == 5
-    assert scrape("driftline_queue_bytes", **one(2)) == sum(request.nbytes for request in requests)
-    assert scrape("driftline_queue_rows", **one(1)) == 0
+    assert scrape("nv_inference_pending_request_count", **labels(2)) == 2
+    assert scrape("driftline_queue_rows", **labels(2)) == 5
+    assert scrape("driftline_queue_bytes", **labels(2)) == sum(request.nbytes for request in requests)
+    assert scrape("driftline_queue_rows", **labels(1)) == 0
     for request in requests:
         await request
-    assert Scrape(host)("nv_inference_pending_request_count", **one(2)) == 0
+    assert Scrape(host)("nv_inference_pending_request_count", **labels(2)) == 0
 
 
 async def test_versions_loads_and_swaps_are_shown(host: Host) -> None:
     scrape = Scrape(host)
     info = "driftline_model_version_info"
-    assert scrape(info, **one(1), aliases="champion,production", default="true") == 1
-    assert scrape(info, **one(2), aliases="", default="false") == 1
+    assert scrape(info, **labels(1), aliases="champion,production", default="true") == 1
+    assert scrape(info, **labels(2), aliases="", default="false") == 1
     assert scrape("driftline_loads_total", model="m", outcome="success") == 2
     assert scrape("driftline_swaps_total", model="m") == 0
     assert scrape("driftline_load_seconds", model="m") > 0
@@ -144,7 +144,7 @@ async def test_versions_loads_and_swaps_are_shown(host: Host) -> None:
     host.registry.promote("m", 2, "champion")
     await host.refresh()
     scrape = Scrape(host)
-    assert scrape(info, **one(2), aliases="champion,production", default="true") == 1
+    assert scrape(info, **labels(2), aliases="champion,production", default="true") == 1
     assert len(scrape.samples[info]) == 1
     assert scrape("driftline_swaps_total", model="m") == 1
 

@@ -18,7 +18,7 @@ from time import perf_counter_ns, thread_time_ns, time
 
 from driftline.batching.cost import Cost
 from driftline.batching.counters import Counters
-from driftline.batching.execution import Batch, Run, as_driftline, execute
+from driftline.batching.execution import Batch, Run, as_driftline_error, execute
 from driftline.batching.request import Request
 from driftline.batching.rows import Slice, join
 from driftline.blocks import arrays_of
@@ -78,7 +78,7 @@ class Batcher:
         self._max_inline_rows = min(self._max_rows, limits.max_queue_rows)
         self._delay_ns = limits.max_delay_us * 1000 if signature.batched else 0
         self._instances = instances
-        self._varying = signature.batched and any(-1 in spec.shape[1:] for spec in signature.inputs)
+        self._group_by_shape = signature.batched and any(-1 in spec.shape[1:] for spec in signature.inputs)
         self._signature = signature
         self._cost = cost or Cost()
         self._waits = waits
@@ -97,24 +97,24 @@ class Batcher:
     # -- requests arrive --------------------------------------------------------------------------
 
     def submit(
-        self, inputs: Tensors, outputs: Sequence[str], timeout_us: int = 0, together: int = 1
+        self, inputs: Tensors, outputs: Sequence[str], timeout_us: int = 0, client_requests: int = 1
     ) -> Request:
         """Put a request in the queue.
 
-        inputs      arrays that fit the signature
-        outputs     the names of the outputs wanted
-        timeout_us  its deadline from now, in microseconds; 0 for none
-        together    how many client requests it stands for
+        inputs           arrays that fit the signature
+        outputs          the names of the outputs wanted
+        timeout_us       its deadline from now, in microseconds; 0 for none
+        client_requests  how many it stands for
 
         Raises BadRequest if its tensors differ in rows, TooLarge if it could never be queued,
         Unavailable if the queue is full or closed.
         """
-        rows, key = self._signature.rows(inputs), _shapes(inputs) if self._varying else None
-        request = Request(inputs, outputs, rows, key, together, self.settle)
+        rows, group_key = self._signature.rows(inputs), _row_shapes(inputs) if self._group_by_shape else None
+        request = Request(inputs, outputs, rows, group_key, client_requests, self.settle)
         self._admit(request)
-        group = self._groups.get(key)
+        group = self._groups.get(group_key)
         if group is None:
-            group = self._groups[key] = OrderedDict()
+            group = self._groups[group_key] = OrderedDict()
         group[request] = None
         self.queue_rows += request.rows
         self.queue_bytes += request.nbytes
@@ -143,19 +143,19 @@ class Batcher:
         if not 0 < rows <= self._max_inline_rows or self._cost.predict(size) >= INLINE_NS:
             return None
         counters = self.counters
-        learns = counters.executions % LEARN_EVERY == 0
-        spent, begin = self._clock() if learns else 0, perf_counter_ns()
+        timed = counters.executions % LEARN_EVERY == 0
+        clock_start, begin = self._clock() if timed else 0, perf_counter_ns()
         try:
             results = self._run(inputs, outputs)
         except Exception as error:
-            raise as_driftline(error) from None
-        took = perf_counter_ns() - begin
-        if learns:
-            self._cost.learn(size, self._clock() - spent)
-        counters.executed(rows, 0, took, 0)
+            raise as_driftline_error(error) from None
+        infer_ns = perf_counter_ns() - begin
+        if timed:
+            self._cost.learn(size, self._clock() - clock_start)
+        counters.record_batch(rows, 0, infer_ns, 0)
         counters.last_inference = time()
         counters.requests += 1
-        counters.request_ns += took
+        counters.request_ns += infer_ns
         return results
 
     def _admit(self, request: Request) -> None:
@@ -209,7 +209,7 @@ class Batcher:
         """Run one batch from the queue."""
         self._flush_handle = None
         while self._groups:
-            batch = self._take()
+            batch = self._take_batch()
             if batch.slices:
                 break
         else:
@@ -225,14 +225,14 @@ class Batcher:
         if self._groups:
             self._schedule()
 
-    def _take(self) -> Batch:
+    def _take_batch(self) -> Batch:
         """Take a batch of one group from the queue: its oldest requests, up to the maximum number of rows.
 
         Only a request with more rows than that is split. The batch is empty if all their deadlines have
         passed: timers can't fire while the event loop is busy running batches.
         """
-        key, group = next(iter(self._groups.items()))
-        most = self._max_rows
+        group_key, group = next(iter(self._groups.items()))
+        max_rows = self._max_rows
         slices: list[Slice] = []
         rows = 0
         now = perf_counter_ns()
@@ -243,27 +243,27 @@ class Batcher:
                 continue
             start = request.rows_taken
             count = request.rows - start
-            if rows + count > most:
-                if request.rows <= most or rows == most:
+            if rows + count > max_rows:
+                if request.rows <= max_rows or rows == max_rows:
                     break
-                count = most - rows
+                count = max_rows - rows
             request.started_ns = request.started_ns or now
             request.rows_taken += count
             self.queue_rows -= count
             slices.append((request, start, start + count))
             rows += count
             if request.rows_taken == request.rows:
-                self._leave(request)
-        if key in self._groups:
-            self._groups.move_to_end(key)
+                self._dequeue(request)
+        if group_key in self._groups:
+            self._groups.move_to_end(group_key)
         return Batch(slices, rows)
 
-    def _leave(self, request: Request) -> None:
+    def _dequeue(self, request: Request) -> None:
         """Take a request out of the queue."""
-        group = self._groups[request.group]
+        group = self._groups[request.group_key]
         del group[request]
         if not group:
-            del self._groups[request.group]
+            del self._groups[request.group_key]
         self.queue_rows -= request.rows - request.rows_taken
         self.queue_bytes -= request.nbytes
 
@@ -275,16 +275,16 @@ class Batcher:
 
     # -- requests leave ---------------------------------------------------------------------------
 
-    def _completed_in_thread(self, batch: Batch, done: list[Batch]) -> None:
+    def _completed_in_thread(self, batch: Batch, batches: list[Batch]) -> None:
         """On the event loop: complete batches that a thread has run."""
         self._in_threads.remove(batch)
-        self._complete(done)
+        self._complete(batches)
 
     def _complete(self, batches: list[Batch]) -> None:
         """Give requests their outputs, and schedule the next batch."""
         for batch in batches:
             if batch.infer_ns:
-                self.counters.executed(batch.rows, batch.input_ns, batch.infer_ns, batch.output_ns)
+                self.counters.record_batch(batch.rows, batch.input_ns, batch.infer_ns, batch.output_ns)
                 self.counters.last_inference = time()
                 self._cost.learn(batch.size, batch.spent_ns)
             for (request, start, stop), result in zip(batch.slices, batch.results, strict=True):
@@ -310,18 +310,18 @@ class Batcher:
         request.done = True
         request.result = result
         if request.rows_taken < request.rows or not request.started_ns:
-            self._leave(request)
+            self._dequeue(request)
         if request.timer is not None:
             request.timer.cancel()
         now = perf_counter_ns()
         counters = self.counters
-        together = request.together
+        client_requests = request.client_requests
         if not isinstance(result, DriftlineError):
-            counters.requests += together
-            counters.request_ns += together * (now - request.arrived_ns)
-            counters.queue_ns += together * (request.started_ns - request.arrived_ns)
-        elif together == 1:
-            counters.fail(result, now - request.arrived_ns)
+            counters.requests += client_requests
+            counters.request_ns += client_requests * (now - request.arrived_ns)
+            counters.queue_ns += client_requests * (request.started_ns - request.arrived_ns)
+        elif client_requests == 1:
+            counters.record_failure(result, now - request.arrived_ns)
         self.pending -= 1
         if not self.pending:
             self._idle.set()
@@ -334,8 +334,8 @@ class Batcher:
 
     def _expire(self, request: Request) -> None:
         timeout_us = (request.deadline_ns - request.arrived_ns) // 1000
-        late = DeadlineExceeded(f"the request's timeout of {timeout_us} microseconds has passed")
-        self.settle(request, late)
+        error = DeadlineExceeded(f"the request's timeout of {timeout_us} microseconds has passed")
+        self.settle(request, error)
 
     def use_cost(self, cost: Cost) -> None:
         """Replace the learnt service times."""
@@ -360,6 +360,6 @@ class Batcher:
             self._threads.shutdown(wait=False)
 
 
-def _shapes(inputs: Tensors) -> Hashable:
+def _row_shapes(inputs: Tensors) -> Hashable:
     """Return the shapes of a row: equal for requests that may be concatenated."""
     return tuple(array.shape[1:] for array in inputs.values())

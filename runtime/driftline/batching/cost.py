@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 _BUCKETS = 64
-_WEIGHT = 0.125
+_NEW_WEIGHT = 0.125
 """The weight of a new measurement in the moving average."""
 
-_OUTLIER = 4.0
+_MAX_RATIO = 4.0
 """A measurement counts as at most this multiple of the average."""
 
 
@@ -24,12 +24,12 @@ class Cost:
     def learn(self, size: int, ns: int) -> None:
         """Record that a batch of `size` took `ns` nanoseconds."""
         bucket = size.bit_length()
-        known = self._ns[bucket]
-        if known == 0.0:
+        average = self._ns[bucket]
+        if average == 0.0:
             self._ns[bucket] = float(ns)
         else:
             # One preempted run must not send the next hundred to a thread.
-            self._ns[bucket] = known + _WEIGHT * (min(ns, _OUTLIER * known) - known)
+            self._ns[bucket] = average + _NEW_WEIGHT * (min(ns, _MAX_RATIO * average) - average)
 
     def predict(self, size: int) -> float:
         """Predict how many nanoseconds a batch of `size` takes; infinity if nothing has been learnt yet.

@@ -40,12 +40,12 @@ class Counters:
     last_inference: float = 0.0
     batches: dict[int, BatchSize] = field(default_factory=dict)
 
-    def fail(self, error: DriftlineError, ns: int) -> None:
+    def record_failure(self, error: DriftlineError, ns: int) -> None:
         """Count a request that failed `ns` nanoseconds after it arrived."""
         self.failures[error.reason] += 1
         self.failure_ns += ns
 
-    def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+    def record_batch(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """Count a batch that ran."""
         self.executions += 1
         self.inferences += rows
@@ -67,11 +67,11 @@ class Counters:
         self.failures.update(other.failures)
         self.last_inference = max(self.last_inference, other.last_inference)
         for rows, size in other.batches.items():
-            own = self.batches.setdefault(rows, BatchSize())
-            own.count += size.count
-            own.input_ns += size.input_ns
-            own.infer_ns += size.infer_ns
-            own.output_ns += size.output_ns
+            total = self.batches.setdefault(rows, BatchSize())
+            total.count += size.count
+            total.input_ns += size.input_ns
+            total.infer_ns += size.infer_ns
+            total.output_ns += size.output_ns
 
 
 _TOTALS = (

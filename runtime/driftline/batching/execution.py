@@ -50,31 +50,31 @@ def execute(batch: Batch, run: Run, clock: Callable[[], int]) -> list[Batch]:
 
     `Batcher.try_inline` does the same for one request without a queue: change both together.
     """
-    spent = clock()
+    clock_start = clock()
     begin = perf_counter_ns()
-    wanted = tuple({name: None for request, _, _ in batch.slices for name in request.outputs})
+    names = tuple({name: None for request, _, _ in batch.slices for name in request.outputs})
     try:
         inputs = gather(batch.slices)
-        gathered = perf_counter_ns()
-        outputs = run(inputs, wanted)
-        ran = perf_counter_ns()
+        gather_end = perf_counter_ns()
+        outputs = run(inputs, names)
+        infer_end = perf_counter_ns()
         batch.results = split(batch.slices, outputs)
     except Exception as error:
         if len(batch.slices) > 1:
-            alone = (Batch([part], part[2] - part[1]) for part in batch.slices)
-            return [done for single in alone for done in execute(single, run, clock)]
-        error = as_driftline(error)
+            singles = [Batch([(request, start, stop)], stop - start) for request, start, stop in batch.slices]
+            return [executed for single in singles for executed in execute(single, run, clock)]
+        error = as_driftline_error(error)
         # Its frames refer to this batch; see Request.outcome.
         error.__traceback__ = error.__cause__ = error.__context__ = None
         batch.results = [error]
         return [batch]
-    batch.input_ns = gathered - begin
-    batch.infer_ns = ran - gathered
-    batch.output_ns = perf_counter_ns() - ran
-    batch.spent_ns = clock() - spent
+    batch.input_ns = gather_end - begin
+    batch.infer_ns = infer_end - gather_end
+    batch.output_ns = perf_counter_ns() - infer_end
+    batch.spent_ns = clock() - clock_start
     return [batch]
 
 
-def as_driftline(error: Exception) -> DriftlineError:
+def as_driftline_error(error: Exception) -> DriftlineError:
     """Return a model's error as a DriftlineError."""
     return error if isinstance(error, DriftlineError) else ModelError(f"{type(error).__name__}: {error}")

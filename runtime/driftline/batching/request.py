@@ -20,25 +20,25 @@ REQUEST_BYTES = 1_000
 class Request:
     """A request in a batcher. `await` returns its outputs or raises its error.
 
-    inputs       arrays that fit the signature
-    outputs      the names of the outputs wanted
-    rows         how many rows its inputs have
-    group        equal for requests that may be concatenated
-    together     how many client requests this one stands for; if it fails, each is retried alone
-    nbytes       bytes that it takes in the queue
-    arrived_ns   when it was created; this and the next two are times of perf_counter_ns
-    started_ns   when its first rows were taken from the queue; 0 until then
-    deadline_ns  when `timer` fails it with DeadlineExceeded; 0 for never
-    rows_taken   rows that were taken from the queue
-    rows_done    rows whose outputs are in `parts`, if the request runs in several batches
-    parts        the outputs of these rows, each part with the number of its first row
-    done         whether it is settled: it has its outputs or its error, see `outcome`
-    on_done      called once it is done, for callers that do not await it
+    inputs           arrays that fit the signature
+    outputs          the names of the outputs wanted
+    rows             how many rows its inputs have
+    group_key        equal for requests that may be concatenated
+    client_requests  how many this one stands for; if it fails, each is retried alone
+    nbytes           bytes that it takes in the queue
+    arrived_ns       when it was created; this and the next two are times of perf_counter_ns
+    started_ns       when its first rows were taken from the queue; 0 until then
+    deadline_ns      when `timer` fails it with DeadlineExceeded; 0 for never
+    rows_taken       rows that were taken from the queue
+    rows_done        rows whose outputs are in `parts`, if the request runs in several batches
+    parts            the outputs of these rows, each part with the number of its first row
+    done             whether it is settled: it has its outputs or its error, see `outcome`
+    on_done          called once it is done, for callers that do not await it
     """
 
     __slots__ = (
-        "_settle", "arrived_ns", "deadline_ns", "done", "group", "inputs", "nbytes", "on_done", "outputs",
-        "parts", "result", "rows", "rows_done", "rows_taken", "started_ns", "timer", "together",
+        "_settle", "arrived_ns", "client_requests", "deadline_ns", "done", "group_key", "inputs", "nbytes",
+        "on_done", "outputs", "parts", "result", "rows", "rows_done", "rows_taken", "started_ns", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -46,15 +46,15 @@ class Request:
         inputs: Tensors,
         outputs: Sequence[str],
         rows: int,
-        group: Hashable,
-        together: int,
+        group_key: Hashable,
+        client_requests: int,
         settle: Callable[[Request, DriftlineError], None],
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self.rows = rows
-        self.group = group
-        self.together = together
+        self.group_key = group_key
+        self.client_requests = client_requests
         self._settle = settle
         self.nbytes = REQUEST_BYTES + size_in_bytes(inputs)
         self.arrived_ns = perf_counter_ns()

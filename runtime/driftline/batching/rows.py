@@ -30,8 +30,8 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
 
     Raises ModelError if the outputs do not have one row for each row of input.
     """
-    request, first, last = slices[0]
-    if last - first == request.rows and len(slices) == 1 and request.together == 1:
+    request, start, stop = slices[0]
+    if stop - start == request.rows and len(slices) == 1 and request.client_requests == 1:
         return [outputs]
     rows = sum(stop - start for _, start, stop in slices)
     for name, array in outputs.items():
@@ -39,8 +39,8 @@ def split(slices: Sequence[Slice], outputs: Tensors) -> list[Tensors]:
             raise ModelError(f"output {name!r}: expected {rows} rows, got shape {list(array.shape)}")
     results: list[Tensors] = []
     end = 0
-    for request, first, last in slices:
-        begin, end = end, end + last - first
+    for request, start, stop in slices:
+        begin, end = end, end + stop - start
         results.append({name: outputs[name][begin:end] for name in request.outputs})
     return results
 

@@ -34,7 +34,7 @@ log = logging.getLogger("driftline.host")
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 LAST_WINDOW_SECONDS = 10.0
 """Time limit for writing the last window of a closed version."""
@@ -137,8 +137,8 @@ class BaseHost:
 
     def _first_name(self) -> str:
         """Return the first model by name that has a default version, or the first of all if none has."""
-        able = (name for name, entry in self.entries.items() if entry.default is not None)
-        return min(able, default=min(self.entries, default=""))
+        names = (name for name, entry in self.entries.items() if entry.default is not None)
+        return min(names, default=min(self.entries, default=""))
 
     def served(self) -> Iterator[Served]:
         """Iterate over the versions in memory that accept requests."""
@@ -146,9 +146,9 @@ class BaseHost:
             yield from entry.versions.values()
 
     @property
-    def lost(self) -> str:
+    def device_failure(self) -> str:
         """Why this process can no longer use a device, in one line; "" if it can use all."""
-        sessions = (each for served in self.served() for each in served.model.device_sessions)
+        sessions = (session for served in self.served() for session in served.model.device_sessions)
         return next((session.lost for session in sessions if session.lost), "")
 
     @property
@@ -181,7 +181,8 @@ class BaseHost:
             for served in (*entry.versions.values(), *entry.unloading):
                 self._close(served)
         await asyncio.gather(*self._closing)
-        if self.busy() or self.lost:  # late, or on a lost device: the process exits without closing them
+        if self.busy() or self.device_failure:
+            # Too late, or on a lost device: the process exits without closing them.
             return
         for entry in self.entries.values():
             for served in (*entry.versions.values(), *entry.unloading):
@@ -189,14 +190,14 @@ class BaseHost:
 
     # -- loading ----------------------------------------------------------------------------------
 
-    async def read(self, work: Callable[..., Found], *arguments: object) -> Found:
+    async def read(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Call a function that reads the registry or a version's files, in a thread.
 
         It has its own threads, since a disk that stops responding may block all of them forever.
         """
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
 
-    async def _make(self, entry: Entry, version: Version) -> Served:
+    async def _make_served(self, entry: Entry, version: Version) -> Served:
         """Fetch, verify, load and warm a version; it receives no requests yet."""
 
         def load() -> tuple[Model, Cost, Watch | None]:
@@ -268,10 +269,10 @@ class BaseHost:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._task_done)
         return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, DriftlineError):
@@ -284,26 +285,27 @@ class BaseHost:
         await served.batcher.drain()
         self._close(served)
         entry.unloading.remove(served)
-        self._unloaded_version(served)
+        self._on_unloaded(served)
         await asyncio.to_thread(served.model.close)
         # A response that is being sent, or a monitor that is being loaded, may still refer to the model.
-        gone = asyncio.Event()
+        freed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        model = weakref.ref(served.model, lambda _: loop.call_soon_threadsafe(gone.set))
+        model = weakref.ref(served.model, lambda _: loop.call_soon_threadsafe(freed.set))
         del served
         if model() is not None:
-            await gone.wait()
-        await asyncio.to_thread(memory.give_back)
+            await freed.wait()
+        await asyncio.to_thread(memory.release_free_pages)
 
     def _close(self, served: Served) -> None:
         """Close a version; a thread finishes its monitor's writes."""
         served.close()
         if served.watch is not None:
-            until = monotonic() + LAST_WINDOW_SECONDS
-            self._closing.add(task := asyncio.create_task(asyncio.to_thread(served.watch.end, until)))
+            deadline = monotonic() + LAST_WINDOW_SECONDS
+            task = asyncio.create_task(asyncio.to_thread(served.watch.wait_for_writes, deadline))
+            self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def _unloaded_version(self, served: Served) -> None:
+    def _on_unloaded(self, served: Served) -> None:
         """Handle that a version is drained and closed."""
         log.info(
             "%s %d is drained and closed", served.version.name, served.version.number,

@@ -36,14 +36,14 @@ _GAUGES: dict[str, tuple[str, Callable[[Any, Any], float]]] = {
 def nvml() -> Any:
     """Initialise NVML and return it; None if the library or a driver is missing."""
     try:
-        found = importlib.import_module("pynvml")
+        library = importlib.import_module("pynvml")
     except ImportError:
         return None
     try:
-        found.nvmlInit()
-    except found.NVMLError:
+        library.nvmlInit()
+    except library.NVMLError:
         return None
-    return found
+    return library
 
 
 class CardsCollector(Collector):

@@ -55,11 +55,11 @@ class Host(BaseHost):
         self.registry = registry
         self._exit_on_error = exit_on_error
         self._references = list(references)
-        self._everything = not references
+        self._all_models = not references
         self.default_name = references[0].name if references else None
         self._unloaded: set[str] = set()
         self._interval = interval
-        self._following: asyncio.Task[None] | None = None
+        self._follow_task: asyncio.Task[None] | None = None
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ class Host(BaseHost):
         await self.refresh(strict=self._exit_on_error)
         self.ready = True
         self._start_watching()
-        self._follow()
+        self._start_following()
 
     def announce(self) -> None:
         """Log that the server is ready, and likely mistakes in the settings."""
@@ -85,7 +85,7 @@ class Host(BaseHost):
         """Synchronise every model with the registry; `strict`: raise the first failure."""
         names = {reference.name for reference in self._references}
         try:
-            if self._everything:
+            if self._all_models:
                 names = set(await self.read(self.registry.models))
         except Exception as error:
             if strict:
@@ -96,7 +96,7 @@ class Host(BaseHost):
             if strict and outcome is not None:
                 raise outcome
 
-    def look(self, name: str) -> None:
+    def sync_soon(self, name: str) -> None:
         """Synchronise one model with the registry, in the background."""
         self._spawn(self._sync(name))
 
@@ -108,9 +108,9 @@ class Host(BaseHost):
         if not any(reference.name == name for reference in self._references):
             reference = Reference(check_name(name))
             await self.read(self.registry.resolve, reference)
-            if not self._everything:
+            if not self._all_models:
                 self._references.append(reference)
-                self._follow()
+                self._start_following()
         self._unloaded.discard(name)
         await self._sync(name)
 
@@ -128,13 +128,13 @@ class Host(BaseHost):
 
     # -- following --------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
+    def _start_following(self) -> None:
         """Follow the current references; called again when one is added."""
-        if self._following is not None:
-            self._following.cancel()
-        self._following = self._spawn(self._keep_following())
+        if self._follow_task is not None:
+            self._follow_task.cancel()
+        self._follow_task = self._spawn(self._follow_registry())
 
-    async def _keep_following(self) -> None:
+    async def _follow_registry(self) -> None:
         """Synchronise models whenever the registry changes; none delays another."""
         attempts = 0
         while True:
@@ -158,11 +158,12 @@ class Host(BaseHost):
         async with entry.lock:
             if name in self._unloaded:
                 return
-            references = [one for one in self._references if one.name == name] or [Reference(name)]
+            references = [reference for reference in self._references if reference.name == name]
+            references = references or [Reference(name)]
             resolved, failures, errors = await self._resolve(entry, references)
             self._flip(entry, resolved, resolved.get(references[0]))
-            taken_out = self._everything and not resolved and errors and isinstance(errors[0], NotFound)
-            if not errors or taken_out:  # removed from the registry before it could serve: no failure
+            removed = self._all_models and not resolved and errors and isinstance(errors[0], NotFound)
+            if not errors or removed:  # removed from the registry before it could serve: no failure
                 self._forget_failures(entry)
                 return
             if failures.keys() != entry.failures.keys():
@@ -189,9 +190,9 @@ class Host(BaseHost):
             except Exception as error:
                 errors.append(error)
                 continue
-            held = next((one for one in resolved.values() if one.same_files(version)), None)
+            loaded = next((served for served in resolved.values() if served.has_same_files(version)), None)
             try:
-                resolved[reference] = held or await self._load(entry, version)
+                resolved[reference] = loaded or await self._load(entry, version)
                 resolved[reference].version = version
             except DriftlineError as error:
                 failures[version.number] = str(error)
@@ -209,7 +210,7 @@ class Host(BaseHost):
         begin = monotonic()
         entry.loading.add(version.number)
         try:
-            served = await self._make(entry, version)
+            served = await self._make_served(entry, version)
         except Exception as error:
             entry.load_failures += 1
             if isinstance(error, DriftlineError):
@@ -217,10 +218,10 @@ class Host(BaseHost):
             raise ModelError(f"{version.name} {version.number}: {type(error).__name__}: {error}") from error
         finally:
             entry.loading.discard(version.number)
-        if unread := await self.read(self.registry.unread, version.name):
+        if ignored_settings := await self.read(self.registry.unread, version.name):
             log.warning(
                 "%s: config.pbtxt is not followed in: %s; here, aliases and driftline.toml say that",
-                version.name, ", ".join(unread), extra={"model": version.name},
+                version.name, ", ".join(ignored_settings), extra={"model": version.name},
             )  # fmt: skip
         entry.loads += 1
         entry.load_seconds = monotonic() - begin
@@ -234,7 +235,7 @@ class Host(BaseHost):
         old = entry.default
         super()._flip(entry, resolved, default)
         if old is not None and default is not None and old is not default:
-            for warning in losses(old, default):
+            for warning in swap_warnings(old, default):
                 log.warning(
                     "%s %d %s", entry.name, default.version.number, warning,
                     extra={"model": entry.name, "version": default.version.number},
@@ -252,10 +253,11 @@ class Host(BaseHost):
         entry.attempts += 1
         wait = backoff(entry.attempts)
         serving = f"{entry.default.version.number} serves on" if entry.default else "nothing serves"
-        for number, why in entry.failures.items():
+        for number, failure in entry.failures.items():
             log.error(
-                "%s %d can't be loaded: %s; %s; next try in %.0f s", entry.name, number, why, serving, wait,
-                extra={"model": entry.name, "version": number, "reason": why},
+                "%s %d can't be loaded: %s; %s; next try in %.0f s",
+                entry.name, number, failure, serving, wait,
+                extra={"model": entry.name, "version": number, "reason": failure},
             )  # fmt: skip
         if reason not in entry.failures.values():
             log.warning(
@@ -268,11 +270,11 @@ class Host(BaseHost):
         entry.retry = loop.call_later(wait, lambda: self._spawn(self._sync(entry.name)))
 
 
-def losses(old: Served, new: Served) -> Iterator[str]:
+def swap_warnings(old: Served, new: Served) -> Iterator[str]:
     """Yield what may be a mistake in a version that takes over from another."""
     before = f"version {old.version.number}"
-    if told := difference(old.signature, new.signature):
-        yield f"may break clients of {before}: {told}"
-    had = old.watch is not None and old.watch.has_profile
-    if had and new.watch is not None and not new.watch.has_profile:
+    if changes := difference(old.signature, new.signature):
+        yield f"may break clients of {before}: {changes}"
+    had_profile = old.watch is not None and old.watch.has_profile
+    if had_profile and new.watch is not None and not new.watch.has_profile:
         yield f"has no profile.arrow: its data is not compared with a reference; {before} had one"

@@ -21,20 +21,20 @@ GC_THRESHOLD = 20_000
 """Objects allocated and not freed before the garbage collector runs."""
 
 
-def warm_in_background(served: Sequence[Served]) -> None:
+def warm_in_background(versions: Sequence[Served]) -> None:
     """Load kernels in a thread, then warm up the versions that need them; called once all are loaded."""
     tune_garbage_collector()
-    Thread(target=load_until_done, args=(served,), name="driftline-kernels", daemon=True).start()
+    Thread(target=load_until_done, args=(versions,), name="driftline-kernels", daemon=True).start()
 
 
-def load_until_done(served: Sequence[Served]) -> None:
+def load_until_done(versions: Sequence[Served]) -> None:
     """Load kernels, and retry while files or memory are short.
 
     Until then Python computes the features of these versions, and orjson parses all numbers.
     """
     for failures in count(1):
         try:
-            load(served)
+            load(versions)
             return
         except Exception as error:  # a temporary shortage of files or memory
             wait = backoff(failures)
@@ -42,16 +42,16 @@ def load_until_done(served: Sequence[Served]) -> None:
             sleep(wait)
 
 
-def load(served: Sequence[Served]) -> None:
+def load(versions: Sequence[Served]) -> None:
     """Load Numba and the kernels that requests need, and warm up the versions that are not warm."""
     compiling.load()
-    for each in served:
-        if not each.model.warm:
-            each.warm_up()
+    for served in versions:
+        if not served.model.warm:
+            served.warm_up()
     numbers.load()
     tune_garbage_collector()  # Numba's modules were imported since
-    memory.leave_compiler()
-    memory.give_back()
+    memory.release_compiler_code()
+    memory.release_free_pages()
 
 
 def tune_garbage_collector() -> None:

@@ -25,5 +25,5 @@ class Latency:
 
     def add(self, other: Latency) -> None:
         """Add the counts of another process."""
-        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.counts = [count + added for count, added in zip(self.counts, other.counts, strict=True)]
         self.sum_ns += other.sum_ns

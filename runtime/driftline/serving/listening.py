@@ -13,7 +13,7 @@ from driftline.errors import ConfigError
 from driftline.sockets import address_of, authority, bind_shared
 
 
-def expect_grpc() -> None:
+def require_grpc() -> None:
     """Raise ConfigError if packages that gRPC needs are missing."""
     if missing := [name for name in ("grpc", "google.protobuf") if not is_installed(name)]:
         raise ConfigError(f"--grpc-port needs {' and '.join(missing)}: pip install 'driftline[grpc]'")
@@ -28,7 +28,7 @@ def is_installed(module: str) -> bool:
 
 
 @contextmanager
-def grpc_reserved(settings: Server) -> Iterator[Server]:
+def reserve_grpc_port(settings: Server) -> Iterator[Server]:
     """Yield the settings with the actual gRPC port, if there is one; the port is held meanwhile.
 
     gRPC opens the listening sockets itself, one in each process. They share the port, so without this they
@@ -37,12 +37,12 @@ def grpc_reserved(settings: Server) -> Iterator[Server]:
     if settings.grpc_port is None:
         yield settings
         return
-    (holding,) = bind_shared(settings.host, settings.grpc_port, 1)
-    with holding:
-        yield replace(settings, grpc_port=holding.getsockname()[1])
+    (reserved,) = bind_shared(settings.host, settings.grpc_port, 1)
+    with reserved:
+        yield replace(settings, grpc_port=reserved.getsockname()[1])
 
 
-def listens_on(listener: socket.socket, settings: Server) -> tuple[str, dict[str, str]]:
+def listening_addresses(listener: socket.socket, settings: Server) -> tuple[str, dict[str, str]]:
     """Return the addresses of a server as text and as log fields."""
     addresses = {"address": address_of(listener)}
     if settings.grpc_port is not None:

@@ -30,9 +30,9 @@ from driftline.serving.served import Served
 if TYPE_CHECKING:
     from driftline.monitor.reporting.report import Report
 
-REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
-ROWS = tuple(2**power for power in range(13))
-SECONDS = tuple(ns / 1e9 for ns in BOUNDS_NS)
+FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+ROW_BOUNDS = tuple(2**power for power in range(13))
+SECOND_BOUNDS = tuple(ns / 1e9 for ns in BOUNDS_NS)
 
 _COUNTERS: dict[str, tuple[str, Callable[[Counters], int]]] = {
     "nv_inference_request_success": ("Requests answered", lambda c: c.requests),
@@ -50,9 +50,9 @@ def exposition(host: Host, reports: Mapping[Served, Report]) -> tuple[bytes, str
     """Return the response to a scrape and its content type; `reports` by monitored version."""
     registry = CollectorRegistry()
     registry.register(HostCollector(host))
-    watched = {one.named: one.watch for one in host.served() if one.watch is not None}
-    told = {one.named: report for one, report in reports.items()}
-    registry.register(DriftCollector(watched, told, host.notifier.webhook))
+    watches = {served.name_and_version: served.watch for served in host.served() if served.watch is not None}
+    named_reports = {served.name_and_version: report for served, report in reports.items()}
+    registry.register(DriftCollector(watches, named_reports, host.notifier.webhook))
     registry.register(ProcessesCollector(host.processes))
     registry.register(CardsCollector())
     text = generate_latest(registry)
@@ -68,9 +68,9 @@ class HostCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of all versions in memory."""
-        yield from self._versions()
-        yield from self._queues()
-        yield from self._models()
+        yield from self._version_metrics()
+        yield from self._queue_metrics()
+        yield from self._model_metrics()
         info = GaugeMetricFamily("driftline_build_info", "The server's version", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
@@ -79,38 +79,38 @@ class HostCollector(Collector):
                 "driftline_tracking_dropped", "Windows and alarms not written to a run", value=runs.dropped
             )
         if (payloads := self._host.payload_counts) is not None:
-            yield from _payloads(payloads)
+            yield from _payload_metrics(payloads)
 
-    def _versions(self) -> Iterator[Metric]:
-        served = [(one.named, one.batcher.counters) for one in self._host.served()]
+    def _version_metrics(self) -> Iterator[Metric]:
+        versions = [(version.name_and_version, version.batcher.counters) for version in self._host.served()]
         for name, (help_text, read) in _COUNTERS.items():
             family = Metric(name, help_text, "counter")
-            for named, counters in served:
-                family.add_sample(name, dict(zip(VERSION, named, strict=True)), read(counters))
+            for label_values, counters in versions:
+                family.add_sample(name, dict(zip(VERSION, label_values, strict=True)), read(counters))
             yield family
         unreadable = CounterMetricFamily(
             "driftline_values_unreadable", "Values of raw columns that were taken as missing", labels=COLUMN
         )
-        for one in self._host.served():
-            for column, count in one.model.unreadable.items():
-                unreadable.add_metric([*one.named, column], count)
+        for version in self._host.served():
+            for column, count in version.model.unreadable.items():
+                unreadable.add_metric([*version.name_and_version, column], count)
         yield unreadable
         name = "nv_inference_request_failure"
         failures = Metric(name, "Requests that failed, by reason", "counter")
         batches = HistogramMetricFamily(
             "driftline_batch_rows", "Rows of the batches that ran", labels=VERSION
         )
-        for named, counters in served:
-            labels = dict(zip(VERSION, named, strict=True))
-            for reason in REASONS:
+        for label_values, counters in versions:
+            labels = dict(zip(VERSION, label_values, strict=True))
+            for reason in FAILURE_REASONS:
                 failures.add_sample(name, {**labels, "reason": reason}, counters.failures[reason])
-            by_bound = [0] * (len(ROWS) + 1)
+            batch_counts = [0] * (len(ROW_BOUNDS) + 1)
             for rows, size in counters.batches.items():
-                by_bound[bisect_left(ROWS, rows)] += size.count
-            batches.add_metric(list(named), _cumulative(ROWS, by_bound), counters.inferences)
+                batch_counts[bisect_left(ROW_BOUNDS, rows)] += size.count
+            batches.add_metric(list(label_values), _buckets(ROW_BOUNDS, batch_counts), counters.inferences)
         yield from (failures, batches)
 
-    def _queues(self) -> Iterator[Metric]:
+    def _queue_metrics(self) -> Iterator[Metric]:
         pending = GaugeMetricFamily(
             "nv_inference_pending_request_count", "Requests in flight", labels=VERSION
         )
@@ -123,7 +123,7 @@ class HostCollector(Collector):
         )
         for entry in self._host.entries.values():
             for served in entry.versions.values():
-                labels = list(served.named)
+                labels = list(served.name_and_version)
                 pending.add_metric(labels, served.batcher.pending)
                 rows.add_metric(labels, served.batcher.queue_rows)
                 size.add_metric(labels, served.batcher.queue_bytes)
@@ -131,7 +131,7 @@ class HostCollector(Collector):
                 info.add_metric([*labels, ",".join(served.version.aliases), default], 1)
         yield from (pending, rows, size, info)
 
-    def _models(self) -> Iterator[Metric]:
+    def _model_metrics(self) -> Iterator[Metric]:
         swaps = CounterMetricFamily(
             "driftline_swaps", "Times that another version became the default", labels=["model"]
         )
@@ -148,7 +148,7 @@ class HostCollector(Collector):
             loads.add_metric([entry.name, "failure"], entry.load_failures)
             seconds.add_metric([entry.name], entry.load_seconds)
             latency.add_metric(
-                [entry.name], _cumulative(SECONDS, entry.latency.counts), entry.latency.sum_ns / 1e9
+                [entry.name], _buckets(SECOND_BOUNDS, entry.latency.counts), entry.latency.sum_ns / 1e9
             )
         yield from (swaps, loads, seconds, latency)
 
@@ -161,19 +161,19 @@ class ProcessesCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all of them; CPU time includes ended processes."""
-        first, *others = [list(one.collect()) for one in self._collectors]
-        values = {metric.name: metric.samples[0].value for metric in first}
-        for metric in (metric for other in others for metric in other):
+        main, *workers = [list(collector.collect()) for collector in self._collectors]
+        values = {metric.name: metric.samples[0].value for metric in main}
+        for metric in (metric for worker in workers for metric in worker):
             if metric.name not in ("process_start_time_seconds", "process_max_fds"):
                 values[metric.name] += metric.samples[0].value
         times = os.times()
         values["process_cpu_seconds"] += times.children_user + times.children_system
-        for metric in first:
+        for metric in main:
             metric.samples[0] = metric.samples[0]._replace(value=values[metric.name])
             yield metric
 
 
-def _payloads(counts: Counts) -> Iterator[Metric]:
+def _payload_metrics(counts: Counts) -> Iterator[Metric]:
     yield CounterMetricFamily("driftline_payloads_sent", "Payloads that were logged", value=counts.sent)
     yield CounterMetricFamily(
         "driftline_payloads_dropped",
@@ -193,6 +193,6 @@ def _payloads(counts: Counts) -> Iterator[Metric]:
     )
 
 
-def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
     """Prometheus buckets: counts of values up to each bound."""
     return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))

@@ -19,7 +19,7 @@ from driftline.serving import memory
 from driftline.serving.host import Host
 from driftline.serving.http.app import App
 from driftline.serving.kernels import warm_in_background
-from driftline.serving.listening import expect_grpc, grpc_reserved, listens_on
+from driftline.serving.listening import listening_addresses, require_grpc, reserve_grpc_port
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.server import GracefulServer
@@ -41,19 +41,19 @@ def serve(registry: Registry, references: Sequence[Reference], settings: Server,
     Raises ConfigError if an address can't be bound, and the error of a model that can't be loaded.
     """
     if settings.grpc_port is not None:
-        expect_grpc()
+        require_grpc()
     allow_connections()
     if settings.workers > 1:
         from driftline.serving.fleet.supervisor import supervise
 
         supervise(registry, references, settings, file)
         return
-    memory.one_arena()
+    memory.share_one_arena()
     compiling.interpret()
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     with (
         bind(settings.host, settings.port) as listener,
-        grpc_reserved(settings) as settings,
+        reserve_grpc_port(settings) as settings,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
         runner.run(_serve(registry, references, settings, file, listener))
@@ -69,21 +69,21 @@ async def _serve(
     notifier, payloads = Notifier(settings), PayloadLog.of(settings)
     host = Host(registry, references, file, settings.poll_seconds, notifier, payloads, settings.exit_on_error)
     server = StandaloneServer(host, settings)
-    told, addresses = listens_on(listener, settings)
-    log.info("driftline %s listens on %s", __version__, told, extra=addresses)
+    text, addresses = listening_addresses(listener, settings)
+    log.info("driftline %s listens on %s", __version__, text, extra=addresses)
     serving = asyncio.create_task(server.serve([listener]))
-    starting = asyncio.create_task(host.start())
+    loading = asyncio.create_task(host.start())
     if payloads is not None:
         payloads.start()
-    await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
     try:
-        if starting.done():
-            starting.result()
+        if loading.done():
+            loading.result()
             warm_in_background(list(host.served()))
             host.announce()
         await serving
     finally:
-        starting.cancel()
+        loading.cancel()
         server.should_exit = True
         await serving
         await host.close()
@@ -92,7 +92,7 @@ async def _serve(
         await asyncio.to_thread(notifier.close)
     log.info("stopped")
     # Python's own exit would wait for threads that still compute, or that read from an unresponsive disk.
-    exit_process(server.code)
+    exit_process(server.exit_code)
 
 
 class StandaloneServer(GracefulServer):
@@ -101,10 +101,11 @@ class StandaloneServer(GracefulServer):
     SIGTERM and SIGINT stop it, a second one ends the process at once, SIGHUP checks the registry.
     """
 
+    _host: Host
+
     def __init__(self, host: Host, settings: Server) -> None:
         super().__init__(App(host, settings), host, settings)
-        self._following = host
-        self._refreshing: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -128,7 +129,7 @@ class StandaloneServer(GracefulServer):
 
     def _refresh(self) -> None:
         log.info("SIGHUP: looking at the registry")
-        self._refreshing = asyncio.create_task(self._following.refresh())
+        self._refresh_task = asyncio.create_task(self._host.refresh())
 
 
 def exit_process(code: int) -> NoReturn:

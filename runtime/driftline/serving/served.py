@@ -34,7 +34,7 @@ class Served:
         self._codecs: dict[str, Codec] = {
             "v1": V1Codec(model.signature),
             "v2": V2Codec(model.signature, version.name, version.number),
-            "mlflow": self._mlflow_codec(MlflowCodec),
+            "mlflow": self._make_mlflow_codec(MlflowCodec),
         }
         self.batcher = Batcher(
             watch.run if watch else model.run,
@@ -47,7 +47,7 @@ class Served:
         self.latency = latency
 
     @property
-    def named(self) -> tuple[str, str]:
+    def name_and_version(self) -> tuple[str, str]:
         """The model's name and the version's number, as in reports and metrics."""
         return self.version.name, str(self.version.number)
 
@@ -70,11 +70,11 @@ class Served:
         if protocol == "arrow":
             return ArrowCodec(self.signature, self.version.name, self.version.number, limits)
         if protocol == "mlflow-csv":
-            return self._mlflow_codec(CsvCodec)
-        rows, size = most_rows(self.signature, limits), limits.max_queue_bytes
-        return self._mlflow_codec(partial(ParquetCodec, most_rows=rows, most_bytes=size))
+            return self._make_mlflow_codec(CsvCodec)
+        max_rows, max_bytes = most_rows(self.signature, limits), limits.max_queue_bytes
+        return self._make_mlflow_codec(partial(ParquetCodec, most_rows=max_rows, most_bytes=max_bytes))
 
-    def _mlflow_codec(self, codec: Callable[..., MlflowCodec]) -> Codec:
+    def _make_mlflow_codec(self, codec: Callable[..., MlflowCodec]) -> Codec:
         model = self.model
         return codec(model.signature, model.mlflow, model.classes, lambda: model.predictions)
 
@@ -88,6 +88,6 @@ class Served:
         if self.watch is not None:
             self.watch.close()
 
-    def same_files(self, version: Version) -> bool:
+    def has_same_files(self, version: Version) -> bool:
         """Whether a version has the same number and files as this one, whatever its aliases."""
         return (self.version.number, self.version.fingerprint) == (version.number, version.fingerprint)

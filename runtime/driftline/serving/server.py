@@ -33,27 +33,27 @@ class GracefulServer(uvicorn.Server):
     accepts connections, and closes each one after its next response, since a client that kept one might send
     a request on it just as it is closed.
 
-    app   handles requests
-    host  holds the versions
-    code  exit code for the process
+    app        handles requests
+    host       holds the versions
+    exit_code  of the process
     """
 
     def __init__(self, app: App, host: BaseHost, settings: Server) -> None:
-        self._lane = fast_lane(app)
+        self._protocol_class = fast_lane(app)
         IncompleteRequests.limit = max(settings.max_body_bytes, available_memory() // 4 // settings.workers)
         super().__init__(
             configuration(
                 app,
-                self._lane,
+                self._protocol_class,
                 access_log=settings.access_log,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             )
         )
-        self.code = 0
+        self.exit_code = 0
         self._host = host
-        self._delay = settings.stop_delay_seconds
+        self._stop_delay_seconds = settings.stop_delay_seconds
         self._grpc = grpc_server(app, host, settings)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -72,22 +72,22 @@ class GracefulServer(uvicorn.Server):
     def stop(self) -> int:
         """Begin to stop, see GracefulServer; return the number of requests in flight."""
         self._host.stopping = True
-        if self._delay and self._host.ready:
-            self._lane.keep_alive = False
-            asyncio.get_running_loop().call_later(self._delay, self._end)
+        if self._stop_delay_seconds and self._host.ready:
+            self._protocol_class.keep_alive = False
+            asyncio.get_running_loop().call_later(self._stop_delay_seconds, self._request_exit)
         else:
-            self._end()
+            self._request_exit()
         return sum(served.batcher.pending for served in self._host.served())
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; also ends, with code 1, when a device is lost."""
-        if not self.code and (lost := self._host.lost):
-            log.critical("%s; this process ends, for another to take its place", lost)
-            self.code = 1
-            self._end()
+        if not self.exit_code and (device_failure := self._host.device_failure):
+            log.critical("%s; this process ends, for another to take its place", device_failure)
+            self.exit_code = 1
+            self._request_exit()
         return await super().on_tick(counter)
 
-    def _end(self) -> None:
+    def _request_exit(self) -> None:
         self._host.ready = False
         self.should_exit = True
 

@@ -15,7 +15,7 @@ from driftline.errors import (
     TooLarge,
     Unavailable,
 )
-from driftline.serving.grpc.errors import refused, status_of
+from driftline.serving.grpc.errors import page_error, status_of
 
 Status = grpc.StatusCode
 
@@ -30,8 +30,8 @@ Status = grpc.StatusCode
         (DeadlineExceeded("that"), Status.DEADLINE_EXCEEDED),
         (Cancelled("that"), Status.CANCELLED),
         (ModelError("that"), Status.INTERNAL),
-        (refused(404, "that"), Status.NOT_FOUND),
-        (refused(418, "that"), Status.INTERNAL),
+        (page_error(404, "that"), Status.NOT_FOUND),
+        (page_error(418, "that"), Status.INTERNAL),
     ],
 )
 def test_a_code_for_each_status(error: DriftlineError, code: grpc.StatusCode) -> None:
@@ -39,7 +39,7 @@ def test_a_code_for_each_status(error: DriftlineError, code: grpc.StatusCode) ->
 
 
 def test_what_nobody_meant_to_raise_is_ours_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    code, said = status_of(KeyError("secret"))
+    code, message = status_of(KeyError("secret"))
     assert code is Status.INTERNAL
-    assert said == "internal error: KeyError; the server's log says more"
+    assert message == "internal error: KeyError; the server's log says more"
     assert [record.levelno for record in caplog.records] == [logging.ERROR]

@@ -38,9 +38,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def request(poll: BusyPoll, clock: Clock, after_us: int) -> None:
     """One that comes so long after the last was seen to, and takes 50 us."""
-    came = clock.now = clock.now + 1_000 * after_us
+    arrived_ns = clock.now = clock.now + 1_000 * after_us
     clock.now += 50_000
-    poll.left(came)
+    poll.record_handled(arrived_ns)
 
 
 async def test_behind_a_request_that_came_soon_the_loop_is_kept_awake_for_as_long(clock: Clock) -> None:
@@ -111,8 +111,8 @@ async def test_what_it_is_idle_for_is_to_spare_for_the_payload_log(tmp_path: Pat
     settings = Server(log_payloads="all", log_sink=str(tmp_path))
     payloads = PayloadLog.of(settings)
     assert payloads is not None
-    asked: Any = SimpleNamespace(payloads=payloads)  # a host that nobody asks
-    app = App(asked, settings)
+    host: Any = SimpleNamespace(payloads=payloads)  # a host that nobody asks
+    app = App(host, settings)
     assert payloads.spare is not None
     assert payloads.spare.busy_poll is app.joiner._busy_poll
     await payloads.close()

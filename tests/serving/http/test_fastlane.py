@@ -115,7 +115,7 @@ def test_a_body_behind_such_a_head_is_no_request(house: House) -> None:
 
 @pytest.mark.parametrize("before", [b"", ONE], ids=["at first", "behind another"])
 @pytest.mark.parametrize(
-    ("start", "more"),
+    ("start", "line"),
     [
         (b"GET /v2/health/live HTTP/1.1\r\nx: ", b"y" * 10_000),
         (b"GET /v2/health/live HTTP/1.1\r\n", b"x: y\r\n" * 2_000),
@@ -125,8 +125,8 @@ def test_a_body_behind_such_a_head_is_no_request(house: House) -> None:
     ],
     ids=["a header", "headers", "a path", "empty lines", "a trailer"],
 )
-def test_no_head_is_without_end(house: House, before: bytes, start: bytes, more: bytes) -> None:
-    answer, closed = house.both(*([before] if before else []), *([start] if start else []), *([more] * 8))
+def test_no_head_is_without_end(house: House, before: bytes, start: bytes, line: bytes) -> None:
+    answer, closed = house.both(*([before] if before else []), *([start] if start else []), *([line] * 8))
     assert closed
     refused = answer.count(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert refused == 1
@@ -159,10 +159,10 @@ def test_what_was_asked_before_what_is_refused_is_answered(
 
 
 def test_long_paths_are_not_kept(house: House) -> None:
-    before = house.app._known_endpoint.cache_info().currsize
+    before = house.app._cached_endpoint.cache_info().currsize
     for number in range(3):
         house.both(post("{}", f"/v2/models/{'x' * 2_000}{number}/infer"))
-    assert house.app._known_endpoint.cache_info().currsize == before
+    assert house.app._cached_endpoint.cache_info().currsize == before
 
 
 @given(st.lists(st.sampled_from(sorted(REQUESTS)), min_size=2, max_size=5), st.data())
@@ -505,9 +505,9 @@ def test_what_has_come_goes_with_its_client_and_not_with_the_garbage(
     gc.collect()
     gc.disable()
     try:
-        before = sum(isinstance(one, kinds) for one in gc.get_objects())
+        before = sum(isinstance(item, kinds) for item in gc.get_objects())
         house.run(leave())
-        assert sum(isinstance(one, kinds) for one in gc.get_objects()) < before + 5
+        assert sum(isinstance(item, kinds) for item in gc.get_objects()) < before + 5
     finally:
         gc.enable()
 
@@ -517,6 +517,6 @@ def test_an_exchange_goes_with_its_answer_and_not_with_the_garbage(house: House)
     gc.disable()
     try:
         house.run(house.talk(house.lane, [ONE] * 50))
-        assert sum(type(one) is Exchange for one in gc.get_objects()) < 10
+        assert sum(type(item) is Exchange for item in gc.get_objects()) < 10
     finally:
         gc.enable()

@@ -22,9 +22,9 @@ from driftline.serving.http.hooks import WINDOW_SECONDS, Hook, verify
 WORDS = "both know it"
 
 
-def signature(secret: str, delivery: str, sent: str, body: bytes) -> str:
+def signature(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
     """As in mlflow.webhooks.delivery."""
-    content = f"{delivery}.{sent}.{body.decode()}"
+    content = f"{delivery}.{timestamp}.{body.decode()}"
     digest = hmac.new(secret.encode("utf-8"), content.encode("utf-8"), hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode('utf-8')}"
 
@@ -35,8 +35,8 @@ def test_it_signs_as_mlflow_does() -> None:
 
 
 def test_what_is_signed_and_new_is_taken() -> None:
-    for late in (-WINDOW_SECONDS, 0, WINDOW_SECONDS):
-        verify(WORDS, "id", "1000", b"{}", signature(WORDS, "id", "1000", b"{}"), 1000.0 + late)
+    for delay in (-WINDOW_SECONDS, 0, WINDOW_SECONDS):
+        verify(WORDS, "id", "1000", b"{}", signature(WORDS, "id", "1000", b"{}"), 1000.0 + delay)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_is_signed_and_new_is_taken() -> None:
     [
         ({"secret": "another"}, "X-MLflow-Signature"),
         ({"delivery": "other"}, "X-MLflow-Signature"),
-        ({"sent": "1001"}, "X-MLflow-Signature"),
+        ({"timestamp": "1001"}, "X-MLflow-Signature"),
         ({"body": b"{ }"}, "X-MLflow-Signature"),
         ({"signature": ""}, "X-MLflow-Signature"),
         ({"signature": "é"}, "X-MLflow-Signature"),
@@ -54,17 +54,17 @@ def test_what_is_signed_and_new_is_taken() -> None:
 )
 def test_all_else_is_refused(changed: dict[str, Any], message: str) -> None:
     arguments = {
-        "secret": WORDS, "delivery": "id", "sent": "1000", "body": b"{}",
+        "secret": WORDS, "delivery": "id", "timestamp": "1000", "body": b"{}",
         "signature": signature(WORDS, "id", "1000", b"{}"), "now": 1000.0,
     } | changed  # fmt: skip
     with pytest.raises(Forbidden, match=message):
         verify(**arguments)
 
 
-@pytest.mark.parametrize("sent", ["", "now", "1e3", "-5", "９"])
-def test_a_signed_time_that_is_none_is_refused(sent: str) -> None:
+@pytest.mark.parametrize("timestamp", ["", "now", "1e3", "-5", "９"])
+def test_a_signed_time_that_is_none_is_refused(timestamp: str) -> None:
     with pytest.raises(Forbidden, match="X-MLflow-Timestamp"):
-        verify(WORDS, "id", sent, b"{}", signature(WORDS, "id", sent, b"{}"), 1000.0)
+        verify(WORDS, "id", timestamp, b"{}", signature(WORDS, "id", timestamp, b"{}"), 1000.0)
 
 
 class Looked:
@@ -74,7 +74,7 @@ class Looked:
         self.entries = {"m": None}
         self.looks: list[str] = []
 
-    def look(self, name: str) -> None:
+    def sync_soon(self, name: str) -> None:
         self.looks.append(name)
 
 
@@ -89,11 +89,11 @@ async def post(hook: Hook, document: object, delivery: str = "1", secret: str = 
         routes=[Route("/hooks/mlflow", hook.receive, methods=["POST"])],
         exception_handlers=HANDLERS,
     )
-    body, sent = json.dumps(document).encode(), str(int(time.time()))
+    body, timestamp = json.dumps(document).encode(), str(int(time.time()))
     headers = {
         "x-mlflow-delivery-id": delivery,
-        "x-mlflow-timestamp": sent,
-        "x-mlflow-signature": signature(secret, delivery, sent, body),
+        "x-mlflow-timestamp": timestamp,
+        "x-mlflow-signature": signature(secret, delivery, timestamp, body),
     }
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://driftline") as client:
         return (await client.post("/hooks/mlflow", content=body, headers=headers)).status_code

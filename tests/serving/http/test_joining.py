@@ -44,18 +44,18 @@ def alone(house: House, request: bytes) -> bytes:
     return answer
 
 
-def index(i: Any, **more: Any) -> bytes:
-    return post(json.dumps(infer_request({"i": ("INT64", [i])}, **more)), GATHER)
+def index(i: Any, **fields: Any) -> bytes:
+    return post(json.dumps(infer_request({"i": ("INT64", [i])}, **fields)), GATHER)
 
 
-def binary(row: Sequence[float], *answered: bool, cut: int = 0, **more: Any) -> bytes:
+def binary(row: Sequence[float], *answered: bool, cut: int = 0, **fields: Any) -> bytes:
     """A row as bytes; its outputs, `y` and `total`, too, or as JSON."""
     entry = {"name": "x", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}
     outputs = [
         {"name": name, "parameters": {"binary_data": as_bytes}}
         for name, as_bytes in zip(("y", "total"), answered, strict=False)
     ]
-    text = json.dumps({"inputs": [entry], "outputs": outputs, **more})
+    text = json.dumps({"inputs": [entry], "outputs": outputs, **fields})
     tail = np.array(row, "<f4").tobytes()
     return post(
         text.encode() + tail[: len(tail) - cut],
@@ -64,9 +64,9 @@ def binary(row: Sequence[float], *answered: bool, cut: int = 0, **more: Any) -> 
     )
 
 
-def rows(*rows: Any, **more: Any) -> bytes:
+def rows(*rows: Any, **fields: Any) -> bytes:
     """Rows in KServe's v1, to a model with raw columns."""
-    return text_of_rows(json.dumps({"instances": rows, **more}))
+    return text_of_rows(json.dumps({"instances": rows, **fields}))
 
 
 def text_of_rows(text: str) -> bytes:
@@ -259,12 +259,12 @@ def test_each_has_the_answer_that_it_has_alone(house: House, several: list[bytes
 @pytest.mark.parametrize(
     ("model", "codec", "make"),
     [
-        ("scale", V2Codec, lambda at: post(ask([[at, 2, 3]]))),
-        ("scale", V2Codec, lambda at: binary([at, 2, 3], True, False)),
-        ("raw", V1Codec, lambda at: rows(row(at))),
-        ("scale", V1Codec, lambda at: instances(f"[[{at}, 2, 3]]")),
-        ("scale", MlflowCodec, lambda at: split(f"[[{at}, 2, 3]]")),
-        ("scale", MlflowCodec, lambda at: scored(f'{{"inputs": [[{at}, 2, 3e38]]}}')),  # to Infinity
+        ("scale", V2Codec, lambda value: post(ask([[value, 2, 3]]))),
+        ("scale", V2Codec, lambda value: binary([value, 2, 3], True, False)),
+        ("raw", V1Codec, lambda value: rows(row(value))),
+        ("scale", V1Codec, lambda value: instances(f"[[{value}, 2, 3]]")),
+        ("scale", MlflowCodec, lambda value: split(f"[[{value}, 2, 3]]")),
+        ("scale", MlflowCodec, lambda value: scored(f'{{"inputs": [[{value}, 2, 3e38]]}}')),  # to Infinity
     ],
 )
 def test_requests_of_one_form_run_and_count_as_what_they_are(
@@ -276,7 +276,9 @@ def test_requests_of_one_form_run_and_count_as_what_they_are(
 ) -> None:
     counts = []
     plain = codec.encode_all
-    monkeypatch.setattr(codec, "encode_all", lambda *these: counts.append(these[-1]) or plain(*these))
+    monkeypatch.setattr(
+        codec, "encode_all", lambda *arguments: counts.append(arguments[-1]) or plain(*arguments)
+    )
     counters = house.host.find(model).batcher.counters
     several = [make(row) for row in range(40)]
     expected = [alone(house, request) for request in several]
@@ -292,7 +294,7 @@ def test_no_more_rows_run_together_than_some_batches_have(
 ) -> None:
     monkeypatch.setattr(joining, "MAX_BATCHES", 1)
     counters = house.host.find("scale").batcher.counters
-    several = [instances(json.dumps([[at, 2, 3]] * 50)) for at in range(7)]
+    several = [instances(json.dumps([[value, 2, 3]] * 50)) for value in range(7)]
     expected = [alone(house, request) for request in several]
     before = counters.requests, counters.inferences, counters.executions
     assert house.run(at_once(house, several)) == expected
@@ -303,7 +305,8 @@ def test_no_more_rows_run_together_than_some_batches_have(
 @pytest.mark.parametrize("path", ["/v1/models/whole:predict", "/v2/models/whole/infer"])
 def test_a_model_whose_requests_run_whole_has_them_alone(path: str, house: House) -> None:
     texts = (
-        json.dumps({"instances": [[at, 2, 3]]}) if "v1" in path else ask([[at, 2, 3]]) for at in (1, 2, 3)
+        json.dumps({"instances": [[value, 2, 3]]}) if "v1" in path else ask([[value, 2, 3]])
+        for value in (1, 2, 3)
     )
     several = [*(post(text, path) for text in texts), GOOD]
     expected = [alone(house, request) for request in several]
@@ -334,9 +337,9 @@ def test_outputs_that_are_not_of_all_rows_are_dealt_to_nobody(
     run = served.batcher._run
 
     def twice(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        found = run(inputs, outputs)
+        results = run(inputs, outputs)
         many = len(next(iter(inputs.values()))) > 1
-        return {name: np.concatenate([array, array]) if many else array for name, array in found.items()}
+        return {name: np.concatenate([array, array]) if many else array for name, array in results.items()}
 
     monkeypatch.setattr(served.batcher, "_run", twice)
     assert house.run(at_once(house, several)) == expected
@@ -364,9 +367,9 @@ def test_who_leaves_leaves_the_others(house: House) -> None:
         return [wire.written for _, wire in connections]
 
     expected = alone(house, SLOW)
-    first, gone, last = house.run(leave())
+    first, closed, last = house.run(leave())
     assert first == last == expected
-    assert gone == b""
+    assert closed == b""
 
 
 def test_who_can_not_be_answered_leaves_the_others(house: House, caplog: pytest.LogCaptureFixture) -> None:

@@ -52,7 +52,7 @@ async def test_the_description_is_of_what_is_there(host: Host) -> None:
     app = App(host, Server(model_control="explicit"))
     async with client(host, model_control="explicit") as reader:
         document = (await reader.get("/openapi.json")).json()
-        said = {(path, method) for path, item in document["paths"].items() for method in item}
+        described = {(path, method) for path, item in document["paths"].items() for method in item}
         pages = {
             (route.path, method.lower())
             for route in app._pages.routes
@@ -60,19 +60,19 @@ async def test_the_description_is_of_what_is_there(host: Host) -> None:
             for method in route.methods or ()
             if method != "HEAD"
         }
-        asked = {(path, "post") for path in openapi.INFERENCE}
-        assert said == pages | asked
+        inference = {(path, "post") for path in openapi.INFERENCE}
+        assert described == pages | inference
         identifiers = [
             operation["operationId"] for item in document["paths"].values() for operation in item.values()
         ]
         assert len(set(identifiers)) == len(identifiers)
-        for path, method in said:
+        for path, method in described:
             operation = document["paths"][path][method]
             assert operation["summary"]
-            named = [one["name"] for one in operation["parameters"]]
+            named = [parameter["name"] for parameter in operation["parameters"]]
             assert path.format(**dict.fromkeys(named, "1")).count("{") == 0
             reached = app.endpoint(path.format(name="m", version="1"))
-            assert (reached is not None) == ((path, method) in asked)
+            assert (reached is not None) == ((path, method) in inference)
 
 
 async def test_what_is_asked_and_answered_is_as_described(host: Host) -> None:
@@ -91,8 +91,8 @@ async def test_what_is_asked_and_answered_is_as_described(host: Host) -> None:
         check("PredictRequest", {"instances": [[1, 2, 3]]})
         predicted = await reader.post("/v1/models/m:predict", json={"instances": [[1, 2, 3]]})
         check("PredictResponse", predicted.json())
-        for one in ({"inputs": [1]}, {"dataframe_split": {"data": [[1]]}}, {"instances": [1], "params": {}}):
-            check("ScoringRequest", one)
+        for body in ({"inputs": [1]}, {"dataframe_split": {"data": [[1]]}}, {"instances": [1], "params": {}}):
+            check("ScoringRequest", body)
         for name, instance in (
             ("InferenceRequest", {"inputs": []}),
             ("PredictRequest", {"inputs": None}),
@@ -102,8 +102,8 @@ async def test_what_is_asked_and_answered_is_as_described(host: Host) -> None:
         ):
             with pytest.raises(ValidationError):
                 check(name, instance)
-        said = document["paths"]["/invocations"]["post"]["requestBody"]["content"]
-        assert set(said) == {"application/json", "text/csv", "application/vnd.apache.parquet"}
+        content_types = document["paths"]["/invocations"]["post"]["requestBody"]["content"]
+        assert set(content_types) == {"application/json", "text/csv", "application/vnd.apache.parquet"}
         check("ScoringError", (await reader.post("/models/m/invocations", json={})).json())
         for name in ("InferenceRequest", "PredictRequest", "Error"):
             with pytest.raises(ValidationError):

@@ -38,15 +38,15 @@ def row(name: str, version: int, state: str, reason: str = "") -> dict[str, obje
 
 async def test_the_index_has_what_registry_and_memory_hold(host: Host) -> None:
     await host.unload("text")
-    known = [Version("m", 1), Version("m", 2), Version("m", 10), Version("a", 1)]
-    assert triton.index(host, known, only_ready=False)[:5] == [
+    registered = [Version("m", 1), Version("m", 2), Version("m", 10), Version("a", 1)]
+    assert triton.index(host, registered, only_ready=False)[:5] == [
         row("a", 1, "UNAVAILABLE"),
         row("fixed", 1, "READY"),
         row("m", 1, "READY"),
         row("m", 2, "READY"),
         row("m", 10, "UNAVAILABLE"),
     ]
-    assert triton.index(host, known, only_ready=True) == [
+    assert triton.index(host, registered, only_ready=True) == [
         row("fixed", 1, "READY"),
         row("m", 1, "READY"),
         row("m", 2, "READY"),
@@ -58,8 +58,8 @@ async def test_tags_and_lineage_are_shown_where_there_are_some(host: Host) -> No
     lineage = {"run_id": "r", "datasets": [{"name": "train", "digest": "d"}]}
     served.version = replace(served.version, tags={"team": "a"}, lineage=lineage)
     origin = {"tags": {"team": "a"}, "lineage": lineage}
-    known = [Version("m", 1), Version("m", 2), Version("m", 3, tags={"team": "b"})]
-    assert triton.index(host, known, only_ready=False)[1:] == [
+    registered = [Version("m", 1), Version("m", 2), Version("m", 3, tags={"team": "b"})]
+    assert triton.index(host, registered, only_ready=False)[1:] == [
         row("m", 1, "READY"),
         row("m", 2, "READY") | origin,
         row("m", 3, "UNAVAILABLE") | {"tags": {"team": "b"}},
@@ -78,7 +78,7 @@ async def test_the_index_says_what_goes_on_with_a_version(host: Host) -> None:
         unloading=[*m.versions.values()],
     )
     host.entries["m"].versions.pop(2)
-    assert [one for one in triton.index(host, [], only_ready=False) if one["name"] == "m"] == [
+    assert [entry for entry in triton.index(host, [], only_ready=False) if entry["name"] == "m"] == [
         row("m", 1, "READY", "its new files are broken"),
         row("m", 2, "UNLOADING"),
         row("m", 3, "UNAVAILABLE", "its files are broken"),
@@ -96,7 +96,7 @@ async def test_statistics_count_requests_rows_and_batches(host: Host) -> None:
     for request in requests:
         await request
     await batcher.submit({"x": np.zeros((5, 3), np.float32)}, ("y",))
-    batcher.counters.fail(BadRequest("no"), 77)
+    batcher.counters.record_failure(BadRequest("no"), 77)
     (statistics,) = triton.statistics([host.find("m")])["model_stats"]  # type: ignore[misc]
     counters = batcher.counters
     assert (statistics["name"], statistics["version"]) == ("m", "2")
@@ -113,7 +113,7 @@ async def test_statistics_count_requests_rows_and_batches(host: Host) -> None:
         "cache_miss": {"count": 0, "ns": 0},
     }
     assert 0 < counters.queue_ns < counters.request_ns
-    sizes = {one["batch_size"]: one for one in statistics["batch_stats"]}
+    sizes = {entry["batch_size"]: entry for entry in statistics["batch_stats"]}
     assert list(sizes) == [3, 5]
     assert all(size["compute_infer"]["count"] == 1 for size in sizes.values())
     total = sum(size["compute_infer"]["ns"] for size in sizes.values())
@@ -123,13 +123,13 @@ async def test_statistics_count_requests_rows_and_batches(host: Host) -> None:
 async def test_statistics_of_many_versions(host: Host) -> None:
     statistics = triton.statistics(host.served())["model_stats"]
     assert isinstance(statistics, list)
-    assert {(one["name"], one["version"]) for one in statistics} == {
+    assert {(entry["name"], entry["version"]) for entry in statistics} == {
         ("m", "1"),
         ("m", "2"),
         ("text", "1"),
         ("fixed", "1"),
     }
-    assert all(one["last_inference"] == 0 for one in statistics)
+    assert all(entry["last_inference"] == 0 for entry in statistics)
 
 
 # -- configuration and metadata ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from driftline.blocks import Blocks
-from driftline.serving.monitoring.deferred import ENOUGH_ROWS, MAX_SECONDS, MAX_VALUES, Deferred
+from driftline.serving.monitoring.deferred import MAX_VALUES, MAX_WAIT_SECONDS, TARGET_ROWS, Deferred
 from driftline.tensors import Tensors
 
 
@@ -21,11 +21,11 @@ class Seen:
     def __init__(self) -> None:
         self.pieces: list[list[int]] = []
         self.deferred = Deferred(self._observe)
-        self.given = 0
+        self.given_rows = 0
 
     def give(self, rows: int) -> None:
-        numbers = np.arange(self.given, self.given + rows)
-        self.given += rows
+        numbers = np.arange(self.given_rows, self.given_rows + rows)
+        self.given_rows += rows
         self.deferred.add({"x": numbers}, {"y": -numbers})
 
     def _observe(self, inputs: Tensors, outputs: Tensors) -> None:
@@ -43,17 +43,17 @@ async def test_few_rows_are_observed_after_a_while() -> None:
     seen.give(2)
     await asyncio.sleep(0)
     assert seen.pieces == []
-    await asyncio.sleep(3 * MAX_SECONDS)
+    await asyncio.sleep(3 * MAX_WAIT_SECONDS)
     assert seen.pieces == [[0, 1, 2, 3, 4]]
 
 
 async def test_many_rows_are_observed_in_the_next_turn_of_the_loop() -> None:
     seen = Seen()
-    while seen.given < ENOUGH_ROWS:
+    while seen.given_rows < TARGET_ROWS:
         seen.give(100)
     seen.give(7)
     await asyncio.sleep(0)
-    assert [len(piece) for piece in seen.pieces] == [seen.given]
+    assert [len(piece) for piece in seen.pieces] == [seen.given_rows]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -65,11 +65,11 @@ async def test_all_are_observed_once_whatever_comes_when(seed: int) -> None:
             await asyncio.sleep(0)
         if chance.random() < 0.02:
             seen.deferred.catch_up()
-            assert len(seen.rows) == seen.given
+            assert len(seen.rows) == seen.given_rows
     seen.deferred.catch_up()
-    assert sorted(seen.rows) == list(range(seen.given))
+    assert sorted(seen.rows) == list(range(seen.given_rows))
     before = len(seen.pieces)
-    await asyncio.sleep(2 * MAX_SECONDS)
+    await asyncio.sleep(2 * MAX_WAIT_SECONDS)
     assert len(seen.pieces) == before
 
 
@@ -124,11 +124,11 @@ async def test_what_fails_takes_no_other_batch_along(caplog: pytest.LogCaptureFi
         raise MemoryError
 
     deferred = Deferred(observe)
-    for rows in (1, ENOUGH_ROWS + 1, ENOUGH_ROWS + 2, 3):
+    for rows in (1, TARGET_ROWS + 1, TARGET_ROWS + 2, 3):
         deferred.add({"x": np.zeros(rows)}, {})
     await asyncio.sleep(0)
     deferred.catch_up()
-    assert seen == [1, ENOUGH_ROWS + 1, ENOUGH_ROWS + 2, 3]
+    assert seen == [1, TARGET_ROWS + 1, TARGET_ROWS + 2, 3]
     assert caplog.text.count("rows can't be observed") == 4
 
 
@@ -138,16 +138,16 @@ async def test_texts_are_let_go_when_they_have_been_observed() -> None:
 
     pieces = Pieces()
     text = Text("a document")
-    gone = weakref.ref(text)
+    reference = weakref.ref(text)
     array = np.array([text, None], object)
     pieces.deferred.add({"x": array}, {"y": np.zeros(2)})
     await asyncio.sleep(0)
     del array, text
-    assert gone() is not None
+    assert reference() is not None
     pieces.deferred.catch_up()
     assert pieces.seen[0]["x"] == ["a document", None]
     pieces.seen.clear()
-    assert gone() is None
+    assert reference() is None
 
 
 async def test_columns_go_together_however_they_lie() -> None:

@@ -18,7 +18,7 @@ from driftline.monitor.detection.signals import Signal
 from driftline.monitor.monitor import Monitor
 from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Version
-from driftline.serving.monitoring.runs import WAITING, Runs, fit, metrics_of, tag_of
+from driftline.serving.monitoring.runs import MAX_WAITING, Runs, metrics_of, mlflow_name, tag_of
 
 VERSION = Version("flights", 3)
 SIGNAL = Signal(
@@ -37,18 +37,18 @@ def mlflow_takes(name: str) -> bool:
 @example("..")
 @example("a\n")
 def test_every_column_has_a_name_that_mlflow_takes(column: str) -> None:
-    assert mlflow_takes(f"kolmogorov_smirnov/{fit(column)}")
-    assert mlflow_takes(f"driftline.alarm.{fit(column)}")
+    assert mlflow_takes(f"kolmogorov_smirnov/{mlflow_name(column)}")
+    assert mlflow_takes(f"driftline.alarm.{mlflow_name(column)}")
 
 
 @given(st.lists(st.text("a_/(%é.", max_size=4), unique=True))
 def test_no_two_columns_have_one_name(columns: list[str]) -> None:
-    assert len({fit(column) for column in columns}) == len(columns)
+    assert len({mlflow_name(column) for column in columns}) == len(columns)
 
 
 @pytest.mark.parametrize("column", ["age", "dep delay", "x_1", "größe", "a.b-c:d"])
 def test_a_name_that_fits_stays(column: str) -> None:
-    assert fit(column) == column
+    assert mlflow_name(column) == column
 
 
 def test_the_metrics_of_a_window() -> None:
@@ -83,12 +83,12 @@ def test_what_waits_for_a_server_that_is_away_is_bounded_and_counted(
         pass
     port = url.split(":")[-1].split("/")[0]
     runs = Runs(f"http://me:secret@127.0.0.1:{port}")
-    for _ in range(WAITING + 50):
+    for _ in range(MAX_WAITING + 50):
         runs.alarm(VERSION, SIGNAL)
     assert runs.dropped >= 49  # one may be on its way
     runs.close()
-    assert runs.dropped == WAITING + 50
-    drops = f"tracking: {WAITING} wait already, so the oldest were dropped, "
+    assert runs.dropped == MAX_WAITING + 50
+    drops = f"tracking: {MAX_WAITING} wait already, so the oldest were dropped, "
     assert f"{drops}1 in all: flights 3" in caplog.text
     assert caplog.text.count(drops) == 2
     assert caplog.text.count("windows and alarms wait") == 1
@@ -99,7 +99,7 @@ def test_what_waits_for_a_server_that_is_away_is_bounded_and_counted(
 def test_a_version_without_windows_has_no_run_to_finish(caplog: pytest.LogCaptureFixture) -> None:
     with receiver() as (url, posts):
         runs = Runs(f"http://{url.split('/')[2]}")
-        runs.left(VERSION)
+        runs.finish(VERSION)
         runs.close()
     assert posts == []
     assert caplog.text == ""

@@ -19,7 +19,7 @@ from driftline.engine.model import Model
 from driftline.monitor.observer import TICK_SECONDS
 from driftline.monitor.reference.profile import Profile
 from driftline.registry.source import Reference, Registry
-from driftline.serving.monitoring.deferred import ENOUGH_ROWS, MAX_SECONDS
+from driftline.serving.monitoring.deferred import MAX_WAIT_SECONDS, TARGET_ROWS
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.monitoring.watch import Watch
 
@@ -57,8 +57,8 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
 async def test_rows_that_wait_for_the_monitor_stay_what_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, make = threading.Event(), Watch._make
-    monkeypatch.setattr(Watch, "_make", lambda self: make(self) if go.wait(30) else None)
+    go, make = threading.Event(), Watch._make_monitor
+    monkeypatch.setattr(Watch, "_make_monitor", lambda self: make(self) if go.wait(30) else None)
     watch = watch_of(tmp_path)
     watch.start()
     for value in (1, 2):
@@ -76,16 +76,16 @@ async def test_an_answer_does_not_wait_for_its_rows_to_be_observed(watch: Watch)
     assert outputs.keys() == {"total"}
     assert outputs["total"].tolist() == [6]
     assert monitor.rows == 0
-    await asyncio.sleep(2 * MAX_SECONDS)
+    await asyncio.sleep(2 * MAX_WAIT_SECONDS)
     assert monitor.rows == 1
 
 
 async def test_many_rows_are_observed_in_the_next_turn_of_the_loop(watch: Watch) -> None:
     monitor = watch.ready()
-    for _ in range(ENOUGH_ROWS + 5):
+    for _ in range(TARGET_ROWS + 5):
         watch.run(ROW, ("y",))
     await asyncio.sleep(0)
-    assert monitor.rows == ENOUGH_ROWS + 5
+    assert monitor.rows == TARGET_ROWS + 5
     assert monitor.report()["total"].facts["mean"] == 6
 
 
@@ -129,18 +129,18 @@ async def test_the_clock_of_a_version_ends_with_it(tmp_path: Path) -> None:
     """Started again, as at each flip, it is the same; a version that nobody has any more is not kept."""
     watch = watch_of(tmp_path)
     watch.start()
-    tick = watch._tick
+    tick = watch._tick_timer
     watch.start()
-    assert watch._tick is tick
+    assert watch._tick_timer is tick
     await loaded(watch)
     await asyncio.sleep(2 * TICK_SECONDS)
-    assert watch._tick is not tick
+    assert watch._tick_timer is not tick
     watch.close()
-    assert watch._tick.cancelled()
+    assert watch._tick_timer.cancelled()
     other = watch_of(tmp_path)
     other.start()
     await loaded(other)
-    found = weakref.ref(other)
+    reference = weakref.ref(other)
     del other
     gc.collect()
-    assert found() is None
+    assert reference() is None

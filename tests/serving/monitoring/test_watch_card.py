@@ -304,7 +304,7 @@ async def test_a_version_that_retires_gives_the_card_back(
             return path
 
     host, entry = Alone(ServerFile(), Notifier(), None), Entry("m")
-    held = [await host._make(entry, Version("m", 1))]
+    held = [await host._make_served(entry, Version("m", 1))]
     watch, sessions = held[0].watch, held[0].model.device_sessions
     assert isinstance(watch, CardWatch)
     watch.start()

@@ -51,6 +51,11 @@ class Signal:
         whose = repr(self.column) if self.column else "the model as a whole"
         return f"Signal({self.kind} of {whose} after {self.rows:,} rows: {self.words})"
 
+    @property
+    def since(self) -> str:
+        """The onset in words, after a comma; '' if unknown."""
+        return since_when([self.onset])
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; a number that is not finite is None, `when` is ISO 8601."""
         return {
@@ -126,7 +131,7 @@ def _line(signal: Signal) -> str:
     what = (
         f"column {signal.column}" if signal.column else f"the model as a whole ({first_of(signal.columns)})"
     )
-    when = f"after {signal.rows} rows{since_when([signal.onset])}"
+    when = f"after {signal.rows} rows{signal.since}"
     return f"{_about(signal)}{signal.kind} of {what} {when}: {signal.words}"
 
 

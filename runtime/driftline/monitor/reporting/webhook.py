@@ -12,12 +12,13 @@ import orjson
 
 from driftline.backoff import backoff
 from driftline.errors import ConfigError, listed
-from driftline.monitor.detection.signals import Signal
 from driftline.monitor.reporting.outbox import Outbox
 from driftline.rules import host_and_port, url_parts, without_secrets
 
 if TYPE_CHECKING:
     import httpx
+
+    from driftline.monitor.detection.signals import Signal  # which loads kernels
 
 log = logging.getLogger("driftline.webhook")
 

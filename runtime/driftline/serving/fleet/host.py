@@ -124,7 +124,7 @@ class FleetHost(Host):
 
     # -- a version's life -------------------------------------------------------------------------
 
-    async def _make(self, entry: Entry, version: Version) -> Served:
+    async def _make_served(self, entry: Entry, version: Version) -> Served:
         bundle = await self.read(self._bundle, version)
         folder = await self.read(self._folder, version)
         key = next(self._keys)

@@ -168,10 +168,10 @@ class FleetWatch(Watch):
         if self.slabs is not None:
             self._arena.free(self.slabs)
 
-    def _make(self) -> Monitor:
+    def _make_monitor(self) -> Monitor:
         assert self._loop is not None
         try:
-            monitor = super()._make()
+            monitor = super()._make_monitor()
         except Exception as error:
             if not passes(error):  # otherwise it is retried, and the workers' rows wait
                 self._loop.call_soon_threadsafe(self._begin, None)

@@ -16,7 +16,7 @@ from driftline.registry.source import Reference, Registry
 from driftline.serving import memory
 from driftline.serving.fleet.host import FleetHost
 from driftline.serving.kernels import tune_garbage_collector
-from driftline.serving.listening import grpc_reserved, listens_on
+from driftline.serving.listening import listening_addresses, reserve_grpc_port
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.process import exit_process
@@ -29,13 +29,13 @@ def supervise(
     registry: Registry, references: Sequence[Reference], settings: Server, file: ServerFile
 ) -> None:
     """Serve as `process.serve` does, with `settings.workers` processes."""
-    memory.one_arena()
+    memory.share_one_arena()
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     with ExitStack() as listeners:
         sockets = bind_together(settings.host, settings.port, settings.workers)
         for one in sockets:
             listeners.enter_context(one)
-        settings = listeners.enter_context(grpc_reserved(settings))
+        settings = listeners.enter_context(reserve_grpc_port(settings))
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_supervise(registry, references, settings, file, sockets))
 
@@ -52,7 +52,7 @@ async def _supervise(
     host = FleetHost(registry, references, file, settings, listeners, notifier)
     stopping = asyncio.Event()
     _handle_signals(host, stopping)
-    told, addresses = listens_on(listeners[0], settings)
+    told, addresses = listening_addresses(listeners[0], settings)
     log.info(
         "driftline %s listens on %s, %d workers", __version__, told, settings.workers,
         extra={**addresses, "workers": settings.workers},

@@ -183,7 +183,7 @@ async def answer(host: WorkerHost, server: WorkerServer, channel: Channel, later
             await host.payloads.close()
         host.tell_totals()
         await channel.finish()
-    exit_process(server.code)  # see process.serve
+    exit_process(server.exit_code)  # see process.serve
 
 
 async def keep_following(host: WorkerHost) -> None:
@@ -203,7 +203,7 @@ async def keep_following(host: WorkerHost) -> None:
 
 def main(*descriptors: int) -> None:
     """Run a worker; see `work` for the inherited file descriptors."""
-    memory.one_arena()
+    memory.share_one_arena()
     compiling.interpret()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(work(*descriptors))

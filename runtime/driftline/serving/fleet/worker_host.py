@@ -73,7 +73,7 @@ class WorkerHost(BaseHost):
         self._orders[version] = key, folder
         entry = self.entries.setdefault(version.name, Entry(version.name))
         try:
-            self._held[key] = served = await self._make(entry, version)
+            self._held[key] = served = await self._make_served(entry, version)
         finally:
             del self._orders[version]
         return served.signature
@@ -169,7 +169,7 @@ class WorkerHost(BaseHost):
     def _slab_of(self, key: int) -> Future[Any]:
         return self._slabs.setdefault(key, Future())
 
-    def _unloaded_version(self, served: Served) -> None:
+    def _on_unloaded(self, served: Served) -> None:
         self._channel.tell("gone", self._forget(served))
 
     def _forget(self, served: Served) -> int:

@@ -52,7 +52,7 @@ class WorkerWatch(Watch):
         if not self.slab.done():
             self.slab.set_result(None)
 
-    def _make(self) -> Any:
+    def _make_monitor(self) -> Any:
         """Make a Share, in place of a monitor.
 
         It waits for the slab, and so for the supervisor's monitor: kernels that have to be compiled are
@@ -76,4 +76,4 @@ class WorkerCardWatch(CardWatch, WorkerWatch):
         share: Any = self.observer.monitor
         if share is not None:
             share.follow()
-        self.fetch_beside()
+        self.fetch_in_background()

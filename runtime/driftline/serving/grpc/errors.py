@@ -20,11 +20,11 @@ _CODES = {
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Return the code and the message of an error; log it if it is unexpected."""
-    told = client_error(error)
-    return _CODES.get(told.status, grpc.StatusCode.INTERNAL), str(told)
+    driftline_error = client_error(error)
+    return _CODES.get(driftline_error.status, grpc.StatusCode.INTERNAL), str(driftline_error)
 
 
-def refused(status: int, message: str) -> DriftlineError:
+def page_error(status: int, message: str) -> DriftlineError:
     """Return the error that an HTTP page responded with."""
     error = DriftlineError(message)
     error.status = status

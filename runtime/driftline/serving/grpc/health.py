@@ -30,15 +30,15 @@ class Health:
 
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Yield the same now, and again whenever it changes."""
-        told = None
+        last_status = None
         while not self._ending.done():
             try:
                 status = self._status(request.service)
             except NotFound:
                 status = HealthCheckResponse.SERVICE_UNKNOWN
-            if status != told:
+            if status != last_status:
                 yield HealthCheckResponse(status=status)
-                told = status
+                last_status = status
             await asyncio.wait((self._ending,), timeout=WATCH_SECONDS)
         raise Stopping()
 

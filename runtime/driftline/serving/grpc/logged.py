@@ -7,7 +7,7 @@ from typing import Any
 from driftline.errors import BadRequest, DriftlineError
 from driftline.protocols.grpc.codec import GrpcCodec, as_rest_request
 from driftline.serving.grpc.inference import Inference
-from driftline.serving.http.infer import fields_of, lines
+from driftline.serving.http.infer import header_lines, response_fields
 from driftline.serving.payloads.exchange import RequestHead
 from driftline.serving.payloads.log import PayloadLog
 
@@ -24,23 +24,24 @@ class LoggedInference(Inference):
 
     async def model_infer(self, request: Any, context: Any) -> bytes:
         """Return the response to a request, serialised."""
-        body, length = rest_of(request)
-        asked = RequestHead(request.message.model_name, b"application/octet-stream", b"", length)
+        body, request_json_length = rest_request_of(request)
+        name = request.message.model_name
+        request_head = RequestHead(name, b"application/octet-stream", b"", request_json_length)
         try:
-            call = await self._ran(request, context)
-            answer = call.answer()[1]
+            call = await self._run(request, context)
+            answer = call.response()[1]
         except Exception as error:
             status = error.status if isinstance(error, DriftlineError) else 500
-            self._payloads.record(asked, body, status, b"", b"", None)
+            self._payloads.record(request_head, body, status, b"", b"", None)
             raise
         assert isinstance(call.codec, GrpcCodec)
-        content, text_length = call.codec.as_rest(call.decoded, call.request.outcome())
-        fields = lines(fields_of(content, text_length))
-        self._payloads.record(asked, body, 200, fields, content, call.served.version)
+        content, json_length = call.codec.as_rest(call.decoded, call.request.outcome())
+        fields = header_lines(response_fields(content, json_length))
+        self._payloads.record(request_head, body, 200, fields, content, call.served.version)
         return answer
 
 
-def rest_of(request: Any) -> tuple[bytes, int]:
+def rest_request_of(request: Any) -> tuple[bytes, int]:
     """Return a request as over REST, and the length of its JSON; (b"", 0) if REST can't express it."""
     try:
         return as_rest_request(request)

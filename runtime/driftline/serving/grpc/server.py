@@ -52,7 +52,7 @@ class GrpcServer:
         self._settings = settings
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls: set[asyncio.Task[Any]] = set()
-        self._late = False
+        self._is_past_deadline = False
         self._server = aio.server(
             options=(
                 ("grpc.so_reuseport", 1),
@@ -86,7 +86,7 @@ class GrpcServer:
         seconds = self._settings.drain_seconds
         stopping = asyncio.create_task(self._server.stop(seconds + CANCEL_SECONDS))
         await asyncio.wait((stopping,), timeout=seconds)
-        self._late = True
+        self._is_past_deadline = True
         for call in self._calls:
             call.cancel()
         await stopping
@@ -98,29 +98,29 @@ class GrpcServer:
         handlers = {}
         for method in POOL.FindServiceByName(name).methods:
             path = f"/{name}/{method.name}"
-            answer = getattr(service, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
+            handle = getattr(service, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
             if method.client_streaming:
-                make, call = grpc.stream_stream_rpc_method_handler, self._streaming
+                make_handler, wrap = grpc.stream_stream_rpc_method_handler, self._streaming
             elif method.server_streaming:
-                make, call = grpc.unary_stream_rpc_method_handler, self._streaming
+                make_handler, wrap = grpc.unary_stream_rpc_method_handler, self._streaming
             else:
-                make, call = grpc.unary_unary_rpc_method_handler, self._answering
-            handlers[method.name] = make(
-                call(path, reader_of(method), answer), response_serializer=serialised
+                make_handler, wrap = grpc.unary_unary_rpc_method_handler, self._unary
+            handlers[method.name] = make_handler(
+                wrap(path, reader_of(method), handle), response_serializer=serialise
             )
         return grpc.method_handlers_generic_handler(name, handlers)
 
-    def _answering(self, path: str, read: Reader, answer: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(self, path: str, read: Reader, handle: Callable[..., Any]) -> Callable[..., Any]:
         async def call(data: Any, context: Any) -> Any:
             async with self._call(path, context):
-                return await answer(read(data), context)
+                return await handle(read(data), context)
 
         return call
 
-    def _streaming(self, path: str, read: Reader, answer: Callable[..., Any]) -> Callable[..., Any]:
+    def _streaming(self, path: str, read: Reader, handle: Callable[..., Any]) -> Callable[..., Any]:
         async def call(data: Any, context: Any) -> AsyncIterator[Any]:
             async with self._call(path, context):
-                async for message in answer(read(data), context):
+                async for message in handle(read(data), context):
                     yield message
 
         return call
@@ -135,7 +135,7 @@ class GrpcServer:
         try:
             yield
         except asyncio.CancelledError:
-            if not self._late:
+            if not self._is_past_deadline:
                 code = grpc.StatusCode.CANCELLED
                 raise
             code, message = status_of(Stopping())
@@ -170,6 +170,6 @@ def reader_of(method: Any) -> Reader:
     return read_all if method.client_streaming else read
 
 
-def serialised(answer: Any) -> bytes:
+def serialise(response: Any) -> bytes:
     """Serialise a response, unless it already is."""
-    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+    return response if isinstance(response, bytes) else response.SerializeToString()

@@ -18,14 +18,14 @@ from driftline.serving.http.infer import Infer, LoggedInfer
 from driftline.serving.http.joining import RequestJoiner
 from driftline.serving.http.routes import routes
 
-_V2 = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-_V1 = re.compile(r"/v1/models/([^/]+):predict")
-_MLFLOW = re.compile(r"(?:/models/([^/]+))?/invocations")
+_V2_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_V1_PATH = re.compile(r"/v1/models/([^/]+):predict")
+_MLFLOW_PATH = re.compile(r"(?:/models/([^/]+))?/invocations")
 
-MAX_PATHS = 1_000
+MAX_CACHED_PATHS = 1_000
 """Paths whose endpoints are cached."""
 
-MAX_LENGTH = 1_000
+MAX_PATH_LENGTH = 1_000
 """Most characters of a cached path."""
 
 Endpoint = tuple[Infer, str | None, str | None]
@@ -34,7 +34,7 @@ Endpoint = tuple[Infer, str | None, str | None]
 class App:
     """Sends inference straight to its endpoint and all else to Starlette, which would double the time.
 
-    together  joins requests of the same kind
+    joiner    joins requests of the same kind
     payloads  logs requests and responses; None if they are not logged
     """
 
@@ -48,7 +48,7 @@ class App:
         self.joiner = RequestJoiner(host, busy_poll)
         if self.payloads is not None and self.payloads.spare is not None:
             self.payloads.spare.busy_poll = busy_poll
-        self._known_endpoint = lru_cache(MAX_PATHS)(self._endpoint)
+        self._cached_endpoint = lru_cache(MAX_CACHED_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),
             exception_handlers=HANDLERS,
@@ -56,33 +56,33 @@ class App:
 
     def endpoint(self, path: str) -> Endpoint | None:
         """Return the endpoint for a POST to a decoded path; None if it is not an inference path."""
-        return self._known_endpoint(path) if len(path) <= MAX_LENGTH else self._endpoint(path)
+        return self._cached_endpoint(path) if len(path) <= MAX_PATH_LENGTH else self._endpoint(path)
 
     def _endpoint(self, path: str) -> Endpoint | None:
-        if found := _V2.fullmatch(path):
-            return self._v2, found[1], found[2]
-        if found := _V1.fullmatch(path):
-            return self._v1, found[1], None
-        if found := _MLFLOW.fullmatch(path):
-            return self._mlflow, found[1], None
+        if match := _V2_PATH.fullmatch(path):
+            return self._v2, match[1], match[2]
+        if match := _V1_PATH.fullmatch(path):
+            return self._v1, match[1], None
+        if match := _MLFLOW_PATH.fullmatch(path):
+            return self._mlflow, match[1], None
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        begun = False
+        response_started = False
 
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def tracking_send(message: Message) -> None:
+            nonlocal response_started
+            response_started = True
             await send(message)
 
         try:
-            await self._answer(scope, receive, sending)
+            await self._respond(scope, receive, tracking_send)
         except asyncio.CancelledError:  # the server stops, and this request took too long
-            if not begun:
+            if not response_started:
                 await failure(Stopping())(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self.endpoint(scope["path"])
         if endpoint is None:
             return await self._pages(scope, receive, send)

@@ -21,26 +21,26 @@ class BusyPoll:
     """
 
     def __init__(self, us: int) -> None:
-        self._soon_ns = us * 1_000
-        self._left = -self._soon_ns
+        self._window_ns = us * 1_000
+        self._last_handled_ns = -self._window_ns
         self._awake = False
-        self._turn_began = 0
+        self._turn_start_ns = 0
         self.idle_ns = 0
 
-    def left(self, came: int) -> None:
-        """Record that a request that came at `came` (perf_counter_ns) has been handled."""
-        soon = came - self._left < self._soon_ns
-        self._left = perf_counter_ns()
-        if soon and not self._awake:
+    def record_handled(self, arrived_ns: int) -> None:
+        """Record that a request that came at `arrived_ns` (perf_counter_ns) has been handled."""
+        is_soon = arrived_ns - self._last_handled_ns < self._window_ns
+        self._last_handled_ns = perf_counter_ns()
+        if is_soon and not self._awake:
             self._awake = True
-            self._turn_began = self._left
+            self._turn_start_ns = self._last_handled_ns
             asyncio.get_running_loop().call_soon(self._poll)
 
     def _poll(self) -> None:
         now = perf_counter_ns()
-        turn, self._turn_began = now - max(self._turn_began, self._left), now
-        if turn < EMPTY_NS:
-            self.idle_ns += turn
-        self._awake = now - self._left < self._soon_ns
+        turn_ns, self._turn_start_ns = now - max(self._turn_start_ns, self._last_handled_ns), now
+        if turn_ns < EMPTY_NS:
+            self.idle_ns += turn_ns
+        self._awake = now - self._last_handled_ns < self._window_ns
         if self._awake:  # a loop with a callback scheduled doesn't sleep
             asyncio.get_running_loop().call_soon(self._poll)

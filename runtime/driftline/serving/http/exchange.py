@@ -20,10 +20,10 @@ from driftline.serving.http.infer import (
     Completed,
     Infer,
     Target,
-    body_late,
-    coded,
-    fields_in,
-    lines,
+    body_timeout,
+    compressed_fields,
+    header_lines,
+    parse_header_lines,
 )
 from driftline.serving.payloads.exchange import RequestHead
 
@@ -44,8 +44,8 @@ class Head:
     target: Target
     path: str
     length: int
-    asked: RequestHead
-    exchange: type[Exchange]
+    request_head: RequestHead
+    exchange_class: type[Exchange]
     coding: bytes | None
 
 
@@ -61,16 +61,16 @@ class Exchange:
     response_started = False  # it starts and completes in one write
 
     __slots__ = (
-        "_call", "_head", "_protocol", "_timer", "begin",
+        "_body_timer", "_call", "_head", "_protocol", "arrived_ns",
         "body", "disconnected", "keep_alive", "more_body", "parts", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: FastLane, head: Head) -> None:
-        self.begin = perf_counter_ns()
+        self.arrived_ns = perf_counter_ns()
         self._protocol = protocol
         self._head = head
         self._call: Call | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
         self.body = b""
         self.parts: list[bytes] = []
         self.more_body = True
@@ -86,35 +86,35 @@ class Exchange:
     def set(self) -> None:
         """React to a change: more of the body, its end, or a disconnect."""
         if self.disconnected:
-            self._stop_waiting()
+            self._cancel_body_timer()
             if self._call is not None and isinstance(self._call.request, Request):
                 self._call.request.cancel()
         elif not self.more_body and self._call is None and not self.response_complete:
-            self._stop_waiting()
+            self._cancel_body_timer()
             self.body = b"".join(self.parts)
             self.parts.clear()
             self._protocol.app.joiner.add(self._head.target, self)
 
-    def wait(self) -> None:
+    def start_body_timer(self) -> None:
         """Start the client's time limit for the rest of the body."""
-        if self._timer is None and not self.response_complete:
-            self._timer = self._protocol.loop.call_later(BODY_SECONDS, self._late)
+        if self._body_timer is None and not self.response_complete:
+            self._body_timer = self._protocol.loop.call_later(BODY_SECONDS, self._body_timed_out)
 
-    def _late(self) -> None:
-        self._fail(body_late())
-        self._protocol.wire.close()
+    def _body_timed_out(self) -> None:
+        self._fail(body_timeout())
+        self._protocol.raw_transport.close()
 
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _cancel_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
 
     def start(self, alone: bool = False) -> None:
         """Put the request in the queue, or run it at once if it is alone and short."""
-        if self._gone():
+        if self._is_gone():
             return
         head = self._head
         try:
-            call = self._call = head.infer.call(head.target, self.body, self.begin, alone)
+            call = self._call = head.infer.submit(head.target, self.body, self.arrived_ns, alone)
         except Exception as error:
             self._fail(error)
             return
@@ -126,18 +126,18 @@ class Exchange:
     def _finish(self) -> None:
         """Write the response after the batch has run."""
         call, self._call = self._call, None
-        if call is None or self._gone():
+        if call is None or self._is_gone():
             return
         try:
-            fields, content = call.answer()
+            fields, content = call.response()
         except Exception as error:
             self._fail(error)
         else:
-            self._respond(200, lines(fields), content, call.served.version)
+            self._respond(200, header_lines(fields), content, call.served.version)
 
     def send(self, fields: bytes, content: bytes) -> None:
         """Send the response; see Member."""
-        if not self._gone():
+        if not self._is_gone():
             self._write(200, fields, content)
 
     def after_send(self, fields: bytes, content: bytes, version: Version) -> None:
@@ -145,12 +145,12 @@ class Exchange:
         if self.response_complete:
             self._after_write(200, fields, content, version)
 
-    def _gone(self) -> bool:
-        return self.disconnected or self._protocol.wire.is_closing()
+    def _is_gone(self) -> bool:
+        return self.disconnected or self._protocol.raw_transport.is_closing()
 
     def _fail(self, error: Exception) -> None:
         response = self._head.infer.failure(error)
-        self._respond(response.status_code, lines(response.raw_headers), bytes(response.body))
+        self._respond(response.status_code, header_lines(response.raw_headers), bytes(response.body))
 
     def _respond(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
         self._write(status, fields, content)
@@ -159,7 +159,9 @@ class Exchange:
     def _write(self, status: int, fields: bytes, content: bytes) -> None:
         protocol = self._protocol
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        protocol.wire.write(b"".join((_STATUS[status], protocol.default_lines(), fields, end, content)))
+        protocol.raw_transport.write(
+            b"".join((_STATUS[status], protocol.default_lines(), fields, end, content))
+        )
         self.response_complete = True
 
     def _after_write(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
@@ -167,7 +169,7 @@ class Exchange:
         if protocol.access_log:
             self._log(status)
         if not self.keep_alive:
-            protocol.wire.close()
+            protocol.raw_transport.close()
         protocol.on_response_complete()
 
     def _log(self, status: int) -> None:
@@ -187,10 +189,10 @@ class LoggedExchange(Exchange):
     def _after_write(self, status: int, fields: bytes, content: bytes, version: Version | None) -> None:
         Exchange._after_write(self, status, fields, content, version)
         if (payloads := self._protocol.app.payloads) is not None:
-            payloads.record(self._head.asked, self.body, status, fields, content, version)
+            payloads.record(self._head.request_head, self.body, status, fields, content, version)
 
 
-class Compressing(Exchange):
+class CompressingExchange(Exchange):
     """An exchange that compresses its response if that is worth it."""
 
     __slots__ = ()
@@ -204,7 +206,7 @@ class Compressing(Exchange):
         """Continue if the response is sent, else compress and send it; see Member."""
         if self.response_complete:
             super().after_send(fields, content, version)
-        elif not self._gone():
+        elif not self._is_gone():
             self._respond(200, fields, content, version)
 
     def _respond(self, status: int, fields: bytes, content: bytes, version: Version | None = None) -> None:
@@ -213,28 +215,29 @@ class Compressing(Exchange):
             super()._respond(status, fields, content, version)
             return
 
-        def go_on(packed: bytes | None) -> None:
-            if self._gone():
+        def finish(compressed: bytes | None) -> None:
+            if self._is_gone():
                 return
-            if packed is None:
+            if compressed is None:
                 self._write(200, fields, content)
             else:
-                self._write(200, lines(coded(fields_in(fields), coding, packed)), packed)
+                changed = compressed_fields(parse_header_lines(fields), coding, compressed)
+                self._write(200, header_lines(changed), compressed)
             self._after_write(200, fields, content, version)
 
         if len(content) < LONG:
-            go_on(_packed(content, coding))
+            finish(_try_compress(content, coding))
             return
         try:
-            packing = self._protocol.loop.run_in_executor(None, _packed, content, coding)
+            compression = self._protocol.loop.run_in_executor(None, _try_compress, content, coding)
         except RuntimeError:  # no thread can be started
             log.exception(_NOT_COMPRESSED)
-            go_on(None)
+            finish(None)
         else:
-            packing.add_done_callback(lambda packing: go_on(packing.result()))
+            compression.add_done_callback(lambda compression: finish(compression.result()))
 
 
-class LoggedCompressing(Compressing, LoggedExchange):
+class LoggedCompressingExchange(CompressingExchange, LoggedExchange):
     """An exchange that logs payloads, the response as it was before compression."""
 
     __slots__ = ()
@@ -243,7 +246,7 @@ class LoggedCompressing(Compressing, LoggedExchange):
 _NOT_COMPRESSED = "a response can't be compressed and is sent as it is"
 
 
-def _packed(content: bytes, coding: bytes) -> bytes | None:
+def _try_compress(content: bytes, coding: bytes) -> bytes | None:
     """Compress a response's body; None if that fails."""
     try:
         return compress(content, coding)

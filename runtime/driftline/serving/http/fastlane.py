@@ -22,8 +22,14 @@ from driftline.http import check_host, configuration
 from driftline.protocols.encoding import answer_coding
 from driftline.serving.http.app import App
 from driftline.serving.http.connection import Connection
-from driftline.serving.http.exchange import Compressing, Exchange, Head, LoggedCompressing, LoggedExchange
-from driftline.serving.http.infer import BODY_SECONDS, lines
+from driftline.serving.http.exchange import (
+    CompressingExchange,
+    Exchange,
+    Head,
+    LoggedCompressingExchange,
+    LoggedExchange,
+)
+from driftline.serving.http.infer import BODY_SECONDS, header_lines
 from driftline.serving.payloads.exchange import RequestHead
 
 log = logging.getLogger("driftline.serving")
@@ -33,8 +39,8 @@ MAX_HEADS = 1_000
 
 MAX_HEAD_BYTES = 2_000
 
-_END = b"\r\n\r\n"
-_UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"))
+_HEAD_END = b"\r\n\r\n"
+_UNUSUAL_HEADERS = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"))
 
 
 def fast_lane(app: App) -> type[Connection]:
@@ -49,7 +55,8 @@ def fast_lane(app: App) -> type[Connection]:
         )  # fmt: skip
         return Connection
     if app.payloads is not None:
-        lane = type("FastLane", (lane,), {"exchange": LoggedExchange, "compressing": LoggedCompressing})
+        classes = {"exchange_class": LoggedExchange, "compressing_class": LoggedCompressingExchange}
+        lane = type("FastLane", (lane,), classes)
     return lane
 
 
@@ -58,16 +65,16 @@ def rehearse(lane: type[FastLane], app: App) -> None:
     config = configuration(app, lane)
     config.load()
     state = ServerState()
-    protocol, wire = lane(config, state, {}), Wire()
+    protocol, transport = lane(config, state, {}), MemoryTransport()
     protocol.access_log = False
-    protocol.connection_made(wire)
+    protocol.connection_made(transport)
     request = b"POST /v2/models/-/infer HTTP/1.1\r\nhost: -\r\ncontent-length: 2\r\n\r\n{}"
     for part in (request[:9], request[9:-1], request[-1:], request, request):
         protocol.data_received(part)
         app.joiner.start()
-    answers = wire.written.count(b"HTTP/1.1 ")
-    if answers != 3 or not lane.heads:
-        raise RuntimeError(f"expected 3 answers, got {answers}")
+    responses = transport.written.count(b"HTTP/1.1 ")
+    if responses != 3 or not lane.heads:
+        raise RuntimeError(f"expected 3 answers, got {responses}")
     protocol.connection_lost(None)
     lane.heads.clear()
 
@@ -75,24 +82,24 @@ def rehearse(lane: type[FastLane], app: App) -> None:
 class FastLane(Connection):
     """A client's connection that handles inference itself and leaves everything else to uvicorn.
 
-    heads        parsed heads, by their bytes
-    exchange     class of a request and its response
-    compressing  the same where the response is to be compressed
+    heads              parsed heads, by their bytes
+    exchange_class     of a request and its response
+    compressing_class  the same where the response is to be compressed
     """
 
     app: App
     heads: ClassVar[dict[bytes, Head]]
-    exchange: ClassVar[type[Exchange]] = Exchange
-    compressing: ClassVar[type[Exchange]] = Compressing
-    _defaults: ClassVar[tuple[object, bytes]] = (None, b"")
+    exchange_class: ClassVar[type[Exchange]] = Exchange
+    compressing_class: ClassVar[type[Exchange]] = CompressingExchange
+    _cached_defaults: ClassVar[tuple[object, bytes]] = (None, b"")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection."""
         super().connection_made(transport)
-        self.wire = transport
-        self._fresh = b""  # what is being parsed, up to the end of the first request in it
+        self.raw_transport = transport
+        self._received = b""  # what is being parsed, up to the end of the first request in it
         self._idle_since = self.loop.time()
-        self._check_in(self.timeout_keep_alive)  # uvicorn waits for ever for the first head to end
+        self._schedule_idle_check(self.timeout_keep_alive)  # uvicorn waits for ever for the first head to end
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up after a disconnect."""
@@ -105,36 +112,36 @@ class FastLane(Connection):
     def data_received(self, data: bytes) -> None:
         """Parse the data received."""
         if self._between_requests and (self.cycle is None or self.cycle.response_complete):
-            end = data.find(_END) + len(_END)
+            end = data.find(_HEAD_END) + len(_HEAD_END)
             head = self.heads.get(data[:end])
             if head is not None and len(data) - end == head.length and not self.flow.write_paused:
-                exchange = self.cycle = head.exchange(self, head)  # type: ignore[assignment]
+                exchange = self.cycle = head.exchange_class(self, head)  # type: ignore[assignment]
                 exchange.body = data[end:]
                 exchange.more_body = False
                 self.app.joiner.add(head.target, exchange)
                 return
-            self._fresh = data
+            self._received = data
         super().data_received(data)
-        self._fresh = b""
-        unfinished: object = self.cycle
-        if isinstance(unfinished, Exchange) and unfinished.more_body:
-            unfinished.wait()
+        self._received = b""
+        cycle: object = self.cycle
+        if isinstance(cycle, Exchange) and cycle.more_body:
+            cycle.start_body_timer()
 
     def on_headers_complete(self) -> None:
         """Choose the fast lane or uvicorn for a request whose head is complete."""
-        head = self._head()
+        head = self._parse_head()
         if head is None:
             super().on_headers_complete()
             return
         self._unparsed_bytes = 0
-        self.cycle = head.exchange(self, head)  # type: ignore[assignment]
-        text = self._fresh[: self._fresh.find(_END) + len(_END)]
+        self.cycle = head.exchange_class(self, head)  # type: ignore[assignment]
+        raw = self._received[: self._received.find(_HEAD_END) + len(_HEAD_END)]
         # The lines are the request line, the headers and an empty one: none folded, none before or after.
-        if text.startswith(b"POST /") and text.count(b"\n") == text.count(b"\r\n") == len(self.headers) + 2:
+        if raw.startswith(b"POST /") and raw.count(b"\n") == raw.count(b"\r\n") == len(self.headers) + 2:
             if len(self.heads) >= MAX_HEADS:
                 self.heads.clear()
-            if len(text) <= MAX_HEAD_BYTES:
-                self.heads[text] = head
+            if len(raw) <= MAX_HEAD_BYTES:
+                self.heads[raw] = head
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of a body; its length was checked with the head, so reading is never paused."""
@@ -148,16 +155,17 @@ class FastLane(Connection):
 
     def on_message_complete(self) -> None:
         """End a request that is complete."""
-        self._fresh = b""
+        self._received = b""
         super().on_message_complete()
 
-    def _head(self) -> Head | None:
+    def _parse_head(self) -> Head | None:
         """Return the parsed head of a plain inference request; None if uvicorn has to handle the request."""
         parser, cycle, headers = self.parser, self.cycle, dict(self.headers)
         if (
             b"%" in self.url or b"?" in self.url
             or parser.get_method() != b"POST" or parser.get_http_version() != "1.1"
-            or not parser.should_keep_alive() or not _UNUSUAL.isdisjoint(headers) or b"host" not in headers
+            or not parser.should_keep_alive()
+            or not _UNUSUAL_HEADERS.isdisjoint(headers) or b"host" not in headers
             or self.flow.write_paused or not (cycle is None or cycle.response_complete)
         ):  # fmt: skip
             return None
@@ -176,16 +184,16 @@ class FastLane(Connection):
         except DriftlineError:
             return None
         coding = answer_coding(self.headers)
-        kind = self.exchange if coding is None else self.compressing
-        asked = RequestHead.of(name, headers, target.json_length)
-        return Head(infer, target, path, int(length), asked, kind, coding)
+        exchange_class = self.exchange_class if coding is None else self.compressing_class
+        request_head = RequestHead.of(name, headers, target.json_length)
+        return Head(infer, target, path, int(length), request_head, exchange_class, coding)
 
     def default_lines(self) -> bytes:
         """Return the headers of every response, which uvicorn renews about every second."""
         headers = self.server_state.default_headers
-        if headers is not self._defaults[0]:
-            type(self)._defaults = (headers, lines(headers))
-        return self._defaults[1]
+        if headers is not self._cached_defaults[0]:
+            type(self)._cached_defaults = (headers, header_lines(headers))
+        return self._cached_defaults[1]
 
     # -- idle -----------------------------------------------------------------------------------------
 
@@ -209,18 +217,18 @@ class FastLane(Connection):
         if self.cycle is not None and not self.cycle.response_complete:
             return  # the response will set a timer
         # A client that has begun another request, or still sends a refused one, has BODY_SECONDS more.
-        more = BODY_SECONDS if self.cycle is None or not self._between_requests else 0.0
-        left = self._idle_since + self.timeout_keep_alive + more - self.loop.time()
-        if left > 0:
-            self._check_in(min(left, self.timeout_keep_alive))  # it may be idle before that
+        grace = BODY_SECONDS if self.cycle is None or not self._between_requests else 0.0
+        remaining = self._idle_since + self.timeout_keep_alive + grace - self.loop.time()
+        if remaining > 0:
+            self._schedule_idle_check(min(remaining, self.timeout_keep_alive))  # it may be idle before that
         else:
             super().timeout_keep_alive_handler()
 
-    def _check_in(self, seconds: float) -> None:
+    def _schedule_idle_check(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 
-class Wire(asyncio.Transport):
+class MemoryTransport(asyncio.Transport):
     """A connection in memory."""
 
     def __init__(self) -> None:

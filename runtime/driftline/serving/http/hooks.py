@@ -21,19 +21,19 @@ from driftline.serving.http.infer import read_body
 
 log = logging.getLogger("driftline.hooks")
 
-SECRET = "DRIFTLINE_MLFLOW_WEBHOOK_SECRET"  # noqa: S105
+SECRET_VARIABLE = "DRIFTLINE_MLFLOW_WEBHOOK_SECRET"  # noqa: S105
 """The environment variable with the webhook's secret, the only place it may be set."""
 
 WINDOW_SECONDS = 300
 """How far a delivery's timestamp may be from now, either way."""
 
-MAX_BYTES = 2**20
+MAX_BODY_BYTES = 2**20
 MAX_DELIVERIES = 10_000
 
 
 def routes(host: Host) -> list[Route]:
     """Return the route of webhooks."""
-    return [Route("/hooks/mlflow", Hook(host, os.environ.get(SECRET, "")).receive, methods=["POST"])]
+    return [Route("/hooks/mlflow", Hook(host, os.environ.get(SECRET_VARIABLE, "")).receive, methods=["POST"])]
 
 
 class Hook:
@@ -53,15 +53,15 @@ class Hook:
         Raises Forbidden for a wrong signature or a timestamp that is off; NotFound if no secret is set.
         """
         if not self._secret:
-            raise NotFound(f"no webhooks are taken: {SECRET} is not set")
-        body = await read_body(dict(request.headers.raw), request.receive, MAX_BYTES)
+            raise NotFound(f"no webhooks are taken: {SECRET_VARIABLE} is not set")
+        body = await read_body(dict(request.headers.raw), request.receive, MAX_BODY_BYTES)
         headers = request.headers
-        delivery, sent = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
-        verify(self._secret, delivery, sent, body, headers.get("x-mlflow-signature", ""), time.time())
-        name = _model_of(body)
+        delivery, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
+        verify(self._secret, delivery, timestamp, body, headers.get("x-mlflow-signature", ""), time.time())
+        name = _model_name(body)
         if self._is_new(delivery, time.monotonic()) and name in self._host.entries:
             log.info("MLflow says that %s has changed", name, extra={"model": name, "delivery": delivery})
-            self._host.look(name)
+            self._host.sync_soon(name)
         return Response()
 
     def _is_new(self, delivery: str, now: float) -> bool:
@@ -73,21 +73,23 @@ class Hook:
         return self._seen.setdefault(delivery, now) == now
 
 
-def verify(secret: str, delivery: str, sent: str, body: bytes, signature: str, now: float) -> None:
+def verify(secret: str, delivery: str, timestamp: str, body: bytes, signature: str, now: float) -> None:
     """Check a delivery as mlflow/webhooks/delivery.py signs it; Forbidden if it is not MLflow's, or old.
 
     The signature is `v1,` and the base64 of the HMAC-SHA256, under the secret, of "DELIVERY.TIMESTAMP.BODY".
     """
-    signed = f"{delivery}.{sent}.".encode() + body
+    signed = f"{delivery}.{timestamp}.".encode() + body
     digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
     expected = b"v1," + base64.b64encode(digest)
     if not hmac.compare_digest(expected, signature.encode()):
         raise Forbidden("X-MLflow-Signature: expected one made with this server's secret")
-    if not (sent.isascii() and sent.isdigit() and abs(now - int(sent)) <= WINDOW_SECONDS):
-        raise Forbidden(f"X-MLflow-Timestamp: expected a time within {WINDOW_SECONDS} s of now, got {sent!r}")
+    if not (timestamp.isascii() and timestamp.isdigit() and abs(now - int(timestamp)) <= WINDOW_SECONDS):
+        raise Forbidden(
+            f"X-MLflow-Timestamp: expected a time within {WINDOW_SECONDS} s of now, got {timestamp!r}"
+        )
 
 
-def _model_of(body: bytes) -> str:
+def _model_name(body: bytes) -> str:
     """Return the name of the model that an event is about; empty if it is about something else."""
     try:
         document = orjson.loads(body)

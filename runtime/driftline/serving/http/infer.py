@@ -30,7 +30,7 @@ BODY_SECONDS = 60.0
 _BINARY = (b"content-type", b"application/octet-stream")
 _ARROW = b"application/vnd.apache.arrow.stream"
 _JSON_LENGTH = b"inference-header-content-length"
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 
 
 Fields = list[tuple[bytes, bytes]]
@@ -58,24 +58,24 @@ class Infer:
         self, scope: Scope, receive: Receive, name: str | None, version: str | None = None
     ) -> tuple[Fields, bytes]:
         """Return headers and body of the response, from a model's default version or the one named."""
-        begin = perf_counter_ns()
+        arrived_ns = perf_counter_ns()
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, self.max_body_bytes)
         target = self.target(headers, name, version)
-        fields, content = await self._answer(headers, target, body, begin, receive)
+        fields, content = await self._respond(headers, target, body, arrived_ns, receive)
         coding = answer_coding(scope["headers"])
         if coding is None or len(content) < SHORT:
             return fields, content
-        packed = await asyncio.to_thread(compress, content, coding)
-        return coded(fields, coding, packed), packed
+        compressed = await asyncio.to_thread(compress, content, coding)
+        return compressed_fields(fields, coding, compressed), compressed
 
-    async def _answer(
-        self, headers: dict[bytes, bytes], target: Target, body: bytes, begin: int, receive: Receive
+    async def _respond(
+        self, headers: dict[bytes, bytes], target: Target, body: bytes, arrived_ns: int, receive: Receive
     ) -> tuple[Fields, bytes]:
         """Return headers and body of the response to a complete request."""
-        call = self.call(target, body, begin)
-        await call.ended(receive)
-        return call.answer()
+        call = self.submit(target, body, arrived_ns)
+        await call.wait(receive)
+        return call.response()
 
     def target(self, headers: Mapping[bytes, bytes], name: str | None, version: str | None) -> Target:
         """Return the requested model and protocol; raise BadRequest or UnsupportedMedia on a bad header."""
@@ -84,13 +84,13 @@ class Infer:
             protocol = scoring.protocol_of(content_type)
         elif protocol == "v2" and content_type.startswith(_ARROW):
             protocol = "arrow"
-        return Target(name, version, protocol, json_length(headers))
+        return Target(name, version, protocol, parse_json_length(headers))
 
-    def call(self, target: Target, body: bytes, begin: int, alone: bool = False) -> Call:
+    def submit(self, target: Target, body: bytes, arrived_ns: int, alone: bool = False) -> Call:
         """Decode a request and put it in the queue.
 
-        begin  when it arrived, by perf_counter_ns
-        alone  no other request is waiting: if it can run at once, it has run when this returns
+        arrived_ns  by perf_counter_ns
+        alone       no other request is waiting: if it can run at once, it has run when this returns
         """
         # All in one turn of the loop: a swap comes before or after, never between.
         served = self._host.find(target.name, target.version)
@@ -100,12 +100,12 @@ class Infer:
             if alone and not decoded.timeout_us:
                 outputs = served.batcher.try_inline(decoded.inputs, decoded.outputs)
                 if outputs is not None:
-                    return Call(served, codec, decoded, Completed(outputs), begin)
+                    return Call(served, codec, decoded, Completed(outputs), arrived_ns)
             request = served.batcher.submit(decoded.inputs, decoded.outputs, decoded.timeout_us)
         except DriftlineError as error:
-            served.batcher.counters.fail(error, perf_counter_ns() - begin)
+            served.batcher.counters.record_failure(error, perf_counter_ns() - arrived_ns)
             raise
-        return Call(served, codec, decoded, request, begin)
+        return Call(served, codec, decoded, request, arrived_ns)
 
 
 class LoggedInfer(Infer):
@@ -115,20 +115,20 @@ class LoggedInfer(Infer):
         super().__init__(*arguments)
         self._payloads = payloads
 
-    async def _answer(
-        self, headers: dict[bytes, bytes], target: Target, body: bytes, begin: int, receive: Receive
+    async def _respond(
+        self, headers: dict[bytes, bytes], target: Target, body: bytes, arrived_ns: int, receive: Receive
     ) -> tuple[Fields, bytes]:
-        asked = RequestHead.of(target.name, headers, target.json_length)
+        request_head = RequestHead.of(target.name, headers, target.json_length)
         try:
-            call = self.call(target, body, begin)
-            await call.ended(receive)
-            fields, content = call.answer()
+            call = self.submit(target, body, arrived_ns)
+            await call.wait(receive)
+            fields, content = call.response()
         except Exception as error:
             if not isinstance(error, Cancelled):
                 status = error.status if isinstance(error, DriftlineError) else 500
-                self._payloads.record(asked, body, status, b"", b"", None)
+                self._payloads.record(request_head, body, status, b"", b"", None)
             raise
-        self._payloads.record(asked, body, 200, lines(fields), content, call.served.version)
+        self._payloads.record(request_head, body, 200, header_lines(fields), content, call.served.version)
         return fields, content
 
 
@@ -166,95 +166,97 @@ class Call:
     codec: Codec
     decoded: InferRequest
     request: Request | Completed
-    begin: int
+    arrived_ns: int
 
-    async def ended(self, receive: Receive) -> None:
+    async def wait(self, receive: Receive) -> None:
         """Wait until the request is done; if the client disconnects first, remove it from the queue."""
         # A short batch runs in this turn of the loop; the client of a longer one may disconnect meanwhile.
         await asyncio.sleep(0)
         if isinstance(self.request, Request) and not self.request.done:
-            await unless_gone(self.request, receive)
+            await wait_unless_disconnected(self.request, receive)
 
-    def answer(self) -> tuple[Fields, bytes]:
+    def response(self) -> tuple[Fields, bytes]:
         """Return headers and body of the response once the request is done; raise its error."""
-        content, text_length = self.codec.encode(self.decoded, self.request.outcome())
-        self.served.latency.observe(perf_counter_ns() - self.begin)
-        return fields_of(content, text_length, self.codec.media_type), content
+        content, json_length = self.codec.encode(self.decoded, self.request.outcome())
+        self.served.latency.observe(perf_counter_ns() - self.arrived_ns)
+        return response_fields(content, json_length, self.codec.media_type), content
 
 
-def fields_of(content: bytes, text_length: int | None, media_type: bytes = V2Codec.media_type) -> Fields:
-    """Return a response's headers; `text_length`: bytes of its JSON, None if no binary tensors follow."""
+def response_fields(
+    content: bytes, json_length: int | None, media_type: bytes = V2Codec.media_type
+) -> Fields:
+    """Return a response's headers; `json_length`: bytes of its JSON, None if no binary tensors follow."""
     length = (b"content-length", b"%d" % len(content))
-    if text_length is None:
+    if json_length is None:
         return [(b"content-type", media_type), length]
-    return [_BINARY, length, (_JSON_LENGTH, b"%d" % text_length)]
+    return [_BINARY, length, (_JSON_LENGTH, b"%d" % json_length)]
 
 
-def coded(fields: Fields, coding: bytes, packed: bytes) -> Fields:
-    """Return the headers of a response whose body is sent compressed, as `packed`."""
-    length = b"%d" % len(packed)
+def compressed_fields(fields: Fields, coding: bytes, compressed: bytes) -> Fields:
+    """Return the headers of a response whose body is sent compressed, as `compressed`."""
+    length = b"%d" % len(compressed)
     changed = [(name, length if name == b"content-length" else value) for name, value in fields]
     return [*changed, (b"content-encoding", coding), (b"vary", b"accept-encoding")]
 
 
-def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return headers as they are sent."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-def fields_in(sent: bytes) -> Fields:
+def parse_header_lines(lines: bytes) -> Fields:
     """Parse headers from such lines."""
-    parts = (line.partition(b": ") for line in sent.split(b"\r\n")[:-1])
+    parts = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
     return [(name, value) for name, _, value in parts]
 
 
-async def unless_gone(request: Request, receive: Receive) -> None:
+async def wait_unless_disconnected(request: Request, receive: Receive) -> None:
     """Wait until a request is done; if the client disconnects first, remove it from the queue."""
-    gone = asyncio.create_task(_cancel_when_gone(request, receive))
+    watcher = asyncio.create_task(_cancel_on_disconnect(request, receive))
     try:
         await request
     finally:
-        gone.cancel()
+        watcher.cancel()
 
 
-async def _cancel_when_gone(request: Request, receive: Receive) -> None:
+async def _cancel_on_disconnect(request: Request, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     request.cancel()
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
     """Read the request's body and decompress it if needed.
 
-    Raises TooLarge for more than `most` bytes, RequestTimeout if it does not arrive in time, BadRequest if
-    its Content-Encoding can't be decoded.
+    Raises TooLarge for more than `max_bytes`, RequestTimeout if it does not arrive in time, BadRequest if its
+    Content-Encoding can't be decoded.
     """
     length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > most:
-        raise TooLarge(f"the body: expected at most {most} bytes, got {int(length)}")
+    if length.isdigit() and int(length) > max_bytes:
+        raise TooLarge(f"the body: expected at most {max_bytes} bytes, got {int(length)}")
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body", False):
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await http.read_body(receive, most, body)
+                body = await http.read_body(receive, max_bytes, body)
         except TimeoutError:
-            raise body_late() from None
+            raise body_timeout() from None
     encoding = headers.get(b"content-encoding")
-    return body if encoding is None else decompress(body, encoding, most)
+    return body if encoding is None else decompress(body, encoding, max_bytes)
 
 
-def body_late() -> RequestTimeout:
+def body_timeout() -> RequestTimeout:
     """Return the error of a body that did not arrive in time."""
     return RequestTimeout(f"the body did not come within {BODY_SECONDS:.0f} seconds")
 
 
-def json_length(headers: Mapping[bytes, bytes]) -> int | None:
+def parse_json_length(headers: Mapping[bytes, bytes]) -> int | None:
     """Return the length of a body's JSON from its header; None without that header."""
     value = headers.get(_JSON_LENGTH)
     if value is None:
         return None
-    if not value.isdigit() or len(value) > _MOST_DIGITS:
+    if not value.isdigit() or len(value) > _MAX_DIGITS:
         raise BadRequest(
             "Inference-Header-Content-Length: expected a whole number from 0, "
             f"got {shorten(value.decode('latin-1'))}"

@@ -21,15 +21,15 @@ from driftline.protocols.numbers import Unread
 from driftline.registry.source import Version
 from driftline.serving.host import Host
 from driftline.serving.http.busy_poll import BusyPoll
-from driftline.serving.http.infer import Target, fields_of, lines
+from driftline.serving.http.infer import Target, header_lines, response_fields
 from driftline.serving.served import Served
 
 log = logging.getLogger("driftline.serving")
 
-JOINING = frozenset(("v1", "v2", "mlflow"))
+JOINABLE_PROTOCOLS = frozenset(("v1", "v2", "mlflow"))
 """The protocols whose codecs read and answer several requests together."""
 
-LONG = 2**16
+MAX_JOINED_BYTES = 2**16
 """Bytes of a body; longer ones take so long to read that joining them is no gain."""
 
 MAX_BATCHES = 16
@@ -39,11 +39,11 @@ MAX_BATCHES = 16
 class Member(Protocol):
     """A client's request whose body is complete.
 
-    begin  when it arrived, by perf_counter_ns
+    arrived_ns  by perf_counter_ns
     """
 
     body: bytes
-    begin: int
+    arrived_ns: int
 
     def start(self, alone: bool = False) -> None:
         """Continue on its own; `alone` if no other request is waiting."""
@@ -82,60 +82,60 @@ class RequestJoiner:
     def start(self) -> None:
         """Start the requests that wait."""
         waiting, self._waiting = self._waiting, {}
-        single = sum(map(len, waiting.values())) == 1
+        alone = sum(map(len, waiting.values())) == 1
         for target, members in waiting.items():
             try:
                 # From here to the queue in one turn of the loop: a swap comes before or after, never between.
                 served = self._host.find(target.name, target.version)
             except DriftlineError:
                 served = None  # each request raises it again
-            alone: Sequence[Member] = members
-            if served is not None and len(members) > 1 and target.protocol in JOINING:
-                alone = start_joined(served, target, members)
-            for member in alone:
-                member.start(single)
+            separate: Sequence[Member] = members
+            if served is not None and len(members) > 1 and target.protocol in JOINABLE_PROTOCOLS:
+                separate = start_joined(served, target, members)
+            for member in separate:
+                member.start(alone)
             if served is not None:
                 served.batcher.flush_now()
-        if single:  # with several, some arrive while others are handled
-            self._busy_poll.left(members[0].begin)
+        if alone:  # with several, some arrive while others are handled
+            self._busy_poll.record_handled(members[0].arrived_ns)
 
 
 def start_joined(served: Served, target: Target, members: Sequence[Member]) -> Sequence[Member]:
     """Start the requests that share the first one's form, a few batches at a time; return the others."""
     codec = cast(JoiningCodec, served.codec(target.protocol))
-    fit: list[Member] = []
-    others: list[Member] = []
+    joinable: list[Member] = []
+    separate: list[Member] = []
     try:
-        form = form_of(served, codec, target, members[0].body)
+        form = joinable_form(served, codec, target, members[0].body)
         if form is None:
             return members
         for member in members:
-            fits = len(member.body) <= LONG and form.fits(member.body)
-            (fit if fits else others).append(member)
+            fits = len(member.body) <= MAX_JOINED_BYTES and form.fits(member.body)
+            (joinable if fits else separate).append(member)
     except Exception:  # each request is then read on its own
         log.exception("the form of requests can't be found")
         return members
     batch = served.model.settings.batching.max_batch_rows
-    most = max(1, min(batch, MAX_BATCHES * batch // max(1, form.rows)))
-    for start in range(0, len(fit), most):
-        part = fit[start : start + most]
-        if len(part) == 1 or not join(served, codec, form, part):
-            others += part
-    return others
+    max_members = max(1, min(batch, MAX_BATCHES * batch // max(1, form.rows)))
+    for start in range(0, len(joinable), max_members):
+        group = joinable[start : start + max_members]
+        if len(group) == 1 or not start_as_one(served, codec, form, group):
+            separate += group
+    return separate
 
 
-def form_of(served: Served, codec: JoiningCodec, target: Target, body: bytes) -> Form | None:
+def joinable_form(served: Served, codec: JoiningCodec, target: Target, body: bytes) -> Form | None:
     """Return the form of a request; None if it can't be joined with others."""
-    if not served.signature.batched or len(body) > LONG:
+    if not served.signature.batched or len(body) > MAX_JOINED_BYTES:
         return None
     return codec.form(body, target.json_length)
 
 
-def join(served: Served, codec: JoiningCodec, form: Form, members: Sequence[Member]) -> bool:
+def start_as_one(served: Served, codec: JoiningCodec, form: Form, members: Sequence[Member]) -> bool:
     """Start them as one request; return False if they can't be joined."""
     try:
         decoded = form.read_all([member.body for member in members])
-        request = served.batcher.submit(decoded.inputs, decoded.outputs, together=len(members))
+        request = served.batcher.submit(decoded.inputs, decoded.outputs, client_requests=len(members))
     except (Unread, DriftlineError):
         return False
     except Exception:  # nothing is started yet: each continues alone
@@ -158,7 +158,7 @@ class JoinedRequest:
     def finish(self) -> None:
         """Send the responses after the batch has run; if it failed, start each request again alone."""
         try:
-            sending = self._answers()
+            responses = self._responses()
         except Exception:
             for member in self.members:
                 member.start()
@@ -166,27 +166,27 @@ class JoinedRequest:
         now, latency, version = perf_counter_ns(), self.served.latency, self.served.version
         # Send all responses first and do the rest afterwards: waking the client's thread in between costs
         # more than all the rest.
-        for member, fields, content in sending:
+        for member, fields, content in responses:
             try:
                 member.send(fields, content)
             except Exception:  # the others' responses are still sent
                 log.exception("an answer can't be sent")
-        for member, fields, content in sending:
-            latency.observe(now - member.begin)
+        for member, fields, content in responses:
+            latency.observe(now - member.arrived_ns)
             try:
                 member.after_send(fields, content, version)
             except Exception:
                 log.exception("after sending a response")
 
-    def _answers(self) -> list[tuple[Member, bytes, bytes]]:
+    def _responses(self) -> list[tuple[Member, bytes, bytes]]:
         """Return, for each member, the header lines and the body of its response."""
-        answers = self.codec.encode_all(self.decoded, self.request.outcome(), len(self.members))
-        known: dict[tuple[int, int | None], bytes] = {}
-        found: list[tuple[Member, bytes, bytes]] = []
-        for member, (content, text_length) in zip(self.members, answers, strict=True):
-            key = (len(content), text_length)  # all that their headers depend on
-            fields = known.get(key)
+        contents = self.codec.encode_all(self.decoded, self.request.outcome(), len(self.members))
+        cache: dict[tuple[int, int | None], bytes] = {}
+        responses: list[tuple[Member, bytes, bytes]] = []
+        for member, (content, json_length) in zip(self.members, contents, strict=True):
+            key = (len(content), json_length)  # all that their headers depend on
+            fields = cache.get(key)
             if fields is None:
-                fields = known[key] = lines(fields_of(content, text_length))
-            found.append((member, fields, content))
-        return found
+                fields = cache[key] = header_lines(response_fields(content, json_length))
+            responses.append((member, fields, content))
+        return responses

@@ -20,7 +20,7 @@ PATH = "/openapi.json"
 
 Json = dict[str, Any]
 
-_TEXT: Json = {"type": "string"}
+_STRING: Json = {"type": "string"}
 _SHAPE: Json = {"type": "array", "items": {"type": "integer"}}
 _OBJECT: Json = {"type": "object"}
 
@@ -35,28 +35,28 @@ def _list(name: str) -> Json:
 
 def _one_of(**properties: Json) -> Json:
     """Return the schema of an object with one of these."""
-    return _OBJECT | {"oneOf": [_object([name], **{name: one}) for name, one in properties.items()]}
+    return _OBJECT | {"oneOf": [_object([name], **{name: schema}) for name, schema in properties.items()]}
 
 
-_SOME: Json = {"minItems": 1}
-_ROWS: Json = {"type": "array"} | _SOME
+_NOT_EMPTY: Json = {"minItems": 1}
+_ROWS: Json = {"type": "array"} | _NOT_EMPTY
 _ANY: Json = {"not": {"type": "null"}}
-_TENSOR = {"name": _TEXT, "datatype": {"enum": list(DATATYPES)}, "shape": _SHAPE}
+_TENSOR = {"name": _STRING, "datatype": {"enum": list(DATATYPES)}, "shape": _SHAPE}
 SCHEMAS: Json = {
     "InferenceRequest": _object(
         ["inputs"],
-        id=_TEXT, parameters=_OBJECT, inputs=_list("Input") | _SOME, outputs=_list("RequestedOutput"),
+        id=_STRING, parameters=_OBJECT, inputs=_list("Input") | _NOT_EMPTY, outputs=_list("RequestedOutput"),
     ),
     "Input": _object([*_TENSOR], **_TENSOR, parameters=_OBJECT, data={"type": "array"}),
-    "RequestedOutput": _object(["name"], name=_TEXT, parameters=_OBJECT),
+    "RequestedOutput": _object(["name"], name=_STRING, parameters=_OBJECT),
     "InferenceResponse": _object(
         ["model_name", "model_version", "outputs"],
-        model_name=_TEXT, model_version=_TEXT, id=_TEXT, outputs=_list("Output"),
+        model_name=_STRING, model_version=_STRING, id=_STRING, outputs=_list("Output"),
     ),
     "Output": _object([*_TENSOR], **_TENSOR, parameters=_OBJECT, data={"type": "array"}),
     "ModelMetadata": _object(
         ["name", "versions", "platform", "inputs", "outputs"],
-        name=_TEXT, versions={"type": "array", "items": _TEXT}, platform=_TEXT,
+        name=_STRING, versions={"type": "array", "items": _STRING}, platform=_STRING,
         inputs=_list("Tensor"), outputs=_list("Tensor"),
     ),
     "Tensor": _object([*_TENSOR], **_TENSOR),
@@ -66,45 +66,47 @@ SCHEMAS: Json = {
         dataframe_records=_ROWS, instances=_ROWS, inputs=_ANY,
     ),
     "PredictResponse": _object(["predictions"], predictions={}),
-    "Error": _object(["error"], error=_TEXT),
-    "ScoringError": _object(["error_code", "message"], error_code=_TEXT, message=_TEXT),
+    "Error": _object(["error"], error=_STRING),
+    "ScoringError": _object(["error_code", "message"], error_code=_STRING, message=_STRING),
 }  # fmt: skip
 
-_V2 = "The Open Inference Protocol, with Triton's extensions.", "InferenceRequest", "InferenceResponse"
-_MLFLOW = "MLflow's scoring protocol: JSON, CSV, Parquet.", "ScoringRequest", "PredictResponse"
+_V2_INFERENCE = (
+    "The Open Inference Protocol, with Triton's extensions.", "InferenceRequest", "InferenceResponse",
+)  # fmt: skip
+_MLFLOW_INFERENCE = "MLflow's scoring protocol: JSON, CSV, Parquet.", "ScoringRequest", "PredictResponse"
 _MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 INFERENCE: dict[str, tuple[str, str, str]] = {
-    f"{_MODEL}/infer": _V2,
-    f"{_VERSION}/infer": _V2,
+    f"{_MODEL}/infer": _V2_INFERENCE,
+    f"{_VERSION}/infer": _V2_INFERENCE,
     "/v1/models/{name}:predict": ("KServe's v1.", "PredictRequest", "PredictResponse"),
-    "/invocations": _MLFLOW,
-    "/models/{name}/invocations": _MLFLOW,
+    "/invocations": _MLFLOW_INFERENCE,
+    "/models/{name}/invocations": _MLFLOW_INFERENCE,
 }
 """The inference paths, which are not routes: a description, the schemas of body and response."""
 
-_ANSWERS = {_MODEL: "ModelMetadata", _VERSION: "ModelMetadata"}
+_RESPONSE_SCHEMAS = {_MODEL: "ModelMetadata", _VERSION: "ModelMetadata"}
 
 
-def route(routes: Sequence[Route]) -> Route:
+def route_of(routes: Sequence[Route]) -> Route:
     """Return the route that describes these routes and inference."""
 
     async def openapi(request: Request) -> Response:
         """This description."""
-        return json(description([*routes, own]))
+        return json(description([*routes, description_route]))
 
-    own = Route(PATH, openapi)
-    return own
+    description_route = Route(PATH, openapi)
+    return description_route
 
 
 def description(routes: Sequence[Route]) -> Json:
     """Return the OpenAPI document of these routes and inference."""
     paths: dict[str, Json] = {}
-    for path, (about, body, answer) in INFERENCE.items():
-        paths[path] = _path(path, "post", about, body, answer)
-    for one in routes:
-        method = "post" if "POST" in (one.methods or ()) else "get"
-        about = inspect.getdoc(one.endpoint) or ""
-        paths[one.path] = _path(one.path, method, about, "", _ANSWERS.get(one.path, ""))
+    for path, (text, body, response) in INFERENCE.items():
+        paths[path] = _path_item(path, "post", text, body, response)
+    for route in routes:
+        method = "post" if "POST" in (route.methods or ()) else "get"
+        text = inspect.getdoc(route.endpoint) or ""
+        paths[route.path] = _path_item(route.path, method, text, "", _RESPONSE_SCHEMAS.get(route.path, ""))
     return {
         "openapi": "3.1.0",
         "info": {"title": "driftline", "version": __version__},
@@ -113,23 +115,23 @@ def description(routes: Sequence[Route]) -> Json:
     }
 
 
-def _path(path: str, method: str, about: str, body: str, answer: str) -> Json:
-    summary, _, more = about.partition("\n\n")
+def _path_item(path: str, method: str, text: str, body: str, response: str) -> Json:
+    summary, _, details = text.partition("\n\n")
     error = "ScoringError" if path.endswith("/invocations") else "Error"
     operation: Json = {
         "operationId": method + re.sub(r"\W+", "_", path),
         "summary": " ".join(summary.split()),
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": _TEXT}
+            {"name": name, "in": "path", "required": True, "schema": _STRING}
             for name in re.findall(r"\{(\w+)\}", path)
         ],
         "responses": {
-            "200": {"description": "OK"} | (_content(answer) if answer else {}),
+            "200": {"description": "OK"} | (_content(response) if response else {}),
             "default": {"description": "What is wrong"} | _content(error),
         },
     }
-    if more:
-        operation["description"] = more
+    if details:
+        operation["description"] = details
     if body:
         content = _content(body)["content"]
         if body == "ScoringRequest":

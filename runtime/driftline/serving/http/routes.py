@@ -31,7 +31,7 @@ def routes(host: Host, settings: Server) -> list[Route]:
     """Return all routes except inference."""
     pages = Pages(host, settings)
     model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
-    found = [
+    described = [
         Route("/", pages.alive),
         Route("/v2", pages.server),
         Route("/v2/", pages.server),  # so the OpenAPI file of the protocol has it
@@ -58,7 +58,7 @@ def routes(host: Host, settings: Server) -> list[Route]:
         *drift.routes(host),
         *hooks.routes(host),
     ]
-    return [*found, openapi.route(found)]
+    return [*described, openapi.route_of(described)]
 
 
 class Pages:
@@ -119,12 +119,12 @@ class Pages:
             raise BadRequest(f"'ready': expected true or false, got {shown(only_ready)}")
         try:
             async with asyncio.timeout(INDEX_SECONDS):
-                known = await self._host.read(self._known)
+                registered = await self._host.read(self._registered_versions)
         except TimeoutError:
             raise Unavailable(f"the registry has not answered in {INDEX_SECONDS:g} s") from None
-        return json(triton.index(self._host, known, only_ready))
+        return json(triton.index(self._host, registered, only_ready))
 
-    def _known(self) -> list[Version]:
+    def _registered_versions(self) -> list[Version]:
         registry = self._host.registry
         try:
             return [version for name in registry.models() for version in registry.versions(name)]

@@ -24,9 +24,9 @@ EXTENSIONS = (
 PLATFORM = "onnxruntime_onnx"
 
 
-def index(host: Host, known: Iterable[Version], only_ready: bool) -> list[dict[str, Any]]:
+def index(host: Host, registered: Iterable[Version], only_ready: bool) -> list[dict[str, Any]]:
     """List every version in the registry or in memory, with its state and the reason of a failure."""
-    versions = {(version.name, version.number): version for version in known}
+    versions = {(version.name, version.number): version for version in registered}
     rows: dict[tuple[str, int], tuple[str, str]] = dict.fromkeys(versions, ("UNAVAILABLE", ""))
     for entry in host.entries.values():
         rows |= {(entry.name, number): state for number, state in _states(entry).items()}
@@ -41,8 +41,8 @@ def index(host: Host, known: Iterable[Version], only_ready: bool) -> list[dict[s
 
 def origin(version: Version) -> dict[str, Any]:
     """A version's tags and lineage, if the registry has any; Triton has no field for them."""
-    known = {"tags": dict(version.tags), "lineage": dict(version.lineage)}
-    return {key: value for key, value in known.items() if value}
+    fields = {"tags": dict(version.tags), "lineage": dict(version.lineage)}
+    return {key: value for key, value in fields.items() if value}
 
 
 def _states(entry: Entry) -> dict[int, tuple[str, str]]:
@@ -62,8 +62,8 @@ def _statistics_of(served: Served) -> dict[str, object]:
     counters = served.batcher.counters
     # For batches on a GPU, the device's session measures the time of copies.
     sessions = served.model.device_sessions
-    copied_in = sum(session.times.input_ns for session in sessions)
-    copied_out = sum(session.times.output_ns for session in sessions)
+    copy_in_ns = sum(session.times.input_ns for session in sessions)
+    copy_out_ns = sum(session.times.output_ns for session in sessions)
     failures = sum(counters.failures.values())
     return {
         "name": served.version.name,
@@ -75,11 +75,11 @@ def _statistics_of(served: Served) -> dict[str, object]:
             "success": _duration(counters.requests, counters.request_ns),
             "fail": _duration(failures, counters.failure_ns),
             "queue": _duration(counters.requests, counters.queue_ns),
-            "compute_input": _duration(counters.executions, counters.input_ns + copied_in),
+            "compute_input": _duration(counters.executions, counters.input_ns + copy_in_ns),
             "compute_infer": _duration(
-                counters.executions, max(counters.infer_ns - copied_in - copied_out, 0)
+                counters.executions, max(counters.infer_ns - copy_in_ns - copy_out_ns, 0)
             ),
-            "compute_output": _duration(counters.executions, counters.output_ns + copied_out),
+            "compute_output": _duration(counters.executions, counters.output_ns + copy_out_ns),
             "cache_hit": _duration(0, 0),
             "cache_miss": _duration(0, 0),
         },
@@ -102,27 +102,27 @@ def _duration(count: int, ns: int) -> dict[str, int]:
 def config(served: Served) -> dict[str, Any]:
     """Return the configuration extension's response; as in Triton, dims omit the batch dimension."""
     signature, settings = served.signature, served.model.settings
-    most = settings.batching.max_batch_rows if signature.batched else 0
+    max_batch_rows = settings.batching.max_batch_rows if signature.batched else 0
 
     def tensor(spec: TensorSpec) -> dict[str, object]:
         dims = spec.shape[1:] if signature.batched else spec.shape
         return {"name": spec.name, "data_type": spec.datatype.triton, "dims": list(dims)}
 
     device = settings.engine.device
-    on_card = bool(served.model.device_sessions) if device == "auto" else device != "cpu"
-    kind = "KIND_GPU" if on_card else "KIND_CPU"
+    on_gpu = bool(served.model.device_sessions) if device == "auto" else device != "cpu"
+    kind = "KIND_GPU" if on_gpu else "KIND_CPU"
     answer: dict[str, Any] = {
         "name": served.version.name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
         "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": most,
+        "max_batch_size": max_batch_rows,
         "input": [tensor(spec) for spec in signature.inputs],
         "output": [tensor(spec) for spec in signature.outputs],
         "instance_group": [{"name": served.version.name, "kind": kind, "count": settings.engine.instances}],
         "default_model_filename": "model.onnx",
     }
-    if most:
+    if max_batch_rows:
         answer["dynamic_batching"] = {"max_queue_delay_microseconds": settings.batching.max_delay_us}
     return answer
 

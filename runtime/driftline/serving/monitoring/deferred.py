@@ -11,14 +11,14 @@ from driftline.tensors import Tensors
 
 log = logging.getLogger("driftline.monitor")
 
-ENOUGH_ROWS = 512
+TARGET_ROWS = 512
 """Rows to observe at once, or a few more. Between two observations the monitor drops out of the processor's
 caches, so fewer rows would cost more each; more rows would make requests wait."""
 
 MAX_VALUES = 2**18
 """Approximate limit of the values in the rows that are observed at once."""
 
-MAX_SECONDS = 0.05
+MAX_WAIT_SECONDS = 0.05
 """Most seconds that the first of these rows waits."""
 
 Batch = tuple[Tensors, Tensors]
@@ -35,39 +35,39 @@ class Deferred:
 
     def __init__(self, observe: Callable[[Tensors, Tensors], None]) -> None:
         self._observe = observe
-        self._fresh: list[Batch] = []
+        self._new_batches: list[Batch] = []
         self._buffer = Buffer({}, {})
-        self._next: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, inputs: Tensors, outputs: Tensors) -> None:
         """Put a batch in line to be observed once its response is sent."""
-        if not self._fresh:
-            asyncio.get_running_loop().call_soon(self._take)
-        self._fresh.append((inputs, outputs))
+        if not self._new_batches:
+            asyncio.get_running_loop().call_soon(self._process_new)
+        self._new_batches.append((inputs, outputs))
 
     def catch_up(self) -> None:
         """Observe all waiting batches now."""
         self._gather()
         self._flush()
 
-    def _take(self) -> None:
+    def _process_new(self) -> None:
         """Gather the new batches; observe them if there are enough, else later."""
         self._gather()
-        if self._buffer.rows >= self._buffer.enough:
+        if self._buffer.rows >= self._buffer.target_rows:
             self._flush()
-        elif self._buffer.rows and self._next is None:
-            self._next = asyncio.get_running_loop().call_later(MAX_SECONDS, self.catch_up)
+        elif self._buffer.rows and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(MAX_WAIT_SECONDS, self.catch_up)
 
     def _gather(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        for inputs, outputs in fresh:
+        batches, self._new_batches = self._new_batches, []
+        for inputs, outputs in batches:
             try:
-                if not (self._buffer.add(inputs, outputs) or self._begin(inputs, outputs)):
+                if not (self._buffer.add(inputs, outputs) or self._start_buffer(inputs, outputs)):
                     self._observe(inputs, outputs)
             except Exception:  # the others are still observed
                 log.exception("rows can't be observed")
 
-    def _begin(self, inputs: Tensors, outputs: Tensors) -> bool:
+    def _start_buffer(self, inputs: Tensors, outputs: Tensors) -> bool:
         """Start a new buffer with a batch; return False if the batch is too large for one."""
         self._flush()
         buffer = Buffer(inputs, outputs)
@@ -78,9 +78,9 @@ class Deferred:
 
     def _flush(self) -> None:
         """Observe the rows in the buffer."""
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._buffer.rows:
             try:
                 self._observe(*self._buffer.batch())
@@ -97,20 +97,21 @@ class Buffer:
 
     inputs, outputs  a batch of that form
     rows             rows in the buffer
-    enough           rows to observe at once; there is room for twice as many
+    target_rows      rows to observe at once; there is room for twice as many
     """
 
     def __init__(self, inputs: Tensors, outputs: Tensors) -> None:
-        width = sum(array.size for side in (inputs, outputs) for array in arrays_of(side))
+        values = sum(array.size for side in (inputs, outputs) for array in arrays_of(side))
         self.rows = 0
-        self.enough = max(1, min(ENOUGH_ROWS, MAX_VALUES * length(inputs, outputs) // max(1, width)))
-        self._inputs, self._outputs = allocate(inputs, 2 * self.enough), allocate(outputs, 2 * self.enough)
+        self.target_rows = max(1, min(TARGET_ROWS, MAX_VALUES * row_count(inputs, outputs) // max(1, values)))
+        self._inputs = allocate(inputs, 2 * self.target_rows)
+        self._outputs = allocate(outputs, 2 * self.target_rows)
 
     def add(self, inputs: Tensors, outputs: Tensors) -> bool:
         """Copy a batch into it; return False if it is too large, of another form, or there is no room."""
-        rows = length(inputs, outputs)
+        rows = row_count(inputs, outputs)
         start, stop = self.rows, self.rows + rows
-        if rows > self.enough or stop > 2 * self.enough:
+        if rows > self.target_rows or stop > 2 * self.target_rows:
             return False
         if not (put(inputs, self._inputs, start, stop) and put(outputs, self._outputs, start, stop)):
             return False
@@ -128,7 +129,7 @@ class Buffer:
         self.rows = 0
 
 
-def length(inputs: Tensors, outputs: Tensors) -> int:
+def row_count(inputs: Tensors, outputs: Tensors) -> int:
     """Return the number of rows in a batch."""
     if type(inputs) is Blocks:
         return inputs.rows

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 def routes(host: Host) -> list[Route]:
     """Return the routes of each model and of each of its versions."""
     drift = Pages(host)
-    found = []
+    result = []
     for base in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        found += [
+        result += [
             Route(f"{base}/drift", drift.report),
             Route(f"{base}/drift/acknowledge", drift.acknowledge, methods=["POST"]),
             Route(f"{base}/drift/window", drift.window),
             Route(f"{base}/drift/reference", drift.reference),
             Route(f"{base}/profile", drift.profile),
         ]
-    return found
+    return result
 
 
 class Pages:
@@ -43,7 +43,7 @@ class Pages:
     async def report(self, request: Request) -> Response:
         """How the last windows differ from the reference."""
         served = self._host.find(**request.path_params)
-        return await pages.report(request, await caught_up(served), *served.named)
+        return await pages.report(request, await up_to_date_watch(served), *served.name_and_version)
 
     async def acknowledge(self, request: Request) -> Response:
         """Acknowledge the signals that are held."""
@@ -52,7 +52,7 @@ class Pages:
     async def window(self, request: Request) -> Response:
         """The current window."""
         served = self._host.find(**request.path_params)
-        return await pages.window(await caught_up(served), *served.named)
+        return await pages.window(await up_to_date_watch(served), *served.name_and_version)
 
     async def reference(self, request: Request) -> Response:
         """The profile."""
@@ -63,10 +63,10 @@ class Pages:
         return await pages.profile(request, await self._watch(request))
 
     async def _watch(self, request: Request) -> Watch:
-        return await caught_up(self._host.find(**request.path_params))
+        return await up_to_date_watch(self._host.find(**request.path_params))
 
 
-async def caught_up(served: Served) -> Watch:
+async def up_to_date_watch(served: Served) -> Watch:
     """Return a version's Watch once it has observed all finished batches; NotFound if there is none."""
     if served.watch is None:
         raise NotFound(f"model '{served.version.name}' is not monitored: its settings say so")

@@ -35,6 +35,6 @@ class Notifier:
 
     def close(self) -> None:
         """Send what is still waiting, for at most ten seconds each."""
-        for one in (self.webhook, self.runs):
-            if one is not None:
-                one.close()
+        for destination in (self.webhook, self.runs):
+            if destination is not None:
+                destination.close()

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from driftline.backoff import backoff, jittered
 from driftline.config import Server
 from driftline.errors import ConfigError, DriftlineError, NotFound
-from driftline.monitor.detection.onset import since_when
 from driftline.monitor.reporting.outbox import Outbox
 from driftline.registry.mlflow.tracking import Tracking, Unreachable
 from driftline.registry.source import Version
@@ -38,17 +37,17 @@ EXPERIMENT = "driftline"
 STATISTICS = ("psi", "jensen_shannon", "kolmogorov_smirnov", "wasserstein")
 FACTS = ("missing_rate", "mean")
 
-WAITING = 200
+MAX_WAITING = 200
 """Windows and alarms that may wait for the server: a window of 256 columns takes half a megabyte."""
-FIRST_REST = 0.5
+FIRST_RETRY_SECONDS = 0.5
 """Seconds between the first two attempts while the server is down."""
 
-_METRICS_A_CALL = 500
+_MAX_METRICS_PER_CALL = 500
 """Most metrics in one call: MLflow takes 1000, in a megabyte."""
-_LONGEST_COLUMN = 200
+_MAX_COLUMN_LENGTH = 200
 """Most characters of a column in a metric's name: MLflow takes 250, and a prefix needs the rest."""
-_LONGEST_TAG = 5000
-_NOT_ALLOWED = re.compile(r"[^\w.\- :]")
+_MAX_TAG_LENGTH = 5000
+_FORBIDDEN_CHARACTERS = re.compile(r"[^\w.\- :]")
 """A slash is allowed, but separates the statistic from the column."""
 
 
@@ -70,7 +69,7 @@ Write = Callable[[Key], None]
 class Runs:
     """Writes to runs on a tracking server in the background: only `close` blocks.
 
-    While the server is down, up to `WAITING` windows and alarms wait; beyond that the oldest are dropped.
+    While the server is down, up to `MAX_WAITING` windows and alarms wait; beyond that the oldest are dropped.
 
     uri  the server's address; MLflow's own variables hold the credentials, see Tracking
     """
@@ -78,10 +77,10 @@ class Runs:
     def __init__(self, uri: str) -> None:
         self._tracking = Tracking(uri)
         self._runs: dict[Key, Run] = {}
-        self._away = False
-        self._lost = 0
+        self._is_down = False
+        self._failed = 0
         self._outbox: Outbox[tuple[Key, Write]] = Outbox(
-            self._deliver, "tracking", WAITING, lambda item: "{} {}".format(*item[0])
+            self._deliver, "tracking", MAX_WAITING, lambda item: "{} {}".format(*item[0])
         )
 
     @classmethod
@@ -100,7 +99,7 @@ class Runs:
     @property
     def dropped(self) -> int:
         """Windows and alarms that were not written."""
-        return self._outbox.dropped + self._lost
+        return self._outbox.dropped + self._failed
 
     def window(self, version: Version, profile: Profile, window: Window) -> None:
         """Queue a finished window to be written."""
@@ -110,15 +109,15 @@ class Runs:
         """Queue an alarm to be written."""
         self._outbox.put((_key(version), partial(self._write_alarm, signal)))
 
-    def left(self, version: Version) -> None:
+    def finish(self, version: Version) -> None:
         """Queue the end of a version's run, if it has one: the version is no longer served."""
         self._outbox.put((_key(version), self._finish))
 
     def close(self) -> None:
         """Write what is still waiting, for at most ten seconds."""
         self._outbox.close()
-        if lost := self._lost + self._outbox.waiting:
-            log.error("%d windows and alarms were not written to %s", lost, self._tracking.uri)
+        if unwritten := self._failed + self._outbox.waiting:
+            log.error("%d windows and alarms were not written to %s", unwritten, self._tracking.uri)
 
     # -- in the outbox's thread -------------------------------------------------------------------
 
@@ -126,45 +125,45 @@ class Runs:
         """Write an item, and wait for the server if it is down. Retry a refused one once, in another run."""
         key, write = item
         for attempt in count(1):
-            known = key in self._runs
+            had_run = key in self._runs
             try:
                 write(key)
             except Unreachable as error:
                 self._note_down(error)
-                if not self._outbox.rest(jittered(backoff(attempt, FIRST_REST))):
-                    self._lost += 1
+                if not self._outbox.rest(jittered(backoff(attempt, FIRST_RETRY_SECONDS))):
+                    self._failed += 1
                     return
             except DriftlineError:
                 self._runs.pop(key, None)  # somebody may have deleted it
-                if not known:
-                    self._lost += 1
+                if not had_run:
+                    self._failed += 1
                     raise
             else:
                 self._note_up()
                 return
 
     def _note_down(self, error: Unreachable) -> None:
-        if not self._away:
+        if not self._is_down:
             log.warning("%s; windows and alarms wait", error)
-        self._away = True
+        self._is_down = True
 
     def _note_up(self) -> None:
-        if self._away:
+        if self._is_down:
             log.info("%s is back; what waited is written", self._tracking.uri)
-        self._away = False
+        self._is_down = False
 
     def _write_window(self, profile: Profile, window: Window, key: Key) -> None:
         """Write the metrics of a window. Retries may write some of them twice, which changes nothing."""
         from driftline.monitor.reporting import report
 
-        run, when = self._run(key), int(window.ended.timestamp() * 1000)
+        run, timestamp_ms = self._run(key), int(window.ended.timestamp() * 1000)
         metrics = [
-            {"key": name, "value": value, "timestamp": when, "step": run.step}
+            {"key": name, "value": value, "timestamp": timestamp_ms, "step": run.step}
             for name, value in metrics_of(report.of(profile, window))
         ]
-        for first in range(0, len(metrics), _METRICS_A_CALL):
-            part = metrics[first : first + _METRICS_A_CALL]
-            self._tracking.tell("POST", "runs/log-batch", {"run_id": run.id, "metrics": part})
+        for start in range(0, len(metrics), _MAX_METRICS_PER_CALL):
+            chunk = metrics[start : start + _MAX_METRICS_PER_CALL]
+            self._tracking.tell("POST", "runs/log-batch", {"run_id": run.id, "metrics": chunk})
         run.step += 1
 
     def _write_alarm(self, signal: Signal, key: Key) -> None:
@@ -184,7 +183,7 @@ class Runs:
         """Return a version's run: its existing one, even from an earlier server, or a new one."""
         if key not in self._runs:
             experiment = self._experiment()
-            self._runs[key] = self._resumed(experiment, key) or self._created(experiment, key)
+            self._runs[key] = self._resume(experiment, key) or self._create(experiment, key)
         return self._runs[key]
 
     def _experiment(self) -> str:
@@ -195,7 +194,7 @@ class Runs:
             return str(self._tracking.tell("POST", "experiments/create", {"name": name})["experiment_id"])
         return str(answer["experiment"]["experiment_id"])
 
-    def _resumed(self, experiment: str, key: Key) -> Run | None:
+    def _resume(self, experiment: str, key: Key) -> Run | None:
         document = {
             "experiment_ids": [experiment],
             "filter": f"tags.`driftline.model` = '{key[0]}' and tags.`driftline.version` = '{key[1]}'",
@@ -203,16 +202,18 @@ class Runs:
             "max_results": 1,
             "order_by": ["attributes.start_time DESC"],
         }
-        found = self._tracking.tell("POST", "runs/search", document).get("runs", [])
-        if not found:
+        runs = self._tracking.tell("POST", "runs/search", document).get("runs", [])
+        if not runs:
             return None
-        (run,) = found
+        (run,) = runs
         run_id = str(run["info"]["run_id"])
-        steps = [int(one.get("step", 0)) for one in run["data"].get("metrics", []) if one["key"] == "rows"]
+        steps = [
+            int(metric.get("step", 0)) for metric in run["data"].get("metrics", []) if metric["key"] == "rows"
+        ]
         self._update(run_id, status="RUNNING")
         return Run(run_id, max(steps, default=-1) + 1)
 
-    def _created(self, experiment: str, key: Key) -> Run:
+    def _create(self, experiment: str, key: Key) -> Run:
         model, number = key
         tags = {
             "driftline.model": model,
@@ -239,32 +240,34 @@ def metrics_of(report: Report) -> Iterator[tuple[str, float]]:
     """
     yield "rows", float(report.rows)
     for column in report.columns:
-        values = {name: one.value for name, one in column.statistics.items() if name in STATISTICS}
+        values = {
+            name: statistic.value for name, statistic in column.statistics.items() if name in STATISTICS
+        }
         values |= {name: value for name, value in column.facts.items() if name in FACTS}
-        fitting = fit(column.name)
-        yield from ((f"{name}/{fitting}", float(value)) for name, value in values.items() if isfinite(value))
-    for name, one in report.whole.items():
-        if isfinite(one.value):
-            yield f"whole/{name}", float(one.value)
+        column_name = mlflow_name(column.name)
+        yield from (
+            (f"{name}/{column_name}", float(value)) for name, value in values.items() if isfinite(value)
+        )
+    for name, statistic in report.whole.items():
+        if isfinite(statistic.value):
+            yield f"whole/{name}", float(statistic.value)
 
 
 def tag_of(signal: Signal) -> tuple[str, str]:
     """Return a tag: `driftline.alarm.COLUMN`, or `driftline.alarm` for the model; time and description."""
-    key = f"driftline.alarm.{fit(signal.column)}" if signal.column else "driftline.alarm"
-    return key, f"{signal.when.isoformat(' ', 'seconds')}{since_when([signal.onset])} {signal.words}"[
-        :_LONGEST_TAG
-    ]
+    key = f"driftline.alarm.{mlflow_name(signal.column)}" if signal.column else "driftline.alarm"
+    return key, f"{signal.when.isoformat(' ', 'seconds')}{signal.since} {signal.words}"[:_MAX_TAG_LENGTH]
 
 
-def fit(column: str) -> str:
+def mlflow_name(column: str) -> str:
     """Return a column's name as a part of MLflow's names: letters, digits, '_', '-', '.', ':' and spaces.
 
     A name that has to be changed gets a digest, to stay unique.
     """
-    fitting = _NOT_ALLOWED.sub("_", column)[:_LONGEST_COLUMN]
-    if fitting == column and column not in ("", ".", ".."):
+    safe_name = _FORBIDDEN_CHARACTERS.sub("_", column)[:_MAX_COLUMN_LENGTH]
+    if safe_name == column and column not in ("", ".", ".."):
         return column
-    return f"{fitting}-{sha256(column.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return f"{safe_name}-{sha256(column.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def _key(version: Version) -> Key:

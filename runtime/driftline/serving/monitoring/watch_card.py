@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from driftline.engine.cuda.session import DeviceBuffers
-from driftline.serving.monitoring.deferred import length
+from driftline.serving.monitoring.deferred import row_count
 from driftline.serving.monitoring.watch import Watch
 from driftline.tensors import Tensors
 
@@ -27,7 +27,7 @@ class CardWatch(Watch):
     """
 
     _counters: DeviceCounters | None = None
-    _fetching: asyncio.Future[None] | None = None
+    _fetch_task: asyncio.Future[None] | None = None
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Return the named outputs of one batch, as the model computes them; see Model.run."""
@@ -39,16 +39,16 @@ class CardWatch(Watch):
         extra = [name for name in self._outputs if name not in outputs]
         try:
             results = self._model.run(inputs, (*outputs, *extra), batch.count)
-            gave = {name: results[name] for name in self._outputs}
-            columns = {**{name: inputs[name] for name in self._inputs}, **gave}
+            watched_outputs = {name: results[name] for name in self._outputs}
+            columns = {**{name: inputs[name] for name in self._inputs}, **watched_outputs}
         finally:
             batch.settle(columns)
         if batch.failure:
-            self.observer.skip(length(inputs, gave), batch.failure)
+            self.observer.skip(row_count(inputs, watched_outputs), batch.failure)
         if not batch.crossed:
-            self._observe(inputs, gave)
+            self._observe(inputs, watched_outputs)
         else:
-            self._keep(columns, length(inputs, gave))
+            self._keep(columns, row_count(inputs, watched_outputs))
         if counters.due:
             self._drain(counters)
         return {name: results[name] for name in outputs} if extra else results
@@ -63,16 +63,16 @@ class CardWatch(Watch):
         if (counters := self._counters) is not None:
             self._drain(counters)
 
-    def fetch_beside(self) -> None:
+    def fetch_in_background(self) -> None:
         """As `fetch`, in a thread, unless one does already: it may wait for batches in progress."""
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.get_running_loop().run_in_executor(None, self.fetch)
+        if self._fetch_task is None or self._fetch_task.done():
+            self._fetch_task = asyncio.get_running_loop().run_in_executor(None, self.fetch)
 
     def _keep_time(self) -> None:
         """See Watch; counts on GPUs are fetched first."""
         counters = self._counters
         if counters is not None and counters.rows and counters.due:
-            self.fetch_beside()
+            self.fetch_in_background()
         else:
             super()._keep_time()
 
@@ -89,10 +89,10 @@ class CardWatch(Watch):
         except Exception as error:  # an error of the GPU must not fail the request
             self.observer.skip(rows, str(error))
 
-    def _make(self) -> Monitor:
+    def _make_monitor(self) -> Monitor:
         from driftline.engine.cuda.counter import DeviceCounters
 
-        monitor = super()._make()
+        monitor = super()._make_monitor()
         try:
             self._counters = DeviceCounters.of(self._model.device_sessions, monitor)
         except Exception as error:  # too little device memory, say

@@ -28,12 +28,18 @@ MAX_HEADS = 1_000
 
 MAX_HEAD_BYTES = 4_000
 
-_END = b"\r\n\r\n"
+_HEAD_END = b"\r\n\r\n"
 _ID, _TIME, _LENGTH = b"ce-id", b"ce-time", b"content-length"
 _VARYING = re.compile(rb"(\r\n(?:[Cc]e-(?:[Ii]d|[Tt]ime)|[Cc]ontent-[Ll]ength): )([!#$&-~]+)(?=\r\n)")
 """A varying header, group 1, and its value, group 2, if that has no quotes and no escapes."""
 
-_UNUSUAL = {b"expect", b"transfer-encoding", b"upgrade", INFERENCE_LENGTH, b"ce-" + JSON_LENGTH.encode()}
+_UNUSUAL_HEADERS = {
+    b"expect",
+    b"transfer-encoding",
+    b"upgrade",
+    INFERENCE_LENGTH,
+    b"ce-" + JSON_LENGTH.encode(),
+}
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -63,21 +69,21 @@ class Connection(HttpConnection):
 
     events: ClassVar[Events]
     heads: ClassVar[dict[bytes, Head]]
-    _request_data = b""  # the data being parsed, from the beginning of a request on
-    _last_used = 0.0
+    _received = b""  # the data being parsed, from the beginning of a request on
+    _idle_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Parse the data received."""
         if self._between_requests and (self.cycle is None or self.cycle.response_complete):
             if not self.flow.write_paused and self._accept(data):
                 return
-            self._request_data = data
+            self._received = data
         super().data_received(data)
-        self._request_data = b""
+        self._received = b""
 
     def _accept(self, data: bytes) -> bool:
         """Queue the event of a post with a known head, and respond; False for any other data."""
-        end = data.find(_END) + len(_END)
+        end = data.find(_HEAD_END) + len(_HEAD_END)
         text, values = _split(data[:end])
         head = self.heads.get(text)
         if head is None or len(values) != len(head.varying):
@@ -104,28 +110,28 @@ class Connection(HttpConnection):
         lines = [b"%b: %b\r\n" % field for field in fields]
         self.transport.write(b"".join((_STATUS[response.status_code], *lines, b"\r\n", response.body)))
         self.server_state.total_requests += 1
-        self._last_used = self.loop.time()
+        self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self._schedule_timeout(self.timeout_keep_alive)
+            self._schedule_idle_check(self.timeout_keep_alive)
 
     # -- what uvicorn calls -------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
         """Let uvicorn handle a request, and cache its head."""
         super().on_headers_complete()
-        if self._request_data:
-            self._cache_head(self._request_data[: self._request_data.find(_END) + len(_END)])
-            self._request_data = b""
+        if self._received:
+            self._cache_head(self._received[: self._received.find(_HEAD_END) + len(_HEAD_END)])
+            self._received = b""
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it has been idle for long enough; a timer per event would cost more."""
-        remaining = self._last_used + self.timeout_keep_alive - self.loop.time()
+        remaining = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if remaining > 0:
-            self._schedule_timeout(remaining)
+            self._schedule_idle_check(remaining)
         else:
             super().timeout_keep_alive_handler()
 
-    def _schedule_timeout(self, seconds: float) -> None:
+    def _schedule_idle_check(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _cache_head(self, text: bytes) -> None:
@@ -133,7 +139,7 @@ class Connection(HttpConnection):
         scope, fields = self.scope, dict(self.headers)
         if (
             scope["method"] != "POST" or scope["path"] not in PATHS or scope["http_version"] != "1.1"
-            or not self.parser.should_keep_alive() or not _UNUSUAL.isdisjoint(fields)
+            or not self.parser.should_keep_alive() or not _UNUSUAL_HEADERS.isdisjoint(fields)
             or fields.get(b"content-type", b"")[:23].lower() == b"application/cloudevents"
         ):  # fmt: skip
             return

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-_KNOWN = {"builtins", "numpy", "pyarrow", "pandas", "polars"}
+_NATIVE_LIBRARIES = {"builtins", "numpy", "pyarrow", "pandas", "polars"}
 
 
 def is_foreign(values: Any) -> bool:
@@ -15,8 +15,8 @@ def is_foreign(values: Any) -> bool:
     That is a PyTorch tensor, say, or anything else with DLPack or `__array__`, but no subclass of those
     libraries' types (GeoPandas' frames and series), and no frame (Modin's).
     """
-    homes = {base.__module__.partition(".")[0] for base in type(values).__mro__[:-1]}
-    if homes & _KNOWN or hasattr(values, "columns"):
+    libraries = {base.__module__.partition(".")[0] for base in type(values).__mro__[:-1]}
+    if libraries & _NATIVE_LIBRARIES or hasattr(values, "columns"):
         return False
     return hasattr(values, "__dlpack__") or hasattr(values, "__array__")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from driftline.backoff import LONGEST, backoff, jittered
+from driftline.backoff import MAX_SECONDS, backoff, jittered
 
 
 def test_tries_come_later_and_later_and_never_stop() -> None:
     waits = [backoff(failures) for failures in range(5000)]
     assert waits[:5] == [0, 1, 2, 4, 8]
     assert waits == sorted(waits)
-    assert waits[-1] == LONGEST
+    assert waits[-1] == MAX_SECONDS
 
 
 def test_the_first_wait_and_the_longest_are_the_callers() -> None:

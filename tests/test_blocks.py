@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.blocks import Blocks, Tensors, arrays_of, cut, join, put, room_for
+from driftline.blocks import Blocks, Tensors, allocate, arrays_of, join, put, slice_rows
 from driftline.errors import BadRequest
 from driftline.protocols.v1 import inputs_of_rows
 from driftline.protocols.v2 import V2Codec
@@ -134,7 +134,7 @@ def test_parts_are_joined_and_cut_as_columns_are(
     same(join(mixed), want)
     same(join(together), want)
     assert type(join(together)) is Blocks
-    whole, columns = room_for(together[0], rows), room_for(named[0], rows)
+    whole, columns = allocate(together[0], rows), allocate(named[0], rows)
     assert type(whole) is Blocks
     assert type(columns) is dict
     start = 0
@@ -149,12 +149,12 @@ def test_parts_are_joined_and_cut_as_columns_are(
     start = data.draw(st.integers(0, rows))
     stop = data.draw(st.integers(start, rows))
     for tensors in (whole, want):
-        same(cut(tensors, start, stop), {name: array[start:stop] for name, array in want.items()})
+        same(slice_rows(tensors, start, stop), {name: array[start:stop] for name, array in want.items()})
 
 
 def test_another_form_has_no_room() -> None:
     of = {"x": np.zeros((1, 3), np.float32), "y": np.zeros(1, object)}
-    room = room_for(of, 2)
+    room = allocate(of, 2)
     assert put(of, room, 1, 2)
     for other in (
         {"x": of["x"]},
@@ -170,7 +170,7 @@ def test_another_form_has_no_room() -> None:
     numbers, texts = (
         signature(name).inputs_of({name: values}) for name, values in (("a", [1]), ("b", ["x"]))
     )
-    blocks = room_for(numbers, 1)
+    blocks = allocate(numbers, 1)
     assert type(blocks) is Blocks
     assert put(numbers, blocks, 0, 1)
     assert put({"a": np.full(1, 7.0)}, blocks, 0, 1)

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
+from onnx_models import identity, scale, slow
 from rich.console import Console
-from support import identity, scale, slow
 
 import driftline as dl
 from driftline import __version__
@@ -51,7 +51,7 @@ def test_a_failure_leaves_no_progress_bar(
     assert line.startswith("driftline: ")
     terminal = Console(file=StringIO(), force_terminal=True)
     monkeypatch.setattr(shared, "stderr", lambda: terminal)
-    with pytest.raises(ZeroDivisionError), shared.rows_done(data) as done:
+    with pytest.raises(ZeroDivisionError), shared.row_progress(data) as done:
         done(1 // 0)
     assert terminal.file.getvalue().endswith(ERASED_LINE)  # type: ignore[attr-defined]
 
@@ -62,7 +62,7 @@ def test_that_kernels_are_compiled_is_said_once(tmp_path: Path) -> None:
 
     @click.command()
     def score() -> None:
-        with shared.rows_done(data):
+        with shared.row_progress(data):
             for _ in range(2):
                 if compiling.on_compile is not None:
                     compiling.on_compile()

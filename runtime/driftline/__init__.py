@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from driftline.monitor.reporting.report import Report
     from driftline.registry.source import Registry
 
-_HOMES = dict.fromkeys(__all__, "driftline.features.spec") | {
+_MODULES = dict.fromkeys(__all__, "driftline.features.spec") | {
     "Model": "driftline.engine.model",
     "Transform": "driftline.features.transform",
     "compare": "driftline.monitor.at_once",
@@ -102,11 +102,11 @@ _HOMES = dict.fromkeys(__all__, "driftline.features.spec") | {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'driftline' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -32,30 +32,30 @@ def json(content: object, status: int = 200) -> Response:
 
 def failure(error: Exception) -> Response:
     """Return the response to an error; an unexpected error is logged."""
-    shown = known(error)
-    return _refusal(shown, {"error": str(shown)})
+    visible = client_error(error)
+    return _refusal(visible, {"error": str(visible)})
 
 
 def mlflow_failure(error: Exception) -> Response:
     """Do the same in MLflow's format, whose error codes add to the status only for signatures."""
-    shown = known(error)
-    code = _MLFLOW_CODES.get(shown.status, "BAD_REQUEST")
-    if isinstance(shown, SignatureViolation):
+    visible = client_error(error)
+    code = _MLFLOW_CODES.get(visible.status, "BAD_REQUEST")
+    if isinstance(visible, SignatureViolation):
         code = "INVALID_PARAMETER_VALUE"
-    return _refusal(shown, {"error_code": code, "message": str(shown)})
+    return _refusal(visible, {"error_code": code, "message": str(visible)})
 
 
-def bug(error: Exception) -> DriftlineError:
+def internal_error(error: Exception) -> DriftlineError:
     """Return what a client sees of an unexpected error."""
     return DriftlineError(f"internal error: {type(error).__name__}; the server's log says more")
 
 
-def known(error: Exception) -> DriftlineError:
+def client_error(error: Exception) -> DriftlineError:
     """Return an error as clients may see it; an unexpected error is logged."""
     if isinstance(error, DriftlineError):
         return error
     log.error("a request failed", exc_info=error)
-    return bug(error)
+    return internal_error(error)
 
 
 def _refusal(error: DriftlineError, content: dict[str, str]) -> Response:
@@ -77,17 +77,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def _known_error(request: Request, error: Exception) -> Response:
+async def _driftline_error(request: Request, error: Exception) -> Response:
     return failure(error)
 
 
-async def _bug(request: Request, error: Exception) -> Response:
-    return failure(bug(error))  # Starlette logs it
+async def _internal_error(request: Request, error: Exception) -> Response:
+    return failure(internal_error(error))  # Starlette logs it
 
 
 HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
-    DriftlineError: _known_error,
+    DriftlineError: _driftline_error,
     HTTPException: _http_error,
-    Exception: _bug,
+    Exception: _internal_error,
 }
 """Exception handlers of a Starlette application."""

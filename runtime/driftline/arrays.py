@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-_KNOWN = {"builtins", "numpy", "pyarrow", "pandas", "polars"}
+_NATIVE_LIBRARIES = {"builtins", "numpy", "pyarrow", "pandas", "polars"}
 
 
 def is_foreign(values: Any) -> bool:
@@ -15,8 +15,8 @@ def is_foreign(values: Any) -> bool:
     That is a PyTorch tensor, say, or anything else with DLPack or `__array__`, but no subclass of those
     libraries' types (GeoPandas' frames and series), and no frame (Modin's).
     """
-    homes = {base.__module__.partition(".")[0] for base in type(values).__mro__[:-1]}
-    if homes & _KNOWN or hasattr(values, "columns"):
+    libraries = {base.__module__.partition(".")[0] for base in type(values).__mro__[:-1]}
+    if libraries & _NATIVE_LIBRARIES or hasattr(values, "columns"):
         return False
     return hasattr(values, "__dlpack__") or hasattr(values, "__array__")
 
@@ -34,5 +34,5 @@ def as_array(values: Any) -> Any:
             values = values.detach().cpu()
         return np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        came = type(values).__name__
-        raise TypeError(f"expected an array that numpy can represent, got a {came}: {error}") from None
+        actual = type(values).__name__
+        raise TypeError(f"expected an array that numpy can represent, got a {actual}: {error}") from None

@@ -55,7 +55,7 @@ def size_in_bytes(tensors: Tensors) -> int:
         size += array.nbytes
         if isinstance(array, np.ndarray) and array.dtype.hasobject:  # a column may be Arrow's
             # A column of texts may have a NaN, or anything else that a client of another server sends.
-            size += sum([STRING_BYTES + (len(one) if isinstance(one, str) else 0) for one in array.flat])
+            size += sum([STRING_BYTES + (len(text) if isinstance(text, str) else 0) for text in array.flat])
     return size
 
 
@@ -64,50 +64,50 @@ def copy(tensors: Tensors) -> Tensors:
     return {name: array.copy() if isinstance(array, np.ndarray) else array for name, array in tensors.items()}
 
 
-def cut(tensors: Tensors, start: int, stop: int) -> Tensors:
+def slice_rows(tensors: Tensors, start: int, stop: int) -> Tensors:
     """Return a range of the rows of tensors."""
     if type(tensors) is Blocks:
         return Blocks(tensors.names, [block[:, start:stop] for block in tensors.blocks])
     return {name: array[start:stop] for name, array in tensors.items()}
 
 
-def room_for(tensors: Tensors, rows: int) -> Tensors:
+def allocate(tensors: Tensors, rows: int) -> Tensors:
     """Return uninitialised memory for this many rows like those of tensors."""
     if type(tensors) is Blocks:
         return Blocks(tensors.names, [np.empty((len(block), rows), block.dtype) for block in tensors.blocks])
     return {name: np.empty((rows, *array.shape[1:]), array.dtype) for name, array in tensors.items()}
 
 
-def put(tensors: Tensors, room: Tensors, start: int, stop: int) -> bool:
-    """Copy tensors to a range of rows; False if their number of rows, or the form of the room, differs."""
-    if len(tensors) != len(room):
+def put(tensors: Tensors, target: Tensors, start: int, stop: int) -> bool:
+    """Copy tensors to a range of rows; False if their number of rows, or the form of the target, differs."""
+    if len(tensors) != len(target):
         return False
-    if type(tensors) is Blocks and type(room) is Blocks and tensors.names == room.names:
-        for block, own in zip(tensors.blocks, room.blocks, strict=True):
-            if block.dtype != own.dtype or block.shape[1] != stop - start:
+    if type(tensors) is Blocks and type(target) is Blocks and tensors.names == target.names:
+        for block, section in zip(tensors.blocks, target.blocks, strict=True):
+            if block.dtype != section.dtype or block.shape[1] != stop - start:
                 return False
-            own[:, start:stop] = block
+            section[:, start:stop] = block
         return True
-    for name, own in room.items():
+    for name, section in target.items():
         array = tensors.get(name)
-        if array is None or array.dtype != own.dtype or array.shape != (stop - start, *own.shape[1:]):
+        if array is None or array.dtype != section.dtype or array.shape != (stop - start, *section.shape[1:]):
             return False
-        own[start:stop] = array
+        section[start:stop] = array
     return True
 
 
-def forget(room: Tensors, rows: int) -> None:
+def forget(tensors: Tensors, rows: int) -> None:
     """Drop the references to the texts in the first rows."""
-    for array in arrays_of(room):
+    for array in arrays_of(tensors):
         if array.dtype.hasobject:
-            own = array[:, :rows] if type(room) is Blocks else array[:rows]
-            own[...] = None
+            section = array[:, :rows] if type(tensors) is Blocks else array[:rows]
+            section[...] = None
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:
     """Concatenate the rows of tensors of the same names; ValueError if they differ in more than rows."""
-    given = [part for part in parts if type(part) is Blocks]
-    if len(given) == len(parts) and len({one.names for one in given}) == 1:
-        blocks = zip(*(one.blocks for one in given), strict=True)
-        return Blocks(given[0].names, [np.concatenate(alike, axis=1) for alike in blocks])
+    block_parts = [part for part in parts if type(part) is Blocks]
+    if len(block_parts) == len(parts) and len({part.names for part in block_parts}) == 1:
+        blocks = zip(*(part.blocks for part in block_parts), strict=True)
+        return Blocks(block_parts[0].names, [np.concatenate(arrays, axis=1) for arrays in blocks])
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -19,10 +19,10 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-BEHIND = 10
+LOW_PRIORITY = 10
 """The niceness of a process that yields to requests: it gets at most a tenth of a core that they share."""
 
-LAST = 19
+LOWEST_PRIORITY = 19
 """The niceness of a process that takes what others leave of a core: at least a sixtieth."""
 
 HEALTHY_SECONDS = 60.0
@@ -39,8 +39,8 @@ async def spawn(module: str, *shared: int) -> tuple[asyncio.subprocess.Process, 
 
     shared  descriptors that the process inherits
     """
-    ours, theirs = socket.socketpair()
-    descriptors = (theirs.fileno(), *shared)
+    parent_end, child_end = socket.socketpair()
+    descriptors = (child_end.fileno(), *shared)
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", module, *map(str, descriptors)),
@@ -48,28 +48,28 @@ async def spawn(module: str, *shared: int) -> tuple[asyncio.subprocess.Process, 
             pass_fds=descriptors,
         )
     except BaseException:
-        ours.close()
+        parent_end.close()
         raise
     finally:
-        theirs.close()
-    return process, ours
+        child_end.close()
+    return process, parent_end
 
 
 async def start(module: str, settings: Any, *shared: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
     """Do the same as `spawn`, and send the settings over the socket first, where `begin` reads them."""
     # Both ends are this program, run by one user: only our own data is unpickled.
     content = pickle.dumps(settings)
-    process, ours = await spawn(module, *shared)
-    ours.setblocking(True)
+    process, parent_end = await spawn(module, *shared)
+    parent_end.setblocking(True)
     with suppress(ConnectionError):  # it has ended already
-        ours.sendall(_LENGTH.pack(len(content)) + content)
-    ours.setblocking(False)
-    return process, ours
+        parent_end.sendall(_LENGTH.pack(len(content)) + content)
+    parent_end.setblocking(False)
+    return process, parent_end
 
 
-def deaths_in_a_row(before: int, begun: float) -> int:
-    """Return how many processes died in quick succession, with one that began at `begun`, by monotonic."""
-    return 1 if monotonic() - begun >= HEALTHY_SECONDS else before + 1
+def deaths_in_a_row(previous: int, started: float) -> int:
+    """Return how many processes died in quick succession, with one that began at `started`, by monotonic."""
+    return 1 if monotonic() - started >= HEALTHY_SECONDS else previous + 1
 
 
 def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:
@@ -79,12 +79,12 @@ def begin(end: int, *, idle: bool = False) -> tuple[socket.socket, Any]:
 
     idle  see lower_priority
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
     lower_priority(idle)
-    ours = socket.socket(fileno=end)
-    (length,) = _LENGTH.unpack(ours.recv(_LENGTH.size, socket.MSG_WAITALL))
-    return ours, pickle.loads(ours.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own
+    child_end = socket.socket(fileno=end)
+    (length,) = _LENGTH.unpack(child_end.recv(_LENGTH.size, socket.MSG_WAITALL))
+    return child_end, pickle.loads(child_end.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own
 
 
 def lower_priority(idle: bool) -> None:
@@ -94,7 +94,7 @@ def lower_priority(idle: bool) -> None:
         with suppress(OSError):  # a sandbox's kernel may not support it
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             return
-    os.nice(LAST if idle else BEHIND)
+    os.nice(LOWEST_PRIORITY if idle else LOW_PRIORITY)
 
 
 class SharedCounts:
@@ -106,7 +106,7 @@ class SharedCounts:
 
     def __init__(self, names: Sequence[str], descriptor: int) -> None:
         self.descriptor = descriptor
-        self._places = {name: place for place, name in enumerate(names)}
+        self._indices = {name: index for index, name in enumerate(names)}
         self._words = memoryview(mmap.mmap(descriptor, _WORD * len(names))).cast("q")
 
     @classmethod
@@ -122,7 +122,7 @@ class SharedCounts:
 
     def add(self, name: str, number: int = 1) -> None:
         """Add to a counter."""
-        self._words[self._places[name]] += number
+        self._words[self._indices[name]] += number
 
     def __getitem__(self, name: str) -> int:
-        return self._words[self._places[name]]
+        return self._words[self._indices[name]]

@@ -22,7 +22,7 @@ BLOCK_ROWS = 1_024
 """Rows of a block: columns become rows in blocks that stay in the cache from column to column."""
 
 
-def tabled(data: Any) -> Any:
+def as_table(data: Any) -> Any:
     """Convert data that exports Arrow, such as Polars' frames and DuckDB's relations, to a pyarrow Table.
 
     Anything else is returned unchanged, and checked later. Raises BadRequest if the export is not a table.
@@ -46,7 +46,7 @@ def batch_of(data: Any) -> Any:
 
     Raises BadRequest for a DataFrame with a column that Arrow can't represent.
     """
-    data = tabled(data)
+    data = as_table(data)
     import pyarrow as pa
 
     if hasattr(data, "to_batches"):  # pyarrow's Table
@@ -76,34 +76,34 @@ def columns_of(data: Any, wanted: Collection[str] | None = None) -> Columns:
     that differ in length.
     """
     columns: Columns = {}
-    for name, values in _named(data):
+    for name, values in _named_values(data):
         if wanted is not None and str(name) not in wanted:
             continue
-        for one, column in _columns(str(name), values).items():
-            if one in columns:
-                raise BadRequest(f"column {one!r}: expected it once, got twice")
-            columns[one] = column
+        for column_name, column in _columns(str(name), values).items():
+            if column_name in columns:
+                raise BadRequest(f"column {column_name!r}: expected it once, got twice")
+            columns[column_name] = column
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
-        each = listed(f"{name}: {len(column)}" for name, column in columns.items())
-        raise BadRequest(f"expected columns of one length, got {each}")
+        actual = listed(f"{name}: {len(column)}" for name, column in columns.items())
+        raise BadRequest(f"expected columns of one length, got {actual}")
     return columns
 
 
 def temporal_of(data: Any) -> dict[str, str]:
     """Return which columns hold a 'date', 'timestamp', 'time' of day or 'duration': those whose values
     `columns_of` converts to microseconds."""
-    each = {str(name): _temporal(str(name), values) for name, values in _named(data)}
-    return {name: temporal for name, temporal in each.items() if temporal}
+    kinds = {str(name): _temporal(str(name), values) for name, values in _named_values(data)}
+    return {name: kind for name, kind in kinds.items() if kind}
 
 
 def declared_of(data: Any) -> set[str]:
     """Return which columns of integers a DataFrame or table declares to be categories: pandas' categories,
     and Arrow's dictionaries."""
-    return {str(name) for name, values in _named(data) if _is_declared(values)}
+    return {str(name) for name, values in _named_values(data) if _is_declared_category(values)}
 
 
-def _is_declared(values: Any) -> bool:
+def _is_declared_category(values: Any) -> bool:
     if type(values).__module__.startswith("pyarrow"):
         import pyarrow as pa
 
@@ -115,8 +115,8 @@ def _is_declared(values: Any) -> bool:
 
 def names_in(data: Any) -> list[str]:
     """Return the names of the columns, whatever they hold; for a two-dimensional array, of its columns."""
-    widths = {str(name): _width(values) for name, values in _named(data)}
-    return [one for name, width in widths.items() for one in names_of(name, width)]
+    widths = {str(name): _width(values) for name, values in _named_values(data)}
+    return [column_name for name, width in widths.items() for column_name in names_of(name, width)]
 
 
 def _width(values: Any) -> int:
@@ -170,10 +170,10 @@ def text_of(column: Column) -> tuple[Array, Array]:
     import pyarrow as pa
 
     _, offsets, data = column.buffers()
-    wide = np.int64 if pa.types.is_large_string(column.type) else np.int32
-    every = np.frombuffer(offsets, wide) if offsets else np.zeros(1, wide)
+    offset_type = np.int64 if pa.types.is_large_string(column.type) else np.int32
+    all_offsets = np.frombuffer(offsets, offset_type) if offsets else np.zeros(1, offset_type)
     text = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
-    return every[column.offset : column.offset + len(column) + 1], text
+    return all_offsets[column.offset : column.offset + len(column) + 1], text
 
 
 def is_lists(kind: Any) -> bool:
@@ -184,34 +184,38 @@ def is_lists(kind: Any) -> bool:
     return kind.id in (*lists, pa.lib.Type_LIST_VIEW, pa.lib.Type_LARGE_LIST_VIEW)
 
 
-def items_of(lists: Any, what: str, width: int = -1, first: int = 0, each: int = 1) -> tuple[Any, int]:
+def items_of(
+    lists: Any, what: str, width: int = -1, first_row: int = 0, lists_per_row: int = 1
+) -> tuple[Any, int]:
     """Return the concatenated items of an Arrow column of lists, and the number of items of each list.
 
     Arrow itself skips null lists, and guarantees one length only for its fixed-size lists.
 
-    what   the beginning of the message
-    width  how many items a list must have; as many as the first if it is -1
-    first  the number of the first row
-    each   how many lists belong to a row
+    what           the beginning of the message
+    width          how many items a list must have; as many as the first if it is -1
+    first_row      the number of the first row
+    lists_per_row  how many lists belong to a row
 
     Raises BadRequest, with the row, for a list that is null or of another length.
     """
     import pyarrow.compute as pc
 
-    found = pc.list_value_length(lists)
-    lengths = np.from_dlpack(found.fill_null(-1) if found.null_count else found)
-    like = ""
+    list_lengths = pc.list_value_length(lists)
+    lengths = np.from_dlpack(list_lengths.fill_null(-1) if list_lengths.null_count else list_lengths)
+    reference = ""
     if width == -1 and len(lengths) and lengths[0] >= 0:
-        width, like = int(lengths[0]), f" as in row {first}"
-    if (wrong := (lengths != width) | (lengths < 0)).any():
-        place = int(wrong.argmax())
-        expected = "a list" if width == -1 else f"{width} values{like}"
-        came = "null" if lengths[place] < 0 else lengths[place]
-        raise BadRequest(f"{what}, row {first + place // each}: expected {expected}, got {came}")
+        width, reference = int(lengths[0]), f" as in row {first_row}"
+    if (mismatched := (lengths != width) | (lengths < 0)).any():
+        index = int(mismatched.argmax())
+        expected = "a list" if width == -1 else f"{width} values{reference}"
+        actual = "null" if lengths[index] < 0 else lengths[index]
+        raise BadRequest(
+            f"{what}, row {first_row + index // lists_per_row}: expected {expected}, got {actual}"
+        )
     return lists.flatten(), max(width, 0)
 
 
-def decoded(column: Any) -> Any:
+def decode_dictionary(column: Any) -> Any:
     """Return the values of an Arrow dictionary array, row by row."""
     import pyarrow as pa
 
@@ -227,8 +231,8 @@ def validity_of(column: Column) -> tuple[Array, int]:
     return np.frombuffer(bitmap, np.uint8) if bitmap else np.empty(0, np.uint8), column.offset
 
 
-def _named(data: Any) -> list[tuple[Any, Any]]:
-    data = tabled(data)
+def _named_values(data: Any) -> list[tuple[Any, Any]]:
+    data = as_table(data)
     if isinstance(data, Mapping):
         return list(data.items())
     if hasattr(data, "column_names"):  # pyarrow's Table or RecordBatch
@@ -240,8 +244,8 @@ def _named(data: Any) -> list[tuple[Any, Any]]:
     if isinstance(data, np.ndarray) or is_foreign(data):
         raise BadRequest('expected arrays by name, such as {"input": array}, got an array alone')
     kind = type(data).__name__
-    came = f"a {kind}: {_FRAMES[kind]} makes a frame of it" if kind in _FRAMES else shorten(data)
-    raise BadRequest(f"expected a table, a DataFrame or arrays by name, got {came}")
+    actual = f"a {kind}: {_FRAMES[kind]} makes a frame of it" if kind in _FRAMES else shorten(data)
+    raise BadRequest(f"expected a table, a DataFrame or arrays by name, got {actual}")
 
 
 _FRAMES = {"Series": "to_frame()", "LazyFrame": "collect()"}
@@ -255,7 +259,7 @@ def _temporal(name: str, values: Any) -> str:
         import pyarrow as pa
 
         tests = {"is_date": "date", "is_timestamp": "timestamp", "is_time": "time", "is_duration": "duration"}
-        return next((word for test, word in tests.items() if getattr(pa.types, test)(values.type)), "")
+        return next((kind for test, kind in tests.items() if getattr(pa.types, test)(values.type)), "")
     if is_foreign(values):
         dtype = getattr(values, "dtype", None)
         if dtype is not None and not isinstance(dtype, np.dtype):
@@ -266,8 +270,8 @@ def _temporal(name: str, values: Any) -> str:
         return {"M": "timestamp", "m": "duration"}.get(kind, "")
     # A datetime is a date, too.
     types = {dt.datetime: "timestamp", dt.date: "date", dt.time: "time", dt.timedelta: "duration"}
-    value = next((one for one in values if not _is_missing(one)), None)
-    return next((word for type_, word in types.items() if isinstance(value, type_)), "")
+    value = next((item for item in values if not _is_missing(item)), None)
+    return next((kind for type_, kind in types.items() if isinstance(value, type_)), "")
 
 
 def _is_missing(value: Any) -> bool:
@@ -281,12 +285,12 @@ def _columns(name: str, values: Any) -> Columns:
     if type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in "fiub":
         return {name: values}
     if type(values).__module__.startswith("pyarrow"):
-        return _parts(name, values)
+        return _arrow_columns(name, values)
     if type(values).__module__.startswith("polars"):
-        return _parts(name, values.to_arrow())
+        return _arrow_columns(name, values.to_arrow())
     values = array_of(name, values)
     if getattr(getattr(values, "dtype", None), "categories", None) is not None:
-        return _parts(name, _of_categories(name, values))
+        return _arrow_columns(name, _categories_to_arrow(name, values))
     try:
         array: Array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     except ValueError:
@@ -295,38 +299,39 @@ def _columns(name: str, values: Any) -> Columns:
         array = np.asarray(values, object)  # numpy would convert numbers among it to text
     if array.ndim == 2:
         return {
-            one: _one(one, part) for one, part in zip(names_of(name, array.shape[1]), array.T, strict=True)
+            column_name: _matrix_column(column_name, vector)
+            for column_name, vector in zip(names_of(name, array.shape[1]), array.T, strict=True)
         }
     if array.ndim != 1:
         raise BadRequest(f"column {name!r}: expected one or two dimensions, got shape {list(array.shape)}")
-    return {name: array} if _is_plain(array) else _parts(name, _to_arrow(name, array))
+    return {name: array} if _is_plain(array) else _arrow_columns(name, _to_arrow(name, array))
 
 
-def _parts(name: str, values: Any) -> Columns:
+def _arrow_columns(name: str, values: Any) -> Columns:
     """Return an Arrow column, or, if it has lists of one length, the columns of those."""
     import pyarrow as pa
 
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if not is_lists(values.type):
         return {name: _from_arrow(name, values)}
-    fixed = values.type.list_size if pa.types.is_fixed_size_list(values.type) else -1
-    lists, width = items_of(values, f"column {name!r}", fixed)
+    list_size = values.type.list_size if pa.types.is_fixed_size_list(values.type) else -1
+    lists, width = items_of(values, f"column {name!r}", list_size)
     items = _from_arrow(name, lists)
-    return {one: items[index::width] for index, one in enumerate(names_of(name, width))}
+    return {column_name: items[index::width] for index, column_name in enumerate(names_of(name, width))}
 
 
-def _of_categories(name: str, values: Any) -> Any:
+def _categories_to_arrow(name: str, values: Any) -> Any:
     """Convert pandas' categories to an Arrow dictionary; intervals, as from pandas' cut, become text."""
     import pyarrow as pa
 
     codes, categories = np.asarray(getattr(values, "cat", values).codes), values.dtype.categories
     if categories.dtype.kind == "O" and categories.dtype != object:
         categories = categories.astype(str)
-    known = _to_arrow(name, np.asarray(categories))
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), known)
+    dictionary = _to_arrow(name, np.asarray(categories))
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), dictionary)
 
 
-def _one(name: str, array: Array) -> Column:
+def _matrix_column(name: str, array: Array) -> Column:
     return array if _is_plain(array) else _from_arrow(name, _to_arrow(name, array))
 
 
@@ -348,18 +353,18 @@ def _from_arrow(name: str, values: Any) -> Column:
     import pyarrow as pa
 
     try:
-        return _plain(name, values)
+        return _plain_column(name, values)
     except pa.ArrowException as error:
         raise BadRequest(f"column {name!r}: expected numbers or strings, got {values.type}") from error
 
 
-def _plain(name: str, values: Any) -> Column:
+def _plain_column(name: str, values: Any) -> Column:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kind = values.type
     if pa.types.is_dictionary(kind):
-        return _plain(name, decoded(values))
+        return _plain_column(name, decode_dictionary(values))
     if pa.types.is_null(kind):
         return np.full(len(values), np.nan)
     if pa.types.is_large_string(kind) or pa.types.is_string(kind):
@@ -375,7 +380,7 @@ def _plain(name: str, values: Any) -> Column:
     if pa.types.is_decimal(kind):
         return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
     if pa.types.is_temporal(kind):
-        return _plain(name, _microseconds(values))
+        return _plain_column(name, _microseconds(values))
     raise BadRequest(f"column {name!r}: expected numbers or strings, got {kind}")
 
 

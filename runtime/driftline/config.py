@@ -99,9 +99,9 @@ class Engine:
         """Return the threads of one batch on a machine with this many cores."""
         return self.threads or max(1, cores // self.instances)
 
-    def memory_on(self, there: int) -> int:
+    def memory_on(self, total: int) -> int:
         """Return the memory of one process of Python code on a machine with this many bytes."""
-        return self.memory_bytes or there // 2 // self.instances
+        return self.memory_bytes or total // 2 // self.instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +137,8 @@ class ModelSettings:
 
     def override(self, tables: Mapping[str, Any], where: str) -> ModelSettings:
         """Return these settings with a TOML document's values; ConfigError begins with `where`."""
-        known = {item.name for item in fields(self)}
-        _refuse_unknown(tables, known, where)
+        names = {item.name for item in fields(self)}
+        _refuse_unknown(tables, names, where)
         return replace(
             self,
             **{
@@ -357,37 +357,37 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def check_least(name: str, value: Any, least: int, whole: bool = False) -> None:
-    """Raise BadRequest unless an argument is a number from `least` on, Python's or numpy's."""
-    fits = isinstance(value, Integral if whole else Real)
-    if not fits or not value >= least:
-        what = "a whole number" if whole else "a number"
-        raise BadRequest(f"{name} = {value!r}: expected {what} from {least}")
+def check_least(name: str, value: Any, minimum: int, whole: bool = False) -> None:
+    """Raise BadRequest unless an argument is a number from `minimum` on, Python's or numpy's."""
+    is_number = isinstance(value, Integral if whole else Real)
+    if not is_number or not value >= minimum:
+        kind = "a whole number" if whole else "a number"
+        raise BadRequest(f"{name} = {value!r}: expected {kind} from {minimum}")
 
 
-def _refuse_unknown(table: object, known: set[str], where: str) -> None:
+def _refuse_unknown(table: object, allowed: set[str], where: str) -> None:
     if not isinstance(table, dict):
-        raise ConfigError(f"{where}: {table!r}: expected a table with: {', '.join(sorted(known))}")
+        raise ConfigError(f"{where}: {table!r}: expected a table with: {', '.join(sorted(allowed))}")
     for key, value in table.items():
-        if key not in known:
+        if key not in allowed:
             raise ConfigError(
-                f"{where}: {key} = {value!r}: unknown key; allowed are: {', '.join(sorted(known))}"
+                f"{where}: {key} = {value!r}: unknown key; allowed are: {', '.join(sorted(allowed))}"
             )
 
 
-def _refuse_wrong(item: Field[Any], value: object, name: str) -> None:
-    rule: Rule = item.metadata["rule"]
+def _refuse_wrong(setting_field: Field[Any], value: object, name: str) -> None:
+    rule: Rule = setting_field.metadata["rule"]
     if not rule.check(value):
-        came = without_secrets(value) if isinstance(value, str) else value
-        raise ConfigError(f"{name} = {came!r}: expected {rule.allowed}")
+        actual = without_secrets(value) if isinstance(value, str) else value
+        raise ConfigError(f"{name} = {actual!r}: expected {rule.allowed}")
 
 
 def _override(settings: Any, table: object, where: str, prefix: str) -> Any:
-    known = {item.name: item for item in fields(settings)}
-    _refuse_unknown(table, set(known), f"{where}: {prefix.rstrip('.')}")
+    fields_by_name = {item.name: item for item in fields(settings)}
+    _refuse_unknown(table, set(fields_by_name), f"{where}: {prefix.rstrip('.')}")
     assert isinstance(table, dict)
     for key, value in table.items():
-        _refuse_wrong(known[key], value, f"{where}: {prefix}{key}")
+        _refuse_wrong(fields_by_name[key], value, f"{where}: {prefix}{key}")
     # Settings keep a file's lists as tuples, which can't be changed.
     return replace(
         settings, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

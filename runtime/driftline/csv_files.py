@@ -29,9 +29,9 @@ _HEAD_BYTES = 2**16
 _MISSING = [*pa.csv.ConvertOptions().null_values, "None", "<NA>"]
 """Words for a missing value of any type: those of Arrow, and others that pandas treats as missing."""
 
-_NO_UTF8 = "expected text in UTF-8, got another encoding"
+_NOT_UTF8 = "expected text in UTF-8, got another encoding"
 
-_WORDS = {
+_TYPE_NAMES = {
     "null": "missing values",
     "int64": "whole numbers",
     "double": "numbers",
@@ -52,15 +52,15 @@ def open_file(path: Path, types: Mapping[str, Any] | None = None, columns: Seque
     Raises ValueError for a file whose first line is not UTF-8, or whose columns are not separated by commas.
     """
     _check_head(path)
-    reading = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
-    return pa.csv.open_csv(path, reading, convert_options=converting(types, columns))
+    read_options = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
+    return pa.csv.open_csv(path, read_options, convert_options=convert_options(types, columns))
 
 
-def check(schema: Any, where: str = "") -> None:
+def check_utf8(schema: Any, where: str = "") -> None:
     """Raise ValueError if text in a column is not UTF-8; the message begins with `where`."""
     for field in schema:
         if pa.types.is_binary(field.type):
-            raise ValueError(f"{where}column {field.name!r}: {_NO_UTF8}")
+            raise ValueError(f"{where}column {field.name!r}: {_NOT_UTF8}")
 
 
 def _check_head(path: Path) -> None:
@@ -68,21 +68,21 @@ def _check_head(path: Path) -> None:
     one column, or as rows with too many columns if their numbers have decimal commas."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
-    first, *more = head.splitlines() or [b""]
+    first_line, *more_lines = head.splitlines() or [b""]
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(first, final=bool(more))
+        text = codecs.getincrementaldecoder("utf-8")().decode(first_line, final=bool(more_lines))
     except UnicodeDecodeError:
-        raise ValueError(_NO_UTF8) from None
+        raise ValueError(_NOT_UTF8) from None
     if "\0" in text:  # UTF-16, as spreadsheets write it
-        raise ValueError(_NO_UTF8)
+        raise ValueError(_NOT_UTF8)
     lines = [line for line in re.sub(rb'"[^"]*"', b'""', head).splitlines() if line][:2]
     if not lines or b"," in lines[0]:
         return
-    if any(all(mark in line for line in lines) for mark in (b";", b"\t", b"|")):
+    if any(all(separator in line for line in lines) for separator in (b";", b"\t", b"|")):
         raise ValueError(f"expected columns separated by commas, got {text[:100]!r}")
 
 
-def settle(schema: Any, files: Sequence[Path]) -> Any:
+def unify_schema(schema: Any, files: Sequence[Path]) -> Any:
     """Return a schema whose types can hold all values of the columns of some files.
 
     schema  inferred from the first block of the first file; columns that differ from it are logged
@@ -92,22 +92,22 @@ def settle(schema: Any, files: Sequence[Path]) -> Any:
     for path in files if len(files) > 1 or files[0].stat().st_size > BLOCK_BYTES else ():
         for first, last, block in _schemas(path):
             file = f"{path.name}, " if len(files) > 1 else ""
-            check(block, f"{file}rows {first:,} to {last:,}: ")
+            check_utf8(block, f"{file}rows {first:,} to {last:,}: ")
             for field in block:
-                both = _common_type(types[field.name], field.type) if field.name in types else None
-                if both not in (None, types.get(field.name)):
-                    types[field.name] = both
+                common = _common_type(types[field.name], field.type) if field.name in types else None
+                if common not in (None, types.get(field.name)):
+                    types[field.name] = common
                     changed[field.name] = f"{path}, rows {first:,} to {last:,}"
     for name, where in changed.items():
         log.warning(
             "%s: column %r, which began with %s, holds others here: all of it is read as %s",
-            where, name, _word(schema.field(name).type), _word(types[name]),
+            where, name, _describe_type(schema.field(name).type), _describe_type(types[name]),
         )  # fmt: skip
     return pa.schema(list(types.items()))
 
 
-def _word(kind: Any) -> str:
-    return _WORDS.get(str(kind), str(kind))
+def _describe_type(kind: Any) -> str:
+    return _TYPE_NAMES.get(str(kind), str(kind))
 
 
 def _schemas(path: Path) -> Iterator[tuple[int, int, Any]]:
@@ -118,9 +118,9 @@ def _schemas(path: Path) -> Iterator[tuple[int, int, Any]]:
     names: list[str] | None = None
     rows = 0
     for block in _blocks(path):
-        reading = pa.csv.ReadOptions(column_names=names, block_size=len(block) + 1)
+        read_options = pa.csv.ReadOptions(column_names=names, block_size=len(block) + 1)
         try:
-            table = pa.csv.read_csv(pa.BufferReader(block), reading, convert_options=converting())
+            table = pa.csv.read_csv(pa.BufferReader(block), read_options, convert_options=convert_options())
         except pa.ArrowInvalid:
             return
         names = table.schema.names
@@ -130,21 +130,21 @@ def _schemas(path: Path) -> Iterator[tuple[int, int, Any]]:
 
 def _blocks(path: Path) -> Iterator[bytes]:
     """Yield a file in parts of whole lines."""
-    rest = b""
+    incomplete = b""
     with path.open("rb") as file:
         while content := file.read(BLOCK_BYTES):
-            content = rest + content
+            content = incomplete + content
             stop = max(content.rfind(b"\n"), content.rfind(b"\r")) + 1
-            block, rest = content[:stop], content[stop:]
+            block, incomplete = content[:stop], content[stop:]
             if block.strip():
                 yield block
-            if len(rest) > BLOCK_BYTES:  # a line that is too long for any reader
+            if len(incomplete) > BLOCK_BYTES:  # a line that is too long for any reader
                 return
-    if rest:
-        yield rest
+    if incomplete:
+        yield incomplete
 
 
-def converting(types: Mapping[str, Any] | None = None, columns: Sequence[str] = ()) -> Any:
+def convert_options(types: Mapping[str, Any] | None = None, columns: Sequence[str] = ()) -> Any:
     """Return pyarrow's options by which all CSV is read, of files and of requests; see `open_file`."""
     return pa.csv.ConvertOptions(
         column_types=dict(types or {}),
@@ -154,12 +154,12 @@ def converting(types: Mapping[str, Any] | None = None, columns: Sequence[str] = 
     )
 
 
-def _common_type(one: Any, other: Any) -> Any:
+def _common_type(first: Any, second: Any) -> Any:
     """Return the type that can hold values of both."""
-    for kind, later in ((one, other), (other, one)):
+    for kind, later in ((first, second), (second, first)):
         if pa.types.is_date(kind) and pa.types.is_timestamp(later):
             return later
-    schemas = [pa.schema([("", kind)]) for kind in (one, other)]
+    schemas = [pa.schema([("", kind)]) for kind in (first, second)]
     try:
         return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
     except pa.ArrowTypeError:

@@ -117,11 +117,11 @@ class Cancelled(DriftlineError):
     reason = "CANCELED"
 
 
-def listed(names: Iterable[object], most: int = 20) -> str:
-    """Format names for a message: the first `most`, and how many more there are."""
+def listed(names: Iterable[object], limit: int = 20) -> str:
+    """Format names for a message: the first `limit`, and how many more there are."""
     texts = [str(name) for name in names]
-    more = [f"{len(texts) - most} more"] if len(texts) > most else []
-    return ", ".join([*texts[:most], *more]) or "none"
+    more = [f"{len(texts) - limit} more"] if len(texts) > limit else []
+    return ", ".join([*texts[:limit], *more]) or "none"
 
 
 class _JsonRepr(reprlib.Repr):
@@ -136,18 +136,18 @@ class _JsonRepr(reprlib.Repr):
 
 _REPR = reprlib.Repr()
 _JSON = _JsonRepr()
-for _each in (_REPR, _JSON):
-    _each.maxlevel, _each.maxlist, _each.maxdict, _each.maxstring = 4, 8, 8, 80
+for _formatter in (_REPR, _JSON):
+    _formatter.maxlevel, _formatter.maxlist, _formatter.maxdict, _formatter.maxstring = 4, 8, 8, 80
 
 
-def shorten(value: object, most: int = 60) -> str:
-    """Return a value's repr for a message, cut to `most` characters, however long or deep it is."""
-    return _cut(_REPR.repr(value), most)
+def shorten(value: object, limit: int = 60) -> str:
+    """Return a value's repr for a message, cut to `limit` characters, however long or deep it is."""
+    return _truncate(_REPR.repr(value), limit)
 
 
 def shown(value: object) -> str:
     """As `shorten`, for a value from JSON: null, true and false instead of Python's words."""
-    return _cut(_JSON.repr(value), 60)
+    return _truncate(_JSON.repr(value), 60)
 
 
 def shown_with_type(value: object) -> str:
@@ -155,7 +155,7 @@ def shown_with_type(value: object) -> str:
     return f"{shown(value)} (string)" if type(value) is str else shown(value)
 
 
-def _cut(text: str, most: int) -> str:
+def _truncate(text: str, limit: int) -> str:
     if "\n" in text:  # as arrays and series have it
         text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

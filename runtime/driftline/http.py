@@ -24,8 +24,8 @@ STALLED_SECONDS = 5.0
 """At a stop, the server does not wait for a request of which nothing more has arrived for this long."""
 
 TOO_LARGE = "the request's line and headers have too many bytes"
-NO_HTTP = "the request is not valid HTTP"
-CROWDED = "too many bytes of incomplete requests have arrived"
+INVALID_HTTP = "the request is not valid HTTP"
+TOO_MANY_INCOMPLETE = "too many bytes of incomplete requests have arrived"
 STALLED = "the server is stopping, and the rest of the request has not arrived"
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
@@ -49,12 +49,12 @@ def configuration(app: Any, protocol: type[HttpToolsProtocol], **more: Any) -> u
     )
 
 
-async def read_body(receive: Receive, most: int, first: bytes = b"") -> bytes:
-    """Read the rest of a request's body, of which `first` has arrived, and return all of it.
+async def read_body(receive: Receive, max_bytes: int, received: bytes = b"") -> bytes:
+    """Read the rest of a request's body, of which `received` has arrived, and return all of it.
 
-    Raises TooLarge for more than `most` bytes, Cancelled if the client disconnects before its end.
+    Raises TooLarge for more than `max_bytes` bytes, Cancelled if the client disconnects before its end.
     """
-    chunks, size, more = [first], len(first), True
+    chunks, size, more = [received], len(received), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -62,24 +62,25 @@ async def read_body(receive: Receive, most: int, first: bytes = b"") -> bytes:
         chunk = message.get("body", b"")
         more = message.get("more_body", False)
         size += len(chunk)
-        if size > most:
-            raise TooLarge(f"the body: expected at most {most} bytes, got more")
+        if size > max_bytes:
+            raise TooLarge(f"the body: expected at most {max_bytes} bytes, got more")
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-async def ask(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+async def call_app(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Return the status, headers and body of an application's response to a complete request."""
-    sent: list[Message] = []
+    messages: list[Message] = []
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body}
 
     async def send(message: Message) -> None:
-        sent.append(message)
+        messages.append(message)
 
     await app(scope, receive, send)
-    return sent[0]["status"], sent[0]["headers"], b"".join(one.get("body", b"") for one in sent[1:])
+    start, *chunks = messages
+    return start["status"], start["headers"], b"".join(chunk.get("body", b"") for chunk in chunks)
 
 
 def parser_after_head(reader: Any) -> httptools.HttpRequestParser:
@@ -168,7 +169,7 @@ class Refusal:
         self.message_event = asyncio.Event()
         self._transport = transport
         content, retry = orjson.dumps({"error": reason}), b"retry-after: 1\r\n" if status == 503 else b""
-        self._answer = (
+        self._response = (
             b"HTTP/1.1 %d %b\r\n%bcontent-type: application/json\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b"
             % (status, HTTPStatus(status).phrase.encode(), retry, len(content), content)
@@ -180,7 +181,7 @@ class Refusal:
 
     def write(self) -> None:
         """Answer and close."""
-        self._transport.write(self._answer)
+        self._transport.write(self._response)
         self._transport.close()
 
 
@@ -188,18 +189,18 @@ class IncompleteRequests:
     """The bytes of incomplete requests on all connections of a process, and the most that they may be."""
 
     size = 0
-    most = 2**30
+    limit = 2**30
 
 
 class HttpConnection(HttpToolsProtocol):
     """A client's connection."""
 
-    _incomplete = 0  # bytes of an incomplete request
-    _between = True  # the parser is between two requests
-    _running: RequestResponseCycle | None = None  # uvicorn's, of the request that is being answered
+    _incomplete_bytes = 0  # bytes of an incomplete request
+    _between_requests = True  # the parser is between two requests
+    _current_cycle: RequestResponseCycle | None = None  # uvicorn's, of the request that is being answered
     _refused = False  # nothing more is read
-    _advanced = False  # something has arrived since the last check
-    _unplaced = 0  # bytes that have arrived since the last body, or part of one, or end of a head
+    _has_progressed = False  # something has arrived since the last check
+    _unparsed_bytes = 0  # bytes that have arrived since the last body, or part of one, or end of a head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection."""
@@ -211,36 +212,38 @@ class HttpConnection(HttpToolsProtocol):
         if self._refused:
             return
         self._unset_keepalive_if_required()
-        self._advanced = True
-        self._unplaced += len(data)
+        self._has_progressed = True
+        self._unparsed_bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            known = error.__context__
-            self._refuse(400, str(known) if isinstance(known, Refused) else NO_HTTP)
+            cause = error.__context__
+            self._refuse(400, str(cause) if isinstance(cause, Refused) else INVALID_HTTP)
             return
-        if self._unplaced > MAX_HEAD and not self.transport.is_closing():
+        if self._unparsed_bytes > MAX_HEAD and not self.transport.is_closing():
             self._refuse(431, TOO_LARGE)
         self._count(len(data))
 
     def _count(self, size: int) -> None:
         """Update the size of incomplete requests, and refuse this one if it is too much."""
         cycle = self.cycle
-        held = not self._refused and cycle is not None and cycle.more_body and not cycle.response_complete
-        now = self._incomplete + size if held else 0
-        IncompleteRequests.size += now - self._incomplete
-        self._incomplete = now
-        if IncompleteRequests.size > IncompleteRequests.most and held:
-            self._refuse(503, CROWDED)
+        is_incomplete = (
+            not self._refused and cycle is not None and cycle.more_body and not cycle.response_complete
+        )
+        size_now = self._incomplete_bytes + size if is_incomplete else 0
+        IncompleteRequests.size += size_now - self._incomplete_bytes
+        self._incomplete_bytes = size_now
+        if IncompleteRequests.size > IncompleteRequests.limit and is_incomplete:
+            self._refuse(503, TOO_MANY_INCOMPLETE)
             self._count(0)
 
     def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
+        remaining = memoryview(data)
         while True:
             try:
-                self.parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as other:
-                rest = rest[other.args[0] :]
+                self.parser.feed_data(remaining)
+            except httptools.HttpParserUpgrade as upgrade:
+                remaining = remaining[upgrade.args[0] :]
                 self.parser = parser_after_head(self)
                 self.parser.feed_data(framing(self.headers))
             else:
@@ -249,7 +252,7 @@ class HttpConnection(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str) -> None:
         """Answer an invalid request once all before it are answered, and close; nothing more is read."""
         self.logger.warning("A request of %s was refused: %s.", ":".join(map(str, self.client or ())), reason)
-        self._refused, self._between = True, False
+        self._refused, self._between_requests = True, False
         refusal: Any = Refusal(self.transport, status, reason)
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
@@ -267,53 +270,53 @@ class HttpConnection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server stops: answer complete requests, and wait for the rest of incomplete ones."""
         super().shutdown()
-        self._look_again()
+        self._schedule_stall_check()
 
-    def _look_again(self) -> None:
-        self._advanced = self.flow.read_paused  # a connection that is not read has not stalled
+    def _schedule_stall_check(self) -> None:
+        self._has_progressed = self.flow.read_paused  # a connection that is not read has not stalled
         self.loop.call_later(STALLED_SECONDS, self._end_if_stalled)
 
     def _end_if_stalled(self) -> None:
         cycle = self.cycle
         if self.transport.is_closing() or cycle is None or cycle.response_complete or not cycle.more_body:
             return
-        if self._advanced or self.flow.read_paused:
-            self._look_again()
+        if self._has_progressed or self.flow.read_paused:
+            self._schedule_stall_check()
         else:
             self._refuse(503, STALLED)
 
     def on_message_begin(self) -> None:
         """A request has begun."""
-        self._between = False
+        self._between_requests = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """A head is complete."""
-        self._unplaced = 0
+        self._unparsed_bytes = 0
         check_host(self.headers, self.parser.get_http_version())
         super().on_headers_complete()
         if not self.pipeline:
-            self._running = self.cycle
+            self._current_cycle = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """A part of a body has arrived."""
-        self._unplaced = 0
+        self._unparsed_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is complete; of one that asks for an upgrade, only the head is."""
-        self._unplaced = 0
-        if self._incomplete:  # bytes of the next one that arrived with its end are counted after this
-            IncompleteRequests.size -= self._incomplete
-            self._incomplete = 0
+        self._unparsed_bytes = 0
+        if self._incomplete_bytes:  # bytes of the next one that arrived with its end are counted after this
+            IncompleteRequests.size -= self._incomplete_bytes
+            self._incomplete_bytes = 0
         if not self.parser.should_upgrade():
-            self._between = True
+            self._between_requests = True
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """A response has been written: the next request has its turn, or more can be read."""
         if self.pipeline:
-            self._running = self.pipeline[-1][0]
+            self._current_cycle = self.pipeline[-1][0]
         super().on_response_complete()
         self.flow.resume_reading()
 
@@ -322,6 +325,6 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._refused = True
         self._count(0)
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
+        if self._current_cycle is not None and not self._current_cycle.response_complete:
+            self._current_cycle.disconnected = True
+            self._current_cycle.message_event.set()

@@ -29,10 +29,10 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        each: list[dict[str, object]] = vars(record).get("each", [{}])
+        entries: list[dict[str, object]] = vars(record).get("each", [{}])
         line.pop("each", None)
         return "\n".join(
-            orjson.dumps(line | own, default=str, option=orjson.OPT_UTC_Z).decode() for own in each
+            orjson.dumps(line | entry, default=str, option=orjson.OPT_UTC_Z).decode() for entry in entries
         )
 
 

@@ -18,7 +18,7 @@ def available_cores() -> int:
         return cores
 
 
-def limited_cores() -> bool:
+def has_cpu_quota() -> bool:
     """Return whether this process's control group has a CPU quota, and stalls when it is used up."""
     try:
         return (_CONTROL_GROUP / "cpu.max").read_text(encoding="ascii").split()[0] != "max"
@@ -28,8 +28,8 @@ def limited_cores() -> bool:
 
 def available_memory() -> int:
     """Return the bytes of memory that this process may use: the machine's, or its control group's if less."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        return min(there, int((_CONTROL_GROUP / "memory.max").read_text(encoding="ascii")))
+        return min(total, int((_CONTROL_GROUP / "memory.max").read_text(encoding="ascii")))
     except (OSError, ValueError):
-        return there
+        return total

@@ -26,28 +26,33 @@ class Rule:
     """All of them, if they are few."""
 
 
-def setting(default: Any, rule: Rule, about: str = "", *same: str, **flag: Any) -> Any:
+def setting(default: Any, rule: Rule, about: str = "", *aliases: str, **flag: Any) -> Any:
     """Return a dataclass field with its rule and, if commands have a flag for it, the flag's options.
 
-    `about` is the flag's help, `same` are other spellings, `flag` are further arguments for click.
+    `about` is the flag's help, `aliases` are other spellings, `flag` are further arguments for click.
     """
-    return field(default=default, metadata={"rule": rule, "same": same, "flag": {"help": about, **flag}})
-
-
-def number(
-    least: float, most: float | None = None, what: str = "a number", kinds: tuple[type, ...] = (int, float)
-) -> Rule:
-    """Return a rule for numbers, not booleans, from `least` on, up to `most` if it is given."""
-    end = sys.float_info.max if most is None else most  # neither NaN nor infinity
-    return Rule(
-        f"{what} from {least:g}" + ("" if most is None else f" to {most:g}"),
-        lambda value: type(value) in kinds and least <= value <= end,
+    return field(
+        default=default, metadata={"rule": rule, "aliases": aliases, "flag": {"help": about, **flag}}
     )
 
 
-def whole(least: int, most: int | None = None, what: str = "a whole number") -> Rule:
+def number(
+    minimum: float,
+    maximum: float | None = None,
+    what: str = "a number",
+    kinds: tuple[type, ...] = (int, float),
+) -> Rule:
+    """Return a rule for numbers, not booleans, from `minimum` on, up to `maximum` if it is given."""
+    end = sys.float_info.max if maximum is None else maximum  # neither NaN nor infinity
+    return Rule(
+        f"{what} from {minimum:g}" + ("" if maximum is None else f" to {maximum:g}"),
+        lambda value: type(value) in kinds and minimum <= value <= end,
+    )
+
+
+def whole(minimum: int, maximum: int | None = None, what: str = "a whole number") -> Rule:
     """Return such a rule for whole numbers."""
-    return number(least, most, what, (int,))
+    return number(minimum, maximum, what, (int,))
 
 
 def text(allowed: str, pattern: str = "(?s).*") -> Rule:
@@ -70,10 +75,10 @@ def url_parts(text: str) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         return None
-    return parts if good else None
+    return parts if is_valid else None
 
 
 def host_and_port(parts: SplitResult) -> str:
@@ -94,11 +99,11 @@ def without_secrets(text: str) -> str:
     Of one whose password may contain a ? or #, only the scheme is left.
     """
     scheme, rest = re.fullmatch(r"(?s)([\w+.-]+://)?(.*)", text).groups("")  # type: ignore[union-attr]
-    shown, query = re.fullmatch(r"(?s)([^?#]*)(.*)", rest).groups()  # type: ignore[union-attr]
-    if "@" in query and "/" not in shown:
+    visible, query = re.fullmatch(r"(?s)([^?#]*)(.*)", rest).groups()  # type: ignore[union-attr]
+    if "@" in query and "/" not in visible:
         return scheme + "..."
-    shown = re.sub(r"(?s).*@", "...@", shown)
-    return scheme + shown + ("?..." if query and (scheme or "=" in query) else query)
+    visible = re.sub(r"(?s).*@", "...@", visible)
+    return scheme + visible + ("?..." if query and (scheme or "=" in query) else query)
 
 
 SWITCH = Rule("true or false", lambda value: type(value) is bool)
@@ -125,14 +130,14 @@ def is_device(value: object) -> bool:
     return len(gpus) == len(set(gpus))
 
 
-def ascends(value: object) -> bool:
+def is_ascending(value: object) -> bool:
     """Return whether it is a list of whole numbers from 1, each greater than the one before."""
     return (
         isinstance(value, (list, tuple))
-        and all(type(one) is int and one > 0 for one in value)
+        and all(type(item) is int and item > 0 for item in value)
         and all(first < second for first, second in pairwise(value))
     )
 
 
 DEVICE = Rule(_DEVICES, is_device)
-BUCKETS = Rule("ascending whole numbers from 1, in a list", ascends)
+BUCKETS = Rule("ascending whole numbers from 1, in a list", is_ascending)

@@ -35,7 +35,7 @@ BATCH_BYTES = 2**23
 """The approximate limit on the bytes of a batch, if its rows are wide."""
 
 _TEXT_BYTES = 32
-_AHEAD = 2
+_QUEUE_BATCHES = 2
 _BUFFER_BYTES = 2**20
 
 
@@ -57,25 +57,25 @@ class Source:
             )
         if not path.exists():
             raise BadRequest(f"{path}: expected a file, or a folder of files, there is nothing")
-        with _named(self._files[0]):
-            self._first = _schema(self._files[0])
-        twice = [name for name, times in Counter(self._first.names).items() if times > 1]
-        if twice:
-            raise BadRequest(f"{path}: expected columns of different names, got {twice[0]!r} twice")
+        with _FileErrors(self._files[0]):
+            self._first_schema = _schema(self._files[0])
+        duplicates = [name for name, count in Counter(self._first_schema.names).items() if count > 1]
+        if duplicates:
+            raise BadRequest(f"{path}: expected columns of different names, got {duplicates[0]!r} twice")
         self.rows = self._count()
 
     @cached_property
     def schema(self) -> Any:
         """The pyarrow schema of the first file; of CSV, its types fit all rows, which are read for that."""
         if _ending(self._files[0]) != ".csv":
-            return self._first
-        with _named(self._path):
-            return csv_files.settle(self._first, self._files)
+            return self._first_schema
+        with _FileErrors(self._path):
+            return csv_files.unify_schema(self._first_schema, self._files)
 
     def _count(self) -> int | None:
         if any(_ending(file) != ".parquet" for file in self._files):
             return None
-        with _named(self._path):
+        with _FileErrors(self._path):
             return sum(int(pa.parquet.read_metadata(file).num_rows) for file in self._files)
 
     def batches(self, columns: Sequence[str], texts: Collection[str] = ()) -> Iterator[Any]:
@@ -86,34 +86,34 @@ class Source:
         types = {name: self.schema.field(name).type for name in columns}
         if _ending(self._files[0]) == ".csv":
             types |= {name: pa.string() for name in columns if name in texts}
-        width = sum(map(_bytes, types.values()))
+        width = sum(map(_value_bytes, types.values()))
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(width, 1)))
-        ahead: Queue[Any] = Queue(_AHEAD)
+        batches_ahead: Queue[Any] = Queue(_QUEUE_BATCHES)
         stopped = Event()
 
         def read() -> None:
             try:
                 for file in self._files:
-                    with _named(file):
+                    with _FileErrors(file):
                         for batch in _read(file, list(columns), rows, types):
-                            ahead.put(batch)
+                            batches_ahead.put(batch)
                             if stopped.is_set():
                                 return
-                ahead.put(None)
+                batches_ahead.put(None)
             except Exception as error:  # whatever it is, the consumer waits for it
-                ahead.put(error)
+                batches_ahead.put(error)
 
         reader = Thread(target=read, name="driftline-read", daemon=True)
         reader.start()
         try:
-            while (batch := ahead.get()) is not None:
+            while (batch := batches_ahead.get()) is not None:
                 if isinstance(batch, Exception):
                     raise batch
                 yield batch
         finally:
             stopped.set()
-            while not ahead.empty():
-                ahead.get()
+            while not batches_ahead.empty():
+                batches_ahead.get()
             reader.join()
 
 
@@ -129,31 +129,31 @@ class Writer:
         check_target(path)
         self._path = path
         self._unfinished = unfinished(path)
-        self._waiting: Queue[Any] = Queue(_AHEAD)
+        self._queue: Queue[Any] = Queue(_QUEUE_BATCHES)
         self._error: Exception | None = None
-        self._thread = Thread(target=self._work, name="driftline-write")
+        self._thread = Thread(target=self._write_all, name="driftline-write")
 
     def write(self, table: Any) -> None:
         """Put a table in the queue."""
-        self._raise()
-        self._waiting.put(table)
+        self._raise_error()
+        self._queue.put(table)
 
-    def _raise(self) -> None:
+    def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _work(self) -> None:
+    def _write_all(self) -> None:
         file = None
         try:
-            with _named(self._path):
-                while (table := self._waiting.get()) is not None:
-                    file = file or _create(self._unfinished, _ending(self._path), table.schema)
+            with _FileErrors(self._path):
+                while (table := self._queue.get()) is not None:
+                    file = file or _open_writer(self._unfinished, _ending(self._path), table.schema)
                     file.write_table(table)
                 if file is not None:
                     file.close()
         except Exception as error:  # whatever it is, the producer may wait for room in the queue
             self._error = error
-            while self._waiting.get() is not None:
+            while self._queue.get() is not None:
                 pass
 
     def __enter__(self) -> Self:
@@ -162,11 +162,11 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
-            self._waiting.put(None)
+            self._queue.put(None)
             self._thread.join()
             if kind is None:
-                self._raise()
-                with _named(self._path):
+                self._raise_error()
+                with _FileErrors(self._path):
                     os.replace(self._unfinished, self._path)
         finally:
             with suppress(OSError):
@@ -200,7 +200,7 @@ def _files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if _ending(file) in ENDINGS)
 
 
-class _named:  # noqa: N801
+class _FileErrors:
     """Converts errors of Arrow and the system to one that names the file."""
 
     def __init__(self, path: Path) -> None:
@@ -222,16 +222,16 @@ def _schema(path: Path) -> Any:
         return pa.parquet.read_schema(path)
     if _ending(path) == ".csv":
         with csv_files.open_file(path) as reader:
-            csv_files.check(reader.schema)
+            csv_files.check_utf8(reader.schema)
             return reader.schema
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).schema
 
 
-def _bytes(kind: Any) -> int:
+def _value_bytes(kind: Any) -> int:
     """Return the approximate size of a value of a type."""
     if pa.types.is_fixed_size_list(kind):
-        return int(kind.list_size) * _bytes(kind.value_type)
+        return int(kind.list_size) * _value_bytes(kind.value_type)
     try:
         return max(1, int(kind.bit_width) // 8)
     except ValueError:
@@ -256,7 +256,7 @@ def _slices(batch: Any, rows: int) -> Iterator[Any]:
     return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
-def _create(path: Path, ending: str, schema: Any) -> Any:
+def _open_writer(path: Path, ending: str, schema: Any) -> Any:
     """Return a pyarrow writer with `write_table` and `close`."""
     if ending == ".parquet":
         # Scores rarely repeat: a dictionary of them would only cost time.

@@ -60,11 +60,11 @@ class Monitors:
             yield server
 
 
-async def follow(monitors: Monitors, flights: int, ease_at: int) -> tuple[Replay, list[Window]]:
+async def follow(monitors: Monitors, flights: int, throttle_at: int) -> tuple[Replay, list[Window]]:
     told: list[Window] = []
     async with monitors.serving() as server:
         url = server.make_url("/m")
-        replay = Replay(url / "infer", {"flight": np.arange(flights)}, ease_at)
+        replay = Replay(url / "infer", {"flight": np.arange(flights)}, throttle_at)
         drift = Drift(url, replay, 1, ROWS, told.append)
         await drift.ready()
         async with asyncio.timeout(30):
@@ -75,7 +75,7 @@ async def follow(monitors: Monitors, flights: int, ease_at: int) -> tuple[Replay
 
 async def test_each_window_is_reported_when_it_is_whole_and_nothing_of_the_next_has_come() -> None:
     monitors = Monitors()
-    replay, windows = await follow(monitors, 3 * ROWS + 7, ease_at=1000)
+    replay, windows = await follow(monitors, 3 * ROWS + 7, throttle_at=1000)
     assert [window.report["rows"] for window in windows] == [ROWS, ROWS, ROWS, 7]
     assert monitors.acknowledged == 3
     answered = [sorted(window.answers["row"]) for window in windows]
@@ -83,18 +83,18 @@ async def test_each_window_is_reported_when_it_is_whole_and_nothing_of_the_next_
 
 
 async def test_a_replay_that_ends_with_a_window_has_no_other() -> None:
-    _, windows = await follow(Monitors(), 2 * ROWS, ease_at=1000)
+    _, windows = await follow(Monitors(), 2 * ROWS, throttle_at=1000)
     assert [window.report["rows"] for window in windows] == [ROWS, ROWS]
 
 
 async def test_a_version_that_goes_just_as_its_window_ends_does_not_end_the_replay() -> None:
-    _, windows = await follow(Monitors(swap_after=2 * ROWS), 4 * ROWS, ease_at=1000)
+    _, windows = await follow(Monitors(swap_after=2 * ROWS), 4 * ROWS, throttle_at=1000)
     assert [window.version for window in windows] == [1, 2, 2]
 
 
 async def test_what_a_version_saw_last_is_reported_before_it_goes() -> None:
     monitors = Monitors(swap_after=30)
-    replay, windows = await follow(monitors, 100, ease_at=25)
+    replay, windows = await follow(monitors, 100, throttle_at=25)
     assert not replay.failures
     versions = [window.version for window in windows]
     assert versions == sorted(versions)

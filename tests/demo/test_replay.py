@@ -67,7 +67,7 @@ async def test_each_flight_is_sent_once_in_order_over_few_connections() -> None:
         return answer(7, row / 1000)
 
     async with answering(handler) as url:
-        replay = Replay(url, numbered(500), ease_at=500)
+        replay = Replay(url, numbered(500), throttle_at=500)
         await replay.run()
     assert sorted(came) == list(range(500))
     assert max(abs(place - row) for place, row in enumerate(came)) < most <= 16
@@ -77,7 +77,7 @@ async def test_each_flight_is_sent_once_in_order_over_few_connections() -> None:
     assert not replay.failures
     assert np.allclose(answers["probability"], answers["row"] / 1000)
     assert set(answers["version"]) == {7}
-    assert not answers["easy"].any()
+    assert not answers["throttled"].any()
     assert (np.diff(answers["finished"]) >= 0).all()
     assert (answers["latency"] >= 0.002).all()
 
@@ -96,7 +96,7 @@ async def test_what_fails_is_counted_by_its_reason_and_the_rest_goes_on() -> Non
         return answer(1)
 
     async with answering(handler) as url:
-        replay = Replay(url, numbered(100), ease_at=100)
+        replay = Replay(url, numbered(100), throttle_at=100)
         await replay.run()
     assert replay.failures['503 {"error": "too busy"}'] == 10
     assert replay.failures["200 <html>"] == 10
@@ -106,7 +106,7 @@ async def test_what_fails_is_counted_by_its_reason_and_the_rest_goes_on() -> Non
 
 
 async def test_without_a_server_every_flight_fails() -> None:
-    replay = Replay(URL(f"http://127.0.0.1:{unused_port()}/infer"), numbered(20), ease_at=20)
+    replay = Replay(URL(f"http://127.0.0.1:{unused_port()}/infer"), numbered(20), throttle_at=20)
     await replay.run()
     assert replay.failures.total() == replay.done == 20
     assert not len(replay.answers)
@@ -119,10 +119,10 @@ async def test_a_short_replay_goes_easy_until_another_version_answers() -> None:
         return answer(version)
 
     async with answering(handler) as url:
-        replay = Replay(url, numbered(300), ease_at=100)
+        replay = Replay(url, numbered(300), throttle_at=100)
         running = asyncio.create_task(replay.run())
         async with asyncio.timeout(30):
-            await replay.easing.wait()
+            await replay.throttling.wait()
             begin, before = perf_counter(), replay.done
             await asyncio.sleep(1)
             # 5 percent of the 200 left go in a second, and each connection has one on its way.
@@ -133,8 +133,8 @@ async def test_a_short_replay_goes_easy_until_another_version_answers() -> None:
     answers = replay.answers
     assert len(answers) == 300
     assert (answers["version"] == 2).sum() >= 200 - most - 16
-    assert not answers["easy"][answers["row"] < 100].any()
-    assert answers["easy"][(answers["version"] == 1) & (answers["row"] >= 100)].all()
+    assert not answers["throttled"][answers["row"] < 100].any()
+    assert answers["throttled"][(answers["version"] == 1) & (answers["row"] >= 100)].all()
 
 
 async def test_a_replay_holds_still_until_told_to_go_on() -> None:
@@ -149,7 +149,7 @@ async def test_a_replay_holds_still_until_told_to_go_on() -> None:
         return answer(1)
 
     async with answering(handler) as url:
-        replay = Replay(url, numbered(60), ease_at=60)
+        replay = Replay(url, numbered(60), throttle_at=60)
         replay.go_until(25)
         running = asyncio.create_task(replay.run())
         async with asyncio.timeout(30):
@@ -170,4 +170,4 @@ async def test_a_replay_can_be_cancelled() -> None:
 
     async with answering(handler) as url:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(Replay(url, numbered(100), ease_at=100).run(), 0.2)
+            await asyncio.wait_for(Replay(url, numbered(100), throttle_at=100).run(), 0.2)

@@ -41,7 +41,7 @@ def live() -> pd.DataFrame:
 
 
 def replay_of(answers: np.ndarray) -> Replay:
-    replay = Replay(URL("http://127.0.0.1/"), {"flight": np.zeros(100)}, ease_at=33)
+    replay = Replay(URL("http://127.0.0.1/"), {"flight": np.zeros(100)}, throttle_at=33)
     replay._answers[: len(answers)] = answers
     replay._answered = len(answers)
     return replay
@@ -55,7 +55,7 @@ def test_the_summary_has_a_row_for_each_version(
     answers["finished"] = 1 + np.arange(100) / 100
     answers["latency"] = 0.01
     answers["version"] = [4] * 60 + [5] * 40
-    answers["easy"][33:60] = True
+    answers["throttled"][33:60] = True
     answers["probability"] = np.where(answers["version"] == 4, 0.1, live["late"])
     Screen().summary(replay_of(answers), live)
     rows = {

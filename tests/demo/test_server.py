@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
-from support import scale
+from onnx_models import scale
 
 from driftline.demo.server import free_port, serving
 from driftline.errors import BadRequest, DriftlineError

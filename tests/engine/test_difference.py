@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from support import identity, scale
+from onnx_models import identity, scale
 
 from driftline.engine import difference
 from driftline.engine.bundle import Bundle

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper
-from support import behind, gather, identity, save_model, scale
+from onnx_models import gather, identity, save_model, scale, with_transform
 
 import driftline
 from driftline.engine.model import Model, zeros
@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, columns: object, outputs: 
 def test_raw_columns_that_do_not_come_are_named(tmp_path: Path, columns: object, came: str) -> None:
     steps = [driftline.Pass("distance"), driftline.OneHot("carrier")]
     transform = driftline.Transform(steps).fit({"distance": [1.0, 2.0], "carrier": ["a", "b"]})
-    model = Model.load(behind(tmp_path, transform))
+    model = Model.load(with_transform(tmp_path, transform))
     assert model.predict({"more": [0], "carrier": ["b"], "distance": [3]})["y"].tolist() == [[3, 0, 1]]
     with pytest.raises(BadRequest) as caught:
         model.predict(columns)

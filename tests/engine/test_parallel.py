@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import gather, identity, scale
+from onnx_models import gather, identity, scale
 
 from driftline.engine.model import Model
 from driftline.engine.parallel import MAX_ROWS, BatchSizeSearch, ParallelRunner

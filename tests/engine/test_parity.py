@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from support import identity, scale
+from onnx_models import identity, scale
 
 from driftline.engine.parity import check
 from driftline.errors import BadRequest

@@ -12,7 +12,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
-from support import behind, identity, save_model, scale
+from onnx_models import identity, save_model, scale, with_transform
 
 import driftline
 from driftline.cli import main
@@ -197,7 +197,7 @@ def test_moments_that_a_model_takes_as_text_are_left_out(tmp_path: Path, suffix:
     table = pa.table({"when": moments, "x": np.arange(200) / 7, "place": ["a", "b"] * 100})
     steps = [driftline.DatePart("when", "hour"), driftline.Pass("x"), driftline.OneHot("place")]
     (tmp_path / "m").mkdir()
-    model = behind(tmp_path / "m", driftline.Transform(steps).fit(table))
+    model = with_transform(tmp_path / "m", driftline.Transform(steps).fit(table))
     data, output = tmp_path / f"data{suffix}", tmp_path / "profile.arrow"
     WRITE[suffix](table, data)
     result = command(data, "--model", model, "-o", output)

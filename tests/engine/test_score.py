@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-from support import identity, scale
+from onnx_models import identity, scale
 
 from driftline.engine.bundle import Bundle
 from driftline.engine.score import score

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support import ONNX_TYPES, Shape, gather, identity, save_model, scale
+from onnx_models import ONNX_TYPES, Shape, gather, identity, save_model, scale
 
 from driftline.engine.cuda.device import PROVIDER
 from driftline.engine.session import COLUMNS, CPU, Session

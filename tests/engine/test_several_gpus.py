@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fake_gpu import FakeGpu
 from monitor.test_slab import same
-from support import behind, scale
+from onnx_models import scale, with_transform
 
 import driftline as dl
 from driftline.config import ServerFile
@@ -115,7 +115,7 @@ def test_a_model_runs_on_all_the_gpus_that_its_settings_name(tmp_path: Path, gpu
 def test_features_are_made_on_all_the_gpus(tmp_path: Path, gpus: list[FakeGpu]) -> None:
     rows = {"a": np.arange(8.0), "s": np.array(list("abcabcab"), object)}
     transform = dl.Transform([dl.Standardise("a"), dl.OneHot("s")]).fit(rows)
-    behind(tmp_path, transform)
+    with_transform(tmp_path, transform)
     (tmp_path / "driftline.toml").write_text("[engine]\ndevice = 'cuda:0,1'\n")
     model = Model.load(tmp_path)
     model.warm_up()

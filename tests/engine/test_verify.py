@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support import behind, identity, scale, slow
+from onnx_models import identity, scale, slow, with_transform
 
 import driftline as dl
 from driftline.engine.bundle import Bundle
@@ -82,7 +82,7 @@ def test_what_does_not_fit_the_model_is_named(folder: Path) -> None:
     assert refused(folder, ModelError).startswith(
         f"{folder / 'transform.json'}: expected a model of one input"
     )
-    behind(folder, transform)
+    with_transform(folder, transform)
     assert verify(folder)
 
 

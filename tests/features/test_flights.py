@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from fake_gpu import Cpu
-from support import behind
+from onnx_models import with_transform
 
 from driftline.demo.flights import CATEGORIES, FEATURES, load
 from driftline.demo.train import STEPS
@@ -91,7 +91,7 @@ def test_a_gpu_has_the_bits_of_training(
 ) -> None:
     transform, _ = served
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
-    model, rows = Model.load(behind(tmp_path, transform)), sample(flights)
+    model, rows = Model.load(with_transform(tmp_path, transform)), sample(flights)
     for number in (1, 5, 128, len(rows)):
         matrix = model.predict(rows[:number])["y"]
         np.testing.assert_array_equal(matrix.view(np.uint32), transform.apply(rows[:number]).view(np.uint32))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from support import infer_request
+from server_process import infer_request
 from uvicorn.server import ServerState
 
 from driftline.serving.host import Host

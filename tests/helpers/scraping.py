@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
-from support import Process
+from server_process import Process
 
 
 class Scrape:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from support import Process
+from server_process import Process
 
 
 class SidecarProcess(Process):

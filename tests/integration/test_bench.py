@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 
 import psutil
 import pytest
-from support import Process, identity, scale, serving
+from onnx_models import identity, scale
+from server_process import Process, serving
 
 from driftline.registry.source import Registry
 

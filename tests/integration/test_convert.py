@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from support import Process, serving
+from server_process import Process, serving
 
 from driftline.cli import main
 from driftline.registry.source import Registry

@@ -14,8 +14,9 @@ import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from onnx_models import scale
 from scraping import Scrape
-from support import Process, receiver, scale, serving
+from server_process import Process, receiver, serving
 from waiting import until
 
 from driftline.monitor.reference.profile import Profile

@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from onnx_models import scale
 from prometheus_client.parser import text_string_to_metric_families
+from server_process import Process, infer_request, serving
 from structured import to_structured
-from support import Process, infer_request, scale, serving
 from waiting import until
 
 from driftline.monitor.reference.profile import Profile

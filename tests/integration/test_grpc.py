@@ -15,8 +15,9 @@ import grpc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from onnx_models import NUMERIC, gather, identity, scale, slow
 from prometheus_client.parser import text_string_to_metric_families
-from support import NUMERIC, Process, gather, identity, scale, serving, slow
+from server_process import Process, serving
 from triton_grpc import triton, triton_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 from waiting import eventually, until

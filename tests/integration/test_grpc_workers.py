@@ -15,7 +15,8 @@ import grpc
 import psutil
 import pytest
 from click.testing import CliRunner
-from support import Process, scale, serving
+from onnx_models import scale
+from server_process import Process, serving
 from waiting import until
 
 from driftline.cli import main

@@ -10,7 +10,8 @@ import httpx
 import numpy as np
 import pytest
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
-from support import Process, identity, scale, serving
+from onnx_models import identity, scale
+from server_process import Process, serving
 
 from driftline.registry.source import Registry
 

@@ -18,7 +18,8 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from support import infer_request, scale
+from onnx_models import scale
+from server_process import infer_request
 
 from driftline.monitor.reference.profile import Profile
 from driftline.protocols.grpc.messages import HEALTH, HealthCheckResponse, message

@@ -11,7 +11,8 @@ from pathlib import Path
 import fake_gpu
 import httpx
 import pytest
-from support import Process, scale, serving
+from onnx_models import scale
+from server_process import Process, serving
 from waiting import until
 
 BREAKING = """

@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
-from support import Process, infer_request, scale, serving
+from onnx_models import scale
+from server_process import Process, infer_request, serving
 from tracking import CREDENTIALS, PASSWORD, Client, TrackingServer
 
 from driftline.engine.model import Model

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from support import Process, scale, serving
+from onnx_models import scale
+from server_process import Process, serving
 from tracking import Client, TrackingServer
 from waiting import until
 

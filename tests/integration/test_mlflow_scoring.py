@@ -24,9 +24,10 @@ import onnx
 import pandas as pd
 import pytest
 from onnx import TensorProto, helper
+from onnx_models import identity, save_model, scale
+from server_process import Process, serving
 from skl2onnx import to_onnx
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from support import Process, identity, save_model, scale, serving
 
 import driftline as dl
 from driftline.registry.source import Registry

@@ -19,9 +19,10 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from onnx_models import scale
 from payload_sink import EventReceiver, receiving
 from prometheus_client.parser import text_string_to_metric_families
-from support import Process, infer_request, scale, serving
+from server_process import Process, infer_request, serving
 from waiting import until
 
 from driftline.protocols.payloads import Payload, of_event, of_table

@@ -14,8 +14,9 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from onnx_models import gather, identity, scale, slow
 from prometheus_client.parser import text_string_to_metric_families
-from support import Process, gather, identity, infer_request, scale, serving, slow
+from server_process import Process, infer_request, serving
 from waiting import until
 
 from driftline.registry.source import Registry

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import yaml
 from manifests import DEPLOY
+from onnx_models import scale
 from prometheus import Prometheus, prometheus
+from server_process import Process, infer_request, serving
 from sidecar_process import monitoring
-from support import Process, infer_request, scale, serving
 from waiting import until
 
 from driftline.monitor.reference.profile import Profile

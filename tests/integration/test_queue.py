@@ -12,8 +12,9 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from onnx_models import gather, slow
 from prometheus_client.parser import text_string_to_metric_families
-from support import Process, gather, infer_request, serving, slow
+from server_process import Process, infer_request, serving
 
 from driftline.registry.source import Registry
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import Process, infer_request, scale, serving
+from onnx_models import scale
+from server_process import Process, infer_request, serving
 
 CLIENTS = 12
 EXCHANGES = 60

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from click.testing import CliRunner, Result
+from onnx_models import scale
 from scraping import Scrape
+from server_process import Process, infer_request, receiver, serving
 from sidecar_process import SidecarProcess, monitoring
-from support import Process, infer_request, receiver, scale, serving
 from waiting import until
 
 from driftline.cli import main

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support import infer_request, scale, serving
+from onnx_models import scale
+from server_process import infer_request, serving
 
 from driftline.demo.server import free_port
 from driftline.registry.source import Registry

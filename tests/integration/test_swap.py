@@ -11,7 +11,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from support import Process, ask, scale, serving
+from onnx_models import scale
+from server_process import Process, infer_rows, serving
 
 from driftline.registry.source import Registry
 
@@ -46,7 +47,7 @@ async def test_200_swaps_under_load_lose_nothing_and_mix_nothing(tmp_path: Path)
 
         async def client(session: aiohttp.ClientSession, rows: int) -> None:
             while going_on:
-                answers[await ask(session, server.url, rows)] += 1
+                answers[await infer_rows(session, server.url, rows)] += 1
 
         ways: cycle[Callable[[Process, Registry, int], None]] = cycle((load, hang_up, only_promote))
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as clients:
@@ -56,7 +57,7 @@ async def test_200_swaps_under_load_lose_nothing_and_mix_nothing(tmp_path: Path)
             for _ in range(SWAPS):
                 version = version % VERSIONS + 1
                 await asyncio.to_thread(next(ways), server, registry, version)
-                while await ask(session, server.url, 1) != version:
+                while await infer_rows(session, server.url, 1) != version:
                     pass
             going_on = False
         assert set(answers) == set(range(1, VERSIONS + 1))

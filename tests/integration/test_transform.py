@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tritonclient.http as triton
+from server_process import Process, serving
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
-from support import Process, serving
 
 import driftline as dl
 

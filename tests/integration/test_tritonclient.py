@@ -10,7 +10,8 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from support import NUMERIC, Process, gather, identity, scale, serving, slow
+from onnx_models import NUMERIC, gather, identity, scale, slow
+from server_process import Process, serving
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 from driftline.registry.source import Registry

@@ -21,8 +21,9 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from onnx_models import scale, slow, with_transform
 from prometheus_client.parser import text_string_to_metric_families
-from support import Process, ask, behind, infer_request, receiver, scale, serving, slow
+from server_process import Process, infer_request, infer_rows, receiver, serving
 from waiting import eventually, until
 
 import driftline as dl
@@ -135,7 +136,7 @@ async def test_swaps_under_load_lose_nothing_and_mix_nothing(registry: Registry)
             while going_on:  # a connection for some requests, so that every worker gets some
                 async with aiohttp.ClientSession() as session:
                     for _ in range(20):
-                        answers[await ask(session, server.url, rows)] += 1
+                        answers[await infer_rows(session, server.url, rows)] += 1
 
         async with asyncio.TaskGroup() as clients:
             for rows in (1, 1, 1, 2, 5, 17, 100, 300):
@@ -149,7 +150,7 @@ async def test_swaps_under_load_lose_nothing_and_mix_nothing(registry: Registry)
                     await asyncio.to_thread(lambda path=path: httpx.post(path, timeout=30).raise_for_status())
                     for _ in range(8):  # when that is answered, every worker has flipped
                         async with aiohttp.ClientSession() as session:
-                            assert await ask(session, server.url, 1) == version
+                            assert await infer_rows(session, server.url, 1) == version
                 elif turn % 3 == 1:
                     server.popen.send_signal(signal.SIGHUP)
                 before = answers[version]
@@ -496,7 +497,7 @@ def test_a_worker_that_comes_after_a_swap_has_what_the_others_have(registry: Reg
 def test_a_table_with_one_column_of_a_datatype_is_served(tmp_path: Path) -> None:
     transform = dl.Transform([dl.Pass("a"), dl.OneHot("t")]).fit({"a": [1.0, 2.0], "t": ["x", "y"]})
     (tmp_path / "m/1").mkdir(parents=True)
-    behind(tmp_path / "m/1", transform)
+    with_transform(tmp_path / "m/1", transform)
     with serving("m", "--registry", tmp_path, "--workers", "2") as server:
         answer = server.infer("m", {"a": ("FP64", [3.0]), "t": ("BYTES", ["y"])}).json()
         assert answer["outputs"][0]["data"] == [3.0, 0.0, 1.0]

@@ -13,7 +13,7 @@ import pytest
 from naive_kernels import SIMULATED, back
 from numba import typeof
 from numba.cuda.simulator.kernel import FakeCUDAKernel
-from support import behind, scale
+from onnx_models import scale, with_transform
 
 import driftline as dl
 from driftline.engine import model as engine
@@ -135,7 +135,7 @@ def test_features_are_made_on_a_gpu_and_raw_columns_counted_there(
     }
     transform = dl.Transform(steps).fit({**rows, "s": np.array(["a", "b", "", "a", None], object)})
     monkeypatch.setattr(engine, "find", lambda wanted: Simulated(0))
-    model = Model.load(behind(tmp_path, transform))
+    model = Model.load(with_transform(tmp_path, transform))
     profile = Profile.fit({name: np.tile(rows[name], 20) for name in "xh"})
     monitor, expected = Monitor(profile), Monitor(profile)
     counter = DeviceCounter.of(model.device_sessions[0], monitor)

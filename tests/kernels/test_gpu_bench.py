@@ -15,7 +15,7 @@ from bench.gpu_kernels import cases, check
 from click.testing import CliRunner
 from fake_gpu import Cpu
 from naive_kernels import SIMULATED
-from support import scale
+from onnx_models import scale
 
 from driftline.engine.cuda.device import Gpu, missing
 from driftline_kernels.ahead_of_time import SIGNATURES

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.load.knee import LEAST, MOST, knee
+from driftline.load.knee import MAX_RATE, MIN_RATE, knee
 
 
 @given(
-    capacity=st.floats(LEAST, MOST),
-    first=st.floats(0, 2 * MOST),
+    capacity=st.floats(MIN_RATE, MAX_RATE),
+    first=st.floats(0, 2 * MAX_RATE),
     factor=st.floats(1.1, 4),
     precision=st.floats(0.01, 0.3),
 )
@@ -26,8 +26,8 @@ def test_it_is_found_from_wherever_one_begins(
     found = knee(meets, first, factor, precision)
     assert found is not None
     assert found in asked
-    assert found <= capacity <= found * (1 + precision) or found == MOST
-    assert all(LEAST <= rate <= MOST for rate in asked)
+    assert found <= capacity <= found * (1 + precision) or found == MAX_RATE
+    assert all(MIN_RATE <= rate <= MAX_RATE for rate in asked)
 
 
 def test_none_if_nothing_is_borne() -> None:

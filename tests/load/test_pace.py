@@ -34,18 +34,18 @@ class Simulated:
         self._done = 0
 
     @property
-    def free(self) -> bool:
+    def has_free(self) -> bool:
         return len(self._flying) < self._connections
 
     @property
-    def pending(self) -> bool:
+    def has_pending(self) -> bool:
         return bool(self._flying)
 
     def now(self) -> int:
         return self._time
 
     def send(self, due: int) -> None:
-        assert self.free
+        assert self.has_free
         self._done = served(max(self._time, self._done), next(self._services), self._stall)
         self._flying.append((due, self._done))
 
@@ -67,7 +67,7 @@ class Recorded(Outcome):
 
     def add(self, answer: Answer) -> None:
         super().add(answer)
-        self.all.append(answer.at - answer.due)
+        self.all.append(answer.ended - answer.due)
 
 
 def naive_open(

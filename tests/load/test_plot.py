@@ -14,7 +14,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def point(rate: float | None, *durations: int) -> Point:
-    outcome = Outcome(took_ns=SECOND)
+    outcome = Outcome(elapsed_ns=SECOND)
     for duration in durations:
         outcome.add(Answer(0, duration, None))
     return Point(4, rate, "own", outcome)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support import scale
+from onnx_models import scale
 
 from driftline.config import ServerFile
 from driftline.errors import DriftlineError
@@ -28,7 +28,7 @@ def search(monkeypatch: pytest.MonkeyPatch, carried: Carried, batched: bool = Tr
 
     def measure(self: Tuning, trial: Trial) -> None:
         rate = carried(trial.settings)
-        outcome = Outcome(took_ns=SECOND)
+        outcome = Outcome(elapsed_ns=SECOND)
         outcome.add(Answer(0, 10_000_000, None))
         trial.knees.append(Point(1, rate, "own", outcome) if rate else None)
         trial.rows_a_batch.append(1.0)
@@ -50,7 +50,7 @@ def test_it_climbs_to_what_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
     found = search(monkeypatch, carried)
     assert found.best.settings == Settings(max_batch_rows=32, instances=2, threads=1)
     assert found.best.per_second == pytest.approx(1950)
-    assert "max_batch_rows = 32, instances = 2, threads = 1: 1,950 requests/s" in found.why()
+    assert "max_batch_rows = 32, instances = 2, threads = 1: 1,950 requests/s" in found.conclusion()
     tried = [trial.settings for trial in found.trials]
     assert len(tried) == len(set(tried)) < 20
 
@@ -59,7 +59,7 @@ def test_what_gains_less_than_5_percent_is_not_kept(monkeypatch: pytest.MonkeyPa
     found = search(monkeypatch, lambda settings: 1000 if settings == START else 1040)
     assert found.best.settings == START
     assert found.trials[1].verdict == "+4%, not kept"
-    assert "as it was, 1,000 requests/s" in found.why()
+    assert "as it was, 1,000 requests/s" in found.conclusion()
     assert all(len(trial.knees) == 1 for trial in found.trials[1:])
 
 
@@ -82,7 +82,7 @@ def test_a_gain_of_which_one_repeat_is_a_loss_is_not_kept(monkeypatch: pytest.Mo
 def test_a_machine_that_is_not_quiet_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = cycle([1000, 700, 1300])
     found = search(monkeypatch, lambda settings: next(noisy) if settings == START else 1)
-    assert found.why().endswith("differed by ± 30% between runs: the machine is not quiet")
+    assert found.conclusion().endswith("differed by ± 30% between runs: the machine is not quiet")
 
 
 def test_rows_are_left_alone_where_they_do_not_run_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support import scale
+from onnx_models import scale
 
 from driftline.errors import BadRequest, NotFound
 from driftline.registry.fetching import fetch, parse

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from support import scale
+from onnx_models import scale
 
 from driftline.engine.bundle import Bundle
 from driftline.errors import BadRequest, NotFound, RegistryError

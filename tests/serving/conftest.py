@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from lanes import MOST, House
-from support import gather, identity, scale, slow
+from onnx_models import gather, identity, scale, slow
 
 import driftline as dl
 from driftline.config import Server

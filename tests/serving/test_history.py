@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import scale
+from onnx_models import scale
 
 from driftline.monitor.reporting.history import History
 from driftline.monitor.window import Window

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import gather, scale
+from onnx_models import gather, scale
 from waiting import eventually
 
 from driftline.batching.cost import Cost

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_models import scale
 from prometheus_client.parser import text_string_to_metric_families
-from support import scale
 
 from driftline import __version__
 from driftline.errors import BadRequest, Cancelled, ModelError, Unavailable

@@ -13,9 +13,9 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from prometheus_client.metrics_core import Metric
+from server_process import receiver
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
-from support import receiver
 
 from driftline.config import Monitoring
 from driftline.monitor.reference.profile import Profile

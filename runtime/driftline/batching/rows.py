@@ -8,7 +8,7 @@ import numpy as np
 
 from driftline import blocks
 from driftline.batching.request import Request
-from driftline.blocks import cut
+from driftline.blocks import slice_rows
 from driftline.errors import ModelError
 from driftline.tensors import Tensors
 
@@ -19,7 +19,7 @@ Slice = tuple[Request, int, int]
 def gather(slices: Sequence[Slice]) -> Tensors:
     """Return the input tensors of a batch, without a copy if it has one slice."""
     parts = [
-        request.inputs if stop - start == request.rows else cut(request.inputs, start, stop)
+        request.inputs if stop - start == request.rows else slice_rows(request.inputs, start, stop)
         for request, start, stop in slices
     ]
     return blocks.join(parts) if len(parts) > 1 else parts[0]

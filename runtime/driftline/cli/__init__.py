@@ -69,7 +69,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
         config = Path(SETTINGS)
     file = ServerFile.read(config) if config else ServerFile()
     if ctx.invoked_subcommand not in SERVERS:
-        ctx.with_resource(unwinding())
+        ctx.with_resource(exiting_on_sigterm())
     ctx.obj = file
     registry = {key: value for key, value in file.server.items() if key == "registry"}
     ctx.default_map = dict.fromkeys(main.commands, registry) | {
@@ -107,17 +107,17 @@ def open_standard_streams() -> None:
 
 
 @contextmanager
-def unwinding() -> Iterator[None]:
+def exiting_on_sigterm() -> Iterator[None]:
     """Leave on SIGTERM as on an error, so that what is half done is put away."""
 
-    def leave(*_: object) -> NoReturn:
+    def exit_process(*_: object) -> NoReturn:
         raise SystemExit(TERMINATED)
 
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, exit_process)
     try:
         yield
     finally:

@@ -27,12 +27,12 @@ def fetch(pairs: tuple[str, ...], registry: str) -> None:
     other commands. Files that an earlier fetch left in FOLDER are removed. Several models may be given, each
     followed by its folder, since KServe calls storage initializers that way.
     """
-    from driftline.registry.fetching import fetch as put
+    from driftline.registry.fetching import fetch as fetch_version
 
     if len(pairs) % 2:
         raise BadRequest(f"{pairs[-1]}: expected a folder after each model, got none")
     for model, folder in zip(pairs[::2], pairs[1::2], strict=True):
-        version = put(registry, model, Path(folder))
+        version = fetch_version(registry, model, Path(folder))
         click.echo(f"{version.name} {version.number} is in {folder}")
 
 

@@ -117,17 +117,17 @@ def bench(
     for file in filter(None, (json_file, plot_file)):
         check_folder(file)
     loops = Loops.of(connections, rates, find_knee, p99_ms)
-    request = what_to_send(url, model, rows, binary, body, path, content_type)
+    request = make_request(url, model, rows, binary, body, path, content_type)
     request.try_once()
     with watching(stderr()) as watch:
-        measuring = Bench(request, seconds, warm_up, timeout, sender, watch, [])
+        benchmark = Bench(request, seconds, warm_up, timeout, sender, watch, [])
         interrupted, knee = False, None
         try:
-            knee = loops.run(measuring)
+            knee = loops.run(benchmark)
         except KeyboardInterrupt:
             interrupted = True
-    show(measuring, json_file, plot_file, loops.target, knee, interrupted)
-    answered = any(point.outcome.answered for point in measuring.points)
+    show(benchmark, json_file, plot_file, loops.target, knee, interrupted)
+    answered = any(point.outcome.answered for point in benchmark.points)
     ctx.exit(INTERRUPTED if interrupted else 0 if answered else 1)
 
 
@@ -159,17 +159,17 @@ class Loops:
 
     def run(self, bench: Bench) -> Point | None:
         """Measure all of them; the knee if it is looked for."""
-        most = self.connections[0] if self.connections else OPEN_CONNECTIONS
+        limit = self.connections[0] if self.connections else OPEN_CONNECTIONS
         if self.target is not None:
-            return bench.find_knee(self.target, self.rates[0] if self.rates else None, most)
+            return bench.find_knee(self.target, self.rates[0] if self.rates else None, limit)
         for rate in self.rates:
-            bench.open(rate, most)
+            bench.open(rate, limit)
         for count in () if self.rates else self.connections or (CONNECTIONS,):
             bench.closed(count)
         return None
 
 
-def what_to_send(
+def make_request(
     url: str,
     model: str | None,
     rows: int,
@@ -200,7 +200,7 @@ def what_to_send(
 
 
 def show(
-    measured: Bench,
+    benchmark: Bench,
     json_file: Path | None,
     plot_file: Path | None,
     p99_ms: float | None,
@@ -212,8 +212,8 @@ def show(
     from driftline.load.plot import plot
     from driftline.load.show import as_json, remarks, table
 
-    request, points = measured.request, measured.points
-    about = f"{request.about}: {len(request.body):,} bytes to {request.url}"
+    request, points = benchmark.request, benchmark.points
+    about = f"{request.description}: {len(request.body):,} bytes to {request.url}"
     console = stdout()
     console.print(about, table(points), sep="\n\n", markup=False, soft_wrap=True)
     console.print(*remarks(points, p99_ms, knee, interrupted), sep="\n", markup=False, soft_wrap=True)
@@ -272,4 +272,4 @@ def tune(
             if tuning.trials:
                 console.print(trials_table(tuning.trials), soft_wrap=True)
     edit.write(tuning.best.settings.tables())
-    console.print(tuning.why(), f"it is in {edit.path}", sep="\n", markup=False, soft_wrap=True)
+    console.print(tuning.conclusion(), f"it is in {edit.path}", sep="\n", markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from driftline.cli.shared import (
     open_registry,
     python_option,
     registry_option,
-    rows_done,
+    row_progress,
     stderr,
     trust_option,
 )
@@ -68,7 +68,7 @@ def score(
     from driftline.engine.score import score
 
     bundle = open_bundle(model, registry, replace(file, engine=engine_of(trust, python, device)))
-    with rows_done(data) as done:
+    with row_progress(data) as done:
         rows = score(bundle, data, output, keep, done)
     click.echo(f"{rows} rows are scored in {output}")
 
@@ -138,19 +138,19 @@ def profile(
     if from_traffic is not None:
         if model is None:
             raise BadRequest("--from-traffic: expected --model with it")
-        found = profile_of_traffic(from_traffic, model, rows, seconds)
+        reference = profile_of_traffic(from_traffic, model, rows, seconds)
     else:
         assert data is not None
-        kinds = kinds_of(numeric, categorical)
+        kinds = kinds_by_column(numeric, categorical)
         file = replace(file, engine=engine_of(trust, python))
         bundle = open_bundle(model, registry, file) if model else None
-        found = profile_of_file(data, kinds, columns, bundle)
-    found.save(output)
-    Console().print(found)
-    click.echo(f"the profile of {found.rows} rows and {len(found.names)} columns is in {output}")
+        reference = profile_of_file(data, kinds, columns, bundle)
+    reference.save(output)
+    Console().print(reference)
+    click.echo(f"the profile of {reference.rows} rows and {len(reference.names)} columns is in {output}")
 
 
-def kinds_of(numeric: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:
+def kinds_by_column(numeric: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:
     """Columns by their kind, as they were asked for."""
     for name in set(numeric) & set(categorical):
         raise BadRequest(f"column {name!r}: expected --numeric or --categorical, got both")
@@ -162,12 +162,12 @@ def profile_of_traffic(url: str, model: str, rows: int, seconds: float) -> Profi
     from driftline.serving.monitoring.traffic import profile_of_traffic
 
     with stderr().status(f"waiting for {rows} rows, {seconds:g} s at most"):
-        found = profile_of_traffic(url, model, rows, seconds)
-    if found.rows < rows:
-        came = f"a profile of {found.rows} rows, not {rows}"
+        reference = profile_of_traffic(url, model, rows, seconds)
+    if reference.rows < rows:
+        shortfall = f"a profile of {reference.rows} rows, not {rows}"
         within = f"within {seconds:g} s, 256 MiB at most"
-        click.echo(f"driftline: {came}: it is of what comes {within}", err=True)
-    return found
+        click.echo(f"driftline: {shortfall}: it is of what comes {within}", err=True)
+    return reference
 
 
 def profile_of_file(
@@ -178,12 +178,12 @@ def profile_of_file(
 
     from driftline.engine.profile import profile
 
-    with warnings.catch_warnings(record=True) as caught, rows_done(data) as done:
+    with warnings.catch_warnings(record=True) as caught, row_progress(data) as done:
         warnings.simplefilter("always", UserWarning)
-        found = profile(data, kinds, columns, bundle, done)
+        reference = profile(data, kinds, columns, bundle, done)
     for warning in caught:
         click.echo(f"driftline: {warning.message}", err=True)
-    return found
+    return reference
 
 
 def open_bundle(model: str, registry: str, file: ServerFile) -> Bundle:

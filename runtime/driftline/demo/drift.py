@@ -17,7 +17,7 @@ from driftline.demo.replay import Replay
 from driftline.errors import DriftlineError
 
 _TICK_SECONDS = 0.05
-_SO_FAR_SECONDS = 0.2
+_PARTIAL_SECONDS = 0.2
 """Seconds between two reports on a version about to be replaced: responses after the last are in none."""
 _LOAD_SECONDS = 120
 
@@ -45,8 +45,8 @@ class Window:
 
     def ranked(self) -> list[Mapping[str, Any]]:
         """Return the columns, by how much their PSI exceeds what is expected by chance, the most first."""
-        told = [column for column in self.report["columns"] if "psi" in column["statistics"]]
-        return sorted(told, key=lambda column: -_beyond_chance(column["statistics"]["psi"]))
+        columns = [column for column in self.report["columns"] if "psi" in column["statistics"]]
+        return sorted(columns, key=lambda column: -_excess_psi(column["statistics"]["psi"]))
 
     def psi(self, name: str) -> Mapping[str, float] | None:
         """Return a column's PSI, with the one expected by chance as `null`; None if there is none."""
@@ -77,7 +77,7 @@ class Drift:
         self._rows = rows
         self._on_window = on_window
         self._reported = 0
-        self._so_far: Mapping[str, Any] | None = None
+        self._partial_report: Mapping[str, Any] | None = None
         self._fetched_at = 0.0
 
     async def run(self) -> None:
@@ -86,59 +86,59 @@ class Drift:
             self._set_stop()
             while self._replay.done < self._replay.rows:
                 await asyncio.sleep(_TICK_SECONDS)
-                await self._look()
-            await self._look()
-            self._so_far = await self._report(1)
-            self._emit_so_far()
+                await self._poll()
+            await self._poll()
+            self._partial_report = await self._report(1)
+            self._emit_partial()
 
     async def ready(self) -> None:
         """Wait until the monitor is loaded, so that it sees the first flight."""
         async with aiohttp.ClientSession() as self._session:
             await self._report(1)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Check for a new version, the end of a window, or a version about to be replaced."""
         newest = int(self._replay.answers["version"].max(initial=self._version))
         if newest != self._version:
-            self._emit_so_far()
+            self._emit_partial()
             self._version, self._reported = newest, 0
             self._set_stop()
         elif self._replay.done >= self._stop:
-            if len(self._own()) >= self._reported + self._rows:
+            if len(self._version_answers()) >= self._reported + self._rows:
                 # The window has just ended: it is the last one, and the current one is empty.
                 self._emit(await self._report(2), self._rows)
                 await self._acknowledge()
             self._set_stop()
-        elif self._replay.easing.is_set() and not self._replay.renewed:
-            await self._fetch_so_far()
+        elif self._replay.throttling.is_set() and not self._replay.has_new_version:
+            await self._fetch_partial()
 
-    async def _fetch_so_far(self) -> None:
+    async def _fetch_partial(self) -> None:
         """Request a report now and then: once the next version serves, this one's can't be requested."""
-        if time.monotonic() - self._fetched_at >= _SO_FAR_SECONDS:
+        if time.monotonic() - self._fetched_at >= _PARTIAL_SECONDS:
             self._fetched_at = time.monotonic()
-            self._so_far = await self._report(1) or self._so_far
+            self._partial_report = await self._report(1) or self._partial_report
 
     def _set_stop(self) -> None:
         """Let the replay continue until the window ends, if all requests in flight belong to it."""
-        others = self._replay.done - len(self._own())
-        self._stop = others + self._reported + self._rows
+        other_answers = self._replay.done - len(self._version_answers())
+        self._stop = other_answers + self._reported + self._rows
         self._replay.go_until(self._stop)
 
-    def _own(self) -> npt.NDArray[np.void]:
+    def _version_answers(self) -> npt.NDArray[np.void]:
         answers = self._replay.answers
-        own: npt.NDArray[np.void] = answers[answers["version"] == self._version]
-        return own
+        selected: npt.NDArray[np.void] = answers[answers["version"] == self._version]
+        return selected
 
-    def _emit_so_far(self) -> None:
+    def _emit_partial(self) -> None:
         """Report a window that is cut short, by another version or by the end of the replay."""
-        report, self._so_far = self._so_far, None
+        report, self._partial_report = self._partial_report, None
         if report is not None and report["rows"]:
             self._emit(report, report["rows"])
 
     def _emit(self, report: Mapping[str, Any] | None, rows: int) -> None:
-        answers = self._own()[self._reported : self._reported + rows]
+        answers = self._version_answers()[self._reported : self._reported + rows]
         self._reported += rows
-        self._so_far = None
+        self._partial_report = None
         if report is not None:  # else the version was replaced just now, and its report is gone
             window = Window(self._version, answers, report)
             self.windows.append(window)
@@ -164,5 +164,5 @@ class Drift:
             pass
 
 
-def _beyond_chance(psi: Mapping[str, float]) -> float:
+def _excess_psi(psi: Mapping[str, float]) -> float:
     return (psi["value"] or 0.0) - (psi.get("null") or 0.0)

@@ -21,21 +21,21 @@ _IDLE_SECONDS = 2
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 _HEADERS = {"Content-Type": "application/json"}
 _DATATYPES = {"O": "BYTES", "i": "FP64", "f": "FP64"}
-_EASY_SHARE = 0.05
-"""The part of the remaining flights that one second may take while the replay goes easy."""
+_THROTTLED_SHARE = 0.05
+"""The part of the remaining flights that one second may take while the replay is throttled."""
 
 ANSWER = np.dtype(
     [
         ("row", np.int64),
         ("finished", np.float64),
         ("latency", np.float64),
-        ("easy", np.bool_),
+        ("throttled", np.bool_),
         ("version", np.int64),
         ("probability", np.float32),
     ]
 )
 """A response: the flight; when it arrived and its latency, in seconds of `time.perf_counter`; whether the
-replay went easy then; the version; and the predicted probability of a late arrival."""
+replay was throttled then; the version; and the predicted probability of a late arrival."""
 
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -58,18 +58,18 @@ def request(columns: Columns, row: int) -> bytes:
 class Replay:
     """Sends flights in the order given, on a bounded number of connections, as fast as the server answers.
 
-    url      where to post the requests
-    columns  of the flights, to send
-    ease_at  the flight from which on it goes easy, until the first response from another version. So a
-             short replay still has flights to send while that version is trained and takes over; a long one
-             hardly slows down.
+    url          where to post the requests
+    columns      of the flights, to send
+    throttle_at  the flight from which on it is throttled, until the first response from another version. So
+                 a short replay still has flights to send while that version is trained and takes over; a
+                 long one hardly slows down.
     """
 
-    def __init__(self, url: URL, columns: Columns, ease_at: int) -> None:
+    def __init__(self, url: URL, columns: Columns, throttle_at: int) -> None:
         self.rows = len(next(iter(columns.values())))
-        self.ease_at = ease_at
+        self.throttle_at = throttle_at
         self.failures: Counter[str] = Counter()
-        self.easing = asyncio.Event()
+        self.throttling = asyncio.Event()
         self._new_version = asyncio.Event()
         self._until = self.rows
         self._going = asyncio.Event()
@@ -90,7 +90,7 @@ class Replay:
         return self._answered + self.failures.total()
 
     @property
-    def renewed(self) -> bool:
+    def has_new_version(self) -> bool:
         """Whether a version other than the first has answered."""
         return self._new_version.is_set()
 
@@ -111,26 +111,26 @@ class Replay:
         for row in rows:
             while row >= self._until:
                 await self._going.wait()
-            if row == self.ease_at:
-                self.easing.set()
-            easy = self.easing.is_set() and not self._new_version.is_set()
-            if easy:
-                await self._turn(row)
+            if row == self.throttle_at:
+                self.throttling.set()
+            throttled = self.throttling.is_set() and not self._new_version.is_set()
+            if throttled:
+                await self._wait_for_turn(row)
             try:
-                await self._ask(session, row, easy)
+                await self._ask(session, row, throttled)
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.failures[f"{type(error).__name__} {error}".strip()] += 1
 
-    async def _turn(self, row: int) -> None:
-        """Wait for a flight's turn, or for the end of going easy."""
+    async def _wait_for_turn(self, row: int) -> None:
+        """Wait for a flight's turn, or for the end of the throttling."""
         now = time.perf_counter()
         turn = max(now, self._next_turn)
-        self._next_turn = turn + 1 / (_EASY_SHARE * (self.rows - row))
+        self._next_turn = turn + 1 / (_THROTTLED_SHARE * (self.rows - row))
         if turn > now:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._new_version.wait(), turn - now)
 
-    async def _ask(self, session: aiohttp.ClientSession, row: int, easy: bool) -> None:
+    async def _ask(self, session: aiohttp.ClientSession, row: int, throttled: bool) -> None:
         body = request(self._columns, row)
         start = time.perf_counter()
         async with session.post(self._url, data=body) as response:
@@ -143,7 +143,7 @@ class Replay:
         except (ValueError, KeyError, IndexError, TypeError):
             self.failures[f"{response.status} {content[:200].decode(errors='replace')}".strip()] += 1
             return
-        self._answers[self._answered] = (row, finished, finished - start, easy, version, probability)
+        self._answers[self._answered] = (row, finished, finished - start, throttled, version, probability)
         self._answered += 1
         if version != self._answers["version"][0]:
             self._new_version.set()

@@ -33,7 +33,7 @@ MODEL = "flights"
 _LAST_MONTH_OF_TRAINING = 3
 _WINDOWS = 9
 """The approximate number of the monitor's windows in the replay: one for each of its nine months."""
-_LEAST_WINDOW_ROWS = 50
+_MIN_WINDOW_ROWS = 50
 _INTERRUPTED = 130
 
 
@@ -70,9 +70,9 @@ class _Demo:
         with self._screen.working("Reading the flights of 2013"):
             self._flights = load()
         self._past = int((self._flights["month"] <= _LAST_MONTH_OF_TRAINING).sum())
-        chosen = _evenly(range(self._past, len(self._flights)), rows)
+        chosen = _spread_evenly(range(self._past, len(self._flights)), rows)
         self._live = self._flights.iloc[chosen]
-        self._window_rows = max(-(-len(chosen) // _WINDOWS), _LEAST_WINDOW_ROWS)
+        self._window_rows = max(-(-len(chosen) // _WINDOWS), _MIN_WINDOW_ROWS)
         self._endless = rows is None
         self._promoted = 0.0
 
@@ -89,8 +89,8 @@ class _Demo:
             self._screen.command(curl)
             self._screen.step("look", f"{url / 'drift'} in a browser shows what drifts")
             columns = {name: self._live[name].to_numpy() for name in FEATURES}
-            replay = Replay(url / "infer", columns, ease_at=len(self._live) // 3)
-            drift = Drift(url, replay, first.number, self._window_rows, self._tell)
+            replay = Replay(url / "infer", columns, throttle_at=len(self._live) // 3)
+            drift = Drift(url, replay, first.number, self._window_rows, self._show_window)
             with self._screen.working("Loading the monitor"):
                 await server.during(drift.ready())
             days = f"{day(self._live, 0)} to {day(self._live, -1)}"
@@ -130,7 +130,7 @@ class _Demo:
 
     async def _replay(self, replay: Replay, drift: Drift) -> Version:
         """Send the live flights and follow their drift; meanwhile train the second version, and return it."""
-        tasks = [asyncio.ensure_future(work) for work in (self._renew(replay), replay.run(), drift.run())]
+        tasks = [asyncio.ensure_future(work) for work in (self._retrain(replay), replay.run(), drift.run())]
         try:
             second, *_ = await asyncio.gather(*tasks)
         finally:
@@ -139,13 +139,13 @@ class _Demo:
         assert isinstance(second, Version)
         return second
 
-    async def _renew(self, replay: Replay) -> Version:
+    async def _retrain(self, replay: Replay) -> Version:
         """When the replay slows down, train on all flights whose outcome is known by then."""
-        await replay.easing.wait()
-        now = self._live["scheduled"].iloc[replay.ease_at]
+        await replay.throttling.wait()
+        now = self._live["scheduled"].iloc[replay.throttle_at]
         return await self._publish(known_at(self._flights, now))
 
-    def _tell(self, window: Window) -> None:
+    def _show_window(self, window: Window) -> None:
         self._screen.drift(window, self._live)
 
     def _conclude(self, replay: Replay, drift: Drift, first: Version, second: Version) -> bool:
@@ -153,17 +153,17 @@ class _Demo:
         failed, answers = replay.failures.total(), replay.answers
         self._screen.months(drift.windows, self._live)
         self._screen.summary(replay, self._live)
-        newer = answers[answers["version"] == second.number]
-        if len(newer):
-            seconds = newer["finished"][0] - self._promoted
+        second_answers = answers[answers["version"] == second.number]
+        if len(second_answers):
+            seconds = second_answers["finished"][0] - self._promoted
             self._screen.step("swap", f"version {second.number} answered {seconds:.1f} s after its promotion")
-            self._screen.step("compare", self._first_on(first, second, newer["row"]))
+            self._screen.step("compare", self._first_quality_on(first, second, second_answers["row"]))
         else:
             self._screen.step("swap", f"version {second.number} never answered")
         self._screen.step("result", f"{replay.rows:,} requests, {failed:,} failed")
         return failed == 0 and {first.number, second.number} <= set(answers["version"].tolist())
 
-    def _first_on(self, first: Version, second: Version, rows: npt.NDArray[np.int64]) -> str:
+    def _first_quality_on(self, first: Version, second: Version, rows: npt.NDArray[np.int64]) -> str:
         """Return the first version's quality on the live flights that the second one answered, in words."""
         model = Model.load(self._registry.fetch(first))
         flights = self._live.iloc[rows]
@@ -183,7 +183,7 @@ def _cancel_on_signals() -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-def _evenly(rows: range, count: int | None) -> npt.NDArray[np.intp]:
+def _spread_evenly(rows: range, count: int | None) -> npt.NDArray[np.intp]:
     """Return `count` of `rows`, evenly spread and in order; all if there are no more or `count` is None."""
     count = len(rows) if count is None else min(count, len(rows))
     return np.linspace(rows.start, rows.stop - 1, count).astype(np.intp)

@@ -25,11 +25,11 @@ _LIVE_SECONDS = 0.2
 _LINE_SECONDS = 5
 _RECENT_SECONDS = 2
 _INDENT = 10
-_TOLD = 3
+_DESCRIBED_COLUMNS = 3
 """How many columns are described in words, those with the most drift."""
-_SHOWN = ("month", "temp", "dewp", "pressure", "dest", "probabilities_1")
-_CHANCE = "temp"
-_NAMED = 5
+_TABLE_COLUMNS = ("month", "temp", "dewp", "pressure", "dest", "probabilities_1")
+_CHANCE_COLUMN = "temp"
+_LISTED_ALARMS = 5
 """How many alarms are listed one by one, the first ones."""
 
 _DRIFT_FOOTNOTES = """\
@@ -88,27 +88,27 @@ class Screen:
         """Show the server's report on a window: its alarms in order, and the columns that differ most."""
         about = f"{_days(window.answers, flights)}, version {window.version}"
         self.step("drift", f"{about}: {_alarms(window.alarms)}")
-        for column in window.ranked()[:_TOLD]:
+        for column in window.ranked()[:_DESCRIBED_COLUMNS]:
             name, psi = column["name"], column["statistics"]["psi"]
-            chance = f"{_short(psi['null'])} by chance"
-            self.step("", f"{name:<15} PSI {_short(psi['value'])}, {chance}: {column['words']}")
+            chance = f"{_format_psi(psi['null'])} by chance"
+            self.step("", f"{name:<15} PSI {_format_psi(psi['value'])}, {chance}: {column['words']}")
 
     def months(self, windows: Sequence[Window], flights: pd.DataFrame) -> None:
         """Show the quality of the predictions and the drift in each window."""
         quality, drift = _table("window"), _table("PSI")
         for name in ("version", "flights", "accuracy", "on time", "AUC", "changes", "alarms"):
             quality.add_column(name, justify="right", no_wrap=True)
-        for name in (*_SHOWN, "by chance"):
+        for name in (*_TABLE_COLUMNS, "by chance"):
             drift.add_column(name, justify="right")
         late = flights["late"].to_numpy()
         for window in windows:
             days, rows = _days(window.answers, flights), f"{window.report['rows']:,}"
-            judged = _quality(window.answers, late[window.answers["row"]])
+            scores = _quality(window.answers, late[window.answers["row"]])
             signals = str(len(window.changes)), str(len(window.alarms))
-            quality.add_row(days, str(window.version), rows, *judged, *signals)
-            psis = [window.psi(name) for name in (*_SHOWN, _CHANCE)]
-            values = [_short(psi["value"]) if psi else "" for psi in psis[:-1]]
-            drift.add_row(days, *values, _short(psis[-1].get("null")) if psis[-1] else "")
+            quality.add_row(days, str(window.version), rows, *scores, *signals)
+            psis = [window.psi(name) for name in (*_TABLE_COLUMNS, _CHANCE_COLUMN)]
+            values = [_format_psi(psi["value"]) if psi else "" for psi in psis[:-1]]
+            drift.add_row(days, *values, _format_psi(psis[-1].get("null")) if psis[-1] else "")
         self._console.print("", quality, "", drift, "", _DRIFT_FOOTNOTES, sep="\n")
 
     async def _show_live(self, replay: Replay, flights: pd.DataFrame) -> None:
@@ -126,15 +126,15 @@ class Screen:
             self.step("replay", "  ".join(_progress(replay, flights)))
 
 
-def day(flights: pd.DataFrame, at: int) -> str:
+def day(flights: pd.DataFrame, index: int) -> str:
     """Return the scheduled day of one of the flights."""
-    scheduled = flights["scheduled"].iloc[at]
+    scheduled = flights["scheduled"].iloc[index]
     return f"{scheduled.day} {scheduled:%B}"
 
 
 def _days(answers: npt.NDArray[np.void], flights: pd.DataFrame) -> str:
     """Return the first and the last scheduled day of the flights of some responses."""
-    first, last = (flights["scheduled"].iloc[at(answers["row"])] for at in (np.min, np.max))
+    first, last = (flights["scheduled"].iloc[extreme(answers["row"])] for extreme in (np.min, np.max))
     return f"{first.day} {first:%b} to {last.day} {last:%b}"
 
 
@@ -142,18 +142,18 @@ def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
     """Return the columns of alarms, in order, each with its number of flights of the window until then."""
     if not alarms:
         return "no alarm"
-    first = f"{_name(alarms[0]['column'])} after {alarms[0]['rows']:,} flights"
-    others = [f"{_name(alarm['column'])} {alarm['rows']:,}" for alarm in alarms[1:_NAMED]]
-    more = len(alarms) - _NAMED
+    first = f"{_column_label(alarms[0]['column'])} after {alarms[0]['rows']:,} flights"
+    others = [f"{_column_label(alarm['column'])} {alarm['rows']:,}" for alarm in alarms[1:_LISTED_ALARMS]]
+    more = len(alarms) - _LISTED_ALARMS
     return f"alarms: {', '.join([first, *others])}" + (f", {more} more" if more > 0 else "")
 
 
-def _name(column: str) -> str:
+def _column_label(column: str) -> str:
     """Return the name of a column in a report, where '' is all of them together."""
     return column or "all columns"
 
 
-def _short(value: float | None) -> str:
+def _format_psi(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
@@ -191,12 +191,12 @@ def _progress(replay: Replay, flights: pd.DataFrame) -> list[str]:
 
 def _groups(answers: npt.NDArray[np.void]) -> list[tuple[str, npt.NDArray[np.void]]]:
     """Return the responses of each version, separately those while the next one trained, and all together."""
-    version, easy = answers["version"], answers["easy"]
-    first, *others = np.unique(version) if len(answers) else [0]
+    version, throttled = answers["version"], answers["throttled"]
+    first, *later_versions = np.unique(version) if len(answers) else [0]
     groups = [
-        (f"version {first}", answers[(version == first) & ~easy]),
-        ("  while next trains", answers[(version == first) & easy]),
-        *((f"version {other}", answers[version == other]) for other in others),
+        (f"version {first}", answers[(version == first) & ~throttled]),
+        ("  while next trains", answers[(version == first) & throttled]),
+        *((f"version {later}", answers[version == later]) for later in later_versions),
         ("all", answers),
     ]
     return [(name, group) for name, group in groups if len(group)]

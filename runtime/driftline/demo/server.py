@@ -39,7 +39,7 @@ class Server:
             await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 raise DriftlineError(
-                    f"the server ended with code {ending.result()}; it said:\n{self._said()}"
+                    f"the server ended with code {ending.result()}; it said:\n{self._last_lines()}"
                 )
             return working.result()
         finally:
@@ -54,7 +54,7 @@ class Server:
                 await self.during(self._poll())
         except TimeoutError:
             raise DriftlineError(
-                f"the server was not ready after {_START_SECONDS} s; it said:\n{self._said()}"
+                f"the server was not ready after {_START_SECONDS} s; it said:\n{self._last_lines()}"
             ) from None
 
     async def stop(self) -> None:
@@ -76,7 +76,7 @@ class Server:
                             return
                 await asyncio.sleep(0.05)
 
-    def _said(self) -> str:
+    def _last_lines(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-_LAST_LINES:]) or "nothing"

@@ -28,7 +28,7 @@ STEPS = (
 TOLERANCE = 1e-5
 """The most that a probability may differ from XGBoost's own."""
 
-_SAMPLED_ROWS = 4096
+_SAMPLE_ROWS = 4096
 _MONITOR = """\
 [monitor]
 look_rows = 100
@@ -63,9 +63,9 @@ def bundle(flights: pd.DataFrame, window_rows: int, folder: Path, sample: Path) 
     outputs = Model.load(folder).predict(columns)
     Profile.fit({**columns, **outputs}).save(folder / PROFILE)
     (folder / SETTINGS).write_text(_MONITOR.format(window_rows), encoding="utf-8")
-    chosen = np.random.default_rng(0).permutation(len(flights))[:_SAMPLED_ROWS]
-    in_time, late = classifier.predict_proba(matrix[chosen]).T
-    expected = columns.iloc[chosen].assign(probabilities_0=in_time, probabilities_1=late)
+    sampled = np.random.default_rng(0).permutation(len(flights))[:_SAMPLE_ROWS]
+    in_time, late = classifier.predict_proba(matrix[sampled]).T
+    expected = columns.iloc[sampled].assign(probabilities_0=in_time, probabilities_1=late)
     expected.reset_index(drop=True).to_feather(sample)
 
 

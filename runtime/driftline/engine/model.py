@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from driftline.batching.cost import Cost
-from driftline.columns import batch_of, columns_of, names_in, tabled
+from driftline.columns import as_table, batch_of, columns_of, names_in
 from driftline.config import TRUST, Engine, ModelSettings
 from driftline.engine.bundle import Bundle
 from driftline.engine.cuda.device import Device, find, names
@@ -161,7 +161,7 @@ class Model:
             self.signature.rows(inputs)
             return inputs
         names = [spec.name for spec in self.signature.inputs]
-        columns = tabled(columns)  # a stream is read once
+        columns = as_table(columns)  # a stream is read once
         named = columns_of(columns, {*names, *(name.rpartition("_")[0] for name in names)})
         for name in names:
             if name not in named:

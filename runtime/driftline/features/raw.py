@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from driftline.arrays import is_foreign
-from driftline.columns import array_of, columns_of, decoded, tabled
+from driftline.columns import array_of, as_table, columns_of, decode_dictionary
 from driftline.errors import BadRequest
 from driftline.tensors import shorten
 from driftline_kernels import memory
@@ -59,7 +59,7 @@ def by_name(data: Any) -> Mapping[str, Any]:
 
     Raises BadRequest for a duplicate name.
     """
-    data = array_of("x", tabled(data))
+    data = array_of("x", as_table(data))
     if isinstance(data, np.ndarray) and data.ndim == 2:
         return {f"x{index}": column for index, column in enumerate(data.T)}
     if hasattr(data, "column_names"):
@@ -224,7 +224,7 @@ def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any
 
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return readable(each, decoded(array), errors, first)
+        return readable(each, decode_dictionary(array), errors, first)
     wanted = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[each.kind]
     if pa.types.is_null(kind):
         return pa.nulls(len(array), wanted)

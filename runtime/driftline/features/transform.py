@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from driftline.columns import tabled
+from driftline.columns import as_table
 from driftline.errors import BadRequest, listed, shown
 from driftline.features import spec, storage
 from driftline.features.compiling import add
@@ -112,7 +112,7 @@ class Transform:
         It is the matrix of `apply`, except that each row's TargetMean comes from other rows' targets:
         otherwise a model would learn to trust it too much.
         """
-        columns = tabled(columns)
+        columns = as_table(columns)
         self.fit(columns, target)
         matrix = self.apply(columns)
         folded = [step for step in self.steps if isinstance(step, spec.TargetMean)]
@@ -141,7 +141,7 @@ class Transform:
         """
         if self._program is None:
             raise BadRequest("expected a transform that is fitted; call fit first")
-        columns = tabled(columns)
+        columns = as_table(columns)
         if hasattr(columns, "to_batches") or getattr(columns, "num_rows", 0) > PART:
             return self._apply_parts(columns, out)
         return self._apply(columns, out, 0)

@@ -20,9 +20,9 @@ SENDERS = (AUTO, *tools.TOOLS, OWN)
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 MAX_BUSY = 0.9
 """Share of a core above which our own sender, not the server, may be the bottleneck."""
-_FIRST_SECONDS = 1.0
-_FIRST_CONNECTIONS = 64
-_FIRST_SHARE = 1 / 8
+_PROBE_SECONDS = 1.0
+_PROBE_CONNECTIONS = 64
+_PROBE_SHARE = 1 / 8
 
 Watch = Callable[[str, float, Outcome], object]
 """Called four times a second with what is being measured, the part that is done, and the counts so far."""
@@ -64,7 +64,7 @@ class Point:
             "sender_busy": round(self.busy, 3),
             "answered": self.outcome.answered,
             "failures": dict(self.outcome.failures),
-            "seconds": self.outcome.took_ns / SECOND,
+            "seconds": self.outcome.elapsed_ns / SECOND,
             "per_second": self.outcome.per_second,
             "ms": {name: self.outcome.ms(q) for name, q in QUANTILES.items()},
             "histogram_ms": [[ns / 1e6, count] for ns, count in self.outcome.latency],
@@ -95,59 +95,59 @@ class Bench:
         sender = (tools.installed() or OWN) if self.sender == AUTO else self.sender
         name = Point(connections, None, sender, Outcome()).name
         if sender == OWN:
-            return self._send(name, connections, None)
+            return self._run_own(name, connections, None)
         if self.warm_up:
-            self._tool(sender, f"{name}, warm-up", connections, self.warm_up, Outcome())
+            self._run_tool(sender, f"{name}, warm-up", connections, self.warm_up, Outcome())
         point = Point(connections, None, sender, Outcome())
         self.points.append(point)
-        self._tool(sender, name, connections, self.seconds, point.outcome)
+        self._run_tool(sender, name, connections, self.seconds, point.outcome)
         return point
 
     def open(self, rate: float, connections: int) -> Point:
         """Measure requests at a fixed rate, on at most so many connections."""
-        return self._send(Point(connections, rate, OWN, Outcome()).name, connections, rate)
+        return self._run_own(Point(connections, rate, OWN, Outcome()).name, connections, rate)
 
-    def find_knee(self, p99_ms: float, first: float | None, connections: int) -> Point | None:
+    def find_knee(self, p99_ms: float, start_rate: float | None, connections: int) -> Point | None:
         """Find the highest rate with a p99 of at most `p99_ms` and no failures, to within 5 %.
 
-        first  the rate to start with; None for `first_rate`
+        start_rate  None for `first_rate`
 
         Returns None if no rate meets the target. `points` has all attempts.
         """
-        met: dict[float, Point] = {}
+        passed: dict[float, Point] = {}
 
         def meets(rate: float) -> bool:
             point = self.open(rate, connections)
             if point.meets(p99_ms):
-                met[rate] = point
-            return rate in met
+                passed[rate] = point
+            return rate in passed
 
-        found = knee(meets, first or self.first_rate())
-        return None if found is None else met[found]
+        rate = knee(meets, start_rate or self.first_rate())
+        return None if rate is None else passed[rate]
 
     def first_rate(self) -> float:
         """Return a rate to start with: an eighth of the rate of a closed loop in one second."""
-        shortly = Bench(self.request, _FIRST_SECONDS, 0.0, self.timeout, self.sender, self.watch, [])
-        return shortly.closed(_FIRST_CONNECTIONS).outcome.per_second * _FIRST_SHARE
+        probe = Bench(self.request, _PROBE_SECONDS, 0.0, self.timeout, self.sender, self.watch, [])
+        return probe.closed(_PROBE_CONNECTIONS).outcome.per_second * _PROBE_SHARE
 
-    def _tool(self, sender: str, what: str, connections: int, seconds: float, outcome: Outcome) -> None:
-        began, nothing = time.monotonic(), Outcome()
+    def _run_tool(self, sender: str, what: str, connections: int, seconds: float, outcome: Outcome) -> None:
+        start, no_outcome = time.monotonic(), Outcome()
 
         def watch() -> None:
-            self.watch(what, min(1.0, (time.monotonic() - began) / seconds), nothing)
+            self.watch(what, min(1.0, (time.monotonic() - start) / seconds), no_outcome)
 
         tools.run(sender, self.request, connections, seconds, self.timeout, outcome, watch)
 
-    def _send(self, name: str, connections: int, rate: float | None) -> Point:
+    def _run_own(self, name: str, connections: int, rate: float | None) -> Point:
         address = self.request.address()
         with closing(Connections(address, self.request.message, connections, self.timeout)) as transport:
             if self.warm_up:
                 self._drive(transport, f"{name}, warm-up", self.warm_up, rate, Outcome())
-            outcome, used, began = Outcome(), time.process_time(), time.perf_counter()
+            outcome, cpu_start, start = Outcome(), time.process_time(), time.perf_counter()
             try:
                 self._drive(transport, name, self.seconds, rate, outcome)
             finally:
-                busy = (time.process_time() - used) / (time.perf_counter() - began)
+                busy = (time.process_time() - cpu_start) / (time.perf_counter() - start)
                 point = Point(connections, rate, OWN, outcome, busy)
                 self.points.append(point)
         return point

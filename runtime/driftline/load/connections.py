@@ -17,9 +17,9 @@ import httptools
 from driftline.load.pace import SECOND, Answer
 
 _CHUNK = 2**18
-_REST_NS = SECOND // 10
+_RETRY_NS = SECOND // 10
 """Wait before a failed connection is tried again."""
-_ANY = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
+_READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _NOT_CONNECTED = "not connected"
 CLOSED = "connection closed"
 TIMEOUT = "timeout"
@@ -28,24 +28,24 @@ TIMEOUT = "timeout"
 class Connection:
     """One connection; its socket is opened with its first request.
 
-    rest  bytes of the request not written yet
-    due, sent  when its request was due and was sent, by `Connections.now`
-    status, keep  of a complete response, else 0: its status, and whether the connection stays open
+    unsent              bytes of the request not written yet
+    due, sent           when its request was due and was sent, by `Connections.now`
+    status, keep_alive  of a complete response, else 0: its status, and whether the connection stays open
     """
 
-    __slots__ = ("connecting", "due", "keep", "parser", "rest", "sent", "socket", "status")
+    __slots__ = ("connecting", "due", "keep_alive", "parser", "sent", "socket", "status", "unsent")
 
     def __init__(self) -> None:
         self.socket: socket.socket | None = None
         self.parser: httptools.HttpResponseParser | None = None
-        self.rest = memoryview(b"")
-        self.connecting = self.keep = False
+        self.unsent = memoryview(b"")
+        self.connecting = self.keep_alive = False
         self.due = self.sent = self.status = 0
 
     def on_message_complete(self) -> None:
         """Called by httptools when a response is complete; only now `should_keep_alive` is known."""
         assert self.parser is not None
-        self.status, self.keep = self.parser.get_status_code(), self.parser.should_keep_alive()
+        self.status, self.keep_alive = self.parser.get_status_code(), self.parser.should_keep_alive()
 
 
 class Connections:
@@ -53,30 +53,34 @@ class Connections:
 
     address  the socket family and the address of the server
     request  the bytes to send, head and body
-    most     connections at the same time
+    limit    connections at the same time
     timeout  seconds that a response may take after its request is sent
     """
 
     def __init__(
-        self, address: tuple[socket.AddressFamily, tuple[str, int]], request: bytes, most: int, timeout: float
+        self,
+        address: tuple[socket.AddressFamily, tuple[str, int]],
+        request: bytes,
+        limit: int,
+        timeout: float,
     ) -> None:
         self._family, self._address = address
         self._request = memoryview(request)
         self._timeout_ns = int(timeout * SECOND)
         self._epoll = select.epoll()
         self._open: dict[int, Connection] = {}
-        self._free = [Connection() for _ in range(most)]
+        self._free = [Connection() for _ in range(limit)]
         self._pending: dict[Connection, None] = {}  # in order of sending
-        self._resting: deque[tuple[int, Connection]] = deque()
+        self._retrying: deque[tuple[int, Connection]] = deque()
         self._answers: list[Answer] = []
 
     @property
-    def free(self) -> bool:
+    def has_free(self) -> bool:
         """Whether a connection has no request."""
         return bool(self._free)
 
     @property
-    def pending(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether a connection waits for a response, or a response waits to be returned by `wait`."""
         return bool(self._pending or self._answers)
 
@@ -88,7 +92,7 @@ class Connections:
         """Send a request that was due at `due`, on the most recently used free connection."""
         connection = self._free.pop()
         connection.due, connection.sent = due, self.now()
-        connection.rest, connection.status = self._request, 0
+        connection.unsent, connection.status = self._request, 0
         self._pending[connection] = None
         if connection.socket is None:
             self._connect(connection)
@@ -99,8 +103,8 @@ class Connections:
         """Wait for responses, at most until `until`; may return [] when something else is due."""
         if self._pending:
             until = min(until, next(iter(self._pending)).sent + self._timeout_ns)
-        if self._resting:
-            until = min(until, self._resting[0][0])
+        if self._retrying:
+            until = min(until, self._retrying[0][0])
         remaining = until - self.now()
         if remaining > 0 and not self._answers:
             # select can wait for an epoll, and has a resolution of microseconds; epoll's is 1 ms.
@@ -110,8 +114,8 @@ class Connections:
         now = self.now()
         while self._pending and (oldest := next(iter(self._pending))).sent + self._timeout_ns <= now:
             self._fail(oldest, TIMEOUT)
-        while self._resting and self._resting[0][0] <= now:
-            self._free.insert(0, self._resting.popleft()[1])
+        while self._retrying and self._retrying[0][0] <= now:
+            self._free.insert(0, self._retrying.popleft()[1])
         answers, self._answers = self._answers, []
         return answers
 
@@ -133,7 +137,7 @@ class Connections:
             return
         connection.parser, connection.connecting = httptools.HttpResponseParser(connection), True
         self._open[connection.socket.fileno()] = connection
-        self._epoll.register(connection.socket, _ANY | select.EPOLLOUT)
+        self._epoll.register(connection.socket, _READABLE | select.EPOLLOUT)
 
     def _ready(self, connection: Connection, event: int) -> None:
         assert connection.socket is not None
@@ -144,7 +148,7 @@ class Connections:
             connection.connecting = False
         if event & select.EPOLLOUT:
             self._write(connection, watched=True)
-        if event & _ANY and connection.socket is not None:
+        if event & _READABLE and connection.socket is not None:
             self._read(connection)
 
     def _write(self, connection: Connection, watched: bool) -> None:
@@ -154,14 +158,14 @@ class Connections:
         """
         assert connection.socket is not None
         try:
-            connection.rest = connection.rest[connection.socket.send(connection.rest) :]
+            connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
         except BlockingIOError:
             pass
         except OSError:
             self._fail(connection, CLOSED)
             return
-        if watched != bool(connection.rest):
-            self._epoll.modify(connection.socket, _ANY if watched else _ANY | select.EPOLLOUT)
+        if watched != bool(connection.unsent):
+            self._epoll.modify(connection.socket, _READABLE if watched else _READABLE | select.EPOLLOUT)
 
     def _read(self, connection: Connection) -> None:
         assert connection.socket is not None
@@ -183,22 +187,22 @@ class Connections:
             self._fail(connection, f"no HTTP: {type(error).__name__}")
             return
         if status := connection.status:
-            if connection.rest or not connection.keep:
+            if connection.unsent or not connection.keep_alive:
                 self._disconnect(connection)
-            self._done(connection, None if 200 <= status < 300 else str(status))
+            self._finish(connection, None if 200 <= status < 300 else str(status))
 
     def _fail(self, connection: Connection, reason: str) -> None:
         """Close a connection; if it waits for a response, count a failure."""
         self._disconnect(connection)
         if connection in self._pending:
-            self._done(connection, reason)
+            self._finish(connection, reason)
 
-    def _done(self, connection: Connection, failure: str | None) -> None:
+    def _finish(self, connection: Connection, failure: str | None) -> None:
         del self._pending[connection]
         now = self.now()
         self._answers.append(Answer(connection.due, now, failure))
         if failure is not None and failure.startswith(_NOT_CONNECTED):
-            self._resting.append((now + _REST_NS, connection))
+            self._retrying.append((now + _RETRY_NS, connection))
         else:
             self._free.append(connection)
 

@@ -11,7 +11,7 @@ from math import ceil
 
 _BITS = 7
 _STEPS = 2**_BITS
-_LONGEST_BITS = 42
+_MAX_BITS = 42
 """Longer durations, of 73 minutes or more, are counted as this long."""
 
 
@@ -21,18 +21,18 @@ class Histogram:
     __slots__ = ("_counts", "count", "longest")
 
     def __init__(self) -> None:
-        self._counts = [0] * ((_LONGEST_BITS - _BITS + 1) * _STEPS)
+        self._counts = [0] * ((_MAX_BITS - _BITS + 1) * _STEPS)
         self.count = 0
         self.longest = 0
 
-    def add(self, ns: int, times: int = 1) -> None:
+    def add(self, ns: int, count: int = 1) -> None:
         """Count a duration, 0 or more."""
         if ns > self.longest:
             self.longest = ns
-        ns = min(ns, 2**_LONGEST_BITS - 1)
+        ns = min(ns, 2**_MAX_BITS - 1)
         shift = max(0, ns.bit_length() - _BITS - 1)
-        self._counts[(shift << _BITS) + (ns >> shift)] += times
-        self.count += times
+        self._counts[(shift << _BITS) + (ns >> shift)] += count
+        self.count += count
 
     def quantile(self, q: float) -> int:
         """Return the least duration, in nanoseconds, that a share `q` of all did not exceed; 0 for none.

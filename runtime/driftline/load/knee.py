@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-LEAST, MOST = 1.0, 1e6
+MIN_RATE, MAX_RATE = 1.0, 1e6
 """Bounds of the search, in requests a second."""
 
 
 def knee(
-    meets: Callable[[float], bool], first: float, factor: float = 2.0, precision: float = 0.05
+    meets: Callable[[float], bool], start: float, factor: float = 2.0, precision: float = 0.05
 ) -> float | None:
     """Find the highest rate that meets a target, to within a share of `precision`.
 
@@ -18,31 +18,31 @@ def knee(
     server that meets a target at a rate above one where it misses.
 
     meets   measures at a rate
-    first   rate to start with
+    start   rate to start with
     factor  of the first steps; more than 1
 
     Returns None if the target is missed at one request a second.
     """
 
-    def good(rate: float) -> bool:
+    def passes(rate: float) -> bool:
         return meets(rate) or meets(rate)
 
-    rate = min(max(first, LEAST), MOST)
+    rate = min(max(start, MIN_RATE), MAX_RATE)
     low, high = None, None
     while low is None or high is None:
-        if good(rate):
+        if passes(rate):
             low = rate
-            if rate >= MOST:
+            if rate >= MAX_RATE:
                 return rate
-            rate = min(rate * factor, MOST) if high is None else rate
+            rate = min(rate * factor, MAX_RATE) if high is None else rate
         else:
             high = rate
-            if rate <= LEAST:
+            if rate <= MIN_RATE:
                 return None
-            rate = max(rate / factor, LEAST) if low is None else rate
+            rate = max(rate / factor, MIN_RATE) if low is None else rate
     while high > low * (1 + precision):
         rate = (low * high) ** 0.5
-        if good(rate):
+        if passes(rate):
             low = rate
         else:
             high = rate

@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     """The end of a request: when it was due and when it ended, in nanoseconds; why it failed, or None."""
 
     due: int
-    at: int
+    ended: int
     failure: str | None
 
 
@@ -36,11 +36,11 @@ class Transport(Protocol):
     """Connections to a server; each has one request at a time. Implemented by `connections.Connections`."""
 
     @property
-    def free(self) -> bool:
+    def has_free(self) -> bool:
         """Whether a connection has no request."""
 
     @property
-    def pending(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether a connection waits for a response."""
 
     def now(self) -> int:
@@ -57,13 +57,13 @@ class Transport(Protocol):
 class Outcome:
     """The result of some load: durations of responses of status 2xx, and failures by reason.
 
-    took_ns  nanoseconds from the first request to the last response
+    elapsed_ns  nanoseconds from the first request to the last response
     """
 
     latency: Histogram = field(default_factory=Histogram)
     failures: Counter[str] = field(default_factory=Counter)
     answered: int = 0
-    took_ns: int = 0
+    elapsed_ns: int = 0
 
     @property
     def failed(self) -> int:
@@ -73,7 +73,7 @@ class Outcome:
     @property
     def per_second(self) -> float:
         """Responses of status 2xx a second."""
-        return self.answered * SECOND / self.took_ns if self.took_ns else 0.0
+        return self.answered * SECOND / self.elapsed_ns if self.elapsed_ns else 0.0
 
     def ms(self, q: float) -> float:
         """Return a quantile of the durations in milliseconds."""
@@ -83,7 +83,7 @@ class Outcome:
         """Count the end of a request."""
         if answer.failure is None:
             self.answered += 1
-            self.latency.add(answer.at - answer.due)
+            self.latency.add(answer.ended - answer.due)
         else:
             self.failures[answer.failure] += 1
 
@@ -98,11 +98,11 @@ class ClosedLoop:
         """Take a request to send now, and return when it was due; None if none is due."""
         return now if now < self.end else None
 
-    def left(self, now: int) -> int:
+    def remaining(self, now: int) -> int:
         """Return a lower bound of the number of requests still to be due."""
         return int(now < self.end)
 
-    def wake(self) -> int:
+    def next_due(self) -> int:
         """Return when to check again at the latest."""
         return self.end
 
@@ -117,17 +117,17 @@ class OpenLoop:
 
     def take(self, now: int) -> int | None:
         """Take a request to send now, and return when it was due; None if none is due."""
-        due = self.wake()
+        due = self.next_due()
         if due > now or self._taken == self._total:
             return None
         self._taken += 1
         return due
 
-    def left(self, now: int) -> int:
+    def remaining(self, now: int) -> int:
         """Return the number of requests not taken yet."""
         return self._total - self._taken
 
-    def wake(self) -> int:
+    def next_due(self) -> int:
         """Return when the next request is or was due."""
         return self._start + int(self._taken * SECOND / self._rate)
 
@@ -141,24 +141,24 @@ def drive(
     after the end, it fails. `watch` is called four times a second. On KeyboardInterrupt, `outcome` has the
     counts so far.
     """
-    began = transport.now()
-    stop, watched = pace.end + GRACE_NS, began
+    start = transport.now()
+    stop, next_watch = pace.end + GRACE_NS, start
     try:
         while True:
             now = transport.now()
-            sending = now < stop
-            while sending and transport.free and (due := pace.take(now)) is not None:
+            is_sending = now < stop
+            while is_sending and transport.has_free and (due := pace.take(now)) is not None:
                 transport.send(due)
-            over = not sending or not pace.left(now)
-            if over and not transport.pending:
+            is_over = not is_sending or not pace.remaining(now)
+            if is_over and not transport.has_pending:
                 break
-            if now >= watched:
+            if now >= next_watch:
                 watch()
-                watched = now + WATCH_NS
-            until = min(watched, pace.wake()) if transport.free and not over else watched
+                next_watch = now + WATCH_NS
+            until = min(next_watch, pace.next_due()) if transport.has_free and not is_over else next_watch
             for answer in transport.wait(until):
                 outcome.add(answer)
-        if isinstance(pace, OpenLoop) and (unsent := pace.left(now)):
+        if isinstance(pace, OpenLoop) and (unsent := pace.remaining(now)):
             outcome.failures[UNSENT] += unsent
     finally:
-        outcome.took_ns = transport.now() - began
+        outcome.elapsed_ns = transport.now() - start

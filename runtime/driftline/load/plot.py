@@ -12,7 +12,7 @@ from driftline.load.bench import QUANTILES, Point
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _TOP, _RIGHT, _BOTTOM = 62, 34, 120, 44
 _COLOURS = ("#e8710a", "#1a73e8", "#188038", "#9334e6", "#d93025", "#12858d", "#b06000", "#5f6368")
-_MOST_LINES = len(_COLOURS)
+_MAX_LINES = len(_COLOURS)
 _SHARES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _STEPS = 60
 _RATE_TICKS = 4
@@ -36,8 +36,8 @@ def plot(points: Sequence[Point], title: str, p99_ms: float | None = None) -> st
     p99_ms  a target, drawn in the chart by rate
     """
     # Of repeated measurements the last, which decided.
-    shown = list({point.name: point for point in points}.values())[-_MOST_LINES:]
-    lines = [Line(point.name, list(_percentiles(point))) for point in shown]
+    plotted = list({point.name: point for point in points}.values())[-_MAX_LINES:]
+    lines = [Line(point.name, list(_percentiles(point))) for point in plotted]
     nines = [(-log10(1 - share), f"{share:.2%}".rstrip("0%").rstrip(".") or "0") for share in _SHARES]
     charts = [_chart("by percentile", lines, nines, None)]
     rates = {point.rate: point for point in points if point.rate is not None and point.outcome.answered}
@@ -47,8 +47,8 @@ def plot(points: Sequence[Point], title: str, p99_ms: float | None = None) -> st
             Line(name, [(rate, point.outcome.ms(q)) for rate, point in by_rate])
             for name, q in QUANTILES.items()
         ]
-        most, step = by_rate[-1][0], _round(by_rate[-1][0] / _RATE_TICKS)
-        ticks = [(step * i, f"{step * i:,.10g}") for i in range(ceil(most / step) + 1)]
+        highest, step = by_rate[-1][0], _round(by_rate[-1][0] / _RATE_TICKS)
+        ticks = [(step * i, f"{step * i:,.10g}") for i in range(ceil(highest / step) + 1)]
         charts.append(_chart("by requests a second", lines, ticks, p99_ms))
     width = _WIDTH * len(charts)
     body = "".join(
@@ -82,42 +82,44 @@ def _chart(label: str, lines: list[Line], ticks: list[tuple[float, str]], target
     values += [target] if target else []
     bottom, top = floor(log10(min(values))), ceil(log10(max(values)) + 1e-9)
     right, left = max(x for x, _ in ticks), min(x for x, _ in ticks)
-    wide, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
-    def across(x: float) -> float:
-        return _LEFT + wide * (x - left) / (right - left)
+    def to_x(x: float) -> float:
+        return _LEFT + width * (x - left) / (right - left)
 
-    def up(y: float) -> float:
-        return _TOP + tall * (top - log10(max(y, 10.0**bottom))) / (top - bottom)
+    def to_y(y: float) -> float:
+        return _TOP + height * (top - log10(max(y, 10.0**bottom))) / (top - bottom)
 
-    drawn = [f'<text x="{_LEFT + wide / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(label)}</text>']
+    elements = [
+        f'<text x="{_LEFT + width / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(label)}</text>'
+    ]
     for exponent in range(bottom, top + 1):
-        y = up(10.0**exponent)
-        drawn.append(f'<path class="g" d="M{_LEFT} {y:.1f}h{wide}"/>')
-        drawn.append(
+        y = to_y(10.0**exponent)
+        elements.append(f'<path class="g" d="M{_LEFT} {y:.1f}h{width}"/>')
+        elements.append(
             f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**exponent:,.10g} ms</text>'
         )
     for x, text in ticks:
-        drawn.append(f'<path class="g" d="M{across(x):.1f} {_TOP}v{tall}"/>')
-        drawn.append(
-            f'<text x="{across(x):.1f}" y="{_TOP + tall + 16}" text-anchor="middle">{escape(text)}</text>'
+        elements.append(f'<path class="g" d="M{to_x(x):.1f} {_TOP}v{height}"/>')
+        elements.append(
+            f'<text x="{to_x(x):.1f}" y="{_TOP + height + 16}" text-anchor="middle">{escape(text)}</text>'
         )
-    drawn += _curves(lines, across, up)
+    elements += _curves(lines, to_x, to_y)
     if target:
-        drawn.append(
-            f'<path d="M{_LEFT} {up(target):.1f}h{wide}" stroke="#222" stroke-dasharray="4 3">'
+        elements.append(
+            f'<path d="M{_LEFT} {to_y(target):.1f}h{width}" stroke="#222" stroke-dasharray="4 3">'
             f"<title>target: {target:g} ms</title></path>"
         )
-    return "".join(drawn)
+    return "".join(elements)
 
 
 def _curves(
-    lines: list[Line], across: Callable[[float], float], up: Callable[[float], float]
+    lines: list[Line], to_x: Callable[[float], float], to_y: Callable[[float], float]
 ) -> Iterator[str]:
     """Yield the lines, with their names at the right."""
     for index, line in enumerate(lines):
         colour = _COLOURS[index % len(_COLOURS)]
-        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
+        path = " ".join(f"{to_x(x):.1f},{to_y(y):.1f}" for x, y in line.points)
         name = escape(line.name)
         yield f'<polyline class="l" stroke="{colour}" points="{path}"><title>{name}</title></polyline>'
         y = _TOP + 8 + 16 * index

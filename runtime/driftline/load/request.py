@@ -32,7 +32,7 @@ _JSON_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST: the server's URL, the path below it, headers, the body; `about` describes it in a few words.
+    """A POST: the server's URL, the path below it, headers, the body; and a `description` in a few words.
 
     A user and a password in the server's URL are sent as `Authorization: Basic`, and never shown.
     """
@@ -41,7 +41,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: bytes
-    about: str
+    description: str
 
     @property
     def url(self) -> str:
@@ -70,18 +70,18 @@ class Request:
         """Return the server's address; BadRequest if its name is unknown."""
         parts = urlsplit(self.server)
         try:
-            family, _, _, _, found = socket.getaddrinfo(
+            family, _, _, _, address = socket.getaddrinfo(
                 parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
             )[0]
         except OSError as error:
             raise BadRequest(f"{without_secrets(self.server)}: {error.strerror}") from error
-        return family, found  # type: ignore[return-value]
+        return family, address  # type: ignore[return-value]
 
     def try_once(self) -> None:
         """Send it once; BadRequest, with the response, if the status is not 2xx."""
-        answer = _ask(self.url, self.body, self.all_headers)
-        if not answer.is_success:
-            raise BadRequest(f"{self.url}: expected an answer of status 2xx, got {_text(answer)}")
+        response = _send(self.url, self.body, self.all_headers)
+        if not response.is_success:
+            raise BadRequest(f"{self.url}: expected an answer of status 2xx, got {_describe(response)}")
 
 
 def _host(server: SplitResult) -> str:
@@ -115,11 +115,11 @@ def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Reques
     Raises BadRequest if the server can't be reached or understood, NotFound for an unknown model.
     """
     model = model or only_model(url)
-    answer = _ask(url + model_path(model))
-    if answer.status_code == 404:
+    response = _send(url + model_path(model))
+    if response.status_code == 404:
         raise NotFound(f"{without_secrets(url)} has no model {model!r}; it serves: {_list(models(url))}")
     try:
-        inputs = answer.raise_for_status().json()["inputs"]
+        inputs = response.raise_for_status().json()["inputs"]
         tensors = {entry["name"]: tensor(entry, rows) for entry in inputs}
         if not tensors:
             raise ValueError("it has no inputs")
@@ -127,16 +127,17 @@ def request_of(url: str, model: str | None, rows: int, as_bytes: bool) -> Reques
         if isinstance(error, BadRequest):
             raise
         raise BadRequest(
-            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, got {_text(answer)}"
+            f"{without_secrets(url)}{model_path(model)}: expected the model's metadata, "
+            f"got {_describe(response)}"
         ) from error
     datatypes = [entry["datatype"] for entry in inputs]
-    named = {name: (of, array) for (name, array), of in zip(tensors.items(), datatypes, strict=True)}
-    body, json_length = encode(named, as_bytes)
+    typed = {name: (kind, array) for (name, array), kind in zip(tensors.items(), datatypes, strict=True)}
+    body, json_length = encode(typed, as_bytes)
     headers = {"Content-Type": JSON}
     if json_length is not None:
         headers = {"Content-Type": "application/octet-stream", _JSON_LENGTH: str(json_length)}
-    about = f"{model}, {rows} row{'s' * (rows > 1)} as {'bytes' if as_bytes else 'JSON'}"
-    return Request(url, model_path(model) + "/infer", headers, body, about)
+    description = f"{model}, {rows} row{'s' * (rows > 1)} as {'bytes' if as_bytes else 'JSON'}"
+    return Request(url, model_path(model) + "/infer", headers, body, description)
 
 
 def only_model(url: str) -> str:
@@ -149,23 +150,24 @@ def only_model(url: str) -> str:
 
 def models(url: str) -> list[str]:
     """Return the ready models of a server; empty if it does not list them."""
-    answer = _ask(url + "/v2/repository/index", b'{"ready":true}', {"Content-Type": JSON})
+    response = _send(url + "/v2/repository/index", b'{"ready":true}', {"Content-Type": JSON})
     try:
-        return sorted({entry["name"] for entry in answer.raise_for_status().json()})
+        return sorted({entry["name"] for entry in response.raise_for_status().json()})
     except Exception:  # a server without this extension, or something else altogether
         return []
 
 
 def batched(url: str, model: str) -> bool:
     """Whether a server runs rows of several requests to a model together."""
-    inputs = _ask(url + model_path(model)).json()["inputs"]
+    inputs = _send(url + model_path(model)).json()["inputs"]
     return all(entry["shape"][:1] == [-1] for entry in inputs)
 
 
 def executions(url: str, model: str) -> tuple[int, int]:
     """Return the numbers of rows and of batches that a server has run of a model so far."""
-    versions = _ask(url + model_path(model) + "/stats").json()["model_stats"]
-    return sum(it["inference_count"] for it in versions), sum(it["execution_count"] for it in versions)
+    stats = _send(url + model_path(model) + "/stats").json()["model_stats"]
+    rows = sum(version["inference_count"] for version in stats)
+    return rows, sum(version["execution_count"] for version in stats)
 
 
 def tensor(entry: Mapping[str, Any], rows: int) -> Array:
@@ -184,12 +186,12 @@ def tensor(entry: Mapping[str, Any], rows: int) -> Array:
     if shape and shape[0] == -1:
         shape[0] = rows
     shape = [1 if size == -1 else size for size in shape]
-    draw = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(_SEED)
     if datatype.dtype == object:
-        return draw.choice(np.array(_WORDS, object), shape)
+        return rng.choice(np.array(_WORDS, object), shape)
     if datatype.dtype.kind == "f":
-        return draw.normal(size=shape).astype(datatype.dtype)
-    return draw.integers(0, 2, shape).astype(datatype.dtype)
+        return rng.normal(size=shape).astype(datatype.dtype)
+    return rng.integers(0, 2, shape).astype(datatype.dtype)
 
 
 def encode(tensors: Mapping[str, tuple[str, Array]], as_bytes: bool) -> tuple[bytes, int | None]:
@@ -198,22 +200,22 @@ def encode(tensors: Mapping[str, tuple[str, Array]], as_bytes: bool) -> tuple[by
     tensors  as {name: (datatype, array)}
     """
     document: dict[str, Any] = {"inputs": []}
-    tail = []
+    chunks = []
     for name, (datatype, array) in tensors.items():
         entry: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": datatype}
         if as_bytes:
-            tail.append(binary.encode(array))
-            entry["parameters"] = {"binary_data_size": len(tail[-1])}
+            chunks.append(binary.encode(array))
+            entry["parameters"] = {"binary_data_size": len(chunks[-1])}
         else:
             entry["data"] = array.ravel() if array.dtype != object else array.ravel().tolist()
         document["inputs"].append(entry)
     if as_bytes:
         document["parameters"] = {"binary_data_output": True}
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return (b"".join((text, *tail)), len(text)) if as_bytes else (text, None)
+    return (b"".join((text, *chunks)), len(text)) if as_bytes else (text, None)
 
 
-def _ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
+def _send(url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
     """Send a GET, or POST a body; BadRequest if there is no response."""
     import httpx
 
@@ -224,8 +226,8 @@ def _ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None 
         raise BadRequest(f"{without_secrets(url)}: {str(error) or type(error).__name__}") from error
 
 
-def _text(answer: httpx.Response) -> str:
-    return f"{answer.status_code}: {answer.text[:300]}"
+def _describe(response: httpx.Response) -> str:
+    return f"{response.status_code}: {response.text[:300]}"
 
 
 def _list(names: list[str]) -> str:

@@ -56,36 +56,36 @@ def serving(path: Path, name: str, settings: str) -> Iterator[str]:
                     env={name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)},
                     start_new_session=True,
                 )
-            with log.open("rb") as said:
-                url = _ready(process, said)
+            with log.open("rb") as log_reader:
+                url = _ready(process, log_reader)
             yield url
         finally:
             if process is not None:
                 _stop(process)
 
 
-def _ready(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
+def _ready(process: subprocess.Popen[bytes], log_reader: IO[bytes]) -> str:
     """Wait until the log says that the server is ready; return its address."""
-    deadline, url, last = time.monotonic() + _START_SECONDS, "", list[str]()
+    deadline, url, last_messages = time.monotonic() + _START_SECONDS, "", list[str]()
     while time.monotonic() < deadline:
-        ended = process.poll() is not None
-        for event in _events(said):
+        has_ended = process.poll() is not None
+        for event in _events(log_reader):
             url = str(event.get("address", url))
             if event["message"] == "ready":
                 return url
-            last = [*last[1 - _LAST_LINES :], event["message"]]
-        if ended:
+            last_messages = [*last_messages[1 - _LAST_LINES :], event["message"]]
+        if has_ended:
             break
         time.sleep(_POLL_SECONDS)
     what = "has ended" if process.poll() is not None else f"was not ready after {_START_SECONDS} s"
-    raise DriftlineError(f"the server {what}; it said: {'; '.join(last) or 'nothing'}")
+    raise DriftlineError(f"the server {what}; it said: {'; '.join(last_messages) or 'nothing'}")
 
 
-def _events(said: IO[bytes]) -> Iterator[dict[str, Any]]:
+def _events(log_reader: IO[bytes]) -> Iterator[dict[str, Any]]:
     """Yield the log lines written since the last call."""
-    while line := said.readline():
+    while line := log_reader.readline():
         if not line.endswith(b"\n"):
-            said.seek(-len(line), os.SEEK_CUR)
+            log_reader.seek(-len(line), os.SEEK_CUR)
             return
         try:
             event = orjson.loads(line)

@@ -39,24 +39,24 @@ def watching(console: Console) -> Iterator[Watch]:
 
 def table(points: Sequence[Point]) -> Table:
     """Return a table with a row for each point."""
-    found = plain_table("")
+    table = plain_table("")
     for name in ("answers", "per s", *(f"{name} ms" for name in QUANTILES), "failed"):
-        found.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for point in points:
         outcome = point.outcome
         times = [milliseconds(outcome.ms(q)) if outcome.answered else "" for q in QUANTILES.values()]
         failed = f"{outcome.failed:,}" if outcome.failed else "0"
-        found.add_row(point.name, f"{outcome.answered:,}", f"{outcome.per_second:,.0f}", *times, failed)
-    return found
+        table.add_row(point.name, f"{outcome.answered:,}", f"{outcome.per_second:,.0f}", *times, failed)
+    return table
 
 
 def plain_table(first: str) -> Table:
     """Return a table without lines."""
     from rich.table import Table
 
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    found.add_column(first, no_wrap=True)
-    return found
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, no_wrap=True)
+    return table
 
 
 def remarks(
@@ -69,10 +69,10 @@ def remarks(
         yield _knee(points, p99_ms, knee)
     failures = sum((point.outcome.failures for point in points), Counter[str]())
     for reason, count in failures.most_common():
-        yield f"failed: {count:,} × {named(reason)}"
+        yield f"failed: {count:,} × {failure_name(reason)}"
     senders = sorted({point.sender for point in points})
     if senders:
-        yield f"sent by {' and '.join('our own sender' if it == OWN else it for it in senders)}"
+        yield f"sent by {' and '.join('our own sender' if sender == OWN else sender for sender in senders)}"
     busy = [point.name for point in points if point.busy > MAX_BUSY]
     if busy:
         yield f"the sender was busy itself ({', '.join(busy)}): part of these durations is its own"
@@ -81,13 +81,13 @@ def remarks(
 def _knee(points: Sequence[Point], p99_ms: float, knee: Point | None) -> str:
     if knee is None:
         return f"no rate has a p99 of {p99_ms:g} ms or less without failures"
-    above = [it for it in points if (it.rate or 0) > (knee.rate or 0) and not it.meets(p99_ms)]
-    missed = min(above, key=lambda it: it.rate or 0, default=None)
+    above = [point for point in points if (point.rate or 0) > (knee.rate or 0) and not point.meets(p99_ms)]
+    next_point = min(above, key=lambda point: point.rate or 0, default=None)
     text = f"knee: {knee.name}, with a p99 of {milliseconds(knee.outcome.ms(0.99))} ms of {p99_ms:g}"
-    if missed is None:
+    if next_point is None:
         return text
-    failed, p99 = missed.outcome.failed, milliseconds(missed.outcome.ms(0.99))
-    return f"{text}; {missed.name} had {f'{failed:,} failures' if failed else f'{p99} ms'}"
+    failed, p99 = next_point.outcome.failed, milliseconds(next_point.outcome.ms(0.99))
+    return f"{text}; {next_point.name} had {f'{failed:,} failures' if failed else f'{p99} ms'}"
 
 
 def as_json(request: Request, points: Sequence[Point], p99_ms: float | None, knee: Point | None) -> str:
@@ -95,7 +95,7 @@ def as_json(request: Request, points: Sequence[Point], p99_ms: float | None, kne
     document = {
         "driftline": __version__,
         "url": request.url,
-        "request": request.about,
+        "request": request.description,
         "body_bytes": len(request.body),
         "points": [point.as_json() for point in points],
     }
@@ -104,7 +104,7 @@ def as_json(request: Request, points: Sequence[Point], p99_ms: float | None, kne
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-def named(reason: str) -> str:
+def failure_name(reason: str) -> str:
     """Return a status with its name; any other reason unchanged."""
     try:
         return f"{reason} {HTTPStatus(int(reason)).phrase}"

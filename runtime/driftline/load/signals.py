@@ -14,15 +14,15 @@ def deferred() -> Iterator[None]:
     A signal while a child process is being started would end this process without it: no variable holds the
     child yet, so nothing would stop it.
     """
-    came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+    received: list[int] = []
+    handlers = {
+        signum: signal.signal(signum, lambda signum, frame: received.append(signum))
+        for signum in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield
     finally:
-        for taken, handler in before.items():
-            signal.signal(taken, handler)
-    for number in came:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    for number in received:
         signal.raise_signal(number)

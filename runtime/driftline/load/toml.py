@@ -39,12 +39,12 @@ class Edit:
     def text(self, tables: Tables) -> str:
         """Return the file's new content, parsed to check that nothing but these settings has changed."""
         text = self._text
-        wanted = deepcopy(tomllib.loads(text))
+        expected = deepcopy(tomllib.loads(text))
         for table, values in tables.items():
             text = _with_table(text, ("models", self._name, table), values)
-            model = wanted.setdefault("models", {}).setdefault(self._name, {})
+            model = expected.setdefault("models", {}).setdefault(self._name, {})
             model.setdefault(table, {}).update(values)
-        if _loads(text) != wanted:
+        if _loads(text) != expected:
             lines = "\n".join(lines_of(self._name, tables))
             raise ConfigError(
                 f"{self.path}: can't be changed without losing what is in it: expected tables such as "
@@ -71,11 +71,11 @@ def _with_table(text: str, path: tuple[str, str, str], values: Mapping[str, Any]
     stop = next((index for index in headers if index > start), len(lines))
     for key, value in values.items():
         line = re.compile(rf"(\s*{key}\s*=\s*)[^#\s]*")
-        at = next((index for index in range(start + 1, stop) if line.match(lines[index])), None)
-        if at is None:
+        index = next((index for index in range(start + 1, stop) if line.match(lines[index])), None)
+        if index is None:
             lines[start] = lines[start].rstrip("\n") + f"\n{key} = {value}\n"
         else:
-            lines[at] = line.sub(rf"\g<1>{value}", lines[at], count=1)
+            lines[index] = line.sub(rf"\g<1>{value}", lines[index], count=1)
     return "".join(lines)
 
 

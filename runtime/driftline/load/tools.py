@@ -50,25 +50,25 @@ def run(
     path = shutil.which(tool)
     if path is None:
         raise BadRequest(f"{tool} is not installed; expected another --sender")
-    whole = ceil(seconds)
+    whole_seconds = ceil(seconds)
     with tempfile.TemporaryDirectory() as folder:
-        body, log, said = Path(folder, "body"), Path(folder, "log"), Path(folder, "said")
+        body, log, output = Path(folder, "body"), Path(folder, "log"), Path(folder, "output")
         body.write_bytes(request.body)
         if tool == "wrk":
-            options = _wrk(body, request, connections, whole, timeout)
+            options = _wrk(body, request, connections, whole_seconds, timeout)
         else:
-            options = _h2load(body, log, request, connections, whole, timeout)
+            options = _h2load(body, log, request, connections, whole_seconds, timeout)
         try:
-            _finish([path, *options], said, whole + timeout + _GRACE_SECONDS, watch)
+            _finish([path, *options], output, whole_seconds + timeout + _GRACE_SECONDS, watch)
         except KeyboardInterrupt:
             with suppress(DriftlineError, OSError, ValueError):  # it may not have written anything
-                _read(tool, said, log, outcome)
+                _read(tool, output, log, outcome)
             raise
-        _read(tool, said, log, outcome)
+        _read(tool, output, log, outcome)
 
 
-def _read(tool: str, said: Path, log: Path, outcome: Outcome) -> None:
-    text = said.read_text(encoding="utf-8", errors="replace")
+def _read(tool: str, output: Path, log: Path, outcome: Outcome) -> None:
+    text = output.read_text(encoding="utf-8", errors="replace")
     if tool == "wrk":
         _read_wrk(text, outcome)
     else:
@@ -89,12 +89,12 @@ def _h2load(
     return ["--h1", *times, "-d", str(body), f"--log-file={log}", *headers, request.url]
 
 
-def _finish(command: list[str], said: Path, most_seconds: float, watch: Callable[[], object]) -> None:
+def _finish(command: list[str], output: Path, limit_seconds: float, watch: Callable[[], object]) -> None:
     """Run a command to its end, with its output in a file. An interrupt makes it stop and report."""
     popen: subprocess.Popen[bytes] | None = None
-    deadline = time.monotonic() + most_seconds
+    deadline = time.monotonic() + limit_seconds
     try:
-        with deferred(), said.open("wb") as out:
+        with deferred(), output.open("wb") as out:
             popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         while popen.poll() is None and time.monotonic() < deadline:
             watch()
@@ -108,22 +108,22 @@ def _finish(command: list[str], said: Path, most_seconds: float, watch: Callable
             popen.kill()
             popen.wait()
     if popen.returncode:
-        last = said.read_text(encoding="utf-8", errors="replace")[-500:]
+        last = output.read_text(encoding="utf-8", errors="replace")[-500:]
         raise DriftlineError(f"{command[0]} has ended with {popen.returncode}: {last}")
 
 
-def _read_wrk(said: str, outcome: Outcome) -> None:
+def _read_wrk(output: str, outcome: Outcome) -> None:
     """Read the output of our script.
 
     wrk adds durations that a stall kept from being measured, so there may be more of them than responses, and
     they include responses of other statuses.
     """
-    lines = iter(said.splitlines())
+    lines = iter(output.splitlines())
     totals = next((line for line in lines if line.startswith("driftline ")), None)
     if totals is None:
-        raise DriftlineError(f"wrk has not told what it saw: {said[-500:]}")
-    requests, took_us, *failures = map(int, totals.split()[1:])
-    outcome.took_ns = took_us * 1000
+        raise DriftlineError(f"wrk has not told what it saw: {output[-500:]}")
+    requests, elapsed_us, *failures = map(int, totals.split()[1:])
+    outcome.elapsed_ns = elapsed_us * 1000
     outcome.failures += Counter(
         {reason: count for reason, count in zip(_WRK_FAILURES, failures, strict=True) if count}
     )
@@ -133,19 +133,19 @@ def _read_wrk(said: str, outcome: Outcome) -> None:
         outcome.latency.add(us * 1000, count)
 
 
-def _read_h2load(said: str, log: Path, outcome: Outcome) -> None:
+def _read_h2load(output: str, log: Path, outcome: Outcome) -> None:
     """Read its log of requests: start, status and duration of each, in microseconds."""
     first = last = 0
     with log.open(encoding="ascii") as lines:
         for line in lines:
-            began, status, us = map(int, line.split()[:3])
-            first, last = first or began, max(last, began + us)
+            start, status, us = map(int, line.split()[:3])
+            first, last = first or start, max(last, start + us)
             if 200 <= status < 300:
                 outcome.answered += 1
                 outcome.latency.add(us * 1000)
             elif status > 0:
                 outcome.failures[str(status)] += 1
-            outcome.took_ns = (last - first) * 1000
-    if found := re.search(r"(\d+) errored, (\d+) timeout", said):
-        errored, late = map(int, found.groups())
-        outcome.failures += Counter({CLOSED: errored - late, TIMEOUT: late})
+            outcome.elapsed_ns = (last - first) * 1000
+    if match := re.search(r"(\d+) errored, (\d+) timeout", output):
+        errored, timed_out = map(int, match.groups())
+        outcome.failures += Counter({CLOSED: errored - timed_out, TIMEOUT: timed_out})

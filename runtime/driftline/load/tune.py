@@ -32,14 +32,14 @@ REPEATS = 3
 MIN_GAIN = 0.05
 """A smaller gain is not kept: it may be chance."""
 MAX_BATCH_ROWS = 1024
-QUIET = 0.1
+MAX_SPREAD = 0.1
 """The spread of repeats above which the machine was busy with something else."""
 _PASSES = 2
 _CONNECTIONS = 256
 _WARM_UP = 0.25
 """Seconds of warm-up for each measured second."""
 _TIMEOUT_SECONDS = 5.0
-_NEAR, _PRECISION = 1.3, 0.025
+_NEAR_FACTOR, _PRECISION = 1.3, 0.025
 """The factor of steps around the rate of another candidate, and the precision of the highest rate."""
 
 
@@ -69,9 +69,9 @@ class Settings:
         value: int = getattr(self, name)
         if name == "threads" and value == 0:
             value = max(1, cores // self.instances)
-        most = MAX_BATCH_ROWS if name == "max_batch_rows" else cores
-        other = value * 2 if up else value // 2
-        return replace(self, **{name: other}) if 1 <= other <= most else None
+        maximum = MAX_BATCH_ROWS if name == "max_batch_rows" else cores
+        new_value = value * 2 if up else value // 2
+        return replace(self, **{name: new_value}) if 1 <= new_value <= maximum else None
 
 
 @dataclass(slots=True)
@@ -101,8 +101,8 @@ class Trial:
     @property
     def p99_ms(self) -> float | None:
         """The p99 at the knee: the median of the repeats."""
-        found = [point.outcome.ms(0.99) for point in self.knees if point]
-        return median(found) if found else None
+        values = [point.outcome.ms(0.99) for point in self.knees if point]
+        return median(values) if values else None
 
 
 @dataclass(slots=True)
@@ -143,12 +143,12 @@ class Tuning:
     ) -> Tuning:
         """Prepare a search for a reference or an .onnx file's path; NotFound if there is none."""
         if model.endswith(".onnx"):
-            found: Registry = FileRegistry(Path(model))
-            version = found.versions(found.models()[0])[0]
+            source: Registry = FileRegistry(Path(model))
+            version = source.versions(source.models()[0])[0]
         else:
-            found = Registry.open(registry)
-            version = found.resolve(model)
-        path = found.fetch(version)
+            source = Registry.open(registry)
+            version = source.resolve(model)
+        path = source.fetch(version)
         bundle = Bundle.open(path)
         start = Settings.of(file.settings_of(version.name, bundle.settings))
         tables = file.models.get(version.name, {})
@@ -175,18 +175,18 @@ class Tuning:
                 f"{self.name}: no settings that were tried have a p99 of {self.p99_ms:g} ms at any rate"
             )
 
-    def why(self) -> str:
+    def conclusion(self) -> str:
         """Return the chosen settings and their gain, in words."""
         first, best = self.trials[0], self.best
         chosen = ", ".join(f"{item.name} = {getattr(best.settings, item.name)}" for item in fields(Settings))
-        carried = f"{best.per_second:,.0f} requests/s with a p99 of at most {self.p99_ms:g} ms"
-        text = f"{chosen}: {carried}"
+        throughput = f"{best.per_second:,.0f} requests/s with a p99 of at most {self.p99_ms:g} ms"
+        text = f"{chosen}: {throughput}"
         if best is first:
-            text = f"{chosen}: as it was, {carried}; nothing that was tried surely gains {MIN_GAIN:.0%}"
+            text = f"{chosen}: as it was, {throughput}; nothing that was tried surely gains {MIN_GAIN:.0%}"
         elif first.per_second:
             text += f", {best.per_second / first.per_second - 1:.0%} more than before"
         spread = max(first.spread, best.spread)
-        if spread > QUIET:
+        if spread > MAX_SPREAD:
             text += f"\nthe same settings differed by ± {spread:.0%} between runs: the machine is not quiet"
         return text
 
@@ -199,18 +199,20 @@ class Tuning:
             watch = self._watch_of(trial.settings)
             times = self.seconds, _WARM_UP * self.seconds, _TIMEOUT_SECONDS
             bench = Bench(request, *times, OWN, watch, [])
-            known = next((it.per_second for it in (trial, self.best) if it.knees and it.per_second), None)
-            met: dict[float, tuple[Point, float]] = {}
+            measured = (tried.per_second for tried in (trial, self.best) if tried.knees)
+            start_rate = next(filter(None, measured), None)
+            passed: dict[float, tuple[Point, float]] = {}
 
             def meets(rate: float) -> bool:
                 before = executions(url, self.name)
                 point = bench.open(rate, _CONNECTIONS)
                 if point.meets(self.p99_ms):
-                    met[rate] = point, _ratio(before, executions(url, self.name))
-                return rate in met
+                    passed[rate] = point, _ratio(before, executions(url, self.name))
+                return rate in passed
 
-            found = knee(meets, known or bench.first_rate(), _NEAR if known else 2.0, _PRECISION)
-        point, rows = met[found] if found else (None, 0.0)
+            factor = _NEAR_FACTOR if start_rate else 2.0
+            rate = knee(meets, start_rate or bench.first_rate(), factor, _PRECISION)
+        point, rows = passed[rate] if rate else (None, 0.0)
         trial.knees.append(point)
         trial.rows_a_batch.append(rows)
 

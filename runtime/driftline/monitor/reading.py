@@ -11,11 +11,11 @@ import numpy as np
 from driftline.columns import (
     Column,
     Columns,
+    as_table,
     columns_of,
     float32,
     names_in,
     names_of,
-    tabled,
     text_of,
     validity_of,
 )
@@ -110,7 +110,7 @@ class Reader:
             if block is not None:
                 yield block
                 return
-        columns = tabled(columns)  # a stream is read once
+        columns = as_table(columns)  # a stream is read once
         named = columns_of(columns, self._wanted)
         for reference in self._references:
             if reference.source not in named and reference.name in named:

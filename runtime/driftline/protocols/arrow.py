@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from driftline.columns import decoded, is_lists, items_of, names_of
+from driftline.columns import decode_dictionary, is_lists, items_of, names_of
 from driftline.config import Batching
 from driftline.errors import BadRequest
 from driftline.protocols import named, unpacked
@@ -234,7 +234,7 @@ def _unfit(column: Any, spec: TensorSpec, name: str) -> BadRequest:
 def _text(column: Any, name: str) -> Any:
     """Convert categories, and bytes in UTF-8, to strings; leave any other column alone."""
     if pa.types.is_dictionary(column.type):
-        column = decoded(column)
+        column = decode_dictionary(column)
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
         return column
     try:
@@ -255,7 +255,7 @@ def _is_text(column: Any, raw: bool) -> bool:
 def _raw(column: Any, spec: TensorSpec) -> Any:
     """Convert the other types that a raw column may have: categories, booleans, dates and times."""
     if pa.types.is_dictionary(column.type):
-        column = decoded(column)
+        column = decode_dictionary(column)
     if spec.datatype.name == "BYTES":
         return column.cast(pa.string()) if pa.types.is_temporal(column.type) else column
     kind, types = column.type, pa.types

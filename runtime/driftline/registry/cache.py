@@ -48,13 +48,13 @@ class Cache:
     @classmethod
     def default(cls) -> Cache:
         """Return the cache of DRIFTLINE_CACHE and DRIFTLINE_CACHE_BYTES, else 10 GiB in XDG_CACHE_HOME."""
-        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        said = os.environ.get("DRIFTLINE_CACHE") or f"{home}/driftline"
+        cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        folder = os.environ.get("DRIFTLINE_CACHE") or f"{cache_home}/driftline"
         try:
-            root = Path(said).expanduser()
+            root = Path(folder).expanduser()
         except RuntimeError:  # a container's user may have no home
             raise ConfigError(
-                f"DRIFTLINE_CACHE = {said!r}: expected a folder; there is no such home"
+                f"DRIFTLINE_CACHE = {folder!r}: expected a folder; there is no such home"
             ) from None
         limit = os.environ.get("DRIFTLINE_CACHE_BYTES") or str(DEFAULT_LIMIT)
         if not (limit.isascii() and limit.isdigit()):
@@ -64,11 +64,11 @@ class Cache:
     def find(self, key: str) -> Path | None:
         """Return a source's tree after verifying its digests; None if it is missing or damaged."""
         try:
-            known = json.loads(self._source(key).read_bytes())
-            tree, digests = self.root / "trees" / str(known["tree"]), dict(known["files"])
+            source = json.loads(self._source(key).read_bytes())
+            tree, digests = self.root / "trees" / str(source["tree"]), dict(source["files"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if not _intact(tree, digests):
+        if not _is_intact(tree, digests):
             if tree.exists():
                 log.warning("%s: its contents have changed; it is fetched again", tree)
                 self._remove(tree)
@@ -97,7 +97,7 @@ class Cache:
         digest = digest_of(digests)
         tree = self.root / "trees" / digest
         tree.parent.mkdir(parents=True, exist_ok=True)
-        if not _intact(tree, digests):  # otherwise another source provided the same tree
+        if not _is_intact(tree, digests):  # otherwise another source provided the same tree
             self._remove(tree)
             files.rename(tree)
         os.utime(tree)
@@ -113,10 +113,10 @@ class Cache:
 
     def _evict(self, newest: Path) -> None:
         """Remove the least recently used trees while the cache is too large; never the newest."""
-        long_ago = time.time() - ABANDONED_SECONDS
-        for left in (self.root / "filling").iterdir():
-            if _last_use(left) < long_ago:
-                shutil.rmtree(left, ignore_errors=True)
+        oldest_kept = time.time() - ABANDONED_SECONDS
+        for download in (self.root / "filling").iterdir():
+            if _last_use(download) < oldest_kept:
+                shutil.rmtree(download, ignore_errors=True)
         sizes = {tree: _size(tree) for tree in (self.root / "trees").iterdir()}
         total = sum(sizes.values())
         for tree in sorted(set(sizes) - {newest}, key=_last_use):
@@ -130,11 +130,11 @@ class Cache:
 
     def _remove(self, tree: Path) -> None:
         """Remove a tree: atomically by a rename, then delete its files."""
-        left = self.root / "filling" / f"old-{secrets.token_hex(8)}"
+        trash = self.root / "filling" / f"old-{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
-            left.parent.mkdir(parents=True, exist_ok=True)
-            tree.rename(left)
-            shutil.rmtree(left, ignore_errors=True)
+            trash.parent.mkdir(parents=True, exist_ok=True)
+            tree.rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
 
 
 def digest_of(digests: Digests) -> str:
@@ -162,7 +162,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _intact(tree: Path, digests: Digests) -> bool:
+def _is_intact(tree: Path, digests: Digests) -> bool:
     """Whether all files of a tree exist and are unchanged."""
     try:
         return all(_digest(tree / path) == digest for path, digest in digests.items())
@@ -172,10 +172,10 @@ def _intact(tree: Path, digests: Digests) -> bool:
 
 def _size(tree: Path) -> int:
     total = 0
-    for at, _, names in os.walk(tree):
+    for folder, _, names in os.walk(tree):
         for name in names:
             with suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(at, name)).st_size
+                total += os.lstat(os.path.join(folder, name)).st_size
     return total
 
 

@@ -39,14 +39,14 @@ def fetch(uri: str, source: str, folder: Path) -> Version:
             folder.mkdir(parents=True)
             folder.chmod(0o755)
         _claim(folder)
-        registry = _opened(uri, folder / PARTS)
+        registry = _open_registry(uri, folder / PARTS)
         version = registry.resolve(reference)
         files = registry.fetch(version)
         _empty(folder)
-        place = os.link if files.is_relative_to(folder / PARTS) else shutil.copyfile
+        link_or_copy = os.link if files.is_relative_to(folder / PARTS) else shutil.copyfile
         for path in sorted(files.rglob("*")):  # not the folder itself, which another user may own
             target = folder / path.relative_to(files)
-            target.mkdir() if path.is_dir() else place(path, target)
+            target.mkdir() if path.is_dir() else link_or_copy(path, target)
             target.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(folder / PARTS)
         (folder / PARTS).mkdir()
@@ -56,9 +56,10 @@ def fetch(uri: str, source: str, folder: Path) -> Version:
 
 
 def _claim(folder: Path) -> None:
-    held = sorted(path.name for path in folder.iterdir())
-    if held and PARTS not in held:
-        raise BadRequest(f"{folder}: expected an empty folder or one of an earlier fetch, it holds {held[0]}")
+    names = sorted(path.name for path in folder.iterdir())
+    if names and PARTS not in names:
+        other = names[0]
+        raise BadRequest(f"{folder}: expected an empty folder or one of an earlier fetch, it holds {other}")
     (folder / PARTS).mkdir(exist_ok=True)
 
 
@@ -69,7 +70,7 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _opened(uri: str, parts: Path) -> Registry:
+def _open_registry(uri: str, parts: Path) -> Registry:
     """Open the registry; MLflow's with a temporary cache on the folder's own disk."""
     if uri.startswith(("http://", "https://")):
         from driftline.registry.cache import Cache

@@ -11,7 +11,7 @@ from driftline.errors import BadRequest, NotFound, RegistryError
 from driftline.registry.files import Check
 from driftline.registry.source import PRODUCTION, Registry, Version, accept
 
-_NOT_IN_A_NAME = re.compile(r"^[.\-]|[^A-Za-z0-9_.\-]")
+_INVALID_IN_NAME = re.compile(r"^[.\-]|[^A-Za-z0-9_.\-]")
 
 
 class FileRegistry(Registry):
@@ -24,7 +24,7 @@ class FileRegistry(Registry):
     def __init__(self, path: Path) -> None:
         self.uri = str(path)
         self.path = path
-        self.name = _NOT_IN_A_NAME.sub("_", path.stem)[:200]
+        self.name = _INVALID_IN_NAME.sub("_", path.stem)[:200]
 
     def models(self) -> list[str]:
         """Return the file's only model; RegistryError if the file can't be read."""

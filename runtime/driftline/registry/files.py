@@ -39,30 +39,30 @@ def gather(files: Sequence[Path]) -> dict[Path, Path]:
     for path in files:
         if not path.exists():
             raise BadRequest(f"{path}: no such file")
-    whole = len(files) == 1 and files[0].is_dir()
-    if whole:
+    is_folder = len(files) == 1 and files[0].is_dir()
+    if is_folder:
         bundle = {path.relative_to(files[0]): path for path in _regular_files(files[0])}
     else:
         bundle = {}
         for path in files:
             if not path.is_file():
                 raise BadRequest(f"{path}: expected files, or one folder and nothing else")
-            place = Path(path.name)
-            if place in bundle:
-                raise BadRequest(f"{path}: expected different names, got {place} twice")
-            bundle[place] = path
+            target = Path(path.name)
+            if target in bundle:
+                raise BadRequest(f"{path}: expected different names, got {target} twice")
+            bundle[target] = path
     if MODEL / MODEL in bundle:  # how Triton lays out a model with external data
         return bundle
-    models = [place for place in bundle if place.parent == Path() and place.suffix == ".onnx"]
+    models = [target for target in bundle if target.parent == Path() and target.suffix == ".onnx"]
     if MLMODEL in bundle and MODEL not in bundle and not models:  # an MLflow model in Python
         return bundle
     if MODEL not in bundle:
         if len(models) != 1:
-            came = sorted({place.parts[0] for place in bundle}) or ["nothing"]
-            more = f" and {len(came) - 10} more" if len(came) > 10 else ""
-            raise BadRequest(f"expected {MODEL} or exactly one .onnx file, got {', '.join(came[:10])}{more}")
+            names = sorted({target.parts[0] for target in bundle}) or ["nothing"]
+            rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            raise BadRequest(f"expected {MODEL} or exactly one .onnx file, got {', '.join(names[:10])}{rest}")
         bundle[MODEL] = bundle.pop(models[0])
-    if not whole and MLMODEL not in bundle:  # an MLmodel names its own files
+    if not is_folder and MLMODEL not in bundle:  # an MLmodel names its own files
         _check_names(bundle)
     return bundle
 
@@ -73,45 +73,46 @@ def checked(check: Check, folder: Path, files: Sequence[Path], bundle: Mapping[P
         check(folder)
     except DriftlineError as error:
         text = str(error)
-        for place in sorted(bundle, key=lambda place: -len(str(place))):
-            text = text.replace(str(folder / place), str(bundle[place]))
+        for target in sorted(bundle, key=lambda target: -len(str(target))):
+            text = text.replace(str(folder / target), str(bundle[target]))
         if text == str(error):
             raise
         raise type(error)(text.replace(str(folder), ", ".join(map(str, files)))) from error
 
 
 def _check_names(bundle: Mapping[Path, Path]) -> None:
-    beside = sorted(set(bundle) - {MODEL, *map(Path, (TRANSFORM, PROFILE, SETTINGS))})
-    weights = sorted(external_of(bundle[MODEL])) if beside else []
-    for place in beside:
-        if place not in map(Path, weights):
-            named = f" ({', '.join(weights)})" if weights else ""
+    extras = sorted(set(bundle) - {MODEL, *map(Path, (TRANSFORM, PROFILE, SETTINGS))})
+    weights = sorted(external_of(bundle[MODEL])) if extras else []
+    for target in extras:
+        if target not in map(Path, weights):
+            listed_weights = f" ({', '.join(weights)})" if weights else ""
             raise BadRequest(
-                f"{bundle[place]}: no file of a version is called so; expected {MODEL} or one .onnx file, "
-                f"the external data that it names{named}, {TRANSFORM}, {PROFILE} and {SETTINGS}"
+                f"{bundle[target]}: no file of a version is called so; expected {MODEL} or one .onnx file, "
+                f"the external data that it names{listed_weights}, {TRANSFORM}, {PROFILE} and {SETTINGS}"
             )
 
 
 def external_of(path: Path) -> set[str]:
     """Return the weight files that an ONNX model names, as paths relative to it."""
-    found: set[str] = set()
+    locations: set[str] = set()
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:  # an empty file can't be mapped
-            return found
+            return locations
         with mmap(file.fileno(), 0, access=ACCESS_READ) as model:
-            at = model.find(_LOCATION)
-            while at >= 0:
-                at += len(_LOCATION)
+            position = model.find(_LOCATION)
+            while position >= 0:
+                position += len(_LOCATION)
                 size = shift = 0
-                for byte in model[at : at + 5]:  # a varint: seven bits each, and whether more follow
+                # A varint: seven bits each, and whether more follow.
+                for byte in model[position : position + 5]:
                     size |= (byte & 0x7F) << shift
                     shift += 7
-                    at += 1
+                    position += 1
                     if byte < 0x80:
                         break
-                found.add(bytes(model[at : at + size]).decode(errors="replace"))
-                at = model.find(_LOCATION, at)
-    return found
+                locations.add(bytes(model[position : position + size]).decode(errors="replace"))
+                position = model.find(_LOCATION, position)
+    return locations
 
 
 def _regular_files(folder: Path) -> Iterator[Path]:

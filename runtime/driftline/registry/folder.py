@@ -13,8 +13,8 @@ from driftline.registry.source import Registry, Version, check_name
 
 def mounted(path: Path, name: str) -> Registry:
     """Open a folder mounted for one model: the model's own files, or a registry that has it."""
-    own = any(path.glob("*.onnx")) or (path / "MLmodel").exists()
-    return DirectoryRegistry(path) if not own and (path / name).is_dir() else FolderRegistry(path, name)
+    has_model = any(path.glob("*.onnx")) or (path / "MLmodel").exists()
+    return DirectoryRegistry(path) if not has_model and (path / name).is_dir() else FolderRegistry(path, name)
 
 
 class FolderRegistry(FileRegistry):

@@ -17,7 +17,7 @@ PRODUCTION = "production"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 """Valid names of models and aliases, which become folder names and parts of URLs."""
 
-_NUMBERED = re.compile(r"[vV]?[0-9]+")
+_VERSION_LIKE = re.compile(r"[vV]?[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Reference:
                 f"{text}: expected a model's name, or the path of an .onnx file that is there; "
                 "`driftline convert` makes one of other libraries' models"
             )
-        name, at, alias = text.partition("@")
-        if at:
+        name, at_sign, alias = text.partition("@")
+        if at_sign:
             return cls(check_name(name), alias=check_name(alias, "alias"))
         name, colon, version = text.partition(":")
         return cls(check_name(name), version=parse_version(version) if colon else None)
@@ -86,7 +86,7 @@ def check_name(name: str, what: str = "model name") -> str:
 
 def check_alias(alias: str) -> str:
     """Return `alias` if it may be set: a name that can't be taken for a version number; BadRequest if not."""
-    if _NUMBERED.fullmatch(alias):
+    if _VERSION_LIKE.fullmatch(alias):
         raise BadRequest(
             f"alias {alias!r}: expected a word such as {PRODUCTION!r}, got what reads as a version"
         )
@@ -200,17 +200,17 @@ class Registry(ABC):
         number = reference.version
         if number is None:
             if reference.alias is not None and alias not in aliases:
-                known = ", ".join(sorted(aliases)) or "none"
-                raise NotFound(f"model {reference.name!r} has no alias {alias!r}; it has: {known}")
+                existing = ", ".join(sorted(aliases)) or "none"
+                raise NotFound(f"model {reference.name!r} has no alias {alias!r}; it has: {existing}")
             number = aliases.get(alias, max(versions))
         if number not in versions:
-            known = ", ".join(map(str, sorted(versions)))
+            existing = ", ".join(map(str, sorted(versions)))
             if reference.version is None:
                 raise NotFound(
                     f"model {reference.name!r}: alias {alias!r} points at version {number}, which is gone; "
-                    f"there are: {known}"
+                    f"there are: {existing}"
                 )
-            raise NotFound(f"model {reference.name!r} has no version {number}; it has: {known}")
+            raise NotFound(f"model {reference.name!r} has no version {number}; it has: {existing}")
         return versions[number]
 
     def watch(self, references: Sequence[Reference], interval: float = 0.0) -> AsyncIterator[Targets]:

@@ -17,21 +17,21 @@ async def watch(
     registry: Registry, references: Sequence[Reference], interval: float
 ) -> AsyncIterator[Targets]:
     """See `Registry.watch`; the polling is done in a thread."""
-    told: object = None
-    away = False
+    last: object = None
+    is_down = False
     while True:
         try:
             targets = await asyncio.to_thread(_resolve_all, registry, references)
         except (OSError, RegistryError) as error:
-            if not away:
+            if not is_down:
                 log.warning("%s; loaded versions stay, trying again every %g s", error, interval)
-            away = True
+            is_down = True
         else:
-            if away:
+            if is_down:
                 log.info("registry %s can be read again", registry.uri)
-            away = False
-            if (news := _comparable(targets)) != told:
-                told = news
+            is_down = False
+            if (current := _comparable(targets)) != last:
+                last = current
                 yield targets
         # Processes that follow one registry must not poll it at the same time.
         await asyncio.sleep(interval * random.uniform(0.8, 1.2))  # noqa: S311

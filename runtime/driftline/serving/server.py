@@ -40,7 +40,7 @@ class GracefulServer(uvicorn.Server):
 
     def __init__(self, app: App, host: BaseHost, settings: Server) -> None:
         self._protocol_class = fast_lane(app)
-        IncompleteRequests.most = max(settings.max_body_bytes, available_memory() // 4 // settings.workers)
+        IncompleteRequests.limit = max(settings.max_body_bytes, available_memory() // 4 // settings.workers)
         super().__init__(
             configuration(
                 app,

@@ -9,7 +9,7 @@ the agent's pages, metrics, alarms and checkpoints, and adds:
     metrics     its own metrics, read at every scrape
     state       what it must know after a restart, such as an offset, in JSON's types. The checkpoint keeps it
                 beside the counts. A source that must neither lose nor repeat anything counts and moves its
-                offset while it holds `Agent.steady`, which is also held while a checkpoint is written.
+                offset while it holds `Agent.state_lock`, which is also held while a checkpoint is written.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Source(Protocol):
         ...
 
     def state(self) -> Any:
-        """Return the state to restore after a restart; called while `Agent.steady` is held."""
+        """Return the state to restore after a restart; called while `Agent.state_lock` is held."""
         ...
 
     def metrics(self) -> Iterator[Metric]:
@@ -83,8 +83,8 @@ class Agent(Watched):
     webhook   alarms are posted to it; None for none
     only      whether to ignore requests to other models
 
-    steady     held while a checkpoint is written
-    exchanges  number of exchanges by outcome: 'observed', 'failed', 'other model'
+    state_lock  held while a checkpoint is written
+    exchanges   number of exchanges by outcome: 'observed', 'failed', 'other model'
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Agent(Watched):
         super().__init__(self._make, model)
         self.profile = profile
         self.model = model
-        self.steady = RLock()
+        self.state_lock = RLock()
         self.exchanges: Counter[str] = Counter(dict.fromkeys(("observed", "failed", "other model"), 0))
         self._settings = settings
         self.webhook = webhook
@@ -111,24 +111,25 @@ class Agent(Watched):
 
     def observe(self, exchange: Exchange) -> None:
         """Count an exchange; thread safe. Never raises: a failure is counted."""
-        if self._is_ours(exchange):
+        if self._is_watched(exchange):
             self._observe(exchange)
 
     def observe_all(self, exchanges: Sequence[Exchange]) -> None:
         """Do the same as `observe` of each, faster: exchanges of one form are counted together."""
-        for members, columns in self._decoder.together([one for one in exchanges if self._is_ours(one)]):
+        watched = [exchange for exchange in exchanges if self._is_watched(exchange)]
+        for members, columns in self._decoder.together(watched):
             if columns is not None:
                 self.observe_columns(columns, len(members))
                 continue
             for exchange in members:
                 self._observe(exchange)
 
-    def _is_ours(self, exchange: Exchange) -> bool:
-        if self._only is None or (found := _MODEL.match(exchange.path)) is None:
+    def _is_watched(self, exchange: Exchange) -> bool:
+        if self._only is None or (match := _MODEL.match(exchange.path)) is None:
             return True
-        ours = unquote(found[1]) == self._only
-        self.exchanges["other model"] += not ours
-        return ours
+        is_watched = unquote(match[1]) == self._only
+        self.exchanges["other model"] += not is_watched
+        return is_watched
 
     def _observe(self, exchange: Exchange) -> None:
         try:
@@ -217,14 +218,14 @@ class Checkpoints:
             return {}
         try:
             monitor = self._agent.ready()
-            known = checkpoint.load(self._path, monitor)
+            states = checkpoint.load(self._path, monitor)
         except DriftlineError as error:
             log.warning("%s; it is ignored, and replaced in %g s", error, self._seconds)
             return {}
         log.info(
             "continuing from %s: %d rows, %d in this window", self._path, monitor.rows, monitor.window_rows
         )
-        return known
+        return states
 
     def start(self) -> None:
         """Start writing."""
@@ -244,7 +245,7 @@ class Checkpoints:
         from driftline.monitor import checkpoint
 
         try:
-            with self._agent.steady:
+            with self._agent.state_lock:
                 states = {source.name: source.state() for source in self._sources}
                 checkpoint.save(self._path, self._agent.ready(), states)
         except Exception as error:  # a full disk, for example: counting continues

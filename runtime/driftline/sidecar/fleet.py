@@ -21,7 +21,7 @@ from driftline.monitor.window import Window
 from driftline.monitor.window_file import WindowFile
 
 TIMEOUT_SECONDS = 10.0
-AT_ONCE = 16
+MAX_CONCURRENT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class Group:
     report: Report
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """Return what the report covers, in words."""
-        title = f"{self.model}: drift"
-        return title if len(self.pages) == 1 else f"{title}, of {len(self.pages)} servers together"
+        text = f"{self.model}: drift"
+        return text if len(self.pages) == 1 else f"{text}, of {len(self.pages)} servers together"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it in JSON's types."""
@@ -59,48 +59,48 @@ class Group:
 class Fleet:
     """The combined reports of several monitors.
 
-    groups  by model and profile
-    away    the URLs that could not be fetched, and why
+    groups    by model and profile
+    failures  the URLs that could not be fetched, and why
     """
 
     groups: tuple[Group, ...]
-    away: dict[str, str]
+    failures: dict[str, str]
 
 
-def ask(urls: Sequence[str], model: str = "") -> Fleet:
+def fetch_fleet(urls: Sequence[str], model: str = "") -> Fleet:
     """Fetch and add up the current windows of agents and servers.
 
     urls   of agents or servers, such as http://127.0.0.1:8081
     model  request only this one; if empty, all that they watch
     """
     parts: list[Part] = []
-    away: dict[str, str] = {}
+    failures: dict[str, str] = {}
     with (
         httpx.Client(timeout=TIMEOUT_SECONDS) as client,
-        ThreadPoolExecutor(AT_ONCE) as threads,
+        ThreadPoolExecutor(MAX_CONCURRENT) as threads,
     ):
-        for url, found in zip(urls, threads.map(partial(_windows, client, model), urls), strict=True):
-            if isinstance(found, list):
-                parts += found
+        for url, result in zip(urls, threads.map(partial(_fetch_windows, client, model), urls), strict=True):
+            if isinstance(result, list):
+                parts += result
             else:
-                away[url] = found
-        alike: dict[tuple[str, str], list[Part]] = {}
+                failures[url] = result
+        parts_by_profile: dict[tuple[str, str], list[Part]] = {}
         for part in parts:
-            alike.setdefault((part.file.model, part.file.fingerprint), []).append(part)
+            parts_by_profile.setdefault((part.file.model, part.file.fingerprint), []).append(part)
         groups: list[Group] = []
-        for (name, _), members in alike.items():
+        for (name, _), members in parts_by_profile.items():
             try:
-                groups.append(_group(client, name, members))
+                groups.append(_make_group(client, name, members))
             except (httpx.HTTPError, DriftlineError) as error:  # it has disappeared meanwhile
-                away |= dict.fromkeys((part.page for part in members), f"{type(error).__name__}: {error}")
-        return Fleet(tuple(groups), away)
+                failures |= dict.fromkeys((part.page for part in members), f"{type(error).__name__}: {error}")
+        return Fleet(tuple(groups), failures)
 
 
-def _windows(client: httpx.Client, model: str, url: str) -> list[Part] | str:
+def _fetch_windows(client: httpx.Client, model: str, url: str) -> list[Part] | str:
     """Return the windows of one of them, or why there are none."""
     base = url.rstrip("/")
     try:
-        names = [model] if model else _models(client, base)
+        names = [model] if model else _fetch_models(client, base)
         pages = [f"{base}/v2/models/{quote(name, safe='')}/drift" for name in names]
         parts = [Part(page, window_file.decode(_get(client, f"{page}/window"), page)) for page in pages]
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
@@ -110,24 +110,24 @@ def _windows(client: httpx.Client, model: str, url: str) -> list[Part] | str:
     return parts or "it watches no model"
 
 
-def _models(client: httpx.Client, base: str) -> list[str]:
-    answer = client.post(f"{base}/v2/repository/index", json={"ready": True})
-    if not answer.is_success:
-        raise BadRequest(f"{answer.status_code}: {answer.text[:200]}")
+def _fetch_models(client: httpx.Client, base: str) -> list[str]:
+    response = client.post(f"{base}/v2/repository/index", json={"ready": True})
+    if not response.is_success:
+        raise BadRequest(f"{response.status_code}: {response.text[:200]}")
     try:
-        return list(dict.fromkeys(entry["name"] for entry in answer.json()))
+        return list(dict.fromkeys(entry["name"] for entry in response.json()))
     except (ValueError, KeyError, TypeError):
         raise BadRequest("its /v2/repository/index is no agent's and no driftline server's") from None
 
 
 def _get(client: httpx.Client, url: str) -> bytes:
-    answer = client.get(url)
-    if not answer.is_success:
-        raise BadRequest(f"{answer.status_code}: {answer.text[:200]}")
-    return answer.content
+    response = client.get(url)
+    if not response.is_success:
+        raise BadRequest(f"{response.status_code}: {response.text[:200]}")
+    return response.content
 
 
-def _group(client: httpx.Client, model: str, parts: Sequence[Part]) -> Group:
+def _make_group(client: httpx.Client, model: str, parts: Sequence[Part]) -> Group:
     """Return the report of windows counted in the same bins; the first one's monitor has the profile."""
     window = reduce(Window.merge, (part.file.window for part in parts))
     signals = [signal for part in parts for signal in part.file.signals]

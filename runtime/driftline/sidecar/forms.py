@@ -46,10 +46,10 @@ def form_of(body: Body, keys: Sequence[str], wanted: Collection[str]) -> tuple[F
     try:
         document = orjson.loads(body.content)
         key = next(key for key in keys if key in document)
-        found = _rows(document[key]) if key in _ROWS else _tensors(document[key], wanted)
+        result = _rows(document[key]) if key in _ROWS else _tensors(document[key], wanted)
     except Exception:  # reading it alone reports what is wrong
         return None
-    return ((key, *found[0]), found[1]) if found is not None else None
+    return ((key, *result[0]), result[1]) if result is not None else None
 
 
 def document_of(form: Form, values: Sequence[Lists]) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def document_of(form: Form, values: Sequence[Lists]) -> dict[str, Any]:
         return {key: columns[0]}
     return {
         key: [
-            {"name": name, "datatype": datatype, "shape": [rows * len(values), *others], "data": data}
-            for (name, datatype, (rows, *others), _), data in zip(entries, columns, strict=True)
+            {"name": name, "datatype": datatype, "shape": [rows * len(values), *dimensions], "data": data}
+            for (name, datatype, (rows, *dimensions), _), data in zip(entries, columns, strict=True)
         ]
     }
 

@@ -28,7 +28,7 @@ class Pages:
     def __init__(self, agent: Agent, sources: Sequence[Source]) -> None:
         self._agent = agent
         self._sources = sources
-        self._endpoints = {path: one for source in sources for path, one in source.endpoints.items()}
+        self._endpoints = {path: app for source in sources for path, app in source.endpoints.items()}
         self._pages = Starlette(routes=list(self._routes()), exception_handlers=HANDLERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,26 +50,26 @@ class Pages:
         yield Route("/v2/health/ready", self._ready)
         yield Route("/v2/repository/index", self._index, methods=["POST"])
 
-    def _named(self, request: Request) -> Agent:
+    def _agent_for(self, request: Request) -> Agent:
         name = request.path_params.get("name", self._agent.model)
         if name != self._agent.model:
             raise NotFound(f"model {name!r} is not watched here; {quote(self._agent.model)} is")
         return self._agent
 
     async def _report(self, request: Request) -> Response:
-        return await pages.report(request, self._named(request), self._agent.model, VERSION)
+        return await pages.report(request, self._agent_for(request), self._agent.model, VERSION)
 
     async def _acknowledge(self, request: Request) -> Response:
-        return await pages.acknowledge(self._named(request))
+        return await pages.acknowledge(self._agent_for(request))
 
     async def _window(self, request: Request) -> Response:
-        return await pages.window(self._named(request), self._agent.model, VERSION)
+        return await pages.window(self._agent_for(request), self._agent.model, VERSION)
 
     async def _reference(self, request: Request) -> Response:
-        return await pages.reference(self._named(request))
+        return await pages.reference(self._agent_for(request))
 
     async def _profile(self, request: Request) -> Response:
-        return await pages.profile(request, self._named(request))
+        return await pages.profile(request, self._agent_for(request))
 
     async def _live(self, request: Request) -> Response:
         return json({"live": True})

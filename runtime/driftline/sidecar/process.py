@@ -37,31 +37,31 @@ def monitor(settings: Sidecar, monitoring: Monitoring) -> None:
     checkpoint is some other file or can't be written.
     """
     logs.configure(settings.log_format, settings.log_level, access_log=False)
-    found = sources(settings)
-    if not found:
+    configured = sources(settings)
+    if not configured:
         raise ConfigError("expected a source: --upstream URL, --listen or --files GLOB")
-    agent = make(settings, monitoring)
+    agent = make_agent(settings, monitoring)
     allow_connections()
     with bind(settings.host, settings.port) as listener:
         address = address_of(listener)
         log.info("driftline %s shows drift on %s", __version__, address, extra={"address": address})
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_run_alone(agent, found, settings, listener))
+            runner.run(_run_alone(agent, configured, settings, listener))
 
 
 def sources(settings: Sidecar) -> list[Source]:
     """Return the sources that the settings name."""
-    found: list[Source] = []
+    configured: list[Source] = []
     if settings.listen:
-        found.append(Events(settings.event_queue_bytes, settings.join_bytes, settings.join_seconds))
+        configured.append(Events(settings.event_queue_bytes, settings.join_bytes, settings.join_seconds))
     if settings.files:
         from driftline.sidecar.logs.files import Files  # Parquet takes 0.3 s to import
 
-        found.append(Files(settings.files, settings.join_bytes, settings.join_seconds))
-    return found
+        configured.append(Files(settings.files, settings.join_bytes, settings.join_seconds))
+    return configured
 
 
-def make(settings: Sidecar, monitoring: Monitoring) -> Agent:
+def make_agent(settings: Sidecar, monitoring: Monitoring) -> Agent:
     """Make the agent of these settings; BadRequest if its files are not what they should be."""
     if settings.checkpoint:
         checkpoint.check(Path(settings.checkpoint))
@@ -93,15 +93,15 @@ async def run(
     started: list[Source] = []
     try:
         await agent.load()
-        known: Mapping[str, Any] = {}
+        states: Mapping[str, Any] = {}
         if settings.checkpoint:
             path, seconds = Path(settings.checkpoint), settings.checkpoint_seconds
             checkpoints = Checkpoints(path, seconds, agent, sources)
-            known = checkpoints.load()
+            states = checkpoints.load()
             checkpoints.start()
         ticking = asyncio.create_task(_keep_time(agent))
         for source in sources:
-            await source.start(agent, known.get(source.name))
+            await source.start(agent, states.get(source.name))
             started.append(source)
         log.info("ready: watching %s", agent.model)
         await asyncio.wait(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support import scale
+from onnx_models import scale
 
 from driftline.cli import main
 from driftline.engine.cuda import device

@@ -13,7 +13,7 @@ from fake_gpu import Cpu
 from features.test_cuda import columns, every_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import behind
+from onnx_models import with_transform
 
 import driftline as dl
 from driftline.engine import model as engine
@@ -30,7 +30,7 @@ ROW = st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS, TEXTS, TEXTS, TEXTS, st.inte
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return behind(tmp_path_factory.mktemp("every"), every_step("zeros"))
+    return with_transform(tmp_path_factory.mktemp("every"), every_step("zeros"))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_an_unknown_category_that_is_an_error_stays_on_the_cpu(
 ) -> None:
     transform = every_step()
     with caplog.at_level(logging.INFO, "driftline.device"):
-        model = on_gpu(behind(tmp_path, transform))
+        model = on_gpu(with_transform(tmp_path, transform))
     assert not model.copies_inputs
     assert [record.message for record in caplog.records] == [
         "features are computed on the CPU: only there, an unknown category of 'n' is an error that names "
@@ -144,7 +144,7 @@ def test_what_does_not_cross_is_made_on_the_cpu(
         raise MemoryError if fails == "memory" else ModelError("it failed")
 
     if fails == "whole":
-        folder = behind(tmp_path, every_step("zeros"))
+        folder = with_transform(tmp_path, every_step("zeros"))
         (folder / "driftline.toml").write_text("[batching]\nmax_batch_rows = 0\n")
     model, rows = on_gpu(folder), columns(1)
     if fails == "memory":

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from fake_gpu import FakeGpu
 from onnx import TensorProto, helper
-from support import save_model, scale
+from onnx_models import save_model, scale
 
 from driftline.cli import main
 from driftline.config import Engine

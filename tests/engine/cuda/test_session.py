@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fake_gpu import Cpu, FakeGpu
 from onnx import TensorProto, helper
-from support import gather, identity, save_model, scale
+from onnx_models import gather, identity, save_model, scale
 
 from driftline.engine import model as engine
 from driftline.engine.cuda.session import MAX_SHAPES, DeviceSession, Layout, bucket_of

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from support import receiver
+from server_process import receiver
 
 from driftline.errors import ConfigError
 from driftline.monitor.comparison.statistics import Statistic

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import identity, scale
+from onnx_models import identity, scale
 
 from driftline.errors import ModelError
 from driftline.mlmodel import MlModel, Tensor
-from driftline.registry.mlflow.logged import complete
+from driftline.registry.mlflow.logged import complete_mlflow_model
 
 URI = "mlflow-artifacts:/0/models/m-1/artifacts"
 
 
 def test_a_model_gets_a_description(tmp_path: Path) -> None:
     scale(tmp_path / "model.onnx", 2.0)
-    complete(tmp_path, "m-1", URI)
+    complete_mlflow_model(tmp_path, "m-1", URI)
     found = MlModel.read(tmp_path / "MLmodel")
     assert found.model_id == "m-1"
     assert {name: flavor["data"] for name, flavor in found.flavors.items()} == {
@@ -34,7 +34,7 @@ def test_a_model_gets_a_description(tmp_path: Path) -> None:
 
 def test_text_is_text(tmp_path: Path) -> None:
     identity(tmp_path / "model.onnx", "BYTES", ("N", 2))
-    complete(tmp_path, "m-1", URI)
+    complete_mlflow_model(tmp_path, "m-1", URI)
     signature = MlModel.read(tmp_path / "MLmodel").signature
     assert signature is not None
     assert signature.inputs == (Tensor("x", np.dtype("str"), (-1, 2)),)
@@ -44,7 +44,7 @@ def test_tritons_folder_of_external_data_becomes_flat(tmp_path: Path) -> None:
     model = scale(tmp_path / "model.onnx" / "model.onnx", 2.0)
     (model.parent / "weights.data").write_text("w")
     content = model.read_bytes()
-    complete(tmp_path, "m-1", URI)
+    complete_mlflow_model(tmp_path, "m-1", URI)
     assert (tmp_path / "model.onnx").read_bytes() == content
     assert (tmp_path / "weights.data").read_text() == "w"
 
@@ -53,7 +53,7 @@ def test_what_mlflow_has_described_keeps_its_description(tmp_path: Path) -> None
     scale(tmp_path / "model.onnx", 2.0)
     (tmp_path / "requirements.txt").write_text("onnx==1.0\n")
     (tmp_path / "MLmodel").write_text("flavors: {onnx: {data: model.onnx}}\nmodel_id: m-0\nrun_id: r\n")
-    complete(tmp_path, "m-1", URI)
+    complete_mlflow_model(tmp_path, "m-1", URI)
     found = MlModel.read(tmp_path / "MLmodel")
     assert (found.model_id, found.run_id, found.signature) == ("m-1", "r", None)
     assert found.flavors == {"onnx": {"data": "model.onnx"}}
@@ -63,11 +63,11 @@ def test_what_mlflow_has_described_keeps_its_description(tmp_path: Path) -> None
 def test_what_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("no model")
     with pytest.raises(ModelError, match=r"model\.onnx: "):
-        complete(tmp_path, "m-1", URI)
+        complete_mlflow_model(tmp_path, "m-1", URI)
 
 
 def test_a_description_that_is_none_is_refused(tmp_path: Path) -> None:
     scale(tmp_path / "model.onnx", 2.0)
     (tmp_path / "MLmodel").write_text("- a")
     with pytest.raises(ModelError, match="MLmodel: expected a mapping"):
-        complete(tmp_path, "m-1", URI)
+        complete_mlflow_model(tmp_path, "m-1", URI)

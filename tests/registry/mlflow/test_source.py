@@ -429,7 +429,7 @@ def test_what_it_said_last_holds_while_it_is_away(
         registry.resolve(FLIGHTS)
     assert 3 <= len(fake.asked) <= 12
     fake.status, fake.aliases = 200, {}
-    clock(tracking_module.LONGEST_REST)
+    clock(tracking_module.MAX_RETRY_SECONDS)
     assert registry.resolve(FLIGHTS).aliases == ()
     assert caplog.text.count("can be read again") == 1
 

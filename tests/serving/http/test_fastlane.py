@@ -16,7 +16,7 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from lanes import GATHER, MOST, SLOW, House, ask, headed, post, quiet, until
-from support import infer_request
+from server_process import infer_request
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from driftline.http import IncompleteRequests
@@ -341,7 +341,7 @@ def test_bodies_that_come_in_parts_take_no_more_memory_than_they_may(
     fast: bool, name: str, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = REQUESTS[name]
-    monkeypatch.setattr(IncompleteRequests, "most", 3 * len(request))
+    monkeypatch.setattr(IncompleteRequests, "limit", 3 * len(request))
 
     async def crowd() -> list[bytes]:
         clients = [house.connect(house.lane if fast else Connection) for _ in range(5)]
@@ -366,7 +366,7 @@ def test_requests_that_have_come_whole_are_not_among_those(
 ) -> None:
     """Each read has the end of one and the beginning of the next."""
     request, count = REQUESTS["one row"], 20
-    monkeypatch.setattr(IncompleteRequests, "most", 3 * len(request))
+    monkeypatch.setattr(IncompleteRequests, "limit", 3 * len(request))
 
     async def follow() -> bytes:
         protocol, wire = house.connect(house.lane if fast else Connection)

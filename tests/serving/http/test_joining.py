@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lanes import GATHER, SLOW, House, ask, post, quiet, until
-from support import infer_request
+from server_process import infer_request
 
 from driftline.protocols import numbers
 from driftline.protocols.mlflow.scoring import MlflowCodec

@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
+from onnx_models import scale
+from server_process import infer_request
 from starlette.routing import Route
-from support import infer_request, scale
 
 from driftline.config import Server
 from driftline.errors import NotFound

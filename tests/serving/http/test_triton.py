@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import identity, scale
+from onnx_models import identity, scale
 
 from driftline.errors import BadRequest
 from driftline.registry.directory import DirectoryRegistry

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import receiver
+from server_process import receiver
 
 from driftline.config import Server
 from driftline.errors import ConfigError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import scale
+from onnx_models import scale
 from waiting import loaded
 
 from driftline.engine.model import Model

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fake_gpu import Cpu, FakeGpu
 from monitor.test_slab import same
-from support import behind, identity, scale
+from onnx_models import identity, scale, with_transform
 from waiting import loaded
 
 import driftline as dl
@@ -117,7 +117,7 @@ async def test_behind_a_transform_raw_columns_are_counted(tmp_path: Path, watche
     folder.mkdir()
     rows = flights_like(ROWS, 0)
     transform = dl.Transform([dl.Impute("a", "median"), dl.Standardise("b"), dl.OneHot(["s", "n"])])
-    path = behind(folder, transform.fit(rows))
+    path = with_transform(folder, transform.fit(rows))
     reference = {**rows, **Model.load(path).predict(rows)}
     plain, gpu = [await watched(path, reference, gpu, window_rows=300) for gpu in (False, True)]
     assert gpu._counters is not None
@@ -175,7 +175,7 @@ async def test_a_window_waits_for_the_categories_of_its_batches(tmp_path: Path, 
     folder = tmp_path / "m"
     folder.mkdir()
     rows = flights_like(ROWS, 0)
-    path = behind(folder, dl.Transform([dl.Impute("a", "median"), dl.OneHot("s")]).fit(rows))
+    path = with_transform(folder, dl.Transform([dl.Impute("a", "median"), dl.OneHot("s")]).fit(rows))
     reference = {name: rows[name] for name in "as"}
     watch = await watched(path, reference, True)
     counted, go_on, counters = Event(), Event(), watch._counters

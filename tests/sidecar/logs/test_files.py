@@ -150,9 +150,9 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     pq.write_table(to_table([first]), tmp_path / "a.parquet")
     async with reading(tmp_path) as (files, agent):
         await rows(agent, 30)
-        while files.halves.waiting < 1:
+        while files.halves.known_ids < 1:
             pass
-        with agent.steady:
+        with agent.state_lock:
             state = json.loads(json.dumps(files.state()))
     with (tmp_path / "b.csv").open("a") as file:
         file.write("1,2,3,a\n")
@@ -194,10 +194,10 @@ def test_only_numbers_may_follow_an_ending(name: str, kind: str | None) -> None:
 
 
 def test_a_line_of_csv_may_go_on_within_quotes() -> None:
-    assert module._end(b'a,"b\nc"\nd', csv=True) == 8
-    assert module._end(b'a,"b\nc', csv=True) == 0
-    assert module._end(b'a,"b\nc', csv=False) == 5
-    assert module._end(b"", csv=True) == module._end(b"a", csv=True) == 0
+    assert module._end_of_lines(b'a,"b\nc"\nd', csv=True) == 8
+    assert module._end_of_lines(b'a,"b\nc', csv=True) == 0
+    assert module._end_of_lines(b'a,"b\nc', csv=False) == 5
+    assert module._end_of_lines(b"", csv=True) == module._end_of_lines(b"a", csv=True) == 0
 
 
 @given(st.lists(st.sampled_from([b'"', b"\n", b"a", b","]), max_size=30).map(b"".join))
@@ -207,7 +207,7 @@ def test_where_a_line_of_csv_ends_is_where_quotes_are_even(chunk: bytes) -> None
         for at in range(1, len(chunk) + 1)
         if chunk[at - 1 : at] == b"\n" and chunk[:at].count(b'"') % 2 == 0
     ]
-    assert module._end(chunk, csv=True) == max(ends, default=0)
+    assert module._end_of_lines(chunk, csv=True) == max(ends, default=0)
 
 
 async def test_a_line_that_is_too_long_is_passed_over(
@@ -246,18 +246,18 @@ async def test_places_outlive_a_volume_that_is_away(tmp_path: Path) -> None:
 
 def test_inodes_that_are_gone_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files("nothing", 10**6, 60.0)
-    files._places = {inode: module.Place(inode, 0, "") for inode in range(10)}
+    files._positions = {inode: module.Position(inode, 0, "") for inode in range(10)}
     files._forget({0, 1}, 0.0)
     files._forget({0, 2}, 3599.0)
-    assert len(files._places) == 10
+    assert len(files._positions) == 10
     files._forget({0}, 3600.0)
-    assert list(files._places) == [0, 1, 2]  # 1 has been gone for a second only
+    assert list(files._positions) == [0, 1, 2]  # 1 has been gone for a second only
     files._forget(set(), 10_000.0)
     files._forget({0}, 10_001.0)  # the hour begins anew
-    assert list(files._places) == [0, 1, 2]
+    assert list(files._positions) == [0, 1, 2]
     monkeypatch.setattr(module, "MAX_UNSEEN", 1)
     files._forget({0}, 10_002.0)
-    assert len(files._places) == 2
+    assert len(files._positions) == 2
 
 
 async def test_the_thread_outlives_looks_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,14 +301,14 @@ async def test_a_part_that_nobody_expected_is_passed_over(
     async with reading(tmp_path) as (files, agent):
         await rows(agent, 2)
         assert (files.counts["malformed"], agent.exchanges["failed"]) == (1, 1)
-        assert next(iter(files._places.values())).done == 3
+        assert next(iter(files._positions.values())).done == 3
 
 
 async def test_a_file_that_can_not_be_read_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.csv").write_text(csv(3))
-    part = module._part
+    part = module._next_lines
     left = [OSError(5, "Input/output error"), OSError(116, "Stale file handle")]
 
     def fails(file: Any, csv: bool) -> bytes | None:
@@ -316,7 +316,7 @@ async def test_a_file_that_can_not_be_read_is_tried_again(
             raise left.pop()
         return part(file, csv)
 
-    monkeypatch.setattr(module, "_part", fails)
+    monkeypatch.setattr(module, "_next_lines", fails)
     async with reading(tmp_path) as (files, agent):
         await rows(agent, 3)
         assert (files.counts["failed"], files.counts["malformed"]) == (2, 0)
@@ -328,7 +328,7 @@ def test_a_header_is_known_only_with_the_rows_behind_it(tmp_path: Path) -> None:
     known: list[tuple[int, str]] = []
 
     class Watching:
-        steady = RLock()
+        state_lock = RLock()
 
         def observe(self, exchange: Any) -> None:
             (place,) = files.state()["places"]

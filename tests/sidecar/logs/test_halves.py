@@ -24,9 +24,9 @@ def test_either_may_come_first() -> None:
     assert halves.add("a", REQUEST, 0) is None
     assert halves.add("b", RESPONSE, 0) is None
     assert halves.add("a", RESPONSE, 0) == (REQUEST, RESPONSE)
-    assert (halves.apart, halves.waiting) == (1, 2)
+    assert (halves.unpaired, halves.known_ids) == (1, 2)
     assert halves.add("b", REQUEST, 0) == (REQUEST, RESPONSE)
-    assert halves.apart == 0
+    assert halves.unpaired == 0
     assert (halves.counts["joined"], halves.counts["late"]) == (4, 1)
 
 
@@ -41,12 +41,12 @@ def test_an_id_is_known_for_so_long_only() -> None:
     halves = Halves(10**6, 60)
     halves.add("a", REQUEST, 0)
     halves.add("b", RESPONSE, 30)
-    assert halves.apart == 2
+    assert halves.unpaired == 2
     assert halves.expire(59) == []
     assert halves.expire(60) == []
-    assert (halves.waiting, halves.counts["expired"]) == (1, 1)
+    assert (halves.known_ids, halves.counts["expired"]) == (1, 1)
     assert halves.expire(90) == []
-    assert (halves.waiting, halves.bytes, halves.counts["expired"]) == (0, 0, 2)
+    assert (halves.known_ids, halves.bytes, halves.counts["expired"]) == (0, 0, 2)
 
 
 def test_where_no_answers_are_logged_requests_stand_alone() -> None:
@@ -60,7 +60,7 @@ def test_for_want_of_room_the_oldest_are_dropped() -> None:
     halves = Halves(10 * (RECORD_BYTES + 130), 60)  # 130: the body and texts
     for number in range(100):
         halves.add(str(number), half("request", str(number), 100), number)
-    assert (halves.waiting, halves.counts["dropped"]) == (10, 90)
+    assert (halves.known_ids, halves.counts["dropped"]) == (10, 90)
     assert halves.add("95", RESPONSE, 100) is not None
     assert halves.add("5", RESPONSE, 100) is None
 
@@ -88,7 +88,7 @@ def test_any_order_of_many_joins_all_and_gives_back_their_room() -> None:
     assert len(pairs) == 1000
     assert all(answer is not None and request.id == answer.id for request, answer in pairs)
     assert halves.expire(60) == []
-    assert (halves.apart, halves.bytes) == (0, 0)
+    assert (halves.unpaired, halves.bytes) == (0, 0)
 
 
 def test_what_waits_outlives_a_restart() -> None:
@@ -104,7 +104,7 @@ def test_long_texts_take_room() -> None:
     halves = Halves(10 * RECORD_BYTES, 60)
     for number in range(10):
         halves.add(f"{number}" + "s" * 5_000, REQUEST, 0)
-    assert (halves.waiting, halves.counts["dropped"]) == (1, 9)
+    assert (halves.known_ids, halves.counts["dropped"]) == (1, 9)
     assert halves.add("9" + "s" * 5_000, RESPONSE, 0) is not None
     assert halves.bytes > 5_000
     halves.expire(60)

@@ -15,7 +15,7 @@ from sidecar_process import RawUpstream, read_all, read_exactly, read_head
 from driftline.child_process import SharedCounts
 from driftline.sidecar.proxy import proxy as module
 from driftline.sidecar.proxy.proxy import Proxy
-from driftline.sidecar.proxy.tap import COUNTED, Copy, Tap
+from driftline.sidecar.proxy.tap import COUNTERS, Copy, Tap
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 INFER = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"
@@ -41,7 +41,7 @@ def upstream() -> Iterator[RawUpstream]:
 
 @pytest.fixture
 async def proxy(upstream: RawUpstream) -> AsyncIterator[Proxy]:
-    shared = SharedCounts.new(COUNTED)
+    shared = SharedCounts.new(COUNTERS)
     proxy = Proxy(upstream.url, Taken(shared), shared, copy_body_bytes=1000)
     await proxy.start(listener := socket.create_server(("127.0.0.1", 0)))
     proxy.port = listener.getsockname()[1]  # type: ignore[attr-defined]
@@ -465,7 +465,7 @@ async def test_a_stop_waits_for_a_body_that_still_comes(proxy: Proxy, upstream: 
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)  # type: ignore[attr-defined]
     for part in (INFER[:-3], INFER[-3:-2], INFER[-2:-1]):
         writer.write(part)
-        while not any(client.advanced and client.request for client in proxy.clients):  # noqa: ASYNC110
+        while not any(client.has_progressed and client.request for client in proxy.clients):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         proxy._end_stalled()
     writer.write(INFER[-1:])
@@ -502,7 +502,7 @@ async def test_a_stop_does_not_give_up_a_client_that_is_not_read(proxy: Proxy, u
     (reading,) = proxy.clients
     for _ in range(3):
         proxy._end_stalled()
-    assert not reading.advanced
+    assert not reading.has_progressed
     go.set()
     while not reading.transport.is_reading() and not client.done():  # noqa: ASYNC110
         await asyncio.sleep(0)

@@ -49,7 +49,7 @@ async def test_requests_pass_though_no_agent_can_be_started(
         return -9
 
     monkeypatch.setattr(module, "backoff", lambda failures: 0.0)
-    monkeypatch.setattr(supervisor, "_live", live)
+    monkeypatch.setattr(supervisor, "_run_agent", live)
     async with running(supervisor) as task:
         async with asyncio.timeout(30):
             while lives < 5:  # noqa: ASYNC110 - nobody tells
@@ -72,6 +72,6 @@ async def test_if_the_first_agent_can_not_begin_nothing_does(
             raise FULL
         return code
 
-    monkeypatch.setattr(supervisor, "_live", live)
+    monkeypatch.setattr(supervisor, "_run_agent", live)
     with pytest.raises(ConfigError, match=f"the agent {message}"):
         await asyncio.wait_for(supervisor.run(), 30)

@@ -8,7 +8,7 @@ from typing import Any
 
 from driftline.child_process import SharedCounts
 from driftline.sidecar.exchange import Body, Exchange
-from driftline.sidecar.proxy.tap import COUNTED, Copy, Tap, TapSource, on_the_way
+from driftline.sidecar.proxy.tap import COUNTERS, Copy, Tap, TapSource, in_transit
 
 
 class Seeing:
@@ -24,7 +24,7 @@ class Seeing:
 def copy(content: bytes, room: int = 10_000_000, **headers: bytes) -> Copy:
     found = Copy(room)
     for name, value in headers.items():
-        found.header(name.replace("_", "-").encode(), value)
+        found.set_header(name.replace("_", "-").encode(), value)
     for start in range(0, len(content), 1000):
         found.add(content[start : start + 1000])
     return found
@@ -32,7 +32,7 @@ def copy(content: bytes, room: int = 10_000_000, **headers: bytes) -> Copy:
 
 async def test_exchanges_arrive_as_they_were() -> None:
     ours, theirs = socket.socketpair()
-    shared, ended = SharedCounts.new(COUNTED), asyncio.Event()
+    shared, ended = SharedCounts.new(COUNTERS), asyncio.Event()
     tap, agent = Tap(1_000_000, shared), Seeing()
     loop = asyncio.get_running_loop()
     source: Any = TapSource(theirs, shared, lambda: loop.call_soon_threadsafe(ended.set))
@@ -57,7 +57,7 @@ async def test_exchanges_arrive_as_they_were() -> None:
 
 async def test_an_agent_that_lags_costs_copies_and_no_memory() -> None:
     ours, theirs = socket.socketpair()
-    shared = SharedCounts.new(COUNTED)
+    shared = SharedCounts.new(COUNTERS)
     tap = Tap(500_000, shared)
     tap.put(b"/", copy(b"1"), copy(b"2"))
     assert shared["dropped_away"] == 1
@@ -76,7 +76,7 @@ async def test_an_agent_that_lags_costs_copies_and_no_memory() -> None:
 
 
 async def test_what_was_on_its_way_to_an_agent_that_dies_is_counted() -> None:
-    shared = SharedCounts.new(COUNTED)
+    shared = SharedCounts.new(COUNTERS)
     tap = Tap(10_000_000, shared)
     for taken in (3, 5):  # one agent after the other
         before = shared["copied"]
@@ -86,10 +86,10 @@ async def test_what_was_on_its_way_to_an_agent_that_dies_is_counted() -> None:
         for _ in range(10):
             tap.put(b"/", copy(b"1"), copy(b"2"))
         shared.add("taken", taken)
-        assert on_the_way(shared) == 10 - taken
+        assert in_transit(shared) == 10 - taken
         theirs.close()
         async with asyncio.timeout(60):
-            while on_the_way(shared):  # noqa: ASYNC110 - the transport notices
+            while in_transit(shared):  # noqa: ASYNC110 - the transport notices
                 await asyncio.sleep(0.001)
         assert shared["copied"] == before + 10
     assert (shared["taken"], shared["dropped_lost"]) == (8, 12)

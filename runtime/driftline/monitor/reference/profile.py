@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.columns import columns_of, declared_of, names_of, tabled, temporal_of
+from driftline.columns import as_table, columns_of, declared_of, names_of, temporal_of
 from driftline.errors import BadRequest, listed
 from driftline.monitor.reference.column import Categorical, Numeric, Reference, categorical, numeric
 from driftline.monitor.reference.fitting import Fit
@@ -89,7 +89,7 @@ class Profile:
     @classmethod
     def _of(cls, fit: Fit, batches: Iterable[object], names: Mapping[str, Sequence[str]] | None) -> Profile:
         for batch in batches:
-            batch = tabled(batch)  # a stream can be read only once
+            batch = as_table(batch)  # a stream can be read only once
             fit.update(columns_of(batch), temporal_of(batch), declared_of(batch))
         profile = cls(*fit.result())
         if not profile.references or not profile.rows:

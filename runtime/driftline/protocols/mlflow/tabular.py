@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from driftline import csv_files
-from driftline.columns import decoded
+from driftline.columns import decode_dictionary
 from driftline.config import Batching
 from driftline.errors import BadRequest
 from driftline.mlmodel import Column
@@ -143,7 +143,7 @@ def read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
 
 
 def _read(body: bytes, types: Mapping[str, Any]) -> Any:
-    return pa.csv.read_csv(pa.BufferReader(body), convert_options=csv_files.converting(types))
+    return pa.csv.read_csv(pa.BufferReader(body), convert_options=csv_files.convert_options(types))
 
 
 def _read_loosely(body: bytes, types: Mapping[str, Any]) -> Any:
@@ -230,7 +230,7 @@ def _frame(table: Any) -> Frame:
 def _values(column: Any) -> Array | list[Any]:
     """Return values as in pandas: numbers as an array, with NaN for nulls, dates and times as text."""
     if pa.types.is_dictionary(column.type):
-        column = decoded(column)
+        column = decode_dictionary(column)
     if pa.types.is_boolean(column.type) and not column.null_count:
         return np.array(column.to_pylist(), np.bool_)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):

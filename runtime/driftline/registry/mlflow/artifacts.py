@@ -22,7 +22,7 @@ API = "/api/2.0/mlflow-artifacts/artifacts"
 ATTEMPTS = 4
 PROGRESS_SECONDS = 10.0
 MAX_FILES = 10_000
-DEEPEST = 16
+MAX_DEPTH = 16
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
 
@@ -53,14 +53,14 @@ class Artifacts:
 
     def listing(self) -> list[Artifact]:
         """Return all files; RegistryError for a name that would leave the folder, or too many files."""
-        found = []
-        for artifact in self._below("", DEEPEST):
-            found.append(artifact)
-            if len(found) > MAX_FILES:
+        artifacts = []
+        for artifact in self._walk("", MAX_DEPTH):
+            artifacts.append(artifact)
+            if len(artifacts) > MAX_FILES:
                 raise RegistryError(f"artifacts {self._root}: expected at most {MAX_FILES} files, got more")
-        return sorted(found, key=lambda artifact: artifact.path)
+        return sorted(artifacts, key=lambda artifact: artifact.path)
 
-    def _below(self, folder: str, deep: int) -> Iterator[Artifact]:
+    def _walk(self, folder: str, depth: int) -> Iterator[Artifact]:
         path = f"{self._root}/{folder}".rstrip("/")
         response = self._tracking.send("GET", API, params={"path": path})
         try:
@@ -75,10 +75,10 @@ class Artifacts:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RegistryError(f"artifacts {path}: expected a list of files, got something else") from error
         for name, is_folder, size in entries:
-            if not _NAME.fullmatch(name) or name in (".", "..") or deep == 0:
+            if not _NAME.fullmatch(name) or name in (".", "..") or depth == 0:
                 raise RegistryError(f"artifacts {path}: expected names of files and folders, got {name!r}")
             if is_folder:
-                yield from self._below(f"{folder}{name}/", deep - 1)
+                yield from self._walk(f"{folder}{name}/", depth - 1)
             else:
                 yield Artifact(f"{folder}{name}", size)
 
@@ -97,7 +97,7 @@ class Artifacts:
                 break
             except httpx.HTTPError as error:
                 if attempt == ATTEMPTS - 1:
-                    raise self._tracking.away(error) from error
+                    raise self._tracking.unreachable(error) from error
                 log.info("%s was interrupted: %s; resuming", artifact.path, type(error).__name__)
                 time.sleep(0.1 * 2**attempt)
         size = part.stat().st_size
@@ -109,34 +109,34 @@ class Artifacts:
 
     def _receive(self, artifact: Artifact, part: Path) -> None:
         """Append to `part` what is missing of a file, or write all of it."""
-        tag = part.with_suffix(".etag")
-        begin, headers = 0, {}
+        etag_file = part.with_suffix(".etag")
+        offset, headers = 0, {}
         with suppress(FileNotFoundError):
-            begin = part.stat().st_size
-            headers = {"range": f"bytes={begin}-", "if-range": tag.read_text("utf-8")}
+            offset = part.stat().st_size
+            headers = {"range": f"bytes={offset}-", "if-range": etag_file.read_text("utf-8")}
         with self._tracking.stream(self._path(artifact.path), headers) as response:
             if response.status_code == 416:  # it is complete
                 return
             if not response.is_success:
                 response.read()
             self._tracking.check(response)
-            goes_on = response.status_code == 206
-            if goes_on and not response.headers.get("content-range", "").startswith(f"bytes {begin}-"):
-                tag.unlink()
+            is_partial = response.status_code == 206
+            if is_partial and not response.headers.get("content-range", "").startswith(f"bytes {offset}-"):
+                etag_file.unlink()
                 raise RegistryError(
-                    f"artifact {artifact.path}: expected what follows byte {begin}, got other bytes"
+                    f"artifact {artifact.path}: expected what follows byte {offset}, got other bytes"
                 )
             etag = response.headers.get("etag", "")
             if etag.startswith('"'):  # only a strong one identifies the exact bytes
-                write(tag, etag)
-            elif not goes_on:
-                tag.unlink(missing_ok=True)
-            with part.open("ab" if goes_on else "wb") as file:
-                told = time.monotonic()
+                write(etag_file, etag)
+            elif not is_partial:
+                etag_file.unlink(missing_ok=True)
+            with part.open("ab" if is_partial else "wb") as file:
+                last_logged = time.monotonic()
                 for chunk in response.iter_bytes():
                     file.write(chunk)
-                    if time.monotonic() - told >= PROGRESS_SECONDS:
-                        told = time.monotonic()
+                    if time.monotonic() - last_logged >= PROGRESS_SECONDS:
+                        last_logged = time.monotonic()
                         log.info(
                             "%s: %d bytes of %s have come", artifact.path, file.tell(), artifact.size or "?"
                         )

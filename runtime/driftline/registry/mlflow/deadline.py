@@ -18,14 +18,14 @@ SILENT_SECONDS = 10.0
 class Deadline:
     """Aborts an HTTP call that takes too long by closing its connections; logs slow calls before that.
 
-    who, what   the server and the request
-    seconds     limit of the call's duration
-    passed      whether the limit has passed
-    extensions  passed to httpx with the request
+    server, request  the server and the request
+    seconds          limit of the call's duration
+    passed           whether the limit has passed
+    extensions       passed to httpx with the request
     """
 
-    def __init__(self, who: str, what: str, seconds: float) -> None:
-        self._who, self._what, self._seconds = who, what, seconds
+    def __init__(self, server: str, request: str, seconds: float) -> None:
+        self._server, self._request, self._seconds = server, request, seconds
         self.passed = False
         self.extensions = {"trace": self._trace}
         self._sockets: list[socket.socket] = []
@@ -39,15 +39,15 @@ class Deadline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        for one in self._sockets:
-            one.close()
+        for connection in self._sockets:
+            connection.close()
 
-    def _trace(self, event: str, about: dict[str, Any]) -> None:
+    def _trace(self, event: str, info: dict[str, Any]) -> None:
         """Duplicate the socket of each connection: TLS takes over the original."""
         if event == "connection.connect_tcp.complete":
-            self._sockets.append(about["return_value"].get_extra_info("socket").dup())
+            self._sockets.append(info["return_value"].get_extra_info("socket").dup())
             if self.passed:
-                self._end()
+                self._abort()
 
     def _watch(self) -> None:
         patience = min(SILENT_SECONDS, self._seconds)
@@ -55,13 +55,13 @@ class Deadline:
             return
         log.info(
             "%s has not answered in %g s: %s; the limit is %g s",
-            self._who, patience, self._what, self._seconds,
+            self._server, patience, self._request, self._seconds,
         )  # fmt: skip
         if not self._done.wait(self._seconds - patience):
             self.passed = True
-            self._end()
+            self._abort()
 
-    def _end(self) -> None:
-        for one in list(self._sockets):
+    def _abort(self) -> None:
+        for connection in list(self._sockets):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)

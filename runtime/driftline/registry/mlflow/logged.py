@@ -21,14 +21,14 @@ from driftline.tensors import BY_ONNX
 _PACKAGES = ("mlflow", "onnx", "onnxruntime")
 
 
-def complete(folder: Path, model_id: str, artifact_uri: str) -> None:
+def complete_mlflow_model(folder: Path, model_id: str, artifact_uri: str) -> None:
     """Make a folder with a model an MLflow model; update the location in an existing MLmodel.
 
     Raises ModelError if ONNX Runtime can't load the model, or the MLmodel is invalid.
     """
     _flatten(folder)
     path = folder / MLMODEL
-    document = read_yaml(path) if path.is_file() else _described(folder)
+    document = read_yaml(path) if path.is_file() else _new_mlmodel(folder)
     document |= {
         "artifact_path": artifact_uri,
         "model_id": model_id,
@@ -36,12 +36,12 @@ def complete(folder: Path, model_id: str, artifact_uri: str) -> None:
         "model_size_bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     }
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    requirements = "".join(f"{name}{_pinned(name)}\n" for name in _PACKAGES)
+    requirements = "".join(f"{name}{_version_pin(name)}\n" for name in _PACKAGES)
     environment = {"python": platform.python_version(), "build_dependencies": ["pip"]}
     for name, text in (
         ("requirements.txt", requirements),
         ("python_env.yaml", yaml.safe_dump(environment | {"dependencies": ["-r requirements.txt"]})),
-        ("conda.yaml", yaml.safe_dump(_conda(requirements.split()))),
+        ("conda.yaml", yaml.safe_dump(_conda_environment(requirements.split()))),
     ):
         if not (folder / name).exists():
             (folder / name).write_text(text, encoding="utf-8")
@@ -51,13 +51,13 @@ def _flatten(folder: Path) -> None:
     """Flatten Triton's layout of a model with external data, model.onnx/model.onnx, into one folder."""
     inner = folder / MODEL
     if inner.is_dir():
-        aside = inner.rename(folder / ".model")
-        for path in aside.iterdir():
+        renamed = inner.rename(folder / ".model")
+        for path in renamed.iterdir():
             path.rename(folder / path.name)
-        aside.rmdir()
+        renamed.rmdir()
 
 
-def _described(folder: Path) -> dict[str, Any]:
+def _new_mlmodel(folder: Path) -> dict[str, Any]:
     return {
         "flavors": {
             "onnx": {
@@ -114,12 +114,12 @@ def _version(package: str) -> str:
         return ""
 
 
-def _pinned(package: str) -> str:
-    found = _version(package)
-    return f"=={found}" if found else ""
+def _version_pin(package: str) -> str:
+    installed = _version(package)
+    return f"=={installed}" if installed else ""
 
 
-def _conda(requirements: list[str]) -> dict[str, Any]:
+def _conda_environment(requirements: list[str]) -> dict[str, Any]:
     return {
         "name": "mlflow-env",
         "channels": ["conda-forge"],

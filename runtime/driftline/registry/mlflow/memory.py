@@ -40,11 +40,11 @@ class Memory:
     def put(self, question: str, answer: Any) -> None:
         """Store a response."""
         with self._lock:
-            news = self._answers.pop(question, None) != answer
+            is_new = self._answers.pop(question, None) != answer
             self._answers[question] = answer
             while len(self._answers) > MAX_ANSWERS:
                 del self._answers[next(iter(self._answers))]
-            if news:
+            if is_new:
                 self._save()
 
     def forget(self, question: str) -> None:

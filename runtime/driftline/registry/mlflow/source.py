@@ -54,11 +54,12 @@ class MlflowRegistry(Registry):
 
     def __init__(self, uri: str, cache: Cache | None = None, remember: bool = False) -> None:
         self._cache = cache or Cache.default()
-        place = hashlib.sha256(f"{uri} {os.environ.get('MLFLOW_WORKSPACE', '')}".encode()).hexdigest()[:16]
-        memory = Memory(self._cache.root / "registries" / f"{place}.json") if remember else None
+        workspace = os.environ.get("MLFLOW_WORKSPACE", "")
+        uri_digest = hashlib.sha256(f"{uri} {workspace}".encode()).hexdigest()[:16]
+        memory = Memory(self._cache.root / "registries" / f"{uri_digest}.json") if remember else None
         self._tracking = Tracking(uri, memory)
         self.uri = self._tracking.uri
-        self._place = place
+        self._uri_digest = uri_digest
         self._versions: dict[tuple[str, str, int], Mapping[str, Any]] = {}
         self._datasets: dict[str, list[dict[str, str]]] = {}
 
@@ -66,16 +67,15 @@ class MlflowRegistry(Registry):
 
     def models(self) -> list[str]:
         """Return the names of all models that have a version, sorted, except invalid ones."""
-        found = self._pages("registered-models/search", "registered_models")
-        return sorted(
-            model["name"] for model in found if model.get("latest_versions") and NAME.fullmatch(model["name"])
-        )
+        models = self._pages("registered-models/search", "registered_models")
+        names = (model["name"] for model in models if model.get("latest_versions"))
+        return sorted(name for name in names if NAME.fullmatch(name))
 
     def versions(self, name: str) -> list[Version]:
         """Return all ready versions of a model, oldest first; NotFound if there is no such model."""
         model = self._model(name)
-        found = self._pages("model-versions/search", "model_versions", filter=f"name='{name}'")
-        versions = [self._version(model, one) for one in found if _ready(one)]
+        documents = self._pages("model-versions/search", "model_versions", filter=f"name='{name}'")
+        versions = [self._version(model, document) for document in documents if _is_ready(document)]
         if not versions:
             raise NotFound(f"model {name!r} has no version in {self.uri}")
         return sorted(versions, key=lambda version: version.number)
@@ -92,28 +92,28 @@ class MlflowRegistry(Registry):
         model = self._model(reference.name)
         number = reference.version
         if number is None:
-            newest = max((int(one["version"]) for one in _latest(model)), default=None)
+            newest = max((int(document["version"]) for document in _latest(model)), default=None)
             number = _aliases(model).get(
                 reference.alias or PRODUCTION, newest if reference.alias is None else None
             )
-        document = self._known(model, number) if number is not None else None
-        if document is None or not _ready(document):
+        document = self._document(model, number) if number is not None else None
+        if document is None or not _is_ready(document):
             return super()._resolve(reference)  # its error lists what exists
-        return self._version(model, document, self._origin(document))
+        return self._version(model, document, self._lineage_of(document))
 
     def _model(self, name: str) -> dict[str, Any]:
         try:
             answer = self._tracking.ask("registered-models/get", name=check_name(name))
         except NotFound:
-            known = ", ".join(self.models()) or "none yet, `driftline register` makes one"
-            raise NotFound(f"no model {name!r} in {self.uri}; there are: {known}") from None
+            existing = ", ".join(self.models()) or "none yet, `driftline register` makes one"
+            raise NotFound(f"no model {name!r} in {self.uri}; there are: {existing}") from None
         return dict(answer["registered_model"])
 
-    def _known(self, model: Mapping[str, Any], number: int) -> Mapping[str, Any] | None:
+    def _document(self, model: Mapping[str, Any], number: int) -> Mapping[str, Any] | None:
         """Return the server's document of a version, cached: apart from its tags it never changes."""
-        for one in _latest(model):
-            if int(one["version"]) == number:
-                return one
+        for latest in _latest(model):
+            if int(latest["version"]) == number:
+                return latest
         key = (str(model["name"]), str(model.get("creation_timestamp")), number)
         if key not in self._versions:
             try:
@@ -123,24 +123,24 @@ class MlflowRegistry(Registry):
             self._versions[key] = answer["model_version"]
         return self._versions[key]
 
-    def _origin(self, document: Mapping[str, Any]) -> dict[str, Any]:
+    def _lineage_of(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Return a version's lineage: its run, its logged model, its training data."""
-        run, source = str(document.get("run_id") or ""), str(document.get("source") or "")
-        origin: dict[str, Any] = {"run_id": run} if run else {}
+        run_id, source = str(document.get("run_id") or ""), str(document.get("source") or "")
+        lineage: dict[str, Any] = {"run_id": run_id} if run_id else {}
         if source.startswith("models:/m-"):
-            origin["model_id"] = source.removeprefix("models:/")
-        if run and run not in self._datasets:
+            lineage["model_id"] = source.removeprefix("models:/")
+        if run_id and run_id not in self._datasets:
             # Permission to read a model does not always include its run.
             with suppress(DriftlineError, KeyError):
-                answer = self._tracking.ask("runs/get", run_id=run)
-                self._datasets[run] = [
-                    {"name": one["dataset"]["name"], "digest": one["dataset"]["digest"]}
-                    for one in answer["run"].get("inputs", {}).get("dataset_inputs", [])
+                answer = self._tracking.ask("runs/get", run_id=run_id)
+                self._datasets[run_id] = [
+                    {"name": dataset_input["dataset"]["name"], "digest": dataset_input["dataset"]["digest"]}
+                    for dataset_input in answer["run"].get("inputs", {}).get("dataset_inputs", [])
                 ]
-        return origin | {"datasets": found} if (found := self._datasets.get(run)) else origin
+        return lineage | {"datasets": datasets} if (datasets := self._datasets.get(run_id)) else lineage
 
     def _version(
-        self, model: Mapping[str, Any], document: Mapping[str, Any], origin: Mapping[str, Any] | None = None
+        self, model: Mapping[str, Any], document: Mapping[str, Any], lineage: Mapping[str, Any] | None = None
     ) -> Version:
         number, created = int(document["version"]), int(document.get("creation_timestamp", 0))
         return Version(
@@ -151,7 +151,7 @@ class MlflowRegistry(Registry):
             # The versions of a model that was deleted and registered again start from 1 again.
             f"{document.get('source', '')} {created}",
             {tag["key"]: tag.get("value", "") for tag in document.get("tags", [])},
-            origin or {},
+            lineage or {},
         )
 
     def _pages(self, path: str, key: str, **query: str) -> Iterator[dict[str, Any]]:
@@ -171,20 +171,20 @@ class MlflowRegistry(Registry):
 
         Raises RegistryError for files that are incomplete, outside their folder or not as registered.
         """
-        source = f"{self._place} {version.name} {version.number} {version.fingerprint}"
+        source = f"{self._uri_digest} {version.name} {version.number} {version.fingerprint}"
         key = hashlib.sha256(source.encode()).hexdigest()
         try:
-            if found := self._cache.find(key):
-                return found
+            if folder := self._cache.find(key):
+                return folder
             with self._cache.filling(key) as folder:
                 # Another process may have been faster.
-                return self._cache.find(key) or self._cache.keep(key, *self._fetched(version, folder))
+                return self._cache.find(key) or self._cache.keep(key, *self._download(version, folder))
         except OSError as error:
             raise RegistryError(
                 f"{version.name} {version.number} can't be kept in the cache: {error}"
             ) from error
 
-    def _fetched(self, version: Version, folder: Path) -> tuple[Path, dict[str, str]]:
+    def _download(self, version: Version, folder: Path) -> tuple[Path, dict[str, str]]:
         """Download a version's artifacts, again if they are not as registered; return folder and digests."""
         artifacts = Artifacts(self._tracking, self._artifact_uri(version))
         expected = version.tags.get(DIGEST)
@@ -194,15 +194,15 @@ class MlflowRegistry(Registry):
                 raise NotFound(
                     f"version {version.number} of model {version.name!r} has no files in {self.uri}"
                 )
-            parts = {one.path: artifacts.download(one, folder) for one in listing}
+            parts = {artifact.path: artifacts.download(artifact, folder) for artifact in listing}
             digests = {path: digest for path, (_, digest) in parts.items()}
-            if expected in (None, came := digest_of(digests)):
-                return _placed({path: part for path, (part, _) in parts.items()}, folder / "files"), digests
+            if expected in (None, actual := digest_of(digests)):
+                return _arrange({path: part for path, (part, _) in parts.items()}, folder / "files"), digests
             for part, _ in parts.values():
                 part.unlink()
             log.warning("%s %d: its files came damaged, at the %s try", version.name, version.number, attempt)
         raise RegistryError(
-            f"{version.name} {version.number}: expected files of the digest {expected}, got {came}"
+            f"{version.name} {version.number}: expected files of the digest {expected}, got {actual}"
         )
 
     def _artifact_uri(self, version: Version) -> str:
@@ -223,27 +223,27 @@ class MlflowRegistry(Registry):
         The version is created when all files are uploaded. MLflow can load it, too: an MLmodel is written
         beside the model, unless there is one. Raises BadRequest as other registries do.
         """
-        from driftline.registry.mlflow.logged import complete  # it loads models
+        from driftline.registry.mlflow.logged import complete_mlflow_model  # it loads models
 
         check_name(name)
         files = paths_of(files)
         bundle = gather(files)
-        with TemporaryDirectory(prefix="driftline-") as at:
-            folder = Path(at)
-            for place, source in bundle.items():
-                (folder / place).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, folder / place)
+        with TemporaryDirectory(prefix="driftline-") as temporary:
+            folder = Path(temporary)
+            for target, source in bundle.items():
+                (folder / target).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / target)
             checked(check, folder, files, bundle)
             info = self._logged_model(name)
             try:
-                complete(folder, info["model_id"], info["artifact_uri"])
+                complete_mlflow_model(folder, info["model_id"], info["artifact_uri"])
                 digests = self._upload(folder, info["artifact_uri"])
                 self._tracking.tell(
                     "PATCH",
                     f"logged-models/{info['model_id']}",
                     {"model_id": info["model_id"], "status": "LOGGED_MODEL_READY"},
                 )
-                return self._registered(name, info["model_id"], digest_of(digests))
+                return self._create_version(name, info["model_id"], digest_of(digests))
             except BaseException:
                 with suppress(DriftlineError):
                     self._tracking.tell("DELETE", f"logged-models/{info['model_id']}", {})
@@ -265,7 +265,7 @@ class MlflowRegistry(Registry):
             artifacts.upload(folder / path, path)
         return digests
 
-    def _registered(self, name: str, model_id: str, digest: str) -> Version:
+    def _create_version(self, name: str, model_id: str, digest: str) -> Version:
         try:
             self._model(name)
         except NotFound:
@@ -302,14 +302,14 @@ class MlflowRegistry(Registry):
 
 def _latest(model: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the newest versions, one for each of MLflow's former stages."""
-    return [dict(one) for one in model.get("latest_versions", [])]
+    return [dict(version) for version in model.get("latest_versions", [])]
 
 
 def _aliases(model: Mapping[str, Any]) -> dict[str, int]:
-    return {str(one["alias"]): int(one["version"]) for one in model.get("aliases", [])}
+    return {str(alias["alias"]): int(alias["version"]) for alias in model.get("aliases", [])}
 
 
-def _placed(parts: Mapping[str, Path], files: Path) -> Path:
+def _arrange(parts: Mapping[str, Path], files: Path) -> Path:
     """Move the downloaded parts to their places in a new folder."""
     shutil.rmtree(files, ignore_errors=True)
     for path, part in parts.items():
@@ -319,5 +319,5 @@ def _placed(parts: Mapping[str, Path], files: Path) -> Path:
     return files
 
 
-def _ready(document: Mapping[str, Any]) -> bool:
+def _is_ready(document: Mapping[str, Any]) -> bool:
     return str(document.get("status", "READY")) == "READY"

@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 60.0
 """Limit of a whole call, except for files; for a silent part of it, TIMEOUT_SECONDS."""
-LONGEST_REST = 30.0
+MAX_RETRY_SECONDS = 30.0
 """Most seconds before a server that is down is tried again."""
 
 
@@ -71,9 +71,9 @@ class Tracking:
         self._memory = memory
         self._verify = _verify() if parts.scheme == "https" else False  # the roots take a while to read
         self._lock = Lock()
-        self._checked = memory is None or bool(getproxies())
+        self._is_checked = memory is None or bool(getproxies())
         self._attempts = 0
-        self._again = 0.0
+        self._retry_at = 0.0
 
     @cached_property
     def _client(self) -> httpx.Client:
@@ -93,8 +93,8 @@ class Tracking:
         try:
             socket.create_connection(self._address, CONNECT_SECONDS).close()
         except (OSError, UnicodeError) as error:
-            raise self.away(error) from error
-        self._checked = True
+            raise self.unreachable(error) from error
+        self._is_checked = True
 
     def ask(self, path: str, **query: str) -> Answer:
         """Send a GET; return the response, or while the server is down the last one, if there is a memory.
@@ -105,20 +105,20 @@ class Tracking:
         if self._memory is None:
             return self._json("GET", path, params=query)
         question = f"{path}?{urlencode(query)}"
-        if self._attempts and time.monotonic() < self._again:
-            known = self._memory.recall(question)
-            if known is not None:
-                return Answer(known)
+        if self._attempts and time.monotonic() < self._retry_at:
+            remembered = self._memory.recall(question)
+            if remembered is not None:
+                return Answer(remembered)
         try:
-            if not self._checked:
+            if not self._is_checked:
                 self._check_reachable()
             answer = self._json("GET", path, params=query)
         except Unreachable as error:
-            known = self._memory.recall(question)
-            if known is None:
+            remembered = self._memory.recall(question)
+            if remembered is None:
                 raise
             self._note_down(error)
-            return Answer(known)
+            return Answer(remembered)
         except NotFound:
             self._memory.forget(question)
             raise
@@ -153,17 +153,17 @@ class Tracking:
         try:
             return self._client.request(method, path, **options)
         except (httpx.HTTPError, UnicodeError) as error:
-            raise self.away(error) from error
+            raise self.unreachable(error) from error
 
     def stream(self, path: str, headers: Mapping[str, str]) -> Any:
         """Send a GET whose body is streamed; return a context manager of the response."""
         return self._client.stream("GET", path, headers={"accept-encoding": "identity", **headers})
 
-    def away(self, error: Exception) -> Unreachable:
+    def unreachable(self, error: Exception) -> Unreachable:
         """Make the error of a failed connection; httpx's own text may have an address with a password."""
-        return Unreachable(f"registry {self.uri} can't be reached: {self._why(error)}")
+        return Unreachable(f"registry {self.uri} can't be reached: {self._cause_of(error)}")
 
-    def _why(self, error: Exception) -> str:
+    def _cause_of(self, error: Exception) -> str:
         cause: BaseException | None = error
         while cause is not None:  # httpx's errors wrap the system's
             if isinstance(cause, socket.gaierror):
@@ -214,15 +214,15 @@ class Tracking:
         with self._lock:
             first = self._attempts == 0
             self._attempts += 1
-            self._again = time.monotonic() + jittered(backoff(self._attempts, longest=LONGEST_REST))
+            self._retry_at = time.monotonic() + jittered(backoff(self._attempts, maximum=MAX_RETRY_SECONDS))
         if first:
             since = datetime.fromtimestamp(self._memory.since).astimezone()
             log.warning("%s; what it said last holds, news of %s", error, since.isoformat(" ", "seconds"))
 
     def _note_up(self) -> None:
         with self._lock:
-            was_away, self._attempts = self._attempts > 0, 0
-        if was_away:
+            was_down, self._attempts = self._attempts > 0, 0
+        if was_down:
             log.info("registry %s can be read again", self.uri)
 
 
@@ -246,16 +246,17 @@ def _verify() -> ssl.SSLContext | bool:
     """Return how to verify the server's certificate; ConfigError for a file that can't be read."""
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
         return False
-    roots, own = (os.environ.get(f"MLFLOW_TRACKING_{one}_CERT_PATH") for one in ("SERVER", "CLIENT"))
-    if not roots and not own:
+    authorities = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+    client = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
+    if not authorities and not client:
         return True
     try:
-        folder = roots is not None and os.path.isdir(roots)
+        is_folder = authorities is not None and os.path.isdir(authorities)
         context = ssl.create_default_context(
-            cafile=None if folder else roots, capath=roots if folder else None
+            cafile=None if is_folder else authorities, capath=authorities if is_folder else None
         )
-        if own:
-            context.load_cert_chain(own)
+        if client:
+            context.load_cert_chain(client)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(f"MLFLOW_TRACKING_SERVER_CERT_PATH or _CLIENT_CERT_PATH: {error}") from error
     return context

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError, ModelError
-from driftline.http import ask
+from driftline.http import call_app
 from driftline.registry.source import Reference, Registry, Version
 from driftline.serving.base_host import Entry
 from driftline.serving.fleet.arena import Arena
@@ -266,7 +266,7 @@ class FleetHost(Host):
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """Make a page about all workers for one of them; return its status, headers and body."""
         await self._update_all()
-        return await ask(self._pages, scope, body)
+        return await call_app(self._pages, scope, body)
 
 
 def _key(served: Served) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 
-from driftline.answers import known
+from driftline.answers import client_error
 from driftline.errors import DriftlineError
 
 _CODES = {
@@ -20,7 +20,7 @@ _CODES = {
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Return the code and the message of an error; log it if it is unexpected."""
-    driftline_error = known(error)
+    driftline_error = client_error(error)
     return _CODES.get(driftline_error.status, grpc.StatusCode.INTERNAL), str(driftline_error)
 
 

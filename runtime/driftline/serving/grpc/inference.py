@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from driftline.batching.request import Request
 from driftline.errors import NotFound, Stopping, Unavailable
-from driftline.http import ask
+from driftline.http import call_app
 from driftline.protocols.grpc.codec import end_within, values_of
 from driftline.protocols.grpc.messages import ModelStreamInferResponse, message
 from driftline.registry.source import check_name
@@ -158,7 +158,7 @@ class Inference:
         """Return the document of a page, by POST if there is a body, else GET; raise its error."""
         method, content = ("GET", b"") if body is None else ("POST", orjson.dumps(body))
         scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
-        status, _, content = await ask(self._app, scope, content)
+        status, _, content = await call_app(self._app, scope, content)
         document = orjson.loads(content or b"{}")
         if status >= 400 and "error" in document:  # without one, a health page says no
             raise page_error(status, document["error"])

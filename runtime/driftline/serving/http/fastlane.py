@@ -111,7 +111,7 @@ class FastLane(Connection):
 
     def data_received(self, data: bytes) -> None:
         """Parse the data received."""
-        if self._between and (self.cycle is None or self.cycle.response_complete):
+        if self._between_requests and (self.cycle is None or self.cycle.response_complete):
             end = data.find(_HEAD_END) + len(_HEAD_END)
             head = self.heads.get(data[:end])
             if head is not None and len(data) - end == head.length and not self.flow.write_paused:
@@ -133,7 +133,7 @@ class FastLane(Connection):
         if head is None:
             super().on_headers_complete()
             return
-        self._unplaced = 0
+        self._unparsed_bytes = 0
         self.cycle = head.exchange_class(self, head)  # type: ignore[assignment]
         raw = self._received[: self._received.find(_HEAD_END) + len(_HEAD_END)]
         # The lines are the request line, the headers and an empty one: none folded, none before or after.
@@ -149,7 +149,7 @@ class FastLane(Connection):
         if not isinstance(exchange, Exchange):
             super().on_body(body)
         else:
-            self._unplaced = 0
+            self._unparsed_bytes = 0
             if not exchange.response_complete:
                 exchange.parts.append(body)
 
@@ -217,7 +217,7 @@ class FastLane(Connection):
         if self.cycle is not None and not self.cycle.response_complete:
             return  # the response will set a timer
         # A client that has begun another request, or still sends a refused one, has BODY_SECONDS more.
-        grace = BODY_SECONDS if self.cycle is None or not self._between else 0.0
+        grace = BODY_SECONDS if self.cycle is None or not self._between_requests else 0.0
         remaining = self._idle_since + self.timeout_keep_alive + grace - self.loop.time()
         if remaining > 0:
             self._schedule_idle_check(min(remaining, self.timeout_keep_alive))  # it may be idle before that

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from driftline.blocks import Blocks, arrays_of, cut, forget, put, room_for
+from driftline.blocks import Blocks, allocate, arrays_of, forget, put, slice_rows
 from driftline.tensors import Tensors
 
 log = logging.getLogger("driftline.monitor")
@@ -104,8 +104,8 @@ class Buffer:
         values = sum(array.size for side in (inputs, outputs) for array in arrays_of(side))
         self.rows = 0
         self.target_rows = max(1, min(TARGET_ROWS, MAX_VALUES * row_count(inputs, outputs) // max(1, values)))
-        self._inputs = room_for(inputs, 2 * self.target_rows)
-        self._outputs = room_for(outputs, 2 * self.target_rows)
+        self._inputs = allocate(inputs, 2 * self.target_rows)
+        self._outputs = allocate(outputs, 2 * self.target_rows)
 
     def add(self, inputs: Tensors, outputs: Tensors) -> bool:
         """Copy a batch into it; return False if it is too large, of another form, or there is no room."""
@@ -120,7 +120,7 @@ class Buffer:
 
     def batch(self) -> Batch:
         """Return its rows, without a copy."""
-        return cut(self._inputs, 0, self.rows), cut(self._outputs, 0, self.rows)
+        return slice_rows(self._inputs, 0, self.rows), slice_rows(self._outputs, 0, self.rows)
 
     def clear(self) -> None:
         """Remove all rows."""

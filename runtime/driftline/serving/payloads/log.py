@@ -25,7 +25,7 @@ from driftline.backoff import backoff
 from driftline.child_process import SharedCounts
 from driftline.config import Server
 from driftline.errors import ConfigError
-from driftline.machine import available_cores, limited_cores
+from driftline.machine import available_cores, has_cpu_quota
 from driftline.registry.source import Version
 from driftline.serving.payloads.budget import Budget, no_time, spare_time
 from driftline.serving.payloads.exchange import Exchange, RequestHead
@@ -115,7 +115,7 @@ class PayloadLog:
         self._responses = settings.log_payloads != "request"
         self._sample = settings.log_sample
         self._unsampled = gap(settings.log_sample)  # exchanges to pass before the next one in the sample
-        self.spare = spare_time(available_cores() / settings.workers, limited_cores())
+        self.spare = spare_time(available_cores() / settings.workers, has_cpu_quota())
         self._budget = Budget(settings.log_cpu, self.spare.part if self.spare is not None else no_time)
         self._most_bytes = settings.log_queue_bytes
         self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)

@@ -41,12 +41,12 @@ MAX_BODY_BYTES = 64 * 2**20
 NAP_SECONDS = 0.05
 """Events that arrive meanwhile are processed together."""
 
-AT_ONCE = 1024
+MAX_BATCH_EVENTS = 1024
 """Most events to process in one batch."""
 
 INFERENCE_LENGTH = b"inference-header-content-length"
 
-TAKEN = Response()
+ACCEPTED = Response()
 """The response if all is well."""
 
 
@@ -65,8 +65,8 @@ class Events:
         self.halves = Halves(join_bytes, join_seconds)
         self.counts: Counter[str] = Counter(dict.fromkeys(("taken", "refused", "malformed"), 0))
         self._queue_bytes = queue_bytes
-        self._waiting: deque[tuple[str, Payload]] = deque()
-        self._put_bytes = self._taken_bytes = 0  # each is written by one thread only
+        self._queue: deque[tuple[str, Payload]] = deque()
+        self._put_bytes = self._removed_bytes = 0  # each is written by one thread only
         self._arrived = Flag()
         self._closed = False
         self._agent: Agent | None = None
@@ -80,65 +80,65 @@ class Events:
             if scope["method"] != "POST":
                 raise WrongMethod(f"Method Not Allowed: {scope['method']} {scope['path']}")
             body = await read_body(receive, MAX_BODY_BYTES)
-            self._take(scope["headers"], body)
+            self._accept(scope["headers"], body)
         except DriftlineError as error:
             await failure(error)(scope, receive, send)
             return
-        await TAKEN(scope, receive, send)
+        await ACCEPTED(scope, receive, send)
 
-    def _take(self, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def _accept(self, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Put the events of a post in the queue; raises as `put`, and BadRequest for other events."""
         try:
             events = from_http(headers, body)
             length = dict(headers).get(INFERENCE_LENGTH, b"") if len(events) == 1 else b""
             json_length = int(length) if length.isdigit() and int(length) <= len(body) else None
-            found = [(f"{event.source} {event.id}", of_event(event, json_length)) for event in events]
+            payloads = [(f"{event.source} {event.id}", of_event(event, json_length)) for event in events]
         except DriftlineError:
             self.counts["malformed"] += 1
             raise
-        self.put(found)
+        self.put(payloads)
 
-    def put(self, found: list[tuple[str, Payload]]) -> None:
+    def put(self, payloads: list[tuple[str, Payload]]) -> None:
         """Put events in the queue, with their sources and ids; Unavailable if it is full."""
         if self._agent is None:
             raise Unavailable("the monitor is being loaded")
-        size = sum(size_of(key, payload) for key, payload in found)
-        if self._put_bytes - self._taken_bytes + size > self._queue_bytes:
-            self.counts["refused"] += len(found)
+        size = sum(size_of(key, payload) for key, payload in payloads)
+        if self._put_bytes - self._removed_bytes + size > self._queue_bytes:
+            self.counts["refused"] += len(payloads)
             raise Unavailable(f"{self.queued} events wait already")
-        self._waiting.extend(found)
+        self._queue.extend(payloads)
         self._put_bytes += size
-        self.counts["taken"] += len(found)
+        self.counts["taken"] += len(payloads)
         if not self._arrived.is_set():
             self._arrived.set()
 
     @property
     def queued(self) -> int:
         """Events that wait to be processed."""
-        return len(self._waiting)
+        return len(self._queue)
 
     # -- in the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not (self._closed and not self._waiting):
+        while not (self._closed and not self._queue):
             self._arrived.clear()
-            if not self._waiting:
+            if not self._queue:
                 self._arrived.wait(1.0)
                 sleep(NAP_SECONDS)
             try:
-                self._work()
+                self._process_queue()
             except Exception:  # whatever was posted, later events must be counted
                 log.exception("events can't be counted")
         assert self._agent is not None
         hand_in(self._agent, self.halves.expire(math.inf))
 
-    def _work(self) -> None:
+    def _process_queue(self) -> None:
         """Join and hand in waiting events."""
         pairs: list[Pair] = []
         now = monotonic()
-        for _ in range(min(AT_ONCE, len(self._waiting))):
-            key, payload = self._waiting.popleft()
-            self._taken_bytes += size_of(key, payload)
+        for _ in range(min(MAX_BATCH_EVENTS, len(self._queue))):
+            key, payload = self._queue.popleft()
+            self._removed_bytes += size_of(key, payload)
             if (pair := self.halves.add(key, payload, now)) is not None:
                 pairs.append(pair)
         pairs += self.halves.expire(now)
@@ -162,7 +162,7 @@ class Events:
 
     def state(self) -> Any:
         """See Source: what a kill would lose. After `close` nothing waits any more."""
-        return {"waiting": self.queued + self.halves.apart}
+        return {"waiting": self.queued + self.halves.unpaired}
 
     def metrics(self) -> Iterator[Metric]:
         """See Source."""
@@ -194,7 +194,7 @@ def halves_metrics(source: str, halves: Halves) -> Iterator[Metric]:
         counts.add_metric([source, outcome], count)
     yield counts
     for name, text, value in (
-        ("known", "Ids that wait for their other half, or have had it", halves.waiting),
+        ("known", "Ids that wait for their other half, or have had it", halves.known_ids),
         ("bytes", "Approximate bytes of ids and waiting halves", halves.bytes),
     ):
         gauge = GaugeMetricFamily(f"driftline_halves_{name}", text, labels=["source"])

@@ -51,19 +51,19 @@ MAX_LINE_BYTES = 64 * 2**20
 CHUNK_ROWS = 16_384
 
 FORGET_SECONDS = 3600.0
-"""How long a place is kept after its file was last seen: a volume may mount late, a rename hides it."""
+"""How long a position is kept after its file was last seen: a volume may mount late, a rename hides it."""
 
 MAX_UNSEEN = 20_000
-"""Most places of unseen files; beyond that, those unseen for longest are forgotten."""
+"""Most positions of unseen files; beyond that, those unseen for longest are forgotten."""
 
 _ROTATED = re.compile(r"(\.\d+)+\Z")
 _HEAD_BYTES = _LAST_BYTES = 256
-_PAYLOAD = {"id", "type", "body"}
-_NEEDED = tuple(name for name in COLUMNS if name not in ("json_length", "status"))
+_PAYLOAD_COLUMNS = {"id", "type", "body"}
+_REQUIRED = tuple(name for name in COLUMNS if name not in ("json_length", "status"))
 
 
 @dataclass(slots=True)
-class Place:
+class Position:
     """How far a file has been read.
 
     done     rows of Parquet, else bytes
@@ -97,7 +97,7 @@ class Files:
         self.halves = Halves(join_bytes, join_seconds)
         self.counts: Counter[str] = Counter(dict.fromkeys(("read", "malformed", "failed"), 0))
         self._pattern = pattern
-        self._places: dict[int, Place] = {}
+        self._positions: dict[int, Position] = {}
         self._seen: dict[Path, tuple[int, int, int]] = {}
         self._logged: dict[str, str] = {}  # why a file, or a scan, has failed
         self._empty_logged = False  # there is nothing to read, and that was logged
@@ -110,7 +110,7 @@ class Files:
     async def start(self, agent: Agent, state: Any) -> None:
         """See Source."""
         if state is not None:
-            self._places = {place["inode"]: Place(**place) for place in state["places"]}
+            self._positions = {position["inode"]: Position(**position) for position in state["places"]}
             self.halves.restore(state["halves"], monotonic())
         self._thread = Thread(target=self._run, args=(agent,), name="driftline-files", daemon=True)
         self._thread.start()
@@ -123,8 +123,8 @@ class Files:
 
     def state(self) -> Any:
         """See Source."""
-        places = [asdict(place) for place in self._places.values()]
-        return {"places": places, "halves": self.halves.snapshot()}
+        positions = [asdict(position) for position in self._positions.values()]
+        return {"places": positions, "halves": self.halves.snapshot()}
 
     def metrics(self) -> Iterator[Metric]:
         """See Source."""
@@ -150,16 +150,16 @@ class Files:
 
     def _scan(self, agent: Agent) -> None:
         """Read what is new since the last scan; OSError if the files can't be listed."""
-        with agent.steady:
+        with agent.state_lock:
             hand_in(agent, self.halves.expire(monotonic()))
         for path in self._paths():
             try:
                 self._read(path, agent)
             except Exception as error:  # whatever is in it; it is read again when it has changed
-                again = isinstance(error, OSError) and error.errno is not None  # Arrow's own have none
-                if again:
+                is_temporary = isinstance(error, OSError) and error.errno is not None  # Arrow's own have none
+                if is_temporary:
                     self._seen.pop(path, None)
-                self._fail("failed" if again else "malformed", str(path), error)
+                self._fail("failed" if is_temporary else "malformed", str(path), error)
 
     def _fail(self, outcome: str, name: str, error: Exception) -> None:
         """Count a failure; log it if it differs from the last one of that file or pattern."""
@@ -175,129 +175,129 @@ class Files:
         matching = (
             folder.iterdir() if folder.is_dir() else map(Path, glob.glob(self._pattern, recursive=True))
         )
-        found = sorted(matching)
+        paths = sorted(matching)
         changed: list[Path] = []
-        there: dict[Path, tuple[int, int, int]] = {}
-        for path in found:
+        present: dict[Path, tuple[int, int, int]] = {}
+        for path in paths:
             if path.name.startswith(".") or _kind(path) is None or not os.path.isfile(path):
                 continue
             try:
                 stat = path.stat()
             except OSError:  # removed meanwhile
                 continue
-            there[path] = mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
-            if self._seen.get(path) != mark:
+            present[path] = stamp = stat.st_ino, stat.st_size, stat.st_mtime_ns
+            if self._seen.get(path) != stamp:
                 changed.append(path)
-        self._seen = there
-        self._warn_if_empty(len(found))
-        self._logged = {str(path): self._logged[str(path)] for path in there if str(path) in self._logged}
-        self._forget({inode for inode, _, _ in there.values()}, monotonic())
+        self._seen = present
+        self._warn_if_empty(len(paths))
+        self._logged = {str(path): self._logged[str(path)] for path in present if str(path) in self._logged}
+        self._forget({inode for inode, _, _ in present.values()}, monotonic())
         return changed
 
-    def _warn_if_empty(self, found: int) -> None:
+    def _warn_if_empty(self, file_count: int) -> None:
         """Log once that there is nothing to read, until there is: a pattern may be wrong or early."""
         if self._seen:
             self._empty_logged = False
         elif not self._empty_logged:
             self._empty_logged = True
-            others = f", {found} with other endings than {', '.join(KINDS)}" if found else ""
-            log.warning("%s: no files to read%s; looking every %g s", self._pattern, others, POLL_SECONDS)
+            ignored = f", {file_count} with other endings than {', '.join(KINDS)}" if file_count else ""
+            log.warning("%s: no files to read%s; looking every %g s", self._pattern, ignored, POLL_SECONDS)
 
-    def _forget(self, there: set[int], now: float) -> None:
-        """Drop the places of inodes that have been gone for long; a scan without files does not count."""
-        if not there:
+    def _forget(self, present: set[int], now: float) -> None:
+        """Drop the positions of inodes that have been gone for long; a scan without files does not count."""
+        if not present:
             self._unseen.clear()
             return
-        gone = self._places.keys() - there
+        gone = self._positions.keys() - present
         self._unseen = {inode: since for inode, since in self._unseen.items() if inode in gone}
         for inode in gone - self._unseen.keys():
             self._unseen[inode] = now
-        kept = dict(self._places)
+        positions = dict(self._positions)
         for inode, since in list(self._unseen.items()):
             if now - since < FORGET_SECONDS and len(self._unseen) <= MAX_UNSEEN:
                 break
-            del self._unseen[inode], kept[inode]
-        self._places = kept  # in one assignment: a checkpoint may be reading it
+            del self._unseen[inode], positions[inode]
+        self._positions = positions  # in one assignment: a checkpoint may be reading it
 
     def _read(self, path: Path, agent: Agent) -> None:
         """Read a file from where it was left."""
         with path.open("rb") as file:
-            with agent.steady:
-                place = self._place(file, _kind(path) == "parquet")
+            with agent.state_lock:
+                position = self._position_of(file, _kind(path) == "parquet")
             if _kind(path) == "parquet":
-                self._read_parquet(file, place, agent)
+                self._read_parquet(file, position, agent)
             else:
-                self._read_text(file, place, agent, _kind(path) == "csv")
+                self._read_text(file, position, agent, _kind(path) == "csv")
 
-    def _place(self, file: Any, rows: bool) -> Place:
+    def _position_of(self, file: Any, rows: bool) -> Position:
         """Return where a file was left, in rows or bytes; its beginning if it is a different file."""
         stat = os.fstat(file.fileno())
-        place = self._places.get(stat.st_ino)
-        if place is not None:
-            same = sha256(file.read(place.first)).hexdigest() == place.digest
-            if same and (rows or place.done <= stat.st_size):
-                if not place.last or _last(file, place.done) == place.last:
-                    return place
+        position = self._positions.get(stat.st_ino)
+        if position is not None:
+            same = sha256(file.read(position.first)).hexdigest() == position.digest
+            if same and (rows or position.done <= stat.st_size):
+                if not position.last or _tail_digest(file, position.done) == position.last:
+                    return position
             file.seek(0)
         head = file.read(_HEAD_BYTES)
-        self._places[stat.st_ino] = place = Place(stat.st_ino, len(head), sha256(head).hexdigest())
-        return place
+        self._positions[stat.st_ino] = position = Position(stat.st_ino, len(head), sha256(head).hexdigest())
+        return position
 
-    def _read_parquet(self, file: Any, place: Place, agent: Agent) -> None:
+    def _read_parquet(self, file: Any, position: Position, agent: Agent) -> None:
         with pq.ParquetFile(file) as table:
-            before = 0
+            rows_read = 0
             for batch in table.iter_batches(CHUNK_ROWS):
-                rows = batch.slice(max(0, place.done - before))
-                before += len(batch)
+                rows = batch.slice(max(0, position.done - rows_read))
+                rows_read += len(batch)
                 if self._closed.is_set():
                     return
                 if len(rows):
-                    self._count(agent, place, before, rows, None)
+                    self._count(agent, position, rows_read, rows, None)
 
-    def _read_text(self, file: Any, place: Place, agent: Agent, csv: bool) -> None:
+    def _read_text(self, file: Any, position: Position, agent: Agent, csv: bool) -> None:
         while not self._closed.is_set():
-            file.seek(place.done)
-            if place.passing:
-                if not self._pass_over(file, place, agent):
+            file.seek(position.done)
+            if position.passing:
+                if not self._skip_line(file, position, agent):
                     return
                 continue
-            part = _part(file, csv)
+            part = _next_lines(file, csv)
             if part is None:
-                with agent.steady:
+                with agent.state_lock:
                     self.counts["malformed"] += 1
                     agent.fail(f"a line: expected at most {MAX_LINE_BYTES} bytes, got more")
-                    place.passing = True
+                    position.passing = True
                 continue
             if not part:
                 return  # the last line is incomplete
-            done, header = place.done + len(part), place.header
+            done, header = position.done + len(part), position.header
             if csv and not header:
                 first, _, part = part.partition(b"\n")
                 header = first.decode("utf-8", "replace").rstrip("\r")
-            self._count(agent, place, done, None, part, header, _last(file, done))
+            self._count(agent, position, done, None, part, header, _tail_digest(file, done))
 
-    def _pass_over(self, file: Any, place: Place, agent: Agent) -> bool:
+    def _skip_line(self, file: Any, position: Position, agent: Agent) -> bool:
         """Skip a chunk of a line that is too long, up to its end at most; False at the end of the file."""
         chunk = file.read(CHUNK_BYTES)
         end = chunk.find(b"\n") + 1
-        done = place.done + (end or len(chunk))
-        last = _last(file, done)
-        with agent.steady:
-            place.done, place.passing, place.last = done, not end, last
+        done = position.done + (end or len(chunk))
+        last = _tail_digest(file, done)
+        with agent.state_lock:
+            position.done, position.passing, position.last = done, not end, last
         return bool(chunk)
 
     def _count(
         self,
         agent: Agent,
-        place: Place,
+        position: Position,
         done: int,
         rows: Any,
         text: bytes | None,
         header: str = "",
         last: str = "",
     ) -> None:
-        """Count a part of a file and move its place, in one step; skip what can't be read."""
-        with agent.steady:
+        """Count a part of a file and move its position, in one step; skip what can't be read."""
+        with agent.state_lock:
             try:
                 if rows is not None:
                     self._count_table(agent, pa.table(rows))
@@ -309,19 +309,19 @@ class Files:
             except Exception as error:  # whatever is in it: the thread must not be stuck on it forever
                 self.counts["malformed"] += 1
                 agent.fail(str(error) or type(error).__name__)
-            place.done, place.header, place.last = done, header, last
+            position.done, position.header, position.last = done, header, last
 
     def _count_table(self, agent: Agent, table: Any) -> None:
-        if set(table.column_names) >= _PAYLOAD:
-            whole = table.filter(_complete(table))
-            for _ in range(len(table) - len(whole)):
-                agent.fail(f"a payload: expected {', '.join(_NEEDED)}, got a null among them")
-            self._join(agent, of_table(whole))
+        if set(table.column_names) >= _PAYLOAD_COLUMNS:
+            complete = table.filter(_complete_rows(table))
+            for _ in range(len(table) - len(complete)):
+                agent.fail(f"a payload: expected {', '.join(_REQUIRED)}, got a null among them")
+            self._join(agent, of_table(complete))
         else:
             agent.observe_columns(columns_of(table))
 
     def _count_csv(self, agent: Agent, header: str, text: bytes) -> None:
-        if {name.strip('" ') for name in header.split(",")} >= _PAYLOAD:
+        if {name.strip('" ') for name in header.split(",")} >= _PAYLOAD_COLUMNS:
             raise BadRequest("payloads: expected Parquet or JSON lines, got CSV")
         agent.observe(Exchange("", Body(header.encode() + b"\n" + text, b"text/csv")))
 
@@ -352,16 +352,16 @@ class Files:
         hand_in(agent, [pair for pair in pairs if pair is not None])
 
 
-def _complete(table: Any) -> Any:
+def _complete_rows(table: Any) -> Any:
     """Return a mask of the rows that have all that a payload must have."""
-    valid = (pc.is_valid(table.column(name)) for name in _NEEDED if name in table.column_names)
+    valid = (pc.is_valid(table.column(name)) for name in _REQUIRED if name in table.column_names)
     return reduce(pc.and_, valid)
 
 
 _STRUCTURED = [(b"content-type", cloudevents.STRUCTURED.encode())]
 
 
-def _last(file: Any, done: int) -> str:
+def _tail_digest(file: Any, done: int) -> str:
     """Return the digest of the bytes before a position."""
     start = max(0, done - _LAST_BYTES)
     file.seek(start)
@@ -372,19 +372,19 @@ def _kind(path: Path) -> str | None:
     return KINDS.get(Path(_ROTATED.sub("", path.name)).suffix)
 
 
-def _part(file: Any, csv: bool) -> bytes | None:
+def _next_lines(file: Any, csv: bool) -> bytes | None:
     """Return the next complete lines; empty if there is none yet, None if the line is too long."""
-    chunk, wanted = file.read(CHUNK_BYTES), CHUNK_BYTES
-    while (end := _end(chunk, csv)) == 0:
-        if len(chunk) < wanted:
+    chunk, size = file.read(CHUNK_BYTES), CHUNK_BYTES
+    while (end := _end_of_lines(chunk, csv)) == 0:
+        if len(chunk) < size:
             return b""
-        if wanted >= MAX_LINE_BYTES:
+        if size >= MAX_LINE_BYTES:
             return None
-        chunk, wanted = chunk + file.read(wanted), 2 * wanted
+        chunk, size = chunk + file.read(size), 2 * size
     return bytes(chunk[:end])
 
 
-def _end(chunk: bytes, csv: bool) -> int:
+def _end_of_lines(chunk: bytes, csv: bool) -> int:
     """Return where the last complete line ends; in CSV, quoted values may contain newlines."""
     if not csv:
         return chunk.rfind(b"\n") + 1

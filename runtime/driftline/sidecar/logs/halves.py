@@ -26,30 +26,30 @@ class Halves:
     response does not arrive is given up, unless no response ever came: then none are logged, and it stands
     alone.
 
-    most_bytes  that may wait; beyond that, the oldest are dropped
+    max_bytes   that may wait; beyond that, the oldest are dropped
     seconds     that a half waits for the other
 
-    counts  halves by outcome: 'joined', 'alone', 'duplicate', 'dropped' for lack of room, 'expired' without
+    counts    halves by outcome: 'joined', 'alone', 'duplicate', 'dropped' for lack of room, 'expired' without
             the other, 'lost' with an agent that was killed; and 'late', the joined requests that came after
             their responses
-    apart   halves that wait for the others
+    unpaired  halves that wait for the others
     """
 
-    def __init__(self, most_bytes: int, seconds: float) -> None:
+    def __init__(self, max_bytes: int, seconds: float) -> None:
         self.counts: Counter[str] = Counter(
             dict.fromkeys(("joined", "alone", "duplicate", "dropped", "expired", "lost", "late"), 0)
         )
-        self.apart = 0
+        self.unpaired = 0
         self.bytes = 0
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._seconds = seconds
-        self._known: OrderedDict[str, tuple[float, Payload | None]] = OrderedDict()
-        self._answers = False
+        self._entries: OrderedDict[str, tuple[float, Payload | None]] = OrderedDict()
+        self._has_responses = False
 
     @property
-    def waiting(self) -> int:
+    def known_ids(self) -> int:
         """Ids that are known."""
-        return len(self._known)
+        return len(self._entries)
 
     def add(self, key: str, payload: Payload, now: float) -> Pair | None:
         """Add a half; return the pair if the other half was waiting.
@@ -57,20 +57,20 @@ class Halves:
         key  common to both halves: their id and its source
         now  in seconds, never less than before
         """
-        self._answers = self._answers or payload.type != REQUEST
-        known = self._known.get(key)
-        if known is None:
-            self._known[key] = now, payload
-            self.apart += 1
+        self._has_responses = self._has_responses or payload.type != REQUEST
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = now, payload
+            self.unpaired += 1
             self.bytes += size_of(key, payload)
             self._make_room()
             return None
-        since, other = known
+        since, other = entry
         if other is None or other.type == payload.type:
             self.counts["duplicate"] += 1
             return None
-        self._known[key] = since, None
-        self.apart -= 1
+        self._entries[key] = since, None
+        self.unpaired -= 1
         self.bytes += size_of(key, None) - size_of(key, other)
         self.counts["joined"] += 2
         if payload.type == REQUEST:
@@ -80,31 +80,31 @@ class Halves:
 
     def expire(self, now: float) -> list[Pair]:
         """Remove expired ids; return requests that stand alone."""
-        found: list[Pair] = []
-        while self._known:
-            since, payload = next(iter(self._known.values()))
+        alone: list[Pair] = []
+        while self._entries:
+            since, payload = next(iter(self._entries.values()))
             if now - since < self._seconds:
                 break
             self._pop()
             if payload is None:
                 continue
-            if payload.type == REQUEST and not self._answers:
+            if payload.type == REQUEST and not self._has_responses:
                 self.counts["alone"] += 1
-                found.append((payload, None))
+                alone.append((payload, None))
             else:
                 self.counts["expired"] += 1
-        return found
+        return alone
 
     def _make_room(self) -> None:
-        while self.bytes > self._most_bytes:
+        while self.bytes > self._max_bytes:
             if self._pop() is not None:
                 self.counts["dropped"] += 1
 
     def _pop(self) -> Payload | None:
         """Remove the oldest id; return the half that waited there."""
-        key, (_, payload) = self._known.popitem(last=False)
+        key, (_, payload) = self._entries.popitem(last=False)
         self.bytes -= size_of(key, payload)
-        self.apart -= payload is not None
+        self.unpaired -= payload is not None
         return payload
 
     # -- over a restart -----------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class Halves:
         """Return the waiting halves in JSON's types."""
         return [
             [key, *payload[:-1], b64encode(payload.body).decode()]
-            for key, (_, payload) in self._known.items()
+            for key, (_, payload) in self._entries.items()
             if payload is not None
         ]
 

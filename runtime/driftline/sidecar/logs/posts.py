@@ -21,19 +21,25 @@ from driftline.errors import DriftlineError
 from driftline.http import HttpConnection
 from driftline.protocols.cloudevents import from_http
 from driftline.protocols.payloads import JSON_LENGTH, Payload, of_event
-from driftline.sidecar.logs.events import INFERENCE_LENGTH, PATHS, TAKEN, Events
+from driftline.sidecar.logs.events import ACCEPTED, INFERENCE_LENGTH, PATHS, Events
 
 MAX_HEADS = 1_000
 """Parsed heads to cache."""
 
 MAX_HEAD_BYTES = 4_000
 
-_END = b"\r\n\r\n"
+_HEAD_END = b"\r\n\r\n"
 _ID, _TIME, _LENGTH = b"ce-id", b"ce-time", b"content-length"
 _VARYING = re.compile(rb"(\r\n(?:[Cc]e-(?:[Ii]d|[Tt]ime)|[Cc]ontent-[Ll]ength): )([!#$&-~]+)(?=\r\n)")
 """A varying header, group 1, and its value, group 2, if that has no quotes and no escapes."""
 
-_UNUSUAL = {b"expect", b"transfer-encoding", b"upgrade", INFERENCE_LENGTH, b"ce-" + JSON_LENGTH.encode()}
+_UNUSUAL_HEADERS = {
+    b"expect",
+    b"transfer-encoding",
+    b"upgrade",
+    INFERENCE_LENGTH,
+    b"ce-" + JSON_LENGTH.encode(),
+}
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -63,39 +69,40 @@ class Connection(HttpConnection):
 
     events: ClassVar[Events]
     heads: ClassVar[dict[bytes, Head]]
-    _fresh = b""  # the data being parsed, from the beginning of a request on
-    _used_at = 0.0
+    _received = b""  # the data being parsed, from the beginning of a request on
+    _idle_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Parse the data received."""
-        if self._between and (self.cycle is None or self.cycle.response_complete):
-            if not self.flow.write_paused and self._take(data):
+        if self._between_requests and (self.cycle is None or self.cycle.response_complete):
+            if not self.flow.write_paused and self._accept(data):
                 return
-            self._fresh = data
+            self._received = data
         super().data_received(data)
-        self._fresh = b""
+        self._received = b""
 
-    def _take(self, data: bytes) -> bool:
+    def _accept(self, data: bytes) -> bool:
         """Queue the event of a post with a known head, and respond; False for any other data."""
-        end = data.find(_END) + len(_END)
+        end = data.find(_HEAD_END) + len(_HEAD_END)
         text, values = _split(data[:end])
         head = self.heads.get(text)
         if head is None or len(values) != len(head.varying):
             return False
-        given = dict(zip(head.varying, values, strict=True))
-        time = _seconds(given[_TIME]) if _TIME in given else 0.0
-        if time is None or given[_LENGTH] != b"%d" % (len(data) - end):
+        varying = dict(zip(head.varying, values, strict=True))
+        time = _seconds(varying[_TIME]) if _TIME in varying else 0.0
+        if time is None or varying[_LENGTH] != b"%d" % (len(data) - end):
             return False
-        name, known = given[_ID].decode("ascii"), head.payload
+        event_id, template = varying[_ID].decode("ascii"), head.payload
         payload = Payload(
-            name, known.type, time, known.model, known.version, known.content_type, None, None, data[end:]
-        )
+            event_id, template.type, time, template.model, template.version, template.content_type,
+            None, None, data[end:],
+        )  # fmt: skip
         try:
-            self.events.put([(f"{head.source} {name}", payload)])
+            self.events.put([(f"{head.source} {event_id}", payload)])
         except DriftlineError as error:
             self._answer(failure(error))
         else:
-            self._answer(TAKEN)
+            self._answer(ACCEPTED)
         return True
 
     def _answer(self, response: Response) -> None:
@@ -103,36 +110,36 @@ class Connection(HttpConnection):
         lines = [b"%b: %b\r\n" % field for field in fields]
         self.transport.write(b"".join((_STATUS[response.status_code], *lines, b"\r\n", response.body)))
         self.server_state.total_requests += 1
-        self._used_at = self.loop.time()
+        self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self._check_in(self.timeout_keep_alive)
+            self._schedule_idle_check(self.timeout_keep_alive)
 
     # -- what uvicorn calls -------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
         """Let uvicorn handle a request, and cache its head."""
         super().on_headers_complete()
-        if self._fresh:
-            self._remember(self._fresh[: self._fresh.find(_END) + len(_END)])
-            self._fresh = b""
+        if self._received:
+            self._cache_head(self._received[: self._received.find(_HEAD_END) + len(_HEAD_END)])
+            self._received = b""
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it has been idle for long enough; a timer per event would cost more."""
-        left = self._used_at + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._check_in(left)
+        remaining = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if remaining > 0:
+            self._schedule_idle_check(remaining)
         else:
             super().timeout_keep_alive_handler()
 
-    def _check_in(self, seconds: float) -> None:
+    def _schedule_idle_check(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
-    def _remember(self, text: bytes) -> None:
+    def _cache_head(self, text: bytes) -> None:
         """Cache a head if it is a plain one of a logger's event in binary mode."""
         scope, fields = self.scope, dict(self.headers)
         if (
             scope["method"] != "POST" or scope["path"] not in PATHS or scope["http_version"] != "1.1"
-            or not self.parser.should_keep_alive() or not _UNUSUAL.isdisjoint(fields)
+            or not self.parser.should_keep_alive() or not _UNUSUAL_HEADERS.isdisjoint(fields)
             or fields.get(b"content-type", b"")[:23].lower() == b"application/cloudevents"
         ):  # fmt: skip
             return
@@ -166,7 +173,7 @@ def _split(head: bytes) -> tuple[bytes, list[bytes]]:
 def _seconds(time: bytes) -> float | None:
     """Seconds since 1970; None if it is not a valid time."""
     try:
-        found = datetime.fromisoformat(time.decode("ascii"))
+        parsed = datetime.fromisoformat(time.decode("ascii"))
     except ValueError:
         return None
-    return found.timestamp() if found.tzinfo is not None else None
+    return parsed.timestamp() if parsed.tzinfo is not None else None

@@ -12,8 +12,8 @@ from driftline import child_process, logs
 from driftline.child_process import SharedCounts
 from driftline.config import Monitoring, Sidecar
 from driftline.errors import DriftlineError
-from driftline.sidecar.process import make, run, sources
-from driftline.sidecar.proxy.tap import COUNTED, TapSource
+from driftline.sidecar.process import make_agent, run, sources
+from driftline.sidecar.proxy.tap import COUNTERS, TapSource
 
 log = logging.getLogger("driftline.sidecar")
 
@@ -24,7 +24,7 @@ def main(end: int, shared: int, listener: int) -> int:
     with copies, socket.socket(fileno=listener) as pages:
         logs.configure(settings.log_format, settings.log_level, access_log=False)
         try:
-            asyncio.run(_watch(settings, monitoring, copies, SharedCounts(COUNTED, shared), pages))
+            asyncio.run(_watch(settings, monitoring, copies, SharedCounts(COUNTERS, shared), pages))
         except DriftlineError as error:
             log.error("%s", error)
             return 2
@@ -40,7 +40,7 @@ async def _watch(
 ) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     tap = TapSource(copies, shared, partial(loop.call_soon_threadsafe, stopping.set))
-    agent = make(settings, monitoring)
+    agent = make_agent(settings, monitoring)
     await run(agent, [tap, *sources(settings)], settings, pages, stopping)
 
 

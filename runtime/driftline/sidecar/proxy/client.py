@@ -28,42 +28,42 @@ class ForwardedRequest:
     """One request to the upstream, until its response is forwarded.
 
     method, target  of the request
-    old             whether the client speaks HTTP/1.0
-    keep            whether the client's connection stays open after the response
+    is_http10       whether the client speaks HTTP/1.0
+    keep_alive      whether the client's connection stays open after the response
     chunked         whether the request is sent in chunks
-    out             data to be written to the upstream next
+    unsent          data to be written to the upstream next
     complete        whether all of the request has arrived
     answered        whether a response has begun: another one can't be sent
     done            whether nothing more is to be done about it
     sent            the first write, of a request that may be retried; None after a second write
     copy            the request's body for the agent; None if it is not wanted
     upstream        its connection, once it has one
-    began           by `monotonic`
+    started_at      by `monotonic`
     """
 
     __slots__ = (
-        "answered", "began", "chunked", "client", "complete", "copy", "done", "keep", "method", "old", "out",
-        "sent", "target", "upstream",
+        "answered", "chunked", "client", "complete", "copy", "done", "is_http10", "keep_alive", "method",
+        "sent", "started_at", "target", "unsent", "upstream",
     )  # fmt: skip
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.method = b""
         self.target = b""
-        self.old = False
-        self.keep = True
+        self.is_http10 = False
+        self.keep_alive = True
         self.chunked = False
-        self.out: list[bytes] = []
+        self.unsent: list[bytes] = []
         self.complete = False
         self.answered = False
         self.done = False
         self.sent: bytes | None = b""
         self.copy: Copy | None = None
         self.upstream: Upstream | None = None
-        self.began = monotonic()
+        self.started_at = monotonic()
 
     @property
-    def again(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether it may be retried if its connection was being closed while it was written."""
         return self.method in IDEMPOTENT and self.complete and bool(self.sent)
 
@@ -74,23 +74,23 @@ class Client(asyncio.Protocol):
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         self._parser = httptools.HttpRequestParser(self)
-        self._coming: ForwardedRequest | None = None
+        self._incoming: ForwardedRequest | None = None
         self._waiting: deque[ForwardedRequest] = deque()
         self._url = b""
         self._fields: list[Field] = []
         self._connection = b""
-        self._head = 0
-        self._unplaced = 0  # bytes received since the last part of a body or end of a head
+        self._head_bytes = 0
+        self._unparsed_bytes = 0  # bytes received since the last part of a body or end of a head
         self._framing = b""
         self._peer = b""
         self._forwarded = b""
         self.transport: asyncio.Transport
         self.request: ForwardedRequest | None = None
-        self.last = False
+        self.closing = False
         self.idle_since = monotonic()
         self.slow = False
         self.parsing = False
-        self.advanced = True  # data has arrived, or could not, since this was last checked
+        self.has_progressed = True  # data has arrived, or could not, since this was last checked
 
     # -- asyncio --------------------------------------------------------------------------------------
 
@@ -113,29 +113,29 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request, or several requests."""
-        if self.last and self._coming is None:
+        if self.closing and self._incoming is None:
             return  # no further request is handled
-        self.parsing = self.advanced = True
-        self._unplaced += len(data)
+        self.parsing = self.has_progressed = True
+        self._unparsed_bytes += len(data)
         try:
             self._feed(data)
-            if self._unplaced > MAX_HEAD:
+            if self._unparsed_bytes > MAX_HEAD:
                 self._refuse()
         except httptools.HttpParserError:
             self._refuse()
         finally:
             self.parsing = False
         request = self.request
-        if request is not None and request.out and request.upstream is not None:
+        if request is not None and request.unsent and request.upstream is not None:
             request.upstream.flush()
 
     def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
+        remaining = memoryview(data)
         while True:
             try:
-                self._parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as other:
-                rest = rest[other.args[0] :]
+                self._parser.feed_data(remaining)
+            except httptools.HttpParserUpgrade as upgrade:
+                remaining = remaining[upgrade.args[0] :]
                 self._parser = parser_after_head(self)
                 self._parser.feed_data(self._framing)
             else:
@@ -157,63 +157,63 @@ class Client(asyncio.Protocol):
         """Continue reading, unless requests are waiting."""
         if not self._waiting and not self.transport.is_closing():
             self.transport.resume_reading()
-            self.advanced = True  # data that arrived meanwhile is read only now
+            self.has_progressed = True  # data that arrived meanwhile is read only now
 
     # -- the parser -----------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """Start a request."""
-        self._coming = ForwardedRequest(self)
-        self._url, self._connection, self._forwarded, self._head = b"", b"", b"", 0
+        self._incoming = ForwardedRequest(self)
+        self._url, self._connection, self._forwarded, self._head_bytes = b"", b"", b"", 0
         self._fields = []
 
     def on_url(self, part: bytes) -> None:
         """Add a part of the target."""
         self._url += part
-        self._grow(len(part))
+        self._count_head_bytes(len(part))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header; drop trailers, which follow the body."""
-        request = self._coming
+        request = self._incoming
         assert request is not None
-        self._grow(len(name) + len(value))
+        self._count_head_bytes(len(name) + len(value))
         if request.target:
             return
         if b"\r" in value or b"\n" in value:
             raise ValueError("a header of several lines")
-        low = name.lower()
-        if low == b"connection":
+        key = name.lower()
+        if key == b"connection":
             self._connection += b"," + value
-        elif low == b"transfer-encoding":
+        elif key == b"transfer-encoding":
             if value.lower() != b"chunked":
                 raise ValueError("an unsupported transfer coding")
             request.chunked = True
-        elif low == b"x-forwarded-for":
+        elif key == b"x-forwarded-for":
             self._forwarded += value + b", "
-        elif low not in headers.HOP_BY_HOP:
-            self._fields.append((low, name, value))
+        elif key not in headers.HOP_BY_HOP:
+            self._fields.append((key, name, value))
 
     def on_headers_complete(self) -> None:
         """Send the request's head, or queue the request."""
-        request, parser = self._coming, self._parser
+        request, parser = self._incoming, self._parser
         assert request is not None
         request.method, request.target = parser.get_method(), self._url or b"/"
-        request.old = parser.get_http_version() == "1.0"
-        request.keep = parser.should_keep_alive() and not self.last
-        self._unplaced = 0
+        request.is_http10 = parser.get_http_version() == "1.0"
+        request.keep_alive = parser.should_keep_alive() and not self.closing
+        self._unparsed_bytes = 0
         if parser.should_upgrade():
-            length = [(low, value) for low, _, value in self._fields if low == b"content-length"]
+            length = [(key, value) for key, _, value in self._fields if key == b"content-length"]
             self._framing = framing([(b"transfer-encoding", b"chunked")] if request.chunked else length)
-        without = headers.named(self._connection) if self._connection else frozenset()
-        request.out = [
+        excluded = headers.named(self._connection) if self._connection else frozenset()
+        request.unsent = [
             request.method, b" ", request.target, b" HTTP/1.1\r\n",
-            *headers.lines(self._fields, without),
+            *headers.lines(self._fields, excluded),
             b"Via: 1.1 driftline\r\nX-Forwarded-For: ", self._forwarded, self._peer,
             b"\r\nTransfer-Encoding: chunked\r\n\r\n" if request.chunked else b"\r\n\r\n",
         ]  # fmt: skip
-        if request.old and not any(field[0] == b"host" for field in self._fields):
-            request.out.insert(4, b"Host: " + self._proxy.authority + b"\r\n")
-        if request.method == b"POST" and self._proxy.watched(request.target):
+        if request.is_http10 and not any(field[0] == b"host" for field in self._fields):
+            request.unsent.insert(4, b"Host: " + self._proxy.authority + b"\r\n")
+        if request.method == b"POST" and self._proxy.is_watched(request.target):
             request.copy = Copy.of(self._fields, self._proxy.copy_body_bytes)
         if self.request is None:
             self._begin(request)
@@ -223,26 +223,26 @@ class Client(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         """Add a part of the body."""
-        request = self._coming
+        request = self._incoming
         assert request is not None
-        self._unplaced = 0
+        self._unparsed_bytes = 0
         if request.done:
             return
-        request.out += (b"%x\r\n" % len(part), part, b"\r\n") if request.chunked else (part,)
+        request.unsent += (b"%x\r\n" % len(part), part, b"\r\n") if request.chunked else (part,)
         if request.copy is not None:
             request.copy.add(part)
 
     def on_message_complete(self) -> None:
         """End a request; for one that requests another protocol, this is only its head."""
-        self._unplaced = 0
+        self._unparsed_bytes = 0
         if self._parser.should_upgrade():
             return
-        request, self._coming = self._coming, None
+        request, self._incoming = self._incoming, None
         assert request is not None
         request.complete = True
         if request.chunked and not request.done:
-            request.out.append(b"0\r\n\r\n")
-        if request.done and self.last:
+            request.unsent.append(b"0\r\n\r\n")
+        if request.done and self.closing:
             self.transport.close()  # its response was sent before it was complete
 
     # -- requests in order ----------------------------------------------------------------------------
@@ -250,8 +250,8 @@ class Client(asyncio.Protocol):
     def finished(self, request: ForwardedRequest) -> None:
         """Continue with the next request, or close the connection."""
         request.done = True
-        if not request.keep or self.last or not request.complete:
-            self.last = True
+        if not request.keep_alive or self.closing or not request.complete:
+            self.closing = True
             if request.complete:
                 self.transport.close()
             else:  # the rest is discarded: after a close, the client might not read its response
@@ -270,46 +270,47 @@ class Client(asyncio.Protocol):
             self.transport.abort()
             return
         request.answered = True
-        keep = request.keep and request.complete
-        request.keep = keep
+        keep_alive = request.keep_alive and request.complete
+        request.keep_alive = keep_alive
         self._proxy.shared.add(f"answers_{status // 100}xx")
         body = orjson.dumps({"error": message})
-        self.transport.write(_answer(status, b"" if request.method == b"HEAD" else body, len(body), keep))
+        content = b"" if request.method == b"HEAD" else body
+        self.transport.write(_answer(status, content, len(body), keep_alive))
         self.finished(request)
 
     def _begin(self, request: ForwardedRequest) -> None:
         self.request = request
-        request.began = monotonic()
+        request.started_at = monotonic()
         if request.method == b"CONNECT":
             self.fail(request, 501, "CONNECT: this is no proxy for other servers")
         else:
             self._proxy.begin(request)
 
-    def _grow(self, size: int) -> None:
-        self._head += size
-        if self._head > MAX_HEAD:
+    def _count_head_bytes(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD:
             raise ValueError("a head of too many bytes")
 
     def _refuse(self) -> None:
         """Reject data that is not HTTP, or a head that is too large."""
         self._proxy.shared.add("malformed")
-        self.last = True
-        self._coming = None
+        self.closing = True
+        self._incoming = None
         if self.request is not None:
             self.transport.abort()
             return
-        status = 431 if max(self._head, self._unplaced) > MAX_HEAD else 400
+        status = 431 if max(self._head_bytes, self._unparsed_bytes) > MAX_HEAD else 400
         self._proxy.shared.add("answers_4xx")
         body = orjson.dumps({"error": _REASONS[status].decode()})
-        self.transport.write(_answer(status, body, len(body), keep=False))
+        self.transport.write(_answer(status, body, len(body), keep_alive=False))
         self.transport.close()
 
 
-def _answer(status: int, body: bytes, length: int, keep: bool) -> bytes:
+def _answer(status: int, body: bytes, length: int, keep_alive: bool) -> bytes:
     return b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b" % (
         status,
         _REASONS[status],
         length,
-        b"" if keep else b"Connection: close\r\n",
+        b"" if keep_alive else b"Connection: close\r\n",
         body,
     )

@@ -65,7 +65,7 @@ class Proxy:
         self.clients: set[Client] = set()
         self.idle: list[Upstream] = []
         self.stopping = False
-        self.watched = lru_cache(MAX_PATHS)(_is_inference)
+        self.is_watched = lru_cache(MAX_PATHS)(_is_inference)
         self._url = url
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._connecting: set[asyncio.Task[None]] = set()
@@ -84,14 +84,14 @@ class Proxy:
         self.stopping = True
         self._server.close()
         deadline = monotonic() + seconds
-        look = monotonic()
+        next_stall_check = monotonic()
         while self.clients and monotonic() < deadline:
             for client in list(self.clients):
                 if client.request is None:
                     client.transport.close()
-            if monotonic() >= look:
+            if monotonic() >= next_stall_check:
                 self._end_stalled()
-                look += STALLED_SECONDS
+                next_stall_check += STALLED_SECONDS
             await asyncio.sleep(0.02)
         if self.clients:
             log.warning("%d requests have not finished in %g s", len(self.clients), seconds)
@@ -105,8 +105,8 @@ class Proxy:
         """End incomplete requests of which nothing has arrived since the last call, although it would have
         been read."""
         for client in list(self.clients):
-            request, advanced, client.advanced = client.request, client.advanced, False
-            if request is None or request.complete or advanced or not client.transport.is_reading():
+            request, has_progressed, client.has_progressed = client.request, client.has_progressed, False
+            if request is None or request.complete or has_progressed or not client.transport.is_reading():
                 continue
             if not request.done:
                 self._give_up(request, 503, STALLED)
@@ -131,11 +131,11 @@ class Proxy:
             request.upstream.request = None
             request.upstream.transport.abort()
 
-    def broken(self, request: ForwardedRequest, again: bool) -> None:
+    def connection_broken(self, request: ForwardedRequest, retry: bool) -> None:
         """Retry or fail a request: the upstream closed the connection before its response was complete."""
         request.upstream = None
-        if again and request.sent:
-            request.out, request.sent = [request.sent], None
+        if retry and request.sent:
+            request.unsent, request.sent = [request.sent], None
             self._connect(request)
             return
         self.shared.add("broken")
@@ -198,10 +198,10 @@ class Proxy:
         for client in list(self.clients):
             request = client.request
             if request is None or request.done:
-                since = client.idle_since if request is None else request.began
+                since = client.idle_since if request is None else request.started_at
                 if now - since > CLIENT_SECONDS:
                     client.transport.close()
-            elif not request.answered and now - request.began > ANSWER_SECONDS:
+            elif not request.answered and now - request.started_at > ANSWER_SECONDS:
                 self.shared.add("timeout")
                 self._give_up(request, 504, f"{self._url} has not answered within {ANSWER_SECONDS:g} s")
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)

@@ -23,7 +23,7 @@ from driftline.config import Monitoring, Sidecar
 from driftline.errors import ConfigError
 from driftline.http import loop_factory
 from driftline.sidecar.proxy.proxy import Proxy
-from driftline.sidecar.proxy.tap import COUNTED, Tap
+from driftline.sidecar.proxy.tap import COUNTERS, Tap
 from driftline.sockets import address_of, allow_connections, bind
 
 log = logging.getLogger("driftline.sidecar")
@@ -61,7 +61,7 @@ class Supervisor:
         self._monitoring = monitoring
         self._traffic = traffic
         self._pages = pages
-        self._shared = SharedCounts.new(COUNTED)
+        self._shared = SharedCounts.new(COUNTERS)
         self._tap = Tap(settings.copy_queue_bytes, self._shared)
         self._proxy = Proxy(settings.upstream, self._tap, self._shared, settings.copy_body_bytes)
         self._stopping = asyncio.Event()
@@ -78,16 +78,16 @@ class Supervisor:
             address_of(self._traffic), self._settings.upstream, address_of(self._pages),
             extra={"address": address_of(self._pages), "traffic": address_of(self._traffic)},
         )  # fmt: skip
-        keeping = asyncio.create_task(self._keep())
-        told = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait((keeping, told), return_when=asyncio.FIRST_COMPLETED)
+        keeper = asyncio.create_task(self._keep_agent())
+        stop_requested = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((keeper, stop_requested), return_when=asyncio.FIRST_COMPLETED)
         self._stopping.set()
-        if not keeping.done():
+        if not keeper.done():
             self._proxy.stopping = True  # a kept connection might be closed during a request
             await asyncio.sleep(self._settings.stop_delay_seconds)
-        await self._proxy.stop(0 if keeping.done() else self._settings.drain_seconds)
+        await self._proxy.stop(0 if keeper.done() else self._settings.drain_seconds)
         self._tap.close()
-        await keeping
+        await keeper
         log.info("stopped")
 
     def _stop(self, number: int) -> None:
@@ -96,43 +96,43 @@ class Supervisor:
             os._exit(128 + number)
         self._stopping.set()
 
-    async def _keep(self) -> None:
+    async def _keep_agent(self) -> None:
         """Keep an agent running; ConfigError if the first one can't start."""
         deaths = 0
         for number in count():
-            begun = monotonic()
+            started = monotonic()
             try:
-                code = await self._live()
-                how = "can't begin: its log says why" if code == 2 else f"has ended with code {code}"
+                code = await self._run_agent()
+                reason = "can't begin: its log says why" if code == 2 else f"has ended with code {code}"
             except OSError as error:
-                code, how = None, f"can't be started: {error.strerror}"
+                code, reason = None, f"can't be started: {error.strerror}"
             if self._stopping.is_set():
                 return
             if number == 0 and code in (2, None):
-                raise ConfigError(f"the agent {how}")
-            deaths = child_process.deaths_in_a_row(deaths, begun)
-            rest = backoff(deaths - 1)
-            log.error("the agent %s; another starts in %g s", how, rest)
+                raise ConfigError(f"the agent {reason}")
+            deaths = child_process.deaths_in_a_row(deaths, started)
+            wait_seconds = backoff(deaths - 1)
+            log.error("the agent %s; another starts in %g s", reason, wait_seconds)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), rest or 0.01)
+                await asyncio.wait_for(self._stopping.wait(), wait_seconds or 0.01)
                 return
 
-    async def _live(self) -> int:
+    async def _run_agent(self) -> int:
         """Run an agent until it ends; return its exit code."""
         process = await self._spawn()
         ended = asyncio.create_task(process.wait())
-        told = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
+        stop_requested = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((ended, stop_requested), return_when=asyncio.FIRST_COMPLETED)
         if self._stopping.is_set():
-            await self._last(process, ended)
-        told.cancel()
+            await self._end_agent(process, ended)
+        stop_requested.cancel()
         return await ended
 
-    async def _last(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
+    async def _end_agent(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
         """Let the agent count what still waits."""
-        passing = self._settings.stop_delay_seconds + self._settings.drain_seconds
-        _, late = await asyncio.wait((ended,), timeout=passing + END_SECONDS)
-        if late:
+        drain_seconds = self._settings.stop_delay_seconds + self._settings.drain_seconds
+        _, pending = await asyncio.wait((ended,), timeout=drain_seconds + END_SECONDS)
+        if pending:
             log.error("the agent does not end: it is killed")
             process.kill()
             await ended

@@ -34,7 +34,7 @@ FLUSH_SECONDS = 0.005
 FLUSH_BYTES = 2**16
 """So many bytes of copies are written at once."""
 
-COUNTED = (
+COUNTERS = (
     "answers_1xx", "answers_2xx", "answers_3xx", "answers_4xx", "answers_5xx",
     "unreachable", "timeout", "broken", "gone", "malformed",
     "clients", "upstreams",
@@ -63,33 +63,33 @@ _HEAD = struct.Struct("=H 2q HHI HHI")
 class Copy:
     """The copy of a body that passes; given up if it is too large."""
 
-    __slots__ = ("encoding", "json_length", "media_type", "parts", "room")
+    __slots__ = ("encoding", "json_length", "media_type", "parts", "remaining")
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, max_bytes: int) -> None:
+        self.remaining = max_bytes
         self.parts: list[bytes] = []
         self.media_type = b""
         self.encoding = b""
         self.json_length = -1
 
     @classmethod
-    def of(cls, fields: Iterable[Field], room: int) -> Copy:
+    def of(cls, fields: Iterable[Field], max_bytes: int) -> Copy:
         """Make one for a body with these headers."""
-        copy = cls(room)
-        for low, _, value in fields:
-            if low in NOTED:
-                copy.header(low, value)
+        copy = cls(max_bytes)
+        for key, _, value in fields:
+            if key in BODY_HEADERS:
+                copy.set_header(key, value)
         return copy
 
     def add(self, part: bytes) -> None:
         """Keep a part, if there is room for all of it."""
-        self.room -= len(part)
-        if self.room >= 0:
+        self.remaining -= len(part)
+        if self.remaining >= 0:
             self.parts.append(part)
         else:
             self.parts.clear()
 
-    def header(self, name: bytes, value: bytes) -> None:
+    def set_header(self, name: bytes, value: bytes) -> None:
         """Record a header that describes the body; `name` in lower case."""
         if name == b"content-type":
             self.media_type = value
@@ -99,19 +99,19 @@ class Copy:
             self.json_length = int(value)
 
 
-NOTED = frozenset((b"content-type", b"content-encoding", b"inference-header-content-length"))
+BODY_HEADERS = frozenset((b"content-type", b"content-encoding", b"inference-header-content-length"))
 """The headers that say how to read a body."""
 
 
 class Tap:
     """The proxy's end.
 
-    most    bytes of copies that may wait
-    shared  counts what was copied and dropped
+    max_bytes  bytes of copies that may wait
+    shared     counts what was copied and dropped
     """
 
-    def __init__(self, most: int, shared: SharedCounts) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int, shared: SharedCounts) -> None:
+        self._max_bytes = max_bytes
         self._shared = shared
         self._transport: asyncio.WriteTransport | None = None
         self._frames: list[bytes] = []
@@ -127,7 +127,7 @@ class Tap:
     def lost(self) -> None:
         """Count as lost the copies on their way to an agent that has ended."""
         self._transport = None
-        self._shared.add("dropped_lost", on_the_way(self._shared))
+        self._shared.add("dropped_lost", in_transit(self._shared))
         self._frames.clear()
         self._bytes = 0
 
@@ -141,11 +141,11 @@ class Tap:
         """Hand an exchange over, or drop it."""
         if self._transport is None:
             return self._shared.add("dropped_away")
-        if request.room < 0 or answer.room < 0:
+        if request.remaining < 0 or answer.remaining < 0:
             return self._shared.add("dropped_large")
         lengths = [sum(map(len, copy.parts)) for copy in (request, answer)]
         size = _HEAD.size + len(path) + sum(lengths)
-        if self._bytes + size + self._transport.get_write_buffer_size() > self._most:
+        if self._bytes + size + self._transport.get_write_buffer_size() > self._max_bytes:
             return self._shared.add("dropped_queue")
         self._shared.add("copied")
         self._frames += (
@@ -174,7 +174,7 @@ class Tap:
         self._bytes = 0
 
 
-def on_the_way(shared: SharedCounts) -> int:
+def in_transit(shared: SharedCounts) -> int:
     """Return the number of copies not yet read by an agent."""
     return shared["copied"] - shared["taken"] - shared["dropped_lost"]
 
@@ -225,7 +225,7 @@ class TapSource:
         """Yield the proxy's metrics, and how far behind the agent is."""
         from driftline.sidecar.metrics import proxy_metrics
 
-        yield from proxy_metrics(self._shared, max(0, on_the_way(self._shared)))
+        yield from proxy_metrics(self._shared, max(0, in_transit(self._shared)))
 
     def _run(self, agent: Agent) -> None:
         from driftline.sidecar.exchange import Exchange
@@ -233,11 +233,11 @@ class TapSource:
         try:
             with self._end.makefile("rb", buffering=2**18) as file:
                 while len(head := file.read(_HEAD.size)) == _HEAD.size:
-                    path, *rest = _HEAD.unpack(head)
-                    ends, lengths = rest[:2], rest[2:]
-                    target = file.read(path).decode("latin-1")
-                    request = _body(file.read, lengths[:3], ends[0])
-                    agent.observe(Exchange(target, request, _body(file.read, lengths[3:], ends[1])))
+                    path_length, *rest = _HEAD.unpack(head)
+                    json_lengths, lengths = rest[:2], rest[2:]
+                    target = file.read(path_length).decode("latin-1")
+                    request = _body(file.read, lengths[:3], json_lengths[0])
+                    agent.observe(Exchange(target, request, _body(file.read, lengths[3:], json_lengths[1])))
                     self._shared.add("taken")
         except (OSError, ValueError) as error:
             log.error("the proxy's copies can't be read: %s", error)

@@ -26,15 +26,15 @@ class Upstream(asyncio.Protocol):
         self._reason = b""
         self._fields: list[Field] = []
         self._connection = b""
-        self._sized = False
+        self._has_length = False
         self._chunked = False
         self._interim = False
         self._reading = False
-        self._out: list[bytes] = []
+        self._unsent: list[bytes] = []
         self._copy: Copy | None = None
         self.transport: asyncio.Transport
         self.request: ForwardedRequest | None = None
-        self.used = False
+        self.was_used = False
         self.idle_since = 0.0
 
     # -- asyncio --------------------------------------------------------------------------------------
@@ -51,11 +51,12 @@ class Upstream(asyncio.Protocol):
         request = self.request
         if request is None or request.done:
             return
-        if self._reading and not self._sized and error is None:
+        if self._reading and not self._has_length and error is None:
             self.on_message_complete()
         else:
             self.request = None
-            self._proxy.broken(request, again=self.used and request.again and not request.answered)
+            retry = self.was_used and request.is_retryable and not request.answered
+            self._proxy.connection_broken(request, retry)
 
     def data_received(self, data: bytes) -> None:
         """Parse a part of a response."""
@@ -71,9 +72,9 @@ class Upstream(asyncio.Protocol):
             if self.request is request:
                 self.request = None
                 self.transport.abort()
-                self._proxy.broken(request, again=False)
+                self._proxy.connection_broken(request, retry=False)
             return
-        if self._out:
+        if self._unsent:
             self._write(request)
 
     def pause_writing(self) -> None:
@@ -100,9 +101,9 @@ class Upstream(asyncio.Protocol):
     def flush(self) -> None:
         """Send what has arrived of the request since."""
         request = self.request
-        if request is not None and request.out:
-            data = b"".join(request.out)
-            request.out.clear()
+        if request is not None and request.unsent:
+            data = b"".join(request.unsent)
+            request.unsent.clear()
             request.sent = data if request.sent == b"" else None
             self.transport.write(data)
 
@@ -112,7 +113,7 @@ class Upstream(asyncio.Protocol):
         """Start a response."""
         self._reason, self._connection = b"", b""
         self._fields = []
-        self._sized = self._chunked = self._reading = False
+        self._has_length = self._chunked = self._reading = False
 
     def on_status(self, reason: bytes) -> None:
         """Add a part of the reason phrase."""
@@ -122,16 +123,16 @@ class Upstream(asyncio.Protocol):
         """Add a header; drop trailers, which follow the body."""
         if self._reading:
             return
-        low = name.lower()
-        if low == b"connection":
+        key = name.lower()
+        if key == b"connection":
             self._connection += b"," + value
-        elif low == b"transfer-encoding":
+        elif key == b"transfer-encoding":
             if value.lower() != b"chunked":
                 raise ValueError("an unsupported transfer coding")
-            self._sized = self._chunked = True
-        elif low not in headers.HOP_BY_HOP:
-            self._sized = self._sized or low == b"content-length"
-            self._fields.append((low, name, value))
+            self._has_length = self._chunked = True
+        elif key not in headers.HOP_BY_HOP:
+            self._has_length = self._has_length or key == b"content-length"
+            self._fields.append((key, name, value))
 
     def on_headers_complete(self) -> None:
         """Forward the response's head."""
@@ -139,30 +140,30 @@ class Upstream(asyncio.Protocol):
         if request is None:
             raise ValueError("a response without a request")
         status = self._parser.get_status_code()
-        without = headers.named(self._connection) if self._connection else frozenset()
-        head = [b"HTTP/1.1 %d %b\r\n" % (status, self._reason), *headers.lines(self._fields, without)]
+        excluded = headers.named(self._connection) if self._connection else frozenset()
+        head = [b"HTTP/1.1 %d %b\r\n" % (status, self._reason), *headers.lines(self._fields, excluded)]
         self._interim = status < 200
         if self._interim:
-            if not request.old and status != 101:
-                self._out += (*head, b"\r\n")
+            if not request.is_http10 and status != 101:
+                self._unsent += (*head, b"\r\n")
             return
         self._reading = request.answered = True
         bodiless = request.method == b"HEAD" or status in (204, 304)
-        self._sized = self._sized or bodiless
+        self._has_length = self._has_length or bodiless
         # A body that ends with its connection is sent in chunks if the client supports them: ours stays open.
-        self._chunked = (self._chunked or not self._sized) and not bodiless
-        if self._chunked and request.old:
-            self._chunked = request.keep = False
+        self._chunked = (self._chunked or not self._has_length) and not bodiless
+        if self._chunked and request.is_http10:
+            self._chunked = request.keep_alive = False
         elif self._chunked:
             head.append(b"Transfer-Encoding: chunked\r\n")
         if not request.complete or self._proxy.stopping:
-            request.keep = False
-        if not request.keep:
+            request.keep_alive = False
+        if not request.keep_alive:
             head.append(b"Connection: close\r\n")
-        elif request.old:
+        elif request.is_http10:
             head.append(b"Connection: keep-alive\r\n")
-        self._out += (*head, b"\r\n")
-        self._proxy.shared.add(_ANSWERS[status // 100])
+        self._unsent += (*head, b"\r\n")
+        self._proxy.shared.add(_RESPONSE_COUNTERS[status // 100])
         self._copy = None
         if request.copy is not None:
             if status == 200:
@@ -171,11 +172,11 @@ class Upstream(asyncio.Protocol):
                 self._proxy.shared.add("dropped_status")
         if request.method == b"HEAD":
             self._parser = httptools.HttpResponseParser(self)  # this one would wait for a body
-            self._end(request, keep=not self._connection.lower().count(b"close"))
+            self._end(request, keep_alive=not self._connection.lower().count(b"close"))
 
     def on_body(self, part: bytes) -> None:
         """Forward a part of the body."""
-        self._out += (b"%x\r\n" % len(part), part, b"\r\n") if self._chunked else (part,)
+        self._unsent += (b"%x\r\n" % len(part), part, b"\r\n") if self._chunked else (part,)
         if self._copy is not None:
             self._copy.add(part)
 
@@ -188,19 +189,19 @@ class Upstream(asyncio.Protocol):
         if request is not None:
             self._end(request, self._parser.should_keep_alive())
 
-    def _end(self, request: ForwardedRequest, keep: bool) -> None:
+    def _end(self, request: ForwardedRequest, keep_alive: bool) -> None:
         if self._chunked:
-            self._out.append(b"0\r\n\r\n")
+            self._unsent.append(b"0\r\n\r\n")
         self._write(request)
         self._reading = False
         self.request = request.upstream = None
         if self._copy is not None and request.copy is not None:
             self._proxy.tap.put(request.target, request.copy, self._copy)
             self._copy = None
-        if keep and request.complete and not self.transport.is_closing():
+        if keep_alive and request.complete and not self.transport.is_closing():
             if request.client.slow:
                 self.transport.resume_reading()
-            self.used = True
+            self.was_used = True
             self.idle_since = monotonic()
             self._proxy.idle.append(self)
         else:
@@ -208,9 +209,9 @@ class Upstream(asyncio.Protocol):
         request.client.finished(request)
 
     def _write(self, request: ForwardedRequest) -> None:
-        if self._out:
-            request.client.transport.write(b"".join(self._out))
-            self._out.clear()
+        if self._unsent:
+            request.client.transport.write(b"".join(self._unsent))
+            self._unsent.clear()
 
 
-_ANSWERS = tuple(f"answers_{digit}xx" for digit in "0123456789")
+_RESPONSE_COUNTERS = tuple(f"answers_{digit}xx" for digit in "0123456789")

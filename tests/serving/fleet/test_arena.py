@@ -17,7 +17,7 @@ Arena(int(sys.argv[1])).map(Region(*map(int, sys.argv[2:])))[:] += 1
 
 def test_what_one_process_writes_another_reads() -> None:
     arena = Arena()
-    regions = [arena.take(size) for size in (64, 100_000, 8)]
+    regions = [arena.allocate(size) for size in (64, 100_000, 8)]
     arrays = [arena.map(region) for region in regions]
     for number, array in enumerate(arrays):
         assert not array.any()
@@ -32,7 +32,7 @@ def test_what_one_process_writes_another_reads() -> None:
 def test_a_region_that_is_given_back_takes_no_memory() -> None:
     arena = Arena()
     for _ in range(50):
-        region = arena.take(2**20)
+        region = arena.allocate(2**20)
         array = arena.map(region)
         array[:] = 1
         del array

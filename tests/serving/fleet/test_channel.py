@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from driftline.errors import ModelError, Unavailable
-from driftline.serving.fleet.channel import Channel, Gone
+from driftline.serving.fleet.channel import Channel, PeerGone
 
 
 @asynccontextmanager
@@ -21,7 +21,7 @@ async def talking(**handlers: Any) -> AsyncIterator[tuple[Channel, asyncio.Task[
     asking, answering = Channel(ours, {}), Channel(theirs, handlers)
     await asking.open()
     await answering.open()
-    running = [asyncio.create_task(one.run()) for one in (asking, answering)]
+    running = [asyncio.create_task(channel.run()) for channel in (asking, answering)]
     try:
         yield asking, running[1]
     finally:
@@ -31,19 +31,19 @@ async def talking(**handlers: Any) -> AsyncIterator[tuple[Channel, asyncio.Task[
 
 
 async def test_messages_are_taken_in_order_and_answers_find_who_asked() -> None:
-    said: list[int] = []
+    received: list[int] = []
     gate = asyncio.Event()
 
     async def wait(number: int) -> int:
         await gate.wait()
         return -number
 
-    async with talking(say=said.append, wait=wait, length=len) as (channel, _):
+    async with talking(say=received.append, wait=wait, length=len) as (channel, _):
         waiting = asyncio.gather(*(channel.ask("wait", number) for number in range(5)))
         for number in range(100):
             channel.tell("say", number)
         assert await channel.ask("length", b"x" * 10_000_000) == 10_000_000
-        assert said == list(range(100))
+        assert received == list(range(100))
         gate.set()
         assert await waiting == [0, -1, -2, -3, -4]
 
@@ -76,7 +76,7 @@ async def test_what_is_asked_meanwhile_ends_with_the_asking_and_nothing_else_doe
             raise
 
     async with talking(wait=wait, length=len) as (channel, _):
-        asked = [
+        requests = [
             asyncio.create_task(ask("wait", name))
             for ask, name in (
                 (channel.ask_cancellable, "page"),
@@ -85,14 +85,14 @@ async def test_what_is_asked_meanwhile_ends_with_the_asking_and_nothing_else_doe
             )
         ]
         assert await channel.ask("length", "") == 0
-        for task in asked[:2]:
+        for task in requests[:2]:
             task.cancel()
-        await asyncio.wait(asked[:2])
+        await asyncio.wait(requests[:2])
         assert await channel.ask("length", "") == 0
         await asyncio.sleep(0)
         assert ended == ["page"]
         gate.set()
-        assert await asked[2] == "other"
+        assert await requests[2] == "other"
 
 
 async def test_an_error_is_raised_where_was_asked() -> None:
@@ -102,9 +102,9 @@ async def test_an_error_is_raised_where_was_asked() -> None:
     async with talking(fail=fail) as (channel, _):
         with pytest.raises(ModelError, match="no model"):
             await channel.ask("fail", ModelError("no model"))
-        with pytest.raises(Unavailable) as found:
+        with pytest.raises(Unavailable) as raised:
             await channel.ask("fail", Unavailable("busy", retry_after=7))
-        assert found.value.retry_after == 7
+        assert raised.value.retry_after == 7
         with pytest.raises(Exception, match="KeyError: 'x'"):
             await channel.ask("fail", KeyError("x"))
 
@@ -120,32 +120,32 @@ async def test_who_asks_one_that_goes_is_told(caplog: pytest.LogCaptureFixture) 
             cancelled.set()
 
     async with talking(never=never) as (channel, other):
-        asked = asyncio.create_task(channel.ask("never"))
+        request = asyncio.create_task(channel.ask("never"))
         await begun.wait()
         channel.tell("no such name")
-        with pytest.raises(Gone):
-            await asked
+        with pytest.raises(PeerGone):
+            await request
         await other
         await cancelled.wait()
-        with pytest.raises(Gone):
+        with pytest.raises(PeerGone):
             await channel.ask("never")
         channel.tell("never")  # nobody hears it
     assert "can't be handled" in caplog.text
 
 
 async def test_nothing_is_kept_of_what_was_answered() -> None:
-    async def echo(said: str) -> str:
-        return said
+    async def echo(text: str) -> str:
+        return text
 
     ours, theirs = socket.socketpair()
     asking, answering = Channel(ours, {}), Channel(theirs, {"echo": echo, "length": len})
     await asking.open()
     await answering.open()
-    running = [asyncio.create_task(one.run()) for one in (asking, answering)]
+    running = [asyncio.create_task(channel.run()) for channel in (asking, answering)]
     assert await asking.ask("echo", "x") == "x"
     assert await asking.ask("length", "abc") == 3
     await asyncio.sleep(0)
-    assert (asking._asked, answering._answering) == ({}, {})
+    assert (asking._responses, answering._handler_tasks) == ({}, {})
     assert (asking.received, answering.received) == (2, 2)
     await asking.finish()
     await asyncio.gather(*running)

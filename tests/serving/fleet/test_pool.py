@@ -28,7 +28,7 @@ def pool_of(listener: socket.socket) -> WorkerPool:
         (Server(), ServerFile()),
         prepare,
         lambda worker: None,
-        {"totals": lambda worker, said: None},
+        {"totals": lambda worker, totals: None},
     )
 
 
@@ -71,7 +71,7 @@ async def test_a_place_is_filled_once_there_is_room_again(
 async def test_a_process_that_hangs_is_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "SILENT_SECONDS", 3)
+    monkeypatch.setattr(module, "HANG_SECONDS", 3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         pool = pool_of(listener)
         await asyncio.wait_for(pool.start(), 60)
@@ -90,7 +90,7 @@ async def test_a_process_that_hangs_is_replaced(
 async def test_nobody_waits_on_the_socket_of_a_process_that_hangs_while_the_others_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "QUIET_SECONDS", 1)
+    monkeypatch.setattr(module, "UNRESPONSIVE_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
         pool = pool_of(listener)

@@ -20,14 +20,14 @@ SPEC = TensorSpec("x", DATATYPES["FP32"], (-1, 2))
 
 
 async def test_workers_are_told_if_there_is_no_memory_to_count_in(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[Region | None] = []
+    regions: list[Region | None] = []
     arena, remote = Arena(), RemoteModel(Signature((SPEC,), (), True), {0, 1})
     os.close(arena.descriptor)
     watch = FleetWatch(
-        Version("m", 3), remote, None, Monitoring(), Notifier(), arena, 2, told.append, lambda rows: None
+        Version("m", 3), remote, None, Monitoring(), Notifier(), arena, 2, regions.append, lambda rows: None
     )
-    watch._begin(Monitor(Profile.fit({"x": np.ones((200, 2), np.float32)})))
-    assert (told, watch.failed, watch.slabs) == ([None], True, None)
+    watch._set_up_slabs(Monitor(Profile.fit({"x": np.ones((200, 2), np.float32)})))
+    assert (regions, watch.failed, watch.slabs) == ([None], True, None)
     assert "m 3 is not monitored: [Errno 9] Bad file descriptor" in caplog.text
     watch.collect()
     watch.close()

@@ -54,5 +54,5 @@ def test_what_waited_in_a_worker_that_has_ended_was_skipped() -> None:
     version = ended.versions[7]
     assert (version.skipped_rows, version.counters.requests) == (4, 2)
     assert (version.pending, version.queue_rows, version.queue_bytes) == (0, 0, 0)
-    assert (version.waiting_rows, version.unwatched, ended.pending) == (0, 0, 0)
+    assert (version.waiting_rows, version.loading_watches, ended.pending) == (0, 0, 0)
     assert (ended.payloads.dropped, ended.payloads.queued, ended.payloads.queued_bytes) == (4, 0, 0)

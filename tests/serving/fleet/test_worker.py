@@ -35,10 +35,10 @@ class Listener(socket.socket):
 
 
 def listener() -> Listener:
-    found = Listener()
-    found.bind(("127.0.0.1", 0))
-    found.listen()
-    return found
+    sock = Listener()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    return sock
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def answering(*listeners: socket.socket) -> AsyncIterator[WorkerServer]:
     nobody: Any = None
     host = WorkerHost(ServerFile(), 0, len(listeners), Arena(), nobody, None)
     server = WorkerServer(SharedApp(host, Server(), nobody), host, Server(), listeners, 0)
-    serving = asyncio.create_task(server.answer())
+    serving = asyncio.create_task(server.serve_own_socket())
     await eventually(lambda: server.started, "the server")
     try:
         yield server

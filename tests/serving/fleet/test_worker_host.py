@@ -16,20 +16,20 @@ from driftline.serving.fleet.worker_host import WorkerHost
 def test_a_slab_that_cannot_be_mapped_now_is_mapped_when_files_may_be_had() -> None:
     """It costs neither the worker nor, for good, the monitor: its thread tries again."""
     arena, nobody = Arena(), Any
-    held: Any = object()
+    served: Any = object()
     host = WorkerHost(ServerFile(), 1, 2, arena, nobody, None)  # type: ignore[arg-type]
-    host._held[7] = held
-    region = arena.take(2 * 4096)
+    host._served_by_key[7] = served
+    region = arena.allocate(2 * 4096)
     arena.map(region)[:] = 1
-    host.slabs(7, region)
-    own = host._slab_of(7).result()
+    host.set_slabs(7, region)
+    map_slab = host._slab_future(7).result()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:
         with pytest.raises(OSError, match="Too many open files") as raised:
-            own()
+            map_slab()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert raised.value.errno == errno.EMFILE
-    assert own().tolist() == [1] * 512
+    assert map_slab().tolist() == [1] * 512
     arena.close()

@@ -33,7 +33,7 @@ class Arena:
         self.descriptor = os.memfd_create("driftline") if descriptor is None else descriptor
         self._end = 0
 
-    def take(self, size: int) -> Region:
+    def allocate(self, size: int) -> Region:
         """Allocate a new region, all zeros."""
         region = Region(self._end, size)
         self._end += -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY

@@ -19,45 +19,45 @@ from driftline.errors import DriftlineError, Unavailable
 
 log = logging.getLogger("driftline.fleet")
 
-_HEAD = struct.Struct("=Q")
-_ANSWER, _ERROR, _CANCEL = "answer", "error", "cancel"
+_LENGTH = struct.Struct("=Q")
+_RESPONSE, _ERROR, _CANCEL = "response", "error", "cancel"
 
 Handlers = Mapping[str, Callable[..., Any]]
 """Message names to what is called for them; a coroutine function if the response takes time."""
 
 
-class Gone(Unavailable):
+class PeerGone(Unavailable):
     """The other process has ended or closed the connection."""
 
 
 class Channel:
     """One end of the connection.
 
-    end       a connected socket, which the channel closes
-    handlers  called for each message, in the order of arrival
-    received  number of messages received
+    connection  a connected socket, which the channel closes
+    handlers    called for each message, in the order of arrival
+    received    number of messages received
     """
 
-    def __init__(self, end: socket.socket, handlers: Handlers) -> None:
-        self._end = end
+    def __init__(self, connection: socket.socket, handlers: Handlers) -> None:
+        self._socket = connection
         self._handlers = handlers
         self.received = 0
         self._numbers = count(1)
-        self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._answering: dict[object, asyncio.Task[None]] = {}
+        self._responses: dict[int, asyncio.Future[Any]] = {}
+        self._handler_tasks: dict[object, asyncio.Task[None]] = {}
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._closed = False
 
     async def open(self) -> None:
         """Make the channel ready to send."""
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._end)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
 
     async def run(self) -> None:
         """Handle messages until the other side closes."""
         try:
             while True:
-                (length,) = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
+                (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
                 content = await self._reader.readexactly(length)
                 self.received += 1
                 self._handle(*pickle.loads(content))  # noqa: S301 - our own
@@ -69,12 +69,12 @@ class Channel:
             self.close()
 
     def close(self) -> None:
-        """Stop sending and handling messages; pending calls of `ask` raise Gone."""
+        """Stop sending and handling messages; pending calls of `ask` raise PeerGone."""
         self._closed = True
-        for asked in self._asked.values():
-            if not asked.done():
-                asked.set_exception(Gone("the other process has gone"))
-        for task in self._answering.values():
+        for response in self._responses.values():
+            if not response.done():
+                response.set_exception(PeerGone("the other process has gone"))
+        for task in self._handler_tasks.values():
             task.cancel()
         self._writer.close()
 
@@ -89,7 +89,7 @@ class Channel:
         self._send(0, name, arguments)
 
     async def ask(self, name: str, *arguments: object) -> Any:
-        """Send a message and return the response; raise what its handler raises, Gone without a response."""
+        """Send a message and return the response; raise what its handler raises, PeerGone if none comes."""
         return await self._ask(next(self._numbers), name, arguments)
 
     async def ask_cancellable(self, name: str, *arguments: object) -> Any:
@@ -103,45 +103,45 @@ class Channel:
 
     async def _ask(self, number: int, name: str, arguments: object) -> Any:
         if self._closed:
-            raise Gone("the other process has gone")
-        asked = self._asked[number] = asyncio.get_running_loop().create_future()
+            raise PeerGone("the other process has gone")
+        response = self._responses[number] = asyncio.get_running_loop().create_future()
         try:
             self._send(number, name, arguments)
-            return await asked
+            return await response
         finally:
-            del self._asked[number]
+            del self._responses[number]
 
     def _send(self, number: int, name: str, arguments: object) -> None:
         if not self._closed:
             content = pickle.dumps((number, name, arguments))
-            self._writer.write(_HEAD.pack(len(content)) + content)
+            self._writer.write(_LENGTH.pack(len(content)) + content)
 
     def _handle(self, number: int, name: str, arguments: Any) -> None:
         """Handle one message; `number` identifies a request, 0 if no response is wanted."""
-        if name in (_ANSWER, _ERROR):
-            asked = self._asked.get(number)
-            if asked is not None and not asked.done():
-                if name == _ANSWER:
-                    asked.set_result(arguments)
+        if name in (_RESPONSE, _ERROR):
+            response = self._responses.get(number)
+            if response is not None and not response.done():
+                if name == _RESPONSE:
+                    response.set_result(arguments)
                 else:
-                    asked.set_exception(arguments)
+                    response.set_exception(arguments)
             return
         if name == _CANCEL:
-            if (task := self._answering.get(number)) is not None:
+            if (task := self._handler_tasks.get(number)) is not None:
                 task.cancel()
             return
-        done = self._handlers[name](*arguments)
-        if asyncio.iscoroutine(done):
-            task = asyncio.create_task(self._answer(number, done))
-            key = number or task  # messages without an answer have no number of their own
-            self._answering[key] = task
-            task.add_done_callback(lambda _: self._answering.pop(key))
+        result = self._handlers[name](*arguments)
+        if asyncio.iscoroutine(result):
+            task = asyncio.create_task(self._respond(number, result))
+            key = number or task  # messages without a response have no number of their own
+            self._handler_tasks[key] = task
+            task.add_done_callback(lambda _: self._handler_tasks.pop(key))
         elif number:
-            self._send(number, _ANSWER, done)
+            self._send(number, _RESPONSE, result)
 
-    async def _answer(self, number: int, work: Awaitable[object]) -> None:
+    async def _respond(self, number: int, work: Awaitable[object]) -> None:
         try:
-            self._send(number, _ANSWER, await work)
+            self._send(number, _RESPONSE, await work)
         except DriftlineError as error:
             self._send(number, _ERROR, error)
         except Exception as error:

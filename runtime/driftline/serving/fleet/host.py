@@ -3,7 +3,7 @@
 Workers handle requests and count rows into their slabs. The supervisor serves no client. It follows the
 registry, runs the monitors and adds up the totals, and it makes the pages that are about all workers,
 whichever worker gets the request. A swap has two phases: every worker loads and warms the version, then all
-are told to flip.
+are versions to flip.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from driftline.http import call_app
 from driftline.registry.source import Reference, Registry, Version
 from driftline.serving.base_host import Entry
 from driftline.serving.fleet.arena import Arena
-from driftline.serving.fleet.channel import Gone
+from driftline.serving.fleet.channel import PeerGone
 from driftline.serving.fleet.pool import Worker, WorkerPool
 from driftline.serving.fleet.served import FleetServed, FleetWatch, RemoteModel
 from driftline.serving.fleet.totals import VersionTotals, WorkerTotals, total
@@ -44,7 +44,7 @@ log = logging.getLogger("driftline.fleet")
 COLLECT_SECONDS = 0.02
 """Seconds between two collections of the workers' counts."""
 
-ANSWER_SECONDS = 2.0
+TOTALS_TIMEOUT_SECONDS = 2.0
 """How long a page waits for a worker's totals."""
 
 
@@ -69,20 +69,20 @@ class FleetHost(Host):
         )
         self._arena = Arena()
         handlers: dict[str, Callable[..., Any]] = {
-            "totals": self._take_totals,
-            "gone": self._gone,
-            "captured": self._captured,
-            "page": self._page,
+            "totals": self._on_totals,
+            "dropped": self._on_dropped,
+            "captured": self._on_captured,
+            "page": self._make_page,
         }
         self.pool = WorkerPool(
             listeners, self._arena, (settings, file), self._prepare, self._worker_ended, handlers
         )
         self._pages = App(self, settings)
         self._keys = count(1)
-        self._made: dict[int, tuple[Version, Path]] = {}
+        self._required: dict[int, tuple[Version, Path]] = {}
         self._logs_payloads = settings.log_payloads != "none"
         self._totals: dict[Worker, WorkerTotals] = {}
-        self._ended = WorkerTotals()  # of processes that have ended
+        self._ended_totals = WorkerTotals()
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class FleetHost(Host):
     @property
     def payload_counts(self) -> Counts | None:
         """See BaseHost; of all workers, by their last totals."""
-        return total([self._ended, *self._totals.values()]).payloads if self._logs_payloads else None
+        return total([self._ended_totals, *self._totals.values()]).payloads if self._logs_payloads else None
 
     @property
     def processes(self) -> list[int]:
@@ -129,11 +129,11 @@ class FleetHost(Host):
         bundle = await self.read(self._bundle, version)
         folder = await self.read(self._folder, version)
         key = next(self._keys)
-        self._made[key] = version, folder
+        self._required[key] = version, folder
         try:
             signature = await self._load_everywhere(key, version, folder)
         except BaseException:
-            del self._made[key]
+            del self._required[key]
             for worker in self.pool.live:
                 worker.loaded.discard(key)
                 worker.channel.tell("drop", key)
@@ -151,18 +151,18 @@ class FleetHost(Host):
 
     async def _load_everywhere(self, key: int, version: Version, folder: Path) -> Any:
         """Have every live worker load a version; return its signature. Raises a worker's first error."""
-        answers = await self.pool.ask("load", key, version, folder)
-        for worker, answer in answers.items():
-            if isinstance(answer, BaseException):
-                raise answer
+        results = await self.pool.ask("load", key, version, folder)
+        for worker, result in results.items():
+            if isinstance(result, BaseException):
+                raise result
             worker.loaded.add(key)
-        if not answers:
+        if not results:
             raise ModelError(f"{version.name} {version.number}: no worker has outlived it")
-        return next(iter(answers.values()))
+        return next(iter(results.values()))
 
     def _flip(self, entry: Entry, resolved: dict[Reference, Served], default: Served | None) -> None:
         for served in set(entry.resolved.values()) - set(resolved.values()):
-            del self._made[_key(served)]
+            del self._required[_key(served)]
         self.pool.tell("flip", entry.name, *_flip_arguments(resolved, default))
         super()._flip(entry, resolved, default)
 
@@ -170,19 +170,19 @@ class FleetHost(Host):
 
     async def _prepare(self, worker: Worker) -> None:
         """Have a new process load all versions, including those that are still being loaded."""
-        while missing := self._made.keys() - worker.loaded:
+        while missing := self._required.keys() - worker.loaded:
             key = missing.pop()
             try:
-                await worker.channel.ask("load", key, *self._made[key])
+                await worker.channel.ask("load", key, *self._required[key])
             except DriftlineError as error:
-                if isinstance(error, Gone) or any(key == _key(one) for one in self.served()):
+                if isinstance(error, PeerGone) or any(key == _key(served) for served in self.served()):
                     raise
                 # The other workers decide whether the version is good; if it is, the flip ends this process.
             worker.loaded.add(key)
         # No await from here on: the process must miss no message that the others get.
-        for key in worker.loaded - self._made.keys():
+        for key in worker.loaded - self._required.keys():
             worker.channel.tell("drop", key)
-        worker.loaded &= self._made.keys()
+        worker.loaded &= self._required.keys()
         for entry in self.entries.values():
             worker.channel.tell("flip", entry.name, *_flip_arguments(entry.resolved, entry.default))
         if self.ready:
@@ -193,14 +193,14 @@ class FleetHost(Host):
                 watch = served.watch
                 if watch is not None and (watch.slabs is not None or watch.failed):
                     worker.channel.tell("slabs", served.key, watch.slabs)
-                if watch is not None and watch.captures:
-                    worker.channel.tell("capture", served.key, watch.captures)
+                if watch is not None and watch.capture_rows:
+                    worker.channel.tell("capture", served.key, watch.capture_rows)
 
     def _worker_ended(self, worker: Worker) -> None:
         """Take over the totals and the counts of a process that has ended."""
         totals = self._totals.pop(worker, WorkerTotals())
         totals.end()
-        self._ended.add(totals)
+        self._ended_totals.add(totals)
         for served in self._versions():
             if served.watch is not None:
                 served.watch.take_all(worker.number)
@@ -215,33 +215,34 @@ class FleetHost(Host):
 
     # -- messages of workers ----------------------------------------------------------------------
 
-    def _take_totals(self, worker: Worker, totals: WorkerTotals) -> None:
+    def _on_totals(self, worker: Worker, totals: WorkerTotals) -> None:
         self._totals[worker] = totals
 
-    def _gone(self, worker: Worker, key: int) -> None:
+    def _on_dropped(self, worker: Worker, key: int) -> None:
         worker.loaded.discard(key)
         for served in self._versions():
             if served.key == key:
                 served.remote.dropped_by(worker.number)
 
-    def _captured(self, worker: Worker, key: int, columns: Tensors, rows: int) -> None:
+    def _on_captured(self, worker: Worker, key: int, columns: Tensors, rows: int) -> None:
         for served in self._versions():
             if served.key == key and served.watch is not None:
-                served.watch.captured(columns, rows)
+                served.watch.keep_captured(columns, rows)
 
     async def _update_all(self) -> None:
         """Bring totals and monitors up to date; of a worker that does not respond, the last ones count."""
-        watches = [one.watch for one in self._versions() if one.watch is not None]
+        watches = [served.watch for served in self._versions() if served.watch is not None]
         for watch in watches:
-            watch.ask()
+            watch.request_counts()
         with suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(TOTALS_TIMEOUT_SECONDS):
                 await self.pool.ask("tell_totals")
         for watch in watches:
             watch.collect()
-        held = {served.key for served in self._versions()}
-        self._ended.versions = {key: one for key, one in self._ended.versions.items() if key in held}
-        totals = total([self._ended, *self._totals.values()])
+        keys = {served.key for served in self._versions()}
+        for key in self._ended_totals.versions.keys() - keys:
+            del self._ended_totals.versions[key]
+        totals = total([self._ended_totals, *self._totals.values()])
         for served in self._versions():
             served.remote.update(totals.versions.get(served.key, VersionTotals()))
             if served.watch is not None:
@@ -261,7 +262,7 @@ class FleetHost(Host):
                     except Exception:  # others are still collected, this one later
                         log.exception("the workers' counts can't be collected")
 
-    async def _page(
+    async def _make_page(
         self, worker: Worker, scope: dict[str, Any], body: bytes
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """Make a page about all workers for one of them; return its status, headers and body."""
@@ -278,5 +279,5 @@ def _flip_arguments(
     resolved: dict[Reference, Served], default: Served | None
 ) -> tuple[dict[Reference, tuple[int, Version]], int | None]:
     """Return the arguments of the message `flip`."""
-    told = {reference: (_key(served), served.version) for reference, served in resolved.items()}
-    return told, _key(default) if default is not None else None
+    versions = {reference: (_key(served), served.version) for reference, served in resolved.items()}
+    return versions, _key(default) if default is not None else None

@@ -18,17 +18,17 @@ from driftline.serving.fleet.channel import Channel
 from driftline.serving.http.app import App
 from driftline.serving.http.infer import read_body
 
-PAGE_SECONDS = 10.0
+PAGE_TIMEOUT_SECONDS = 10.0
 """How long a worker waits for such a page."""
 
 _VERSION = r"/v2/models/[^/]+(?:/versions/[^/]+)?"
-# Made by the supervisor within PAGE_SECONDS.
+# Made by the supervisor within PAGE_TIMEOUT_SECONDS.
 _SHARED = re.compile(
     rf"/metrics|/hooks/mlflow|/v2/models/stats|/v2/repository/index"
     rf"|{_VERSION}/(?:stats|drift|drift/(?:acknowledge|window|reference))"
 )
 # These load models, however long that takes.
-_CHANGING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
+_LOADING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 # Takes as long as its query says, unless its client disconnects.
 _PROFILE = re.compile(rf"{_VERSION}/profile")
 
@@ -45,12 +45,12 @@ class SharedApp(App):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         path: str = scope["path"]
-        if not any(paths.fullmatch(path) for paths in (_SHARED, _CHANGING, _PROFILE)):
+        if not any(paths.fullmatch(path) for paths in (_SHARED, _LOADING, _PROFILE)):
             return await super().__call__(scope, receive, send)
         try:
-            response = await self._page(scope, receive)
+            response = await self._fetch_page(scope, receive)
         except TimeoutError:
-            response = failure(Unavailable(f"the supervisor has not answered in {PAGE_SECONDS:g} s"))
+            response = failure(Unavailable(f"the supervisor has not answered in {PAGE_TIMEOUT_SECONDS:g} s"))
         except asyncio.CancelledError:  # see App
             response = failure(Stopping())
         except DriftlineError as error:
@@ -58,37 +58,38 @@ class SharedApp(App):
         await response(scope, receive, send)
         return None
 
-    async def _page(self, scope: Scope, receive: Receive) -> Response:
+    async def _fetch_page(self, scope: Scope, receive: Receive) -> Response:
         """Return the supervisor's response."""
         path: str = scope["path"]
         body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
-        page = {name: scope[name] for name in ("type", "method", "path", "query_string")}
+        page_scope = {name: scope[name] for name in ("type", "method", "path", "query_string")}
         # Headers that describe the body no longer hold: it is complete and decompressed.
-        page["headers"] = [(key, value) for key, value in scope["headers"] if key.startswith(b"x-")]
+        page_scope["headers"] = [(key, value) for key, value in scope["headers"] if key.startswith(b"x-")]
         if _PROFILE.fullmatch(path):
-            asking = self._channel.ask_cancellable("page", page, body)
-            status, headers, content = await _unless_disconnected(asking, receive)
+            pending = self._channel.ask_cancellable("page", page_scope, body)
+            status, headers, content = await _unless_disconnected(pending, receive)
         else:
-            async with asyncio.timeout(PAGE_SECONDS if _SHARED.fullmatch(path) else None):
-                status, headers, content = await self._channel.ask("page", page, body)
+            async with asyncio.timeout(PAGE_TIMEOUT_SECONDS if _SHARED.fullmatch(path) else None):
+                status, headers, content = await self._channel.ask("page", page_scope, body)
         response = Response(content, status)
         response.raw_headers = headers
         return response
 
 
-async def _unless_disconnected(asking: Coroutine[Any, Any, Any], receive: Receive) -> Any:
+async def _unless_disconnected(pending: Coroutine[Any, Any, Any], receive: Receive) -> Any:
     """Return the response; if the client disconnects first, cancel the request and raise Cancelled."""
-    asked, disconnected = asyncio.ensure_future(asking), asyncio.ensure_future(_disconnected(receive))
+    response = asyncio.ensure_future(pending)
+    disconnected = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait((asked, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
+        await asyncio.wait((response, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if not response.done():
             raise Cancelled("the client has gone")
-        return asked.result()
+        return response.result()
     finally:
-        asked.cancel()
+        response.cancel()
         disconnected.cancel()
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

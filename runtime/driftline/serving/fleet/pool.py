@@ -16,30 +16,30 @@ from driftline.backoff import backoff
 from driftline.config import Server, ServerFile
 from driftline.errors import DriftlineError
 from driftline.serving.fleet.arena import Arena
-from driftline.serving.fleet.channel import Channel, Gone, Handlers
+from driftline.serving.fleet.channel import Channel, Handlers, PeerGone
 
 log = logging.getLogger("driftline.fleet")
 
 STOP_SECONDS = 10.0
 """Seconds that a worker may take to end, beyond the stop delay and the drain time."""
 
-SILENT_SECONDS = 60
+HANG_SECONDS = 60
 """A process that sends nothing for so long hangs: a healthy one reports twice a second."""
 
-QUIET_SECONDS = 3
+UNRESPONSIVE_SECONDS = 3
 """For one that has said nothing for so long, others accept connections meanwhile."""
 
 
 class Worker:
     """One of the workers; when its process ends, another one replaces it.
 
-    number    from 0; selects its listening socket and its slab
-    process   its current process, if one runs
-    channel   to that process
-    loaded    the keys of the versions that the process has loaded
-    live      whether the process has loaded all versions and gets every message
-    quiet     whether the process has said nothing for QUIET_SECONDS
-    covers    the numbers of workers for which the process accepts connections, besides its own
+    number        from 0; selects its listening socket and its slab
+    process       its current process, if one runs
+    channel       to that process
+    loaded        the keys of the versions that the process has loaded
+    live          whether the process has loaded all versions and gets every message
+    unresponsive  whether the process has said nothing for UNRESPONSIVE_SECONDS
+    covers        the numbers of workers for which the process accepts connections, besides its own
     """
 
     def __init__(self, number: int, listener: socket.socket) -> None:
@@ -49,7 +49,7 @@ class Worker:
         self.channel: Channel
         self.loaded: set[int] = set()
         self.live = False
-        self.quiet = False
+        self.unresponsive = False
         self.covers: list[int] = []
 
 
@@ -109,14 +109,14 @@ class WorkerPool:
 
     async def ask(self, name: str, *arguments: object) -> dict[Worker, Any]:
         """Send a request to every live worker; return the response or error of each that has not ended."""
-        asked = self.live
-        answers = await asyncio.gather(
-            *(worker.channel.ask(name, *arguments) for worker in asked), return_exceptions=True
+        workers = self.live
+        responses = await asyncio.gather(
+            *(worker.channel.ask(name, *arguments) for worker in workers), return_exceptions=True
         )
         return {
-            worker: answer
-            for worker, answer in zip(asked, answers, strict=True)
-            if not isinstance(answer, Gone)
+            worker: response
+            for worker, response in zip(workers, responses, strict=True)
+            if not isinstance(response, PeerGone)
         }
 
     async def stop(self) -> None:
@@ -130,10 +130,10 @@ class WorkerPool:
                 task.cancel()  # it waits before a retry
         if self._tasks:
             server = self._settings[0]
-            most = server.stop_delay_seconds + server.drain_seconds + STOP_SECONDS
-            _, late = await asyncio.wait(self._tasks, timeout=most)
+            limit = server.stop_delay_seconds + server.drain_seconds + STOP_SECONDS
+            _, late = await asyncio.wait(self._tasks, timeout=limit)
             if late:
-                log.error("%d workers have not ended within %g s: they are killed", len(late), most)
+                log.error("%d workers have not ended within %g s: they are killed", len(late), limit)
                 self.kill()
                 await asyncio.wait(late, timeout=STOP_SECONDS)  # one may wait for a dead disk or GPU
 
@@ -153,15 +153,15 @@ class WorkerPool:
         if self._stopping:
             covered = {number for worker in self.workers for number in worker.covers}
             for worker in self.workers:
-                if worker.quiet and worker.number not in covered:
+                if worker.unresponsive and worker.number not in covered:
                     with suppress(OSError):
                         worker.listener.shutdown(socket.SHUT_RDWR)
             return
-        able = [worker for worker in self.live if not worker.quiet]
-        begun = [worker for worker in self.workers if self._starting[worker.number].done()]
-        vacant = [worker.number for worker in begun if worker not in able]
-        for place, worker in enumerate(able):
-            share = vacant[place :: len(able)]
+        accepting = [worker for worker in self.live if not worker.unresponsive]
+        started = [worker for worker in self.workers if self._starting[worker.number].done()]
+        vacant = [worker.number for worker in started if worker not in accepting]
+        for index, worker in enumerate(accepting):
+            share = vacant[index :: len(accepting)]
             if worker.covers != share:
                 worker.covers = share
                 worker.channel.tell("cover", share)
@@ -182,51 +182,51 @@ class WorkerPool:
         try:
             process = await self._spawn(worker)
         except OSError as error:
-            self._has_ended(worker, None, f"can't be started: {error.strerror}")
+            self._report_end(worker, None, f"can't be started: {error.strerror}")
             return False
-        talking = asyncio.create_task(self._talk(worker))
-        watching = asyncio.create_task(self._watch(worker, process))
+        communication = asyncio.create_task(self._communicate(worker))
+        hang_watch = asyncio.create_task(self._kill_if_hung(worker, process))
         if self._stopping:
             worker.channel.tell("stop")
         code = await process.wait()
-        watching.cancel()
-        lived, worker.live, worker.process = worker.live, False, None
-        worker.quiet, worker.covers = False, []
+        hang_watch.cancel()
+        was_live, worker.live, worker.process = worker.live, False, None
+        worker.unresponsive, worker.covers = False, []
         self._cover()
         with suppress(Exception):
-            await talking
+            await communication
         try:
             self._on_exit(worker)
         except Exception:  # it is replaced all the same
             log.exception("what worker %d has done is lost", worker.number)
         worker.loaded.clear()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        self._has_ended(worker, process.pid, how, code)
-        return lived
+        ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        self._report_end(worker, process.pid, ending, code)
+        return was_live
 
-    async def _watch(self, worker: Worker, process: asyncio.subprocess.Process) -> None:
+    async def _kill_if_hung(self, worker: Worker, process: asyncio.subprocess.Process) -> None:
         """Kill a process that hangs: clients, pages and swaps would wait for it forever."""
-        silent = received = 0
-        while silent < SILENT_SECONDS:
+        silent_seconds = received = 0
+        while silent_seconds < HANG_SECONDS:
             await asyncio.sleep(1.0)  # counted, not measured: the whole machine may have been suspended
-            silent = silent + 1 if received and received == worker.channel.received else 0
+            silent_seconds = silent_seconds + 1 if received and received == worker.channel.received else 0
             received = worker.channel.received
-            if worker.quiet != (silent >= QUIET_SECONDS):
-                worker.quiet = not worker.quiet
-                if worker.quiet:
-                    log.warning("worker %d has said nothing for %d s", worker.number, silent)
+            if worker.unresponsive != (silent_seconds >= UNRESPONSIVE_SECONDS):
+                worker.unresponsive = not worker.unresponsive
+                if worker.unresponsive:
+                    log.warning("worker %d has said nothing for %d s", worker.number, silent_seconds)
                 self._cover()
-        log.error("worker %d has said nothing for %d s: it is killed", worker.number, SILENT_SECONDS)
+        log.error("worker %d has said nothing for %d s: it is killed", worker.number, HANG_SECONDS)
         process.kill()
 
-    def _has_ended(self, worker: Worker, pid: int | None, how: str, code: int | None = None) -> None:
+    def _report_end(self, worker: Worker, pid: int | None, ending: str, code: int | None = None) -> None:
         """Log that a process has ended or can't be started; during the server's start, also stop the pool."""
         if not (starting := self._starting[worker.number]).done():
-            starting.set_exception(DriftlineError(f"worker {worker.number} {how} at the start"))
+            starting.set_exception(DriftlineError(f"worker {worker.number} {ending} at the start"))
             self._stopping = True
         if not self._stopping:
             log.error(
-                "worker %d %s; another takes its place", worker.number, how,
+                "worker %d %s; another takes its place", worker.number, ending,
                 extra={"worker": worker.number, "pid": pid, "code": code},
             )  # fmt: skip
 
@@ -235,28 +235,28 @@ class WorkerPool:
         process, end = await child_process.spawn(
             "driftline.serving.fleet.worker",
             self._arena.descriptor,
-            *(each.listener.fileno() for each in self.workers),
+            *(other.listener.fileno() for other in self.workers),
         )
-        handlers = {name: partial(do, worker) for name, do in self._handlers.items()}
+        handlers = {name: partial(handler, worker) for name, handler in self._handlers.items()}
         worker.channel = Channel(end, handlers)
         await worker.channel.open()
         worker.process = process
         return process
 
-    async def _talk(self, worker: Worker) -> None:
+    async def _communicate(self, worker: Worker) -> None:
         """Make a process live and handle its messages until it ends."""
-        listening = asyncio.create_task(worker.channel.run())
+        channel_task = asyncio.create_task(worker.channel.run())
         try:
             # During the server's start, workers respond that they are not ready. A replacement accepts no
             # request before it is ready, since the other workers are.
-            later = self._starting[worker.number].done()
-            await worker.channel.ask("begin", *self._settings, worker.number, len(self.workers), later)
+            wait_ready = self._starting[worker.number].done()
+            await worker.channel.ask("begin", *self._settings, worker.number, len(self.workers), wait_ready)
             await self._prepare(worker)
             worker.live = True
             if not (starting := self._starting[worker.number]).done():
                 starting.set_result(None)
             self._cover()
-        except Gone:
+        except PeerGone:
             pass
         except Exception as error:
             log.error(
@@ -264,4 +264,4 @@ class WorkerPool:
                 exc_info=None if isinstance(error, DriftlineError) else error,
             )  # fmt: skip
             worker.channel.tell("stop")
-        await listening
+        await channel_task

@@ -49,8 +49,8 @@ class RemoteModel(VersionTotals):
 
     def update(self, totals: VersionTotals) -> None:
         """Replace the totals by the sum of all workers' totals."""
-        for item in fields(VersionTotals):
-            setattr(self, item.name, getattr(totals, item.name))
+        for field in fields(VersionTotals):
+            setattr(self, field.name, getattr(totals, field.name))
 
     def dropped_by(self, number: int) -> None:
         """Note that a worker has closed the version, or ended."""
@@ -76,9 +76,9 @@ class FleetWatch(Watch):
     on_slabs    called on the event loop with the region of the slabs, or with None if there is no monitor
     on_capture  called with the number of rows that each worker is to keep for a profile, 0 to stop
 
-    slabs       region of the slabs; None until the monitor is loaded
-    failed      whether there will be no slabs, because the monitor or the memory failed
-    captures    rows that each worker now keeps for a profile; 0 for none
+    slabs         region of the slabs; None until the monitor is loaded
+    failed        whether there will be no slabs, because the monitor or the memory failed
+    capture_rows  rows that each worker now keeps for a profile; 0 for none
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class FleetWatch(Watch):
         self._workers = workers
         self._on_slabs = on_slabs
         self._on_capture = on_capture
-        self.captures = 0
+        self.capture_rows = 0
         self._collectors: list[Collector] = []
         self._closed = False
         self._remote = remote
-        self._watching = False
+        self._loaded_everywhere = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -116,10 +116,12 @@ class FleetWatch(Watch):
     def ready(self) -> Monitor:
         """Return the monitor; raise Unavailable until every worker has begun to count for it."""
         monitor = super().ready()
-        self._watching = self._watching or not self._remote.unwatched
-        if not self._watching:
+        self._loaded_everywhere = self._loaded_everywhere or not self._remote.loading_watches
+        if not self._loaded_everywhere:
             about = f"{self._version.name} {self._version.number}"
-            raise Unavailable(f"the monitor of {about} is being loaded by {self._remote.unwatched} workers")
+            raise Unavailable(
+                f"the monitor of {about} is being loaded by {self._remote.loading_watches} workers"
+            )
         return monitor
 
     def collect(self) -> None:
@@ -129,7 +131,7 @@ class FleetWatch(Watch):
             if collector.waits:
                 collector.ask()
 
-    def ask(self) -> None:
+    def request_counts(self) -> None:
         """Request all counts from the workers, whether the monitor needs them or not."""
         for collector in self._collectors:
             collector.collect()
@@ -139,17 +141,17 @@ class FleetWatch(Watch):
     def capturing(self, rows: int) -> Iterator[Capture]:
         """See Watched.capturing: the rows are those of all workers."""
         with super().capturing(rows) as capture:
-            self._let_capture(rows)
+            self._set_capture_rows(rows)
             try:
                 yield capture
             finally:
-                self._let_capture(0)
+                self._set_capture_rows(0)
 
-    def _let_capture(self, rows: int) -> None:
-        self.captures = rows
+    def _set_capture_rows(self, rows: int) -> None:
+        self.capture_rows = rows
         self._on_capture(rows)
 
-    def captured(self, columns: Tensors, rows: int) -> None:
+    def keep_captured(self, columns: Tensors, rows: int) -> None:
         """Keep a batch that a worker has captured."""
         self._keep(columns, rows)
 
@@ -174,32 +176,32 @@ class FleetWatch(Watch):
             monitor = super()._make_monitor()
         except Exception as error:
             if not passes(error):  # otherwise it is retried, and the workers' rows wait
-                self._loop.call_soon_threadsafe(self._begin, None)
+                self._loop.call_soon_threadsafe(self._set_up_slabs, None)
             raise
-        self._loop.call_soon_threadsafe(self._begin, monitor)
+        self._loop.call_soon_threadsafe(self._set_up_slabs, monitor)
         return monitor
 
-    def _begin(self, monitor: Monitor | None) -> None:
+    def _set_up_slabs(self, monitor: Monitor | None) -> None:
         """Allocate the slabs, once the monitor is loaded or has failed; on the event loop."""
         if self._closed:
             return
         self.failed = monitor is None
         if monitor is not None:
             try:
-                self._allocate(monitor)
+                self._allocate_slabs(monitor)
             except OSError as error:  # too many files, or no memory: without slabs, workers still serve
                 log.error("%s %d is not monitored: %s", self._version.name, self._version.number, error)
                 self.failed = True
         self._on_slabs(self.slabs)
 
-    def _allocate(self, monitor: Monitor) -> None:
+    def _allocate_slabs(self, monitor: Monitor) -> None:
         """Allocate a slab for each worker."""
         from driftline.monitor.slab import Collector, slab_bytes
 
         size = slab_bytes(monitor.words)
-        slabs = self._arena.take(self._workers * size)
+        slabs = self._arena.allocate(self._workers * size)
         memory = self._arena.map(slabs).reshape(self._workers, size // 8)
-        self._collectors = [Collector(monitor, part) for part in memory]
+        self._collectors = [Collector(monitor, slab) for slab in memory]
         self.slabs = slabs
 
 

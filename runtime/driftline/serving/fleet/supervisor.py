@@ -33,8 +33,8 @@ def supervise(
     logs.configure(settings.log_format, settings.log_level, settings.access_log)
     with ExitStack() as listeners:
         sockets = bind_together(settings.host, settings.port, settings.workers)
-        for one in sockets:
-            listeners.enter_context(one)
+        for listener in sockets:
+            listeners.enter_context(listener)
         settings = listeners.enter_context(reserve_grpc_port(settings))
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_supervise(registry, references, settings, file, sockets))
@@ -52,23 +52,23 @@ async def _supervise(
     host = FleetHost(registry, references, file, settings, listeners, notifier)
     stopping = asyncio.Event()
     _handle_signals(host, stopping)
-    told, addresses = listening_addresses(listeners[0], settings)
+    text, addresses = listening_addresses(listeners[0], settings)
     log.info(
-        "driftline %s listens on %s, %d workers", __version__, told, settings.workers,
+        "driftline %s listens on %s, %d workers", __version__, text, settings.workers,
         extra={**addresses, "workers": settings.workers},
     )  # fmt: skip
-    starting = asyncio.create_task(host.start())
-    waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+    start_task = asyncio.create_task(host.start())
+    stop_task = asyncio.create_task(stopping.wait())
+    await asyncio.wait((start_task, stop_task), return_when=asyncio.FIRST_COMPLETED)
     try:
-        if starting.done():
-            starting.result()
+        if start_task.done():
+            start_task.result()
             tune_garbage_collector()
             host.announce()
-        await waiting
+        await stop_task
     finally:
-        starting.cancel()
-        waiting.cancel()
+        start_task.cancel()
+        stop_task.cancel()
         await host.stop()
         await host.close()
         await asyncio.to_thread(notifier.close)
@@ -104,6 +104,6 @@ def bind_together(host: str, port: int, number: int) -> list[socket.socket]:
     Raises ConfigError if the address can't be bound.
     """
     sockets = bind_shared(host, port, number)
-    for one in sockets:
-        one.listen(BACKLOG)
+    for listener in sockets:
+        listener.listen(BACKLOG)
     return sockets

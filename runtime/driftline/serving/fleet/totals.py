@@ -23,7 +23,7 @@ class VersionTotals:
     queue_rows: int = 0
     queue_bytes: int = 0
     waiting_rows: int = 0
-    unwatched: int = 0
+    loading_watches: int = 0
     """Workers whose row counter is still being loaded."""
 
     @classmethod
@@ -50,12 +50,12 @@ class VersionTotals:
         self.queue_rows += other.queue_rows
         self.queue_bytes += other.queue_bytes
         self.waiting_rows += other.waiting_rows
-        self.unwatched += other.unwatched
+        self.loading_watches += other.loading_watches
 
     def end(self) -> None:
         """Zero the current values: the worker has ended, and rows that waited there are skipped."""
         self.skipped_rows += self.waiting_rows
-        self.pending = self.queue_rows = self.queue_bytes = self.waiting_rows = self.unwatched = 0
+        self.pending = self.queue_rows = self.queue_bytes = self.waiting_rows = self.loading_watches = 0
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class WorkerTotals:
 
 def total(parts: Iterable[WorkerTotals]) -> WorkerTotals:
     """Return the sum."""
-    found = WorkerTotals()
-    for one in parts:
-        found.add(one)
-    return found
+    result = WorkerTotals()
+    for part in parts:
+        result.add(part)
+    return result

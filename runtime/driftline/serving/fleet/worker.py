@@ -57,9 +57,9 @@ class WorkerServer(GracefulServer):
         self._number = number
         self._covering: dict[int, asyncio.Server] = {}
         self._to_cover: set[int] = set()
-        self._changing = asyncio.Lock()
+        self._cover_lock = asyncio.Lock()
 
-    async def answer(self) -> None:
+    async def serve_own_socket(self) -> None:
         """Accept connections on its own socket, and serve until it stops."""
         await self.serve([self._listeners[self._number]])
 
@@ -69,17 +69,17 @@ class WorkerServer(GracefulServer):
         Tried again while it fails, for lack of open files, say.
         """
         self._to_cover = set(numbers)
-        async with self._changing:
+        async with self._cover_lock:
             while not (self.started or self.should_exit):  # noqa: ASYNC110 - either ends it
                 await asyncio.sleep(FOLLOW_SECONDS)
-            told = False
+            warned = False
             while not (self._host.stopping or self.should_exit) and self._covering.keys() != self._to_cover:
                 try:
                     await self._cover()
                 except OSError as error:
-                    if not told:
+                    if not warned:
                         log.warning("connections can't be accepted for other workers: %s", error.strerror)
-                    told = True
+                    warned = True
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _cover(self) -> None:
@@ -145,9 +145,9 @@ async def work(control: int, shared: int, *listeners: int) -> None:
     listeners  of the sockets that clients connect to, one for each worker
     """
     sockets = [socket.socket(fileno=listener) for listener in listeners]
-    begun: asyncio.Future[tuple[WorkerHost, WorkerServer, bool]] = asyncio.Future()
+    begin_call: asyncio.Future[tuple[WorkerHost, WorkerServer, bool]] = asyncio.Future()
 
-    async def begin(settings: Server, file: ServerFile, number: int, workers: int, later: bool) -> None:
+    async def begin(settings: Server, file: ServerFile, number: int, workers: int, wait_ready: bool) -> None:
         configure_logs(settings)
         host = WorkerHost(file, number, workers, Arena(shared), channel, PayloadLog.of(settings))
         server = WorkerServer(SharedApp(host, settings, channel), host, settings, sockets, number)
@@ -155,27 +155,27 @@ async def work(control: int, shared: int, *listeners: int) -> None:
             load=host.load,
             drop=host.drop,
             flip=host.flip,
-            slabs=host.slabs,
+            slabs=host.set_slabs,
             capture=host.capture,
             tell_totals=host.tell_totals,
             ready=host.begin,
             cover=server.cover,
             stop=server.stop,
         )
-        begun.set_result((host, server, later))
+        begin_call.set_result((host, server, wait_ready))
 
     handlers: dict[str, Any] = {"begin": begin, "stop": lambda: exit_process(0)}
     channel = Channel(socket.socket(fileno=control), handlers)
     await channel.open()
-    listening = asyncio.create_task(channel.run())
-    listening.add_done_callback(lambda _: begun.cancel())
+    channel_task = asyncio.create_task(channel.run())
+    channel_task.add_done_callback(lambda _: begin_call.cancel())
     with suppress(asyncio.CancelledError):
-        await begun
-    if begun.cancelled():
+        await begin_call
+    if begin_call.cancelled():
         return
-    host, server, later = begun.result()
-    listening.add_done_callback(lambda _: server.stop())
-    await answer(host, server, channel, later)
+    host, server, wait_ready = begin_call.result()
+    channel_task.add_done_callback(lambda _: server.stop())
+    await serve(host, server, channel, wait_ready)
 
 
 def configure_logs(settings: Server) -> None:
@@ -185,17 +185,17 @@ def configure_logs(settings: Server) -> None:
     logging.getLogger("driftline.monitor").addFilter(lambda record: record.levelno < logging.ERROR)
 
 
-async def answer(host: WorkerHost, server: WorkerServer, channel: Channel, later: bool) -> None:
-    """Serve until the server stops; if `later`, start once all models are loaded."""
-    following = asyncio.create_task(keep_following(host))
+async def serve(host: WorkerHost, server: WorkerServer, channel: Channel, wait_ready: bool) -> None:
+    """Serve until the server stops; if `wait_ready`, start once all models are loaded."""
+    follower = asyncio.create_task(keep_following(host))
     if host.payloads is not None:
         host.payloads.start()
     try:
-        while later and not (host.ready or server.should_exit):  # noqa: ASYNC110 - either ends it
+        while wait_ready and not (host.ready or server.should_exit):  # noqa: ASYNC110 - either ends it
             await asyncio.sleep(FOLLOW_SECONDS)
-        await server.answer()
+        await server.serve_own_socket()
     finally:
-        following.cancel()
+        follower.cancel()
         await host.close()
         if host.payloads is not None:
             await host.payloads.close()
@@ -206,14 +206,14 @@ async def answer(host: WorkerHost, server: WorkerServer, channel: Channel, later
 
 async def keep_following(host: WorkerHost) -> None:
     """Hand over counts and totals to the supervisor at intervals."""
-    turn = 0
+    turns = 0
     while True:
         await asyncio.sleep(FOLLOW_SECONDS)
-        turn += 1
+        turns += 1
         try:
             host.follow()
-            if turn * FOLLOW_SECONDS >= TOTALS_SECONDS:
-                turn = 0
+            if turns * FOLLOW_SECONDS >= TOTALS_SECONDS:
+                turns = 0
                 host.tell_totals()
         except Exception:  # the next turn may succeed; requests are served meanwhile
             log.exception("counts can't be handed to the supervisor")

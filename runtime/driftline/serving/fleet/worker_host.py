@@ -53,8 +53,8 @@ class WorkerHost(BaseHost):
         self._workers = workers
         self._arena = arena
         self._channel = channel
-        self._orders: dict[Version, tuple[int, Path]] = {}
-        self._held: dict[int, Served] = {}
+        self._loading: dict[Version, tuple[int, Path]] = {}
+        self._served_by_key: dict[int, Served] = {}
         self._slabs: dict[int, Future[Any]] = {}
 
     def find(self, name: str | None, version: str | None = None) -> Served:
@@ -70,17 +70,17 @@ class WorkerHost(BaseHost):
 
     async def load(self, key: int, version: Version, folder: Path) -> Signature:
         """Load and warm a version; it serves no requests before the flip."""
-        self._orders[version] = key, folder
+        self._loading[version] = key, folder
         entry = self.entries.setdefault(version.name, Entry(version.name))
         try:
-            self._held[key] = served = await self._make_served(entry, version)
+            self._served_by_key[key] = served = await self._make_served(entry, version)
         finally:
-            del self._orders[version]
+            del self._loading[version]
         return served.signature
 
     def drop(self, key: int) -> None:
         """Close a version that will not serve after all."""
-        if (served := self._held.get(key)) is not None:
+        if (served := self._served_by_key.get(key)) is not None:
             self._forget(served)
             served.close()
             self._spawn(asyncio.to_thread(served.model.close))
@@ -92,21 +92,21 @@ class WorkerHost(BaseHost):
         default   the key of the version for requests that name none
         """
         for key, version in resolved.values():
-            self._held[key].version = version
-        held = {reference: self._held[key] for reference, (key, _) in resolved.items()}
+            self._served_by_key[key].version = version
+        versions = {reference: self._served_by_key[key] for reference, (key, _) in resolved.items()}
         entry = self.entries.setdefault(name, Entry(name))
-        self._flip(entry, held, self._held[default] if default is not None else None)
+        self._flip(entry, versions, self._served_by_key[default] if default is not None else None)
 
-    def slabs(self, key: int, region: Region | None) -> None:
+    def set_slabs(self, key: int, region: Region | None) -> None:
         """Take the region of all workers' slabs for a version's monitor; None if it has no monitor."""
-        if key not in self._held or (slab := self._slab_of(key)).done():
+        if key not in self._served_by_key or (slab := self._slab_future(key)).done():
             return
-        slab.set_result(partial(self._own_slab, region) if region is not None else None)
+        slab.set_result(partial(self._map_slab, region) if region is not None else None)
 
-    def _own_slab(self, region: Region) -> Array:
+    def _map_slab(self, region: Region) -> Array:
         """Map this worker's slab; OSError if files or memory run out."""
-        own: Array = self._arena.map(region).reshape(self._workers, -1)[self._number]
-        return own
+        slab: Array = self._arena.map(region).reshape(self._workers, -1)[self._number]
+        return slab
 
     def begin(self, default_name: str | None) -> None:
         """Become ready: all workers have loaded all models. `default_name`: see BaseHost.find."""
@@ -117,15 +117,15 @@ class WorkerHost(BaseHost):
 
     def follow(self) -> None:
         """Hand over counts and captured rows to the supervisor, if it has requested them."""
-        for key, served in self._held.items():
+        for key, served in self._served_by_key.items():
             if isinstance(served.watch, WorkerWatch):
                 served.watch.follow()
-                for batch in served.watch.captured():
+                for batch in served.watch.take_captured():
                     self._channel.tell("captured", key, *batch)
 
     def capture(self, key: int, rows: int) -> None:
         """Keep the next rows of a version for a profile; see WorkerWatch.capture."""
-        if key in self._held and isinstance(watch := self._held[key].watch, WorkerWatch):
+        if key in self._served_by_key and isinstance(watch := self._served_by_key[key].watch, WorkerWatch):
             watch.capture(rows)
 
     def tell_totals(self) -> None:
@@ -136,7 +136,7 @@ class WorkerHost(BaseHost):
         """
         self.follow()
         totals = WorkerTotals(
-            {key: VersionTotals.of(served) for key, served in self._held.items()},
+            {key: VersionTotals.of(served) for key, served in self._served_by_key.items()},
             {name: entry.latency for name, entry in self.entries.items()},
             self.payload_counts or Counts(),
         )
@@ -145,7 +145,7 @@ class WorkerHost(BaseHost):
     # -- a version's life -------------------------------------------------------------------------
 
     def _folder(self, version: Version) -> Path:
-        return self._orders[version][1]
+        return self._loading[version][1]
 
     def _bundle(self, version: Version) -> Bundle:
         """See BaseHost; with this worker's share of cores and memory, unless the settings name one."""
@@ -160,21 +160,21 @@ class WorkerHost(BaseHost):
 
     def _watch(self, version: Version, model: Model, bundle: Bundle) -> Watch | None:
         settings = bundle.settings.monitor
-        slab = self._slab_of(self._orders[version][0])
+        slab = self._slab_future(self._loading[version][0])
         if not settings.enabled:
             return None
-        kind = WorkerGpuWatch if model.copies_inputs else WorkerWatch
-        return kind(version, model, bundle.profile, settings, slab)
+        watch_type = WorkerGpuWatch if model.copies_inputs else WorkerWatch
+        return watch_type(version, model, bundle.profile, settings, slab)
 
-    def _slab_of(self, key: int) -> Future[Any]:
+    def _slab_future(self, key: int) -> Future[Any]:
         return self._slabs.setdefault(key, Future())
 
     def _on_unloaded(self, served: Served) -> None:
-        self._channel.tell("gone", self._forget(served))
+        self._channel.tell("dropped", self._forget(served))
 
     def _forget(self, served: Served) -> int:
         """Remove a version; return its key."""
-        (key,) = [key for key, held in self._held.items() if held is served]
-        del self._held[key]
+        (key,) = [key for key, other in self._served_by_key.items() if other is served]
+        del self._served_by_key[key]
         self._slabs.pop(key, None)
         return key

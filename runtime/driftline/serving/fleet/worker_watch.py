@@ -42,7 +42,7 @@ class WorkerWatch(Watch):
         self.catch_up()
         self._capture = Capture(rows) if rows else None
 
-    def captured(self) -> list[tuple[Tensors, int]]:
+    def take_captured(self) -> list[tuple[Tensors, int]]:
         """Return the batches kept since the last call, and their rows."""
         return self._capture.take() if self._capture is not None else []
 
@@ -60,10 +60,10 @@ class WorkerWatch(Watch):
         """
         from driftline.monitor.slab import Share
 
-        profile, mapped = self._read_profile(), self.slab.result()
-        if mapped is None:
+        profile, map_slab = self._read_profile(), self.slab.result()
+        if map_slab is None:
             raise Unavailable("the supervisor's log says why")
-        share = Share(profile, mapped())
+        share = Share(profile, map_slab())
         share.warm_up()
         return share
 

@@ -14,7 +14,7 @@ from driftline.child_process import SharedCounts
 from driftline.config import Server
 from driftline.protocols.cloudevents import Event, from_http
 from driftline.serving.payloads.exchange import Exchange, RequestHead
-from driftline.serving.payloads.log import COUNTED
+from driftline.serving.payloads.log import COUNT_NAMES
 from driftline.serving.payloads.queue import Queue
 from driftline.serving.payloads.sink import open_sink
 
@@ -73,15 +73,15 @@ def receiving(*statuses: int) -> Iterator[EventReceiver]:
 
 
 def exchange(request: bytes | None = b"qq", response: bytes | None = b"aa") -> Exchange:
-    asked = RequestHead("m", b"application/json", b"", None)
-    return Exchange.of(asked, 1.0, "m", "1", request, 200, b"", response)
+    head = RequestHead("m", b"application/json", b"", None)
+    return Exchange.of(head, 1.0, "m", "1", request, 200, b"", response)
 
 
 class Sinking:
     """A sink with its queue and its threads, as in the logging process."""
 
     def __init__(self, sink: str, **settings: Any) -> None:
-        self.shared = SharedCounts.new(COUNTED)
+        self.shared = SharedCounts.new(COUNT_NAMES)
         self.queue = Queue(self.shared)
         self._threads = open_sink(Server(log_payloads="all", log_sink=sink, **settings)).threads(self.queue)
         for thread in self._threads:

@@ -113,6 +113,6 @@ async def test_what_it_is_idle_for_is_to_spare_for_the_payload_log(tmp_path: Pat
     assert payloads is not None
     host: Any = SimpleNamespace(payloads=payloads)  # a host that nobody asks
     app = App(host, settings)
-    assert payloads.spare is not None
-    assert payloads.spare.busy_poll is app.joiner._busy_poll
+    assert payloads.spare_time is not None
+    assert payloads.spare_time.busy_poll is app.joiner._busy_poll
     await payloads.close()

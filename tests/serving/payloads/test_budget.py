@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.serving.payloads import budget
-from driftline.serving.payloads.budget import SLACK_SECONDS, Budget, SpareTime, spare_time
+from driftline.serving.payloads.budget import SLACK_SECONDS, Budget, SpareTime, make_spare_time
 
 BUSY = (
     *(sys.executable, "-S", "-c"),
@@ -86,8 +86,8 @@ def test_half_of_what_is_to_spare_may_be_spent_besides() -> None:
 
 
 def test_what_may_be_spent_falls_again_when_nothing_is_to_spare() -> None:
-    parts = iter([0.4] * 10 + [0.0] * 1000)
-    budget = Budget(0.05, lambda: next(parts))
+    fractions = iter([0.4] * 10 + [0.0] * 1000)
+    budget = Budget(0.05, lambda: next(fractions))
     busy, _, _ = used(budget, every=0.000_1, cost=0.000_1, seconds=20.0)
     assert busy == pytest.approx(0.05 * 20.0, rel=0.2)
 
@@ -117,48 +117,48 @@ def work(seconds: float) -> None:
 def test_a_thread_that_waits_has_time_to_spare_and_one_that_works_has_none(spare_of: Make) -> None:
     spare = spare_of(1000.0)
     time.sleep(0.2)
-    waiting = spare.part()
+    waiting = spare.fraction()
     work(0.2)
-    assert spare.part() < 0.1 < waiting <= 1.0
+    assert spare.fraction() < 0.1 < waiting <= 1.0
 
 
 def test_one_that_waits_for_a_core_has_none(spare_of: Make) -> None:
     core = min(os.sched_getaffinity(0))
     others = [threading.Thread(target=subprocess.run, args=([*BUSY, str(core)],)) for _ in range(3)]
-    parts: list[float] = []
+    fractions: list[float] = []
 
     def measure() -> None:
         os.sched_setaffinity(0, {core})  # of this thread
         time.sleep(1.0)
         spare = spare_of(1000.0)
         work(0.1)
-        parts.append(spare.part())
+        fractions.append(spare.fraction())
 
     thread = threading.Thread(target=measure)
     for one in (*others, thread):
         one.start()
     for one in (*others, thread):
         one.join()
-    assert parts[0] < 0.1
+    assert fractions[0] < 0.1
 
 
 def test_one_whose_process_takes_all_that_it_may_has_none(spare_of: Make) -> None:
     spare = spare_of(1e-6)
     time.sleep(0.05)
-    assert spare.part() == 0.0
+    assert spare.fraction() == 0.0
 
 
 def test_what_a_thread_polls_for_is_to_spare(spare_of: Make) -> None:
     spare = spare_of(1000.0)
     work(0.2)
     spare.busy_poll.idle_ns += 100_000_000
-    assert 0.0 < spare.part() <= 0.6
+    assert 0.0 < spare.fraction() <= 0.6
 
 
 def test_who_may_be_stopped_or_knows_nothing_has_no_time_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = spare_time(1.0, limited=False)
-    assert found is not None
-    found.close()
-    assert spare_time(1.0, limited=True) is None
-    monkeypatch.setattr(budget, "SCHEDULED", Path("/proc/no"))
-    assert spare_time(1.0, limited=False) is None
+    spare = make_spare_time(1.0, limited=False)
+    assert spare is not None
+    spare.close()
+    assert make_spare_time(1.0, limited=True) is None
+    monkeypatch.setattr(budget, "SCHEDSTAT", Path("/proc/no"))
+    assert make_spare_time(1.0, limited=False) is None

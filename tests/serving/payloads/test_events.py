@@ -18,7 +18,7 @@ from driftline.serving.payloads import events as module
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hardly any rest between attempts."""
-    monkeypatch.setattr(module, "FIRST_REST", 0.001)
+    monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.001)
 
 
 @contextmanager
@@ -35,11 +35,11 @@ def test_both_halves_come_with_one_id() -> None:
         with logging_to(receiver.url) as payloads:
             for _ in range(10):
                 payloads.put()
-        found = receiver.wait(20)
-        assert {(event.type.rpartition(".")[2], event.data) for event in found} == {
+        events = receiver.wait(20)
+        assert {(event.type.rpartition(".")[2], event.data) for event in events} == {
             ("request", b"qq"), ("response", b"aa"),
         }  # fmt: skip
-        assert len({event.id for event in found}) == 10
+        assert len({event.id for event in events}) == 10
         assert payloads.shared["sent"] == 20
         assert all(headers["content-type"] == "application/json" for headers in receiver.headers)
 
@@ -88,7 +88,7 @@ def test_nobody_there_is_said_at_once_and_given_up_in_the_end(
 ) -> None:
     with receiving() as receiver:
         url = receiver.url
-    monkeypatch.setattr(module, "FIRST_REST", 60.0)
+    monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 60.0)
     where = urlsplit(url).netloc
     line = f"payloads can't be posted to {where}: ConnectionRefusedError; more attempts follow"
     with logging_to(url) as payloads:
@@ -130,9 +130,9 @@ def test_what_waits_goes_together(batch: int) -> None:
                 payloads.put()
             receiver.gate.set()
             count = 2 * (module.SENDERS + 100)
-            found = receiver.wait(count)
+            events = receiver.wait(count)
         assert payloads.shared["sent"] == count
-        assert len({(event.id, event.type) for event in found}) == count
+        assert len({(event.id, event.type) for event in events}) == count
         posts = receiver.headers
         assert {headers["content-type"].partition(";")[0] for headers in posts} == {BATCH}
         assert len(posts) >= count / batch
@@ -160,7 +160,7 @@ def test_a_sink_that_can_not_be_reached_does_not_delay_the_end(monkeypatch: pyte
         raise ConnectionRefusedError
 
     monkeypatch.setattr(module.Sender, "post", refuse)
-    monkeypatch.setattr(module, "FIRST_REST", 60.0)
+    monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 60.0)
     with logging_to("http://127.0.0.1:1/") as payloads:
         for _ in range(100):
             payloads.put()

@@ -25,5 +25,5 @@ def test_each_exchange_without_an_id_gets_one_of_its_own() -> None:
 
 
 def test_a_new_id_is_a_uuid_of_version_4() -> None:
-    found = UUID(new_id())
-    assert (found.version, str(found.variant)) == (4, "specified in RFC 4122")
+    uuid = UUID(new_id())
+    assert (uuid.version, str(uuid.variant)) == (4, "specified in RFC 4122")

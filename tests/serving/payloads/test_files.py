@@ -14,7 +14,7 @@ from driftline.serving.payloads import files as module
 
 
 def read(folder: Path) -> list[Payload]:
-    return [one for file in sorted(folder.glob("*.parquet")) for one in of_table(pq.read_table(file))]
+    return [payload for file in sorted(folder.glob("*.parquet")) for payload in of_table(pq.read_table(file))]
 
 
 def test_files_are_full_and_complete_and_in_order(tmp_path: Path) -> None:
@@ -22,9 +22,9 @@ def test_files_are_full_and_complete_and_in_order(tmp_path: Path) -> None:
     for number in range(100):
         payloads.put(b"%d" % number + b"q" * 1000)
     payloads.close()
-    found = read(tmp_path)
-    assert [one.body[:-1000] for one in found[::2]] == [b"%d" % number for number in range(100)]
-    assert [one.type for one in found] == ["request", "response"] * 100
+    logged = read(tmp_path)
+    assert [payload.body[:-1000] for payload in logged[::2]] == [b"%d" % number for number in range(100)]
+    assert [payload.type for payload in logged] == ["request", "response"] * 100
     assert payloads.shared["sent"] == 200
     assert 6 <= len(list(tmp_path.iterdir())) <= 10
     assert all(pq.read_schema(file).equals(schema()) for file in tmp_path.iterdir())

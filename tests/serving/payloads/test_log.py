@@ -26,7 +26,7 @@ from driftline.serving.payloads import log as module
 from driftline.serving.payloads.exchange import RequestHead
 from driftline.serving.payloads.log import PayloadLog
 
-ASKED = RequestHead("m", b"application/json", b"", None)
+REQUEST_HEAD = RequestHead("m", b"application/json", b"", None)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ async def logging_to(sink: str, mode: str = "all", **settings: Any) -> AsyncIter
 
 
 def say(payloads: PayloadLog, status: int = 200, size: int = 2) -> None:
-    payloads.record(ASKED, b"q" * size, status, b"", b"a" * size, None)
+    payloads.record(REQUEST_HEAD, b"q" * size, status, b"", b"a" * size, None)
 
 
 def children() -> list[psutil.Process]:
@@ -101,7 +101,7 @@ async def test_halves_are_sampled_together() -> None:
 async def test_what_would_take_too_much_of_the_requests_time_is_dropped_and_counted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "spare_time", lambda cores, limited: None)
+    monkeypatch.setattr(module, "make_spare_time", lambda cores, limited: None)
     with receiving() as receiver:
         async with logging_to(receiver.url, log_cpu=0.001) as payloads:
             for _ in range(5_000):
@@ -143,7 +143,7 @@ async def test_before_the_process_is_there_the_oldest_go_too() -> None:
     with receiving() as receiver:
         async with logging_to(receiver.url, log_queue_bytes=10_000) as payloads:
             for number in range(50):
-                payloads.record(ASKED, b"%d" % number, 200, b"", b"", None)
+                payloads.record(REQUEST_HEAD, b"%d" % number, 200, b"", b"", None)
         kept = [int(event.data) for event in receiver.events if event.data]
         assert sorted(kept) == list(range(50 - len(kept), 50))
         assert 10 <= len(kept) <= 14
@@ -161,7 +161,7 @@ async def test_a_process_that_is_killed_is_replaced_and_what_it_had_is_counted(
             for _ in range(100):
                 say(payloads)
             await asyncio.sleep(0)
-            await eventually(lambda: not payloads._waiting and payloads._timer is None, "handing over")
+            await eventually(lambda: not payloads._queue and payloads._timer is None, "handing over")
             os.kill(first.pid, signal.SIGKILL)
             await eventually(lambda: payloads.counts.dropped, "what it had")
             receiver.gate.set()
@@ -231,7 +231,7 @@ def test_nothing_is_handed_to_a_process_whose_connection_is_closed() -> None:
                 assert payloads._transport is not None
                 payloads._transport.close()
                 say(payloads)
-                payloads._enqueue_new()
+                payloads._enqueue_recorded()
                 payloads._hand_over()
                 await eventually(lambda: payloads.counts.sent == 2, "the next process")
 
@@ -264,12 +264,12 @@ def test_nothing_is_logged_if_nobody_says_so() -> None:
 @pytest.mark.parametrize("sample", [0.01, 0.1, 0.5, 0.999])
 def test_gaps_make_a_sample_of_the_part_that_was_asked_for(sample: float) -> None:
     random.seed(11)
-    gaps = np.array([module.gap(sample) for _ in range(20_000)])
+    gaps = np.array([module.draw_gap(sample) for _ in range(20_000)])
     # Geometric: (1 - p) / p on average, with a standard deviation of sqrt(1 - p) / p.
     expected = (1 - sample) / sample
     assert abs(gaps.mean() - expected) <= 5 * np.sqrt(1 - sample) / sample / np.sqrt(len(gaps))
 
 
 def test_a_sample_of_all_has_no_gaps_and_one_of_none_no_end() -> None:
-    assert module.gap(1.0) == 0
-    assert module.gap(0.0) == sys.maxsize
+    assert module.draw_gap(1.0) == 0
+    assert module.draw_gap(0.0) == sys.maxsize

@@ -11,13 +11,13 @@ from payload_sink import exchange
 
 from driftline.child_process import SharedCounts
 from driftline.serving.payloads.exchange import Exchange
-from driftline.serving.payloads.log import COUNTED
+from driftline.serving.payloads.log import COUNT_NAMES
 from driftline.serving.payloads.queue import Queue
 
 
 @pytest.fixture
 def shared() -> Iterator[SharedCounts]:
-    shared = SharedCounts.new(COUNTED)
+    shared = SharedCounts.new(COUNT_NAMES)
     yield shared
     shared.close()
 
@@ -43,31 +43,31 @@ def test_so_many_payloads_or_bytes_are_taken_at_once(shared: SharedCounts) -> No
     assert queue.take(60, 3, 10**9) == exchanges[:2]  # of two payloads each
     assert queue.take(60, 100, exchanges[2].size + 1) == exchanges[2:4]
     assert queue.take(60, 100, 10**9) == exchanges[4:]
-    assert shared["taken_bytes"] == sum(one.size for one in exchanges)
+    assert shared["taken_bytes"] == sum(exchange.size for exchange in exchanges)
 
 
 def test_several_threads_take_each_one_once(shared: SharedCounts) -> None:
     exchanges = numbered(5000)
     queue = Queue(shared)
-    found: list[Exchange] = []
+    logged: list[Exchange] = []
 
     def take() -> None:
-        while some := queue.take(60, 3, 10**9):
-            found.extend(some)
-            queue.done(sent=sum(one.halves for one in some))
+        while taken := queue.take(60, 3, 10**9):
+            logged.extend(taken)
+            queue.count_done(sent=sum(exchange.halves for exchange in taken))
 
     threads = [threading.Thread(target=take) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for at in range(0, 5000, 500):
-        queue.put(exchanges[at : at + 500])
+    for start in range(0, 5000, 500):
+        queue.put(exchanges[start : start + 500])
     queue.close(60)
     for thread in threads:
         thread.join()
-    assert sorted(found) == sorted(exchanges)
+    assert sorted(logged) == sorted(exchanges)
     assert shared["sent"] == 10000
     assert shared["given_up"] == 0
-    assert shared["taken_bytes"] == sum(one.size for one in exchanges)
+    assert shared["taken_bytes"] == sum(exchange.size for exchange in exchanges)
 
 
 def test_nobody_is_waited_for_longer_than_was_said(shared: SharedCounts) -> None:

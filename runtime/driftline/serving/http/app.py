@@ -46,8 +46,8 @@ class App:
         self._mlflow = infer(host, "mlflow", settings.max_body_bytes, mlflow_failure)
         busy_poll = BusyPoll(settings.busy_poll_us)
         self.joiner = RequestJoiner(host, busy_poll)
-        if self.payloads is not None and self.payloads.spare is not None:
-            self.payloads.spare.busy_poll = busy_poll
+        if self.payloads is not None and self.payloads.spare_time is not None:
+            self.payloads.spare_time.busy_poll = busy_poll
         self._cached_endpoint = lru_cache(MAX_CACHED_PATHS)(self._endpoint)
         self._pages = Starlette(
             routes=routes(host, settings),

@@ -11,7 +11,7 @@ from driftline import child_process, logs
 from driftline.child_process import SharedCounts
 from driftline.errors import DriftlineError
 from driftline.serving.payloads.exchange import Exchange
-from driftline.serving.payloads.log import CLOSE_SECONDS, COUNTED, LENGTH
+from driftline.serving.payloads.log import CLOSE_SECONDS, COUNT_NAMES, LENGTH
 from driftline.serving.payloads.queue import Queue
 from driftline.serving.payloads.sink import open_sink
 
@@ -26,7 +26,7 @@ def main(end: int, shared: int) -> int:
     """
     connection, settings = child_process.begin(end, idle=True)
     logs.configure(settings.log_format, settings.log_level, access_log=False)
-    queue = Queue(SharedCounts(COUNTED, shared))
+    queue = Queue(SharedCounts(COUNT_NAMES, shared))
     try:
         threads = open_sink(settings).threads(queue)
     except DriftlineError as error:
@@ -42,11 +42,11 @@ def main(end: int, shared: int) -> int:
                 continue
             if len(content := file.read(length)) < length:
                 break
-            queue.put(Exchange(*one) for one in pickle.loads(content))  # noqa: S301 - our own
+            queue.put(Exchange(*record) for record in pickle.loads(content))  # noqa: S301 - our own
     queue.close(CLOSE_SECONDS)
-    until = monotonic() + CLOSE_SECONDS
+    deadline = monotonic() + CLOSE_SECONDS
     for thread in threads:
-        thread.join(max(0.0, until - monotonic()))
+        thread.join(max(0.0, deadline - monotonic()))
     return 0
 
 

@@ -26,7 +26,7 @@ SENDERS = 4
 """Connections to the sink; KServe's logger has 5."""
 
 ATTEMPTS = 8
-FIRST_REST = 0.25
+FIRST_DELAY_SECONDS = 0.25
 """Seconds between the first two attempts; doubled after each."""
 TIMEOUT_SECONDS = 10.0
 
@@ -48,12 +48,12 @@ class EventSink:
 
     url        http or https; a user and a password in it become basic authentication
     namespace  of Kubernetes; if empty, that of the pod, or `default` outside a pod
-    batch      most payloads in a post; 1: binary mode
+    max_batch  most payloads in a post; 1: binary mode
 
     Raises ConfigError for any other URL.
     """
 
-    def __init__(self, url: str, namespace: str = "", batch: int = 1) -> None:
+    def __init__(self, url: str, namespace: str = "", max_batch: int = 1) -> None:
         parts = url_parts(url)
         if parts is None:
             raise ConfigError("--log-sink: expected a URL such as http://host:8080/path")
@@ -61,11 +61,11 @@ class EventSink:
         self._target = host_and_port(parts)
         self._source = socket.gethostname()
         self._namespace = namespace or pod_namespace()
-        self._batch = batch
-        self._last_line = self._last_warning = -SILENCE_SECONDS
-        self._not_logged = 0
+        self._max_batch = max_batch
+        self._last_error = self._last_warning = -SILENCE_SECONDS
+        self._unreported = 0
         self._last_reason = ""
-        self._unreachable = ""
+        self._unreachable_reason = ""
         self._log_lock = Lock()
 
     def threads(self, queue: Queue) -> list[Thread]:
@@ -79,8 +79,8 @@ class EventSink:
         sender = Sender(self._url)
         try:
             while not queue.late:
-                posts, size = self._take(queue)
-                for left, payloads in zip(reversed(range(len(posts))), posts, strict=True):
+                posts, size = self._take_posts(queue)
+                for remaining_posts, payloads in zip(reversed(range(len(posts))), posts, strict=True):
                     try:
                         failure = self._deliver(queue, sender, payloads)
                     except Exception as error:  # unexpected; the next post may succeed
@@ -88,7 +88,7 @@ class EventSink:
                     if failure:
                         self._log_failure(failure, len(payloads))
                     given_up = len(payloads) if failure else 0
-                    queue.done(len(payloads) - given_up, given_up, 0 if left else size)
+                    queue.count_done(len(payloads) - given_up, given_up, 0 if remaining_posts else size)
                 self._log_failures()
                 if not posts and queue.closed:
                     return
@@ -96,14 +96,15 @@ class EventSink:
             sender.close()
             self._log_failures(at_end=True)
 
-    def _take(self, queue: Queue) -> tuple[list[list[Payload]], int]:
+    def _take_posts(self, queue: Queue) -> tuple[list[list[Payload]], int]:
         """Take payloads from the queue; none if none arrives for _POLL_SECONDS.
 
         Returns them grouped into posts, and the bytes of their exchanges.
         """
-        exchanges = queue.take(_POLL_SECONDS, self._batch, MAX_POST_BYTES)
+        exchanges = queue.take(_POLL_SECONDS, self._max_batch, MAX_POST_BYTES)
         payloads = [payload for exchange in exchanges for payload in exchange.payloads()]
-        posts = [payloads[start : start + self._batch] for start in range(0, len(payloads), self._batch)]
+        size = self._max_batch
+        posts = [payloads[start : start + size] for start in range(0, len(payloads), size)]
         return posts, sum(exchange.size for exchange in exchanges)
 
     def _deliver(self, queue: Queue, sender: Sender, payloads: list[Payload]) -> str:
@@ -112,11 +113,11 @@ class EventSink:
         Once a sink can't be reached in all attempts while the server stops, nothing more is tried: what waits
         would only delay the end.
         """
-        if self._unreachable:
-            return self._unreachable
+        if self._unreachable_reason:
+            return self._unreachable_reason
         events = [to_event(payload, self._source, self._namespace) for payload in payloads]
-        one = self._batch == 1
-        fields, body = cloudevents.to_binary(events[0]) if one else cloudevents.to_batch(events)
+        single = self._max_batch == 1
+        fields, body = cloudevents.to_binary(events[0]) if single else cloudevents.to_batch(events)
         reason = "the server stops"
         for attempt in range(ATTEMPTS):
             if attempt and not self._wait(queue, attempt):
@@ -128,7 +129,7 @@ class EventSink:
                 reason = type(error).__name__
                 self._log_retry(reason)
                 if queue.ending and attempt == ATTEMPTS - 1:
-                    self._unreachable = reason
+                    self._unreachable_reason = reason
                 continue
             if 200 <= status < 300:
                 return ""
@@ -140,11 +141,11 @@ class EventSink:
 
     def _wait(self, queue: Queue, attempt: int) -> bool:
         """Wait before the next attempt; return False if there is no time for one."""
-        until = monotonic() + jittered(backoff(attempt, FIRST_REST))
-        while (left := until - monotonic()) > 0 and not queue.ending:
-            sleep(min(left, 0.1))
+        deadline = monotonic() + jittered(backoff(attempt, FIRST_DELAY_SECONDS))
+        while (remaining := deadline - monotonic()) > 0 and not queue.ending:
+            sleep(min(remaining, 0.1))
         if queue.ending:
-            sleep(min(max(0.0, until - monotonic()), 0.1))
+            sleep(min(max(0.0, deadline - monotonic()), 0.1))
         return not queue.late
 
     def _log_retry(self, reason: str) -> None:
@@ -157,7 +158,7 @@ class EventSink:
 
     def _log_failure(self, reason: str, count: int) -> None:
         with self._log_lock:
-            self._not_logged += count
+            self._unreported += count
             self._last_reason = reason
         self._log_failures()
 
@@ -165,10 +166,10 @@ class EventSink:
         """Log the failures that are not logged yet, unless the last line is recent."""
         now = monotonic()
         with self._log_lock:
-            recent = now - self._last_line < SILENCE_SECONDS
-            if not self._not_logged or (recent and not at_end):
+            recent = now - self._last_error < SILENCE_SECONDS
+            if not self._unreported or (recent and not at_end):
                 return
-            count, self._not_logged, self._last_line = self._not_logged, 0, now
+            count, self._unreported, self._last_error = self._unreported, 0, now
             reason = self._last_reason
         log.error("%d payloads could not be posted to %s: %s", count, self._target, reason)
 
@@ -180,10 +181,10 @@ class Sender:
         self._url = url
         self._target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         self._context = ssl.create_default_context() if url.scheme == "https" else None
-        self._always = [(b"user-agent", b"driftline")]
+        self._default_fields = [(b"user-agent", b"driftline")]
         if url.username is not None:
-            secret = f"{unquote(url.username)}:{unquote(url.password or '')}".encode()
-            self._always.append((b"authorization", b"Basic " + b64encode(secret)))
+            credentials = f"{unquote(url.username)}:{unquote(url.password or '')}".encode()
+            self._default_fields.append((b"authorization", b"Basic " + b64encode(credentials)))
         self._connection: HTTPConnection | None = None
 
     def post(self, fields: cloudevents.Fields, body: bytes) -> int:
@@ -207,14 +208,14 @@ class Sender:
 
     def _post(self, connection: HTTPConnection, fields: cloudevents.Fields, body: bytes) -> int:
         connection.putrequest("POST", self._target, skip_accept_encoding=True)
-        for name, value in (*self._always, *fields, (b"content-length", b"%d" % len(body))):
+        for name, value in (*self._default_fields, *fields, (b"content-length", b"%d" % len(body))):
             connection.putheader(name.decode(), value)
         connection.endheaders(body)
-        answer: HTTPResponse = connection.getresponse()
-        answer.read()
-        if answer.will_close:
+        response: HTTPResponse = connection.getresponse()
+        response.read()
+        if response.will_close:
             self.close()
-        return answer.status
+        return response.status
 
     def close(self) -> None:
         """Close the connection, if there is one."""

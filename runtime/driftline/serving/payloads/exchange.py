@@ -63,7 +63,7 @@ class Exchange(NamedTuple):
     @classmethod
     def of(
         cls,
-        asked: RequestHead,
+        request_head: RequestHead,
         time: float,
         model: str,
         version: str,
@@ -73,7 +73,7 @@ class Exchange(NamedTuple):
         response: bytes | None,
     ) -> Exchange:
         """Make one from a request's head and its response."""
-        _, content_type, name, json_length = asked
+        _, content_type, exchange_id, json_length = request_head
         halves, size = 0, RECORD_BYTES
         if request is not None:
             halves, size = 1, size + len(request)
@@ -84,7 +84,7 @@ class Exchange(NamedTuple):
             model,
             version,
             content_type,
-            name,
+            exchange_id,
             json_length,
             request,
             status,
@@ -96,14 +96,14 @@ class Exchange(NamedTuple):
 
     def payloads(self) -> Iterator[Payload]:
         """Yield the payload of the request, then that of the response."""
-        name = self.id.decode("latin-1") or new_id()
-        about = (self.time, self.model, self.version, self.content_type.decode("latin-1"))
+        exchange_id = self.id.decode("latin-1") or new_id()
+        common = (self.time, self.model, self.version, self.content_type.decode("latin-1"))
         if self.request is not None:
-            yield Payload(name, REQUEST, *about, self.json_length, self.status, self.request)
+            yield Payload(exchange_id, REQUEST, *common, self.json_length, self.status, self.request)
         if self.response is not None:
             length = _JSON_LENGTH.search(self.fields)
             json_length = int(length[1]) if length is not None else None
-            yield Payload(name, RESPONSE, *about, json_length, self.status, self.response)
+            yield Payload(exchange_id, RESPONSE, *common, json_length, self.status, self.response)
 
 
 def new_id() -> str:

@@ -24,18 +24,18 @@ log = logging.getLogger("driftline.payloads")
 class FileSink:
     """Writes files whose names begin with the time; each appears when it is complete.
 
-    folder      created if it does not exist
-    most_bytes  a file is written when its exchanges take so many bytes
-    seconds     a file is written so long after its first payload, even if it is not full
+    folder     created if it does not exist
+    max_bytes  a file is written when its exchanges take so many bytes
+    seconds    a file is written so long after its first payload, even if it is not full
 
     While a file can't be written, its payloads are kept and others wait in the queue, which drops the oldest.
 
     Raises ConfigError if the folder can't be made or written to.
     """
 
-    def __init__(self, folder: str, most_bytes: int, seconds: float) -> None:
+    def __init__(self, folder: str, max_bytes: int, seconds: float) -> None:
         self._folder = Path(folder)
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._seconds = seconds
         self._suffix = f"{socket.gethostname()}-{os.getpid()}.parquet"  # other processes may write here, too
         try:
@@ -51,17 +51,17 @@ class FileSink:
 
     def _write_all(self, queue: Queue) -> None:
         payloads: list[Payload] = []
-        size, until = 0, 0.0
+        size, deadline = 0, 0.0
         while True:
-            left = until - monotonic() if payloads else self._seconds
-            exchanges = queue.take(max(0.0, left), sys.maxsize, self._most_bytes - size) if left > 0 else []
+            remaining = deadline - monotonic() if payloads else self._seconds
+            exchanges = queue.take(remaining, sys.maxsize, self._max_bytes - size) if remaining > 0 else []
             if exchanges and not payloads:
-                until = monotonic() + self._seconds
+                deadline = monotonic() + self._seconds
             for exchange in exchanges:
                 payloads += exchange.payloads()
                 size += exchange.size
-            ended = not exchanges and left > 0 and queue.closed
-            if payloads and (ended or size >= self._most_bytes or monotonic() >= until):
+            ended = not exchanges and remaining > 0 and queue.closed
+            if payloads and (ended or size >= self._max_bytes or monotonic() >= deadline):
                 self._write(queue, payloads, size)
                 payloads, size = [], 0
             if ended:
@@ -76,16 +76,16 @@ class FileSink:
                 log.error("%d payloads can't be written to %s: %s", len(payloads), self._folder, error)
             except Exception as error:  # a retry would not help
                 log.error("%d payloads can't be written: %s: %s", len(payloads), type(error).__name__, error)
-                queue.done(given_up=len(payloads), size=size)
+                queue.count_done(given_up=len(payloads), size=size)
                 return
             else:
-                queue.done(sent=len(payloads), size=size)
+                queue.count_done(sent=len(payloads), size=size)
                 return
-            until = monotonic() + backoff(failures)
-            while monotonic() < until and not queue.ending:
+            deadline = monotonic() + backoff(failures)
+            while monotonic() < deadline and not queue.ending:
                 sleep(0.1)
             if queue.ending:
-                queue.done(given_up=len(payloads), size=size)
+                queue.count_done(given_up=len(payloads), size=size)
                 return
 
     def _write_file(self, payloads: list[Payload]) -> None:

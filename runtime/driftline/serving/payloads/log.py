@@ -27,7 +27,7 @@ from driftline.config import Server
 from driftline.errors import ConfigError
 from driftline.machine import available_cores, has_cpu_quota
 from driftline.registry.source import Version
-from driftline.serving.payloads.budget import Budget, no_time, spare_time
+from driftline.serving.payloads.budget import Budget, make_spare_time, no_spare_time
 from driftline.serving.payloads.exchange import Exchange, RequestHead
 from driftline.serving.payloads.sink import open_sink
 
@@ -59,7 +59,7 @@ LENGTH = struct.Struct("=Q")
 """The length of a frame, sent before it; a frame is a pickled list of exchanges as tuples. An empty one
 says that the server stops: what is left follows."""
 
-COUNTED = ("taken_bytes", "done_bytes", "sent", "given_up")
+COUNT_NAMES = ("taken_bytes", "done_bytes", "sent", "given_up")
 """What the logging process counts.
 
 taken_bytes  bytes of exchanges that its threads have taken from its queue
@@ -104,9 +104,9 @@ class PayloadLog:
 
     Used on the event loop only.
 
-    settings  which payloads to log: requests, responses or both (`log_payloads`), what part of all exchanges
-              (`log_sample`), how many bytes may wait (`log_queue_bytes`), and the sink
-    spare     measures the spare time of this thread; None if this machine can't tell
+    settings    which payloads to log: requests, responses or both (`log_payloads`), what part of all
+                exchanges (`log_sample`), how many bytes may wait (`log_queue_bytes`), and the sink
+    spare_time  measures the spare time of this thread; None if this machine can't tell
     """
 
     def __init__(self, settings: Server) -> None:
@@ -114,24 +114,25 @@ class PayloadLog:
         self._requests = settings.log_payloads != "response"
         self._responses = settings.log_payloads != "request"
         self._sample = settings.log_sample
-        self._unsampled = gap(settings.log_sample)  # exchanges to pass before the next one in the sample
-        self.spare = spare_time(available_cores() / settings.workers, has_cpu_quota())
-        self._budget = Budget(settings.log_cpu, self.spare.part if self.spare is not None else no_time)
-        self._most_bytes = settings.log_queue_bytes
+        self._until_sampled = draw_gap(settings.log_sample)  # exchanges until the next one in the sample
+        self.spare_time = make_spare_time(available_cores() / settings.workers, has_cpu_quota())
+        spare_fraction = self.spare_time.fraction if self.spare_time is not None else no_spare_time
+        self._budget = Budget(settings.log_cpu, spare_fraction)
+        self._max_bytes = settings.log_queue_bytes
         self._window = min(WINDOW_BYTES, settings.log_queue_bytes // 2)
-        self._new: list[tuple[RequestHead, bytes, int, bytes, bytes, Version | None]] = []
-        self._waiting: deque[Exchange] = deque()
-        self._waiting_bytes = self._handed_bytes = 0
+        self._recorded: list[tuple[RequestHead, bytes, int, bytes, bytes, Version | None]] = []
+        self._queue: deque[Exchange] = deque()
+        self._queue_bytes = self._handed_bytes = 0
         self._in_flight_bytes = 0  # when last read; it can only be less now
         self._lost_bytes = 0  # taken by processes that ended before they were done
         self._enqueued = self._handed = self._dropped = 0
         self._skipped = self._skips_logged = self._skip_next = 0
         self._next_warning = 0.0
-        self._shared = SharedCounts.new(COUNTED)
+        self._shared = SharedCounts.new(COUNT_NAMES)
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_seconds = 0.0
-        self._keeping: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._deadline = 0.0
 
@@ -147,15 +148,15 @@ class PayloadLog:
 
     def start(self) -> None:
         """Start the logging process."""
-        self._keeping = asyncio.create_task(self._keep_running())
+        self._runner = asyncio.create_task(self._keep_running())
 
     def record(
         self,
-        asked: RequestHead,
-        body: bytes,
+        request_head: RequestHead,
+        request: bytes,
         status: int,
         fields: bytes,
-        content: bytes,
+        response: bytes,
         version: Version | None,
     ) -> None:
         """Take an exchange to be logged, if it is in the sample; only responses of status 200 are logged.
@@ -163,25 +164,25 @@ class PayloadLog:
         The rest is done in the next turn of the event loop, not between the responses of a batch: a client
         that waits meanwhile goes to sleep, and waking it costs more than all that is done here.
 
-        fields   the lines of the response's headers
-        content  the response's body
-        version  that responded; None if none did
+        request, response  their bodies
+        fields             the lines of the response's headers
+        version            that responded; None if none did
         """
-        if self._unsampled > 0:
-            self._unsampled -= 1
+        if self._until_sampled > 0:
+            self._until_sampled -= 1
             return
         if self._sample < 1.0:
-            self._unsampled = gap(self._sample)
-        if not self._new:
-            asyncio.get_running_loop().call_soon(self._enqueue_new)
-        self._new.append((asked, body, status, fields, content, version))
+            self._until_sampled = draw_gap(self._sample)
+        if not self._recorded:
+            asyncio.get_running_loop().call_soon(self._enqueue_recorded)
+        self._recorded.append((request_head, request, status, fields, response, version))
 
-    def _enqueue_new(self) -> None:
+    def _enqueue_recorded(self) -> None:
         """Put new exchanges into the queue, as far as the budget allows."""
-        new, self._new = self._new, []
-        for asked, body, status, fields, content, version in new:
-            request = body if self._requests else None
-            response = content if self._responses and status == 200 else None
+        recorded, self._recorded = self._recorded, []
+        for head, request_body, status, fields, response_body, version in recorded:
+            request = request_body if self._requests else None
+            response = response_body if self._responses and status == 200 else None
             halves = (request is not None) + (response is not None)
             if not halves:
                 continue
@@ -189,8 +190,8 @@ class PayloadLog:
                 self._skip_next -= 1
                 self._skipped += halves
             elif self._budget.allows(begin := perf_counter()):
-                name, number = (version.name, str(version.number)) if version else (asked.name or "", "")
-                self._enqueue(Exchange.of(asked, time(), name, number, request, status, fields, response))
+                name, number = (version.name, str(version.number)) if version else (head.name or "", "")
+                self._enqueue(Exchange.of(head, time(), name, number, request, status, fields, response))
                 self._budget.spend(begin, perf_counter())
             else:
                 self._skip(halves, begin)
@@ -211,19 +212,19 @@ class PayloadLog:
 
     def _enqueue(self, exchange: Exchange) -> None:
         """Put an exchange into the queue."""
-        self._waiting.append(exchange)
+        self._queue.append(exchange)
         self._enqueued += exchange.halves
-        self._waiting_bytes += exchange.size
-        if self._waiting_bytes + self._in_flight_bytes > self._most_bytes:
+        self._queue_bytes += exchange.size
+        if self._queue_bytes + self._in_flight_bytes > self._max_bytes:
             self._make_room()
-        self._hand_over_in(FLUSH_SECONDS if self._waiting_bytes < FRAME_BYTES else POLL_SECONDS)
+        self._hand_over_in(FLUSH_SECONDS if self._queue_bytes < FRAME_BYTES else POLL_SECONDS)
 
     def _make_room(self) -> None:
         """Drop the oldest exchanges while the queue is too full."""
         self._in_flight_bytes = self._handed_bytes - self._shared["taken_bytes"]
-        while self._waiting and self._waiting_bytes + self._in_flight_bytes > self._most_bytes:
-            oldest = self._waiting.popleft()
-            self._waiting_bytes -= oldest.size
+        while self._queue and self._queue_bytes + self._in_flight_bytes > self._max_bytes:
+            oldest = self._queue.popleft()
+            self._queue_bytes -= oldest.size
             self._dropped += oldest.halves
 
     def _hand_over_in(self, seconds: float) -> None:
@@ -243,21 +244,21 @@ class PayloadLog:
         begin = perf_counter()
         frame: list[tuple[object, ...]] = []
         size, in_flight_bytes = 0, self._handed_bytes - self._shared["taken_bytes"]
-        while self._waiting and size < FRAME_BYTES:
-            exchange = self._waiting[0]
+        while self._queue and size < FRAME_BYTES:
+            exchange = self._queue[0]
             if in_flight_bytes + size + exchange.size > self._window and in_flight_bytes + size:
                 break
-            self._waiting.popleft()
+            self._queue.popleft()
             size += exchange.size
             self._handed += exchange.halves
             frame.append(tuple(exchange))
         if frame:
-            self._waiting_bytes -= size
+            self._queue_bytes -= size
             self._handed_bytes += size
             self._in_flight_bytes = in_flight_bytes + size
             content = pickle.dumps(frame)
             self._transport.writelines((LENGTH.pack(len(content)), content))
-        if self._waiting:
+        if self._queue:
             self._hand_over_in(0.0 if size >= FRAME_BYTES else POLL_SECONDS)
         self._budget.spend(begin, perf_counter())
 
@@ -266,25 +267,25 @@ class PayloadLog:
         """How many payloads were logged and how many were not, so far."""
         sent, dropped = self._shared["sent"], self._dropped + self._shared["given_up"]
         done_bytes = self._shared["done_bytes"] + self._lost_bytes
-        queued_bytes = self._waiting_bytes + self._handed_bytes - done_bytes
+        queued_bytes = self._queue_bytes + self._handed_bytes - done_bytes
         queued = max(0, self._enqueued - dropped - sent)
         return Counts(sent, dropped, self._skipped, queued, max(0, queued_bytes))
 
     async def close(self) -> None:
         """Log what still waits, within CLOSE_SECONDS, and stop the logging process."""
-        self._enqueue_new()
+        self._enqueue_recorded()
         self._deadline = monotonic() + CLOSE_SECONDS
         self._closing.set()
-        if self._keeping is not None:
-            before = self._dropped
-            await self._keeping
-            if left := self.counts.queued + self._dropped - before:
-                log.error("%d payloads were not logged", left)
+        if self._runner is not None:
+            dropped_before = self._dropped
+            await self._runner
+            if unlogged := self.counts.queued + self._dropped - dropped_before:
+                log.error("%d payloads were not logged", unlogged)
         if self._timer is not None:
             self._timer.cancel()
-        if self.spare is not None:
-            self.spare.close()
-            self.spare = None
+        if self.spare_time is not None:
+            self.spare_time.close()
+            self.spare_time = None
             self._budget = Budget(self._settings.log_cpu)
         self._shared.close()
 
@@ -292,7 +293,7 @@ class PayloadLog:
         """Run one logging process after the other, until the log is closed."""
         deaths = 0
         while True:
-            begun = monotonic()
+            started = monotonic()
             try:
                 how = f"has ended with code {await self._run_process()}"
             except OSError as error:
@@ -301,14 +302,14 @@ class PayloadLog:
             lost = self._count_lost()
             if self._closing.is_set():
                 return
-            deaths = child_process.deaths_in_a_row(deaths, begun)
-            rest = backoff(deaths - 1)
+            deaths = child_process.deaths_in_a_row(deaths, started)
+            delay = backoff(deaths - 1)
             log.error(
                 "the process that logs payloads %s; %d payloads were lost with it; another starts in %g s",
-                how, lost, rest,
+                how, lost, delay,
             )  # fmt: skip
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), rest)
+                await asyncio.wait_for(self._closing.wait(), delay)
 
     async def _run_process(self) -> int:
         """Run one logging process until it ends; return its exit code."""
@@ -320,9 +321,9 @@ class PayloadLog:
         if self._timer is None:
             self._hand_over()
         ended = asyncio.create_task(process.wait())
-        told = asyncio.create_task(self._closing.wait())
-        await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        closing = asyncio.create_task(self._closing.wait())
+        await asyncio.wait((ended, closing), return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
         if self._closing.is_set():
             await self._drain(self._transport, process, ended)
         return await ended
@@ -333,7 +334,7 @@ class PayloadLog:
         """Hand over what still waits, close the connection, and wait for the process, until the deadline."""
         if not transport.is_closing():
             transport.write(LENGTH.pack(0))
-        while self._waiting and not ended.done() and monotonic() < self._deadline:  # noqa: ASYNC110
+        while self._queue and not ended.done() and monotonic() < self._deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
         transport.close()
         _, late = await asyncio.wait((ended,), timeout=self._deadline - monotonic() + 1.0)
@@ -351,7 +352,7 @@ class PayloadLog:
         return lost
 
 
-def gap(sample: float) -> int:
+def draw_gap(sample: float) -> int:
     """Draw the number of exchanges between two in a sample of rate `sample` (geometric distribution)."""
     if sample <= 0.0:
         return sys.maxsize

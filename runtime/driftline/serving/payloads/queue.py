@@ -15,45 +15,45 @@ from driftline.serving.payloads.exchange import Exchange
 class Queue:
     """A queue of exchanges, filled by one thread and emptied by several. The server limits its size.
 
-    shared  counts what was taken and logged, for the server; see `log.COUNTED`
+    shared  counts what was taken and logged, for the server; see `log.COUNT_NAMES`
     """
 
     def __init__(self, shared: SharedCounts) -> None:
-        self._waiting: deque[Exchange] = deque()
+        self._exchanges: deque[Exchange] = deque()
         self._shared = shared
         self._closed = False
-        self._until = inf
+        self._deadline = inf
         self._changed = Condition()
 
     def put(self, exchanges: Iterable[Exchange]) -> None:
         """Add exchanges."""
         with self._changed:
-            self._waiting.extend(exchanges)
+            self._exchanges.extend(exchanges)
             self._changed.notify_all()
 
-    def take(self, seconds: float, payloads: int, size: int) -> list[Exchange]:
-        """Take the oldest exchanges, until they have `payloads` payloads or `size` bytes, or none is left.
+    def take(self, seconds: float, max_payloads: int, max_bytes: int) -> list[Exchange]:
+        """Take the oldest exchanges, until they have `max_payloads` or `max_bytes`, or none is left.
 
         Waits up to `seconds` for the first one. Returns [] if none comes, or if the queue is closed and
         empty or late.
         """
-        until = monotonic() + seconds
-        found: list[Exchange] = []
+        wait_until = monotonic() + seconds
+        exchanges: list[Exchange] = []
         with self._changed:
-            while not self._waiting and not self._closed and (left := until - monotonic()) > 0:
-                self._changed.wait(left)
+            while not self._exchanges and not self._closed and (remaining := wait_until - monotonic()) > 0:
+                self._changed.wait(remaining)
             if self.late:
-                return found
-            taken = 0
-            while self._waiting and payloads > 0 and taken < size:
-                exchange = self._waiting.popleft()
-                found.append(exchange)
-                payloads -= exchange.halves
-                taken += exchange.size
-            self._shared.add("taken_bytes", taken)
-        return found
+                return exchanges
+            taken_bytes = 0
+            while self._exchanges and max_payloads > 0 and taken_bytes < max_bytes:
+                exchange = self._exchanges.popleft()
+                exchanges.append(exchange)
+                max_payloads -= exchange.halves
+                taken_bytes += exchange.size
+            self._shared.add("taken_bytes", taken_bytes)
+        return exchanges
 
-    def done(self, sent: int = 0, given_up: int = 0, size: int = 0) -> None:
+    def count_done(self, sent: int = 0, given_up: int = 0, size: int = 0) -> None:
         """Count taken payloads as logged or given up.
 
         size  bytes of the exchanges of which all payloads are done now
@@ -65,7 +65,7 @@ class Queue:
 
     def end(self, seconds: float) -> None:
         """Begin to end: the queue is `late` after `seconds`; until it is closed, exchanges may be added."""
-        self._until = monotonic() + seconds
+        self._deadline = monotonic() + seconds
 
     def close(self, seconds: float) -> None:
         """Close the queue; it is `late` after `seconds`."""
@@ -77,7 +77,7 @@ class Queue:
     @property
     def ending(self) -> bool:
         """Whether the server stops: there is no time for long waits."""
-        return self._until < inf
+        return self._deadline < inf
 
     @property
     def closed(self) -> bool:
@@ -87,4 +87,4 @@ class Queue:
     @property
     def late(self) -> bool:
         """Whether the time to log what still waits is over."""
-        return monotonic() >= self._until
+        return monotonic() >= self._deadline

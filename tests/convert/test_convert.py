@@ -101,19 +101,19 @@ def test_a_matrix_takes_a_table_by_the_names_it_was_fitted_on(name: str, tmp_pat
     run(save(ESTIMATORS[name](), tmp_path / "model.joblib"), tmp_path / "bundle", table)
     model = Model.load(tmp_path / "bundle")
     assert model.signature.inputs[0].column_names == ("dep", "dist")
-    wanted = model.predict(TABLE.to_numpy(np.float32))
+    expected = model.predict(TABLE.to_numpy(np.float32))
     turned = MIXED[["dist", "carrier", "dep"]]
     for output, values in model.predict(turned).items():
-        np.testing.assert_array_equal(values, wanted[output])
+        np.testing.assert_array_equal(values, expected[output])
     turned.to_csv(tmp_path / "turned.csv", index=False)
     score(Bundle.open(tmp_path / "bundle"), tmp_path / "turned.csv", tmp_path / "scored.parquet")
     scored = pd.read_parquet(tmp_path / "scored.parquet")
-    first = next(iter(wanted))
+    first = next(iter(expected))
     column = scored[first if first in scored else f"{first}_0"].to_numpy()
     if column.dtype == object:
-        assert column.tolist() == wanted[first].tolist()
+        assert column.tolist() == expected[first].tolist()
     else:
-        assert column == pytest.approx(wanted[first].ravel(), rel=1e-5)
+        assert column == pytest.approx(expected[first].ravel(), rel=1e-5)
     taken = profile(tmp_path / "turned.csv", bundle=Bundle.open(tmp_path / "bundle"))
     assert taken["dep"].source == "input_0"
     with pytest.raises(BadRequest, match=r"'input': missing columns: dist; the data has 2: dep, "):
@@ -127,8 +127,8 @@ def test_names_with_spaces_which_lightgbm_does_not_keep(tmp_path: Path) -> None:
     run(save(model, tmp_path / "model.joblib"), tmp_path / "bundle", tmp_path / "rows.parquet")
     converted = Model.load(tmp_path / "bundle")
     assert converted.signature.inputs[0].column_names == ("dep time", "dist")
-    found = converted.predict(spaced[["dist", "dep time"]])["variable"]
-    assert found.ravel() == pytest.approx(model.predict(spaced), rel=1e-5)
+    predictions = converted.predict(spaced[["dist", "dep time"]])["variable"]
+    assert predictions.ravel() == pytest.approx(model.predict(spaced), rel=1e-5)
 
 
 @pytest.mark.parametrize("others", [("dep time", "dep_time"), ("dep time x", "dep_time x")])
@@ -156,13 +156,15 @@ def test_a_matrix_of_a_model_without_names_takes_a_table_in_order(tmp_path: Path
     run(save(forest, tmp_path / "model.joblib"), tmp_path / "bundle", tmp_path / "rows.npy")
     model = Model.load(tmp_path / "bundle")
     assert model.signature.inputs[0].column_names == ()
-    found = model.predict(OTHERS.rename(columns={"dep": "x", "dist": "dep"}))["label"]
-    assert (found == model.predict(OTHERS.to_numpy(np.float32))["label"]).all()
+    predictions = model.predict(OTHERS.rename(columns={"dep": "x", "dist": "dep"}))["label"]
+    assert (predictions == model.predict(OTHERS.to_numpy(np.float32))["label"]).all()
 
 
 def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table: Path) -> None:
-    picks = ColumnTransformer([("n", StandardScaler(), ["dep", "dist"]), ("t", OneHotEncoder(), ["carrier"])])
-    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    selector = ColumnTransformer(
+        [("n", StandardScaler(), ["dep", "dist"]), ("t", OneHotEncoder(), ["carrier"])]
+    )
+    pipeline = make_pipeline(selector, LogisticRegression()).fit(MIXED, LATE)
     report = run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
     assert (report.kind, report.rows) == ("scikit-learn", ROWS)
     model = Model.load(tmp_path / "bundle")
@@ -170,51 +172,53 @@ def test_a_pipeline_that_picks_columns_takes_them_by_name(tmp_path: Path, table:
         ("dep", "FP32"), ("dist", "FP32"), ("carrier", "BYTES"),
     ]  # fmt: skip
     assert [spec.name for spec in model.signature.outputs] == ["label", "probabilities"]
-    found = model.predict({"dep": [[1.0]], "dist": [[100.0]], "carrier": [["UA"]]})
-    one = pd.DataFrame({"dep": [1.0], "dist": [100.0], "carrier": ["UA"]})
-    assert found["probabilities"] == pytest.approx(pipeline.predict_proba(one), abs=1e-5)
+    predictions = model.predict({"dep": [[1.0]], "dist": [[100.0]], "carrier": [["UA"]]})
+    row = pd.DataFrame({"dep": [1.0], "dist": [100.0], "carrier": ["UA"]})
+    assert predictions["probabilities"] == pytest.approx(pipeline.predict_proba(row), abs=1e-5)
 
 
 def test_a_pipeline_that_picks_columns_keeps_their_names(tmp_path: Path) -> None:
     names = {"dep": "dep_time", "dist": "dep time", "carrier": "2nd carrier (%)"}
     odd = MIXED.rename(columns=names)
     numbers = ["dep_time", "dep time"]
-    picks = ColumnTransformer([("n", StandardScaler(), numbers), ("t", OneHotEncoder(), ["2nd carrier (%)"])])
-    pipeline = make_pipeline(picks, LogisticRegression()).fit(odd, LATE)
+    selector = ColumnTransformer(
+        [("n", StandardScaler(), numbers), ("t", OneHotEncoder(), ["2nd carrier (%)"])]
+    )
+    pipeline = make_pipeline(selector, LogisticRegression()).fit(odd, LATE)
     odd.to_csv(tmp_path / "rows.csv", index=False)
     run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", tmp_path / "rows.csv")
     model = Model.load(tmp_path / "bundle")
     assert [spec.name for spec in model.signature.inputs] == list(odd)
     body = odd[list(odd)[::-1]].to_csv(index=False).encode()
     for inputs in (odd, CsvCodec(model.signature).decode(body).inputs):
-        found = model.predict(inputs)["probabilities"]
-        assert found == pytest.approx(pipeline.predict_proba(odd), abs=1e-5)
+        predictions = model.predict(inputs)["probabilities"]
+        assert predictions == pytest.approx(pipeline.predict_proba(odd), abs=1e-5)
 
 
 @pytest.mark.parametrize("picked", [["dep"], [0], slice(1)])
 def test_columns_that_a_pipeline_drops_are_not_asked_for(picked: Any, tmp_path: Path) -> None:
-    picks = ColumnTransformer([("n", StandardScaler(), picked), ("t", OneHotEncoder(), ["carrier"])])
-    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    selector = ColumnTransformer([("n", StandardScaler(), picked), ("t", OneHotEncoder(), ["carrier"])])
+    pipeline = make_pipeline(selector, LogisticRegression()).fit(MIXED, LATE)
     (MIXED if picked != ["dep"] else MIXED[["carrier", "dep"]]).to_parquet(tmp_path / "rows.parquet")
     run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", tmp_path / "rows.parquet")
     model = Model.load(tmp_path / "bundle")
     # By position, the converter counts all columns.
-    wanted = ["dep", "carrier"] if picked == ["dep"] else ["dep", "dist", "carrier"]
-    assert [spec.name for spec in model.signature.inputs] == wanted
-    found = model.predict(MIXED)["probabilities"]
-    assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+    expected = ["dep", "carrier"] if picked == ["dep"] else ["dep", "dist", "carrier"]
+    assert [spec.name for spec in model.signature.inputs] == expected
+    predictions = model.predict(MIXED)["probabilities"]
+    assert predictions == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
 
 
 def test_the_only_column_that_a_pipeline_does_not_drop(tmp_path: Path, table: Path) -> None:
-    picks = ColumnTransformer([("n", StandardScaler(), ["dist"])])
-    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    selector = ColumnTransformer([("n", StandardScaler(), ["dist"])])
+    pipeline = make_pipeline(selector, LogisticRegression()).fit(MIXED, LATE)
     run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
     model = Model.load(tmp_path / "bundle")
     assert [spec.name for spec in model.signature.inputs] == ["dist"]
     body = MIXED.to_csv(index=False).encode()
     for inputs in (MIXED, CsvCodec(model.signature).decode(body).inputs):
-        found = model.predict(inputs)["probabilities"]
-        assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+        predictions = model.predict(inputs)["probabilities"]
+        assert predictions == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
 
 
 @pytest.mark.parametrize("fill", [False, True])
@@ -223,8 +227,8 @@ def test_text_in_csv_is_what_the_encoder_has_learnt(fill: bool, tmp_path: Path) 
     encoder = OneHotEncoder()
     if fill:
         encoder = make_pipeline(SimpleImputer(missing_values="", strategy="most_frequent"), encoder)
-    picks = ColumnTransformer([("n", StandardScaler(), ["dep", "dist"]), ("t", encoder, ["zip", "flag"])])
-    pipeline = make_pipeline(picks, LogisticRegression()).fit(codes, LATE)
+    selector = ColumnTransformer([("n", StandardScaler(), ["dep", "dist"]), ("t", encoder, ["zip", "flag"])])
+    pipeline = make_pipeline(selector, LogisticRegression()).fit(codes, LATE)
     codes.to_csv(tmp_path / "rows.csv", index=False)
     run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", tmp_path / "rows.csv")
     score(Bundle.open(tmp_path / "bundle"), tmp_path / "rows.csv", tmp_path / "scored.parquet")
@@ -242,11 +246,11 @@ def test_xgboosts_files_are_converted(ending: str, target: Any, tmp_path: Path, 
     model.save_model(tmp_path / f"model{ending}")
     report = run(tmp_path / f"model{ending}", tmp_path / "bundle", table, trust=False)
     assert report.kind == "XGBoost"
-    found = Model.load(tmp_path / "bundle").predict(TABLE.to_numpy(np.float32))
+    predictions = Model.load(tmp_path / "bundle").predict(TABLE.to_numpy(np.float32))
     if discrete:
-        assert found["probabilities"] == pytest.approx(model.predict_proba(TABLE), abs=1e-5)
+        assert predictions["probabilities"] == pytest.approx(model.predict_proba(TABLE), abs=1e-5)
     else:
-        assert found["variable"].ravel() == pytest.approx(model.predict(TABLE), rel=1e-5)
+        assert predictions["variable"].ravel() == pytest.approx(model.predict(TABLE), rel=1e-5)
 
 
 @pytest.mark.parametrize("target", [LATE, np.unique(KINDS, return_inverse=True)[1], DELAY])
@@ -256,9 +260,11 @@ def test_lightgbms_files_are_converted(target: Any, tmp_path: Path, table: Path)
     model = maker(n_estimators=5, verbose=-1).fit(TABLE, target)
     model.booster_.save_model(tmp_path / "model.txt")
     assert run(tmp_path / "model.txt", tmp_path / "bundle", table, trust=False).kind == "LightGBM"
-    found = Model.load(tmp_path / "bundle").predict(TABLE.to_numpy(np.float32))
-    wanted = model.predict_proba(TABLE) if discrete else model.predict(TABLE).reshape(-1, 1)
-    assert found["probabilities" if discrete else "variable"] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    predictions = Model.load(tmp_path / "bundle").predict(TABLE.to_numpy(np.float32))
+    expected = model.predict_proba(TABLE) if discrete else model.predict(TABLE).reshape(-1, 1)
+    assert predictions["probabilities" if discrete else "variable"] == pytest.approx(
+        expected, rel=1e-5, abs=1e-5
+    )
 
 
 def test_where_classes_tie_either_is_the_label(tmp_path: Path) -> None:
@@ -368,20 +374,20 @@ def test_a_pipeline_whose_first_step_cannot_be_converted_is_one_beside_a_transfo
     strategy: str, tmp_path: Path, table: Path
 ) -> None:
     imputed = make_pipeline(SimpleImputer(strategy=strategy), OneHotEncoder(handle_unknown="ignore"))
-    picks = ColumnTransformer([("n", StandardScaler(), ["dep"]), ("t", imputed, ["carrier"])])
-    pipeline = make_pipeline(picks, LogisticRegression()).fit(MIXED, LATE)
+    selector = ColumnTransformer([("n", StandardScaler(), ["dep"]), ("t", imputed, ["carrier"])])
+    pipeline = make_pipeline(selector, LogisticRegression()).fit(MIXED, LATE)
     message = r"in one: NotImplementedError: .*: dl\.Transform\.from_sklearn\(pipeline\[0\]\)\.save"
     with pytest.raises(BadRequest, match=message):
         run(save(pipeline, tmp_path / "model.pkl"), tmp_path / "bundle", table)
-    kept = make_pipeline(picks, Unknown()).fit(MIXED, LATE)
+    kept = make_pipeline(selector, Unknown()).fit(MIXED, LATE)
     with pytest.raises(BadRequest, match=r"can't be converted to ONNX: [^:]*: .*`driftline serve --trust`"):
         run(save(kept, tmp_path / "unknown.pkl"), tmp_path / "bundle", table)
     # What the message says works:
     np.save(tmp_path / "rows.npy", pipeline[0].transform(MIXED))
     run(save(pipeline[1:], tmp_path / "rest.pkl"), tmp_path / "bundle", tmp_path / "rows.npy")
     Transform.from_sklearn(pipeline[0]).save(tmp_path / "bundle/transform.json")
-    found = Model.load(tmp_path / "bundle").predict(MIXED)["probabilities"]
-    assert found == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
+    predictions = Model.load(tmp_path / "bundle").predict(MIXED)["probabilities"]
+    assert predictions == pytest.approx(pipeline.predict_proba(MIXED), abs=1e-5)
 
 
 def test_a_full_disk_is_said_plainly(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

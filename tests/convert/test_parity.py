@@ -18,7 +18,7 @@ X = np.array([[0.0], [1.0], [2.0]])
 
 
 @pytest.mark.parametrize(
-    ("came", "scores", "excused"),
+    ("actual", "scores", "excused"),
     [
         ("b", [0.45, 0.45, 0.1], True),
         ("b", [0.45, 0.45 * (1 - 1e-7), 0.1], True),
@@ -32,16 +32,16 @@ X = np.array([[0.0], [1.0], [2.0]])
         ("b", [np.nan, np.nan, np.nan], False),
     ],
 )
-def test_only_a_label_with_the_best_score_is_excused(came: str, scores: list[float], excused: bool) -> None:
-    labels = np.array([came, "a"], object)
+def test_only_a_label_with_the_best_score_is_excused(actual: str, scores: list[float], excused: bool) -> None:
+    labels = np.array([actual, "a"], object)
     assert tied(labels, np.array(["a", "a"]), np.array([scores] * 2), CLASSES).tolist() == [excused, False]
 
 
 @pytest.mark.parametrize("classes", [np.array([3, 7]), np.array([3.0, 7.0]), np.array([False, True])])
 def test_labels_may_be_numbers(classes: Any) -> None:
-    came = classes[[1, 0, 1]].astype(np.int64)
+    actual = classes[[1, 0, 1]].astype(np.int64)
     scores = np.array([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1]])
-    assert tied(came, classes[[0, 0, 0]], scores, classes).tolist() == [True, False, False]
+    assert tied(actual, classes[[0, 0, 0]], scores, classes).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_labels_may_be_numbers(classes: Any) -> None:
     ],
 )
 def test_only_a_classifier_of_one_label_has_classes(model: Any, target: Any, classes: Any) -> None:
-    found = SklearnModel(model.fit(X, target)).classes
-    assert (None if found is None else found.tolist()) == classes
+    fitted_classes = SklearnModel(model.fit(X, target)).classes
+    assert (None if fitted_classes is None else fitted_classes.tolist()) == classes
 
 
 def test_how_many_were_excused_is_said() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from driftline.convert.example import Example
 from driftline.convert.kinds import KINDS, TRUST, load, reason
-from driftline.convert.parity import Difference, largest
+from driftline.convert.parity import Difference, largest_difference
 from driftline.convert.source import Source, describe
 from driftline.engine.bundle import MODEL, Bundle
 from driftline.engine.model import Model
@@ -56,10 +56,10 @@ def convert(
     """
     if output.exists():
         raise BadRequest(f"{output}: expected a folder that does not exist yet")
-    found = Source.open(source)
-    progress(f"loading with {KINDS[found.kind].name}")
-    native = load(found, trust)
-    example = Example.read(found, data, native.columns, native.texts)
+    origin = Source.open(source)
+    progress(f"loading with {KINDS[origin.kind].name}")
+    native = load(origin, trust)
+    example = Example.read(origin, data, native.columns, native.texts)
     with _new_folder(output) as folder:
         progress("converting")
         try:
@@ -75,12 +75,12 @@ def convert(
             ) from error
         progress(f"comparing {example.rows} rows")
         model = Model(Bundle.open(folder))
-        difference = largest(model, native, example)
+        difference = largest_difference(model, native, example)
         if not difference.value <= tolerance:
             raise BadRequest(
                 f"{source}: the ONNX model predicts differently: {difference}, at most {tolerance:g}"
             )
-        describe(found, folder)
+        describe(origin, folder)
     return Report(KINDS[native.kind].name, example.rows, difference)
 
 
@@ -97,13 +97,13 @@ def _keep_names(columns: tuple[str, ...], path: Path) -> None:
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
     """Yield a folder to work in, which becomes `output` on success, and is removed on failure."""
-    new = unfinished(output)
+    folder = unfinished(output)
     try:
-        new.mkdir()
+        folder.mkdir()
     except OSError as error:
         raise BadRequest(f"{output}: can't be made: {error.strerror}") from error
     try:
-        yield new
-        new.rename(output)
+        yield folder
+        folder.rename(output)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -44,18 +44,19 @@ class Example:
             declared = {
                 str(item.name) for item in inputs if isinstance(item, Column) and item.type.name == "string"
             }
-            example = cls(_of_file(data, declared.union(texts)))
+            example = cls(_read_file(data, declared.union(texts)))
         elif source.mlflow is not None and source.folder is not None and source.mlflow.example is not None:
-            example = cls(_of_mlflow(source.folder / source.mlflow.example, source.mlflow.signature))
+            path = source.folder / source.mlflow.example
+            example = cls(_read_mlflow_example(path, source.mlflow.signature))
         else:
             raise BadRequest(
                 f"{source.path}: it has no input example; expected rows to compare on: --data FILE"
             )
         columns = columns or tuple(item.name for item in inputs if item.name is not None)
         if example.is_table and columns:
-            there = example.names
-            found = [_found(name, there, columns, data or source.path) for name in columns]
-            example = cls(example.data[found])
+            names, where = example.names, data or source.path
+            selected = [_resolve_name(name, names, columns, where) for name in columns]
+            example = cls(example.data[selected])
         if not example.rows:
             raise BadRequest(f"{data or source.path}: expected rows, got none")
         return example
@@ -92,23 +93,27 @@ class Example:
         return numbers[0] if len(numbers) == 1 else np.concatenate(numbers, axis=1)
 
 
-def _found(name: str, there: Sequence[str], wanted: Collection[str], where: Path | str) -> str:
+def _resolve_name(name: str, names: Sequence[str], columns: Collection[str], where: Path | str) -> str:
     """Return the name in the data of a column that the model takes: LightGBM knows spaces as underscores.
 
     Raises BadRequest if it is missing, or could be one of several that the model does not name.
     """
-    found = [one for one in there if one == name or (one.replace(" ", "_") == name and one not in wanted)]
-    if not found:
+    candidates = [
+        label
+        for label in names
+        if label == name or (label.replace(" ", "_") == name and label not in columns)
+    ]
+    if not candidates:
         raise BadRequest(f"{where}: column {name!r}: the model takes it, there is none")
-    if len(found) > 1:
+    if len(candidates) > 1:
         raise BadRequest(
-            f"{where}: column {name!r}: expected one, got {listed(map(repr, found))}, "
+            f"{where}: column {name!r}: expected one, got {listed(map(repr, candidates))}, "
             "which LightGBM does not tell apart"
         )
-    return found[0]
+    return candidates[0]
 
 
-def _of_file(path: Path, texts: Collection[str]) -> Any:
+def _read_file(path: Path, texts: Collection[str]) -> Any:
     if path.suffix.lower() in (".npy", ".npz"):
         try:
             loaded = np.load(path, allow_pickle=False)
@@ -124,7 +129,7 @@ def _of_file(path: Path, texts: Collection[str]) -> Any:
     return pa.Table.from_batches(batches, schema=None if batches else table.schema)[:MAX_ROWS].to_pandas()
 
 
-def _of_mlflow(path: Path, signature: MlflowSignature | None) -> Any:
+def _read_mlflow_example(path: Path, signature: MlflowSignature | None) -> Any:
     """Read MLflow's JSON of an example: a table split into columns and data, arrays by name, or one array."""
     try:
         document = json.loads(path.read_bytes())
@@ -134,13 +139,13 @@ def _of_mlflow(path: Path, signature: MlflowSignature | None) -> Any:
         import pandas as pd
 
         frame = pd.DataFrame(document["data"], columns=document.get("columns"))
-        typed = (
+        types = (
             {item.name: item.type.name for item in signature.inputs if isinstance(item, Column)}
             if signature
             else {}
         )
-        known = {name: _DTYPES[kind] for name, kind in typed.items() if kind in _DTYPES and name in frame}
-        return frame.astype(known)
+        dtypes = {name: _DTYPES[kind] for name, kind in types.items() if kind in _DTYPES and name in frame}
+        return frame.astype(dtypes)
     if isinstance(document, dict):
         return {name: np.asarray(values) for name, values in document.items()}
     dtype = None

@@ -13,9 +13,9 @@ from driftline.convert.source import Source
 from driftline.tensors import Array
 
 
-def native(found: Any, source: Source) -> KerasModel:
+def native(model: Any, source: Source) -> KerasModel:
     """Load a file, which Keras refuses if it has Python lambdas, or take a model."""
-    return KerasModel(keras.models.load_model(found) if isinstance(found, Path) else found)
+    return KerasModel(keras.models.load_model(model) if isinstance(model, Path) else model)
 
 
 class KerasModel:
@@ -36,10 +36,10 @@ class KerasModel:
 
     def predict(self, example: Example) -> list[Array]:
         """Return its outputs: one tensor, several, or several by name."""
-        found = self._predict(example)
-        if isinstance(found, dict):
-            found = list(found.values())
-        return [np.asarray(array) for array in (found if isinstance(found, list) else [found])]
+        outputs = self._predict(example)
+        if isinstance(outputs, dict):
+            outputs = list(outputs.values())
+        return [np.asarray(array) for array in (outputs if isinstance(outputs, list) else [outputs])]
 
     def _predict(self, example: Example) -> Any:
         return self._model(example.matrix() if example.is_table else example.data, training=False)

@@ -16,7 +16,7 @@ from driftline.tensors import Array
 
 TRUST = "`driftline serve --trust`"
 
-_PLACE = re.compile(r"\[\d+:\d+:\d+\] \S+:\d+: ")
+_SOURCE_LOCATION = re.compile(r"\[\d+:\d+:\d+\] \S+:\d+: ")
 
 
 class Native(Protocol):
@@ -50,13 +50,13 @@ class Kind:
     name     for messages
     extra    of driftline, which installs what the conversion needs
     modules  that it needs
-    home     our module for it, with a function `native`
+    loader   our module for it, with a function `native`
     """
 
     name: str
     extra: str
     modules: tuple[str, ...]
-    home: str
+    loader: str
 
 
 KINDS = {
@@ -83,13 +83,13 @@ def load(source: Source, trust: bool) -> Native:
             "if you know where it comes from, --trust"
         )
     require(kind)
-    found: Any = source.path
+    model: Any = source.path
     try:
         if source.pickled and kind != "torch":
-            found = unpickle(source.path)
-            kind = kind_of(found, source)
+            model = unpickle(source.path)
+            kind = kind_of(model, source)
             require(kind)
-        native: Native = import_module(f"driftline.convert.{KINDS[kind].home}").native(found, source)
+        native: Native = import_module(f"driftline.convert.{KINDS[kind].loader}").native(model, source)
     except BadRequest:
         raise
     except Exception as error:  # these libraries may raise anything for a file that is not theirs
@@ -101,7 +101,7 @@ def reason(error: Exception) -> str:
     """Return a library's error message in one line; of XGBoost's C++, without the place in its code."""
     text = str(error)
     if "Stack trace:" in text:
-        text = _PLACE.sub("", text.partition("Stack trace:")[0].strip()).partition("\n")[0]
+        text = _SOURCE_LOCATION.sub("", text.partition("Stack trace:")[0].strip()).partition("\n")[0]
     return f"{type(error).__name__}: {' '.join(text.split())[:500]}"
 
 
@@ -126,13 +126,13 @@ def unpickle(path: Path) -> Any:
 
 def kind_of(model: Any, source: Source) -> str:
     """Return the library of a model."""
-    homes = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     for kind in ("xgboost", "lightgbm", "torch", "keras", "sklearn"):
-        if kind in homes:
+        if kind in packages:
             return kind
-    names = ", ".join(one.name for one in KINDS.values() if one.home)
-    came = f"{type(model).__module__}.{type(model).__qualname__}"
+    names = ", ".join(library.name for library in KINDS.values() if library.loader)
+    actual = f"{type(model).__module__}.{type(model).__qualname__}"
     raise BadRequest(
-        f"{source.path}: expected a model of {names}, got {came}; "
+        f"{source.path}: expected a model of {names}, got {actual}; "
         f"an MLflow model is served as it is by {TRUST}"
     )

@@ -15,9 +15,9 @@ from driftline.convert.source import Source
 from driftline.tensors import Array
 
 
-def native(found: Any, source: Source) -> LightgbmModel:
+def native(model: Any, source: Source) -> LightgbmModel:
     """Load a file, or take a booster or a model of the scikit-learn interface."""
-    return LightgbmModel(lightgbm.Booster(model_file=found) if isinstance(found, Path) else found)
+    return LightgbmModel(lightgbm.Booster(model_file=model) if isinstance(model, Path) else model)
 
 
 class LightgbmModel:
@@ -47,8 +47,8 @@ class LightgbmModel:
 
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX."""
-        kind = [("input", FloatTensorType([None, self._booster.num_feature()]))]
-        model = convert_lightgbm(self._model, initial_types=kind, zipmap=False)
+        types = [("input", FloatTensorType([None, self._booster.num_feature()]))]
+        model = convert_lightgbm(self._model, initial_types=types, zipmap=False)
         for output in model.graph.output:  # it declares one label, whatever the number of rows
             output.type.tensor_type.shape.dim[0].ClearField("dim_value")
         path.write_bytes(model.SerializeToString())

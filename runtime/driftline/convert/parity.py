@@ -34,7 +34,7 @@ class Difference:
     output: str
     row: int
     expected: str
-    came: str
+    actual: str
     ties: int = 0
 
     def __str__(self) -> str:
@@ -42,10 +42,10 @@ class Difference:
         if self.value == 0:
             return f"no difference{ties}"
         where = f"in output {self.output!r}, row {self.row}"
-        return f"{self.value:.2g} {where}: expected {self.expected}, got {self.came}{ties}"
+        return f"{self.value:.2g} {where}: expected {self.expected}, got {self.actual}{ties}"
 
 
-def largest(model: Model, native: Native, example: Example) -> Difference:
+def largest_difference(model: Model, native: Native, example: Example) -> Difference:
     """Return the largest difference on the rows of an example, run together and the first one alone.
 
     A classifier may give another label with the same score, when half of a forest's trees vote for one and
@@ -54,22 +54,22 @@ def largest(model: Model, native: Native, example: Example) -> Difference:
     Raises BadRequest if the ONNX model does not take the rows, or gives other shapes.
     """
     inputs = inputs_of(model, example)
-    came = dict(model.predict(inputs))
+    actual = dict(model.predict(inputs))
     if model.signature.batched:
-        alone = model.predict({name: array[:1] for name, array in inputs.items()})
-        for name, array in alone.items():
-            came[name] = np.concatenate([array, came[name][1:]]) if len(came[name]) else array
+        first_alone = model.predict({name: array[:1] for name, array in inputs.items()})
+        for name, array in first_alone.items():
+            actual[name] = np.concatenate([array, actual[name][1:]]) if len(actual[name]) else array
     expected = native.predict(example)
     names = [spec.name for spec in model.signature.outputs]
     ties = 0
-    if native.classes is not None and expected[0].ndim == 1 and came[names[0]].size == len(expected[0]):
-        labels = came[names[0]].ravel()
-        same = tied(labels, expected[0], expected[1], native.classes)
-        came[names[0]] = np.where(same, expected[0].astype(labels.dtype), labels)
-        ties = int(same.sum())
+    if native.classes is not None and expected[0].ndim == 1 and actual[names[0]].size == len(expected[0]):
+        labels = actual[names[0]].ravel()
+        is_tie = tied(labels, expected[0], expected[1], native.classes)
+        actual[names[0]] = np.where(is_tie, expected[0].astype(labels.dtype), labels)
+        ties = int(is_tie.sum())
     pairs = zip(names, expected, strict=False)
-    found = [_between(name, came[name], want) for name, want in pairs]
-    return replace(max(found, key=lambda difference: difference.value), ties=ties)
+    differences = [_compare(name, actual[name], array) for name, array in pairs]
+    return replace(max(differences, key=lambda difference: difference.value), ties=ties)
 
 
 def inputs_of(model: Model, example: Example) -> Tensors:
@@ -93,35 +93,40 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
     return array.astype(spec.datatype.dtype, copy=False)
 
 
-def tied(came: Array, want: Array, scores: Array, classes: Array) -> Array:
+def tied(actual: Array, expected: Array, scores: Array, classes: Array) -> Array:
     """Return (rows,) whether a label differs from the expected one but has the best score, too.
 
-    came, want  (rows,) labels
-    scores      (rows, classes), none below 0, of the model that gave `want`
-    classes     the labels of the columns of the scores
+    actual, expected  (rows,) labels
+    scores            (rows, classes), none below 0, of the model that gave `expected`
+    classes           the labels of the columns of the scores
     """
-    said, wanted, known = (
-        np.asarray(labels).astype(came.dtype).astype(str) for labels in (came, want, classes)
+    actual_text, expected_text, class_text = (
+        np.asarray(labels).astype(actual.dtype).astype(str) for labels in (actual, expected, classes)
     )
-    columns = {label: column for column, label in enumerate(known.tolist())}
-    places = np.array([columns.get(label, -1) for label in said.tolist()], np.intp)
-    best, found = scores.max(axis=1), scores[np.arange(len(scores)), places]
-    return np.asarray((said != wanted) & (places >= 0) & (best > TIE) & (found >= best * (1 - TIE)))
+    column_of = {label: column for column, label in enumerate(class_text.tolist())}
+    columns = np.array([column_of.get(label, -1) for label in actual_text.tolist()], np.intp)
+    best, score = scores.max(axis=1), scores[np.arange(len(scores)), columns]
+    differ = actual_text != expected_text
+    return np.asarray(differ & (columns >= 0) & (best > TIE) & (score >= best * (1 - TIE)))
 
 
-def _between(name: str, came: Array, want: Array) -> Difference:
-    want = np.asarray(want)
-    if came.size != want.size or came.shape[:1] != want.shape[:1]:
-        raise BadRequest(f"output {name!r}: expected shape {list(want.shape)}, got {list(came.shape)}")
-    came = came.reshape(want.shape)
-    if want.dtype.kind == "f" and came.dtype != object:
-        both = came.astype(np.float64), want.astype(np.float64)
+def _compare(name: str, actual: Array, expected: Array) -> Difference:
+    expected = np.asarray(expected)
+    if actual.size != expected.size or actual.shape[:1] != expected.shape[:1]:
+        raise BadRequest(f"output {name!r}: expected shape {list(expected.shape)}, got {list(actual.shape)}")
+    actual = actual.reshape(expected.shape)
+    if expected.dtype.kind == "f" and actual.dtype != object:
+        a, b = actual.astype(np.float64), expected.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            differences = np.abs(both[0] - both[1]) / np.maximum(1.0, np.abs(both[1]))
-        differences[(both[0] == both[1]) | (np.isnan(both[0]) & np.isnan(both[1]))] = 0.0
+            differences = np.abs(a - b) / np.maximum(1.0, np.abs(b))
+        differences[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
         differences[np.isnan(differences)] = np.inf
     else:
-        differences = np.where(came.astype(str) == want.astype(came.dtype).astype(str), 0.0, np.inf)
-    at = np.unravel_index(int(differences.argmax()), differences.shape)
-    expected, found = (array[at].item() if array.dtype != object else array[at] for array in (want, came))
-    return Difference(float(differences[at]), name, int(at[0]), shorten(expected), shorten(found))
+        differences = np.where(actual.astype(str) == expected.astype(actual.dtype).astype(str), 0.0, np.inf)
+    index = np.unravel_index(int(differences.argmax()), differences.shape)
+    expected_value, actual_value = (
+        array[index].item() if array.dtype != object else array[index] for array in (expected, actual)
+    )
+    return Difference(
+        float(differences[index]), name, int(index[0]), shorten(expected_value), shorten(actual_value)
+    )

@@ -29,9 +29,9 @@ _ML_OPSET = 3
 """The newest version that XGBoost's and LightGBM's converters support."""
 
 
-def native(found: Any, source: Source) -> SklearnModel:
+def native(model: Any, source: Source) -> SklearnModel:
     """Take an estimator, or load a skops file, which has no code, only the names of what it needs."""
-    return SklearnModel(_skops(found) if isinstance(found, Path) else found)
+    return SklearnModel(_load_skops(model) if isinstance(model, Path) else model)
 
 
 class SklearnModel:
@@ -50,10 +50,10 @@ class SklearnModel:
         while isinstance(first, Pipeline):
             first = first[0]
         branches = _branches(first) if isinstance(first, ColumnTransformer) else []
-        if not all(_is_by_name(said) for _, said, _ in branches):
+        if not all(_is_by_name(selection) for _, selection, _ in branches):
             return fitted
-        taken = {name for _, _, names in branches for name in names}
-        return tuple(name for name in fitted if name in taken) or fitted
+        selected = {name for _, _, names in branches for name in names}
+        return tuple(name for name in fitted if name in selected) or fitted
 
     @property
     def texts(self) -> set[str]:
@@ -63,15 +63,15 @@ class SklearnModel:
     @property
     def classes(self) -> Array | None:
         """The classes of a classifier with probabilities; None if it predicts several labels at once."""
-        found = getattr(self._estimator, "classes_", None) if self._has_scores() else None
-        return found if isinstance(found, np.ndarray) else None
+        classes = getattr(self._estimator, "classes_", None) if self._has_scores() else None
+        return classes if isinstance(classes, np.ndarray) else None
 
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX: a classifier gives `label` and `probabilities`, with a column for each class."""
         register_boosters()
-        types = self._types(example)
+        types = self._input_types(example)
         try:
-            model = _converted(self._estimator, types)
+            model = _to_onnx(self._estimator, types)
         except Exception as error:  # whatever converters raise
             if not self._has_transform():
                 raise
@@ -90,18 +90,18 @@ class SklearnModel:
             rows = rows.to_numpy()
         if not hasattr(self._estimator, "predict"):
             return [self._estimator.transform(rows)]
-        found = [np.asarray(self._estimator.predict(rows))]
+        outputs = [np.asarray(self._estimator.predict(rows))]
         if self._has_scores():
-            found.append(self._estimator.predict_proba(rows))
-        return found
+            outputs.append(self._estimator.predict_proba(rows))
+        return outputs
 
     def _has_scores(self) -> bool:
         return is_classifier(self._estimator) and hasattr(self._estimator, "predict_proba")
 
-    def _types(self, example: Example) -> list[tuple[str, Any]]:
-        if not example.is_table or not self._picks_columns():
+    def _input_types(self, example: Example) -> list[tuple[str, Any]]:
+        if not example.is_table or not self._selects_columns():
             return [("input", data_types.FloatTensorType([None, example.matrix().shape[1]]))]
-        return [(name, _type(array)) for name, array in example.arrays.items()]
+        return [(name, _onnx_type(array)) for name, array in example.arrays.items()]
 
     def _has_transform(self) -> bool:
         """Return whether a pipeline's first step can be a transform, and the rest can be converted."""
@@ -111,17 +111,17 @@ class SklearnModel:
 
         try:
             width = Transform.from_sklearn(self._estimator[0]).width
-            _converted(self._estimator[1:], [("input", data_types.FloatTensorType([None, width]))])
+            _to_onnx(self._estimator[1:], [("input", data_types.FloatTensorType([None, width]))])
         except Exception:  # as above
             return False
         return True
 
-    def _picks_columns(self) -> bool:
+    def _selects_columns(self) -> bool:
         parts = [self._estimator, *self._estimator.get_params(deep=True).values()]
         return any(isinstance(part, ColumnTransformer) for part in parts)
 
 
-def _converted(estimator: Any, types: list[tuple[str, Any]]) -> Any:
+def _to_onnx(estimator: Any, types: list[tuple[str, Any]]) -> Any:
     return convert_sklearn(
         estimator,
         initial_types=types,
@@ -135,49 +135,49 @@ def _rename_inputs(graph: Any, names: Sequence[str]) -> None:
 
     A name that is an output's, too, stays as the converter has it.
     """
-    taken = {output.name for output in graph.output}
+    outputs = {output.name for output in graph.output}
     pairs = zip(graph.input, names, strict=True)
-    renamed = {put.name: name for put, name in pairs if name not in taken}
-    for put in graph.input:
-        put.name = renamed.get(put.name, put.name)
+    new_names = {tensor.name: name for tensor, name in pairs if name not in outputs}
+    for tensor in graph.input:
+        tensor.name = new_names.get(tensor.name, tensor.name)
     for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.input[:] = [new_names.get(name, name) for name in node.input]
 
 
-def _branches(picks: Any) -> list[tuple[Any, Any, list[str]]]:
+def _branches(selector: Any) -> list[tuple[Any, Any, list[str]]]:
     """Return what a fitted ColumnTransformer does not drop: each transformer, its selection of columns, and
     the names of those columns. Empty if it was fitted on a matrix."""
-    names: Any = getattr(picks, "feature_names_in_", None)
+    names: Any = getattr(selector, "feature_names_in_", None)
     return [
-        (part, said, [str(names[place]) for place in picks._transformer_to_input_indices[name]])
-        for name, part, said in (picks.transformers_ if names is not None else ())
-        if not (isinstance(part, str) and part == "drop")
+        (step, selection, [str(names[index]) for index in selector._transformer_to_input_indices[name]])
+        for name, step, selection in (selector.transformers_ if names is not None else ())
+        if not (isinstance(step, str) and step == "drop")
     ]
 
 
-def _is_by_name(said: Any) -> bool:
+def _is_by_name(selection: Any) -> bool:
     """Return whether columns are selected by name, not by position, which depends on the other columns."""
-    return isinstance(said, Iterable) and all(isinstance(one, str) for one in said)
+    return isinstance(selection, Iterable) and all(isinstance(name, str) for name in selection)
 
 
 def _texts(estimator: Any, columns: Sequence[str]) -> set[str]:
     """Return those of a fitted estimator's columns that it knows to be text."""
     if isinstance(estimator, ColumnTransformer):
-        return {text for part, _, names in _branches(estimator) for text in _texts(part, names)}
+        return {text for step, _, names in _branches(estimator) for text in _texts(step, names)}
     if isinstance(estimator, Pipeline):
         return _texts(estimator[0], columns)
     learnt = getattr(estimator, "categories_", getattr(estimator, "statistics_", ()))
     pairs = zip(columns, learnt, strict=False)
-    return {name for name, one in pairs if any(isinstance(value, str) for value in np.ravel(one))}
+    return {name for name, values in pairs if any(isinstance(value, str) for value in np.ravel(values))}
 
 
-def _type(array: Array) -> Any:
+def _onnx_type(array: Array) -> Any:
     """Return the type of a column: text, or else a number, since converters mix no other types."""
     text = array.dtype.kind not in "fiub"
     return (data_types.StringTensorType if text else data_types.FloatTensorType)([None, 1])
 
 
-def _skops(path: Path) -> Any:
+def _load_skops(path: Path) -> Any:
     try:
         from skops import io
     except ImportError as error:
@@ -199,10 +199,10 @@ def register_boosters() -> None:
         _register(LGBMClassifier, LGBMRegressor, convert_lightgbm, {"split": None})
 
 
-def _register(classifier: Any, regressor: Any, converter: Any, allowed: dict[str, Any]) -> None:
-    options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
-    for model, shapes, own in (
-        (classifier, calculate_linear_classifier_output_shapes, options),
-        (regressor, calculate_linear_regressor_output_shapes, allowed),
+def _register(classifier: Any, regressor: Any, converter: Any, regressor_options: dict[str, Any]) -> None:
+    classifier_options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
+    for model, shapes, options in (
+        (classifier, calculate_linear_classifier_output_shapes, classifier_options),
+        (regressor, calculate_linear_regressor_output_shapes, regressor_options),
     ):
-        update_registered_converter(model, f"driftline{model.__name__}", shapes, converter, options=own)
+        update_registered_converter(model, f"driftline{model.__name__}", shapes, converter, options=options)

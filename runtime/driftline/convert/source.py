@@ -10,7 +10,7 @@ from typing import Any
 from driftline.errors import BadRequest
 from driftline.mlmodel import MLMODEL, MlModel
 
-ENDINGS = {
+LIBRARIES = {
     ".pkl": "pickle",
     ".pickle": "pickle",
     ".joblib": "pickle",
@@ -25,7 +25,7 @@ ENDINGS = {
 }
 """The library of each suffix."""
 
-PICKLES = (".pkl", ".pickle", ".joblib")
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
 
 FLAVORS = {
     "sklearn": ("sklearn", "pickled_model"),
@@ -38,7 +38,7 @@ FLAVORS = {
 }
 """MLflow's flavors: the library, and the key of the model's path in the folder."""
 
-_INSIDE = ("model.pt2", "model.pth", "model.keras")
+_FILE_NAMES = ("model.pt2", "model.pth", "model.keras")
 """MLflow's names for the single file in a flavor's folder."""
 
 
@@ -69,43 +69,44 @@ class Source:
             return cls._of_mlflow(path)
         if not path.is_file():
             raise BadRequest(f"{path}: expected a model, there is nothing")
-        kind = ENDINGS.get(path.suffix.lower())
+        kind = LIBRARIES.get(path.suffix.lower())
         if kind is None:
             raise BadRequest(
-                f"{path}: expected an MLflow model's folder, or a file that ends in {', '.join(ENDINGS)}"
+                f"{path}: expected an MLflow model's folder, or a file that ends in {', '.join(LIBRARIES)}"
             )
-        return cls(kind, path, _pickled(path))
+        return cls(kind, path, _is_pickle(path))
 
     @classmethod
     def _of_mlflow(cls, folder: Path) -> Source:
         if not (folder / MLMODEL).is_file():
             raise BadRequest(f"{folder}: expected an MLflow model's folder, there is no {MLMODEL} in it")
         model = MlModel.read(folder / MLMODEL)
-        known = {name: flavor for name, flavor in model.flavors.items() if name in FLAVORS}
-        if not known:
+        flavors = {name: flavor for name, flavor in model.flavors.items() if name in FLAVORS}
+        if not flavors:
             raise BadRequest(
                 f"{folder}: expected a flavor of {', '.join(FLAVORS)}, got {', '.join(model.flavors)}; "
                 "it is served as it is by `driftline serve --trust`"
             )
-        name, flavor = next(iter(known.items()))
+        name, flavor = next(iter(flavors.items()))
         kind, key = FLAVORS[name]
         path = folder / str(flavor.get(key))
         if not path.resolve().is_relative_to(folder.resolve()) or not path.exists():
             raise BadRequest(f"{folder / MLMODEL}: {name}.{key}: expected a path in the folder, got {path}")
         if path.is_dir() and kind != "spark":
-            inside = (path / "data", path) if (path / "data").is_dir() else (path,)
-            files = [at / one for at in inside for one in _INSIDE if (at / one).is_file()]
+            folders = (path / "data", path) if (path / "data").is_dir() else (path,)
+            paths = [parent / file_name for parent in folders for file_name in _FILE_NAMES]
+            files = [file for file in paths if file.is_file()]
             if not files:
-                raise BadRequest(f"{path}: expected one of {', '.join(_INSIDE)}, there is none")
+                raise BadRequest(f"{path}: expected one of {', '.join(_FILE_NAMES)}, there is none")
             path = files[0]
-        return cls(kind, path, _pickled(path), model, folder)
+        return cls(kind, path, _is_pickle(path), model, folder)
 
 
-def _pickled(path: Path) -> bool:
+def _is_pickle(path: Path) -> bool:
     """Return whether a file is a pickle, by its name, or, for PyTorch, by its content: TorchScript is not."""
-    ending = path.suffix.lower()
-    if ending not in (".pt", ".pth"):
-        return ending in PICKLES
+    suffix = path.suffix.lower()
+    if suffix not in (".pt", ".pth"):
+        return suffix in PICKLE_SUFFIXES
     if not zipfile.is_zipfile(path):
         return True
     with zipfile.ZipFile(path) as archive:

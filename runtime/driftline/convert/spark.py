@@ -17,10 +17,10 @@ from driftline.errors import BadRequest
 from driftline.tensors import Array
 
 
-def native(found: Path, source: Source) -> SparkModel:
+def native(model: Path, source: Source) -> SparkModel:
     """Load a pipeline's folder."""
     session = SparkSession.builder.master("local[*]").config("spark.ui.enabled", "false").getOrCreate()
-    return SparkModel(PipelineModel.load(str(found.resolve())), session)
+    return SparkModel(PipelineModel.load(str(model.resolve())), session)
 
 
 class SparkModel:
@@ -55,13 +55,13 @@ class SparkModel:
 
     def predict(self, example: Example) -> list[Array]:
         """Return the columns of predictions, vectors as rows."""
-        found = self._pipeline.transform(self._session.createDataFrame(example.data)).toPandas()
-        return [np.array([_plain(value) for value in found[name]]) for name in self._outputs()]
+        frame = self._pipeline.transform(self._session.createDataFrame(example.data)).toPandas()
+        return [np.array([_plain(value) for value in frame[name]]) for name in self._outputs()]
 
     def _outputs(self) -> list[str]:
-        last = self._pipeline.stages[-1]
-        params = [name for name in ("predictionCol", "probabilityCol") if last.hasParam(name)]
-        return [last.getOrDefault(name) for name in params]
+        last_stage = self._pipeline.stages[-1]
+        params = [name for name in ("predictionCol", "probabilityCol") if last_stage.hasParam(name)]
+        return [last_stage.getOrDefault(name) for name in params]
 
 
 def _plain(value: Any) -> Any:

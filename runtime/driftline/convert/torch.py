@@ -12,15 +12,15 @@ from driftline.convert.source import Source
 from driftline.tensors import Array
 
 
-def native(found: Any, source: Source) -> TorchModel:
+def native(model: Any, source: Source) -> TorchModel:
     """Load a file, or take a module."""
-    if not isinstance(found, Path):
-        return TorchModel(found.eval())
-    if found.suffix == ".pt2":
-        return TorchModel(torch.export.load(found))
+    if not isinstance(model, Path):
+        return TorchModel(model.eval())
+    if model.suffix == ".pt2":
+        return TorchModel(torch.export.load(model))
     if not source.pickled:
-        return TorchModel(torch.jit.load(found, map_location="cpu").eval())
-    return TorchModel(torch.load(found, map_location="cpu", weights_only=False).eval())
+        return TorchModel(torch.jit.load(model, map_location="cpu").eval())
+    return TorchModel(torch.load(model, map_location="cpu", weights_only=False).eval())
 
 
 class TorchModel:
@@ -39,10 +39,10 @@ class TorchModel:
         tensors = self._tensors(example)
         if isinstance(self._model, torch.jit.ScriptModule):
             names = ["input"] if len(tensors) == 1 else [f"input_{index}" for index in range(len(tensors))]
-            free = {name: {0: "rows"} for name in (*names, "output")}
+            dynamic_axes = {name: {0: "rows"} for name in (*names, "output")}
             torch.onnx.export(
                 self._model, tensors, path, dynamo=False, input_names=names, output_names=["output"],
-                dynamic_axes=free,
+                dynamic_axes=dynamic_axes,
             )  # fmt: skip
             return
         if isinstance(self._model, torch.export.ExportedProgram):
@@ -63,16 +63,17 @@ class TorchModel:
         exported = isinstance(self._model, torch.export.ExportedProgram)
         module = self._model.module() if exported else self._model
         with torch.no_grad():
-            found = module(*self._tensors(example))
-        if isinstance(found, torch.Tensor):
-            found = (found,)
-        return [tensor.detach().numpy() for tensor in (found.values() if isinstance(found, dict) else found)]
+            outputs = module(*self._tensors(example))
+        if isinstance(outputs, torch.Tensor):
+            outputs = (outputs,)
+        tensors = outputs.values() if isinstance(outputs, dict) else outputs
+        return [tensor.detach().numpy() for tensor in tensors]
 
     def _tensors(self, example: Example) -> tuple[Any, ...]:
         arrays = {"": example.matrix()} if example.is_table else example.arrays
         # Numbers from JSON and from most files are doubles; modules take floats.
-        narrow = {
+        floats = {
             name: array.astype("float32") if array.dtype == "float64" else array
             for name, array in arrays.items()
         }
-        return tuple(torch.from_numpy(array.copy()) for array in narrow.values())
+        return tuple(torch.from_numpy(array.copy()) for array in floats.values())

@@ -18,15 +18,15 @@ from driftline.errors import BadRequest, listed
 from driftline.tensors import Array
 
 
-def native(found: Any, source: Source) -> XgboostModel:
+def native(model: Any, source: Source) -> XgboostModel:
     """Load a file, or take a booster or a model of the scikit-learn interface.
 
     Raises BadRequest if it splits on categories.
     """
-    if isinstance(found, xgboost.XGBModel):
-        return XgboostModel(found, source.path)
-    booster = found if isinstance(found, xgboost.Booster) else xgboost.Booster(model_file=found)
-    return XgboostModel(_of_booster(booster), source.path)
+    if isinstance(model, xgboost.XGBModel):
+        return XgboostModel(model, source.path)
+    booster = model if isinstance(model, xgboost.Booster) else xgboost.Booster(model_file=model)
+    return XgboostModel(_sklearn_model_of(booster), source.path)
 
 
 class XgboostModel:
@@ -39,8 +39,8 @@ class XgboostModel:
         self._model = model
         booster = model.get_booster()
         self._columns = tuple(booster.feature_names or ())
-        kinds = booster.feature_types or ()
-        if categorical := [index for index, kind in enumerate(kinds) if kind == "c"]:
+        types = booster.feature_types or ()
+        if categorical := [index for index, name in enumerate(types) if name == "c"]:
             names = listed(repr(self._columns[index]) if self._columns else index for index in categorical)
             raise BadRequest(
                 f"{path}: can't be converted to ONNX: categorical columns ({names}) of XGBoost; trained on "
@@ -63,19 +63,19 @@ class XgboostModel:
 
     def export(self, example: Example, path: Path) -> None:
         """Write it as ONNX."""
-        kind = [("input", FloatTensorType([None, self._width]))]
-        path.write_bytes(convert_xgboost(self._model, initial_types=kind).SerializeToString())
+        types = [("input", FloatTensorType([None, self._width]))]
+        path.write_bytes(convert_xgboost(self._model, initial_types=types).SerializeToString())
 
     def predict(self, example: Example) -> list[Array]:
         """Return labels and probabilities, or numbers."""
         matrix = example.matrix()
-        found = [np.asarray(self._model.predict(matrix))]
+        outputs = [np.asarray(self._model.predict(matrix))]
         if isinstance(self._model, xgboost.XGBClassifier):
-            found.append(self._model.predict_proba(matrix))
-        return found
+            outputs.append(self._model.predict_proba(matrix))
+        return outputs
 
 
-def _of_booster(booster: Any) -> Any:
+def _sklearn_model_of(booster: Any) -> Any:
     """Return the model of the scikit-learn interface for a booster's objective."""
     objective = json.loads(booster.save_config())["learner"]["learner_train_param"]["objective"]
     family = objective.partition(":")[0]

@@ -41,16 +41,16 @@ def alone(of: Signature, columns: dict[str, list[Any]]) -> Tensors:
     return apart(of).inputs_of(columns)
 
 
-def same(came: Tensors, want: Tensors) -> None:
-    assert {*came} == {*want}
-    assert len(came) == len(want)
-    for name, array in want.items():
-        assert came[name].dtype == array.dtype
-        assert came[name].shape == array.shape
+def same(actual: Tensors, expected: Tensors) -> None:
+    assert {*actual} == {*expected}
+    assert len(actual) == len(expected)
+    for name, array in expected.items():
+        assert actual[name].dtype == array.dtype
+        assert actual[name].shape == array.shape
         if array.dtype == object:
-            assert came[name].tolist() == array.tolist()
+            assert actual[name].tolist() == array.tolist()
         else:
-            np.testing.assert_array_equal(came[name], array)
+            np.testing.assert_array_equal(actual[name], array)
 
 
 @st.composite
@@ -63,11 +63,11 @@ def tables(draw: st.DrawFn, names: Sequence[str] = tuple(KINDS)) -> dict[str, li
 def test_columns_and_rows_are_read_together_as_alone(columns: dict[str, list[Any]]) -> None:
     of = signature(*columns)
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    want = alone(of, columns)
-    for came in (of.blocks(columns), of.blocks_of_rows(rows)):
-        assert came is not None
-        assert [block.dtype for block in arrays_of(came)] == [np.float64, object, np.int64]
-        same(came, want)
+    expected = alone(of, columns)
+    for actual in (of.blocks(columns), of.blocks_of_rows(rows)):
+        assert actual is not None
+        assert [block.dtype for block in arrays_of(actual)] == [np.float64, object, np.int64]
+        same(actual, expected)
 
 
 @given(tables(), st.sampled_from(list(KINDS)), st.integers(0, 4), WRONG)
@@ -87,12 +87,12 @@ def test_what_is_wrong_is_refused_as_it_is_alone(
             outcomes.append(read())
         except (BadRequest, TypeError) as error:
             outcomes.append(str(error))
-    want, *came = outcomes
-    for outcome in came:
-        if isinstance(want, str):
-            assert outcome == want
+    expected, *actual = outcomes
+    for outcome in actual:
+        if isinstance(expected, str):
+            assert outcome == expected
         else:
-            same(outcome, want)
+            same(outcome, expected)
 
 
 def test_only_raw_columns_that_are_all_there_lie_together() -> None:
@@ -128,11 +128,11 @@ def test_parts_are_joined_and_cut_as_columns_are(
     of = signature("a", "b", "c")
     together = [of.inputs_of(part) for part in parts]
     named = [alone(of, part) for part in parts]
-    want = {name: np.concatenate([part[name] for part in named]) for name in named[0]}
-    rows = len(want["a"])
+    expected = {name: np.concatenate([part[name] for part in named]) for name in named[0]}
+    rows = len(expected["a"])
     mixed = [data.draw(st.sampled_from(pair)) for pair in zip(together, named, strict=True)]
-    same(join(mixed), want)
-    same(join(together), want)
+    same(join(mixed), expected)
+    same(join(together), expected)
     assert type(join(together)) is Blocks
     whole, columns = allocate(together[0], rows), allocate(named[0], rows)
     assert type(whole) is Blocks
@@ -144,12 +144,12 @@ def test_parts_are_joined_and_cut_as_columns_are(
         assert put(either, columns, start, stop)
         start = stop
     assert of.rows(whole) == rows
-    same(whole, want)
-    same(columns, want)
+    same(whole, expected)
+    same(columns, expected)
     start = data.draw(st.integers(0, rows))
     stop = data.draw(st.integers(start, rows))
-    for tensors in (whole, want):
-        same(slice_rows(tensors, start, stop), {name: array[start:stop] for name, array in want.items()})
+    for tensors in (whole, expected):
+        same(slice_rows(tensors, start, stop), {name: array[start:stop] for name, array in expected.items()})
 
 
 def test_another_form_has_no_room() -> None:
@@ -228,20 +228,20 @@ def test_tensors_of_raw_columns_are_read_together_as_alone(change: dict[str, Any
             outcomes.append(V2Codec(one, "m", 1).decode(body).inputs)
         except BadRequest as error:
             outcomes.append(str(error))
-    want, came = outcomes
-    if isinstance(want, str):
-        assert came == want
+    expected, actual = outcomes
+    if isinstance(expected, str):
+        assert actual == expected
     else:
-        same(came, want)
-        assert (type(came) is Blocks) == (change in ({}, {"shape": [2, 1]}, {"data": [2**1100, 1]}))
+        same(actual, expected)
+        assert (type(actual) is Blocks) == (change in ({}, {"shape": [2, 1]}, {"data": [2**1100, 1]}))
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b"), ("a", "b", "c", "d", "e")], ids=str)
 def test_a_signature_that_was_used_goes_to_another_process(names: tuple[str, ...]) -> None:
     of = signature(*names)
     rows = [{name: "x" if KINDS[name] == "BYTES" else 1 for name in names}] * 2
-    want = of.blocks_of_rows(rows)
-    assert want is not None
+    expected = of.blocks_of_rows(rows)
+    assert expected is not None
     gone = pickle.loads(pickle.dumps(of))
     assert gone == of
-    same(gone.blocks_of_rows(rows), want)
+    same(gone.blocks_of_rows(rows), expected)

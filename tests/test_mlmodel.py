@@ -38,9 +38,9 @@ def test_tensors_and_params() -> None:
     tensor = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 30]}}
     params = [{"name": "t", "type": "float", "default": 0.5, "shape": None}]
     params += [{"name": "k", "dtype": "long", "default": [1], "shape": [-1]}]  # type: ignore[list-item]
-    found = signature(inputs=[tensor], params=params)
-    assert found.inputs == (Tensor(None, np.dtype("float32"), (-1, 30)),)
-    assert [(one.name, one.type.name, one.default, one.shape) for one in found.params] == [
+    parsed = signature(inputs=[tensor], params=params)
+    assert parsed.inputs == (Tensor(None, np.dtype("float32"), (-1, 30)),)
+    assert [(one.name, one.type.name, one.default, one.shape) for one in parsed.params] == [
         ("t", "float", 0.5, None),
         ("k", "long", [1], (-1,)),
     ]

@@ -39,8 +39,8 @@ class ColumnType:
     def __str__(self) -> str:
         if self.items is not None:
             return f"{self.name}<{self.items}>"
-        inside = ", ".join(map(str, self.fields))
-        return f"{self.name}{{{inside}}}" if inside else self.name
+        properties = ", ".join(map(str, self.fields))
+        return f"{self.name}{{{properties}}}" if properties else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,9 @@ class MlflowSignature:
     @classmethod
     def parse(cls, document: Mapping[str, Any], where: str) -> MlflowSignature:
         """Read the value of `signature` in an MLmodel; ModelError, beginning with `where`, if it is wrong."""
+        keys = ("inputs", "outputs", "params")
         inputs, outputs, params = (
-            _listed(document.get(key), f"{where}: signature.{key}") for key in ("inputs", "outputs", "params")
+            _parse_list(document.get(key), f"{where}: signature.{key}") for key in keys
         )
         return cls(
             _schema(inputs, f"{where}: signature.inputs"),
@@ -145,9 +146,9 @@ class MlModel:
         return cls(
             flavors,
             MlflowSignature.parse(signature, str(path)) if signature else None,
-            _text(document.get("run_id")),
-            _text(document.get("model_id")),
-            _text(example.get("artifact_path")) if isinstance(example, dict) else None,
+            _text_or_none(document.get("run_id")),
+            _text_or_none(document.get("model_id")),
+            _text_or_none(example.get("artifact_path")) if isinstance(example, dict) else None,
             metadata if isinstance(metadata := document.get("metadata"), dict) else {},
         )
 
@@ -166,11 +167,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def _text(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _listed(text: object, where: str) -> list[dict[str, Any]]:
+def _parse_list(text: object, where: str) -> list[dict[str, Any]]:
     """Return the list in a schema's JSON."""
     if text is None:
         return []
@@ -220,10 +221,10 @@ def _name(item: dict[str, Any]) -> str | None:
 
 def _parameter(item: dict[str, Any], where: str) -> Parameter:
     # Before MLflow 2.7, the type was under `dtype`.
-    kind = _type({"type": item.get("dtype"), **item}, where)
+    column_type = _type({"type": item.get("dtype"), **item}, where)
     shape = item.get("shape")
     return Parameter(
-        str(item.get("name")), kind, item.get("default"), None if shape is None else tuple(shape)
+        str(item.get("name")), column_type, item.get("default"), None if shape is None else tuple(shape)
     )
 
 

@@ -16,7 +16,7 @@ from driftline.arrays import as_array
 from driftline.blocks import Array as Array
 from driftline.blocks import Blocks
 from driftline.blocks import Tensors as Tensors
-from driftline.errors import BadRequest, listed, shown, shown_with_type
+from driftline.errors import BadRequest, shown, shown_with_type
 from driftline.errors import shorten as shorten
 
 
@@ -77,8 +77,8 @@ class TensorSpec:
         if len(shape) != len(self.shape):
             return self.raw and len(shape) == 2 and shape[1] == 1
         # A loop, not a generator: every request passes through here.
-        for size, want in zip(shape, self.shape, strict=True):  # noqa: SIM110
-            if size != want and want != -1:
+        for size, expected in zip(shape, self.shape, strict=True):
+            if size != expected and expected != -1:
                 return False
         return True
 
@@ -139,7 +139,7 @@ class Signature:
 
         columns  arrays or nested lists by input name; for a model of one input, it alone will do
 
-        Raises BadRequest with the input's name, what was expected and what came.
+        Raises BadRequest with the input's name, what was expected and what was given.
         """
         specs = self._specs
         if not isinstance(columns, Mapping):
@@ -193,7 +193,7 @@ class Signature:
                 blocks.append(group.block(lists).reshape(len(lists), *lengths))
         except (KeyError, BadRequest):  # the column and its error are reported when it is read alone
             return None
-        return self._whole(blocks)
+        return self._join(blocks)
 
     def blocks_of_rows(self, rows: Sequence[object]) -> Blocks | None:
         """Do the same for raw columns in rows, each an object of values by name."""
@@ -205,9 +205,9 @@ class Signature:
             ]
         except (KeyError, BadRequest):
             return None
-        return self._whole(blocks)
+        return self._join(blocks)
 
-    def _whole(self, blocks: list[Array]) -> Blocks | None:
+    def _join(self, blocks: list[Array]) -> Blocks | None:
         return Blocks(self._names, blocks) if len({block.shape[1] for block in blocks}) == 1 else None
 
     @cached_property
@@ -230,46 +230,23 @@ class Signature:
         return tuple(chain.from_iterable(group.names for group in self._groups))
 
 
-def difference(old: Signature, new: Signature) -> str:
-    """Return what clients of `old` would notice of `new`: tensors added, removed or changed; "" if none."""
-    was, now = (
-        {("input", spec.name): spec for spec in one.inputs}
-        | {("output", spec.name): spec for spec in one.outputs}
-        for one in (old, new)
-    )
-    found = [f"no {kind} {name!r}" for kind, name in was if (kind, name) not in now]
-    for (kind, name), spec in now.items():
-        before = was.get((kind, name))
-        if before is None:
-            found.append(f"new {kind} {name!r} {spec.form}")
-        elif before.form != spec.form:
-            found.append(f"{kind} {name!r} is {spec.form}, was {before.form}")
-        elif before.column_names and not spec.column_names:
-            found.append(f"{kind} {name!r} no longer knows its columns by name")
-        elif spec.column_names and not before.column_names:
-            found.append(f"{kind} {name!r} now takes columns by name")
-        elif before.column_names != spec.column_names:
-            found.append(f"{kind} {name!r} has other columns, or in another order")
-    return listed(found, 6) if found else ""
-
-
 class SameTypeColumns:
     """Raw columns of one datatype."""
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
         self._spec = specs[0]
         self.names = tuple(spec.name for spec in specs)
-        self._take = itemgetter(*self.names)
+        self._values_of_row = itemgetter(*self.names)
 
     def block(self, columns: Iterable[Iterable[object]]) -> Array:
         """Return the values of columns as one flat array, column after column."""
-        flat = list(chain.from_iterable(columns))
-        return _tensor(self._spec, flat, {*map(type, flat)})
+        values = list(chain.from_iterable(columns))
+        return _to_tensor(self._spec, values, {*map(type, values)})
 
     def block_of_rows(self, rows: Iterable[Any]) -> Array:
         """Return the values of rows, each an object of values by name, as one flat array, row after row."""
-        taken = map(self._take, rows)
-        return self.block(taken if len(self.names) > 1 else (taken,))  # for one name, it returns no tuple
+        values = map(self._values_of_row, rows)
+        return self.block(values if len(self.names) > 1 else (values,))  # for one name, it returns no tuple
 
 
 def as_column(spec: TensorSpec, array: Array) -> Array:
@@ -284,57 +261,56 @@ def coerce(spec: TensorSpec, data: object) -> Array:
     overflow for integers. In floating-point tensors, None becomes NaN, and numbers that are too large become
     infinite. BYTES takes `str`, and `bytes` in UTF-8.
 
-    Raises BadRequest with the tensor's name, what was expected and what came.
+    Raises BadRequest with the tensor's name, what was expected and what was given.
     """
     if type(data) is list:
-        leaves, shape = _leaves(spec, data)
-        types = set(map(type, leaves))
-        if types <= _PLAIN:
-            return _tensor(spec, leaves, types).reshape(shape)
+        values, shape = _flatten(spec, data)
+        types = set(map(type, values))
+        if types <= _PYTHON_TYPES:
+            return _to_tensor(spec, values, types).reshape(shape)
     try:
         data = as_array(data)
     except TypeError as error:
         raise BadRequest(f"input {spec.name!r}: {error}") from None
     if isinstance(data, np.ma.MaskedArray):  # numpy would ignore the mask
         return coerce(spec, data.tolist())
-    want = spec.datatype.dtype
+    dtype = spec.datatype.dtype
     try:
-        array: Array = np.asarray(data, object if want == object else None)
+        array: Array = np.asarray(data, object if dtype == object else None)
     except ValueError:
         raise _ragged(spec) from None
     if array.size == 0:
-        return np.empty(array.shape, want)
-    if array.dtype == want != object:
+        return np.empty(array.shape, dtype)
+    if array.dtype == dtype != object:
         return array
-    if want.kind == "f" and array.dtype.kind in "fiu":
+    if dtype.kind == "f" and array.dtype.kind in "fiu":
         with np.errstate(over="ignore"):
-            return array.astype(want)
-    if want.kind in "iu" and array.dtype.kind in "iu":
+            return array.astype(dtype)
+    if dtype.kind in "iu" and array.dtype.kind in "iu":
         check_range(spec, array.min(), array.max())
-        return array.astype(want)
+        return array.astype(dtype)
     values = [value.item() if isinstance(value, np.generic) else value for value in array.ravel().tolist()]
-    return _tensor(spec, values, set(map(type, values))).reshape(array.shape)
+    return _to_tensor(spec, values, set(map(type, values))).reshape(array.shape)
 
 
-_PLAIN = {bool, int, float, str, bytes, type(None), list, dict}
-_ALLOWED: dict[str, set[type]] = {
+_PYTHON_TYPES = {bool, int, float, str, bytes, type(None), list, dict}
+_ALLOWED_TYPES: dict[str, set[type]] = {
     "b": {bool},
     "i": {int},
     "u": {int},
     "f": {int, float, type(None)},
     "O": {str, bytes},
 }
-_MISSING = {bool, type(None)}
+_RAW_TYPES = {bool, type(None)}
 """Types that a raw column accepts in addition: null for a missing value, and booleans as numbers."""
 
-_MOST_DIMENSIONS = 32
-
+_MAX_DIMENSIONS = 32
 
 _C_TYPES = {np.dtype(np.float32): "f", np.dtype(np.float64): "d"}
 """Types that Python's own arrays read from a list in half of numpy's time; overflow becomes infinity."""
 
 
-def _leaves(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
+def _flatten(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
     """Return the values in nested lists, and the shape that the lists give them.
 
     numpy would convert a boolean among numbers to a number, and a million numbers with one long text among
@@ -345,7 +321,7 @@ def _leaves(spec: TensorSpec, data: list[Any]) -> tuple[list[Any], list[int]]:
         lengths = set(map(len, data)) if set(map(type, data)) == {list} else set()
         if len(lengths) != 1:
             raise _ragged(spec)
-        if len(shape) == _MOST_DIMENSIONS:
+        if len(shape) == _MAX_DIMENSIONS:
             raise BadRequest(
                 f"input {spec.name!r}: expected shape {list(spec.shape)}, got lists nested too deep"
             )
@@ -358,14 +334,14 @@ def _ragged(spec: TensorSpec) -> BadRequest:
     return BadRequest(f"input {spec.name!r}: expected a regular array, got nested lists that differ")
 
 
-def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
+def _to_tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
     """Return a flat tensor of Python values whose types are `types`."""
     dtype = spec.datatype.dtype
-    allowed = _ALLOWED[dtype.kind] | (_MISSING if spec.raw else set())
+    allowed = _ALLOWED_TYPES[dtype.kind] | (_RAW_TYPES if spec.raw else set())
     if not types <= allowed:
-        wrong = types - allowed
-        position, value = next(pair for pair in enumerate(values) if type(pair[1]) in wrong)
-        if wrong == {list}:
+        refused = types - allowed
+        position, value = next(pair for pair in enumerate(values) if type(pair[1]) in refused)
+        if refused == {list}:
             raise _ragged(spec)
         raise BadRequest(
             f"input {spec.name!r}: expected {spec.datatype.name} values, got {shown_with_type(value)} "
@@ -374,9 +350,9 @@ def _tensor(spec: TensorSpec, values: list[Any], types: set[type]) -> Array:
     if bytes in types:
         values = [utf8(spec, value) if type(value) is bytes else value for value in values]
     try:
-        code = _C_TYPES.get(dtype)
-        if code is not None and type(None) not in types:
-            return np.frombuffer(ctype_array(code, values), dtype)
+        typecode = _C_TYPES.get(dtype)
+        if typecode is not None and type(None) not in types:
+            return np.frombuffer(ctype_array(typecode, values), dtype)
         with np.errstate(over="ignore"):
             return np.fromiter(values, dtype, len(values))
     except OverflowError:
@@ -389,14 +365,14 @@ def check_range(spec: TensorSpec, *extremes: float) -> None:
     """Raise BadRequest for a number that `spec`'s datatype can't hold."""
     dtype = spec.datatype.dtype
     limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
-    least, most = limits.min, limits.max
+    lowest, highest = limits.min, limits.max
     if dtype.kind == "f":
-        least, most = float(least), float(most)
+        lowest, highest = float(lowest), float(highest)
     for extreme in map(int, extremes):
-        if not least <= extreme <= most:
+        if not lowest <= extreme <= highest:
             raise BadRequest(
-                f"input {spec.name!r}: expected {spec.datatype.name} values from {least} "
-                f"to {most}, got {shorten(extreme)}"
+                f"input {spec.name!r}: expected {spec.datatype.name} values from {lowest} "
+                f"to {highest}, got {shorten(extreme)}"
             )
 
 

@@ -11,8 +11,9 @@ from onnx_models import identity, scale
 
 from driftline.engine import difference
 from driftline.engine.bundle import Bundle
-from driftline.engine.difference import differences
+from driftline.engine.difference import differences, signature_changes
 from driftline.engine.session import COLUMNS
+from driftline.tensors import DATATYPES, Signature, TensorSpec
 
 
 def named(path: Path, *names: str) -> Bundle:
@@ -44,3 +45,29 @@ def test_models_that_are_large_are_not_loaded(tmp_path: Path, monkeypatch: pytes
     assert len(list(differences(*two, "version 1"))) == 1
     monkeypatch.setattr(difference, "MAX_BYTES", 10)
     assert not list(differences(*two, "version 1"))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "changes"),
+    [
+        ([("x", (-1, 2)), ("c", (-1,))], [("y", (-1,))], ""),
+        ([("c", (-1,)), ("x", (-1, 2))], [("y", (-1,))], ""),
+        ([("x", (-1, 3)), ("c", (-1,))], [("y", (-1,))], "input 'x' is FP32 [-1, 3], was FP32 [-1, 2]"),
+        ([("x", (-1, 2)), ("d", (-1,))], [("y", (-1,))], "no input 'c', new input 'd' FP32 [-1]"),
+        ([("x", (-1, 2)), ("c", (-1,))], [("z", (-1,))], "no output 'y', new output 'z' FP32 [-1]"),
+        (
+            [(f"x{number}", (-1,)) for number in range(8)], [("y", (-1,))],
+            "no input 'x', no input 'c', new input 'x0' FP32 [-1], new input 'x1' FP32 [-1], "
+            "new input 'x2' FP32 [-1], new input 'x3' FP32 [-1], 4 more",
+        ),
+    ],
+)  # fmt: skip
+def test_what_clients_notice_of_another_signature(
+    inputs: list[tuple[str, tuple[int, ...]]], outputs: list[tuple[str, tuple[int, ...]]], changes: str
+) -> None:
+    def specs(shapes: list[tuple[str, tuple[int, ...]]]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(name, DATATYPES["FP32"], shape) for name, shape in shapes)
+
+    old = Signature(specs([("x", (-1, 2)), ("c", (-1,))]), specs([("y", (-1,))]), True)
+    new = Signature(specs(inputs), specs(outputs), True)
+    assert signature_changes(old, new) == changes

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from driftline.backoff import backoff
 from driftline.config import ServerFile
+from driftline.engine.difference import signature_changes
 from driftline.errors import DriftlineError, ModelError, NotFound
 from driftline.registry.source import Reference, Registry, Version, check_name
 from driftline.serving.base_host import BaseHost, Entry
 from driftline.serving.monitoring.notifier import Notifier
 from driftline.serving.payloads.log import PayloadLog
 from driftline.serving.served import Served
-from driftline.tensors import difference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,7 +273,7 @@ class Host(BaseHost):
 def swap_warnings(old: Served, new: Served) -> Iterator[str]:
     """Yield what may be a mistake in a version that takes over from another."""
     before = f"version {old.version.number}"
-    if changes := difference(old.signature, new.signature):
+    if changes := signature_changes(old.signature, new.signature):
         yield f"may break clients of {before}: {changes}"
     had_profile = old.watch is not None and old.watch.has_profile
     if had_profile and new.watch is not None and not new.watch.has_profile:

@@ -958,7 +958,7 @@ async def test_a_request_is_not_run_at_once_that_others_would_notice() -> None:
         (make(run, ns=THREAD), (1,)),
         (make(run, max_delay_us=HOUR_US), (1,)),
         (make(run, max_queue_bytes=10_000), (1,)),
-        (Batcher(run, signature(), Batching(), 1, cost_of(INLINE), waits=True), (1,)),
+        (Batcher(run, signature(), Batching(), 1, cost_of(INLINE), runs_elsewhere=True), (1,)),
         (closed, (1,)),
     ):
         assert batcher.try_inline(rows(*values), ("y",)) is None

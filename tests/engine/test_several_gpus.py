@@ -104,7 +104,7 @@ def test_a_gpu_that_fails_is_free_again(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_model_runs_on_all_the_gpus_that_its_settings_name(tmp_path: Path, gpus: list[FakeGpu]) -> None:
     model = Model(two_gpus(tmp_path))
     assert [gpu.name for gpu in gpus] == ["cuda:1", "cuda:0"]
-    assert (len(model.device_sessions), model.copies_inputs, model.waits) == (2, True, True)
+    assert (len(model.device_sessions), model.copies_inputs, model.runs_elsewhere) == (2, True, True)
     model.warm_up()
     for session in model.device_sessions:
         assert [buffers.rows for buffers in session.buffers] == [1, 2, 4, 8, 16]

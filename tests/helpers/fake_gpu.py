@@ -53,7 +53,7 @@ class Cpu:
     def give_back(self) -> None:
         """Nothing to do."""
 
-    def lost(self) -> str:
+    def failure(self) -> str:
         return ""
 
 

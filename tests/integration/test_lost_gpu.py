@@ -36,7 +36,7 @@ class Breaking(Cpu):
             raise RuntimeError(self.why)
         return nullcontext()
 
-    def lost(self):
+    def failure(self):
         return f"device {self.name!r} is lost: {self.why}" if self.why else ""
 
 

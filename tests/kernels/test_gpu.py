@@ -168,7 +168,7 @@ def test_a_gpu_is_not_asked_whether_it_is_lost_while_a_graph_is_recorded(
 ) -> None:
     gpu, recording, seen = Gpu(0), True, []
     monkeypatch.setattr(gpu._stream, "synchronize", lambda: seen.append(recording), raising=False)
-    asking = Thread(target=gpu.lost)
+    asking = Thread(target=gpu.failure)
     with gpu.exclusive():
         asking.start()
         asking.join(0.1)

@@ -46,13 +46,13 @@ INLINE_QUEUE_BYTES = 2**22
 class Batcher:
     """The queue in front of one version. Belongs to one event loop; only `run` is called in threads.
 
-    run        computes a batch
-    signature  says whether requests may be concatenated
-    limits     of the rows in a batch, and of the rows and bytes in the queue
-    instances  how many batches run at the same time
-    cost       the service times that are already known
-    waits      whether `run` waits for another process or a GPU: then it never runs on the loop, and its cost
-               is elapsed time, not the CPU time of its thread
+    run             computes a batch
+    signature       says whether requests may be concatenated
+    limits          of the rows in a batch, and of the rows and bytes in the queue
+    instances       how many batches run at the same time
+    cost            the service times that are already known
+    runs_elsewhere  whether `run` waits for another process or a GPU: then it never runs on the loop, and its
+                    cost is elapsed time, not the CPU time of its thread
 
     queue_rows, queue_bytes  in the queue
     pending    requests that are not settled
@@ -66,7 +66,7 @@ class Batcher:
         limits: Batching,
         instances: int = 1,
         cost: Cost | None = None,
-        waits: bool = False,
+        runs_elsewhere: bool = False,
     ) -> None:
         self.limits = limits
         self.counters = Counters()
@@ -81,14 +81,14 @@ class Batcher:
         self._group_by_shape = signature.batched and any(-1 in spec.shape[1:] for spec in signature.inputs)
         self._signature = signature
         self._cost = cost or Cost()
-        self._waits = waits
-        self._clock = perf_counter_ns if waits else thread_time_ns
+        self._runs_elsewhere = runs_elsewhere
+        self._clock = perf_counter_ns if runs_elsewhere else thread_time_ns
         self._groups: OrderedDict[Hashable, OrderedDict[Request, None]] = OrderedDict()
         self.running = 0
         self._flush_handle: asyncio.Handle | None = None
         self._delayed = False
         self._closed = False
-        self._inline = not (self._delay_ns or waits or limits.max_queue_bytes < INLINE_QUEUE_BYTES)
+        self._inline = not (self._delay_ns or runs_elsewhere or limits.max_queue_bytes < INLINE_QUEUE_BYTES)
         self._idle = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
@@ -215,7 +215,7 @@ class Batcher:
         else:
             return
         self.running += 1
-        if not self._waits and self._cost.predict(batch.size) < INLINE_NS:
+        if not self._runs_elsewhere and self._cost.predict(batch.size) < INLINE_NS:
             self._complete(execute(batch, self._run, self._clock))
             return
         if self._threads is None:

@@ -55,7 +55,7 @@ class Model:
     settings         of batching, engine and monitor
     mlflow           the signature that MLflow has of it, if there is one
     warm             whether `warm_up` is complete
-    waits            whether a run waits for another process or a GPU instead of computing
+    runs_elsewhere   whether a run waits for another process or a GPU instead of computing
     device_sessions  one for each GPU that it runs on
     copies_inputs    whether its inputs are copied to GPUs: not if the CPU makes its features
     """
@@ -92,7 +92,7 @@ class Model:
         )
         self.copies_inputs = self.device_sessions != () and (self._features is None or None not in stagings)
         self._balancer = LoadBalancer(self.device_sessions)
-        self.waits = is_python or self.device_sessions != ()
+        self.runs_elsewhere = is_python or self.device_sessions != ()
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -234,7 +234,7 @@ class Model:
         # Two rows at least: one row cannot show whether a model gives a row for each.
         max_rows = max(2, self.settings.batching.max_batch_rows if self.warm else 0)
         max_rows = max_rows if self.signature.batched else 1
-        clock = perf_counter_ns if self.waits else thread_time_ns
+        clock = perf_counter_ns if self.runs_elsewhere else thread_time_ns
         buckets = self.settings.engine.buckets if self.device_sessions else ()
         rows, elapsed = 1, 0
         while 2 * elapsed < WARM_UP_NS:

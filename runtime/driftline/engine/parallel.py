@@ -48,7 +48,7 @@ class ParallelRunner:
     def _work(self, block: Block) -> None:
         """In a thread: run batches of a block until no rows are left."""
         is_whole = not self._model.signature.batched
-        clock = perf_counter_ns if self._model.waits else thread_time_ns
+        clock = perf_counter_ns if self._model.runs_elsewhere else thread_time_ns
         while not self._stopped and (bounds := block.take(block.rows if is_whole else self._sizes.next())):
             start, stop = bounds
             inputs = {name: array[start:stop] for name, array in block.inputs.items()}

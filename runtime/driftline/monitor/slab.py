@@ -146,13 +146,13 @@ class Collector:
         if self._slab.used == self._slab.wanted:
             self._take(1 - self._slab.used)
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Request the latest counts; they can be collected once the worker has followed."""
         if self._slab.used == self._slab.wanted and not self._slab.rows[1 - self._slab.used]:
             self._slab.wanted = 1 - self._slab.used
 
     @property
-    def waits(self) -> bool:
+    def has_unrequested_rows(self) -> bool:
         """Whether there are rows that were not requested."""
         return bool(self._slab.rows[self._slab.used])
 

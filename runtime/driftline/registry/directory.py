@@ -36,7 +36,7 @@ from driftline.registry.source import (
 )
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
-_UNREAD = re.compile(
+_IGNORED_SETTINGS = re.compile(
     r"^\s*(version_policy|instance_group|dynamic_batching|sequence_batching|optimization|model_warmup)\b",
     re.MULTILINE,
 )
@@ -144,11 +144,11 @@ class DirectoryRegistry(Registry):
             raise NotFound(f"version {version.number} of model {version.name!r} is gone from {self.uri}")
         return folder
 
-    def unread(self, name: str) -> list[str]:
+    def ignored_settings(self, name: str) -> list[str]:
         """Return the settings of `config.pbtxt` that are ignored; none if it can't be read."""
         with suppress(OSError, ValueError):
             text = read_small(self.root / name / "config.pbtxt").decode(errors="replace")
-            return list(dict.fromkeys(_UNREAD.findall(text)))
+            return list(dict.fromkeys(_IGNORED_SETTINGS.findall(text)))
         return []
 
     def _may_have_versions(self, name: str) -> bool:

@@ -180,7 +180,7 @@ class Registry(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
 
-    def unread(self, name: str) -> list[str]:
+    def ignored_settings(self, name: str) -> list[str]:
         """Return the settings for another server that driftline ignores but that would matter here."""
         return []
 

@@ -149,7 +149,7 @@ class BaseHost:
     def device_failure(self) -> str:
         """Why this process can no longer use a device, in one line; "" if it can use all."""
         sessions = (session for served in self.served() for session in served.model.device_sessions)
-        return next((session.lost for session in sessions if session.lost), "")
+        return next((session.failure for session in sessions if session.failure), "")
 
     @property
     def processes(self) -> list[int]:

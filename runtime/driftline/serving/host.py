@@ -218,7 +218,7 @@ class Host(BaseHost):
             raise ModelError(f"{version.name} {version.number}: {type(error).__name__}: {error}") from error
         finally:
             entry.loading.discard(version.number)
-        if ignored_settings := await self.read(self.registry.unread, version.name):
+        if ignored_settings := await self.read(self.registry.ignored_settings, version.name):
             log.warning(
                 "%s: config.pbtxt is not followed in: %s; here, aliases and driftline.toml say that",
                 version.name, ", ".join(ignored_settings), extra={"model": version.name},

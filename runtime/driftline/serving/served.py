@@ -42,7 +42,7 @@ class Served:
             model.settings.batching,
             max(model.settings.engine.instances, MAX_IN_FLIGHT * len(model.device_sessions)),
             cost,
-            model.waits,
+            model.runs_elsewhere,
         )
         self.latency = latency
 

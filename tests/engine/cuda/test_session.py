@@ -354,10 +354,10 @@ def test_a_model_runs_on_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = scale(tmp_path / "m.onnx", 2.0)
     plain = Model.load(path)
     assert plain.device_sessions == ()
-    assert not plain.waits
+    assert not plain.runs_elsewhere
     monkeypatch.setattr(engine, "find", lambda wanted: Cpu())
     model, x = Model.load(path), np.arange(900, dtype=np.float32).reshape(300, 3)
-    assert model.waits
+    assert model.runs_elsewhere
     model.warm_up()
     for name, array in plain.predict(x).items():
         np.testing.assert_array_equal(model.predict(x)[name], array)
@@ -372,7 +372,7 @@ def test_a_session_knows_that_its_gpu_is_lost(tmp_path: Path) -> None:
                 raise RuntimeError("out of memory")
             return nullcontext()
 
-        def lost(self) -> str:
+        def failure(self) -> str:
             return self.why
 
     device, x = Breaking(), np.ones((2, 3), np.float32)
@@ -381,8 +381,8 @@ def test_a_session_knows_that_its_gpu_is_lost(tmp_path: Path) -> None:
     device.failing = True
     with pytest.raises(ModelError, match="out of memory"):
         session.run({"x": x}, ["y"])
-    assert session.lost == ""
+    assert session.failure == ""
     device.why = "it is lost"
     with pytest.raises(ModelError, match="it is lost"):
         session.run({"x": x}, ["y"])
-    assert session.lost == "it is lost"
+    assert session.failure == "it is lost"

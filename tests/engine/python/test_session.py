@@ -219,7 +219,7 @@ def test_code_runs_only_if_somebody_vouches_for_it(folder: Path, tmp_path: Path)
 
 
 def test_a_model_waits_in_a_thread(model: Model) -> None:
-    assert model.waits
+    assert model.runs_elsewhere
     cost = model.warm_up()
     assert cost.predict(4) > 100_000  # what passes, not what our thread computes
     many = model.predict(rows(*"abc" * 100), ["said"])

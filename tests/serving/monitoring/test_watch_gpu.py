@@ -98,7 +98,7 @@ async def test_a_gpu_counts_and_finds_what_the_cpu_does(
     for batches in (before, after):
         for watch in (plain, gpu):
             await asyncio.to_thread(send, watch, batches)
-        await gpu.caught_up()
+        await gpu.catch_up_everywhere()
         assert signals(plain.ready()) == signals(gpu.ready())
         same(gpu.ready(), plain.ready())
     assert bool(gpu.ready().signals) is (named is not None)
@@ -125,7 +125,7 @@ async def test_behind_a_transform_raw_columns_are_counted(tmp_path: Path, watche
         batch = flights_like(50, seed)
         for watch in (plain, gpu):
             await asyncio.to_thread(watch.run, batch, ("y",))
-            await watch.caught_up()
+            await watch.catch_up_everywhere()
             assert watch.ready().rows == 50 * seed
     assert gpu.observer.skipped_rows == 0
     assert signals(plain.ready()) == signals(gpu.ready())
@@ -160,7 +160,7 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     assert watch._counters.rows == 317
     for _ in range(6000):
         watch.follow()
-        collector.ask()
+        collector.request()
         collector.collect()
         if monitor.rows == 317:
             break
@@ -210,7 +210,7 @@ async def test_counts_stay_there_until_somebody_asks(tmp_path: Path, watched: Wa
     with watch.capturing(1000) as capture:
         await asyncio.to_thread(send, watch, [x[:200]])
         assert capture.rows == 200
-    await watch.caught_up()
+    await watch.catch_up_everywhere()
     assert watch.ready().rows == 518
     await asyncio.to_thread(send, watch, [x[:481]])
     assert watch.observer.monitor.rows == 518
@@ -244,7 +244,7 @@ async def test_threads_lose_no_row(tmp_path: Path, watched: Watched) -> None:
     x = normal(ROWS, 0)
     watch = await watched(scale(tmp_path / "m.onnx", 2.0), {"x": x}, True)
     await asyncio.gather(*(asyncio.to_thread(send, watch, [x[:31]] * 20) for _ in range(4)))
-    await watch.caught_up()
+    await watch.catch_up_everywhere()
     assert watch.ready().rows == 4 * 20 * 31
     expected = Monitor(watch.ready().profile)
     expected.observe({"x": np.concatenate([x[:31]] * 80)})

@@ -87,7 +87,7 @@ class Device(Protocol):
     def give_back(self) -> None:
         """Free the memory of arrays that are no longer referenced."""
 
-    def lost(self) -> str:
+    def failure(self) -> str:
         """Return why this process can no longer use the device; "" if it can. Waits for queued work."""
 
 
@@ -170,7 +170,7 @@ class Gpu:
         """Return the address of an array."""
         return int(array.__cuda_array_interface__["data"][0])
 
-    def lost(self) -> str:
+    def failure(self) -> str:
         """See Device. Some errors, such as an illegal address, end CUDA's context: each later call of this
         process fails with the same one. A stream can't be waited for while it is recorded."""
         try:

@@ -121,7 +121,7 @@ class DeviceSession:
     buckets  see bucket_of
     staging  makes the model's inputs; None: they are copied unchanged
     times    that batches took so far
-    lost     why nothing can be computed any more, "" if it can; see Device.lost
+    failure  why nothing can be computed any more, "" if it can; see Device.failure
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class DeviceSession:
         staging: Staging | None = None,
     ) -> None:
         self.times = Times()
-        self.lost = ""
+        self.failure = ""
         self.device = device
         self._session = session
         self._staging: Staging = staging or PlainStaging(device)
@@ -240,8 +240,8 @@ class DeviceSession:
         except BadRequest:
             raise
         except Exception as error:  # the model's, or CUDA's own
-            self.lost = self.lost or self.device.lost()
-            raise ModelError(self.lost or str(error)) from error
+            self.failure = self.failure or self.device.failure()
+            raise ModelError(self.failure or str(error)) from error
 
     def _take_pinned(self) -> PinnedBuffers:
         """Return pinned memory that no other batch uses; ModelError once the session is closed."""

@@ -128,14 +128,14 @@ class FleetWatch(Watch):
         """Take the counts that the workers have handed over, and request more if the monitor needs them."""
         for collector in self._collectors:
             collector.collect()
-            if collector.waits:
-                collector.ask()
+            if collector.has_unrequested_rows:
+                collector.request()
 
     def request_counts(self) -> None:
         """Request all counts from the workers, whether the monitor needs them or not."""
         for collector in self._collectors:
             collector.collect()
-            collector.ask()
+            collector.request()
 
     @contextmanager
     def capturing(self, rows: int) -> Iterator[Capture]:

@@ -200,7 +200,7 @@ class Pages:
 
         for served in self._host.served():
             if served.watch is not None:
-                await served.watch.caught_up()
+                await served.watch.catch_up_everywhere()
         reports = await asyncio.to_thread(drift.reports, list(self._host.served()))
         content, content_type = exposition(self._host, reports)
         return Response(content, headers={"content-type": content_type})

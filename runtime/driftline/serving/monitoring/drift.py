@@ -70,7 +70,7 @@ async def up_to_date_watch(served: Served) -> Watch:
     """Return a version's Watch once it has observed all finished batches; NotFound if there is none."""
     if served.watch is None:
         raise NotFound(f"model '{served.version.name}' is not monitored: its settings say so")
-    await served.watch.caught_up()
+    await served.watch.catch_up_everywhere()
     return served.watch
 
 

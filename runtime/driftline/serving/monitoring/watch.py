@@ -148,7 +148,7 @@ class Watch(Watched):
         if self._look_task is None or self._look_task.done():
             self._look_task = asyncio.get_running_loop().run_in_executor(None, self.observer.keep_time)
 
-    async def caught_up(self) -> None:
+    async def catch_up_everywhere(self) -> None:
         """Observe all finished batches, wherever they were counted so far."""
         self.catch_up()
 

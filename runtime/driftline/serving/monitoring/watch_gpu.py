@@ -53,8 +53,8 @@ class GpuWatch(Watch):
             self._drain(counters)
         return {name: results[name] for name in outputs} if extra else results
 
-    async def caught_up(self) -> None:
-        """See Watch.caught_up; the event loop runs on while counts are fetched from GPUs."""
+    async def catch_up_everywhere(self) -> None:
+        """See Watch.catch_up_everywhere; the event loop runs on while counts are fetched from GPUs."""
         self.catch_up()
         await asyncio.to_thread(self.fetch)
 

@@ -40,8 +40,8 @@ def main(names: tuple[str, ...], quick: bool) -> None:
     console = Console()
     effort = QUICK if quick else Effort()
     for name in names or NAMES:
-        for needed in PROGRAMS.get(name, ()):
-            program(needed)
+        for required in PROGRAMS.get(name, ()):
+            program(required)
     if "gpu" in names:
         import_module("bench.gpu").needs()
     for name in names or NAMES:

@@ -15,12 +15,12 @@ import numpy as np
 import driftline as dl
 from bench import models
 from bench.common import Effort, Sample, free_port, running, serve_command
-from bench.requests import Request, first_answer, json_request
+from bench.requests import Request, first_response, json_request
 from bench.results import Result, Table, Target
 
 IMPORTS = "import onnxruntime, starlette, uvicorn"
-MAX_TIMES = 2.5
-PAUSE = 0.002
+MAX_RATIO = 2.5
+PAUSE_SECONDS = 0.002
 RAW = "raw"
 
 
@@ -44,8 +44,8 @@ def run(effort: Effort) -> Result:
             ],
         ),
         [
-            Target("times what the imports take", times.median, "at most", MAX_TIMES),
-            Target("the same with a transform", raw_times.median, "at most", MAX_TIMES),
+            Target("times what the imports take", times.median, "at most", MAX_RATIO),
+            Target("the same with a transform", raw_times.median, "at most", MAX_RATIO),
         ],
         [f"Median ± half the range of {effort.starts} rounds, files in the cache, ratios within a round."],
         {
@@ -61,7 +61,7 @@ def run(effort: Effort) -> Result:
 def double_seconds() -> float:
     """Return the seconds from exec to a correct response of a model of three numbers."""
     model, row = models.double(), np.array([[1, 2, 3]], np.float32)
-    return answer_seconds([model], json_request(model.stem, row, "output"), [2, 4, 6])
+    return response_seconds([model], json_request(model.stem, row, "output"), [2, 4, 6])
 
 
 def raw_columns(folder: Path) -> Path:
@@ -85,20 +85,20 @@ def raw_seconds(registry: Path) -> float:
     ]
     document = json.dumps({"inputs": inputs}).encode()
     request = Request(f"/v2/models/{RAW}/infer", document)
-    return answer_seconds([RAW, "--registry", registry], request, np.float32([4, 2, 2 / 3]).tolist())
+    return response_seconds([RAW, "--registry", registry], request, np.float32([4, 2, 2 / 3]).tolist())
 
 
-def answer_seconds(served: Sequence[str | Path], request: Request, expected: list[float]) -> float:
+def response_seconds(arguments: Sequence[str | Path], request: Request, expected: list[float]) -> float:
     """Return the seconds from exec to a response; RuntimeError if it is not the correct one."""
     port = free_port()
     begin = perf_counter()
-    with running(serve_command(*served, port=port)) as process:
-        body = first_answer(process, port, request, PAUSE)
-        took = perf_counter() - begin
+    with running(serve_command(*arguments, port=port)) as process:
+        body = first_response(process, port, request, PAUSE_SECONDS)
+        seconds = perf_counter() - begin
     data = json.loads(body)["outputs"][0]["data"]
     if np.float32(data).tolist() != expected:
         raise RuntimeError(f"expected {expected}, got {data}")
-    return took
+    return seconds
 
 
 def import_seconds() -> float:

@@ -43,7 +43,7 @@ LIBRARIES = (
     "uvicorn",
     "uvloop",
 )
-QUIET = 0.1
+QUIET_CORES = 0.1
 """Cores that other processes may use, on average, before figures become meaningless."""
 PACKAGES = {"h2load": "nghttp2-client", "nginx": "nginx-light", "taskset": "util-linux", "wrk": "wrk"}
 """The Debian package of each program."""
@@ -102,21 +102,21 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-_PEAK = """
+_PRINT_PEAK = """
 import re, sys
 from driftline.cli import main
 main(sys.argv[1:], standalone_mode=False)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """
 """Runs a driftline command and prints its peak memory: getrusage would also count what forked it."""
-MEASURED = [sys.executable, "-c", _PEAK]
+MEASURED = [sys.executable, "-c", _PRINT_PEAK]
 """The beginning of a driftline command line whose memory `peak_megabytes` returns."""
 
 
 def peak_megabytes(command: Sequence[str]) -> float:
     """Run a command line with MEASURED in it to its end; return its peak memory in MB."""
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout.splitlines()[-1]) * 1024 / 1e6
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(completed.stdout.splitlines()[-1]) * 1024 / 1e6
 
 
 class Process:
@@ -130,8 +130,8 @@ class Process:
         """Raise RuntimeError with the end of its output if it has ended."""
         if self.popen.poll() is not None:
             self._log.seek(0)
-            said = self._log.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"{self.popen.args!r} has ended with {self.popen.returncode}: {said}")
+            output = self._log.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{self.popen.args!r} has ended with {self.popen.returncode}: {output}")
 
 
 @contextmanager
@@ -210,7 +210,7 @@ class Neighbours:
     @property
     def quiet(self) -> bool:
         """Whether the figures measured meanwhile mean anything."""
-        return self.cores <= QUIET
+        return self.cores <= QUIET_CORES
 
     @staticmethod
     def _theirs() -> float:

@@ -35,7 +35,7 @@ from driftline.monitor.reference.profile import Profile
 COLUMNS = 30
 CONNECTIONS = 16
 BATCHES = (1, 64)
-LEAST = 10_000
+MIN_RATE = 10_000
 FLOODS = 4
 FLOOD_CONNECTIONS = 512
 SETTLE_SECONDS = 2
@@ -44,7 +44,7 @@ FORMS = {1: "one event a post", 64: "64 events a post"}
 
 def run(effort: Effort) -> Result:
     """Load an agent with one form after the other, so that neither uses memory of the other's."""
-    seen: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
+    measurements: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         matrix = np.random.default_rng(0).standard_normal((50_000, COLUMNS)).astype(np.float32)
@@ -61,17 +61,17 @@ def run(effort: Effort) -> Result:
                 time.sleep(0.1)
             for batch in BATCHES:
                 for _ in range(effort.rounds):
-                    seen[batch].append(measure(port, folder, batch, effort.seconds, agent))
-            most = Sample.of([point["observed"] for point in seen[1]]).median
-            floods = flood(port, folder, 2 * most, effort, agent)
-    return report(seen, floods)
+                    measurements[batch].append(measure(port, folder, batch, effort.seconds, agent))
+            max_rate = Sample.of([point["observed"] for point in measurements[1]]).median
+            floods = flood(port, folder, 2 * max_rate, effort, agent)
+    return report(measurements, floods)
 
 
 def flood(
     port: int, folder: Path, rate: float, effort: Effort, agent: psutil.Process
 ) -> list[dict[str, float]]:
     """Offer a rate of events several times; return what became of them, and the memory after each time."""
-    found = []
+    outcomes = []
     for number in range(FLOODS):
         contents = [
             content_of(Request("/", (folder / name).read_bytes()), port, headers_of(kind, f"{number}-"))
@@ -79,17 +79,17 @@ def flood(
         ]
         before = counts(port)
         sent = open_loop(port, contents, rate, effort.seconds, FLOOD_CONNECTIONS)
-        gone = {name: value - before.get(name, 0) for name, value in counts(port).items()}
-        found.append(
+        counted = {name: value - before.get(name, 0) for name, value in counts(port).items()}
+        outcomes.append(
             {
                 "offered": rate * effort.seconds,
                 "unanswered": (sent["failed"] - sent["refused"]) * rate * effort.seconds,
-                "taken": gone["taken"],
-                "refused": gone["refused"],
+                "taken": counted["taken"],
+                "refused": counted["refused"],
                 "resident": agent.memory_info().rss,
             }
         )
-    return found
+    return outcomes
 
 
 def headers_of(kind: str, run: str) -> dict[str, str]:
@@ -135,15 +135,15 @@ def measure(port: int, folder: Path, batch: int, seconds: int, agent: psutil.Pro
     with subprocess.Popen(load, env={**os.environ, **env}, stdout=subprocess.DEVNULL) as sender:
         time.sleep(SETTLE_SECONDS)
         before, begin = counts(port), time.perf_counter()
-        worked = cpu_seconds(agent)
+        busy_seconds = cpu_seconds(agent)
         time.sleep(max(0.5, seconds - 1))
         after, elapsed = counts(port), time.perf_counter() - begin
-        worked = cpu_seconds(agent) - worked
+        busy_seconds = cpu_seconds(agent) - busy_seconds
         resident = agent.memory_info().rss
         sender.wait()
     rate = {name: (after[name] - before.get(name, 0)) / elapsed for name in after}
     taken, refused, observed = rate["taken"], rate["refused"], 2 * rate["observed"]
-    cpu = 1e6 * worked / elapsed / max(observed, 1)
+    cpu = 1e6 * busy_seconds / elapsed / max(observed, 1)
     return {"taken": taken, "refused": refused, "observed": observed, "cpu": cpu, "resident": resident}
 
 
@@ -153,22 +153,22 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def report(seen: dict[int, list[dict[str, float]]], floods: list[dict[str, float]]) -> Result:
+def report(measurements: dict[int, list[dict[str, float]]], floods: list[dict[str, float]]) -> Result:
     """Return the medians of all rounds."""
     rows, targets = [], []
-    for batch, points in seen.items():
+    for batch, points in measurements.items():
         taken, refused, observed, cpu = (
             Sample.of([point[name] for point in points]) for name in ("taken", "refused", "observed", "cpu")
         )
-        grown = points[-1]["resident"] / points[1]["resident"]
+        growth = points[-1]["resident"] / points[1]["resident"]
         lost = f"{refused.median:,.0f}"  # of mostly none there is no spread
-        rows.append([FORMS[batch], f"{taken:,.0f}", f"{observed:,.0f}", lost, f"{cpu:.1f}", f"{grown:.2f}"])
-        targets.append(Target(f"events/s, {FORMS[batch]}", observed.median, "at least", LEAST))
-        targets.append(Target(f"memory, {FORMS[batch]}", grown, "at most", 1.10))
-    grown = floods[-1]["resident"] / floods[0]["resident"]
-    targets.append(Target("memory behind twice the rate of single events", grown, "at most", 1.10))
+        rows.append([FORMS[batch], f"{taken:,.0f}", f"{observed:,.0f}", lost, f"{cpu:.1f}", f"{growth:.2f}"])
+        targets.append(Target(f"events/s, {FORMS[batch]}", observed.median, "at least", MIN_RATE))
+        targets.append(Target(f"memory, {FORMS[batch]}", growth, "at most", 1.10))
+    growth = floods[-1]["resident"] / floods[0]["resident"]
+    targets.append(Target("memory behind twice the rate of single events", growth, "at most", 1.10))
     offered, refused, unanswered, taken = (
-        sum(one[name] for one in floods) for name in ("offered", "refused", "unanswered", "taken")
+        sum(outcome[name] for outcome in floods) for name in ("offered", "refused", "unanswered", "taken")
     )
     return Result(
         f"events: exchanges of {COLUMNS} columns, joined and counted on one core, {CONNECTIONS} connections",
@@ -183,5 +183,5 @@ def report(seen: dict[int, list[dict[str, float]]], floods: list[dict[str, float
             f"has {floods[-1]['resident'] / 1e6:.0f} MB",
             "CPU us: of the agent, for each of those: the same beside busy neighbours, nearly",
         ],
-        {**{str(batch): points for batch, points in seen.items()}, "floods": floods},
+        {**{str(batch): points for batch, points in measurements.items()}, "floods": floods},
     )

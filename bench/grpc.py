@@ -23,7 +23,7 @@ _ANSWERED = re.compile(r"finished in ([\d.]+)\w+, ([\d.]+) req/s")
 def run(effort: Effort) -> Result:
     """Measure both in turn, round by round."""
     model, port = models.xgboost(), free_port()
-    seen: dict[tuple[str, int, int], list[Load]] = {}
+    loads: dict[tuple[str, int, int], list[Load]] = {}
     warm = binary_request(model.stem, models.rows(1, models.FEATURES), "probabilities")
     with serving(model, warm, "--grpc-port", str(port)) as http:
         for _ in range(effort.rounds):
@@ -32,10 +32,10 @@ def run(effort: Effort) -> Result:
                 binary = binary_request(model.stem, tensor, "probabilities")
                 over_grpc = grpc_load(port, frame(model.stem, tensor), connections, effort.seconds)
                 over_http = load(http, binary, connections, effort.seconds)
-                seen.setdefault(("gRPC", rows, connections), []).append(over_grpc)
-                seen.setdefault(("HTTP", rows, connections), []).append(over_http)
+                loads.setdefault(("gRPC", rows, connections), []).append(over_grpc)
+                loads.setdefault(("HTTP", rows, connections), []).append(over_http)
         check(http, model)
-    return report(seen)
+    return report(loads)
 
 
 def frame(model: str, tensor: Matrix) -> bytes:
@@ -57,13 +57,13 @@ def grpc_load(port: int, body: bytes, connections: int, seconds: int) -> Load:
             "-d", data, f"--log-file={log}", "-H", "content-type: application/grpc", "-H", "te: trailers",
             f"http://{HOST}:{port}/{INFERENCE}/ModelInfer",
         )  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found = _ANSWERED.search(done.stdout)
+        completed = subprocess.run(command, capture_output=True, text=True, check=True)
+        match = _ANSWERED.search(completed.stdout)
         times = [int(line.split("\t")[2]) / 1e3 for line in log.read_text().splitlines()]
-    if found is None or len(times) < 2:
-        raise RuntimeError(f"h2load had no answers: {done.stdout}")
+    if match is None or len(times) < 2:
+        raise RuntimeError(f"h2load had no answers: {completed.stdout}")
     percentiles = quantiles(times, n=100)
-    return Load(float(found[2]), percentiles[49], percentiles[98])
+    return Load(float(match[2]), percentiles[49], percentiles[98])
 
 
 def check(port: int, model: Path) -> None:
@@ -76,15 +76,16 @@ def check(port: int, model: Path) -> None:
         raise RuntimeError(f"calls have failed: {stats}")
 
 
-def report(seen: dict[tuple[str, int, int], list[Load]]) -> Result:
+def report(loads: dict[tuple[str, int, int], list[Load]]) -> Result:
     """Return the medians and ratios of all rounds."""
     rows, figures = [], []
-    for (way, size, connections), points in seen.items():
+    for (way, size, connections), points in loads.items():
         rate, http = (
-            Sample.of([point.requests_per_second for point in of])
-            for of in (points, seen["HTTP", size, connections])
+            Sample.of([point.requests_per_second for point in series])
+            for series in (points, loads["HTTP", size, connections])
         )
-        p50, p99 = Sample.of([one.p50_ms for one in points]), Sample.of([one.p99_ms for one in points])
+        p50 = Sample.of([point.p50_ms for point in points])
+        p99 = Sample.of([point.p99_ms for point in points])
         share = f"{rate / http:.3f}" if way == "gRPC" else "1"
         rows.append(
             [

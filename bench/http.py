@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import models
 from bench.common import HOST, SERVER_CORE, Effort, Sample, free_port, pinned, program, running
 from bench.load import Load, load
-from bench.requests import Request, binary_request, first_answer, json_request, serving
+from bench.requests import Request, binary_request, first_response, json_request, serving
 from bench.results import Result, Table, Target
 
 CONNECTIONS = (1, 16, 64)
@@ -52,28 +52,28 @@ def run(effort: Effort) -> Result:
         nginx(answer, request) as static,
     ):
         binary = binary_request(model.stem, models.rows(1, models.FEATURES), "probabilities")
-        asked = {
+        servers = {
             "nginx, static 200": (static, request),
             "driftline": (driftline, request),
             "driftline, binary tensors": (driftline, binary),
             "plain ASGI": (plain_asgi, request),
         }
-        seen: dict[tuple[str, int], list[Load]] = {}
+        loads: dict[tuple[str, int], list[Load]] = {}
         for _ in range(effort.rounds):
             for connections in CONNECTIONS:
-                for server, (port, what) in asked.items():
-                    point = load(port, what, connections, effort.seconds)
-                    seen.setdefault((server, connections), []).append(point)
-    return report(seen, list(asked))
+                for server, (port, server_request) in servers.items():
+                    point = load(port, server_request, connections, effort.seconds)
+                    loads.setdefault((server, connections), []).append(point)
+    return report(loads, list(servers))
 
 
-def report(seen: dict[tuple[str, int], list[Load]], servers: list[str]) -> Result:
+def report(loads: dict[tuple[str, int], list[Load]], servers: list[str]) -> Result:
     """Return the medians and ratios of all rounds."""
     rows, figures, share_at = [], [], {}
     for connections in CONNECTIONS:
-        limit = Sample.of([point.requests_per_second for point in seen[servers[0], connections]])
+        limit = Sample.of([point.requests_per_second for point in loads[servers[0], connections]])
         for server in servers:
-            points = seen[server, connections]
+            points = loads[server, connections]
             rate = Sample.of([point.requests_per_second for point in points])
             p50, p99 = Sample.of([p.p50_ms for p in points]), Sample.of([p.p99_ms for p in points])
             share = share_at[server, connections] = rate / limit
@@ -97,28 +97,28 @@ def report(seen: dict[tuple[str, int], list[Load]], servers: list[str]) -> Resul
                     "share_of_nginx": share,
                 }
             )
-    least, most = CONNECTIONS[0], CONNECTIONS[-1]
-    alone = [Sample.of([p.p50_ms for p in seen[server, least]]) for server in ("driftline", servers[0])]
-    forms = [share_at[server, most] for server in ("driftline, binary tensors", "driftline")]
+    few, many = CONNECTIONS[0], CONNECTIONS[-1]
+    p50_alone = [Sample.of([p.p50_ms for p in loads[server, few]]) for server in ("driftline", servers[0])]
+    shares = [share_at[server, many] for server in ("driftline, binary tensors", "driftline")]
     return Result(
         "one row of 30 features as JSON, XGBoost of 100 trees, one core",
         Table(["server", "connections", "requests/s", "p50 ms", "p99 ms", "of nginx"], rows),
         [
             Target(
-                f"of nginx's requests/s at {most} connections",
-                share_at["driftline", most].median,
+                f"of nginx's requests/s at {many} connections",
+                share_at["driftline", many].median,
                 "at least",
                 SHARE_OF_NGINX,
             ),
             Target(
-                f"times nginx's p50 at {least} connection",
-                (alone[0] / alone[1]).median,
+                f"times nginx's p50 at {few} connection",
+                (p50_alone[0] / p50_alone[1]).median,
                 "at most",
                 TIMES_NGINX_P50,
             ),
             Target(
-                f"binary tensors, of JSON's requests/s at {most} connections",
-                (forms[0] / forms[1]).median,
+                f"binary tensors, of JSON's requests/s at {many} connections",
+                (shares[0] / shares[1]).median,
                 "at least",
                 1.0,
             ),
@@ -138,7 +138,7 @@ def plain(model: Path, request: Request) -> Iterator[tuple[int, str]]:
     options = ("--host", HOST, "--port", str(port), "--no-access-log", "--log-level", "warning")
     command = pinned(SERVER_CORE, sys.executable, "-m", "uvicorn", "bench.plain_asgi:app", *options)
     with running(command, {"MODEL": str(model)}) as process:
-        yield port, first_answer(process, port, request).decode()
+        yield port, first_response(process, port, request).decode()
 
 
 @contextmanager
@@ -151,5 +151,5 @@ def nginx(answer: str, request: Request, core: int = SERVER_CORE) -> Iterator[in
         settings.write_text(NGINX.format(folder=folder, host=HOST, port=port, locations=everything))
         command = pinned(core, program("nginx"), "-p", folder, "-c", settings, "-e", "stderr")
         with running(command) as process:
-            first_answer(process, port, request)
+            first_response(process, port, request)
             yield port

@@ -27,7 +27,7 @@ class Load:
     @classmethod
     def median(cls, loads: Sequence[Load]) -> Load:
         """Return the median of each figure."""
-        return cls(*(median(getattr(load, one.name) for load in loads) for one in fields(cls)))
+        return cls(*(median(getattr(load, field.name) for load in loads) for field in fields(cls)))
 
 
 def load(port: int, request: Request, connections: int, seconds: int) -> Load:
@@ -35,10 +35,10 @@ def load(port: int, request: Request, connections: int, seconds: int) -> Load:
 
     Raises RuntimeError if any of them fails: a figure with errors in it is worthless.
     """
-    seen = attempt(port, request, connections, seconds)
-    if seen.failed or not seen.requests_per_second:
-        raise RuntimeError(f"of the requests to {request.path}, {seen.failed:.2%} failed: {seen}")
-    return seen
+    figures = attempt(port, request, connections, seconds)
+    if figures.failed or not figures.requests_per_second:
+        raise RuntimeError(f"of the requests to {request.path}, {figures.failed:.2%} failed: {figures}")
+    return figures
 
 
 def attempt(port: int, request: Request, connections: int, seconds: int) -> Load:
@@ -50,28 +50,28 @@ def attempt(port: int, request: Request, connections: int, seconds: int) -> Load
         length = "-" if request.json_length is None else request.json_length
         url = f"http://{HOST}:{port}{request.path}"
         command = pinned(CLIENT_CORE, program("wrk"), *options, url, "--", body.name, str(length))
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seen = json.loads(done.stdout.splitlines()[-1])
-    rate = seen["answered"] / seen["microseconds"] * 1e6
-    failed = seen["failures"] / max(seen["answered"] + seen["failures"], 1)
-    return Load(rate, seen["p50_us"] / 1e3, seen["p99_us"] / 1e3, failed)
+        completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures = json.loads(completed.stdout.splitlines()[-1])
+    rate = figures["answered"] / figures["microseconds"] * 1e6
+    failed = figures["failures"] / max(figures["answered"] + figures["failures"], 1)
+    return Load(rate, figures["p50_us"] / 1e3, figures["p99_us"] / 1e3, failed)
 
 
 def in_turn(
-    ports: Mapping[str, int], request: Request, connections: int, times: int, rest: float = 0.0
+    ports: Mapping[str, int], request: Request, connections: int, times: int, pause: float = 0.0
 ) -> dict[str, list[Load]]:
     """Load several servers on one core in turn, for a second each, repeatedly.
 
     The machine's own changes are slower than that, so ratios within a turn hardly contain them.
 
-    rest  seconds after each turn
+    pause  seconds after each turn
     """
-    seen: dict[str, list[Load]] = {name: [] for name in ports}
+    loads: dict[str, list[Load]] = {name: [] for name in ports}
     for _ in range(times):
         for name, port in ports.items():
-            seen[name].append(load(port, request, connections, 1))
-        time.sleep(rest)
-    return seen
+            loads[name].append(load(port, request, connections, 1))
+        time.sleep(pause)
+    return loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Ratios:
     def of(cls, ours: Sequence[Load], theirs: Sequence[Load]) -> Self:
         """Return the ratios of two servers' loads from `in_turn`."""
         pairs = zip(ours, theirs, strict=True)
-        return cls(tuple(one.requests_per_second / other.requests_per_second for one, other in pairs))
+        return cls(tuple(our.requests_per_second / their.requests_per_second for our, their in pairs))
 
     @property
     def median(self) -> float:

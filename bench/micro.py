@@ -45,18 +45,18 @@ def run(effort: Effort) -> Result:
     log.disabled = True
     try:
         with on_core(SERVER_CORE):
-            counters = makers(rows)
+            counters = rate_functions(rows)
             rounds = [{name: count() for name, count in counters.items()} for _ in range(effort.rounds)]
-            rates = {name: Sample.of([one[name] for one in rounds]) for name in counters}
-            own, wide = monitor_of(COLUMNS), monitor_of(WIDE)
+            rates = {name: Sample.of([figures[name] for figures in rounds]) for name in counters}
+            narrow, wide = monitor_of(COLUMNS), monitor_of(WIDE)
             figures: Figures = {"whylogs": whylogs_rate()}
-            costs = {"one row, us": row_cost(own, 0), "one row, looks included, us": row_cost(own, 100)}
-            for columns, monitor in ((COLUMNS, own), (WIDE, wide)):
-                costs[f"report on {columns} columns, ms"] = least(monitor.report, 3) * 1e3
+            costs = {"one row, us": row_cost(narrow, 0), "one row, looks included, us": row_cost(narrow, 100)}
+            for columns, monitor in ((COLUMNS, narrow), (WIDE, wide)):
+                costs[f"report on {columns} columns, ms"] = fastest(monitor.report, 3) * 1e3
                 costs[f"look at {columns} columns, us a column"] = look_cost(monitor) / columns * 1e6
             read = reading(effort)
             costs[f"one row of {WIDE} columns, us"] = row_cost(wide, 0)
-            costs[f"state of {COLUMNS} columns, KB"] = own_bytes(own) / 1e3
+            costs[f"state of {COLUMNS} columns, KB"] = own_bytes(narrow) / 1e3
     finally:
         log.disabled = False
     return report(rates, figures, costs, read)
@@ -73,20 +73,22 @@ def rate_of(count: Callable[[], object], values: int) -> float:
     return values / (perf_counter() - begin)
 
 
-def makers(rows: Matrix) -> dict[str, Callable[[], float]]:
+def rate_functions(rows: Matrix) -> dict[str, Callable[[], float]]:
     """Return functions by name that measure values/s of counting `rows`, or a part where that takes long."""
     profile = Profile.fit({"input": rows[:REFERENCE_ROWS]})
-    edges = np.array([one.edges[: BINS - 1] for one in profile.references if isinstance(one, Numeric)])
+    edges = np.array(
+        [column.edges[: BINS - 1] for column in profile.references if isinstance(column, Numeric)]
+    )
     prepared, counts = bins.prepare(edges), np.zeros((COLUMNS, edges.shape[1] + 4), np.int64)
     monitor = Monitor(profile, look_rows=0)
-    own = [np.ascontiguousarray(column) for column in rows.T]
+    columns = [np.ascontiguousarray(column) for column in rows.T]
 
     def with_numpy() -> None:
-        for column, its in zip(own, edges, strict=True):
-            np.bincount(np.searchsorted(its, column, side="right"), minlength=BINS)
+        for column, column_edges in zip(columns, edges, strict=True):
+            np.bincount(np.searchsorted(column_edges, column, side="right"), minlength=BINS)
 
     def with_kll() -> None:
-        for column in own:
+        for column in columns:
             kll_floats_sketch(200).update(column)
 
     return {
@@ -96,7 +98,7 @@ def makers(rows: Matrix) -> dict[str, Callable[[], float]]:
         ),
         "datasketches KLL": lambda: rate_of(with_kll, rows.size),
         "numpy searchsorted, bincount": lambda: rate_of(with_numpy, rows.size),
-        "scipy ks_2samp": lambda: rate_of(lambda: ks_2samp(own[0], own[1], method="asymp"), ROWS),
+        "scipy ks_2samp": lambda: rate_of(lambda: ks_2samp(columns[0], columns[1], method="asymp"), ROWS),
     }
 
 
@@ -120,12 +122,12 @@ def whylogs_rate() -> float | None:
             uv("venv", "--clear", folder)
             uv("pip", "install", "--python", python, *WHYLOGS)
             (folder / ".installed").touch()
-        done = subprocess.run(
+        completed = subprocess.run(
             pinned(SERVER_CORE, python, "-c", _WHYLOGS), capture_output=True, text=True, check=True
         )
     except (subprocess.SubprocessError, OSError):
         return None
-    return float(done.stdout.split()[-1])
+    return float(completed.stdout.split()[-1])
 
 
 def uv(*arguments: str | Path) -> None:
@@ -137,7 +139,7 @@ def uv(*arguments: str | Path) -> None:
 # -- one call -------------------------------------------------------------------------------------
 
 
-def least(call: Callable[[], object], number: int) -> float:
+def fastest(call: Callable[[], object], number: int) -> float:
     """Return the seconds of one call: the fastest of many repetitions, which nothing disturbed."""
     return min(repeat(call, number=number, repeat=50)) / number
 
@@ -154,16 +156,16 @@ def monitor_of(columns: int) -> Monitor:
 def row_cost(monitor: Monitor, look_rows: int) -> float:
     """Return the microseconds of observing a batch of one row; each is a different row of 1,000."""
     columns = len(monitor.profile.references)
-    one = Monitor(monitor.profile, look_rows=look_rows)
+    counting = Monitor(monitor.profile, look_rows=look_rows)
     random = np.random.default_rng(1)
     batches = [{"input": random.standard_normal((1, columns), np.float32)} for _ in range(1_000)]
-    one.observe(batches[0])
+    counting.observe(batches[0])
 
     def observe() -> None:
         for batch in batches:
-            one.observe(batch)
+            counting.observe(batch)
 
-    return least(observe, 1) / len(batches) * 1e6
+    return fastest(observe, 1) / len(batches) * 1e6
 
 
 def look_cost(monitor: Monitor) -> float:
@@ -172,10 +174,10 @@ def look_cost(monitor: Monitor) -> float:
     assert detectors is not None
     random = np.random.default_rng(2)
     counts = np.concatenate(
-        [random.multinomial(100, one.counts / one.rows) for one in monitor._counter.references]
+        [random.multinomial(100, column.counts / column.rows) for column in monitor._counter.references]
     )
     look = Look(counts, moments.start(len(monitor._counter.numeric)), 0, 0.0)
-    return least(lambda: detectors.look(look, 100), 5)
+    return fastest(lambda: detectors.look(look, 100), 5)
 
 
 def arrays(thing: object, seen: set[int]) -> Iterator[np.ndarray]:
@@ -224,11 +226,11 @@ def reading(effort: Effort) -> dict[str, Sample]:
         text = orjson.dumps(data)
         body = orjson.dumps({"inputs": [{"name": "x", "shape": shape, "datatype": "FP32", "data": data}]})
         array, layout = numbers.Numbers(text, 0, len(text)), numbers.Layout.of(spec, shape)
-        own, peer = partial(numbers.read, array, layout), partial(read_with_numpy, text)
+        read, read_numpy = partial(numbers.read, array, layout), partial(read_with_numpy, text)
         with_kernel, without = partial(codec.decode, body), partial(without_kernel, codec, body)
         calls = max(1, 3_000 // len(data))
-        for name, slow, fast in (("array", peer, own), ("request", without, with_kernel)):
-            rounds = [least(slow, calls) / least(fast, calls) for _ in range(effort.rounds)]
+        for name, slow, fast in (("array", read_numpy, read), ("request", without, with_kernel)):
+            rounds = [fastest(slow, calls) / fastest(fast, calls) for _ in range(effort.rounds)]
             ratios[f"{name} of {shape[0]} x {shape[1]:,}"] = Sample.of(rounds)
     return ratios
 
@@ -254,15 +256,15 @@ def report(
     rates: dict[str, Sample], peers: Figures, costs: dict[str, float], read: dict[str, Sample]
 ) -> Result:
     """Return the figures beside the targets."""
-    own = rates["driftline, bins"]
+    binning = rates["driftline, bins"]
     whylogs = peers["whylogs"]
     table = [[f"{name}, million values/s", f"{rate.median / 1e6:,.1f}"] for name, rate in rates.items()]
     table += [["whylogs, million values/s", "not installed" if whylogs is None else f"{whylogs / 1e6:.2f}"]]
     table += [[name, f"{cost:,.2f}"] for name, cost in costs.items()]
     table += [[f"JSON {name}, of orjson + numpy", f"{ratio.median:.1f}"] for name, ratio in read.items()]
     targets = [
-        Target("binning, million values/s", own.median / 1e6, "at least", 250),
-        Target("binning, of datasketches KLL", (own / rates["datasketches KLL"]).median, "at least", 8),
+        Target("binning, million values/s", binning.median / 1e6, "at least", 250),
+        Target("binning, of datasketches KLL", (binning / rates["datasketches KLL"]).median, "at least", 8),
         Target(f"a batch of 1 x {COLUMNS} observed, us", costs["one row, us"], "at most", 2),
         Target(f"report on {COLUMNS} columns, ms", costs[f"report on {COLUMNS} columns, ms"], "at most", 5),
         Target(
@@ -280,7 +282,7 @@ def report(
             limit = 5 if name.endswith(f"{SHAPES[-1][1]:,}") else 1
             targets.append(Target(f"JSON {name}, of orjson + numpy", ratio.median, "at least", limit))
     if whylogs is not None:
-        targets.insert(2, Target("binning, of whylogs", own.median / whylogs, "at least", 100))
+        targets.insert(2, Target("binning, of whylogs", binning.median / whylogs, "at least", 100))
     return Result(
         "counting and looking, one core",
         Table(["what", "measured"], table),

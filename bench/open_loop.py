@@ -44,12 +44,12 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.due = 0.0
         self.free_since = perf_counter()
-        self.busy = self.complete = self.stays = False
+        self.busy = self.complete = self.keep_alive = False
         self.parser: Any = httptools.HttpResponseParser(self)
 
     def on_message_complete(self) -> None:
         """A response is complete; only now does the parser know whether the connection stays open."""
-        self.complete, self.stays = True, self.parser.should_keep_alive()
+        self.complete, self.keep_alive = True, self.parser.should_keep_alive()
 
 
 class Sender:
@@ -80,7 +80,7 @@ class Sender:
             if now > begin + seconds + GRACE_SECONDS:
                 break
         # Requests without a response have waited at least this long.
-        dues = [one.due for one in self._open.values() if one.busy]
+        dues = [connection.due for connection in self._open.values() if connection.busy]
         dues += [begin + number / rate for number in range(sent, total)]
         self.latencies += [perf_counter() - due for due in dues]
         self.failures += len(dues)
@@ -98,8 +98,8 @@ class Sender:
         self._free.append(connection)
 
     def _content(self, sent: int) -> bytes:
-        turn, place = divmod(sent, len(self._contents))
-        content = self._contents[place]
+        turn, index = divmod(sent, len(self._contents))
+        content = self._contents[index]
         return content.replace(NUMBER, b"%08d" % turn) if self._numbered else content
 
     def _send(self, due: float, content: bytes) -> None:
@@ -124,7 +124,7 @@ class Sender:
             self.refusals += status == 503
             connection.busy = False
             self._free.append(connection)
-        if data and connection.stays:
+        if data and connection.keep_alive:
             connection.free_since = perf_counter()
         else:
             self._replace(connection)
@@ -138,10 +138,10 @@ class Sender:
         self._connect()
 
 
-def content_of(request: Request, port: int, more: Mapping[str, str] | None = None) -> bytes:
+def content_of(request: Request, port: int, extra_headers: Mapping[str, str] | None = None) -> bytes:
     """Return a request as it is sent, with more headers than its own."""
     headers = {"Host": f"{HOST}:{port}", "Content-Length": str(len(request.body)), **request.headers}
-    headers |= more or {}
+    headers |= extra_headers or {}
     lines = [f"POST {request.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + request.body
 
@@ -162,10 +162,10 @@ def open_loop(
             path.write_bytes(content)
         arguments = map(str, (port, rate, seconds, connections, *paths))
         command = pinned(CLIENT_CORE, sys.executable, "-m", "bench.open_loop", *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        raise RuntimeError(f"the open loop: {done.stderr.strip()[-200:]}")
-    figures: dict[str, float] = json.loads(done.stdout)
+        completed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if completed.returncode:
+        raise RuntimeError(f"the open loop: {completed.stderr.strip()[-200:]}")
+    figures: dict[str, float] = json.loads(completed.stdout)
     return figures
 
 
@@ -193,5 +193,5 @@ def main(
 if __name__ == "__main__":
     _port, _rate, _seconds, _connections, *_files = sys.argv[1:]
     _requests = [Path(file).read_bytes() for file in _files]
-    _seen = main(int(_port), _requests, float(_rate), float(_seconds), int(_connections))
-    print(json.dumps(_seen))
+    _figures = main(int(_port), _requests, float(_rate), float(_seconds), int(_connections))
+    print(json.dumps(_figures))

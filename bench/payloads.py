@@ -32,7 +32,7 @@ OPEN_SHARE = 1.1
 REST_SECONDS = 0.5
 """Between a second with logging and the next one without; the queue is logged meanwhile."""
 
-REST_SECONDS_AT_MOST = 15.0
+MAX_REST_SECONDS = 15.0
 """If nothing receives the log, some of it waits as long as the server runs."""
 
 
@@ -41,7 +41,7 @@ def run(effort: Effort) -> Result:
     model = models.xgboost()
     request = json_request(model.stem, models.rows(1, models.FEATURES), "probabilities")
     closed: dict[tuple[str, int], dict[str, list[Load]]] = {}
-    opened: dict[str, Leisure] = {}
+    open_loops: dict[str, OpenLoop] = {}
     with nginx("{}", request, CLIENT_CORE) as sink, tempfile.TemporaryDirectory() as folder:
         ways: dict[str, tuple[str, ...]] = {
             SAMPLE: (f"{folder}/tenth", "--log-sample", "0.1"),
@@ -59,71 +59,71 @@ def run(effort: Effort) -> Result:
                 for connections in CONNECTIONS:
                     turns = effort.rounds * effort.seconds
                     closed[way, connections] = in_turn(ports, request, connections, turns, REST_SECONDS)
-                opened[way] = Leisure(ports, request, effort)
+                open_loops[way] = OpenLoop(ports, request, effort)
             shutil.rmtree(f"{folder}/all", ignore_errors=True)
-    return report(closed, opened)
+    return report(closed, open_loops)
 
 
-class Leisure:
+class OpenLoop:
     """A load that leaves the server time; `p50_ms` and `p99_ms` by server, and the part of payloads that were
     not logged."""
 
     def __init__(self, ports: Mapping[str, int], request: Request, effort: Effort) -> None:
         *_, logging = ports.values()
-        rest(logging)
+        wait_for_queue(logging)
         before = payloads(logging)
-        seen: dict[str, list[dict[str, float]]] = {name: [] for name in ports}
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ports}
         for _ in range(effort.rounds):
             for name, port in ports.items():
                 contents = [content_of(request, port)]
                 figures = open_loop(port, contents, OPEN_RATE, effort.seconds, OPEN_CONNECTIONS)
                 if figures["failed"]:
                     raise RuntimeError(f"in the open loop, {figures['failed']:.2%} failed")
-                seen[name].append(figures)
-                rest(logging)
+                rounds[name].append(figures)
+                wait_for_queue(logging)
         sent, lost = (now - then for now, then in zip(payloads(logging), before, strict=True))
         self.lost = lost / max(1.0, sent + lost)
         self.p50_ms, self.p99_ms = (
-            {name: median(one[figure] for one in figures) for name, figures in seen.items()}
-            for figure in ("p50_ms", "p99_ms")
+            {name: median(figures[key] for figures in series) for name, series in rounds.items()}
+            for key in ("p50_ms", "p99_ms")
         )
 
 
 def payloads(port: int) -> tuple[float, float]:
     """Return how many were logged and how many were not."""
-    found = counts(port)
-    return found["sent_total"], found["dropped_total"] + found["skipped_total"]
+    totals = counts(port)
+    return totals["sent_total"], totals["dropped_total"] + totals["skipped_total"]
 
 
-def rest(port: int) -> None:
+def wait_for_queue(port: int) -> None:
     """Wait until the queue is logged, if it can be: later that would take time from others on the core."""
-    until = time.monotonic() + REST_SECONDS_AT_MOST
-    while counts(port)["queued"] and time.monotonic() < until:
+    deadline = time.monotonic() + MAX_REST_SECONDS
+    while counts(port)["queued"] and time.monotonic() < deadline:
         time.sleep(REST_SECONDS)
 
 
 def counts(port: int) -> dict[str, float]:
     """Return the counts of payloads in /metrics."""
     text = httpx.get(f"http://{HOST}:{port}/metrics", timeout=60).text
-    found = re.findall(r"^driftline_payloads_(\w+) (\S+)$", text, re.MULTILINE)
-    return {name: float(value) for name, value in found}
+    pairs = re.findall(r"^driftline_payloads_(\w+) (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in pairs}
 
 
 def report(
-    closed: Mapping[tuple[str, int], Mapping[str, list[Load]]], opened: Mapping[str, Leisure]
+    closed: Mapping[tuple[str, int], Mapping[str, list[Load]]], open_loops: Mapping[str, OpenLoop]
 ) -> Result:
     """Return the medians of all turns."""
     rows, shares = [], {}
-    for (way, connections), found in closed.items():
-        none, logged = Load.median(found[NOTHING]), Load.median(found[way])
-        share = shares[way, connections] = Ratios.of(found[way], found[NOTHING])
-        rates = [f"{one.requests_per_second:,.0f}" for one in (none, logged)]
+    for (way, connections), loads in closed.items():
+        none, logged = Load.median(loads[NOTHING]), Load.median(loads[way])
+        share = shares[way, connections] = Ratios.of(loads[way], loads[NOTHING])
+        rates = [f"{figures.requests_per_second:,.0f}" for figures in (none, logged)]
         times = [f"{logged.p50_ms / none.p50_ms:.2f}", f"{logged.p99_ms / none.p99_ms:.2f}"]
         rows.append([way, f"{connections} connections", *rates, f"{share:.2f}", *times, ""])
-    slower = {way: one.p50_ms[way] / one.p50_ms[NOTHING] for way, one in opened.items()}
-    for way, one in opened.items():
-        times = [f"{slower[way]:.2f}", f"{one.p99_ms[way] / one.p99_ms[NOTHING]:.2f}"]
-        rows.append([way, f"{OPEN_RATE:,}/s", "", "", "", *times, f"{one.lost:.1%}"])
+    slower = {way: loop.p50_ms[way] / loop.p50_ms[NOTHING] for way, loop in open_loops.items()}
+    for way, loop in open_loops.items():
+        times = [f"{slower[way]:.2f}", f"{loop.p99_ms[way] / loop.p99_ms[NOTHING]:.2f}"]
+        rows.append([way, f"{OPEN_RATE:,}/s", "", "", "", *times, f"{loop.lost:.1%}"])
     return Result(
         "payloads of one row of 30 features as JSON, logged, one core for the server and what it logs with",
         Table(
@@ -164,8 +164,8 @@ def report(
         {
             "ratios": {f"{way}, {connections}": share for (way, connections), share in shares.items()},
             "open loop": {
-                way: {"p50_ms": one.p50_ms, "p99_ms": one.p99_ms, "lost": one.lost}
-                for way, one in opened.items()
+                way: {"p50_ms": loop.p50_ms, "p99_ms": loop.p99_ms, "lost": loop.lost}
+                for way, loop in open_loops.items()
             },
         },
     )

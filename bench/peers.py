@@ -58,11 +58,11 @@ def polars(
 
     pipeline, encoder = fitted.named_transformers_["numbers"], fitted.named_transformers_["strings"]
     imputer, scaler = pipeline.steps[0][1], pipeline.steps[1][1]
-    wanted = []
+    columns = []
     for index, name in enumerate(numbers):
         filled = pl.col(name).fill_nan(imputer.statistics_[index])
-        wanted.append(((filled - scaler.mean_[index]) / scaler.scale_[index]).cast(pl.Float32).alias(name))
-    for name, known in zip(strings, encoder.categories_, strict=True):
-        wanted += [(pl.col(name) == each).cast(pl.Float32).alias(f"{name}_{each}") for each in known]
+        columns.append(((filled - scaler.mean_[index]) / scaler.scale_[index]).cast(pl.Float32).alias(name))
+    for name, categories in zip(strings, encoder.categories_, strict=True):
+        columns += [(pl.col(name) == text).cast(pl.Float32).alias(f"{name}_{text}") for text in categories]
     frame = pl.from_arrow(batch)
-    return lambda: frame.select(wanted).to_numpy(order="c")
+    return lambda: frame.select(columns).to_numpy(order="c")

@@ -83,7 +83,7 @@ class Delays:
         return f"{middle:,.0f}" if middle < self.cap else "never"
 
     @property
-    def least_mean(self) -> float:
+    def lower_mean(self) -> float:
         """The mean rows to a change, less two standard errors.
 
         Paths without a change count as having one at the cap, so the true mean is higher.
@@ -91,7 +91,7 @@ class Delays:
         rows = np.array(self.change, np.float64)
         return float(rows.mean() - 2 * rows.std(ddof=1) / np.sqrt(len(rows)))
 
-    def soon(self, rows: int) -> float:
+    def share_within(self, rows: int) -> float:
         """Return the share of paths with a change within this many rows."""
         return float(np.mean(np.array(self.change) <= rows))
 
@@ -299,43 +299,43 @@ def report(
 ) -> Result:
     """Return the figures beside the targets."""
     rows = [
-        [case.name, f"{np.mean(found.change):,.0f}", found.shown("change"), found.shown("alarm"), "", ""]
-        for case, found in quiet
+        [case.name, f"{np.mean(delays.change):,.0f}", delays.shown("change"), delays.shown("alarm"), "", ""]
+        for case, delays in quiet
     ]
-    for drift, found in drifts:
+    for drift, delays in drifts:
         expected = [_shown(drift.change), _shown(drift.alarm)]
-        rows.append([drift.case.name, "", found.shown("change"), found.shown("alarm"), *expected])
+        rows.append([drift.case.name, "", delays.shown("change"), delays.shown("alarm"), *expected])
     rows.append([CREEPING.name, "", creeping.shown("change"), creeping.shown("alarm"), "", ""])
     within = FALSE_ALARM_ROWS // 4
     # The slope grows linearly, so the PSI grows with its square.
-    seen = 0.1 * (median(creeping.change) / SLOWLY) ** 2
+    psi_at_change = 0.1 * (median(creeping.change) / SLOWLY) ** 2
     targets = [
         Target(
             "mean rows to a false change, least of all cases, less two standard errors, of A",
-            min(found.least_mean for _, found in quiet) / FALSE_ALARM_ROWS,
+            min(delays.lower_mean for _, delays in quiet) / FALSE_ALARM_ROWS,
             "at least",
             1.0,
         ),
         Target(
             "paths with a false change within A / 4 rows, most of all cases",
-            max(found.soon(within) for _, found in quiet),
+            max(delays.share_within(within) for _, delays in quiet),
             "at most",
             0.25,
         ),
-        Target("false alarms", sum(found.alarms for _, found in quiet), "at most", 0),
+        Target("false alarms", sum(delays.alarms for _, delays in quiet), "at most", 0),
         Target(
             "rows to a change, of what was expected and a look, at most",
-            max(_later(found.change, drift.change) for drift, found in drifts),
+            max(_ratio_to_expected(delays.change, drift.change) for drift, delays in drifts),
             "at most",
             MAX_LATER,
         ),
         Target(
             "rows to an alarm, of what was expected and a look, at most",
-            max(_later(found.alarm, drift.alarm) for drift, found in drifts),
+            max(_ratio_to_expected(delays.alarm, drift.alarm) for drift, delays in drifts),
             "at most",
             MAX_LATER,
         ),
-        Target("PSI at which a drift that creeps in is seen", seen, "at most", SEEN_AT),
+        Target("PSI at which a drift that creeps in is seen", psi_at_change, "at most", SEEN_AT),
     ]
     paths = len(quiet[0][1].change), len(creeping.change)
     return Result(
@@ -349,8 +349,8 @@ def report(
             "Expected are the medians of the prototype.",
         ],
         {
-            **{case.name: _figures(found) for case, found in quiet},
-            **{drift.case.name: _figures(found) for drift, found in drifts},
+            **{case.name: _figures(delays) for case, delays in quiet},
+            **{drift.case.name: _figures(delays) for drift, delays in drifts},
             CREEPING.name: _figures(creeping),
         },
         timed=False,
@@ -363,18 +363,18 @@ def _shown(rows: float | None) -> str:
     return "never" if rows == NEVER else f"{rows:,.0f}"
 
 
-def _later(found: list[int], expected: float | None) -> float:
+def _ratio_to_expected(delays: list[int], expected: float | None) -> float:
     """Return the ratio to the expected delay, which is accurate to a look; 0 if none is expected."""
     if expected is None or expected == NEVER:
         return 0.0
-    return max(median(found) - LOOK_ROWS / 2, 0) / expected
+    return max(median(delays) - LOOK_ROWS / 2, 0) / expected
 
 
-def _figures(found: Delays) -> dict[str, float]:
+def _figures(delays: Delays) -> dict[str, float]:
     return {
-        "change_mean": float(np.mean(found.change)),
-        "change_median": median(found.change),
-        "alarm_median": median(found.alarm),
-        "alarms": found.alarms,
-        "paths": len(found.change),
+        "change_mean": float(np.mean(delays.change)),
+        "change_median": median(delays.change),
+        "alarm_median": median(delays.alarm),
+        "alarms": delays.alarms,
+        "paths": len(delays.change),
     }

@@ -34,10 +34,10 @@ class Raw:
     def run_for(self, matrix: Matrix, batch: int, seconds: float) -> float:
         """Run all rows in batches repeatedly; return the rows per second."""
         rounds, begin = 0, perf_counter()
-        while (took := perf_counter() - begin) < seconds or not rounds:
+        while (elapsed := perf_counter() - begin) < seconds or not rounds:
             self.run_all(matrix, batch)
             rounds += 1
-        return rounds * len(matrix) / took
+        return rounds * len(matrix) / elapsed
 
     def scan(self, matrix: Matrix, batches: list[int], turns: int = 3) -> dict[int, float]:
         """Return the rows per second by batch size over all of `matrix`: the best of some turns."""
@@ -45,9 +45,9 @@ class Raw:
         return {batch: max(turn[batch] for turn in rates) for batch in batches}
 
 
-def powers_of_two(least: int, most: int) -> list[int]:
-    """Return `least`, twice that, ... up to `most`."""
-    sizes = [least]
-    while 2 * sizes[-1] <= most:
+def powers_of_two(smallest: int, largest: int) -> list[int]:
+    """Return `smallest`, twice that, ... up to `largest`."""
+    sizes = [smallest]
+    while 2 * sizes[-1] <= largest:
         sizes.append(2 * sizes[-1])
     return sizes

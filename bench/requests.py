@@ -91,7 +91,7 @@ class Client:
         self._connection.close()
 
 
-def first_answer(
+def first_response(
     process: Process, port: int, request: Request, pause: float = 0.02, seconds: float = START_SECONDS
 ) -> bytes:
     """Send until the status is 200, and return the body; RuntimeError if that takes too long."""
@@ -119,5 +119,5 @@ def serving(model: Path, request: Request, *flags: str, max_batch_rows: int = 12
         config = Path(folder) / "driftline.toml"
         config.write_text(f"[models.{model.stem}.batching]\nmax_batch_rows = {max_batch_rows}\n")
         with running(pinned(SERVER_CORE, *serve_command(model, *flags, port=port, config=config))) as process:
-            first_answer(process, port, request)
+            first_response(process, port, request)
             yield port

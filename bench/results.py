@@ -80,9 +80,9 @@ def show(result: Result, neighbours: Neighbours, console: Console) -> None:
             console.print(str(target), style="green" if target.met else "bold red", highlight=False)
         else:
             console.print(f"{target.what}: {target.measured:.3g}, not judged", highlight=False)
-    took = f"Other processes took {neighbours.cores:.2f} cores meanwhile"
+    summary = f"Other processes took {neighbours.cores:.2f} cores meanwhile"
     console.print(
-        f"{took}." if result.stands(neighbours) else f"{took}: these figures say nothing.",
+        f"{summary}." if result.stands(neighbours) else f"{summary}: these figures say nothing.",
         style="dim" if result.stands(neighbours) else "bold red",
         highlight=False,
     )
@@ -141,8 +141,8 @@ def _markdown(saved: dict[str, Any]) -> Iterator[str]:
         yield from (f"- **{target['text']}**" for target in result["targets"])
         yield from (f"- {note}" for note in result["notes"])
         yield ""
-        described = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+        machine_text = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
         yield (
             f"Measured {result['measured']}, while other processes took "
-            f"{result['neighbours_cores']:.2f} cores: {described}."
+            f"{result['neighbours_cores']:.2f} cores: {machine_text}."
         )

@@ -75,8 +75,8 @@ class Contest:
         scored = pq.read_table(output)
         expected = np.column_stack(raw.predict(self.matrix[-CHECKED_ROWS:]))
         last = scored.slice(len(self.matrix) - CHECKED_ROWS)
-        found = np.column_stack([column.to_numpy() for column in last.columns])
-        if len(scored) != len(self.matrix) or not np.allclose(found, expected, atol=1e-5):
+        scores = np.column_stack([column.to_numpy() for column in last.columns])
+        if len(scored) != len(self.matrix) or not np.allclose(scores, expected, atol=1e-5):
             raise RuntimeError(f"{self.name}: the scores are not the model's")
 
 
@@ -117,7 +117,7 @@ def report(contests: list[Contest], peaks: dict[int, float]) -> Result:
                 "share_of_raw": share,
             }
         )
-    (less, low), (more, high) = peaks.items()
+    (few, low), (many, high) = peaks.items()
     targets.append(Target("peak memory at four times the rows", high / low, "at most", MAX_GROWTH))
     return Result(
         "offline scoring, all cores",
@@ -126,8 +126,8 @@ def report(contests: list[Contest], peaks: dict[int, float]) -> Result:
         [
             "ONNX Runtime has all cores for each batch, its best batch size, and its rows in memory; "
             "scoring reads and writes Parquet, and runs a batch on each core.",
-            f"Peak memory of `driftline score`: {low:.0f} MB for {less:,} rows of the first, "
-            f"{high:.0f} MB for {more:,}.",
+            f"Peak memory of `driftline score`: {low:.0f} MB for {few:,} rows of the first, "
+            f"{high:.0f} MB for {many:,}.",
         ],
         {"models": figures, "peak_megabytes_by_rows": peaks},
     )

@@ -18,7 +18,7 @@ import driftline as dl
 from bench import models
 from bench.common import HOST, SERVER_CORE, Effort, Sample, free_port, pinned, running, serve_command
 from bench.load import Load, load
-from bench.requests import Client, Request, first_answer
+from bench.requests import Client, Request, first_response
 from bench.results import Result, Table, Target
 from bench.servers.process import adopt, family
 
@@ -43,30 +43,33 @@ def run(effort: Effort) -> Result:
     body = orjson.dumps({"inputs": row}, option=orjson.OPT_SERIALIZE_NUMPY)
     request = Request("/invocations", body)
     with tempfile.TemporaryDirectory() as folder:
-        model = logged(Path(folder) / "mlflow")
+        model = save_trees(Path(folder) / "mlflow")
         registry = Path(folder) / "models"
         dl.Registry.open(str(registry)).register([model], NAME)
-        seen = loads(model, registry, request, effort)
+        measured = loads(model, registry, request, effort)
         starts = list(both_starts(Path(folder), model, request, effort))
-    rates = {server: Sample.of([one.requests_per_second for one in found]) for server, found in seen.items()}
-    p50 = {server: Sample.of([one.p50_ms for one in found]) for server, found in seen.items()}
-    times = rates[OURS] / rates[THEIRS]
+    rates = {
+        server: Sample.of([point.requests_per_second for point in points])
+        for server, points in measured.items()
+    }
+    p50 = {server: Sample.of([point.p50_ms for point in points]) for server, points in measured.items()}
+    rate_ratio = rates[OURS] / rates[THEIRS]
     from_folder, from_cache = (Sample.of(seconds) for seconds in zip(*starts, strict=True))
-    longer = from_cache / from_folder
+    start_ratio = from_cache / from_folder
     return Result(
         f"MLflow: one row of 30 to /invocations over {CONNECTIONS} connections, one core; starts",
         Table(
             ["", "requests/s", "p50 ms", "s to the first answer", "times"],
             [
                 [THEIRS, f"{rates[THEIRS]:,.0f}", f"{p50[THEIRS].median:.1f}", "", "1"],
-                [OURS, f"{rates[OURS]:,.0f}", f"{p50[OURS].median:.1f}", "", f"{times:.1f}"],
+                [OURS, f"{rates[OURS]:,.0f}", f"{p50[OURS].median:.1f}", "", f"{rate_ratio:.1f}"],
                 ["start from a folder", "", "", f"{from_folder:.3f}", "1"],
-                ["start from the cache, MLflow down", "", "", f"{from_cache:.3f}", f"{longer:.2f}"],
+                ["start from the cache, MLflow down", "", "", f"{from_cache:.3f}", f"{start_ratio:.2f}"],
             ],
         ),
         [
-            Target(f"times the requests/s of {THEIRS}", times.median, "at least", TIMES_MLFLOW),
-            Target("times the start from a folder", longer.median, "at most", TIMES_FOLDER),
+            Target(f"times the requests/s of {THEIRS}", rate_ratio.median, "at least", TIMES_MLFLOW),
+            Target("times the start from a folder", start_ratio.median, "at most", TIMES_FOLDER),
         ],
         ["Median ± half the range of the rounds, ratios within a round; both give the same answer."],
         {
@@ -78,7 +81,7 @@ def run(effort: Effort) -> Result:
     )
 
 
-def logged(folder: Path) -> Path:
+def save_trees(folder: Path) -> Path:
     """Save the trees with MLflow, with a signature."""
     import mlflow.onnx  # takes 5 s to import
     import onnx
@@ -97,18 +100,18 @@ def loads(model: Path, registry: Path, request: Request, effort: Effort) -> dict
     """Return the load on each server in each round; RuntimeError if their responses differ."""
     port = free_port()
     command = pinned(SERVER_CORE, *serve_command(NAME, "--registry", registry, port=port))
-    with running(command) as process, mlflow_serve(model, request) as (other, theirs):
-        answer = first_answer(process, port, request)
-        if not alike(answer, theirs):
+    with running(command) as process, mlflow_serve(model, request) as (mlflow_port, theirs):
+        answer = first_response(process, port, request)
+        if not same_predictions(answer, theirs):
             raise RuntimeError(f"{OURS} answers {answer!r}, {THEIRS} {theirs!r}")
-        seen: dict[str, list[Load]] = {THEIRS: [], OURS: []}
+        measured: dict[str, list[Load]] = {THEIRS: [], OURS: []}
         for _ in range(effort.rounds):
-            for server, at in zip(seen, (other, port), strict=True):
-                seen[server].append(load(at, request, CONNECTIONS, effort.seconds))
-    return seen
+            for server, server_port in zip(measured, (mlflow_port, port), strict=True):
+                measured[server].append(load(server_port, request, CONNECTIONS, effort.seconds))
+    return measured
 
 
-def alike(*answers: bytes) -> bool:
+def same_predictions(*answers: bytes) -> bool:
     """Return whether the predictions have the same names and the same values."""
     ours, theirs = (json.loads(answer)["predictions"] for answer in answers)
     return ours.keys() == theirs.keys() and all(np.allclose(ours[name], theirs[name]) for name in ours)
@@ -121,7 +124,7 @@ def mlflow_serve(model: Path, request: Request) -> Iterator[tuple[int, bytes]]:
     command = [SCRIPTS / "mlflow", "models", "serve", "-m", model, "-h", HOST, "-p", str(port)]
     path = f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # where it looks for its uvicorn
     with family(pinned(SERVER_CORE, *command, "--env-manager", "local"), QUIET | {"PATH": path}) as server:
-        yield port, first_answer(server.process, port, request)
+        yield port, first_response(server.process, port, request)
 
 
 # -- starts ---------------------------------------------------------------------------------------
@@ -138,12 +141,12 @@ def both_starts(folder: Path, model: Path, request: Request, effort: Effort) -> 
         dl.Registry.open(down).register([model], NAME)
         seconds_to_answer([NAME, "--registry", down], request, cache)
     for round_ in range(1 + effort.starts):
-        found = (
+        seconds = (
             seconds_to_answer([NAME, "--registry", folder / "models"], request, cache),
             seconds_to_answer([NAME, "--registry", down], request, cache),
         )
         if round_:
-            yield found
+            yield seconds
 
 
 @contextmanager
@@ -177,5 +180,5 @@ def seconds_to_answer(arguments: list[str | Path], request: Request, env: dict[s
     port = free_port()
     begin = perf_counter()
     with running(serve_command(*arguments, port=port), env) as process:
-        first_answer(process, port, request, 0.002)
+        first_response(process, port, request, 0.002)
         return perf_counter() - begin

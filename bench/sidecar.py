@@ -16,14 +16,14 @@ from bench.common import CLIENT_CORE, HOST, SERVER_CORE, Effort, Process, Sample
 from bench.http import nginx
 from bench.load import Load, load
 from bench.open_loop import content_of, open_loop
-from bench.requests import Request, first_answer, json_request
+from bench.requests import Request, first_response, json_request
 from bench.results import Result, Table, Target
 from driftline.monitor.reference.profile import Profile
 
-ADDED_MS = 0.3
-REQUESTS_PER_SECOND = 5_000
+MAX_ADDED_MS = 0.3
+MIN_RATE = 5_000
 CONNECTIONS = (1, 64)
-FLAT = 1.10
+MAX_GROWTH = 1.10
 FLOODS = 4
 FLOOD_CONNECTIONS = 512
 """Enough clients to offer a higher rate than the proxy can serve."""
@@ -37,48 +37,46 @@ def run(effort: Effort) -> Result:
         '"shape":[1,2],"data":[0.25,0.75]}]}'
     )
     with nginx(answer, request, CLIENT_CORE) as direct, proxy(direct, request) as (port, process):
-        seen: dict[tuple[str, int], list[Load]] = {}
+        loads: dict[tuple[str, int], list[Load]] = {}
         for _ in range(effort.rounds):
             for connections in CONNECTIONS:
                 for name, target in (("direct", direct), ("through the proxy", port)):
                     point = load(target, request, connections, effort.seconds)
-                    seen.setdefault((name, connections), []).append(point)
-        most = Sample.of([p.requests_per_second for p in seen["through the proxy", CONNECTIONS[-1]]])
+                    loads.setdefault((name, connections), []).append(point)
+        max_rate = Sample.of([p.requests_per_second for p in loads["through the proxy", CONNECTIONS[-1]]])
         content, memory, offered = content_of(request, port), [resident(process)], []
         for _ in range(FLOODS):
             offered.append(
-                open_loop(port, [content], 2 * most.median, effort.seconds, FLOOD_CONNECTIONS)["rate"]
+                open_loop(port, [content], 2 * max_rate.median, effort.seconds, FLOOD_CONNECTIONS)["rate"]
             )
             memory.append(resident(process))
-        counters = scraped(process)
-    return report(seen, most, offered, memory, counters)
+        counters = scrape_counters(process)
+    return report(loads, max_rate, offered, memory, counters)
 
 
 def report(
-    seen: dict[tuple[str, int], list[Load]],
-    most: Sample,
+    loads: dict[tuple[str, int], list[Load]],
+    max_rate: Sample,
     offered: list[float],
     memory: list[float],
     counters: dict[str, float],
 ) -> Result:
     """Return the medians of all rounds, and the latency that is added within a round."""
     rows = []
-    for (name, connections), points in seen.items():
+    for (name, connections), points in loads.items():
         rate = Sample.of([point.requests_per_second for point in points])
         p50, p99 = Sample.of([p.p50_ms for p in points]), Sample.of([p.p99_ms for p in points])
         rows.append([name, str(connections), f"{rate:,.0f}", f"{p50.median:.3f}", f"{p99.median:.3f}"])
-    pairs = zip(seen["through the proxy", 1], seen["direct", 1], strict=True)
+    pairs = zip(loads["through the proxy", 1], loads["direct", 1], strict=True)
     added = Sample.of([through.p50_ms - direct.p50_ms for through, direct in pairs])
     observed, copied = counters["observed"], counters["copied"] + counters["dropped"]
     return Result(
         "one row of 30 features as JSON through the observing proxy on one core, to nginx",
         Table(["way", "connections", "requests/s", "p50 ms", "p99 ms"], rows),
         [
-            Target("ms added at p50, 1 connection", added.median, "at most", ADDED_MS),
-            Target(
-                f"requests/s, {CONNECTIONS[-1]} connections", most.median, "at least", REQUESTS_PER_SECOND
-            ),
-            Target("memory behind twice that", memory[-1] / memory[1], "at most", FLAT),
+            Target("ms added at p50, 1 connection", added.median, "at most", MAX_ADDED_MS),
+            Target(f"requests/s, {CONNECTIONS[-1]} connections", max_rate.median, "at least", MIN_RATE),
+            Target("memory behind twice that", memory[-1] / memory[1], "at most", MAX_GROWTH),
         ],
         [
             "Proxy and agent share one core, wrk and nginx have the other. Proxy and agent have "
@@ -89,7 +87,7 @@ def report(
         ],
         {
             "added_p50_ms": added,
-            "requests_per_second": most,
+            "requests_per_second": max_rate,
             "offered_per_second": offered,
             "memory_mb": memory,
             "counters": counters,
@@ -108,7 +106,7 @@ def proxy(upstream: int, request: Request) -> Iterator[tuple[int, tuple[Process,
         command += ["--upstream", f"http://{HOST}:{upstream}", "--port", str(pages)]
         command += ["--proxy-port", str(port), "--log-level", "warning"]
         with running(pinned(SERVER_CORE, *command)) as process:
-            first_answer(process, port, request)
+            first_response(process, port, request)
             wait_ready(pages)
             yield port, (process, pages)
 
@@ -127,19 +125,19 @@ def wait_ready(pages: int) -> None:
 def resident(process: tuple[Process, int]) -> float:
     """Return the megabytes of proxy and agent."""
     parent = psutil.Process(process[0].popen.pid)
-    return float(sum(one.memory_info().rss for one in (parent, *parent.children())) / 1e6)
+    return float(sum(member.memory_info().rss for member in (parent, *parent.children())) / 1e6)
 
 
-def scraped(process: tuple[Process, int]) -> dict[str, float]:
+def scrape_counters(process: tuple[Process, int]) -> dict[str, float]:
     """Return the numbers of exchanges that were observed, copied and dropped."""
     text = httpx.get(f"http://{HOST}:{process[1]}/metrics", timeout=60).text
-    found = {"observed": 0.0, "copied": 0.0, "dropped": 0.0}
+    counts = {"observed": 0.0, "copied": 0.0, "dropped": 0.0}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
         if name.startswith("driftline_exchanges_total") and "observed" in name:
-            found["observed"] += float(value)
+            counts["observed"] += float(value)
         elif name.startswith("driftline_proxy_copied_total"):
-            found["copied"] += float(value)
+            counts["copied"] += float(value)
         elif name.startswith("driftline_proxy_dropped_total"):
-            found["dropped"] += float(value)
-    return found
+            counts["dropped"] += float(value)
+    return counts

@@ -19,7 +19,7 @@ import psutil
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.common import HOST, Effort, Process, free_port, running, serve_command
-from bench.requests import Request, first_answer, json_request
+from bench.requests import Request, first_response, json_request
 from bench.results import Result, Table, Target
 from driftline.registry.source import PRODUCTION, Registry
 
@@ -35,7 +35,7 @@ MAX_GROWTH = 1.10
 
 
 @dataclass(slots=True)
-class Seen:
+class Outcome:
     """The events: responses by version, broken sockets and sockets that killed workers held, memory in MB."""
 
     answers: Counter[str] = field(default_factory=Counter)
@@ -52,23 +52,23 @@ def run(effort: Effort) -> Result:
     return report(soak(effort.soak))
 
 
-def soak(seconds: float) -> Seen:
+def soak(seconds: float) -> Outcome:
     """Load two workers for this long, swapping and killing."""
     with tempfile.TemporaryDirectory() as folder:
         registry = Registry.open(Path(folder) / "models")
         for number in range(1, VERSIONS + 1):
             file = Path(folder) / "model.onnx"
-            onnx.save(times(number), file)
+            onnx.save(multiplier(number), file)
             registry.register([file], MODEL)
         registry.promote(MODEL, 1, PRODUCTION)
         port = free_port()
         workers = ("--workers", str(WORKERS), "--poll-seconds", "0.5")
         with running(serve_command("--registry", registry.uri, *workers, port=port)) as process:
-            first_answer(process, port, json_request(MODEL, np.ones((1, 3), np.float32), "y", "x"))
+            first_response(process, port, json_request(MODEL, np.ones((1, 3), np.float32), "y", "x"))
             return asyncio.run(_soak(process, port, registry, seconds))
 
 
-def times(factor: int) -> onnx.ModelProto:
+def multiplier(factor: int) -> onnx.ModelProto:
     """Return a model whose `y` is `factor` times `x`: a response shows which version gave it."""
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 3)) for name in ("x", "y")]
     graph = helper.make_graph(
@@ -81,35 +81,35 @@ def times(factor: int) -> onnx.ModelProto:
     return model
 
 
-async def _soak(process: Process, port: int, registry: Registry, seconds: float) -> Seen:
-    seen, end = Seen(), monotonic() + seconds
+async def _soak(process: Process, port: int, registry: Registry, seconds: float) -> Outcome:
+    outcome, end = Outcome(), monotonic() + seconds
     chaos = random.Random(0)
     async with asyncio.TaskGroup() as tasks:
         for seed in range(CLIENTS):
-            tasks.create_task(_client(port, random.Random(seed), seen, end))
-        tasks.create_task(_swap(registry, seen, end))
-        tasks.create_task(_kill(process, chaos, seen, end))
-        tasks.create_task(_weigh(process, seen, end))
+            tasks.create_task(_client(port, random.Random(seed), outcome, end))
+        tasks.create_task(_swap(registry, outcome, end))
+        tasks.create_task(_kill(process, chaos, outcome, end))
+        tasks.create_task(_record_memory(process, outcome, end))
     process.check()
-    return seen
+    return outcome
 
 
-async def _client(port: int, numbers: random.Random, seen: Seen, end: float) -> None:
+async def _client(port: int, numbers: random.Random, outcome: Outcome, end: float) -> None:
     """Send requests over one connection, and over another when it breaks."""
     while monotonic() < end:
         reader, writer = await asyncio.open_connection(HOST, port)
         try:
             while monotonic() < end:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    await _ask(reader, writer, numbers, seen)
+                    await _send_request(reader, writer, numbers, outcome)
         except (ConnectionError, asyncio.IncompleteReadError):
-            seen.broken += 1
+            outcome.broken += 1
         finally:
             writer.close()
 
 
-async def _ask(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, numbers: random.Random, seen: Seen
+async def _send_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, numbers: random.Random, outcome: Outcome
 ) -> None:
     row = np.array([[numbers.randrange(1000) for _ in range(3)]], np.float32)
     request: Request = json_request(MODEL, row, "y", "x")
@@ -117,24 +117,24 @@ async def _ask(
     writer.write(head.encode() + request.body)
     lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
     length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length"))
-    answer = orjson.loads(await reader.readexactly(length))
-    version = answer.get("model_version", "")
+    response = orjson.loads(await reader.readexactly(length))
+    version = response.get("model_version", "")
     expected = (row * int(version or 0)).ravel().tolist()
-    if lines[0].split()[1] != "200" or answer["outputs"][0]["data"] != expected:
-        seen.wrong.append(f"{lines[0]} {answer}")
-    seen.answers[version] += 1
+    if lines[0].split()[1] != "200" or response["outputs"][0]["data"] != expected:
+        outcome.wrong.append(f"{lines[0]} {response}")
+    outcome.answers[version] += 1
 
 
-async def _swap(registry: Registry, seen: Seen, end: float) -> None:
+async def _swap(registry: Registry, outcome: Outcome, end: float) -> None:
     for turn in count(1):
         await asyncio.sleep(SWAP_SECONDS)
         if monotonic() >= end:
             return
         await asyncio.to_thread(registry.promote, MODEL, turn % VERSIONS + 1, PRODUCTION)
-        seen.swaps += 1
+        outcome.swaps += 1
 
 
-async def _kill(process: Process, chaos: random.Random, seen: Seen, end: float) -> None:
+async def _kill(process: Process, chaos: random.Random, outcome: Outcome, end: float) -> None:
     """Kill a worker now and then, while all of them are running."""
     while True:
         await asyncio.sleep(KILL_SECONDS)
@@ -144,15 +144,15 @@ async def _kill(process: Process, chaos: random.Random, seen: Seen, end: float) 
         if len(workers) == WORKERS:
             victim = chaos.choice(workers)
             victim.suspend()  # it accepts no connections while its sockets are counted
-            seen.held += sum(
-                (one.pid, one.status) == (victim.pid, psutil.CONN_ESTABLISHED)
-                for one in psutil.net_connections("tcp4")
+            outcome.held += sum(
+                (connection.pid, connection.status) == (victim.pid, psutil.CONN_ESTABLISHED)
+                for connection in psutil.net_connections("tcp4")
             )
             victim.kill()
-            seen.kills += 1
+            outcome.kills += 1
 
 
-async def _weigh(process: Process, seen: Seen, end: float) -> None:
+async def _record_memory(process: Process, outcome: Outcome, end: float) -> None:
     """Record the memory of all processes, while all workers are running."""
     begin = monotonic()
     while monotonic() < end:
@@ -161,32 +161,34 @@ async def _weigh(process: Process, seen: Seen, end: float) -> None:
         workers = supervisor.children()
         if len(workers) == WORKERS:
             with suppress(psutil.NoSuchProcess):  # killed while it is measured
-                total = sum(one.memory_info().rss for one in (supervisor, *workers))
-                seen.megabytes.append((monotonic() - begin, total / 2**20))
+                total = sum(member.memory_info().rss for member in (supervisor, *workers))
+                outcome.megabytes.append((monotonic() - begin, total / 2**20))
 
 
-def report(seen: Seen) -> Result:
+def report(outcome: Outcome) -> Result:
     """Return what was wrong, what broke, and whether memory grew from the second third to the last."""
-    third = len(seen.megabytes) // 3 or 1
-    early = float(np.median([size for _, size in seen.megabytes[third : 2 * third]]))
-    late = float(np.median([size for _, size in seen.megabytes[-third:]]))
+    third = len(outcome.megabytes) // 3 or 1
+    early = float(np.median([size for _, size in outcome.megabytes[third : 2 * third]]))
+    late = float(np.median([size for _, size in outcome.megabytes[-third:]]))
     return Result(
         f"{WORKERS} workers, a swap every {SWAP_SECONDS:.0f} s, workers killed at random",
         Table(
             ["answers", "swaps", "kills", "sockets broken", "answers wrong", "MB early", "MB late"],
             [
                 [
-                    f"{seen.answers.total():,}", str(seen.swaps), str(seen.kills), str(seen.broken),
-                    str(len(seen.wrong)), f"{early:.0f}", f"{late:.0f}",
+                    f"{outcome.answers.total():,}", str(outcome.swaps), str(outcome.kills),
+                    str(outcome.broken), str(len(outcome.wrong)), f"{early:.0f}", f"{late:.0f}",
                 ]
             ],
         ),
         [
-            Target("wrong answers", len(seen.wrong), "at most", 0),
-            Target("sockets broken, of those that killed workers held", seen.broken, "at most", seen.held),
+            Target("wrong answers", len(outcome.wrong), "at most", 0),
+            Target(
+                "sockets broken, of those that killed workers held", outcome.broken, "at most", outcome.held
+            ),
             Target("memory, late of early", late / early, "at most", MAX_GROWTH),
         ],
         ["Each answer is checked against the version that it names; memory is that of all processes."],
-        {"answers": dict(seen.answers), "megabytes": seen.megabytes, "wrong": seen.wrong[:10]},
+        {"answers": dict(outcome.answers), "megabytes": outcome.megabytes, "wrong": outcome.wrong[:10]},
         timed=False,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import psutil
 
 from bench import models
 from bench.common import Effort, Sample, free_port, running, serve_command
-from bench.requests import Client, Request, first_answer, json_request
+from bench.requests import Client, Request, first_response, json_request
 from bench.results import Result, Table, Target
 from driftline.registry.source import PRODUCTION, Registry
 
@@ -41,7 +41,7 @@ def run(effort: Effort) -> Result:
             "--registry", folder, "--poll-seconds", "3600", "--model-control", "explicit", port=port
         )
         with running(command) as process:
-            first_answer(process, port, request)
+            first_response(process, port, request)
             with traffic(port, request) as answered:
                 seconds, curve = swaps(registry, port, process.popen.pid, request, effort)
             process.check()
@@ -60,12 +60,12 @@ def swaps(
         number = 1 + swap % VERSIONS
         begin = perf_counter()
         registry.promote(MODEL, number, PRODUCTION)
-        status, said = client.send(load)
+        status, message = client.send(load)
         seconds.append(perf_counter() - begin)
-        _, answer = client.send(request)
-        serves = orjson.loads(answer).get("model_version")
+        _, response = client.send(request)
+        serves = orjson.loads(response).get("model_version")
         if status != 200 or serves != str(number):
-            raise RuntimeError(f"expected version {number}, {serves} serves: {said.decode()}")
+            raise RuntimeError(f"expected version {number}, {serves} serves: {message.decode()}")
         if swap % EVERY == 0 or swap in (effort.settle, effort.swaps):
             time.sleep(SETTLE_SECONDS)
             curve[swap] = process.memory_info().rss / 1e6

@@ -31,8 +31,8 @@ def run(effort: Effort) -> Result:
     from bench.peers import column_transformer, onnx, polars
 
     many = table(ROWS)
-    one = many.slice(0, 1)
-    one = pa.RecordBatch.from_pydict(one.to_pydict(), many.schema)
+    single = many.slice(0, 1)
+    single = pa.RecordBatch.from_pydict(single.to_pydict(), many.schema)
     ours, bare = driftline(many), driftline(many.select([*NUMBERS, *STRINGS]))
     fitted = column_transformer(many.to_pandas())
     session, feed = onnx(fitted, NUMBERS, STRINGS)
@@ -46,15 +46,15 @@ def run(effort: Effort) -> Result:
     }
     if importlib.util.find_spec("polars"):
         peers["polars, without times"] = lambda batch: polars(fitted, batch, NUMBERS, STRINGS)
-    same(ours, fitted, session, feed, many)
+    check_same(ours, fitted, session, feed, many)
     seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in peers}
     with on_core(SERVER_CORE):
-        work = {name: (peer(one), peer(many)) for name, peer in peers.items()}
+        work = {name: (peer(single), peer(many)) for name, peer in peers.items()}
         for _ in range(effort.rounds):
             for name, (small, large) in work.items():
-                seconds[name][0].append(once(small, effort.seconds / 10))
-                seconds[name][1].append(once(large, effort.seconds / 5))
-    samples = {name: (Sample.of(few), Sample.of(lots)) for name, (few, lots) in seconds.items()}
+                seconds[name][0].append(seconds_of(small, effort.seconds / 10))
+                seconds[name][1].append(seconds_of(large, effort.seconds / 5))
+    samples = {name: (Sample.of(small), Sample.of(large)) for name, (small, large) in seconds.items()}
     matrix = ROWS * ours.width * np.dtype(np.float32).itemsize
     memory = {
         "driftline": peak(arrow_work(ours, many)) / matrix,
@@ -71,8 +71,8 @@ def table(rows: int) -> pa.RecordBatch:
         values = random.standard_normal(rows, dtype=np.float32)
         columns[name] = np.where(random.random(rows) < MISSING, np.float32(np.nan), values)
     for name in STRINGS:
-        known = np.array([f"category {index}" for index in range(CATEGORIES)])
-        columns[name] = pa.array(random.choice(known, rows).tolist())
+        categories = np.array([f"category {index}" for index in range(CATEGORIES)])
+        columns[name] = pa.array(random.choice(categories, rows).tolist())
     for name in TIMES:
         columns[name] = pa.array(random.integers(0, 2 * 10**15, rows)).cast(pa.timestamp("us"))
     return pa.RecordBatch.from_pydict(columns)
@@ -88,7 +88,7 @@ def driftline(batch: pa.RecordBatch) -> dl.Transform:
     return dl.Transform([*steps, *(times if "time_0" in batch.schema.names else [])]).fit(batch)
 
 
-def once(work: Work, budget: float) -> float:
+def seconds_of(work: Work, budget: float) -> float:
     """Return the seconds of one call: the least average of three runs that share the budget."""
     work()
     begin = perf_counter()
@@ -122,8 +122,8 @@ def numpy_work(transform: dl.Transform, batch: pa.RecordBatch) -> Work:
 def peak(work: Work) -> int:
     """Return the peak of allocated bytes: numpy's, Python's, and those of Arrow's pool."""
     work()
-    usual = pa.default_memory_pool()
-    pool = pa.proxy_memory_pool(usual)
+    default_pool = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(default_pool)
     pa.set_memory_pool(pool)
     tracemalloc.start()
     try:
@@ -131,7 +131,7 @@ def peak(work: Work) -> int:
         return tracemalloc.get_traced_memory()[1] + pool.max_memory()
     finally:
         tracemalloc.stop()
-        pa.set_memory_pool(usual)
+        pa.set_memory_pool(default_pool)
 
 
 def frame_work(fitted: Any, batch: pa.RecordBatch) -> Work:
@@ -145,7 +145,7 @@ def onnx_work(session: ort.InferenceSession, tensors: dict[str, Any]) -> Work:
     return lambda: session.run(None, tensors)
 
 
-def same(ours: dl.Transform, fitted: Any, session: Any, feed: Any, batch: pa.RecordBatch) -> None:
+def check_same(ours: dl.Transform, fitted: Any, session: Any, feed: Any, batch: pa.RecordBatch) -> None:
     """Raise AssertionError unless all compute the same features."""
     few = batch.slice(0, 1000)
     width = len(NUMBERS) + CATEGORIES * len(STRINGS)
@@ -160,7 +160,7 @@ def report(samples: dict[str, tuple[Sample, Sample]], memory: dict[str, float]) 
     numpy, bare_numpy = (samples[f"driftline, numpy columns{end}"] for end in ("", ", without times"))
     onnx = samples["skl2onnx in ONNX Runtime, without times"]
     micro = {name: Sample.of([value * 1e6 for value in few.values]) for name, (few, _) in samples.items()}
-    milli = {name: Sample.of([value * 1e3 for value in lots.values]) for name, (_, lots) in samples.items()}
+    milli = {name: Sample.of([value * 1e3 for value in large.values]) for name, (_, large) in samples.items()}
     return Result(
         "raw columns to features, one core",
         Table(

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import models
 from bench.common import SERVER_CORE, Effort, free_port, pinned, running, serve_command
 from bench.load import Load, Ratios, in_turn, load
-from bench.requests import Client, Request, first_answer, json_request
+from bench.requests import Client, Request, first_response, json_request
 from bench.results import Result, Table, Target
 from driftline.engine.model import Model
 from driftline.monitor.reference.profile import Profile
@@ -35,15 +35,15 @@ def run(effort: Effort) -> Result:
         files[WATCHING] = {"profile.arrow": profile.read_bytes()}
         ports = {
             form: stack.enter_context(
-                serving(Path(name, form), {"model.onnx": model.read_bytes(), **more}, request)
+                serving(Path(name, form), {"model.onnx": model.read_bytes(), **extra_files}, request)
             )
-            for form, more in files.items()
+            for form, extra_files in files.items()
         }
         for port in ports.values():  # its first seconds are not representative
             load(port, request, CONNECTIONS[-1], effort.seconds)
         turns = effort.rounds * effort.seconds
-        seen = {connections: in_turn(ports, request, connections, turns) for connections in CONNECTIONS}
-    return report(seen)
+        loads = {connections: in_turn(ports, request, connections, turns) for connections in CONNECTIONS}
+    return report(loads)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def serving(registry: Path, files: dict[str, bytes], request: Request) -> Iterat
         (version / name).write_bytes(content)
     port = free_port()
     with running(pinned(SERVER_CORE, *serve_command(NAME, "--registry", registry, port=port))) as process:
-        first_answer(process, port, request)
+        first_response(process, port, request)
         client = Client(port)
         while "is being loaded" in client.get(f"/v2/models/{NAME}/drift").get("error", ""):
             time.sleep(0.1)
@@ -63,13 +63,17 @@ def serving(registry: Path, files: dict[str, bytes], request: Request) -> Iterat
         yield port
 
 
-def report(seen: dict[int, dict[str, list[Load]]]) -> Result:
+def report(loads: dict[int, dict[str, list[Load]]]) -> Result:
     """Return the medians and ratios of all turns."""
     rows, targets, figures = [], [], []
-    for connections, points in seen.items():
-        for form, found in points.items():
-            middle, share = Load.median(found), Ratios.of(found, points[OFF])
-            columns = [f"{middle.requests_per_second:,.0f}", f"{middle.p50_ms:.2f}", f"{middle.p99_ms:.2f}"]
+    for connections, points in loads.items():
+        for form, form_loads in points.items():
+            typical, share = Load.median(form_loads), Ratios.of(form_loads, points[OFF])
+            columns = [
+                f"{typical.requests_per_second:,.0f}",
+                f"{typical.p50_ms:.2f}",
+                f"{typical.p99_ms:.2f}",
+            ]
             rows.append([form, str(connections), *columns, f"{share:.3f}"])
             figures.append({"monitor": form, "connections": connections, "ratios": share})
             if form == WATCHING:

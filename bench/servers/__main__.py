@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from bench.common import HERE, QUIET, Effort, machine, program
+from bench.common import HERE, QUIET_CORES, Effort, machine, program
 from bench.results import replace
 from bench.servers import judge, page, plot
 from bench.servers.catalogue import PEERS, Peer
@@ -57,7 +57,7 @@ def main(quick: bool, only: tuple[str, ...], resume: bool, locking: bool) -> Non
     measure(record, peers, effort, subjects())
     figures = Figures(record.seen)
     # A part, or a run beside others' work, is not what the README should show.
-    keep = not quick and not only and figures.neighbours() <= QUIET
+    keep = not quick and not only and figures.neighbours() <= QUIET_CORES
     folder = RESULTS if keep else CACHE
     write(folder, figures, peers, effort, record.seen)
     click.echo(f"{folder / 'peers.md'}: {(time.monotonic() - begin) / 60:.0f} minutes")

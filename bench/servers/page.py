@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.common import QUIET, Effort, Sample, machine
+from bench.common import QUIET_CORES, Effort, Sample, machine
 from bench.results import Target
 from bench.servers.catalogue import DRIFTLINE, NGINX_STATIC, Peer
 from bench.servers.figures import MAX_FAILED, MEASURES, Figures
@@ -86,7 +86,7 @@ def markdown(
     yield ""
     described = ", ".join(f"{key} {value}" for key, value in machine().items())
     taken = figures.neighbours()
-    warning = "" if taken <= QUIET else " **The machine was not quiet: these figures say little.**"
+    warning = "" if taken <= QUIET_CORES else " **The machine was not quiet: these figures say little.**"
     yield f"Measured {day}, while other processes took {taken:.2f} cores: {described}.{warning}"
 
 

@@ -18,7 +18,7 @@ from bench import models
 from bench.common import CLIENT_CORE, Effort, Neighbours, free_port, on_core, pinned
 from bench.load import attempt
 from bench.open_loop import content_of, open_loop
-from bench.requests import Client, Request, first_answer
+from bench.requests import Client, Request, first_response
 from bench.servers.catalogue import Peer
 from bench.servers.environment import Unavailable
 from bench.servers.place import Place
@@ -140,7 +140,7 @@ def started(peer: Peer, subject: Subject) -> Iterator[tuple[Family, int, float]]
         begin = perf_counter()
         with family(command, {**place.environment(), **peer.env}) as server:
             with on_core(CLIENT_CORE):
-                body = first_answer(server.process, ports[0], request, POLL_SECONDS, MAX_START_SECONDS)
+                body = first_response(server.process, ports[0], request, POLL_SECONDS, MAX_START_SECONDS)
             seconds = perf_counter() - begin
             compare(peer, body, JSON, right)
             yield server, ports[0], seconds

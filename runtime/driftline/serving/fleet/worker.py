@@ -145,7 +145,7 @@ async def work(control: int, shared: int, *listeners: int) -> None:
     listeners  of the sockets that clients connect to, one for each worker
     """
     sockets = [socket.socket(fileno=listener) for listener in listeners]
-    begin_call: asyncio.Future[tuple[WorkerHost, WorkerServer, bool]] = asyncio.Future()
+    setup: asyncio.Future[tuple[WorkerHost, WorkerServer, bool]] = asyncio.Future()
 
     async def begin(settings: Server, file: ServerFile, number: int, workers: int, wait_ready: bool) -> None:
         configure_logs(settings)
@@ -162,18 +162,18 @@ async def work(control: int, shared: int, *listeners: int) -> None:
             cover=server.cover,
             stop=server.stop,
         )
-        begin_call.set_result((host, server, wait_ready))
+        setup.set_result((host, server, wait_ready))
 
     handlers: dict[str, Any] = {"begin": begin, "stop": lambda: exit_process(0)}
     channel = Channel(socket.socket(fileno=control), handlers)
     await channel.open()
     channel_task = asyncio.create_task(channel.run())
-    channel_task.add_done_callback(lambda _: begin_call.cancel())
+    channel_task.add_done_callback(lambda _: setup.cancel())
     with suppress(asyncio.CancelledError):
-        await begin_call
-    if begin_call.cancelled():
+        await setup
+    if setup.cancelled():
         return
-    host, server, wait_ready = begin_call.result()
+    host, server, wait_ready = setup.result()
     channel_task.add_done_callback(lambda _: server.stop())
     await serve(host, server, channel, wait_ready)
 

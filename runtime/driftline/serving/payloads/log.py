@@ -295,9 +295,9 @@ class PayloadLog:
         while True:
             started = monotonic()
             try:
-                how = f"has ended with code {await self._run_process()}"
+                ending = f"has ended with code {await self._run_process()}"
             except OSError as error:
-                how = f"can't be started: {error.strerror}"
+                ending = f"can't be started: {error.strerror}"
             self._transport = None
             lost = self._count_lost()
             if self._closing.is_set():
@@ -306,7 +306,7 @@ class PayloadLog:
             delay = backoff(deaths - 1)
             log.error(
                 "the process that logs payloads %s; %d payloads were lost with it; another starts in %g s",
-                how, lost, delay,
+                ending, lost, delay,
             )  # fmt: skip
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), delay)

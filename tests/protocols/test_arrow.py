@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from driftline.config import Batching
 from driftline.errors import BadRequest, TooLarge
-from driftline.protocols import unpacked
+from driftline.protocols import sizes
 from driftline.protocols.arrow import ArrowCodec
 from driftline.tensors import DATATYPES, Signature, TensorSpec
 
@@ -326,8 +326,8 @@ def test_what_is_small_compressed_only_is_refused_before_it_is_large(compression
         writer.write_table(table)
     body = bytes(sink.getvalue().to_pybytes())
     plain = 100_000 * (4 + 4) + 1000
-    assert plain <= unpacked.size_of(body) < plain + 10_000
-    assert unpacked.size_of(stream(table)) == 0
+    assert plain <= sizes.size_of(body) < plain + 10_000
+    assert sizes.size_of(stream(table)) == 0
     inputs = (spec("n", "FP32", -1),)
     one = partial(ArrowCodec, Signature(inputs, inputs, batched=True), "m", 3)
     for limits, message in (
@@ -386,4 +386,4 @@ def test_bytes_of_values_are_those_of_the_texts(data: st.DataObject, cut: int, k
     values = data.draw(_values(kind))
     column = pa.array(values, kind(item) if kind else item)[cut:]
     texts = values[cut:] if kind is None else [text for texts in values[cut:] for text in texts or ()]
-    assert int(unpacked._sizes(column).sum()) == sum(len(text or "") for text in texts)
+    assert int(sizes._sizes(column).sum()) == sum(len(text or "") for text in texts)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest, TooLarge
 from driftline.protocols import encoding as module
-from driftline.protocols.encoding import answer_coding, compress, decompress
+from driftline.protocols.encoding import compress, decompress, response_coding
 
 TEXT = b'{"inputs": []}'
 MOST = 100_000
@@ -113,12 +113,12 @@ def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_are_compressed_for_who_wants_that_and_no_other(
     accepted: bytes, coding: bytes | None
 ) -> None:
-    assert answer_coding([(b"accept", b"br"), (b"accept-encoding", accepted)]) == coding
-    assert answer_coding([(b"accept-encoding", part) for part in accepted.split(b",")]) == coding
+    assert response_coding([(b"accept", b"br"), (b"accept-encoding", accepted)]) == coding
+    assert response_coding([(b"accept-encoding", part) for part in accepted.split(b",")]) == coding
 
 
 def test_without_a_wish_an_answer_goes_as_it_is() -> None:
-    assert answer_coding([(b"accept", b"gzip")]) is None
+    assert response_coding([(b"accept", b"gzip")]) is None
 
 
 @given(st.binary(), st.sampled_from([b"gzip", b"deflate"]))

@@ -533,7 +533,7 @@ def test_a_table_of_too_many_rows_is_not_read() -> None:
     assert len(body) < 5_000
     with pytest.raises(TooLarge, match="expected at most 65536 rows, got 70000"):
         ParquetCodec(MATRIX).decode(body)
-    assert len(ParquetCodec(MATRIX, most_rows=70_000).decode(body).inputs["x"]) == 70_000
+    assert len(ParquetCodec(MATRIX, max_rows=70_000).decode(body).inputs["x"]) == 70_000
 
 
 def test_columns_that_are_not_taken_are_not_read() -> None:
@@ -587,7 +587,7 @@ def test_a_file_that_says_it_is_large_is_not_read() -> None:
     one = Signature((spec("c", "BYTES", raw=True),), OUTPUTS, True)
     body = parquet({"c": ["a" * 10**6]}, compression="zstd", use_dictionary=False)
     with pytest.raises(TooLarge, match="expected at most 999999 bytes when decompressed, got 10000"):
-        ParquetCodec(one, most_bytes=999_999).decode(body)
+        ParquetCodec(one, max_bytes=999_999).decode(body)
     body = parquet({"c": ["ab", "ac"]}, use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
     with pytest.raises(BadRequest, match=r"column 'c': expected encodings .* got DELTA_BYTE_ARRAY"):
         ParquetCodec(one).decode(body)
@@ -598,7 +598,7 @@ def test_lists_in_one_row_that_are_many_values_are_refused() -> None:
     body = parquet({"a": numbers})
     assert len(body) < 10_000
     with pytest.raises(TooLarge, match="expected at most 1000000 bytes when decompressed, got 8000000"):
-        ParquetCodec(MATRIX, most_bytes=10**6).decode(body)
+        ParquetCodec(MATRIX, max_bytes=10**6).decode(body)
 
 
 def test_a_time_zone_that_there_is_not() -> None:

@@ -36,7 +36,7 @@ from sklearn.preprocessing import (
 
 import driftline as dl
 from driftline.errors import BadRequest
-from driftline.features.sklearn import imported, width_of
+from driftline.features.sklearn import import_fitted, width_of
 from driftline.features.sklearn_steps import TRANSFORMERS
 
 
@@ -269,7 +269,7 @@ def test_widths_are_compared_on_a_row_that_has_known_categories() -> None:
     encoders = [("s", OneHotEncoder(), ["t"]), ("n", OrdinalEncoder(), ["n"])]
     parts = ColumnTransformer([*encoders, ("log", FunctionTransformer(np.log1p), ["b"])])
     fitted = parts.fit(frame())
-    assert width_of(fitted, imported(fitted)) == dl.Transform.from_sklearn(fitted).width == 5
+    assert width_of(fitted, import_fitted(fitted)) == dl.Transform.from_sklearn(fitted).width == 5
 
 
 REAL = st.one_of(st.just(np.nan), st.floats(-100, 100), st.integers(-3, 3).map(float), st.floats(0.001, 1.0))

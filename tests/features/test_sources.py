@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import driftline as dl
 from driftline.errors import BadRequest
-from driftline.features.sources import FEW
-from driftline.features.transform import PART
+from driftline.features.sources import MAX_JOINED_ROWS
+from driftline.features.transform import PART_ROWS
 
 NUMBERS = st.one_of(st.none(), st.integers(-(10**6), 10**6))
 TEXTS = st.one_of(st.none(), st.sampled_from(["", "ä", "北京", "x" * 300, "a\0"]), st.text(max_size=5))
@@ -53,7 +53,7 @@ def every_kind() -> dl.Transform:
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(NUMBERS, TEXTS), min_size=1, max_size=FEW + 5))
+@given(st.lists(st.tuples(NUMBERS, TEXTS), min_size=1, max_size=MAX_JOINED_ROWS + 5))
 def test_numpys_columns_have_the_bits_of_arrows(rows: list[tuple[int | None, str | None]]) -> None:
     columns, arrow = forms([number for number, _ in rows], [text for _, text in rows])
     transform = every_kind()
@@ -65,7 +65,7 @@ def test_numpys_columns_have_the_bits_of_arrows(rows: list[tuple[int | None, str
     assert transform.apply(last).tobytes() == matrix[-1:].tobytes()
 
 
-@pytest.mark.parametrize("rows", [1, FEW, FEW + 1])
+@pytest.mark.parametrize("rows", [1, MAX_JOINED_ROWS, MAX_JOINED_ROWS + 1])
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -95,7 +95,7 @@ def test_columns_that_are_not_alike_are_refused(wrong: Any) -> None:
 
 @pytest.mark.parametrize("start", [0, 70])
 def test_rows_are_counted_from_the_first_of_all_chunks(start: int) -> None:
-    rows = PART + 100
+    rows = PART_ROWS + 100
     texts, numbers = pa.array(["x"] * rows), pa.array(["1"] * rows)
     transform = dl.Transform([dl.OneHot("s", ("x",), unknown="error"), dl.Pass("n"), dl.Read("n", "number")])
     transform.fit({"s": ["x"], "n": [1.0]})
@@ -152,4 +152,4 @@ def test_columns_are_joined_from_the_first_time_on(kind: str) -> None:
     transform = dl.Transform([dl.Standardise(["a", "b"])]).fit({"a": [0.0, 1], "b": [0.0, 1]})
     transform.apply(columns)
     plan = transform._reader._plan[1]
-    assert (plan.numbers, plan.alone) == (((0, 1), ()) if kind == "float64" else ((), (0, 1)))
+    assert (plan.numbers, plan.unjoined) == (((0, 1), ()) if kind == "float64" else ((), (0, 1)))

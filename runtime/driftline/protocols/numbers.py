@@ -58,7 +58,7 @@ def load() -> None:
     from driftline_kernels import objects
 
     kernel.read(b"[1, 2.5]", 0, 8, np.empty(8, np.uint8), _KINDS[np.dtype("f4")], 0, 0, 0, 0)
-    objects.read(b'{"a":1.5}', 0, 9, objects.template([b'{"a":'], [0]), np.empty((1, 1)))
+    objects.read(b'{"a":1.5}', 0, 9, objects.build_template([b'{"a":'], [0]), np.empty((1, 1)))
     object_kernel = objects
     _kernel = kernel  # from here on all is ready
 

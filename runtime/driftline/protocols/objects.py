@@ -73,4 +73,4 @@ class Objects:
         separator = b"," + space
         prefixes = [b"%b%b:%b" % (separator, orjson.dumps(name), space) for name in names]
         prefixes[0] = b"{" + prefixes[0][len(separator) :]
-        return numbers.object_kernel.template(prefixes, [self._indices[name] for name in names])
+        return numbers.object_kernel.build_template(prefixes, [self._indices[name] for name in names])

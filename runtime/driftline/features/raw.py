@@ -225,18 +225,18 @@ def _convert(field: Input, array: Any, errors: Counter[str], first: int) -> Any:
     kind = array.type
     if pa.types.is_dictionary(kind):
         return make_readable(field, decode_dictionary(array), errors, first)
-    wanted = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[field.kind]
+    arrow_type = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[field.kind]
     if pa.types.is_null(kind):
-        return pa.nulls(len(array), wanted)
+        return pa.nulls(len(array), arrow_type)
     if pa.types.is_string_view(kind):
         return make_readable(field, array.cast(pa.large_string()), errors, first)
     if _is_text(kind) or (pa.types.is_binary(kind) and field.kind == "string"):
         try:
-            return array.cast(wanted)
+            return array.cast(arrow_type)
         except pa.ArrowException:  # Arrow can't cast one of the values
             return _convert_values(field, array.to_pylist(), errors, first)
     if field.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
-        return array.cast(wanted)
+        return array.cast(arrow_type)
     raise BadRequest(f"column {field.name!r}: expected {WORDS[field.kind]}, got {kind}")
 
 
@@ -247,7 +247,7 @@ def _convert_values(field: Input, column: Any, errors: Counter[str], first: int)
     column = column.tolist() if isinstance(column, np.ndarray) else column  # a scalar if it has no dimension
     if not isinstance(column, Iterable):
         raise BadRequest(f"column {field.name!r}: expected {WORDS[field.kind]}, got {shorten(column)}")
-    parse, wanted = {
+    parse, arrow_type = {
         "number": (_parse_number, pa.float64()),
         "string": (_parse_text, pa.string()),
         "datetime": (_parse_time, pa.timestamp("us")),
@@ -262,7 +262,7 @@ def _convert_values(field: Input, column: Any, errors: Counter[str], first: int)
                 raise BadRequest(f"{where}: expected {WORDS[field.kind]}, got {shorten(value)}") from None
             errors[field.name] += 1
             values.append(None)
-    return pa.array(values, wanted)
+    return pa.array(values, arrow_type)
 
 
 def _parse_number(value: Any) -> float:

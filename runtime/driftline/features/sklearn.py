@@ -129,10 +129,10 @@ class Importer:
                 "one of them as a category of its own; replace None by NaN, and fit again"
             )
 
-    def check_exact(self, columns: Sequence[str], what: str) -> None:
+    def check_exact(self, columns: Sequence[str], compared: str) -> None:
         """Refuse what compares numbers if a column's are rounded: fitted ones would be missed."""
         if not self.rounded.isdisjoint(columns):
-            raise BadRequest(f"{what} of computed numbers can't be imported: rounding differs")
+            raise BadRequest(f"{compared} of computed numbers can't be imported: rounding differs")
 
     def chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
         """Import one transformer or a chain; return its outputs. The input columns stay, for other branches.

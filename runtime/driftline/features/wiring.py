@@ -23,11 +23,11 @@ def inputs_of(steps: Sequence[spec.Step]) -> tuple[Input, ...]:
     kinds: dict[str, str] = {}
     on_error: dict[str, str] = {}
     maker_of = {step.makes: index for index, step in enumerate(steps) if step.makes not in step.reads}
-    made: set[str] = set()
+    outputs: set[str] = set()
     for index, step in enumerate(steps):
         where = f"steps[{index}]: {step.name}"
         for column in step.reads:
-            if column in made:
+            if column in outputs:
                 continue
             if maker_of.get(column, -1) > index:
                 raise BadRequest(
@@ -41,9 +41,9 @@ def inputs_of(steps: Sequence[spec.Step]) -> tuple[Input, ...]:
                 on_error[column] = step.on_error
         if isinstance(step, (spec.Read, spec.Drop)):
             continue
-        if step.makes not in step.reads and (step.makes in made or step.makes in kinds):
+        if step.makes not in step.reads and (step.makes in outputs or step.makes in kinds):
             raise BadRequest(f"{where} makes {step.makes!r}, which exists already")
-        made.update(_outputs_of(step))
+        outputs.update(_outputs_of(step))
     if not kinds:
         raise BadRequest("steps: expected at least one step")
     return tuple(Input(name, kind, on_error.get(name, "raise")) for name, kind in kinds.items())

@@ -113,8 +113,8 @@ class Columns:
         self.texts = frozenset(
             name for spec in inputs if spec.datatype.name == "BYTES" for name in self._sources[spec.name]
         )
-        taken = (name for source in self._sources.values() for name in source)
-        self.names = tuple(dict.fromkeys((*keep, *extra, *taken)))
+        source_names = (name for source in self._sources.values() for name in source)
+        self.names = tuple(dict.fromkeys((*keep, *extra, *source_names)))
         for name in self.names:
             if schema.names.count(name) > 1:
                 raise BadRequest(f"column {name!r}: expected it once, got {schema.names.count(name)} times")
@@ -171,21 +171,21 @@ def rows_of_lists(lists: Any, spec: TensorSpec, name: str, first: int = 0) -> Ar
     BadRequest names the row, counted from `first` on, whose list does not have the length that `spec` says,
     or, where any will do, the length of the first row's.
     """
-    what, shape = f"input {spec.name!r}", spec.shape[1:]
+    where, shape = f"input {spec.name!r}", spec.shape[1:]
     kind, depth = lists.type, 0
     while is_lists(kind):
         kind, depth = kind.value_type, depth + 1
     items = lists
     tensor_shape: tuple[int, ...] = (len(lists),)
     if depth == 1:
-        items, width = items_of(lists, what, -1 if -1 in shape else prod(shape), first)
+        items, width = items_of(lists, where, -1 if -1 in shape else prod(shape), first)
         tensor_shape += _row_shape(shape, width)
     else:
         for size in shape if depth == len(shape) else ():
-            items, width = items_of(items, what, size, first, prod(tensor_shape[1:]))
+            items, width = items_of(items, where, size, first, prod(tensor_shape[1:]))
             tensor_shape += (width,)
     if len(tensor_shape) != len(spec.shape):
-        raise BadRequest(f"{what}: expected lists that make shape {list(spec.shape)}, got {lists.type}")
+        raise BadRequest(f"{where}: expected lists that make shape {list(spec.shape)}, got {lists.type}")
     return values(items, spec, name).reshape(tensor_shape)
 
 

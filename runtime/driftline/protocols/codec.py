@@ -72,10 +72,10 @@ def row_limit(signature: Signature, limits: Batching) -> int:
     return limits.max_queue_rows if signature.batched else limits.max_queue_bytes
 
 
-def check_limit(actual: int, limit: int, what: str) -> None:
+def check_limit(actual: int, limit: int, unit: str) -> None:
     """Raise TooLarge if a request has more rows, say, than it may."""
     if actual > limit:
-        raise TooLarge(f"the request: expected at most {limit} {what}, got {actual}")
+        raise TooLarge(f"the request: expected at most {limit} {unit}, got {actual}")
 
 
 class Codec(Protocol):

@@ -135,10 +135,10 @@ def _typed_values(tensor: Any) -> list[Any]:
         if tensor.datatype == "FP16":
             raise BadRequest(f"input {tensor.name!r}: expected FP16 in raw_input_contents, got contents")
         return []  # there is no such datatype, which is reported when it is read
-    for other, _ in tensor.contents.ListFields():
-        if other.name != field:
+    for sent_field, _ in tensor.contents.ListFields():
+        if sent_field.name != field:
             raise BadRequest(
-                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, got {other.name}"
+                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, got {sent_field.name}"
             )
     return list(getattr(tensor.contents, field))
 

@@ -41,7 +41,7 @@ def import_fitted(fitted: Any) -> Importer:
     """
     columns = _raw_columns(fitted)
     importer = Importer(set(columns))
-    importer.chain(fitted, columns, "", "")
+    importer.import_chain(fitted, columns, "", "")
     return importer
 
 
@@ -63,7 +63,7 @@ def width_of(fitted: Any, importer: Importer) -> int | None:
 
 @dataclass(slots=True)
 class Importer:
-    """The steps imported so far.
+    """Imports transformers, and holds the steps so far.
 
     names     of all columns, raw ones and those that steps made
     origins   the raw column that each column was made from
@@ -134,22 +134,22 @@ class Importer:
         if not self.rounded.isdisjoint(columns):
             raise BadRequest(f"{compared} of computed numbers can't be imported: rounding differs")
 
-    def chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
+    def import_chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
         """Import one transformer or a chain; return its outputs. The input columns stay, for other branches.
 
         prefix  of the names of the columns' copies; '' for raw columns, which need none
         """
         chain = _flatten(fitted, where)
         if chain and _kind(chain[0][1]) in PARALLEL:  # it copies the columns that it needs itself
-            outputs = self.parallel(chain[0][1], columns, chain[0][0], prefix)
+            outputs = self.import_branches(chain[0][1], columns, chain[0][0], prefix)
             chain = chain[1:]
         else:
             outputs = [self.copy(column, prefix) for column in columns]
         for path, step in chain:
-            outputs = self.convert_transformer(step, outputs, path)
+            outputs = self.import_transformer(step, outputs, path)
         return outputs
 
-    def parallel(self, fitted: Any, columns: Sequence[str], where: str, prefix: str = "") -> list[str]:
+    def import_branches(self, fitted: Any, columns: Sequence[str], where: str, prefix: str = "") -> list[str]:
         """Import parallel branches, in a ColumnTransformer on their own columns; return their outputs."""
         if _kind(fitted) == "ColumnTransformer":
             indices = fitted._transformer_to_input_indices
@@ -163,7 +163,9 @@ class Importer:
         for name, transformer, branch_columns in branches:
             if _is_word(transformer, "drop") or not branch_columns:
                 continue
-            branch_outputs = self.chain(transformer, branch_columns, _join(where, name), f"{prefix}{name}__")
+            branch_outputs = self.import_chain(
+                transformer, branch_columns, _join(where, name), f"{prefix}{name}__"
+            )
             outputs += self.weigh(branch_outputs, (fitted.transformer_weights or {}).get(name))
         return outputs
 
@@ -186,12 +188,12 @@ class Importer:
             self.add(spec.Arithmetic(column, "*", float(weight)))
         return columns
 
-    def convert_transformer(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
+    def import_transformer(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
         """Import any transformer but a Pipeline; return its outputs, which replace the columns."""
         kind = _kind(fitted)
         columns = self.split_one_hots(columns)
         if kind in PARALLEL:
-            outputs = self.parallel(fitted, columns, where)
+            outputs = self.import_branches(fitted, columns, where)
             self.drop(columns)
             return outputs
         if hasattr(fitted, "get_support"):
@@ -224,7 +226,7 @@ class Importer:
         for column in columns:
             if column in self.one_hot:
                 follows_split = True
-                outputs += self.split(column)
+                outputs += self.split_one_hot(column)
                 continue
             if follows_split:  # new columns come last, so later ones must be made anew, too
                 self.drop([column])
@@ -232,7 +234,7 @@ class Importer:
             outputs.append(column)
         return outputs
 
-    def split(self, column: str) -> list[str]:
+    def split_one_hot(self, column: str) -> list[str]:
         """Replace a one-hot step by an ordinal one and a column of zeros and ones per code; return those."""
         index = self.one_hot.pop(column)
         step: Any = self.steps[index]

@@ -64,8 +64,8 @@ class ArrowCodec:
         columns = Columns(self._signature.inputs, rows.schema)
         # The other columns do not grow, and checking them would cost a noticeable microsecond each.
         expanding = {field.name for field in rows.schema if sizes.may_expand(field.type)} & {*columns.names}
-        values = sum(sizes.decoded_bytes(batches[0].column(name)) for name in expanding)
-        check_limit(values, self._max_bytes, "bytes of values")
+        size = sum(sizes.decoded_bytes(batches[0].column(name)) for name in expanding)
+        check_limit(size, self._max_bytes, "bytes of values")
         return InferRequest(columns.tensors(batches[0]), self._outputs)
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
